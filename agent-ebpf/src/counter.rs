@@ -1,0 +1,175 @@
+//! One counter for each thing that can become of a packet at a hook.
+//!
+//! Invariant, for each interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on
+//! entry and every other counter where the program ends, so the sum checks the programs.
+
+/// Index into a [`Counters`] value. `TRUNCATED` and `BYTES_CAPTURED` describe captured packets and
+/// stand outside the sum.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Packets that entered the program.
+    Seen,
+    /// Packets submitted to a ring.
+    Captured,
+    /// Captured with less than their full length.
+    Truncated,
+    /// Bytes of packet submitted, headers included.
+    BytesCaptured,
+    /// Not IPv4 or IPv6.
+    NotIp,
+    /// IP, but not UDP or TCP to or from a port of the set.
+    NotDns,
+    /// Capture is off for the interface or this direction.
+    Disabled,
+    /// The interface has no settings (counted in slot 0).
+    Unconfigured,
+    /// More than two VLAN tags.
+    VlanDepth,
+    /// A header runs past the end of the packet, or contradicts itself.
+    MalformedHeader,
+    /// More IPv6 extension headers than the program follows.
+    ExtensionLimit,
+    /// A fragment after the first: it has no ports, so whether it is DNS cannot be told here.
+    LaterFragment,
+    /// The ring had no room.
+    RingFull,
+    /// The kernel refused the copy out of the packet.
+    CopyFailed,
+}
+
+/// What a reason means for completeness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Entered or captured: one side of the sum, or outside it.
+    Tally,
+    /// Rightly left alone: not DNS, or switched off.
+    Ignored,
+    /// DNS, or possibly DNS, that is missing.
+    Lost,
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All counters, in index order.
+    pub const ALL: [Self; 14] = [
+        Self::Seen,
+        Self::Captured,
+        Self::Truncated,
+        Self::BytesCaptured,
+        Self::NotIp,
+        Self::NotDns,
+        Self::Disabled,
+        Self::Unconfigured,
+        Self::VlanDepth,
+        Self::MalformedHeader,
+        Self::ExtensionLimit,
+        Self::LaterFragment,
+        Self::RingFull,
+        Self::CopyFailed,
+    ];
+
+    /// Name in the ledger and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Captured => "captured",
+            Self::Truncated => "truncated",
+            Self::BytesCaptured => "bytes_captured",
+            Self::NotIp => "not_ip",
+            Self::NotDns => "not_dns",
+            Self::Disabled => "disabled",
+            Self::Unconfigured => "unconfigured",
+            Self::VlanDepth => "vlan_depth",
+            Self::MalformedHeader => "malformed_header",
+            Self::ExtensionLimit => "extension_limit",
+            Self::LaterFragment => "later_fragment",
+            Self::RingFull => "ring_full",
+            Self::CopyFailed => "copy_failed",
+        }
+    }
+
+    /// Whether a packet counted here was tallied, rightly ignored, or lost.
+    #[must_use]
+    pub const fn fate(self) -> Fate {
+        match self {
+            Self::Seen | Self::Captured | Self::Truncated | Self::BytesCaptured => Fate::Tally,
+            Self::NotIp | Self::NotDns | Self::Disabled | Self::Unconfigured => Fate::Ignored,
+            Self::VlanDepth
+            | Self::MalformedHeader
+            | Self::ExtensionLimit
+            | Self::LaterFragment
+            | Self::RingFull
+            | Self::CopyFailed => Fate::Lost,
+        }
+    }
+}
+
+/// Value of the `COUNTERS` per-CPU array; the index is
+/// [`counter_index`](crate::settings::counter_index).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// One count for each [`Counter`], by its index.
+    pub counts: [u64; Counter::COUNT],
+}
+
+impl Counters {
+    /// The count of one counter.
+    #[must_use]
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize]
+    }
+
+    /// Adds another CPU's counts to these.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum += count;
+        }
+    }
+
+    /// True if `seen = captured + Σ reasons`.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        let reasons: u64 = Counter::ALL
+            .iter()
+            .filter(|counter| counter.fate() != Fate::Tally)
+            .map(|counter| self.get(*counter))
+            .sum();
+        self.get(Counter::Seen) == self.get(Counter::Captured) + reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_positions_and_names_differ() {
+        for (position, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, position);
+            assert!(
+                Counter::ALL
+                    .iter()
+                    .filter(|other| other.name() == counter.name())
+                    .count()
+                    == 1
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_reason_unbalances() {
+        let mut counters = Counters::default();
+        counters.counts[Counter::Seen as usize] = 3;
+        counters.counts[Counter::Captured as usize] = 1;
+        counters.counts[Counter::NotDns as usize] = 1;
+        assert!(!counters.balanced());
+        counters.counts[Counter::RingFull as usize] = 1;
+        counters.counts[Counter::Truncated as usize] = 1;
+        assert!(counters.balanced());
+    }
+}

@@ -1,0 +1,1 @@
+//! Where the transport payload of a packet begins. (Being written.)

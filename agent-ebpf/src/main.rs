@@ -1,0 +1,2 @@
+//! BPF entry points. (Being written.)
+fn main() {}

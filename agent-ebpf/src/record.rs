@@ -1,0 +1,147 @@
+//! The ring record: a fixed header, then the packet's bytes from its link layer on.
+//!
+//! ```text
+//!  0        8        12       16       20       24       28       32
+//!  ├────────┼────────┼────────┼────────┼────────┼────────┼────────┤
+//!  │captured│packet  │captured│ifindex │flow    │ring    │network │
+//!  │_at_ns  │_length │_length │        │_hash   │_lost   │ + trans│
+//!  32       34       36       38       40       41       42       43       44
+//!  ├────────┼────────┼────────┼────────┼────────┼────────┼────────┼────────┤
+//!  │payload │outer   │inner   │flags   │direc-  │hook    │ip      │trans-  │
+//!  │_offset │_tci    │_tci    │        │tion    │        │_version│port    │
+//!  44                                                                      64
+//!  ├────────────────────────────────────────────────────────────────────────┤
+//!  │ generation (44..48), reserved                                          │
+//!  └────────────────────────────────────────────────────────────────────────┘
+//!  64 …  captured_length bytes of packet, then the rest of its size class (stale bytes)
+//! ```
+//!
+//! A record is reserved in one of [`SIZE_CLASSES`], because the verifier wants a constant size at
+//! `bpf_ringbuf_reserve` (kernel 5.8); only `captured_length` bytes after the header are valid.
+
+/// Fixed part of a ring record. Host byte order: it never leaves the node that wrote it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// CLOCK_MONOTONIC nanoseconds, `bpf_ktime_get_ns` at the hook.
+    pub captured_at_ns: u64,
+    /// Bytes of the packet at the hook, link layer included.
+    pub packet_length: u32,
+    /// Bytes of the packet in this record; less than `packet_length` only with [`flags::TRUNCATED`].
+    pub captured_length: u32,
+    /// Interface whose hook saw the packet.
+    pub ifindex: u32,
+    /// Symmetric flow hash: equal for both directions of a flow.
+    pub flow_hash: u32,
+    /// Records that this ring had lost for want of room when this one was reserved; wraps.
+    /// A step between two records of a ring tells that packets are missing between them.
+    pub ring_lost: u32,
+    /// Offset of the IP header from the first captured byte.
+    pub network_offset: u16,
+    /// Offset of the UDP or TCP header from the first captured byte.
+    pub transport_offset: u16,
+    /// Offset of the UDP or TCP payload from the first captured byte.
+    pub payload_offset: u16,
+    /// Outer VLAN tag control information, valid with [`flags::VLAN_OUTER`].
+    pub vlan_outer_tci: u16,
+    /// Inner VLAN tag control information, valid with [`flags::VLAN_INNER`].
+    pub vlan_inner_tci: u16,
+    /// Bits of [`flags`].
+    pub flags: u16,
+    /// A [`Direction`](crate::settings::Direction) as its number.
+    pub direction: u8,
+    /// A [`hook`] number.
+    pub hook: u8,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// IP protocol number: 17 UDP, 6 TCP.
+    pub transport: u8,
+    /// Generation of the interface settings in force: tells a reused ifindex from its predecessor.
+    pub generation: u32,
+    /// Zero; room for later fields without a new layout.
+    pub reserved: [u32; 4],
+}
+
+const _: () = assert!(size_of::<RecordHeader>() == 64);
+const _: () = assert!(align_of::<RecordHeader>() == 8);
+const _: () = assert!(core::mem::offset_of!(RecordHeader, generation) == 44);
+
+/// Bits of [`RecordHeader::flags`].
+pub mod flags {
+    /// The packet was longer than the snap length; the rest was not copied.
+    pub const TRUNCATED: u16 = 1 << 0;
+    /// `vlan_outer_tci` holds a tag.
+    pub const VLAN_OUTER: u16 = 1 << 1;
+    /// `vlan_inner_tci` holds a tag.
+    pub const VLAN_INNER: u16 = 1 << 2;
+    /// First fragment of an IP datagram: the transport header is here, the payload goes on elsewhere.
+    pub const FIRST_FRAGMENT: u16 = 1 << 3;
+    /// The hook cannot tell whether the wire carried a VLAN tag: XDP does not see a tag that the
+    /// device stripped, so "no tag" would claim too much.
+    pub const VLAN_UNKNOWN: u16 = 1 << 4;
+}
+
+/// Numbers of [`RecordHeader::hook`].
+pub mod hook {
+    /// XDP, native or generic (the program cannot tell which).
+    pub const XDP: u8 = 1;
+    /// TC ingress.
+    pub const TC_INGRESS: u8 = 2;
+    /// TC egress.
+    pub const TC_EGRESS: u8 = 3;
+}
+
+/// Largest packet that a record can hold, bytes: the largest IP packet plus Ethernet and two tags,
+/// which is also the largest GSO segment short of BIG TCP.
+pub const MAX_CAPTURED_LENGTH: u32 = 65_535 + 14 + 8;
+
+/// Bytes reserved for a record, header included, smallest first. Chosen for what DNS looks like: a
+/// query with EDNS (≤ 128 B of packet), a usual answer, an answer up to the 1,232 B EDNS buffer of
+/// DNS Flag Day 2020 or an Ethernet MTU, a 4,096 B EDNS answer, a jumbo frame, and anything at all.
+pub const SIZE_CLASSES: [u32; 6] = [192, 384, 1_664, 4_352, 9_216, 65_664];
+
+const _: () =
+    assert!(SIZE_CLASSES[5] as usize >= MAX_CAPTURED_LENGTH as usize + size_of::<RecordHeader>());
+
+impl RecordHeader {
+    /// Size of the header in bytes.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// Splits a ring item into its header and the packet's captured bytes.
+    ///
+    /// `None` when the item is shorter than a header or than the length its header states: a
+    /// mismatch of versions between object and agent, which the caller counts.
+    #[must_use]
+    pub fn split(item: &[u8]) -> Option<(Self, &[u8])> {
+        if item.len() < Self::SIZE {
+            return None;
+        }
+        // SAFETY: the item holds at least SIZE bytes (checked above), every bit pattern is a valid
+        // RecordHeader (integers only), and read_unaligned asks for no alignment.
+        let header: Self = unsafe { core::ptr::read_unaligned(item.as_ptr().cast()) };
+        let packet = item[Self::SIZE..].get(..header.captured_length as usize)?;
+        Some((header, packet))
+    }
+
+    /// True if `flag`, a bit of [`flags`], is set.
+    #[must_use]
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_refuses_short_items_and_overlong_lengths() {
+        let mut item = [0u8; 80];
+        item[12..16].copy_from_slice(&16u32.to_ne_bytes());
+        let (header, packet) = RecordHeader::split(&item).expect("whole record");
+        assert_eq!((header.captured_length, packet.len()), (16, 16));
+        item[12..16].copy_from_slice(&17u32.to_ne_bytes());
+        assert!(RecordHeader::split(&item).is_none());
+        assert!(RecordHeader::split(&item[..63]).is_none());
+    }
+}

@@ -1,0 +1,1 @@
+//! tap53. (Being written.)

@@ -1,0 +1,2 @@
+//! The `tap53` command. (Being written.)
+fn main() {}

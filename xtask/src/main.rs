@@ -1,0 +1,2 @@
+//! Development tasks. (Being written.)
+fn main() {}
