@@ -1,1 +1,3 @@
-//! tap53. (Being written.)
+//! tap53, a DNS capture agent.
+pub mod decode;
+pub mod pair;

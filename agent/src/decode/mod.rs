@@ -1,0 +1,25 @@
+//! From a ring record to DNS messages.
+//!
+//! ```text
+//!  record ─▶ packet: addresses, ports, trimmed payload
+//!                │
+//!                ├─ UDP ─────────────────────▶ one message
+//!                └─ TCP ─▶ segment: complete length-prefixed messages
+//! ```
+//!
+//! Contract: nothing here panics, allocates without bound or drops anything silently. A packet
+//! yields messages or one [`PacketLoss`] reason; a message whose body does not parse keeps what
+//! could be read and says so in [`ParseStatus`].
+
+mod code;
+mod message;
+mod name;
+mod packet;
+mod rdata;
+mod segment;
+
+pub use code::{class_name, opcode_name, rcode_name, type_name};
+pub use message::{Answer, Edns, ExtendedError, Flags, Message, ParseStatus, Question};
+pub use name::push_presentation;
+pub use packet::{Packet, PacketLoss, Transport};
+pub use segment::messages as segment_messages;
