@@ -1,3 +1,4 @@
 //! tap53, a DNS capture agent.
 pub mod decode;
+pub mod encode;
 pub mod pair;

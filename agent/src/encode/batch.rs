@@ -1,0 +1,80 @@
+//! Encoded records on their way to a sink.
+
+use super::{Encode, Error, Record};
+
+/// One record of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the record ends in the batch's bytes.
+    end: usize,
+    /// When the transaction began, milliseconds since 1970 UTC: the Kafka timestamp.
+    pub timestamp_ms: i64,
+    /// Messages that the record stands for.
+    pub messages: u32,
+}
+
+/// Records of one format, back to back in one buffer that is used again.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// Those of the encoder; the batch is then as it was.
+    pub fn push(&mut self, encoder: &mut dyn Encode, record: &Record<'_>) -> Result<(), Error> {
+        encoder.encode(record, &mut self.bytes)?;
+        self.entries.push(Entry {
+            end: self.bytes.len(),
+            timestamp_ms: record.timestamp_ms(),
+            messages: record.transaction.messages(),
+        });
+        Ok(())
+    }
+
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    /// True without records.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Messages that the records stand for.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| u64::from(entry.messages))
+            .sum()
+    }
+
+    /// All records, back to back.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Each record's bytes and what is known of it, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let bytes = &self.bytes[start..entry.end];
+            start = entry.end;
+            (bytes, *entry)
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! From a transaction to bytes.
+//!
+//! ```text
+//!  transaction ─▶ record ─▶ Avro datum | JSON line | text line ─▶ batch ─▶ sink
+//! ```
+//!
+//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] writes its fields in its order.
+//! An [`Encode`] appends one record to a buffer or leaves it as it was. Encoders are replaceable:
+//! a sink asks for one by [`Format`] and sees only bytes.
+
+mod avro;
+mod batch;
+mod record;
+mod text;
+
+use serde::Serialize;
+
+pub use avro::{Datum, SingleObject, schema};
+pub use batch::{Batch, Entry};
+pub use record::{Attribution, Clock, Owner, Record, RecordId, SCHEMA_VERSION};
+pub use text::{HEADING, Text};
+
+/// The Avro schema of a record, as text.
+pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");
+
+/// Why a record could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Record and schema disagree, which is a defect of this program.
+    #[error("record does not fit schema tap53.DnsTransaction: {0}")]
+    Avro(String),
+    /// As above, for JSON.
+    #[error("record cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Appends records to a buffer.
+pub trait Encode: Send {
+    /// Appends `record` to `out`.
+    ///
+    /// # Errors
+    /// When the record cannot be written; `out` is then as it was.
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error>;
+}
+
+/// What a sink wants its records as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An Avro datum alone, for object container files.
+    AvroDatum,
+    /// An Avro datum behind the single-object header.
+    AvroSingleObject,
+    /// One JSON object and a line feed.
+    Json,
+    /// Aligned columns and a line feed.
+    Text {
+        /// With ANSI colours.
+        color: bool,
+    },
+}
+
+impl Format {
+    /// An encoder of this format.
+    ///
+    /// # Errors
+    /// When the schema does not parse, which is a defect of this program.
+    pub fn build(self) -> Result<Box<dyn Encode>, Error> {
+        Ok(match self {
+            Self::AvroDatum => Box::new(Datum::new()?),
+            Self::AvroSingleObject => Box::new(SingleObject::new()?),
+            Self::Json => Box::new(JsonLine),
+            Self::Text { color } => Box::new(Text { color }),
+        })
+    }
+}
+
+/// One JSON object a line, with the schema's field names. Bytes are hexadecimal, times RFC 3339.
+pub struct JsonLine;
+
+impl Encode for JsonLine {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        if let Err(error) = record.serialize(&mut serde_json::Serializer::new(&mut *out)) {
+            out.truncate(start);
+            return Err(error.into());
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}

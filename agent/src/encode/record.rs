@@ -1,0 +1,587 @@
+//! The record: a transaction with everything that a reader of the topic sees of it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tap53_ebpf::settings::Direction;
+
+use crate::{
+    decode::{
+        Answer, Edns, Flags, ParseStatus, Transport, class_name, opcode_name, rcode_name, type_name,
+    },
+    pair::{Observation, Outcome, Transaction},
+};
+
+/// Version of the schema, as the record carries it.
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// Fields of the record: the schema's test compares.
+const FIELDS: usize = 69;
+
+/// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC, nanoseconds. Read again every second or so: it moves
+    /// when UTC is adjusted.
+    pub utc_offset_ns: i64,
+}
+
+impl Clock {
+    /// Microseconds since 1970 UTC of a CLOCK_MONOTONIC time.
+    #[must_use]
+    pub fn utc_us(self, monotonic_ns: u64) -> i64 {
+        let utc_ns = i128::from(monotonic_ns) + i128::from(self.utc_offset_ns);
+        // Euclidean: times before 1970 round down too.
+        i64::try_from(utc_ns.div_euclid(1_000)).unwrap_or(i64::MAX)
+    }
+}
+
+/// Unique for each record; see the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordId(pub [u8; 16]);
+
+impl RecordId {
+    /// From the agent run's random prefix, the worker and its sequence number.
+    #[must_use]
+    pub fn new(run: [u8; 8], worker: u16, sequence: u64) -> Self {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&run);
+        // 48 bits of sequence: at a million records a second they last nine years.
+        let number = u64::from(worker) << 48 | sequence & 0xffff_ffff_ffff;
+        id[8..].copy_from_slice(&number.to_be_bytes());
+        Self(id)
+    }
+}
+
+/// What an address names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attribution {
+    /// Nothing known.
+    #[default]
+    Unattributed,
+    /// One pod.
+    Pod,
+    /// An address that several pods of a node share.
+    AmbiguousHostNetwork,
+}
+
+impl Attribution {
+    const fn symbol(self) -> &'static str {
+        match self {
+            Self::Unattributed => "UNATTRIBUTED",
+            Self::Pod => "POD",
+            Self::AmbiguousHostNetwork => "AMBIGUOUS_HOST_NETWORK",
+        }
+    }
+}
+
+/// Who owned an address when the transaction began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// What the address names.
+    pub attribution: Attribution,
+    /// Pod UID.
+    pub pod_uid: Option<String>,
+    /// Pod name.
+    pub pod_name: Option<String>,
+    /// Pod namespace.
+    pub pod_namespace: Option<String>,
+    /// Deployment, StatefulSet, DaemonSet, Job or CronJob.
+    pub workload_kind: Option<String>,
+    /// Name of that workload.
+    pub workload_name: Option<String>,
+    /// The labels that the configuration chose.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// A transaction and its surroundings. Serialises as a record of the schema, field by field in its
+/// order, which spares apache-avro from holding fields back.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Unique for each record.
+    pub id: RecordId,
+    /// Name of this node.
+    pub node: &'a str,
+    /// Name of the interface.
+    pub interface: &'a str,
+    /// From monotonic time to UTC.
+    pub clock: Clock,
+    /// The transaction.
+    pub transaction: &'a Transaction,
+    /// Owner of the client's address.
+    pub client: &'a Owner,
+    /// Owner of the server's address.
+    pub server: &'a Owner,
+}
+
+impl Record<'_> {
+    /// When the transaction began, milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn timestamp_ms(&self) -> i64 {
+        self.clock
+            .utc_us(self.transaction.first().at_ns)
+            .div_euclid(1_000)
+    }
+
+    /// Nanoseconds from the first query to the response.
+    #[must_use]
+    pub fn latency_ns(&self) -> Option<i64> {
+        let (query, response) = (self.transaction.query()?, self.transaction.response()?);
+        // Two CPUs may stamp a few nanoseconds the wrong way round.
+        i64::try_from(response.at_ns.saturating_sub(query.at_ns)).ok()
+    }
+
+    /// How much of the messages could be read: the worse of the two.
+    #[must_use]
+    pub fn parse_status(&self) -> ParseStatus {
+        let severity = |status: &ParseStatus| match status {
+            ParseStatus::Ok => 0,
+            ParseStatus::MalformedRest => 1,
+            ParseStatus::MalformedAnswer => 2,
+            ParseStatus::MalformedQuestion => 3,
+        };
+        [self.transaction.query(), self.transaction.response()]
+            .into_iter()
+            .flatten()
+            .map(|observation| observation.message.parse_status)
+            .max_by_key(severity)
+            .unwrap_or_default()
+    }
+
+    /// Direction of the query at the interface.
+    fn direction(&self) -> Direction {
+        match (self.transaction.query(), self.transaction.first().direction) {
+            (Some(query), _) => query.direction,
+            (None, Direction::Ingress) => Direction::Egress,
+            (None, Direction::Egress) => Direction::Ingress,
+        }
+    }
+}
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let transaction = self.transaction;
+        let (query, response) = (transaction.query(), transaction.response());
+        let asked = transaction.first();
+        let flow = &transaction.flow;
+        let time =
+            |seen: Option<&Observation>| seen.map(|seen| Time(self.clock.utc_us(seen.at_ns)));
+        let size = |seen: Option<&Observation>| seen.map(|seen| int(seen.message.size));
+        let flag = |read: fn(&Flags) -> bool| response.map(|seen| read(&seen.message.flags));
+        let count = |section: usize| response.map(|seen| seen.message.counts[section]);
+        let query_edns = query.and_then(|seen| seen.message.edns.as_ref());
+        let response_edns = response.and_then(|seen| seen.message.edns.as_ref());
+        // A response repeats the question, so it can stand in for a query that was not seen.
+        let question = asked.message.question.as_ref();
+        let answers = response.map_or(&[][..], |seen| &seen.message.answers);
+        let error = response_edns.and_then(|edns| edns.extended_error.as_ref());
+
+        let mut s = serializer.serialize_struct("DnsTransaction", FIELDS)?;
+        s.serialize_field("record_id", &Bytes(&self.id.0))?;
+        s.serialize_field("schema_version", &SCHEMA_VERSION)?;
+        s.serialize_field("node", self.node)?;
+        s.serialize_field("interface", self.interface)?;
+        s.serialize_field("direction", &Symbol::of_direction(self.direction()))?;
+        s.serialize_field("outcome", &Symbol::of_outcome(transaction.outcome()))?;
+        s.serialize_field("capture_gap", &transaction.capture_gap)?;
+        s.serialize_field("query_time", &time(query))?;
+        s.serialize_field("response_time", &time(response))?;
+        s.serialize_field("latency_ns", &self.latency_ns())?;
+        s.serialize_field("query_count", &int(transaction.query_count))?;
+        s.serialize_field("transport", &Symbol::of_transport(flow.transport))?;
+        s.serialize_field("ip_version", &if flow.client.is_ipv4() { 4 } else { 6 })?;
+        s.serialize_field("vlan_id", &asked.vlan_ids[0])?;
+        s.serialize_field("vlan_inner_id", &asked.vlan_ids[1])?;
+        s.serialize_field("tunnel_type", &None::<&str>)?;
+        s.serialize_field("tunnel_id", &None::<u32>)?;
+        s.serialize_field("client_address", &Display(flow.client.ip()))?;
+        s.serialize_field("client_port", &flow.client.port())?;
+        s.serialize_field("server_address", &Display(flow.server.ip()))?;
+        s.serialize_field("server_port", &flow.server.port())?;
+        s.serialize_field("query_size", &size(query))?;
+        s.serialize_field("response_size", &size(response))?;
+        s.serialize_field("dns_id", &asked.message.id)?;
+        s.serialize_field("opcode", &*opcode_name(asked.message.opcode))?;
+        s.serialize_field("recursion_desired", &asked.message.flags.recursion_desired)?;
+        s.serialize_field("checking_disabled", &asked.message.flags.checking_disabled)?;
+        s.serialize_field("authoritative", &flag(|flags| flags.authoritative))?;
+        s.serialize_field("truncated", &flag(|flags| flags.truncated))?;
+        s.serialize_field(
+            "recursion_available",
+            &flag(|flags| flags.recursion_available),
+        )?;
+        s.serialize_field("authentic_data", &flag(|flags| flags.authentic_data))?;
+        s.serialize_field("question_count", &asked.message.counts[0])?;
+        s.serialize_field("qname", &question.map(|question| &question.name))?;
+        let domain = question.and_then(|question| registrable_domain(&question.name));
+        s.serialize_field("qname_registrable_domain", &domain)?;
+        s.serialize_field("qtype", &question.map(|question| type_name(question.qtype)))?;
+        s.serialize_field(
+            "qclass",
+            &question.map(|question| class_name(question.qclass)),
+        )?;
+        s.serialize_field(
+            "rcode",
+            &response.map(|seen| rcode_name(seen.message.rcode)),
+        )?;
+        s.serialize_field("answers", &Answers(answers))?;
+        s.serialize_field("answer_count", &count(1))?;
+        s.serialize_field("authority_count", &count(2))?;
+        s.serialize_field("additional_count", &count(3))?;
+        s.serialize_field("query_edns_version", &query_edns.map(|edns| edns.version))?;
+        s.serialize_field(
+            "query_edns_udp_size",
+            &query_edns.map(|edns| edns.udp_payload_size),
+        )?;
+        s.serialize_field(
+            "query_edns_dnssec_ok",
+            &query_edns.map(|edns| edns.dnssec_ok),
+        )?;
+        s.serialize_field("query_client_subnet", &query_edns.and_then(client_subnet))?;
+        s.serialize_field(
+            "query_cookie",
+            &query_edns.and_then(|edns| bytes(&edns.cookie)),
+        )?;
+        s.serialize_field(
+            "response_edns_version",
+            &response_edns.map(|edns| edns.version),
+        )?;
+        let response_udp_size = response_edns.map(|edns| edns.udp_payload_size);
+        s.serialize_field("response_edns_udp_size", &response_udp_size)?;
+        s.serialize_field(
+            "response_nsid",
+            &response_edns.and_then(|edns| bytes(&edns.nsid)),
+        )?;
+        s.serialize_field(
+            "response_cookie",
+            &response_edns.and_then(|edns| bytes(&edns.cookie)),
+        )?;
+        s.serialize_field("response_extended_error", &error.map(|error| error.code))?;
+        s.serialize_field(
+            "response_extended_error_text",
+            &error.map(|error| &error.text),
+        )?;
+        s.serialize_field(
+            "parse_status",
+            &Symbol::of_parse_status(self.parse_status()),
+        )?;
+        serialize_owner(&mut s, &CLIENT_FIELDS, self.client)?;
+        serialize_owner(&mut s, &SERVER_FIELDS, self.server)?;
+        s.serialize_field("query_wire", &query.and_then(|seen| bytes(&seen.wire)))?;
+        s.serialize_field(
+            "response_wire",
+            &response.and_then(|seen| bytes(&seen.wire)),
+        )?;
+        s.end()
+    }
+}
+
+const CLIENT_FIELDS: [&str; 7] = [
+    "client_attribution",
+    "client_pod_uid",
+    "client_pod_name",
+    "client_pod_namespace",
+    "client_workload_kind",
+    "client_workload_name",
+    "client_labels",
+];
+
+const SERVER_FIELDS: [&str; 7] = [
+    "server_attribution",
+    "server_pod_uid",
+    "server_pod_name",
+    "server_pod_namespace",
+    "server_workload_kind",
+    "server_workload_name",
+    "server_labels",
+];
+
+fn serialize_owner<S: SerializeStruct>(
+    s: &mut S,
+    fields: &[&'static str; 7],
+    owner: &Owner,
+) -> Result<(), S::Error> {
+    s.serialize_field(fields[0], &Symbol::of_attribution(owner.attribution))?;
+    s.serialize_field(fields[1], &owner.pod_uid)?;
+    s.serialize_field(fields[2], &owner.pod_name)?;
+    s.serialize_field(fields[3], &owner.pod_namespace)?;
+    s.serialize_field(fields[4], &owner.workload_kind)?;
+    s.serialize_field(fields[5], &owner.workload_name)?;
+    s.serialize_field(fields[6], &owner.labels)
+}
+
+/// An Avro int; what it holds here stays far below its limit.
+fn int(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+fn bytes(bytes: &Option<Vec<u8>>) -> Option<Bytes<'_>> {
+    bytes.as_deref().map(Bytes)
+}
+
+fn client_subnet(edns: &Edns) -> Option<String> {
+    edns.client_subnet
+        .map(|(address, prefix)| format!("{address}/{prefix}"))
+}
+
+/// The part of a name that can be registered, by the public suffix list.
+fn registrable_domain(name: &str) -> Option<&str> {
+    psl::domain_str(name)
+}
+
+/// A symbol of an Avro enum: its position in the schema, and its text.
+struct Symbol {
+    enumeration: &'static str,
+    position: u32,
+    text: &'static str,
+}
+
+impl Symbol {
+    const fn of_direction(direction: Direction) -> Self {
+        let text = match direction {
+            Direction::Ingress => "INGRESS",
+            Direction::Egress => "EGRESS",
+        };
+        Self {
+            enumeration: "Direction",
+            position: direction as u32,
+            text,
+        }
+    }
+
+    const fn of_outcome(outcome: Outcome) -> Self {
+        Self {
+            enumeration: "Outcome",
+            position: outcome as u32,
+            text: outcome.symbol(),
+        }
+    }
+
+    const fn of_transport(transport: Transport) -> Self {
+        let text = match transport {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        };
+        Self {
+            enumeration: "Transport",
+            position: transport as u32,
+            text,
+        }
+    }
+
+    const fn of_parse_status(status: ParseStatus) -> Self {
+        Self {
+            enumeration: "ParseStatus",
+            position: status as u32,
+            text: status.symbol(),
+        }
+    }
+
+    const fn of_attribution(attribution: Attribution) -> Self {
+        let position = attribution as u32;
+        Self {
+            enumeration: "Attribution",
+            position,
+            text: attribution.symbol(),
+        }
+    }
+}
+
+impl Serialize for Symbol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant(self.enumeration, self.position, self.text)
+    }
+}
+
+/// Microseconds since 1970 UTC: a number in Avro, RFC 3339 in JSON.
+struct Time(i64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_i64(self.0);
+        }
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(timestamp) => serializer.collect_str(&format_args!("{timestamp:.6}")),
+            Err(error) => Err(serde::ser::Error::custom(error)),
+        }
+    }
+}
+
+/// Bytes: as they are in Avro, hexadecimal in JSON.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_bytes(self.0);
+        }
+        let mut text = String::with_capacity(self.0.len() * 2);
+        for octet in self.0 {
+            for digit in [octet >> 4, octet & 15] {
+                text.extend(char::from_digit(u32::from(digit), 16));
+            }
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+/// An address as text, written without a heap allocation.
+struct Display(IpAddr);
+
+impl Serialize for Display {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // std writes IpAddr in at most 45 bytes; through collect_str apache-avro would allocate.
+        let mut text = [0; 45];
+        let mut rest = &mut text[..];
+        std::io::Write::write_fmt(&mut rest, format_args!("{}", self.0))
+            .map_err(serde::ser::Error::custom)?;
+        let length = 45 - rest.len();
+        let text = str::from_utf8(&text[..length]).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(text)
+    }
+}
+
+struct Answers<'a>(&'a [Answer]);
+
+impl Serialize for Answers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(AnswerFields))
+    }
+}
+
+struct AnswerFields<'a>(&'a Answer);
+
+impl Serialize for AnswerFields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Answer", 5)?;
+        s.serialize_field("name", &self.0.name)?;
+        s.serialize_field("type", &*type_name(self.0.rtype))?;
+        s.serialize_field("class", &*class_name(self.0.class))?;
+        s.serialize_field("ttl", &self.0.ttl)?;
+        s.serialize_field("rdata", &self.0.rdata)?;
+        s.end()
+    }
+}
+
+/// Transactions to test encoders with.
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+    use crate::{
+        decode::{ExtendedError, Message, Question},
+        pair::{Exchange, Flow},
+    };
+
+    pub(in crate::encode) const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
+
+    fn observation(at_ns: u64, response: bool) -> Observation {
+        let question = Question {
+            name: "www.example.test".into(),
+            qtype: 1,
+            qclass: 1,
+        };
+        let answer = Answer {
+            name: "www.example.test".into(),
+            rtype: 1,
+            class: 1,
+            ttl: u32::MAX,
+            rdata: "192.0.2.80".into(),
+        };
+        let edns = Edns {
+            version: 0,
+            udp_payload_size: 1232,
+            dnssec_ok: true,
+            client_subnet: Some(([198, 51, 100, 0].into(), 24)),
+            nsid: Some(b"ns1".to_vec()),
+            cookie: Some(vec![0xc0, 0xff, 0xee]),
+            extended_error: Some(ExtendedError {
+                code: 18,
+                text: "blocked".into(),
+            }),
+        };
+        Observation {
+            at_ns,
+            direction: if response {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            vlan_ids: [Some(100), None],
+            message: Message {
+                id: 0xbeef,
+                response,
+                question: Some(question),
+                counts: [1, u16::from(response), 0, 1],
+                answers: if response { vec![answer] } else { Vec::new() },
+                edns: Some(edns),
+                size: 60,
+                ..Default::default()
+            },
+            wire: response.then(|| vec![0, 255]),
+        }
+    }
+
+    /// Hands `each` the record called `name`.
+    pub(in crate::encode) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
+        let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
+        let (exchange, query_count, capture_gap) = match name {
+            "matched" => (Exchange::Matched(query, response), 1, false),
+            "unanswered" => (Exchange::Query(query), 2, true),
+            "response" => (Exchange::Response(response), 0, false),
+            other => panic!("no sample {other}"),
+        };
+        let flow = Flow {
+            ifindex: 3,
+            transport: Transport::Udp,
+            client: ([192, 0, 2, 1], 40_000).into(),
+            server: ([192, 0, 2, 53], 53).into(),
+        };
+        each(&Record {
+            id: RecordId::new([7; 8], 1, 2),
+            node: "node-1",
+            interface: "eth0",
+            clock: Clock {
+                utc_offset_ns: 1_700_000_000_000_000_000,
+            },
+            transaction: &Transaction {
+                flow,
+                exchange,
+                query_count,
+                capture_gap,
+            },
+            client: &Owner::default(),
+            server: &Owner::default(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_ids_differ_by_worker_and_sequence() {
+        let id = RecordId::new([1; 8], 2, 3);
+        assert_eq!(id.0, [1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn times_before_1970_round_down() {
+        let clock = Clock {
+            utc_offset_ns: -2_500,
+        };
+        assert_eq!((clock.utc_us(1_000), clock.utc_us(2_501)), (-2, 0));
+    }
+
+    #[test]
+    fn registrable_domains_follow_the_public_suffix_list() {
+        assert_eq!(
+            registrable_domain("a.b.example.co.uk"),
+            Some("example.co.uk")
+        );
+        assert_eq!(registrable_domain("co.uk"), None);
+        assert_eq!(registrable_domain("."), None);
+        assert_eq!(registrable_domain(""), None);
+    }
+}
