@@ -39,6 +39,12 @@ impl PacketLoss {
         Self::TcpPartialMessage,
     ];
 
+    /// True where nothing is missing: a TCP handshake or acknowledgement carries no message.
+    #[must_use]
+    pub const fn is_ignored(self) -> bool {
+        matches!(self, Self::TcpWithoutPayload)
+    }
+
     /// Name in the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
