@@ -1,1 +1,3 @@
 //! tap53. (Being written.)
+
+pub mod config;
