@@ -1,0 +1,192 @@
+//! What happens to a packet at any hook: settings → headers → ring, and one counter in the end.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_log_ebpf::warn;
+use tap53_ebpf::{
+    counter::{Counter, Counters},
+    headers::{self, Frame},
+    settings::{Direction, InterfaceSettings, UNCONFIGURED_SLOT, counter_index, port_bit},
+};
+
+use crate::{
+    emit::{self, opaque},
+    maps::{COUNTERS, INTERFACES, KERNEL_LOG, LOGGED_AT, PORTS},
+};
+
+/// A packet at a hook.
+pub(crate) trait Packet {
+    /// Direction that the hook sees.
+    fn direction(&self) -> Direction;
+    /// Number of the hook in [`tap53_ebpf::record::hook`].
+    fn hook(&self) -> u8;
+    /// Interface of the hook.
+    fn ifindex(&self) -> u32;
+    /// Bytes from the link layer on, in all buffers.
+    fn length(&self) -> u32;
+    /// Its first buffer, by direct access.
+    fn linear(&self) -> Linear;
+    /// VLAN tag that the kernel keeps beside the packet.
+    fn offloaded_tci(&self) -> Option<u16>;
+    /// False if the wire may have carried a tag that the hook cannot see.
+    fn sees_every_tag(&self) -> bool;
+    /// Copies `length` bytes from `offset` on out of all buffers; false if the kernel refuses.
+    ///
+    /// # Safety
+    /// `to` must be writable for `length` bytes, and `length` not zero.
+    unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool;
+}
+
+/// The first buffer of a packet: `data..data_end`.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    pub(crate) data: usize,
+    pub(crate) data_end: usize,
+}
+
+impl Frame for Linear {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = self.data + offset as usize;
+        // Opaque, or LLVM makes `start >= data_end` of `start + 1 > data_end`, from which the
+        // verifier derives no range (`find_good_pkt_pointers`).
+        if opaque((start + N) as u64) > self.data_end as u64 {
+            return None;
+        }
+        // SAFETY: start + N <= data_end, checked above, as the verifier checks again; [u8; N]
+        // needs no alignment.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+}
+
+/// A packet whose headers go on behind its first buffer, read by helper calls.
+struct Scattered<'a, P>(&'a P);
+
+impl<P: Packet> Frame for Scattered<'_, P> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: `bytes` holds N bytes, and no caller asks for none.
+        unsafe { self.0.copy(offset, bytes.as_mut_ptr(), N as u32) }.then_some(bytes)
+    }
+}
+
+/// Captures a packet or counts why not. Never touches the packet.
+#[inline(always)]
+pub(crate) fn capture<P: Packet>(packet: &P) {
+    let settings = settings(packet);
+    let slot = settings.map_or(UNCONFIGURED_SLOT, |settings| settings.counter_slot);
+    let Some(tally) = Tally::of(slot, packet.direction()) else {
+        // No such slot: the agent gave out more slots than it sized the map for.
+        return;
+    };
+    tally.add(Counter::Seen, 1);
+    let Some(settings) = settings else {
+        log_unconfigured(packet);
+        tally.add(Counter::Unconfigured, 1);
+        return;
+    };
+    if let Err(reason) = capture_configured(packet, &settings, &tally) {
+        tally.add(reason, 1);
+    }
+}
+
+/// The settings as they are now; read once, so that a change in between cannot split a packet.
+#[inline(always)]
+fn settings<P: Packet>(packet: &P) -> Option<InterfaceSettings> {
+    // SAFETY: the value is copied at once, and every bit pattern of it is valid. An update replaces
+    // the element; were the old one reused within these few nanoseconds, the packet would be
+    // treated by another interface's settings.
+    unsafe { INTERFACES.get(&packet.ifindex()) }.copied()
+}
+
+#[inline(always)]
+fn capture_configured<P: Packet>(
+    packet: &P,
+    settings: &InterfaceSettings,
+    tally: &Tally,
+) -> Result<(), Counter> {
+    if !settings.wants(packet.direction()) {
+        return Err(Counter::Disabled);
+    }
+    let linear = packet.linear();
+    let headers = match headers::parse(&linear, packet.offloaded_tci(), is_dns_port) {
+        // Perhaps the headers only go on in another buffer.
+        Err(Counter::MalformedHeader) if goes_on(packet, linear) => {
+            headers::parse(&Scattered(packet), packet.offloaded_tci(), is_dns_port)?
+        }
+        parsed => parsed?,
+    };
+    emit::emit(packet, &headers, settings, tally)
+}
+
+#[inline(always)]
+fn goes_on<P: Packet>(packet: &P, linear: Linear) -> bool {
+    packet.length() as usize > linear.data_end - linear.data
+}
+
+#[inline(always)]
+fn is_dns_port(port: u16) -> bool {
+    let (word, bit) = port_bit(port);
+    PORTS.get(word).is_some_and(|bits| bits & bit != 0)
+}
+
+/// The counters of an interface and direction on this CPU.
+///
+/// Plain additions are enough: a slot is only written by one hook, programs at a hook run with
+/// bottom halves disabled, so that nothing on this CPU runs the same hook in between.
+pub(crate) struct Tally(*mut Counters);
+
+impl Tally {
+    #[inline(always)]
+    fn of(slot: u32, direction: Direction) -> Option<Self> {
+        COUNTERS
+            .get_ptr_mut(counter_index(slot, direction))
+            .map(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&self, counter: Counter, count: u64) {
+        // Opaque, or LLVM drops the check, knowing what the verifier does not: every Counter is an
+        // index.
+        let index = opaque(counter as u64) as usize;
+        if index < Counter::COUNT {
+            // SAFETY: the map value is a Counters, valid while the program runs; index < COUNT.
+            unsafe { *(&raw mut (*self.0).counts).cast::<u64>().add(index) += count };
+        }
+    }
+}
+
+/// Between attaching and detaching every hook has settings; without them something is wrong.
+#[inline(always)]
+fn log_unconfigured<P: Packet>(packet: &P) {
+    if may_log() {
+        warn!(
+            packet,
+            "interface {} has no settings: its packets are not captured",
+            packet.ifindex()
+        );
+    }
+}
+
+/// True at most once a second, and only if the agent asked for messages: what is logged may hold
+/// for each of many packets.
+#[inline(always)]
+pub(crate) fn may_log() -> bool {
+    const INTERVAL_NS: u64 = 1_000_000_000;
+    if KERNEL_LOG.load() == 0 {
+        return false;
+    }
+    let Some(logged_at_ns) = LOGGED_AT.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the map value is a u64, valid while the program runs. Two CPUs may both log.
+    unsafe {
+        if now_ns.wrapping_sub(*logged_at_ns) < INTERVAL_NS {
+            return false;
+        }
+        *logged_at_ns = now_ns;
+    }
+    true
+}

@@ -1,0 +1,241 @@
+//! Reserve room in a ring, fill it, submit it, or say why not.
+
+use core::{arch::asm, mem::MaybeUninit, ptr};
+
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_ringbuf_query};
+use aya_log_ebpf::warn;
+use tap53_ebpf::{
+    counter::Counter,
+    headers::{Headers, flow_hash, ring_index},
+    record::{MAX_CAPTURED_LENGTH, RecordHeader, SIZE_CLASSES, flags},
+    settings::InterfaceSettings,
+};
+
+use crate::{
+    capture::{Packet, Tally, may_log},
+    maps::{RING_COUNT, RING_LOST, RING_WOKEN, RINGS, Ring, WAKEUP_BYTES},
+};
+
+/// `bpf_ringbuf_submit` flags and `bpf_ringbuf_query` selectors (kernel 5.8, `linux/bpf.h`).
+mod ringbuf {
+    pub(super) const NO_WAKEUP: u64 = 1;
+    pub(super) const FORCE_WAKEUP: u64 = 2;
+    pub(super) const AVAIL_DATA: u64 = 0;
+    pub(super) const PROD_POS: u64 = 3;
+}
+
+/// A ring item of one size class; `CAPACITY` bytes of packet.
+#[repr(C)]
+struct Record<const CAPACITY: usize> {
+    header: RecordHeader,
+    packet: [MaybeUninit<u8>; CAPACITY],
+}
+
+/// Bytes of packet that a size class holds.
+const fn capacity(class: usize) -> usize {
+    SIZE_CLASSES[class] as usize - RecordHeader::SIZE
+}
+
+const CAPACITY_0: usize = capacity(0);
+const CAPACITY_1: usize = capacity(1);
+const CAPACITY_2: usize = capacity(2);
+const CAPACITY_3: usize = capacity(3);
+const CAPACITY_4: usize = capacity(4);
+const CAPACITY_5: usize = capacity(5);
+const _: () = assert!(SIZE_CLASSES.len() == 6);
+const _: () = assert!(size_of::<Record<CAPACITY_0>>() == SIZE_CLASSES[0] as usize);
+
+/// Hides from LLVM what it knows of a value.
+///
+/// LLVM drops or rewrites a check whose outcome it can tell, or makes it on a copy in another
+/// register. The verifier, which cannot tell, then refuses the access that the check was for.
+#[inline(always)]
+pub(crate) fn opaque(value: u64) -> u64 {
+    let hidden: u64;
+    // SAFETY: moves a register to itself.
+    unsafe {
+        asm!("{0} = {0}", inlateout(reg) value => hidden, options(pure, nomem, nostack));
+    }
+    hidden
+}
+
+/// Copies a packet into the ring of its flow.
+#[inline(always)]
+pub(crate) fn emit<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    settings: &InterfaceSettings,
+    tally: &Tally,
+) -> Result<(), Counter> {
+    let header = record_header(packet, headers, settings);
+    let captured_length = header.captured_length;
+    let truncated = header.flags & flags::TRUNCATED != 0;
+    store(packet, header)?;
+    tally.add(Counter::Captured, 1);
+    tally.add(Counter::BytesCaptured, u64::from(captured_length));
+    if truncated {
+        tally.add(Counter::Truncated, 1);
+    }
+    Ok(())
+}
+
+/// All of a record's header but `ring_lost`.
+#[inline(always)]
+fn record_header<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    settings: &InterfaceSettings,
+) -> RecordHeader {
+    let packet_length = packet.length();
+    let snap_length = settings.snap_length.min(MAX_CAPTURED_LENGTH);
+    let captured_length = packet_length.min(snap_length);
+    let mut record_flags = 0;
+    if captured_length < packet_length {
+        record_flags |= flags::TRUNCATED;
+    }
+    if headers.vlan.depth > 0 {
+        record_flags |= flags::VLAN_OUTER;
+    } else if !packet.sees_every_tag() {
+        record_flags |= flags::VLAN_UNKNOWN;
+    }
+    if headers.vlan.depth > 1 {
+        record_flags |= flags::VLAN_INNER;
+    }
+    if headers.first_fragment {
+        record_flags |= flags::FIRST_FRAGMENT;
+    }
+    RecordHeader {
+        // SAFETY: a helper without arguments.
+        captured_at_ns: unsafe { bpf_ktime_get_ns() },
+        packet_length,
+        captured_length,
+        ifindex: packet.ifindex(),
+        flow_hash: flow_hash(&headers.source, &headers.destination),
+        ring_lost: 0,
+        network_offset: headers.network_offset,
+        transport_offset: headers.transport_offset,
+        payload_offset: headers.payload_offset,
+        vlan_outer_tci: headers.vlan.outer_tci,
+        vlan_inner_tci: headers.vlan.inner_tci,
+        flags: record_flags,
+        direction: packet.direction() as u8,
+        hook: packet.hook(),
+        ip_version: headers.ip_version,
+        transport: headers.transport,
+        generation: settings.generation,
+        reserved: [0; 4],
+    }
+}
+
+/// Stores the record in the smallest class that holds it.
+#[inline(always)]
+fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter> {
+    let index = ring_index(header.flow_hash, RING_COUNT.load());
+    let lost = RING_LOST.get_ptr_mut(index).ok_or(Counter::RingFull)?;
+    // SAFETY: the map value is a u64, valid while the program runs.
+    header.ring_lost = unsafe { lost.read_volatile() } as u32;
+    let stored = match RINGS.get(index) {
+        Some(ring) => match header.captured_length as usize {
+            ..=CAPACITY_0 => fill::<P, CAPACITY_0>(ring, index, packet, &header),
+            ..=CAPACITY_1 => fill::<P, CAPACITY_1>(ring, index, packet, &header),
+            ..=CAPACITY_2 => fill::<P, CAPACITY_2>(ring, index, packet, &header),
+            ..=CAPACITY_3 => fill::<P, CAPACITY_3>(ring, index, packet, &header),
+            ..=CAPACITY_4 => fill::<P, CAPACITY_4>(ring, index, packet, &header),
+            _ => fill::<P, CAPACITY_5>(ring, index, packet, &header),
+        },
+        // The agent fills every slot before it attaches.
+        None => Err(Counter::RingFull),
+    };
+    if stored == Err(Counter::RingFull) {
+        // SAFETY: as above.
+        unsafe { atomic_increment(lost) };
+    }
+    stored
+}
+
+/// Adds one, on all CPUs. Rust offers no `AtomicU64::fetch_add` on a target without
+/// compare-and-swap, which BPF is by default; the instruction is older (kernel 3.18).
+///
+/// # Safety
+/// `counter` must point to a live map value.
+#[inline(always)]
+unsafe fn atomic_increment(counter: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64, options(nostack));
+    }
+}
+
+/// Reserve → fill → submit.
+#[inline(always)]
+fn fill<P: Packet, const CAPACITY: usize>(
+    ring: &Ring,
+    index: u32,
+    packet: &P,
+    header: &RecordHeader,
+) -> Result<(), Counter> {
+    let mut record = ring
+        .reserve_untyped::<Record<CAPACITY>>(0)
+        .ok_or(Counter::RingFull)?;
+    let room = record.as_mut_ptr();
+    // SAFETY: `room` points to a reserved Record, which is ours until it is submitted.
+    let to = unsafe {
+        (*room).header = *header;
+        (&raw mut (*room).packet).cast::<u8>()
+    };
+    let length = opaque(u64::from(header.captured_length));
+    // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, checked just before.
+    let copied =
+        length > 0 && length <= CAPACITY as u64 && unsafe { packet.copy(0, to, length as u32) };
+    if !copied {
+        record.discard(ringbuf::NO_WAKEUP);
+        log_copy_failed(packet);
+        return Err(Counter::CopyFailed);
+    }
+    record.submit(wakeup(ring, index));
+    Ok(())
+}
+
+/// Whether to wake the worker with this record.
+///
+/// A wake-up for each record would cost twenty times the record. The worker polls on a timer, and
+/// is woken when `WAKEUP_BYTES` are unread; then again when as much has been written since, in case
+/// it went to sleep over a record that another CPU had not submitted yet.
+#[inline(always)]
+fn wakeup(ring: &Ring, index: u32) -> u64 {
+    let threshold = u64::from(WAKEUP_BYTES.load());
+    if query(ring, ringbuf::AVAIL_DATA) < threshold {
+        return ringbuf::NO_WAKEUP;
+    }
+    let Some(woken_at) = RING_WOKEN.get_ptr_mut(index) else {
+        return ringbuf::FORCE_WAKEUP;
+    };
+    let position = query(ring, ringbuf::PROD_POS);
+    // SAFETY: the map value is a u64, valid while the program runs. Where two CPUs race, both wake.
+    unsafe {
+        if position.wrapping_sub(*woken_at) < threshold {
+            return ringbuf::NO_WAKEUP;
+        }
+        *woken_at = position;
+    }
+    ringbuf::FORCE_WAKEUP
+}
+
+#[inline(always)]
+fn query(ring: &Ring, what: u64) -> u64 {
+    // SAFETY: `ring` is the address that the map lookup returned, and the helper only reads.
+    unsafe { bpf_ringbuf_query(ptr::from_ref(ring).cast_mut().cast(), what) }
+}
+
+/// The length comes from the kernel itself, so a refusal means that the packet is not what it says.
+#[inline(always)]
+fn log_copy_failed<P: Packet>(packet: &P) {
+    if may_log() {
+        warn!(
+            packet,
+            "the kernel refused to copy {} bytes of a packet on interface {}",
+            packet.length(),
+            packet.ifindex()
+        );
+    }
+}

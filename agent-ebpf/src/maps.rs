@@ -1,0 +1,74 @@
+//! Every map, what its keys and values mean, and who writes it.
+//!
+//! The sizes here are placeholders: the agent sets each one at load. For W workers and I interfaces:
+//!
+//! | map          | entries        | bytes                     | written by                       |
+//! |--------------|----------------|---------------------------|----------------------------------|
+//! | `INTERFACES` | I              | 16 I                      | agent                            |
+//! | `PORTS`      | 1,024          | 8 Ki                      | agent                            |
+//! | `COUNTERS`   | 2 (I + 1)      | 224 (I + 1) for each CPU  | kernel                           |
+//! | `RINGS`      | W              | W rings of the set size   | kernel; the slots by the agent   |
+//! | `RING_LOST`  | W              | 8 W                       | kernel                           |
+//! | `RING_WOKEN` | W              | 8 W                       | kernel                           |
+//! | `LOGGED_AT`  | 1              | 8                         | kernel                           |
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use tap53_ebpf::{
+    counter::Counters,
+    settings::{InterfaceSettings, PORT_WORDS},
+};
+
+/// A ring of records: [`tap53_ebpf::record`].
+pub(crate) type Ring = RingBuf<u8, RING_TEMPLATE_BYTES>;
+
+/// Only the type of the template inner map counts, not its size (`bpf_map_meta_equal`); it must
+/// still be a size that the kernel takes with any page size up to 64 KiB.
+const RING_TEMPLATE_BYTES: usize = 65_536;
+
+/// Settings by ifindex. Not preallocated, so that it costs nothing for interfaces that are not
+/// there.
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, InterfaceSettings, 256, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// The DNS ports, one bit each: [`tap53_ebpf::settings::port_bit`].
+#[btf_map]
+pub(crate) static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+
+/// Counters by [`tap53_ebpf::settings::counter_index`].
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Counters, 2> = PerCpuArray::new();
+
+/// The rings by worker. An array of maps (kernel 5.8 for rings as inner maps), so that their number
+/// and their size are free; the agent creates them and fills the slots before it attaches.
+#[btf_map]
+pub(crate) static RINGS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
+
+/// Records lost by each ring for want of room.
+#[btf_map]
+pub(crate) static RING_LOST: Array<u64, 1> = Array::new();
+
+/// Producer position of each ring, bytes, when a wake-up was last forced.
+#[btf_map]
+pub(crate) static RING_WOKEN: Array<u64, 1> = Array::new();
+
+/// CLOCK_MONOTONIC nanoseconds of the last log message.
+#[btf_map]
+pub(crate) static LOGGED_AT: Array<u64, 1> = Array::new();
+
+/// Rings in use: 1 to the entries of [`RINGS`].
+#[unsafe(no_mangle)]
+pub(crate) static RING_COUNT: Global<u32> = Global::new(1);
+
+/// Unread bytes of a ring from which on its worker is woken; 0 wakes it for each record.
+#[unsafe(no_mangle)]
+pub(crate) static WAKEUP_BYTES: Global<u32> = Global::new(0);
+
+/// 1 to send messages about rare conditions to the agent's log, 0 not to.
+#[unsafe(no_mangle)]
+pub(crate) static KERNEL_LOG: Global<u8> = Global::new(0);

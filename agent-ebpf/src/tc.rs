@@ -1,0 +1,79 @@
+//! TC: packets as skbs, on their way in behind XDP, or on their way out.
+
+use aya_ebpf::{
+    EbpfContext, bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext,
+};
+use tap53_ebpf::{record::hook, settings::Direction};
+
+use crate::capture::{Linear, Packet};
+
+/// A packet in an skb, which may be a GSO segment of up to 64 KiB and more.
+pub(crate) struct Skb<'a> {
+    ctx: &'a TcContext,
+    direction: Direction,
+}
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub(crate) const fn new(ctx: &'a TcContext, direction: Direction) -> Self {
+        Self { ctx, direction }
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> *const __sk_buff {
+        self.ctx.as_ptr().cast()
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    #[inline(always)]
+    fn hook(&self) -> u8 {
+        match self.direction {
+            Direction::Ingress => hook::TC_INGRESS,
+            Direction::Egress => hook::TC_EGRESS,
+        }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> Linear {
+        Linear {
+            data: self.ctx.data(),
+            data_end: self.ctx.data_end(),
+        }
+    }
+
+    /// On the way in the kernel has taken the outer tag out of the packet; on the way out it leaves
+    /// it to a device that can insert it.
+    #[inline(always)]
+    fn offloaded_tci(&self) -> Option<u16> {
+        // SAFETY: the context is the program's own.
+        unsafe { ((*self.skb()).vlan_present != 0).then(|| (*self.skb()).vlan_tci as u16) }
+    }
+
+    #[inline(always)]
+    fn sees_every_tag(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a configuration was refused.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use serde_saphyr::UserMessageFormatter;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is not YAML, or has a key twice.
+    #[error("{}: {}", path.display(), source.render_with_formatter(&UserMessageFormatter))]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, and where.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// The file is YAML, but not a configuration; or a flag is wrong. One line for each problem.
+    #[error("{}", lines(file.as_deref(), problems))]
+    Refused {
+        /// The file, if there is one.
+        file: Option<PathBuf>,
+        /// Everything that is wrong; never empty.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, `sinks[1].rotate_bytes`, or the flag, `--interface`.
+    pub path: String,
+    /// Line of the file, from 1; `None` where the key is missing or a flag is wrong.
+    pub line: Option<u64>,
+    /// The value found, texts in quotes; `None` where there is none.
+    pub value: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        if let Some(value) = &self.value {
+            write!(f, "{value}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+fn lines(file: Option<&Path>, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| match (file, problem.line) {
+        (Some(file), Some(line)) => format!("{}:{line}: {problem}", file.display()),
+        (Some(file), None) if !problem.path.starts_with("--") => {
+            format!("{}: {problem}", file.display())
+        }
+        _ => problem.to_string(),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}

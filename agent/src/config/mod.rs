@@ -1,0 +1,350 @@
+//! The configuration: one YAML file and the flags of the command line, checked whole before
+//! anything runs.
+//!
+//! ```text
+//!  file ─▶ tree: nodes with their line ─▶ sections: typed, checked ─┐
+//!  flags ─▶ Overrides ──────────────────────────────────────────────┴▶ Config ─▶ stages
+//! ```
+//!
+//! - Every problem is reported, not only the first, each with the path of its key
+//!   (`sinks[1].rotate_bytes`), the value found and the reason.
+//! - A key that is not known is refused: a misspelt key must not silently leave a default in force.
+//! - Sizes and durations carry their unit in the key's name; in the types they are [`Duration`]s
+//!   and byte counts.
+//! - Flags override the file. What is wrong in the file is refused even where a flag overrides it.
+//! - [`Config`] serialises to a file that reads back as the same [`Config`].
+
+mod capture;
+mod error;
+mod sinks;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use glob::Pattern;
+use nix::unistd::gethostname;
+use serde::Serialize;
+use tap53_ebpf::settings::Direction;
+use tree::{Section, Value, choice, label, milliseconds, text, whole_number};
+
+pub use capture::{CaptureConfig, HookChoice, TcChoice, XdpMode};
+pub use error::{Error, Problem};
+pub use sinks::{
+    ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
+    TextFormat,
+};
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Name of this node in the records; the host name unless set.
+    pub node: String,
+    /// Which interfaces to capture from.
+    pub interfaces: InterfacesConfig,
+    /// How packets are captured.
+    pub capture: CaptureConfig,
+    /// The table that pairs queries with responses.
+    pub pair: PairConfig,
+    /// Where records go; never empty, names are unique.
+    pub sinks: Vec<SinkConfig>,
+    /// What happens between the signal to stop and the exit.
+    pub shutdown: ShutdownConfig,
+    /// The agent's own log.
+    pub log: LogConfig,
+}
+
+/// Which interfaces to capture from. Exclusion wins over inclusion.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfacesConfig {
+    /// Shell patterns of names to capture from; at least one.
+    #[serde(serialize_with = "patterns_as_text")]
+    pub include: Vec<Pattern>,
+    /// Shell patterns of names to leave alone.
+    #[serde(serialize_with = "patterns_as_text")]
+    pub exclude: Vec<Pattern>,
+    /// Directions to capture.
+    pub directions: Directions,
+}
+
+/// Directions to capture on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Directions {
+    /// What arrives.
+    Ingress,
+    /// What leaves.
+    Egress,
+    /// Both.
+    Both,
+}
+
+impl Directions {
+    /// True if `direction` is among them.
+    #[must_use]
+    pub const fn contains(self, direction: Direction) -> bool {
+        matches!(
+            (self, direction),
+            (Self::Both, _)
+                | (Self::Ingress, Direction::Ingress)
+                | (Self::Egress, Direction::Egress)
+        )
+    }
+
+    /// Bits for [`InterfaceSettings::directions`](tap53_ebpf::settings::InterfaceSettings).
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Ingress => 1 << Direction::Ingress as u32,
+            Self::Egress => 1 << Direction::Egress as u32,
+            Self::Both => 1 << Direction::Ingress as u32 | 1 << Direction::Egress as u32,
+        }
+    }
+}
+
+/// The table that pairs queries with responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PairConfig {
+    /// How long a query waits for its response before it counts as unanswered.
+    #[serde(rename = "timeout_ms", serialize_with = "as_milliseconds")]
+    pub timeout: Duration,
+    /// Pending queries that each worker holds at most.
+    pub capacity: usize,
+}
+
+/// What happens between the signal to stop and the exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ShutdownConfig {
+    /// How long sinks may take to deliver what they hold.
+    #[serde(rename = "flush_timeout_ms", serialize_with = "as_milliseconds")]
+    pub flush_timeout: Duration,
+}
+
+/// The agent's own log, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LogConfig {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be, and the agent goes on.
+    Warn,
+    /// What an operator wants to see of a healthy run.
+    Info,
+    /// Steps in between.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// What the flags of the command line change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--interface`, repeated: replaces `interfaces.include`.
+    pub interfaces: Vec<String>,
+    /// `--hook`: replaces `capture.hook`.
+    pub hook: Option<HookChoice>,
+    /// `--stdout` or `--json`: adds a stdout sink of this format, or gives the one in the file
+    /// this format.
+    pub stdout: Option<TextFormat>,
+    /// `--log-level`: replaces `log.level`.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Config {
+    /// Reads and checks `file`, or takes the defaults where there is none, and applies the flags.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreadable`] if the file cannot be read, [`Error::Syntax`] if it is not YAML, and
+    /// [`Error::Refused`] with every problem found otherwise.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Error> {
+        let Some(path) = file else {
+            return Self::parse(None, "", overrides);
+        };
+        let text = fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(Some(path), &text, overrides)
+    }
+
+    /// Checks the `text` of a file; `path` is for messages only.
+    fn parse(path: Option<&Path>, text: &str, overrides: &Overrides) -> Result<Self, Error> {
+        let root = match text {
+            // No document at all, where the parser would want one.
+            text if text.trim().is_empty() => None,
+            text => Some(tree::parse(text).map_err(|source| Error::Syntax {
+                path: path.map(PathBuf::from).unwrap_or_default(),
+                source: Box::new(source),
+            })?),
+        };
+        let mut problems = Vec::new();
+        let config = Section::root(root, &mut problems, |root| Self::read(root, overrides));
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(Error::Refused {
+                file: path.map(PathBuf::from),
+                problems,
+            })
+        }
+    }
+
+    fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
+        let node = root.read("node", text(label));
+        Self {
+            node: node.unwrap_or_else(|| host_name(root)),
+            interfaces: root.section("interfaces", |section| {
+                InterfacesConfig::read(section, overrides)
+            }),
+            capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
+            pair: root.section("pair", PairConfig::read),
+            sinks: sinks::read(root, overrides),
+            shutdown: root.section("shutdown", ShutdownConfig::read),
+            log: root.section("log", |section| LogConfig::read(section, overrides)),
+        }
+    }
+
+    /// The configuration in force as a file: what was set and what was not.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: every value of the type can be written.
+    pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
+        serde_saphyr::to_string(self)
+    }
+}
+
+fn host_name(root: &mut Section<'_>) -> String {
+    match gethostname().map(|name| name.into_string()) {
+        Ok(Ok(name)) if label(&name).is_ok() => name,
+        _ => {
+            root.refuse("node", None, "missing, and the host name cannot stand in");
+            String::new()
+        }
+    }
+}
+
+impl InterfacesConfig {
+    fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
+        let has_include = section.has("include");
+        let include = section.read_some("include", pattern);
+        let include = if overrides.interfaces.is_empty() {
+            if !has_include {
+                section.refuse(
+                    "include",
+                    None,
+                    "missing: name the interfaces to capture from, here or with --interface",
+                );
+            }
+            include.unwrap_or_default()
+        } else {
+            let mut patterns = Vec::with_capacity(overrides.interfaces.len());
+            for text in &overrides.interfaces {
+                match shell_pattern(text) {
+                    Ok(pattern) => patterns.push(pattern),
+                    Err(reason) => section.refuse_flag("--interface", text, reason),
+                }
+            }
+            patterns
+        };
+        Self {
+            include,
+            exclude: section.read_list("exclude", pattern).unwrap_or_default(),
+            directions: section
+                .read("directions", choice)
+                .unwrap_or(Directions::Both),
+        }
+    }
+}
+
+fn pattern(value: &Value) -> Result<Pattern, String> {
+    text(shell_pattern)(value)
+}
+
+fn shell_pattern(text: &str) -> Result<Pattern, String> {
+    label(text)?;
+    Pattern::new(text).map_err(|error| {
+        format!(
+            "is not a shell pattern: {} at character {}",
+            error.msg,
+            error.pos + 1
+        )
+    })
+}
+
+impl PairConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            // Resolvers give up on a query after seconds; ten minutes is beyond any of them.
+            timeout: section
+                .read("timeout_ms", milliseconds(1..=600_000))
+                .unwrap_or(Duration::from_secs(5)),
+            capacity: section
+                .read("capacity", whole_number(1..=1 << 24))
+                .unwrap_or(65_536),
+        }
+    }
+}
+
+impl ShutdownConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            flush_timeout: section
+                .read("flush_timeout_ms", milliseconds(1..=3_600_000))
+                .unwrap_or(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl LogConfig {
+    fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
+        let level = section.read("level", choice);
+        Self {
+            level: overrides.log_level.or(level).unwrap_or(LogLevel::Info),
+        }
+    }
+}
+
+fn as_milliseconds<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+fn patterns_as_text<S: serde::Serializer>(
+    patterns: &[Pattern],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(patterns.iter().map(Pattern::as_str))
+}

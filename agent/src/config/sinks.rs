@@ -1,0 +1,372 @@
+//! The `sinks` section: where records go.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use rdkafka::ClientConfig;
+use serde::Serialize;
+
+use super::{
+    Overrides,
+    tree::{Section, Value, choice, label, milliseconds, seconds, text, whole_number},
+};
+
+/// One sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum SinkConfig {
+    /// One line for each transaction on standard output.
+    Stdout(StdoutConfig),
+    /// Avro object container files in a directory.
+    File(FileConfig),
+    /// A Kafka topic.
+    Kafka(KafkaConfig),
+}
+
+impl SinkConfig {
+    /// Name of the sink in logs and in the ledger.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Stdout(stdout) => &stdout.name,
+            Self::File(file) => &file.name,
+            Self::Kafka(kafka) => &kafka.name,
+        }
+    }
+}
+
+/// One line for each transaction on standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StdoutConfig {
+    /// Name of the sink; `stdout` unless set.
+    pub name: String,
+    /// Format of a line.
+    pub format: TextFormat,
+    /// When to colour text.
+    pub color: ColorChoice,
+}
+
+/// Format of a line on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TextFormat {
+    /// Aligned columns for people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+/// When to colour text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorChoice {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Avro object container files in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileConfig {
+    /// Name of the sink; `file` unless set.
+    pub name: String,
+    /// Existing directory of the files.
+    pub directory: PathBuf,
+    /// First part of the files' names.
+    pub prefix: String,
+    /// Size at which a file is finished and the next one begun, bytes.
+    pub rotate_bytes: u64,
+    /// Age at which a file is finished and the next one begun.
+    #[serde(rename = "rotate_after_s", serialize_with = "super::as_seconds")]
+    pub rotate_after: Duration,
+    /// Compression of a file's blocks.
+    pub codec: FileCodec,
+}
+
+/// Compression of an Avro file's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FileCodec {
+    /// Avro codec `null`.
+    None,
+    /// Avro codec `deflate`.
+    Deflate,
+}
+
+/// A Kafka topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KafkaConfig {
+    /// Name of the sink; `kafka` unless set.
+    pub name: String,
+    /// Brokers to start from, `host:port` each; at least one.
+    pub brokers: Vec<String>,
+    /// Topic.
+    pub topic: String,
+    /// Compression of message batches.
+    pub compression: KafkaCompression,
+    /// How long a message may wait for others to share a request with.
+    #[serde(rename = "linger_ms", serialize_with = "super::as_milliseconds")]
+    pub linger: Duration,
+    /// How long a message may take from the queue to its acknowledgement.
+    #[serde(
+        rename = "message_timeout_ms",
+        serialize_with = "super::as_milliseconds"
+    )]
+    pub message_timeout: Duration,
+    /// Bytes that the producer's queue holds at most.
+    pub queue_bytes: u64,
+}
+
+/// Compression of Kafka message batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KafkaCompression {
+    /// None.
+    None,
+    /// gzip.
+    Gzip,
+    /// LZ4.
+    Lz4,
+    /// Snappy.
+    Snappy,
+    /// Zstandard, where librdkafka was built with it.
+    Zstd,
+}
+
+/// The `sinks` list, with what the flags add; standard output where there is neither.
+pub(super) fn read(root: &mut Section<'_>, overrides: &Overrides) -> Vec<SinkConfig> {
+    let mut taken = Vec::new();
+    let sinks = root.sections("sinks", |section| {
+        let sink = read_one(section);
+        if let Some(sink) = &sink {
+            refuse_clash(section, sink, &taken);
+            taken.push(sink.clone());
+        }
+        sink
+    });
+    let mut sinks: Vec<_> = sinks.into_iter().flatten().collect();
+    let format = overrides
+        .stdout
+        .or_else(|| sinks.is_empty().then_some(TextFormat::Text));
+    if let Some(format) = format {
+        let present = sinks.iter_mut().find_map(|sink| match sink {
+            SinkConfig::Stdout(stdout) => Some(stdout),
+            _ => None,
+        });
+        match present {
+            Some(stdout) => stdout.format = format,
+            None => sinks.push(SinkConfig::Stdout(StdoutConfig {
+                name: unused_name("stdout", &sinks),
+                format,
+                color: ColorChoice::Auto,
+            })),
+        }
+    }
+    sinks
+}
+
+/// A name for the sink that a flag adds, in case a sink of the file took the usual one.
+fn unused_name(usual: &str, sinks: &[SinkConfig]) -> String {
+    let mut name = usual.to_owned();
+    while sinks.iter().any(|sink| sink.name() == name) {
+        name.push_str("-flag");
+    }
+    name
+}
+
+fn read_one(section: &mut Section<'_>) -> Option<SinkConfig> {
+    /// The `type` key.
+    #[derive(Clone, Copy, ValueEnum)]
+    enum SinkType {
+        Stdout,
+        File,
+        Kafka,
+    }
+
+    let Some(sink_type) = section.require("type", choice::<SinkType>) else {
+        section.skip_rest();
+        return None;
+    };
+    match sink_type {
+        SinkType::Stdout => Some(SinkConfig::Stdout(StdoutConfig::read(section))),
+        SinkType::File => FileConfig::read(section).map(SinkConfig::File),
+        SinkType::Kafka => KafkaConfig::read(section).map(SinkConfig::Kafka),
+    }
+}
+
+fn refuse_clash(section: &mut Section<'_>, sink: &SinkConfig, taken: &[SinkConfig]) {
+    let name = sink.name();
+    for other in taken {
+        match (sink, other) {
+            (SinkConfig::Stdout(_), SinkConfig::Stdout(_)) => section.refuse(
+                "type",
+                Some("\"stdout\"".to_owned()),
+                "there is a stdout sink already, and their lines would mix",
+            ),
+            (SinkConfig::File(file), SinkConfig::File(other))
+                if (&file.directory, &file.prefix) == (&other.directory, &other.prefix) =>
+            {
+                section.refuse(
+                    "prefix",
+                    Some(format!("{:?}", file.prefix)),
+                    format!(
+                        "sink {:?} writes files of this name in the same directory",
+                        other.name
+                    ),
+                );
+            }
+            _ if name == other.name() => section.refuse(
+                "name",
+                Some(format!("{name:?}")),
+                "another sink has this name: give each its own",
+            ),
+            _ => {}
+        }
+    }
+}
+
+fn name(section: &mut Section<'_>, usual: &str) -> String {
+    section
+        .read("name", text(label))
+        .unwrap_or_else(|| usual.to_owned())
+}
+
+impl StdoutConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            name: name(section, "stdout"),
+            format: section.read("format", choice).unwrap_or(TextFormat::Text),
+            color: section.read("color", choice).unwrap_or(ColorChoice::Auto),
+        }
+    }
+}
+
+impl FileConfig {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let name = name(section, "file");
+        let directory = section.require("directory", text(directory));
+        let prefix = section.read("prefix", text(file_prefix));
+        // A block of the container format is written whole: below a few KiB the size of a file
+        // says nothing any more.
+        let rotate_bytes = section.read("rotate_bytes", whole_number(4 << 10..=1 << 40));
+        let rotate_after = section.read("rotate_after_s", seconds(1..=7 * 24 * 3600));
+        let codec = section.read("codec", choice);
+        Some(Self {
+            name,
+            directory: directory?,
+            prefix: prefix.unwrap_or_else(|| "transactions".to_owned()),
+            rotate_bytes: rotate_bytes.unwrap_or(128 << 20),
+            rotate_after: rotate_after.unwrap_or(Duration::from_secs(300)),
+            codec: codec.unwrap_or(FileCodec::None),
+        })
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(path),
+        Ok(_) => Err("is not a directory".to_owned()),
+        Err(error) => Err(format!("cannot be used: {error}")),
+    }
+}
+
+/// File names are `<prefix>-<16 characters of time>-<6 digits>.avro.partial` and the usual limit
+/// is 255 bytes.
+fn file_prefix(text: &str) -> Result<String, String> {
+    const MAX_BYTES: usize = 200;
+    if text.is_empty() {
+        Err("must not be empty".to_owned())
+    } else if text.len() > MAX_BYTES {
+        Err(format!("must not be longer than {MAX_BYTES} bytes"))
+    } else if text.contains(['/', '\0']) || text.starts_with('.') {
+        Err("must be the start of a file name: no slash, no leading dot".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+impl KafkaConfig {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let name = name(section, "kafka");
+        if !section.has("brokers") {
+            section.refuse("brokers", None, "missing: name at least one, host:port");
+        }
+        let brokers = section.read_some("brokers", text(broker));
+        let topic = section.require("topic", text(topic));
+        let compression = section.read("compression", compression);
+        // The limits of these four are librdkafka's own.
+        let linger = section.read("linger_ms", milliseconds(0..=900_000));
+        let message_timeout = section.read("message_timeout_ms", milliseconds(1..=i32::MAX as u64));
+        let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
+        Some(Self {
+            name,
+            brokers: brokers?,
+            topic: topic?,
+            compression: compression.unwrap_or(KafkaCompression::Lz4),
+            linger: linger.unwrap_or(Duration::from_millis(20)),
+            message_timeout: message_timeout.unwrap_or(Duration::from_secs(300)),
+            queue_bytes: queue_bytes.unwrap_or(32 << 20),
+        })
+    }
+}
+
+/// `host:port`, where an IPv6 address stands in brackets.
+fn broker(text: &str) -> Result<String, String> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("must be host:port, such as broker:9092")?;
+    let bare_host = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+            .ok_or("must be [address]:port, with an IPv6 address in the brackets")?,
+        None if host.contains(':') => return Err("an IPv6 address stands in brackets".to_owned()),
+        None => host,
+    };
+    if bare_host.is_empty() || bare_host.contains([',', '/']) {
+        return Err("must be host:port, such as broker:9092".to_owned());
+    }
+    label(bare_host)?;
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
+    }
+}
+
+/// The rule of the broker, `org.apache.kafka.common.internals.Topic`.
+fn topic(text: &str) -> Result<String, String> {
+    const MAX_CHARACTERS: usize = 249;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() || text == "." || text == ".." {
+        Err("must not be empty, \".\" or \"..\"".to_owned())
+    } else if text.len() > MAX_CHARACTERS {
+        Err(format!(
+            "must not be longer than {MAX_CHARACTERS} characters"
+        ))
+    } else if let Some(illegal) = text.chars().find(|c| !legal(*c)) {
+        Err(format!(
+            "must not contain {illegal:?}: Kafka takes letters, digits, '.', '_' and '-'"
+        ))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
+fn compression(value: &Value) -> Result<KafkaCompression, String> {
+    let compression = choice::<KafkaCompression>(value)?;
+    let name = compression
+        .to_possible_value()
+        .ok_or("is not a compression")?
+        .get_name()
+        .to_owned();
+    ClientConfig::new()
+        .set("compression.codec", name)
+        .create_native_config()
+        .map(|_| compression)
+        .map_err(|error| error.to_string())
+}

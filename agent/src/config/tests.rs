@@ -1,0 +1,366 @@
+use super::*;
+
+const FULL: &str = r#"
+node: gateway-1
+interfaces:
+  include: ["eth*", "veth0"]
+  exclude: ["eth9"]
+  directions: ingress
+capture:
+  hook: tc
+  xdp_mode: generic
+  tc: clsact
+  ports: [5353, 53, 53]
+  snap_length: 1500
+  workers: 3
+  ring_bytes: 1048576
+  kernel_log: true
+pair:
+  timeout_ms: 2500
+  capacity: 1024
+sinks:
+  - type: stdout
+    format: json
+    color: never
+  - type: file
+    directory: /
+    prefix: dns
+    rotate_bytes: 65536
+    rotate_after_s: 60
+    codec: deflate
+  - type: kafka
+    name: archive
+    brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
+    topic: dns-transactions
+    compression: gzip
+    linger_ms: 0
+    message_timeout_ms: 60000
+    queue_bytes: 1048576
+shutdown:
+  flush_timeout_ms: 1500
+log:
+  level: debug
+"#;
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse(Some(Path::new("tap53.yaml")), text, &Overrides::default())
+}
+
+fn parse_with(text: &str, overrides: &Overrides) -> Result<Config, Error> {
+    Config::parse(None, text, overrides)
+}
+
+/// The messages of a refused configuration, one a line, without file and line.
+fn problems(text: &str) -> Vec<String> {
+    match parse(text) {
+        Err(Error::Refused { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn every_key_reaches_its_field() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.node, "gateway-1");
+    assert!(config.interfaces.include[0].matches("eth0"));
+    assert_eq!(config.interfaces.exclude[0].as_str(), "eth9");
+    assert_eq!(config.interfaces.directions, Directions::Ingress);
+    assert_eq!(
+        config.capture,
+        CaptureConfig {
+            hook: HookChoice::Tc,
+            xdp_mode: XdpMode::Generic,
+            tc: TcChoice::Clsact,
+            ports: vec![53, 5353],
+            snap_length: 1500,
+            workers: 3,
+            ring_bytes: 1 << 20,
+            kernel_log: true,
+        }
+    );
+    assert_eq!(config.pair.timeout, Duration::from_millis(2500));
+    assert_eq!(config.pair.capacity, 1024);
+    assert_eq!(
+        config.sinks,
+        [
+            SinkConfig::Stdout(StdoutConfig {
+                name: "stdout".to_owned(),
+                format: TextFormat::Json,
+                color: ColorChoice::Never,
+            }),
+            SinkConfig::File(FileConfig {
+                name: "file".to_owned(),
+                directory: "/".into(),
+                prefix: "dns".to_owned(),
+                rotate_bytes: 65_536,
+                rotate_after: Duration::from_secs(60),
+                codec: FileCodec::Deflate,
+            }),
+            SinkConfig::Kafka(KafkaConfig {
+                name: "archive".to_owned(),
+                brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                topic: "dns-transactions".to_owned(),
+                compression: KafkaCompression::Gzip,
+                linger: Duration::ZERO,
+                message_timeout: Duration::from_secs(60),
+                queue_bytes: 1 << 20,
+            }),
+        ]
+    );
+    assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
+    assert_eq!(config.log.level, LogLevel::Debug);
+}
+
+#[test]
+fn the_effective_configuration_reads_back_as_itself() {
+    for text in [FULL, "interfaces: {include: [lo]}"] {
+        let config = parse(text).unwrap();
+        let yaml = config.to_yaml().unwrap();
+        assert_eq!(parse(&yaml).unwrap(), config, "{yaml}");
+    }
+}
+
+#[test]
+fn defaults_need_only_an_interface() {
+    let overrides = Overrides {
+        interfaces: vec!["lo".to_owned()],
+        ..Overrides::default()
+    };
+    for text in ["", "# nothing\n", "capture:\n", "sinks: []"] {
+        let config = parse_with(text, &overrides).unwrap();
+        assert_eq!(config.interfaces.include[0].as_str(), "lo");
+        assert_eq!(config.capture.ports, [53]);
+        assert!((1..=8).contains(&config.capture.workers));
+        assert!(!config.node.is_empty());
+        assert!(
+            matches!(&config.sinks[..], [SinkConfig::Stdout(stdout)] if stdout.format == TextFormat::Text)
+        );
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_paths() {
+    let text = r#"
+node: 7
+interfaces:
+  include: ["eth[", ""]
+  includes: [lo]
+capture:
+  hook: xpd
+  ports: [0, 53, 70000, "53"]
+  snap_length: 0
+  ring_bytes: 1000000
+  kernel_log: "yes"
+pair:
+  timeout_ms: 0
+sinks:
+  - type: file
+    directory: /no/such/directory
+    rotate_bytes: -1
+  - type: kafka
+    topic: "dns transactions"
+  - type: smoke-signal
+    hill: high
+  - format: text
+shutdown: soon
+log: {level: loud}
+sink: []
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "node: 7: must be text: put it in quotes",
+            "interfaces.include[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
+            "interfaces.include[1]: \"\": must not be empty",
+            "interfaces.includes: no such key",
+            "capture.hook: \"xpd\": must be one of auto, xdp, tc",
+            "capture.ports[0]: 0: must be a whole number from 1 to 65535",
+            "capture.ports[2]: 70000: must be a whole number from 1 to 65535",
+            "capture.ports[3]: \"53\": must be a whole number from 1 to 65535",
+            "capture.snap_length: 0: must be a whole number from 1 to 65557",
+            "capture.ring_bytes: 1000000: must be a power of two, such as 1048576",
+            "capture.kernel_log: \"yes\": must be true or false",
+            "pair.timeout_ms: 0: must be a whole number from 1 to 600000",
+            "sinks[0].directory: \"/no/such/directory\": cannot be used: No such file or directory (os error 2)",
+            "sinks[0].rotate_bytes: -1: must be a whole number from 4096 to 1099511627776",
+            "sinks[1].brokers: missing: name at least one, host:port",
+            "sinks[1].topic: \"dns transactions\": must not contain ' ': Kafka takes letters, digits, '.', '_' and '-'",
+            "sinks[2].type: \"smoke-signal\": must be one of stdout, file, kafka",
+            "sinks[3].type: missing",
+            "shutdown: \"soon\": must be a section of keys and values",
+            "log.level: \"loud\": must be one of error, warn, info, debug, trace",
+            "sink: no such key",
+        ]
+    );
+}
+
+#[test]
+fn a_message_names_file_and_line() {
+    let error = parse("interfaces:\n  include: [lo]\ncapture:\n  workers: 65\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tap53.yaml:4: capture.workers: 65: must be a whole number from 0 to 64"
+    );
+    let error = parse("pair: {}").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tap53.yaml: interfaces.include: missing: name the interfaces to capture from, here or \
+         with --interface"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_reason() {
+    let error = Config::load(Some(Path::new("/no/such.yaml")), &Overrides::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/no/such.yaml: cannot be read: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn broken_yaml_and_duplicate_keys_are_refused_with_their_line() {
+    for (text, place) in [
+        ("interfaces: [", "line 1, column 13"),
+        ("node: a\nnode: b\n", "line 2, column 1"),
+    ] {
+        let message = parse(text).unwrap_err().to_string();
+        assert!(message.starts_with("tap53.yaml: "), "{message}");
+        assert!(message.ends_with(place), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+    assert_eq!(
+        problems("- just\n- a list\n")[0],
+        "a list: must be a section of keys and values"
+    );
+}
+
+#[test]
+fn empty_lists_are_refused_where_something_must_be_named() {
+    assert_eq!(
+        problems(
+            "interfaces: {include: []}\ncapture: {ports: []}\n\
+             sinks: [{type: kafka, topic: t, brokers: []}]"
+        ),
+        [
+            "interfaces.include: must not be empty",
+            "capture.ports: must not be empty",
+            "sinks[0].brokers: must not be empty",
+        ]
+    );
+}
+
+#[test]
+fn sinks_do_not_share_a_name_or_a_file() {
+    let text = r#"
+interfaces: {include: [lo]}
+sinks:
+  - {type: file, directory: /, prefix: a}
+  - {type: file, directory: /, prefix: b}
+  - {type: file, directory: /, prefix: a, name: other}
+  - {type: stdout}
+  - {type: stdout, name: more}
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "sinks[1].name: \"file\": another sink has this name: give each its own",
+            "sinks[2].prefix: \"a\": sink \"file\" writes files of this name in the same directory",
+            "sinks[4].type: \"stdout\": there is a stdout sink already, and their lines would mix",
+        ]
+    );
+}
+
+#[test]
+fn brokers_are_host_and_port() {
+    let reasons = |broker: &str| {
+        problems(&format!(
+            "interfaces: {{include: [lo]}}\nsinks: [{{type: kafka, topic: t, brokers: [{broker:?}]}}]"
+        ))
+    };
+    for broker in [
+        "",
+        ":9092",
+        "host",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "::1:9092",
+        "[::1:9092",
+        "[x]:9092",
+        "a b:9092",
+        "a,b:9092",
+        "plain://a:9092",
+    ] {
+        let reasons = reasons(broker);
+        assert_eq!(reasons.len(), 1, "{broker}: {reasons:?}");
+        assert!(
+            reasons[0].starts_with("sinks[0].brokers[0]: "),
+            "{reasons:?}"
+        );
+    }
+}
+
+#[test]
+fn compression_is_what_librdkafka_was_built_with() {
+    let sink = |compression: &str| {
+        parse(&format!(
+            "interfaces: {{include: [lo]}}\nsinks: [{{type: kafka, topic: t, brokers: ['a:1'], \
+             compression: {compression}}}]"
+        ))
+    };
+    for compression in ["none", "gzip", "lz4", "snappy"] {
+        sink(compression).unwrap();
+    }
+    sink("brotli").unwrap_err();
+}
+
+#[test]
+fn flags_override_the_file() {
+    let overrides = Overrides {
+        interfaces: vec!["lo".to_owned(), "br-*".to_owned()],
+        hook: Some(HookChoice::Xdp),
+        stdout: Some(TextFormat::Text),
+        log_level: Some(LogLevel::Error),
+    };
+    let config = parse_with(FULL, &overrides).unwrap();
+    let include: Vec<_> = config
+        .interfaces
+        .include
+        .iter()
+        .map(Pattern::as_str)
+        .collect();
+    assert_eq!(include, ["lo", "br-*"]);
+    assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
+    assert_eq!(config.capture.hook, HookChoice::Xdp);
+    assert_eq!(config.log.level, LogLevel::Error);
+    assert_eq!(config.sinks.len(), 3, "the file's stdout sink is used");
+    assert!(matches!(&config.sinks[0], SinkConfig::Stdout(s) if s.format == TextFormat::Text));
+}
+
+#[test]
+fn the_stdout_flag_adds_a_sink_beside_the_others() {
+    let overrides = Overrides {
+        stdout: Some(TextFormat::Json),
+        ..Overrides::default()
+    };
+    let text = "interfaces: {include: [lo]}\nsinks: [{type: file, directory: /, name: stdout}]";
+    let config = parse_with(text, &overrides).unwrap();
+    let names: Vec<_> = config.sinks.iter().map(SinkConfig::name).collect();
+    assert_eq!(names, ["stdout", "stdout-flag"]);
+}
+
+#[test]
+fn a_bad_flag_is_named_as_the_flag() {
+    let overrides = Overrides {
+        interfaces: vec!["eth[".to_owned()],
+        ..Overrides::default()
+    };
+    let error = Config::parse(Some(Path::new("tap53.yaml")), "", &overrides).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "--interface: \"eth[\": is not a shell pattern: invalid range pattern at character 4"
+    );
+}
