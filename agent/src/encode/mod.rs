@@ -20,6 +20,9 @@ pub use batch::{Batch, Entry};
 pub use record::{Attribution, Clock, Owner, Record, RecordId, SCHEMA_VERSION};
 pub use text::{HEADING, Text};
 
+#[cfg(test)]
+pub(crate) use record::samples;
+
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");
 

@@ -466,14 +466,14 @@ impl Serialize for AnswerFields<'_> {
 
 /// Transactions to test encoders with.
 #[cfg(test)]
-pub(super) mod samples {
+pub(crate) mod samples {
     use super::*;
     use crate::{
         decode::{ExtendedError, Message, Question},
         pair::{Exchange, Flow},
     };
 
-    pub(in crate::encode) const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
+    pub(crate) const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
 
     fn observation(at_ns: u64, response: bool) -> Observation {
         let question = Question {
@@ -523,7 +523,7 @@ pub(super) mod samples {
     }
 
     /// Hands `each` the record called `name`.
-    pub(in crate::encode) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
+    pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
         let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
         let (exchange, query_count, capture_gap) = match name {
             "matched" => (Exchange::Matched(query, response), 1, false),

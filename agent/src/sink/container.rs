@@ -1,0 +1,174 @@
+//! An Avro object container file (Avro 1.12, "Object Container Files").
+//!
+//! ```text
+//!  header: "Obj" 1, metadata (schema, codec), sync marker
+//!  block:  record count, byte count, records, sync marker        one for each batch
+//! ```
+//!
+//! apache-avro writes the header. The blocks are framed here, because the records come encoded and
+//! apache-avro's writer takes only values.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use apache_avro::{Codec, Writer};
+
+use crate::encode;
+
+/// Length of a sync marker, bytes.
+const MARKER: usize = 16;
+
+/// A file under its temporary name.
+pub(super) struct Container {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+    codec: Codec,
+    marker: [u8; MARKER],
+    /// Bytes up to the end of the last whole block.
+    length: u64,
+    block: Vec<u8>,
+}
+
+impl Container {
+    /// Creates `<path>.partial` and writes the header.
+    pub(super) fn create(path: PathBuf, codec: Codec, node: &str) -> io::Result<Self> {
+        let header = header(codec, node).map_err(io::Error::other)?;
+        // The header ends with the marker.
+        let marker = *header
+            .last_chunk()
+            .ok_or_else(|| io::Error::other("no sync marker"))?;
+        let mut partial = path.clone().into_os_string();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&partial)?;
+        file.write_all(&header)?;
+        let length = header.len() as u64;
+        Ok(Self {
+            file,
+            partial,
+            path,
+            codec,
+            marker,
+            length,
+            block: Vec::new(),
+        })
+    }
+
+    /// Bytes of whole blocks and the header.
+    pub(super) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends a block, or leaves the file as it was.
+    pub(super) fn append(&mut self, records: u64, bytes: &[u8]) -> io::Result<()> {
+        self.block.clear();
+        push_long(&mut self.block, records);
+        if self.codec == Codec::Null {
+            push_long(&mut self.block, bytes.len() as u64);
+            self.block.extend_from_slice(bytes);
+        } else {
+            let mut compressed = bytes.to_vec();
+            self.codec
+                .compress(&mut compressed)
+                .map_err(io::Error::other)?;
+            push_long(&mut self.block, compressed.len() as u64);
+            self.block.extend_from_slice(&compressed);
+        }
+        self.block.extend_from_slice(&self.marker);
+        if let Err(error) = self.file.write_all(&self.block) {
+            // On a full disk part of the block may be there: take it back, so that the file ends
+            // with a whole block whatever happens next.
+            self.file.set_len(self.length)?;
+            self.file.seek(SeekFrom::Start(self.length))?;
+            return Err(error);
+        }
+        self.length += self.block.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the file durable and gives it its final name.
+    pub(super) fn finish(self) -> io::Result<PathBuf> {
+        self.file.sync_all()?;
+        fs::rename(&self.partial, &self.path)?;
+        if let Some(directory) = self.path.parent() {
+            sync_directory(directory)?;
+        }
+        Ok(self.path)
+    }
+}
+
+/// A rename is durable once its directory is.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn header(codec: Codec, node: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut writer = Writer::with_codec(encode::schema()?, Vec::new(), codec)?;
+    writer.add_user_metadata("tap53.node".to_owned(), node)?;
+    writer.flush()?;
+    Ok(writer.into_inner()?)
+}
+
+/// An Avro long: zig-zag, then seven bits a byte, lowest first.
+fn push_long(out: &mut Vec<u8>, value: u64) {
+    // Counts and sizes are far below 2^62, so the zig-zag of a positive number is its double.
+    let mut rest = value << 1;
+    while rest >= 0x80 {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::{DeflateSettings, Reader, types::Value};
+
+    use super::*;
+    use crate::encode::{Batch, Datum, samples};
+
+    fn batch() -> Batch {
+        let (mut batch, mut datum) = (Batch::default(), Datum::new().unwrap());
+        for name in samples::NAMES {
+            samples::with_record(name, |record| batch.push(&mut datum, record).unwrap());
+        }
+        batch
+    }
+
+    #[test]
+    fn what_is_appended_reads_back_with_either_codec() {
+        for codec in [Codec::Null, Codec::Deflate(DeflateSettings::default())] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.avro");
+            let mut container = Container::create(path.clone(), codec, "node-1").unwrap();
+            for _ in 0..2 {
+                container
+                    .append(batch().records(), batch().bytes())
+                    .unwrap();
+            }
+            assert!(!path.exists(), "no final name before it is whole");
+            assert_eq!(container.finish().unwrap(), path);
+            let reader = Reader::new(File::open(&path).unwrap()).unwrap();
+            assert_eq!(reader.user_metadata()["tap53.node"], b"node-1");
+            let values: Vec<Value> = reader.collect::<Result<_, _>>().unwrap();
+            assert_eq!(values.len(), 6);
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn longs_are_zig_zag_varints() {
+        for (value, bytes) in [(0, &[0][..]), (1, &[2]), (63, &[126]), (64, &[0x80, 1])] {
+            let mut out = Vec::new();
+            push_long(&mut out, value);
+            assert_eq!(out, bytes);
+        }
+    }
+}

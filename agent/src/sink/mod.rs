@@ -1,0 +1,127 @@
+//! Where records go.
+//!
+//! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
+//! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
+//! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
+//! workers.
+
+mod container;
+mod file;
+mod kafka;
+mod stdout;
+
+use std::{
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    config::{ColorChoice, SinkConfig, TextFormat},
+    encode::{self, Batch, Format},
+    ledger::{Published, SinkCounts},
+};
+
+/// Why a sink could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("sink {sink}: cannot {action} {path}: {source}")]
+    File {
+        /// Name of the sink.
+        sink: String,
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// librdkafka refused its configuration.
+    #[error("sink {sink}: librdkafka refuses the configuration: {source}")]
+    Kafka {
+        /// Name of the sink.
+        sink: String,
+        /// Why.
+        source: rdkafka::error::KafkaError,
+    },
+    /// The schema does not parse.
+    #[error("sink {sink}: {source}")]
+    Encode {
+        /// Name of the sink.
+        sink: String,
+        /// Why.
+        source: encode::Error,
+    },
+}
+
+/// Takes batches of encoded records.
+pub trait Sink: Send + Sync {
+    /// What it wants records as.
+    fn format(&self) -> Format;
+
+    /// Its counts, for the ledger.
+    fn counts(&self) -> &Published<SinkCounts>;
+
+    /// Takes the records of `batch`.
+    fn write(&self, batch: &Batch);
+
+    /// Does what is due with time alone, such as finishing a file of its age.
+    fn tick(&self, now: Instant);
+
+    /// Delivers what it holds within `deadline` and counts the rest as lost.
+    fn close(&self, deadline: Duration);
+}
+
+/// A sink and its name in the ledger.
+#[derive(Clone)]
+pub struct Named {
+    /// Name.
+    pub name: String,
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// Opens the sinks of a configuration. `stop` is notified when a sink's reader went away and
+/// running on has no purpose.
+///
+/// # Errors
+/// The first sink that cannot be opened.
+pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<Vec<Named>, Error> {
+    configs
+        .iter()
+        .map(|config| {
+            let sink: Arc<dyn Sink> = match config {
+                SinkConfig::Stdout(stdout) => Arc::new(stdout::Stdout::new(
+                    format(stdout.format, stdout.color),
+                    stop.clone(),
+                )),
+                SinkConfig::File(file) => Arc::new(file::Files::open(file, node)?),
+                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka)?),
+            };
+            Ok(Named {
+                name: config.name().to_owned(),
+                sink,
+            })
+        })
+        .collect()
+}
+
+fn format(format: TextFormat, color: ColorChoice) -> Format {
+    match format {
+        TextFormat::Json => Format::Json,
+        TextFormat::Text => Format::Text {
+            color: match color {
+                ColorChoice::Always => true,
+                ColorChoice::Never => false,
+                // https://no-color.org
+                ColorChoice::Auto => {
+                    std::io::stdout().is_terminal()
+                        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                }
+            },
+        },
+    }
+}

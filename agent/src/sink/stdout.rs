@@ -1,0 +1,86 @@
+//! Standard output.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::Sink;
+use crate::{
+    encode::{Batch, Format, HEADING},
+    ledger::{Amount, Published, SinkCounts, SinkLoss},
+};
+
+/// Writes whole batches, so that lines of different workers do not mix.
+pub(super) struct Stdout {
+    format: Format,
+    counts: Published<SinkCounts>,
+    stop: Arc<Notify>,
+    headed: AtomicBool,
+}
+
+impl Stdout {
+    pub(super) fn new(format: Format, stop: Arc<Notify>) -> Self {
+        Self {
+            format,
+            counts: Published::default(),
+            stop,
+            headed: AtomicBool::new(false),
+        }
+    }
+
+    fn write_out(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let text = matches!(self.format, Format::Text { .. });
+        if text && !self.headed.swap(true, Ordering::Relaxed) {
+            out.write_all(HEADING.as_bytes())?;
+        }
+        out.write_all(bytes)?;
+        out.flush()
+    }
+}
+
+impl Sink for Stdout {
+    fn format(&self) -> Format {
+        self.format
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.counts
+    }
+
+    fn write(&self, batch: &Batch) {
+        let amount = Amount {
+            records: batch.records(),
+            messages: batch.messages(),
+        };
+        let written = self.write_out(batch.bytes());
+        self.counts.update(|counts| {
+            counts.offered += amount;
+            match &written {
+                Ok(()) => counts.delivered += amount,
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    counts.lose(SinkLoss::Closed, amount);
+                }
+                Err(_) => counts.lose(SinkLoss::WriteFailed, amount),
+            }
+        });
+        if let Err(error) = written {
+            if error.kind() == ErrorKind::BrokenPipe {
+                self.stop.notify_one();
+            } else {
+                tracing::error!(%error, records = amount.records, "cannot write to standard output");
+            }
+        }
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
