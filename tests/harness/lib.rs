@@ -1,1 +1,52 @@
-//! Real parts for tests. (Being written.)
+//! Real parts for the tests and the demo, each with a guard that removes it.
+//!
+//! ```text
+//!  client's namespace                      server's namespace
+//!  ┌──────────────────┐   veth pair        ┌──────────────────────────────────────────┐
+//!  │ client, dnsperf  │ c0 ───────────▶ s0 │ unbound          Apache Kafka on 127.0.0.1│
+//!  └──────────────────┘                 ▲  │                       ▲         │        │
+//!                                       └──┼── tap53 run ──────────┘         ▼        │
+//!                                          │   file ──▶ fastavro     kcat ──▶ fastavro │
+//!                                          └──────────────────────────────────────────┘
+//! ```
+//!
+//! Rules that every part keeps:
+//! - what it starts or creates, its `Drop` ends or removes, also while a test panics;
+//! - a child process dies with this one (`PR_SET_PDEATHSIG`), and a namespace that a killed run left
+//!   is removed by the next run;
+//! - nothing waits by time: it waits for an event, up to a deadline, and says what did not come;
+//! - no packet leaves the namespaces made here.
+//!
+//! Everything needs root and network namespaces; [`require_root`] says so in one line.
+
+pub mod account;
+pub mod agent;
+pub mod avro;
+pub mod bpf;
+pub mod cache;
+pub mod client;
+pub mod dns;
+pub mod fastavro;
+pub mod frames;
+pub mod kafka;
+pub mod lab;
+pub mod namespace;
+pub mod process;
+pub mod unbound;
+pub mod wait;
+
+use anyhow::{Result, bail};
+
+/// Fails unless this process may create network namespaces and load BPF programs.
+///
+/// # Errors
+/// When the effective user is not root; the message says what to do.
+pub fn require_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "these tests create network namespaces and load BPF programs, which needs root: \
+             run `sudo -E cargo xtask test` (or this test binary with sudo)"
+        );
+    }
+    Ok(())
+}

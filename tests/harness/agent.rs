@@ -1,0 +1,205 @@
+//! The agent under test: `tap53 run` in a namespace.
+
+use std::{
+    env, fs,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{fastavro, namespace::Namespace, process::Process};
+
+/// Loading and verifying takes a second or two on a loaded machine.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// Longer than the longest flush deadline that a test sets.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The `tap53` binary: `TAP53_BIN`, or the newer of the debug and release builds.
+///
+/// # Errors
+/// When there is none; the message says how to build it.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("TAP53_BIN") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("TAP53_BIN names {}, which is not a file", path.display());
+        }
+        return Ok(path);
+    }
+    let target = target_directory();
+    let built = ["debug", "release"].map(|profile| target.join(profile).join("tap53"));
+    let modified = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified());
+    built
+        .into_iter()
+        .filter_map(|path| Some((modified(&path).ok()?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .with_context(|| {
+            format!(
+                "no tap53 in {}: run `cargo xtask build-ebpf && cargo build --package tap53`, or \
+                 set TAP53_BIN",
+                target.display()
+            )
+        })
+}
+
+/// `$CARGO_TARGET_DIR`, or `target` in the workspace.
+#[must_use]
+pub fn target_directory() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target"),
+        PathBuf::from,
+    )
+}
+
+/// A running `tap53 run`; dropping it kills it.
+pub struct Agent {
+    process: Process,
+    directory: TempDir,
+}
+
+/// How an agent ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// The ledger that it wrote.
+    pub ledger: Value,
+    /// Records of all files that it wrote, read by fastavro, in the files' order.
+    pub records: Vec<Value>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Agent {
+    /// Starts the agent with the configuration `yaml` and waits until it captures.
+    ///
+    /// In `yaml`, `$OUT` stands for a directory of the agent's own, which is where
+    /// [`ended`](Self::ended) looks for Avro files.
+    ///
+    /// # Errors
+    /// When the agent does not get ready; the message ends with its log.
+    pub fn start(namespace: &Namespace, yaml: &str, arguments: &[&str]) -> Result<Self> {
+        let agent = Self::launch(namespace.command(binary()?), yaml, arguments)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// As [`start`](Self::start), without waiting. `command` is `tap53` or what will execute it.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn launch(mut command: Command, yaml: &str, arguments: &[&str]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("tap53-agent-").tempdir()?;
+        let out = directory
+            .path()
+            .to_str()
+            .context("a temporary path in UTF-8")?;
+        let configuration = directory.path().join("tap53.yaml");
+        fs::write(&configuration, yaml.replace("$OUT", out))
+            .with_context(|| format!("write {}", configuration.display()))?;
+        command
+            .args(["run", "--config"])
+            .arg(&configuration)
+            .arg("--ledger")
+            .arg(directory.path().join("ledger.json"))
+            .args(arguments);
+        let log = File::create(directory.path().join("agent.log"))?;
+        let process = Process::spawn_copying_stderr("tap53", command, Some(log))?;
+        Ok(Self { process, directory })
+    }
+
+    /// Waits for the log line that says that every selected interface is captured.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        self.process
+            .wait_for_line("ready interfaces=", 0, READY_DEADLINE)?;
+        Ok(())
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to be killed.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The agent's own directory, `$OUT` in its configuration.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Sends SIGTERM, waits for the exit, and reads all that the agent wrote.
+    ///
+    /// # Errors
+    /// When it does not exit, wrote no ledger, or files that fastavro cannot read.
+    pub fn stop(self) -> Result<Ended> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.ended()
+    }
+
+    /// Waits for the agent to exit and reads all that it wrote.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub fn ended(mut self) -> Result<Ended> {
+        let status = self.process.wait(STOP_DEADLINE)?;
+        let stderr = self.process.stderr().text();
+        let path = self.directory.path().join("ledger.json");
+        let ledger = fs::read(&path)
+            .with_context(|| format!("{status}, and no ledger; its log:\n{stderr}"))?;
+        Ok(Ended {
+            status,
+            ledger: serde_json::from_slice(&ledger).context("the ledger's JSON")?,
+            records: fastavro::read_containers(&self.finished_files()?)?,
+            stdout: self.process.stdout().text(),
+            stderr,
+        })
+    }
+
+    /// The Avro files that have their final name, in name order, which is the order of writing.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn finished_files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.directory.path())? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "avro")
+            {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// Runs `tap53` with `arguments` to its end; for commands that print and exit.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(arguments: &[&str]) -> Result<std::process::Output> {
+    let binary = binary()?;
+    Command::new(&binary)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("start {}", binary.display()))
+}

@@ -1,0 +1,180 @@
+//! The kernel's BPF objects, asked for by system call and without the agent's libraries.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{net::if_::if_nametoindex, unistd::Pid};
+
+use crate::namespace::Namespace;
+
+// Commands, types and flags of linux/bpf.h and linux/if_link.h.
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// Kind of a BPF object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Program.
+    Program,
+    /// Map.
+    Map,
+    /// Link: what keeps a program attached.
+    Link,
+}
+
+/// A BPF object by its kernel id. Ids are not used again soon, so they can be asked for later.
+pub type Object = (Kind, u32);
+
+/// The BPF objects that a process holds open, from its `fdinfo` (kernel 4.12; links 5.8).
+///
+/// # Errors
+/// When the process is gone.
+pub fn held_by(pid: Pid) -> Result<BTreeSet<Object>> {
+    let directory = format!("/proc/{pid}/fdinfo");
+    let mut objects = BTreeSet::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {
+        // A descriptor may be closed meanwhile.
+        let Ok(text) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok())
+        };
+        // A link's fdinfo also names its program: the link is what is held.
+        let object = value("link_id:")
+            .map(|id| (Kind::Link, id))
+            .or_else(|| value("prog_id:").map(|id| (Kind::Program, id)))
+            .or_else(|| value("map_id:").map(|id| (Kind::Map, id)));
+        objects.extend(object);
+    }
+    Ok(objects)
+}
+
+/// True while the kernel has the object.
+///
+/// # Errors
+/// When the kernel refuses to say.
+pub fn exists((kind, id): Object) -> Result<bool> {
+    let command = match kind {
+        Kind::Program => BPF_PROG_GET_FD_BY_ID,
+        Kind::Map => BPF_MAP_GET_FD_BY_ID,
+        Kind::Link => BPF_LINK_GET_FD_BY_ID,
+    };
+    // First field of the union's member for *_GET_FD_BY_ID: the id; then next_id and open_flags.
+    let mut attributes = [0u32; 4];
+    attributes[0] = id;
+    match bpf(command, &attributes) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look up BPF {kind:?} {id}")),
+    }
+}
+
+/// How an XDP program sits on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// Somebody else's XDP program on an interface, which passes every packet; held until dropped.
+pub struct XdpHolder {
+    _link: OwnedFd,
+}
+
+impl XdpHolder {
+    /// Attaches to `interface` of `namespace` by a link (kernel 5.9).
+    ///
+    /// # Errors
+    /// When the kernel refuses the program or the mode.
+    pub fn attach(namespace: &Namespace, interface: &str, mode: XdpMode) -> Result<Self> {
+        // r0 = 2 (XDP_PASS); exit.
+        let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+        let licence = c"GPL";
+        let load = ProgramLoad {
+            program_type: BPF_PROG_TYPE_XDP,
+            instruction_count: 2,
+            instructions: instructions.as_ptr() as u64,
+            licence: licence.as_ptr() as u64,
+            rest: [0; 8],
+        };
+        let program = bpf(BPF_PROG_LOAD, &load).context("load the holder's XDP program")?;
+        namespace.enter(|| {
+            let create = [
+                program.as_raw_fd().cast_unsigned(),
+                if_nametoindex(interface)?,
+                BPF_XDP,
+                match mode {
+                    XdpMode::Native => XDP_FLAGS_DRV_MODE,
+                    XdpMode::Generic => XDP_FLAGS_SKB_MODE,
+                },
+                0,
+                0,
+            ];
+            let link = bpf(BPF_LINK_CREATE, &create)
+                .with_context(|| format!("attach the holder to {interface}"))?;
+            Ok(Self { _link: link })
+        })
+    }
+}
+
+/// Head of `union bpf_attr` for BPF_PROG_LOAD.
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    licence: u64,
+    /// log_level … prog_name and what follows: all zero.
+    rest: [u64; 8],
+}
+
+/// bpf(2) for the commands above, all of which return a new descriptor.
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes are a live value of the size given, laid out as the command's member of
+    // `union bpf_attr`; the kernel only reads them, and the buffers that they point to outlive the
+    // call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    let Ok(descriptor @ 0..) = i32::try_from(result) else {
+        return Err(io::Error::last_os_error());
+    };
+    // SAFETY: the command succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Fails unless nothing is attached to `interface`: no XDP, no TC filter, no clsact or TCX program.
+///
+/// # Errors
+/// What is attached.
+pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
+    let link = namespace.link(interface)?;
+    if !link["xdp"].is_null() {
+        bail!("{interface} still has XDP: {}", link["xdp"]);
+    }
+    let disciplines = namespace.tc(&["qdisc", "show", "dev", interface])?;
+    if disciplines.contains("clsact") || disciplines.contains("ingress") {
+        bail!("{interface} still has a clsact qdisc: {disciplines}");
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Kafka's jars, fetched once by Maven.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{cache, process::run};
+
+const POM: &str = include_str!("pom.xml");
+const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
+
+/// The directory with Kafka's jars, in the cache; fetched now if it is not there yet.
+///
+/// # Errors
+/// When Maven is not installed or cannot fetch them.
+pub fn directory() -> Result<PathBuf> {
+    cache::filled(&format!("kafka-{}", version()?), fetch)
+}
+
+fn version() -> Result<&'static str> {
+    let (_, rest) = POM
+        .split_once("<kafka.version>")
+        .context("kafka/pom.xml has no kafka.version")?;
+    Ok(rest.split('<').next().unwrap_or_default())
+}
+
+fn fetch(target: &Path) -> Result<()> {
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kafka/pom.xml");
+    run(Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(pom)
+        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", target.display())))
+    .context("fetch Apache Kafka with Maven (packages maven and default-jre-headless)")?;
+    Ok(())
+}

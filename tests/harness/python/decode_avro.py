@@ -1,0 +1,64 @@
+"""Decodes Avro with fastavro, an implementation that is not tap53's, and prints JSON lines.
+
+    decode_avro.py container FILE...      the records of object container files
+    decode_avro.py single-object SCHEMA   single-object messages, one line of hex each, from stdin
+
+Bytes come out as hex, times as microseconds since 1970 UTC, as they are in the encoding.
+"""
+
+import io
+import json
+import sys
+
+import fastavro
+import fastavro.read
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+# Bytes that open a message in single-object encoding (Avro 1.12, "Single-object encoding").
+MARKER = b"\xc3\x01"
+HEADER_SIZE = 10
+
+
+def show(record):
+    print(json.dumps(record, default=lambda value: value.hex()))
+
+
+def containers(paths):
+    for path in paths:
+        with open(path, "rb") as file:
+            for record in fastavro.reader(file):
+                show(record)
+
+
+def single_objects(schema_path, lines):
+    with open(schema_path, encoding="utf-8") as file:
+        schema = json.load(file)
+    # Hex of the little-endian bytes that the encoding carries.
+    expected = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+    parsed = fastavro.parse_schema(schema)
+    for line in lines:
+        message = bytes.fromhex(line)
+        if message[:2] != MARKER:
+            sys.exit(f"not a single-object message: {message[:HEADER_SIZE].hex()}")
+        if message[2:HEADER_SIZE] != expected:
+            sys.exit(f"fingerprint {message[2:HEADER_SIZE].hex()}, the schema's is {expected.hex()}")
+        body = io.BytesIO(message[HEADER_SIZE:])
+        show(fastavro.schemaless_reader(body, parsed))
+        if body.read(1):
+            sys.exit("bytes after the record")
+
+
+def main(arguments):
+    # Values as they were encoded: no datetime objects.
+    fastavro.read.LOGICAL_READERS.clear()
+    match arguments:
+        case ["container", *paths] if paths:
+            containers(paths)
+        case ["single-object", schema_path]:
+            single_objects(schema_path, sys.stdin)
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,102 @@
+//! The resolver: unbound with local data only. It never asks another server.
+
+use std::{fs, net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::{namespace::Namespace, process::Process};
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Parent of every name below.
+pub const ZONE: &str = "tap53.test";
+/// Names under it are answered with NXDOMAIN.
+pub const NXDOMAIN_ZONE: &str = "absent.test";
+/// Queries for names under it are dropped: the client hears nothing.
+pub const SILENT_ZONE: &str = "silent.test";
+
+/// Records of [`ZONE`], in zone-file format.
+pub const RECORDS: [&str; 13] = [
+    "www.tap53.test. 300 IN A 203.0.113.10",
+    "www.tap53.test. 300 IN A 203.0.113.11",
+    "www.tap53.test. 300 IN A 203.0.113.12",
+    "www.tap53.test. 300 IN AAAA 2001:db8:53::10",
+    "mail.tap53.test. 600 IN A 203.0.113.25",
+    "mail.tap53.test. 600 IN AAAA 2001:db8:53::25",
+    "tap53.test. 3600 IN MX 10 mail.tap53.test.",
+    "tap53.test. 3600 IN TXT \"v=spf1 -all\"",
+    "text.tap53.test. 60 IN TXT \"first string\" \"second; with \\\"quotes\\\"\"",
+    "alias.tap53.test. 120 IN CNAME www.tap53.test.",
+    "_dns._udp.tap53.test. 900 IN SRV 5 10 53 www.tap53.test.",
+    "10.113.0.203.in-addr.arpa. 300 IN PTR www.tap53.test.",
+    "_8080.tap53.test. 30 IN CAA 0 issue \"ca.tap53.test\"",
+];
+
+/// A running unbound; dropping it ends it.
+pub struct Unbound {
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Unbound {
+    /// Starts unbound on port 53 of `addresses`, which must exist in `namespace`, and waits until it
+    /// serves.
+    ///
+    /// # Errors
+    /// When unbound is not installed or does not start; the message ends with its log.
+    pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("tap53-unbound-")
+            .tempdir()?;
+        let path = directory.path().join("unbound.conf");
+        fs::write(&path, configuration(addresses))
+            .with_context(|| format!("write {}", path.display()))?;
+        let mut command = namespace.command("unbound");
+        // -d: stay in the foreground. -p: no pid file.
+        command.args(["-d", "-p", "-c"]).arg(&path);
+        let process = Process::spawn("unbound", command)?;
+        // Logged once its sockets are bound and its threads run.
+        process.wait_for_line("start of service", 0, START_DEADLINE)?;
+        Ok(Self {
+            _process: process,
+            _directory: directory,
+        })
+    }
+}
+
+fn configuration(addresses: &[IpAddr]) -> String {
+    let interfaces: String = addresses
+        .iter()
+        .map(|address| format!("  interface: {address}\n"))
+        .collect();
+    // Zone-file strings hold double quotes, so the configuration quotes them with single ones.
+    let records: String = RECORDS
+        .iter()
+        .map(|record| format!("  local-data: '{record}'\n"))
+        .collect();
+    // The zone "." refuses whatever the zones below do not answer, so that nothing is ever looked
+    // up elsewhere; with the iterator alone there is no trust anchor to be refreshed either.
+    format!(
+        r#"server:
+  verbosity: 1
+  use-syslog: no
+  logfile: ""
+  username: ""
+  chroot: ""
+  num-threads: 1
+  module-config: "iterator"
+  do-not-query-localhost: yes
+  access-control: 0.0.0.0/0 allow
+  access-control: ::/0 allow
+  edns-tcp-keepalive: no
+{interfaces}  local-zone: "." always_refuse
+  local-zone: "{ZONE}." static
+  local-zone: "113.0.203.in-addr.arpa." static
+  local-zone: "{NXDOMAIN_ZONE}." always_nxdomain
+  local-zone: "{SILENT_ZONE}." always_deny
+{records}remote-control:
+  control-enable: no
+"#
+    )
+}
