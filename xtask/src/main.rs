@@ -1,2 +1,49 @@
-//! Development tasks. (Being written.)
-fn main() {}
+//! Development tasks: `cargo xtask --help`.
+
+mod build_ebpf;
+mod inspect;
+mod setup;
+mod strip;
+mod workspace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Builds, tests and shows tap53.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing on this machine; does nothing where nothing is.
+    Setup(setup::Arguments),
+    /// Build the kernel programs into target/bpf/tap53.bpf.o and inspect them.
+    BuildEbpf,
+    /// Show what is in a BPF object; fail if the agent or the kernel could not use it.
+    Inspect {
+        /// The object file [default: the one that build-ebpf wrote].
+        object: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = Workspace::find().and_then(|workspace| match Arguments::parse().task {
+        Task::Setup(arguments) => setup::run(&workspace, &arguments),
+        Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
+        Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `cargo xtask setup`: installs what is missing on this machine, and only that.
+//!
+//! A need is met when its file or program is there, however it came there, so that a second run
+//! takes milliseconds and machines without apt work if their owner installed things. What apt
+//! installs starts no daemon: `apt.sh` forbids it while packages are set up.
+
+mod apt;
+mod needs;
+
+use std::{fs, process::Command, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::{
+    build_ebpf::{Toolchain, linker},
+    workspace::{Workspace, run as run_command},
+};
+use needs::Need;
+
+/// Its LLVM must be at least as new as rustc's: 22, as in Debian's rustc-web.
+const BPF_LINKER_VERSION: &str = "0.13.0";
+const LLVM_MAJOR: u32 = 22;
+const FASTAVRO_VERSION: &str = "1.13.1";
+
+/// Arguments of `setup`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to install for; everything unless given.
+    #[arg(long = "for", value_name = "PURPOSE")]
+    purpose: Option<Purpose>,
+    /// With `--for demo`: also what its Kafka variant needs, Java among it.
+    #[arg(long)]
+    kafka: bool,
+}
+
+/// What a machine is set up for; each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building the BPF object and the agent.
+    Build,
+    /// The demo: a resolver and a client as well.
+    Demo,
+    /// The demo with Kafka: a broker's Java and independent readers as well.
+    #[value(skip)]
+    DemoKafka,
+    /// All tests and benchmarks.
+    Test,
+}
+
+/// Installs what `arguments` ask for.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let purpose = match arguments.purpose {
+        Some(Purpose::Demo) if arguments.kafka => Purpose::DemoKafka,
+        Some(purpose) => purpose,
+        None => Purpose::Test,
+    };
+    if install_missing(workspace, purpose)? == 0 {
+        println!("nothing is missing");
+    }
+    Ok(())
+}
+
+/// Installs what is missing for `purpose`, saying what; returns how much it was.
+pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result<usize> {
+    let mut missing: Vec<&Need> = needs::NEEDS
+        .iter()
+        .filter(|need| need.purpose <= purpose && !need.is_met())
+        .collect();
+    if Toolchain::find().is_err() {
+        missing.push(&needs::BPF_COMPILER);
+    }
+    let needs_linker = linker(workspace).is_err();
+    if needs_linker && !needs::LLVM.is_met() {
+        missing.push(&needs::LLVM);
+    }
+    let fastavro = fastavro_directory(workspace);
+    let needs_fastavro = purpose >= Purpose::DemoKafka && fastavro.is_none();
+
+    apt::install(workspace, &missing)?;
+    if needs_linker {
+        install_linker(workspace)?;
+    }
+    if needs_fastavro {
+        install_fastavro(workspace)?;
+    }
+    Ok(missing.len() + usize::from(needs_linker) + usize::from(needs_fastavro))
+}
+
+fn install_linker(workspace: &Workspace) -> Result<()> {
+    let tools = workspace.tools();
+    println!(
+        "setup: building bpf-linker {BPF_LINKER_VERSION} into {} (a minute or two)",
+        tools.display()
+    );
+    let started = Instant::now();
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION])
+        .args(["--locked", "--no-default-features", "--features"])
+        .arg(format!("llvm-{LLVM_MAJOR}"))
+        .arg("--root")
+        .arg(&tools)
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM_MAJOR}"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR");
+    run_command(&mut cargo).context("cannot build bpf-linker")?;
+    println!(
+        "setup: bpf-linker built in {} s",
+        started.elapsed().as_secs()
+    );
+    Ok(())
+}
+
+/// The installed fastavro of the wanted version, in whatever Python's directory it is.
+fn fastavro_directory(workspace: &Workspace) -> Option<std::path::PathBuf> {
+    let wanted = format!("site-packages/fastavro-{FASTAVRO_VERSION}.dist-info");
+    fs::read_dir(workspace.cache.join("venv/lib"))
+        .ok()?
+        .filter_map(|python| Some(python.ok()?.path().join(&wanted)))
+        .find(|directory| directory.is_dir())
+}
+
+fn install_fastavro(workspace: &Workspace) -> Result<()> {
+    let venv = workspace.cache.join("venv");
+    println!(
+        "setup: installing fastavro {FASTAVRO_VERSION} into {}",
+        venv.display()
+    );
+    run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))
+        .context("cannot make a Python environment (Debian: package python3-venv)")?;
+    run_command(
+        Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .arg(format!("fastavro=={FASTAVRO_VERSION}")),
+    )
+    .context("cannot install fastavro")
+}

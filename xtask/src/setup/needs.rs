@@ -1,0 +1,129 @@
+//! What each purpose needs, how to tell that it is there, and the package that brings it.
+
+use std::path::Path;
+
+use super::Purpose;
+use crate::workspace::program;
+
+/// Something that must be on the machine.
+pub(super) struct Need {
+    /// The first purpose that needs it.
+    pub(super) purpose: Purpose,
+    /// What it is for, to finish the sentence "needed for".
+    pub(super) role: &'static str,
+    probe: Probe,
+    /// Debian packages, the preferred alternative.
+    pub(super) packages: &'static [&'static str],
+}
+
+/// How to tell that a need is met.
+enum Probe {
+    /// This program can be found.
+    Program(&'static str),
+    /// This file is there.
+    File(&'static str),
+    /// The caller has looked itself.
+    Known,
+}
+
+impl Need {
+    /// True if it is there.
+    pub(super) fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => program(name).is_some(),
+            Probe::File(path) => Path::new(path).exists(),
+            Probe::Known => false,
+        }
+    }
+
+    /// False if only the caller can tell whether it is met.
+    pub(super) const fn can_tell(&self) -> bool {
+        !matches!(self.probe, Probe::Known)
+    }
+
+    const fn program(
+        purpose: Purpose,
+        name: &'static str,
+        packages: &'static [&'static str],
+        role: &'static str,
+    ) -> Self {
+        Self {
+            purpose,
+            role,
+            probe: Probe::Program(name),
+            packages,
+        }
+    }
+}
+
+/// A rustc with `core` for BPF; asked for when there is no compiler for BPF at all.
+pub(super) const BPF_COMPILER: Need = Need {
+    purpose: Purpose::Build,
+    role: "compiling the kernel programs",
+    probe: Probe::Known,
+    packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
+};
+
+/// Asked for when bpf-linker is to be built. Polly is a library that llvm-config names among those
+/// to link, but llvm-22-dev only recommends.
+pub(super) const LLVM: Need = Need {
+    purpose: Purpose::Build,
+    role: "building bpf-linker",
+    probe: Probe::File("/usr/lib/llvm-22/lib/libPolly.a"),
+    packages: &["llvm-22-dev", "libpolly-22-dev"],
+};
+
+/// Everything else.
+pub(super) const NEEDS: &[Need] = &[
+    Need::program(
+        Purpose::Build,
+        "cc",
+        &["gcc", "libc6-dev"],
+        "linking and librdkafka",
+    ),
+    Need::program(Purpose::Build, "c++", &["g++"], "librdkafka and bpf-linker"),
+    Need::program(Purpose::Build, "make", &["make"], "librdkafka"),
+    Need::program(Purpose::Build, "pkg-config", &["pkg-config"], "librdkafka"),
+    Need {
+        purpose: Purpose::Build,
+        role: "librdkafka and bpf-linker",
+        probe: Probe::File("/usr/include/zlib.h"),
+        packages: &["zlib1g-dev"],
+    },
+    Need::program(Purpose::Demo, "ip", &["iproute2"], "network namespaces"),
+    Need::program(Purpose::Demo, "unbound", &["unbound"], "the resolver"),
+    Need::program(Purpose::Demo, "dig", &["bind9-dnsutils"], "the client"),
+    Need::program(
+        Purpose::DemoKafka,
+        "java",
+        &["default-jre-headless"],
+        "the Kafka broker",
+    ),
+    Need::program(
+        Purpose::DemoKafka,
+        "mvn",
+        &["maven"],
+        "fetching the Kafka broker",
+    ),
+    Need::program(Purpose::DemoKafka, "kcat", &["kcat"], "reading Kafka back"),
+    Need {
+        purpose: Purpose::DemoKafka,
+        role: "decoding Avro with fastavro",
+        probe: Probe::Program("python3"),
+        packages: &["python3", "python3-venv"],
+    },
+    Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
+    Need::program(
+        Purpose::Test,
+        "tshark",
+        &["tshark"],
+        "the independent dissector",
+    ),
+    Need::program(Purpose::Test, "ethtool", &["ethtool"], "switching offloads"),
+    Need::program(
+        Purpose::Test,
+        "setpriv",
+        &["util-linux"],
+        "running with fewer capabilities",
+    ),
+];

@@ -1,0 +1,35 @@
+//! Takes DWARF out of a BPF object.
+//!
+//! bpf-linker makes BTF from DWARF and leaves both. The kernel takes BTF only, and the agent embeds
+//! the object, so what is left of DWARF would be five sixths of dead weight in its memory.
+
+use anyhow::{Context as _, Result};
+use object::{
+    build::elf::{Builder, Section, SectionData},
+    elf::SHT_STRTAB,
+};
+
+/// The object without its DWARF sections and their relocations. BTF stays.
+pub(crate) fn strip_debug_sections(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object).context("cannot read the BPF object as ELF")?;
+
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps section names and symbol names in one string table; the builder wants two.
+    let has_names = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
+    if !builder.sections.iter().any(has_names) {
+        let names = builder.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
+    builder.delete_orphans();
+    builder.delete_unused_versions();
+    let mut stripped = Vec::new();
+    builder
+        .write(&mut stripped)
+        .context("cannot write the BPF object without DWARF")?;
+    Ok(stripped)
+}
