@@ -398,3 +398,6 @@ fn addresses<F: Frame + ?Sized>(
 const fn header_offset(offset: u32) -> u16 {
     offset as u16
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Frames for tests, built from the inside out. Also used by the tests of the kernel programs.
+
+pub(crate) const CLIENT4: [u8; 4] = [192, 0, 2, 1];
+pub(crate) const SERVER4: [u8; 4] = [198, 51, 100, 53];
+pub(crate) const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+pub(crate) const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x53];
+
+pub(crate) const HOP_BY_HOP: u8 = 0;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ROUTING: u8 = 43;
+pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const AUTHENTICATION: u8 = 51;
+pub(crate) const DESTINATION: u8 = 60;
+
+/// "More fragments" in the IPv4 fragment field.
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+
+pub(crate) fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).expect("UDP length");
+    let mut segment = Vec::new();
+    segment.extend(source.to_be_bytes());
+    segment.extend(destination.to_be_bytes());
+    segment.extend(length.to_be_bytes());
+    segment.extend([0, 0]);
+    segment.extend(payload);
+    segment
+}
+
+/// `options` must be a multiple of four bytes.
+pub(crate) fn tcp(source: u16, destination: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options.len() / 4).expect("TCP options");
+    let mut segment = Vec::new();
+    segment.extend(source.to_be_bytes());
+    segment.extend(destination.to_be_bytes());
+    segment.extend([
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        2,
+        words << 4,
+        0x18,
+        0xff,
+        0xff,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    segment.extend(options);
+    segment.extend(payload);
+    segment
+}
+
+pub(crate) fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_with(&[], 0, protocol, payload)
+}
+
+/// `options` must be a multiple of four bytes; `fragment` is the field of flags and offset.
+pub(crate) fn ipv4_with(options: &[u8], fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options.len() / 4).expect("IPv4 options");
+    let length = u16::try_from(20 + options.len() + payload.len()).expect("IPv4 length");
+    let mut packet = vec![0x40 | words, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0x53, 0x53]);
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0]);
+    packet.extend(CLIENT4);
+    packet.extend(SERVER4);
+    packet.extend(options);
+    packet.extend(payload);
+    packet
+}
+
+/// `payload` begins with the extension headers, if any.
+pub(crate) fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("IPv6 payload length");
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([next_header, 64]);
+    packet.extend(CLIENT6);
+    packet.extend(SERVER6);
+    packet.extend(payload);
+    packet
+}
+
+/// A hop-by-hop, routing or destination header of `8 * (units + 1)` bytes.
+pub(crate) fn extension(next_header: u8, units: u8) -> Vec<u8> {
+    let mut header = vec![0; 8 * (usize::from(units) + 1)];
+    header[0] = next_header;
+    header[1] = units;
+    header
+}
+
+/// An authentication header of `4 * (units + 2)` bytes.
+pub(crate) fn authentication(next_header: u8, units: u8) -> Vec<u8> {
+    let mut header = vec![0; 4 * (usize::from(units) + 2)];
+    header[0] = next_header;
+    header[1] = units;
+    header
+}
+
+/// An IPv6 fragment header; `offset` in units of eight bytes.
+pub(crate) fn fragment(next_header: u8, offset: u16, more: bool) -> Vec<u8> {
+    let mut header = vec![next_header, 0];
+    header.extend((offset << 3 | u16::from(more)).to_be_bytes());
+    header.extend([0, 0, 0, 1]);
+    header
+}
+
+/// A frame around an IP packet, with tags given as EtherType and control information.
+pub(crate) fn ethernet(tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
+    let ethertype: u16 = match packet.first().map(|byte| byte >> 4) {
+        Some(6) => 0x86dd,
+        _ => 0x0800,
+    };
+    ethernet_with(tags, ethertype, packet)
+}
+
+pub(crate) fn ethernet_with(tags: &[(u16, u16)], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 0x53, 2, 0, 0, 0, 0, 1];
+    for (tag_type, tci) in tags {
+        frame.extend(tag_type.to_be_bytes());
+        frame.extend(tci.to_be_bytes());
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(packet);
+    frame
+}

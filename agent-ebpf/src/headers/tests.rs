@@ -1,0 +1,459 @@
+//! Every branch of [`super::parse`], over slices.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "small numbers of the tests' own, and random bits to be cut"
+)]
+
+#[path = "frames.rs"]
+mod frames;
+
+use std::{cell::Cell, collections::HashSet};
+
+use frames::{
+    AUTHENTICATION, CLIENT4, CLIENT6, DESTINATION, FRAGMENT, HOP_BY_HOP, MORE_FRAGMENTS, ROUTING,
+    SERVER4, SERVER6, TCP, UDP, authentication, ethernet, ethernet_with, extension, fragment, ipv4,
+    ipv4_with, ipv6, tcp, udp,
+};
+
+use super::*;
+
+const CLIENT_PORT: u16 = 40_000;
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88a8;
+const QINQ_OLD: u16 = 0x9100;
+
+fn parsed(frame: &[u8]) -> Result<Headers, Counter> {
+    parse(frame, None, |port| port == 53)
+}
+
+fn query() -> Vec<u8> {
+    udp(CLIENT_PORT, 53, b"payload")
+}
+
+/// Version, network, transport and payload offsets.
+fn offsets(frame: &[u8]) -> (u8, u16, u16, u16) {
+    let headers = parsed(frame).expect("captured");
+    (
+        headers.ip_version,
+        headers.network_offset,
+        headers.transport_offset,
+        headers.payload_offset,
+    )
+}
+
+#[test]
+fn a_udp_query_over_ipv4_is_found_with_its_flow() {
+    let headers = parsed(&ethernet(&[], &ipv4(UDP, &query()))).expect("captured");
+    assert_eq!(
+        headers,
+        Headers {
+            vlan: VlanTags::default(),
+            ip_version: 4,
+            transport: UDP,
+            first_fragment: false,
+            network_offset: 14,
+            transport_offset: 34,
+            payload_offset: 42,
+            source: Endpoint {
+                address: [0, u64::from(u32::from_be_bytes(CLIENT4))],
+                port: CLIENT_PORT,
+            },
+            destination: Endpoint {
+                address: [0, u64::from(u32::from_be_bytes(SERVER4))],
+                port: 53,
+            },
+        }
+    );
+}
+
+#[test]
+fn a_tcp_segment_over_ipv6_is_found_with_its_flow() {
+    let segment = tcp(53, CLIENT_PORT, &[1; 12], b"");
+    let headers = parsed(&ethernet(&[], &ipv6(TCP, &segment))).expect("captured");
+    let words = |address: [u8; 16]| {
+        let value = u128::from_be_bytes(address);
+        [(value >> 64) as u64, value as u64]
+    };
+    assert_eq!((headers.ip_version, headers.transport), (6, TCP));
+    assert_eq!(headers.payload_offset, 14 + 40 + 20 + 12);
+    assert_eq!(headers.source.address, words(CLIENT6));
+    assert_eq!(headers.destination.address, words(SERVER6));
+    assert_eq!(
+        (headers.source.port, headers.destination.port),
+        (53, CLIENT_PORT)
+    );
+}
+
+#[test]
+fn ipv4_options_move_the_transport_header() {
+    for words in 0..=10 {
+        let packet = ipv4_with(&vec![1; words * 4], 0, UDP, &query());
+        let transport = 34 + words as u16 * 4;
+        assert_eq!(
+            offsets(&ethernet(&[], &packet)),
+            (4, 14, transport, transport + 8)
+        );
+    }
+}
+
+#[test]
+fn tcp_options_move_the_payload() {
+    for words in 0..=10 {
+        let segment = tcp(CLIENT_PORT, 53, &vec![1; words * 4], b"x");
+        let expected = 34 + 20 + words as u16 * 4;
+        assert_eq!(offsets(&ethernet(&[], &ipv4(TCP, &segment))).3, expected);
+    }
+}
+
+#[test]
+fn every_kind_of_extension_header_is_followed() {
+    for (kind, header) in [
+        (HOP_BY_HOP, extension(UDP, 0)),
+        (ROUTING, extension(UDP, 2)),
+        (DESTINATION, extension(UDP, 255)),
+        (AUTHENTICATION, authentication(UDP, 4)),
+        (FRAGMENT, fragment(UDP, 0, false)),
+    ] {
+        let packet = ipv6(kind, &[header.clone(), query()].concat());
+        let transport = 54 + header.len() as u16;
+        assert_eq!(
+            offsets(&ethernet(&[], &packet)),
+            (6, 14, transport, transport + 8),
+            "{kind}"
+        );
+    }
+}
+
+/// `count` extension headers of the greatest length, then a query.
+fn chain(count: u32) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for position in 1..=count {
+        let next = if position == count { UDP } else { DESTINATION };
+        payload.extend(extension(next, 255));
+    }
+    payload.extend(query());
+    ethernet(&[(QINQ, 1), (VLAN, 2)], &ipv6(DESTINATION, &payload))
+}
+
+#[test]
+fn the_longest_chain_of_extension_headers_is_followed_and_a_longer_one_is_not() {
+    let transport = 22 + 40 + MAX_EXTENSION_HEADERS as u16 * 2048;
+    assert_eq!(
+        offsets(&chain(MAX_EXTENSION_HEADERS)),
+        (6, 22, transport, transport + 8)
+    );
+    assert_eq!(
+        parsed(&chain(MAX_EXTENSION_HEADERS + 1)),
+        Err(Counter::ExtensionLimit)
+    );
+}
+
+#[test]
+fn tags_of_every_kind_are_read_outermost_first() {
+    for (tags, expected) in [
+        (vec![(VLAN, 100)], (1, 100, 0)),
+        (vec![(QINQ, 0xe064)], (1, 0xe064, 0)),
+        (vec![(QINQ, 200), (VLAN, 0x2005)], (2, 200, 0x2005)),
+        (vec![(QINQ_OLD, 7), (QINQ_OLD, 8)], (2, 7, 8)),
+    ] {
+        let headers = parsed(&ethernet(&tags, &ipv4(UDP, &query()))).expect("captured");
+        let vlan = headers.vlan;
+        assert_eq!((vlan.depth, vlan.outer_tci, vlan.inner_tci), expected);
+        assert_eq!(usize::from(headers.network_offset), 14 + 4 * tags.len());
+    }
+}
+
+#[test]
+fn an_offloaded_tag_is_the_outermost() {
+    let with_tag = |tags: &[(u16, u16)]| {
+        let frame = ethernet(tags, &ipv4(UDP, &query()));
+        parse(&*frame, Some(300), |port| port == 53)
+    };
+    let vlan = with_tag(&[]).expect("captured").vlan;
+    assert_eq!((vlan.depth, vlan.outer_tci), (1, 300));
+    let vlan = with_tag(&[(VLAN, 5)]).expect("captured").vlan;
+    assert_eq!((vlan.depth, vlan.outer_tci, vlan.inner_tci), (2, 300, 5));
+    assert_eq!(with_tag(&[(VLAN, 5), (VLAN, 6)]), Err(Counter::VlanDepth));
+}
+
+#[test]
+fn a_third_tag_is_too_many() {
+    let frame = ethernet(&[(QINQ, 1), (VLAN, 2), (VLAN, 3)], &ipv4(UDP, &query()));
+    assert_eq!(parsed(&frame), Err(Counter::VlanDepth));
+}
+
+#[test]
+fn what_is_not_ip_is_left_alone() {
+    for ethertype in [0x0806, 0x88cc, 0x8847, 46, 0x8864] {
+        let frame = ethernet_with(&[], ethertype, &[0; 46]);
+        assert_eq!(parsed(&frame), Err(Counter::NotIp), "{ethertype:#x}");
+        let tagged = ethernet_with(&[(VLAN, 1)], ethertype, &[0; 46]);
+        assert_eq!(parsed(&tagged), Err(Counter::NotIp), "{ethertype:#x}");
+    }
+}
+
+#[test]
+fn other_protocols_are_left_alone() {
+    const ICMP: u8 = 1;
+    const ICMP6: u8 = 58;
+    const ESP: u8 = 50;
+    const NO_NEXT_HEADER: u8 = 59;
+    for packet in [
+        ipv4(ICMP, &[0; 8]),
+        ipv4(ESP, &[0; 8]),
+        ipv6(ICMP6, &[0; 8]),
+        ipv6(ESP, &[0; 8]),
+        ipv6(NO_NEXT_HEADER, &[]),
+        ipv6(HOP_BY_HOP, &[extension(ICMP6, 0), vec![0; 8]].concat()),
+        // A later fragment, but not of UDP or TCP.
+        ipv4_with(&[], 185, ICMP, &[0; 8]),
+        ipv6(
+            FRAGMENT,
+            &[fragment(ICMP6, 185, false), vec![0; 8]].concat(),
+        ),
+    ] {
+        assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::NotDns));
+    }
+}
+
+#[test]
+fn other_ports_are_left_alone_and_either_port_suffices() {
+    let outcome = |source, destination| {
+        parsed(&ethernet(&[], &ipv4(UDP, &udp(source, destination, b"")))).map(drop)
+    };
+    assert_eq!(outcome(CLIENT_PORT, 443), Err(Counter::NotDns));
+    assert_eq!(outcome(53, CLIENT_PORT), Ok(()));
+    assert_eq!(outcome(CLIENT_PORT, 53), Ok(()));
+    assert_eq!(outcome(53, 53), Ok(()));
+}
+
+#[test]
+fn the_destination_port_is_asked_about_first() {
+    let asked = Cell::new(0);
+    let frame = ethernet(&[], &ipv4(UDP, &query()));
+    let outcome = parse(&*frame, None, |port| {
+        asked.set(asked.get() + 1);
+        port == 53
+    });
+    assert!(outcome.is_ok());
+    assert_eq!(asked.get(), 1);
+}
+
+#[test]
+fn first_fragments_are_captured_and_marked() {
+    let v4 = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &query()));
+    assert!(parsed(&v4).expect("captured").first_fragment);
+    let payload = [fragment(UDP, 0, true), query()].concat();
+    let v6 = ethernet(&[], &ipv6(FRAGMENT, &payload));
+    assert!(parsed(&v6).expect("captured").first_fragment);
+}
+
+#[test]
+fn dont_fragment_and_atomic_fragments_are_whole() {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    let v4 = ethernet(&[], &ipv4_with(&[], DONT_FRAGMENT, UDP, &query()));
+    assert!(!parsed(&v4).expect("captured").first_fragment);
+    let payload = [fragment(UDP, 0, false), query()].concat();
+    let v6 = ethernet(&[], &ipv6(FRAGMENT, &payload));
+    assert!(!parsed(&v6).expect("captured").first_fragment);
+}
+
+#[test]
+fn later_fragments_that_may_be_dns_have_their_own_counter() {
+    for packet in [
+        ipv4_with(&[], 1, UDP, &query()),
+        ipv4_with(&[], MORE_FRAGMENTS | 0x1fff, TCP, &query()),
+        ipv6(FRAGMENT, &[fragment(UDP, 1, false), query()].concat()),
+        ipv6(FRAGMENT, &[fragment(TCP, 0x1fff, true), query()].concat()),
+        // The options come first in the datagram; what follows them is in the first fragment.
+        ipv6(
+            FRAGMENT,
+            &[fragment(DESTINATION, 1, true), query()].concat(),
+        ),
+    ] {
+        assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::LaterFragment));
+    }
+}
+
+#[test]
+fn every_cut_within_the_headers_is_malformed() {
+    for (frame, headers) in [
+        (ethernet(&[], &ipv4(UDP, &query())), 42),
+        (
+            ethernet(&[(VLAN, 1)], &ipv4_with(&[1; 40], 0, UDP, &query())),
+            86,
+        ),
+        (ethernet(&[], &ipv4(TCP, &tcp(1, 53, &[1; 40], b""))), 94),
+        (ethernet(&[(QINQ, 1), (VLAN, 1)], &ipv6(UDP, &query())), 70),
+        (
+            ethernet(
+                &[],
+                &ipv6(AUTHENTICATION, &[authentication(UDP, 4), query()].concat()),
+            ),
+            86,
+        ),
+    ] {
+        for length in 0..headers {
+            assert_eq!(
+                parsed(&frame[..length]),
+                Err(Counter::MalformedHeader),
+                "{length} of {headers}"
+            );
+        }
+        assert!(parsed(&frame[..headers]).is_ok(), "{headers}");
+    }
+}
+
+/// A frame with one byte replaced.
+fn with_byte(mut frame: Vec<u8>, offset: usize, byte: u8) -> Vec<u8> {
+    frame[offset] = byte;
+    frame
+}
+
+#[test]
+fn headers_that_contradict_themselves_are_malformed() {
+    let v4 = || ethernet(&[], &ipv4(UDP, &query()));
+    let v6 = || ethernet(&[], &ipv6(UDP, &query()));
+    let over_tcp = || ethernet(&[], &ipv4(TCP, &tcp(1, 53, &[], b"")));
+    for (name, frame) in [
+        ("version 6 in IPv4", with_byte(v4(), 14, 0x65)),
+        ("IPv4 header of 16 bytes", with_byte(v4(), 14, 0x44)),
+        ("version 4 in IPv6", with_byte(v6(), 14, 0x40)),
+        (
+            "TCP header of 16 bytes",
+            with_byte(over_tcp(), 34 + 12, 0x40),
+        ),
+        (
+            "TCP header past the end",
+            with_byte(over_tcp(), 34 + 12, 0x60),
+        ),
+        ("UDP header past the IPv4 packet", with_byte(v4(), 17, 27)),
+        ("UDP header past the IPv6 packet", with_byte(v6(), 19, 7)),
+    ] {
+        assert_eq!(parsed(&frame), Err(Counter::MalformedHeader), "{name}");
+    }
+    assert!(parsed(&with_byte(v4(), 17, 28)).is_ok(), "just within");
+    assert!(parsed(&with_byte(v6(), 19, 8)).is_ok(), "just within");
+}
+
+#[test]
+fn a_stated_length_of_zero_is_a_packet_beyond_64_kib() {
+    let v4 = with_byte(ethernet(&[], &ipv4(TCP, &tcp(1, 53, &[], b""))), 17, 0);
+    assert!(parsed(&v4).is_ok());
+    let v6 = with_byte(ethernet(&[], &ipv6(TCP, &tcp(1, 53, &[], b""))), 19, 0);
+    assert!(parsed(&v6).is_ok());
+}
+
+#[test]
+fn a_wrong_udp_length_is_left_to_the_agent() {
+    for (high, low) in [(0, 0), (0, 7), (0xff, 0xff)] {
+        let frame = ethernet(&[], &ipv4(UDP, &query()));
+        let frame = with_byte(with_byte(frame, 34 + 4, high), 34 + 5, low);
+        assert!(parsed(&frame).is_ok());
+    }
+}
+
+#[test]
+fn padding_behind_the_packet_changes_nothing() {
+    let frame = ethernet(&[], &ipv4(UDP, &udp(1, 53, b"")));
+    let padded = [frame.clone(), vec![0; 18]].concat();
+    assert_eq!(parsed(&padded), parsed(&frame));
+}
+
+#[test]
+fn random_frames_never_escape() {
+    let mut state = 53_u64;
+    let mut random = || {
+        // xorshift64 (Marsaglia 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..200_000 {
+        let length = (random() % 120) as usize;
+        let mut frame: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+        if length > 24 {
+            let choice = random() as usize;
+            let ethertype = [0x0800_u16, 0x86dd, VLAN, QINQ][choice & 3];
+            frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            frame[14] = [0x45, 0x60, 0x4f, 0x46][choice >> 2 & 3];
+            frame[20] = [UDP, FRAGMENT, AUTHENTICATION, DESTINATION][choice >> 4 & 3];
+        }
+        if let Ok(headers) = parse(&*frame, None, |_| true) {
+            assert!(usize::from(headers.payload_offset) <= frame.len());
+            assert!(headers.network_offset < headers.transport_offset);
+            assert!(headers.transport_offset < headers.payload_offset);
+        }
+    }
+}
+
+fn endpoint(address: u64, port: u16) -> Endpoint {
+    Endpoint {
+        address: [0, address],
+        port,
+    }
+}
+
+#[test]
+fn both_directions_of_a_flow_share_a_hash() {
+    let forth = ethernet(&[], &ipv6(UDP, &udp(CLIENT_PORT, 53, b"")));
+    let forth = parsed(&forth).expect("captured");
+    assert_eq!(
+        flow_hash(&forth.source, &forth.destination),
+        flow_hash(&forth.destination, &forth.source)
+    );
+}
+
+#[test]
+fn every_part_of_a_flow_changes_its_hash() {
+    let base = flow_hash(&endpoint(1, 40_000), &endpoint(2, 53));
+    let other_word = Endpoint {
+        address: [1, 1],
+        port: 40_000,
+    };
+    for changed in [
+        flow_hash(&endpoint(3, 40_000), &endpoint(2, 53)),
+        flow_hash(&endpoint(1, 40_001), &endpoint(2, 53)),
+        flow_hash(&other_word, &endpoint(2, 53)),
+        // Not the same flow with the ports exchanged.
+        flow_hash(&endpoint(1, 53), &endpoint(2, 40_000)),
+    ] {
+        assert_ne!(changed, base);
+    }
+}
+
+#[test]
+fn flows_spread_evenly_over_rings() {
+    for ring_count in [2_u32, 3, 8] {
+        for step in [(0_u64, 1_u16), (1, 0), (256, 0), (65_536, 7)] {
+            let mut flows_of_ring = vec![0_u32; ring_count as usize];
+            let mut hashes = HashSet::new();
+            let flow_count = 20_000_u32;
+            for number in 0..flow_count {
+                let address = 0x0a00_0001 + u64::from(number) * step.0;
+                let port = 1024_u16.wrapping_add((number as u16).wrapping_mul(step.1));
+                let hash = flow_hash(&endpoint(address, port), &endpoint(0xc0a8_0035, 53));
+                hashes.insert(hash);
+                flows_of_ring[ring_index(hash, ring_count) as usize] += 1;
+            }
+            let even = flow_count / ring_count;
+            for flows in &flows_of_ring {
+                assert!(
+                    flows.abs_diff(even) < even / 10,
+                    "{ring_count} rings, step {step:?}: {flows_of_ring:?}"
+                );
+            }
+            assert!(hashes.len() > 19_900, "step {step:?}: {}", hashes.len());
+        }
+    }
+}
+
+#[test]
+fn ring_indexes_stay_in_range() {
+    for ring_count in 1..=64 {
+        assert_eq!(ring_index(0, ring_count), 0);
+        assert_eq!(ring_index(u32::MAX, ring_count), ring_count - 1);
+    }
+}
