@@ -29,11 +29,7 @@ fn the_resolver_answers_what_it_should_and_nothing_else_is_on_the_wire() -> Resu
                 _ => "NOERROR",
             };
             assert_eq!(response.rcode, expected, "{question:?}");
-            assert_eq!(
-                response.answers.is_empty(),
-                expected != "NOERROR",
-                "{question:?}"
-            );
+            assert_eq!(response.answers.is_empty(), expected != "NOERROR", "{question:?}");
         }
         client.ask_in_vain(UNANSWERED)?;
     }
@@ -77,15 +73,11 @@ fn a_dropped_process_takes_its_group_with_it() -> Result<()> {
     let grandchild = process.wait_for_line("", 0, std::time::Duration::from_secs(10))?;
     drop(process);
     let stat = format!("/proc/{grandchild}/stat");
-    tap53_harness::wait::until(
-        "the grandchild to go",
-        std::time::Duration::from_secs(10),
-        || {
-            // A zombie that init has not yet collected counts as gone.
-            let state = std::fs::read_to_string(&stat).unwrap_or_default();
-            Ok((state.is_empty() || state.contains(") Z ")).then_some(()))
-        },
-    )
+    tap53_harness::wait::until("the grandchild to go", std::time::Duration::from_secs(10), || {
+        // A zombie that init has not yet collected counts as gone.
+        let state = std::fs::read_to_string(&stat).unwrap_or_default();
+        Ok((state.is_empty() || state.contains(") Z ")).then_some(()))
+    })
 }
 
 #[test]
@@ -95,10 +87,7 @@ fn a_holder_of_the_xdp_slot_is_seen_and_goes_away() -> Result<()> {
         bpf::require_bare(&lab.server, "s0")?;
         let holder = XdpHolder::attach(&lab.server, "s0", mode)?;
         assert!(bpf::require_bare(&lab.server, "s0").is_err(), "{mode:?}");
-        assert!(
-            XdpHolder::attach(&lab.server, "s0", mode).is_err(),
-            "{mode:?} twice"
-        );
+        assert!(XdpHolder::attach(&lab.server, "s0", mode).is_err(), "{mode:?} twice");
         drop(holder);
     }
     bpf::require_bare(&lab.server, "s0")
@@ -110,20 +99,14 @@ fn kafka_keeps_what_it_acknowledged_across_a_kill() -> Result<()> {
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic("records")?;
     assert!(kafka.create_topic("records").is_err(), "created twice");
-    let produce = |value: &str| {
-        let script = format!(
-            "printf '{value}' | kcat -P -b {} -t records -p 0 -D ''",
-            kafka.address()
-        );
-        run(namespace.command("sh").args(["-c", &script]))
-    };
-    produce("first\\nvalue")?;
+    // kcat sends a file as one message.
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), b"first\nvalue")?;
+    let mut kcat = namespace.command("kcat");
+    kcat.args(["-P", "-b", &kafka.address(), "-t", "records", "-p", "0"]);
+    run(kcat.arg(file.path()))?;
     let values = |kafka: &Kafka<'_>| -> Result<Vec<Vec<u8>>> {
-        Ok(kafka
-            .consume("records")?
-            .into_iter()
-            .map(|message| message.value)
-            .collect())
+        Ok(kafka.consume("records")?.into_iter().map(|message| message.value).collect())
     };
     assert_eq!(values(&kafka)?, [b"first\nvalue"]);
     kafka.kill();
@@ -143,15 +126,9 @@ fn fastavro_reads_single_objects_and_checks_their_fingerprint() -> Result<()> {
     let message = b"\xc3\x01\0\0\0\0\0\0\0\0\x02".as_slice();
     let refused = fastavro::read_single_objects(&schema, std::iter::once(message));
     let refusal = refused.expect_err("a fingerprint of zeros").to_string();
-    let fingerprint = refusal
-        .rsplit(' ')
-        .next()
-        .expect("the schema's fingerprint");
+    let fingerprint = refusal.rsplit(' ').next().expect("the schema's fingerprint");
     let mut message = message.to_vec();
-    for (byte, pair) in message[2..]
-        .iter_mut()
-        .zip(fingerprint.as_bytes().chunks(2))
-    {
+    for (byte, pair) in message[2..].iter_mut().zip(fingerprint.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
     }
     let records = fastavro::read_single_objects(&schema, std::iter::once(&message[..]))?;

@@ -21,10 +21,7 @@ pub fn records_equal_exchanges(
     let mut by_key: HashMap<(u64, u64), Vec<&Value>> = HashMap::new();
     for record in records {
         let key = |field: &str| record[field].as_u64().unwrap_or(u64::MAX);
-        by_key
-            .entry((key("dns_id"), key("client_port")))
-            .or_default()
-            .push(record);
+        by_key.entry((key("dns_id"), key("client_port"))).or_default().push(record);
     }
     let mut problems = Vec::new();
     for exchange in exchanges {
@@ -34,10 +31,8 @@ pub fn records_equal_exchanges(
             [record] => {
                 for (field, expected) in expected_fields(exchange, interface, seen_from) {
                     if record[&field] != expected {
-                        problems.push(format!(
-                            "{what}: {field} is {}, not {expected}",
-                            record[&field]
-                        ));
+                        problems
+                            .push(format!("{what}: {field} is {}, not {expected}", record[&field]));
                     }
                 }
                 problems.extend(time_problem(record).map(|problem| format!("{what}: {problem}")));
@@ -57,12 +52,9 @@ pub fn records_equal_exchanges(
 /// The fields that follow from what the client asked and was told.
 fn expected_fields(exchange: &Exchange, interface: &str, seen_from: &str) -> Vec<(String, Value)> {
     let (outcome, rcode, answers, response_size) = match &exchange.response {
-        Some((response, size)) => (
-            "MATCHED",
-            json!(response.rcode),
-            json!(response.answers),
-            json!(size),
-        ),
+        Some((response, size)) => {
+            ("MATCHED", json!(response.rcode), json!(response.answers), json!(size))
+        }
         None => ("UNANSWERED", Value::Null, json!([]), Value::Null),
     };
     let fields = json!({
@@ -101,10 +93,7 @@ fn time_problem(record: &Value) -> Option<String> {
     let Some(query_us) = record["query_time"].as_i64() else {
         return Some("no query_time".to_owned());
     };
-    match (
-        record["response_time"].as_i64(),
-        record["latency_ns"].as_i64(),
-    ) {
+    match (record["response_time"].as_i64(), record["latency_ns"].as_i64()) {
         (None, None) => None,
         (Some(response_us), Some(latency_ns)) => {
             // Each time is rounded to a microsecond by itself.
@@ -147,11 +136,7 @@ impl Ledger<'_> {
         }
         let agent = &self.0["agent"];
         let (packets, messages) = (&agent["packets"], &agent["messages"]);
-        check(
-            "captured, and received".to_owned(),
-            captured,
-            number(&packets["received"])?,
-        );
+        check("captured, and received".to_owned(), captured, number(&packets["received"])?);
         check(
             "packets received".to_owned(),
             number(&packets["received"])?,
@@ -165,10 +150,9 @@ impl Ledger<'_> {
                 + sum(&messages["lost"]),
         );
         for sink in agent["sinks"].as_array().context("no sinks")? {
-            for (unit, created) in [
-                ("records", &agent["records"]["created"]),
-                ("messages", &messages["in_records"]),
-            ] {
+            for (unit, created) in
+                [("records", &agent["records"]["created"]), ("messages", &messages["in_records"])]
+            {
                 let amounts = &sink[unit];
                 let offered = number(&amounts["offered"])?;
                 check(
@@ -186,16 +170,9 @@ impl Ledger<'_> {
             }
         }
         if self.0["balanced"] != true {
-            problems.push(format!(
-                "the ledger says of itself: {}",
-                self.0["imbalances"]
-            ));
+            problems.push(format!("the ledger says of itself: {}", self.0["imbalances"]));
         }
-        ensure!(
-            problems.is_empty(),
-            "the ledger does not add up:\n  {}",
-            problems.join("\n  ")
-        );
+        ensure!(problems.is_empty(), "the ledger does not add up:\n  {}", problems.join("\n  "));
         Ok(())
     }
 
@@ -214,22 +191,15 @@ impl Ledger<'_> {
     /// When there is no object there.
     pub fn sum(&self, pointer: &str) -> Result<u64> {
         let value = self.0.pointer(pointer).filter(|value| value.is_object());
-        Ok(sum(
-            value.with_context(|| format!("no {pointer} in the ledger"))?
-        ))
+        Ok(sum(value.with_context(|| format!("no {pointer} in the ledger"))?))
     }
 }
 
 fn number(value: &Value) -> Result<u64> {
-    value
-        .as_u64()
-        .with_context(|| format!("{value} is not a count"))
+    value.as_u64().with_context(|| format!("{value} is not a count"))
 }
 
 fn sum(reasons: &Value) -> u64 {
-    let counts = reasons
-        .as_object()
-        .into_iter()
-        .flat_map(|object| object.values());
+    let counts = reasons.as_object().into_iter().flat_map(|object| object.values());
     counts.filter_map(Value::as_u64).sum()
 }

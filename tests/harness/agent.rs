@@ -99,10 +99,7 @@ impl Agent {
     /// When the process cannot be started.
     pub fn launch(mut command: Command, yaml: &str, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("tap53-agent-").tempdir()?;
-        let out = directory
-            .path()
-            .to_str()
-            .context("a temporary path in UTF-8")?;
+        let out = directory.path().to_str().context("a temporary path in UTF-8")?;
         let configuration = directory.path().join("tap53.yaml");
         fs::write(&configuration, yaml.replace("$OUT", out))
             .with_context(|| format!("write {}", configuration.display()))?;
@@ -122,8 +119,7 @@ impl Agent {
     /// # Errors
     /// When it does not come.
     pub fn wait_until_ready(&self) -> Result<()> {
-        self.process
-            .wait_for_line("ready interfaces=", 0, READY_DEADLINE)?;
+        self.process.wait_for_line("ready interfaces=", 0, READY_DEADLINE)?;
         Ok(())
     }
 
@@ -180,10 +176,7 @@ impl Agent {
         let mut files = Vec::new();
         for entry in fs::read_dir(self.directory.path())? {
             let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "avro")
-            {
+            if path.extension().is_some_and(|extension| extension == "avro") {
                 files.push(path);
             }
         }

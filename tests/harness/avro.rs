@@ -11,25 +11,16 @@ use serde_json::{Map, Value, json};
 /// Opens an object container file (Avro 1.12, "Object container files").
 const CONTAINER_MAGIC: &[u8] = b"Obj\x01";
 const SYNC_SIZE: usize = 16;
-/// Marker and fingerprint of a single-object message.
-const SINGLE_OBJECT_HEADER_SIZE: usize = 10;
 
 /// The records of an object container file without compression.
 ///
 /// # Errors
 /// When the file is not whole or not well-formed.
 pub fn read_container(file: &[u8]) -> Result<Vec<Value>> {
-    let body = file
-        .strip_prefix(CONTAINER_MAGIC)
-        .context("not an Avro object container file")?;
+    let body = file.strip_prefix(CONTAINER_MAGIC).context("not an Avro object container file")?;
     let mut reader = Reader { rest: body };
     let metadata = reader.container_metadata()?;
-    let entry = |key: &str| {
-        metadata
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, value)| *value)
-    };
+    let entry = |key: &str| metadata.iter().find(|(k, _)| k == key).map(|(_, value)| *value);
     if let Some(codec) = entry("avro.codec").filter(|codec| *codec != b"null") {
         bail!("codec {} is not read here", String::from_utf8_lossy(codec));
     }
@@ -41,9 +32,7 @@ pub fn read_container(file: &[u8]) -> Result<Vec<Value>> {
     while !reader.rest.is_empty() {
         let count = reader.long()?;
         let size = reader.length()?;
-        let mut block = Reader {
-            rest: reader.bytes(size)?,
-        };
+        let mut block = Reader { rest: reader.bytes(size)? };
         for _ in 0..count {
             records.push(schema.read(&mut block)?);
         }
@@ -57,32 +46,14 @@ pub fn read_container(file: &[u8]) -> Result<Vec<Value>> {
     Ok(records)
 }
 
-/// The record of a message in single-object encoding, by `schema`. The fingerprint is not looked at.
-///
-/// # Errors
-/// When the message is not well-formed.
-pub fn read_single_object(schema: &Schema, message: &[u8]) -> Result<Value> {
-    let body = message
-        .get(SINGLE_OBJECT_HEADER_SIZE..)
-        .context("a message shorter than its header")?;
-    let mut reader = Reader { rest: body };
-    let record = schema.read(&mut reader)?;
-    if !reader.rest.is_empty() {
-        bail!("a message holds more than its record");
-    }
-    Ok(record)
-}
-
 /// A schema, with its named types at hand.
-pub struct Schema {
+struct Schema {
     root: Value,
     named: Map<String, Value>,
 }
 
 impl Schema {
-    /// From its JSON.
-    #[must_use]
-    pub fn new(root: Value) -> Self {
+    fn new(root: Value) -> Self {
         let mut named = Map::new();
         collect_named(&root, &mut named);
         Self { root, named }
@@ -99,9 +70,7 @@ impl Schema {
                 None => reader.primitive(name),
             },
             Value::Array(branches) => {
-                let branch = branches
-                    .get(reader.length()?)
-                    .context("no such union branch")?;
+                let branch = branches.get(reader.length()?).context("no such union branch")?;
                 self.read_type(branch, reader)
             }
             Value::Object(definition) => self.read_complex(definition, reader),
@@ -114,21 +83,14 @@ impl Schema {
         definition: &Map<String, Value>,
         reader: &mut Reader<'_>,
     ) -> Result<Value> {
-        let part = |key: &str| {
-            definition
-                .get(key)
-                .with_context(|| format!("schema without {key}"))
-        };
+        let part = |key: &str| definition.get(key).with_context(|| format!("schema without {key}"));
         match part("type")?.as_str() {
             Some("record") => {
                 let mut record = Map::new();
                 for field in part("fields")?.as_array().into_iter().flatten() {
                     let name = field["name"].as_str().context("a field without a name")?;
                     let value = self.read_type(&field["type"], reader);
-                    record.insert(
-                        name.to_owned(),
-                        value.with_context(|| format!("field {name}"))?,
-                    );
+                    record.insert(name.to_owned(), value.with_context(|| format!("field {name}"))?);
                 }
                 Ok(Value::Object(record))
             }
@@ -169,9 +131,7 @@ impl Schema {
 
 fn collect_named(schema: &Value, named: &mut Map<String, Value>) {
     match schema {
-        Value::Array(branches) => branches
-            .iter()
-            .for_each(|branch| collect_named(branch, named)),
+        Value::Array(branches) => branches.iter().for_each(|branch| collect_named(branch, named)),
         Value::Object(definition) => {
             if let Some(name) = definition.get("name").and_then(Value::as_str)
                 && definition.get("type").is_some_and(|kind| kind != "record")
@@ -180,10 +140,7 @@ fn collect_named(schema: &Value, named: &mut Map<String, Value>) {
                 named.insert(name.to_owned(), schema.clone());
             }
             for key in ["type", "items", "values", "fields"] {
-                definition
-                    .get(key)
-                    .into_iter()
-                    .for_each(|part| collect_named(part, named));
+                definition.get(key).into_iter().for_each(|part| collect_named(part, named));
             }
         }
         _ => {}
@@ -274,12 +231,8 @@ mod tests {
 
     #[test]
     fn numbers_are_zig_zag() {
-        for (bytes, value) in [
-            (&[0x00][..], 0),
-            (&[0x01], -1),
-            (&[0x7f], -64),
-            (&[0x80, 0x01], 64),
-        ] {
+        for (bytes, value) in [(&[0x00][..], 0), (&[0x01], -1), (&[0x7f], -64), (&[0x80, 0x01], 64)]
+        {
             assert_eq!(Reader { rest: bytes }.long().expect("whole"), value);
         }
     }

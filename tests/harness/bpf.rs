@@ -49,8 +49,7 @@ pub fn held_by(pid: Pid) -> Result<BTreeSet<Object>> {
             continue;
         };
         let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok())
+            text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok())
         };
         // A link's fdinfo also names its program: the link is what is held.
         let object = value("link_id:")
@@ -149,12 +148,7 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
     // `union bpf_attr`; the kernel only reads them, and the buffers that they point to outlive the
     // call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
     };
     let Ok(descriptor @ 0..) = i32::try_from(result) else {
         return Err(io::Error::last_os_error());

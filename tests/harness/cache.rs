@@ -7,19 +7,16 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// `$TAP53_CACHE`, or `tap53` in the user's cache directory.
+/// `$TAP53_CACHE`, or `~/.cache/tap53`.
 ///
 /// # Errors
-/// When neither `TAP53_CACHE`, `XDG_CACHE_HOME` nor `HOME` is set.
+/// When `TAP53_CACHE` is not set and there is no home directory.
 pub fn directory() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TAP53_CACHE") {
         return Ok(path.into());
     }
-    if let Some(path) = env::var_os("XDG_CACHE_HOME") {
-        return Ok(Path::new(&path).join("tap53"));
-    }
-    let home = env::var_os("HOME").context("set TAP53_CACHE: HOME is not set either")?;
-    Ok(Path::new(&home).join(".cache/tap53"))
+    let home = env::home_dir().context("no home directory: set TAP53_CACHE to a directory")?;
+    Ok(home.join(".cache/tap53"))
 }
 
 /// The directory `name` in the cache, filled by `fill` when it is not there yet.

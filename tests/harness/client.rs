@@ -146,11 +146,7 @@ impl<'a> Client<'a> {
     /// When it cannot be opened.
     pub fn udp_socket(&self) -> Result<UdpSocket> {
         let server = SocketAddr::new(self.server, DNS_PORT);
-        let any: IpAddr = if self.server.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0; 16].into()
-        };
+        let any: IpAddr = if self.server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         self.namespace.enter(|| {
             let socket = UdpSocket::bind((any, 0))?;
             socket.connect(server)?;
@@ -160,9 +156,8 @@ impl<'a> Client<'a> {
     }
 
     fn ask_over_tcp(&self, server: SocketAddr, query: &[u8]) -> Result<(SocketAddr, Vec<u8>)> {
-        let mut stream = self
-            .namespace
-            .enter(|| Ok(TcpStream::connect_timeout(&server, ANSWER_DEADLINE)?))?;
+        let mut stream =
+            self.namespace.enter(|| Ok(TcpStream::connect_timeout(&server, ANSWER_DEADLINE)?))?;
         stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
         // Length and message in one segment, as RFC 7766 §8 asks.
         let length = u16::try_from(query.len())?.to_be_bytes();

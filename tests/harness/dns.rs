@@ -27,9 +27,7 @@ const TYPES: [(&str, u16); 11] = [
 ];
 
 /// Mnemonics of response codes, by number (RFC 1035 §4.1.1).
-const RCODES: [&str; 6] = [
-    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED",
-];
+const RCODES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
 
 /// A query for `name` (without the trailing dot) with one question of class IN.
 ///
@@ -63,17 +61,12 @@ pub fn push_name(message: &mut Vec<u8>, name: &str) {
 
 fn type_number(mnemonic: &str) -> u16 {
     let found = TYPES.iter().find(|(known, _)| *known == mnemonic);
-    found
-        .unwrap_or_else(|| panic!("add type {mnemonic} to the harness"))
-        .1
+    found.unwrap_or_else(|| panic!("add type {mnemonic} to the harness")).1
 }
 
 fn type_mnemonic(number: u16) -> String {
     let found = TYPES.iter().find(|(_, known)| *known == number);
-    found.map_or_else(
-        || format!("TYPE{number}"),
-        |(mnemonic, _)| (*mnemonic).to_owned(),
-    )
+    found.map_or_else(|| format!("TYPE{number}"), |(mnemonic, _)| (*mnemonic).to_owned())
 }
 
 /// What a client sees of a response.
@@ -110,9 +103,7 @@ impl Response {
         Ok(Self {
             id,
             rcode: (*RCODES.get(rcode).context("an rcode above 5")?).to_owned(),
-            answers: (0..answers)
-                .map(|_| reader.record())
-                .collect::<Result<_>>()?,
+            answers: (0..answers).map(|_| reader.record()).collect::<Result<_>>()?,
         })
     }
 }
@@ -166,11 +157,7 @@ impl<'a> Reader<'a> {
         if let Some(at) = resume_at {
             self.at = at;
         }
-        Ok(if labels.is_empty() {
-            ".".to_owned()
-        } else {
-            labels.join(".")
-        })
+        Ok(if labels.is_empty() { ".".to_owned() } else { labels.join(".") })
     }
 
     fn record(&mut self) -> Result<Value> {
@@ -196,13 +183,7 @@ impl<'a> Reader<'a> {
             "AAAA" => Ipv6Addr::from(<[u8; 16]>::try_from(self.bytes(16)?)?).to_string(),
             "CNAME" | "PTR" | "NS" => self.name()?,
             "MX" => format!("{} {}", self.u16()?, self.name()?),
-            "SRV" => format!(
-                "{} {} {} {}",
-                self.u16()?,
-                self.u16()?,
-                self.u16()?,
-                self.name()?
-            ),
+            "SRV" => format!("{} {} {} {}", self.u16()?, self.u16()?, self.u16()?, self.name()?),
             "TXT" => {
                 let mut strings = Vec::new();
                 while self.at < end {
@@ -226,10 +207,7 @@ impl<'a> Reader<'a> {
 /// A character string in presentation format (RFC 1035 §5.1). The test zone is printable ASCII.
 fn quoted(string: &[u8]) -> Result<String> {
     let text = String::from_utf8(string.to_vec())?;
-    Ok(format!(
-        "\"{}\"",
-        text.replace('\\', "\\\\").replace('"', "\\\"")
-    ))
+    Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 #[cfg(test)]
@@ -247,10 +225,8 @@ mod tests {
         assert_eq!((response.id, response.rcode.as_str()), (7, "NOERROR"));
         assert_eq!(
             response.answers,
-            [
-                json!({ "name": "www.tap53.test", "type": "A", "class": "IN", "ttl": 300,
-                     "rdata": "203.0.113.10" })
-            ]
+            [json!({ "name": "www.tap53.test", "type": "A", "class": "IN", "ttl": 300,
+                     "rdata": "203.0.113.10" })]
         );
     }
 

@@ -21,13 +21,7 @@ pub fn read_containers(paths: &[PathBuf]) -> Result<Vec<Value>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    decode(
-        Command::new(python()?)
-            .arg(script())
-            .arg("container")
-            .args(paths),
-        &[],
-    )
+    decode(Command::new(python()?).arg(script()).arg("container").args(paths), &[])
 }
 
 /// The records of messages in single-object encoding, whose fingerprint must be that of the schema
@@ -91,7 +85,5 @@ fn decode(command: &mut Command, input: &[u8]) -> Result<Vec<Value>> {
         bail!("fastavro: {}", message.trim_end());
     }
     let text = String::from_utf8(output.stdout)?;
-    text.lines()
-        .map(|line| serde_json::from_str(line).context("fastavro's JSON"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).context("fastavro's JSON")).collect()
 }

@@ -39,11 +39,7 @@ impl FrameSocket {
             let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
             // SAFETY: the address is a live sockaddr_ll of the size given.
             let result = unsafe {
-                libc::bind(
-                    socket.as_raw_fd(),
-                    std::ptr::from_ref(&address).cast(),
-                    size,
-                )
+                libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size)
             };
             if result < 0 {
                 return Err(io::Error::last_os_error()).context("bind a packet socket");
@@ -99,10 +95,8 @@ pub fn udp_to_port_53(source_port: u16, payload: &[u8]) -> Vec<u8> {
 
 /// RFC 1071, over an even number of bytes.
 fn internet_checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
+    let mut sum: u32 =
+        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

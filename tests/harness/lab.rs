@@ -61,11 +61,7 @@ impl Lab {
         let server = Namespace::new()?;
         join((&client, CLIENT_END), (&server, SERVER_END), mtu_bytes)?;
         let addresses = [SERVER_END.ipv4.into(), SERVER_END.ipv6.into()];
-        Ok(Self {
-            _unbound: Unbound::start(&server, &addresses)?,
-            client,
-            server,
-        })
+        Ok(Self { _unbound: Unbound::start(&server, &addresses)?, client, server })
     }
 
     /// A client over IPv4.

@@ -65,9 +65,7 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.name])
-            .arg(program.as_ref());
+        command.args(["netns", "exec", &self.name]).arg(program.as_ref());
         command
     }
 
@@ -126,10 +124,7 @@ impl Namespace {
                 .as_u64()
                 .with_context(|| format!("{interface} has no {direction} packet count"))
         };
-        Ok(PacketCounts {
-            received: count("rx")?,
-            sent: count("tx")?,
-        })
+        Ok(PacketCounts { received: count("rx")?, sent: count("tx")? })
     }
 }
 
@@ -151,15 +146,10 @@ pub struct PacketCounts {
 
 /// Removes namespaces of processes that no longer exist.
 fn sweep() {
-    for entry in fs::read_dir(NETNS_DIRECTORY)
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let owner =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             // Another process may sweep at the same time.
             let _ = run(Command::new("ip").args(["netns", "delete", &name]));
@@ -219,17 +209,7 @@ fn configure(space: &Namespace, own: End, peer: End) -> Result<()> {
     let (mac, peer_mac) = (mac_text(own.mac), mac_text(peer.mac));
     // `arp off` also keeps IPv6 from joining solicited-node groups, whose multicast reports would
     // come at random times; `addrgenmode none` leaves no link-local address to advertise.
-    space.ip(&[
-        "link",
-        "set",
-        interface,
-        "address",
-        &mac,
-        "arp",
-        "off",
-        "addrgenmode",
-        "none",
-    ])?;
+    space.ip(&["link", "set", interface, "address", &mac, "arp", "off", "addrgenmode", "none"])?;
     let (ipv4, ipv6) = (format!("{}/24", own.ipv4), format!("{}/64", own.ipv6));
     space.ip(&["address", "add", &ipv4, "dev", interface])?;
     space.ip(&["address", "add", &ipv6, "dev", interface, "nodad"])?;

@@ -52,11 +52,7 @@ impl Process {
         mut command: Command,
         copy: Option<File>,
     ) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: the closure runs between fork and exec and only calls prctl, which is
         // async-signal-safe and allocates nothing.
         unsafe {
@@ -153,10 +149,8 @@ impl Drop for Process {
 /// # Errors
 /// When it cannot be started or exits with an error; the message holds its standard error.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("start {command:?}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
     if !output.status.success() {
         bail!(
             "{command:?}: {}: {}",
@@ -278,11 +272,8 @@ impl Stream {
                 };
                 bail!("{cause}; the last lines:\n{}", tail_of(&captured.lines));
             }
-            captured = self
-                .grew
-                .wait_timeout(captured, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            captured =
+                self.grew.wait_timeout(captured, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -46,9 +46,7 @@ impl Unbound {
     /// # Errors
     /// When unbound is not installed or does not start; the message ends with its log.
     pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("tap53-unbound-")
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix("tap53-unbound-").tempdir()?;
         let path = directory.path().join("unbound.conf");
         fs::write(&path, configuration(addresses))
             .with_context(|| format!("write {}", path.display()))?;
@@ -58,23 +56,16 @@ impl Unbound {
         let process = Process::spawn("unbound", command)?;
         // Logged once its sockets are bound and its threads run.
         process.wait_for_line("start of service", 0, START_DEADLINE)?;
-        Ok(Self {
-            _process: process,
-            _directory: directory,
-        })
+        Ok(Self { _process: process, _directory: directory })
     }
 }
 
 fn configuration(addresses: &[IpAddr]) -> String {
-    let interfaces: String = addresses
-        .iter()
-        .map(|address| format!("  interface: {address}\n"))
-        .collect();
+    let interfaces: String =
+        addresses.iter().map(|address| format!("  interface: {address}\n")).collect();
     // Zone-file strings hold double quotes, so the configuration quotes them with single ones.
-    let records: String = RECORDS
-        .iter()
-        .map(|record| format!("  local-data: '{record}'\n"))
-        .collect();
+    let records: String =
+        RECORDS.iter().map(|record| format!("  local-data: '{record}'\n")).collect();
     // The zone "." refuses whatever the zones below do not answer, so that nothing is ever looked
     // up elsewhere; with the iterator alone there is no trust anchor to be refreshed either.
     format!(

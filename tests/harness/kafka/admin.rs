@@ -57,7 +57,5 @@ fn push_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
 /// Correlation id, throttle time, count of topics, the topic's name, then its error code.
 fn error_code(response: &[u8], topic: &str) -> Option<i16> {
     let at = 4 + 4 + 4 + 2 + topic.len();
-    Some(i16::from_be_bytes(
-        response.get(at..at + 2)?.try_into().ok()?,
-    ))
+    Some(i16::from_be_bytes(response.get(at..at + 2)?.try_into().ok()?))
 }

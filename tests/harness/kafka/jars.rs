@@ -21,9 +21,8 @@ pub fn directory() -> Result<PathBuf> {
 }
 
 fn version() -> Result<&'static str> {
-    let (_, rest) = POM
-        .split_once("<kafka.version>")
-        .context("kafka/pom.xml has no kafka.version")?;
+    let (_, rest) =
+        POM.split_once("<kafka.version>").context("kafka/pom.xml has no kafka.version")?;
     Ok(rest.split('<').next().unwrap_or_default())
 }
 

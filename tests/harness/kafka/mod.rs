@@ -52,18 +52,9 @@ impl<'a> Kafka<'a> {
         let directory = tempfile::Builder::new().prefix("tap53-kafka-").tempdir()?;
         let [broker, controller] = free_addresses(namespace)?;
         let properties = directory.path().join("server.properties");
-        fs::write(
-            &properties,
-            configuration(broker, controller, directory.path()),
-        )
-        .with_context(|| format!("write {}", properties.display()))?;
-        let mut kafka = Self {
-            namespace,
-            jars,
-            directory,
-            address: broker,
-            process: None,
-        };
+        fs::write(&properties, configuration(broker, controller, directory.path()))
+            .with_context(|| format!("write {}", properties.display()))?;
+        let mut kafka = Self { namespace, jars, directory, address: broker, process: None };
         // The cluster id is any 16 bytes in URL-safe base64 without padding.
         let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
         #[rustfmt::skip]
@@ -105,9 +96,7 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
-        let stream = self
-            .namespace
-            .enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
+        let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
         admin::create_topic(stream, topic)
     }
 
@@ -135,11 +124,7 @@ impl<'a> Kafka<'a> {
 
     fn java(&self, class: &str) -> Command {
         let mut command = self.namespace.command("java");
-        command
-            .args(JVM_OPTIONS)
-            .arg("-cp")
-            .arg(self.jars.join("*"))
-            .arg(class);
+        command.args(JVM_OPTIONS).arg("-cp").arg(self.jars.join("*")).arg(class);
         command
     }
 }
@@ -160,17 +145,13 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
         let space = space.context("kcat's output ends in a timestamp")?;
         let timestamp_ms = std::str::from_utf8(&rest[..space])?.parse()?;
         rest = &rest[space + 1..];
-        let (length, after) = rest
-            .split_first_chunk::<4>()
-            .context("kcat's output ends in a length")?;
+        let (length, after) =
+            rest.split_first_chunk::<4>().context("kcat's output ends in a length")?;
         let (value, after) = after
             .split_at_checked(u32::from_be_bytes(*length) as usize)
             .context("kcat's output ends in a value")?;
         rest = after;
-        messages.push(Message {
-            timestamp_ms,
-            value: value.to_vec(),
-        });
+        messages.push(Message { timestamp_ms, value: value.to_vec() });
     }
     Ok(messages)
 }
@@ -217,14 +198,8 @@ mod tests {
         let output = b"12 \0\0\0\x03 \n\x00-1 \0\0\0\0";
         let messages = parse_consumed(output).expect("well-formed");
         assert_eq!(messages.len(), 2);
-        assert_eq!(
-            (messages[0].timestamp_ms, &messages[0].value[..]),
-            (12, &b" \n\0"[..])
-        );
-        assert_eq!(
-            (messages[1].timestamp_ms, &messages[1].value[..]),
-            (-1, &b""[..])
-        );
+        assert_eq!((messages[0].timestamp_ms, &messages[0].value[..]), (12, &b" \n\0"[..]));
+        assert_eq!((messages[1].timestamp_ms, &messages[1].value[..]), (-1, &b""[..]));
         assert!(parse_consumed(b"12 \0\0\0\x03ab").is_err());
     }
 }

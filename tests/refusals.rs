@@ -1,0 +1,218 @@
+//! What the agent does not do, and how it says so: one clear message, the right exit code, and
+//! nothing left attached.
+
+use std::{fs, process::Command, process::Output, time::Duration};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use tap53_harness::{
+    agent::{self, Agent},
+    bpf,
+    client::Transport,
+    lab::{ANSWERED, Lab},
+    namespace::Namespace,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const FAILED: i32 = 1;
+const REFUSED: i32 = 2;
+
+const TO_STDOUT: &str = "interfaces:\n  include: [s0]\nsinks:\n  - type: stdout\n";
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Each configuration with one fault, what the message has to name, and why.
+const FAULTS: [(&str, &[&str]); 12] = [
+    ("", &["interfaces.include"]),
+    ("interfaces:\n  include: []\n", &["interfaces.include"]),
+    ("interfaces:\n  include: [s0]\n  inclde: [s1]\n", &["interfaces.inclde"]),
+    ("interfaces:\n  include: [s0]\ncapture:\n  hook: xpd\n", &["capture.hook", "xpd"]),
+    (
+        "interfaces:\n  include: [s0]\ncapture:\n  ring_bytes: 5000\n",
+        &["capture.ring_bytes", "5000"],
+    ),
+    ("interfaces:\n  include: [s0]\ncapture:\n  ports: [70000]\n", &["capture.ports[0]", "70000"]),
+    ("interfaces:\n  include: [s0]\ncapture:\n  snap_length: 0\n", &["capture.snap_length"]),
+    ("interfaces:\n  include: [s0]\npair:\n  timeout_ms: -1\n", &["pair.timeout_ms", "-1"]),
+    ("interfaces:\n  include: [s0]\nsinks:\n  - type: fax\n", &["sinks[0].type", "fax"]),
+    ("interfaces:\n  include: [s0]\nsinks:\n  - type: file\n", &["sinks[0].directory"]),
+    (
+        "interfaces:\n  include: [s0]\nsinks:\n  - type: kafka\n    topic: t\n",
+        &["sinks[0].brokers"],
+    ),
+    ("interfaces: [s0\n", &["line"]),
+];
+
+#[test]
+fn a_fault_in_the_configuration_is_named_by_its_key_and_nothing_runs() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tap53.yaml");
+    let path_text = path.to_str().expect("a temporary path in UTF-8");
+    for (yaml, parts) in FAULTS {
+        fs::write(&path, yaml)?;
+        for command in ["check-config", "run"] {
+            let output = agent::run(&[command, "--config", path_text])?;
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(REFUSED), "{command} {yaml:?}: {message}");
+            for part in parts {
+                assert!(
+                    message.contains(part),
+                    "{yaml:?} is refused without naming {part}: {message}"
+                );
+            }
+            assert!(message.contains(path_text), "which file? {message}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_fault_is_reported_at_once() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tap53.yaml");
+    fs::write(
+        &path,
+        "interfaces:\n  include: [s0]\ncapture:\n  hook: xpd\n  ports: [0]\nlog:\n  level: loud\n",
+    )?;
+    let output = agent::run(&["check-config", "--config", path.to_str().expect("UTF-8")])?;
+    for key in ["capture.hook", "capture.ports[0]", "log.level"] {
+        assert!(stderr(&output).contains(key), "{key} is missing in: {}", stderr(&output));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_configuration_file_that_is_not_there_is_refused() -> Result<()> {
+    let output = agent::run(&["run", "--config", "/nonexistent/tap53.yaml"])?;
+    assert_eq!(output.status.code(), Some(REFUSED), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/nonexistent/tap53.yaml"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn check_config_prints_a_configuration_that_it_accepts_again() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tap53.yaml");
+    let path_text = path.to_str().expect("UTF-8");
+    fs::write(&path, TO_STDOUT)?;
+    let first = agent::run(&["check-config", "--config", path_text])?;
+    assert!(first.status.success(), "{}", stderr(&first));
+    fs::write(&path, &first.stdout)?;
+    let second = agent::run(&["check-config", "--config", path_text])?;
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert_eq!(first.stdout, second.stdout);
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named_beside_those_that_do() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut command = namespace.command(agent::binary()?);
+    let output = command.args(["run", "--interface", "eth7", "--stdout"]).output()?;
+    assert_eq!(output.status.code(), Some(FAILED), "{}", stderr(&output));
+    for name in ["eth7", "lo"] {
+        assert!(stderr(&output).contains(name), "{name} is missing in: {}", stderr(&output));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sink_directory_that_cannot_be_written_stops_the_start() -> Result<()> {
+    let lab = Lab::new()?;
+    let yaml = "interfaces:\n  include: [s0]\nsinks:\n  - type: file\n    directory: /proc/tap53\n";
+    let agent = Agent::launch(lab.server.command(agent::binary()?), yaml, &[])?;
+    let mut agent = agent;
+    let status = agent.process_mut().wait(DEADLINE)?;
+    let log = agent.process().stderr().text();
+    assert_eq!(status.code(), Some(FAILED), "{log}");
+    assert!(log.contains("/proc/tap53"), "{log}");
+    bpf::require_bare(&lab.server, "s0")
+}
+
+/// The capabilities that capture needs, one taken away at a time.
+#[test]
+fn a_missing_capability_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    for missing in ["bpf", "net_admin"] {
+        let mut command = lab.server.command("setpriv");
+        // CAP_SYS_ADMIN stands in for both of them in older kernels, so it goes too.
+        let dropped = format!("-{missing},-sys_admin");
+        command
+            .args(["--bounding-set", &dropped, "--inh-caps", &dropped])
+            .arg(agent::binary()?)
+            .args(["run", "--interface", "s0", "--stdout"]);
+        let output = command.output()?;
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(FAILED), "without {missing}: {message}");
+        let name = format!("CAP_{}", missing.to_uppercase());
+        assert!(message.contains(&name), "{name} is not named: {message}");
+        bpf::require_bare(&lab.server, "s0")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_arguments_the_usage_is_shown() -> Result<()> {
+    let output = agent::run(&[])?;
+    assert_eq!(output.status.code(), Some(REFUSED));
+    assert!(stderr(&output).contains("Usage: tap53"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn the_schema_is_printed_as_json() -> Result<()> {
+    let output = agent::run(&["schema"])?;
+    assert!(output.status.success());
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(schema["name"], "DnsTransaction");
+    Ok(())
+}
+
+#[test]
+fn interfaces_tells_what_is_selected_and_who_holds_the_hooks() -> Result<()> {
+    let lab = Lab::new()?;
+    let _holder = bpf::XdpHolder::attach(&lab.server, "s0", bpf::XdpMode::Native)?;
+    let mut command: Command = lab.server.command(agent::binary()?);
+    let output = command.args(["interfaces", "--interface", "s*"]).output()?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in ["s0", "lo"] {
+        assert!(listing.contains(name), "{name} is missing in:\n{listing}");
+    }
+    let line = listing.lines().find(|line| line.contains("s0")).unwrap_or_default();
+    assert!(line.to_lowercase().contains("xdp"), "who holds XDP on s0?\n{listing}");
+    Ok(())
+}
+
+#[test]
+fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, TO_STDOUT, &[])?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    agent.process().stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    for _ in 0..2 {
+        let from = agent.process().stderr().len();
+        agent.process().signal(Signal::SIGUSR1)?;
+        agent.process().stderr().wait_for_line("balanced", from, DEADLINE)?;
+    }
+    let from = agent.process().stdout().len();
+    lab.client_v4().ask(Transport::Udp, ANSWERED[1])?;
+    agent.process().stdout().wait_for_line("AAAA", from, DEADLINE)?;
+    let ended = agent.stop()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.ledger["balanced"], true);
+    Ok(())
+}
+
+#[test]
+fn sigint_stops_as_cleanly_as_sigterm() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, TO_STDOUT, &[])?;
+    agent.process().signal(Signal::SIGINT)?;
+    let ended = agent.ended()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.ledger["balanced"], true);
+    bpf::require_bare(&lab.server, "s0")
+}
