@@ -101,17 +101,7 @@ impl XdpHolder {
     /// # Errors
     /// When the kernel refuses the program or the mode.
     pub fn attach(namespace: &Namespace, interface: &str, mode: XdpMode) -> Result<Self> {
-        // r0 = 2 (XDP_PASS); exit.
-        let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
-        let licence = c"GPL";
-        let load = ProgramLoad {
-            program_type: BPF_PROG_TYPE_XDP,
-            instruction_count: 2,
-            instructions: instructions.as_ptr() as u64,
-            licence: licence.as_ptr() as u64,
-            rest: [0; 8],
-        };
-        let program = bpf(BPF_PROG_LOAD, &load).context("load the holder's XDP program")?;
+        let program = load_passing_program().context("load the holder's XDP program")?;
         namespace.enter(|| {
             let create = [
                 program.as_raw_fd().cast_unsigned(),
@@ -129,6 +119,24 @@ impl XdpHolder {
             Ok(Self { _link: link })
         })
     }
+}
+
+/// Loads an XDP program that passes every packet: the least that tells whether BPF is to be had.
+///
+/// # Errors
+/// What the kernel says: EPERM without the right, ENOSYS without BPF.
+pub fn load_passing_program() -> io::Result<OwnedFd> {
+    // r0 = 2 (XDP_PASS); exit.
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let licence = c"GPL";
+    let load = ProgramLoad {
+        program_type: BPF_PROG_TYPE_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr() as u64,
+        licence: licence.as_ptr() as u64,
+        rest: [0; 8],
+    };
+    bpf(BPF_PROG_LOAD, &load)
 }
 
 /// Head of `union bpf_attr` for BPF_PROG_LOAD.

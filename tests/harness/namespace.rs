@@ -175,7 +175,7 @@ pub const CLIENT_END: End = End {
     interface: "c0",
     mac: [0x02, 0, 0, 0, 0x53, 0x01],
     ipv4: Ipv4Addr::new(198, 51, 100, 1),
-    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 1),
+    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
 };
 
 /// The usual server's end.
@@ -183,7 +183,7 @@ pub const SERVER_END: End = End {
     interface: "s0",
     mac: [0x02, 0, 0, 0, 0x53, 0x02],
     ipv4: Ipv4Addr::new(198, 51, 100, 2),
-    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 2),
+    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
 };
 
 /// Joins two namespaces by a veth pair with addresses on both ends, up and ready to use. The pair

@@ -21,6 +21,8 @@ use nix::{
 
 use crate::wait;
 
+/// Interval between two looks at whether waiting was interrupted.
+const INTERRUPTION_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of output quoted in an error.
 const TAIL_LINES: usize = 20;
 
@@ -263,6 +265,7 @@ impl Stream {
             if let Some(value) = look(&captured) {
                 return Ok(value);
             }
+            wait::require_uninterrupted()?;
             let left = end.saturating_duration_since(Instant::now());
             if captured.ended || left.is_zero() {
                 let cause = if captured.ended {
@@ -272,8 +275,11 @@ impl Stream {
                 };
                 bail!("{cause}; the last lines:\n{}", tail_of(&captured.lines));
             }
-            captured =
-                self.grew.wait_timeout(captured, left).unwrap_or_else(PoisonError::into_inner).0;
+            captured = self
+                .grew
+                .wait_timeout(captured, left.min(INTERRUPTION_INTERVAL))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 

@@ -1,12 +1,34 @@
 //! Waiting for a condition that has no event of its own, up to a deadline.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
 /// Interval between two looks at a condition. Short against the seconds that parts take to start, and
 /// long enough not to take the CPU away from what is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes everything in this process that waits here, or for a process's output, fail soon: for a
+/// signal that asks to stop, so that guards are dropped on the way out.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Fails once [`interrupt`] was called.
+///
+/// # Errors
+/// "interrupted".
+pub fn require_uninterrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
 
 /// Calls `look` until it gives a value, and returns that value.
 ///
@@ -22,6 +44,7 @@ pub fn until<T>(
 ) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
+        require_uninterrupted()?;
         if let Some(value) = look().with_context(|| format!("while waiting for {what}"))? {
             return Ok(value);
         }

@@ -1,9 +1,12 @@
 //! Development tasks: `cargo xtask --help`.
 
 mod build_ebpf;
+mod demo;
 mod inspect;
+mod progress;
 mod setup;
 mod strip;
+mod test;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -31,12 +34,18 @@ enum Task {
         /// The object file [default: the one that build-ebpf wrote].
         object: Option<PathBuf>,
     },
+    /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
+    Demo(demo::Arguments),
+    /// Check and test everything, as the continuous integration does; as root.
+    Test,
 }
 
 fn main() -> ExitCode {
     let outcome = Workspace::find().and_then(|workspace| match Arguments::parse().task {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
+        Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Test => test::run(&workspace),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
     });
     match outcome {

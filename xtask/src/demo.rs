@@ -1,0 +1,98 @@
+//! `cargo xtask demo`: a resolver, a client, and tap53 watching them, on this machine's kernel.
+//!
+//! ```text
+//!  set up ─▶ build ─▶ (as root) stage: namespaces, unbound, Kafka ─▶ agent ─▶ queries ─▶ accounts
+//! ```
+//!
+//! What needs root runs in a second process of this program, by sudo where we are not root. It ends
+//! well only if what the client asked, what the file holds and what the ledger says agree, and it
+//! removes all that it made, also when it is interrupted.
+
+mod accounts;
+mod stage;
+mod terminal;
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitStatus},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    progress,
+    setup::{self, Purpose},
+    workspace::{Workspace, program},
+};
+use terminal::section;
+
+/// Arguments of `demo`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How long the client asks.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Also send the records to a real Apache Kafka, and read them back.
+    #[arg(long)]
+    kafka: bool,
+    /// Everything is installed and built: only run. What the demo calls itself with, as root.
+    #[arg(long, hide = true)]
+    staged: bool,
+}
+
+/// Runs the demo.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    if arguments.staged {
+        return stage::run(workspace, arguments.seconds, arguments.kafka);
+    }
+    let mut as_root = as_root()?;
+
+    section("Build");
+    let purpose = if arguments.kafka { Purpose::DemoKafka } else { Purpose::Demo };
+    setup::install_missing(workspace, purpose)?;
+    let this = env::current_exe().context("cannot find this program")?;
+    progress::build("kernel programs (Rust to BPF)", Command::new(&this).arg("build-ebpf"))?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--release", "--package", "tap53"]);
+    progress::build("agent (release)", &mut cargo)?;
+
+    if as_root.get_program() == "sudo" {
+        println!("  network namespaces and BPF need root: going on by sudo");
+    }
+    as_root
+        .arg(format!("TAP53_CACHE={}", workspace.cache.display()))
+        .arg(format!("CARGO_TARGET_DIR={}", workspace.target.display()))
+        .arg(this)
+        .args(["demo", "--staged", "--seconds", &arguments.seconds.to_string()]);
+    if arguments.kafka {
+        as_root.arg("--kafka");
+    }
+    // In place of this process: a signal sent to it then reaches the one that cleans up.
+    Err(as_root.exec()).context("cannot start the part that needs root")
+}
+
+/// `env` as root, by sudo where we are not root.
+fn as_root() -> Result<Command> {
+    if tap53_harness::require_root().is_ok() {
+        return Ok(Command::new("env"));
+    }
+    if program("sudo").is_none() {
+        bail!(
+            "the demo makes network namespaces and loads BPF programs, which needs root, and there \
+             is no sudo here: run it as root"
+        );
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("env");
+    Ok(sudo)
+}
+
+/// The agent must have stopped by itself, with nothing lost.
+fn require_clean_exit(status: ExitStatus) -> Result<()> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(3) => bail!("the agent lost records at its end (exit code 3)"),
+        _ => bail!("the agent ended with {status}; see its log"),
+    }
+}

@@ -1,0 +1,293 @@
+//! The part of the demo that needs root: the stage, the agent, the client, and taking it all down.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs as unix_fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use tap53_harness::{
+    bpf,
+    client::{Exchange, Question, Transport},
+    kafka::Kafka,
+    lab::{Lab, UNANSWERED},
+    process::Process,
+    wait,
+};
+
+use super::{
+    accounts::{self, Accounts},
+    require_clean_exit,
+    terminal::{emphasised, entry, is_terminal, row, section},
+};
+use crate::workspace::Workspace;
+
+const TOPIC: &str = "dns-transactions";
+/// Between two questions: slow enough to read along.
+const PACE: Duration = Duration::from_millis(400);
+/// How long the agent waits for a response before it calls a query unanswered.
+const PAIR_TIMEOUT: Duration = Duration::from_millis(1_000);
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the client asks, over and over.
+const QUESTIONS: [(Path53, &str, &str); 10] = [
+    (Path53::UdpV4, "www.tap53.test", "A"),
+    (Path53::UdpV4, "www.tap53.test", "AAAA"),
+    (Path53::UdpV4, "tap53.test", "TXT"),
+    (Path53::UdpV4, "nowhere.absent.test", "A"),
+    (Path53::UdpV4, UNANSWERED.name, UNANSWERED.qtype),
+    (Path53::UdpV4, "tap53.test", "MX"),
+    (Path53::UdpV6, "mail.tap53.test", "AAAA"),
+    (Path53::TcpV4, "_dns._udp.tap53.test", "SRV"),
+    (Path53::UdpV4, "alias.tap53.test", "CNAME"),
+    (Path53::UdpV6, "elsewhere.example", "A"),
+];
+
+/// The way a question takes.
+#[derive(Clone, Copy)]
+enum Path53 {
+    UdpV4,
+    UdpV6,
+    TcpV4,
+}
+
+/// Where the demo leaves its results.
+pub(super) struct Results {
+    /// `target/demo`.
+    directory: PathBuf,
+}
+
+impl Results {
+    pub(super) fn transactions(&self) -> PathBuf {
+        self.directory.join("transactions.avro")
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.directory.join("ledger.json")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.directory.join("agent.log")
+    }
+
+    /// An empty directory; what an earlier demo left is removed.
+    fn prepare(workspace: &Workspace) -> Result<Self> {
+        let results = Self { directory: workspace.target.join("demo") };
+        let directory = &results.directory;
+        if directory.exists() {
+            fs::remove_dir_all(directory)
+                .with_context(|| format!("cannot clear {}", directory.display()))?;
+        }
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        Ok(results)
+    }
+
+    /// The agent names its files by time; the demo has one, under a name to remember.
+    fn name_transactions(&self) -> Result<()> {
+        let mut written = Vec::new();
+        for file in fs::read_dir(&self.directory)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "avro") {
+                written.push(path);
+            }
+        }
+        match &written[..] {
+            [path] => fs::rename(path, self.transactions()).context("cannot name the file"),
+            _ => bail!("the agent wrote {} files, not one", written.len()),
+        }
+    }
+
+    /// Under sudo, the results belong to who called it.
+    fn hand_over(&self) -> Result<()> {
+        let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+        let (Some(user), Some(group)) = (number("SUDO_UID"), number("SUDO_GID")) else {
+            return Ok(());
+        };
+        unix_fs::chown(&self.directory, Some(user), Some(group))?;
+        for file in fs::read_dir(&self.directory)? {
+            unix_fs::chown(file?.path(), Some(user), Some(group))?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the demo's stage for `seconds`.
+pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Result<()> {
+    interrupt_on_signals()?;
+    if let Err(error) = bpf::load_passing_program() {
+        bail!(
+            "this kernel does not let root load a BPF program ({error}): run the demo on a machine, \
+             or in a container, where it does (CAP_BPF and CAP_NET_ADMIN, kernel 5.15 or later)"
+        );
+    }
+    let results = Results::prepare(workspace)?;
+    let outcome = perform(workspace, &results, seconds, with_kafka);
+    results.hand_over()?;
+    outcome
+}
+
+fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: bool) -> Result<()> {
+    section("Stage");
+    let lab = Lab::new()?;
+    entry("client", &format!("198.51.100.1 and 2001:db8::1 in namespace {}", lab.client.name()));
+    entry(
+        "resolver",
+        &format!("198.51.100.2 and 2001:db8::2 in namespace {}, unbound", lab.server.name()),
+    );
+    let kafka = with_kafka.then(|| start_kafka(&lab)).transpose()?;
+    let binary = workspace.target.join("release/tap53");
+    let mut agent = start_agent(&lab, results, &binary, kafka.as_ref())?;
+    entry("tap53", &hooks(&agent)?);
+
+    section(&format!(
+        "DNS transactions, as tap53 prints them while the client asks for {seconds} s"
+    ));
+    let exchanges = ask(&lab, &agent, Duration::from_secs(seconds))?;
+    agent.signal(Signal::SIGTERM)?;
+    let status = agent.wait(STOP_DEADLINE)?;
+    results.name_transactions()?;
+
+    section("Accounts");
+    let accounts = Accounts {
+        exchanges: &exchanges,
+        results,
+        topic: kafka.as_ref().map(|kafka| (kafka, TOPIC)),
+        binary: &binary,
+    };
+    let verdict = accounts.compare();
+    require_clean_exit(status)?;
+    verdict?;
+
+    section("Look closer");
+    accounts::explain(results);
+    println!("\n{}", emphasised("All accounts agree. Nothing is left behind."));
+    Ok(())
+}
+
+fn start_kafka(lab: &Lab) -> Result<Kafka<'_>> {
+    let started = Instant::now();
+    // Said beforehand: it takes a while, and the first time it is fetched.
+    entry("broker", "Apache Kafka, starting (fetched by Maven the first time) ...");
+    let kafka = Kafka::start(&lab.server)?;
+    kafka.create_topic(TOPIC)?;
+    let took = started.elapsed().as_secs_f64();
+    entry(
+        "",
+        &format!("answers at {} of the resolver's namespace after {took:.1} s", kafka.address()),
+    );
+    Ok(kafka)
+}
+
+fn start_agent(
+    lab: &Lab,
+    results: &Results,
+    binary: &Path,
+    kafka: Option<&Kafka<'_>>,
+) -> Result<Process> {
+    let configuration = results.directory.join("tap53.yaml");
+    fs::write(&configuration, agent_configuration(results, kafka))?;
+    let mut command: Command = lab.server.command(binary);
+    command.args(["run", "--config"]).arg(&configuration).arg("--ledger").arg(results.ledger());
+    let log = File::create(results.log())?;
+    let agent = Process::spawn_copying_stderr("tap53", command, Some(log))?;
+    agent.wait_for_line("ready interfaces=", 0, READY_DEADLINE)?;
+    Ok(agent)
+}
+
+fn agent_configuration(results: &Results, kafka: Option<&Kafka<'_>>) -> String {
+    let color = if is_terminal() { "always" } else { "never" };
+    let directory = results.directory.display();
+    let timeout_ms = PAIR_TIMEOUT.as_millis();
+    let mut yaml = format!(
+        "interfaces:\n  include: [s0]\n\
+         capture:\n  hook: xdp\n\
+         pair:\n  timeout_ms: {timeout_ms}\n\
+         sinks:\n\
+         \x20 - type: stdout\n    format: text\n    color: {color}\n\
+         \x20 - type: file\n    directory: \"{directory}\"\n"
+    );
+    if let Some(kafka) = kafka {
+        let broker = kafka.address();
+        yaml += &format!("  - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n");
+    }
+    yaml
+}
+
+/// How the agent says that it is attached, in fewer words.
+fn hooks(agent: &Process) -> Result<String> {
+    let line = agent.wait_for_line("capturing", 0, READY_DEADLINE)?;
+    let (_, fields) = line.split_once("capturing ").context("the log line of the attachment")?;
+    Ok(format!("capturing {fields}"))
+}
+
+/// Asks until `duration` is over, shows what the agent prints, and waits until it has printed a
+/// line for each question.
+fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> {
+    let end = Instant::now() + duration;
+    let mut exchanges = Vec::new();
+    let mut shown = 0;
+    // One line above the first transaction.
+    let transactions = |shown: usize| shown.saturating_sub(1);
+    for (path, name, qtype) in QUESTIONS.into_iter().cycle() {
+        if Instant::now() >= end {
+            break;
+        }
+        wait::require_uninterrupted()?;
+        exchanges.push(ask_one(lab, path, Question { name, qtype })?);
+        let next = Instant::now() + PACE;
+        while Instant::now() < next {
+            shown += show(agent, shown, next.saturating_duration_since(Instant::now()));
+        }
+    }
+    // The last unanswered query takes its timeout.
+    let deadline = Instant::now() + PAIR_TIMEOUT + READY_DEADLINE;
+    while transactions(shown) < exchanges.len() {
+        wait::require_uninterrupted()?;
+        if Instant::now() > deadline {
+            bail!("{} questions, but tap53 printed {}", exchanges.len(), transactions(shown));
+        }
+        shown += show(agent, shown, PACE);
+    }
+    Ok(exchanges)
+}
+
+fn ask_one(lab: &Lab, path: Path53, question: Question) -> Result<Exchange> {
+    let client = match path {
+        Path53::UdpV4 | Path53::TcpV4 => lab.client_v4(),
+        Path53::UdpV6 => lab.client_v6(),
+    };
+    match path {
+        _ if question.name == UNANSWERED.name => client.ask_in_vain(question),
+        Path53::UdpV4 | Path53::UdpV6 => client.ask(Transport::Udp, question),
+        Path53::TcpV4 => client.ask(Transport::Tcp, question),
+    }
+}
+
+/// Prints lines that came after the first `shown`, waiting up to `deadline` for the first of them;
+/// returns how many.
+fn show(agent: &Process, shown: usize, deadline: Duration) -> usize {
+    let fresh = agent.stdout().lines_from(shown, deadline);
+    fresh.iter().for_each(|line| row(line));
+    fresh.len()
+}
+
+/// From here on SIGINT, SIGTERM and SIGHUP end every wait, so that the guards of all parts are
+/// dropped on the way out. Called before there are other threads, which inherit the mask.
+fn interrupt_on_signals() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block().context("cannot block signals")?;
+    thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            eprintln!("\n{signal}: taking everything down");
+            wait::interrupt();
+        }
+    });
+    Ok(())
+}
