@@ -45,7 +45,7 @@ pub fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!(
             "these tests create network namespaces and load BPF programs, which needs root: \
-             run `sudo -E cargo xtask test` (or this test binary with sudo)"
+             run `cargo xtask test`, which uses sudo, or this program as root"
         );
     }
     Ok(())
