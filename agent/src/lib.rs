@@ -1,7 +1,34 @@
-//! tap53, a DNS capture agent.
+//! tap53, a DNS capture agent: DNS packets from a node's interfaces become DNS transactions in
+//! Kafka. The modules stand in the order of the data's path.
+//!
+//! ```text
+//!  config     one YAML file and flags, checked whole
+//!  interfaces which ones to capture from
+//!  capture    kernel programs: load, attach, count          ┐ kernel
+//!  ring       ─▶ drain in batches                           ┘
+//!  decode     ─▶ packet ─▶ message                          ┐
+//!  pair       ─▶ transaction                                │ one thread a worker
+//!  encode     ─▶ record: Avro, JSON, text                   │
+//!  sink       ─▶ Kafka, file, standard output               ┘
+//!  ledger     what became of every packet, message and record
+//!  worker     runs ring to sink, a thread each
+//!  pipeline   wires them
+//! ```
+
 pub mod config;
+pub mod interfaces;
+
+pub mod capture;
+pub mod ring;
+
 pub mod decode;
-pub mod encode;
-pub mod ledger;
+
 pub mod pair;
+
+pub mod encode;
+
 pub mod sink;
+
+pub mod ledger;
+pub mod pipeline;
+pub mod worker;

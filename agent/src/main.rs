@@ -1,2 +1,38 @@
-//! The `tap53` command. (Being written.)
-fn main() {}
+//! The `tap53` command: arguments, configuration, run, exit code.
+
+mod args;
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+use args::{Arguments, Command};
+use clap::Parser;
+
+/// What a run's outcome is for whoever started it; the numbers are documented in the README.
+pub(crate) mod exit {
+    /// Could not start, or could not go on.
+    pub(crate) const FAILED: u8 = 1;
+    /// Usage or configuration refused. clap uses the same number.
+    pub(crate) const REFUSED: u8 = 2;
+    /// Stopped, but the ledger does not balance or records were lost at the end.
+    pub(crate) const LOSS: u8 = 3;
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::CheckConfig(arguments) => show::config(&arguments),
+        Command::Schema => show::schema(),
+        Command::Interfaces(arguments) => show::interfaces(&arguments),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            // The alternate form: the error and what caused it, on one line.
+            eprintln!("tap53: {error:#}");
+            let refused = error.downcast_ref::<tap53::config::Error>().is_some();
+            ExitCode::from(if refused { exit::REFUSED } else { exit::FAILED })
+        }
+    }
+}

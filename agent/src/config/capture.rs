@@ -107,9 +107,7 @@ impl CaptureConfig {
                 .read("workers", whole_number(0..=MAX_WORKERS))
                 .filter(|workers| *workers != 0)
                 .unwrap_or_else(automatic_workers),
-            ring_bytes: section
-                .read("ring_bytes", ring_bytes)
-                .unwrap_or(DEFAULT_RING_BYTES),
+            ring_bytes: section.read("ring_bytes", ring_bytes).unwrap_or(DEFAULT_RING_BYTES),
             kernel_log: section.read("kernel_log", boolean).unwrap_or(false),
         }
     }
@@ -117,9 +115,7 @@ impl CaptureConfig {
 
 fn automatic_workers() -> u32 {
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
-    u32::try_from(cpus).map_or(MAX_AUTOMATIC_WORKERS, |cpus| {
-        cpus.min(MAX_AUTOMATIC_WORKERS)
-    })
+    u32::try_from(cpus).map_or(MAX_AUTOMATIC_WORKERS, |cpus| cpus.min(MAX_AUTOMATIC_WORKERS))
 }
 
 /// What the kernel demands of a ring (`ringbuf_map_alloc`): a power of two, in whole pages.

@@ -186,10 +186,8 @@ impl Config {
         let Some(path) = file else {
             return Self::parse(None, "", overrides);
         };
-        let text = fs::read_to_string(path).map_err(|source| Error::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
         Self::parse(Some(path), &text, overrides)
     }
 
@@ -208,10 +206,7 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
-            Err(Error::Refused {
-                file: path.map(PathBuf::from),
-                problems,
-            })
+            Err(Error::Refused { file: path.map(PathBuf::from), problems })
         }
     }
 
@@ -219,9 +214,8 @@ impl Config {
         let node = root.read("node", text(label));
         Self {
             node: node.unwrap_or_else(|| host_name(root)),
-            interfaces: root.section("interfaces", |section| {
-                InterfacesConfig::read(section, overrides)
-            }),
+            interfaces: root
+                .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
             capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
             pair: root.section("pair", PairConfig::read),
             sinks: sinks::read(root, overrides),
@@ -276,9 +270,7 @@ impl InterfacesConfig {
         Self {
             include,
             exclude: section.read_list("exclude", pattern).unwrap_or_default(),
-            directions: section
-                .read("directions", choice)
-                .unwrap_or(Directions::Both),
+            directions: section.read("directions", choice).unwrap_or(Directions::Both),
         }
     }
 }
@@ -290,11 +282,7 @@ fn pattern(value: &Value) -> Result<Pattern, String> {
 fn shell_pattern(text: &str) -> Result<Pattern, String> {
     label(text)?;
     Pattern::new(text).map_err(|error| {
-        format!(
-            "is not a shell pattern: {} at character {}",
-            error.msg,
-            error.pos + 1
-        )
+        format!("is not a shell pattern: {} at character {}", error.msg, error.pos + 1)
     })
 }
 
@@ -305,9 +293,7 @@ impl PairConfig {
             timeout: section
                 .read("timeout_ms", milliseconds(1..=600_000))
                 .unwrap_or(Duration::from_secs(5)),
-            capacity: section
-                .read("capacity", whole_number(1..=1 << 24))
-                .unwrap_or(65_536),
+            capacity: section.read("capacity", whole_number(1..=1 << 24)).unwrap_or(65_536),
         }
     }
 }
@@ -325,9 +311,7 @@ impl ShutdownConfig {
 impl LogConfig {
     fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
         let level = section.read("level", choice);
-        Self {
-            level: overrides.log_level.or(level).unwrap_or(LogLevel::Info),
-        }
+        Self { level: overrides.log_level.or(level).unwrap_or(LogLevel::Info) }
     }
 }
 

@@ -111,10 +111,7 @@ pub struct KafkaConfig {
     #[serde(rename = "linger_ms", serialize_with = "super::as_milliseconds")]
     pub linger: Duration,
     /// How long a message may take from the queue to its acknowledgement.
-    #[serde(
-        rename = "message_timeout_ms",
-        serialize_with = "super::as_milliseconds"
-    )]
+    #[serde(rename = "message_timeout_ms", serialize_with = "super::as_milliseconds")]
     pub message_timeout: Duration,
     /// Bytes that the producer's queue holds at most.
     pub queue_bytes: u64,
@@ -148,9 +145,7 @@ pub(super) fn read(root: &mut Section<'_>, overrides: &Overrides) -> Vec<SinkCon
         sink
     });
     let mut sinks: Vec<_> = sinks.into_iter().flatten().collect();
-    let format = overrides
-        .stdout
-        .or_else(|| sinks.is_empty().then_some(TextFormat::Text));
+    let format = overrides.stdout.or_else(|| sinks.is_empty().then_some(TextFormat::Text));
     if let Some(format) = format {
         let present = sinks.iter_mut().find_map(|sink| match sink {
             SinkConfig::Stdout(stdout) => Some(stdout),
@@ -229,9 +224,7 @@ fn refuse_clash(section: &mut Section<'_>, sink: &SinkConfig, taken: &[SinkConfi
 }
 
 fn name(section: &mut Section<'_>, usual: &str) -> String {
-    section
-        .read("name", text(label))
-        .unwrap_or_else(|| usual.to_owned())
+    section.read("name", text(label)).unwrap_or_else(|| usual.to_owned())
 }
 
 impl StdoutConfig {
@@ -316,9 +309,7 @@ impl KafkaConfig {
 
 /// `host:port`, where an IPv6 address stands in brackets.
 fn broker(text: &str) -> Result<String, String> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or("must be host:port, such as broker:9092")?;
+    let (host, port) = text.rsplit_once(':').ok_or("must be host:port, such as broker:9092")?;
     let bare_host = match host.strip_prefix('[') {
         Some(rest) => rest
             .strip_suffix(']')
@@ -344,13 +335,9 @@ fn topic(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "." || text == ".." {
         Err("must not be empty, \".\" or \"..\"".to_owned())
     } else if text.len() > MAX_CHARACTERS {
-        Err(format!(
-            "must not be longer than {MAX_CHARACTERS} characters"
-        ))
+        Err(format!("must not be longer than {MAX_CHARACTERS} characters"))
     } else if let Some(illegal) = text.chars().find(|c| !legal(*c)) {
-        Err(format!(
-            "must not contain {illegal:?}: Kafka takes letters, digits, '.', '_' and '-'"
-        ))
+        Err(format!("must not contain {illegal:?}: Kafka takes letters, digits, '.', '_' and '-'"))
     } else {
         Ok(text.to_owned())
     }
@@ -359,11 +346,7 @@ fn topic(text: &str) -> Result<String, String> {
 /// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
 fn compression(value: &Value) -> Result<KafkaCompression, String> {
     let compression = choice::<KafkaCompression>(value)?;
-    let name = compression
-        .to_possible_value()
-        .ok_or("is not a compression")?
-        .get_name()
-        .to_owned();
+    let name = compression.to_possible_value().ok_or("is not a compression")?.get_name().to_owned();
     ClientConfig::new()
         .set("compression.codec", name)
         .create_native_config()

@@ -124,10 +124,7 @@ fn the_effective_configuration_reads_back_as_itself() {
 
 #[test]
 fn defaults_need_only_an_interface() {
-    let overrides = Overrides {
-        interfaces: vec!["lo".to_owned()],
-        ..Overrides::default()
-    };
+    let overrides = Overrides { interfaces: vec!["lo".to_owned()], ..Overrides::default() };
     for text in ["", "# nothing\n", "capture:\n", "sinks: []"] {
         let config = parse_with(text, &overrides).unwrap();
         assert_eq!(config.interfaces.include[0].as_str(), "lo");
@@ -222,19 +219,15 @@ fn a_file_that_is_not_there_is_named_with_the_reason() {
 
 #[test]
 fn broken_yaml_and_duplicate_keys_are_refused_with_their_line() {
-    for (text, place) in [
-        ("interfaces: [", "line 1, column 13"),
-        ("node: a\nnode: b\n", "line 2, column 1"),
-    ] {
+    for (text, place) in
+        [("interfaces: [", "line 1, column 13"), ("node: a\nnode: b\n", "line 2, column 1")]
+    {
         let message = parse(text).unwrap_err().to_string();
         assert!(message.starts_with("tap53.yaml: "), "{message}");
         assert!(message.ends_with(place), "{message}");
         assert!(!message.contains('\n'), "{message}");
     }
-    assert_eq!(
-        problems("- just\n- a list\n")[0],
-        "a list: must be a section of keys and values"
-    );
+    assert_eq!(problems("- just\n- a list\n")[0], "a list: must be a section of keys and values");
 }
 
 #[test]
@@ -296,10 +289,7 @@ fn brokers_are_host_and_port() {
     ] {
         let reasons = reasons(broker);
         assert_eq!(reasons.len(), 1, "{broker}: {reasons:?}");
-        assert!(
-            reasons[0].starts_with("sinks[0].brokers[0]: "),
-            "{reasons:?}"
-        );
+        assert!(reasons[0].starts_with("sinks[0].brokers[0]: "), "{reasons:?}");
     }
 }
 
@@ -326,12 +316,7 @@ fn flags_override_the_file() {
         log_level: Some(LogLevel::Error),
     };
     let config = parse_with(FULL, &overrides).unwrap();
-    let include: Vec<_> = config
-        .interfaces
-        .include
-        .iter()
-        .map(Pattern::as_str)
-        .collect();
+    let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
     assert_eq!(include, ["lo", "br-*"]);
     assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
     assert_eq!(config.capture.hook, HookChoice::Xdp);
@@ -342,10 +327,7 @@ fn flags_override_the_file() {
 
 #[test]
 fn the_stdout_flag_adds_a_sink_beside_the_others() {
-    let overrides = Overrides {
-        stdout: Some(TextFormat::Json),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { stdout: Some(TextFormat::Json), ..Overrides::default() };
     let text = "interfaces: {include: [lo]}\nsinks: [{type: file, directory: /, name: stdout}]";
     let config = parse_with(text, &overrides).unwrap();
     let names: Vec<_> = config.sinks.iter().map(SinkConfig::name).collect();
@@ -354,10 +336,7 @@ fn the_stdout_flag_adds_a_sink_beside_the_others() {
 
 #[test]
 fn a_bad_flag_is_named_as_the_flag() {
-    let overrides = Overrides {
-        interfaces: vec!["eth[".to_owned()],
-        ..Overrides::default()
-    };
+    let overrides = Overrides { interfaces: vec!["eth[".to_owned()], ..Overrides::default() };
     let error = Config::parse(Some(Path::new("tap53.yaml")), "", &overrides).unwrap_err();
     assert_eq!(
         error.to_string(),

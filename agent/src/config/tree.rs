@@ -153,12 +153,7 @@ impl<'p> Section<'p> {
                 Vec::new()
             }
         };
-        let mut section = Section {
-            path,
-            line,
-            entries,
-            problems,
-        };
+        let mut section = Section { path, line, entries, problems };
         let result = read(&mut section);
         for (key, _) in std::mem::take(&mut section.entries) {
             section.problems.push(Problem {
@@ -172,18 +167,11 @@ impl<'p> Section<'p> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn take(&mut self, key: &str) -> Option<Node> {
-        let position = self
-            .entries
-            .iter()
-            .position(|(name, _)| name.value == key)?;
+        let position = self.entries.iter().position(|(name, _)| name.value == key)?;
         Some(self.entries.remove(position).1)
     }
 
@@ -334,15 +322,9 @@ where
             Value::Integer(number) => T::try_from(*number).ok(),
             _ => None,
         };
-        number
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                format!(
-                    "must be a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                )
-            })
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            format!("must be a whole number from {} to {}", range.start(), range.end())
+        })
     }
 }
 

@@ -180,9 +180,7 @@ impl Message {
     fn read_sections(&mut self, wire: &[u8]) -> Result<(), ParseStatus> {
         let mut decoder = BinDecoder::new(wire);
         // The offset is within the message: parse() saw a whole header.
-        decoder
-            .read_slice(Self::HEADER_SIZE)
-            .map_err(|_| ParseStatus::MalformedQuestion)?;
+        decoder.read_slice(Self::HEADER_SIZE).map_err(|_| ParseStatus::MalformedQuestion)?;
         for _ in 0..self.counts[0] {
             let query = Query::read(&mut decoder).map_err(|_| ParseStatus::MalformedQuestion)?;
             self.question.get_or_insert_with(|| question(&query));
@@ -264,18 +262,9 @@ fn extended_error(option: &[u8]) -> Option<ExtendedError> {
     let (code, text) = option.split_first_chunk::<2>()?;
     let text = String::from_utf8_lossy(text)
         .chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
         .collect();
-    Some(ExtendedError {
-        code: u16::from_be_bytes(*code),
-        text,
-    })
+    Some(ExtendedError { code: u16::from_be_bytes(*code), text })
 }
 
 #[cfg(test)]
@@ -300,25 +289,16 @@ mod tests {
         wire.extend(b"\x00\x00\x29\x04\xd0\x01\x00\x80\x00\x00\x0d\x00\x0f\x00\x09\x00\x12blocked");
         let message = Message::parse(&wire).unwrap();
         assert_eq!(message.parse_status, ParseStatus::Ok);
-        assert_eq!(
-            (message.id, message.response, message.rcode),
-            (0x1234, true, 0x13)
-        );
+        assert_eq!((message.id, message.response, message.rcode), (0x1234, true, 0x13));
         assert_eq!(message.question.unwrap().name, "www.test");
         assert_eq!(message.answers[0].rdata, "192.0.2.1");
         assert_eq!(message.answers[0].name, "www.test");
         assert_eq!(message.answers[0].ttl, 60);
         let edns = message.edns.unwrap();
-        assert_eq!(
-            (edns.version, edns.udp_payload_size, edns.dnssec_ok),
-            (0, 1232, true)
-        );
+        assert_eq!((edns.version, edns.udp_payload_size, edns.dnssec_ok), (0, 1232, true));
         assert_eq!(
             edns.extended_error.unwrap(),
-            ExtendedError {
-                code: 18,
-                text: "blocked".into()
-            }
+            ExtendedError { code: 18, text: "blocked".into() }
         );
     }
 
@@ -326,10 +306,7 @@ mod tests {
     fn what_precedes_the_broken_part_is_kept() {
         let status = |wire: &[u8]| Message::parse(wire).map(|message| message.parse_status);
         assert_eq!(status(&header([0; 4])[..11]), None);
-        assert_eq!(
-            status(&header([1, 0, 0, 0])),
-            Some(ParseStatus::MalformedQuestion)
-        );
+        assert_eq!(status(&header([1, 0, 0, 0])), Some(ParseStatus::MalformedQuestion));
         let mut wire = header([1, 1, 0, 0]);
         wire.extend(QUESTION);
         let message = Message::parse(&wire).unwrap();
@@ -344,10 +321,7 @@ mod tests {
     fn a_pointer_loop_ends() {
         let mut wire = header([1, 0, 0, 0]);
         wire.extend(b"\xc0\x0c\x00\x01\x00\x01");
-        assert_eq!(
-            Message::parse(&wire).unwrap().parse_status,
-            ParseStatus::MalformedQuestion
-        );
+        assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::MalformedQuestion);
     }
 
     #[test]

@@ -16,11 +16,7 @@ pub fn push_presentation<'a>(
             out.push('.');
         }
         for &octet in label {
-            let octet = if lower {
-                octet.to_ascii_lowercase()
-            } else {
-                octet
-            };
+            let octet = if lower { octet.to_ascii_lowercase() } else { octet };
             match octet {
                 // The characters that a zone file reader gives a meaning to (RFC 1035 §5.1).
                 b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
@@ -72,15 +68,9 @@ mod tests {
 
     #[test]
     fn names_are_lowered_and_escaped_in_decimal() {
-        assert_eq!(
-            presentation(&[b"WWW", b"Example", b"test"]),
-            "www.example.test"
-        );
+        assert_eq!(presentation(&[b"WWW", b"Example", b"test"]), "www.example.test");
         assert_eq!(presentation(&[]), ".");
-        assert_eq!(
-            presentation(&[b"a.b\\", b"\x00\xff "]),
-            "a\\.b\\\\.\\000\\255\\032"
-        );
+        assert_eq!(presentation(&[b"a.b\\", b"\x00\xff "]), "a\\.b\\\\.\\000\\255\\032");
     }
 
     #[test]

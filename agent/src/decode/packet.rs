@@ -105,9 +105,8 @@ impl<'a> Packet<'a> {
     /// The reason why there is no payload to read.
     pub fn parse(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
-        let network = bytes
-            .get(usize::from(header.network_offset)..)
-            .ok_or(PacketLoss::RecordMismatch)?;
+        let network =
+            bytes.get(usize::from(header.network_offset)..).ok_or(PacketLoss::RecordMismatch)?;
         let (source, destination, network_end) = addresses(header.ip_version, network)?;
         let network_end = usize::from(header.network_offset) + network_end;
         let transport_offset = usize::from(header.transport_offset);
@@ -172,9 +171,7 @@ impl<'a> Packet<'a> {
 fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), PacketLoss> {
     match ip_version {
         4 => {
-            let header = network
-                .first_chunk::<20>()
-                .ok_or(PacketLoss::RecordMismatch)?;
+            let header = network.first_chunk::<20>().ok_or(PacketLoss::RecordMismatch)?;
             let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
             // A GSO segment can leave its total length zero; the packet then ends where it ends.
             let end = if total == 0 { network.len() } else { total };
@@ -184,16 +181,10 @@ fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), 
             Ok((address(12), address(16), end))
         }
         6 => {
-            let header = network
-                .first_chunk::<40>()
-                .ok_or(PacketLoss::RecordMismatch)?;
+            let header = network.first_chunk::<40>().ok_or(PacketLoss::RecordMismatch)?;
             let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
             // Zero means a jumbogram (RFC 2675 §3), which is also how BIG TCP marks its segments.
-            let end = if payload == 0 {
-                network.len()
-            } else {
-                40 + payload
-            };
+            let end = if payload == 0 { network.len() } else { 40 + payload };
             let address = |at: usize| {
                 let mut octets = [0; 16];
                 octets.copy_from_slice(&header[at..at + 16]);
@@ -212,19 +203,20 @@ mod tests {
     /// An Ethernet + IPv4 + UDP frame with `payload`, padded to the Ethernet minimum.
     fn frame(payload: &[u8]) -> (RecordHeader, Vec<u8>) {
         let mut bytes = vec![0; 14];
-        let total = 28 + payload.len() as u16;
+        let udp_length = 8 + u16::try_from(payload.len()).unwrap();
         bytes.extend([0x45, 0]);
-        bytes.extend(total.to_be_bytes());
+        bytes.extend((20 + udp_length).to_be_bytes());
         bytes.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
         bytes.extend(40_000u16.to_be_bytes());
         bytes.extend(53u16.to_be_bytes());
-        bytes.extend((8 + payload.len() as u16).to_be_bytes());
+        bytes.extend(udp_length.to_be_bytes());
         bytes.extend([0, 0]);
         bytes.extend(payload);
         bytes.resize(bytes.len().max(60), 0);
+        let length = u32::try_from(bytes.len()).unwrap();
         let header = RecordHeader {
-            packet_length: bytes.len() as u32,
-            captured_length: bytes.len() as u32,
+            packet_length: length,
+            captured_length: length,
             network_offset: 14,
             transport_offset: 34,
             payload_offset: 42,
@@ -248,15 +240,9 @@ mod tests {
     fn lengths_that_contradict_the_packet_are_malformed() {
         let (header, mut bytes) = frame(b"abc");
         bytes[39] = 60; // UDP length past the IP packet's end
-        assert_eq!(
-            Packet::parse(&header, &bytes),
-            Err(PacketLoss::MalformedPacket)
-        );
+        assert_eq!(Packet::parse(&header, &bytes), Err(PacketLoss::MalformedPacket));
         bytes[39] = 7; // shorter than its own header
-        assert_eq!(
-            Packet::parse(&header, &bytes),
-            Err(PacketLoss::MalformedPacket)
-        );
+        assert_eq!(Packet::parse(&header, &bytes), Err(PacketLoss::MalformedPacket));
     }
 
     #[test]
@@ -264,10 +250,7 @@ mod tests {
         let (mut header, bytes) = frame(&[7; 100]);
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;
-        assert_eq!(
-            Packet::parse(&header, &bytes[..80]),
-            Err(PacketLoss::CutBySnapLength)
-        );
+        assert_eq!(Packet::parse(&header, &bytes[..80]), Err(PacketLoss::CutBySnapLength));
     }
 
     #[test]

@@ -61,13 +61,7 @@ mod tests {
         assert_eq!(reason(&[]), Some(PacketLoss::TcpWithoutPayload));
         assert_eq!(reason(&[0]), Some(PacketLoss::TcpPartialMessage));
         assert_eq!(reason(&whole[..13]), Some(PacketLoss::TcpPartialMessage));
-        assert_eq!(
-            reason(&[&whole[..], &[7]].concat()),
-            Some(PacketLoss::TcpPartialMessage)
-        );
-        assert_eq!(
-            reason(&framed(&[1; 11])),
-            Some(PacketLoss::ShorterThanHeader)
-        );
+        assert_eq!(reason(&[&whole[..], &[7]].concat()), Some(PacketLoss::TcpPartialMessage));
+        assert_eq!(reason(&framed(&[1; 11])), Some(PacketLoss::ShorterThanHeader));
     }
 }

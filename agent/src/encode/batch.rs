@@ -56,10 +56,7 @@ impl Batch {
     /// Messages that the records stand for.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.entries
-            .iter()
-            .map(|entry| u64::from(entry.messages))
-            .sum()
+        self.entries.iter().map(|entry| u64::from(entry.messages)).sum()
     }
 
     /// All records, back to back.

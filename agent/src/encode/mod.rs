@@ -10,18 +10,20 @@
 
 mod avro;
 mod batch;
+mod binary;
+mod field;
 mod record;
+#[cfg(test)]
+pub(crate) mod samples;
 mod text;
 
 use serde::Serialize;
 
 pub use avro::{Datum, SingleObject, schema};
 pub use batch::{Batch, Entry};
+pub(crate) use binary::push_long;
 pub use record::{Attribution, Clock, Owner, Record, RecordId, SCHEMA_VERSION};
 pub use text::{HEADING, Text};
-
-#[cfg(test)]
-pub(crate) use record::samples;
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");
@@ -69,7 +71,7 @@ impl Format {
     /// When the schema does not parse, which is a defect of this program.
     pub fn build(self) -> Result<Box<dyn Encode>, Error> {
         Ok(match self {
-            Self::AvroDatum => Box::new(Datum::new()?),
+            Self::AvroDatum => Box::new(Datum),
             Self::AvroSingleObject => Box::new(SingleObject::new()?),
             Self::Json => Box::new(JsonLine),
             Self::Text { color } => Box::new(Text { color }),

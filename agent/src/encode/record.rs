@@ -1,15 +1,14 @@
 //! The record: a transaction with everything that a reader of the topic sees of it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_ebpf::settings::Direction;
 
+use super::field::{Answers, Bytes, Display, Symbol, Time};
 use crate::{
-    decode::{
-        Answer, Edns, Flags, ParseStatus, Transport, class_name, opcode_name, rcode_name, type_name,
-    },
-    pair::{Observation, Outcome, Transaction},
+    decode::{Edns, Flags, ParseStatus, class_name, opcode_name, rcode_name, type_name},
+    pair::{Observation, Transaction},
 };
 
 /// Version of the schema, as the record carries it.
@@ -66,7 +65,7 @@ pub enum Attribution {
 }
 
 impl Attribution {
-    const fn symbol(self) -> &'static str {
+    pub(super) const fn symbol(self) -> &'static str {
         match self {
             Self::Unattributed => "UNATTRIBUTED",
             Self::Pod => "POD",
@@ -118,9 +117,7 @@ impl Record<'_> {
     /// When the transaction began, milliseconds since 1970 UTC.
     #[must_use]
     pub fn timestamp_ms(&self) -> i64 {
-        self.clock
-            .utc_us(self.transaction.first().at_ns)
-            .div_euclid(1_000)
+        self.clock.utc_us(self.transaction.first().at_ns).div_euclid(1_000)
     }
 
     /// Nanoseconds from the first query to the response.
@@ -206,72 +203,36 @@ impl Serialize for Record<'_> {
         s.serialize_field("checking_disabled", &asked.message.flags.checking_disabled)?;
         s.serialize_field("authoritative", &flag(|flags| flags.authoritative))?;
         s.serialize_field("truncated", &flag(|flags| flags.truncated))?;
-        s.serialize_field(
-            "recursion_available",
-            &flag(|flags| flags.recursion_available),
-        )?;
+        s.serialize_field("recursion_available", &flag(|flags| flags.recursion_available))?;
         s.serialize_field("authentic_data", &flag(|flags| flags.authentic_data))?;
         s.serialize_field("question_count", &asked.message.counts[0])?;
         s.serialize_field("qname", &question.map(|question| &question.name))?;
         let domain = question.and_then(|question| registrable_domain(&question.name));
         s.serialize_field("qname_registrable_domain", &domain)?;
         s.serialize_field("qtype", &question.map(|question| type_name(question.qtype)))?;
-        s.serialize_field(
-            "qclass",
-            &question.map(|question| class_name(question.qclass)),
-        )?;
-        s.serialize_field(
-            "rcode",
-            &response.map(|seen| rcode_name(seen.message.rcode)),
-        )?;
+        s.serialize_field("qclass", &question.map(|question| class_name(question.qclass)))?;
+        s.serialize_field("rcode", &response.map(|seen| rcode_name(seen.message.rcode)))?;
         s.serialize_field("answers", &Answers(answers))?;
         s.serialize_field("answer_count", &count(1))?;
         s.serialize_field("authority_count", &count(2))?;
         s.serialize_field("additional_count", &count(3))?;
         s.serialize_field("query_edns_version", &query_edns.map(|edns| edns.version))?;
-        s.serialize_field(
-            "query_edns_udp_size",
-            &query_edns.map(|edns| edns.udp_payload_size),
-        )?;
-        s.serialize_field(
-            "query_edns_dnssec_ok",
-            &query_edns.map(|edns| edns.dnssec_ok),
-        )?;
+        s.serialize_field("query_edns_udp_size", &query_edns.map(|edns| edns.udp_payload_size))?;
+        s.serialize_field("query_edns_dnssec_ok", &query_edns.map(|edns| edns.dnssec_ok))?;
         s.serialize_field("query_client_subnet", &query_edns.and_then(client_subnet))?;
-        s.serialize_field(
-            "query_cookie",
-            &query_edns.and_then(|edns| bytes(&edns.cookie)),
-        )?;
-        s.serialize_field(
-            "response_edns_version",
-            &response_edns.map(|edns| edns.version),
-        )?;
+        s.serialize_field("query_cookie", &query_edns.and_then(|edns| bytes(&edns.cookie)))?;
+        s.serialize_field("response_edns_version", &response_edns.map(|edns| edns.version))?;
         let response_udp_size = response_edns.map(|edns| edns.udp_payload_size);
         s.serialize_field("response_edns_udp_size", &response_udp_size)?;
-        s.serialize_field(
-            "response_nsid",
-            &response_edns.and_then(|edns| bytes(&edns.nsid)),
-        )?;
-        s.serialize_field(
-            "response_cookie",
-            &response_edns.and_then(|edns| bytes(&edns.cookie)),
-        )?;
+        s.serialize_field("response_nsid", &response_edns.and_then(|edns| bytes(&edns.nsid)))?;
+        s.serialize_field("response_cookie", &response_edns.and_then(|edns| bytes(&edns.cookie)))?;
         s.serialize_field("response_extended_error", &error.map(|error| error.code))?;
-        s.serialize_field(
-            "response_extended_error_text",
-            &error.map(|error| &error.text),
-        )?;
-        s.serialize_field(
-            "parse_status",
-            &Symbol::of_parse_status(self.parse_status()),
-        )?;
+        s.serialize_field("response_extended_error_text", &error.map(|error| &error.text))?;
+        s.serialize_field("parse_status", &Symbol::of_parse_status(self.parse_status()))?;
         serialize_owner(&mut s, &CLIENT_FIELDS, self.client)?;
         serialize_owner(&mut s, &SERVER_FIELDS, self.server)?;
         s.serialize_field("query_wire", &query.and_then(|seen| bytes(&seen.wire)))?;
-        s.serialize_field(
-            "response_wire",
-            &response.and_then(|seen| bytes(&seen.wire)),
-        )?;
+        s.serialize_field("response_wire", &response.and_then(|seen| bytes(&seen.wire)))?;
         s.end()
     }
 }
@@ -320,240 +281,12 @@ fn bytes(bytes: &Option<Vec<u8>>) -> Option<Bytes<'_>> {
 }
 
 fn client_subnet(edns: &Edns) -> Option<String> {
-    edns.client_subnet
-        .map(|(address, prefix)| format!("{address}/{prefix}"))
+    edns.client_subnet.map(|(address, prefix)| format!("{address}/{prefix}"))
 }
 
 /// The part of a name that can be registered, by the public suffix list.
 fn registrable_domain(name: &str) -> Option<&str> {
     psl::domain_str(name)
-}
-
-/// A symbol of an Avro enum: its position in the schema, and its text.
-struct Symbol {
-    enumeration: &'static str,
-    position: u32,
-    text: &'static str,
-}
-
-impl Symbol {
-    const fn of_direction(direction: Direction) -> Self {
-        let text = match direction {
-            Direction::Ingress => "INGRESS",
-            Direction::Egress => "EGRESS",
-        };
-        Self {
-            enumeration: "Direction",
-            position: direction as u32,
-            text,
-        }
-    }
-
-    const fn of_outcome(outcome: Outcome) -> Self {
-        Self {
-            enumeration: "Outcome",
-            position: outcome as u32,
-            text: outcome.symbol(),
-        }
-    }
-
-    const fn of_transport(transport: Transport) -> Self {
-        let text = match transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        Self {
-            enumeration: "Transport",
-            position: transport as u32,
-            text,
-        }
-    }
-
-    const fn of_parse_status(status: ParseStatus) -> Self {
-        Self {
-            enumeration: "ParseStatus",
-            position: status as u32,
-            text: status.symbol(),
-        }
-    }
-
-    const fn of_attribution(attribution: Attribution) -> Self {
-        let position = attribution as u32;
-        Self {
-            enumeration: "Attribution",
-            position,
-            text: attribution.symbol(),
-        }
-    }
-}
-
-impl Serialize for Symbol {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_unit_variant(self.enumeration, self.position, self.text)
-    }
-}
-
-/// Microseconds since 1970 UTC: a number in Avro, RFC 3339 in JSON.
-struct Time(i64);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return serializer.serialize_i64(self.0);
-        }
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(timestamp) => serializer.collect_str(&format_args!("{timestamp:.6}")),
-            Err(error) => Err(serde::ser::Error::custom(error)),
-        }
-    }
-}
-
-/// Bytes: as they are in Avro, hexadecimal in JSON.
-struct Bytes<'a>(&'a [u8]);
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return serializer.serialize_bytes(self.0);
-        }
-        let mut text = String::with_capacity(self.0.len() * 2);
-        for octet in self.0 {
-            for digit in [octet >> 4, octet & 15] {
-                text.extend(char::from_digit(u32::from(digit), 16));
-            }
-        }
-        serializer.serialize_str(&text)
-    }
-}
-
-/// An address as text, written without a heap allocation.
-struct Display(IpAddr);
-
-impl Serialize for Display {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // std writes IpAddr in at most 45 bytes; through collect_str apache-avro would allocate.
-        let mut text = [0; 45];
-        let mut rest = &mut text[..];
-        std::io::Write::write_fmt(&mut rest, format_args!("{}", self.0))
-            .map_err(serde::ser::Error::custom)?;
-        let length = 45 - rest.len();
-        let text = str::from_utf8(&text[..length]).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(text)
-    }
-}
-
-struct Answers<'a>(&'a [Answer]);
-
-impl Serialize for Answers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(AnswerFields))
-    }
-}
-
-struct AnswerFields<'a>(&'a Answer);
-
-impl Serialize for AnswerFields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut s = serializer.serialize_struct("Answer", 5)?;
-        s.serialize_field("name", &self.0.name)?;
-        s.serialize_field("type", &*type_name(self.0.rtype))?;
-        s.serialize_field("class", &*class_name(self.0.class))?;
-        s.serialize_field("ttl", &self.0.ttl)?;
-        s.serialize_field("rdata", &self.0.rdata)?;
-        s.end()
-    }
-}
-
-/// Transactions to test encoders with.
-#[cfg(test)]
-pub(crate) mod samples {
-    use super::*;
-    use crate::{
-        decode::{ExtendedError, Message, Question},
-        pair::{Exchange, Flow},
-    };
-
-    pub(crate) const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
-
-    fn observation(at_ns: u64, response: bool) -> Observation {
-        let question = Question {
-            name: "www.example.test".into(),
-            qtype: 1,
-            qclass: 1,
-        };
-        let answer = Answer {
-            name: "www.example.test".into(),
-            rtype: 1,
-            class: 1,
-            ttl: u32::MAX,
-            rdata: "192.0.2.80".into(),
-        };
-        let edns = Edns {
-            version: 0,
-            udp_payload_size: 1232,
-            dnssec_ok: true,
-            client_subnet: Some(([198, 51, 100, 0].into(), 24)),
-            nsid: Some(b"ns1".to_vec()),
-            cookie: Some(vec![0xc0, 0xff, 0xee]),
-            extended_error: Some(ExtendedError {
-                code: 18,
-                text: "blocked".into(),
-            }),
-        };
-        Observation {
-            at_ns,
-            direction: if response {
-                Direction::Egress
-            } else {
-                Direction::Ingress
-            },
-            vlan_ids: [Some(100), None],
-            message: Message {
-                id: 0xbeef,
-                response,
-                question: Some(question),
-                counts: [1, u16::from(response), 0, 1],
-                answers: if response { vec![answer] } else { Vec::new() },
-                edns: Some(edns),
-                size: 60,
-                ..Default::default()
-            },
-            wire: response.then(|| vec![0, 255]),
-        }
-    }
-
-    /// Hands `each` the record called `name`.
-    pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
-        let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
-        let (exchange, query_count, capture_gap) = match name {
-            "matched" => (Exchange::Matched(query, response), 1, false),
-            "unanswered" => (Exchange::Query(query), 2, true),
-            "response" => (Exchange::Response(response), 0, false),
-            other => panic!("no sample {other}"),
-        };
-        let flow = Flow {
-            ifindex: 3,
-            transport: Transport::Udp,
-            client: ([192, 0, 2, 1], 40_000).into(),
-            server: ([192, 0, 2, 53], 53).into(),
-        };
-        each(&Record {
-            id: RecordId::new([7; 8], 1, 2),
-            node: "node-1",
-            interface: "eth0",
-            clock: Clock {
-                utc_offset_ns: 1_700_000_000_000_000_000,
-            },
-            transaction: &Transaction {
-                flow,
-                exchange,
-                query_count,
-                capture_gap,
-            },
-            client: &Owner::default(),
-            server: &Owner::default(),
-        });
-    }
 }
 
 #[cfg(test)]
@@ -568,18 +301,13 @@ mod tests {
 
     #[test]
     fn times_before_1970_round_down() {
-        let clock = Clock {
-            utc_offset_ns: -2_500,
-        };
+        let clock = Clock { utc_offset_ns: -2_500 };
         assert_eq!((clock.utc_us(1_000), clock.utc_us(2_501)), (-2, 0));
     }
 
     #[test]
     fn registrable_domains_follow_the_public_suffix_list() {
-        assert_eq!(
-            registrable_domain("a.b.example.co.uk"),
-            Some("example.co.uk")
-        );
+        assert_eq!(registrable_domain("a.b.example.co.uk"), Some("example.co.uk"));
         assert_eq!(registrable_domain("co.uk"), None);
         assert_eq!(registrable_domain("."), None);
         assert_eq!(registrable_domain(""), None);

@@ -54,12 +54,7 @@ impl Text {
         write!(out, "{server:<15}  {transport:<5}  ")?;
         match &first.message.question {
             Some(question) => {
-                write!(
-                    out,
-                    "{:<5}  {:<32}  ",
-                    type_name(question.qtype),
-                    question.name
-                )?;
+                write!(out, "{:<5}  {:<32}  ", type_name(question.qtype), question.name)?;
             }
             None => write!(out, "{:<5}  {:<32}  ", "-", "-")?,
         }
@@ -100,10 +95,7 @@ fn result(record: &Record<'_>) -> (u8, String) {
 }
 
 fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
-    let answers = record
-        .transaction
-        .response()
-        .map_or(&[][..], |seen| &seen.message.answers);
+    let answers = record.transaction.response().map_or(&[][..], |seen| &seen.message.answers);
     for (position, answer) in answers.iter().take(ANSWERS_SHOWN).enumerate() {
         let separator = if position == 0 { "  " } else { ", " };
         write!(out, "{separator}{}", answer.rdata)?;
@@ -135,7 +127,7 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::record::samples;
+    use crate::encode::samples;
 
     fn line(name: &str) -> String {
         let mut out = Vec::new();
@@ -165,10 +157,6 @@ mod tests {
     fn what_is_out_of_the_ordinary_is_said() {
         assert!(line("unanswered").contains("UNANSWERED"));
         assert!(line("unanswered").ends_with("[asked 2 times]  [capture gap]\n"));
-        assert!(
-            line("response").ends_with("[query not seen]\n"),
-            "{:?}",
-            line("response")
-        );
+        assert!(line("response").ends_with("[query not seen]\n"), "{:?}", line("response"));
     }
 }

@@ -2,30 +2,23 @@
 
 use std::fmt;
 
-use super::{ByReason, Deliveries, Hook, Ledger};
+use super::statement::{ByReason, Deliveries, Hook, Ledger};
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ledger of {} at {}", self.node, self.written_at)?;
         for interface in &self.interfaces {
-            for (direction, hook) in [
-                ("ingress", &interface.ingress),
-                ("egress", &interface.egress),
-            ] {
-                let name = format!(
-                    "{} {direction} ({})",
-                    interface.name, interface.hooks[direction]
-                );
+            for (direction, hook) in
+                [("ingress", &interface.ingress), ("egress", &interface.egress)]
+            {
+                let name =
+                    format!("{} {direction} ({})", interface.name, interface.hooks[direction]);
                 write_hook(f, &name, hook)?;
             }
         }
         let (packets, messages) = (&self.agent.packets, &self.agent.messages);
         let label = "packets";
-        write!(
-            f,
-            "  {label:<34} received {:>9} = decoded {}",
-            packets.received, packets.decoded
-        )?;
+        write!(f, "  {label:<34} received {:>9} = decoded {}", packets.received, packets.decoded)?;
         write_reasons(f, "ignored", &packets.ignored)?;
         write_reasons(f, "lost", &packets.lost)?;
         if packets.in_rings > 0 {
@@ -47,29 +40,19 @@ impl fmt::Display for Ledger {
             return writeln!(f, "  balanced: yes");
         }
         writeln!(f, "  balanced: NO")?;
-        self.imbalances
-            .iter()
-            .try_for_each(|imbalance| writeln!(f, "    {imbalance}"))
+        self.imbalances.iter().try_for_each(|imbalance| writeln!(f, "    {imbalance}"))
     }
 }
 
 fn write_hook(f: &mut fmt::Formatter<'_>, name: &str, hook: &Hook) -> fmt::Result {
-    write!(
-        f,
-        "  {name:<34} seen     {:>9} = captured {}",
-        hook.seen, hook.captured
-    )?;
+    write!(f, "  {name:<34} seen     {:>9} = captured {}", hook.seen, hook.captured)?;
     write_reasons(f, "ignored", &hook.ignored)?;
     write_reasons(f, "lost", &hook.lost)?;
     writeln!(f)
 }
 
 fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries) -> fmt::Result {
-    write!(
-        f,
-        "  {name:<34} offered  {:>9} = delivered {}",
-        counts.offered, counts.delivered
-    )?;
+    write!(f, "  {name:<34} offered  {:>9} = delivered {}", counts.offered, counts.delivered)?;
     if counts.in_flight > 0 {
         write!(f, " + in flight {}", counts.in_flight)?;
     }
@@ -79,7 +62,5 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
 
 fn write_reasons(f: &mut fmt::Formatter<'_>, fate: &str, reasons: &ByReason) -> fmt::Result {
     let counted = reasons.iter().filter(|(_, count)| **count > 0);
-    counted
-        .into_iter()
-        .try_for_each(|(reason, count)| write!(f, " + {fate} {reason} {count}"))
+    counted.into_iter().try_for_each(|(reason, count)| write!(f, " + {fate} {reason} {count}"))
 }

@@ -72,17 +72,9 @@ impl Observation {
     pub fn new(packet: &Packet<'_>, message: Message, wire: Option<Vec<u8>>) -> (Flow, Self) {
         let source = SocketAddr::new(packet.source, packet.source_port);
         let destination = SocketAddr::new(packet.destination, packet.destination_port);
-        let (client, server) = if message.response {
-            (destination, source)
-        } else {
-            (source, destination)
-        };
-        let flow = Flow {
-            ifindex: packet.ifindex,
-            transport: packet.transport,
-            client,
-            server,
-        };
+        let (client, server) =
+            if message.response { (destination, source) } else { (source, destination) };
+        let flow = Flow { ifindex: packet.ifindex, transport: packet.transport, client, server };
         let observation = Self {
             at_ns: packet.captured_at_ns,
             direction: packet.direction,
@@ -119,6 +111,7 @@ impl Outcome {
 
 /// What was said, at least by one side.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation per transaction")]
 pub enum Exchange {
     /// A query and its response.
     Matched(Observation, Observation),

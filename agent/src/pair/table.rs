@@ -32,6 +32,7 @@ struct Slot {
 
 /// What a message did to the table.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation per transaction")]
 pub enum Observed {
     /// A query that now waits; `evicted` messages left to make room for it.
     Waits {
@@ -111,14 +112,11 @@ impl Table {
 
     fn ask(&mut self, hash: u64, flow: Flow, query: Observation) -> Observed {
         let same = |slot: &u32| {
-            self.slots[*slot as usize]
-                .pending
-                .as_ref()
-                .is_some_and(|pending| {
-                    pending.flow == flow
-                        && pending.query.message.id == query.message.id
-                        && pending.query.message.question == query.message.question
-                })
+            self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
+                pending.flow == flow
+                    && pending.query.message.id == query.message.id
+                    && pending.query.message.question == query.message.question
+            })
         };
         if let Some(&slot) = self.index.find(hash, same) {
             // Found through the index, so the slot is taken.
@@ -131,36 +129,23 @@ impl Table {
         let evicted = if self.index.len() < self.capacity {
             0
         } else {
-            self.take(self.oldest)
-                .map_or(0, |pending| pending.query_count)
+            self.take(self.oldest).map_or(0, |pending| pending.query_count)
         };
-        let pending = Pending {
-            flow,
-            query,
-            query_count: 1,
-            ring_lost: self.ring_lost,
-        };
+        let pending = Pending { flow, query, query_count: 1, ring_lost: self.ring_lost };
         self.insert(hash, pending);
         Observed::Waits { evicted }
     }
 
     fn respond(&mut self, hash: u64, flow: Flow, response: Observation) -> Transaction {
         let answers = |slot: &u32| {
-            self.slots[*slot as usize]
-                .pending
-                .as_ref()
-                .is_some_and(|pending| {
-                    pending.flow == flow
-                        && pending.query.message.id == response.message.id
-                        && (response.message.question.is_none()
-                            || response.message.question == pending.query.message.question)
-                })
+            self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
+                pending.flow == flow
+                    && pending.query.message.id == response.message.id
+                    && (response.message.question.is_none()
+                        || response.message.question == pending.query.message.question)
+            })
         };
-        let found = self
-            .index
-            .find(hash, answers)
-            .copied()
-            .and_then(|slot| self.take(slot));
+        let found = self.index.find(hash, answers).copied().and_then(|slot| self.take(slot));
         match found {
             Some(pending) => Transaction {
                 flow,
@@ -178,43 +163,30 @@ impl Table {
         }
     }
 
-    /// Hands out the queries that have waited for the timeout at `now_ns` (CLOCK_MONOTONIC, the
-    /// time up to which the ring has been read).
-    pub fn expire(&mut self, now_ns: u64, mut each: impl FnMut(Transaction)) {
+    /// The oldest query that has waited for the timeout at `now_ns` (CLOCK_MONOTONIC, the time up
+    /// to which the ring has been read); call until there is none.
+    pub fn expire(&mut self, now_ns: u64) -> Option<Transaction> {
         let timeout_ns = self.timeout_ns;
-        while let Some(pending) =
-            self.take_oldest_if(|query| query.at_ns.saturating_add(timeout_ns) <= now_ns)
-        {
-            let capture_gap = pending.ring_lost != self.ring_lost;
-            each(unanswered(pending, capture_gap));
-        }
+        let pending =
+            self.take_oldest_if(|query| query.at_ns.saturating_add(timeout_ns) <= now_ns)?;
+        let capture_gap = pending.ring_lost != self.ring_lost;
+        Some(unanswered(pending, capture_gap))
     }
 
-    /// Hands out every query that still waits, at the end of capture: a response may yet have
-    /// come, so each is marked with a capture gap.
-    pub fn drain(&mut self, mut each: impl FnMut(Transaction)) {
-        while let Some(pending) = self.take_oldest_if(|_| true) {
-            each(unanswered(pending, true));
-        }
+    /// The oldest query that still waits, at the end of capture; call until there is none. A
+    /// response may yet have come, so each is marked with a capture gap.
+    pub fn drain(&mut self) -> Option<Transaction> {
+        self.take_oldest_if(|_| true).map(|pending| unanswered(pending, true))
     }
 
     fn take_oldest_if(&mut self, due: impl FnOnce(&Observation) -> bool) -> Option<Pending> {
         let oldest = self.slots.get(self.oldest as usize)?.pending.as_ref()?;
-        if due(&oldest.query) {
-            self.take(self.oldest)
-        } else {
-            None
-        }
+        if due(&oldest.query) { self.take(self.oldest) } else { None }
     }
 
     fn insert(&mut self, hash: u64, pending: Pending) {
         self.pending_messages += u64::from(pending.query_count);
-        let slot = Slot {
-            pending: Some(pending),
-            hash,
-            older: self.newest,
-            newer: NONE,
-        };
+        let slot = Slot { pending: Some(pending), hash, older: self.newest, newer: NONE };
         let number = match self.free.pop() {
             Some(number) => {
                 self.slots[number as usize] = slot;
@@ -232,8 +204,7 @@ impl Table {
         }
         self.newest = number;
         let slots = &self.slots;
-        self.index
-            .insert_unique(hash, number, |slot| slots[*slot as usize].hash);
+        self.index.insert_unique(hash, number, |slot| slots[*slot as usize].hash);
     }
 
     /// Removes a slot from index and list.
@@ -250,11 +221,8 @@ impl Table {
             None => self.newest = older,
         }
         let slots = &self.slots;
-        let entry = self.index.entry(
-            hash,
-            |slot| *slot == number,
-            |slot| slots[*slot as usize].hash,
-        );
+        let entry =
+            self.index.entry(hash, |slot| *slot == number, |slot| slots[*slot as usize].hash);
         if let Entry::Occupied(entry) = entry {
             entry.remove();
         }
@@ -288,11 +256,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn table(capacity: usize) -> Table {
-        Config {
-            timeout: Duration::from_secs(5),
-            capacity,
-        }
-        .build(0)
+        Config { timeout: Duration::from_secs(5), capacity }.build(0)
     }
 
     fn flow(port: u16) -> Flow {
@@ -305,25 +269,12 @@ mod tests {
     }
 
     fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Observation {
-        let question = Question {
-            name: name.into(),
-            qtype: 1,
-            qclass: 1,
-        };
+        let question = Question { name: name.into(), qtype: 1, qclass: 1 };
         Observation {
             at_ns,
-            direction: if response {
-                Direction::Egress
-            } else {
-                Direction::Ingress
-            },
+            direction: if response { Direction::Egress } else { Direction::Ingress },
             vlan_ids: [None; 2],
-            message: Message {
-                id,
-                response,
-                question: Some(question),
-                ..Default::default()
-            },
+            message: Message { id, response, question: Some(question), ..Default::default() },
             wire: None,
         }
     }
@@ -350,57 +301,38 @@ mod tests {
     fn flow_identifier_and_question_must_all_agree() {
         let mut table = table(8);
         table.observe(flow(1_000), message(10 * SECOND, 9, "a.test", false));
-        for (port, id, name) in [
-            (1_001, 9, "a.test"),
-            (1_000, 8, "a.test"),
-            (1_000, 9, "b.test"),
-        ] {
+        for (port, id, name) in [(1_001, 9, "a.test"), (1_000, 8, "a.test"), (1_000, 9, "b.test")] {
             let other = done(table.observe(flow(port), message(11 * SECOND, id, name, true)));
             assert_eq!(other.outcome(), Outcome::UnmatchedResponse);
             assert!(!other.capture_gap);
         }
         let mut bare = message(11 * SECOND, 9, "", true);
         bare.message.question = None;
-        assert_eq!(
-            done(table.observe(flow(1_000), bare)).outcome(),
-            Outcome::Matched
-        );
+        assert_eq!(done(table.observe(flow(1_000), bare)).outcome(), Outcome::Matched);
     }
 
     #[test]
     fn a_repeated_query_is_one_transaction_with_a_count() {
         let mut table = table(8);
         table.observe(flow(1), message(0, 1, "a.test", false));
-        assert_eq!(
-            table.observe(flow(1), message(SECOND, 1, "a.test", false)),
-            Observed::Repeated
-        );
+        assert_eq!(table.observe(flow(1), message(SECOND, 1, "a.test", false)), Observed::Repeated);
         assert_eq!(table.pending_messages(), 2);
         let found = done(table.observe(flow(1), message(2 * SECOND, 1, "a.test", true)));
         assert_eq!((found.query_count, found.messages()), (2, 3));
-        assert_eq!(
-            found.query().unwrap().at_ns,
-            0,
-            "latency counts from the first query"
-        );
+        assert_eq!(found.query().unwrap().at_ns, 0, "latency counts from the first query");
     }
 
     #[test]
     fn late_response_is_unmatched_after_timeout() {
         let mut table = table(8);
         table.observe(flow(1), message(20 * SECOND, 1, "a.test", false));
-        let mut expired = Vec::new();
-        table.expire(25 * SECOND - 1, |transaction| expired.push(transaction));
-        assert!(expired.is_empty());
-        table.expire(25 * SECOND, |transaction| expired.push(transaction));
-        assert_eq!(expired.len(), 1);
-        assert_eq!(expired[0].outcome(), Outcome::Unanswered);
-        assert!(!expired[0].capture_gap);
+        assert_eq!(table.expire(25 * SECOND - 1), None);
+        let expired = table.expire(25 * SECOND).unwrap();
+        assert_eq!(expired.outcome(), Outcome::Unanswered);
+        assert!(!expired.capture_gap);
+        assert_eq!(table.expire(25 * SECOND), None);
         let late = done(table.observe(flow(1), message(26 * SECOND, 1, "a.test", true)));
-        assert_eq!(
-            (late.outcome(), late.messages()),
-            (Outcome::UnmatchedResponse, 1)
-        );
+        assert_eq!((late.outcome(), late.messages()), (Outcome::UnmatchedResponse, 1));
     }
 
     #[test]
@@ -421,15 +353,13 @@ mod tests {
         let mut table = table(16);
         for round in 0..10_000u32 {
             let port = u16::try_from(round % 60_000).unwrap();
-            table.observe(
-                flow(port),
-                message(u64::from(round), 1, "flood.test", false),
-            );
+            table.observe(flow(port), message(u64::from(round), 1, "flood.test", false));
         }
         assert_eq!(table.slots.len(), 16);
         assert_eq!((table.pending_messages(), table.index.len()), (16, 16));
-        let mut order = Vec::new();
-        table.drain(|transaction| order.push(transaction.first().at_ns));
+        let order: Vec<u64> = std::iter::from_fn(|| table.drain())
+            .map(|transaction| transaction.first().at_ns)
+            .collect();
         assert_eq!(order, (9_984..10_000).collect::<Vec<u64>>());
         assert_eq!(table.pending_messages(), 0);
     }
@@ -443,15 +373,8 @@ mod tests {
         assert!(done(table.observe(flow(1), message(21 * SECOND, 1, "a.test", true))).capture_gap);
         let orphan = done(table.observe(flow(9), message(22 * SECOND, 1, "a.test", true)));
         assert!(orphan.capture_gap, "its query may be among the lost");
-        let mut expired = Vec::new();
-        table.expire(30 * SECOND, |transaction| {
-            expired.push(transaction.capture_gap)
-        });
-        assert_eq!(expired, [true]);
+        assert!(table.expire(30 * SECOND).unwrap().capture_gap);
         let orphan = done(table.observe(flow(9), message(40 * SECOND, 1, "a.test", true)));
-        assert!(
-            !orphan.capture_gap,
-            "the loss was longer ago than any query waits"
-        );
+        assert!(!orphan.capture_gap, "the loss was longer ago than any query waits");
     }
 }

@@ -53,9 +53,7 @@ impl Files {
             path: config.directory.display().to_string(),
             source,
         };
-        let probe = config
-            .directory
-            .join(format!(".{}-{}", config.prefix, std::process::id()));
+        let probe = config.directory.join(format!(".{}-{}", config.prefix, std::process::id()));
         fs::write(&probe, []).map_err(|source| refused("write to", source))?;
         fs::remove_file(&probe).map_err(|source| refused("remove a file from", source))?;
         let entries = fs::read_dir(&config.directory).map_err(|source| refused("list", source))?;
@@ -94,9 +92,7 @@ impl Files {
     }
 
     fn create(&self, state: &mut State) -> io::Result<Open> {
-        let time = jiff::Timestamp::now()
-            .strftime("%Y%m%dT%H%M%SZ")
-            .to_string();
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let path = loop {
             state.number += 1;
             let name = format!("{}-{time}-{:06}.avro", self.config.prefix, state.number);
@@ -106,10 +102,7 @@ impl Files {
             }
         };
         let container = Container::create(path, self.codec, &self.node)?;
-        Ok(Open {
-            container,
-            since: Instant::now(),
-        })
+        Ok(Open { container, since: Instant::now() })
     }
 
     fn finish(&self, state: &mut State) -> io::Result<()> {
@@ -144,10 +137,7 @@ impl Sink for Files {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount {
-            records: batch.records(),
-            messages: batch.messages(),
-        };
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
         self.with_state(|state| {
             let appended = self.append(state, batch);
             self.counts.update(|counts| {
@@ -180,11 +170,7 @@ impl Sink for Files {
     fn tick(&self, now: Instant) {
         self.with_state(|state| {
             let aged = |open: &Open| now.saturating_duration_since(open.since);
-            if state
-                .open
-                .as_ref()
-                .is_some_and(|open| aged(open) >= self.config.rotate_after)
-            {
+            if state.open.as_ref().is_some_and(|open| aged(open) >= self.config.rotate_after) {
                 self.log_finish(self.finish(state));
             }
         });
@@ -214,7 +200,7 @@ mod tests {
     }
 
     fn batch() -> Batch {
-        let (mut batch, mut datum) = (Batch::default(), Datum::new().unwrap());
+        let (mut batch, mut datum) = (Batch::default(), Datum);
         samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
         batch
     }
@@ -224,10 +210,7 @@ mod tests {
         let (mut records, mut others) = (0, 0);
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "avro")
-            {
+            if path.extension().is_some_and(|extension| extension == "avro") {
                 records += Reader::new(fs::File::open(path).unwrap()).unwrap().count();
             } else {
                 others += 1;
@@ -244,13 +227,7 @@ mod tests {
         files.write(&batch());
         assert_eq!(content(directory.path()), (2, 0));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-        assert_eq!(
-            files.counts().read().delivered,
-            Amount {
-                records: 2,
-                messages: 4
-            }
-        );
+        assert_eq!(files.counts().read().delivered, Amount { records: 2, messages: 4 });
     }
 
     #[test]

@@ -99,21 +99,11 @@ impl Kafka {
     /// Makes the producer. It connects on its own, now or when a broker is there.
     pub(super) fn open(config: &KafkaConfig) -> Result<Self, Error> {
         let counts = Published::<SinkCounts>::default();
-        let reports = Reports {
-            sink: config.name.clone(),
-            counts: counts.clone(),
-        };
+        let reports = Reports { sink: config.name.clone(), counts: counts.clone() };
         let producer = client_config(config)
             .create_with_context(reports)
-            .map_err(|source| Error::Kafka {
-                sink: config.name.clone(),
-                source,
-            })?;
-        Ok(Self {
-            config: config.clone(),
-            producer,
-            counts,
-        })
+            .map_err(|source| Error::Kafka { sink: config.name.clone(), source })?;
+        Ok(Self { config: config.clone(), producer, counts })
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
@@ -135,11 +125,7 @@ impl Kafka {
                 thread::park_timeout(Duration::from_millis(1));
                 continue;
             }
-            let reason = if full {
-                SinkLoss::QueueFull
-            } else {
-                SinkLoss::Rejected
-            };
+            let reason = if full { SinkLoss::QueueFull } else { SinkLoss::Rejected };
             self.counts.update(|counts| {
                 counts.in_flight -= amount;
                 counts.lose(reason, amount);
@@ -165,15 +151,9 @@ fn client_config(config: &KafkaConfig) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", config.linger.as_millis().to_string())
-        .set(
-            "message.timeout.ms",
-            config.message_timeout.as_millis().to_string(),
-        )
+        .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
         // Memory is the bound, not a number of messages (0: no such limit).
-        .set(
-            "queue.buffering.max.kbytes",
-            (config.queue_bytes / 1024).max(1).to_string(),
-        )
+        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
         .set_log_level(RDKafkaLogLevel::Info);
     client
@@ -206,8 +186,7 @@ impl Sink for Kafka {
                 records,
                 "not acknowledged within {seconds} s of the shutdown; records are lost and counted"
             );
-            self.producer
-                .purge(PurgeConfig::default().queue().inflight());
+            self.producer.purge(PurgeConfig::default().queue().inflight());
             // Purged messages are reported like any other; the flush waits for the reports.
             if let Err(error) = self.producer.flush(PURGE_TIMEOUT) {
                 tracing::error!(sink = self.config.name, %error, "purge not reported in time");

@@ -94,17 +94,13 @@ pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<V
         .iter()
         .map(|config| {
             let sink: Arc<dyn Sink> = match config {
-                SinkConfig::Stdout(stdout) => Arc::new(stdout::Stdout::new(
-                    format(stdout.format, stdout.color),
-                    stop.clone(),
-                )),
+                SinkConfig::Stdout(stdout) => {
+                    Arc::new(stdout::Stdout::new(format(stdout.format, stdout.color), stop.clone()))
+                }
                 SinkConfig::File(file) => Arc::new(file::Files::open(file, node)?),
                 SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka)?),
             };
-            Ok(Named {
-                name: config.name().to_owned(),
-                sink,
-            })
+            Ok(Named { name: config.name().to_owned(), sink })
         })
         .collect()
 }

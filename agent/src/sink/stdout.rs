@@ -27,12 +27,7 @@ pub(super) struct Stdout {
 
 impl Stdout {
     pub(super) fn new(format: Format, stop: Arc<Notify>) -> Self {
-        Self {
-            format,
-            counts: Published::default(),
-            stop,
-            headed: AtomicBool::new(false),
-        }
+        Self { format, counts: Published::default(), stop, headed: AtomicBool::new(false) }
     }
 
     fn write_out(&self, bytes: &[u8]) -> io::Result<()> {
@@ -56,10 +51,7 @@ impl Sink for Stdout {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount {
-            records: batch.records(),
-            messages: batch.messages(),
-        };
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
         let written = self.write_out(batch.bytes());
         self.counts.update(|counts| {
             counts.offered += amount;

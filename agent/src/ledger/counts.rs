@@ -1,0 +1,191 @@
+//! What the stages count, and how they publish it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::decode::PacketLoss;
+
+/// Why a message is in no record.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageLoss {
+    /// The table of pending queries was full and this query was its oldest.
+    PairTableFull,
+}
+
+impl MessageLoss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 1] = [Self::PairTableFull];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::PairTableFull => "pair_table_full",
+        }
+    }
+}
+
+/// Why a sink did not deliver a record.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkLoss {
+    /// The record did not fit the schema.
+    EncodeFailed,
+    /// The producer's queue stayed full.
+    QueueFull,
+    /// Not acknowledged within the message timeout.
+    Expired,
+    /// The broker or the client library refused it.
+    Rejected,
+    /// The file or stream could not be written.
+    WriteFailed,
+    /// The reader of standard output went away.
+    Closed,
+    /// Not acknowledged within the flush deadline at shutdown.
+    Unflushed,
+}
+
+impl SinkLoss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 7] = [
+        Self::EncodeFailed,
+        Self::QueueFull,
+        Self::Expired,
+        Self::Rejected,
+        Self::WriteFailed,
+        Self::Closed,
+        Self::Unflushed,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::EncodeFailed => "encode_failed",
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::WriteFailed => "write_failed",
+            Self::Closed => "closed",
+            Self::Unflushed => "unflushed",
+        }
+    }
+}
+
+/// Counts of one worker, or the sum of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Ring records taken out.
+    pub packets_received: u64,
+    /// Packets that yielded messages.
+    pub packets_decoded: u64,
+    /// Packets that did not, by [`PacketLoss`].
+    pub packets_lost: [u64; PacketLoss::ALL.len()],
+    /// Messages found in packets.
+    pub messages_decoded: u64,
+    /// Messages of queries that wait for a response.
+    pub messages_pending: u64,
+    /// Messages that records stand for.
+    pub messages_in_records: u64,
+    /// Messages in no record, by [`MessageLoss`].
+    pub messages_lost: [u64; MessageLoss::ALL.len()],
+    /// Records made.
+    pub records_created: u64,
+}
+
+impl WorkerCounts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.packets_received += other.packets_received;
+        self.packets_decoded += other.packets_decoded;
+        self.messages_decoded += other.messages_decoded;
+        self.messages_pending += other.messages_pending;
+        self.messages_in_records += other.messages_in_records;
+        self.records_created += other.records_created;
+        for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
+            *sum += lost;
+        }
+        for (sum, lost) in self.messages_lost.iter_mut().zip(other.messages_lost) {
+            *sum += lost;
+        }
+    }
+}
+
+/// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Published<T>(Arc<Mutex<T>>);
+
+impl<T: Clone> Published<T> {
+    /// Replaces the counts.
+    pub fn publish(&self, counts: T) {
+        *self.lock() = counts;
+    }
+
+    /// Changes the counts in place.
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.lock());
+    }
+
+    /// The counts as of now.
+    #[must_use]
+    pub fn read(&self) -> T {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // Counts stay true even if another holder panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records, and the messages that they stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Records.
+    pub records: u64,
+    /// Messages.
+    pub messages: u64,
+}
+
+impl Amount {
+    /// One record that stands for `messages`.
+    #[must_use]
+    pub const fn record(messages: u64) -> Self {
+        Self { records: 1, messages }
+    }
+}
+
+impl std::ops::AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.messages += other.messages;
+    }
+}
+
+impl std::ops::SubAssign for Amount {
+    fn sub_assign(&mut self, other: Self) {
+        self.records = self.records.saturating_sub(other.records);
+        self.messages = self.messages.saturating_sub(other.messages);
+    }
+}
+
+/// Counts of one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkCounts {
+    /// Handed to the sink.
+    pub offered: Amount,
+    /// Known to have arrived.
+    pub delivered: Amount,
+    /// Accepted, and not yet known to have arrived.
+    pub in_flight: Amount,
+    /// Not delivered, by [`SinkLoss`].
+    pub lost: [Amount; SinkLoss::ALL.len()],
+}
+
+impl SinkCounts {
+    /// Counts what a sink will not deliver.
+    pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
+        self.lost[reason as usize] += amount;
+    }
+
+    /// Records that were lost.
+    #[must_use]
+    pub fn records_lost(&self) -> u64 {
+        self.lost.iter().map(|lost| lost.records).sum()
+    }
+}

@@ -1,0 +1,382 @@
+//! The ledger itself: drawn up from all counts, every line checked.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tap53_ebpf::{
+    counter::{Counter, Counters, Fate},
+    settings::Direction,
+};
+
+use super::{Amount, MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
+use crate::decode::PacketLoss;
+
+/// What the kernel programs counted for one interface.
+#[derive(Clone, Debug)]
+pub struct InterfaceCounts {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Hook in use for each direction, and its mode.
+    pub hooks: [String; 2],
+    /// Counters for each direction.
+    pub counters: [Counters; 2],
+}
+
+/// Everything that a ledger is made from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Name of the node.
+    pub node: String,
+    /// When it was taken, microseconds since 1970 UTC.
+    pub taken_at_us: i64,
+    /// True after the workers and sinks have ended: nothing may be left in the rings.
+    pub ended: bool,
+    /// Kernel counters.
+    pub interfaces: Vec<InterfaceCounts>,
+    /// Sum of the workers' counts.
+    pub workers: WorkerCounts,
+    /// Name and counts of each sink.
+    pub sinks: Vec<(String, SinkCounts)>,
+}
+
+impl Sources {
+    /// Adds the counts of a worker.
+    pub fn add_worker(&mut self, counts: &WorkerCounts) {
+        self.workers.add(counts);
+    }
+}
+
+pub(super) type ByReason = BTreeMap<&'static str, u64>;
+
+/// The ledger, as it is printed and written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ledger {
+    pub(super) tap53_version: &'static str,
+    pub(super) node: String,
+    pub(super) written_at: String,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) agent: Agent,
+    /// Lines that do not add up; empty in a balanced ledger.
+    pub(super) imbalances: Vec<String>,
+    pub(super) balanced: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) ifindex: u32,
+    pub(super) hooks: BTreeMap<&'static str, String>,
+    pub(super) ingress: Hook,
+    pub(super) egress: Hook,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Hook {
+    pub(super) seen: u64,
+    pub(super) captured: u64,
+    pub(super) bytes_captured: u64,
+    pub(super) truncated: u64,
+    pub(super) ignored: ByReason,
+    pub(super) lost: ByReason,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Agent {
+    pub(super) packets: Packets,
+    pub(super) messages: Messages,
+    pub(super) records: Records,
+    pub(super) sinks: Vec<Sink>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Packets {
+    pub(super) in_rings: u64,
+    pub(super) received: u64,
+    pub(super) decoded: u64,
+    pub(super) ignored: ByReason,
+    pub(super) lost: ByReason,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Messages {
+    pub(super) decoded: u64,
+    pub(super) pending: u64,
+    pub(super) in_records: u64,
+    pub(super) lost: ByReason,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Records {
+    pub(super) created: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Sink {
+    pub(super) name: String,
+    pub(super) records: Deliveries,
+    pub(super) messages: Deliveries,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Deliveries {
+    pub(super) offered: u64,
+    pub(super) delivered: u64,
+    pub(super) in_flight: u64,
+    pub(super) lost: ByReason,
+}
+
+impl Hook {
+    fn new(counters: &Counters) -> Self {
+        let of_fate = |fate| {
+            let counted = Counter::ALL.into_iter().filter(|counter| counter.fate() == fate);
+            counted.map(|counter| (counter.name(), counters.get(counter))).collect()
+        };
+        Self {
+            seen: counters.get(Counter::Seen),
+            captured: counters.get(Counter::Captured),
+            bytes_captured: counters.get(Counter::BytesCaptured),
+            truncated: counters.get(Counter::Truncated),
+            ignored: of_fate(Fate::Ignored),
+            lost: of_fate(Fate::Lost),
+        }
+    }
+
+    fn accounted(&self) -> u64 {
+        self.captured + sum(&self.ignored) + sum(&self.lost)
+    }
+}
+
+impl Deliveries {
+    fn new(counts: &SinkCounts, part: fn(&Amount) -> u64) -> Self {
+        Self {
+            offered: part(&counts.offered),
+            delivered: part(&counts.delivered),
+            in_flight: part(&counts.in_flight),
+            lost: SinkLoss::ALL
+                .into_iter()
+                .map(|reason| (reason.name(), part(&counts.lost[reason as usize])))
+                .collect(),
+        }
+    }
+
+    fn accounted(&self) -> u64 {
+        self.delivered + self.in_flight + sum(&self.lost)
+    }
+}
+
+fn sum(by_reason: &ByReason) -> u64 {
+    by_reason.values().sum()
+}
+
+impl Ledger {
+    /// Draws up a ledger and checks every line of it.
+    #[must_use]
+    pub fn new(sources: &Sources) -> Self {
+        let interfaces: Vec<Interface> = sources.interfaces.iter().map(Interface::new).collect();
+        let captured: u64 = interfaces
+            .iter()
+            .flat_map(|interface| [&interface.ingress, &interface.egress])
+            .map(|hook| hook.captured)
+            .sum();
+        let workers = &sources.workers;
+        let by_fate = |ignored: bool| {
+            PacketLoss::ALL
+                .into_iter()
+                .filter(|reason| reason.is_ignored() == ignored)
+                .map(|reason| (reason.name(), workers.packets_lost[reason as usize]))
+                .collect()
+        };
+        let mut ledger = Self {
+            tap53_version: env!("CARGO_PKG_VERSION"),
+            node: sources.node.clone(),
+            written_at: jiff::Timestamp::from_microsecond(sources.taken_at_us)
+                .map_or_else(|_| "unknown".into(), |timestamp| format!("{timestamp:.6}")),
+            interfaces,
+            agent: Agent {
+                packets: Packets {
+                    in_rings: captured.saturating_sub(workers.packets_received),
+                    received: workers.packets_received,
+                    decoded: workers.packets_decoded,
+                    ignored: by_fate(true),
+                    lost: by_fate(false),
+                },
+                messages: Messages {
+                    decoded: workers.messages_decoded,
+                    pending: workers.messages_pending,
+                    in_records: workers.messages_in_records,
+                    lost: MessageLoss::ALL
+                        .into_iter()
+                        .map(|reason| (reason.name(), workers.messages_lost[reason as usize]))
+                        .collect(),
+                },
+                records: Records { created: workers.records_created },
+                sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
+            },
+            imbalances: Vec::new(),
+            balanced: false,
+        };
+        ledger.imbalances = ledger.check(captured, sources.ended);
+        ledger.balanced = ledger.imbalances.is_empty();
+        ledger
+    }
+
+    /// True if every line adds up.
+    #[must_use]
+    pub const fn balanced(&self) -> bool {
+        self.balanced
+    }
+
+    /// True if a sink could not deliver everything before the flush deadline.
+    #[must_use]
+    pub fn lost_at_shutdown(&self) -> bool {
+        let unflushed = SinkLoss::Unflushed.name();
+        self.agent.sinks.iter().any(|sink| sink.records.lost[unflushed] > 0)
+    }
+
+    fn check(&self, captured: u64, ended: bool) -> Vec<String> {
+        let mut imbalances = Vec::new();
+        let mut equal = |what: String, left: u64, right: u64| {
+            if left != right {
+                imbalances.push(format!("{what}: {left} is not {right}"));
+            }
+        };
+        for interface in &self.interfaces {
+            for direction in Direction::ALL {
+                let hook = interface.hook(direction);
+                let what = format!("{} {}: seen", interface.name, direction.name());
+                equal(what, hook.seen, hook.accounted());
+            }
+        }
+        let (packets, messages) = (&self.agent.packets, &self.agent.messages);
+        let in_rings = if ended { 0 } else { packets.in_rings };
+        equal("rings: captured".into(), captured, packets.received + in_rings);
+        let accounted = packets.decoded + sum(&packets.ignored) + sum(&packets.lost);
+        equal("packets: received".into(), packets.received, accounted);
+        let accounted = messages.pending + messages.in_records + sum(&messages.lost);
+        equal("messages: decoded".into(), messages.decoded, accounted);
+        for sink in &self.agent.sinks {
+            let name = &sink.name;
+            let (records, carried) = (&sink.records, &sink.messages);
+            equal(format!("sink {name}: offered records"), records.offered, records.accounted());
+            equal(format!("sink {name}: offered messages"), carried.offered, carried.accounted());
+            let created = self.agent.records.created;
+            equal(format!("sink {name}: records offered"), records.offered, created);
+            equal(format!("sink {name}: messages offered"), carried.offered, messages.in_records);
+        }
+        imbalances
+    }
+}
+
+impl Interface {
+    fn new(counts: &InterfaceCounts) -> Self {
+        let hooks = Direction::ALL
+            .into_iter()
+            .map(|direction| (direction.name(), counts.hooks[direction as usize].clone()))
+            .collect();
+        Self {
+            name: counts.name.clone(),
+            ifindex: counts.ifindex,
+            hooks,
+            ingress: Hook::new(&counts.counters[Direction::Ingress as usize]),
+            egress: Hook::new(&counts.counters[Direction::Egress as usize]),
+        }
+    }
+
+    const fn hook(&self, direction: Direction) -> &Hook {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+impl Sink {
+    fn new(name: &str, counts: &SinkCounts) -> Self {
+        Self {
+            name: name.to_owned(),
+            records: Deliveries::new(counts, |amount| amount.records),
+            messages: Deliveries::new(counts, |amount| amount.messages),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Sources {
+        let mut counters = [Counters::default(); 2];
+        counters[0].counts[Counter::Seen as usize] = 7;
+        counters[0].counts[Counter::Captured as usize] = 4;
+        counters[0].counts[Counter::NotDns as usize] = 2;
+        counters[0].counts[Counter::RingFull as usize] = 1;
+        let interfaces = vec![InterfaceCounts {
+            name: "v0".into(),
+            ifindex: 5,
+            hooks: ["xdp native".into(), "tcx".into()],
+            counters,
+        }];
+        let mut workers = WorkerCounts {
+            packets_received: 4,
+            packets_decoded: 3,
+            messages_decoded: 3,
+            messages_pending: 1,
+            messages_in_records: 2,
+            records_created: 1,
+            ..Default::default()
+        };
+        workers.packets_lost[PacketLoss::MalformedPacket as usize] = 1;
+        let amount = Amount { records: 1, messages: 2 };
+        let sink = SinkCounts { offered: amount, delivered: amount, ..Default::default() };
+        Sources {
+            node: "node-1".into(),
+            taken_at_us: 0,
+            ended: true,
+            interfaces,
+            workers,
+            sinks: vec![("file".into(), sink)],
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_adds_up_is_balanced() {
+        let ledger = Ledger::new(&sources());
+        assert!(ledger.balanced(), "{:?}", ledger.imbalances);
+        let json = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(json["interfaces"][0]["ingress"]["lost"]["ring_full"], 1);
+        assert_eq!(json["agent"]["sinks"][0]["records"]["delivered"], 1);
+        assert_eq!(json["balanced"], true);
+    }
+
+    #[test]
+    fn one_missing_unit_anywhere_unbalances_it() {
+        let changes: [fn(&mut Sources); 9] = [
+            |s| s.interfaces[0].counters[0].counts[Counter::Seen as usize] += 1,
+            |s| s.interfaces[0].counters[1].counts[Counter::Captured as usize] += 1,
+            |s| s.workers.packets_received -= 1,
+            |s| s.workers.packets_decoded -= 1,
+            |s| s.workers.messages_decoded += 1,
+            |s| s.workers.messages_pending = 0,
+            |s| s.workers.records_created += 1,
+            |s| s.sinks[0].1.offered.messages += 1,
+            |s| s.sinks[0].1.delivered.records = 0,
+        ];
+        for (position, change) in changes.into_iter().enumerate() {
+            let mut sources = sources();
+            change(&mut sources);
+            assert!(!Ledger::new(&sources).balanced(), "change {position}");
+        }
+    }
+
+    #[test]
+    fn rings_may_hold_packets_while_it_runs_but_not_at_the_end() {
+        let mut sources = sources();
+        sources.interfaces[0].counters[0].counts[Counter::Seen as usize] += 3;
+        sources.interfaces[0].counters[0].counts[Counter::Captured as usize] += 3;
+        assert!(!Ledger::new(&sources).balanced());
+        sources.ended = false;
+        assert!(Ledger::new(&sources).balanced());
+    }
+}

@@ -1,0 +1,292 @@
+//! Wires the stages; the only file that knows them all.
+//!
+//! ```text
+//!  capture ─ attach ─▶ rings ─▶ workers (ring ▸ decode ▸ pair ▸ encode) ─▶ sinks
+//!     └──────────────── counters ──────────────┴──────── counts ──────────────┴─▶ ledger
+//! ```
+//!
+//! Start: sinks open and the programs load before anything attaches, so that a mistake costs no
+//! packet. End: detach, wait until no program runs any more, empty the rings, flush the sinks
+//! within their deadline, draw up the ledger.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tap53_ebpf::{counter::Counter, settings::Direction};
+use tokio::sync::Notify;
+
+use crate::{
+    capture::{self, Attachment, Capture, KernelLog},
+    config::Config,
+    encode,
+    interfaces::Interface,
+    ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
+    pair, ring,
+    sink::{self, Named},
+    worker::{Shared, Worker, monotonic_ns},
+};
+
+/// Looks at a running agent's counts until they add up. Counters move while they are read, so a
+/// reading can catch a packet between two of them.
+const READINGS: usize = 100;
+
+/// Why the pipeline could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Loading or attaching failed.
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+    /// A sink could not be opened.
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
+    /// An encoder could not be made.
+    #[error(transparent)]
+    Encode(#[from] encode::Error),
+    /// A thread could not be started.
+    #[error("cannot start worker {number}: {source}")]
+    Worker {
+        /// Number of the worker.
+        number: u16,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not one interface could be attached to; each failure has been logged.
+    #[error("none of the {0} selected interfaces could be attached to")]
+    NothingAttached(usize),
+}
+
+/// A running capture.
+pub struct Pipeline {
+    node: String,
+    capture: Capture,
+    workers: Vec<Running>,
+    ending: Arc<AtomicBool>,
+    sinks: Vec<Named>,
+}
+
+struct Running {
+    counts: Published<WorkerCounts>,
+    /// `None` once joined.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Opens, loads, starts and attaches, in that order. `stop` is notified when a worker or a
+    /// sink has ended for good.
+    ///
+    /// # Errors
+    /// See [`Error`]. Nothing stays attached.
+    pub fn start(
+        config: &Config,
+        interfaces: &[Interface],
+        stop: &Arc<Notify>,
+    ) -> Result<Self, Error> {
+        let sinks = sink::build(&config.sinks, &config.node, stop)?;
+        let capture = Capture::load(&config.capture)?;
+        let shared = Shared {
+            node: config.node.as_str().into(),
+            interfaces: Arc::new(names(interfaces)),
+            run: random_bytes(),
+            ending: Arc::default(),
+        };
+        let pairing = pair::Config { timeout: config.pair.timeout, capacity: config.pair.capacity };
+        let mut pipeline = Self {
+            node: config.node.clone(),
+            workers: Vec::new(),
+            ending: shared.ending.clone(),
+            sinks,
+            capture,
+        };
+        for (number, ring) in (0u16..).zip(pipeline.capture.take_rings()) {
+            let worker = Worker::new(
+                number,
+                ring::Drain::new(ring),
+                pipeline.capture.ring_lost(),
+                pairing.build(monotonic_ns()),
+                &pipeline.sinks,
+                shared.clone(),
+            )?;
+            pipeline.workers.push(spawn(number, worker, stop.clone())?);
+        }
+        let attached = interfaces
+            .iter()
+            .filter(|interface| {
+                pipeline
+                    .capture
+                    .attach(interface, config.interfaces.directions)
+                    .inspect_err(|error| tracing::error!(interface = interface.name, "{error}"))
+                    .is_ok()
+            })
+            .count();
+        if attached == 0 {
+            return Err(Error::NothingAttached(interfaces.len()));
+        }
+        Ok(pipeline)
+    }
+
+    /// Interfaces with a hook.
+    #[must_use]
+    pub fn attachments(&self) -> impl ExactSizeIterator<Item = &Attachment> {
+        self.capture.attachments()
+    }
+
+    /// The kernel programs' log, where the configuration asks for it; once.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn kernel_log(&mut self) -> Result<Option<KernelLog>, Error> {
+        Ok(self.capture.kernel_log()?)
+    }
+
+    /// Does what is due with time alone.
+    pub fn tick(&self, now: Instant) {
+        for sink in &self.sinks {
+            sink.sink.tick(now);
+        }
+    }
+
+    /// The ledger of the running agent.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn ledger(&self) -> Result<Ledger, Error> {
+        let mut ledger = self.read_ledger(false)?;
+        for _ in 1..READINGS {
+            if ledger.balanced() {
+                break;
+            }
+            thread::yield_now();
+            ledger = self.read_ledger(false)?;
+        }
+        Ok(ledger)
+    }
+
+    /// Stops capture, delivers what was captured and draws up the final ledger.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
+        for error in self.capture.detach_all() {
+            tracing::error!("{error}");
+        }
+        wait_for_running_programs();
+        self.end_workers();
+        let deadline = Instant::now() + flush_timeout;
+        for sink in &self.sinks {
+            sink.sink.close(deadline.saturating_duration_since(Instant::now()));
+        }
+        self.read_ledger(true)
+    }
+
+    fn read_ledger(&self, ended: bool) -> Result<Ledger, Error> {
+        // Against the flow: what a later stage has counted, an earlier one has counted too.
+        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
+        let mut sources = Sources {
+            node: self.node.clone(),
+            taken_at_us: jiff::Timestamp::now().as_microsecond(),
+            ended,
+            interfaces: Vec::new(),
+            workers: WorkerCounts::default(),
+            sinks: sinks.collect(),
+        };
+        for worker in &self.workers {
+            sources.add_worker(&worker.counts.read());
+        }
+        sources.interfaces = self.interface_counts()?;
+        Ok(Ledger::new(&sources))
+    }
+
+    fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {
+        let mut counts: Vec<InterfaceCounts> = self
+            .capture
+            .counters()?
+            .into_iter()
+            .map(|of| InterfaceCounts {
+                hooks: Direction::ALL.map(|direction| of.attachment.describe(direction)),
+                name: of.attachment.interface.name,
+                ifindex: of.attachment.interface.ifindex,
+                counters: of.counters,
+            })
+            .collect();
+        // Packets at a hook whose interface has no settings: none, unless something is amiss.
+        let counters = self.capture.unconfigured()?;
+        if counters.iter().any(|counters| counters.get(Counter::Seen) > 0) {
+            let hooks = Direction::ALL.map(|_| "none".to_owned());
+            counts.push(InterfaceCounts {
+                name: "(unconfigured)".into(),
+                ifindex: 0,
+                hooks,
+                counters,
+            });
+        }
+        Ok(counts)
+    }
+
+    fn end_workers(&mut self) {
+        self.ending.store(true, Ordering::Release);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a worker panicked; what it held is missing from the ledger");
+            }
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.end_workers();
+    }
+}
+
+fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Error> {
+    /// Notifies also when the thread unwinds.
+    struct Ended(Arc<Notify>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let counts = worker.counts();
+    let ended = Ended(stop);
+    let thread = thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            let _ended = ended;
+            worker.run();
+        })
+        .map_err(|source| Error::Worker { number, source })?;
+    Ok(Running { counts, thread: Some(thread) })
+}
+
+fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
+    interfaces.iter().map(|interface| (interface.ifindex, interface.name.clone())).collect()
+}
+
+/// Eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.
+fn random_bytes() -> [u8; 8] {
+    RandomState::new().build_hasher().finish().to_ne_bytes()
+}
+
+/// Returns when no program that was attached at the call runs any more. Detaching only unlinks;
+/// a program that another CPU is in the middle of may still submit. Programs run inside RCU
+/// sections, and membarrier(2) waits for those (MEMBARRIER_CMD_GLOBAL, kernel 4.3).
+fn wait_for_running_programs() {
+    // SAFETY: membarrier takes two integers and touches no memory of ours.
+    let result = unsafe {
+        libc::syscall(libc::SYS_membarrier, libc::c_long::from(libc::MEMBARRIER_CMD_GLOBAL), 0)
+    };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::warn!(%error, "membarrier refused; a packet in flight may miss the ledger");
+    }
+}

@@ -1,0 +1,145 @@
+//! `tap53 run`.
+
+use std::{
+    fs, io,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use tap53::{
+    config::{Config, LogLevel},
+    interfaces::{self, Interface},
+    ledger::Ledger,
+    pipeline::Pipeline,
+};
+use tap53_ebpf::settings::Direction;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+    time::MissedTickBehavior,
+};
+
+use crate::{args, exit};
+
+/// How often sinks are asked whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<ExitCode> {
+    let config = arguments.selection.load()?;
+    start_log(config.log.level)?;
+    let selected = select(&config)?;
+    // The workers are threads; the runtime only waits for signals, time and the kernel's log.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(capture(&config, &selected, arguments.ledger.as_deref()))
+}
+
+async fn capture(
+    config: &Config,
+    selected: &[Interface],
+    ledger_path: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    // Before anything attaches: a signal that comes early must still detach.
+    let mut signals = Signals::new()?;
+    let stop = Arc::new(Notify::new());
+    let mut pipeline = Pipeline::start(config, selected, &stop)?;
+    for attached in pipeline.attachments() {
+        tracing::info!(
+            interface = attached.interface.name,
+            ifindex = attached.interface.ifindex,
+            ingress = attached.describe(Direction::Ingress),
+            egress = attached.describe(Direction::Egress),
+            why = attached.why,
+            "capturing"
+        );
+    }
+    let kernel_log = pipeline.kernel_log()?.map(|log| tokio::spawn(log.run()));
+    tracing::info!(interfaces = pipeline.attachments().len(), "ready");
+
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            () = stop.notified() => break,
+            _ = signals.report.recv() => eprint!("{}", pipeline.ledger()?),
+            _ = ticks.tick() => pipeline.tick(Instant::now()),
+        }
+    }
+    tracing::info!("stopping");
+    if let Some(task) = kernel_log {
+        task.abort();
+    }
+    let ledger = pipeline.shutdown(config.shutdown.flush_timeout)?;
+    eprint!("{ledger}");
+    if let Some(path) = ledger_path {
+        write_ledger(&ledger, path)?;
+    }
+    let complete = ledger.balanced() && !ledger.lost_at_shutdown();
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    report: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            report: listen(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// The interfaces that the patterns select.
+fn select(config: &Config) -> anyhow::Result<Vec<Interface>> {
+    let present = interfaces::list()?;
+    let (selected, others): (Vec<_>, Vec<_>) = present
+        .into_iter()
+        .partition(|interface| interfaces::selects(&config.interfaces, &interface.name));
+    if selected.is_empty() {
+        let patterns: Vec<&str> =
+            config.interfaces.include.iter().map(|pattern| pattern.as_str()).collect();
+        let names: Vec<&str> = others.iter().map(|interface| interface.name.as_str()).collect();
+        bail!(
+            "no interface matches {} (after exclusion); present are {}",
+            patterns.join(", "),
+            names.join(", ")
+        );
+    }
+    Ok(selected)
+}
+
+fn start_log(level: LogLevel) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::from(level))
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).context("cannot start the log")?;
+    // aya and librdkafka's wrapper speak to the `log` crate.
+    tracing_log::LogTracer::init().context("cannot take over the log of libraries")
+}
+
+/// Written whole or not at all: beside the target, then renamed.
+fn write_ledger(ledger: &Ledger, path: &Path) -> anyhow::Result<()> {
+    let mut partial = path.to_owned().into_os_string();
+    partial.push(".partial");
+    let json = serde_json::to_vec_pretty(ledger).context("cannot write the ledger as JSON")?;
+    fs::write(&partial, json)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("cannot write the ledger to {}", path.display()))
+}
