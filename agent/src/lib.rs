@@ -2,6 +2,7 @@
 pub mod config;
 pub mod decode;
 pub mod encode;
+pub mod interfaces;
 pub mod ledger;
 pub mod pair;
 pub mod sink;
