@@ -1,4 +1,5 @@
 //! tap53, a DNS capture agent.
+pub mod capture;
 pub mod config;
 pub mod decode;
 pub mod encode;

@@ -3,7 +3,6 @@
 //! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
-#[allow(dead_code, reason = "the attaching of filters is still to come")]
 pub(crate) mod netlink;
 
 use std::fmt;

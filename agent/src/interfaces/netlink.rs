@@ -44,6 +44,8 @@ pub(crate) mod flag {
     pub(super) const ACK: u16 = 0x004;
     pub(super) const DUMP_INTERRUPTED: u16 = 0x010;
     pub(super) const DUMP: u16 = 0x300;
+    /// Answer with what was made.
+    pub(crate) const ECHO: u16 = 0x008;
     /// Fail if it exists.
     pub(crate) const EXCLUSIVE: u16 = 0x200;
     /// Make it if it does not exist.
@@ -186,10 +188,10 @@ impl Socket {
         })
     }
 
-    /// Sends a request and waits for its acknowledgement.
-    pub(crate) fn execute(&mut self, mut request: Request) -> Result<(), Error> {
+    /// Sends a request and waits for its acknowledgement; returns what came before it.
+    pub(crate) fn execute(&mut self, mut request: Request) -> Result<Vec<Message>, Error> {
         add_flags(&mut request, flag::ACK);
-        self.exchange(&mut request).map(drop)
+        Ok(self.exchange(&mut request)?.unwrap_or_default())
     }
 
     /// Sends a request for a dump and collects the answer.
