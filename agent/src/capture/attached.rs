@@ -1,0 +1,207 @@
+//! One attached interface: its links and filters, and the walk through the hooks.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use tap53_ebpf::settings::{Direction, InterfaceSettings};
+
+use super::{
+    Error, bpf,
+    bpf::Hookup,
+    clsact::Clsact,
+    error::errno_name,
+    holders::Holders,
+    hook::{Attachment, Hook, Plan, Refusal},
+    object::{Programs, TC_PROGRAMS},
+};
+use crate::{
+    config::{CaptureConfig, Directions, TcChoice},
+    interfaces::Interface,
+};
+
+/// An interface with settings, attached or detached again.
+pub(super) struct Attached {
+    pub(super) attachment: Attachment,
+    pub(super) settings: InterfaceSettings,
+    /// False once detached: then only its counters are of interest.
+    pub(super) live: bool,
+    links: Vec<(Direction, OwnedFd)>,
+    clsact: Option<Clsact>,
+    notes: Vec<String>,
+}
+
+impl Attached {
+    pub(super) fn new(interface: Interface, settings: InterfaceSettings) -> Self {
+        Self {
+            attachment: Attachment {
+                interface,
+                ingress: None,
+                egress: None,
+                why: String::new(),
+            },
+            settings,
+            live: true,
+            links: Vec::new(),
+            clsact: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Attaches what `directions` asks for and is not attached yet. Nothing is detached: attaching
+    /// resets some NICs, so that switching off is left to the settings.
+    pub(super) fn attach(
+        &mut self,
+        directions: Directions,
+        config: &CaptureConfig,
+        programs: &Programs,
+    ) -> Result<(), Error> {
+        if directions.contains(Direction::Ingress) && self.attachment.ingress.is_none() {
+            self.attachment.ingress = Some(self.attach_ingress(config, programs)?);
+        }
+        if directions.contains(Direction::Egress) && self.attachment.egress.is_none() {
+            self.attachment.egress = Some(self.attach_tc(Direction::Egress, config, programs)?);
+        }
+        self.attachment.why = match &self.notes[..] {
+            [] => "first choice".to_owned(),
+            notes => notes.join("; "),
+        };
+        Ok(())
+    }
+
+    fn attach_ingress(
+        &mut self,
+        config: &CaptureConfig,
+        programs: &Programs,
+    ) -> Result<Hook, Error> {
+        let plan = Plan::new(config, &self.attachment.interface.kind);
+        self.notes.extend(plan.why);
+        for hook in plan.xdp {
+            match self.attach_xdp(*hook, programs)? {
+                Refused::No => return Ok(*hook),
+                Refused::Unsupported => {}
+                Refused::Taken => break,
+            }
+        }
+        self.attach_tc(Direction::Ingress, config, programs)
+    }
+
+    /// Tries one mode of XDP with each program.
+    fn attach_xdp(&mut self, hook: Hook, programs: &Programs) -> Result<Refused, Error> {
+        let hookup = match hook {
+            Hook::XdpGeneric => Hookup::XdpGeneric,
+            _ => Hookup::XdpNative,
+        };
+        let interface = &self.attachment.interface;
+        let mut refusals = Vec::new();
+        for program in &programs.xdp {
+            match bpf::link_create(program.as_fd(), interface.ifindex, hookup) {
+                Ok(link) => {
+                    self.links.push((Direction::Ingress, link));
+                    if !refusals.is_empty() {
+                        self.notes.push(format!("{hook} without frags"));
+                    }
+                    return Ok(Refused::No);
+                }
+                Err(error) => match Refusal::of(&error) {
+                    Refusal::Unsupported => refusals.push(errno_name(&error)),
+                    Refusal::Taken => {
+                        let holder = Holders::of(interface)
+                            .ok()
+                            .and_then(|holders| holders.describe_xdp())
+                            .unwrap_or_else(|| "another program".to_owned());
+                        self.notes
+                            .push(format!("XDP held by {holder}: {}", errno_name(&error)));
+                        return Ok(Refused::Taken);
+                    }
+                    Refusal::Failure => {
+                        let what = format!("{hook} (capture.hook: tc would capture without it)");
+                        return Err(Error::attach(&interface.name, what, error));
+                    }
+                },
+            }
+        }
+        refusals.dedup();
+        self.notes
+            .push(format!("{hook} refused: {}", refusals.join(", ")));
+        Ok(Refused::Unsupported)
+    }
+
+    fn attach_tc(
+        &mut self,
+        direction: Direction,
+        config: &CaptureConfig,
+        programs: &Programs,
+    ) -> Result<Hook, Error> {
+        let program = programs.tc[direction as usize].as_fd();
+        let interface = &self.attachment.interface;
+        if config.tc != TcChoice::Clsact {
+            match bpf::link_create(program, interface.ifindex, Hookup::Tcx(direction)) {
+                Ok(link) => {
+                    self.links.push((direction, link));
+                    return Ok(Hook::Tcx);
+                }
+                // An attach type that the kernel does not know.
+                Err(error)
+                    if config.tc == TcChoice::Auto
+                        && Refusal::of(&error) == Refusal::Unsupported =>
+                {
+                    note(&mut self.notes, format!("no TCX: {}", errno_name(&error)));
+                }
+                Err(error) => {
+                    let what = format!("tcx on {}", direction.name());
+                    return Err(Error::attach(&interface.name, what, error));
+                }
+            }
+        }
+        let clsact = match &mut self.clsact {
+            Some(clsact) => clsact,
+            none => none.insert(Clsact::open(interface)?),
+        };
+        let ahead = clsact.attach(direction, TC_PROGRAMS[direction as usize], program)?;
+        if let Some(filter) = ahead {
+            note(
+                &mut self.notes,
+                format!(
+                    "on {} behind a {} filter of priority {}",
+                    direction.name(),
+                    filter.kind,
+                    filter.priority
+                ),
+            );
+        }
+        Ok(Hook::Clsact)
+    }
+
+    /// Detaches everything; afterwards only the attachment's description is left.
+    pub(super) fn detach(&mut self) -> Vec<Error> {
+        self.live = false;
+        let mut errors = Vec::new();
+        for (direction, link) in self.links.drain(..) {
+            // Closing the link detaches too, but cannot say that it failed.
+            if let Err(error) = bpf::link_detach(link.as_fd()) {
+                let what = format!("detaching from {}", direction.name());
+                errors.push(Error::attach(&self.attachment.interface.name, what, error));
+            }
+        }
+        if let Some(clsact) = self.clsact.take() {
+            errors.extend(clsact.detach().err());
+        }
+        errors
+    }
+}
+
+/// Notes a reason once, though both directions may have it.
+fn note(notes: &mut Vec<String>, note: String) {
+    if !notes.contains(&note) {
+        notes.push(note);
+    }
+}
+
+/// How an XDP mode answered.
+enum Refused {
+    /// It is attached.
+    No,
+    /// The device does not have it.
+    Unsupported,
+    /// Somebody else has the slot.
+    Taken,
+}

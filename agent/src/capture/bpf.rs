@@ -1,0 +1,213 @@
+//! The bpf(2) commands for which aya has no way that suits us.
+//!
+//! - Links: aya attaches XDP by netlink, without saying so, where a link is refused with EINVAL;
+//!   such a program outlives a SIGKILL. Here there are links or errors. aya also takes interfaces
+//!   by name, which may change under us; here they are numbers.
+//! - Queries: aya opens each program it lists, which needs CAP_SYS_ADMIN; ids need CAP_NET_ADMIN.
+//!
+//! The structures are the first members of their variant of `union bpf_attr`, linux/bpf.h; the
+//! kernel takes what is not given as zero.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use aya_obj::generated::{
+    BPF_F_BEFORE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type, bpf_cmd,
+};
+use nix::errno::Errno;
+use tap53_ebpf::settings::Direction;
+
+/// Programs of one TCX hook at most: `BPF_MPROG_MAX`.
+const MAX_PROGRAMS: u32 = 64;
+
+/// Where a link attaches its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hookup {
+    /// XDP in the driver (kernel 5.9 for links).
+    XdpNative,
+    /// XDP in the stack (kernel 5.9 for links).
+    XdpGeneric,
+    /// At the head of a TCX chain (kernel 6.6), so that no program ahead of ours can end the chain.
+    Tcx(Direction),
+}
+
+impl Hookup {
+    fn attach_type(self) -> bpf_attach_type {
+        match self {
+            Self::XdpNative | Self::XdpGeneric => bpf_attach_type::BPF_XDP,
+            Self::Tcx(Direction::Ingress) => bpf_attach_type::BPF_TCX_INGRESS,
+            Self::Tcx(Direction::Egress) => bpf_attach_type::BPF_TCX_EGRESS,
+        }
+    }
+
+    fn flags(self) -> u32 {
+        match self {
+            Self::XdpNative => XDP_FLAGS_DRV_MODE,
+            Self::XdpGeneric => XDP_FLAGS_SKB_MODE,
+            Self::Tcx(_) => BPF_F_BEFORE,
+        }
+    }
+}
+
+/// Attaches a program to an interface for as long as the returned link is open.
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    hookup: Hookup,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct LinkCreate {
+        prog_fd: RawFd,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = LinkCreate {
+        prog_fd: program.as_raw_fd(),
+        target_ifindex: ifindex,
+        attach_type: hookup.attach_type() as u32,
+        flags: hookup.flags(),
+    };
+    // SAFETY: the attributes are those of the command and hold no pointer.
+    let fd = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)? };
+    // SAFETY: the kernel made this descriptor for us just now.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches a link's program now, whoever else holds the link (kernel 5.9).
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct LinkDetach {
+        link_fd: RawFd,
+    }
+    let mut attributes = LinkDetach {
+        link_fd: link.as_raw_fd(),
+    };
+    // SAFETY: the attributes are those of the command and hold no pointer.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
+}
+
+/// Ids of the programs of a TCX hook in the order in which they run; EINVAL where the kernel has no
+/// TCX.
+pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    #[repr(C)]
+    struct ProgQuery {
+        target_ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_count: u32,
+        padding: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    let mut ids = [0u32; MAX_PROGRAMS as usize];
+    let mut attributes = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: Hookup::Tcx(direction).attach_type() as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        prog_count: MAX_PROGRAMS,
+        padding: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the attributes are those of the command; `prog_ids` points to as many integers as
+    // `prog_count` says, which live through the call.
+    unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)? };
+    let count = attributes.prog_count.min(MAX_PROGRAMS);
+    Ok(ids[..count as usize].to_vec())
+}
+
+/// Name of a loaded program. Needs CAP_SYS_ADMIN, so that an error is nothing unusual.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    #[repr(C)]
+    struct GetFdById {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    #[repr(C)]
+    struct GetInfo {
+        fd: RawFd,
+        info_length: u32,
+        info: u64,
+    }
+    /// `struct bpf_prog_info` up to its name, which is as much as is asked for.
+    #[repr(C)]
+    struct ProgInfo {
+        before_name: [u64; 8],
+        name: [u8; 16],
+    }
+    const PROG_INFO_BYTES: u32 = 80;
+    const _: () = assert!(size_of::<ProgInfo>() == PROG_INFO_BYTES as usize);
+    const _: () = assert!(
+        std::mem::offset_of!(aya_obj::generated::bpf_prog_info, name)
+            == std::mem::offset_of!(ProgInfo, name)
+    );
+
+    let mut by_id = GetFdById {
+        id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    // SAFETY: the attributes are those of the command and hold no pointer.
+    let fd = unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut by_id)? };
+    // SAFETY: the kernel made this descriptor for us just now.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = ProgInfo {
+        before_name: [0; 8],
+        name: [0; 16],
+    };
+    let mut get_info = GetInfo {
+        fd: program.as_raw_fd(),
+        info_length: PROG_INFO_BYTES,
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    // SAFETY: the attributes are those of the command; `info` points to as many bytes as
+    // `info_length` says, any of which the kernel may write, and which live through the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut get_info)? };
+    let end = info.name.iter().position(|b| *b == 0).unwrap_or(16);
+    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+}
+
+/// # Safety
+///
+/// `attributes` must be what `command` expects at the start of `union bpf_attr`, and each pointer
+/// in it valid for the access that the command makes.
+unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads and writes at most size_of::<T>() bytes at `attributes`, and what it
+    // points to by the caller's promise.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_uint,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    let result = Errno::result(result)?;
+    RawFd::try_from(result).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Waits until no program that was running at the call runs any more.
+///
+/// Programs run in RCU read-side sections, and this command waits for a grace period
+/// (kernel/sched/membarrier.c, kernel 4.3). It needs no privilege. A kernel with `nohz_full` CPUs
+/// refuses it; then the few microseconds that a program takes are not waited for.
+pub(super) fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the command takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if let Err(errno) = Errno::result(result) {
+        tracing::debug!(%errno, "membarrier refused");
+    }
+}

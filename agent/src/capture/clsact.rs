@@ -1,0 +1,269 @@
+//! Attaching by filters of a clsact qdisc, where the kernel has no TCX.
+//!
+//! A filter outlives the process that added it, so that what a killed agent left must be found and
+//! removed by the next, without touching what belongs to others:
+//!
+//! - Our filters are known by their names, which begin with [`NAME_PREFIX`].
+//! - Whether the agent that added one still runs is told by a *claim*: an abstract Unix socket,
+//!   named after the ifindex, which the kernel closes with the process. Abstract names belong to
+//!   the network namespace, as interfaces do, so that it holds across PID namespaces, where a
+//!   process id would say nothing.
+//! - Whether the qdisc was there before us is part of the filter's name ([`OWN_QDISC`]), since the
+//!   qdisc itself has no room for it. Only a qdisc of ours that has no filter left is removed.
+//! - Before a filter is removed, its name and its program are compared again: handles are reused.
+
+use std::os::{
+    fd::BorrowedFd,
+    linux::net::SocketAddrExt,
+    unix::net::{SocketAddr, UnixDatagram},
+};
+
+use tap53_ebpf::settings::Direction;
+
+use super::{
+    Error,
+    qdisc::{self, ALL_PROTOCOLS, Filter, Qdisc},
+};
+use crate::interfaces::{self, Interface, netlink::Socket};
+
+/// Start of the names of our filters.
+pub(super) const NAME_PREFIX: &str = "tap53_tc_";
+
+/// End of the names of our filters in a qdisc that we made.
+const OWN_QDISC: &str = "+qdisc";
+
+/// Priority of our filters where nobody is ahead. Far ahead of those that the kernel gives
+/// (49,152 and down), and not 1, which others ask for by number.
+const PRIORITY: u16 = 53;
+
+/// The filters of ours on one interface; dropping it removes them.
+#[derive(Debug)]
+pub(super) struct Clsact {
+    name: String,
+    ifindex: u32,
+    own_qdisc: bool,
+    filters: Vec<Filter>,
+    /// Kept open for as long as the filters are ours.
+    _claim: Option<UnixDatagram>,
+}
+
+impl Clsact {
+    /// Makes sure that the interface has a clsact qdisc.
+    pub(super) fn open(interface: &Interface) -> Result<Self, Error> {
+        let name = &interface.name;
+        let ifindex = interface.ifindex;
+        let failed = |error| Error::netlink(name, "clsact qdisc", error);
+        let claim = claim(ifindex);
+        if claim.is_none() {
+            tracing::warn!(interface = %name, "another tap53 captures here through clsact");
+        }
+        let mut socket = Socket::open().map_err(failed)?;
+        let own_qdisc = match qdisc::get(&mut socket, ifindex).map_err(failed)? {
+            Qdisc::Clsact => false,
+            // Its handle is clsact's: the kernel takes one of the two.
+            Qdisc::Ingress => {
+                let source = std::io::Error::from_raw_os_error(libc::EBUSY);
+                let what = "clsact: there is an ingress qdisc in its place";
+                return Err(Error::attach(name, what, source));
+            }
+            Qdisc::Absent => match qdisc::create(&mut socket, ifindex) {
+                Ok(()) => true,
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => false,
+                Err(error) => return Err(failed(error)),
+            },
+        };
+        Ok(Self {
+            name: name.clone(),
+            ifindex,
+            own_qdisc,
+            filters: Vec::new(),
+            _claim: claim,
+        })
+    }
+
+    /// Adds a filter ahead of the others; returns the filter that is ahead all the same.
+    pub(super) fn attach(
+        &mut self,
+        direction: Direction,
+        program_name: &str,
+        program: BorrowedFd<'_>,
+    ) -> Result<Option<Filter>, Error> {
+        let failed = |error| {
+            let what = format!("clsact filter on {}", direction.name());
+            Error::netlink(&self.name, what, error)
+        };
+        let mut socket = Socket::open().map_err(failed)?;
+        let mut present = qdisc::filters(&mut socket, self.ifindex).map_err(failed)?;
+        present.retain(|filter| filter.direction == direction);
+        let (priority, ahead) = place(&present);
+        let name = if self.own_qdisc {
+            format!("{program_name}{OWN_QDISC}")
+        } else {
+            program_name.to_owned()
+        };
+        let filter = qdisc::add_filter(
+            &mut socket,
+            self.ifindex,
+            direction,
+            priority,
+            &name,
+            program,
+        )
+        .map_err(failed)?;
+        self.filters.push(filter);
+        Ok(ahead)
+    }
+
+    /// Removes our filters, and the qdisc if it is ours and nobody else uses it.
+    pub(super) fn detach(mut self) -> Result<(), Error> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        let filters = std::mem::take(&mut self.filters);
+        let own_qdisc = std::mem::take(&mut self.own_qdisc);
+        let result = remove(self.ifindex, &filters, own_qdisc);
+        match result {
+            // The interface went away, and all this with it.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other.map_err(|e| Error::netlink(&self.name, "removing clsact filters", e)),
+        }
+    }
+}
+
+impl Drop for Clsact {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::error!(%error, "left behind");
+        }
+    }
+}
+
+/// Removes what agents that no longer run left on any interface; returns their numbers.
+pub(super) fn sweep() -> Result<Vec<u32>, interfaces::Error> {
+    let mut socket = Socket::open()?;
+    let mut swept = Vec::new();
+    for (ifindex, kind) in qdisc::list(&mut socket)? {
+        let mut filters = match qdisc::filters(&mut socket, ifindex) {
+            Ok(filters) => filters,
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+            Err(error) => return Err(error),
+        };
+        filters.retain(is_ours);
+        if filters.is_empty() {
+            continue;
+        }
+        let Some(_claim) = claim(ifindex) else {
+            tracing::debug!(ifindex, "filters belong to a tap53 that runs");
+            continue;
+        };
+        let own_qdisc = kind == Qdisc::Clsact && filters.iter().any(is_in_own_qdisc);
+        remove(ifindex, &filters, own_qdisc)?;
+        swept.push(ifindex);
+    }
+    Ok(swept)
+}
+
+/// Removes those of `filters` that are still there, and the qdisc if it is ours and now empty.
+fn remove(ifindex: u32, filters: &[Filter], own_qdisc: bool) -> Result<(), interfaces::Error> {
+    let mut socket = Socket::open()?;
+    for filter in qdisc::filters(&mut socket, ifindex)? {
+        if filters.contains(&filter) {
+            qdisc::delete_filter(&mut socket, ifindex, &filter)?;
+        }
+    }
+    if own_qdisc && qdisc::filters(&mut socket, ifindex)?.is_empty() {
+        qdisc::delete(&mut socket, ifindex)?;
+    }
+    Ok(())
+}
+
+fn is_ours(filter: &Filter) -> bool {
+    let name = filter.name.as_deref();
+    name.is_some_and(|name| name.starts_with(NAME_PREFIX))
+}
+
+fn is_in_own_qdisc(filter: &Filter) -> bool {
+    let name = filter.name.as_deref();
+    name.is_some_and(|name| name.ends_with(OWN_QDISC))
+}
+
+/// The claim on an interface's filters; `None` if a process that runs has it.
+fn claim(ifindex: u32) -> Option<UnixDatagram> {
+    let address = SocketAddr::from_abstract_name(format!("tap53/clsact/{ifindex}")).ok()?;
+    UnixDatagram::bind_addr(&address).ok()
+}
+
+/// The priority for a filter of ours among those `present` in the same direction, and the filter
+/// that stays ahead of it, if one does.
+fn place(present: &[Filter]) -> (u16, Option<Filter>) {
+    let Some(first) = present.iter().min_by_key(|filter| filter.priority) else {
+        return (PRIORITY, None);
+    };
+    match first.priority {
+        2.. => (PRIORITY.min(first.priority - 1), None),
+        // Within a priority, which has one kind and one protocol, the newest BPF filter runs first.
+        _ if first.kind == "bpf" && first.protocol == ALL_PROTOCOLS => (first.priority, None),
+        _ => {
+            let taken = |priority: &u16| present.iter().any(|f| f.priority == *priority);
+            let free = (2..=u16::MAX).find(|priority| !taken(priority));
+            (free.unwrap_or(PRIORITY), Some(first.clone()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+
+    fn filter(priority: u16, kind: &str, protocol: u16) -> Filter {
+        Filter {
+            direction: Direction::Ingress,
+            kind: kind.to_owned(),
+            priority,
+            protocol,
+            handle: 1,
+            name: None,
+            program_id: None,
+        }
+    }
+
+    #[test]
+    fn our_filter_goes_ahead_of_the_others_where_it_can() {
+        let bpf = |priority| filter(priority, "bpf", ALL_PROTOCOLS);
+        assert_eq!(place(&[]), (53, None));
+        assert_eq!(place(&[bpf(49_152)]), (53, None));
+        assert_eq!(place(&[bpf(49_152), bpf(10)]), (9, None));
+        assert_eq!(place(&[bpf(1)]), (1, None), "shares the priority");
+        let flower = filter(1, "flower", ALL_PROTOCOLS);
+        assert_eq!(place(slice::from_ref(&flower)), (2, Some(flower.clone())));
+        assert_eq!(place(&[bpf(2), flower.clone()]), (3, Some(flower)));
+        let ip_only = filter(1, "bpf", 0x0008);
+        assert_eq!(place(slice::from_ref(&ip_only)), (2, Some(ip_only)));
+    }
+
+    #[test]
+    fn filters_of_ours_are_known_by_their_names() {
+        let named = |name: &str| Filter {
+            name: Some(name.to_owned()),
+            ..filter(53, "bpf", ALL_PROTOCOLS)
+        };
+        assert!(is_ours(&named("tap53_tc_ingress")));
+        assert!(is_ours(&named("tap53_tc_egress+qdisc")));
+        assert!(!is_ours(&named("cil_from_netdev")));
+        assert!(!is_ours(&filter(53, "bpf", ALL_PROTOCOLS)));
+        assert!(is_in_own_qdisc(&named("tap53_tc_egress+qdisc")));
+        assert!(!is_in_own_qdisc(&named("tap53_tc_egress")));
+    }
+
+    #[test]
+    fn a_claim_is_exclusive_until_it_is_dropped() {
+        // No interface has this number.
+        let first = claim(u32::MAX).unwrap();
+        assert!(claim(u32::MAX).is_none());
+        drop(first);
+        assert!(claim(u32::MAX).is_some());
+    }
+}

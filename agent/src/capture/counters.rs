@@ -1,0 +1,58 @@
+//! What the kernel programs counted.
+
+use std::sync::Arc;
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use tap53_ebpf::{
+    counter::Counters,
+    settings::{Direction, counter_index},
+};
+
+use super::{Error, hook::Attachment, object::CountersValue};
+
+/// What the kernel programs counted on one interface since it was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    /// The interface and its hooks.
+    pub attachment: Attachment,
+    /// Counters of ingress and egress, summed over the CPUs.
+    pub by_direction: [Counters; 2],
+}
+
+/// Records that each ring lost for want of room. Cheap to clone, for the workers.
+#[derive(Clone)]
+pub struct RingLost(Arc<Array<MapData, u64>>);
+
+impl RingLost {
+    pub(super) fn new(map: Array<MapData, u64>) -> Self {
+        Self(Arc::new(map))
+    }
+
+    /// Records that the ring has lost since it was made. One system call.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such ring.
+    pub fn get(&self, ring: u32) -> Result<u64, Error> {
+        self.0
+            .get(&ring, 0)
+            .map_err(|error| Error::map("RING_LOST", &error))
+    }
+}
+
+/// The counters of a slot, summed over the CPUs.
+pub(super) fn read(
+    map: &PerCpuArray<MapData, CountersValue>,
+    slot: u32,
+) -> Result<[Counters; 2], Error> {
+    let mut by_direction = [Counters::default(); 2];
+    for (direction, sum) in Direction::ALL.into_iter().zip(&mut by_direction) {
+        let values = map
+            .get(&counter_index(slot, direction), 0)
+            .map_err(|error| Error::map("COUNTERS", &error))?;
+        for CountersValue(counters) in values.iter() {
+            sum.add(counters);
+        }
+    }
+    Ok(by_direction)
+}

@@ -1,0 +1,332 @@
+//! Why capture failed: what, where, and the source. One line each.
+
+use std::{error, fs, io};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use nix::errno::Errno;
+
+use crate::interfaces;
+
+/// Why capture failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process lacks a privilege, or something denies it one that it has.
+    #[error("{what}: not permitted: {reason}")]
+    NotPermitted {
+        /// What was tried.
+        what: String,
+        /// What is missing.
+        reason: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The verifier refused a program: it does not fit this kernel.
+    #[error("program {program}: refused by the kernel's verifier: {reason}")]
+    Verifier {
+        /// Name of the program.
+        program: String,
+        /// The verifier's last words.
+        reason: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A program or map could not be made or used.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The object is not what this agent was built for.
+    #[error("BPF object: {reason}")]
+    Object {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The interface is not there, or no longer.
+    #[error("interface {name}: no such interface")]
+    NoSuchInterface {
+        /// Its name.
+        name: String,
+    },
+    /// The interface takes none of the hooks that the configuration allows.
+    #[error("interface {name}: {what}: {source}")]
+    Attach {
+        /// Its name.
+        name: String,
+        /// Hook and direction.
+        what: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A qdisc or filter could not be listed, made or removed.
+    #[error("interface {name}: {what}: {source}")]
+    Netlink {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        what: String,
+        /// What the kernel answered.
+        source: interfaces::Error,
+    },
+    /// The counter slots are used up.
+    #[error("interface {name}: no more than {limit} interfaces can be attached in one run")]
+    TooManyInterfaces {
+        /// Name of the one too many.
+        name: String,
+        /// How many there may be.
+        limit: u32,
+    },
+}
+
+impl Error {
+    /// An error of bpf(2), with the privilege named that is missing.
+    pub(super) fn kernel(what: impl Into<String>, source: io::Error) -> Self {
+        let what = what.into();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
+                what,
+                reason: denial(),
+                source,
+            },
+            _ => Self::Kernel { what, source },
+        }
+    }
+
+    /// An error of attaching to an interface.
+    pub(super) fn attach(name: &str, what: impl Into<String>, source: io::Error) -> Self {
+        let what = what.into();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
+                what: format!("interface {name}: {what}"),
+                reason: denial(),
+                source,
+            },
+            Some(libc::ENODEV) => Self::NoSuchInterface {
+                name: name.to_owned(),
+            },
+            _ => Self::Attach {
+                name: name.to_owned(),
+                what,
+                source,
+            },
+        }
+    }
+
+    /// An error of rtnetlink about an interface.
+    pub(super) fn netlink(name: &str, what: impl Into<String>, source: interfaces::Error) -> Self {
+        let what = what.into();
+        match source.raw_os_error() {
+            Some(errno @ (libc::EPERM | libc::EACCES)) => Self::NotPermitted {
+                what: format!("interface {name}: {what}"),
+                reason: denial(),
+                source: io::Error::from_raw_os_error(errno),
+            },
+            Some(libc::ENODEV) => Self::NoSuchInterface {
+                name: name.to_owned(),
+            },
+            _ => Self::Netlink {
+                name: name.to_owned(),
+                what,
+                source,
+            },
+        }
+    }
+
+    /// An error of aya about the object as a whole.
+    pub(super) fn load(error: &EbpfError) -> Self {
+        match error {
+            EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+                Self::kernel(format!("map {name}"), copy(io_error))
+            }
+            other => match os_error(other) {
+                Some(source) => Self::kernel("loading the BPF object", source),
+                None => Self::Object {
+                    reason: chain(other),
+                },
+            },
+        }
+    }
+
+    /// An error of aya about a map.
+    pub(super) fn map(name: &str, error: &MapError) -> Self {
+        match os_error(error) {
+            Some(source) => Self::kernel(format!("map {name}"), source),
+            None => Self::Object {
+                reason: format!("map {name}: {}", chain(error)),
+            },
+        }
+    }
+
+    /// An error of aya about a program.
+    pub(super) fn program(name: &str, error: &ProgramError) -> Self {
+        match error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => {
+                let log = verifier_log.to_string();
+                tracing::debug!(program = name, %log, "refused");
+                match last_words(&log) {
+                    // The verifier spoke: it is the program, or a capability that would let the
+                    // verifier accept more.
+                    Some(words) if missing_capabilities().is_empty() => Self::Verifier {
+                        program: name.to_owned(),
+                        reason: words,
+                        source: copy(io_error),
+                    },
+                    _ => Self::kernel(format!("program {name}"), copy(io_error)),
+                }
+            }
+            other => match os_error(other) {
+                Some(source) => Self::kernel(format!("program {name}"), source),
+                None => Self::Object {
+                    reason: format!("program {name}: {}", chain(other)),
+                },
+            },
+        }
+    }
+}
+
+/// Capabilities that capture needs, with their bits (linux/capability.h).
+///
+/// CAP_BPF and CAP_PERFMON came with kernel 5.8 and are part of CAP_SYS_ADMIN.
+const NEEDED: [(&str, u64); 3] = [
+    ("CAP_BPF", 1 << 39 | 1 << 21),
+    ("CAP_NET_ADMIN", 1 << 12),
+    ("CAP_PERFMON", 1 << 38 | 1 << 21),
+];
+
+/// What is missing of [`NEEDED`] in the effective set of this thread; empty if that is not known.
+fn missing_capabilities() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    effective_capabilities(&status).map_or_else(Vec::new, missing_of)
+}
+
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn missing_of(effective: u64) -> Vec<&'static str> {
+    NEEDED
+        .iter()
+        .filter(|(_, bits)| effective & bits == 0)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+/// Why the kernel may have denied something, as far as can be told.
+fn denial() -> String {
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return format!("missing {}", missing.join(", "));
+    }
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if lockdown.contains("[confidentiality]") {
+        return "the kernel is locked down (lockdown=confidentiality)".to_owned();
+    }
+    "the capabilities are there, but a user namespace, a seccomp profile or a security module \
+     denies it"
+        .to_owned()
+}
+
+/// The line of the verifier's log that says why: the last one before its statistics.
+fn last_words(log: &str) -> Option<String> {
+    let statistics = |line: &&str| {
+        line.starts_with("processed ")
+            || line.starts_with("verification time")
+            || line.starts_with("stack depth")
+    };
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !statistics(line))
+        .map(str::to_owned)
+}
+
+/// The error number at the root of an error of aya.
+fn os_error(error: &(dyn error::Error + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(copy(found));
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error of the same number, since [`io::Error`] is not `Clone`.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &(dyn error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        next = error.source();
+    }
+    line
+}
+
+/// The symbolic name of an error number, such as `EBUSY`.
+pub(super) fn errno_name(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => format!("{:?}", Errno::from_raw(errno)),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let status = |set: &str| format!("Name:\ttap53\nCapPrm:\t0\nCapEff:\t{set}\nCapBnd:\t0\n");
+        let missing = |set| missing_of(effective_capabilities(&status(set)).unwrap());
+        assert_eq!(
+            missing("0000000000000000"),
+            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
+        );
+        assert_eq!(missing("0000008000001000"), ["CAP_PERFMON"]);
+        assert_eq!(missing("000000c000000000"), ["CAP_NET_ADMIN"]);
+        assert_eq!(
+            missing("0000000000201000"),
+            [""; 0],
+            "CAP_SYS_ADMIN stands for both"
+        );
+        assert_eq!(effective_capabilities("Name:\ttap53\n"), None);
+    }
+
+    #[test]
+    fn the_verifiers_last_words_come_before_its_statistics() {
+        let log = "0: R1=ctx()\nR2 invalid mem access 'scalar'\n\
+                   verification time 42 usec\nstack depth 8\nprocessed 7 insns (limit 1000000)\n";
+        assert_eq!(last_words(log).unwrap(), "R2 invalid mem access 'scalar'");
+        assert_eq!(last_words("\n"), None);
+    }
+
+    #[test]
+    fn an_interface_that_went_away_is_told_from_one_that_refuses() {
+        let error = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            Error::attach("eth0", "tcx", source).to_string()
+        };
+        assert_eq!(error(libc::ENODEV), "interface eth0: no such interface");
+        assert_eq!(
+            error(libc::ERANGE),
+            "interface eth0: tcx: Numerical result out of range (os error 34)"
+        );
+    }
+}

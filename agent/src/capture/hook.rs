@@ -1,0 +1,124 @@
+//! Which hook to take: the order in which hooks are tried, and what a refusal means.
+//!
+//! ```text
+//!  arriving  xdp native ─▶ xdp generic ─▶ tcx ─▶ clsact
+//!                │              │ ▲EOPNOTSUPP, ERANGE, EINVAL: the next one
+//!                └──────────────┴──────────▶ EBUSY, EEXIST: the slot is taken, straight to TC
+//!  leaving                                tcx ─▶ clsact
+//! ```
+//!
+//! Where XDP is taken, generic XDP is never tried: it would be in the way of a CNI that restarts
+//! and wants its native slot back.
+
+use std::{fmt, io};
+
+use tap53_ebpf::settings::Direction;
+
+use crate::{
+    config::{CaptureConfig, HookChoice, XdpMode},
+    interfaces::{Interface, Kind},
+};
+
+/// Where a program of ours is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// XDP in the driver, by a link.
+    XdpNative,
+    /// XDP in the network stack, by a link.
+    XdpGeneric,
+    /// TC, by a TCX link.
+    Tcx,
+    /// TC, by a filter of the clsact qdisc.
+    Clsact,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XdpNative => "xdp native",
+            Self::XdpGeneric => "xdp generic",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
+/// How an interface is attached, and why so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The interface, as it was when it was attached.
+    pub interface: Interface,
+    /// Hook for arriving packets; `None` where they are not captured.
+    pub ingress: Option<Hook>,
+    /// Hook for packets that leave; `None` where they are not captured.
+    pub egress: Option<Hook>,
+    /// Why these hooks and not others, in words.
+    pub why: String,
+}
+
+impl Attachment {
+    /// The hook for a direction.
+    #[must_use]
+    pub const fn hook(&self, direction: Direction) -> Option<Hook> {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+
+    /// The hook for a direction in words, `off` where there is none.
+    #[must_use]
+    pub fn describe(&self, direction: Direction) -> String {
+        self.hook(direction)
+            .map_or_else(|| "off".to_owned(), |hook| hook.to_string())
+    }
+}
+
+/// Hooks to try for arriving packets before TC, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) xdp: &'static [Hook],
+    /// Why there is no XDP, if there is none.
+    pub(super) why: Option<String>,
+}
+
+impl Plan {
+    /// What the configuration asks for on a device of this kind.
+    pub(super) fn new(config: &CaptureConfig, kind: &Kind) -> Self {
+        let why = match (config.hook, kind) {
+            (HookChoice::Tc, _) => Some("tc is configured".to_owned()),
+            (HookChoice::Auto, Kind::Physical) | (HookChoice::Xdp, _) => None,
+            // Native XDP turns off GRO on a veth; on bonds, VLANs and tunnels it is refused or
+            // sees the packets of the device below.
+            (HookChoice::Auto, _) => Some(format!("tc is the default for {kind} devices")),
+        };
+        let xdp: &[Hook] = match (&why, config.xdp_mode) {
+            (Some(_), _) => &[],
+            (None, XdpMode::Auto) => &[Hook::XdpNative, Hook::XdpGeneric],
+            (None, XdpMode::Native) => &[Hook::XdpNative],
+            (None, XdpMode::Generic) => &[Hook::XdpGeneric],
+        };
+        Self { xdp, why }
+    }
+}
+
+/// What a refusal of XDP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The device does not have this mode: try the next.
+    Unsupported,
+    /// Somebody holds the slot: go to TC.
+    Taken,
+    /// Neither: report it, since trying further might hide what is wrong.
+    Failure,
+}
+
+impl Refusal {
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL) => Self::Unsupported,
+            Some(libc::EBUSY | libc::EEXIST) => Self::Taken,
+            _ => Self::Failure,
+        }
+    }
+}

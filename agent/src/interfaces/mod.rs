@@ -1,0 +1,211 @@
+//! The network interfaces of the namespace the agent runs in, and which of them to capture from.
+//!
+//! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
+//! the namespace it was mounted in, which need not be the one the agent runs in.
+
+pub(crate) mod netlink;
+
+use std::fmt;
+
+use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
+
+pub use netlink::Error;
+
+use crate::config::InterfacesConfig;
+
+/// Size of `struct ifinfomsg`, the family header of link messages.
+const IFINFOMSG_BYTES: usize = 16;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name, unique within the namespace at one time.
+    pub name: String,
+    /// Number, unique within the namespace at one time; survives a rename.
+    pub ifindex: u32,
+    /// Largest network-layer packet, bytes.
+    pub mtu: u32,
+    /// Whether the interface is administratively up (`IFF_UP`).
+    pub up: bool,
+    /// What kind of device it is.
+    pub kind: Kind,
+}
+
+/// Kind of a device, as far as it decides where to capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An Ethernet device that is not a kernel construct: a NIC, also a virtual machine's.
+    Physical,
+    /// `lo`.
+    Loopback,
+    /// One end of a virtual cable, such as a pod's.
+    Veth,
+    /// A bridge.
+    Bridge,
+    /// Several devices in one (`bond`, `team`).
+    Bond,
+    /// An 802.1Q or 802.1ad subinterface.
+    Vlan,
+    /// Packets in packets, by the kernel's name of the kind (`vxlan`, `wireguard`, …).
+    Tunnel(String),
+    /// Any other, by the kernel's name of the kind, or `unknown`.
+    Other(String),
+}
+
+impl Kind {
+    /// From `IFLA_INFO_KIND`, which devices with a hardware driver do not have.
+    fn new(info_kind: Option<&str>, flags: u32, hardware_type: u16) -> Self {
+        const TUNNELS: [&str; 19] = [
+            "bareudp",
+            "erspan",
+            "geneve",
+            "gre",
+            "gretap",
+            "gtp",
+            "ip6erspan",
+            "ip6gre",
+            "ip6gretap",
+            "ip6tnl",
+            "ipip",
+            "sit",
+            "tun",
+            "vti",
+            "vti6",
+            "vxlan",
+            "wireguard",
+            "xfrm",
+            "amt",
+        ];
+        match info_kind {
+            _ if flags & libc::IFF_LOOPBACK as u32 != 0 => Self::Loopback,
+            Some("veth") => Self::Veth,
+            Some("bridge") => Self::Bridge,
+            Some("bond" | "team") => Self::Bond,
+            Some("vlan") => Self::Vlan,
+            Some(kind) if TUNNELS.contains(&kind) => Self::Tunnel(kind.to_owned()),
+            Some(kind) => Self::Other(kind.to_owned()),
+            None if hardware_type == libc::ARPHRD_ETHER => Self::Physical,
+            None => Self::Other("unknown".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Physical => "physical",
+            Self::Loopback => "loopback",
+            Self::Veth => "veth",
+            Self::Bridge => "bridge",
+            Self::Bond => "bond",
+            Self::Vlan => "vlan",
+            Self::Tunnel(kind) | Self::Other(kind) => kind,
+        })
+    }
+}
+
+/// Every interface of this thread's network namespace, by ifindex.
+///
+/// # Errors
+///
+/// If the kernel does not answer, which needs no privilege.
+pub fn list() -> Result<Vec<Interface>, Error> {
+    let request = Request::new(libc::RTM_GETLINK, 0, &[0; IFINFOMSG_BYTES]);
+    let messages = Socket::open()?.dump(request)?;
+    let mut interfaces: Vec<_> = messages
+        .iter()
+        .filter(|message| message.message_type == libc::RTM_NEWLINK)
+        .filter_map(|message| parse(&message.payload))
+        .collect();
+    interfaces.sort_by_key(|interface| interface.ifindex);
+    Ok(interfaces)
+}
+
+/// Whether the configuration selects an interface of this name; exclusion wins.
+#[must_use]
+pub fn selects(config: &InterfacesConfig, name: &str) -> bool {
+    let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|p| p.matches(name));
+    matches(&config.include) && !matches(&config.exclude)
+}
+
+/// Reads a link message; `None` if it lacks a name.
+fn parse(payload: &[u8]) -> Option<Interface> {
+    // ifinfomsg: family u8 · padding · type u16 · index i32 · flags u32 · change u32
+    let hardware_type = read_u16(payload, 2)?;
+    let ifindex = read_u32(payload, 4)?;
+    let flags = read_u32(payload, 8)?;
+    let mut name = None;
+    let mut mtu = 0;
+    let mut info_kind = None;
+    for (attribute_type, value) in attributes(payload.get(IFINFOMSG_BYTES..)?) {
+        match attribute_type {
+            libc::IFLA_IFNAME => name = Some(text(value)),
+            libc::IFLA_MTU => mtu = read_u32(value, 0)?,
+            libc::IFLA_LINKINFO => {
+                info_kind = attributes(value)
+                    .find(|(inner_type, _)| *inner_type == libc::IFLA_INFO_KIND)
+                    .map(|(_, kind)| text(kind));
+            }
+            _ => {}
+        }
+    }
+    Some(Interface {
+        name: name?,
+        ifindex,
+        mtu,
+        up: flags & libc::IFF_UP as u32 != 0,
+        kind: Kind::new(info_kind.as_deref(), flags, hardware_type),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use glob::Pattern;
+
+    use super::*;
+    use crate::config::Directions;
+
+    #[test]
+    fn exclusion_wins_over_inclusion() {
+        let patterns = |texts: &[&str]| texts.iter().map(|t| Pattern::new(t).unwrap()).collect();
+        let config = InterfacesConfig {
+            include: patterns(&["eth*", "veth[0-3]", "br-?"]),
+            exclude: patterns(&["eth1*"]),
+            directions: Directions::Both,
+        };
+        for (name, selected) in [
+            ("eth0", true),
+            ("eth", true),
+            ("eth1", false),
+            ("eth10", false),
+            ("veth3", true),
+            ("veth4", false),
+            ("br-a", true),
+            ("br-ab", false),
+            ("lo", false),
+        ] {
+            assert_eq!(selects(&config, name), selected, "{name}");
+        }
+    }
+
+    #[test]
+    fn kinds_follow_the_kernels_names() {
+        let kind = |info| Kind::new(info, 0, libc::ARPHRD_ETHER);
+        assert_eq!(kind(None), Kind::Physical);
+        assert_eq!(kind(Some("veth")), Kind::Veth);
+        assert_eq!(kind(Some("vxlan")), Kind::Tunnel("vxlan".to_owned()));
+        assert_eq!(kind(Some("dummy")).to_string(), "dummy");
+        assert_eq!(
+            Kind::new(None, libc::IFF_LOOPBACK as u32, libc::ARPHRD_LOOPBACK),
+            Kind::Loopback
+        );
+    }
+
+    #[test]
+    fn the_loopback_interface_is_listed() {
+        let interfaces = list().unwrap();
+        let lo = interfaces.iter().find(|i| i.name == "lo").unwrap();
+        assert_eq!((lo.ifindex, &lo.kind), (1, &Kind::Loopback));
+        assert!(lo.mtu >= 1_500);
+    }
+}
