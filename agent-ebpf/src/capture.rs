@@ -1,16 +1,20 @@
 //! What happens to a packet at any hook: settings → headers → ring, and one counter in the end.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::{Counter, Counters},
     headers::{self, Frame},
-    settings::{Direction, InterfaceSettings, UNCONFIGURED_SLOT, counter_index, port_bit},
+    settings::{
+        Direction, InterfaceSettings, UNCONFIGURED_SLOT, counter_index, near_index, port_bit,
+    },
 };
 
 use crate::{
     emit::{self, opaque},
-    maps::{COUNTERS, INTERFACES, KERNEL_LOG, LOGGED_AT, PORTS},
+    maps::{COUNTERS, INTERFACES, INTERFACES_NEAR, KERNEL_LOG, LOGGED_AT, PORTS},
 };
 
 /// A packet at a hook.
@@ -64,39 +68,48 @@ struct Scattered<'a, P>(&'a P);
 impl<P: Packet> Frame for Scattered<'_, P> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `bytes` holds N bytes, and no caller asks for none.
-        unsafe { self.0.copy(offset, bytes.as_mut_ptr(), N as u32) }.then_some(bytes)
+        let copied = unsafe { self.0.copy(offset, bytes.as_mut_ptr().cast(), N as u32) };
+        // SAFETY: the kernel has written all N bytes.
+        copied.then(|| unsafe { bytes.assume_init() })
     }
 }
 
 /// Captures a packet or counts why not. Never touches the packet.
 #[inline(always)]
 pub(crate) fn capture<P: Packet>(packet: &P) {
-    let settings = settings(packet);
-    let slot = settings.map_or(UNCONFIGURED_SLOT, |settings| settings.counter_slot);
-    let Some(tally) = Tally::of(slot, packet.direction()) else {
-        // No such slot: the agent gave out more slots than it sized the map for.
+    let Some(settings) = settings(packet.ifindex()) else {
+        if let Some(tally) = Tally::of(UNCONFIGURED_SLOT, packet.direction()) {
+            tally.add(Counter::Seen, 1);
+            tally.add(Counter::Unconfigured, 1);
+        }
+        log_unconfigured(packet);
+        return;
+    };
+    // None if the agent gave out more slots than it sized the map for, which it does not.
+    let Some(tally) = Tally::of(settings.counter_slot, packet.direction()) else {
         return;
     };
     tally.add(Counter::Seen, 1);
-    let Some(settings) = settings else {
-        log_unconfigured(packet);
-        tally.add(Counter::Unconfigured, 1);
-        return;
-    };
     if let Err(reason) = capture_configured(packet, &settings, &tally) {
-        tally.add(reason, 1);
+        tally.add_reason(reason);
     }
 }
 
-/// The settings as they are now; read once, so that a change in between cannot split a packet.
+/// The settings of an interface as they are now; read once, so that a change in between cannot
+/// split a packet.
 #[inline(always)]
-fn settings<P: Packet>(packet: &P) -> Option<InterfaceSettings> {
+fn settings(ifindex: u32) -> Option<InterfaceSettings> {
+    if let Some(near) = INTERFACES_NEAR.get(near_index(ifindex))
+        && near.ifindex == ifindex
+    {
+        return Some(near.settings);
+    }
     // SAFETY: the value is copied at once, and every bit pattern of it is valid. An update replaces
     // the element; were the old one reused within these few nanoseconds, the packet would be
     // treated by another interface's settings.
-    unsafe { INTERFACES.get(&packet.ifindex()) }.copied()
+    unsafe { INTERFACES.get(&ifindex) }.copied()
 }
 
 #[inline(always)]
@@ -139,19 +152,25 @@ pub(crate) struct Tally(*mut Counters);
 impl Tally {
     #[inline(always)]
     fn of(slot: u32, direction: Direction) -> Option<Self> {
-        COUNTERS
-            .get_ptr_mut(counter_index(slot, direction))
-            .map(Self)
+        COUNTERS.get_ptr_mut(counter_index(slot, direction)).map(Self)
     }
 
+    /// Adds to a counter that is known when the program is compiled.
     #[inline(always)]
     pub(crate) fn add(&self, counter: Counter, count: u64) {
+        // SAFETY: the map value is a Counters, valid while the program runs.
+        unsafe { (*self.0).counts[counter as usize] += count };
+    }
+
+    /// Counts a packet that was not captured.
+    #[inline(always)]
+    fn add_reason(&self, reason: Counter) {
         // Opaque, or LLVM drops the check, knowing what the verifier does not: every Counter is an
         // index.
-        let index = opaque(counter as u64) as usize;
+        let index = opaque(reason as u64) as usize;
         if index < Counter::COUNT {
-            // SAFETY: the map value is a Counters, valid while the program runs; index < COUNT.
-            unsafe { *(&raw mut (*self.0).counts).cast::<u64>().add(index) += count };
+            // SAFETY: as above, and index < COUNT.
+            unsafe { *(&raw mut (*self.0).counts).cast::<u64>().add(index) += 1 };
         }
     }
 }

@@ -152,11 +152,7 @@ mod tests {
         for (position, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, position);
             assert!(
-                Counter::ALL
-                    .iter()
-                    .filter(|other| other.name() == counter.name())
-                    .count()
-                    == 1
+                Counter::ALL.iter().filter(|other| other.name() == counter.name()).count() == 1
             );
         }
     }

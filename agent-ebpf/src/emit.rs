@@ -1,8 +1,8 @@
 //! Reserve room in a ring, fill it, submit it, or say why not.
 
-use core::{arch::asm, mem::MaybeUninit, ptr};
+use core::{arch::asm, mem::MaybeUninit};
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_ringbuf_query};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::Counter,
@@ -13,15 +13,13 @@ use tap53_ebpf::{
 
 use crate::{
     capture::{Packet, Tally, may_log},
-    maps::{RING_COUNT, RING_LOST, RING_WOKEN, RINGS, Ring, WAKEUP_BYTES},
+    maps::{RING_COUNT, RING_LOST, RING_WRITTEN, RINGS, Ring, WAKEUP_BYTES},
 };
 
-/// `bpf_ringbuf_submit` flags and `bpf_ringbuf_query` selectors (kernel 5.8, `linux/bpf.h`).
+/// Flags of `bpf_ringbuf_submit` (`linux/bpf.h`).
 mod ringbuf {
     pub(super) const NO_WAKEUP: u64 = 1;
     pub(super) const FORCE_WAKEUP: u64 = 2;
-    pub(super) const AVAIL_DATA: u64 = 0;
-    pub(super) const PROD_POS: u64 = 3;
 }
 
 /// A ring item of one size class; `CAPACITY` bytes of packet.
@@ -148,22 +146,29 @@ fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter>
     };
     if stored == Err(Counter::RingFull) {
         // SAFETY: as above.
-        unsafe { atomic_increment(lost) };
+        unsafe { atomic_fetch_add(lost, 1) };
     }
     stored
 }
 
-/// Adds one, on all CPUs. Rust offers no `AtomicU64::fetch_add` on a target without
-/// compare-and-swap, which BPF is by default; the instruction is older (kernel 3.18).
+/// Adds to a counter that all CPUs share; returns what it was (kernel 5.12). Rust has no
+/// `AtomicU64::fetch_add` for BPF, whose oldest version lacks compare-and-swap.
 ///
 /// # Safety
 /// `counter` must point to a live map value.
 #[inline(always)]
-unsafe fn atomic_increment(counter: *mut u64) {
+unsafe fn atomic_fetch_add(counter: *mut u64, added: u64) -> u64 {
+    let before: u64;
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64, options(nostack));
+        asm!(
+            "{0} = atomic_fetch_add((u64 *)({1} + 0), {0})",
+            inlateout(reg) added => before,
+            in(reg) counter,
+            options(nostack),
+        );
     }
+    before
 }
 
 /// Reserve → fill → submit.
@@ -174,9 +179,7 @@ fn fill<P: Packet, const CAPACITY: usize>(
     packet: &P,
     header: &RecordHeader,
 ) -> Result<(), Counter> {
-    let mut record = ring
-        .reserve_untyped::<Record<CAPACITY>>(0)
-        .ok_or(Counter::RingFull)?;
+    let mut record = ring.reserve_untyped::<Record<CAPACITY>>(0).ok_or(Counter::RingFull)?;
     let room = record.as_mut_ptr();
     // SAFETY: `room` points to a reserved Record, which is ours until it is submitted.
     let to = unsafe {
@@ -192,39 +195,30 @@ fn fill<P: Packet, const CAPACITY: usize>(
         log_copy_failed(packet);
         return Err(Counter::CopyFailed);
     }
-    record.submit(wakeup(ring, index));
+    record.submit(wakeup(index, size_of::<Record<CAPACITY>>() as u64));
     Ok(())
 }
 
 /// Whether to wake the worker with this record.
 ///
-/// A wake-up for each record would cost twenty times the record. The worker polls on a timer, and
-/// is woken when `WAKEUP_BYTES` are unread; then again when as much has been written since, in case
-/// it went to sleep over a record that another CPU had not submitted yet.
+/// A wake-up for each record would cost twenty times the record. The worker polls on a timer, and is
+/// woken each time that the bytes written pass a multiple of `WAKEUP_BYTES`: by exactly one CPU,
+/// whatever the others do, and again after as much, in case it went to sleep over a record that
+/// another CPU had reserved but not submitted. Asking for the unread bytes (`bpf_ringbuf_query`)
+/// would save wake-ups that hardly count and cost a helper call for each record.
 #[inline(always)]
-fn wakeup(ring: &Ring, index: u32) -> u64 {
-    let threshold = u64::from(WAKEUP_BYTES.load());
-    if query(ring, ringbuf::AVAIL_DATA) < threshold {
-        return ringbuf::NO_WAKEUP;
-    }
-    let Some(woken_at) = RING_WOKEN.get_ptr_mut(index) else {
+fn wakeup(index: u32, bytes: u64) -> u64 {
+    let Some(written) = RING_WRITTEN.get_ptr_mut(index) else {
         return ringbuf::FORCE_WAKEUP;
     };
-    let position = query(ring, ringbuf::PROD_POS);
-    // SAFETY: the map value is a u64, valid while the program runs. Where two CPUs race, both wake.
-    unsafe {
-        if position.wrapping_sub(*woken_at) < threshold {
-            return ringbuf::NO_WAKEUP;
-        }
-        *woken_at = position;
+    // SAFETY: the map value is a u64, valid while the program runs.
+    let before = unsafe { atomic_fetch_add(written, bytes) };
+    // The highest bit that the addition has changed.
+    if before ^ (before + bytes) >= u64::from(WAKEUP_BYTES.load()) {
+        ringbuf::FORCE_WAKEUP
+    } else {
+        ringbuf::NO_WAKEUP
     }
-    ringbuf::FORCE_WAKEUP
-}
-
-#[inline(always)]
-fn query(ring: &Ring, what: u64) -> u64 {
-    // SAFETY: `ring` is the address that the map lookup returned, and the helper only reads.
-    unsafe { bpf_ringbuf_query(ptr::from_ref(ring).cast_mut().cast(), what) }
 }
 
 /// The length comes from the kernel itself, so a refusal means that the packet is not what it says.

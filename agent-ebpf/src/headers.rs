@@ -173,14 +173,8 @@ where
         network_offset: header_offset(network.offset),
         transport_offset: header_offset(network.transport_offset),
         payload_offset: header_offset(payload_offset),
-        source: Endpoint {
-            address: source,
-            port: source_port,
-        },
-        destination: Endpoint {
-            address: destination,
-            port: destination_port,
-        },
+        source: Endpoint { address: source, port: source_port },
+        destination: Endpoint { address: destination, port: destination_port },
     })
 }
 

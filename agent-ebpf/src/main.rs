@@ -32,14 +32,14 @@ mod entry {
     /// XDP for devices that may hand over packets in several buffers (kernel 5.18).
     #[xdp(frags)]
     fn tap53_xdp_frags(ctx: XdpContext) -> u32 {
-        capture(&XdpBuffer::new(&ctx));
+        capture(&XdpBuffer::<true>::new(&ctx));
         XDP_PASS
     }
 
     /// The same for drivers that refuse programs with frags.
     #[xdp]
     fn tap53_xdp(ctx: XdpContext) -> u32 {
-        capture(&XdpBuffer::new(&ctx));
+        capture(&XdpBuffer::<false>::new(&ctx));
         XDP_PASS
     }
 

@@ -2,15 +2,16 @@
 //!
 //! The sizes here are placeholders: the agent sets each one at load. For W workers and I interfaces:
 //!
-//! | map          | entries        | bytes                     | written by                       |
-//! |--------------|----------------|---------------------------|----------------------------------|
-//! | `INTERFACES` | I              | 16 I                      | agent                            |
-//! | `PORTS`      | 1,024          | 8 Ki                      | agent                            |
-//! | `COUNTERS`   | 2 (I + 1)      | 224 (I + 1) for each CPU  | kernel                           |
-//! | `RINGS`      | W              | W rings of the set size   | kernel; the slots by the agent   |
-//! | `RING_LOST`  | W              | 8 W                       | kernel                           |
-//! | `RING_WOKEN` | W              | 8 W                       | kernel                           |
-//! | `LOGGED_AT`  | 1              | 8                         | kernel                           |
+//! | map               | entries   | bytes                    | written by                     |
+//! |-------------------|-----------|--------------------------|--------------------------------|
+//! | `INTERFACES`      | I         | 16 I                     | agent                          |
+//! | `INTERFACES_NEAR` | 4,096     | 80 Ki                    | agent                          |
+//! | `PORTS`           | 1,024     | 8 Ki                     | agent                          |
+//! | `COUNTERS`        | 2 (I + 1) | 224 (I + 1) for each CPU | kernel                         |
+//! | `RINGS`           | W         | W rings of the set size  | kernel; the slots by the agent |
+//! | `RING_LOST`       | W         | 8 W                      | kernel                         |
+//! | `RING_WRITTEN`    | W         | 8 W                      | kernel                         |
+//! | `LOGGED_AT`       | 1         | 8                        | kernel                         |
 
 use aya_ebpf::{
     Global,
@@ -20,7 +21,7 @@ use aya_ebpf::{
 };
 use tap53_ebpf::{
     counter::Counters,
-    settings::{InterfaceSettings, PORT_WORDS},
+    settings::{InterfaceSettings, NEAR_ENTRIES, NearSettings, PORT_WORDS},
 };
 
 /// A ring of records: [`tap53_ebpf::record`].
@@ -35,6 +36,10 @@ const RING_TEMPLATE_BYTES: usize = 65_536;
 #[btf_map]
 pub(crate) static INTERFACES: HashMap<u32, InterfaceSettings, 256, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// Settings by [`tap53_ebpf::settings::near_index`], in front of [`INTERFACES`].
+#[btf_map]
+pub(crate) static INTERFACES_NEAR: Array<NearSettings, { NEAR_ENTRIES as usize }> = Array::new();
 
 /// The DNS ports, one bit each: [`tap53_ebpf::settings::port_bit`].
 #[btf_map]
@@ -53,9 +58,9 @@ pub(crate) static RINGS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static RING_LOST: Array<u64, 1> = Array::new();
 
-/// Producer position of each ring, bytes, when a wake-up was last forced.
+/// Bytes written to each ring since the programs were loaded.
 #[btf_map]
-pub(crate) static RING_WOKEN: Array<u64, 1> = Array::new();
+pub(crate) static RING_WRITTEN: Array<u64, 1> = Array::new();
 
 /// CLOCK_MONOTONIC nanoseconds of the last log message.
 #[btf_map]
@@ -65,7 +70,8 @@ pub(crate) static LOGGED_AT: Array<u64, 1> = Array::new();
 #[unsafe(no_mangle)]
 pub(crate) static RING_COUNT: Global<u32> = Global::new(1);
 
-/// Unread bytes of a ring from which on its worker is woken; 0 wakes it for each record.
+/// A worker is woken each time this much has been written to its ring, in bytes, rounded up to a
+/// power of two; 0 wakes it for each record.
 #[unsafe(no_mangle)]
 pub(crate) static WAKEUP_BYTES: Global<u32> = Global::new(0);
 

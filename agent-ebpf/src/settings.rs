@@ -60,6 +60,30 @@ impl InterfaceSettings {
     }
 }
 
+/// Value of the `INTERFACES_NEAR` array: the settings of one of the interfaces whose ifindexes share
+/// a place there, for the kernel programs to find without the hash map, whose lookup would be most
+/// of what a packet that is not DNS costs. `INTERFACES` holds all; who is not here is found there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NearSettings {
+    /// Interface that has the place; 0 if none has.
+    pub ifindex: u32,
+    /// Its settings, the same as in `INTERFACES`.
+    pub settings: InterfaceSettings,
+}
+
+const _: () = assert!(size_of::<NearSettings>() == 20);
+
+/// Entries of the `INTERFACES_NEAR` array, a power of two: more than a node has interfaces, so that
+/// few of them share a place; 80 KiB.
+pub const NEAR_ENTRIES: u32 = 4_096;
+
+/// Place of an interface in the `INTERFACES_NEAR` array.
+#[must_use]
+pub const fn near_index(ifindex: u32) -> u32 {
+    ifindex & (NEAR_ENTRIES - 1)
+}
+
 /// Index into the `COUNTERS` map for a slot and a direction. Slot 0 belongs to packets of
 /// interfaces that have no settings.
 #[must_use]
@@ -96,10 +120,7 @@ mod tests {
 
     #[test]
     fn directions_are_separate_bits() {
-        let ingress_only = InterfaceSettings {
-            directions: 1,
-            ..Default::default()
-        };
+        let ingress_only = InterfaceSettings { directions: 1, ..Default::default() };
         assert!(ingress_only.wants(Direction::Ingress));
         assert!(!ingress_only.wants(Direction::Egress));
     }

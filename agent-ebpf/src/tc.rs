@@ -52,10 +52,7 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn linear(&self) -> Linear {
-        Linear {
-            data: self.ctx.data(),
-            data_end: self.ctx.data_end(),
-        }
+        Linear { data: self.ctx.data(), data_end: self.ctx.data_end() }
     }
 
     /// On the way in the kernel has taken the outer tag out of the packet; on the way out it leaves

@@ -13,12 +13,12 @@ use crate::capture::{Linear, Packet};
 /// Bytes that one call of `bpf_xdp_load_bytes` copies at most (`bpf_xdp_pointer`).
 const MAX_LOAD: u32 = 0xffff;
 
-/// A packet in one or more XDP buffers.
-pub(crate) struct XdpBuffer<'a> {
+/// A packet in one XDP buffer, or with `FRAGS` in one or more.
+pub(crate) struct XdpBuffer<'a, const FRAGS: bool> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> XdpBuffer<'a> {
+impl<'a, const FRAGS: bool> XdpBuffer<'a, FRAGS> {
     #[inline(always)]
     pub(crate) const fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
@@ -30,7 +30,7 @@ impl<'a> XdpBuffer<'a> {
     }
 }
 
-impl Packet for XdpBuffer<'_> {
+impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
     #[inline(always)]
     fn direction(&self) -> Direction {
         Direction::Ingress
@@ -48,16 +48,17 @@ impl Packet for XdpBuffer<'_> {
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        // SAFETY: the context is the program's own (kernel 5.18).
-        unsafe { bpf_xdp_get_buff_len(self.md()) as u32 }
+        if FRAGS {
+            // SAFETY: the context is the program's own (kernel 5.18).
+            unsafe { bpf_xdp_get_buff_len(self.md()) as u32 }
+        } else {
+            (self.ctx.data_end() - self.ctx.data()) as u32
+        }
     }
 
     #[inline(always)]
     fn linear(&self) -> Linear {
-        Linear {
-            data: self.ctx.data(),
-            data_end: self.ctx.data_end(),
-        }
+        Linear { data: self.ctx.data(), data_end: self.ctx.data_end() }
     }
 
     /// What the device stripped is in its descriptor, out of reach.

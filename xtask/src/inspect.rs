@@ -20,29 +20,16 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Maps that the agent sizes, writes or reads.
-const MAPS: &[&str] = &[
-    "INTERFACES",
-    "COUNTERS",
-    "PORTS",
-    "RINGS",
-    "RING_LOST",
-    "RING_WOKEN",
-    "AYA_LOGS",
-];
+const MAPS: &[&str] =
+    &["INTERFACES", "COUNTERS", "PORTS", "RINGS", "RING_LOST", "RING_WRITTEN", "AYA_LOGS"];
 
 /// Globals that the agent sets at load.
 const GLOBALS: &[&str] = &["RING_COUNT", "WAKEUP_BYTES", "KERNEL_LOG"];
 
 /// Licences that let a program call the helpers for GPL programs (`license_is_gpl_compatible`,
 /// `include/linux/license.h`).
-const GPL_COMPATIBLE: &[&str] = &[
-    "GPL",
-    "GPL v2",
-    "GPL and additional rights",
-    "Dual BSD/GPL",
-    "Dual MIT/GPL",
-    "Dual MPL/GPL",
-];
+const GPL_COMPATIBLE: &[&str] =
+    &["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"];
 
 const INSTRUCTION_BYTES: u64 = 8;
 
@@ -63,10 +50,7 @@ pub(crate) struct Report {
 /// Prints what is in the object at `path`; an error if there is a fault.
 pub(crate) fn run(path: &Path) -> Result<()> {
     let object = fs::read(path).with_context(|| {
-        format!(
-            "cannot read {}: run `cargo xtask build-ebpf` first",
-            path.display()
-        )
+        format!("cannot read {}: run `cargo xtask build-ebpf` first", path.display())
     })?;
     let report = Report::read(&object)?;
     println!("{report}");
@@ -93,9 +77,7 @@ impl Report {
             faults: Vec::new(),
         };
         for section in file.sections() {
-            report
-                .sections
-                .push((section.name()?.to_owned(), section.size()));
+            report.sections.push((section.name()?.to_owned(), section.size()));
         }
         if let Some(section) = file.section_by_name("license") {
             let text = section.data()?.split(|byte| *byte == 0).next();
@@ -131,17 +113,13 @@ impl Report {
         match (symbol.kind(), section) {
             (SymbolKind::Text, ".text") => {
                 if name.contains("panic") {
-                    self.faults.push(format!(
-                        "code that may panic was not optimised away: {name}"
-                    ));
+                    self.faults.push(format!("code that may panic was not optimised away: {name}"));
                 }
-                self.functions
-                    .push((name, symbol.size() / INSTRUCTION_BYTES));
+                self.functions.push((name, symbol.size() / INSTRUCTION_BYTES));
             }
             (SymbolKind::Text, section) => {
                 let instructions = symbol.size() / INSTRUCTION_BYTES;
-                self.programs
-                    .insert(name, (section.to_owned(), instructions));
+                self.programs.insert(name, (section.to_owned(), instructions));
             }
             (SymbolKind::Data, ".maps" | "maps") => self.maps.push(name),
             (SymbolKind::Data, ".rodata" | ".data" | ".bss") if symbol.is_global() => {
@@ -163,8 +141,7 @@ impl Report {
         for (offset, relocation) in section.relocations() {
             relocated.push(offset);
             let RelocationTarget::Symbol(index) = relocation.target() else {
-                self.faults
-                    .push(format!("{name}+{offset:#x}: relocation to no symbol"));
+                self.faults.push(format!("{name}+{offset:#x}: relocation to no symbol"));
                 continue;
             };
             let symbol = file.symbol_by_index(index)?;
@@ -188,9 +165,9 @@ impl Report {
         for (program, section) in PROGRAMS {
             match self.programs.get(*program) {
                 Some((found, _)) if found == section => {}
-                Some((found, _)) => self.faults.push(format!(
-                    "program {program} is in section {found} instead of {section}"
-                )),
+                Some((found, _)) => self
+                    .faults
+                    .push(format!("program {program} is in section {found} instead of {section}")),
                 None => self.faults.push(format!("program {program} is missing")),
             }
         }
@@ -234,9 +211,7 @@ fn call_fault(instruction: &[u8], relocated: bool) -> Option<String> {
         // Within a section the linker may resolve the distance itself.
         FUNCTION if relocated || immediate != -1 => None,
         FUNCTION => Some("call that leads nowhere".into()),
-        other => Some(format!(
-            "call of kind {other}, which no kernel we support has"
-        )),
+        other => Some(format!("call of kind {other}, which no kernel we support has")),
     }
 }
 
@@ -244,10 +219,7 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "programs")?;
         for (name, (section, instructions)) in &self.programs {
-            writeln!(
-                out,
-                "  {name:<18} {section:<12} {instructions:>6} instructions"
-            )?;
+            writeln!(out, "  {name:<18} {section:<12} {instructions:>6} instructions")?;
         }
         let called: u64 = self.functions.iter().map(|(_, size)| size).sum();
         writeln!(
@@ -257,11 +229,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(out, "maps      {}", self.maps.join(" "))?;
         writeln!(out, "globals   {}", self.globals.join(" "))?;
-        writeln!(
-            out,
-            "licence   {}",
-            self.license.as_deref().unwrap_or("none")
-        )?;
+        writeln!(out, "licence   {}", self.license.as_deref().unwrap_or("none"))?;
         writeln!(out, "sections")?;
         for (name, bytes) in &self.sections {
             if !name.is_empty() {

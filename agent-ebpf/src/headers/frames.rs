@@ -33,24 +33,7 @@ pub(crate) fn tcp(source: u16, destination: u16, options: &[u8], payload: &[u8])
     let mut segment = Vec::new();
     segment.extend(source.to_be_bytes());
     segment.extend(destination.to_be_bytes());
-    segment.extend([
-        0,
-        0,
-        0,
-        1,
-        0,
-        0,
-        0,
-        2,
-        words << 4,
-        0x18,
-        0xff,
-        0xff,
-        0,
-        0,
-        0,
-        0,
-    ]);
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 2, words << 4, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
     segment.extend(options);
     segment.extend(payload);
     segment

@@ -34,12 +34,7 @@ fn query() -> Vec<u8> {
 /// Version, network, transport and payload offsets.
 fn offsets(frame: &[u8]) -> (u8, u16, u16, u16) {
     let headers = parsed(frame).expect("captured");
-    (
-        headers.ip_version,
-        headers.network_offset,
-        headers.transport_offset,
-        headers.payload_offset,
-    )
+    (headers.ip_version, headers.network_offset, headers.transport_offset, headers.payload_offset)
 }
 
 #[test]
@@ -79,10 +74,7 @@ fn a_tcp_segment_over_ipv6_is_found_with_its_flow() {
     assert_eq!(headers.payload_offset, 14 + 40 + 20 + 12);
     assert_eq!(headers.source.address, words(CLIENT6));
     assert_eq!(headers.destination.address, words(SERVER6));
-    assert_eq!(
-        (headers.source.port, headers.destination.port),
-        (53, CLIENT_PORT)
-    );
+    assert_eq!((headers.source.port, headers.destination.port), (53, CLIENT_PORT));
 }
 
 #[test]
@@ -90,10 +82,7 @@ fn ipv4_options_move_the_transport_header() {
     for words in 0..=10 {
         let packet = ipv4_with(&vec![1; words * 4], 0, UDP, &query());
         let transport = 34 + words as u16 * 4;
-        assert_eq!(
-            offsets(&ethernet(&[], &packet)),
-            (4, 14, transport, transport + 8)
-        );
+        assert_eq!(offsets(&ethernet(&[], &packet)), (4, 14, transport, transport + 8));
     }
 }
 
@@ -117,11 +106,7 @@ fn every_kind_of_extension_header_is_followed() {
     ] {
         let packet = ipv6(kind, &[header.clone(), query()].concat());
         let transport = 54 + header.len() as u16;
-        assert_eq!(
-            offsets(&ethernet(&[], &packet)),
-            (6, 14, transport, transport + 8),
-            "{kind}"
-        );
+        assert_eq!(offsets(&ethernet(&[], &packet)), (6, 14, transport, transport + 8), "{kind}");
     }
 }
 
@@ -139,14 +124,8 @@ fn chain(count: u32) -> Vec<u8> {
 #[test]
 fn the_longest_chain_of_extension_headers_is_followed_and_a_longer_one_is_not() {
     let transport = 22 + 40 + MAX_EXTENSION_HEADERS as u16 * 2048;
-    assert_eq!(
-        offsets(&chain(MAX_EXTENSION_HEADERS)),
-        (6, 22, transport, transport + 8)
-    );
-    assert_eq!(
-        parsed(&chain(MAX_EXTENSION_HEADERS + 1)),
-        Err(Counter::ExtensionLimit)
-    );
+    assert_eq!(offsets(&chain(MAX_EXTENSION_HEADERS)), (6, 22, transport, transport + 8));
+    assert_eq!(parsed(&chain(MAX_EXTENSION_HEADERS + 1)), Err(Counter::ExtensionLimit));
 }
 
 #[test]
@@ -208,10 +187,7 @@ fn other_protocols_are_left_alone() {
         ipv6(HOP_BY_HOP, &[extension(ICMP6, 0), vec![0; 8]].concat()),
         // A later fragment, but not of UDP or TCP.
         ipv4_with(&[], 185, ICMP, &[0; 8]),
-        ipv6(
-            FRAGMENT,
-            &[fragment(ICMP6, 185, false), vec![0; 8]].concat(),
-        ),
+        ipv6(FRAGMENT, &[fragment(ICMP6, 185, false), vec![0; 8]].concat()),
     ] {
         assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::NotDns));
     }
@@ -267,10 +243,7 @@ fn later_fragments_that_may_be_dns_have_their_own_counter() {
         ipv6(FRAGMENT, &[fragment(UDP, 1, false), query()].concat()),
         ipv6(FRAGMENT, &[fragment(TCP, 0x1fff, true), query()].concat()),
         // The options come first in the datagram; what follows them is in the first fragment.
-        ipv6(
-            FRAGMENT,
-            &[fragment(DESTINATION, 1, true), query()].concat(),
-        ),
+        ipv6(FRAGMENT, &[fragment(DESTINATION, 1, true), query()].concat()),
     ] {
         assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::LaterFragment));
     }
@@ -280,19 +253,10 @@ fn later_fragments_that_may_be_dns_have_their_own_counter() {
 fn every_cut_within_the_headers_is_malformed() {
     for (frame, headers) in [
         (ethernet(&[], &ipv4(UDP, &query())), 42),
-        (
-            ethernet(&[(VLAN, 1)], &ipv4_with(&[1; 40], 0, UDP, &query())),
-            86,
-        ),
+        (ethernet(&[(VLAN, 1)], &ipv4_with(&[1; 40], 0, UDP, &query())), 86),
         (ethernet(&[], &ipv4(TCP, &tcp(1, 53, &[1; 40], b""))), 94),
         (ethernet(&[(QINQ, 1), (VLAN, 1)], &ipv6(UDP, &query())), 70),
-        (
-            ethernet(
-                &[],
-                &ipv6(AUTHENTICATION, &[authentication(UDP, 4), query()].concat()),
-            ),
-            86,
-        ),
+        (ethernet(&[], &ipv6(AUTHENTICATION, &[authentication(UDP, 4), query()].concat())), 86),
     ] {
         for length in 0..headers {
             assert_eq!(
@@ -320,14 +284,8 @@ fn headers_that_contradict_themselves_are_malformed() {
         ("version 6 in IPv4", with_byte(v4(), 14, 0x65)),
         ("IPv4 header of 16 bytes", with_byte(v4(), 14, 0x44)),
         ("version 4 in IPv6", with_byte(v6(), 14, 0x40)),
-        (
-            "TCP header of 16 bytes",
-            with_byte(over_tcp(), 34 + 12, 0x40),
-        ),
-        (
-            "TCP header past the end",
-            with_byte(over_tcp(), 34 + 12, 0x60),
-        ),
+        ("TCP header of 16 bytes", with_byte(over_tcp(), 34 + 12, 0x40)),
+        ("TCP header past the end", with_byte(over_tcp(), 34 + 12, 0x60)),
         ("UDP header past the IPv4 packet", with_byte(v4(), 17, 27)),
         ("UDP header past the IPv6 packet", with_byte(v6(), 19, 7)),
     ] {
@@ -390,10 +348,7 @@ fn random_frames_never_escape() {
 }
 
 fn endpoint(address: u64, port: u16) -> Endpoint {
-    Endpoint {
-        address: [0, address],
-        port,
-    }
+    Endpoint { address: [0, address], port }
 }
 
 #[test]
@@ -409,10 +364,7 @@ fn both_directions_of_a_flow_share_a_hash() {
 #[test]
 fn every_part_of_a_flow_changes_its_hash() {
     let base = flow_hash(&endpoint(1, 40_000), &endpoint(2, 53));
-    let other_word = Endpoint {
-        address: [1, 1],
-        port: 40_000,
-    };
+    let other_word = Endpoint { address: [1, 1], port: 40_000 };
     for changed in [
         flow_hash(&endpoint(3, 40_000), &endpoint(2, 53)),
         flow_hash(&endpoint(1, 40_001), &endpoint(2, 53)),
