@@ -119,15 +119,16 @@ fn an_interface_that_does_not_exist_is_named_beside_those_that_do() -> Result<()
 }
 
 #[test]
-fn a_sink_directory_that_cannot_be_written_stops_the_start() -> Result<()> {
+fn a_sink_directory_that_cannot_be_used_is_refused_before_anything_attaches() -> Result<()> {
     let lab = Lab::new()?;
     let yaml = "interfaces:\n  include: [s0]\nsinks:\n  - type: file\n    directory: /proc/tap53\n";
-    let agent = Agent::launch(lab.server.command(agent::binary()?), yaml, &[])?;
-    let mut agent = agent;
+    let mut agent = Agent::launch(lab.server.command(agent::binary()?), yaml, &[])?;
     let status = agent.process_mut().wait(DEADLINE)?;
     let log = agent.process().stderr().text();
-    assert_eq!(status.code(), Some(FAILED), "{log}");
-    assert!(log.contains("/proc/tap53"), "{log}");
+    assert_eq!(status.code(), Some(REFUSED), "{log}");
+    for part in ["sinks[0].directory", "/proc/tap53"] {
+        assert!(log.contains(part), "{part} is missing in: {log}");
+    }
     bpf::require_bare(&lab.server, "s0")
 }
 
