@@ -84,45 +84,39 @@ impl Attached {
         self.attach_tc(Direction::Ingress, config, programs)
     }
 
-    /// Tries one mode of XDP with each program.
     fn attach_xdp(&mut self, hook: Hook, programs: &Programs) -> Result<Refused, Error> {
         let hookup = match hook {
             Hook::XdpGeneric => Hookup::XdpGeneric,
             _ => Hookup::XdpNative,
         };
         let interface = &self.attachment.interface;
-        let mut refusals = Vec::new();
-        for program in &programs.xdp {
-            match bpf::link_create(program.as_fd(), interface.ifindex, hookup) {
-                Ok(link) => {
-                    self.links.push((Direction::Ingress, link));
-                    if !refusals.is_empty() {
-                        self.notes.push(format!("{hook} without frags"));
-                    }
-                    return Ok(Refused::No);
-                }
-                Err(error) => match Refusal::of(&error) {
-                    Refusal::Unsupported => refusals.push(errno_name(&error)),
-                    Refusal::Taken => {
-                        let holder = Holders::of(interface)
-                            .ok()
-                            .and_then(|holders| holders.describe_xdp())
-                            .unwrap_or_else(|| "another program".to_owned());
-                        self.notes
-                            .push(format!("XDP held by {holder}: {}", errno_name(&error)));
-                        return Ok(Refused::Taken);
-                    }
-                    Refusal::Failure => {
-                        let what = format!("{hook} (capture.hook: tc would capture without it)");
-                        return Err(Error::attach(&interface.name, what, error));
-                    }
-                },
+        let error = match bpf::link_create(programs.xdp.as_fd(), interface.ifindex, hookup) {
+            Ok(link) => {
+                self.links.push((Direction::Ingress, link));
+                return Ok(Refused::No);
+            }
+            Err(error) => error,
+        };
+        match Refusal::of(&error) {
+            Refusal::Unsupported => {
+                self.notes
+                    .push(format!("{hook} refused: {}", errno_name(&error)));
+                Ok(Refused::Unsupported)
+            }
+            Refusal::Taken => {
+                let holder = Holders::of(interface)
+                    .ok()
+                    .and_then(|holders| holders.describe_xdp())
+                    .unwrap_or_else(|| "another program".to_owned());
+                self.notes
+                    .push(format!("XDP held by {holder}: {}", errno_name(&error)));
+                Ok(Refused::Taken)
+            }
+            Refusal::Failure => {
+                let what = format!("{hook} (capture.hook: tc would capture without it)");
+                Err(Error::attach(&interface.name, what, error))
             }
         }
-        refusals.dedup();
-        self.notes
-            .push(format!("{hook} refused: {}", refusals.join(", ")));
-        Ok(Refused::Unsupported)
     }
 
     fn attach_tc(

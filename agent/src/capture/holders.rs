@@ -22,7 +22,8 @@ use crate::{
 pub struct Program {
     /// The kernel's number for it.
     pub id: u32,
-    /// Its name, at most 15 bytes; `None` if we may not ask, which takes CAP_SYS_ADMIN.
+    /// Its name, at most 15 bytes; `None` if it has none, or if we may not ask, which takes
+    /// CAP_SYS_ADMIN.
     pub name: Option<String>,
 }
 
@@ -30,7 +31,7 @@ impl Program {
     fn new(id: u32) -> Self {
         Self {
             id,
-            name: bpf::program_name(id).ok(),
+            name: bpf::program_name(id).ok().filter(|name| !name.is_empty()),
         }
     }
 }

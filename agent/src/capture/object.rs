@@ -24,8 +24,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PA
 /// leaves seven for the time that waking takes.
 const WAKEUP_DIVISOR: u32 = 8;
 
-/// XDP programs, best first: with frags (kernel 5.18) also packets of several buffers are seen,
-/// without frags drivers attach that refuse such programs.
+/// XDP programs, best first: with frags (kernel 5.18), which drivers want above a page's MTU, and
+/// without. Whether a driver has room for frags shows at attaching; no driver refuses a program for
+/// being ready for them, so that one of the two is enough.
 const XDP_PROGRAMS: [&str; 2] = ["tap53_xdp_frags", "tap53_xdp"];
 
 /// TC programs by direction.
@@ -81,8 +82,8 @@ impl AsRawFd for KernelLog {
 
 /// The loaded programs.
 pub(super) struct Programs {
-    /// Those of [`XDP_PROGRAMS`] that the kernel takes; at least one.
-    pub(super) xdp: Vec<ProgramFd>,
+    /// The first of [`XDP_PROGRAMS`] that the kernel takes.
+    pub(super) xdp: ProgramFd,
     /// By direction.
     pub(super) tc: [ProgramFd; 2],
 }
@@ -137,6 +138,17 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     })
 }
 
+/// A map of the object, which keeps it: programs not loaded yet hold the maps' descriptors by
+/// number.
+fn borrow<'e, T>(ebpf: &'e mut Ebpf, name: &str) -> Result<T, Error>
+where
+    T: TryFrom<&'e mut Map, Error = MapError>,
+{
+    let map = ebpf.map_mut(name).ok_or_else(|| missing("map", name))?;
+    T::try_from(map).map_err(|error| Error::map(name, &error))
+}
+
+/// A map of the object, taken out of it once the programs are loaded.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, Error> {
     let map = ebpf.take_map(name).ok_or_else(|| missing("map", name))?;
     T::try_from(map).map_err(|error| Error::map(name, &error))
@@ -155,7 +167,7 @@ fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
         let (word, bit) = port_bit(*port);
         words[word as usize] |= bit;
     }
-    let mut map: Array<_, u64> = take(ebpf, NAME)?;
+    let mut map: Array<&mut MapData, u64> = borrow(ebpf, NAME)?;
     for (index, word) in (0..PORT_WORDS).zip(words) {
         if word != 0 {
             map.set(index, word, 0)
@@ -169,7 +181,7 @@ fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
 fn make_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Error> {
     const NAME: &str = "RINGS";
     let failed = |error: MapError| Error::map(NAME, &error);
-    let mut slots: ArrayOfMaps<_, RingBuf<MapData>> = take(ebpf, NAME)?;
+    let mut slots: ArrayOfMaps<&mut MapData, RingBuf<MapData>> = borrow(ebpf, NAME)?;
     let mut rings = Vec::with_capacity(config.workers as usize);
     for index in 0..config.workers {
         let definition =
@@ -182,46 +194,32 @@ fn make_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Erro
     Ok(rings)
 }
 
-fn load_xdp(ebpf: &mut Ebpf) -> Result<Vec<ProgramFd>, Error> {
-    let mut loaded = Vec::new();
-    let mut refusal = None;
-    for name in XDP_PROGRAMS {
-        let program: &mut Xdp = program(ebpf, name)?;
-        match program
-            .load()
-            .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from))
-        {
-            Ok(fd) => loaded.push(fd),
-            Err(error) => {
-                let error = Error::program(name, &error);
-                tracing::debug!(%error, "not loaded");
-                refusal = Some(error);
-            }
-        }
-    }
-    match refusal {
-        Some(error) if loaded.is_empty() => Err(error),
-        _ => Ok(loaded),
-    }
+fn load_xdp(ebpf: &mut Ebpf) -> Result<ProgramFd, Error> {
+    let [with_frags, without] = XDP_PROGRAMS;
+    load_program::<Xdp>(ebpf, with_frags, Xdp::load).or_else(|error| {
+        tracing::debug!(%error, "without frags");
+        load_program::<Xdp>(ebpf, without, Xdp::load)
+    })
 }
 
 fn load_tc(ebpf: &mut Ebpf, direction: Direction) -> Result<ProgramFd, Error> {
     let name = TC_PROGRAMS[direction as usize];
-    let program: &mut SchedClassifier = program(ebpf, name)?;
-    program
-        .load()
-        .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from))
-        .map_err(|error| Error::program(name, &error))
+    load_program::<SchedClassifier>(ebpf, name, SchedClassifier::load)
 }
 
-fn program<'e, T>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut T, Error>
+fn load_program<T>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    load: impl FnOnce(&mut T) -> Result<(), ProgramError>,
+) -> Result<ProgramFd, Error>
 where
-    &'e mut T: TryFrom<&'e mut Program, Error = ProgramError>,
+    for<'p> &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
 {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| missing("program", name))?;
-    program
-        .try_into()
+    <&mut T>::try_from(program)
+        .and_then(load)
+        .and_then(|()| Ok(program.fd()?.try_clone()?))
         .map_err(|error| Error::program(name, &error))
 }

@@ -1,0 +1,427 @@
+//! Attaching on real interfaces: each hook, each reason to fall back, and what is left afterwards.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, raise},
+    unistd::Pid,
+};
+use tap53::{
+    capture::{Capture, Holders, Hook, Program, Qdisc, XdpAttached},
+    config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode},
+    interfaces::{self, Interface},
+};
+use tap53_ebpf::{
+    counter::Counter,
+    record::RecordHeader,
+    settings::Direction::{Egress, Ingress},
+};
+use tap53_harness::{
+    bpf::{self, XdpHolder, require_bare},
+    dns,
+    frames::{FrameSocket, udp_to_port_53},
+    namespace::{CLIENT_END, Namespace, SERVER_END, join},
+    wait,
+};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+const INTERFACE: &str = SERVER_END.interface;
+
+/// Two namespaces joined by a veth pair. One test at a time has a stage, since some compare the BPF
+/// objects of the whole process.
+struct Stage {
+    client: Namespace,
+    server: Namespace,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        Self::with_mtu(1_500)
+    }
+
+    fn with_mtu(mtu_bytes: u32) -> Result<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = Namespace::new()?;
+        let server = Namespace::new()?;
+        join((&client, CLIENT_END), (&server, SERVER_END), mtu_bytes)?;
+        Ok(Self { client, server, _alone: alone })
+    }
+
+    /// Sends a DNS query of `payload_bytes` to the server's interface.
+    fn send_query(&self, payload_bytes: usize) -> Result<()> {
+        let mut payload = dns::query(1, "www.tap53.test", "A");
+        payload.resize(payload_bytes.max(payload.len()), 0);
+        FrameSocket::open(&self.client, CLIENT_END.interface)?.send(&udp_to_port_53(4_242, &payload))
+    }
+
+    fn require_bare(&self) -> Result<()> {
+        require_bare(&self.server, INTERFACE)?;
+        let holders = self.server.enter(|| Ok(Holders::of(&interface(INTERFACE)?)?))?;
+        ensure!(holders.tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left");
+        Ok(())
+    }
+}
+
+/// An interface of this thread's namespace.
+fn interface(name: &str) -> Result<Interface> {
+    let interfaces = interfaces::list()?;
+    interfaces.into_iter().find(|i| i.name == name).with_context(|| format!("no interface {name}"))
+}
+
+/// Small rings, so that a test costs little.
+fn config(hook: HookChoice, xdp_mode: XdpMode, tc: TcChoice) -> CaptureConfig {
+    let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
+    let config = Config::load(None, &overrides).expect("the defaults are valid");
+    CaptureConfig { hook, xdp_mode, tc, workers: 2, ring_bytes: 128 << 10, ..config.capture }
+}
+
+/// Packets seen and captured on ingress of the only interface.
+fn ingress_counts(capture: &Capture) -> Result<(u64, u64)> {
+    let counters = capture.counters()?;
+    let ingress = counters[0].by_direction[Ingress as usize];
+    ensure!(ingress.balanced(), "{ingress:?}");
+    Ok((ingress.get(Counter::Seen), ingress.get(Counter::Captured)))
+}
+
+/// Waits for one packet to be captured on ingress, and returns its header and bytes.
+fn captured(capture: &mut Capture) -> Result<(RecordHeader, Vec<u8>)> {
+    let mut rings = capture.take_rings();
+    wait::until("a captured packet", DEADLINE, || {
+        Ok(rings.iter_mut().find_map(|ring| {
+            let item = ring.buffer.next()?;
+            let (header, packet) = RecordHeader::split(&item).expect("a whole record");
+            Some((header, packet.to_vec()))
+        }))
+    })
+}
+
+#[test]
+fn each_hook_captures_and_leaves_nothing_behind() -> Result<()> {
+    use Hook::{Clsact, Tcx, XdpGeneric, XdpNative};
+    for (hook, xdp_mode, tc, ingress, egress) in [
+        (HookChoice::Auto, XdpMode::Auto, TcChoice::Auto, Tcx, Tcx),
+        (HookChoice::Tc, XdpMode::Auto, TcChoice::Tcx, Tcx, Tcx),
+        (HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact, Clsact, Clsact),
+        (HookChoice::Xdp, XdpMode::Auto, TcChoice::Auto, XdpNative, Tcx),
+        (HookChoice::Xdp, XdpMode::Generic, TcChoice::Clsact, XdpGeneric, Clsact),
+    ] {
+        let stage = Stage::new()?;
+        let config = config(hook, xdp_mode, tc);
+        stage.server.enter(|| {
+            let mut capture = Capture::load(&config)?;
+            let attachment = capture.attach(&interface(INTERFACE)?, Directions::Both)?;
+            assert_eq!((attachment.ingress, attachment.egress), (Some(ingress), Some(egress)));
+
+            stage.send_query(0)?;
+            let (header, packet) = captured(&mut capture)?;
+            assert_eq!(header.packet_length as usize, packet.len());
+            assert_eq!(header.generation, 1);
+
+            let errors = capture.detach_all();
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(ingress_counts(&capture)?, (1, 1), "counters outlive the attachment");
+            assert_eq!(capture.unconfigured()?[Ingress as usize].get(Counter::Seen), 0);
+            assert_eq!(capture.ring_lost().get(0)?, 0);
+            Ok(())
+        })?;
+        stage.require_bare()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_wanted_direction_is_attached() -> Result<()> {
+    let stage = Stage::new()?;
+    let config = config(HookChoice::Auto, XdpMode::Auto, TcChoice::Auto);
+    stage.server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        let attachment = capture.attach(&interface(INTERFACE)?, Directions::Egress)?;
+        assert_eq!((attachment.ingress, attachment.egress), (None, Some(Hook::Tcx)));
+        assert_eq!(attachment.describe(Ingress), "off");
+        assert_eq!(attachment.describe(Egress), "tcx");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_taken_xdp_slot_leads_to_tc_and_the_holder_stays() -> Result<()> {
+    for (mode, attached, errno) in [
+        (bpf::XdpMode::Native, XdpAttached::Native, "EBUSY"),
+        (bpf::XdpMode::Generic, XdpAttached::Generic, "EEXIST"),
+    ] {
+        let stage = Stage::new()?;
+        let _holder = XdpHolder::attach(&stage.server, INTERFACE, mode)?;
+        let config = config(HookChoice::Xdp, XdpMode::Auto, TcChoice::Auto);
+        stage.server.enter(|| {
+            let interface = interface(INTERFACE)?;
+            let before = Holders::of(&interface)?.xdp;
+            let [(found, Program { id, .. })] = before[..] else {
+                panic!("one holder: {before:?}");
+            };
+            assert_eq!(found, attached);
+
+            let mut capture = Capture::load(&config)?;
+            let attachment = capture.attach(&interface, Directions::Both)?;
+            assert_eq!(attachment.ingress, Some(Hook::Tcx));
+            assert_eq!(
+                attachment.why,
+                format!("XDP held by program {id} in {attached} mode: {errno}")
+            );
+            assert_eq!(Holders::of(&interface)?.xdp, before);
+            stage.send_query(0)?;
+            captured(&mut capture)?;
+            assert!(capture.detach_all().is_empty());
+            assert_eq!(Holders::of(&interface)?.xdp, before);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_jumbo_frame_is_captured_whole_in_native_mode() -> Result<()> {
+    let stage = Stage::with_mtu(9_000)?;
+    let config = config(HookChoice::Xdp, XdpMode::Native, TcChoice::Auto);
+    stage.server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        let attachment = capture.attach(&interface(INTERFACE)?, Directions::Ingress)?;
+        assert_eq!(attachment.ingress, Some(Hook::XdpNative), "{}", attachment.why);
+        stage.send_query(8_000)?;
+        let (header, packet) = captured(&mut capture)?;
+        assert_eq!((header.packet_length, packet.len()), (8_042, 8_042));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_device_without_native_xdp_gets_the_generic_one() -> Result<()> {
+    let stage = Stage::new()?;
+    let config = config(HookChoice::Xdp, XdpMode::Auto, TcChoice::Auto);
+    stage.server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        let attachment = capture.attach(&interface("lo")?, Directions::Ingress)?;
+        assert_eq!(attachment.ingress, Some(Hook::XdpGeneric));
+        assert_eq!(attachment.why, "xdp native refused: EOPNOTSUPP");
+        Ok(())
+    })
+}
+
+#[test]
+fn settings_change_without_attaching_anew() -> Result<()> {
+    let stage = Stage::new()?;
+    let config = config(HookChoice::Xdp, XdpMode::Auto, TcChoice::Auto);
+    stage.server.enter(|| {
+        let interface = interface(INTERFACE)?;
+        let mut capture = Capture::load(&config)?;
+        let links = || -> Result<BTreeSet<_>> {
+            let mut held = bpf::held_by(Pid::this())?;
+            held.retain(|(kind, _)| *kind == bpf::Kind::Link);
+            Ok(held)
+        };
+        capture.attach(&interface, Directions::Ingress)?;
+        let ingress_only = links()?;
+        assert_eq!(ingress_only.len(), 1);
+        // A direction that was not attached yet is added.
+        capture.set_directions(interface.ifindex, Directions::Both)?;
+        let both = links()?;
+        assert_eq!(both.len(), 2);
+        assert!(both.is_superset(&ingress_only));
+        // From then on only settings change.
+        for directions in [Directions::Both, Directions::Egress, Directions::Ingress] {
+            capture.set_directions(interface.ifindex, directions)?;
+            capture.attach(&interface, directions)?;
+            assert_eq!(links()?, both);
+        }
+        capture.set_directions(interface.ifindex, Directions::Egress)?;
+        stage.send_query(0)?;
+        wait::until("an ignored packet", DEADLINE, || {
+            let ingress = capture.counters()?[0].by_direction[Ingress as usize];
+            Ok((ingress.get(Counter::Disabled) == 1).then_some(()))
+        })
+    })
+}
+
+#[test]
+fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
+    let stage = Stage::new()?;
+    let server = &stage.server;
+    server.tc(&["qdisc", "add", "dev", INTERFACE, "clsact"])?;
+    for (direction, filter) in [
+        // The first priority is another kind's, so that we come behind it.
+        ("ingress", &["prio", "1", "protocol", "ip", "u32", "match", "u32", "0", "0"][..]),
+        // It is ours to share.
+        ("egress", &["prio", "1", "protocol", "all", "bpf", "bytecode", "1,6 0 0 0"]),
+    ] {
+        server.tc(&[&["filter", "add", "dev", INTERFACE, direction], filter].concat())?;
+    }
+    let show = || -> Result<(String, String)> {
+        let qdiscs = server.tc(&["qdisc", "show", "dev", INTERFACE])?;
+        let filters = ["ingress", "egress"]
+            .map(|direction| server.tc(&["filter", "show", "dev", INTERFACE, direction]));
+        let [ingress, egress] = filters;
+        Ok((qdiscs, ingress? + &egress?))
+    };
+    let before = show()?;
+    let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
+    server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        let attachment = capture.attach(&interface(INTERFACE)?, Directions::Both)?;
+        assert_eq!(
+            attachment.why,
+            "tc is configured; on ingress behind a u32 filter of priority 1"
+        );
+        let holders = Holders::of(&interface(INTERFACE)?)?;
+        let ours: Vec<_> = holders
+            .filters
+            .iter()
+            .filter(|filter| filter.name.is_some())
+            .map(|filter| (filter.direction, filter.priority))
+            .collect();
+        assert_eq!(ours, [(Ingress, 2), (Egress, 1)]);
+        let first_out = holders.filters.iter().find(|filter| filter.direction == Egress);
+        assert!(first_out.is_some_and(|filter| filter.name.is_some()), "the newest runs first");
+        assert!(capture.detach_all().is_empty());
+        Ok(())
+    })?;
+    assert_eq!(show()?, before);
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Result<()> {
+    let stage = Stage::new()?;
+    let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
+    let filters = || {
+        stage.server.enter(|| {
+            let holders = Holders::of(&interface(INTERFACE)?)?;
+            Ok((holders.qdisc, holders.filters.len()))
+        })
+    };
+    let output = role("attach_and_die", stage.server.command(env::current_exe()?))?;
+    ensure!(output.contains("attached"), "{output}");
+    assert_eq!(filters()?, (Qdisc::Clsact, 2), "the kernel keeps filters of the dead");
+
+    stage.server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        assert_eq!(Holders::of(&interface(INTERFACE)?)?.qdisc, Qdisc::Absent, "swept");
+        capture.attach(&interface(INTERFACE)?, Directions::Both)?;
+        // A second agent starts while the first one runs.
+        let second = Capture::load(&config)?;
+        assert_eq!(filters()?, (Qdisc::Clsact, 2), "left alone");
+        drop(second);
+        // Not detached, but dropped, as while a panic unwinds.
+        drop(capture);
+        Ok(())
+    })?;
+    stage.require_bare()
+}
+
+#[test]
+fn an_ingress_qdisc_is_named_as_what_is_in_the_way() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.tc(&["qdisc", "add", "dev", INTERFACE, "ingress"])?;
+    let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
+    stage.server.enter(|| {
+        let mut capture = Capture::load(&config)?;
+        let error = capture.attach(&interface(INTERFACE)?, Directions::Both).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "interface s0: clsact: there is an ingress qdisc in its place: Device or resource \
+             busy (os error 16)"
+        );
+        assert_eq!(capture.attachments().count(), 0);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_that_went_away_is_an_error_at_attach_and_none_at_detach() -> Result<()> {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        let stage = Stage::new()?;
+        let config = config(HookChoice::Xdp, XdpMode::Auto, tc);
+        stage.server.enter(|| {
+            let interface = interface(INTERFACE)?;
+            let mut capture = Capture::load(&config)?;
+            capture.attach(&interface, Directions::Both)?;
+            stage.server.ip(&["link", "delete", INTERFACE])?;
+            let errors = capture.detach_all();
+            assert!(errors.is_empty(), "{errors:?}");
+            let error = capture.attach(&interface, Directions::Both).unwrap_err();
+            assert_eq!(error.to_string(), "interface s0: no such interface");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_missing_capability_is_named() -> Result<()> {
+    for (capabilities, expected) in [
+        ("-all", "missing CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"),
+        ("-all,+net_admin,+perfmon", "missing CAP_BPF"),
+        ("-all,+bpf,+perfmon", "missing CAP_NET_ADMIN"),
+        ("-all,+bpf,+net_admin,+perfmon", "loaded"),
+    ] {
+        let stage = Stage::new()?;
+        // A copy, since the directory of this binary may be closed to others.
+        let directory = tempfile::tempdir()?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        let binary = directory.path().join("attach");
+        fs::copy(env::current_exe()?, &binary)?;
+
+        let mut command = stage.server.command("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(format!("--inh-caps={capabilities}"))
+            .arg(format!("--ambient-caps={capabilities}"))
+            .arg(format!("--bounding-set={capabilities}"))
+            .arg(binary);
+        let output = role("load", command)?;
+        let line = output.lines().find_map(|line| line.strip_prefix("role: "));
+        let line = line.with_context(|| output.clone())?;
+        assert!(line.ends_with(expected), "with {capabilities}: {line}");
+    }
+    Ok(())
+}
+
+/// Runs this test binary again, in a part that [`play_a_role`] knows, and returns what it printed.
+fn role(role: &str, mut command: Command) -> Result<String> {
+    let output = command
+        .args(["--exact", "play_a_role", "--ignored", "--nocapture"])
+        .env("TAP53_TEST_ROLE", role)
+        .stdin(Stdio::null())
+        .output()?;
+    Ok(String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?)
+}
+
+#[test]
+#[ignore = "a part in other tests, which run it in a process of its own"]
+fn play_a_role() {
+    match env::var("TAP53_TEST_ROLE").as_deref() {
+        Ok("attach_and_die") => {
+            let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
+            let mut capture = Capture::load(&config).unwrap();
+            capture.attach(&interface(INTERFACE).unwrap(), Directions::Both).unwrap();
+            println!("attached");
+            raise(Signal::SIGKILL).unwrap();
+        }
+        Ok("load") => {
+            let config = config(HookChoice::Auto, XdpMode::Auto, TcChoice::Auto);
+            match Capture::load(&config) {
+                Ok(_) => println!("role: loaded"),
+                Err(error) => println!("role: {error}"),
+            }
+        }
+        _ => {}
+    }
+}
