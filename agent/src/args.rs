@@ -58,9 +58,12 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// True if nothing says which interfaces are meant.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.config.is_none() && self.interfaces.is_empty()
+    /// The configuration in force, for looking at interfaces: without any pattern, all of them.
+    pub(crate) fn load_to_look(&mut self) -> Result<Config, Error> {
+        if self.config.is_none() && self.interfaces.is_empty() {
+            self.interfaces.push("*".to_owned());
+        }
+        self.load()
     }
 
     /// The configuration in force.

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
         Command::Schema => show::schema(),
-        Command::Interfaces(arguments) => show::interfaces(&arguments),
+        Command::Interfaces(arguments) => show::interfaces(arguments),
     };
     match outcome {
         Ok(code) => code,

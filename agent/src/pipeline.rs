@@ -105,10 +105,12 @@ impl Pipeline {
             sinks,
             capture,
         };
-        for (number, ring) in (0u16..).zip(pipeline.capture.take_rings()) {
+        for ring in pipeline.capture.take_rings() {
+            // The configuration allows fewer workers than a u16 counts.
+            let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
             let worker = Worker::new(
                 number,
-                ring::Drain::new(ring),
+                ring::Drain::new(ring.buffer),
                 pipeline.capture.ring_lost(),
                 pairing.build(monotonic_ns()),
                 &pipeline.sinks,
@@ -133,17 +135,13 @@ impl Pipeline {
     }
 
     /// Interfaces with a hook.
-    #[must_use]
-    pub fn attachments(&self) -> impl ExactSizeIterator<Item = &Attachment> {
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.capture.attachments()
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn kernel_log(&mut self) -> Result<Option<KernelLog>, Error> {
-        Ok(self.capture.kernel_log()?)
+    pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
+        self.capture.take_kernel_log()
     }
 
     /// Does what is due with time alone.
@@ -177,7 +175,6 @@ impl Pipeline {
         for error in self.capture.detach_all() {
             tracing::error!("{error}");
         }
-        wait_for_running_programs();
         self.end_workers();
         let deadline = Instant::now() + flush_timeout;
         for sink in &self.sinks {
@@ -213,7 +210,7 @@ impl Pipeline {
                 hooks: Direction::ALL.map(|direction| of.attachment.describe(direction)),
                 name: of.attachment.interface.name,
                 ifindex: of.attachment.interface.ifindex,
-                counters: of.counters,
+                counters: of.by_direction,
             })
             .collect();
         // Packets at a hook whose interface has no settings: none, unless something is amiss.
@@ -275,18 +272,4 @@ fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
 /// Eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.
 fn random_bytes() -> [u8; 8] {
     RandomState::new().build_hasher().finish().to_ne_bytes()
-}
-
-/// Returns when no program that was attached at the call runs any more. Detaching only unlinks;
-/// a program that another CPU is in the middle of may still submit. Programs run inside RCU
-/// sections, and membarrier(2) waits for those (MEMBARRIER_CMD_GLOBAL, kernel 4.3).
-fn wait_for_running_programs() {
-    // SAFETY: membarrier takes two integers and touches no memory of ours.
-    let result = unsafe {
-        libc::syscall(libc::SYS_membarrier, libc::c_long::from(libc::MEMBARRIER_CMD_GLOBAL), 0)
-    };
-    if result != 0 {
-        let error = std::io::Error::last_os_error();
-        tracing::warn!(%error, "membarrier refused; a packet in flight may miss the ledger");
-    }
 }

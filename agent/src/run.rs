@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use tap53::{
+    capture::KernelLog,
     config::{Config, LogLevel},
     interfaces::{self, Interface},
     ledger::Ledger,
@@ -17,8 +18,10 @@ use tap53::{
 };
 use tap53_ebpf::settings::Direction;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
@@ -58,8 +61,8 @@ async fn capture(
             "capturing"
         );
     }
-    let kernel_log = pipeline.kernel_log()?.map(|log| tokio::spawn(log.run()));
-    tracing::info!(interfaces = pipeline.attachments().len(), "ready");
+    let kernel_log = pipeline.take_kernel_log().map(follow).transpose()?;
+    tracing::info!(interfaces = pipeline.attachments().count(), "ready");
 
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,6 +86,21 @@ async fn capture(
     }
     let complete = ledger.balanced() && !ledger.lost_at_shutdown();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })
+}
+
+/// Writes the kernel programs' messages to the log as they come.
+fn follow(log: KernelLog) -> anyhow::Result<JoinHandle<()>> {
+    // SAFETY: the descriptor is the ring's, which `log` owns and keeps for as long as it lives.
+    let registered = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+    let mut log = registered
+        .map_err(io::Error::from)
+        .context("cannot follow the kernel programs' log")?;
+    Ok(tokio::spawn(async move {
+        while let Ok(mut ready) = log.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    }))
 }
 
 struct Signals {

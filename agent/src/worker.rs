@@ -104,8 +104,9 @@ impl Worker {
             });
             if taken == 0 {
                 // Losses with nothing behind them in the ring show in the map alone.
-                match self.ring_lost.read(u32::from(self.number)) {
-                    Ok(lost) => stages.table.note_ring_lost(lost, now_ns),
+                match self.ring_lost.get(u32::from(self.number)) {
+                    // Records carry the lower half of the count.
+                    Ok(lost) => stages.table.note_ring_lost((lost & 0xffff_ffff) as u32, now_ns),
                     Err(error) => tracing::error!(%error, "cannot read the ring's losses"),
                 }
                 read_up_to_ns = now_ns;
