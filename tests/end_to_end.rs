@@ -142,15 +142,30 @@ fn queries_that_leave_are_egress() -> Result<()> {
 }
 
 #[test]
-fn text_names_what_was_asked_and_json_lines_hold_the_record() -> Result<()> {
+fn json_lines_hold_what_the_file_holds() -> Result<()> {
     let lab = Lab::new()?;
+    // --json overrides the format in the file.
     let agent = Agent::start(&lab.server, &configuration("auto"), &["--json"])?;
-    let exchange = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    agent.process().stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    let exchanges = lab.ask_everything()?;
+    wait_for_records(&agent, exchanges.len())?;
     let ended = agent.stop()?;
-    let json: Vec<Value> =
-        ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    records_equal_exchanges(&json, &[exchange], "s0", "INGRESS")?;
+    records_equal_exchanges(&ended.records, &exchanges, "s0", "INGRESS")?;
+    let lines: Result<Vec<Value>, _> = ended.stdout.lines().map(serde_json::from_str).collect();
+    let lines = lines.context("standard output is not JSON lines")?;
+    assert_eq!(lines.len(), ended.records.len());
+    for mut line in lines {
+        let record = ended.records.iter().find(|record| record["record_id"] == line["record_id"]);
+        let mut record = record.context("a line without a record in the file")?.clone();
+        for time in ["query_time", "response_time"] {
+            // Microseconds in Avro, RFC 3339 in JSON.
+            let text = line[time].take();
+            if let Some(time_us) = record[time].take().as_i64() {
+                let fraction = format!(".{:06}Z", time_us % 1_000_000);
+                assert!(text.as_str().is_some_and(|text| text.ends_with(&fraction)), "{text}");
+            }
+        }
+        assert_eq!(line, record);
+    }
     Ledger(&ended.ledger).require_balance()
 }
 

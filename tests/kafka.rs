@@ -35,15 +35,12 @@ sinks:
     topic: dns-transactions
     compression: lz4
     linger_ms: 5
-    message_timeout_ms: TIMEOUT
 shutdown:
   flush_timeout_ms: 3000
 "#;
 
-fn configuration(broker: &str, message_timeout: Duration) -> String {
-    CONFIGURATION
-        .replace("BROKER", broker)
-        .replace("TIMEOUT", &message_timeout.as_millis().to_string())
+fn configuration(broker: &str) -> String {
+    CONFIGURATION.replace("BROKER", broker)
 }
 
 /// Decodes consumed messages by the schema that `tap53 schema` prints.
@@ -67,7 +64,7 @@ fn what_was_asked_is_what_the_topic_holds() -> Result<()> {
     let lab = Lab::new()?;
     let kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;
-    let yaml = configuration(&kafka.address(), Duration::from_secs(300));
+    let yaml = configuration(&kafka.address());
     let agent = Agent::start(&lab.server, &yaml, &[])?;
     let exchanges = lab.ask_everything()?;
     wait_for_records(&agent, &exchanges)?;
@@ -92,7 +89,7 @@ fn what_was_asked_is_what_the_topic_holds() -> Result<()> {
 fn without_a_broker_capture_goes_on_and_each_record_is_counted_as_lost() -> Result<()> {
     let lab = Lab::new()?;
     // A port of the namespace's loopback where nothing listens.
-    let yaml = configuration("127.0.0.1:9", Duration::from_secs(300));
+    let yaml = configuration("127.0.0.1:9");
     let agent = Agent::start(&lab.server, &yaml, &[])?;
     let exchanges = lab.ask_everything()?;
     wait_for_records(&agent, &exchanges)?;
@@ -114,7 +111,7 @@ fn without_a_broker_capture_goes_on_and_each_record_is_counted_as_lost() -> Resu
 fn a_topic_that_does_not_exist_is_a_counted_loss() -> Result<()> {
     let lab = Lab::new()?;
     let kafka = Kafka::start(&lab.server)?;
-    let yaml = configuration(&kafka.address(), Duration::from_secs(2));
+    let yaml = configuration(&kafka.address());
     let agent = Agent::start(&lab.server, &yaml, &[])?;
     let exchange = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     wait_for_records(&agent, &[exchange])?;
@@ -132,7 +129,7 @@ fn records_made_while_the_broker_was_away_arrive_when_it_is_back() -> Result<()>
     let lab = Lab::new()?;
     let mut kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;
-    let yaml = configuration(&kafka.address(), Duration::from_secs(300));
+    let yaml = configuration(&kafka.address());
     let agent = Agent::start(&lab.server, &yaml, &[])?;
 
     let mut exchanges = lab.ask_everything()?;

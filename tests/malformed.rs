@@ -34,16 +34,21 @@ sinks:
 fn capture(hook: &str, send: impl FnOnce(&FrameSocket) -> Result<()>) -> Result<Ended> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, &CONFIGURATION.replace("HOOK", hook), &[])?;
+    let before = lab.server.packets("s0")?;
     let socket = FrameSocket::open(&lab.client, "c0")?;
     send(&socket)?;
     // A well-formed query behind them, on the same wire: when its record is there, the agent has
     // lived through what came before.
     let last = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     agent.process().stdout().wait_for_line(&format!("{} ", last.client), 0, DEADLINE)?;
+    let after = lab.server.packets("s0")?;
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     let ledger = Ledger(&ended.ledger);
     ledger.require_balance()?;
+    let seen = |direction: &str| ledger.number(&format!("/interfaces/0/{direction}/seen"));
+    assert_eq!(seen("ingress")?, after.received - before.received);
+    assert_eq!(seen("egress")?, after.sent - before.sent);
     assert_eq!(ledger.number("/agent/sinks/1/records/delivered")?, ended.records.len() as u64);
     Ok(ended)
 }
@@ -256,8 +261,10 @@ fn a_thousand_garbage_frames_do_no_harm() -> Result<()> {
             }
             Ok(())
         })?;
+        // The garbage, the well-formed query, and the client's ICMP errors: the resolver answers
+        // some of the garbage with FORMERR, and nobody listens at its source port.
         let seen = Ledger(&ended.ledger).number("/interfaces/0/ingress/seen")?;
-        assert_eq!(seen, 1_001);
+        assert!(seen >= 1_001, "{seen}");
         Ok(())
     })
 }

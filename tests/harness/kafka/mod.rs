@@ -7,7 +7,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -106,20 +106,19 @@ impl<'a> Kafka<'a> {
     /// When kcat is not installed, or fails.
     pub fn consume(&self, topic: &str) -> Result<Vec<Message>> {
         let broker = self.address();
-        let output_path = self.directory.path().join("consumed");
-        let output = fs::File::create(&output_path)?;
         let mut command = self.namespace.command("timeout");
         #[rustfmt::skip]
         command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
             "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-p", "0", "-o", "beginning", "-e",
             // Timestamp in ms as text, length as four big-endian bytes, value.
             "-f", "%T %R%s",
-        ]).stdout(output);
-        let status = command.status().context("start kcat")?;
-        if !status.success() {
-            bail!("kcat could not read topic {topic} to its end: {status}");
+        ]);
+        let output = command.stdin(Stdio::null()).output().context("start kcat")?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            bail!("kcat could not read topic {topic}: {}: {}", output.status, message.trim_end());
         }
-        parse_consumed(&fs::read(&output_path)?)
+        parse_consumed(&output.stdout)
     }
 
     fn java(&self, class: &str) -> Command {
