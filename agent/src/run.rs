@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{SigSet, Signal::{SIGINT, SIGTERM, SIGUSR1}};
 use tap53::{
     capture::KernelLog,
     config::{Config, LogLevel},
@@ -111,6 +112,9 @@ struct Signals {
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
+        // A parent that blocks signals hands its mask down; nobody could then stop this process.
+        let ours: SigSet = [SIGTERM, SIGINT, SIGUSR1].into_iter().collect();
+        ours.thread_unblock().context("cannot unblock signals")?;
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
