@@ -55,7 +55,7 @@ struct Schema {
 impl Schema {
     fn new(root: Value) -> Self {
         let mut named = Map::new();
-        collect_named(&root, &mut named);
+        collect_named(&root, "", &mut named);
         Self { root, named }
     }
 
@@ -129,18 +129,24 @@ impl Schema {
     }
 }
 
-fn collect_named(schema: &Value, named: &mut Map<String, Value>) {
+/// Notes enums and fixeds by their name, with and without their namespace, which is that of the type
+/// around them unless they say otherwise. (A record is never named twice in a tree of values.)
+fn collect_named(schema: &Value, namespace: &str, named: &mut Map<String, Value>) {
     match schema {
-        Value::Array(branches) => branches.iter().for_each(|branch| collect_named(branch, named)),
+        Value::Array(parts) => {
+            parts.iter().for_each(|part| collect_named(part, namespace, named));
+        }
         Value::Object(definition) => {
-            if let Some(name) = definition.get("name").and_then(Value::as_str)
-                && definition.get("type").is_some_and(|kind| kind != "record")
-                && matches!(definition["type"].as_str(), Some("enum" | "fixed"))
-            {
+            let text = |key: &str| definition.get(key).and_then(Value::as_str);
+            let namespace = text("namespace").unwrap_or(namespace);
+            if let (Some(name), Some("enum" | "fixed")) = (text("name"), text("type")) {
+                named.insert(format!("{namespace}.{name}"), schema.clone());
                 named.insert(name.to_owned(), schema.clone());
             }
             for key in ["type", "items", "values", "fields"] {
-                definition.get(key).into_iter().for_each(|part| collect_named(part, named));
+                if let Some(part) = definition.get(key) {
+                    collect_named(part, namespace, named);
+                }
             }
         }
         _ => {}
@@ -239,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_container_is_read_by_its_own_schema() {
-        let schema = br#"{"type":"record","name":"R","fields":[
+        let schema = br#"{"type":"record","name":"R","namespace":"n","fields":[
             {"name":"kind","type":{"type":"enum","name":"K","symbols":["X","Y"]}},
-            {"name":"again","type":"K"},
+            {"name":"again","type":"n.K"},
             {"name":"note","type":["null","string"]},
             {"name":"list","type":{"type":"array","items":"int"}}]}"#;
         let mut file = CONTAINER_MAGIC.to_vec();

@@ -128,6 +128,24 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// Names of the namespaces that this process made and that are still there.
+    ///
+    /// # Errors
+    /// When the directory of names cannot be read.
+    pub fn left_by_this_process() -> Result<Vec<String>> {
+        let own = format!("{PREFIX}{}-", process::id());
+        let mut left = Vec::new();
+        for entry in fs::read_dir(NETNS_DIRECTORY).context("list network namespaces")? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&own) {
+                left.push(name);
+            }
+        }
+        Ok(left)
+    }
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Nothing to be done about a failure here; the next run sweeps.

@@ -139,7 +139,11 @@ pub(super) fn explain(results: &Results) {
     };
     let file = shown(&results.transactions());
     entry("records", &file);
-    entry("", &format!("python3 -m pip install fastavro && python3 -m fastavro --pretty {file}"));
+    entry(
+        "",
+        &format!("any Avro reader shows them: pip install fastavro; fastavro --pretty {file}"),
+    );
     entry("ledger", &shown(&results.ledger()));
+    entry("configuration", &shown(&results.configuration()));
     entry("agent's log", &shown(&results.log()));
 }

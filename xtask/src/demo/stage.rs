@@ -5,17 +5,17 @@ use std::{
     os::unix::fs as unix_fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use tap53_harness::{
     bpf,
     client::{Exchange, Question, Transport},
     kafka::Kafka,
     lab::{Lab, UNANSWERED},
+    namespace::Namespace,
     process::Process,
     wait,
 };
@@ -23,7 +23,7 @@ use tap53_harness::{
 use super::{
     accounts::{self, Accounts},
     require_clean_exit,
-    terminal::{emphasised, entry, is_terminal, row, section},
+    terminal::{entry, is_terminal, row, section},
 };
 use crate::workspace::Workspace;
 
@@ -70,6 +70,10 @@ impl Results {
 
     pub(super) fn ledger(&self) -> PathBuf {
         self.directory.join("ledger.json")
+    }
+
+    pub(super) fn configuration(&self) -> PathBuf {
+        self.directory.join("tap53.yaml")
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -130,7 +134,15 @@ pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Resu
     let results = Results::prepare(workspace)?;
     let outcome = perform(workspace, &results, seconds, with_kafka);
     results.hand_over()?;
-    outcome
+    // All guards are dropped: look whether anything is left.
+    let left = Namespace::left_by_this_process()?;
+    ensure!(left.is_empty(), "namespaces that could not be removed: {}", left.join(", "));
+    if wait::require_uninterrupted().is_err() {
+        bail!("interrupted; everything was taken down");
+    }
+    outcome?;
+    section("All accounts agree, and nothing is left behind.");
+    Ok(())
 }
 
 fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: bool) -> Result<()> {
@@ -167,7 +179,6 @@ fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: b
 
     section("Look closer");
     accounts::explain(results);
-    println!("\n{}", emphasised("All accounts agree. Nothing is left behind."));
     Ok(())
 }
 
@@ -191,7 +202,7 @@ fn start_agent(
     binary: &Path,
     kafka: Option<&Kafka<'_>>,
 ) -> Result<Process> {
-    let configuration = results.directory.join("tap53.yaml");
+    let configuration = results.configuration();
     fs::write(&configuration, agent_configuration(results, kafka))?;
     let mut command: Command = lab.server.command(binary);
     command.args(["run", "--config"]).arg(&configuration).arg("--ledger").arg(results.ledger());
@@ -220,11 +231,19 @@ fn agent_configuration(results: &Results, kafka: Option<&Kafka<'_>>) -> String {
     yaml
 }
 
-/// How the agent says that it is attached, in fewer words.
+/// How the agent says that it is attached, in a sentence.
 fn hooks(agent: &Process) -> Result<String> {
     let line = agent.wait_for_line("capturing", 0, READY_DEADLINE)?;
-    let (_, fields) = line.split_once("capturing ").context("the log line of the attachment")?;
-    Ok(format!("capturing {fields}"))
+    let field = |name: &str| {
+        let value = line.split_once(&format!("{name}=\""))?.1.split('"').next()?;
+        Some(value.to_owned())
+    };
+    let hook = |name: &str| field(name).with_context(|| format!("no {name} in {line:?}"));
+    Ok(format!(
+        "at the resolver's interface s0: arriving packets by {}, leaving packets by {}",
+        hook("ingress")?,
+        hook("egress")?
+    ))
 }
 
 /// Asks until `duration` is over, shows what the agent prints, and waits until it has printed a
@@ -278,16 +297,18 @@ fn show(agent: &Process, shown: usize, deadline: Duration) -> usize {
     fresh.len()
 }
 
-/// From here on SIGINT, SIGTERM and SIGHUP end every wait, so that the guards of all parts are
-/// dropped on the way out. Called before there are other threads, which inherit the mask.
+/// From here on SIGINT, SIGTERM and SIGHUP make every wait fail, so that the guards of all parts are
+/// dropped on the way out.
 fn interrupt_on_signals() -> Result<()> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            eprintln!("\n{signal}: taking everything down");
-            wait::interrupt();
-        }
-    });
+    extern "C" fn interrupt(_signal: libc::c_int) {
+        wait::interrupt();
+    }
+    // A handler rather than a mask and a waiting thread: children would inherit the mask.
+    let action =
+        SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
+    }
     Ok(())
 }

@@ -10,14 +10,13 @@ pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Starts a section.
+/// Starts a section; its title is bold on a terminal.
 pub(super) fn section(title: &str) {
-    println!("\n{}", emphasised(title));
-}
-
-/// In bold, on a terminal.
-pub(super) fn emphasised(text: &str) -> String {
-    if is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    if is_terminal() {
+        println!("\n\x1b[1m{title}\x1b[0m");
+    } else {
+        println!("\n{title}");
+    }
 }
 
 /// Prints a label and what it stands for, in the columns that all sections share.
