@@ -54,16 +54,26 @@ const TCP_MIN_LENGTH: u32 = 20;
 /// stand before the upper layer.
 pub const MAX_EXTENSION_HEADERS: u32 = 8;
 
-// Header offsets are stored in 16 bits: the longest chain of headers must fit.
+/// Bound of every offset here: all bits of it may be set. Offsets are stored in 16 bits, and the
+/// verifier allows as much in a packet pointer (`MAX_PACKET_OFF`).
+pub const MAX_OFFSET: u32 = 0x7fff;
+
 const _: () = assert!(
     ETHERNET_LENGTH + 2 * VLAN_TAG_LENGTH + IPV6_LENGTH + MAX_EXTENSION_HEADERS * 256 * 8 + 60
-        <= u16::MAX as u32
+        <= MAX_OFFSET
 );
 
 /// A packet from its link layer on, however the bytes are reached.
 pub trait Frame {
     /// The `N` bytes at `offset`; `None` if any of them lies past the end.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// `offset` itself, which is at most [`MAX_OFFSET`]. The verifier follows each way through a
+    /// loop to its end; in the kernel it is made to forget by which way an offset came about, so
+    /// that it follows the rest once.
+    fn forget_path(&self, offset: u32) -> u32 {
+        offset
+    }
 }
 
 impl Frame for [u8] {
@@ -295,8 +305,8 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Result<Network, Counter> {
         }
         followed += 1;
         let extension: [u8; 4] = read(frame, next_offset)?;
-        let [following, length, fragment_high, fragment_low] = extension;
-        next_offset += match next {
+        let [following, units, fragment_high, fragment_low] = extension;
+        let length = match next {
             number::FRAGMENT => {
                 let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
                 if fragment & 0xfff8 != 0 {
@@ -307,9 +317,10 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Result<Network, Counter> {
                 8
             }
             // RFC 4302 §2.2: in units of four bytes, minus two.
-            number::AUTHENTICATION => (u32::from(length) + 2) * 4,
-            _ => (u32::from(length) + 1) * 8,
+            number::AUTHENTICATION => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
         };
+        next_offset = frame.forget_path(next_offset + length);
         next = following;
     }
     Ok(Network {
@@ -386,7 +397,7 @@ fn addresses<F: Frame + ?Sized>(
     }
 }
 
-/// Offsets of headers fit 16 bits, as asserted at [`MAX_EXTENSION_HEADERS`].
+/// Offsets of headers fit 16 bits, as asserted at [`MAX_OFFSET`].
 #[allow(clippy::cast_possible_truncation)]
 #[inline(always)]
 const fn header_offset(offset: u32) -> u16 {

@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use tap53_ebpf::{record::hook, settings::Direction};
 
-use crate::capture::{Linear, Packet};
+use crate::capture::Packet;
 
 /// A packet in an skb, which may be a GSO segment of up to 64 KiB and more.
 pub(crate) struct Skb<'a> {
@@ -51,8 +51,8 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
-    fn linear(&self) -> Linear {
-        Linear { data: self.ctx.data(), data_end: self.ctx.data_end() }
+    fn first_buffer(&self) -> (usize, usize) {
+        (self.ctx.data(), self.ctx.data_end())
     }
 
     /// On the way in the kernel has taken the outer tag out of the packet; on the way out it leaves

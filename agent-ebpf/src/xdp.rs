@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tap53_ebpf::{record::hook, settings::Direction};
 
-use crate::capture::{Linear, Packet};
+use crate::capture::Packet;
 
 /// Bytes that one call of `bpf_xdp_load_bytes` copies at most (`bpf_xdp_pointer`).
 const MAX_LOAD: u32 = 0xffff;
@@ -57,8 +57,8 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
     }
 
     #[inline(always)]
-    fn linear(&self) -> Linear {
-        Linear { data: self.ctx.data(), data_end: self.ctx.data_end() }
+    fn first_buffer(&self) -> (usize, usize) {
+        (self.ctx.data(), self.ctx.data_end())
     }
 
     /// What the device stripped is in its descriptor, out of reach.

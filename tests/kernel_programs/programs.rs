@@ -1,0 +1,337 @@
+//! The BPF object in the kernel, with rings to read and a way to run single packets.
+
+use std::{env, fs, iter, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{SchedClassifier, Xdp},
+};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
+use tap53_ebpf::{
+    counter::Counters,
+    record::{MAX_CAPTURED_LENGTH, RecordHeader, hook},
+    settings::{
+        Direction, InterfaceSettings, NearSettings, UNCONFIGURED_SLOT, counter_index, near_index,
+        port_bit,
+    },
+};
+
+/// The loopback device: what BPF_PROG_TEST_RUN names unless told otherwise.
+pub(crate) const LOOPBACK: u32 = 1;
+pub(crate) const GENERATION: u32 = 5_353;
+/// The counter slot of the interface.
+const SLOT: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    XdpFrags,
+    Xdp,
+    TcIngress,
+    TcEgress,
+}
+
+impl Program {
+    pub(crate) const ALL: [Self; 4] = [Self::XdpFrags, Self::Xdp, Self::TcIngress, Self::TcEgress];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::XdpFrags => "tap53_xdp_frags",
+            Self::Xdp => "tap53_xdp",
+            Self::TcIngress => "tap53_tc_ingress",
+            Self::TcEgress => "tap53_tc_egress",
+        }
+    }
+
+    pub(crate) const fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpFrags | Self::Xdp)
+    }
+
+    pub(crate) const fn direction(self) -> Direction {
+        match self {
+            Self::TcEgress => Direction::Egress,
+            _ => Direction::Ingress,
+        }
+    }
+
+    pub(crate) const fn hook(self) -> u8 {
+        match self {
+            Self::XdpFrags | Self::Xdp => hook::XDP,
+            Self::TcIngress => hook::TC_INGRESS,
+            Self::TcEgress => hook::TC_EGRESS,
+        }
+    }
+
+    /// XDP_PASS or TC_ACT_UNSPEC: what the program must return, whatever it sees.
+    pub(crate) const fn verdict(self) -> u32 {
+        if self.is_xdp() { 2 } else { u32::MAX }
+    }
+}
+
+/// How to load the object.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) ring_count: u32,
+    pub(crate) ring_bytes: u32,
+    pub(crate) wakeup_bytes: u32,
+    /// Interface to configure.
+    pub(crate) ifindex: u32,
+    /// Bits of [`InterfaceSettings::directions`].
+    pub(crate) directions: u32,
+    pub(crate) snap_length: u32,
+    /// Where to put the settings.
+    pub(crate) place: Place,
+    pub(crate) kernel_log: bool,
+}
+
+/// Maps that may hold an interface's settings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `INTERFACES` only.
+    Far,
+    /// Both `INTERFACES` and `INTERFACES_NEAR`, as the agent does.
+    Both,
+    /// None of them.
+    Nowhere,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            ring_count: 1,
+            ring_bytes: 1 << 20,
+            // Nobody waits.
+            wakeup_bytes: u32::MAX,
+            ifindex: LOOPBACK,
+            directions: 3,
+            snap_length: MAX_CAPTURED_LENGTH,
+            place: Place::Both,
+            kernel_log: false,
+        }
+    }
+}
+
+/// A record read from a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Captured {
+    pub(crate) header: RecordHeader,
+    pub(crate) packet: Vec<u8>,
+}
+
+/// What a run of a program gave back.
+pub(crate) struct Run {
+    pub(crate) verdict: u32,
+    /// The packet afterwards.
+    pub(crate) frame: Vec<u8>,
+}
+
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+    pub(crate) rings: Vec<RingBuf<MapData>>,
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Value<T>(T);
+
+// SAFETY: integers only, without padding (their sizes are asserted where they are defined).
+unsafe impl Pod for Value<InterfaceSettings> {}
+// SAFETY: as above.
+unsafe impl Pod for Value<NearSettings> {}
+// SAFETY: as above.
+unsafe impl Pod for Value<Counters> {}
+
+impl Programs {
+    /// Loads the object that `cargo xtask build-ebpf` wrote.
+    pub(crate) fn load(setup: Setup) -> Result<Self> {
+        tap53_harness::require_root()?;
+        let object = object_path();
+        let object = fs::read(&object).with_context(|| {
+            format!("cannot read {}: run `cargo xtask build-ebpf` first", object.display())
+        })?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("INTERFACES", 16)
+            .map_max_entries("COUNTERS", 2 * (SLOT + 1))
+            .map_max_entries("RINGS", setup.ring_count)
+            .map_max_entries("RING_LOST", setup.ring_count)
+            .map_max_entries("RING_WRITTEN", setup.ring_count)
+            .override_global("RING_COUNT", &setup.ring_count, true)
+            .override_global("WAKEUP_BYTES", &setup.wakeup_bytes, true)
+            .override_global("KERNEL_LOG", &u8::from(setup.kernel_log), true)
+            .load(&object)?;
+        for program in Program::ALL {
+            let loaded = ebpf.program_mut(program.name()).context(program.name())?;
+            if program.is_xdp() {
+                <&mut Xdp>::try_from(loaded)?.load()?;
+            } else {
+                <&mut SchedClassifier>::try_from(loaded)?.load()?;
+            }
+        }
+        let rings = (0..setup.ring_count)
+            .map(|_| new_ring(setup.ring_bytes))
+            .collect::<Result<Vec<_>>>()?;
+        let mut slots: ArrayOfMaps<_, RingBuf<MapData>> = map_mut(&mut ebpf, "RINGS")?;
+        for (index, ring) in (0..).zip(&rings) {
+            slots.set(index, ring, 0)?;
+        }
+        let mut ports: Array<_, u64> = map_mut(&mut ebpf, "PORTS")?;
+        let (word, bit) = port_bit(53);
+        ports.set(word, bit, 0)?;
+        let mut programs = Self { ebpf, rings };
+        if setup.place != Place::Nowhere {
+            programs.configure(setup)?;
+        }
+        Ok(programs)
+    }
+
+    /// Sets or changes the settings of the interface.
+    pub(crate) fn configure(&mut self, setup: Setup) -> Result<()> {
+        let settings = InterfaceSettings {
+            directions: setup.directions,
+            snap_length: setup.snap_length,
+            counter_slot: SLOT,
+            generation: GENERATION,
+        };
+        let mut interfaces: HashMap<_, u32, Value<InterfaceSettings>> =
+            map_mut(&mut self.ebpf, "INTERFACES")?;
+        interfaces.insert(setup.ifindex, Value(settings), 0)?;
+        if setup.place == Place::Both {
+            let mut near: Array<_, Value<NearSettings>> =
+                map_mut(&mut self.ebpf, "INTERFACES_NEAR")?;
+            let entry = NearSettings { ifindex: setup.ifindex, settings };
+            near.set(near_index(setup.ifindex), Value(entry), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a program once over a frame.
+    pub(crate) fn run(&mut self, program: Program, frame: &[u8]) -> Result<Run> {
+        self.run_with_context(program, frame, None)
+    }
+
+    /// Runs an XDP program over a frame of which only the first `linear` bytes are in the first
+    /// buffer (kernel 6.18).
+    pub(crate) fn run_scattered(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        linear: usize,
+    ) -> Result<Run> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let data_end = u32::try_from(linear)?;
+        let context = [0, data_end, 0, LOOPBACK, 0, 0].map(u32::to_ne_bytes).concat();
+        self.run_with_context(program, frame, Some(&context))
+    }
+
+    fn run_with_context(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        context: Option<&[u8]>,
+    ) -> Result<Run> {
+        let mut after = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ctx_in: context,
+            ..TestRunOptions::default()
+        };
+        let result = self.test_run(program, options)?;
+        after.truncate(result.data_size_out as usize);
+        Ok(Run { verdict: result.return_value, frame: after })
+    }
+
+    /// Runs a program `times` times over a frame.
+    pub(crate) fn run_repeatedly(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<()> {
+        let options =
+            TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
+        let result = self.test_run(program, options)?;
+        ensure!(result.return_value == program.verdict(), "verdict {}", result.return_value);
+        Ok(())
+    }
+
+    fn test_run(
+        &mut self,
+        program: Program,
+        options: TestRunOptions<'_>,
+    ) -> Result<aya::TestRunResult> {
+        let loaded = self.ebpf.program_mut(program.name()).context(program.name())?;
+        let result = if program.is_xdp() {
+            <&mut Xdp>::try_from(loaded)?.test_run(options)
+        } else {
+            <&mut SchedClassifier>::try_from(loaded)?.test_run(options)
+        };
+        result.with_context(|| format!("BPF_PROG_TEST_RUN of {}", program.name()))
+    }
+
+    /// Everything that a ring holds.
+    pub(crate) fn drain(&mut self, ring: usize) -> Result<Vec<Captured>> {
+        let mut records = Vec::new();
+        while let Some(item) = self.rings[ring].next() {
+            let (header, packet) = RecordHeader::split(&item).context("record cut short")?;
+            records.push(Captured { header, packet: packet.to_vec() });
+        }
+        Ok(records)
+    }
+
+    /// The counters of the interface, all CPUs together.
+    pub(crate) fn counters(&self, direction: Direction) -> Result<Counters> {
+        self.counters_of(SLOT, direction)
+    }
+
+    /// The counters of interfaces without settings.
+    pub(crate) fn unconfigured_counters(&self, direction: Direction) -> Result<Counters> {
+        self.counters_of(UNCONFIGURED_SLOT, direction)
+    }
+
+    fn counters_of(&self, slot: u32, direction: Direction) -> Result<Counters> {
+        let map = self.ebpf.map("COUNTERS").context("no map COUNTERS")?;
+        let counters: PerCpuArray<_, Value<Counters>> = map.try_into()?;
+        let mut sum = Counters::default();
+        for of_cpu in counters.get(&counter_index(slot, direction), 0)?.iter() {
+            sum.add(&of_cpu.0);
+        }
+        Ok(sum)
+    }
+
+    /// Messages sent by aya-log since the last call.
+    pub(crate) fn log_messages(&mut self) -> Result<usize> {
+        let mut log: RingBuf<_> = map_mut(&mut self.ebpf, "AYA_LOGS")?;
+        Ok(iter::from_fn(|| log.next().map(drop)).count())
+    }
+
+    /// Records that a ring lost.
+    pub(crate) fn lost(&self, ring: u32) -> Result<u64> {
+        let map = self.ebpf.map("RING_LOST").context("no map RING_LOST")?;
+        let lost: Array<_, u64> = map.try_into()?;
+        Ok(lost.get(&ring, 0)?)
+    }
+}
+
+fn object_path() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("bpf/tap53.bpf.o")
+}
+
+fn new_ring(bytes: u32) -> Result<RingBuf<MapData>> {
+    let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, bytes, 0);
+    let map = MapData::create(definition, "tap53_test_ring", None)?;
+    Ok(RingBuf::try_from(Map::RingBuf(map))?)
+}
+
+fn map_mut<'a, M>(ebpf: &'a mut Ebpf, name: &str) -> Result<M>
+where
+    M: TryFrom<&'a mut Map>,
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let map = ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
