@@ -55,11 +55,7 @@ impl Process {
         copy: Option<File>,
     ) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: the closure runs between fork and exec and only calls prctl, which is
-        // async-signal-safe and allocates nothing.
-        unsafe {
-            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-        }
+        die_with_parent(&mut command, Signal::SIGKILL);
         let mut child =
             spawn_on_lasting_thread(command).with_context(|| format!("start {name}"))?;
         let stdout = child.stdout.take().context("stdout is piped")?;
@@ -143,6 +139,15 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Makes the process that `command` will start get `signal` when the thread that starts it ends.
+pub fn die_with_parent(command: &mut Command, signal: Signal) {
+    // SAFETY: the closure runs between fork and exec and only calls prctl, which is
+    // async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(move || prctl::set_pdeathsig(signal).map_err(Into::into));
     }
 }
 

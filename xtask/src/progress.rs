@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use tap53_harness::process::die_with_parent;
 
 /// Cargo's own progress bar is drawn only up to this width, bar and counts included.
 const BAR_WIDTH: &str = "80";
@@ -19,6 +21,8 @@ const LINES_SHOWN: usize = 60;
 /// the time it took at the end. What cargo prints is shown only if it fails.
 pub(crate) fn build(label: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
+    // Not SIGKILL: cargo then has no chance to end its compilers.
+    die_with_parent(command, Signal::SIGTERM);
     let mut child = command
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", BAR_WIDTH)
