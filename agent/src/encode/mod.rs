@@ -19,7 +19,7 @@ mod text;
 
 use serde::Serialize;
 
-pub use avro::{Datum, SingleObject, schema};
+pub use avro::{Datum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry};
 pub(crate) use binary::push_long;
 pub use record::{Attribution, Clock, Owner, Record, RecordId, SCHEMA_VERSION};
