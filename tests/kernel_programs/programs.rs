@@ -1,6 +1,6 @@
 //! The BPF object in the kernel, with rings to read and a way to run single packets.
 
-use std::{env, fs, iter, path::PathBuf};
+use std::{env, fs, iter, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -243,18 +243,18 @@ impl Programs {
         Ok(Run { verdict: result.return_value, frame: after })
     }
 
-    /// Runs a program `times` times over a frame.
+    /// Runs a program `times` times over a frame; returns the mean time of a run.
     pub(crate) fn run_repeatedly(
         &mut self,
         program: Program,
         frame: &[u8],
         times: u32,
-    ) -> Result<()> {
+    ) -> Result<Duration> {
         let options =
             TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
         let result = self.test_run(program, options)?;
         ensure!(result.return_value == program.verdict(), "verdict {}", result.return_value);
-        Ok(())
+        Ok(result.duration)
     }
 
     fn test_run(

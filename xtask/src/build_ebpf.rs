@@ -20,11 +20,8 @@ use crate::{
 };
 
 /// The kernel runs programs of its own byte order only.
-pub(crate) const TARGET: &str = if cfg!(target_endian = "big") {
-    "bpfeb-unknown-none"
-} else {
-    "bpfel-unknown-none"
-};
+pub(crate) const TARGET: &str =
+    if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
 /// Codegen settings, joined by the separator of `CARGO_ENCODED_RUSTFLAGS`.
 const RUSTFLAGS: &[&str] = &[

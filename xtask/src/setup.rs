@@ -63,10 +63,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Installs what is missing for `purpose`, saying what; returns how much it was.
 pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result<usize> {
-    let mut missing: Vec<&Need> = needs::NEEDS
-        .iter()
-        .filter(|need| need.purpose <= purpose && !need.is_met())
-        .collect();
+    let mut missing: Vec<&Need> =
+        needs::NEEDS.iter().filter(|need| need.purpose <= purpose && !need.is_met()).collect();
     if Toolchain::find().is_err() {
         missing.push(&needs::BPF_COMPILER);
     }
@@ -105,10 +103,7 @@ fn install_linker(workspace: &Workspace) -> Result<()> {
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR");
     run_command(&mut cargo).context("cannot build bpf-linker")?;
-    println!(
-        "setup: bpf-linker built in {} s",
-        started.elapsed().as_secs()
-    );
+    println!("setup: bpf-linker built in {} s", started.elapsed().as_secs());
     Ok(())
 }
 
@@ -123,10 +118,7 @@ fn fastavro_directory(workspace: &Workspace) -> Option<std::path::PathBuf> {
 
 fn install_fastavro(workspace: &Workspace) -> Result<()> {
     let venv = workspace.cache.join("venv");
-    println!(
-        "setup: installing fastavro {FASTAVRO_VERSION} into {}",
-        venv.display()
-    );
+    println!("setup: installing fastavro {FASTAVRO_VERSION} into {}", venv.display());
     run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))
         .context("cannot make a Python environment (Debian: package python3-venv)")?;
     run_command(

@@ -28,8 +28,6 @@ pub(crate) fn strip_debug_sections(object: &[u8]) -> Result<Vec<u8>> {
     builder.delete_orphans();
     builder.delete_unused_versions();
     let mut stripped = Vec::new();
-    builder
-        .write(&mut stripped)
-        .context("cannot write the BPF object without DWARF")?;
+    builder.write(&mut stripped).context("cannot write the BPF object without DWARF")?;
     Ok(stripped)
 }

@@ -34,11 +34,7 @@ impl Workspace {
             Some(directory) => env::current_dir()?.join(directory),
             None => root.join("target"),
         };
-        Ok(Self {
-            root,
-            target,
-            cache: cache_directory()?,
-        })
+        Ok(Self { root, target, cache: cache_directory()? })
     }
 
     /// The BPF object that `build-ebpf` writes and the agent embeds.
@@ -86,18 +82,14 @@ pub(crate) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
 
 /// Runs a command to its end; its output is the user's to see.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
     ensure!(status.success(), "{} failed: {status}", shown(command));
     Ok(())
 }
 
 /// Runs a command and returns what it printed, trimmed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !output.status.success() {
         bail!(
             "{} failed: {}\n{}",

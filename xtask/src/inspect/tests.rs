@@ -72,64 +72,31 @@ fn object_with(flaw: Flaw) -> Vec<u8> {
         }
         let code = [call, EXIT].concat();
         let id = section(&mut object, program_section, SectionKind::Text, &code);
-        symbol(
-            &mut object,
-            program,
-            SymbolKind::Text,
-            SymbolSection::Section(id),
-            16,
-        );
+        symbol(&mut object, program, SymbolKind::Text, SymbolSection::Section(id), 16);
         if flaw == Flaw::UndefinedFunction {
-            let missing = symbol(
-                &mut object,
-                "not_here",
-                SymbolKind::Text,
-                SymbolSection::Undefined,
-                0,
-            );
+            let missing =
+                symbol(&mut object, "not_here", SymbolKind::Text, SymbolSection::Undefined, 0);
             let relocation = Relocation {
                 offset: 0,
                 symbol: missing,
                 addend: 0,
-                flags: object::RelocationFlags::Elf {
-                    r_type: object::elf::R_BPF_64_32,
-                },
+                flags: object::RelocationFlags::Elf { r_type: object::elf::R_BPF_64_32 },
             };
-            object
-                .add_relocation(id, relocation)
-                .expect("relocation added");
+            object.add_relocation(id, relocation).expect("relocation added");
         }
     }
     let maps = section(&mut object, ".maps", SectionKind::Data, &[0; 40]);
     for map in MAPS.iter().skip(usize::from(flaw == Flaw::NoMap)) {
-        symbol(
-            &mut object,
-            map,
-            SymbolKind::Data,
-            SymbolSection::Section(maps),
-            40,
-        );
+        symbol(&mut object, map, SymbolKind::Data, SymbolSection::Section(maps), 40);
     }
     let rodata = section(&mut object, ".rodata", SectionKind::ReadOnlyData, &[0; 4]);
     for global in GLOBALS.iter().skip(usize::from(flaw == Flaw::NoGlobal)) {
-        symbol(
-            &mut object,
-            global,
-            SymbolKind::Data,
-            SymbolSection::Section(rodata),
-            4,
-        );
+        symbol(&mut object, global, SymbolKind::Data, SymbolSection::Section(rodata), 4);
     }
     if flaw == Flaw::Panic {
         let text = section(&mut object, ".text", SectionKind::Text, &EXIT);
         let name = "_ZN4core9panicking5panic17h0123456789abcdefE";
-        symbol(
-            &mut object,
-            name,
-            SymbolKind::Text,
-            SymbolSection::Section(text),
-            8,
-        );
+        symbol(&mut object, name, SymbolKind::Text, SymbolSection::Section(text), 8);
     }
     match flaw {
         Flaw::NoLicense => {}
@@ -177,14 +144,8 @@ fn each_missing_part_is_named() {
 fn each_wrong_part_is_named() {
     for (flaw, expected) in [
         (Flaw::ProprietaryLicense, "\"Proprietary\""),
-        (
-            Flaw::WrongSection,
-            "in section socket instead of classifier",
-        ),
-        (
-            Flaw::UndefinedFunction,
-            "xdp+0x0: `not_here` is not defined",
-        ),
+        (Flaw::WrongSection, "in section socket instead of classifier"),
+        (Flaw::UndefinedFunction, "xdp+0x0: `not_here` is not defined"),
         (Flaw::CallOfNothing, "xdp+0x0: call that leads nowhere"),
         (Flaw::CallOfNoHelper, "xdp+0x0: call of helper -1"),
         (Flaw::Panic, "may panic"),
@@ -211,13 +172,7 @@ fn debug_sections_are_stripped_and_the_rest_stays() {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     let debug = section(&mut object, ".debug_info", SectionKind::Debug, &[1; 1000]);
     section(&mut object, ".BTF", SectionKind::Other, &[2; 24]);
-    symbol(
-        &mut object,
-        "here",
-        SymbolKind::Data,
-        SymbolSection::Section(debug),
-        4,
-    );
+    symbol(&mut object, "here", SymbolKind::Data, SymbolSection::Section(debug), 4);
     let with_debug = object.write().expect("object written");
 
     let stripped = crate::strip::strip_debug_sections(&with_debug).expect("stripped");
@@ -226,7 +181,5 @@ fn debug_sections_are_stripped_and_the_rest_stays() {
     assert!(file.section_by_name(".BTF").is_some());
 
     let stripped = crate::strip::strip_debug_sections(&plain).expect("stripped");
-    Report::read(&stripped)
-        .and_then(|report| report.verdict())
-        .expect("as good as before");
+    Report::read(&stripped).and_then(|report| report.verdict()).expect("as good as before");
 }

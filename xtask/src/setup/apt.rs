@@ -21,10 +21,8 @@ pub(super) fn install(workspace: &Workspace, missing: &[&Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: BTreeSet<&str> = missing
-        .iter()
-        .flat_map(|need| need.packages.iter().copied())
-        .collect();
+    let packages: BTreeSet<&str> =
+        missing.iter().flat_map(|need| need.packages.iter().copied()).collect();
     let packages: Vec<&str> = packages.into_iter().collect();
     if program("apt-get").is_none() {
         bail!("{}", without_apt(missing));
@@ -33,11 +31,7 @@ pub(super) fn install(workspace: &Workspace, missing: &[&Need]) -> Result<()> {
     println!(
         "setup: installing {} with apt{}",
         packages.join(" "),
-        if command.get_program() == "sudo" {
-            ", by sudo"
-        } else {
-            ""
-        }
+        if command.get_program() == "sudo" { ", by sudo" } else { "" }
     );
     fs::create_dir_all(&workspace.cache)?;
     let log_path = workspace.cache.join("setup.log");

@@ -47,12 +47,7 @@ impl Need {
         packages: &'static [&'static str],
         role: &'static str,
     ) -> Self {
-        Self {
-            purpose,
-            role,
-            probe: Probe::Program(name),
-            packages,
-        }
+        Self { purpose, role, probe: Probe::Program(name), packages }
     }
 }
 
@@ -75,12 +70,7 @@ pub(super) const LLVM: Need = Need {
 
 /// Everything else.
 pub(super) const NEEDS: &[Need] = &[
-    Need::program(
-        Purpose::Build,
-        "cc",
-        &["gcc", "libc6-dev"],
-        "linking and librdkafka",
-    ),
+    Need::program(Purpose::Build, "cc", &["gcc", "libc6-dev"], "linking and librdkafka"),
     Need::program(Purpose::Build, "c++", &["g++"], "librdkafka and bpf-linker"),
     Need::program(Purpose::Build, "make", &["make"], "librdkafka"),
     Need::program(Purpose::Build, "pkg-config", &["pkg-config"], "librdkafka"),
@@ -93,18 +83,8 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Demo, "ip", &["iproute2"], "network namespaces"),
     Need::program(Purpose::Demo, "unbound", &["unbound"], "the resolver"),
     Need::program(Purpose::Demo, "dig", &["bind9-dnsutils"], "the client"),
-    Need::program(
-        Purpose::DemoKafka,
-        "java",
-        &["default-jre-headless"],
-        "the Kafka broker",
-    ),
-    Need::program(
-        Purpose::DemoKafka,
-        "mvn",
-        &["maven"],
-        "fetching the Kafka broker",
-    ),
+    Need::program(Purpose::DemoKafka, "java", &["default-jre-headless"], "the Kafka broker"),
+    Need::program(Purpose::DemoKafka, "mvn", &["maven"], "fetching the Kafka broker"),
     Need::program(Purpose::DemoKafka, "kcat", &["kcat"], "reading Kafka back"),
     Need {
         purpose: Purpose::DemoKafka,
@@ -113,17 +93,7 @@ pub(super) const NEEDS: &[Need] = &[
         packages: &["python3", "python3-venv"],
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
-    Need::program(
-        Purpose::Test,
-        "tshark",
-        &["tshark"],
-        "the independent dissector",
-    ),
+    Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "ethtool", &["ethtool"], "switching offloads"),
-    Need::program(
-        Purpose::Test,
-        "setpriv",
-        &["util-linux"],
-        "running with fewer capabilities",
-    ),
+    Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];
