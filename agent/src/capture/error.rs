@@ -85,11 +85,9 @@ impl Error {
     pub(super) fn kernel(what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
         match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
-                what,
-                reason: denial(),
-                source,
-            },
+            Some(libc::EPERM | libc::EACCES) => {
+                Self::NotPermitted { what, reason: denial(), source }
+            }
             _ => Self::Kernel { what, source },
         }
     }
@@ -103,14 +101,8 @@ impl Error {
                 reason: denial(),
                 source,
             },
-            Some(libc::ENODEV) => Self::NoSuchInterface {
-                name: name.to_owned(),
-            },
-            _ => Self::Attach {
-                name: name.to_owned(),
-                what,
-                source,
-            },
+            Some(libc::ENODEV) => Self::NoSuchInterface { name: name.to_owned() },
+            _ => Self::Attach { name: name.to_owned(), what, source },
         }
     }
 
@@ -123,14 +115,8 @@ impl Error {
                 reason: denial(),
                 source: io::Error::from_raw_os_error(errno),
             },
-            Some(libc::ENODEV) => Self::NoSuchInterface {
-                name: name.to_owned(),
-            },
-            _ => Self::Netlink {
-                name: name.to_owned(),
-                what,
-                source,
-            },
+            Some(libc::ENODEV) => Self::NoSuchInterface { name: name.to_owned() },
+            _ => Self::Netlink { name: name.to_owned(), what, source },
         }
     }
 
@@ -142,9 +128,7 @@ impl Error {
             }
             other => match os_error(other) {
                 Some(source) => Self::kernel("loading the BPF object", source),
-                None => Self::Object {
-                    reason: chain(other),
-                },
+                None => Self::Object { reason: chain(other) },
             },
         }
     }
@@ -153,19 +137,14 @@ impl Error {
     pub(super) fn map(name: &str, error: &MapError) -> Self {
         match os_error(error) {
             Some(source) => Self::kernel(format!("map {name}"), source),
-            None => Self::Object {
-                reason: format!("map {name}: {}", chain(error)),
-            },
+            None => Self::Object { reason: format!("map {name}: {}", chain(error)) },
         }
     }
 
     /// An error of aya about a program.
     pub(super) fn program(name: &str, error: &ProgramError) -> Self {
         match error {
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => {
+            ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 tracing::debug!(program = name, %log, "refused");
                 match last_words(&log) {
@@ -181,9 +160,7 @@ impl Error {
             }
             other => match os_error(other) {
                 Some(source) => Self::kernel(format!("program {name}"), source),
-                None => Self::Object {
-                    reason: format!("program {name}: {}", chain(other)),
-                },
+                None => Self::Object { reason: format!("program {name}: {}", chain(other)) },
             },
         }
     }
@@ -210,11 +187,7 @@ fn effective_capabilities(status: &str) -> Option<u64> {
 }
 
 fn missing_of(effective: u64) -> Vec<&'static str> {
-    NEEDED
-        .iter()
-        .filter(|(_, bits)| effective & bits == 0)
-        .map(|(name, _)| *name)
-        .collect()
+    NEEDED.iter().filter(|(_, bits)| effective & bits == 0).map(|(name, _)| *name).collect()
 }
 
 /// Why the kernel may have denied something, as far as can be told.
@@ -295,17 +268,10 @@ mod tests {
     fn missing_capabilities_are_named() {
         let status = |set: &str| format!("Name:\ttap53\nCapPrm:\t0\nCapEff:\t{set}\nCapBnd:\t0\n");
         let missing = |set| missing_of(effective_capabilities(&status(set)).unwrap());
-        assert_eq!(
-            missing("0000000000000000"),
-            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
-        );
+        assert_eq!(missing("0000000000000000"), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
         assert_eq!(missing("0000008000001000"), ["CAP_PERFMON"]);
         assert_eq!(missing("000000c000000000"), ["CAP_NET_ADMIN"]);
-        assert_eq!(
-            missing("0000000000201000"),
-            [""; 0],
-            "CAP_SYS_ADMIN stands for both"
-        );
+        assert_eq!(missing("0000000000201000"), [""; 0], "CAP_SYS_ADMIN stands for both");
         assert_eq!(effective_capabilities("Name:\ttap53\n"), None);
     }
 

@@ -69,8 +69,7 @@ impl Attachment {
     /// The hook for a direction in words, `off` where there is none.
     #[must_use]
     pub fn describe(&self, direction: Direction) -> String {
-        self.hook(direction)
-            .map_or_else(|| "off".to_owned(), |hook| hook.to_string())
+        self.hook(direction).map_or_else(|| "off".to_owned(), |hook| hook.to_string())
     }
 }
 

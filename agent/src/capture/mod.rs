@@ -78,14 +78,8 @@ impl Capture {
     /// [`Error::NotPermitted`] names the capability that is missing; [`Error::Verifier`] and
     /// [`Error::Kernel`] mean that this kernel lacks something that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
-        let Loaded {
-            programs,
-            settings,
-            counters,
-            ring_lost,
-            rings,
-            kernel_log,
-        } = object::load(config)?;
+        let Loaded { programs, settings, counters, ring_lost, rings, kernel_log } =
+            object::load(config)?;
         match clsact::sweep() {
             Ok(swept) => {
                 for ifindex in swept {
@@ -133,8 +127,7 @@ impl Capture {
             Some(position) => position,
             None => {
                 let settings = self.next_settings(&interface.name)?;
-                self.attached
-                    .push(Attached::new(interface.clone(), settings));
+                self.attached.push(Attached::new(interface.clone(), settings));
                 self.attached.len() - 1
             }
         };
@@ -156,19 +149,15 @@ impl Capture {
     ) -> Result<&Attachment, Error> {
         let position = self
             .position(ifindex)
-            .ok_or_else(|| Error::NoSuchInterface {
-                name: format!("number {ifindex}"),
-            })?;
+            .ok_or_else(|| Error::NoSuchInterface { name: format!("number {ifindex}") })?;
         self.apply(position, directions)?;
         Ok(&self.attached[position].attachment)
     }
 
     /// Stops capturing on an interface. Its counters stay.
     pub fn detach(&mut self, ifindex: u32) -> Vec<Error> {
-        let errors = self
-            .position(ifindex)
-            .map(|position| self.detach_at(position))
-            .unwrap_or_default();
+        let errors =
+            self.position(ifindex).map(|position| self.detach_at(position)).unwrap_or_default();
         bpf::wait_for_running_programs();
         errors
     }
@@ -186,10 +175,7 @@ impl Capture {
 
     /// How each interface is attached that is attached now.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.attached
-            .iter()
-            .filter(|attached| attached.live)
-            .map(|attached| &attached.attachment)
+        self.attached.iter().filter(|attached| attached.live).map(|attached| &attached.attachment)
     }
 
     /// The counters of every interface attached since the start, also of those detached again.
@@ -225,19 +211,14 @@ impl Capture {
     }
 
     fn position(&self, ifindex: u32) -> Option<usize> {
-        self.attached
-            .iter()
-            .position(|a| a.live && a.attachment.interface.ifindex == ifindex)
+        self.attached.iter().position(|a| a.live && a.attachment.interface.ifindex == ifindex)
     }
 
     /// Settings for one more interface, with a counter slot and a generation of its own.
     fn next_settings(&self, name: &str) -> Result<InterfaceSettings, Error> {
         let number = u32::try_from(self.attached.len() + 1).unwrap_or(u32::MAX);
         if number > MAX_ATTACHMENTS {
-            return Err(Error::TooManyInterfaces {
-                name: name.to_owned(),
-                limit: MAX_ATTACHMENTS,
-            });
+            return Err(Error::TooManyInterfaces { name: name.to_owned(), limit: MAX_ATTACHMENTS });
         }
         Ok(InterfaceSettings {
             directions: 0,

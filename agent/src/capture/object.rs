@@ -115,9 +115,8 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     // The rings before the programs: a program that finds no ring counts the packet as lost.
     let rings = make_rings(&mut ebpf, config)?;
     let kernel_log = if config.kernel_log {
-        let log = EbpfLogger::init(&mut ebpf).map_err(|error| Error::Object {
-            reason: format!("kernel log: {error}"),
-        })?;
+        let log = EbpfLogger::init(&mut ebpf)
+            .map_err(|error| Error::Object { reason: format!("kernel log: {error}") })?;
         Some(KernelLog(log))
     } else {
         None
@@ -125,10 +124,7 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     Ok(Loaded {
         programs: Programs {
             xdp: load_xdp(&mut ebpf)?,
-            tc: [
-                load_tc(&mut ebpf, Direction::Ingress)?,
-                load_tc(&mut ebpf, Direction::Egress)?,
-            ],
+            tc: [load_tc(&mut ebpf, Direction::Ingress)?, load_tc(&mut ebpf, Direction::Egress)?],
         },
         settings: take(&mut ebpf, "INTERFACES")?,
         counters: take(&mut ebpf, "COUNTERS")?,
@@ -155,9 +151,7 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
 }
 
 fn missing(what: &str, name: &str) -> Error {
-    Error::Object {
-        reason: format!("has no {what} {name}: it was not built for this agent"),
-    }
+    Error::Object { reason: format!("has no {what} {name}: it was not built for this agent") }
 }
 
 fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
@@ -170,8 +164,7 @@ fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
     let mut map: Array<&mut MapData, u64> = borrow(ebpf, NAME)?;
     for (index, word) in (0..PORT_WORDS).zip(words) {
         if word != 0 {
-            map.set(index, word, 0)
-                .map_err(|error| Error::map(NAME, &error))?;
+            map.set(index, word, 0).map_err(|error| Error::map(NAME, &error))?;
         }
     }
     Ok(())
@@ -215,9 +208,7 @@ fn load_program<T>(
 where
     for<'p> &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
 {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| missing("program", name))?;
+    let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
     <&mut T>::try_from(program)
         .and_then(load)
         .and_then(|()| Ok(program.fd()?.try_clone()?))
