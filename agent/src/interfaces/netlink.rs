@@ -55,17 +55,17 @@ pub(crate) mod flag {
 /// Bit of an attribute's type: it holds attributes.
 const NESTED: u16 = 1 << 15;
 
-/// Why a request failed.
+/// Why a request failed. The message holds the cause, so that `source()` does not.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket failed.
     #[error("netlink: {0}")]
-    Socket(#[from] io::Error),
+    Socket(io::Error),
     /// The kernel refused the request.
-    #[error("{source}{}", explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    #[error("{cause}{}", explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused {
         /// The error number.
-        source: io::Error,
+        cause: io::Error,
         /// What the kernel said about it.
         explanation: Option<String>,
     },
@@ -82,7 +82,7 @@ impl Error {
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Refused { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
     }
@@ -236,13 +236,13 @@ impl Socket {
 }
 
 /// Sets an option of level `SOL_NETLINK`, for which nix has no names.
-fn enable(fd: &OwnedFd, option: libc::c_int) -> io::Result<()> {
+fn enable(fd: &OwnedFd, option: libc::c_int) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the kernel reads the 4 bytes of `on`, which lives through the call.
     let result = unsafe {
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), 4)
     };
-    Errno::result(result).map(drop).map_err(io::Error::from)
+    Errno::result(result).map(drop)
 }
 
 fn add_flags(request: &mut Request, flags: u16) {
@@ -279,7 +279,7 @@ fn check_status(payload: &[u8]) -> Result<(), Error> {
     let explanation = attributes(payload.get(4 + HEADER_BYTES..).unwrap_or_default())
         .find(|(attribute_type, _)| *attribute_type == ERROR_MESSAGE)
         .map(|(_, value)| text(value));
-    Err(Error::Refused { source: io::Error::from_raw_os_error(-status), explanation })
+    Err(Error::Refused { cause: io::Error::from_raw_os_error(-status), explanation })
 }
 
 /// The attributes of `bytes`; ends at the first that does not fit.
