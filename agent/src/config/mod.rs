@@ -206,6 +206,8 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
+            // In the file's order, and what is not in the file last.
+            problems.sort_by_key(|problem| problem.line.unwrap_or(u64::MAX));
             Err(Error::Refused { file: path.map(PathBuf::from), problems })
         }
     }
@@ -230,7 +232,11 @@ impl Config {
     ///
     /// None in practice: every value of the type can be written.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
-        serde_saphyr::to_string(self)
+        let mut yaml = serde_saphyr::to_string(self)?;
+        if !yaml.ends_with('\n') {
+            yaml.push('\n');
+        }
+        Ok(yaml)
     }
 }
 
