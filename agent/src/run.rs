@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{SigSet, Signal::{SIGINT, SIGTERM, SIGUSR1}};
+use nix::sys::signal::{
+    SigSet,
+    Signal::{SIGINT, SIGTERM, SIGUSR1},
+};
 use tap53::{
     capture::KernelLog,
     config::{Config, LogLevel},
