@@ -29,10 +29,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    println!(
-        "cargo::rustc-env=TAP53_BPF_OBJECT_PATH={}",
-        object.display()
-    );
+    println!("cargo::rustc-env=TAP53_BPF_OBJECT_PATH={}", object.display());
     ExitCode::SUCCESS
 }
 

@@ -61,7 +61,8 @@ impl Stage {
     fn send_query(&self, payload_bytes: usize) -> Result<()> {
         let mut payload = dns::query(1, "www.tap53.test", "A");
         payload.resize(payload_bytes.max(payload.len()), 0);
-        FrameSocket::open(&self.client, CLIENT_END.interface)?.send(&udp_to_port_53(4_242, &payload))
+        FrameSocket::open(&self.client, CLIENT_END.interface)?
+            .send(&udp_to_port_53(4_242, &payload))
     }
 
     fn require_bare(&self) -> Result<()> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{SigSet, Signal::{SIGINT, SIGTERM, SIGUSR1}};
+use nix::sys::signal::{
+    SigSet,
+    Signal::{SIGINT, SIGTERM, SIGUSR1},
+};
 use tap53::{
     capture::KernelLog,
     config::{Config, LogLevel},
@@ -93,9 +96,8 @@ async fn capture(
 fn follow(log: KernelLog) -> anyhow::Result<JoinHandle<()>> {
     // SAFETY: the descriptor is the ring's, which `log` owns and keeps for as long as it lives.
     let registered = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
-    let mut log = registered
-        .map_err(io::Error::from)
-        .context("cannot follow the kernel programs' log")?;
+    let mut log =
+        registered.map_err(io::Error::from).context("cannot follow the kernel programs' log")?;
     Ok(tokio::spawn(async move {
         while let Ok(mut ready) = log.readable_mut().await {
             ready.get_inner_mut().flush();

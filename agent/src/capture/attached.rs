@@ -32,12 +32,7 @@ pub(super) struct Attached {
 impl Attached {
     pub(super) fn new(interface: Interface, settings: InterfaceSettings) -> Self {
         Self {
-            attachment: Attachment {
-                interface,
-                ingress: None,
-                egress: None,
-                why: String::new(),
-            },
+            attachment: Attachment { interface, ingress: None, egress: None, why: String::new() },
             settings,
             live: true,
             links: Vec::new(),
@@ -99,8 +94,7 @@ impl Attached {
         };
         match Refusal::of(&error) {
             Refusal::Unsupported => {
-                self.notes
-                    .push(format!("{hook} refused: {}", errno_name(&error)));
+                self.notes.push(format!("{hook} refused: {}", errno_name(&error)));
                 Ok(Refused::Unsupported)
             }
             Refusal::Taken => {
@@ -108,8 +102,7 @@ impl Attached {
                     .ok()
                     .and_then(|holders| holders.describe_xdp())
                     .unwrap_or_else(|| "another program".to_owned());
-                self.notes
-                    .push(format!("XDP held by {holder}: {}", errno_name(&error)));
+                self.notes.push(format!("XDP held by {holder}: {}", errno_name(&error)));
                 Ok(Refused::Taken)
             }
             Refusal::Failure => {

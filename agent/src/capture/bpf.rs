@@ -82,9 +82,7 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     struct LinkDetach {
         link_fd: RawFd,
     }
-    let mut attributes = LinkDetach {
-        link_fd: link.as_raw_fd(),
-    };
+    let mut attributes = LinkDetach { link_fd: link.as_raw_fd() };
     // SAFETY: the attributes are those of the command and hold no pointer.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
 }
@@ -154,19 +152,12 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
             == std::mem::offset_of!(ProgInfo, name)
     );
 
-    let mut by_id = GetFdById {
-        id,
-        next_id: 0,
-        open_flags: 0,
-    };
+    let mut by_id = GetFdById { id, next_id: 0, open_flags: 0 };
     // SAFETY: the attributes are those of the command and hold no pointer.
     let fd = unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut by_id)? };
     // SAFETY: the kernel made this descriptor for us just now.
     let program = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut info = ProgInfo {
-        before_name: [0; 8],
-        name: [0; 16],
-    };
+    let mut info = ProgInfo { before_name: [0; 8], name: [0; 16] };
     let mut get_info = GetInfo {
         fd: program.as_raw_fd(),
         info_length: PROG_INFO_BYTES,

@@ -72,13 +72,7 @@ impl Clsact {
                 Err(error) => return Err(failed(error)),
             },
         };
-        Ok(Self {
-            name: name.clone(),
-            ifindex,
-            own_qdisc,
-            filters: Vec::new(),
-            _claim: claim,
-        })
+        Ok(Self { name: name.clone(), ifindex, own_qdisc, filters: Vec::new(), _claim: claim })
     }
 
     /// Adds a filter ahead of the others; returns the filter that is ahead all the same.
@@ -101,15 +95,9 @@ impl Clsact {
         } else {
             program_name.to_owned()
         };
-        let filter = qdisc::add_filter(
-            &mut socket,
-            self.ifindex,
-            direction,
-            priority,
-            &name,
-            program,
-        )
-        .map_err(failed)?;
+        let filter =
+            qdisc::add_filter(&mut socket, self.ifindex, direction, priority, &name, program)
+                .map_err(failed)?;
         self.filters.push(filter);
         Ok(ahead)
     }
@@ -246,10 +234,8 @@ mod tests {
 
     #[test]
     fn filters_of_ours_are_known_by_their_names() {
-        let named = |name: &str| Filter {
-            name: Some(name.to_owned()),
-            ..filter(53, "bpf", ALL_PROTOCOLS)
-        };
+        let named =
+            |name: &str| Filter { name: Some(name.to_owned()), ..filter(53, "bpf", ALL_PROTOCOLS) };
         assert!(is_ours(&named("tap53_tc_ingress")));
         assert!(is_ours(&named("tap53_tc_egress+qdisc")));
         assert!(!is_ours(&named("cil_from_netdev")));

@@ -34,9 +34,7 @@ impl RingLost {
     ///
     /// If there is no such ring.
     pub fn get(&self, ring: u32) -> Result<u64, Error> {
-        self.0
-            .get(&ring, 0)
-            .map_err(|error| Error::map("RING_LOST", &error))
+        self.0.get(&ring, 0).map_err(|error| Error::map("RING_LOST", &error))
     }
 }
 

@@ -1,4 +1,6 @@
-//! Why capture failed: what, where, and the source. One line each.
+//! Why capture failed: what, where, and the cause, in one line each.
+//!
+//! The line holds the cause, which is therefore not offered as `source()` again.
 
 use std::{error, fs, io};
 
@@ -18,7 +20,7 @@ pub enum Error {
         /// What is missing.
         reason: String,
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The verifier refused a program: it does not fit this kernel.
     #[error("program {program}: refused by the kernel's verifier: {reason}")]
@@ -28,15 +30,15 @@ pub enum Error {
         /// The verifier's last words.
         reason: String,
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A program or map could not be made or used.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Kernel {
         /// What was tried.
         what: String,
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The object is not what this agent was built for.
     #[error("BPF object: {reason}")]
@@ -51,24 +53,24 @@ pub enum Error {
         name: String,
     },
     /// The interface takes none of the hooks that the configuration allows.
-    #[error("interface {name}: {what}: {source}")]
+    #[error("interface {name}: {what}: {cause}")]
     Attach {
         /// Its name.
         name: String,
         /// Hook and direction.
         what: String,
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A qdisc or filter could not be listed, made or removed.
-    #[error("interface {name}: {what}: {source}")]
+    #[error("interface {name}: {what}: {cause}")]
     Netlink {
         /// Its name.
         name: String,
         /// What was tried.
         what: String,
         /// What the kernel answered.
-        source: interfaces::Error,
+        cause: interfaces::Error,
     },
     /// The counter slots are used up.
     #[error("interface {name}: no more than {limit} interfaces can be attached in one run")]
@@ -82,55 +84,41 @@ pub enum Error {
 
 impl Error {
     /// An error of bpf(2), with the privilege named that is missing.
-    pub(super) fn kernel(what: impl Into<String>, source: io::Error) -> Self {
+    pub(super) fn kernel(what: impl Into<String>, cause: io::Error) -> Self {
         let what = what.into();
-        match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
-                what,
-                reason: denial(),
-                source,
-            },
-            _ => Self::Kernel { what, source },
+        match cause.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                Self::NotPermitted { what, reason: denial(), cause }
+            }
+            _ => Self::Kernel { what, cause },
         }
     }
 
     /// An error of attaching to an interface.
-    pub(super) fn attach(name: &str, what: impl Into<String>, source: io::Error) -> Self {
+    pub(super) fn attach(name: &str, what: impl Into<String>, cause: io::Error) -> Self {
         let what = what.into();
-        match source.raw_os_error() {
+        match cause.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted {
                 what: format!("interface {name}: {what}"),
                 reason: denial(),
-                source,
+                cause,
             },
-            Some(libc::ENODEV) => Self::NoSuchInterface {
-                name: name.to_owned(),
-            },
-            _ => Self::Attach {
-                name: name.to_owned(),
-                what,
-                source,
-            },
+            Some(libc::ENODEV) => Self::NoSuchInterface { name: name.to_owned() },
+            _ => Self::Attach { name: name.to_owned(), what, cause },
         }
     }
 
     /// An error of rtnetlink about an interface.
-    pub(super) fn netlink(name: &str, what: impl Into<String>, source: interfaces::Error) -> Self {
+    pub(super) fn netlink(name: &str, what: impl Into<String>, cause: interfaces::Error) -> Self {
         let what = what.into();
-        match source.raw_os_error() {
+        match cause.raw_os_error() {
             Some(errno @ (libc::EPERM | libc::EACCES)) => Self::NotPermitted {
                 what: format!("interface {name}: {what}"),
                 reason: denial(),
-                source: io::Error::from_raw_os_error(errno),
+                cause: io::Error::from_raw_os_error(errno),
             },
-            Some(libc::ENODEV) => Self::NoSuchInterface {
-                name: name.to_owned(),
-            },
-            _ => Self::Netlink {
-                name: name.to_owned(),
-                what,
-                source,
-            },
+            Some(libc::ENODEV) => Self::NoSuchInterface { name: name.to_owned() },
+            _ => Self::Netlink { name: name.to_owned(), what, cause },
         }
     }
 
@@ -141,10 +129,8 @@ impl Error {
                 Self::kernel(format!("map {name}"), copy(io_error))
             }
             other => match os_error(other) {
-                Some(source) => Self::kernel("loading the BPF object", source),
-                None => Self::Object {
-                    reason: chain(other),
-                },
+                Some(cause) => Self::kernel("loading the BPF object", cause),
+                None => Self::Object { reason: chain(other) },
             },
         }
     }
@@ -152,20 +138,15 @@ impl Error {
     /// An error of aya about a map.
     pub(super) fn map(name: &str, error: &MapError) -> Self {
         match os_error(error) {
-            Some(source) => Self::kernel(format!("map {name}"), source),
-            None => Self::Object {
-                reason: format!("map {name}: {}", chain(error)),
-            },
+            Some(cause) => Self::kernel(format!("map {name}"), cause),
+            None => Self::Object { reason: format!("map {name}: {}", chain(error)) },
         }
     }
 
     /// An error of aya about a program.
     pub(super) fn program(name: &str, error: &ProgramError) -> Self {
         match error {
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => {
+            ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 tracing::debug!(program = name, %log, "refused");
                 match last_words(&log) {
@@ -174,16 +155,14 @@ impl Error {
                     Some(words) if missing_capabilities().is_empty() => Self::Verifier {
                         program: name.to_owned(),
                         reason: words,
-                        source: copy(io_error),
+                        cause: copy(io_error),
                     },
                     _ => Self::kernel(format!("program {name}"), copy(io_error)),
                 }
             }
             other => match os_error(other) {
-                Some(source) => Self::kernel(format!("program {name}"), source),
-                None => Self::Object {
-                    reason: format!("program {name}: {}", chain(other)),
-                },
+                Some(cause) => Self::kernel(format!("program {name}"), cause),
+                None => Self::Object { reason: format!("program {name}: {}", chain(other)) },
             },
         }
     }
@@ -210,11 +189,7 @@ fn effective_capabilities(status: &str) -> Option<u64> {
 }
 
 fn missing_of(effective: u64) -> Vec<&'static str> {
-    NEEDED
-        .iter()
-        .filter(|(_, bits)| effective & bits == 0)
-        .map(|(name, _)| *name)
-        .collect()
+    NEEDED.iter().filter(|(_, bits)| effective & bits == 0).map(|(name, _)| *name).collect()
 }
 
 /// Why the kernel may have denied something, as far as can be told.
@@ -295,17 +270,10 @@ mod tests {
     fn missing_capabilities_are_named() {
         let status = |set: &str| format!("Name:\ttap53\nCapPrm:\t0\nCapEff:\t{set}\nCapBnd:\t0\n");
         let missing = |set| missing_of(effective_capabilities(&status(set)).unwrap());
-        assert_eq!(
-            missing("0000000000000000"),
-            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
-        );
+        assert_eq!(missing("0000000000000000"), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
         assert_eq!(missing("0000008000001000"), ["CAP_PERFMON"]);
         assert_eq!(missing("000000c000000000"), ["CAP_NET_ADMIN"]);
-        assert_eq!(
-            missing("0000000000201000"),
-            [""; 0],
-            "CAP_SYS_ADMIN stands for both"
-        );
+        assert_eq!(missing("0000000000201000"), [""; 0], "CAP_SYS_ADMIN stands for both");
         assert_eq!(effective_capabilities("Name:\ttap53\n"), None);
     }
 
@@ -320,8 +288,8 @@ mod tests {
     #[test]
     fn an_interface_that_went_away_is_told_from_one_that_refuses() {
         let error = |errno| {
-            let source = io::Error::from_raw_os_error(errno);
-            Error::attach("eth0", "tcx", source).to_string()
+            let cause = io::Error::from_raw_os_error(errno);
+            Error::attach("eth0", "tcx", cause).to_string()
         };
         assert_eq!(error(libc::ENODEV), "interface eth0: no such interface");
         assert_eq!(

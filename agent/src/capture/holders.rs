@@ -29,10 +29,7 @@ pub struct Program {
 
 impl Program {
     fn new(id: u32) -> Self {
-        Self {
-            id,
-            name: bpf::program_name(id).ok().filter(|name| !name.is_empty()),
-        }
+        Self { id, name: bpf::program_name(id).ok().filter(|name| !name.is_empty()) }
     }
 }
 
@@ -105,11 +102,8 @@ impl Holders {
     /// Who holds XDP, in words; `None` if nobody does.
     #[must_use]
     pub fn describe_xdp(&self) -> Option<String> {
-        let holders: Vec<_> = self
-            .xdp
-            .iter()
-            .map(|(mode, program)| format!("{program} in {mode} mode"))
-            .collect();
+        let holders: Vec<_> =
+            self.xdp.iter().map(|(mode, program)| format!("{program} in {mode} mode")).collect();
         (!holders.is_empty()).then(|| holders.join(", "))
     }
 

@@ -69,8 +69,7 @@ impl Attachment {
     /// The hook for a direction in words, `off` where there is none.
     #[must_use]
     pub fn describe(&self, direction: Direction) -> String {
-        self.hook(direction)
-            .map_or_else(|| "off".to_owned(), |hook| hook.to_string())
+        self.hook(direction).map_or_else(|| "off".to_owned(), |hook| hook.to_string())
     }
 }
 
@@ -119,6 +118,66 @@ impl Refusal {
             Some(libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL) => Self::Unsupported,
             Some(libc::EBUSY | libc::EEXIST) => Self::Taken,
             _ => Self::Failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TcChoice;
+
+    fn plan(hook: HookChoice, xdp_mode: XdpMode, kind: &Kind) -> Plan {
+        let config = CaptureConfig {
+            hook,
+            xdp_mode,
+            tc: TcChoice::Auto,
+            ports: vec![53],
+            snap_length: 1_500,
+            workers: 1,
+            ring_bytes: 1 << 20,
+            kernel_log: false,
+        };
+        Plan::new(&config, kind)
+    }
+
+    #[test]
+    fn xdp_is_the_default_on_physical_devices_alone() {
+        let auto = |kind| plan(HookChoice::Auto, XdpMode::Auto, &kind);
+        assert_eq!(auto(Kind::Physical).xdp, [Hook::XdpNative, Hook::XdpGeneric]);
+        for kind in [
+            Kind::Loopback,
+            Kind::Veth,
+            Kind::Bridge,
+            Kind::Bond,
+            Kind::Vlan,
+            Kind::Tunnel("vxlan".to_owned()),
+            Kind::Other("ifb".to_owned()),
+        ] {
+            assert_eq!(auto(kind.clone()).xdp, [], "{kind}");
+        }
+        assert_eq!(auto(Kind::Veth).why.unwrap(), "tc is the default for veth devices");
+    }
+
+    #[test]
+    fn the_configuration_decides_over_the_default() {
+        let xdp = plan(HookChoice::Xdp, XdpMode::Generic, &Kind::Veth);
+        assert_eq!((xdp.xdp, xdp.why), (&[Hook::XdpGeneric][..], None));
+        let tc = plan(HookChoice::Tc, XdpMode::Native, &Kind::Physical);
+        assert_eq!((tc.xdp, tc.why.as_deref()), (&[][..], Some("tc is configured")));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_taken_slot_and_from_a_failure() {
+        let refusal = |errno| Refusal::of(&io::Error::from_raw_os_error(errno));
+        for errno in [libc::EOPNOTSUPP, libc::ERANGE, libc::EINVAL] {
+            assert_eq!(refusal(errno), Refusal::Unsupported);
+        }
+        for errno in [libc::EBUSY, libc::EEXIST] {
+            assert_eq!(refusal(errno), Refusal::Taken);
+        }
+        for errno in [libc::EPERM, libc::ENODEV, libc::ENOMEM] {
+            assert_eq!(refusal(errno), Refusal::Failure);
         }
     }
 }

@@ -29,15 +29,17 @@ mod holders;
 mod hook;
 mod object;
 mod qdisc;
+mod settings;
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use tap53_ebpf::{
     counter::Counters,
-    settings::{InterfaceSettings, UNCONFIGURED_SLOT},
+    settings::{Direction, InterfaceSettings, UNCONFIGURED_SLOT},
 };
 
 use attached::Attached;
-use object::{CountersValue, Loaded, Programs, SettingsValue};
+use object::{CountersValue, Loaded, Programs};
+use settings::Settings;
 
 pub use counters::{InterfaceCounters, RingLost};
 pub use error::Error;
@@ -59,7 +61,7 @@ const MAX_ATTACHMENTS: u32 = 512;
 pub struct Capture {
     config: CaptureConfig,
     programs: Programs,
-    settings: HashMap<MapData, u32, SettingsValue>,
+    settings: Settings,
     counters: PerCpuArray<MapData, CountersValue>,
     ring_lost: RingLost,
     rings: Vec<Ring>,
@@ -78,14 +80,8 @@ impl Capture {
     /// [`Error::NotPermitted`] names the capability that is missing; [`Error::Verifier`] and
     /// [`Error::Kernel`] mean that this kernel lacks something that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
-        let Loaded {
-            programs,
-            settings,
-            counters,
-            ring_lost,
-            rings,
-            kernel_log,
-        } = object::load(config)?;
+        let Loaded { programs, settings, counters, ring_lost, rings, kernel_log } =
+            object::load(config)?;
         match clsact::sweep() {
             Ok(swept) => {
                 for ifindex in swept {
@@ -133,8 +129,7 @@ impl Capture {
             Some(position) => position,
             None => {
                 let settings = self.next_settings(&interface.name)?;
-                self.attached
-                    .push(Attached::new(interface.clone(), settings));
+                self.attached.push(Attached::new(interface.clone(), settings));
                 self.attached.len() - 1
             }
         };
@@ -156,40 +151,25 @@ impl Capture {
     ) -> Result<&Attachment, Error> {
         let position = self
             .position(ifindex)
-            .ok_or_else(|| Error::NoSuchInterface {
-                name: format!("number {ifindex}"),
-            })?;
+            .ok_or_else(|| Error::NoSuchInterface { name: format!("number {ifindex}") })?;
         self.apply(position, directions)?;
         Ok(&self.attached[position].attachment)
     }
 
-    /// Stops capturing on an interface. Its counters stay.
+    /// Stops capturing on an interface. Its counters stay, and are final when this returns.
     pub fn detach(&mut self, ifindex: u32) -> Vec<Error> {
-        let errors = self
-            .position(ifindex)
-            .map(|position| self.detach_at(position))
-            .unwrap_or_default();
-        bpf::wait_for_running_programs();
-        errors
+        self.detach_those(|interface| interface.ifindex == ifindex)
     }
 
     /// Stops capturing everywhere. When this returns, no program runs any more: counters are final,
     /// and rings hold what is left to drain.
     pub fn detach_all(&mut self) -> Vec<Error> {
-        let mut errors = Vec::new();
-        for position in 0..self.attached.len() {
-            errors.extend(self.detach_at(position));
-        }
-        bpf::wait_for_running_programs();
-        errors
+        self.detach_those(|_| true)
     }
 
     /// How each interface is attached that is attached now.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.attached
-            .iter()
-            .filter(|attached| attached.live)
-            .map(|attached| &attached.attachment)
+        self.attached.iter().filter(|attached| attached.live).map(|attached| &attached.attachment)
     }
 
     /// The counters of every interface attached since the start, also of those detached again.
@@ -200,6 +180,10 @@ impl Capture {
     pub fn counters(&self) -> Result<Vec<InterfaceCounters>, Error> {
         self.attached
             .iter()
+            // Where attaching failed there is nothing to tell.
+            .filter(|attached| {
+                Direction::ALL.iter().any(|d| attached.attachment.hook(*d).is_some())
+            })
             .map(|attached| {
                 Ok(InterfaceCounters {
                     attachment: attached.attachment.clone(),
@@ -225,19 +209,14 @@ impl Capture {
     }
 
     fn position(&self, ifindex: u32) -> Option<usize> {
-        self.attached
-            .iter()
-            .position(|a| a.live && a.attachment.interface.ifindex == ifindex)
+        self.attached.iter().position(|a| a.live && a.attachment.interface.ifindex == ifindex)
     }
 
     /// Settings for one more interface, with a counter slot and a generation of its own.
     fn next_settings(&self, name: &str) -> Result<InterfaceSettings, Error> {
         let number = u32::try_from(self.attached.len() + 1).unwrap_or(u32::MAX);
         if number > MAX_ATTACHMENTS {
-            return Err(Error::TooManyInterfaces {
-                name: name.to_owned(),
-                limit: MAX_ATTACHMENTS,
-            });
+            return Err(Error::TooManyInterfaces { name: name.to_owned(), limit: MAX_ATTACHMENTS });
         }
         Ok(InterfaceSettings {
             directions: 0,
@@ -255,34 +234,37 @@ impl Capture {
         attached.settings.directions = directions.bits();
         let result = self
             .settings
-            .insert(ifindex, SettingsValue(attached.settings), 0)
-            .map_err(|error| Error::map("INTERFACES", &error))
+            .set(ifindex, attached.settings)
             .and_then(|()| attached.attach(directions, &self.config, &self.programs));
         let Err(error) = result else {
             return Ok(());
         };
         attached.settings = before;
         if before.directions == 0 {
-            for error in self.detach_at(position) {
+            for error in self.detach(ifindex) {
                 tracing::error!(%error, "left behind");
             }
-        } else if let Err(error) = self.settings.insert(ifindex, SettingsValue(before), 0) {
+        } else if let Err(error) = self.settings.set(ifindex, before) {
             tracing::error!(%error, "settings cannot be written back");
         }
         Err(error)
     }
 
-    fn detach_at(&mut self, position: usize) -> Vec<Error> {
-        let attached = &mut self.attached[position];
-        if !attached.live {
-            return Vec::new();
+    fn detach_those(&mut self, is_meant: impl Fn(&Interface) -> bool) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let mut detached = Vec::new();
+        for attached in &mut self.attached {
+            let interface = &attached.attachment.interface;
+            if attached.live && is_meant(interface) {
+                detached.push(interface.ifindex);
+                errors.extend(attached.detach());
+            }
         }
-        let errors = attached.detach();
-        // After the programs, which without settings would count the last packets elsewhere.
+        // The settings after the programs, which without them would count their last packets
+        // elsewhere; and one wait for all, since it takes milliseconds.
         bpf::wait_for_running_programs();
-        let ifindex = attached.attachment.interface.ifindex;
-        if let Err(error) = self.settings.remove(&ifindex) {
-            tracing::debug!(%error, ifindex, "had no settings");
+        for ifindex in detached {
+            errors.extend(self.settings.remove(ifindex).err());
         }
         errors
     }

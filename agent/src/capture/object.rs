@@ -4,17 +4,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use tap53_ebpf::{
     counter::Counters,
-    settings::{Direction, InterfaceSettings, PORT_WORDS, port_bit},
+    settings::{Direction, PORT_WORDS, port_bit},
 };
 
-use super::{Error, MAX_ATTACHMENTS, RingLost};
+use super::{Error, MAX_ATTACHMENTS, RingLost, settings::Settings};
 use crate::config::CaptureConfig;
 
 /// The BPF object that `cargo xtask build-ebpf` built, an ELF file.
@@ -31,15 +31,6 @@ const XDP_PROGRAMS: [&str; 2] = ["tap53_xdp_frags", "tap53_xdp"];
 
 /// TC programs by direction.
 pub(super) const TC_PROGRAMS: [&str; 2] = ["tap53_tc_ingress", "tap53_tc_egress"];
-
-/// [`InterfaceSettings`] as aya wants map values.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(super) struct SettingsValue(pub(super) InterfaceSettings);
-
-// SAFETY: InterfaceSettings is repr(C), made of integers, and has no padding (16 bytes, asserted
-// where it is defined).
-unsafe impl Pod for SettingsValue {}
 
 /// [`Counters`] as aya wants map values.
 #[repr(transparent)]
@@ -91,7 +82,7 @@ pub(super) struct Programs {
 /// The object in the kernel. aya's own view of it is not kept: descriptors hold it up.
 pub(super) struct Loaded {
     pub(super) programs: Programs,
-    pub(super) settings: HashMap<MapData, u32, SettingsValue>,
+    pub(super) settings: Settings,
     pub(super) counters: PerCpuArray<MapData, CountersValue>,
     pub(super) ring_lost: RingLost,
     pub(super) rings: Vec<Ring>,
@@ -99,25 +90,36 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
-    let mut ebpf = EbpfLoader::new()
-        .map_max_entries("INTERFACES", MAX_ATTACHMENTS)
+    let entries = [
+        ("INTERFACES", MAX_ATTACHMENTS),
         // Slot 0 belongs to interfaces without settings; each slot has two directions.
-        .map_max_entries("COUNTERS", 2 * (MAX_ATTACHMENTS + 1))
-        .map_max_entries("RINGS", config.workers)
-        .map_max_entries("RING_LOST", config.workers)
-        .map_max_entries("RING_WOKEN", config.workers)
+        ("COUNTERS", 2 * (MAX_ATTACHMENTS + 1)),
+        ("RINGS", config.workers),
+        ("RING_LOST", config.workers),
+        ("RING_WRITTEN", config.workers),
+    ];
+    let wakeup_bytes = config.ring_bytes / WAKEUP_DIVISOR;
+    let kernel_log = u8::from(config.kernel_log);
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in entries {
+        loader.map_max_entries(name, entries);
+    }
+    let mut ebpf = loader
         .override_global("RING_COUNT", &config.workers, true)
-        .override_global("WAKEUP_BYTES", &(config.ring_bytes / WAKEUP_DIVISOR), true)
-        .override_global("KERNEL_LOG", &u8::from(config.kernel_log), true)
+        .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+        .override_global("KERNEL_LOG", &kernel_log, true)
         .load(OBJECT)
         .map_err(|error| Error::load(&error))?;
+    // aya sizes the maps that are there and says nothing of those that are not.
+    if let Some((name, _)) = entries.iter().find(|(name, _)| ebpf.map(name).is_none()) {
+        return Err(missing("map", name));
+    }
     fill_ports(&mut ebpf, &config.ports)?;
     // The rings before the programs: a program that finds no ring counts the packet as lost.
     let rings = make_rings(&mut ebpf, config)?;
     let kernel_log = if config.kernel_log {
-        let log = EbpfLogger::init(&mut ebpf).map_err(|error| Error::Object {
-            reason: format!("kernel log: {error}"),
-        })?;
+        let log = EbpfLogger::init(&mut ebpf)
+            .map_err(|error| Error::Object { reason: format!("kernel log: {error}") })?;
         Some(KernelLog(log))
     } else {
         None
@@ -125,12 +127,9 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     Ok(Loaded {
         programs: Programs {
             xdp: load_xdp(&mut ebpf)?,
-            tc: [
-                load_tc(&mut ebpf, Direction::Ingress)?,
-                load_tc(&mut ebpf, Direction::Egress)?,
-            ],
+            tc: [load_tc(&mut ebpf, Direction::Ingress)?, load_tc(&mut ebpf, Direction::Egress)?],
         },
-        settings: take(&mut ebpf, "INTERFACES")?,
+        settings: Settings::take(&mut ebpf)?,
         counters: take(&mut ebpf, "COUNTERS")?,
         ring_lost: RingLost::new(take(&mut ebpf, "RING_LOST")?),
         rings,
@@ -149,15 +148,16 @@ where
 }
 
 /// A map of the object, taken out of it once the programs are loaded.
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, Error> {
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<T, Error> {
     let map = ebpf.take_map(name).ok_or_else(|| missing("map", name))?;
     T::try_from(map).map_err(|error| Error::map(name, &error))
 }
 
 fn missing(what: &str, name: &str) -> Error {
-    Error::Object {
-        reason: format!("has no {what} {name}: it was not built for this agent"),
-    }
+    Error::Object { reason: format!("has no {what} {name}: it was not built for this agent") }
 }
 
 fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
@@ -170,8 +170,7 @@ fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
     let mut map: Array<&mut MapData, u64> = borrow(ebpf, NAME)?;
     for (index, word) in (0..PORT_WORDS).zip(words) {
         if word != 0 {
-            map.set(index, word, 0)
-                .map_err(|error| Error::map(NAME, &error))?;
+            map.set(index, word, 0).map_err(|error| Error::map(NAME, &error))?;
         }
     }
     Ok(())
@@ -215,9 +214,7 @@ fn load_program<T>(
 where
     for<'p> &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
 {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| missing("program", name))?;
+    let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
     <&mut T>::try_from(program)
         .and_then(load)
         .and_then(|()| Ok(program.fd()?.try_clone()?))

@@ -72,12 +72,8 @@ struct Tcmsg {
 impl Tcmsg {
     fn to_bytes(self) -> [u8; TCMSG_BYTES] {
         let mut bytes = [0; TCMSG_BYTES];
-        for (field, at) in [
-            (self.ifindex, 4),
-            (self.handle, 8),
-            (self.parent, 12),
-            (self.info, 16),
-        ] {
+        for (field, at) in [(self.ifindex, 4), (self.handle, 8), (self.parent, 12), (self.info, 16)]
+        {
             bytes[at..at + 4].copy_from_slice(&field.to_ne_bytes());
         }
         bytes
@@ -85,12 +81,7 @@ impl Tcmsg {
 
     fn read(message: &Message) -> Option<Self> {
         let field = |at| read_u32(&message.payload, at);
-        Some(Self {
-            ifindex: field(4)?,
-            handle: field(8)?,
-            parent: field(12)?,
-            info: field(16)?,
-        })
+        Some(Self { ifindex: field(4)?, handle: field(8)?, parent: field(12)?, info: field(16)? })
     }
 }
 
@@ -108,12 +99,7 @@ fn info(priority: u16, protocol: u16) -> u32 {
 
 /// The interfaces that have a clsact or ingress qdisc, and which.
 pub(super) fn list(socket: &mut Socket) -> Result<Vec<(u32, Qdisc)>, Error> {
-    let header = Tcmsg {
-        ifindex: 0,
-        handle: 0,
-        parent: 0,
-        info: 0,
-    };
+    let header = Tcmsg { ifindex: 0, handle: 0, parent: 0, info: 0 };
     let messages = socket.dump(Request::new(libc::RTM_GETQDISC, 0, &header.to_bytes()))?;
     Ok(messages
         .iter()
@@ -141,11 +127,8 @@ pub(super) fn get(socket: &mut Socket, ifindex: u32) -> Result<Qdisc, Error> {
 /// Makes a clsact qdisc; EEXIST if there is one.
 pub(super) fn create(socket: &mut Socket, ifindex: u32) -> Result<(), Error> {
     let header = clsact(ifindex);
-    let request = Request::new(
-        libc::RTM_NEWQDISC,
-        flag::CREATE | flag::EXCLUSIVE,
-        &header.to_bytes(),
-    );
+    let request =
+        Request::new(libc::RTM_NEWQDISC, flag::CREATE | flag::EXCLUSIVE, &header.to_bytes());
     let request = request.attribute(TCA_KIND, b"clsact\0");
     socket.execute(request).map(drop)
 }
@@ -158,35 +141,21 @@ pub(super) fn delete(socket: &mut Socket, ifindex: u32) -> Result<(), Error> {
 }
 
 fn clsact(ifindex: u32) -> Tcmsg {
-    Tcmsg {
-        ifindex,
-        handle: CLSACT_HANDLE,
-        parent: CLSACT_PARENT,
-        info: 0,
-    }
+    Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT_PARENT, info: 0 }
 }
 
 /// The filters of both directions.
 pub(super) fn filters(socket: &mut Socket, ifindex: u32) -> Result<Vec<Filter>, Error> {
     let mut filters = Vec::new();
     for direction in Direction::ALL {
-        let header = Tcmsg {
-            ifindex,
-            handle: 0,
-            parent: parent(direction),
-            info: 0,
-        };
+        let header = Tcmsg { ifindex, handle: 0, parent: parent(direction), info: 0 };
         let request = Request::new(libc::RTM_GETTFILTER, 0, &header.to_bytes());
         let messages = match socket.dump(request) {
             // The ingress qdisc has no egress side.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
             other => other?,
         };
-        filters.extend(
-            messages
-                .iter()
-                .filter_map(|message| read(message, direction)),
-        );
+        filters.extend(messages.iter().filter_map(|message| read(message, direction)));
     }
     Ok(filters)
 }
@@ -213,14 +182,12 @@ pub(super) fn add_filter(
         flag::CREATE | flag::EXCLUSIVE | flag::ECHO,
         &header.to_bytes(),
     );
-    let request = request
-        .attribute(TCA_KIND, b"bpf\0")
-        .nested(TCA_OPTIONS, |options| {
-            options
-                .attribute(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes())
-                .attribute(TCA_BPF_NAME, &name)
-                .attribute(TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes())
-        });
+    let request = request.attribute(TCA_KIND, b"bpf\0").nested(TCA_OPTIONS, |options| {
+        options
+            .attribute(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes())
+            .attribute(TCA_BPF_NAME, &name)
+            .attribute(TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes())
+    });
     socket
         .execute(request)?
         .iter()

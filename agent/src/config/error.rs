@@ -1,4 +1,5 @@
-//! Why a configuration was refused.
+//! Why a configuration was refused. A message holds its cause, which is therefore not offered as
+//! `source()` again.
 
 use std::{
     fmt, io,
@@ -11,20 +12,20 @@ use serde_saphyr::UserMessageFormatter;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {cause}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is not YAML, or has a key twice.
-    #[error("{}: {}", path.display(), source.render_with_formatter(&UserMessageFormatter))]
+    #[error("{}: {}", path.display(), cause.render_with_formatter(&UserMessageFormatter))]
     Syntax {
         /// The file.
         path: PathBuf,
         /// What the parser said, and where.
-        source: Box<serde_saphyr::Error>,
+        cause: Box<serde_saphyr::Error>,
     },
     /// The file is YAML, but not a configuration; or a flag is wrong. One line for each problem.
     #[error("{}", lines(file.as_deref(), problems))]

@@ -187,7 +187,7 @@ impl Config {
             return Self::parse(None, "", overrides);
         };
         let text = fs::read_to_string(path)
-            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+            .map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })?;
         Self::parse(Some(path), &text, overrides)
     }
 
@@ -196,9 +196,9 @@ impl Config {
         let root = match text {
             // No document at all, where the parser would want one.
             text if text.trim().is_empty() => None,
-            text => Some(tree::parse(text).map_err(|source| Error::Syntax {
+            text => Some(tree::parse(text).map_err(|cause| Error::Syntax {
                 path: path.map(PathBuf::from).unwrap_or_default(),
-                source: Box::new(source),
+                cause: Box::new(cause),
             })?),
         };
         let mut problems = Vec::new();
@@ -206,6 +206,8 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
+            // In the file's order, and what is not in the file last.
+            problems.sort_by_key(|problem| problem.line.unwrap_or(u64::MAX));
             Err(Error::Refused { file: path.map(PathBuf::from), problems })
         }
     }
@@ -230,7 +232,11 @@ impl Config {
     ///
     /// None in practice: every value of the type can be written.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
-        serde_saphyr::to_string(self)
+        let mut yaml = serde_saphyr::to_string(self)?;
+        if !yaml.ends_with('\n') {
+            yaml.push('\n');
+        }
+        Ok(yaml)
     }
 }
 

@@ -351,5 +351,5 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
         .set("compression.codec", name)
         .create_native_config()
         .map(|_| compression)
-        .map_err(|error| error.to_string())
+        .map_err(|_| "librdkafka was built without it".to_owned())
 }

@@ -55,17 +55,17 @@ pub(crate) mod flag {
 /// Bit of an attribute's type: it holds attributes.
 const NESTED: u16 = 1 << 15;
 
-/// Why a request failed.
+/// Why a request failed. The message holds the cause, so that `source()` does not.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket failed.
     #[error("netlink: {0}")]
-    Socket(#[from] io::Error),
+    Socket(io::Error),
     /// The kernel refused the request.
-    #[error("{source}{}", explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    #[error("{cause}{}", explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused {
         /// The error number.
-        source: io::Error,
+        cause: io::Error,
         /// What the kernel said about it.
         explanation: Option<String>,
     },
@@ -82,7 +82,7 @@ impl Error {
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Refused { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
     }
@@ -140,8 +140,7 @@ impl Request {
         let length = self.bytes.len() - begin;
         let length = u16::try_from(length).expect("requests are a few hundred bytes");
         self.bytes[begin..begin + 2].copy_from_slice(&length.to_ne_bytes());
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
     }
 
     fn finish(&mut self, sequence: u32) -> &[u8] {
@@ -181,11 +180,7 @@ impl Socket {
         // Kernel 4.12: errors come with an explanation, and (4.3) without a copy of the request.
         enable(&fd, libc::NETLINK_EXT_ACK)?;
         enable(&fd, libc::NETLINK_CAP_ACK)?;
-        Ok(Self {
-            fd,
-            sequence: 0,
-            buffer: vec![0; RECEIVE_BYTES],
-        })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
     }
 
     /// Sends a request and waits for its acknowledgement; returns what came before it.
@@ -208,11 +203,7 @@ impl Socket {
     /// `None` if the dump was interrupted by a change and may contradict itself.
     fn exchange(&mut self, request: &mut Request) -> Result<Option<Vec<Message>>, Error> {
         self.sequence += 1;
-        send(
-            self.fd.as_raw_fd(),
-            request.finish(self.sequence),
-            MsgFlags::empty(),
-        )?;
+        send(self.fd.as_raw_fd(), request.finish(self.sequence), MsgFlags::empty())?;
         let mut messages = Vec::new();
         let mut interrupted = false;
         loop {
@@ -245,19 +236,13 @@ impl Socket {
 }
 
 /// Sets an option of level `SOL_NETLINK`, for which nix has no names.
-fn enable(fd: &OwnedFd, option: libc::c_int) -> io::Result<()> {
+fn enable(fd: &OwnedFd, option: libc::c_int) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the kernel reads the 4 bytes of `on`, which lives through the call.
     let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_NETLINK,
-            option,
-            (&raw const on).cast(),
-            4,
-        )
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), 4)
     };
-    Errno::result(result).map(drop).map_err(io::Error::from)
+    Errno::result(result).map(drop)
 }
 
 fn add_flags(request: &mut Request, flags: u16) {
@@ -280,9 +265,7 @@ fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
         sequence: read_u32(bytes, 8)?,
     };
     let payload = bytes.get(HEADER_BYTES..length)?;
-    let after = bytes
-        .get(length.next_multiple_of(ALIGNMENT)..)
-        .unwrap_or_default();
+    let after = bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
     Some((header, payload, after))
 }
 
@@ -296,10 +279,7 @@ fn check_status(payload: &[u8]) -> Result<(), Error> {
     let explanation = attributes(payload.get(4 + HEADER_BYTES..).unwrap_or_default())
         .find(|(attribute_type, _)| *attribute_type == ERROR_MESSAGE)
         .map(|(_, value)| text(value));
-    Err(Error::Refused {
-        source: io::Error::from_raw_os_error(-status),
-        explanation,
-    })
+    Err(Error::Refused { cause: io::Error::from_raw_os_error(-status), explanation })
 }
 
 /// The attributes of `bytes`; ends at the first that does not fit.
@@ -308,9 +288,7 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
         let length = usize::from(read_u16(bytes, 0)?);
         let attribute_type = read_u16(bytes, 2)? & ATTRIBUTE_TYPE_MASK;
         let value = bytes.get(4..length)?;
-        bytes = bytes
-            .get(length.next_multiple_of(ALIGNMENT)..)
-            .unwrap_or_default();
+        bytes = bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
         Some((attribute_type, value))
     })
 }
@@ -352,13 +330,9 @@ mod tests {
 
     #[test]
     fn attributes_that_lie_about_their_length_end_the_walk() {
-        for bytes in [
-            &[][..],
-            &[4],
-            &[3, 0, 1, 0],
-            &[0, 0, 1, 0, 0, 0, 0, 0],
-            &[9, 0, 1, 0, 1, 2, 3, 4],
-        ] {
+        for bytes in
+            [&[][..], &[4], &[3, 0, 1, 0], &[0, 0, 1, 0, 0, 0, 0, 0], &[9, 0, 1, 0, 1, 2, 3, 4]]
+        {
             assert_eq!(attributes(bytes).count(), 0, "{bytes:?}");
         }
     }

@@ -1,0 +1,78 @@
+//! Writing the settings of interfaces for the kernel programs.
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, MapData},
+};
+use tap53_ebpf::settings::{InterfaceSettings, NearSettings, near_index};
+
+use super::{Error, object::take};
+
+const INTERFACES: &str = "INTERFACES";
+const NEAR: &str = "INTERFACES_NEAR";
+
+/// [`InterfaceSettings`] as aya wants map values.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct SettingsValue(InterfaceSettings);
+
+// SAFETY: repr(C), made of integers, without padding (its size is asserted where it is defined).
+unsafe impl Pod for SettingsValue {}
+
+/// [`NearSettings`] as aya wants map values.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct NearValue(NearSettings);
+
+// SAFETY: repr(C), made of integers, without padding (its size is asserted where it is defined).
+unsafe impl Pod for NearValue {}
+
+/// The settings of every interface, and the copies of most that programs look at first.
+///
+/// A copy is written in place, and a program may read it half written. So a place is never given
+/// to another interface while programs run on the one that has it: a new interface takes a free
+/// place, before programs are attached to it, or does without; and what changes later is one word.
+pub(super) struct Settings {
+    all: HashMap<MapData, u32, SettingsValue>,
+    near: Array<MapData, NearValue>,
+}
+
+impl Settings {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self { all: take(ebpf, INTERFACES)?, near: take(ebpf, NEAR)? })
+    }
+
+    /// Sets what programs do on an interface.
+    pub(super) fn set(&mut self, ifindex: u32, settings: InterfaceSettings) -> Result<(), Error> {
+        self.all
+            .insert(ifindex, SettingsValue(settings), 0)
+            .map_err(|error| Error::map(INTERFACES, &error))?;
+        let occupant = self.occupant(ifindex)?;
+        if occupant == 0 || occupant == ifindex {
+            self.place(ifindex, NearSettings { ifindex, settings })?;
+        }
+        Ok(())
+    }
+
+    /// Removes an interface, on which no program runs any more.
+    pub(super) fn remove(&mut self, ifindex: u32) -> Result<(), Error> {
+        if self.occupant(ifindex)? == ifindex {
+            self.place(ifindex, NearSettings::default())?;
+        }
+        self.all.remove(&ifindex).map_err(|error| Error::map(INTERFACES, &error))
+    }
+
+    /// The interface that has the place where this one would go; 0 if it is free.
+    fn occupant(&self, ifindex: u32) -> Result<u32, Error> {
+        self.near
+            .get(&near_index(ifindex), 0)
+            .map(|NearValue(near)| near.ifindex)
+            .map_err(|error| Error::map(NEAR, &error))
+    }
+
+    fn place(&mut self, ifindex: u32, near: NearSettings) -> Result<(), Error> {
+        self.near
+            .set(near_index(ifindex), NearValue(near), 0)
+            .map_err(|error| Error::map(NEAR, &error))
+    }
+}
