@@ -10,6 +10,8 @@
 #[path = "../agent-ebpf/src/headers/frames.rs"]
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 mod frames;
+#[path = "kernel_programs/live.rs"]
+mod live;
 #[path = "kernel_programs/programs.rs"]
 mod programs;
 

@@ -271,6 +271,11 @@ impl Programs {
         result.with_context(|| format!("BPF_PROG_TEST_RUN of {}", program.name()))
     }
 
+    /// A loaded program, to attach.
+    pub(crate) fn program_mut(&mut self, program: Program) -> Result<&mut aya::programs::Program> {
+        self.ebpf.program_mut(program.name()).context(program.name())
+    }
+
     /// Everything that a ring holds.
     pub(crate) fn drain(&mut self, ring: usize) -> Result<Vec<Captured>> {
         let mut records = Vec::new();
