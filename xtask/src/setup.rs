@@ -7,10 +7,11 @@
 mod apt;
 mod needs;
 
-use std::{fs, process::Command, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use tap53_harness::fastavro;
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -21,7 +22,6 @@ use needs::Need;
 /// Its LLVM must be at least as new as rustc's: 22, as in Debian's rustc-web.
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM_MAJOR: u32 = 22;
-const FASTAVRO_VERSION: &str = "1.13.1";
 
 /// Arguments of `setup`.
 #[derive(clap::Args)]
@@ -72,15 +72,15 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_linker && !needs::LLVM.is_met() {
         missing.push(&needs::LLVM);
     }
-    let fastavro = fastavro_directory(workspace);
-    let needs_fastavro = purpose >= Purpose::DemoKafka && fastavro.is_none();
+    let needs_fastavro = purpose >= Purpose::DemoKafka && !workspace.cache.join("venv").is_dir();
 
     apt::install(workspace, &missing)?;
     if needs_linker {
         install_linker(workspace)?;
     }
     if needs_fastavro {
-        install_fastavro(workspace)?;
+        println!("setup: installing fastavro into {}", workspace.cache.display());
+        fastavro::python()?;
     }
     Ok(missing.len() + usize::from(needs_linker) + usize::from(needs_fastavro))
 }
@@ -105,26 +105,4 @@ fn install_linker(workspace: &Workspace) -> Result<()> {
     run_command(&mut cargo).context("cannot build bpf-linker")?;
     println!("setup: bpf-linker built in {} s", started.elapsed().as_secs());
     Ok(())
-}
-
-/// The installed fastavro of the wanted version, in whatever Python's directory it is.
-fn fastavro_directory(workspace: &Workspace) -> Option<std::path::PathBuf> {
-    let wanted = format!("site-packages/fastavro-{FASTAVRO_VERSION}.dist-info");
-    fs::read_dir(workspace.cache.join("venv/lib"))
-        .ok()?
-        .filter_map(|python| Some(python.ok()?.path().join(&wanted)))
-        .find(|directory| directory.is_dir())
-}
-
-fn install_fastavro(workspace: &Workspace) -> Result<()> {
-    let venv = workspace.cache.join("venv");
-    println!("setup: installing fastavro {FASTAVRO_VERSION} into {}", venv.display());
-    run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))
-        .context("cannot make a Python environment (Debian: package python3-venv)")?;
-    run_command(
-        Command::new(venv.join("bin/pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check"])
-            .arg(format!("fastavro=={FASTAVRO_VERSION}")),
-    )
-    .context("cannot install fastavro")
 }

@@ -34,7 +34,7 @@ impl Workspace {
             Some(directory) => env::current_dir()?.join(directory),
             None => root.join("target"),
         };
-        Ok(Self { root, target, cache: cache_directory()? })
+        Ok(Self { root, target, cache: tap53_harness::cache::directory()? })
     }
 
     /// The BPF object that `build-ebpf` writes and the agent embeds.
@@ -53,14 +53,6 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
-}
-
-fn cache_directory() -> Result<PathBuf> {
-    if let Some(directory) = env::var_os("TAP53_CACHE") {
-        return Ok(directory.into());
-    }
-    let home = env::home_dir().context("no home directory: set TAP53_CACHE to a directory")?;
-    Ok(home.join(".cache/tap53"))
 }
 
 /// The executable `name` on PATH, or in a directory of administrators' programs, which users'

@@ -94,6 +94,5 @@ pub(super) const NEEDS: &[Need] = &[
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
-    Need::program(Purpose::Test, "ethtool", &["ethtool"], "switching offloads"),
     Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];
