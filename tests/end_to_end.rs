@@ -231,7 +231,7 @@ fn sigkill_leaves_nothing_attached_and_no_torn_file() -> Result<()> {
         let lab = Lab::new()?;
         let mut agent = Agent::start(&lab.server, &configuration(hook), &[])?;
         lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-        agent.process().stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+        agent.wait_for_output("www.tap53.test", 0, DEADLINE)?;
         let held = bpf::held_by(agent.process().pid())?;
         let links = held.iter().filter(|(kind, _)| *kind == bpf::Kind::Link).count();
         assert!(links >= 2, "ingress and egress are held by links: {held:?}");

@@ -54,7 +54,7 @@ fn decode(messages: &[Message]) -> Result<Vec<Value>> {
 fn wait_for_records(agent: &Agent, exchanges: &[Exchange]) -> Result<()> {
     for exchange in exchanges {
         let client = format!("{} ", exchange.client);
-        agent.process().stdout().wait_for_line(&client, 0, DEADLINE)?;
+        agent.wait_for_output(&client, 0, DEADLINE)?;
     }
     Ok(())
 }

@@ -142,7 +142,9 @@ fn wait_until_captured(lab: &Lab, agent: &Agent) -> Result<Exchange> {
     wait::until("the rings to have room again", DEADLINE, || {
         let exchange = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
         let client = format!("{} ", exchange.client);
-        let line = agent.process().stdout().wait_for_line(&client, 0, Duration::from_secs(2));
-        Ok(line.is_ok_and(|line| line.contains("NOERROR")).then_some(exchange))
+        let line = agent.wait_for_output(&client, 0, Duration::from_secs(2));
+        // Matched: with an answer, and with its query.
+        let matched = |line: String| line.contains("NOERROR") && !line.contains("query not seen");
+        Ok(line.is_ok_and(matched).then_some(exchange))
     })
 }

@@ -192,7 +192,7 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, TO_STDOUT, &[])?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    agent.process().stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    agent.wait_for_output("www.tap53.test", 0, DEADLINE)?;
     for _ in 0..2 {
         let from = agent.process().stderr().len();
         agent.process().signal(Signal::SIGUSR1)?;
@@ -200,7 +200,7 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
     }
     let from = agent.process().stdout().len();
     lab.client_v4().ask(Transport::Udp, ANSWERED[1])?;
-    agent.process().stdout().wait_for_line("AAAA", from, DEADLINE)?;
+    agent.wait_for_output("AAAA", from, DEADLINE)?;
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert_eq!(ended.ledger["balanced"], true);

@@ -123,6 +123,21 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits for a line of standard output, from line `from` on, that contains `pattern`.
+    ///
+    /// # Errors
+    /// When it does not come before `deadline`; the message ends with the agent's log.
+    pub fn wait_for_output(
+        &self,
+        pattern: &str,
+        from: usize,
+        deadline: Duration,
+    ) -> Result<String> {
+        self.process.stdout().wait_for_line(pattern, from, deadline).with_context(|| {
+            format!("no line with {pattern:?}; the agent's log:\n{}", self.process.stderr().text())
+        })
+    }
+
     /// The process.
     #[must_use]
     pub fn process(&self) -> &Process {

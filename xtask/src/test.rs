@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("dependencies");
     run_command(
         Command::new(cargo_deny(workspace)?)
-            .args(["--log-level", "warn", "check", "--hide-inclusion-graph"])
+            .args(["--log-level", "error", "check", "--hide-inclusion-graph"])
             .args(["bans", "licenses", "sources"])
             .current_dir(&workspace.root),
     )?;
@@ -62,7 +62,7 @@ fn runner(workspace: &Workspace) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     if program("sudo").is_none() {
-        return Err(not_root.context("and there is no sudo here"));
+        return Err(not_root.context("neither root nor sudo is to be had"));
     }
     println!("the test programs need root: cargo will run them by sudo");
     let cache = workspace.cache.display();
