@@ -1,13 +1,21 @@
-//! `cargo xtask bench`: what a transaction costs, as ratios within one run.
-
-use std::process::Command;
+//! `cargo xtask bench`: what a packet and a transaction cost, as ratios within one run.
 
 use anyhow::Result;
 
-use crate::{build_ebpf, workspace::{self, Workspace}};
+use crate::{
+    build_ebpf,
+    setup::{self, Purpose},
+    workspace::{self, Workspace},
+};
 
 /// Runs the benchmarks, kernel first, and prints their tables.
-pub fn run(workspace: &Workspace) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    setup::install_missing(workspace, Purpose::Build)?;
     build_ebpf::run(workspace)?;
-    workspace::run(Command::new("cargo").args(["bench", "--quiet", "--package", "tap53", "--bench", "path"]))
+    for (package, bench) in [("tap53-tests", "kernel_programs"), ("tap53", "path")] {
+        let mut cargo = workspace.cargo();
+        cargo.args(["bench", "--quiet", "--package", package, "--bench", bench]);
+        workspace::run(&mut cargo)?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Development tasks: `cargo xtask --help`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod inspect;
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Check and test everything, as the continuous integration does; as root.
     Test,
+    /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Test => test::run(&workspace),
+        Task::Bench => bench::run(&workspace),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
     });
     match outcome {

@@ -104,6 +104,16 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// The reason why there is no payload to read.
     pub fn parse(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+        Self::parse_whole(header, bytes).map_err(|reason| match reason {
+            // The kernel program read the headers in the packet, where they may lie behind the cut.
+            PacketLoss::RecordMismatch if header.has(flags::TRUNCATED) => {
+                PacketLoss::CutBySnapLength
+            }
+            other => other,
+        })
+    }
+
+    fn parse_whole(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
         let network =
             bytes.get(usize::from(header.network_offset)..).ok_or(PacketLoss::RecordMismatch)?;
@@ -250,7 +260,10 @@ mod tests {
         let (mut header, bytes) = frame(&[7; 100]);
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;
-        assert_eq!(Packet::parse(&header, &bytes[..80]), Err(PacketLoss::CutBySnapLength));
+        for captured in [0, 13, 30, 40, 80] {
+            let cut = Packet::parse(&header, &bytes[..captured]);
+            assert_eq!(cut, Err(PacketLoss::CutBySnapLength), "{captured} bytes");
+        }
     }
 
     #[test]
