@@ -54,6 +54,9 @@ fn hooks(config: &CaptureConfig, interface: &Interface) -> ([String; 2], String)
     match Holders::of(interface) {
         Ok(holders) => {
             let candidates = Direction::ALL.map(|direction| {
+                if !interface.ethernet {
+                    return "none".to_owned();
+                }
                 let hooks = holders.candidates(config, interface, direction);
                 let names: Vec<String> = hooks.iter().map(Hook::to_string).collect();
                 names.join(" > ")

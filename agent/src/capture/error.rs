@@ -52,6 +52,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The programs read Ethernet headers, and packets of this interface have none.
+    #[error("interface {name}: packets of a {kind} device have no Ethernet header to read")]
+    NotEthernet {
+        /// Its name.
+        name: String,
+        /// Kind of device.
+        kind: String,
+    },
     /// The interface takes none of the hooks that the configuration allows.
     #[error("interface {name}: {what}: {cause}")]
     Attach {

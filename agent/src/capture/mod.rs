@@ -125,6 +125,12 @@ impl Capture {
         interface: &Interface,
         directions: Directions,
     ) -> Result<&Attachment, Error> {
+        if !interface.ethernet {
+            return Err(Error::NotEthernet {
+                name: interface.name.clone(),
+                kind: interface.kind.to_string(),
+            });
+        }
         let position = match self.position(interface.ifindex) {
             Some(position) => position,
             None => {

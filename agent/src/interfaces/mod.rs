@@ -29,6 +29,9 @@ pub struct Interface {
     pub up: bool,
     /// What kind of device it is.
     pub kind: Kind,
+    /// Whether packets at its hooks begin with an Ethernet header, as those of `lo` do and those of
+    /// tun, WireGuard or IPIP devices do not.
+    pub ethernet: bool,
 }
 
 /// Kind of a device, as far as it decides where to capture.
@@ -155,6 +158,7 @@ fn parse(payload: &[u8]) -> Option<Interface> {
         mtu,
         up: flags & libc::IFF_UP as u32 != 0,
         kind: Kind::new(info_kind.as_deref(), flags, hardware_type),
+        ethernet: matches!(hardware_type, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK),
     })
 }
 
