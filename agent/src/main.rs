@@ -1,13 +1,11 @@
 //! The `tap53` command: arguments, configuration, run, exit code.
 
-mod args;
-mod run;
-mod show;
+mod command;
 
 use std::process::ExitCode;
 
-use args::{Arguments, Command};
 use clap::Parser;
+use command::{Arguments, Command, run, show};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {

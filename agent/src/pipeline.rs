@@ -124,7 +124,7 @@ impl Pipeline {
                 pipeline
                     .capture
                     .attach(interface, config.interfaces.directions)
-                    .inspect_err(|error| tracing::error!(interface = interface.name, "{error}"))
+                    .inspect_err(|error| tracing::error!("{error}"))
                     .is_ok()
             })
             .count();

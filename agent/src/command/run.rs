@@ -29,12 +29,12 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{args, exit};
+use crate::exit;
 
 /// How often sinks are asked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(arguments: &args::Run) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let config = arguments.selection.load()?;
     start_log(config.log.level)?;
     let selected = select(&config)?;

@@ -1,4 +1,7 @@
-//! The command line.
+//! The command line: its arguments here, each command in a file.
+
+pub(crate) mod run;
+pub(crate) mod show;
 
 use std::path::PathBuf;
 

@@ -14,7 +14,7 @@ use tap53::{
 };
 use tap53_ebpf::settings::Direction;
 
-use crate::args::Selection;
+use super::Selection;
 
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     print(&selection.load()?.to_yaml().context("cannot write the configuration as YAML")?)
