@@ -343,3 +343,20 @@ fn a_bad_flag_is_named_as_the_flag() {
         "--interface: \"eth[\": is not a shell pattern: invalid range pattern at character 4"
     );
 }
+
+#[test]
+fn the_example_for_deployment_states_the_defaults() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tap53.yaml");
+    let example = Config::load(Some(&example), &Overrides::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let minimal = directory.path().join("minimal.yaml");
+    std::fs::write(
+        &minimal,
+        r#"
+interfaces: {include: ["eth*", "ens*", "enp*"], exclude: ["lo"]}
+sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
+"#,
+    )
+    .unwrap();
+    assert_eq!(example, Config::load(Some(&minimal), &Overrides::default()).unwrap());
+}
