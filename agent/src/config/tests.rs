@@ -346,11 +346,11 @@ fn a_bad_flag_is_named_as_the_flag() {
 
 #[test]
 fn the_example_for_deployment_states_the_defaults() {
-    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tap53.yaml");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tap53.yaml");
     let example = Config::load(Some(&example), &Overrides::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let minimal = directory.path().join("minimal.yaml");
-    std::fs::write(
+    fs::write(
         &minimal,
         r#"
 interfaces: {include: ["eth*", "ens*", "enp*"], exclude: ["lo"]}
