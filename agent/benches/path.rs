@@ -139,6 +139,7 @@ fn stages(format: Format) -> Stages {
     let shared = Shared {
         node: "node-1".into(),
         interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        wire_bytes: false,
         run: [7; 8],
         ending: Arc::default(),
     };

@@ -94,6 +94,7 @@ impl Pipeline {
         let shared = Shared {
             node: config.node.as_str().into(),
             interfaces: Arc::new(names(interfaces)),
+            wire_bytes: config.record.wire_bytes,
             run: random_bytes(),
             ending: Arc::default(),
         };

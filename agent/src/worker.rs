@@ -34,6 +34,8 @@ pub struct Shared {
     pub node: Arc<str>,
     /// Names of the interfaces, by ifindex.
     pub interfaces: Arc<HashMap<u32, String>>,
+    /// Whether records carry their messages as they were sent.
+    pub wire_bytes: bool,
     /// Drawn once for the run: the first half of each record's identifier.
     pub run: [u8; 8],
     /// Set once nothing enters the rings any more.
@@ -183,13 +185,14 @@ impl Stages {
         match packet.transport {
             Transport::Udp => {
                 let message = Message::parse(packet.payload);
-                self.pair(packet, message.ok_or(PacketLoss::ShorterThanHeader)?);
+                let message = message.ok_or(PacketLoss::ShorterThanHeader)?;
+                self.pair(packet, message, packet.payload);
             }
             Transport::Tcp => {
                 for wire in segment_messages(packet.payload)? {
                     // segment_messages lets nothing shorter than a header through.
                     if let Some(message) = Message::parse(wire) {
-                        self.pair(packet, message);
+                        self.pair(packet, message, wire);
                     }
                 }
             }
@@ -197,9 +200,10 @@ impl Stages {
         Ok(())
     }
 
-    fn pair(&mut self, packet: &Packet<'_>, message: Message) {
+    fn pair(&mut self, packet: &Packet<'_>, message: Message, wire: &[u8]) {
         self.counts.messages_decoded += 1;
-        let (flow, observation) = Observation::new(packet, message, None);
+        let wire = self.shared.wire_bytes.then(|| wire.to_vec());
+        let (flow, observation) = Observation::new(packet, message, wire);
         match self.table.observe(flow, observation) {
             Observed::Waits { evicted } => {
                 let lost = &mut self.counts.messages_lost[MessageLoss::PairTableFull as usize];

@@ -32,7 +32,7 @@ use glob::Pattern;
 use nix::unistd::gethostname;
 use serde::Serialize;
 use tap53_ebpf::settings::Direction;
-use tree::{Section, Value, choice, label, milliseconds, text, whole_number};
+use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
 
 pub use capture::{CaptureConfig, HookChoice, TcChoice, XdpMode};
 pub use error::{Error, Problem};
@@ -52,6 +52,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// The table that pairs queries with responses.
     pub pair: PairConfig,
+    /// What a record holds.
+    pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
     /// What happens between the signal to stop and the exit.
@@ -116,6 +118,14 @@ pub struct PairConfig {
     pub timeout: Duration,
     /// Pending queries that each worker holds at most.
     pub capacity: usize,
+}
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordConfig {
+    /// Whether a record carries its messages as they were sent, in `query_wire` and
+    /// `response_wire`.
+    pub wire_bytes: bool,
 }
 
 /// What happens between the signal to stop and the exit.
@@ -220,6 +230,7 @@ impl Config {
                 .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
             capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
             pair: root.section("pair", PairConfig::read),
+            record: root.section("record", RecordConfig::read),
             sinks: sinks::read(root, overrides),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
@@ -301,6 +312,12 @@ impl PairConfig {
                 .unwrap_or(Duration::from_secs(5)),
             capacity: section.read("capacity", whole_number(1..=1 << 24)).unwrap_or(65_536),
         }
+    }
+}
+
+impl RecordConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self { wire_bytes: section.read("wire_bytes", boolean).unwrap_or(false) }
     }
 }
 

@@ -18,6 +18,8 @@ capture:
 pair:
   timeout_ms: 2500
   capacity: 1024
+record:
+  wire_bytes: true
 sinks:
   - type: stdout
     format: json
@@ -80,6 +82,7 @@ fn every_key_reaches_its_field() {
     );
     assert_eq!(config.pair.timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
+    assert!(config.record.wire_bytes);
     assert_eq!(
         config.sinks,
         [
