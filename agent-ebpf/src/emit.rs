@@ -186,10 +186,15 @@ fn fill<P: Packet, const CAPACITY: usize>(
         (*room).header = *header;
         (&raw mut (*room).packet).cast::<u8>()
     };
-    let length = opaque(u64::from(header.captured_length));
-    // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, checked just before.
-    let copied =
-        length > 0 && length <= CAPACITY as u64 && unsafe { packet.copy(0, to, length as u32) };
+    // One below the length, checked where LLVM cannot fold it with what it knows, then one above:
+    // so the verifier knows both bounds of `length` itself, on kernels that do not carry a check of
+    // `length - 1` over to `length` (before 6.8).
+    let below = opaque(u64::from(header.captured_length).wrapping_sub(1));
+    let copied = below < CAPACITY as u64 && {
+        let length = opaque(below) + 1;
+        // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, checked just before.
+        unsafe { packet.copy(0, to, length as u32) }
+    };
     if !copied {
         record.discard(ringbuf::NO_WAKEUP);
         log_copy_failed(packet);

@@ -6,12 +6,15 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use tap53_ebpf::{record::hook, settings::Direction};
+use tap53_ebpf::{
+    record::{MAX_CAPTURED_LENGTH, hook},
+    settings::Direction,
+};
 
-use crate::capture::Packet;
+use crate::{capture::Packet, emit::opaque};
 
 /// Bytes that one call of `bpf_xdp_load_bytes` copies at most (`bpf_xdp_pointer`).
-const MAX_LOAD: u32 = 0xffff;
+const MAX_LOAD: u64 = 0xffff;
 
 /// A packet in one XDP buffer, or with `FRAGS` in one or more.
 pub(crate) struct XdpBuffer<'a, const FRAGS: bool> {
@@ -74,17 +77,25 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
 
     #[inline(always)]
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
-        let first = length.min(MAX_LOAD);
-        // SAFETY: `first` is not zero, and no more than the caller's `length` (kernel 5.18).
-        let mut copied = unsafe { bpf_xdp_load_bytes(self.md(), offset, to.cast(), first) == 0 };
-        if copied && length > MAX_LOAD {
-            // SAFETY: the caller's `length` bytes go on behind the first MAX_LOAD.
-            copied = unsafe {
-                let rest = to.add(MAX_LOAD as usize);
-                let rest_length = length - MAX_LOAD;
-                bpf_xdp_load_bytes(self.md(), offset + MAX_LOAD, rest.cast(), rest_length) == 0
-            };
+        let length = u64::from(length);
+        if length <= MAX_LOAD {
+            // SAFETY: the caller's promise (kernel 5.18).
+            return unsafe { bpf_xdp_load_bytes(self.md(), offset, to.cast(), length as u32) == 0 };
         }
-        copied
+        let below = opaque(length - MAX_LOAD - 1);
+        if below >= u64::from(MAX_CAPTURED_LENGTH) - MAX_LOAD {
+            return false;
+        }
+        let rest = opaque(below) + 1;
+        // SAFETY: the caller's `length` bytes are MAX_LOAD and `rest`, which is not zero.
+        unsafe {
+            bpf_xdp_load_bytes(self.md(), offset, to.cast(), MAX_LOAD as u32) == 0
+                && bpf_xdp_load_bytes(
+                    self.md(),
+                    offset + MAX_LOAD as u32,
+                    to.add(MAX_LOAD as usize).cast(),
+                    rest as u32,
+                ) == 0
+        }
     }
 }
