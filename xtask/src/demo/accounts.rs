@@ -70,7 +70,7 @@ impl Accounts<'_> {
         entry(
             "the Kafka topic",
             &format!(
-                "holds {} records, each as the client saw it; read by kcat and fastavro:",
+                "holds {} records, as the client saw them, say kcat and fastavro:",
                 records.len()
             ),
         );
@@ -105,10 +105,7 @@ impl Accounts<'_> {
         let records = ledger.number("/agent/records/created")?;
         entry(
             "the ledger",
-            &format!(
-                "counts {seen} packets at the hooks, {lost} of them lost, {messages} messages, \
-                 {records} records"
-            ),
+            &format!("counts {seen} packets ({lost} lost), {messages} messages, {records} records"),
         );
         ledger.require_balance()?;
         ensure!(lost == 0, "{lost} packets were lost in the kernel");
@@ -139,10 +136,8 @@ pub(super) fn explain(results: &Results) {
     };
     let file = shown(&results.transactions());
     entry("records", &file);
-    entry(
-        "",
-        &format!("any Avro reader shows them: pip install fastavro; fastavro --pretty {file}"),
-    );
+    entry("", "any Avro reader shows them; after `pip install fastavro`:");
+    entry("", &format!("fastavro --pretty {file}"));
     entry("ledger", &shown(&results.ledger()));
     entry("configuration", &shown(&results.configuration()));
     entry("agent's log", &shown(&results.log()));

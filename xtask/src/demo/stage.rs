@@ -23,7 +23,7 @@ use tap53_harness::{
 use super::{
     accounts::{self, Accounts},
     require_clean_exit,
-    terminal::{entry, is_terminal, row, section},
+    terminal::{Table, entry, is_terminal, section},
 };
 use crate::workspace::Workspace;
 
@@ -148,10 +148,10 @@ pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Resu
 fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: bool) -> Result<()> {
     section("Stage");
     let lab = Lab::new()?;
-    entry("client", &format!("198.51.100.1 and 2001:db8::1 in namespace {}", lab.client.name()));
+    entry("client", &format!("198.51.100.1 and 2001:db8::1, in namespace {}", lab.client.name()));
     entry(
         "resolver",
-        &format!("198.51.100.2 and 2001:db8::2 in namespace {}, unbound", lab.server.name()),
+        &format!("unbound at 198.51.100.2 and 2001:db8::2, in {}", lab.server.name()),
     );
     let kafka = with_kafka.then(|| start_kafka(&lab)).transpose()?;
     let binary = workspace.target.join("release/tap53");
@@ -185,14 +185,11 @@ fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: b
 fn start_kafka(lab: &Lab) -> Result<Kafka<'_>> {
     let started = Instant::now();
     // Said beforehand: it takes a while, and the first time it is fetched.
-    entry("broker", "Apache Kafka, starting (fetched by Maven the first time) ...");
+    entry("broker", "Apache Kafka starts (the first time Maven fetches it) ...");
     let kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;
     let took = started.elapsed().as_secs_f64();
-    entry(
-        "",
-        &format!("answers at {} of the resolver's namespace after {took:.1} s", kafka.address()),
-    );
+    entry("", &format!("at {} in the same namespace, after {took:.1} s", kafka.address()));
     Ok(kafka)
 }
 
@@ -240,7 +237,7 @@ fn hooks(agent: &Process) -> Result<String> {
     };
     let hook = |name: &str| field(name).with_context(|| format!("no {name} in {line:?}"));
     Ok(format!(
-        "at the resolver's interface s0: arriving packets by {}, leaving packets by {}",
+        "on the resolver's interface: {} for queries, {} for answers",
         hook("ingress")?,
         hook("egress")?
     ))
@@ -251,6 +248,7 @@ fn hooks(agent: &Process) -> Result<String> {
 fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> {
     let end = Instant::now() + duration;
     let mut exchanges = Vec::new();
+    let mut table = Table::new();
     let mut shown = 0;
     // One line above the first transaction.
     let transactions = |shown: usize| shown.saturating_sub(1);
@@ -262,7 +260,7 @@ fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> 
         exchanges.push(ask_one(lab, path, Question { name, qtype })?);
         let next = Instant::now() + PACE;
         while Instant::now() < next {
-            shown += show(agent, shown, next.saturating_duration_since(Instant::now()));
+            shown += show(agent, &mut table, shown, next.saturating_duration_since(Instant::now()));
         }
     }
     // The last unanswered query takes its timeout.
@@ -272,7 +270,7 @@ fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> 
         if Instant::now() > deadline {
             bail!("{} questions, but tap53 printed {}", exchanges.len(), transactions(shown));
         }
-        shown += show(agent, shown, PACE);
+        shown += show(agent, &mut table, shown, PACE);
     }
     Ok(exchanges)
 }
@@ -291,9 +289,9 @@ fn ask_one(lab: &Lab, path: Path53, question: Question) -> Result<Exchange> {
 
 /// Prints lines that came after the first `shown`, waiting up to `deadline` for the first of them;
 /// returns how many.
-fn show(agent: &Process, shown: usize, deadline: Duration) -> usize {
+fn show(agent: &Process, table: &mut Table, shown: usize, deadline: Duration) -> usize {
     let fresh = agent.stdout().lines_from(shown, deadline);
-    fresh.iter().for_each(|line| row(line));
+    fresh.iter().for_each(|line| table.row(line));
     fresh.len()
 }
 

@@ -1,6 +1,9 @@
 //! What the demo's output looks like.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    ops::Range,
+};
 
 /// Where the width of the terminal is not known.
 const USUAL_WIDTH: usize = 160;
@@ -24,14 +27,62 @@ pub(super) fn entry(label: &str, text: &str) {
     println!("  {label:<18} {text}");
 }
 
-/// Prints a line, cut at the edge of the terminal: a wrapped line would break the table.
-pub(super) fn row(line: &str) {
-    let width = if is_terminal() {
-        terminal_size::terminal_size().map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0))
-    } else {
-        usize::MAX
-    };
-    println!("{}", cut(&format!("  {line}"), width));
+/// Prints tap53's lines: its table is wide, so on a narrower terminal columns are left out, and what
+/// is still too long is cut. A wrapped line would break the table.
+pub(super) struct Table {
+    width: usize,
+    /// Ranges of characters that are left out; known from the heading.
+    left_out: Vec<Range<usize>>,
+    headed: bool,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        let width = if is_terminal() {
+            terminal_size::terminal_size().map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0))
+        } else {
+            usize::MAX
+        };
+        Self { width, left_out: Vec::new(), headed: false }
+    }
+
+    /// Prints a line; the first one is the heading.
+    pub(super) fn row(&mut self, line: &str) {
+        if !self.headed {
+            self.left_out = left_out(line, self.width);
+            self.headed = true;
+            if !self.left_out.is_empty() {
+                let titles = self.left_out.iter().map(|range| line[range.clone()].trim_end());
+                let titles = titles.collect::<Vec<_>>().join(", ");
+                println!("  (a wider terminal also shows {titles})");
+            }
+        }
+        let kept = line.chars().enumerate();
+        let kept = kept.filter(|(at, _)| !self.left_out.iter().any(|range| range.contains(at)));
+        let kept: String = kept.map(|(_, character)| character).collect();
+        println!("{}", cut(&format!("  {kept}"), self.width));
+    }
+}
+
+/// Columns to leave out so that the answers find room, first those that tell least here. Colours
+/// begin behind them all, so a character's position is its column.
+fn left_out(heading: &str, width: usize) -> Vec<Range<usize>> {
+    const LEAST_TELLING: [&str; 4] = ["SERVER", "CLIENT", "PROTO", "TIME (UTC)"];
+    const ROOM_FOR_ANSWERS: usize = 20;
+    let mut needed = heading.find("ANSWERS").unwrap_or_default() + ROOM_FOR_ANSWERS;
+    let mut left_out = Vec::new();
+    for title in LEAST_TELLING {
+        let Some(start) = heading.find(title).filter(|_| needed > width) else {
+            continue;
+        };
+        // Up to the next title.
+        let after_title = start + title.len();
+        let rest = &heading[after_title..];
+        let end = after_title + rest.len() - rest.trim_start().len();
+        needed -= end - start;
+        left_out.push(start..end);
+    }
+    left_out
 }
 
 /// The first `width` visible characters of `line`; escape sequences take no room and are kept.
@@ -65,6 +116,15 @@ fn cut(line: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_left_out_until_the_answers_find_room() {
+        let heading = "TIME (UTC)   CLIENT    SERVER   PROTO  NAME      ANSWERS";
+        assert_eq!(left_out(heading, 80), []);
+        assert_eq!(left_out(heading, 65), [23..32]);
+        assert_eq!(left_out(heading, 50), [23..32, 13..23]);
+        assert_eq!(left_out(heading, 43), [23..32, 13..23, 32..39]);
+    }
 
     #[test]
     fn a_long_line_is_cut_at_the_width_and_says_so() {
