@@ -69,10 +69,7 @@ impl Accounts<'_> {
             .context("the topic and the client disagree")?;
         entry(
             "the Kafka topic",
-            &format!(
-                "holds {} records, as the client saw them, say kcat and fastavro:",
-                records.len()
-            ),
+            &format!("holds {} records, equal too; read by kcat and fastavro:", records.len()),
         );
         for (message, record) in messages.iter().zip(&records).take(CONSUMED_SHOWN) {
             let text = |field: &str| record[field].as_str().unwrap_or("-").to_owned();

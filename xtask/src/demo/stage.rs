@@ -236,11 +236,7 @@ fn hooks(agent: &Process) -> Result<String> {
         Some(value.to_owned())
     };
     let hook = |name: &str| field(name).with_context(|| format!("no {name} in {line:?}"));
-    Ok(format!(
-        "on the resolver's interface: {} for queries, {} for answers",
-        hook("ingress")?,
-        hook("egress")?
-    ))
+    Ok(format!("captures by {} (queries) and {} (answers)", hook("ingress")?, hook("egress")?))
 }
 
 /// Asks until `duration` is over, shows what the agent prints, and waits until it has printed a
