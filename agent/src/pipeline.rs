@@ -51,12 +51,12 @@ pub enum Error {
     #[error(transparent)]
     Encode(#[from] encode::Error),
     /// A thread could not be started.
-    #[error("cannot start worker {number}: {source}")]
+    #[error("cannot start worker {number}: {cause}")]
     Worker {
         /// Number of the worker.
         number: u16,
         /// Why not.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Not one interface could be attached to; each failure has been logged.
     #[error("none of the {0} selected interfaces could be attached to")]
@@ -262,7 +262,7 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
             let _ended = ended;
             worker.run();
         })
-        .map_err(|source| Error::Worker { number, source })?;
+        .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, thread: Some(thread) })
 }
 

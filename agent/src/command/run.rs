@@ -155,7 +155,11 @@ fn start_log(level: LogLevel) -> anyhow::Result<()> {
         .finish();
     tracing::subscriber::set_global_default(subscriber).context("cannot start the log")?;
     // aya and librdkafka's wrapper speak to the `log` crate.
-    tracing_log::LogTracer::init().context("cannot take over the log of libraries")
+    tracing_log::LogTracer::builder()
+        // It tells of each relocation and instruction.
+        .ignore_crate("aya_obj")
+        .init()
+        .context("cannot take over the log of libraries")
 }
 
 /// Written whole or not at all: beside the target, then renamed.

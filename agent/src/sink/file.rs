@@ -47,16 +47,16 @@ struct Open {
 impl Files {
     /// Checks that the directory can be written to, so that a mistake shows at the start.
     pub(super) fn open(config: &FileConfig, node: &str) -> Result<Self, Error> {
-        let refused = |action, source| Error::File {
+        let refused = |action, cause| Error::File {
             sink: config.name.clone(),
             action,
             path: config.directory.display().to_string(),
-            source,
+            cause,
         };
         let probe = config.directory.join(format!(".{}-{}", config.prefix, std::process::id()));
-        fs::write(&probe, []).map_err(|source| refused("write to", source))?;
-        fs::remove_file(&probe).map_err(|source| refused("remove a file from", source))?;
-        let entries = fs::read_dir(&config.directory).map_err(|source| refused("list", source))?;
+        fs::write(&probe, []).map_err(|cause| refused("write to", cause))?;
+        fs::remove_file(&probe).map_err(|cause| refused("remove a file from", cause))?;
+        let entries = fs::read_dir(&config.directory).map_err(|cause| refused("list", cause))?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();

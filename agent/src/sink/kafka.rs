@@ -102,7 +102,7 @@ impl Kafka {
         let reports = Reports { sink: config.name.clone(), counts: counts.clone() };
         let producer = client_config(config)
             .create_with_context(reports)
-            .map_err(|source| Error::Kafka { sink: config.name.clone(), source })?;
+            .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
         Ok(Self { config: config.clone(), producer, counts })
     }
 

@@ -24,11 +24,12 @@ use crate::{
     ledger::{Published, SinkCounts},
 };
 
-/// Why a sink could not be opened.
+/// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which
+/// printing a chain would repeat.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system refused.
-    #[error("sink {sink}: cannot {action} {path}: {source}")]
+    #[error("sink {sink}: cannot {action} {path}: {cause}")]
     File {
         /// Name of the sink.
         sink: String,
@@ -37,23 +38,23 @@ pub enum Error {
         /// On what.
         path: String,
         /// Why not.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// librdkafka refused its configuration.
-    #[error("sink {sink}: librdkafka refuses the configuration: {source}")]
+    #[error("sink {sink}: librdkafka refuses the configuration: {cause}")]
     Kafka {
         /// Name of the sink.
         sink: String,
         /// Why.
-        source: rdkafka::error::KafkaError,
+        cause: rdkafka::error::KafkaError,
     },
     /// The schema does not parse.
-    #[error("sink {sink}: {source}")]
+    #[error("sink {sink}: {cause}")]
     Encode {
         /// Name of the sink.
         sink: String,
         /// Why.
-        source: encode::Error,
+        cause: encode::Error,
     },
 }
 
