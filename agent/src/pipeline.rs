@@ -25,9 +25,9 @@ use tokio::sync::Notify;
 
 use crate::{
     capture::{self, Attachment, Capture, KernelLog},
-    config::Config,
+    config::{Config, Directions},
     encode,
-    interfaces::Interface,
+    interfaces::{Interface, Kind},
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
     pair, ring,
     sink::{self, Named},
@@ -124,7 +124,7 @@ impl Pipeline {
             .filter(|interface| {
                 pipeline
                     .capture
-                    .attach(interface, config.interfaces.directions)
+                    .attach(interface, directions(config.interfaces.directions, &interface.kind))
                     .inspect_err(|error| tracing::error!("{error}"))
                     .is_ok()
             })
@@ -264,6 +264,15 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, thread: Some(thread) })
+}
+
+/// The directions to capture in. A packet on `lo` leaves and arrives at the same interface, so
+/// either direction has all of them, and both would make each message two.
+const fn directions(configured: Directions, kind: &Kind) -> Directions {
+    match (configured, kind) {
+        (Directions::Both, Kind::Loopback) => Directions::Ingress,
+        _ => configured,
+    }
 }
 
 fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
