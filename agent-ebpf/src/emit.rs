@@ -206,7 +206,7 @@ fn fill<P: Packet, const CAPACITY: usize>(
 
 /// Whether to wake the worker with this record.
 ///
-/// A wake-up for each record would cost twenty times the record. The worker polls on a timer, and is
+/// A wake-up for each record would cost more than ten times the record. The worker polls on a timer, and is
 /// woken each time that the bytes written pass a multiple of `WAKEUP_BYTES`: by exactly one CPU,
 /// whatever the others do, and again after as much, in case it went to sleep over a record that
 /// another CPU had reserved but not submitted. Asking for the unread bytes (`bpf_ringbuf_query`)

@@ -2,7 +2,7 @@
 
 mod command;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use command::{Arguments, Command, run, show};
@@ -13,7 +13,7 @@ pub(crate) mod exit {
     pub(crate) const FAILED: u8 = 1;
     /// Usage or configuration refused. clap uses the same number.
     pub(crate) const REFUSED: u8 = 2;
-    /// Stopped, but the ledger does not balance or records were lost at the end.
+    /// Stopped, but a sink has lost records or the ledger does not balance.
     pub(crate) const LOSS: u8 = 3;
 }
 
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // The alternate form: the error and what caused it, on one line.
-            eprintln!("tap53: {error:#}");
+            // A reader of standard error that went away is no reason to panic.
+            let _ = writeln!(std::io::stderr(), "tap53: {error:#}");
             let refused = error.downcast_ref::<tap53::config::Error>().is_some();
             ExitCode::from(if refused { exit::REFUSED } else { exit::FAILED })
         }

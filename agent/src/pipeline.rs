@@ -38,6 +38,15 @@ use crate::{
 /// reading can catch a packet between two of them.
 const READINGS: usize = 100;
 
+/// How often an ending worker is looked at: a thread cannot be joined with a deadline.
+const ENDING_LOOK: Duration = Duration::from_millis(2);
+
+/// What a sink gets to deliver what it holds, even if another used up the time.
+const LEAST_FLUSH: Duration = Duration::from_secs(1);
+
+/// How long workers may take to end where the start has failed.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why the pipeline could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -176,10 +185,11 @@ impl Pipeline {
         for error in self.capture.detach_all() {
             tracing::error!("{error}");
         }
-        self.end_workers();
         let deadline = Instant::now() + flush_timeout;
+        self.end_workers(deadline);
         for sink in &self.sinks {
-            sink.sink.close(deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
+            sink.sink.close(left.max(LEAST_FLUSH));
         }
         self.read_ledger(true)
     }
@@ -228,12 +238,18 @@ impl Pipeline {
         Ok(counts)
     }
 
-    fn end_workers(&mut self) {
+    /// Ends the workers. One that a sink holds up past `deadline`, such as a pipe that nobody reads,
+    /// is left behind, and the ledger will not balance.
+    fn end_workers(&mut self, deadline: Instant) {
         self.ending.store(true, Ordering::Release);
         for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && thread.join().is_err()
-            {
+            let Some(thread) = worker.thread.take() else { continue };
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::park_timeout(ENDING_LOOK);
+            }
+            if !thread.is_finished() {
+                tracing::error!("a worker is held up by a sink; what it holds is lost");
+            } else if thread.join().is_err() {
                 tracing::error!("a worker panicked; what it held is missing from the ledger");
             }
         }
@@ -242,7 +258,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.end_workers();
+        self.end_workers(Instant::now() + DROP_TIMEOUT);
     }
 }
 

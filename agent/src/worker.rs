@@ -18,7 +18,7 @@ use crate::{
     decode::{Message, Packet, PacketLoss, Transport, segment_messages},
     encode::{self, Batch, Clock, Encode, Owner, Record, RecordId},
     ledger::{Amount, MessageLoss, Published, SinkLoss, WorkerCounts},
-    pair::{Observation, Observed, Table, Transaction},
+    pair::{Flow, Observation, Observed, Table, Transaction},
     ring::Drain,
     sink::Named,
 };
@@ -162,20 +162,30 @@ impl Stages {
     /// `None` where it held no message.
     pub fn take(&mut self, item: &[u8]) -> Option<u64> {
         self.counts.packets_received += 1;
-        let packet = RecordHeader::split(item)
-            .ok_or(PacketLoss::RecordMismatch)
-            .and_then(|(header, bytes)| Packet::parse(&header, bytes));
-        let decoded = packet.and_then(|packet| {
-            self.table.note_ring_lost(packet.ring_lost, packet.captured_at_ns);
-            self.decode(&packet).map(|()| packet.captured_at_ns)
-        });
+        let Some((header, bytes)) = RecordHeader::split(item) else {
+            self.counts.packets_lost[PacketLoss::RecordMismatch as usize] += 1;
+            return None;
+        };
+        self.table.note_ring_lost(header.ring_lost, header.captured_at_ns);
+        let decoded = Packet::parse(&header, bytes).and_then(|packet| self.decode(&packet));
         match decoded {
-            Ok(captured_at_ns) => {
+            Ok(()) => {
                 self.counts.packets_decoded += 1;
-                Some(captured_at_ns)
+                Some(header.captured_at_ns)
             }
             Err(reason) => {
                 self.counts.packets_lost[reason as usize] += 1;
+                if !reason.is_ignored()
+                    && let Some(endpoints) = Packet::endpoints(&header, bytes)
+                {
+                    let flow = Flow {
+                        ifindex: header.ifindex,
+                        transport: endpoints.transport,
+                        client: endpoints.source,
+                        server: endpoints.destination,
+                    };
+                    self.table.note_unreadable(flow, header.captured_at_ns);
+                }
                 None
             }
         }

@@ -1,8 +1,10 @@
 //! `tap53 run`.
 
 use std::{
-    fs, io,
-    path::Path,
+    fs::Permissions,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +23,7 @@ use tap53::{
     pipeline::Pipeline,
 };
 use tap53_ebpf::settings::Direction;
+use tempfile::NamedTempFile;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
@@ -38,18 +41,19 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let config = arguments.selection.load()?;
     start_log(config.log.level)?;
     let selected = select(&config)?;
+    let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     // The workers are threads; the runtime only waits for signals, time and the kernel's log.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(capture(&config, &selected, arguments.ledger.as_deref()))
+    runtime.block_on(capture(&config, &selected, ledger))
 }
 
 async fn capture(
     config: &Config,
     selected: &[Interface],
-    ledger_path: Option<&Path>,
+    ledger_file: Option<LedgerFile>,
 ) -> anyhow::Result<ExitCode> {
     // Before anything attaches: a signal that comes early must still detach.
     let mut signals = Signals::new()?;
@@ -75,7 +79,7 @@ async fn capture(
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             () = stop.notified() => break,
-            _ = signals.report.recv() => eprint!("{}", pipeline.ledger()?),
+            _ = signals.report.recv() => report(&pipeline.ledger()?),
             _ = ticks.tick() => pipeline.tick(Instant::now()),
         }
     }
@@ -84,11 +88,11 @@ async fn capture(
         task.abort();
     }
     let ledger = pipeline.shutdown(config.shutdown.flush_timeout)?;
-    eprint!("{ledger}");
-    if let Some(path) = ledger_path {
-        write_ledger(&ledger, path)?;
+    report(&ledger);
+    if let Some(file) = ledger_file {
+        file.write(&ledger)?;
     }
-    let complete = ledger.balanced() && !ledger.lost_at_shutdown();
+    let complete = ledger.balanced() && !ledger.lost_records();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })
 }
 
@@ -152,6 +156,8 @@ fn start_log(level: LogLevel) -> anyhow::Result<()> {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
+        // It would panic where standard error has lost its reader.
+        .log_internal_errors(false)
         .finish();
     tracing::subscriber::set_global_default(subscriber).context("cannot start the log")?;
     // aya and librdkafka's wrapper speak to the `log` crate.
@@ -162,12 +168,41 @@ fn start_log(level: LogLevel) -> anyhow::Result<()> {
         .context("cannot take over the log of libraries")
 }
 
-/// Written whole or not at all: beside the target, then renamed.
-fn write_ledger(ledger: &Ledger, path: &Path) -> anyhow::Result<()> {
-    let mut partial = path.to_owned().into_os_string();
-    partial.push(".partial");
-    let json = serde_json::to_vec_pretty(ledger).context("cannot write the ledger as JSON")?;
-    fs::write(&partial, json)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("cannot write the ledger to {}", path.display()))
+/// The ledger for people. A reader of standard error that went away is no reason to fail.
+fn report(ledger: &Ledger) {
+    let _ = write!(io::stderr(), "{ledger}");
+}
+
+/// Where the final ledger goes. Opened at the start, so that a mistake shows then; written whole
+/// or not at all, beside its final name until it is.
+struct LedgerFile {
+    path: PathBuf,
+    partial: NamedTempFile,
+}
+
+impl LedgerFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if path.is_dir() {
+            bail!("cannot write the ledger to {}: it is a directory", path.display());
+        }
+        let partial = tempfile::Builder::new()
+            .prefix(".tap53-ledger-")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(directory)
+            .with_context(|| format!("cannot write the ledger to {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), partial })
+    }
+
+    fn write(mut self, ledger: &Ledger) -> anyhow::Result<()> {
+        let json = serde_json::to_vec_pretty(ledger).context("cannot write the ledger as JSON")?;
+        self.partial
+            .write_all(&json)
+            .and_then(|()| self.partial.persist(&self.path).map_err(|error| error.error))
+            .with_context(|| format!("cannot write the ledger to {}", self.path.display()))?;
+        Ok(())
+    }
 }

@@ -96,6 +96,8 @@ pub enum ParseStatus {
     MalformedAnswer,
     /// Header, question and answers; authority or additional section is broken.
     MalformedRest,
+    /// All of it, and bytes behind it: padding, or another message that a UDP GSO packet carries.
+    TrailingBytes,
 }
 
 impl ParseStatus {
@@ -107,6 +109,7 @@ impl ParseStatus {
             Self::MalformedQuestion => "MALFORMED_QUESTION",
             Self::MalformedAnswer => "MALFORMED_ANSWER",
             Self::MalformedRest => "MALFORMED_REST",
+            Self::TrailingBytes => "TRAILING_BYTES",
         }
     }
 }
@@ -204,7 +207,7 @@ impl Message {
                 self.edns.get_or_insert_with(|| edns(&record, opt));
             }
         }
-        Ok(())
+        if decoder.is_empty() { Ok(()) } else { Err(ParseStatus::TrailingBytes) }
     }
 }
 
@@ -315,6 +318,15 @@ mod tests {
         let mut wire = header([1, 0, 0, 9]);
         wire.extend(QUESTION);
         assert_eq!(status(&wire), Some(ParseStatus::MalformedRest));
+    }
+
+    #[test]
+    fn bytes_behind_the_message_are_noticed() {
+        let mut wire = header([1, 0, 0, 0]);
+        wire.extend(QUESTION);
+        assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::Ok);
+        wire.push(0);
+        assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::TrailingBytes);
     }
 
     #[test]

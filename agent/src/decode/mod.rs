@@ -21,5 +21,5 @@ mod segment;
 pub use code::{class_name, opcode_name, rcode_name, type_name};
 pub use message::{Answer, Edns, ExtendedError, Flags, Message, ParseStatus, Question};
 pub use name::push_presentation;
-pub use packet::{Packet, PacketLoss, Transport};
+pub use packet::{Endpoints, Packet, PacketLoss, Transport};
 pub use segment::messages as segment_messages;

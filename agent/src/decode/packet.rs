@@ -1,6 +1,6 @@
 //! A captured packet: addresses, ports and the transport payload.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tap53_ebpf::{
     record::{RecordHeader, flags},
@@ -69,6 +69,17 @@ pub enum Transport {
     Tcp,
 }
 
+/// Sender and receiver of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// Sender.
+    pub source: SocketAddr,
+    /// Receiver.
+    pub destination: SocketAddr,
+}
+
 /// A captured packet, its payload trimmed to what the transport header says is there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Packet<'a> {
@@ -78,8 +89,6 @@ pub struct Packet<'a> {
     pub ifindex: u32,
     /// Ingress or egress of that interface.
     pub direction: Direction,
-    /// Losses of the ring up to this packet; a step marks a gap.
-    pub ring_lost: u32,
     /// UDP or TCP.
     pub transport: Transport,
     /// Sender.
@@ -94,6 +103,9 @@ pub struct Packet<'a> {
     pub vlan_id: Option<u16>,
     /// VLAN identifier of the inner tag (802.1ad).
     pub vlan_inner_id: Option<u16>,
+    /// False where the hook could not see whether the wire carried a tag: without one in the
+    /// packet, XDP cannot tell an untagged packet from one whose tag the device stripped.
+    pub vlan_visible: bool,
     /// UDP or TCP payload.
     pub payload: &'a [u8],
 }
@@ -158,7 +170,6 @@ impl<'a> Packet<'a> {
             captured_at_ns: header.captured_at_ns,
             ifindex: header.ifindex,
             direction,
-            ring_lost: header.ring_lost,
             transport,
             source,
             destination,
@@ -166,7 +177,25 @@ impl<'a> Packet<'a> {
             destination_port: port(2),
             vlan_id: vlan_id(flags::VLAN_OUTER, header.vlan_outer_tci),
             vlan_inner_id: vlan_id(flags::VLAN_INNER, header.vlan_inner_tci),
+            vlan_visible: !header.has(flags::VLAN_UNKNOWN),
             payload,
+        })
+    }
+
+    /// Who sent a packet to whom, also of one that cannot be read further.
+    #[must_use]
+    pub fn endpoints(header: &RecordHeader, bytes: &[u8]) -> Option<Endpoints> {
+        let network = bytes.get(usize::from(header.network_offset)..)?;
+        let (source, destination, _) = addresses(header.ip_version, network).ok()?;
+        let ports = bytes.get(usize::from(header.transport_offset)..)?.first_chunk::<4>()?;
+        Some(Endpoints {
+            transport: match header.transport {
+                17 => Transport::Udp,
+                6 => Transport::Tcp,
+                _ => return None,
+            },
+            source: SocketAddr::new(source, u16::from_be_bytes([ports[0], ports[1]])),
+            destination: SocketAddr::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
         })
     }
 

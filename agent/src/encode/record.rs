@@ -15,7 +15,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 1;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 69;
+const FIELDS: usize = 70;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +133,10 @@ impl Record<'_> {
     pub fn parse_status(&self) -> ParseStatus {
         let severity = |status: &ParseStatus| match status {
             ParseStatus::Ok => 0,
-            ParseStatus::MalformedRest => 1,
-            ParseStatus::MalformedAnswer => 2,
-            ParseStatus::MalformedQuestion => 3,
+            ParseStatus::TrailingBytes => 1,
+            ParseStatus::MalformedRest => 2,
+            ParseStatus::MalformedAnswer => 3,
+            ParseStatus::MalformedQuestion => 4,
         };
         [self.transaction.query(), self.transaction.response()]
             .into_iter()
@@ -189,6 +190,7 @@ impl Serialize for Record<'_> {
         s.serialize_field("ip_version", &if flow.client.is_ipv4() { 4 } else { 6 })?;
         s.serialize_field("vlan_id", &asked.vlan_ids[0])?;
         s.serialize_field("vlan_inner_id", &asked.vlan_ids[1])?;
+        s.serialize_field("vlan_visible", &asked.vlan_visible)?;
         s.serialize_field("tunnel_type", &None::<&str>)?;
         s.serialize_field("tunnel_id", &None::<u32>)?;
         s.serialize_field("client_address", &Display(flow.client.ip()))?;
@@ -284,8 +286,12 @@ fn client_subnet(edns: &Edns) -> Option<String> {
     edns.client_subnet.map(|(address, prefix)| format!("{address}/{prefix}"))
 }
 
-/// The part of a name that can be registered, by the public suffix list.
+/// The part of a name that can be registered, by the public suffix list. Names with escapes have
+/// none: in `x\.google.com` the first dot is part of a label.
 fn registrable_domain(name: &str) -> Option<&str> {
+    if name.contains('\\') {
+        return None;
+    }
     psl::domain_str(name)
 }
 
@@ -309,6 +315,7 @@ mod tests {
     fn registrable_domains_follow_the_public_suffix_list() {
         assert_eq!(registrable_domain("a.b.example.co.uk"), Some("example.co.uk"));
         assert_eq!(registrable_domain("co.uk"), None);
+        assert_eq!(registrable_domain("x\\.google.com"), None);
         assert_eq!(registrable_domain("."), None);
         assert_eq!(registrable_domain(""), None);
     }

@@ -31,6 +31,7 @@ fn observation(at_ns: u64, response: bool) -> Observation {
         at_ns,
         direction: if response { Direction::Egress } else { Direction::Ingress },
         vlan_ids: [Some(100), None],
+        vlan_visible: true,
         message: Message {
             id: 0xbeef,
             response,

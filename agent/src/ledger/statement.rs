@@ -228,11 +228,11 @@ impl Ledger {
         self.balanced
     }
 
-    /// True if a sink could not deliver everything before the flush deadline.
+    /// True if a sink has lost records, other than to a reader that went away.
     #[must_use]
-    pub fn lost_at_shutdown(&self) -> bool {
-        let unflushed = SinkLoss::Unflushed.name();
-        self.agent.sinks.iter().any(|sink| sink.records.lost[unflushed] > 0)
+    pub fn lost_records(&self) -> bool {
+        let closed = SinkLoss::Closed.name();
+        self.agent.sinks.iter().any(|sink| sum(&sink.records.lost) > sink.records.lost[closed])
     }
 
     fn check(&self, captured: u64, ended: bool) -> Vec<String> {

@@ -60,6 +60,8 @@ pub struct Observation {
     pub direction: Direction,
     /// VLAN identifiers, outer and inner.
     pub vlan_ids: [Option<u16>; 2],
+    /// False where the hook could not see whether the wire carried a tag.
+    pub vlan_visible: bool,
     /// The message.
     pub message: Message,
     /// The message as sent, where records are to carry it.
@@ -79,6 +81,7 @@ impl Observation {
             at_ns: packet.captured_at_ns,
             direction: packet.direction,
             vlan_ids: [packet.vlan_id, packet.vlan_inner_id],
+            vlan_visible: packet.vlan_visible,
             message,
             wire,
         };

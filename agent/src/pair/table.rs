@@ -7,19 +7,22 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
 
 use super::{Config, Exchange, Flow, Observation, Transaction};
 
 /// End of the list.
 const NONE: u32 = u32::MAX;
 
+/// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
+const DAMAGED_FLOWS: usize = 4_096;
+
 struct Pending {
     flow: Flow,
     query: Observation,
     query_count: u32,
-    /// Losses of the ring when the query was captured.
-    ring_lost: u32,
+    /// Gaps known when the query was captured.
+    gaps: u64,
 }
 
 struct Slot {
@@ -58,7 +61,11 @@ pub struct Table {
     newest: u32,
     pending_messages: u64,
     ring_lost: u32,
+    /// Gaps that any flow may have suffered from, and when the last one was noted.
+    gaps: u64,
     gap_at_ns: u64,
+    /// Flows of which a packet could not be read, and when.
+    damaged: HashMap<Flow, u64>,
 }
 
 impl Table {
@@ -75,6 +82,8 @@ impl Table {
             newest: NONE,
             pending_messages: 0,
             ring_lost: 0,
+            gaps: 0,
+            damaged: HashMap::new(),
             // What came before the start was not seen either.
             gap_at_ns: started_at_ns,
         }
@@ -93,11 +102,33 @@ impl Table {
     }
 
     /// Takes note of the ring's loss count as of `at_ns`. A step means that packets are missing.
-    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+    pub fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
         if ring_lost != self.ring_lost {
             self.ring_lost = ring_lost;
-            self.gap_at_ns = at_ns;
+            self.note_gap(at_ns);
         }
+    }
+
+    /// Takes note of a packet between two endpoints that was captured and could not be read, such
+    /// as a fragment: it may have held the message that one of their transactions waits for.
+    pub fn note_unreadable(&mut self, flow: Flow, at_ns: u64) {
+        if self.damaged.len() >= DAMAGED_FLOWS {
+            // Too many to tell apart: any flow may be one of them.
+            self.damaged.clear();
+            self.note_gap(at_ns);
+        }
+        let back = Flow { client: flow.server, server: flow.client, ..flow };
+        self.damaged.insert(flow, at_ns);
+        self.damaged.insert(back, at_ns);
+    }
+
+    const fn note_gap(&mut self, at_ns: u64) {
+        self.gaps += 1;
+        self.gap_at_ns = at_ns;
+    }
+
+    fn is_damaged(&self, flow: &Flow, since_ns: u64) -> bool {
+        self.damaged.get(flow).is_some_and(|at_ns| *at_ns >= since_ns)
     }
 
     /// Takes in a message.
@@ -131,7 +162,7 @@ impl Table {
         } else {
             self.take(self.oldest).map_or(0, |pending| pending.query_count)
         };
-        let pending = Pending { flow, query, query_count: 1, ring_lost: self.ring_lost };
+        let pending = Pending { flow, query, query_count: 1, gaps: self.gaps };
         self.insert(hash, pending);
         Observed::Waits { evicted }
     }
@@ -150,14 +181,15 @@ impl Table {
             Some(pending) => Transaction {
                 flow,
                 query_count: pending.query_count,
-                capture_gap: pending.ring_lost != self.ring_lost,
+                capture_gap: pending.gaps != self.gaps,
                 exchange: Exchange::Matched(pending.query, response),
             },
             None => Transaction {
                 flow,
                 query_count: 0,
                 // Its query would have come within the timeout before it.
-                capture_gap: self.gap_at_ns.saturating_add(self.timeout_ns) >= response.at_ns,
+                capture_gap: self.gap_at_ns.saturating_add(self.timeout_ns) >= response.at_ns
+                    || self.is_damaged(&flow, response.at_ns.saturating_sub(self.timeout_ns)),
                 exchange: Exchange::Response(response),
             },
         }
@@ -169,7 +201,8 @@ impl Table {
         let timeout_ns = self.timeout_ns;
         let pending =
             self.take_oldest_if(|query| query.at_ns.saturating_add(timeout_ns) <= now_ns)?;
-        let capture_gap = pending.ring_lost != self.ring_lost;
+        let capture_gap =
+            pending.gaps != self.gaps || self.is_damaged(&pending.flow, pending.query.at_ns);
         Some(unanswered(pending, capture_gap))
     }
 
@@ -242,139 +275,4 @@ fn unanswered(pending: Pending, capture_gap: bool) -> Transaction {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tap53_ebpf::settings::Direction;
-
-    use super::*;
-    use crate::{
-        decode::{Message, Question, Transport},
-        pair::Outcome,
-    };
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn table(capacity: usize) -> Table {
-        Config { timeout: Duration::from_secs(5), capacity }.build(0)
-    }
-
-    fn flow(port: u16) -> Flow {
-        Flow {
-            ifindex: 7,
-            transport: Transport::Udp,
-            client: ([192, 0, 2, 1], port).into(),
-            server: ([192, 0, 2, 53], 53).into(),
-        }
-    }
-
-    fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Observation {
-        let question = Question { name: name.into(), qtype: 1, qclass: 1 };
-        Observation {
-            at_ns,
-            direction: if response { Direction::Egress } else { Direction::Ingress },
-            vlan_ids: [None; 2],
-            message: Message { id, response, question: Some(question), ..Default::default() },
-            wire: None,
-        }
-    }
-
-    fn done(observed: Observed) -> Transaction {
-        match observed {
-            Observed::Done(transaction) => transaction,
-            other => panic!("expected a transaction, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_response_finds_its_query() {
-        let mut table = table(8);
-        let waits = table.observe(flow(1_000), message(SECOND, 9, "a.test", false));
-        assert_eq!(waits, Observed::Waits { evicted: 0 });
-        let found = done(table.observe(flow(1_000), message(SECOND + 70, 9, "a.test", true)));
-        assert_eq!((found.outcome(), found.messages()), (Outcome::Matched, 2));
-        assert!(!found.capture_gap);
-        assert_eq!((table.pending_messages(), table.pending_queries()), (0, 0));
-    }
-
-    #[test]
-    fn flow_identifier_and_question_must_all_agree() {
-        let mut table = table(8);
-        table.observe(flow(1_000), message(10 * SECOND, 9, "a.test", false));
-        for (port, id, name) in [(1_001, 9, "a.test"), (1_000, 8, "a.test"), (1_000, 9, "b.test")] {
-            let other = done(table.observe(flow(port), message(11 * SECOND, id, name, true)));
-            assert_eq!(other.outcome(), Outcome::UnmatchedResponse);
-            assert!(!other.capture_gap);
-        }
-        let mut bare = message(11 * SECOND, 9, "", true);
-        bare.message.question = None;
-        assert_eq!(done(table.observe(flow(1_000), bare)).outcome(), Outcome::Matched);
-    }
-
-    #[test]
-    fn a_repeated_query_is_one_transaction_with_a_count() {
-        let mut table = table(8);
-        table.observe(flow(1), message(0, 1, "a.test", false));
-        assert_eq!(table.observe(flow(1), message(SECOND, 1, "a.test", false)), Observed::Repeated);
-        assert_eq!(table.pending_messages(), 2);
-        let found = done(table.observe(flow(1), message(2 * SECOND, 1, "a.test", true)));
-        assert_eq!((found.query_count, found.messages()), (2, 3));
-        assert_eq!(found.query().unwrap().at_ns, 0, "latency counts from the first query");
-    }
-
-    #[test]
-    fn late_response_is_unmatched_after_timeout() {
-        let mut table = table(8);
-        table.observe(flow(1), message(20 * SECOND, 1, "a.test", false));
-        assert_eq!(table.expire(25 * SECOND - 1), None);
-        let expired = table.expire(25 * SECOND).unwrap();
-        assert_eq!(expired.outcome(), Outcome::Unanswered);
-        assert!(!expired.capture_gap);
-        assert_eq!(table.expire(25 * SECOND), None);
-        let late = done(table.observe(flow(1), message(26 * SECOND, 1, "a.test", true)));
-        assert_eq!((late.outcome(), late.messages()), (Outcome::UnmatchedResponse, 1));
-    }
-
-    #[test]
-    fn a_full_table_evicts_the_oldest_and_says_how_much() {
-        let mut table = table(2);
-        table.observe(flow(1), message(1, 1, "a.test", false));
-        table.observe(flow(1), message(2, 1, "a.test", false));
-        table.observe(flow(2), message(3, 1, "a.test", false));
-        let third = table.observe(flow(3), message(4, 1, "a.test", false));
-        assert_eq!(third, Observed::Waits { evicted: 2 });
-        assert_eq!((table.pending_messages(), table.pending_queries()), (2, 2));
-        let genuine = done(table.observe(flow(2), message(5, 1, "a.test", true)));
-        assert_eq!(genuine.outcome(), Outcome::Matched);
-    }
-
-    #[test]
-    fn slots_are_used_again_so_a_flood_stays_within_capacity() {
-        let mut table = table(16);
-        for round in 0..10_000u32 {
-            let port = u16::try_from(round % 60_000).unwrap();
-            table.observe(flow(port), message(u64::from(round), 1, "flood.test", false));
-        }
-        assert_eq!(table.slots.len(), 16);
-        assert_eq!((table.pending_messages(), table.index.len()), (16, 16));
-        let order: Vec<u64> = std::iter::from_fn(|| table.drain())
-            .map(|transaction| transaction.first().at_ns)
-            .collect();
-        assert_eq!(order, (9_984..10_000).collect::<Vec<u64>>());
-        assert_eq!(table.pending_messages(), 0);
-    }
-
-    #[test]
-    fn a_loss_between_query_and_response_is_a_gap() {
-        let mut table = table(8);
-        table.observe(flow(1), message(20 * SECOND, 1, "a.test", false));
-        table.observe(flow(2), message(20 * SECOND, 1, "a.test", false));
-        table.note_ring_lost(3, 21 * SECOND);
-        assert!(done(table.observe(flow(1), message(21 * SECOND, 1, "a.test", true))).capture_gap);
-        let orphan = done(table.observe(flow(9), message(22 * SECOND, 1, "a.test", true)));
-        assert!(orphan.capture_gap, "its query may be among the lost");
-        assert!(table.expire(30 * SECOND).unwrap().capture_gap);
-        let orphan = done(table.observe(flow(9), message(40 * SECOND, 1, "a.test", true)));
-        assert!(!orphan.capture_gap, "the loss was longer ago than any query waits");
-    }
-}
+mod tests;

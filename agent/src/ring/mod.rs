@@ -1,8 +1,8 @@
 //! Draining a ring in batches.
 //!
-//! The kernel programs submit without waking anybody, and force one wake-up when a ring's unread
-//! bytes cross a threshold (a wake-up for each record was measured at 12 times the cost of the
-//! packet). So a worker looks on its own: often while records come in numbers, seldom while they
+//! The kernel programs submit without waking anybody, and force one wake-up each time the bytes
+//! written to a ring pass a multiple of a threshold (a wake-up for each record costs more than ten
+//! times the packet). So a worker looks on its own: often while records come in numbers, seldom while they
 //! do not, and at once when the threshold calls.
 
 use std::{os::fd::AsFd, time::Duration};

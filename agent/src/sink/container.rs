@@ -10,7 +10,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -42,10 +43,24 @@ impl Container {
         let mut partial = path.clone().into_os_string();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
+        if path.exists() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
         let mut file = OpenOptions::new().write(true).create_new(true).open(&partial)?;
-        file.write_all(&header)?;
+        if let Err(error) = file.write_all(&header) {
+            // On a full disk every batch would leave another such file.
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
         let length = header.len() as u64;
         Ok(Self { file, partial, path, codec, marker, length, block: Vec::new() })
+    }
+
+    /// False if its temporary name no longer names it.
+    pub(super) fn is_in_place(&self) -> bool {
+        let named = fs::metadata(&self.partial).map(|named| (named.dev(), named.ino()));
+        let open = self.file.metadata().map(|open| (open.dev(), open.ino()));
+        matches!((named, open), (Ok(named), Ok(open)) if named == open)
     }
 
     /// Bytes of whole blocks and the header.
@@ -80,6 +95,9 @@ impl Container {
 
     /// Makes the file durable and gives it its final name.
     pub(super) fn finish(self) -> io::Result<PathBuf> {
+        if !self.is_in_place() {
+            return Err(io::Error::new(ErrorKind::NotFound, "it was removed or moved"));
+        }
         self.file.sync_all()?;
         fs::rename(&self.partial, &self.path)?;
         if let Some(directory) = self.path.parent() {

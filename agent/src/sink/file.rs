@@ -1,13 +1,13 @@
 //! Avro object container files in a directory, finished by size and by age.
 //!
 //! A file is `<prefix>-<UTC time>-<number>.avro.partial` until its last block is on disk, and
-//! loses the `.partial` then: what has its final name is whole. A record counts as delivered when
-//! its block is written; the disk is forced (fsync) when a file is finished, so a power failure
-//! costs at most the file that was open.
+//! loses the `.partial` then: what has its final name is whole and forced to disk (fsync). Its
+//! records are in flight until then and delivered from then on; if it cannot be finished, or went
+//! away under its writer, they are lost and counted.
 
 use std::{
-    fs, io,
-    path::PathBuf,
+    fs,
+    io::{self, ErrorKind},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -42,6 +42,8 @@ struct State {
 struct Open {
     container: Container,
     since: Instant,
+    /// What it holds.
+    amount: Amount,
 }
 
 impl Files {
@@ -63,7 +65,7 @@ impl Files {
             if name.starts_with(&config.prefix) && name.ends_with(".avro.partial") {
                 tracing::warn!(
                     path = %entry.path().display(),
-                    "an earlier run left an unfinished file; its whole blocks can be read"
+                    "an unfinished file of an earlier run, or of another agent; its whole blocks can be read"
                 );
             }
         }
@@ -80,12 +82,19 @@ impl Files {
     }
 
     /// Writes a block; true when the file has reached its size.
-    fn append(&self, state: &mut State, batch: &Batch) -> io::Result<bool> {
+    fn append(&self, state: &mut State, batch: &Batch, amount: Amount) -> io::Result<bool> {
+        if state.open.as_ref().is_some_and(|open| !open.container.is_in_place()) {
+            // Removed or moved: what it holds is not where anybody looks for it.
+            self.finish(state);
+        }
         let mut open = match state.open.take() {
             Some(open) => open,
             None => self.create(state)?,
         };
         let appended = open.container.append(batch.records(), batch.bytes());
+        if appended.is_ok() {
+            open.amount += amount;
+        }
         let full = open.container.length() >= self.config.rotate_bytes;
         state.open = Some(open);
         appended.map(|()| full)
@@ -93,37 +102,51 @@ impl Files {
 
     fn create(&self, state: &mut State) -> io::Result<Open> {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let path = loop {
+        loop {
             state.number += 1;
             let name = format!("{}-{time}-{:06}.avro", self.config.prefix, state.number);
-            let path: PathBuf = self.config.directory.join(name);
-            if !path.exists() {
-                break path;
+            let path = self.config.directory.join(name);
+            match Container::create(path, self.codec, &self.node) {
+                // Of another agent, or of one killed within this second: take the next number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => {
+                    let since = Instant::now();
+                    return created.map(|container| Open {
+                        container,
+                        since,
+                        amount: Amount::default(),
+                    });
+                }
             }
-        };
-        let container = Container::create(path, self.codec, &self.node)?;
-        Ok(Open { container, since: Instant::now() })
+        }
     }
 
-    fn finish(&self, state: &mut State) -> io::Result<()> {
-        let Some(open) = state.open.take() else {
-            return Ok(());
-        };
-        let bytes = open.container.length();
-        let path = open.container.finish()?;
-        tracing::debug!(path = %path.display(), bytes, "file finished");
-        Ok(())
+    /// Gives the open file its final name, and accounts for what it holds.
+    fn finish(&self, state: &mut State) {
+        let Some(open) = state.open.take() else { return };
+        let finished = open.container.finish();
+        self.counts.update(|counts| {
+            counts.in_flight -= open.amount;
+            match finished {
+                Ok(_) => counts.delivered += open.amount,
+                Err(_) => counts.lose(SinkLoss::WriteFailed, open.amount),
+            }
+        });
+        match finished {
+            Ok(path) => {
+                let records = open.amount.records;
+                tracing::debug!(path = %path.display(), records, "file finished");
+            }
+            Err(error) => {
+                let directory = self.config.directory.display();
+                let records = open.amount.records;
+                tracing::error!(%error, %directory, records, "cannot finish a file; its records are lost and counted");
+            }
+        }
     }
 
     fn with_state(&self, act: impl FnOnce(&mut State)) {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn log_finish(&self, finished: io::Result<()>) {
-        if let Err(error) = finished {
-            let directory = self.config.directory.display();
-            tracing::error!(%error, %directory, "a file could not be finished and keeps its .partial name");
-        }
     }
 }
 
@@ -139,11 +162,11 @@ impl Sink for Files {
     fn write(&self, batch: &Batch) {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         self.with_state(|state| {
-            let appended = self.append(state, batch);
+            let appended = self.append(state, batch, amount);
             self.counts.update(|counts| {
                 counts.offered += amount;
                 match appended {
-                    Ok(_) => counts.delivered += amount,
+                    Ok(_) => counts.in_flight += amount,
                     Err(_) => counts.lose(SinkLoss::WriteFailed, amount),
                 }
             });
@@ -155,7 +178,7 @@ impl Sink for Files {
                     }
                     state.failing = false;
                     if full {
-                        self.log_finish(self.finish(state));
+                        self.finish(state);
                     }
                 }
                 (Err(error), false) => {
@@ -171,13 +194,13 @@ impl Sink for Files {
         self.with_state(|state| {
             let aged = |open: &Open| now.saturating_duration_since(open.since);
             if state.open.as_ref().is_some_and(|open| aged(open) >= self.config.rotate_after) {
-                self.log_finish(self.finish(state));
+                self.finish(state);
             }
         });
     }
 
     fn close(&self, _deadline: Duration) {
-        self.with_state(|state| self.log_finish(self.finish(state)));
+        self.with_state(|state| self.finish(state));
     }
 }
 
@@ -259,5 +282,35 @@ mod tests {
         fs::create_dir(&path).unwrap();
         files.write(&batch());
         assert_eq!(files.counts().read().delivered.records, 1);
+    }
+
+    #[test]
+    fn a_file_that_went_away_is_lost_and_a_new_one_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(&config(directory.path(), u64::MAX), "n").unwrap();
+        files.write(&batch());
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        files.write(&batch());
+        files.close(Duration::ZERO);
+        let counts = files.counts().read();
+        assert_eq!((counts.offered.records, counts.delivered.records), (2, 1));
+        assert_eq!(counts.lost[SinkLoss::WriteFailed as usize].records, 1);
+        assert_eq!((counts.in_flight, content(directory.path())), (Amount::default(), (1, 0)));
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let sinks = [0, 1].map(|_| Files::open(&config(directory.path(), u64::MAX), "n").unwrap());
+        for files in &sinks {
+            files.write(&batch());
+        }
+        for files in &sinks {
+            files.close(Duration::ZERO);
+            assert_eq!(files.counts().read().delivered.records, 1);
+        }
+        assert_eq!(content(directory.path()), (2, 0));
     }
 }

@@ -6,6 +6,7 @@
 //! future is made for a record, which would cost twice as much.
 
 use std::{
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -30,6 +31,10 @@ use crate::{
 /// as lost: a worker that waits longer would only move the loss into its ring.
 const ROOM_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
+/// several times a second.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How long purged messages may take to be reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,16 +49,19 @@ pub(super) struct Kafka {
 struct Reports {
     sink: String,
     counts: Published<SinkCounts>,
+    /// The error that was logged last, and when.
+    last_error: Mutex<Option<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let sink = &self.sink;
         match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error => tracing::error!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(sink, facility, "{message}");
+            }
+            // Told again, and less often, by error().
+            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
             RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(sink, facility, "{message}");
@@ -63,7 +71,16 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::error!(sink = self.sink, %error, reason, "producer");
+        let code = error.rdkafka_error_code();
+        let now = Instant::now();
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = last.is_some_and(|(told, at)| {
+            told == code && now.saturating_duration_since(at) < REMINDER_INTERVAL
+        });
+        if !told {
+            *last = Some((code, now));
+            tracing::error!(sink = self.sink, %error, reason, "producer");
+        }
     }
 }
 
@@ -99,7 +116,11 @@ impl Kafka {
     /// Makes the producer. It connects on its own, now or when a broker is there.
     pub(super) fn open(config: &KafkaConfig) -> Result<Self, Error> {
         let counts = Published::<SinkCounts>::default();
-        let reports = Reports { sink: config.name.clone(), counts: counts.clone() };
+        let reports = Reports {
+            sink: config.name.clone(),
+            counts: counts.clone(),
+            last_error: Mutex::default(),
+        };
         let producer = client_config(config)
             .create_with_context(reports)
             .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;

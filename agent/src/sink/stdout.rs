@@ -23,11 +23,19 @@ pub(super) struct Stdout {
     counts: Published<SinkCounts>,
     stop: Arc<Notify>,
     headed: AtomicBool,
+    /// True after a failed write, until one succeeds: each outage is logged once.
+    failing: AtomicBool,
 }
 
 impl Stdout {
     pub(super) fn new(format: Format, stop: Arc<Notify>) -> Self {
-        Self { format, counts: Published::default(), stop, headed: AtomicBool::new(false) }
+        Self {
+            format,
+            counts: Published::default(),
+            stop,
+            headed: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+        }
     }
 
     fn write_out(&self, bytes: &[u8]) -> io::Result<()> {
@@ -63,12 +71,13 @@ impl Sink for Stdout {
                 Err(_) => counts.lose(SinkLoss::WriteFailed, amount),
             }
         });
-        if let Err(error) = written {
-            if error.kind() == ErrorKind::BrokenPipe {
-                self.stop.notify_one();
-            } else {
-                tracing::error!(%error, records = amount.records, "cannot write to standard output");
+        let was_failing = self.failing.swap(written.is_err(), Ordering::Relaxed);
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stop.notify_one(),
+            Err(error) if !was_failing => {
+                tracing::error!(%error, "cannot write to standard output; records are lost and counted");
             }
+            _ => {}
         }
     }
 
