@@ -292,16 +292,25 @@ impl KafkaConfig {
         let topic = section.require("topic", text(topic));
         let compression = section.read("compression", compression);
         // The limits of these four are librdkafka's own.
-        let linger = section.read("linger_ms", milliseconds(0..=900_000));
-        let message_timeout = section.read("message_timeout_ms", milliseconds(1..=i32::MAX as u64));
+        let linger = section
+            .read("linger_ms", milliseconds(0..=900_000))
+            .unwrap_or(Duration::from_millis(20));
+        let message_timeout = section
+            .read("message_timeout_ms", milliseconds(1..=i32::MAX as u64))
+            .unwrap_or(Duration::from_secs(300));
+        if linger >= message_timeout {
+            let value = Some(message_timeout.as_millis().to_string());
+            let reason = format!("must be more than linger_ms, which is {}", linger.as_millis());
+            section.refuse("message_timeout_ms", value, reason);
+        }
         let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
         Some(Self {
             name,
             brokers: brokers?,
             topic: topic?,
             compression: compression.unwrap_or(KafkaCompression::Lz4),
-            linger: linger.unwrap_or(Duration::from_millis(20)),
-            message_timeout: message_timeout.unwrap_or(Duration::from_secs(300)),
+            linger,
+            message_timeout,
             queue_bytes: queue_bytes.unwrap_or(32 << 20),
         })
     }

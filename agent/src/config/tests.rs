@@ -363,3 +363,17 @@ sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
     .unwrap();
     assert_eq!(example, Config::load(Some(&minimal), &Overrides::default()).unwrap());
 }
+
+#[test]
+fn a_message_may_not_time_out_while_it_lingers() {
+    let problems = problems(
+        r#"
+interfaces: {include: [eth0]}
+sinks: [{type: kafka, brokers: ["k:9092"], topic: t, linger_ms: 100, message_timeout_ms: 100}]
+"#,
+    );
+    assert_eq!(
+        problems,
+        ["sinks[0].message_timeout_ms: 100: must be more than linger_ms, which is 100"]
+    );
+}
