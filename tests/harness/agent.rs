@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{fastavro, namespace::Namespace, process::Process};
+use crate::{fastavro, namespace::Namespace, process::Process, scratch};
 
 /// Loading and verifying takes a second or two on a loaded machine.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -98,7 +98,7 @@ impl Agent {
     /// # Errors
     /// When the process cannot be started.
     pub fn launch(mut command: Command, yaml: &str, arguments: &[&str]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("tap53-agent-").tempdir()?;
+        let directory = scratch::directory("agent")?;
         let out = directory.path().to_str().context("a temporary path in UTF-8")?;
         let configuration = directory.path().join("tap53.yaml");
         fs::write(&configuration, yaml.replace("$OUT", out))

@@ -32,6 +32,7 @@ pub mod kafka;
 pub mod lab;
 pub mod namespace;
 pub mod process;
+mod scratch;
 pub mod unbound;
 pub mod wait;
 

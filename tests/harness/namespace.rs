@@ -19,10 +19,8 @@ use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-use crate::process::run;
+use crate::{process::run, scratch};
 
-/// Names are `tap53-<pid>-<n>`: unique on the machine, and telling whose they are.
-const PREFIX: &str = "tap53-";
 /// Where iproute2 keeps the names of network namespaces.
 const NETNS_DIRECTORY: &str = "/run/netns";
 
@@ -46,7 +44,7 @@ impl Namespace {
         SWEEP.call_once(sweep);
 
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", process::id());
+        let name = format!("{}{}-{number}", scratch::PREFIX, process::id());
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let path = Path::new(NETNS_DIRECTORY).join(&name);
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
@@ -134,7 +132,7 @@ impl Namespace {
     /// # Errors
     /// When the directory of names cannot be read.
     pub fn left_by_this_process() -> Result<Vec<String>> {
-        let own = format!("{PREFIX}{}-", process::id());
+        let own = format!("{}{}-", scratch::PREFIX, process::id());
         let mut left = Vec::new();
         for entry in fs::read_dir(NETNS_DIRECTORY).context("list network namespaces")? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -162,17 +160,16 @@ pub struct PacketCounts {
     pub sent: u64,
 }
 
-/// Removes namespaces of processes that no longer exist.
+/// Removes what processes that no longer exist have left.
 fn sweep() {
     for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner =
-            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        let name = entry.file_name();
+        if scratch::is_left_behind(&name) {
             // Another process may sweep at the same time.
-            let _ = run(Command::new("ip").args(["netns", "delete", &name]));
+            let _ = run(Command::new("ip").args(["netns", "delete"]).arg(&name));
         }
     }
+    scratch::sweep();
 }
 
 /// One end of a veth pair.

@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr, time::Duration};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::{namespace::Namespace, process::Process};
+use crate::{namespace::Namespace, process::Process, scratch};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -46,7 +46,7 @@ impl Unbound {
     /// # Errors
     /// When unbound is not installed or does not start; the message ends with its log.
     pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("tap53-unbound-").tempdir()?;
+        let directory = scratch::directory("unbound")?;
         let path = directory.path().join("unbound.conf");
         fs::write(&path, configuration(addresses))
             .with_context(|| format!("write {}", path.display()))?;

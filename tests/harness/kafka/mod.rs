@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{
     namespace::Namespace,
     process::{Process, run},
+    scratch,
 };
 
 pub use jars::directory as jars;
@@ -49,7 +50,7 @@ impl<'a> Kafka<'a> {
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
         let jars = jars()?;
-        let directory = tempfile::Builder::new().prefix("tap53-kafka-").tempdir()?;
+        let directory = scratch::directory("kafka")?;
         let [broker, controller] = free_addresses(namespace)?;
         let properties = directory.path().join("server.properties");
         fs::write(&properties, configuration(broker, controller, directory.path()))
