@@ -1,0 +1,133 @@
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::{encode::Format, ledger::SinkCounts, pair, sink::Sink};
+
+/// Keeps the JSON lines that it is given.
+#[derive(Default)]
+struct Keep {
+    lines: Mutex<Vec<serde_json::Value>>,
+    counts: Published<SinkCounts>,
+}
+
+impl Sink for Keep {
+    fn format(&self) -> Format {
+        Format::Json
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.counts
+    }
+
+    fn write(&self, batch: &Batch) {
+        let lines = batch.iter().map(|(line, _)| serde_json::from_slice(line).unwrap());
+        self.lines.lock().unwrap().extend(lines);
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+fn stages(wire_bytes: bool) -> (Stages, Arc<Keep>) {
+    let keep = Arc::new(Keep::default());
+    let shared = Shared {
+        node: "node-1".into(),
+        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        wire_bytes,
+        run: [1; 8],
+        ending: Arc::default(),
+    };
+    let table = pair::Config { timeout: Duration::from_secs(5), capacity: 8 }.build(0);
+    let sink = Named { name: "keep".into(), sink: keep.clone() };
+    (Stages::new(0, table, &[sink], shared).unwrap(), keep)
+}
+
+/// A ring record of an IPv4 packet from 192.0.2.1:1000 to 192.0.2.2:53, or back.
+fn item(transport: u8, payload: &[u8], back: bool) -> Vec<u8> {
+    let transport_header = if transport == 17 { 8 } else { 20 };
+    let length = u16::try_from(transport_header + payload.len()).unwrap();
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + length).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, transport, 0, 0]);
+    let (client, server) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+    packet.extend(if back { [server, client] } else { [client, server] }.concat());
+    let ports = if back { [53u16, 1_000] } else { [1_000, 53] };
+    packet.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    packet.extend(length.to_be_bytes());
+    packet.resize(20 + transport_header, 0);
+    packet.extend(payload);
+    let captured = u32::try_from(packet.len()).unwrap();
+    let mut item = vec![0; RecordHeader::SIZE];
+    item[0..8].copy_from_slice(&(1_000 + u64::from(back)).to_ne_bytes());
+    item[8..12].copy_from_slice(&captured.to_ne_bytes());
+    item[12..16].copy_from_slice(&captured.to_ne_bytes());
+    item[16..20].copy_from_slice(&3u32.to_ne_bytes());
+    item[30..32].copy_from_slice(&20u16.to_ne_bytes());
+    let payload_offset = u16::try_from(20 + transport_header).unwrap();
+    item[32..34].copy_from_slice(&payload_offset.to_ne_bytes());
+    item[40] = u8::from(back);
+    item[42] = 4;
+    item[43] = transport;
+    item.extend(packet);
+    item
+}
+
+fn message(id: u8, response: bool) -> Vec<u8> {
+    let mut wire = vec![0, id, if response { 0x80 } else { 0 }, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    wire.extend(b"\x01a\x04test\x00\x00\x01\x00\x01");
+    wire
+}
+
+#[test]
+fn a_query_and_its_response_become_one_record() {
+    let (mut stages, keep) = stages(true);
+    assert_eq!(stages.take(&item(17, &message(7, false), false)), Some(1_000));
+    assert_eq!(stages.take(&item(17, &message(7, true), true)), Some(1_001));
+    stages.deliver();
+    let lines = keep.lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["outcome"], "MATCHED");
+    assert_eq!(lines[0]["interface"], "eth0");
+    assert_eq!(lines[0]["latency_ns"], 1);
+    let wire = lines[0]["query_wire"].as_str().unwrap();
+    assert!(wire.starts_with("000700") && wire.len() == 2 * message(7, false).len());
+    drop(lines);
+    let (mut stages, keep) = self::stages(false);
+    stages.take(&item(17, &message(7, true), true));
+    stages.finish();
+    assert!(keep.lines.lock().unwrap()[0]["response_wire"].is_null());
+}
+
+#[test]
+fn every_item_is_counted_once_and_every_message_ends_somewhere() {
+    let (mut stages, keep) = stages(false);
+    let framed = |wire: Vec<u8>| [&[0, u8::try_from(wire.len()).unwrap()], &wire[..]].concat();
+    let pipelined = [framed(message(1, false)), framed(message(2, false))].concat();
+    for (payload, reason) in [
+        (item(17, &message(9, false), false), None),
+        (item(6, &pipelined, false), None),
+        (item(6, &[], false), Some(PacketLoss::TcpWithoutPayload)),
+        (item(6, &pipelined[..20], false), Some(PacketLoss::TcpPartialMessage)),
+        (item(17, &[0; 11], false), Some(PacketLoss::ShorterThanHeader)),
+        (vec![0; 10], Some(PacketLoss::RecordMismatch)),
+    ] {
+        let before = stages.counts;
+        stages.take(&payload);
+        let after = stages.counts;
+        assert_eq!(after.packets_received, before.packets_received + 1);
+        match reason {
+            None => assert_eq!(after.packets_decoded, before.packets_decoded + 1),
+            Some(reason) => assert_eq!(after.packets_lost[reason as usize], 1, "{reason:?}"),
+        }
+    }
+    let published = stages.published.clone();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!((counts.messages_decoded, counts.messages_pending), (3, 0));
+    assert_eq!((counts.messages_in_records, counts.records_created), (3, 3));
+    assert!(keep.lines.lock().unwrap().iter().all(|line| line["capture_gap"] == true));
+}
