@@ -10,7 +10,7 @@
 //! within their deadline, draw up the ledger.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
@@ -27,7 +27,7 @@ use crate::{
     capture::{self, Attachment, Capture, KernelLog},
     config::{Config, Directions},
     encode,
-    interfaces::{Interface, Kind},
+    interfaces::{self, Interface, Kind},
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
     pair, ring,
     sink::{self, Named},
@@ -79,6 +79,8 @@ pub struct Pipeline {
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    /// Attached interfaces that are no longer there.
+    gone: HashSet<u32>,
 }
 
 struct Running {
@@ -114,6 +116,7 @@ impl Pipeline {
             ending: shared.ending.clone(),
             sinks,
             capture,
+            gone: HashSet::new(),
         };
         for ring in pipeline.capture.take_rings() {
             // The configuration allows fewer workers than a u16 counts.
@@ -155,9 +158,24 @@ impl Pipeline {
     }
 
     /// Does what is due with time alone.
-    pub fn tick(&self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         for sink in &self.sinks {
             sink.sink.tick(now);
+        }
+        // No answer from the kernel says nothing about the interfaces.
+        if let Ok(present) = interfaces::list() {
+            self.notice_gone(&present);
+        }
+    }
+
+    /// Says once that an interface went away, since nothing is captured there any more.
+    fn notice_gone(&mut self, present: &[Interface]) {
+        for attached in self.capture.attachments() {
+            let Interface { name, ifindex, .. } = &attached.interface;
+            let gone = !present.iter().any(|interface| interface.ifindex == *ifindex);
+            if gone && self.gone.insert(*ifindex) {
+                tracing::warn!("interface {name} is gone: capture there has ended");
+            }
         }
     }
 
