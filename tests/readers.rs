@@ -1,0 +1,114 @@
+//! Readers of the agent's output that go away, or that stay and do not read.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tap53_harness::{
+    agent,
+    client::Transport,
+    lab::{ANSWERED, Lab},
+    process::die_with_parent,
+    wait,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Exit code of a stop that lost records, or whose ledger does not balance.
+const LOSS: i32 = 3;
+
+/// `tap53 run` with pipes that the test holds; dropping it kills the process.
+struct Piped(Child);
+
+impl Piped {
+    fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
+        let mut command: Command = lab.server.command(agent::binary()?);
+        command.arg("run").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        die_with_parent(&mut command, Signal::SIGKILL);
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Reads the log up to the line that says that every interface is captured.
+    fn read_until_ready(&mut self) -> Result<BufReader<std::process::ChildStderr>> {
+        let mut log = BufReader::new(self.0.stderr.take().context("stderr is piped")?);
+        let mut line = String::new();
+        while !line.contains("ready interfaces=") {
+            line.clear();
+            let length = log.read_line(&mut line)?;
+            anyhow::ensure!(length > 0, "the agent ended before it was ready");
+        }
+        Ok(log)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?)
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        wait::until("tap53 to exit", DEADLINE, || Ok(self.0.try_wait()?))
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_without_a_reader_ends_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let ledger = directory.path().join("ledger.json");
+    let ledger_text = ledger.to_str().context("a temporary path in UTF-8")?;
+    let mut agent = Piped::start(&lab, &["-i", "s0", "--json", "--ledger", ledger_text])?;
+    drop(agent.read_until_ready()?);
+
+    agent.signal(Signal::SIGUSR1)?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let mut records = BufReader::new(agent.0.stdout.take().context("stdout is piped")?);
+    let mut record = String::new();
+    records.read_line(&mut record)?;
+    assert!(record.contains("\"outcome\":\"MATCHED\""), "{record}");
+
+    agent.signal(Signal::SIGTERM)?;
+    assert_eq!(agent.wait()?.code(), Some(0));
+    let ledger: serde_json::Value = serde_json::from_slice(&fs::read(&ledger)?)?;
+    assert_eq!(ledger["balanced"], true, "{ledger}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_does_not_read_delays_the_end_by_the_flush_deadline_only() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let configuration = directory.path().join("tap53.yaml");
+    fs::write(
+        &configuration,
+        "interfaces: {include: [s0]}\ncapture: {workers: 1}\n\
+         sinks: [{type: stdout, format: json}]\nshutdown: {flush_timeout_ms: 500}\n",
+    )?;
+    let path = configuration.to_str().context("a temporary path in UTF-8")?;
+    let mut agent = Piped::start(&lab, &["--config", path])?;
+    let mut log = agent.read_until_ready()?;
+    // A record is over 1 KiB of JSON, so these are more than a pipe holds (64 KiB).
+    for _ in 0..100 {
+        lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    }
+    agent.signal(Signal::SIGTERM)?;
+    assert_eq!(agent.wait()?.code(), Some(LOSS));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest)?;
+    assert!(rest.contains("held up by a sink"), "{rest}");
+    assert!(rest.contains("balanced: NO"), "{rest}");
+    Ok(())
+}
