@@ -3,19 +3,25 @@
 //! A filter outlives the process that added it, so that what a killed agent left must be found and
 //! removed by the next, without touching what belongs to others:
 //!
-//! - Our filters are known by their names, which begin with [`NAME_PREFIX`].
+//! - Our filters are known by their names: `tap53_tc_<direction>@<token>`, the token drawn by the
+//!   agent for each interface.
 //! - Whether the agent that added one still runs is told by a *claim*: an abstract Unix socket,
-//!   named after the ifindex, which the kernel closes with the process. Abstract names belong to
-//!   the network namespace, as interfaces do, so that it holds across PID namespaces, where a
-//!   process id would say nothing.
+//!   named after ifindex and token, which the kernel closes with the process. Abstract names belong
+//!   to the network namespace, as interfaces do, so that it holds across PID namespaces, where a
+//!   process id would say nothing. Each agent has its own, so that two may share an interface.
 //! - Whether the qdisc was there before us is part of the filter's name ([`OWN_QDISC`]), since the
-//!   qdisc itself has no room for it. Only a qdisc of ours that has no filter left is removed.
+//!   qdisc itself has no room for it; an agent that finds it there passes it on. Only a qdisc of
+//!   ours that has no filter left is removed, by whoever removes the last.
 //! - Before a filter is removed, its name and its program are compared again: handles are reused.
 
-use std::os::{
-    fd::BorrowedFd,
-    linux::net::SocketAddrExt,
-    unix::net::{SocketAddr, UnixDatagram},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, Hasher, RandomState},
+    os::{
+        fd::BorrowedFd,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
 };
 
 use tap53_ebpf::settings::Direction;
@@ -28,6 +34,9 @@ use crate::interfaces::{self, Interface, netlink::Socket};
 
 /// Start of the names of our filters.
 pub(super) const NAME_PREFIX: &str = "tap53_tc_";
+
+/// Between the program's name and the token.
+const TOKEN: char = '@';
 
 /// End of the names of our filters in a qdisc that we made.
 const OWN_QDISC: &str = "+qdisc";
@@ -42,6 +51,7 @@ pub(super) struct Clsact {
     name: String,
     ifindex: u32,
     own_qdisc: bool,
+    token: String,
     filters: Vec<Filter>,
     /// Kept open for as long as the filters are ours.
     _claim: Option<UnixDatagram>,
@@ -53,13 +63,21 @@ impl Clsact {
         let name = &interface.name;
         let ifindex = interface.ifindex;
         let failed = |error| Error::netlink(name, "clsact qdisc", error);
-        let claim = claim(ifindex);
+        let token = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let claim = claim(ifindex, &token);
         if claim.is_none() {
-            tracing::warn!(interface = %name, "another tap53 captures here through clsact");
+            tracing::warn!(interface = %name, "no claim: another tap53 may take our filters for stale");
         }
         let mut socket = Socket::open().map_err(failed)?;
         let own_qdisc = match qdisc::get(&mut socket, ifindex).map_err(failed)? {
-            Qdisc::Clsact => false,
+            Qdisc::Clsact => {
+                let mut filters = qdisc::filters(&mut socket, ifindex).map_err(failed)?;
+                filters.retain(is_ours);
+                if !filters.is_empty() {
+                    tracing::warn!(interface = %name, "another tap53 captures here through clsact");
+                }
+                filters.iter().any(is_in_own_qdisc)
+            }
             // Its handle is clsact's: the kernel takes one of the two.
             Qdisc::Ingress => {
                 let source = std::io::Error::from_raw_os_error(libc::EBUSY);
@@ -72,7 +90,8 @@ impl Clsact {
                 Err(error) => return Err(failed(error)),
             },
         };
-        Ok(Self { name: name.clone(), ifindex, own_qdisc, filters: Vec::new(), _claim: claim })
+        let name = name.clone();
+        Ok(Self { name, ifindex, own_qdisc, token, filters: Vec::new(), _claim: claim })
     }
 
     /// Adds a filter ahead of the others; returns the filter that is ahead all the same.
@@ -90,11 +109,8 @@ impl Clsact {
         let mut present = qdisc::filters(&mut socket, self.ifindex).map_err(failed)?;
         present.retain(|filter| filter.direction == direction);
         let (priority, ahead) = place(&present);
-        let name = if self.own_qdisc {
-            format!("{program_name}{OWN_QDISC}")
-        } else {
-            program_name.to_owned()
-        };
+        let qdisc = if self.own_qdisc { OWN_QDISC } else { "" };
+        let name = format!("{program_name}{TOKEN}{}{qdisc}", self.token);
         let filter =
             qdisc::add_filter(&mut socket, self.ifindex, direction, priority, &name, program)
                 .map_err(failed)?;
@@ -137,14 +153,17 @@ pub(super) fn sweep() -> Result<Vec<u32>, interfaces::Error> {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
             Err(error) => return Err(error),
         };
-        filters.retain(is_ours);
+        // A token that can be claimed is of an agent that no longer runs; held until its filters
+        // are gone.
+        let tokens: BTreeSet<&str> = filters.iter().filter_map(token_of).collect();
+        let claims: BTreeMap<String, UnixDatagram> = tokens
+            .into_iter()
+            .filter_map(|token| Some((token.to_owned(), claim(ifindex, token)?)))
+            .collect();
+        filters.retain(|filter| token_of(filter).is_some_and(|token| claims.contains_key(token)));
         if filters.is_empty() {
             continue;
         }
-        let Some(_claim) = claim(ifindex) else {
-            tracing::debug!(ifindex, "filters belong to a tap53 that runs");
-            continue;
-        };
         let own_qdisc = kind == Qdisc::Clsact && filters.iter().any(is_in_own_qdisc);
         remove(ifindex, &filters, own_qdisc)?;
         swept.push(ifindex);
@@ -167,8 +186,13 @@ fn remove(ifindex: u32, filters: &[Filter], own_qdisc: bool) -> Result<(), inter
 }
 
 fn is_ours(filter: &Filter) -> bool {
-    let name = filter.name.as_deref();
-    name.is_some_and(|name| name.starts_with(NAME_PREFIX))
+    token_of(filter).is_some()
+}
+
+/// The token in the name of a filter of ours; `None` if it is another's.
+fn token_of(filter: &Filter) -> Option<&str> {
+    let (program, token) = filter.name.as_deref()?.split_once(TOKEN)?;
+    program.starts_with(NAME_PREFIX).then(|| token.trim_end_matches(OWN_QDISC))
 }
 
 fn is_in_own_qdisc(filter: &Filter) -> bool {
@@ -176,9 +200,9 @@ fn is_in_own_qdisc(filter: &Filter) -> bool {
     name.is_some_and(|name| name.ends_with(OWN_QDISC))
 }
 
-/// The claim on an interface's filters; `None` if a process that runs has it.
-fn claim(ifindex: u32) -> Option<UnixDatagram> {
-    let address = SocketAddr::from_abstract_name(format!("tap53/clsact/{ifindex}")).ok()?;
+/// The claim on an agent's filters on an interface; `None` if a process that runs has it.
+fn claim(ifindex: u32, token: &str) -> Option<UnixDatagram> {
+    let address = SocketAddr::from_abstract_name(format!("tap53/clsact/{ifindex}/{token}")).ok()?;
     UnixDatagram::bind_addr(&address).ok()
 }
 
@@ -236,20 +260,23 @@ mod tests {
     fn filters_of_ours_are_known_by_their_names() {
         let named =
             |name: &str| Filter { name: Some(name.to_owned()), ..filter(53, "bpf", ALL_PROTOCOLS) };
-        assert!(is_ours(&named("tap53_tc_ingress")));
-        assert!(is_ours(&named("tap53_tc_egress+qdisc")));
+        assert_eq!(token_of(&named("tap53_tc_ingress@12ab")), Some("12ab"));
+        assert_eq!(token_of(&named("tap53_tc_egress@12ab+qdisc")), Some("12ab"));
+        assert!(is_ours(&named("tap53_tc_ingress@12ab")));
         assert!(!is_ours(&named("cil_from_netdev")));
+        assert!(!is_ours(&named("other@12ab")));
         assert!(!is_ours(&filter(53, "bpf", ALL_PROTOCOLS)));
-        assert!(is_in_own_qdisc(&named("tap53_tc_egress+qdisc")));
-        assert!(!is_in_own_qdisc(&named("tap53_tc_egress")));
+        assert!(is_in_own_qdisc(&named("tap53_tc_egress@12ab+qdisc")));
+        assert!(!is_in_own_qdisc(&named("tap53_tc_egress@12ab")));
     }
 
     #[test]
     fn a_claim_is_exclusive_until_it_is_dropped() {
         // No interface has this number.
-        let first = claim(u32::MAX).unwrap();
-        assert!(claim(u32::MAX).is_none());
+        let first = claim(u32::MAX, "a").unwrap();
+        assert!(claim(u32::MAX, "a").is_none());
+        assert!(claim(u32::MAX, "b").is_some(), "another agent's");
         drop(first);
-        assert!(claim(u32::MAX).is_some());
+        assert!(claim(u32::MAX, "a").is_some());
     }
 }
