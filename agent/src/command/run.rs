@@ -173,36 +173,40 @@ fn report(ledger: &Ledger) {
     let _ = write!(io::stderr(), "{ledger}");
 }
 
-/// Where the final ledger goes. Opened at the start, so that a mistake shows then; written whole
-/// or not at all, beside its final name until it is.
-struct LedgerFile {
-    path: PathBuf,
-    partial: NamedTempFile,
-}
+/// Where the final ledger goes. Tried at the start, so that a mistake shows then; written whole or
+/// not at all, beside its final name until it is.
+struct LedgerFile(PathBuf);
 
 impl LedgerFile {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         if path.is_dir() {
             bail!("cannot write the ledger to {}: it is a directory", path.display());
         }
-        let partial = tempfile::Builder::new()
+        let file = Self(path.to_owned());
+        // Dropped at once, which removes it.
+        file.partial()?;
+        Ok(file)
+    }
+
+    fn partial(&self) -> anyhow::Result<NamedTempFile> {
+        let directory = match self.0.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        tempfile::Builder::new()
             .prefix(".tap53-ledger-")
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(directory)
-            .with_context(|| format!("cannot write the ledger to {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), partial })
+            .with_context(|| format!("cannot write the ledger to {}", self.0.display()))
     }
 
-    fn write(mut self, ledger: &Ledger) -> anyhow::Result<()> {
+    fn write(&self, ledger: &Ledger) -> anyhow::Result<()> {
         let json = serde_json::to_vec_pretty(ledger).context("cannot write the ledger as JSON")?;
-        self.partial
+        let mut partial = self.partial()?;
+        partial
             .write_all(&json)
-            .and_then(|()| self.partial.persist(&self.path).map_err(|error| error.error))
-            .with_context(|| format!("cannot write the ledger to {}", self.path.display()))?;
+            .and_then(|()| partial.persist(&self.0).map_err(|error| error.error))
+            .with_context(|| format!("cannot write the ledger to {}", self.0.display()))?;
         Ok(())
     }
 }

@@ -198,12 +198,6 @@ impl<'a> Packet<'a> {
             destination: SocketAddr::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
         })
     }
-
-    /// 4 or 6.
-    #[must_use]
-    pub const fn ip_version(&self) -> u8 {
-        if self.source.is_ipv4() { 4 } else { 6 }
-    }
 }
 
 /// Source, destination, and where the IP packet ends, counted from its first byte.

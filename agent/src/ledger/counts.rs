@@ -182,10 +182,4 @@ impl SinkCounts {
     pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
         self.lost[reason as usize] += amount;
     }
-
-    /// Records that were lost.
-    #[must_use]
-    pub fn records_lost(&self) -> u64 {
-        self.lost.iter().map(|lost| lost.records).sum()
-    }
 }

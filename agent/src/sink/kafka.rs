@@ -129,12 +129,6 @@ impl Kafka {
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
     fn send(&self, bytes: &[u8], timestamp_ms: i64, messages: u32, give_up_at: Instant) {
-        let amount = Amount::record(u64::from(messages));
-        // Before the send: the report may come before it returns.
-        self.counts.update(|counts| {
-            counts.offered += amount;
-            counts.in_flight += amount;
-        });
         let mut record = BaseRecord::with_opaque_to(&self.config.topic, messages as usize)
             .payload(bytes)
             .timestamp(timestamp_ms);
@@ -147,6 +141,7 @@ impl Kafka {
                 continue;
             }
             let reason = if full { SinkLoss::QueueFull } else { SinkLoss::Rejected };
+            let amount = Amount::record(u64::from(messages));
             self.counts.update(|counts| {
                 counts.in_flight -= amount;
                 counts.lose(reason, amount);
@@ -190,6 +185,12 @@ impl Sink for Kafka {
     }
 
     fn write(&self, batch: &Batch) {
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        // Before the first is sent: its report may come before the send returns.
+        self.counts.update(|counts| {
+            counts.offered += amount;
+            counts.in_flight += amount;
+        });
         let give_up_at = Instant::now() + ROOM_TIMEOUT;
         for (bytes, entry) in batch.iter() {
             self.send(bytes, entry.timestamp_ms, entry.messages, give_up_at);
