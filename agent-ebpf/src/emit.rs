@@ -121,7 +121,11 @@ fn record_header<P: Packet>(
         ip_version: headers.ip_version,
         transport: headers.transport,
         generation: settings.generation,
-        reserved: [0; 4],
+        tunnel_id: 0,
+        gso_size: 0,
+        fragment_offset: 0,
+        tunnel: 0,
+        reserved: [0; 7],
     }
 }
 

@@ -9,10 +9,11 @@
 //!  ├────────┼────────┼────────┼────────┼────────┼────────┼────────┼────────┤
 //!  │payload │outer   │inner   │flags   │direc-  │hook    │ip      │trans-  │
 //!  │_offset │_tci    │_tci    │        │tion    │        │_version│port    │
-//!  44                                                                      64
-//!  ├────────────────────────────────────────────────────────────────────────┤
-//!  │ generation (44..48), reserved                                          │
-//!  └────────────────────────────────────────────────────────────────────────┘
+//!  44       48       52       54       56       57                         64
+//!  ├────────┼────────┼────────┼────────┼────────┼──────────────────────────┤
+//!  │genera- │tunnel  │gso_size│fragment│tunnel  │reserved                  │
+//!  │tion    │_id     │        │_offset │        │                          │
+//!  └────────┴────────┴────────┴────────┴────────┴──────────────────────────┘
 //!  64 …  captured_length bytes of packet, then the rest of its size class (stale bytes)
 //! ```
 //!
@@ -58,13 +59,25 @@ pub struct RecordHeader {
     pub transport: u8,
     /// Generation of the interface settings in force: tells a reused ifindex from its predecessor.
     pub generation: u32,
+    /// VXLAN or Geneve network identifier (24 bits), or GRE key, valid with [`flags::TUNNEL_ID`].
+    pub tunnel_id: u32,
+    /// Bytes of payload in each datagram of a UDP GSO packet; 0 where the packet is one datagram,
+    /// where the transport is TCP, and where the hook cannot tell (XDP).
+    pub gso_size: u16,
+    /// Valid with [`flags::FIRST_FRAGMENT`] or [`flags::LATER_FRAGMENT`]: offset, from the first
+    /// captured byte, of the header that says which fragment this is. The IPv4 header, or the IPv6
+    /// Fragment header (RFC 8200 §4.5).
+    pub fragment_offset: u16,
+    /// A [`tunnel`] number. All offsets and addresses are those of the innermost packet.
+    pub tunnel: u8,
     /// Zero; room for later fields without a new layout.
-    pub reserved: [u32; 4],
+    pub reserved: [u8; 7],
 }
 
 const _: () = assert!(size_of::<RecordHeader>() == 64);
 const _: () = assert!(align_of::<RecordHeader>() == 8);
 const _: () = assert!(core::mem::offset_of!(RecordHeader, generation) == 44);
+const _: () = assert!(core::mem::offset_of!(RecordHeader, tunnel) == 56);
 
 /// Bits of [`RecordHeader::flags`].
 pub mod flags {
@@ -79,6 +92,23 @@ pub mod flags {
     /// The hook cannot tell whether the wire carried a VLAN tag: XDP does not see a tag that the
     /// device stripped, so "no tag" would claim too much.
     pub const VLAN_UNKNOWN: u16 = 1 << 4;
+    /// A later fragment: it has no transport header. `transport` is the protocol number that its
+    /// fragment header states, `transport_offset` and `payload_offset` are where its data begins.
+    pub const LATER_FRAGMENT: u16 = 1 << 5;
+    /// `tunnel_id` holds an identifier.
+    pub const TUNNEL_ID: u16 = 1 << 6;
+}
+
+/// Numbers of [`RecordHeader::tunnel`].
+pub mod tunnel {
+    /// Not in a tunnel, or not looked for.
+    pub const NONE: u8 = 0;
+    /// VXLAN (RFC 7348).
+    pub const VXLAN: u8 = 1;
+    /// Geneve (RFC 8926).
+    pub const GENEVE: u8 = 2;
+    /// GRE (RFC 2784, key of RFC 2890).
+    pub const GRE: u8 = 3;
 }
 
 /// Numbers of [`RecordHeader::hook`].
