@@ -11,6 +11,8 @@
 //! yields messages or one [`PacketLoss`] reason; a message whose body does not parse keeps what
 //! could be read and says so in [`ParseStatus`].
 
+#[cfg(test)]
+pub(crate) mod build;
 mod code;
 mod message;
 mod name;
@@ -19,7 +21,9 @@ mod rdata;
 mod segment;
 
 pub use code::{class_name, opcode_name, rcode_name, type_name};
-pub use message::{Answer, Edns, ExtendedError, Flags, Message, ParseStatus, Question};
+pub use message::{
+    Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,
+};
 pub use name::push_presentation;
 pub use packet::{Endpoints, Packet, PacketLoss, Transport};
 pub use segment::messages as segment_messages;

@@ -7,7 +7,7 @@ use tap53_ebpf::settings::Direction;
 
 use super::Attribution;
 use crate::{
-    decode::{Answer, ParseStatus, Transport, class_name, type_name},
+    decode::{Answer, Message, ParseStatus, Transport, class_name, type_name},
     pair::Outcome,
 };
 
@@ -104,24 +104,28 @@ impl Serialize for Display {
     }
 }
 
-pub(super) struct Answers<'a>(pub(super) &'a [Answer]);
+/// The answer section of a message; empty without one.
+pub(super) struct Answers<'a>(pub(super) Option<&'a Message>);
 
 impl Serialize for Answers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(AnswerFields))
+        match self.0 {
+            Some(message) => serializer.collect_seq(message.answers().map(AnswerFields)),
+            None => serializer.collect_seq::<[u8; 0]>([]),
+        }
     }
 }
 
-struct AnswerFields<'a>(&'a Answer);
+struct AnswerFields<'a>(Answer<'a>);
 
 impl Serialize for AnswerFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut s = serializer.serialize_struct("Answer", 5)?;
-        s.serialize_field("name", &self.0.name)?;
+        s.serialize_field("name", self.0.name)?;
         s.serialize_field("type", &*type_name(self.0.rtype))?;
         s.serialize_field("class", &*class_name(self.0.class))?;
         s.serialize_field("ttl", &self.0.ttl)?;
-        s.serialize_field("rdata", &self.0.rdata)?;
+        s.serialize_field("rdata", self.0.rdata)?;
         s.end()
     }
 }

@@ -167,12 +167,11 @@ impl Serialize for Record<'_> {
         let size = |seen: Option<&Observation>| seen.map(|seen| int(seen.message.size));
         let flag = |read: fn(&Flags) -> bool| response.map(|seen| read(&seen.message.flags));
         let count = |section: usize| response.map(|seen| seen.message.counts[section]);
-        let query_edns = query.and_then(|seen| seen.message.edns.as_ref());
-        let response_edns = response.and_then(|seen| seen.message.edns.as_ref());
+        let query_edns = query.and_then(|seen| seen.message.edns());
+        let response_edns = response.and_then(|seen| seen.message.edns());
         // A response repeats the question, so it can stand in for a query that was not seen.
-        let question = asked.message.question.as_ref();
-        let answers = response.map_or(&[][..], |seen| &seen.message.answers);
-        let error = response_edns.and_then(|edns| edns.extended_error.as_ref());
+        let question = asked.message.question();
+        let error = response_edns.and_then(|edns| edns.extended_error);
 
         let mut s = serializer.serialize_struct("DnsTransaction", FIELDS)?;
         s.serialize_field("record_id", &Bytes(&self.id.0))?;
@@ -208,13 +207,13 @@ impl Serialize for Record<'_> {
         s.serialize_field("recursion_available", &flag(|flags| flags.recursion_available))?;
         s.serialize_field("authentic_data", &flag(|flags| flags.authentic_data))?;
         s.serialize_field("question_count", &asked.message.counts[0])?;
-        s.serialize_field("qname", &question.map(|question| &question.name))?;
-        let domain = question.and_then(|question| registrable_domain(&question.name));
+        s.serialize_field("qname", &question.map(|question| question.name))?;
+        let domain = question.and_then(|question| registrable_domain(question.name));
         s.serialize_field("qname_registrable_domain", &domain)?;
         s.serialize_field("qtype", &question.map(|question| type_name(question.qtype)))?;
         s.serialize_field("qclass", &question.map(|question| class_name(question.qclass)))?;
         s.serialize_field("rcode", &response.map(|seen| rcode_name(seen.message.rcode)))?;
-        s.serialize_field("answers", &Answers(answers))?;
+        s.serialize_field("answers", &Answers(response.map(|seen| &seen.message)))?;
         s.serialize_field("answer_count", &count(1))?;
         s.serialize_field("authority_count", &count(2))?;
         s.serialize_field("additional_count", &count(3))?;
@@ -222,14 +221,17 @@ impl Serialize for Record<'_> {
         s.serialize_field("query_edns_udp_size", &query_edns.map(|edns| edns.udp_payload_size))?;
         s.serialize_field("query_edns_dnssec_ok", &query_edns.map(|edns| edns.dnssec_ok))?;
         s.serialize_field("query_client_subnet", &query_edns.and_then(client_subnet))?;
-        s.serialize_field("query_cookie", &query_edns.and_then(|edns| bytes(&edns.cookie)))?;
+        s.serialize_field("query_cookie", &query_edns.and_then(|edns| edns.cookie.map(Bytes)))?;
         s.serialize_field("response_edns_version", &response_edns.map(|edns| edns.version))?;
         let response_udp_size = response_edns.map(|edns| edns.udp_payload_size);
         s.serialize_field("response_edns_udp_size", &response_udp_size)?;
-        s.serialize_field("response_nsid", &response_edns.and_then(|edns| bytes(&edns.nsid)))?;
-        s.serialize_field("response_cookie", &response_edns.and_then(|edns| bytes(&edns.cookie)))?;
+        s.serialize_field("response_nsid", &response_edns.and_then(|edns| edns.nsid.map(Bytes)))?;
+        s.serialize_field(
+            "response_cookie",
+            &response_edns.and_then(|edns| edns.cookie.map(Bytes)),
+        )?;
         s.serialize_field("response_extended_error", &error.map(|error| error.code))?;
-        s.serialize_field("response_extended_error_text", &error.map(|error| &error.text))?;
+        s.serialize_field("response_extended_error_text", &error.map(|error| error.text))?;
         s.serialize_field("parse_status", &Symbol::of_parse_status(self.parse_status()))?;
         serialize_owner(&mut s, &CLIENT_FIELDS, self.client)?;
         serialize_owner(&mut s, &SERVER_FIELDS, self.server)?;
@@ -282,8 +284,8 @@ fn bytes(bytes: &Option<Vec<u8>>) -> Option<Bytes<'_>> {
     bytes.as_deref().map(Bytes)
 }
 
-fn client_subnet(edns: &Edns) -> Option<String> {
-    edns.client_subnet.map(|(address, prefix)| format!("{address}/{prefix}"))
+fn client_subnet(edns: Edns<'_>) -> Option<String> {
+    edns.client_subnet.map(|subnet| format!("{}/{}", subnet.address, subnet.source_prefix))
 }
 
 /// The part of a name that can be registered, by the public suffix list. Names with escapes have

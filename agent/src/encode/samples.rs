@@ -2,7 +2,7 @@
 
 use super::{Clock, Owner, Record, RecordId};
 use crate::{
-    decode::{Answer, Edns, ExtendedError, Message, Question, Transport},
+    decode::{Transport, build::Build},
     pair::{Exchange, Flow, Observation, Transaction},
 };
 use tap53_ebpf::settings::Direction;
@@ -10,38 +10,21 @@ use tap53_ebpf::settings::Direction;
 pub(crate) const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
 
 fn observation(at_ns: u64, response: bool) -> Observation {
-    let question = Question { name: "www.example.test".into(), qtype: 1, qclass: 1 };
-    let answer = Answer {
-        name: "www.example.test".into(),
-        rtype: 1,
-        class: 1,
-        ttl: u32::MAX,
-        rdata: "192.0.2.80".into(),
-    };
-    let edns = Edns {
-        version: 0,
-        udp_payload_size: 1232,
-        dnssec_ok: true,
-        client_subnet: Some(([198, 51, 100, 0].into(), 24)),
-        nsid: Some(b"ns1".to_vec()),
-        cookie: Some(vec![0xc0, 0xff, 0xee]),
-        extended_error: Some(ExtendedError { code: 18, text: "blocked".into() }),
-    };
+    let mut message = Build::message(0xbeef, response).question("www.example.test", 1);
+    if response {
+        message = message.answer(1, u32::MAX, &[192, 0, 2, 80]);
+    }
+    let client_subnet = [0, 8, 0, 7, 0, 1, 24, 0, 198, 51, 100];
+    let nsid = b"\0\x03\0\x03ns1";
+    let cookie = [0, 10, 0, 8, 0xc0, 0xff, 0xee, 1, 2, 3, 4, 5];
+    let extended_error = b"\0\x0f\0\x09\0\x12blocked";
+    let options = [&client_subnet[..], nsid, &cookie, extended_error].concat();
     Observation {
         at_ns,
         direction: if response { Direction::Egress } else { Direction::Ingress },
         vlan_ids: [Some(100), None],
         vlan_visible: true,
-        message: Message {
-            id: 0xbeef,
-            response,
-            question: Some(question),
-            counts: [1, u16::from(response), 0, 1],
-            answers: if response { vec![answer] } else { Vec::new() },
-            edns: Some(edns),
-            size: 60,
-            ..Default::default()
-        },
+        message: message.opt(&options).parse(),
         wire: response.then(|| vec![0, 255]),
     }
 }

@@ -52,7 +52,7 @@ impl Text {
             Transport::Tcp => "TCP",
         };
         write!(out, "{server:<15}  {transport:<5}  ")?;
-        match &first.message.question {
+        match first.message.question() {
             Some(question) => {
                 write!(out, "{:<5}  {:<32}  ", type_name(question.qtype), question.name)?;
             }
@@ -95,15 +95,14 @@ fn result(record: &Record<'_>) -> (u8, String) {
 }
 
 fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
-    let answers = record.transaction.response().map_or(&[][..], |seen| &seen.message.answers);
-    for (position, answer) in answers.iter().take(ANSWERS_SHOWN).enumerate() {
+    let Some(response) = record.transaction.response() else { return Ok(()) };
+    let answers = response.message.answers();
+    let more = answers.len().saturating_sub(ANSWERS_SHOWN);
+    for (position, answer) in answers.take(ANSWERS_SHOWN).enumerate() {
         let separator = if position == 0 { "  " } else { ", " };
         write!(out, "{separator}{}", answer.rdata)?;
     }
-    match answers.len().checked_sub(ANSWERS_SHOWN) {
-        None | Some(0) => Ok(()),
-        Some(more) => write!(out, ", +{more}"),
-    }
+    if more > 0 { write!(out, ", +{more}") } else { Ok(()) }
 }
 
 /// What is out of the ordinary.

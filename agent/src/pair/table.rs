@@ -140,7 +140,7 @@ impl Table {
             self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
                 pending.flow == flow
                     && pending.query.message.id == query.message.id
-                    && pending.query.message.question == query.message.question
+                    && pending.query.message.question() == query.message.question()
             })
         };
         if let Some(&slot) = self.index.find(hash, same) {
@@ -166,8 +166,8 @@ impl Table {
             self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
                 pending.flow == flow
                     && pending.query.message.id == response.message.id
-                    && (response.message.question.is_none()
-                        || response.message.question == pending.query.message.question)
+                    && (response.message.question().is_none()
+                        || response.message.question() == pending.query.message.question())
             })
         };
         let found = self.index.find(hash, answers).copied().and_then(|slot| self.take(slot));

@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::{encode::Format, ledger::SinkCounts, pair, sink::Sink};
+use crate::{decode::build::Build, encode::Format, ledger::SinkCounts, pair, sink::Sink};
 
 /// Keeps the JSON lines that it is given.
 #[derive(Default)]
@@ -76,10 +76,8 @@ fn item(transport: u8, payload: &[u8], back: bool) -> Vec<u8> {
     item
 }
 
-fn message(id: u8, response: bool) -> Vec<u8> {
-    let mut wire = vec![0, id, if response { 0x80 } else { 0 }, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    wire.extend(b"\x01a\x04test\x00\x00\x01\x00\x01");
-    wire
+fn message(id: u16, response: bool) -> Vec<u8> {
+    Build::message(id, response).question("a.test", 1).wire()
 }
 
 #[test]
@@ -94,7 +92,7 @@ fn a_query_and_its_response_become_one_record() {
     assert_eq!(lines[0]["interface"], "eth0");
     assert_eq!(lines[0]["latency_ns"], 1);
     let wire = lines[0]["query_wire"].as_str().unwrap();
-    assert!(wire.starts_with("000700") && wire.len() == 2 * message(7, false).len());
+    assert!(wire.starts_with("000701") && wire.len() == 2 * message(7, false).len());
     drop(lines);
     let (mut stages, keep) = self::stages(false);
     stages.take(&item(17, &message(7, true), true));

@@ -4,7 +4,7 @@ use tap53_ebpf::settings::Direction;
 
 use super::*;
 use crate::{
-    decode::{Message, Question, Transport},
+    decode::{Transport, build::Build},
     pair::Outcome,
 };
 
@@ -24,13 +24,12 @@ fn flow(port: u16) -> Flow {
 }
 
 fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Observation {
-    let question = Question { name: name.into(), qtype: 1, qclass: 1 };
     Observation {
         at_ns,
         direction: if response { Direction::Egress } else { Direction::Ingress },
         vlan_ids: [None; 2],
         vlan_visible: true,
-        message: Message { id, response, question: Some(question), ..Default::default() },
+        message: Build::message(id, response).question(name, 1).parse(),
         wire: None,
     }
 }
@@ -63,7 +62,7 @@ fn flow_identifier_and_question_must_all_agree() {
         assert!(!other.capture_gap);
     }
     let mut bare = message(11 * SECOND, 9, "", true);
-    bare.message.question = None;
+    bare.message = Build::message(9, true).parse();
     assert_eq!(done(table.observe(flow(1_000), bare)).outcome(), Outcome::Matched);
 }
 
