@@ -16,10 +16,13 @@ use std::{
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use tap53::{
-    decode::{Message, Packet},
-    encode::{self, Batch, Clock, Encode, Format, Owner, Record, RecordId, schema},
+    decode::{Content, Datagram, Origin, Packet},
+    encode::{self, Batch, Clock, Encode, Format, Owner, Record, schema},
     ledger::{Published, SinkCounts},
-    pair::{self, Observation, Observed, Table, Transaction},
+    pair::{
+        self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
+        Truncations,
+    },
     sink::{Named, Sink},
     worker::{Shared, Stages},
 };
@@ -128,7 +131,14 @@ impl Sink for Discard {
 }
 
 fn table() -> Table {
-    pair::Config { timeout: Duration::from_secs(5), capacity: 65_536 }.build(0)
+    let timeout = Duration::from_secs(5);
+    let config = pair::Config {
+        udp_timeout: timeout,
+        tcp_timeout: timeout,
+        capacity: 65_536,
+        merge_interfaces: true,
+    };
+    config.build(0, RecordIds::new([7; 8], 0), Truncations::default())
 }
 
 fn stages(format: Format) -> Stages {
@@ -140,28 +150,31 @@ fn stages(format: Format) -> Stages {
         node: "node-1".into(),
         interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        run: [7; 8],
+        each_message: false,
         ending: Arc::default(),
     };
-    Stages::new(0, table(), &[sink], shared).expect("the embedded schema parses")
+    Stages::new(table(), &[sink], &shared, CLOCK).expect("the embedded schema parses")
 }
 
-fn parse(item: &[u8]) -> (Packet<'_>, Message) {
+const CLOCK: Clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
+
+fn datagram(item: &[u8]) -> (Origin, Datagram<'_>) {
     let (header, bytes) = RecordHeader::split(item).expect("a whole record");
-    let packet = Packet::parse(&header, bytes).expect("a whole packet");
-    let message = Message::parse(packet.payload).expect("a whole message");
-    (packet, message)
+    let packet = Packet::parse(&header, bytes, 0).expect("a whole packet");
+    match packet.content {
+        Content::Datagram(datagram) => (packet.origin, datagram),
+        Content::Fragment(_) => unreachable!("samples are whole"),
+    }
 }
 
-fn transaction(sample: &Sample, table: &mut Table) -> Transaction {
-    for item in [&sample.query, &sample.response] {
-        let (packet, message) = parse(item);
-        let (flow, observation) = Observation::new(&packet, message, None);
-        if let Observed::Done(transaction) = table.observe(flow, observation) {
-            return transaction;
-        }
-    }
-    unreachable!("the response completes the transaction")
+/// Reads the message of `item` into `seen`; its flow and its bytes.
+fn observe<'a>(item: &'a [u8], seen: &mut Observation) -> (Flow, &'a [u8]) {
+    let (origin, datagram) = datagram(item);
+    let flow = origin.flow(&datagram);
+    seen.message.read(datagram.payload);
+    seen.at_ns = origin.captured_at_ns;
+    let back = Flow { client: flow.server, server: flow.client, ..flow };
+    (if seen.message.response { back } else { flow }, datagram.payload)
 }
 
 /// A measured stage: its name, and nanoseconds for each transaction of each round.
@@ -181,17 +194,37 @@ impl Stage<'_> {
 
 fn main() {
     let samples: Vec<Sample> = (0..TRANSACTIONS).map(Sample::new).collect();
-    let mut first_table = table();
-    let transactions: Vec<Transaction> =
-        samples.iter().map(|sample| transaction(sample, &mut first_table)).collect();
+    let observed: Vec<[Observation; 2]> = samples
+        .iter()
+        .map(|sample| {
+            let mut seen = [Observation::default(), Observation::default()];
+            observe(&sample.query, &mut seen[0]);
+            observe(&sample.response, &mut seen[1]);
+            seen
+        })
+        .collect();
+    let transactions: Vec<Transaction<'_>> = (0u64..)
+        .zip(samples.iter().zip(&observed))
+        .map(|(number, (sample, [query, response]))| {
+            let (origin, datagram) = datagram(&sample.query);
+            Transaction {
+                id: RecordId::new([7; 8], 0, number),
+                flow: origin.flow(&datagram),
+                exchange: Exchange::Matched(query, response),
+                query_count: 1,
+                copy_count: 0,
+                capture_gap: false,
+                related: None,
+            }
+        })
+        .collect();
     let nobody = Owner::default();
-    let records: Vec<Record<'_>> = (0u64..)
-        .zip(&transactions)
-        .map(|(number, transaction)| Record {
-            id: RecordId::new([7; 8], 0, number),
+    let records: Vec<Record<'_>> = transactions
+        .iter()
+        .map(|transaction| Record {
             node: "node-1",
             interface: "eth0",
-            clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
+            clock: CLOCK,
             transaction,
             client: &nobody,
             server: &nobody,
@@ -200,16 +233,25 @@ fn main() {
     let sizes = [Format::AvroDatum, Format::Json].map(|format| encoded_size(&records, format));
 
     let mut stages = vec![
-        stage("decode query and response", || {
-            for sample in &samples {
-                black_box((parse(&sample.query).1, parse(&sample.response).1));
+        stage("decode query and response", {
+            let (samples, mut seen) = (&samples, Observation::default());
+            move || {
+                for sample in samples {
+                    black_box(observe(&sample.query, &mut seen));
+                    black_box(observe(&sample.response, &mut seen));
+                }
             }
         }),
         stage("decode and pair", {
             let (samples, mut table) = (&samples, table());
+            let mut seen = [Observation::default(), Observation::default()];
             move || {
                 for sample in samples {
-                    black_box(transaction(sample, &mut table));
+                    for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen)
+                    {
+                        let (flow, wire) = observe(item, seen);
+                        black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
+                    }
                 }
             }
         }),
@@ -285,8 +327,8 @@ fn path<'a>(name: &'static str, samples: &'a [Sample], format: Format) -> Stage<
     let mut stages = stages(format);
     stage(name, move || {
         for sample in samples {
-            stages.take(&sample.query);
-            stages.take(&sample.response);
+            stages.take(&sample.query, 0);
+            stages.take(&sample.response, 0);
         }
         stages.deliver();
     })

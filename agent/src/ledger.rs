@@ -4,7 +4,7 @@
 //!  hooks      seen      = captured + Σ ignored + Σ lost              each interface and direction
 //!  rings      captured  = received + in rings                        in rings is zero at the end
 //!  packets    received  = decoded + Σ ignored + Σ lost
-//!  messages   decoded   = pending + in records + Σ lost
+//!  messages   decoded   = pending + in records + Σ ignored + Σ lost
 //!  sinks      offered   = delivered + in flight + Σ lost             records, and their messages
 //!             offered   = created (records), in records (messages)
 //! ```

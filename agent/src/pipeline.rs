@@ -25,11 +25,12 @@ use tokio::sync::Notify;
 
 use crate::{
     capture::{self, Attachment, Capture, KernelLog},
-    config::{Config, Directions},
+    config::{Config, Directions, PairConfig},
     encode,
     interfaces::{self, Interface, Kind},
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
-    pair, ring,
+    pair::{self, RecordIds, Truncations},
+    ring,
     sink::{self, Named},
     worker::{Shared, Worker, monotonic_ns},
 };
@@ -106,10 +107,11 @@ impl Pipeline {
             node: config.node.as_str().into(),
             interfaces: Arc::new(names(interfaces)),
             wire_bytes: config.record.wire_bytes,
-            run: random_bytes(),
+            each_message: false,
             ending: Arc::default(),
         };
-        let pairing = pair::Config { timeout: config.pair.timeout, capacity: config.pair.capacity };
+        let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
+        let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
             workers: Vec::new(),
@@ -125,9 +127,9 @@ impl Pipeline {
                 number,
                 ring::Drain::new(ring.buffer),
                 pipeline.capture.ring_lost(),
-                pairing.build(monotonic_ns()),
+                pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
                 &pipeline.sinks,
-                shared.clone(),
+                &shared,
             )?;
             pipeline.workers.push(spawn(number, worker, stop.clone())?);
         }
@@ -311,6 +313,16 @@ const fn directions(configured: Directions, kind: &Kind) -> Directions {
 
 fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
     interfaces.iter().map(|interface| (interface.ifindex, interface.name.clone())).collect()
+}
+
+/// How messages are paired.
+const fn pairing(config: &PairConfig) -> pair::Config {
+    pair::Config {
+        udp_timeout: config.udp_timeout,
+        tcp_timeout: config.tcp_timeout,
+        capacity: config.capacity,
+        merge_interfaces: config.merge_interfaces,
+    }
 }
 
 /// Eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.

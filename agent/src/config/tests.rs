@@ -80,7 +80,7 @@ fn every_key_reaches_its_field() {
             kernel_log: true,
         }
     );
-    assert_eq!(config.pair.timeout, Duration::from_millis(2500));
+    assert_eq!(config.pair.udp_timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
     assert!(config.record.wire_bytes);
     assert_eq!(

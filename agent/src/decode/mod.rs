@@ -25,5 +25,8 @@ pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,
 };
 pub use name::push_presentation;
-pub use packet::{Endpoints, Packet, PacketLoss, Transport};
+pub use packet::{
+    Content, Datagram, Origin, Packet, PacketLoss, Part, Transport, TransportHeader, Tunnel,
+    TunnelKind,
+};
 pub use segment::messages as segment_messages;

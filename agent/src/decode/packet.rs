@@ -1,11 +1,14 @@
-//! A captured packet: addresses, ports and the transport payload.
+//! A captured packet: its surroundings, and the datagram or part of one that it carries.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tap53_ebpf::{
-    record::{RecordHeader, flags},
+    headers,
+    record::{self, RecordHeader, flags},
     settings::Direction,
 };
+
+use crate::pair::Flow;
 
 /// Why a captured packet yields no message.
 #[repr(usize)]
@@ -17,8 +20,8 @@ pub enum PacketLoss {
     MalformedPacket,
     /// The snap length cut the message.
     CutBySnapLength,
-    /// The first fragment of a datagram; the rest is not joined to it.
-    FirstFragment,
+    /// A part of a datagram.
+    Fragment,
     /// A UDP datagram or TCP message too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
     ShorterThanHeader,
     /// A TCP segment that carries no payload: no message is missing.
@@ -33,7 +36,7 @@ impl PacketLoss {
         Self::RecordMismatch,
         Self::MalformedPacket,
         Self::CutBySnapLength,
-        Self::FirstFragment,
+        Self::Fragment,
         Self::ShorterThanHeader,
         Self::TcpWithoutPayload,
         Self::TcpPartialMessage,
@@ -52,7 +55,7 @@ impl PacketLoss {
             Self::RecordMismatch => "record_mismatch",
             Self::MalformedPacket => "malformed_packet",
             Self::CutBySnapLength => "cut_by_snap_length",
-            Self::FirstFragment => "first_fragment",
+            Self::Fragment => "fragment",
             Self::ShorterThanHeader => "shorter_than_header",
             Self::TcpWithoutPayload => "tcp_without_payload",
             Self::TcpPartialMessage => "tcp_partial_message",
@@ -69,36 +72,49 @@ pub enum Transport {
     Tcp,
 }
 
-/// Sender and receiver of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Endpoints {
-    /// UDP or TCP.
-    pub transport: Transport,
-    /// Sender.
-    pub source: SocketAddr,
-    /// Receiver.
-    pub destination: SocketAddr,
+/// Kind of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+    /// RFC 2784.
+    Gre,
 }
 
-/// A captured packet, its payload trimmed to what the transport header says is there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Packet<'a> {
-    /// CLOCK_MONOTONIC nanoseconds.
+impl TunnelKind {
+    /// Name in records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "VXLAN",
+            Self::Geneve => "GENEVE",
+            Self::Gre => "GRE",
+        }
+    }
+}
+
+/// The tunnel that a packet was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Kind.
+    pub kind: TunnelKind,
+    /// VXLAN or Geneve network identifier (24 bits), or GRE key; `None` for GRE without one.
+    pub id: Option<u32>,
+}
+
+/// Where, when and how a packet was captured, and between whom it travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// CLOCK_MONOTONIC nanoseconds; of a replayed frame, nanoseconds since 1970 UTC.
     pub captured_at_ns: u64,
     /// Interface whose hook saw it.
     pub ifindex: u32,
     /// Ingress or egress of that interface.
     pub direction: Direction,
-    /// UDP or TCP.
-    pub transport: Transport,
-    /// Sender.
-    pub source: IpAddr,
-    /// Receiver.
-    pub destination: IpAddr,
-    /// Sender's port.
-    pub source_port: u16,
-    /// Receiver's port.
-    pub destination_port: u16,
+    /// Number of the frame in a replayed file; 0 elsewhere.
+    pub frame: u64,
     /// VLAN identifier (12 bits) of the outer tag.
     pub vlan_id: Option<u16>,
     /// VLAN identifier of the inner tag (802.1ad).
@@ -106,98 +122,262 @@ pub struct Packet<'a> {
     /// False where the hook could not see whether the wire carried a tag: without one in the
     /// packet, XDP cannot tell an untagged packet from one whose tag the device stripped.
     pub vlan_visible: bool,
+    /// The tunnel that it was in; addresses are those inside.
+    pub tunnel: Option<Tunnel>,
+    /// Sender.
+    pub source: IpAddr,
+    /// Receiver.
+    pub destination: IpAddr,
+}
+
+/// A captured packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Its surroundings.
+    pub origin: Origin,
+    /// What it carries.
+    pub content: Content<'a>,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A whole datagram or segment.
+    Datagram(Datagram<'a>),
+    /// A part of one.
+    Fragment(Part<'a>),
+}
+
+/// A UDP datagram or TCP segment, its payload trimmed to what the headers say is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Sender's port.
+    pub source_port: u16,
+    /// Receiver's port.
+    pub destination_port: u16,
+    /// What its header says.
+    pub header: TransportHeader,
     /// UDP or TCP payload.
     pub payload: &'a [u8],
 }
 
+/// What matters of a transport header besides the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportHeader {
+    /// UDP.
+    Udp {
+        /// Bytes of payload of each datagram that is in the payload; 0 if it is one.
+        gso_size: u16,
+    },
+    /// TCP (RFC 9293 §3.1).
+    Tcp {
+        /// Sequence number.
+        sequence: u32,
+        /// Acknowledgement number, valid with ACK.
+        acknowledgement: u32,
+        /// FIN, SYN, RST, PSH, ACK, … from the lowest bit on.
+        flags: u8,
+    },
+}
+
+/// An IP fragment (RFC 791 §3.1, RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Protocol number that the fragment's header states: UDP, TCP, or an IPv6 extension header.
+    pub protocol: u8,
+    /// Identification: 16 bits in IPv4, 32 in IPv6.
+    pub identification: u32,
+    /// Offset of the data in the datagram, bytes.
+    pub offset: u32,
+    /// More fragments follow.
+    pub more: bool,
+    /// The data.
+    pub data: &'a [u8],
+}
+
 impl<'a> Packet<'a> {
-    /// Reads a packet at the offsets that the kernel program found.
+    /// Reads a packet at the offsets that the kernel program found. `frame` is its number in a
+    /// replayed file, 0 elsewhere.
     ///
     /// # Errors
-    /// The reason why there is no payload to read.
-    pub fn parse(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
-        Self::parse_whole(header, bytes).map_err(|reason| match reason {
+    /// The reason why there is nothing to read.
+    pub fn parse(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
+        Self::parse_whole(header, bytes, frame).map_err(|reason| match reason {
             // The kernel program read the headers in the packet, where they may lie behind the cut.
-            PacketLoss::RecordMismatch if header.has(flags::TRUNCATED) => {
+            PacketLoss::RecordMismatch | PacketLoss::MalformedPacket
+                if header.has(flags::TRUNCATED) =>
+            {
                 PacketLoss::CutBySnapLength
             }
             other => other,
         })
     }
 
-    fn parse_whole(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+    fn parse_whole(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
         let network =
             bytes.get(usize::from(header.network_offset)..).ok_or(PacketLoss::RecordMismatch)?;
-        let (source, destination, network_end) = addresses(header.ip_version, network)?;
-        let network_end = usize::from(header.network_offset) + network_end;
-        let transport_offset = usize::from(header.transport_offset);
-        let ports = bytes.get(transport_offset..transport_offset + 8);
-        let ports = ports.ok_or(PacketLoss::RecordMismatch)?;
-        let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
-
-        let transport = match header.transport {
-            17 => Transport::Udp,
-            6 => Transport::Tcp,
-            _ => return Err(PacketLoss::RecordMismatch),
-        };
-        if header.has(flags::FIRST_FRAGMENT) {
-            return Err(PacketLoss::FirstFragment);
-        }
-        let payload_end = match transport {
-            Transport::Udp => {
-                // The UDP length counts its own header of 8 bytes (RFC 768).
-                let datagram_end = transport_offset + usize::from(port(4));
-                if port(4) < 8 || datagram_end > network_end {
-                    return Err(PacketLoss::MalformedPacket);
-                }
-                datagram_end
-            }
-            Transport::Tcp => network_end,
-        };
-        if payload_end > bytes.len() {
-            return Err(if header.has(flags::TRUNCATED) {
-                PacketLoss::CutBySnapLength
-            } else {
-                PacketLoss::MalformedPacket
-            });
-        }
-        let payload = bytes
-            .get(usize::from(header.payload_offset)..payload_end)
-            .ok_or(PacketLoss::MalformedPacket)?;
+        let (source, destination, network_length) = addresses(header.ip_version, network)?;
+        let network_end = usize::from(header.network_offset) + network_length;
         let vlan_id = |flag, tci: u16| header.has(flag).then_some(tci & 0x0fff);
-        Ok(Self {
+        let origin = Origin {
             captured_at_ns: header.captured_at_ns,
             ifindex: header.ifindex,
             direction,
-            transport,
-            source,
-            destination,
-            source_port: port(0),
-            destination_port: port(2),
+            frame,
             vlan_id: vlan_id(flags::VLAN_OUTER, header.vlan_outer_tci),
             vlan_inner_id: vlan_id(flags::VLAN_INNER, header.vlan_inner_tci),
             vlan_visible: !header.has(flags::VLAN_UNKNOWN),
-            payload,
-        })
+            tunnel: tunnel(header)?,
+            source,
+            destination,
+        };
+        let content = if header.has(flags::FIRST_FRAGMENT) || header.has(flags::LATER_FRAGMENT) {
+            Content::Fragment(part(header, bytes, network_end)?)
+        } else {
+            let whole = bytes.get(..network_end).ok_or(PacketLoss::MalformedPacket)?;
+            let transport = whole.get(usize::from(header.transport_offset)..);
+            let transport = transport.ok_or(PacketLoss::RecordMismatch)?;
+            let mut datagram = Datagram::parse(header.transport, transport)?;
+            if let TransportHeader::Udp { gso_size } = &mut datagram.header {
+                *gso_size = header.gso_size;
+            }
+            Content::Datagram(datagram)
+        };
+        Ok(Self { origin, content })
     }
 
-    /// Who sent a packet to whom, also of one that cannot be read further.
+    /// The flow of a packet, also of one that cannot be read further, as if its sender asked.
     #[must_use]
-    pub fn endpoints(header: &RecordHeader, bytes: &[u8]) -> Option<Endpoints> {
+    pub fn flow(header: &RecordHeader, bytes: &[u8]) -> Option<Flow> {
         let network = bytes.get(usize::from(header.network_offset)..)?;
         let (source, destination, _) = addresses(header.ip_version, network).ok()?;
         let ports = bytes.get(usize::from(header.transport_offset)..)?.first_chunk::<4>()?;
-        Some(Endpoints {
-            transport: match header.transport {
-                17 => Transport::Udp,
-                6 => Transport::Tcp,
-                _ => return None,
-            },
-            source: SocketAddr::new(source, u16::from_be_bytes([ports[0], ports[1]])),
-            destination: SocketAddr::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
+        let transport = match header.transport {
+            headers::UDP => Transport::Udp,
+            headers::TCP => Transport::Tcp,
+            _ => return None,
+        };
+        if header.has(flags::LATER_FRAGMENT) {
+            return None;
+        }
+        Some(Flow {
+            transport,
+            client: SocketAddr::new(source, u16::from_be_bytes([ports[0], ports[1]])),
+            server: SocketAddr::new(destination, u16::from_be_bytes([ports[2], ports[3]])),
+            tunnel: tunnel(header).ok()?,
+            ifindex: header.ifindex,
         })
     }
+}
+
+impl Origin {
+    /// The flow of a datagram, seen from its sender.
+    #[must_use]
+    pub const fn flow(&self, datagram: &Datagram<'_>) -> Flow {
+        Flow {
+            transport: datagram.transport(),
+            client: SocketAddr::new(self.source, datagram.source_port),
+            server: SocketAddr::new(self.destination, datagram.destination_port),
+            tunnel: self.tunnel,
+            ifindex: self.ifindex,
+        }
+    }
+}
+
+impl<'a> Datagram<'a> {
+    /// Reads a datagram or segment of IP protocol `protocol` from its header on.
+    ///
+    /// # Errors
+    /// [`PacketLoss::MalformedPacket`] where the lengths contradict each other.
+    pub fn parse(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+        let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let double = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let read = || {
+            let (header, payload) = match protocol {
+                headers::UDP => {
+                    // The UDP length counts its own header of 8 bytes (RFC 768); 0 in a GSO packet
+                    // of more than 64 KiB and in a jumbogram (RFC 2675 §4).
+                    let length = match word(4)? {
+                        0 if bytes.len() > usize::from(u16::MAX) => bytes.len(),
+                        length => usize::from(length),
+                    };
+                    (TransportHeader::Udp { gso_size: 0 }, bytes.get(8..length)?)
+                }
+                headers::TCP => {
+                    let [length, flags] = *bytes.get(12..)?.first_chunk()?;
+                    let header = TransportHeader::Tcp {
+                        sequence: double(4)?,
+                        acknowledgement: double(8)?,
+                        flags,
+                    };
+                    // In units of four bytes; shorter than 20 points into the fixed part.
+                    let length = usize::from(length >> 4) * 4;
+                    (header, bytes.get(length..).filter(|_| length >= 20)?)
+                }
+                _ => return None,
+            };
+            Some(Self { source_port: word(0)?, destination_port: word(2)?, header, payload })
+        };
+        read().ok_or(PacketLoss::MalformedPacket)
+    }
+
+    /// Transport protocol.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        match self.header {
+            TransportHeader::Udp { .. } => Transport::Udp,
+            TransportHeader::Tcp { .. } => Transport::Tcp,
+        }
+    }
+}
+
+fn tunnel(header: &RecordHeader) -> Result<Option<Tunnel>, PacketLoss> {
+    let kind = match header.tunnel {
+        record::tunnel::NONE => return Ok(None),
+        record::tunnel::VXLAN => TunnelKind::Vxlan,
+        record::tunnel::GENEVE => TunnelKind::Geneve,
+        record::tunnel::GRE => TunnelKind::Gre,
+        _ => return Err(PacketLoss::RecordMismatch),
+    };
+    Ok(Some(Tunnel { kind, id: header.has(flags::TUNNEL_ID).then_some(header.tunnel_id) }))
+}
+
+/// Reads the header that `fragment_offset` points to, and the data behind it.
+fn part<'a>(
+    header: &RecordHeader,
+    bytes: &'a [u8],
+    network_end: usize,
+) -> Result<Part<'a>, PacketLoss> {
+    let at = usize::from(header.fragment_offset);
+    let stated = bytes.get(at..).ok_or(PacketLoss::RecordMismatch)?;
+    let (part, data_at) = if header.ip_version == 4 {
+        // RFC 791 §3.1: identification, then three bits of flags and the offset in 8-byte units.
+        let stated = stated.first_chunk::<20>().ok_or(PacketLoss::RecordMismatch)?;
+        let position = u16::from_be_bytes([stated[6], stated[7]]);
+        let part = Part {
+            protocol: stated[9],
+            identification: u16::from_be_bytes([stated[4], stated[5]]).into(),
+            offset: u32::from(position & 0x1fff) * 8,
+            more: position & 0x2000 != 0,
+            data: &[],
+        };
+        (part, at + usize::from(stated[0] & 0x0f) * 4)
+    } else {
+        // RFC 8200 §4.5: next header, reserved, offset and flags, identification.
+        let stated = stated.first_chunk::<8>().ok_or(PacketLoss::RecordMismatch)?;
+        let position = u16::from_be_bytes([stated[2], stated[3]]);
+        let part = Part {
+            protocol: stated[0],
+            identification: u32::from_be_bytes([stated[4], stated[5], stated[6], stated[7]]),
+            offset: u32::from(position & 0xfff8),
+            more: position & 1 != 0,
+            data: &[],
+        };
+        (part, at + 8)
+    };
+    let data = bytes.get(data_at..network_end).ok_or(PacketLoss::MalformedPacket)?;
+    Ok(Part { data, ..part })
 }
 
 /// Source, destination, and where the IP packet ends, counted from its first byte.
@@ -263,19 +443,20 @@ mod tests {
     #[test]
     fn ethernet_padding_is_not_payload() {
         let (header, bytes) = frame(b"abc");
-        let packet = Packet::parse(&header, &bytes).unwrap();
-        assert_eq!(packet.payload, b"abc");
-        assert_eq!(packet.source, IpAddr::from([192, 0, 2, 1]));
-        assert_eq!((packet.source_port, packet.destination_port), (40_000, 53));
+        let packet = Packet::parse(&header, &bytes, 0).unwrap();
+        let Content::Datagram(datagram) = packet.content else { panic!("a fragment") };
+        assert_eq!(datagram.payload, b"abc");
+        assert_eq!(packet.origin.source, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!((datagram.source_port, datagram.destination_port), (40_000, 53));
     }
 
     #[test]
     fn lengths_that_contradict_the_packet_are_malformed() {
         let (header, mut bytes) = frame(b"abc");
         bytes[39] = 60; // UDP length past the IP packet's end
-        assert_eq!(Packet::parse(&header, &bytes), Err(PacketLoss::MalformedPacket));
+        assert_eq!(Packet::parse(&header, &bytes, 0), Err(PacketLoss::MalformedPacket));
         bytes[39] = 7; // shorter than its own header
-        assert_eq!(Packet::parse(&header, &bytes), Err(PacketLoss::MalformedPacket));
+        assert_eq!(Packet::parse(&header, &bytes, 0), Err(PacketLoss::MalformedPacket));
     }
 
     #[test]
@@ -284,7 +465,7 @@ mod tests {
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;
         for captured in [0, 13, 30, 40, 80] {
-            let cut = Packet::parse(&header, &bytes[..captured]);
+            let cut = Packet::parse(&header, &bytes[..captured], 0);
             assert_eq!(cut, Err(PacketLoss::CutBySnapLength), "{captured} bytes");
         }
     }
@@ -300,7 +481,7 @@ mod tests {
                     1 => header.transport_offset = offset,
                     _ => header.payload_offset = offset,
                 }
-                let _ = Packet::parse(&header, &bytes);
+                let _ = Packet::parse(&header, &bytes, 0);
             }
         }
     }

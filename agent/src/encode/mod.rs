@@ -22,7 +22,7 @@ use serde::Serialize;
 pub use avro::{Datum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry};
 pub(crate) use binary::push_long;
-pub use record::{Attribution, Clock, Owner, Record, RecordId, SCHEMA_VERSION};
+pub use record::{Attribution, Clock, Owner, Record, SCHEMA_VERSION};
 pub use text::{HEADING, Text};
 
 /// The Avro schema of a record, as text.

@@ -35,23 +35,6 @@ impl Clock {
     }
 }
 
-/// Unique for each record; see the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordId(pub [u8; 16]);
-
-impl RecordId {
-    /// From the agent run's random prefix, the worker and its sequence number.
-    #[must_use]
-    pub fn new(run: [u8; 8], worker: u16, sequence: u64) -> Self {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&run);
-        // 48 bits of sequence: at a million records a second they last nine years.
-        let number = u64::from(worker) << 48 | sequence & 0xffff_ffff_ffff;
-        id[8..].copy_from_slice(&number.to_be_bytes());
-        Self(id)
-    }
-}
-
 /// What an address names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attribution {
@@ -97,8 +80,6 @@ pub struct Owner {
 /// order, which spares apache-avro from holding fields back.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Unique for each record.
-    pub id: RecordId,
     /// Name of this node.
     pub node: &'a str,
     /// Name of the interface.
@@ -106,7 +87,7 @@ pub struct Record<'a> {
     /// From monotonic time to UTC.
     pub clock: Clock,
     /// The transaction.
-    pub transaction: &'a Transaction,
+    pub transaction: &'a Transaction<'a>,
     /// Owner of the client's address.
     pub client: &'a Owner,
     /// Owner of the server's address.
@@ -148,8 +129,8 @@ impl Record<'_> {
 
     /// Direction of the query at the interface.
     fn direction(&self) -> Direction {
-        match (self.transaction.query(), self.transaction.first().direction) {
-            (Some(query), _) => query.direction,
+        match (self.transaction.query(), self.transaction.first().point.direction) {
+            (Some(query), _) => query.point.direction,
             (None, Direction::Ingress) => Direction::Egress,
             (None, Direction::Egress) => Direction::Ingress,
         }
@@ -174,7 +155,7 @@ impl Serialize for Record<'_> {
         let error = response_edns.and_then(|edns| edns.extended_error);
 
         let mut s = serializer.serialize_struct("DnsTransaction", FIELDS)?;
-        s.serialize_field("record_id", &Bytes(&self.id.0))?;
+        s.serialize_field("record_id", &Bytes(&transaction.id.0))?;
         s.serialize_field("schema_version", &SCHEMA_VERSION)?;
         s.serialize_field("node", self.node)?;
         s.serialize_field("interface", self.interface)?;
@@ -190,8 +171,8 @@ impl Serialize for Record<'_> {
         s.serialize_field("vlan_id", &asked.vlan_ids[0])?;
         s.serialize_field("vlan_inner_id", &asked.vlan_ids[1])?;
         s.serialize_field("vlan_visible", &asked.vlan_visible)?;
-        s.serialize_field("tunnel_type", &None::<&str>)?;
-        s.serialize_field("tunnel_id", &None::<u32>)?;
+        s.serialize_field("tunnel_type", &flow.tunnel.map(|tunnel| tunnel.kind.name()))?;
+        s.serialize_field("tunnel_id", &flow.tunnel.and_then(|tunnel| tunnel.id))?;
         s.serialize_field("client_address", &Display(flow.client.ip()))?;
         s.serialize_field("client_port", &flow.client.port())?;
         s.serialize_field("server_address", &Display(flow.server.ip()))?;
@@ -235,8 +216,8 @@ impl Serialize for Record<'_> {
         s.serialize_field("parse_status", &Symbol::of_parse_status(self.parse_status()))?;
         serialize_owner(&mut s, &CLIENT_FIELDS, self.client)?;
         serialize_owner(&mut s, &SERVER_FIELDS, self.server)?;
-        s.serialize_field("query_wire", &query.and_then(|seen| bytes(&seen.wire)))?;
-        s.serialize_field("response_wire", &response.and_then(|seen| bytes(&seen.wire)))?;
+        s.serialize_field("query_wire", &query.and_then(wire))?;
+        s.serialize_field("response_wire", &response.and_then(wire))?;
         s.end()
     }
 }
@@ -280,8 +261,9 @@ fn int(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-fn bytes(bytes: &Option<Vec<u8>>) -> Option<Bytes<'_>> {
-    bytes.as_deref().map(Bytes)
+/// A message as it was sent, where it was kept; none is empty.
+fn wire(seen: &Observation) -> Option<Bytes<'_>> {
+    (!seen.wire.is_empty()).then_some(Bytes(&seen.wire))
 }
 
 fn client_subnet(edns: Edns<'_>) -> Option<String> {
@@ -300,12 +282,6 @@ fn registrable_domain(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn record_ids_differ_by_worker_and_sequence() {
-        let id = RecordId::new([1; 8], 2, 3);
-        assert_eq!(id.0, [1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 0, 0, 0, 0, 3]);
-    }
 
     #[test]
     fn times_before_1970_round_down() {

@@ -1,9 +1,9 @@
 //! Transactions to test encoders and sinks with.
 
-use super::{Clock, Owner, Record, RecordId};
+use super::{Clock, Owner, Record};
 use crate::{
     decode::{Transport, build::Build},
-    pair::{Exchange, Flow, Observation, Transaction},
+    pair::{Exchange, Flow, Observation, Point, RecordId, Transaction},
 };
 use tap53_ebpf::settings::Direction;
 
@@ -21,11 +21,15 @@ fn observation(at_ns: u64, response: bool) -> Observation {
     let options = [&client_subnet[..], nsid, &cookie, extended_error].concat();
     Observation {
         at_ns,
-        direction: if response { Direction::Egress } else { Direction::Ingress },
+        point: Point {
+            ifindex: 3,
+            direction: if response { Direction::Egress } else { Direction::Ingress },
+        },
+        frame: 0,
         vlan_ids: [Some(100), None],
         vlan_visible: true,
         message: message.opt(&options).parse(),
-        wire: response.then(|| vec![0, 255]),
+        wire: if response { vec![0, 255] } else { Vec::new() },
     }
 }
 
@@ -33,23 +37,32 @@ fn observation(at_ns: u64, response: bool) -> Observation {
 pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
     let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
     let (exchange, query_count, capture_gap) = match name {
-        "matched" => (Exchange::Matched(query, response), 1, false),
-        "unanswered" => (Exchange::Query(query), 2, true),
-        "response" => (Exchange::Response(response), 0, false),
+        "matched" => (Exchange::Matched(&query, &response), 1, false),
+        "unanswered" => (Exchange::Query(&query), 2, true),
+        "response" => (Exchange::Response(&response), 0, false),
         other => panic!("no sample {other}"),
     };
     let flow = Flow {
-        ifindex: 3,
         transport: Transport::Udp,
         client: ([192, 0, 2, 1], 40_000).into(),
         server: ([192, 0, 2, 53], 53).into(),
+        tunnel: None,
+        ifindex: 0,
+    };
+    let transaction = Transaction {
+        id: RecordId::new([7; 8], 1, 2),
+        flow,
+        exchange,
+        query_count,
+        copy_count: 0,
+        capture_gap,
+        related: None,
     };
     each(&Record {
-        id: RecordId::new([7; 8], 1, 2),
         node: "node-1",
         interface: "eth0",
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
-        transaction: &Transaction { flow, exchange, query_count, capture_gap },
+        transaction: &transaction,
         client: &Owner::default(),
         server: &Owner::default(),
     });

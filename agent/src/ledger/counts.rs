@@ -8,17 +8,29 @@ use crate::decode::PacketLoss;
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageLoss {
+    /// It was seen at another interface before.
+    Copy,
     /// The table of pending queries was full and this query was its oldest.
     PairTableFull,
+    /// Too short for a DNS header, in a packet that carries several messages.
+    ShorterThanHeader,
 }
 
 impl MessageLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 1] = [Self::PairTableFull];
+    pub const ALL: [Self; 3] = [Self::Copy, Self::PairTableFull, Self::ShorterThanHeader];
+
+    /// True where nothing is missing: another message stands for this one.
+    #[must_use]
+    pub const fn is_ignored(self) -> bool {
+        matches!(self, Self::Copy)
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Copy => "copy",
             Self::PairTableFull => "pair_table_full",
+            Self::ShorterThanHeader => "shorter_than_header",
         }
     }
 }

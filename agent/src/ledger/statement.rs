@@ -104,6 +104,7 @@ pub(super) struct Messages {
     pub(super) decoded: u64,
     pub(super) pending: u64,
     pub(super) in_records: u64,
+    pub(super) ignored: ByReason,
     pub(super) lost: ByReason,
 }
 
@@ -188,6 +189,13 @@ impl Ledger {
                 .map(|reason| (reason.name(), workers.packets_lost[reason as usize]))
                 .collect()
         };
+        let messages_by_fate = |ignored: bool| {
+            MessageLoss::ALL
+                .into_iter()
+                .filter(|reason| reason.is_ignored() == ignored)
+                .map(|reason| (reason.name(), workers.messages_lost[reason as usize]))
+                .collect()
+        };
         let mut ledger = Self {
             tap53_version: env!("CARGO_PKG_VERSION"),
             node: sources.node.clone(),
@@ -206,10 +214,8 @@ impl Ledger {
                     decoded: workers.messages_decoded,
                     pending: workers.messages_pending,
                     in_records: workers.messages_in_records,
-                    lost: MessageLoss::ALL
-                        .into_iter()
-                        .map(|reason| (reason.name(), workers.messages_lost[reason as usize]))
-                        .collect(),
+                    ignored: messages_by_fate(true),
+                    lost: messages_by_fate(false),
                 },
                 records: Records { created: workers.records_created },
                 sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
@@ -254,7 +260,8 @@ impl Ledger {
         equal("rings: captured".into(), captured, packets.received + in_rings);
         let accounted = packets.decoded + sum(&packets.ignored) + sum(&packets.lost);
         equal("packets: received".into(), packets.received, accounted);
-        let accounted = messages.pending + messages.in_records + sum(&messages.lost);
+        let accounted =
+            messages.pending + messages.in_records + sum(&messages.ignored) + sum(&messages.lost);
         equal("messages: decoded".into(), messages.decoded, accounted);
         for sink in &self.agent.sinks {
             let name = &sink.name;

@@ -1,91 +1,141 @@
 //! Queries and responses become transactions.
 //!
 //! Contract: memory is bounded by the capacity; every query leaves the table exactly once, as a
-//! matched or unanswered transaction or as a counted eviction; the table never reads a clock. Time
-//! is the capture time of the messages, handed in, so that an agent which was stopped and
-//! continued does not call queries unanswered whose responses wait in the ring.
+//! matched or unanswered transaction or as a counted eviction; in the steady state nothing is
+//! allocated; the table never reads a clock. Time is the capture time of the messages, handed in,
+//! so that an agent which was stopped and continued does not call queries unanswered whose
+//! responses wait in the ring.
 //!
-//! A response belongs to a query when interface, transport, both endpoints and the identifier are
-//! equal, and the question too, unless the response carries none (RFC 2136 §3.8 and header-only
-//! error responses). The interface is part of the key: one packet that passes two interfaces makes
-//! two transactions, each with its own interface.
+//! - A response belongs to a query when transport, both endpoints, tunnel and identifier are equal,
+//!   and the question too, unless the response carries none (RFC 2136 §3.8 and header-only error
+//!   responses).
+//! - The same query again, while it waits, is one transaction with a count.
+//! - The same message at another interface, or in the other direction of one, is a *copy*: a packet
+//!   on its way over veth, bridge and NIC. It is counted and makes no record; the first interface
+//!   that saw it is the record's. Where interfaces are not merged, the interface is part of the
+//!   identity instead, and each makes a record of its own.
+//! - A response to what was recorded already names that record: it came late, or again.
+//! - A truncated response over UDP and the same question over TCP name each other.
 
+mod id;
+mod recent;
 mod table;
+mod truncation;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tap53_ebpf::settings::Direction;
 
-use crate::decode::{Message, Packet, Transport};
+use crate::decode::{Message, Transport, Tunnel};
 
+pub use id::{RecordId, RecordIds};
 pub use table::{Observed, Table};
+pub use truncation::Truncations;
 
 /// How queries and responses are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How long a query waits for its response.
-    pub timeout: Duration,
-    /// Pending queries at most. An entry takes about 0.5 KiB with its name, so the default of
-    /// 65,536 bounds a worker's table to some 32 MiB under a flood of spoofed queries.
+    /// How long a query over UDP waits for its response.
+    pub udp_timeout: Duration,
+    /// How long a query over TCP waits for its response.
+    pub tcp_timeout: Duration,
+    /// Pending queries at most. An entry takes about 0.6 KiB with its name, so the default of
+    /// 65,536 bounds a worker's table to some 40 MiB under a flood of spoofed queries.
     pub capacity: usize,
+    /// Whether one packet on its way over several interfaces is one message.
+    pub merge_interfaces: bool,
 }
 
 impl Config {
     /// An empty table whose observation begins at `started_at_ns` (CLOCK_MONOTONIC).
     #[must_use]
-    pub fn build(self, started_at_ns: u64) -> Table {
-        Table::new(self, started_at_ns)
+    pub fn build(self, started_at_ns: u64, ids: RecordIds, truncations: Truncations) -> Table {
+        Table::new(self, started_at_ns, ids, truncations)
     }
 }
 
 /// Where a message travelled, seen from the query: client to server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Interface whose hook saw it.
-    pub ifindex: u32,
     /// UDP or TCP.
     pub transport: Transport,
     /// Sender of the query.
     pub client: SocketAddr,
     /// Receiver of the query.
     pub server: SocketAddr,
+    /// Tunnel that both are inside of.
+    pub tunnel: Option<Tunnel>,
+    /// Interface, where each has transactions of its own; 0 where interfaces are merged.
+    pub ifindex: u32,
 }
 
-/// A message with where and when it was seen.
+/// As few words as there are: half of what the table costs is this.
+impl Hash for Flow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for end in [&self.client, &self.server] {
+            match end.ip() {
+                IpAddr::V4(address) => state.write_u64(address.to_bits().into()),
+                IpAddr::V6(address) => state.write_u128(address.to_bits()),
+            }
+        }
+        let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
+        state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
+        // The tunnel, and with it what is rare, is left to equality: a tunnel's tenants that ask
+        // from equal addresses and ports with equal identifiers share a bucket, no more.
+        state.write_u8(self.transport as u8);
+    }
+}
+
+/// Where a hook sees packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Interface.
+    pub ifindex: u32,
+    /// Direction at the interface.
+    pub direction: Direction,
+}
+
+/// A message with where and when it was seen. Its buffers are used again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
-    /// Direction of this message at the interface.
-    pub direction: Direction,
+    /// Hook that saw it.
+    pub point: Point,
+    /// Number of the frame that completed it, in a replayed file; 0 elsewhere.
+    pub frame: u64,
     /// VLAN identifiers, outer and inner.
     pub vlan_ids: [Option<u16>; 2],
     /// False where the hook could not see whether the wire carried a tag.
     pub vlan_visible: bool,
     /// The message.
     pub message: Message,
-    /// The message as sent, where records are to carry it.
-    pub wire: Option<Vec<u8>>,
+    /// The message as sent, where records are to carry it; empty elsewhere.
+    pub wire: Vec<u8>,
+}
+
+impl Default for Observation {
+    fn default() -> Self {
+        Self {
+            at_ns: 0,
+            point: Point { ifindex: 0, direction: Direction::Ingress },
+            frame: 0,
+            vlan_ids: [None; 2],
+            vlan_visible: false,
+            message: Message::default(),
+            wire: Vec::new(),
+        }
+    }
 }
 
 impl Observation {
-    /// A message found in a packet, and the flow it belongs to.
-    #[must_use]
-    pub fn new(packet: &Packet<'_>, message: Message, wire: Option<Vec<u8>>) -> (Flow, Self) {
-        let source = SocketAddr::new(packet.source, packet.source_port);
-        let destination = SocketAddr::new(packet.destination, packet.destination_port);
-        let (client, server) =
-            if message.response { (destination, source) } else { (source, destination) };
-        let flow = Flow { ifindex: packet.ifindex, transport: packet.transport, client, server };
-        let observation = Self {
-            at_ns: packet.captured_at_ns,
-            direction: packet.direction,
-            vlan_ids: [packet.vlan_id, packet.vlan_inner_id],
-            vlan_visible: packet.vlan_visible,
-            message,
-            wire,
-        };
-        (flow, observation)
+    /// Bytes of memory that its buffers take.
+    fn buffer_bytes(&self) -> usize {
+        self.message.buffer_bytes() + self.wire.capacity()
     }
 }
 
@@ -112,32 +162,72 @@ impl Outcome {
     }
 }
 
+/// What one record has to do with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// A response to a query that the other records as unanswered.
+    LateResponse,
+    /// A response to a query whose response the other records: sent again, or by somebody else.
+    RepeatedResponse,
+    /// Asks over TCP what the other's truncated response over UDP did not tell.
+    TcpAfterTruncation,
+    /// A truncated response over UDP; the other asks again over TCP and was recorded first.
+    RetriedOverTcp,
+}
+
+impl Relation {
+    /// Symbol of the Avro enum.
+    #[must_use]
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::LateResponse => "LATE_RESPONSE",
+            Self::RepeatedResponse => "REPEATED_RESPONSE",
+            Self::TcpAfterTruncation => "TCP_AFTER_TRUNCATION",
+            Self::RetriedOverTcp => "RETRIED_OVER_TCP",
+        }
+    }
+}
+
+/// Another record that this one has to do with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Related {
+    /// How.
+    pub relation: Relation,
+    /// Which.
+    pub record: RecordId,
+}
+
 /// What was said, at least by one side.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation per transaction")]
-pub enum Exchange {
-    /// A query and its response.
-    Matched(Observation, Observation),
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Exchange<'a> {
+    /// A query and its response. The query is the first of those that are equal.
+    Matched(&'a Observation, &'a Observation),
     /// A query alone.
-    Query(Observation),
+    Query(&'a Observation),
     /// A response alone.
-    Response(Observation),
+    Response(&'a Observation),
 }
 
 /// A transaction, ready to be recorded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Transaction {
-    /// Endpoints and interface.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transaction<'a> {
+    /// Identifier of its record.
+    pub id: RecordId,
+    /// Endpoints.
     pub flow: Flow,
     /// The messages.
-    pub exchange: Exchange,
-    /// Times the query was seen.
+    pub exchange: Exchange<'a>,
+    /// Times the query was seen where it was seen first.
     pub query_count: u32,
+    /// Times the query was seen elsewhere while it waited.
+    pub copy_count: u32,
     /// True when a message of this transaction may have been missed.
     pub capture_gap: bool,
+    /// A record that this one has to do with.
+    pub related: Option<Related>,
 }
 
-impl Transaction {
+impl<'a> Transaction<'a> {
     /// What became of it.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
@@ -150,8 +240,8 @@ impl Transaction {
 
     /// The query, where it was seen.
     #[must_use]
-    pub const fn query(&self) -> Option<&Observation> {
-        match &self.exchange {
+    pub const fn query(&self) -> Option<&'a Observation> {
+        match self.exchange {
             Exchange::Matched(query, _) | Exchange::Query(query) => Some(query),
             Exchange::Response(_) => None,
         }
@@ -159,8 +249,8 @@ impl Transaction {
 
     /// The response, where it was seen.
     #[must_use]
-    pub const fn response(&self) -> Option<&Observation> {
-        match &self.exchange {
+    pub const fn response(&self) -> Option<&'a Observation> {
+        match self.exchange {
             Exchange::Matched(_, response) | Exchange::Response(response) => Some(response),
             Exchange::Query(_) => None,
         }
@@ -168,15 +258,15 @@ impl Transaction {
 
     /// The message that came first.
     #[must_use]
-    pub const fn first(&self) -> &Observation {
-        match &self.exchange {
+    pub const fn first(&self) -> &'a Observation {
+        match self.exchange {
             Exchange::Matched(first, _) | Exchange::Query(first) | Exchange::Response(first) => {
                 first
             }
         }
     }
 
-    /// Messages that this transaction stands for, repeated queries included.
+    /// Messages that this transaction stands for: repeated queries included, copies not.
     #[must_use]
     pub const fn messages(&self) -> u32 {
         match self.exchange {

@@ -1,91 +1,124 @@
-//! The table of pending queries: a hash index over slots that a list keeps in order of arrival.
+//! The table of pending queries: a hash index over slots that lists keep in order of arrival, one
+//! for each transport, since their timeouts differ.
 //!
 //! ```text
-//!  index: hash(flow, id) ─▶ slot       slots: [ pending | prev | next ] …
+//!  index: hash(flow, id) ─▶ slot       slots: [ pending | older | newer ] …
 //!                                      oldest ─▶ … ─▶ newest   (expiry and eviction take the oldest)
 //! ```
+//!
+//! A query's buffers are swapped with those of the slot that it takes, so that neither is copied or
+//! allocated.
 
-use std::hash::BuildHasher;
+mod gaps;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
+use std::{hash::BuildHasher, mem};
 
-use super::{Config, Exchange, Flow, Observation, Transaction};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
-/// End of the list.
+use super::{
+    Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
+    recent::{End, Ended, Recent},
+};
+use gaps::Gaps;
+
+/// No slot.
 const NONE: u32 = u32::MAX;
 
-/// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
-const DAMAGED_FLOWS: usize = 4_096;
+/// Buffers that a free slot keeps at most, bytes; those of a query with a name of usual length are
+/// smaller.
+const KEPT_BUFFER_BYTES: usize = 512;
 
-struct Pending {
+/// Bytes of buffers that pending queries hold at most, on average, when the table is full. One query
+/// over TCP may have 64 KiB.
+const BUFFER_BYTES_PER_QUERY: usize = 512;
+
+struct Slot {
+    pending: bool,
     flow: Flow,
     query: Observation,
     query_count: u32,
+    copy_count: u32,
     /// Gaps known when the query was captured.
     gaps: u64,
-}
-
-struct Slot {
-    /// `None` while the slot is free.
-    pending: Option<Pending>,
     hash: u64,
     older: u32,
     newer: u32,
 }
 
+/// Pending queries of one transport, in order of arrival.
+#[derive(Clone, Copy)]
+struct List {
+    timeout_ns: u64,
+    oldest: u32,
+    newest: u32,
+}
+
 /// What a message did to the table.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation per transaction")]
-pub enum Observed {
+pub enum Observed<'a> {
     /// A query that now waits; `evicted` messages left to make room for it.
     Waits {
-        /// Messages of the query that was evicted; zero when there was room.
-        evicted: u32,
+        /// Messages of the queries that were evicted; zero when there was room.
+        evicted: u64,
     },
     /// A query that already waits was seen again.
     Repeated,
+    /// The message was seen at another interface before.
+    Copy,
     /// A response, with or without its query.
-    Done(Transaction),
+    Done(Transaction<'a>),
 }
 
 /// Pending queries of one worker.
 pub struct Table {
-    timeout_ns: u64,
     capacity: usize,
+    merge_interfaces: bool,
     index: HashTable<u32>,
     /// Keyed at random: the clients choose ports and identifiers.
     hasher: DefaultHashBuilder,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    oldest: u32,
-    newest: u32,
+    /// By transport.
+    lists: [List; 2],
     pending_messages: u64,
-    ring_lost: u32,
-    /// Gaps that any flow may have suffered from, and when the last one was noted.
-    gaps: u64,
-    gap_at_ns: u64,
-    /// Flows of which a packet could not be read, and when.
-    damaged: HashMap<Flow, u64>,
+    /// Of the queries that wait.
+    buffer_bytes: usize,
+    /// The slot that was taken last: its content may be on its way into a record.
+    taken: u32,
+    gaps: Gaps,
+    recent: Recent,
+    truncations: Truncations,
+    ids: RecordIds,
 }
 
 impl Table {
-    pub(super) fn new(config: Config, started_at_ns: u64) -> Self {
+    pub(super) fn new(
+        config: Config,
+        started_at_ns: u64,
+        ids: RecordIds,
+        truncations: Truncations,
+    ) -> Self {
+        let lists = [config.udp_timeout, config.tcp_timeout].map(|timeout| List {
+            timeout_ns: u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+            oldest: NONE,
+            newest: NONE,
+        });
         Self {
-            timeout_ns: u64::try_from(config.timeout.as_nanos()).unwrap_or(u64::MAX),
-            // Slot numbers are u32, and the last one marks the end of the list.
+            // Slot numbers are u32, and the last one marks the end of a list.
             capacity: config.capacity.clamp(1, NONE as usize),
+            merge_interfaces: config.merge_interfaces,
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
+            lists,
             pending_messages: 0,
-            ring_lost: 0,
-            gaps: 0,
-            damaged: HashMap::new(),
-            // What came before the start was not seen either.
-            gap_at_ns: started_at_ns,
+            buffer_bytes: 0,
+            taken: NONE,
+            gaps: Gaps::new(started_at_ns),
+            recent: Recent::new(),
+            truncations,
+            ids,
         }
     }
 
@@ -96,156 +129,270 @@ impl Table {
     }
 
     /// Takes note of the ring's loss count as of `at_ns`. A step means that packets are missing.
-    pub fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
-        if ring_lost != self.ring_lost {
-            self.ring_lost = ring_lost;
-            self.note_gap(at_ns);
-        }
+    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+        self.gaps.note_ring_lost(ring_lost, at_ns);
     }
 
-    /// Takes note of a packet between two endpoints that was captured and could not be read, such
-    /// as a fragment: it may have held the message that one of their transactions waits for.
+    /// Takes note of a packet between two endpoints that was captured and could not be read: it may
+    /// have held the message that one of their transactions waits for.
     pub fn note_unreadable(&mut self, flow: Flow, at_ns: u64) {
-        if self.damaged.len() >= DAMAGED_FLOWS {
-            // Too many to tell apart: any flow may be one of them.
-            self.damaged.clear();
-            self.note_gap(at_ns);
-        }
-        let back = Flow { client: flow.server, server: flow.client, ..flow };
-        self.damaged.insert(flow, at_ns);
-        self.damaged.insert(back, at_ns);
+        self.gaps.note_unreadable(self.identity(flow), at_ns);
     }
 
-    const fn note_gap(&mut self, at_ns: u64) {
-        self.gaps += 1;
-        self.gap_at_ns = at_ns;
-    }
-
-    fn is_damaged(&self, flow: &Flow, since_ns: u64) -> bool {
-        self.damaged.get(flow).is_some_and(|at_ns| *at_ns >= since_ns)
-    }
-
-    /// Takes in a message.
-    pub fn observe(&mut self, flow: Flow, observation: Observation) -> Observed {
-        let hash = self.hasher.hash_one((flow, observation.message.id));
-        if observation.message.response {
-            Observed::Done(self.respond(hash, flow, observation))
+    /// Takes in a message. `wire` are its bytes. A query's content is swapped into the table, so that
+    /// `seen` holds another query's buffers then.
+    pub fn observe<'a>(
+        &'a mut self,
+        flow: Flow,
+        seen: &'a mut Observation,
+        wire: &[u8],
+    ) -> Observed<'a> {
+        self.tidy();
+        let flow = self.identity(flow);
+        let hash = self.hasher.hash_one((&flow, seen.message.id));
+        if seen.message.response {
+            self.respond(hash, flow, seen, wire)
         } else {
-            self.ask(hash, flow, observation)
+            self.ask(hash, flow, seen)
         }
     }
 
-    fn ask(&mut self, hash: u64, flow: Flow, query: Observation) -> Observed {
+    /// A transaction of one message, which is neither matched with another nor remembered.
+    pub fn alone<'a>(&mut self, flow: Flow, seen: &'a Observation) -> Transaction<'a> {
+        let response = seen.message.response;
+        let sequence = self.ids.next();
+        Transaction {
+            id: self.ids.of(sequence),
+            flow,
+            exchange: if response { Exchange::Response(seen) } else { Exchange::Query(seen) },
+            query_count: u32::from(!response),
+            copy_count: 0,
+            capture_gap: false,
+            related: None,
+        }
+    }
+
+    fn identity(&self, flow: Flow) -> Flow {
+        Flow { ifindex: if self.merge_interfaces { 0 } else { flow.ifindex }, ..flow }
+    }
+
+    fn ask(&mut self, hash: u64, flow: Flow, query: &mut Observation) -> Observed<'_> {
         let same = |slot: &u32| {
-            self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
-                pending.flow == flow
-                    && pending.query.message.id == query.message.id
+            self.pending(*slot).is_some_and(|pending| {
+                pending.query.message.id == query.message.id
+                    && pending.flow == flow
                     && pending.query.message.question() == query.message.question()
             })
         };
         if let Some(&slot) = self.index.find(hash, same) {
-            // Found through the index, so the slot is taken.
-            if let Some(pending) = &mut self.slots[slot as usize].pending {
-                pending.query_count += 1;
-                self.pending_messages += 1;
+            let pending = &mut self.slots[slot as usize];
+            if pending.query.point != query.point {
+                pending.copy_count += 1;
+                return Observed::Copy;
             }
+            pending.query_count += 1;
+            self.pending_messages += 1;
             return Observed::Repeated;
         }
-        let evicted = if self.index.len() < self.capacity {
-            0
-        } else {
-            self.take(self.oldest).map_or(0, |pending| pending.query_count)
-        };
-        let pending = Pending { flow, query, query_count: 1, gaps: self.gaps };
-        self.insert(hash, pending);
+        let mut evicted = 0;
+        while self.index.len() >= self.capacity
+            || self.buffer_bytes > self.capacity * BUFFER_BYTES_PER_QUERY
+        {
+            let Some(slot) = self.oldest() else { break };
+            self.take(slot);
+            evicted += u64::from(self.slots[slot as usize].query_count);
+            self.tidy();
+        }
+        self.insert(hash, flow, query);
         Observed::Waits { evicted }
     }
 
-    fn respond(&mut self, hash: u64, flow: Flow, response: Observation) -> Transaction {
+    fn respond<'a>(
+        &'a mut self,
+        hash: u64,
+        flow: Flow,
+        response: &'a Observation,
+        wire: &[u8],
+    ) -> Observed<'a> {
+        let question = response.message.question();
         let answers = |slot: &u32| {
-            self.slots[*slot as usize].pending.as_ref().is_some_and(|pending| {
-                pending.flow == flow
-                    && pending.query.message.id == response.message.id
-                    && (response.message.question().is_none()
-                        || response.message.question() == pending.query.message.question())
+            self.pending(*slot).is_some_and(|pending| {
+                pending.query.message.id == response.message.id
+                    && pending.flow == flow
+                    && (question.is_none() || question == pending.query.message.question())
             })
         };
-        let found = self.index.find(hash, answers).copied().and_then(|slot| self.take(slot));
-        match found {
-            Some(pending) => Transaction {
-                flow,
-                query_count: pending.query_count,
-                capture_gap: pending.gaps != self.gaps,
-                exchange: Exchange::Matched(pending.query, response),
-            },
-            None => Transaction {
-                flow,
-                query_count: 0,
-                // Its query would have come within the timeout before it.
-                capture_gap: self.gap_at_ns.saturating_add(self.timeout_ns) >= response.at_ns
-                    || self.is_damaged(&flow, response.at_ns.saturating_sub(self.timeout_ns)),
-                exchange: Exchange::Response(response),
-            },
+        let found = self.index.find(hash, answers).copied();
+        let asked = match found {
+            Some(slot) => self.slots[slot as usize].query.message.question(),
+            None => question,
+        };
+        let exchange = self.hasher.hash_one((hash, asked));
+        let end = End::Answered { content: self.hasher.hash_one(wire), point: response.point };
+        let earlier = match found {
+            Some(_) => None,
+            None => self.recent.get(exchange, response.at_ns),
+        };
+        if let Some(earlier) = earlier
+            && is_copy(earlier.end, end)
+        {
+            return Observed::Copy;
         }
+        let sequence = self.ids.next();
+        self.recent.insert(&Ended { exchange, at_ns: response.at_ns, sequence, end });
+        let related = earlier.map(|earlier| Related {
+            relation: match earlier.end {
+                End::Answered { .. } => Relation::RepeatedResponse,
+                End::Expired => Relation::LateResponse,
+            },
+            record: self.ids.of(earlier.sequence),
+        });
+        let id = self.ids.of(sequence);
+        let mut transaction = match found {
+            Some(slot) => {
+                self.take(slot);
+                let pending = &self.slots[slot as usize];
+                Transaction {
+                    id,
+                    flow,
+                    query_count: pending.query_count,
+                    copy_count: pending.copy_count,
+                    capture_gap: pending.gaps != self.gaps.known(),
+                    exchange: Exchange::Matched(&pending.query, response),
+                    related,
+                }
+            }
+            None => {
+                // Its query would have come within the timeout before it.
+                let timeout_ns = self.lists[flow.transport as usize].timeout_ns;
+                let since_ns = response.at_ns.saturating_sub(timeout_ns);
+                Transaction {
+                    id,
+                    flow,
+                    query_count: 0,
+                    copy_count: 0,
+                    capture_gap: earlier.is_none() && self.gaps.any_since(&flow, since_ns),
+                    exchange: Exchange::Response(response),
+                    related,
+                }
+            }
+        };
+        if related.is_none() {
+            transaction.related = self.truncations.relate(&transaction);
+        }
+        Observed::Done(transaction)
     }
 
     /// The oldest query that has waited for the timeout at `now_ns` (CLOCK_MONOTONIC, the time up
     /// to which the ring has been read); call until there is none.
-    pub fn expire(&mut self, now_ns: u64) -> Option<Transaction> {
-        let timeout_ns = self.timeout_ns;
-        let pending =
-            self.take_oldest_if(|query| query.at_ns.saturating_add(timeout_ns) <= now_ns)?;
-        let capture_gap =
-            pending.gaps != self.gaps || self.is_damaged(&pending.flow, pending.query.at_ns);
-        Some(unanswered(pending, capture_gap))
+    pub fn expire(&mut self, now_ns: u64) -> Option<Transaction<'_>> {
+        self.tidy();
+        let due = |list: &List| {
+            let oldest = self.slots.get(list.oldest as usize)?;
+            let due = oldest.query.at_ns.saturating_add(list.timeout_ns) <= now_ns;
+            due.then_some(list.oldest)
+        };
+        let slot = self.lists.iter().find_map(due)?;
+        let pending = &self.slots[slot as usize];
+        let capture_gap = pending.gaps != self.gaps.known()
+            || self.gaps.is_damaged(&pending.flow, pending.query.at_ns);
+        let exchange = self.hasher.hash_one((pending.hash, pending.query.message.question()));
+        let sequence = self.ids.next();
+        self.recent.insert(&Ended { exchange, at_ns: now_ns, sequence, end: End::Expired });
+        Some(self.unanswered(slot, sequence, capture_gap))
     }
 
     /// The oldest query that still waits, at the end of capture; call until there is none. A
     /// response may yet have come, so each is marked with a capture gap.
-    pub fn drain(&mut self) -> Option<Transaction> {
-        self.take_oldest_if(|_| true).map(|pending| unanswered(pending, true))
+    pub fn drain(&mut self) -> Option<Transaction<'_>> {
+        self.tidy();
+        let slot = self.oldest()?;
+        let sequence = self.ids.next();
+        Some(self.unanswered(slot, sequence, true))
     }
 
-    fn take_oldest_if(&mut self, due: impl FnOnce(&Observation) -> bool) -> Option<Pending> {
-        let oldest = self.slots.get(self.oldest as usize)?.pending.as_ref()?;
-        if due(&oldest.query) { self.take(self.oldest) } else { None }
-    }
-
-    fn insert(&mut self, hash: u64, pending: Pending) {
-        self.pending_messages += u64::from(pending.query_count);
-        let slot = Slot { pending: Some(pending), hash, older: self.newest, newer: NONE };
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.slots[number as usize] = slot;
-                number
-            }
-            None => {
-                self.slots.push(slot);
-                // At most `capacity` slots, which fits u32.
-                u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
-            }
+    fn unanswered(&mut self, slot: u32, sequence: u64, capture_gap: bool) -> Transaction<'_> {
+        self.take(slot);
+        let pending = &self.slots[slot as usize];
+        let mut transaction = Transaction {
+            id: self.ids.of(sequence),
+            flow: pending.flow,
+            exchange: Exchange::Query(&pending.query),
+            query_count: pending.query_count,
+            copy_count: pending.copy_count,
+            capture_gap,
+            related: None,
         };
-        match self.slots.get_mut(self.newest as usize) {
+        transaction.related = self.truncations.relate(&transaction);
+        transaction
+    }
+
+    fn pending(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(slot as usize).filter(|slot| slot.pending)
+    }
+
+    /// The oldest of all pending queries.
+    fn oldest(&self) -> Option<u32> {
+        let heads = self.lists.iter().map(|list| list.oldest);
+        heads
+            .filter_map(|head| Some((self.slots.get(head as usize)?.query.at_ns, head)))
+            .min()
+            .map(|(_, head)| head)
+    }
+
+    fn insert(&mut self, hash: u64, flow: Flow, query: &mut Observation) {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                pending: false,
+                flow,
+                query: Observation::default(),
+                query_count: 0,
+                copy_count: 0,
+                gaps: 0,
+                hash: 0,
+                older: NONE,
+                newer: NONE,
+            });
+            // At most `capacity` slots, which fits u32.
+            u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
+        });
+        let list = &mut self.lists[flow.transport as usize];
+        let slot = &mut self.slots[number as usize];
+        mem::swap(&mut slot.query, query);
+        slot.pending = true;
+        slot.flow = flow;
+        slot.query_count = 1;
+        slot.copy_count = 0;
+        slot.gaps = self.gaps.known();
+        slot.hash = hash;
+        slot.older = list.newest;
+        slot.newer = NONE;
+        self.pending_messages += 1;
+        self.buffer_bytes += slot.query.buffer_bytes();
+        match self.slots.get_mut(list.newest as usize) {
             Some(newest) => newest.newer = number,
-            None => self.oldest = number,
+            None => list.oldest = number,
         }
-        self.newest = number;
+        list.newest = number;
         let slots = &self.slots;
         self.index.insert_unique(hash, number, |slot| slots[*slot as usize].hash);
     }
 
-    /// Removes a slot from index and list.
-    fn take(&mut self, number: u32) -> Option<Pending> {
-        let slot = self.slots.get_mut(number as usize)?;
-        let pending = slot.pending.take()?;
+    /// Takes a slot out of index and list; its content stays until another query takes it.
+    fn take(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        slot.pending = false;
         let (hash, older, newer) = (slot.hash, slot.older, slot.newer);
+        let list = &mut self.lists[slot.flow.transport as usize];
+        self.pending_messages -= u64::from(slot.query_count);
+        self.buffer_bytes -= slot.query.buffer_bytes();
         match self.slots.get_mut(older as usize) {
             Some(slot) => slot.newer = newer,
-            None => self.oldest = newer,
+            None => list.oldest = newer,
         }
         match self.slots.get_mut(newer as usize) {
             Some(slot) => slot.older = older,
-            None => self.newest = older,
+            None => list.newest = older,
         }
         let slots = &self.slots;
         let entry =
@@ -254,17 +401,28 @@ impl Table {
             entry.remove();
         }
         self.free.push(number);
-        self.pending_messages -= u64::from(pending.query_count);
-        Some(pending)
+        self.taken = number;
+    }
+
+    /// Gives back what is more than usual of the buffers of the slot that was taken last.
+    fn tidy(&mut self) {
+        if let Some(slot) = self.slots.get_mut(self.taken as usize)
+            && !slot.pending
+            && slot.query.buffer_bytes() > KEPT_BUFFER_BYTES
+        {
+            slot.query = Observation::default();
+        }
     }
 }
 
-fn unanswered(pending: Pending, capture_gap: bool) -> Transaction {
-    Transaction {
-        flow: pending.flow,
-        exchange: Exchange::Query(pending.query),
-        query_count: pending.query_count,
-        capture_gap,
+/// True if a response is the one that ended the exchange, at another interface or direction.
+fn is_copy(earlier: End, now: End) -> bool {
+    match (earlier, now) {
+        (
+            End::Answered { content: first, point: first_point },
+            End::Answered { content, point },
+        ) => first == content && first_point != point,
+        _ => false,
     }
 }
 

@@ -1,10 +1,17 @@
 use std::{
-    sync::Mutex,
+    collections::HashMap,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::*;
-use crate::{decode::build::Build, encode::Format, ledger::SinkCounts, pair, sink::Sink};
+use crate::{
+    decode::build::Build,
+    encode::{Batch, Format},
+    ledger::SinkCounts,
+    pair::{self, RecordIds, Truncations},
+    sink::Sink,
+};
 
 /// Keeps the JSON lines that it is given.
 #[derive(Default)]
@@ -38,12 +45,18 @@ fn stages(wire_bytes: bool) -> (Stages, Arc<Keep>) {
         node: "node-1".into(),
         interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
         wire_bytes,
-        run: [1; 8],
+        each_message: false,
         ending: Arc::default(),
     };
-    let table = pair::Config { timeout: Duration::from_secs(5), capacity: 8 }.build(0);
+    let table = pair::Config {
+        udp_timeout: Duration::from_secs(5),
+        tcp_timeout: Duration::from_secs(5),
+        capacity: 8,
+        merge_interfaces: true,
+    };
+    let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
-    (Stages::new(0, table, &[sink], shared).unwrap(), keep)
+    (Stages::new(table, &[sink], &shared, Clock { utc_offset_ns: 0 }).unwrap(), keep)
 }
 
 /// A ring record of an IPv4 packet from 192.0.2.1:1000 to 192.0.2.2:53, or back.
@@ -59,6 +72,9 @@ fn item(transport: u8, payload: &[u8], back: bool) -> Vec<u8> {
     packet.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
     packet.extend(length.to_be_bytes());
     packet.resize(20 + transport_header, 0);
+    if transport == 6 {
+        packet[32] = 5 << 4; // its header's length
+    }
     packet.extend(payload);
     let captured = u32::try_from(packet.len()).unwrap();
     let mut item = vec![0; RecordHeader::SIZE];
@@ -83,8 +99,8 @@ fn message(id: u16, response: bool) -> Vec<u8> {
 #[test]
 fn a_query_and_its_response_become_one_record() {
     let (mut stages, keep) = stages(true);
-    assert_eq!(stages.take(&item(17, &message(7, false), false)), Some(1_000));
-    assert_eq!(stages.take(&item(17, &message(7, true), true)), Some(1_001));
+    assert_eq!(stages.take(&item(17, &message(7, false), false), 0), Some(1_000));
+    assert_eq!(stages.take(&item(17, &message(7, true), true), 0), Some(1_001));
     stages.deliver();
     let lines = keep.lines.lock().unwrap();
     assert_eq!(lines.len(), 1);
@@ -95,7 +111,7 @@ fn a_query_and_its_response_become_one_record() {
     assert!(wire.starts_with("000701") && wire.len() == 2 * message(7, false).len());
     drop(lines);
     let (mut stages, keep) = self::stages(false);
-    stages.take(&item(17, &message(7, true), true));
+    stages.take(&item(17, &message(7, true), true), 0);
     stages.finish();
     assert!(keep.lines.lock().unwrap()[0]["response_wire"].is_null());
 }
@@ -113,9 +129,9 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
         (item(17, &[0; 11], false), Some(PacketLoss::ShorterThanHeader)),
         (vec![0; 10], Some(PacketLoss::RecordMismatch)),
     ] {
-        let before = stages.counts;
-        stages.take(&payload);
-        let after = stages.counts;
+        let before = stages.pairing.counts;
+        stages.take(&payload, 0);
+        let after = stages.pairing.counts;
         assert_eq!(after.packets_received, before.packets_received + 1);
         match reason {
             None => assert_eq!(after.packets_decoded, before.packets_decoded + 1),

@@ -1,0 +1,68 @@
+//! What may have been missed, and whose it may have been.
+
+use hashbrown::HashMap;
+
+use crate::pair::Flow;
+
+/// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
+const DAMAGED_FLOWS: usize = 4_096;
+
+/// Gaps of one worker's capture.
+pub(super) struct Gaps {
+    ring_lost: u32,
+    /// Gaps that any flow may have suffered from, and when the last one was noted.
+    known: u64,
+    last_at_ns: u64,
+    /// Flows of which a packet could not be read, and when.
+    damaged: HashMap<Flow, u64>,
+}
+
+impl Gaps {
+    pub(super) fn new(started_at_ns: u64) -> Self {
+        // What came before the start was not seen either.
+        Self { ring_lost: 0, known: 0, last_at_ns: started_at_ns, damaged: HashMap::new() }
+    }
+
+    /// Number of gaps that any flow may have suffered from.
+    pub(super) const fn known(&self) -> u64 {
+        self.known
+    }
+
+    pub(super) const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+        if ring_lost != self.ring_lost {
+            self.ring_lost = ring_lost;
+            self.note(at_ns);
+        }
+    }
+
+    pub(super) fn note_unreadable(&mut self, flow: Flow, at_ns: u64) {
+        if self.damaged.len() >= DAMAGED_FLOWS {
+            // Too many to tell apart: any flow may be one of them.
+            self.damaged.clear();
+            self.note(at_ns);
+        }
+        let back = Flow { client: flow.server, server: flow.client, ..flow };
+        self.damaged.insert(flow, at_ns);
+        self.damaged.insert(back, at_ns);
+    }
+
+    const fn note(&mut self, at_ns: u64) {
+        self.known += 1;
+        self.last_at_ns = at_ns;
+    }
+
+    /// True if a packet of the flow could not be read since then.
+    pub(super) fn is_damaged(&self, flow: &Flow, since_ns: u64) -> bool {
+        self.damaged.get(flow).is_some_and(|at_ns| *at_ns >= since_ns)
+    }
+
+    /// True if anything of the flow may have been missed since then.
+    pub(super) fn any_since(&self, flow: &Flow, since_ns: u64) -> bool {
+        self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
+    }
+
+    #[cfg(test)]
+    pub(super) fn damaged_flows(&self) -> usize {
+        self.damaged.len()
+    }
+}

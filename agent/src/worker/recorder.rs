@@ -1,0 +1,107 @@
+//! From a transaction to the sinks' batches.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::Shared;
+use crate::{
+    encode::{self, Batch, Clock, Encode, Owner, Record},
+    ledger::{Amount, SinkLoss, WorkerCounts},
+    pair::Transaction,
+    sink::Named,
+};
+
+/// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
+/// end: a full table that expires at once makes 65,536 records.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Makes records and encodes them for each sink.
+pub(super) struct Recorder {
+    node: Arc<str>,
+    interfaces: Arc<HashMap<u32, String>>,
+    clock: Clock,
+    outputs: Vec<Output>,
+    /// Nobody is named until a source of names is there.
+    nobody: Owner,
+}
+
+/// One sink, as a worker sees it.
+struct Output {
+    sink: Named,
+    encoder: Box<dyn Encode>,
+    batch: Batch,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        sinks: &[Named],
+        shared: &Shared,
+        clock: Clock,
+    ) -> Result<Self, encode::Error> {
+        let outputs = sinks
+            .iter()
+            .map(|sink| {
+                let encoder = sink.sink.format().build()?;
+                Ok(Output { sink: sink.clone(), encoder, batch: Batch::default() })
+            })
+            .collect::<Result<_, encode::Error>>()?;
+        Ok(Self {
+            node: shared.node.clone(),
+            interfaces: shared.interfaces.clone(),
+            clock,
+            outputs,
+            nobody: Owner::default(),
+        })
+    }
+
+    pub(super) const fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Records a transaction.
+    pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+        counts.records_created += 1;
+        counts.messages_in_records += u64::from(transaction.messages());
+        let interface = self.interfaces.get(&transaction.first().point.ifindex);
+        let record = Record {
+            node: &self.node,
+            interface: interface.map_or("", String::as_str),
+            clock: self.clock,
+            transaction,
+            client: &self.nobody,
+            server: &self.nobody,
+        };
+        for output in &mut self.outputs {
+            output.push(&record);
+        }
+    }
+
+    /// Hands the batches to their sinks.
+    pub(super) fn deliver(&mut self) {
+        for output in &mut self.outputs {
+            output.deliver();
+        }
+    }
+}
+
+impl Output {
+    fn push(&mut self, record: &Record<'_>) {
+        if let Err(error) = self.batch.push(self.encoder.as_mut(), record) {
+            let amount = Amount::record(u64::from(record.transaction.messages()));
+            self.sink.sink.counts().update(|counts| {
+                counts.offered += amount;
+                counts.lose(SinkLoss::EncodeFailed, amount);
+            });
+            tracing::debug!(%error, sink = self.sink.name, "record lost");
+        }
+        if self.batch.bytes().len() >= BATCH_BYTES {
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        if !self.batch.is_empty() {
+            self.sink.sink.write(&self.batch);
+            self.batch.clear();
+        }
+    }
+}
