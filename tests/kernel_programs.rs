@@ -15,7 +15,7 @@ mod live;
 #[path = "kernel_programs/programs.rs"]
 mod programs;
 
-use std::{os::fd::AsFd as _, thread, time::Duration};
+use std::{collections::HashMap, os::fd::AsFd as _, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use frames::{
@@ -26,9 +26,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use programs::{GENERATION, LOOPBACK, Place, Program, Programs, Setup};
 use tap53_ebpf::{
     counter::{Counter, Counters},
-    headers::{self, Frame as _},
+    fragments::{self, DatagramKey},
+    headers::{self, Fragment, Frame as _, Headers},
     record::{MAX_CAPTURED_LENGTH, RecordHeader, SIZE_CLASSES, flags},
-    settings::Direction,
+    settings::{Direction, features},
 };
 use tap53_harness::wait;
 
@@ -72,14 +73,25 @@ fn capture(programs: &mut Programs, program: Program, frame: &[u8]) -> Result<Re
     assert_eq!(records.len(), 1, "{program:?}, {} bytes", frame.len());
     let record = records.remove(0);
     assert!(record.packet == frame, "{program:?} copied other bytes than the frame's");
-    let expected = expected_header(program, frame, &record.header);
+    let expected = expected_header(program, frame, &record.header, programs.features());
     assert_eq!(record.header, expected, "{program:?}");
     Ok(record.header)
 }
 
+/// What the header rules find in a frame, told to look into every tunnel.
+fn parse(frame: &[u8], features: u32) -> Result<Headers, Counter> {
+    let sets = programs::port_sets();
+    headers::parse(frame, None, features, |set, port| sets.contains(set, port))
+}
+
 /// The header that a whole capture of `frame` must have; the time is taken from `actual`.
-fn expected_header(program: Program, frame: &[u8], actual: &RecordHeader) -> RecordHeader {
-    let found = headers::parse(frame, None, |port| port == 53).expect("a frame to capture");
+fn expected_header(
+    program: Program,
+    frame: &[u8],
+    actual: &RecordHeader,
+    features: u32,
+) -> RecordHeader {
+    let found = parse(frame, features).expect("a frame to capture");
     let mut expected_flags = 0;
     match (found.vlan.depth, program.is_xdp()) {
         (0, true) => expected_flags |= flags::VLAN_UNKNOWN,
@@ -87,8 +99,13 @@ fn expected_header(program: Program, frame: &[u8], actual: &RecordHeader) -> Rec
         (1, _) => expected_flags |= flags::VLAN_OUTER,
         _ => expected_flags |= flags::VLAN_OUTER | flags::VLAN_INNER,
     }
-    if found.first_fragment {
-        expected_flags |= flags::FIRST_FRAGMENT;
+    expected_flags |= match found.fragment {
+        Fragment::Whole => 0,
+        Fragment::First => flags::FIRST_FRAGMENT,
+        Fragment::Later => flags::LATER_FRAGMENT,
+    };
+    if found.tunnel_id.is_some() {
+        expected_flags |= flags::TUNNEL_ID;
     }
     let length = u32::try_from(frame.len()).expect("frame length");
     RecordHeader {
@@ -96,7 +113,7 @@ fn expected_header(program: Program, frame: &[u8], actual: &RecordHeader) -> Rec
         packet_length: length,
         captured_length: length,
         ifindex: LOOPBACK,
-        flow_hash: headers::flow_hash(&found.source, &found.destination),
+        flow_hash: found.ring_hash(features & features::FRAGMENTS != 0),
         ring_lost: 0,
         network_offset: found.network_offset,
         transport_offset: found.transport_offset,
@@ -109,7 +126,11 @@ fn expected_header(program: Program, frame: &[u8], actual: &RecordHeader) -> Rec
         ip_version: found.ip_version,
         transport: found.transport,
         generation: GENERATION,
-        reserved: [0; 4],
+        tunnel_id: found.tunnel_id.unwrap_or(0),
+        gso_size: 0,
+        fragment_offset: found.fragment_offset,
+        tunnel: found.tunnel,
+        reserved: [0; 7],
     }
 }
 
@@ -211,7 +232,7 @@ fn every_reason_not_to_capture_has_its_counter() -> Result<()> {
             ethernet(&[], &ipv6(FRAGMENT, &[fragment(UDP, 185, false), dns].concat())),
         ),
     ];
-    let mut programs = Programs::load(Setup::default())?;
+    let mut programs = Programs::load(Setup { features: 0, ..Setup::default() })?;
     for (reason, frame) in &frames {
         for program in Program::ALL {
             ignore(&mut programs, program, frame, *reason)?;
@@ -272,7 +293,10 @@ fn headers_behind_the_first_buffer_are_found() -> Result<()> {
         assert_eq!(records.len(), 1, "{linear} bytes in the first buffer");
         assert!(records[0].packet == frame, "{linear} bytes in the first buffer");
         let header = &records[0].header;
-        assert_eq!(*header, expected_header(Program::XdpFrags, &frame, header));
+        assert_eq!(
+            *header,
+            expected_header(Program::XdpFrags, &frame, header, programs.features())
+        );
     }
     let counters = programs.counters(Direction::Ingress)?;
     assert!(counters.balanced(), "{counters:?}");
@@ -426,6 +450,7 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
     const FRAMES: u64 = 20_000;
     let mut programs = Programs::load(Setup::default())?;
     let mut random = Random(0x53);
+    let mut memory = Remembered::default();
     let mut captured = 0;
     let mut seen = [0; 2];
     for _ in 0..FRAMES {
@@ -438,9 +463,12 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
             let run = programs.run(program, &frame)?;
             assert_eq!(run.verdict, program.verdict(), "{program:?}: {frame:02x?}");
             assert!(run.frame == frame, "{program:?} changed {frame:02x?}");
-            let expected = headers::parse(&*frame, None, |port| port == 53);
+            let expected = parse(&frame, programs.features()).is_ok_and(|headers| {
+                headers.fragment == Fragment::Whole
+                    || fragments::admit(&headers, LOOPBACK, &mut memory).is_ok()
+            });
             let records = programs.drain(0)?;
-            assert_eq!(records.len(), usize::from(expected.is_ok()), "{program:?}: {frame:02x?}");
+            assert_eq!(records.len(), usize::from(expected), "{program:?}: {frame:02x?}");
             if let Some(record) = records.first() {
                 assert!(record.packet == frame);
                 captured += 1;
@@ -454,6 +482,24 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
         assert!(counters.balanced(), "{counters:?}");
     }
     Ok(())
+}
+
+/// What the kernel programs remember of fragmented datagrams, as long as they forget none.
+#[derive(Default)]
+struct Remembered(HashMap<DatagramKey, u32>);
+
+impl fragments::Memory for Remembered {
+    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
+        self.0.insert(*datagram, content);
+    }
+
+    fn recall(&mut self, datagram: &DatagramKey) -> Option<u32> {
+        self.0.get(datagram).copied()
+    }
+
+    fn may_speculate(&mut self) -> bool {
+        true
+    }
 }
 
 /// True unless BPF_PROG_TEST_RUN refuses the frame as an skb: it wants the fixed part of an IP header

@@ -6,13 +6,16 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::{Counter, Counters},
-    headers::{self, Frame},
+    fragments,
+    headers::{self, Fragment, Frame, Headers, Outer, Start},
     settings::{
-        Direction, InterfaceSettings, UNCONFIGURED_SLOT, counter_index, near_index, port_bit,
+        Direction, InterfaceSettings, PortSet, UNCONFIGURED_SLOT, counter_index, features,
+        near_index, port_bit,
     },
 };
 
 use crate::{
+    datagrams::Datagrams,
     emit::{self, opaque},
     maps::{COUNTERS, INTERFACES, INTERFACES_NEAR, KERNEL_LOG, LOGGED_AT, PORTS},
 };
@@ -29,6 +32,9 @@ pub(crate) trait Packet {
     fn length(&self) -> u32;
     /// Start and end of its first buffer, for direct access.
     fn first_buffer(&self) -> (usize, usize);
+    /// Bytes of payload in each segment of a packet that is several; 0 if it is one, or the hook
+    /// cannot tell.
+    fn gso_size(&self) -> u32;
     /// VLAN tag that the kernel keeps beside the packet.
     fn offloaded_tci(&self) -> Option<u16>;
     /// False if the wire may have carried a tag that the hook cannot see.
@@ -148,17 +154,44 @@ fn capture_configured<P: Packet>(
     if !settings.wants(packet.direction()) {
         return Err(Counter::Disabled);
     }
+    let headers = parse(packet, settings)?;
+    if !matches!(headers.fragment, Fragment::Whole) && settings.features & features::FRAGMENTS != 0
+    {
+        fragments::admit(&headers, packet.ifindex(), &mut Datagrams)?;
+    }
+    emit::emit(packet, &headers, settings, tally)
+}
+
+/// [`headers::parse`] in the kernel: most packets are done with by direct access to their first
+/// buffer, and what lies in a tunnel is read by helper calls, so that the verifier has the inner
+/// headers to follow once, and no packet pointers there.
+#[inline(always)]
+fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers, Counter> {
     let (data, data_end) = packet.first_buffer();
     let unknown = settings.generation;
     let linear = Linear { data, data_end, unknown };
-    let headers = match headers::parse(&linear, packet.offloaded_tci(), is_dns_port) {
+    let scattered = Scattered { packet, unknown };
+    let outer = match parse_outer(&linear, packet, settings) {
         // Perhaps the headers only go on in another buffer.
         Err(Counter::MalformedHeader) if goes_on(packet, linear) => {
-            headers::parse(&Scattered { packet, unknown }, packet.offloaded_tci(), is_dns_port)?
+            parse_outer(&scattered, packet, settings)?
         }
         parsed => parsed?,
     };
-    emit::emit(packet, &headers, settings, tally)
+    match outer {
+        Outer::Packet(headers) => Ok(headers),
+        Outer::Tunnel(tunnel) => headers::inner(&scattered, &tunnel, settings.features, &in_set),
+    }
+}
+
+#[inline(always)]
+fn parse_outer<F: Frame, P: Packet>(
+    frame: &F,
+    packet: &P,
+    settings: &InterfaceSettings,
+) -> Result<Outer, Counter> {
+    let start = Start::ethernet(frame, packet.offloaded_tci())?;
+    headers::outer(frame, start, settings.features, &in_set)
 }
 
 #[inline(always)]
@@ -167,8 +200,8 @@ fn goes_on<P: Packet>(packet: &P, linear: Linear) -> bool {
 }
 
 #[inline(always)]
-fn is_dns_port(port: u16) -> bool {
-    let (word, bit) = port_bit(port);
+fn in_set(set: PortSet, port: u16) -> bool {
+    let (word, bit) = port_bit(set, port);
     PORTS.get(word).is_some_and(|bits| bits & bit != 0)
 }
 

@@ -28,10 +28,17 @@ pub enum Counter {
     VlanDepth,
     /// A header runs past the end of the packet, or contradicts itself.
     MalformedHeader,
-    /// More IPv6 extension headers than the program follows.
+    /// More IPv6 extension headers than the program follows, or in front of a tunnel longer ones.
     ExtensionLimit,
-    /// A fragment after the first: it has no ports, so whether it is DNS cannot be told here.
+    /// A fragment after the first: it has no ports, so whether it is DNS cannot be told here. Where
+    /// fragments are joined: its first fragment was not seen before it, and there were too many like
+    /// it.
     LaterFragment,
+    /// A fragment of a tunnel's packet, whose inner packet cannot be read before it is joined.
+    TunnelFragment,
+    /// A tunnel header of another version, or with fields of unknown length: what it carries cannot
+    /// be told.
+    UnknownTunnel,
     /// The ring had no room.
     RingFull,
     /// The kernel refused the copy out of the packet.
@@ -54,7 +61,7 @@ impl Counter {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All counters, in index order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Seen,
         Self::Captured,
         Self::Truncated,
@@ -67,6 +74,8 @@ impl Counter {
         Self::MalformedHeader,
         Self::ExtensionLimit,
         Self::LaterFragment,
+        Self::TunnelFragment,
+        Self::UnknownTunnel,
         Self::RingFull,
         Self::CopyFailed,
     ];
@@ -87,6 +96,8 @@ impl Counter {
             Self::MalformedHeader => "malformed_header",
             Self::ExtensionLimit => "extension_limit",
             Self::LaterFragment => "later_fragment",
+            Self::TunnelFragment => "tunnel_fragment",
+            Self::UnknownTunnel => "unknown_tunnel",
             Self::RingFull => "ring_full",
             Self::CopyFailed => "copy_failed",
         }
@@ -102,6 +113,8 @@ impl Counter {
             | Self::MalformedHeader
             | Self::ExtensionLimit
             | Self::LaterFragment
+            | Self::TunnelFragment
+            | Self::UnknownTunnel
             | Self::RingFull
             | Self::CopyFailed => Fate::Lost,
         }

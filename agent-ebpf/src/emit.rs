@@ -6,9 +6,9 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::Counter,
-    headers::{Headers, flow_hash, ring_index},
+    headers::{Fragment, Headers, UDP, ring_index},
     record::{MAX_CAPTURED_LENGTH, RecordHeader, SIZE_CLASSES, flags},
-    settings::InterfaceSettings,
+    settings::{InterfaceSettings, features},
 };
 
 use crate::{
@@ -99,16 +99,23 @@ fn record_header<P: Packet>(
     if headers.vlan.depth > 1 {
         record_flags |= flags::VLAN_INNER;
     }
-    if headers.first_fragment {
-        record_flags |= flags::FIRST_FRAGMENT;
+    record_flags |= match headers.fragment {
+        Fragment::Whole => 0,
+        Fragment::First => flags::FIRST_FRAGMENT,
+        Fragment::Later => flags::LATER_FRAGMENT,
+    };
+    if headers.tunnel_id.is_some() {
+        record_flags |= flags::TUNNEL_ID;
     }
+    // Of TCP the size of a segment says nothing about its messages.
+    let gso_size = if headers.transport == UDP { packet.gso_size() } else { 0 };
     RecordHeader {
         // SAFETY: a helper without arguments.
         captured_at_ns: unsafe { bpf_ktime_get_ns() },
         packet_length,
         captured_length,
         ifindex: packet.ifindex(),
-        flow_hash: flow_hash(&headers.source, &headers.destination),
+        flow_hash: headers.ring_hash(settings.features & features::FRAGMENTS != 0),
         ring_lost: 0,
         network_offset: headers.network_offset,
         transport_offset: headers.transport_offset,
@@ -121,10 +128,10 @@ fn record_header<P: Packet>(
         ip_version: headers.ip_version,
         transport: headers.transport,
         generation: settings.generation,
-        tunnel_id: 0,
-        gso_size: 0,
-        fragment_offset: 0,
-        tunnel: 0,
+        tunnel_id: headers.tunnel_id.unwrap_or(0),
+        gso_size: gso_size as u16,
+        fragment_offset: headers.fragment_offset,
+        tunnel: headers.tunnel,
         reserved: [0; 7],
     }
 }

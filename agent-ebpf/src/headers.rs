@@ -7,8 +7,13 @@
 //!
 //! ```text
 //!  Ethernet ─ 0…2 VLAN tags ─┬─ IPv4 with options ────────────┬─ UDP ─ payload
-//!                            └─ IPv6 ─ 0…8 extension headers ─┴─ TCP ─ payload
+//!                            └─ IPv6 ─ 0…8 extension headers ─┼─ TCP ─ payload
+//!                                                             └─ tunnel ─ once more from the left
 //! ```
+//!
+//! Tunnels and fragments are followed if asked for ([`features`]). In a tunnel everything but the
+//! VLAN tags is told of the inner packet; a tunnel in a tunnel is not followed. Whether a fragment is
+//! worth capturing is for [`fragments`](crate::fragments) to say.
 //!
 //! The UDP length is not looked at: whatever reaches a DNS port is captured, and the agent decides
 //! how much of it is payload and how much is padding.
@@ -16,7 +21,18 @@
 //! Everything here is `inline(always)`: a BPF program is verified as one function, and the
 //! verifier follows bounds better without calls.
 
-use crate::counter::Counter;
+mod hash;
+mod network;
+mod tunnel;
+
+use crate::{
+    counter::Counter,
+    record,
+    settings::{PortSet, features},
+};
+
+pub use hash::{datagram_hash, flow_hash, ring_index};
+pub use tunnel::Inner;
 
 mod number {
     //! Protocol numbers of the IANA registries "EtherTypes" and "Protocol Numbers".
@@ -26,6 +42,8 @@ mod number {
     pub(super) const ETHERTYPE_VLAN: u16 = 0x8100;
     /// IEEE 802.1ad service tag.
     pub(super) const ETHERTYPE_QINQ: u16 = 0x88a8;
+    /// Transparent Ethernet Bridging: an Ethernet frame (RFC 7637 §3.2, RFC 8926 §3.4).
+    pub(super) const ETHERTYPE_ETHERNET: u16 = 0x6558;
     /// Service tag of switches older than 802.1ad.
     pub(super) const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
@@ -34,6 +52,7 @@ mod number {
     pub(super) const UDP: u8 = 17;
     pub(super) const ROUTING: u8 = 43;
     pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const GRE: u8 = 47;
     pub(super) const AUTHENTICATION: u8 = 51;
     pub(super) const DESTINATION: u8 = 60;
 }
@@ -58,10 +77,12 @@ pub const MAX_EXTENSION_HEADERS: u32 = 8;
 /// verifier allows as much in a packet pointer (`MAX_PACKET_OFF`).
 pub const MAX_OFFSET: u32 = 0x7fff;
 
-const _: () = assert!(
-    ETHERNET_LENGTH + 2 * VLAN_TAG_LENGTH + IPV6_LENGTH + MAX_EXTENSION_HEADERS * 256 * 8 + 60
-        <= MAX_OFFSET
-);
+/// Longest chain of headers that is followed, from Ethernet to the end of the longest TCP header.
+const MAX_HEADERS_LENGTH: u32 =
+    ETHERNET_LENGTH + 2 * VLAN_TAG_LENGTH + IPV6_LENGTH + MAX_EXTENSION_HEADERS * 256 * 8 + 60;
+
+/// Where a packet may begin at most, so that [`MAX_OFFSET`] is kept whatever follows.
+const MAX_START_OFFSET: u32 = MAX_OFFSET - MAX_HEADERS_LENGTH;
 
 /// A packet from its link layer on, however the bytes are reached.
 pub trait Frame {
@@ -103,45 +124,92 @@ pub struct VlanTags {
     pub inner_tci: u16,
 }
 
-/// What [`parse`] found in a packet to or from a DNS port. Offsets count from the first byte.
+/// Where to begin: at a header whose EtherType is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// What begins there: IPv4, IPv6 or a VLAN tag. The EtherTypes of IP also stand for packets
+    /// without a link layer.
+    pub ethertype: u16,
+    /// Offset of that header from the first byte of the frame. Too large a one is refused.
+    pub offset: u32,
+    /// Tags found so far.
+    pub vlan: VlanTags,
+}
+
+/// Which part of an IP datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The first part of one that goes on in other packets.
+    First,
+    /// A part without a transport header.
+    Later,
+}
+
+/// What a packet carries. Of whole packets, [`parse`] reports those that carry DNS only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It goes to or from a DNS port.
+    Dns,
+    /// A first fragment that goes to and from other ports.
+    Other,
+    /// A first fragment of a tunnel's packet.
+    Tunnel,
+    /// A later fragment: the first one knows.
+    Unknown,
+}
+
+/// What [`parse`] found in a packet. Offsets count from the first byte of the frame; in a tunnel
+/// they are, as everything but `vlan`, those of the inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// VLAN tags, those that travel beside the packet included.
+    /// VLAN tags of the frame on the wire, those that travel beside the packet included.
     pub vlan: VlanTags,
     /// 4 or 6.
     pub ip_version: u8,
-    /// [`UDP`] or [`TCP`].
+    /// [`UDP`] or [`TCP`]. Of a later fragment what its header states, perhaps an IPv6 extension
+    /// header.
     pub transport: u8,
-    /// First fragment of a datagram that goes on in other packets.
-    pub first_fragment: bool,
+    /// Which part of a datagram this is.
+    pub fragment: Fragment,
+    /// What the datagram carries.
+    pub content: Content,
     /// Offset of the IP header.
     pub network_offset: u16,
-    /// Offset of the UDP or TCP header.
+    /// Offset of the UDP or TCP header; of a later fragment, its part of the datagram.
     pub transport_offset: u16,
-    /// Offset of the byte after the UDP or TCP header.
+    /// Offset of the byte after the UDP or TCP header; where none was read, `transport_offset`.
     pub payload_offset: u16,
-    /// Sender.
+    /// Of a fragment: offset of the header that says so, the IPv4 header or the IPv6 Fragment
+    /// header. 0 otherwise.
+    pub fragment_offset: u16,
+    /// Of a fragment: its datagram's number. 0 otherwise.
+    pub identification: u32,
+    /// Sender. A later fragment has no ports: they are 0.
     pub source: Endpoint,
     /// Receiver.
     pub destination: Endpoint,
+    /// A number of [`record::tunnel`].
+    pub tunnel: u8,
+    /// Network identifier of VXLAN and Geneve, or GRE key.
+    pub tunnel_id: Option<u32>,
 }
 
-/// An IP header, read as far as it is needed to find the ports.
-struct Network {
-    version: u8,
-    offset: u32,
-    /// Bytes of the IP packet as its header states them; 0 in a GSO segment longer than 64 KiB
-    /// and in a jumbogram (RFC 2675), whose length field cannot hold it.
-    stated_length: u32,
-    transport: u8,
-    transport_offset: u32,
-    first_fragment: bool,
+/// What [`outer`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// A packet that goes no deeper.
+    Packet(Headers),
+    /// A tunnel's packet, to go on with in [`inner`].
+    Tunnel(Inner),
 }
 
-/// Finds the headers of a packet to or from a DNS port.
+/// Finds the headers of a packet to or from a DNS port in an Ethernet frame.
 ///
 /// `offloaded_tci` is a VLAN tag that the kernel keeps beside the packet; it is the outermost one.
-/// `is_dns_port` is asked with the destination port first, then the source port.
+/// `wanted` are bits of [`features`]. `in_set` is asked whether a port belongs to a set, about
+/// [`PortSet::Dns`] with the destination port first, then the source port.
 ///
 /// # Errors
 /// The counter to count the packet in: why it is not captured.
@@ -149,252 +217,145 @@ struct Network {
 pub fn parse<F, P>(
     frame: &F,
     offloaded_tci: Option<u16>,
-    is_dns_port: P,
+    wanted: u32,
+    in_set: P,
 ) -> Result<Headers, Counter>
 where
     F: Frame + ?Sized,
-    P: Fn(u16) -> bool,
+    P: Fn(PortSet, u16) -> bool,
 {
-    let mut vlan = VlanTags::default();
-    if let Some(tci) = offloaded_tci {
-        vlan.depth = 1;
-        vlan.outer_tci = tci;
+    parse_from(frame, Start::ethernet(frame, offloaded_tci)?, wanted, in_set)
+}
+
+/// As [`parse`], from a place in the frame on that the caller knows: behind another link layer than
+/// Ethernet, or behind none.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_from<F, P>(frame: &F, start: Start, wanted: u32, in_set: P) -> Result<Headers, Counter>
+where
+    F: Frame + ?Sized,
+    P: Fn(PortSet, u16) -> bool,
+{
+    if start.offset > MAX_START_OFFSET {
+        return Err(Counter::MalformedHeader);
     }
-    let (ethertype, network_offset) = link_layer(frame, &mut vlan)?;
-    let network = match ethertype {
-        number::ETHERTYPE_IPV4 => ipv4(frame, network_offset)?,
-        number::ETHERTYPE_IPV6 => ipv6(frame, network_offset)?,
+    match outer(frame, start, wanted, &in_set)? {
+        Outer::Packet(headers) => Ok(headers),
+        Outer::Tunnel(tunnel) => inner(frame, &tunnel, wanted, &in_set),
+    }
+}
+
+/// The first half of [`parse_from`]: up to the tunnel, if it is one. `start` must be near the
+/// beginning of the frame.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn outer<F, P>(frame: &F, start: Start, wanted: u32, in_set: &P) -> Result<Outer, Counter>
+where
+    F: Frame + ?Sized,
+    P: Fn(PortSet, u16) -> bool,
+{
+    let start = start.behind_tags(frame)?;
+    let network = match start.ethertype {
+        number::ETHERTYPE_IPV4 => network::ipv4(frame, start.offset, wanted)?,
+        number::ETHERTYPE_IPV6 => network::ipv6(frame, start.offset, wanted)?,
         _ => return Err(Counter::NotIp),
     };
-    let [source_high, source_low, destination_high, destination_low] =
-        read(frame, network.transport_offset)?;
-    let source_port = u16::from_be_bytes([source_high, source_low]);
-    let destination_port = u16::from_be_bytes([destination_high, destination_low]);
-    if !is_dns_port(destination_port) && !is_dns_port(source_port) {
-        return Err(Counter::NotDns);
+    if network.transport == number::GRE {
+        if !matches!(network.fragment, Fragment::Whole) {
+            return Err(Counter::TunnelFragment);
+        }
+        let tunnel = tunnel::inner(frame, record::tunnel::GRE, &network, start.vlan)?;
+        return Ok(Outer::Tunnel(tunnel));
     }
-    let payload_offset = payload_offset(frame, &network)?;
-    let (source, destination) = addresses(frame, &network)?;
-    Ok(Headers {
-        vlan,
+    let (mut source_port, mut destination_port) = (0, 0);
+    let content = if matches!(network.fragment, Fragment::Later) {
+        if wanted & features::FRAGMENTS == 0 {
+            return Err(Counter::LaterFragment);
+        }
+        let [_first]: [u8; 1] = read(frame, network.transport_offset)?;
+        Content::Unknown
+    } else {
+        let [source_high, source_low, destination_high, destination_low] =
+            read(frame, network.transport_offset)?;
+        source_port = u16::from_be_bytes([source_high, source_low]);
+        destination_port = u16::from_be_bytes([destination_high, destination_low]);
+        if in_set(PortSet::Dns, destination_port) || in_set(PortSet::Dns, source_port) {
+            Content::Dns
+        } else {
+            let kind = match network.transport {
+                number::UDP => tunnel::of_udp_port(destination_port, wanted, in_set),
+                _ => record::tunnel::NONE,
+            };
+            let is_whole = matches!(network.fragment, Fragment::Whole);
+            let is_tunnel = kind != record::tunnel::NONE;
+            if is_whole && is_tunnel {
+                let tunnel = tunnel::inner(frame, kind, &network, start.vlan)?;
+                return Ok(Outer::Tunnel(tunnel));
+            }
+            // Later fragments may ask what their datagram was.
+            match (is_tunnel, !is_whole && wanted & features::FRAGMENTS != 0) {
+                (true, true) => Content::Tunnel,
+                (true, false) => return Err(Counter::TunnelFragment),
+                (false, true) => Content::Other,
+                (false, false) => return Err(Counter::NotDns),
+            }
+        }
+    };
+    let payload_offset = match content {
+        Content::Dns => network.payload_offset(frame)?,
+        _ => network.transport_offset,
+    };
+    let (fragment_offset, identification) = match network.fragment {
+        Fragment::Whole => (0, 0),
+        _ => (network.fragment_offset, network.identification(frame)?),
+    };
+    let (source, destination) = network.addresses(frame)?;
+    Ok(Outer::Packet(Headers {
+        vlan: start.vlan,
         ip_version: network.version,
         transport: network.transport,
-        first_fragment: network.first_fragment,
+        fragment: network.fragment,
+        content,
         network_offset: header_offset(network.offset),
         transport_offset: header_offset(network.transport_offset),
         payload_offset: header_offset(payload_offset),
+        fragment_offset: header_offset(fragment_offset),
+        identification,
         source: Endpoint { address: source, port: source_port },
         destination: Endpoint { address: destination, port: destination_port },
-    })
+        tunnel: record::tunnel::NONE,
+        tunnel_id: None,
+    }))
 }
 
-/// A hash that is equal for both directions of a flow.
+/// The second half of [`parse_from`]: the packet in a tunnel.
 ///
-/// Rings are chosen by its high bits, so these must depend on every input bit. Not keyed: who
-/// chooses addresses and ports can choose the ring.
+/// # Errors
+/// As [`parse`].
 #[inline(always)]
-#[must_use]
-pub fn flow_hash(one_end: &Endpoint, other_end: &Endpoint) -> u32 {
-    // A sum, because it does not depend on the order, and unlike XOR does not cancel equal ends.
-    let sum = endpoint_hash(one_end).wrapping_add(endpoint_hash(other_end));
-    (fold(sum ^ (sum >> 32)) >> 32) as u32
-}
-
-/// Ring of a flow among `ring_count`: scales the hash, which is cheaper than a remainder.
-#[inline(always)]
-#[must_use]
-pub fn ring_index(flow_hash: u32, ring_count: u32) -> u32 {
-    ((u64::from(flow_hash) * u64::from(ring_count)) >> 32) as u32
-}
-
-#[inline(always)]
-fn endpoint_hash(endpoint: &Endpoint) -> u64 {
-    // The port stands above the 32 bits of an IPv4 address.
-    let port = u64::from(endpoint.port) << 40;
-    fold(fold(endpoint.address[0]) ^ endpoint.address[1] ^ port)
-}
-
-/// One round of multiply and fold, with the multiplier of MurmurHash3's 64-bit finaliser.
-#[inline(always)]
-const fn fold(value: u64) -> u64 {
-    let product = value.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    product ^ (product >> 32)
+pub fn inner<F, P>(frame: &F, tunnel: &Inner, wanted: u32, in_set: &P) -> Result<Headers, Counter>
+where
+    F: Frame + ?Sized,
+    P: Fn(PortSet, u16) -> bool,
+{
+    let start = tunnel.start(frame)?;
+    match outer(frame, start, wanted & features::FRAGMENTS, in_set)? {
+        Outer::Packet(headers) => {
+            Ok(Headers { vlan: tunnel.vlan, tunnel: tunnel.kind, tunnel_id: tunnel.id, ..headers })
+        }
+        // Does not happen: no tunnel was asked for.
+        Outer::Tunnel(_) => Err(Counter::NotDns),
+    }
 }
 
 /// The bytes at `offset`, or the reason that there are none.
 #[inline(always)]
 fn read<F: Frame + ?Sized, const N: usize>(frame: &F, offset: u32) -> Result<[u8; N], Counter> {
     frame.read(offset).ok_or(Counter::MalformedHeader)
-}
-
-/// Skips the Ethernet header and the tags: the EtherType behind them and the offset of its header.
-#[inline(always)]
-fn link_layer<F: Frame + ?Sized>(frame: &F, vlan: &mut VlanTags) -> Result<(u16, u32), Counter> {
-    let mut ethertype = u16::from_be_bytes(read(frame, ETHERNET_LENGTH - 2)?);
-    let mut offset = ETHERNET_LENGTH;
-    for _ in 0..3 {
-        if !is_vlan(ethertype) {
-            return Ok((ethertype, offset));
-        }
-        let [tci_high, tci_low, type_high, type_low] = read(frame, offset)?;
-        let tci = u16::from_be_bytes([tci_high, tci_low]);
-        match vlan.depth {
-            0 => vlan.outer_tci = tci,
-            1 => vlan.inner_tci = tci,
-            _ => return Err(Counter::VlanDepth),
-        }
-        vlan.depth += 1;
-        ethertype = u16::from_be_bytes([type_high, type_low]);
-        offset += VLAN_TAG_LENGTH;
-    }
-    Err(Counter::VlanDepth)
-}
-
-#[inline(always)]
-const fn is_vlan(ethertype: u16) -> bool {
-    matches!(
-        ethertype,
-        number::ETHERTYPE_VLAN | number::ETHERTYPE_QINQ | number::ETHERTYPE_QINQ_OLD
-    )
-}
-
-/// RFC 791 §3.1. Reads the 12 bytes before the addresses.
-#[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: u32) -> Result<Network, Counter> {
-    let header: [u8; 12] = read(frame, offset)?;
-    let header_length = u32::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || header_length < IPV4_MIN_LENGTH {
-        return Err(Counter::MalformedHeader);
-    }
-    let transport = header[9];
-    if transport != number::UDP && transport != number::TCP {
-        return Err(Counter::NotDns);
-    }
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
-    if fragment & 0x1fff != 0 {
-        return Err(Counter::LaterFragment);
-    }
-    Ok(Network {
-        version: 4,
-        offset,
-        stated_length: u32::from(u16::from_be_bytes([header[2], header[3]])),
-        transport,
-        transport_offset: offset + header_length,
-        first_fragment: fragment & 0x2000 != 0,
-    })
-}
-
-/// RFC 8200 §3 and §4. Reads the 8 bytes before the addresses, then the extension headers.
-#[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: u32) -> Result<Network, Counter> {
-    let header: [u8; 8] = read(frame, offset)?;
-    if header[0] >> 4 != 6 {
-        return Err(Counter::MalformedHeader);
-    }
-    let payload_length = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let mut next = header[6];
-    let mut next_offset = offset + IPV6_LENGTH;
-    let mut first_fragment = false;
-    let mut followed = 0;
-    while next != number::UDP && next != number::TCP {
-        if !is_extension(next) {
-            return Err(Counter::NotDns);
-        }
-        if followed == MAX_EXTENSION_HEADERS {
-            return Err(Counter::ExtensionLimit);
-        }
-        followed += 1;
-        let extension: [u8; 4] = read(frame, next_offset)?;
-        let [following, units, fragment_high, fragment_low] = extension;
-        let length = match next {
-            number::FRAGMENT => {
-                let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
-                if fragment & 0xfff8 != 0 {
-                    return Err(later_ipv6_fragment(following));
-                }
-                // "More fragments"; without it this is an atomic fragment: whole (RFC 6946).
-                first_fragment = fragment & 1 != 0;
-                8
-            }
-            // RFC 4302 §2.2: in units of four bytes, minus two.
-            number::AUTHENTICATION => (u32::from(units) + 2) * 4,
-            _ => (u32::from(units) + 1) * 8,
-        };
-        next_offset = frame.forget_path(next_offset + length);
-        next = following;
-    }
-    Ok(Network {
-        version: 6,
-        offset,
-        stated_length: match payload_length {
-            0 => 0,
-            _ => IPV6_LENGTH + payload_length,
-        },
-        transport: next,
-        transport_offset: next_offset,
-        first_fragment,
-    })
-}
-
-/// A fragment header names the first header of the datagram's fragmentable part, so a later
-/// fragment of something else than UDP or TCP can be told, unless options come first.
-#[inline(always)]
-const fn later_ipv6_fragment(first_header: u8) -> Counter {
-    if first_header == number::UDP || first_header == number::TCP || is_extension(first_header) {
-        Counter::LaterFragment
-    } else {
-        Counter::NotDns
-    }
-}
-
-#[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        number::HOP_BY_HOP
-            | number::ROUTING
-            | number::FRAGMENT
-            | number::AUTHENTICATION
-            | number::DESTINATION
-    )
-}
-
-/// End of the transport header, which must lie within the frame and within the IP packet: what
-/// follows the IP packet is padding of the link.
-#[inline(always)]
-fn payload_offset<F: Frame + ?Sized>(frame: &F, network: &Network) -> Result<u32, Counter> {
-    let transport_length = if network.transport == number::TCP {
-        let [data_offset]: [u8; 1] = read(frame, network.transport_offset + 12)?;
-        let length = u32::from(data_offset >> 4) * 4;
-        if length < TCP_MIN_LENGTH {
-            return Err(Counter::MalformedHeader);
-        }
-        length
-    } else {
-        UDP_LENGTH
-    };
-    let end = network.transport_offset + transport_length;
-    let [_last]: [u8; 1] = read(frame, end - 1)?;
-    if network.stated_length != 0 && end - network.offset > network.stated_length {
-        return Err(Counter::MalformedHeader);
-    }
-    Ok(end)
-}
-
-/// Source and destination addresses, as in [`Endpoint::address`].
-#[inline(always)]
-fn addresses<F: Frame + ?Sized>(
-    frame: &F,
-    network: &Network,
-) -> Result<([u64; 2], [u64; 2]), Counter> {
-    let word = |offset: u32| Ok(u64::from_be_bytes(read(frame, offset)?));
-    if network.version == 4 {
-        let both = word(network.offset + 12)?;
-        Ok(([0, both >> 32], [0, both & 0xffff_ffff]))
-    } else {
-        let at = network.offset + 8;
-        Ok(([word(at)?, word(at + 8)?], [word(at + 16)?, word(at + 24)?]))
-    }
 }
 
 /// Offsets of headers fit 16 bits, as asserted at [`MAX_OFFSET`].

@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!  packet ─▶ headers: where does DNS begin? ─▶ settings: is it wanted here? ─▶ record ─▶ ring
+//!                 ├─ fragments: does the datagram carry DNS?
 //!                 └────────────── counter: one reason for each packet not captured
 //! ```
 #![cfg_attr(not(test), no_std)]
 
 pub mod counter;
+pub mod fragments;
 pub mod headers;
 pub mod record;
 pub mod settings;

@@ -4,23 +4,26 @@
 //!
 //! | map               | entries   | bytes                    | written by                     |
 //! |-------------------|-----------|--------------------------|--------------------------------|
-//! | `INTERFACES`      | I         | 16 I                     | agent                          |
-//! | `INTERFACES_NEAR` | 4,096     | 80 Ki                    | agent                          |
-//! | `PORTS`           | 1,024     | 8 Ki                     | agent                          |
-//! | `COUNTERS`        | 2 (I + 1) | 224 (I + 1) for each CPU | kernel                         |
+//! | `INTERFACES`      | I         | 20 I                     | agent                          |
+//! | `INTERFACES_NEAR` | 4,096     | 96 Ki                    | agent                          |
+//! | `PORTS`           | 3,072     | 24 Ki                    | agent                          |
+//! | `COUNTERS`        | 2 (I + 1) | 256 (I + 1) for each CPU | kernel                         |
 //! | `RINGS`           | W         | W rings of the set size  | kernel; the slots by the agent |
 //! | `RING_LOST`       | W         | 8 W                      | kernel                         |
 //! | `RING_WRITTEN`    | W         | 8 W                      | kernel                         |
+//! | `DATAGRAMS`       | 4,096     | 512 Ki                   | kernel                         |
+//! | `SPECULATION`     | 1         | 16 for each CPU          | kernel                         |
 //! | `LOGGED_AT`       | 1         | 8                        | kernel                         |
 
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use tap53_ebpf::{
     counter::Counters,
+    fragments::DatagramKey,
     settings::{InterfaceSettings, NEAR_ENTRIES, NearSettings, PORT_WORDS},
 };
 
@@ -41,7 +44,7 @@ pub(crate) static INTERFACES: HashMap<u32, InterfaceSettings, 256, { BPF_F_NO_PR
 #[btf_map]
 pub(crate) static INTERFACES_NEAR: Array<NearSettings, { NEAR_ENTRIES as usize }> = Array::new();
 
-/// The DNS ports, one bit each: [`tap53_ebpf::settings::port_bit`].
+/// The port sets, one bit for each port: [`tap53_ebpf::settings::port_bit`].
 #[btf_map]
 pub(crate) static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 
@@ -61,6 +64,25 @@ pub(crate) static RING_LOST: Array<u64, 1> = Array::new();
 /// Bytes written to each ring since the programs were loaded.
 #[btf_map]
 pub(crate) static RING_WRITTEN: Array<u64, 1> = Array::new();
+
+/// What datagrams carry whose first fragment passed: [`tap53_ebpf::fragments::carries`]. Their other
+/// fragments follow within milliseconds, so that thousands outlast any of them. The kernel gives up
+/// the one that was not used for longest.
+#[btf_map]
+pub(crate) static DATAGRAMS: LruHashMap<DatagramKey, u32, 4_096> = LruHashMap::new();
+
+/// How many fragments of unknown datagrams this CPU has captured lately.
+#[repr(C)]
+pub(crate) struct Speculation {
+    /// Second of CLOCK_MONOTONIC that is counted.
+    pub(crate) second: u64,
+    /// Fragments in it.
+    pub(crate) count: u64,
+}
+
+/// See [`Speculation`].
+#[btf_map]
+pub(crate) static SPECULATION: PerCpuArray<Speculation, 1> = PerCpuArray::new();
 
 /// CLOCK_MONOTONIC nanoseconds of the last log message.
 #[btf_map]

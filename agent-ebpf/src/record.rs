@@ -32,7 +32,8 @@ pub struct RecordHeader {
     pub captured_length: u32,
     /// Interface whose hook saw the packet.
     pub ifindex: u32,
-    /// Symmetric flow hash: equal for both directions of a flow.
+    /// Hash that chose the ring: equal for both directions of a flow, or, where fragments are
+    /// joined, for the fragments of a datagram ([`Headers::ring_hash`](crate::headers::Headers)).
     pub flow_hash: u32,
     /// Records that this ring had lost for want of room when this one was reserved; wraps.
     /// A step between two records of a ring tells that packets are missing between them.
@@ -55,7 +56,7 @@ pub struct RecordHeader {
     pub hook: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// IP protocol number: 17 UDP, 6 TCP.
+    /// IP protocol number: 17 UDP, 6 TCP; of a [`flags::LATER_FRAGMENT`] perhaps another.
     pub transport: u8,
     /// Generation of the interface settings in force: tells a reused ifindex from its predecessor.
     pub generation: u32,
@@ -68,7 +69,8 @@ pub struct RecordHeader {
     /// captured byte, of the header that says which fragment this is. The IPv4 header, or the IPv6
     /// Fragment header (RFC 8200 §4.5).
     pub fragment_offset: u16,
-    /// A [`tunnel`] number. All offsets and addresses are those of the innermost packet.
+    /// A [`tunnel`] number. All offsets and addresses are those of the innermost packet; the VLAN
+    /// tags are those of the frame on the wire.
     pub tunnel: u8,
     /// Zero; room for later fields without a new layout.
     pub reserved: [u8; 7],

@@ -1,4 +1,4 @@
-//! What the agent tells the kernel programs: per-interface settings, and the port set.
+//! What the agent tells the kernel programs: per-interface settings, and the port sets.
 
 /// Direction of a packet as the node sees it, also the index of its counters.
 #[repr(u8)]
@@ -48,9 +48,24 @@ pub struct InterfaceSettings {
     pub counter_slot: u32,
     /// Copied into each record: tells a reused ifindex from its predecessor.
     pub generation: u32,
+    /// Bits of [`features`].
+    pub features: u32,
 }
 
-const _: () = assert!(size_of::<InterfaceSettings>() == 16);
+const _: () = assert!(size_of::<InterfaceSettings>() == 20);
+
+/// Bits of [`InterfaceSettings::features`]: what is followed beyond whole packets that are not in
+/// tunnels.
+pub mod features {
+    /// Fragments of IP datagrams after the first.
+    pub const FRAGMENTS: u32 = 1 << 0;
+    /// VXLAN (RFC 7348), at the ports of [`PortSet::Vxlan`](super::PortSet::Vxlan).
+    pub const VXLAN: u32 = 1 << 1;
+    /// Geneve (RFC 8926), at the ports of [`PortSet::Geneve`](super::PortSet::Geneve).
+    pub const GENEVE: u32 = 1 << 2;
+    /// GRE (RFC 2784, RFC 2890).
+    pub const GRE: u32 = 1 << 3;
+}
 
 impl InterfaceSettings {
     /// True if packets of `direction` are to be captured.
@@ -72,10 +87,10 @@ pub struct NearSettings {
     pub settings: InterfaceSettings,
 }
 
-const _: () = assert!(size_of::<NearSettings>() == 20);
+const _: () = assert!(size_of::<NearSettings>() == 24);
 
 /// Entries of the `INTERFACES_NEAR` array, a power of two: more than a node has interfaces, so that
-/// few of them share a place; 80 KiB.
+/// few of them share a place; 96 KiB.
 pub const NEAR_ENTRIES: u32 = 4_096;
 
 /// Place of an interface in the `INTERFACES_NEAR` array.
@@ -94,13 +109,64 @@ pub const fn counter_index(counter_slot: u32, direction: Direction) -> u32 {
 /// Counter slot for packets of interfaces without settings, e.g. while one is being removed.
 pub const UNCONFIGURED_SLOT: u32 = 0;
 
-/// Words of the `PORTS` map: one bit for each of 65,536 ports, 8 KiB in all.
-pub const PORT_WORDS: u32 = 65_536 / 64;
+/// What a port can stand for.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortSet {
+    /// DNS, over UDP and TCP.
+    Dns = 0,
+    /// VXLAN tunnels, over UDP.
+    Vxlan = 1,
+    /// Geneve tunnels, over UDP.
+    Geneve = 2,
+}
+
+impl PortSet {
+    /// All sets, in the order of their places.
+    pub const ALL: [Self; 3] = [Self::Dns, Self::Vxlan, Self::Geneve];
+}
+
+/// Words of a set: one bit for each of 65,536 ports.
+const SET_WORDS: u32 = 65_536 / 64;
+
+/// Words of the `PORTS` map: 8 KiB for each set.
+pub const PORT_WORDS: u32 = SET_WORDS * 3;
+
+const _: () = assert!(PORT_WORDS as usize == SET_WORDS as usize * PortSet::ALL.len());
 
 /// Word and bit of a port in the `PORTS` map.
+#[inline(always)]
 #[must_use]
-pub const fn port_bit(port: u16) -> (u32, u64) {
-    ((port >> 6) as u32, 1 << (port & 63))
+pub const fn port_bit(set: PortSet, port: u16) -> (u32, u64) {
+    (set as u32 * SET_WORDS + (port >> 6) as u32, 1 << (port & 63))
+}
+
+/// What the `PORTS` map holds, to fill it from, and to ask without it. 24 KiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The words of the map.
+    pub words: [u64; PORT_WORDS as usize],
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { words: [0; PORT_WORDS as usize] }
+    }
+}
+
+impl Ports {
+    /// Adds a port to a set.
+    pub const fn insert(&mut self, set: PortSet, port: u16) {
+        let (word, bit) = port_bit(set, port);
+        self.words[word as usize] |= bit;
+    }
+
+    /// True if the set has the port.
+    #[must_use]
+    pub const fn contains(&self, set: PortSet, port: u16) -> bool {
+        let (word, bit) = port_bit(set, port);
+        self.words[word as usize] & bit != 0
+    }
 }
 
 #[cfg(test)]
@@ -108,14 +174,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_has_its_own_bit() {
-        let mut words = vec![0u64; PORT_WORDS as usize];
-        for port in 0..=u16::MAX {
-            let (word, bit) = port_bit(port);
-            assert_eq!(words[word as usize] & bit, 0, "port {port} shares a bit");
-            words[word as usize] |= bit;
+    fn every_port_of_every_set_has_its_own_bit() {
+        let mut ports = Ports::default();
+        for set in PortSet::ALL {
+            for port in 0..=u16::MAX {
+                assert!(!ports.contains(set, port), "port {port} of {set:?} shares a bit");
+                ports.insert(set, port);
+                assert!(ports.contains(set, port));
+            }
         }
-        assert!(words.iter().all(|word| *word == u64::MAX));
+        assert!(ports.words.iter().all(|word| *word == u64::MAX));
     }
 
     #[test]

@@ -55,6 +55,13 @@ impl Packet for Skb<'_> {
         (self.ctx.data(), self.ctx.data_end())
     }
 
+    /// Kernel 5.7. Of a packet in a tunnel, the segments are those of the inner packet.
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb()).gso_size }
+    }
+
     /// On the way in the kernel has taken the outer tag out of the packet; on the way out it leaves
     /// it to a device that can insert it.
     #[inline(always)]

@@ -64,6 +64,12 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
         (self.ctx.data(), self.ctx.data_end())
     }
 
+    /// Devices join segments above XDP, or in hardware without telling.
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        0
+    }
+
     /// What the device stripped is in its descriptor, out of reach.
     #[inline(always)]
     fn offloaded_tci(&self) -> Option<u16> {

@@ -13,8 +13,8 @@ use tap53_ebpf::{
     counter::Counters,
     record::{MAX_CAPTURED_LENGTH, RecordHeader, hook},
     settings::{
-        Direction, InterfaceSettings, NearSettings, UNCONFIGURED_SLOT, counter_index, near_index,
-        port_bit,
+        Direction, InterfaceSettings, NearSettings, PortSet, Ports, UNCONFIGURED_SLOT,
+        counter_index, features, near_index,
     },
 };
 
@@ -80,6 +80,8 @@ pub(crate) struct Setup {
     /// Bits of [`InterfaceSettings::directions`].
     pub(crate) directions: u32,
     pub(crate) snap_length: u32,
+    /// Bits of [`features`].
+    pub(crate) features: u32,
     /// Where to put the settings.
     pub(crate) place: Place,
     pub(crate) kernel_log: bool,
@@ -106,6 +108,7 @@ impl Default for Setup {
             ifindex: LOOPBACK,
             directions: 3,
             snap_length: MAX_CAPTURED_LENGTH,
+            features: features::FRAGMENTS,
             place: Place::Both,
             kernel_log: false,
         }
@@ -129,6 +132,7 @@ pub(crate) struct Run {
 pub(crate) struct Programs {
     ebpf: Ebpf,
     pub(crate) rings: Vec<RingBuf<MapData>>,
+    features: u32,
 }
 
 #[repr(transparent)]
@@ -176,9 +180,10 @@ impl Programs {
             slots.set(index, ring, 0)?;
         }
         let mut ports: Array<_, u64> = map_mut(&mut ebpf, "PORTS")?;
-        let (word, bit) = port_bit(53);
-        ports.set(word, bit, 0)?;
-        let mut programs = Self { ebpf, rings };
+        for (index, word) in (0..).zip(port_sets().words) {
+            ports.set(index, word, 0)?;
+        }
+        let mut programs = Self { ebpf, rings, features: setup.features };
         if setup.place != Place::Nowhere {
             programs.configure(setup)?;
         }
@@ -187,11 +192,13 @@ impl Programs {
 
     /// Sets or changes the settings of the interface.
     pub(crate) fn configure(&mut self, setup: Setup) -> Result<()> {
+        self.features = setup.features;
         let settings = InterfaceSettings {
             directions: setup.directions,
             snap_length: setup.snap_length,
             counter_slot: SLOT,
             generation: GENERATION,
+            features: setup.features,
         };
         let mut interfaces: HashMap<_, u32, Value<InterfaceSettings>> =
             map_mut(&mut self.ebpf, "INTERFACES")?;
@@ -203,6 +210,11 @@ impl Programs {
             near.set(near_index(setup.ifindex), Value(entry), 0)?;
         }
         Ok(())
+    }
+
+    /// Bits of [`features`] of the interface.
+    pub(crate) const fn features(&self) -> u32 {
+        self.features
     }
 
     /// Runs a program once over a frame.
@@ -318,6 +330,15 @@ impl Programs {
         let lost: Array<_, u64> = map.try_into()?;
         Ok(lost.get(&ring, 0)?)
     }
+}
+
+/// The ports that the programs are given: those that the agent takes unless told otherwise.
+pub(crate) fn port_sets() -> Ports {
+    let mut sets = Ports::default();
+    sets.insert(PortSet::Dns, 53);
+    sets.insert(PortSet::Vxlan, 4789);
+    sets.insert(PortSet::Geneve, 6081);
+    sets
 }
 
 fn object_path() -> PathBuf {

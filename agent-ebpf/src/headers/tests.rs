@@ -24,7 +24,12 @@ const QINQ: u16 = 0x88a8;
 const QINQ_OLD: u16 = 0x9100;
 
 fn parsed(frame: &[u8]) -> Result<Headers, Counter> {
-    parse(frame, None, |port| port == 53)
+    parse(frame, None, features::FRAGMENTS, dns_only)
+}
+
+/// The port sets of a configuration without tunnels.
+fn dns_only(set: PortSet, port: u16) -> bool {
+    set == PortSet::Dns && port == 53
 }
 
 fn query() -> Vec<u8> {
@@ -46,10 +51,13 @@ fn a_udp_query_over_ipv4_is_found_with_its_flow() {
             vlan: VlanTags::default(),
             ip_version: 4,
             transport: UDP,
-            first_fragment: false,
+            fragment: Fragment::Whole,
+            content: Content::Dns,
             network_offset: 14,
             transport_offset: 34,
             payload_offset: 42,
+            fragment_offset: 0,
+            identification: 0,
             source: Endpoint {
                 address: [0, u64::from(u32::from_be_bytes(CLIENT4))],
                 port: CLIENT_PORT,
@@ -58,6 +66,8 @@ fn a_udp_query_over_ipv4_is_found_with_its_flow() {
                 address: [0, u64::from(u32::from_be_bytes(SERVER4))],
                 port: 53,
             },
+            tunnel: record::tunnel::NONE,
+            tunnel_id: None,
         }
     );
 }
@@ -147,7 +157,7 @@ fn tags_of_every_kind_are_read_outermost_first() {
 fn an_offloaded_tag_is_the_outermost() {
     let with_tag = |tags: &[(u16, u16)]| {
         let frame = ethernet(tags, &ipv4(UDP, &query()));
-        parse(&*frame, Some(300), |port| port == 53)
+        parse(&*frame, Some(300), 0, dns_only)
     };
     let vlan = with_tag(&[]).expect("captured").vlan;
     assert_eq!((vlan.depth, vlan.outer_tci), (1, 300));
@@ -208,45 +218,109 @@ fn other_ports_are_left_alone_and_either_port_suffices() {
 fn the_destination_port_is_asked_about_first() {
     let asked = Cell::new(0);
     let frame = ethernet(&[], &ipv4(UDP, &query()));
-    let outcome = parse(&*frame, None, |port| {
+    let outcome = parse(&*frame, None, 0, |set, port| {
         asked.set(asked.get() + 1);
-        port == 53
+        dns_only(set, port)
     });
     assert!(outcome.is_ok());
     assert_eq!(asked.get(), 1);
 }
 
+/// Fragment, content, offset of the header that says so, identification.
+fn part(frame: &[u8]) -> (Fragment, Content, u16, u32) {
+    let headers = parsed(frame).expect("captured");
+    (headers.fragment, headers.content, headers.fragment_offset, headers.identification)
+}
+
 #[test]
-fn first_fragments_are_captured_and_marked() {
-    let v4 = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &query()));
-    assert!(parsed(&v4).expect("captured").first_fragment);
-    let payload = [fragment(UDP, 0, true), query()].concat();
-    let v6 = ethernet(&[], &ipv6(FRAGMENT, &payload));
-    assert!(parsed(&v6).expect("captured").first_fragment);
+fn first_fragments_tell_what_their_datagram_carries() {
+    let other = udp(1, 2, b"x");
+    for (segment, content) in [(query(), Content::Dns), (other, Content::Other)] {
+        let v4 = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &segment));
+        assert_eq!(part(&v4), (Fragment::First, content, 14, 0x5353));
+        let payload = [extension(FRAGMENT, 0), fragment(UDP, 0, true), segment].concat();
+        let v6 = ethernet(&[], &ipv6(HOP_BY_HOP, &payload));
+        assert_eq!(part(&v6), (Fragment::First, content, 62, 1));
+    }
 }
 
 #[test]
 fn dont_fragment_and_atomic_fragments_are_whole() {
     const DONT_FRAGMENT: u16 = 0x4000;
     let v4 = ethernet(&[], &ipv4_with(&[], DONT_FRAGMENT, UDP, &query()));
-    assert!(!parsed(&v4).expect("captured").first_fragment);
+    assert_eq!(part(&v4), (Fragment::Whole, Content::Dns, 0, 0));
     let payload = [fragment(UDP, 0, false), query()].concat();
     let v6 = ethernet(&[], &ipv6(FRAGMENT, &payload));
-    assert!(!parsed(&v6).expect("captured").first_fragment);
+    assert_eq!(part(&v6), (Fragment::Whole, Content::Dns, 0, 0));
+}
+
+/// Packets without ports that may belong to DNS, with the protocol that they state and the offset of
+/// their data.
+fn later_fragments() -> Vec<(Vec<u8>, u8, u16)> {
+    vec![
+        (ipv4_with(&[], 1, UDP, &query()), UDP, 34),
+        (ipv4_with(&[1; 8], MORE_FRAGMENTS | 0x1fff, TCP, &query()), TCP, 42),
+        (ipv6(FRAGMENT, &[fragment(UDP, 1, false), query()].concat()), UDP, 62),
+        (ipv6(FRAGMENT, &[fragment(TCP, 0x1fff, true), query()].concat()), TCP, 62),
+        // The options come first in the datagram; what follows them is in the first fragment.
+        (ipv6(FRAGMENT, &[fragment(DESTINATION, 1, true), query()].concat()), DESTINATION, 62),
+    ]
 }
 
 #[test]
-fn later_fragments_that_may_be_dns_have_their_own_counter() {
-    for packet in [
-        ipv4_with(&[], 1, UDP, &query()),
-        ipv4_with(&[], MORE_FRAGMENTS | 0x1fff, TCP, &query()),
-        ipv6(FRAGMENT, &[fragment(UDP, 1, false), query()].concat()),
-        ipv6(FRAGMENT, &[fragment(TCP, 0x1fff, true), query()].concat()),
-        // The options come first in the datagram; what follows them is in the first fragment.
-        ipv6(FRAGMENT, &[fragment(DESTINATION, 1, true), query()].concat()),
-    ] {
-        assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::LaterFragment));
+fn later_fragments_are_found_without_ports() {
+    for (packet, protocol, data) in later_fragments() {
+        let headers = parsed(&ethernet(&[], &packet)).expect("captured");
+        assert_eq!((headers.fragment, headers.content), (Fragment::Later, Content::Unknown));
+        assert_eq!((headers.source.port, headers.destination.port), (0, 0));
+        assert_eq!((headers.transport, headers.transport_offset), (protocol, data));
+        assert_eq!(headers.payload_offset, data);
+        assert_ne!(headers.source.address, [0, 0]);
     }
+}
+
+#[test]
+fn where_fragments_are_not_joined_later_ones_have_their_own_counter() {
+    for (packet, ..) in later_fragments() {
+        let outcome = parse(&*ethernet(&[], &packet), None, 0, dns_only);
+        assert_eq!(outcome, Err(Counter::LaterFragment));
+    }
+    let first = |segment: &[u8]| {
+        parse(&*ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, segment)), None, 0, dns_only)
+    };
+    assert_eq!(first(&query()).expect("captured").fragment, Fragment::First);
+    assert_eq!(first(&udp(1, 2, b"x")), Err(Counter::NotDns));
+}
+
+#[test]
+fn a_later_fragment_without_data_and_a_fragment_of_a_fragment_are_malformed() {
+    let twice = [fragment(FRAGMENT, 0, true), fragment(UDP, 0, true), query()].concat();
+    for packet in [
+        ipv4_with(&[], 1, UDP, b""),
+        ipv6(FRAGMENT, &fragment(UDP, 1, false)),
+        ipv6(FRAGMENT, &twice),
+    ] {
+        assert_eq!(parsed(&ethernet(&[], &packet)), Err(Counter::MalformedHeader));
+    }
+}
+
+#[test]
+fn a_packet_is_found_behind_any_link_layer() {
+    for (ethertype, packet) in [(0x0800, ipv4(UDP, &query())), (0x86dd, ipv6(UDP, &query()))] {
+        for offset in [0, 4, 16, 20, 16_000] {
+            let frame = [vec![0xff; offset as usize], packet.clone()].concat();
+            let start = Start { ethertype, offset, vlan: VlanTags::default() };
+            let headers = parse_from(&*frame, start, 0, dns_only).expect("captured");
+            assert_eq!(u32::from(headers.network_offset), offset);
+        }
+    }
+    // Linux cooked capture: the tag's EtherType stands in the link header.
+    let frame = [&[0xff; 16][..], &[0x20, 5, 0x08, 0], &ipv4(UDP, &query())].concat();
+    let start = Start { ethertype: VLAN, offset: 16, vlan: VlanTags::default() };
+    let headers = parse_from(&*frame, start, 0, dns_only).expect("captured");
+    assert_eq!((headers.vlan.depth, headers.vlan.outer_tci), (1, 0x2005));
+    let start = Start { offset: 20_000, ..start };
+    assert_eq!(parse_from(&*frame, start, 0, dns_only), Err(Counter::MalformedHeader));
 }
 
 #[test]
@@ -339,7 +413,7 @@ fn random_frames_never_escape() {
             frame[14] = [0x45, 0x60, 0x4f, 0x46][choice >> 2 & 3];
             frame[20] = [UDP, FRAGMENT, AUTHENTICATION, DESTINATION][choice >> 4 & 3];
         }
-        if let Ok(headers) = parse(&*frame, None, |_| true) {
+        if let Ok(headers) = parse(&*frame, None, 0, |_, _| true) {
             assert!(usize::from(headers.payload_offset) <= frame.len());
             assert!(headers.network_offset < headers.transport_offset);
             assert!(headers.transport_offset < headers.payload_offset);

@@ -11,7 +11,7 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use tap53_ebpf::{
     counter::Counters,
-    settings::{Direction, PORT_WORDS, port_bit},
+    settings::{Direction, PORT_WORDS, Ports},
 };
 
 use super::{Error, MAX_ATTACHMENTS, RingLost, settings::Settings};
@@ -114,7 +114,7 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     if let Some((name, _)) = entries.iter().find(|(name, _)| ebpf.map(name).is_none()) {
         return Err(missing("map", name));
     }
-    fill_ports(&mut ebpf, &config.ports)?;
+    fill_ports(&mut ebpf, &config.port_sets())?;
     // The rings before the programs: a program that finds no ring counts the packet as lost.
     let rings = make_rings(&mut ebpf, config)?;
     let kernel_log = if config.kernel_log {
@@ -160,15 +160,10 @@ fn missing(what: &str, name: &str) -> Error {
     Error::Object { reason: format!("has no {what} {name}: it was not built for this agent") }
 }
 
-fn fill_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), Error> {
+fn fill_ports(ebpf: &mut Ebpf, ports: &Ports) -> Result<(), Error> {
     const NAME: &str = "PORTS";
-    let mut words = [0; PORT_WORDS as usize];
-    for port in ports {
-        let (word, bit) = port_bit(*port);
-        words[word as usize] |= bit;
-    }
     let mut map: Array<&mut MapData, u64> = borrow(ebpf, NAME)?;
-    for (index, word) in (0..PORT_WORDS).zip(words) {
+    for (index, word) in (0..PORT_WORDS).zip(ports.words) {
         if word != 0 {
             map.set(index, word, 0).map_err(|error| Error::map(NAME, &error))?;
         }

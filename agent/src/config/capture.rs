@@ -1,14 +1,18 @@
-//! The `capture` section: hooks, ports and rings.
+//! The `capture` section: hooks, ports, fragments, tunnels and rings.
 
 use std::{num::NonZero, thread};
 
 use clap::ValueEnum;
+use glob::Pattern;
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
-use tap53_ebpf::record::MAX_CAPTURED_LENGTH;
+use tap53_ebpf::{
+    record::MAX_CAPTURED_LENGTH,
+    settings::{PortSet, Ports, features},
+};
 
 use super::{
-    Overrides,
+    Overrides, pattern, patterns_as_text,
     tree::{Section, Value, boolean, choice, whole_number},
 };
 
@@ -30,6 +34,16 @@ const MAX_RING_BYTES: u32 = 1 << 30;
 /// Ring unless set: at 192 bytes for a query and 384 for an answer, 29,000 transactions.
 const DEFAULT_RING_BYTES: u32 = 8 << 20;
 
+/// Ports that can be named: multicast DNS (RFC 6762) and link-local multicast name resolution
+/// (RFC 4795), which speak DNS's format.
+const NAMED_PORTS: [(&str, u16); 2] = [("mdns", 5353), ("llmnr", 5355)];
+
+/// RFC 7348 §8.
+const DEFAULT_VXLAN_PORT: u16 = 4789;
+
+/// RFC 8926 §10.
+const DEFAULT_GENEVE_PORT: u16 = 6081;
+
 /// How packets are captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CaptureConfig {
@@ -41,6 +55,14 @@ pub struct CaptureConfig {
     pub tc: TcChoice,
     /// UDP and TCP ports that carry DNS; sorted, without duplicates, none is 0, at least one.
     pub ports: Vec<u16>,
+    /// Whether fragments of IP datagrams are captured beyond the first, to be joined.
+    pub fragments: bool,
+    /// On which interfaces to look into tunnels; none unless set.
+    pub tunnels: Vec<TunnelRule>,
+    /// UDP ports of VXLAN: sorted, without duplicates, at least one, none that is in another set.
+    pub vxlan_ports: Vec<u16>,
+    /// UDP ports of Geneve, likewise.
+    pub geneve_ports: Vec<u16>,
     /// Longest part of a packet to copy, bytes from the link layer on;
     /// 1 to [`MAX_CAPTURED_LENGTH`](tap53_ebpf::record::MAX_CAPTURED_LENGTH).
     pub snap_length: u32,
@@ -50,6 +72,40 @@ pub struct CaptureConfig {
     pub ring_bytes: u32,
     /// Whether the kernel programs write log messages on rare conditions.
     pub kernel_log: bool,
+}
+
+/// Tunnels to look into on some interfaces. Where several rules name an interface, all of their
+/// types count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TunnelRule {
+    /// Shell patterns of interface names; at least one.
+    #[serde(serialize_with = "patterns_as_text")]
+    pub interfaces: Vec<Pattern>,
+    /// Tunnels; at least one.
+    pub types: Vec<TunnelType>,
+}
+
+/// A tunnel protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelType {
+    /// VXLAN (RFC 7348).
+    Vxlan,
+    /// Geneve (RFC 8926).
+    Geneve,
+    /// GRE (RFC 2784, RFC 2890).
+    Gre,
+}
+
+impl TunnelType {
+    /// Its bit in [`InterfaceSettings::features`](tap53_ebpf::settings::InterfaceSettings).
+    const fn feature(self) -> u32 {
+        match self {
+            Self::Vxlan => features::VXLAN,
+            Self::Geneve => features::GENEVE,
+            Self::Gre => features::GRE,
+        }
+    }
 }
 
 /// Hook for arriving packets. Packets that leave are always captured at TC egress.
@@ -91,15 +147,15 @@ pub enum TcChoice {
 impl CaptureConfig {
     pub(super) fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
         let hook = section.read("hook", choice);
-        let ports = section.read_some("ports", whole_number(1..=u16::MAX));
-        let mut ports = ports.unwrap_or_else(|| vec![53]);
-        ports.sort_unstable();
-        ports.dedup();
-        Self {
+        let config = Self {
             hook: overrides.hook.or(hook).unwrap_or(HookChoice::Auto),
             xdp_mode: section.read("xdp_mode", choice).unwrap_or(XdpMode::Auto),
             tc: section.read("tc", choice).unwrap_or(TcChoice::Auto),
-            ports,
+            ports: ports(section, "ports", 53, dns_port),
+            fragments: section.read("fragments", boolean).unwrap_or(true),
+            tunnels: section.sections("tunnels", TunnelRule::read),
+            vxlan_ports: ports(section, "vxlan_ports", DEFAULT_VXLAN_PORT, port),
+            geneve_ports: ports(section, "geneve_ports", DEFAULT_GENEVE_PORT, port),
             snap_length: section
                 .read("snap_length", whole_number(1..=MAX_CAPTURED_LENGTH))
                 .unwrap_or(MAX_CAPTURED_LENGTH),
@@ -109,7 +165,95 @@ impl CaptureConfig {
                 .unwrap_or_else(automatic_workers),
             ring_bytes: section.read("ring_bytes", ring_bytes).unwrap_or(DEFAULT_RING_BYTES),
             kernel_log: section.read("kernel_log", boolean).unwrap_or(false),
+        };
+        refuse_shared_ports(section, "vxlan_ports", &config.vxlan_ports, &config.ports, "ports");
+        for (others, key) in [(&config.ports, "ports"), (&config.vxlan_ports, "vxlan_ports")] {
+            refuse_shared_ports(section, "geneve_ports", &config.geneve_ports, others, key);
         }
+        config
+    }
+
+    /// The port sets, for the kernel programs and for what reads packets without them.
+    #[must_use]
+    pub fn port_sets(&self) -> Ports {
+        let mut sets = Ports::default();
+        for (set, ports) in [
+            (PortSet::Dns, &self.ports),
+            (PortSet::Vxlan, &self.vxlan_ports),
+            (PortSet::Geneve, &self.geneve_ports),
+        ] {
+            for port in ports {
+                sets.insert(set, *port);
+            }
+        }
+        sets
+    }
+
+    /// What is followed on an interface: bits of [`features`].
+    #[must_use]
+    pub fn features_of(&self, interface: &str) -> u32 {
+        let fragments = if self.fragments { features::FRAGMENTS } else { 0 };
+        self.tunnels
+            .iter()
+            .filter(|rule| rule.interfaces.iter().any(|pattern| pattern.matches(interface)))
+            .flat_map(|rule| &rule.types)
+            .fold(fragments, |bits, tunnel| bits | tunnel.feature())
+    }
+}
+
+impl TunnelRule {
+    fn read(section: &mut Section<'_>) -> Self {
+        for key in ["interfaces", "types"] {
+            if !section.has(key) {
+                section.refuse(key, None, "missing");
+            }
+        }
+        let mut types: Vec<TunnelType> = section.read_some("types", choice).unwrap_or_default();
+        types.sort_unstable_by_key(|tunnel| tunnel.feature());
+        types.dedup();
+        Self { interfaces: section.read_some("interfaces", pattern).unwrap_or_default(), types }
+    }
+}
+
+/// A list of ports, sorted and without duplicates.
+fn ports(
+    section: &mut Section<'_>,
+    key: &str,
+    default: u16,
+    check: impl Fn(&Value) -> Result<u16, String>,
+) -> Vec<u16> {
+    let mut ports = section.read_some(key, check).unwrap_or_else(|| vec![default]);
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn port(value: &Value) -> Result<u16, String> {
+    whole_number(1..=u16::MAX)(value)
+}
+
+/// A port by its number, or one of [`NAMED_PORTS`].
+fn dns_port(value: &Value) -> Result<u16, String> {
+    let named = match value {
+        Value::Text(text) => NAMED_PORTS.iter().find(|(name, _)| name == text),
+        _ => None,
+    };
+    named.map_or_else(
+        || port(value).map_err(|reason| format!("{reason}, or one of mdns, llmnr")),
+        |(_, port)| Ok(*port),
+    )
+}
+
+/// A packet cannot be two things.
+fn refuse_shared_ports(
+    section: &mut Section<'_>,
+    key: &str,
+    ports: &[u16],
+    others: &[u16],
+    others_key: &str,
+) {
+    if let Some(port) = ports.iter().find(|port| others.contains(port)) {
+        section.refuse(key, Some(port.to_string()), format!("is in {others_key} as well"));
     }
 }
 

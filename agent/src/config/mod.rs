@@ -34,7 +34,7 @@ use serde::Serialize;
 use tap53_ebpf::settings::Direction;
 use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
 
-pub use capture::{CaptureConfig, HookChoice, TcChoice, XdpMode};
+pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
 pub use error::{Error, Problem};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,

@@ -1,3 +1,5 @@
+use tap53_ebpf::settings::{PortSet, features};
+
 use super::*;
 
 const FULL: &str = r#"
@@ -10,7 +12,15 @@ capture:
   hook: tc
   xdp_mode: generic
   tc: clsact
-  ports: [5353, 53, 53]
+  ports: [mdns, 53, 53]
+  fragments: false
+  tunnels:
+    - interfaces: ["eth*"]
+      types: [geneve, vxlan, geneve]
+    - interfaces: ["eth1", "gre*"]
+      types: [gre]
+  vxlan_ports: [8472, 4789]
+  geneve_ports: [6082]
   snap_length: 1500
   workers: 3
   ring_bytes: 1048576
@@ -74,6 +84,19 @@ fn every_key_reaches_its_field() {
             xdp_mode: XdpMode::Generic,
             tc: TcChoice::Clsact,
             ports: vec![53, 5353],
+            fragments: false,
+            tunnels: vec![
+                TunnelRule {
+                    interfaces: vec![Pattern::new("eth*").unwrap()],
+                    types: vec![TunnelType::Vxlan, TunnelType::Geneve],
+                },
+                TunnelRule {
+                    interfaces: ["eth1", "gre*"].map(|text| Pattern::new(text).unwrap()).to_vec(),
+                    types: vec![TunnelType::Gre],
+                },
+            ],
+            vxlan_ports: vec![4789, 8472],
+            geneve_ports: vec![6082],
             snap_length: 1500,
             workers: 3,
             ring_bytes: 1 << 20,
@@ -132,6 +155,8 @@ fn defaults_need_only_an_interface() {
         let config = parse_with(text, &overrides).unwrap();
         assert_eq!(config.interfaces.include[0].as_str(), "lo");
         assert_eq!(config.capture.ports, [53]);
+        assert!(config.capture.fragments);
+        assert_eq!(config.capture.features_of("eth0"), features::FRAGMENTS);
         assert!((1..=8).contains(&config.capture.workers));
         assert!(!config.node.is_empty());
         assert!(
@@ -150,6 +175,12 @@ interfaces:
 capture:
   hook: xpd
   ports: [0, 53, 70000, "53"]
+  tunnels:
+    - interfaces: ["eth["]
+      types: [vxlan, ipip]
+      port: 4789
+    - types: []
+  vxlan_ports: [0]
   snap_length: 0
   ring_bytes: 1000000
   kernel_log: "yes"
@@ -176,9 +207,15 @@ sink: []
             "interfaces.include[1]: \"\": must not be empty",
             "interfaces.includes: no such key",
             "capture.hook: \"xpd\": must be one of auto, xdp, tc",
-            "capture.ports[0]: 0: must be a whole number from 1 to 65535",
-            "capture.ports[2]: 70000: must be a whole number from 1 to 65535",
-            "capture.ports[3]: \"53\": must be a whole number from 1 to 65535",
+            "capture.ports[0]: 0: must be a whole number from 1 to 65535, or one of mdns, llmnr",
+            "capture.ports[2]: 70000: must be a whole number from 1 to 65535, or one of mdns, llmnr",
+            "capture.ports[3]: \"53\": must be a whole number from 1 to 65535, or one of mdns, llmnr",
+            "capture.tunnels[0].interfaces[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
+            "capture.tunnels[0].types[1]: \"ipip\": must be one of vxlan, geneve, gre",
+            "capture.tunnels[0].port: no such key",
+            "capture.tunnels[1].interfaces: missing",
+            "capture.tunnels[1].types: must not be empty",
+            "capture.vxlan_ports[0]: 0: must be a whole number from 1 to 65535",
             "capture.snap_length: 0: must be a whole number from 1 to 65557",
             "capture.ring_bytes: 1000000: must be a power of two, such as 1048576",
             "capture.kernel_log: \"yes\": must be true or false",
@@ -194,6 +231,47 @@ sink: []
             "sink: no such key",
         ]
     );
+}
+
+#[test]
+fn a_port_is_in_one_set_only() {
+    assert_eq!(
+        problems(
+            "interfaces: {include: [lo]}\n\
+             capture: {ports: [53, 4789], geneve_ports: [53, 4789], vxlan_ports: [4789, 5]}"
+        ),
+        [
+            "capture.vxlan_ports: 4789: is in ports as well",
+            "capture.geneve_ports: 53: is in ports as well",
+            "capture.geneve_ports: 4789: is in vxlan_ports as well",
+        ]
+    );
+}
+
+#[test]
+fn tunnels_are_looked_into_where_a_rule_names_the_interface() {
+    let config = parse(FULL).unwrap().capture;
+    assert_eq!(config.features_of("eth0"), features::VXLAN | features::GENEVE);
+    assert_eq!(config.features_of("eth1"), features::VXLAN | features::GENEVE | features::GRE);
+    assert_eq!(config.features_of("gre0"), features::GRE);
+    assert_eq!(config.features_of("lo"), 0);
+}
+
+#[test]
+fn the_port_sets_are_those_of_the_file() {
+    let sets = parse(FULL).unwrap().capture.port_sets();
+    for (set, port) in [
+        (PortSet::Dns, 53),
+        (PortSet::Dns, 5353),
+        (PortSet::Vxlan, 4789),
+        (PortSet::Vxlan, 8472),
+        (PortSet::Geneve, 6082),
+    ] {
+        for other in PortSet::ALL {
+            assert_eq!(sets.contains(other, port), other == set, "{port} in {other:?}");
+        }
+    }
+    assert!(!sets.contains(PortSet::Geneve, 6081));
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! Which ring a packet goes to.
+
+use super::{Endpoint, Fragment, Headers};
+
+/// A hash that is equal for both directions of a flow.
+///
+/// Rings are chosen by its high bits, so these must depend on every input bit. Not keyed: who
+/// chooses addresses and ports can choose the ring.
+#[inline(always)]
+#[must_use]
+pub fn flow_hash(one_end: &Endpoint, other_end: &Endpoint) -> u32 {
+    // A sum, because it does not depend on the order, and unlike XOR does not cancel equal ends.
+    let sum = endpoint_hash(one_end).wrapping_add(endpoint_hash(other_end));
+    (fold(sum ^ (sum >> 32)) >> 32) as u32
+}
+
+/// A hash that is equal for all fragments of a datagram, from what each of them has.
+///
+/// `protocol` is that of the IPv4 header. Of an IPv6 datagram it is 0: the headers of its fragments
+/// may disagree on it (RFC 8200 §4.5).
+#[inline(always)]
+#[must_use]
+pub fn datagram_hash(
+    source: &Endpoint,
+    destination: &Endpoint,
+    protocol: u8,
+    identification: u32,
+) -> u32 {
+    let addresses = fold(fold(source.address[0]) ^ source.address[1])
+        ^ fold(destination.address[0] ^ destination.address[1]);
+    let number = u64::from(identification) << 8 | u64::from(protocol);
+    (fold(addresses ^ number) >> 32) as u32
+}
+
+impl Headers {
+    /// The hash that chooses the packet's ring: that of its flow, or of its datagram where fragments
+    /// are joined, since later fragments have no ports.
+    #[inline(always)]
+    #[must_use]
+    pub fn ring_hash(&self, fragments_are_joined: bool) -> u32 {
+        match self.fragment {
+            Fragment::First | Fragment::Later if fragments_are_joined => datagram_hash(
+                &self.source,
+                &self.destination,
+                self.datagram_protocol(),
+                self.identification,
+            ),
+            _ => flow_hash(&self.source, &self.destination),
+        }
+    }
+
+    /// The protocol as far as it tells datagrams apart: see [`datagram_hash`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn datagram_protocol(&self) -> u8 {
+        if self.ip_version == 4 { self.transport } else { 0 }
+    }
+}
+
+/// Ring of a flow or a datagram among `ring_count`: scales the hash, which is cheaper than a remainder.
+#[inline(always)]
+#[must_use]
+pub fn ring_index(flow_hash: u32, ring_count: u32) -> u32 {
+    ((u64::from(flow_hash) * u64::from(ring_count)) >> 32) as u32
+}
+
+#[inline(always)]
+fn endpoint_hash(endpoint: &Endpoint) -> u64 {
+    // The port stands above the 32 bits of an IPv4 address.
+    let port = u64::from(endpoint.port) << 40;
+    fold(fold(endpoint.address[0]) ^ endpoint.address[1] ^ port)
+}
+
+/// One round of multiply and fold, with the multiplier of MurmurHash3's 64-bit finaliser.
+#[inline(always)]
+const fn fold(value: u64) -> u64 {
+    let product = value.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    product ^ (product >> 32)
+}

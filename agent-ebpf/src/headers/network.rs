@@ -1,0 +1,264 @@
+//! Link layer and IP: from an EtherType to the transport header.
+
+use super::{
+    ETHERNET_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH, MAX_EXTENSION_HEADERS, Start,
+    TCP_MIN_LENGTH, UDP_LENGTH, VLAN_TAG_LENGTH, VlanTags, number, read,
+};
+use crate::{counter::Counter, settings::features};
+
+/// An IP header, read as far as it is needed to find the ports.
+pub(super) struct Network {
+    pub(super) version: u8,
+    pub(super) offset: u32,
+    /// Bytes of the IP packet as its header states them; 0 in a GSO segment longer than 64 KiB
+    /// and in a jumbogram (RFC 2675), whose length field cannot hold it.
+    stated_length: u32,
+    /// UDP, TCP, or GRE if it is looked for. In a later fragment of IPv6 perhaps another extension
+    /// header.
+    pub(super) transport: u8,
+    /// Where the header of that protocol begins; in a later fragment, its part of the datagram.
+    pub(super) transport_offset: u32,
+    pub(super) fragment: Fragment,
+    /// Unless whole: offset of the header that says so.
+    pub(super) fragment_offset: u32,
+}
+
+impl Start {
+    /// Behind an Ethernet header.
+    ///
+    /// `offloaded_tci` is a VLAN tag that the kernel keeps beside the packet; it is the outermost
+    /// one.
+    ///
+    /// # Errors
+    /// The counter to count the packet in if it is shorter than the header.
+    #[inline(always)]
+    pub fn ethernet<F: Frame + ?Sized>(
+        frame: &F,
+        offloaded_tci: Option<u16>,
+    ) -> Result<Self, Counter> {
+        let mut vlan = VlanTags::default();
+        if let Some(tci) = offloaded_tci {
+            vlan.depth = 1;
+            vlan.outer_tci = tci;
+        }
+        Ok(Self { vlan, ..Self::inner_ethernet(frame, 0)? })
+    }
+
+    /// Behind an Ethernet header at `offset`.
+    #[inline(always)]
+    pub(super) fn inner_ethernet<F: Frame + ?Sized>(
+        frame: &F,
+        offset: u32,
+    ) -> Result<Self, Counter> {
+        Ok(Self {
+            ethertype: u16::from_be_bytes(read(frame, offset + ETHERNET_LENGTH - 2)?),
+            offset: offset + ETHERNET_LENGTH,
+            vlan: VlanTags::default(),
+        })
+    }
+
+    /// Behind the VLAN tags that come next, which are added to those already found.
+    #[inline(always)]
+    pub(super) fn behind_tags<F: Frame + ?Sized>(mut self, frame: &F) -> Result<Self, Counter> {
+        for _ in 0..3 {
+            if !is_vlan(self.ethertype) {
+                return Ok(self);
+            }
+            let [tci_high, tci_low, type_high, type_low] = read(frame, self.offset)?;
+            let tci = u16::from_be_bytes([tci_high, tci_low]);
+            match self.vlan.depth {
+                0 => self.vlan.outer_tci = tci,
+                1 => self.vlan.inner_tci = tci,
+                _ => return Err(Counter::VlanDepth),
+            }
+            self.vlan.depth += 1;
+            self.ethertype = u16::from_be_bytes([type_high, type_low]);
+            self.offset += VLAN_TAG_LENGTH;
+        }
+        Err(Counter::VlanDepth)
+    }
+}
+
+#[inline(always)]
+const fn is_vlan(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        number::ETHERTYPE_VLAN | number::ETHERTYPE_QINQ | number::ETHERTYPE_QINQ_OLD
+    )
+}
+
+/// True for the protocols that may lead to DNS.
+#[inline(always)]
+const fn is_followed(protocol: u8, wanted: u32) -> bool {
+    match protocol {
+        number::UDP | number::TCP => true,
+        number::GRE => wanted & features::GRE != 0,
+        _ => false,
+    }
+}
+
+/// RFC 791 §3.1. Reads the 12 bytes before the addresses.
+#[inline(always)]
+pub(super) fn ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    offset: u32,
+    wanted: u32,
+) -> Result<Network, Counter> {
+    let header: [u8; 12] = read(frame, offset)?;
+    let header_length = u32::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || header_length < IPV4_MIN_LENGTH {
+        return Err(Counter::MalformedHeader);
+    }
+    let transport = header[9];
+    if !is_followed(transport, wanted) {
+        return Err(Counter::NotDns);
+    }
+    let field = u16::from_be_bytes([header[6], header[7]]);
+    Ok(Network {
+        version: 4,
+        offset,
+        stated_length: u32::from(u16::from_be_bytes([header[2], header[3]])),
+        transport,
+        transport_offset: offset + header_length,
+        fragment: fragment(field & 0x1fff, field & 0x2000),
+        fragment_offset: offset,
+    })
+}
+
+#[inline(always)]
+const fn fragment(position: u16, more: u16) -> Fragment {
+    match (position, more) {
+        (0, 0) => Fragment::Whole,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    }
+}
+
+/// RFC 8200 §3 and §4. Reads the 8 bytes before the addresses, then the extension headers.
+#[inline(always)]
+pub(super) fn ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    offset: u32,
+    wanted: u32,
+) -> Result<Network, Counter> {
+    let header: [u8; 8] = read(frame, offset)?;
+    if header[0] >> 4 != 6 {
+        return Err(Counter::MalformedHeader);
+    }
+    let payload_length = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    let mut network = Network {
+        version: 6,
+        offset,
+        stated_length: match payload_length {
+            0 => 0,
+            _ => IPV6_LENGTH + payload_length,
+        },
+        transport: header[6],
+        transport_offset: offset + IPV6_LENGTH,
+        fragment: Fragment::Whole,
+        fragment_offset: 0,
+    };
+    let mut followed = 0;
+    while !is_followed(network.transport, wanted) {
+        if !is_extension(network.transport) {
+            return Err(Counter::NotDns);
+        }
+        if followed == MAX_EXTENSION_HEADERS {
+            return Err(Counter::ExtensionLimit);
+        }
+        followed += 1;
+        let extension: [u8; 4] = read(frame, network.transport_offset)?;
+        let [following, units, fragment_high, fragment_low] = extension;
+        let length = match network.transport {
+            number::FRAGMENT => {
+                // A fragment of a fragment: nobody joins that.
+                if !matches!(network.fragment, Fragment::Whole) {
+                    return Err(Counter::MalformedHeader);
+                }
+                let field = u16::from_be_bytes([fragment_high, fragment_low]);
+                // Position 0 without "more fragments" is an atomic fragment: whole (RFC 6946).
+                network.fragment = fragment(field & 0xfff8, field & 1);
+                network.fragment_offset = network.transport_offset;
+                8
+            }
+            // RFC 4302 §2.2: in units of four bytes, minus two.
+            number::AUTHENTICATION => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
+        };
+        network.transport_offset = frame.forget_path(network.transport_offset + length);
+        network.transport = following;
+        if matches!(network.fragment, Fragment::Later) {
+            // The header names the first header of the datagram's fragmentable part, so a later
+            // fragment of something else can be told, unless options come first.
+            return if is_followed(following, wanted) || is_extension(following) {
+                Ok(network)
+            } else {
+                Err(Counter::NotDns)
+            };
+        }
+    }
+    Ok(network)
+}
+
+#[inline(always)]
+const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        number::HOP_BY_HOP
+            | number::ROUTING
+            | number::FRAGMENT
+            | number::AUTHENTICATION
+            | number::DESTINATION
+    )
+}
+
+impl Network {
+    /// End of the transport header, which must lie within the frame and within the IP packet: what
+    /// follows the IP packet is padding of the link.
+    #[inline(always)]
+    pub(super) fn payload_offset<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
+        let transport_length = if self.transport == number::TCP {
+            let [data_offset]: [u8; 1] = read(frame, self.transport_offset + 12)?;
+            let length = u32::from(data_offset >> 4) * 4;
+            if length < TCP_MIN_LENGTH {
+                return Err(Counter::MalformedHeader);
+            }
+            length
+        } else {
+            UDP_LENGTH
+        };
+        let end = self.transport_offset + transport_length;
+        let [_last]: [u8; 1] = read(frame, end - 1)?;
+        if self.stated_length != 0 && end - self.offset > self.stated_length {
+            return Err(Counter::MalformedHeader);
+        }
+        Ok(end)
+    }
+
+    /// Source and destination addresses, as in [`Endpoint::address`](super::Endpoint::address).
+    #[inline(always)]
+    pub(super) fn addresses<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+    ) -> Result<([u64; 2], [u64; 2]), Counter> {
+        let word = |offset: u32| Ok(u64::from_be_bytes(read(frame, offset)?));
+        if self.version == 4 {
+            let both = word(self.offset + 12)?;
+            Ok(([0, both >> 32], [0, both & 0xffff_ffff]))
+        } else {
+            let at = self.offset + 8;
+            Ok(([word(at)?, word(at + 8)?], [word(at + 16)?, word(at + 24)?]))
+        }
+    }
+
+    /// Number of the datagram that this is a fragment of: RFC 791 §3.1, RFC 8200 §4.5.
+    #[inline(always)]
+    pub(super) fn identification<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
+        let at = self.fragment_offset + 4;
+        if self.version == 4 {
+            Ok(u32::from(u16::from_be_bytes(read(frame, at)?)))
+        } else {
+            Ok(u32::from_be_bytes(read(frame, at)?))
+        }
+    }
+}

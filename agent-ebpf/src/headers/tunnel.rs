@@ -1,0 +1,145 @@
+//! Tunnels: from the outer packet's transport header to the inner packet.
+//!
+//! ```text
+//!  UDP ─┬─ VXLAN  (8) ───────────────────────┬─ Ethernet ─ tags ─ IP
+//!       └─ Geneve (8 + 0…252 of options) ────┤
+//!  GRE (4 + 4 checksum + 4 key + 4 sequence) ┴─ IP
+//! ```
+//!
+//! VXLAN always holds Ethernet. What is read of a header is what it takes to find the inner packet
+//! and the identifier of its network.
+
+use super::{Frame, MAX_START_OFFSET, Start, UDP_LENGTH, VlanTags, network::Network, number, read};
+use crate::{
+    counter::Counter,
+    record::tunnel,
+    settings::{PortSet, features},
+};
+
+/// Where the packet in a tunnel begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// A number of [`tunnel`].
+    pub(super) kind: u8,
+    pub(super) id: Option<u32>,
+    /// EtherType of what is inside: IPv4, IPv6 or Ethernet.
+    pub(super) ethertype: u16,
+    /// Where that begins.
+    pub(super) offset: u32,
+    /// Tags of the outer packet.
+    pub(super) vlan: VlanTags,
+}
+
+/// Kind of the tunnel whose packets go to a UDP port, of those that are looked for; the source port
+/// of a tunnel packet says nothing (RFC 7348 §5, RFC 8926 §3.3).
+#[inline(always)]
+pub(super) fn of_udp_port<P>(port: u16, wanted: u32, in_set: &P) -> u8
+where
+    P: Fn(PortSet, u16) -> bool,
+{
+    if wanted & features::VXLAN != 0 && in_set(PortSet::Vxlan, port) {
+        tunnel::VXLAN
+    } else if wanted & features::GENEVE != 0 && in_set(PortSet::Geneve, port) {
+        tunnel::GENEVE
+    } else {
+        tunnel::NONE
+    }
+}
+
+/// Reads the tunnel header of a whole packet.
+#[inline(always)]
+pub(super) fn inner<F: Frame + ?Sized>(
+    frame: &F,
+    kind: u8,
+    outer: &Network,
+    vlan: VlanTags,
+) -> Result<Inner, Counter> {
+    let at = outer.transport_offset;
+    let (id, ethertype, offset) = match kind {
+        tunnel::VXLAN => vxlan(frame, at + UDP_LENGTH)?,
+        tunnel::GENEVE => geneve(frame, at + UDP_LENGTH)?,
+        _ => gre(frame, at)?,
+    };
+    if !matches!(
+        ethertype,
+        number::ETHERTYPE_IPV4 | number::ETHERTYPE_IPV6 | number::ETHERTYPE_ETHERNET
+    ) {
+        return Err(Counter::NotIp);
+    }
+    // So much that the offsets of the inner packet's headers might not fit a record.
+    if offset > MAX_START_OFFSET {
+        return Err(Counter::ExtensionLimit);
+    }
+    Ok(Inner { kind, id, ethertype, offset, vlan })
+}
+
+impl Inner {
+    /// Where the inner packet's own layers begin.
+    #[inline(always)]
+    pub(super) fn start<F: Frame + ?Sized>(&self, frame: &F) -> Result<Start, Counter> {
+        match self.ethertype {
+            number::ETHERTYPE_ETHERNET => Start::inner_ethernet(frame, self.offset),
+            ethertype => Ok(Start { ethertype, offset: self.offset, vlan: VlanTags::default() }),
+        }
+    }
+}
+
+type Found = (Option<u32>, u16, u32);
+
+/// RFC 7348 §5: flags, 24 bits reserved, identifier, 8 bits reserved.
+#[inline(always)]
+fn vxlan<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+    const IDENTIFIER_IS_VALID: u8 = 0x08;
+    let [flags, _, _, _, high, middle, low, _]: [u8; 8] = read(frame, at)?;
+    if flags & IDENTIFIER_IS_VALID == 0 {
+        return Err(Counter::UnknownTunnel);
+    }
+    let id = u32::from_be_bytes([0, high, middle, low]);
+    Ok((Some(id), number::ETHERTYPE_ETHERNET, at + 8))
+}
+
+/// RFC 8926 §3.4: version, length of the options in four bytes, flags, protocol, identifier, 8 bits
+/// reserved.
+#[inline(always)]
+fn geneve<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+    let [version_and_length, _, type_high, type_low, high, middle, low, _]: [u8; 8] =
+        read(frame, at)?;
+    if version_and_length >> 6 != 0 {
+        return Err(Counter::UnknownTunnel);
+    }
+    let options_length = u32::from(version_and_length & 0x3f) * 4;
+    let id = u32::from_be_bytes([0, high, middle, low]);
+    Ok((Some(id), u16::from_be_bytes([type_high, type_low]), at + 8 + options_length))
+}
+
+/// RFC 2784 §2 with the fields of RFC 2890 §2: flags and version, protocol, then what the flags
+/// announce.
+#[inline(always)]
+fn gre<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+    const CHECKSUM: u16 = 0x8000;
+    const KEY: u16 = 0x2000;
+    const SEQUENCE: u16 = 0x1000;
+    /// Source routes of RFC 1701, which RFC 2784 §2.2 tells to discard, and the version, which is 1
+    /// in PPTP (RFC 2637 §4.1).
+    const UNKNOWN: u16 = 0x4c07;
+    let [flags_high, flags_low, type_high, type_low] = read(frame, at)?;
+    let flags = u16::from_be_bytes([flags_high, flags_low]);
+    if flags & UNKNOWN != 0 {
+        return Err(Counter::UnknownTunnel);
+    }
+    let mut offset = at + 4;
+    if flags & CHECKSUM != 0 {
+        offset += 4;
+    }
+    let id = if flags & KEY != 0 {
+        let key = u32::from_be_bytes(read(frame, offset)?);
+        offset += 4;
+        Some(key)
+    } else {
+        None
+    };
+    if flags & SEQUENCE != 0 {
+        offset += 4;
+    }
+    Ok((id, u16::from_be_bytes([type_high, type_low]), offset))
+}
