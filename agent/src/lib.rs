@@ -8,6 +8,8 @@
 //!  ring       ─▶ drain in batches                           ┘
 //!  decode     ─▶ packet ─▶ message                          ┐
 //!  pair       ─▶ transaction                                │ one thread a worker
+//!  filter     ─▶ dropped, with a reason                       │
+//!  privacy    ─▶ addresses hidden                             │
 //!  encode     ─▶ record: Avro, JSON, text                   │
 //!  sink       ─▶ Kafka, file, standard output               ┘
 //!  ledger     what became of every packet, message and record
@@ -24,6 +26,9 @@ pub mod ring;
 pub mod decode;
 
 pub mod pair;
+
+pub mod filter;
+pub mod privacy;
 
 pub mod encode;
 

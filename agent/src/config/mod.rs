@@ -16,6 +16,8 @@
 
 mod capture;
 mod error;
+mod filter;
+mod privacy;
 mod sinks;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_num
 
 pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
 pub use error::{Error, Problem};
+pub use filter::{FilterConfig, Lists, QueryType};
+pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
     TextFormat,
@@ -52,6 +56,10 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// The table that pairs queries with responses.
     pub pair: PairConfig,
+    /// Which transactions become records.
+    pub filter: FilterConfig,
+    /// What records show of addresses.
+    pub privacy: PrivacyConfig,
     /// What a record holds.
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
@@ -229,13 +237,16 @@ impl Config {
 
     fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
         let node = root.read("node", text(label));
+        let privacy = root.section("privacy", PrivacyConfig::read);
         Self {
             node: node.unwrap_or_else(|| host_name(root)),
             interfaces: root
                 .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
             capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
             pair: root.section("pair", PairConfig::read),
-            record: root.section("record", RecordConfig::read),
+            filter: root.section("filter", FilterConfig::read),
+            record: root.section("record", |section| RecordConfig::read(section, &privacy)),
+            privacy,
             sinks: sinks::read(root, overrides),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
@@ -325,8 +336,17 @@ impl PairConfig {
 }
 
 impl RecordConfig {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self { wire_bytes: section.read("wire_bytes", boolean).unwrap_or(false) }
+    fn read(section: &mut Section<'_>, privacy: &PrivacyConfig) -> Self {
+        let wire_bytes = section.read("wire_bytes", boolean).unwrap_or(false);
+        if wire_bytes && !privacy.keeps_everything() {
+            section.refuse(
+                "wire_bytes",
+                Some("true".to_owned()),
+                "messages as they were sent would show what the privacy section hides: client \
+                 subnets, cookies, reverse names",
+            );
+        }
+        Self { wire_bytes }
     }
 }
 

@@ -54,7 +54,7 @@ log:
   level: debug
 "#;
 
-fn parse(text: &str) -> Result<Config, Error> {
+pub(super) fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Some(Path::new("tap53.yaml")), text, &Overrides::default())
 }
 

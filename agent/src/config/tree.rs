@@ -190,6 +190,16 @@ impl<'p> Section<'p> {
         });
     }
 
+    /// Notes a problem of the section itself.
+    pub(super) fn refuse_all(&mut self, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            path: self.path.clone(),
+            line: self.line,
+            value: None,
+            reason: reason.into(),
+        });
+    }
+
     /// Notes a problem that does not stand in the file.
     pub(super) fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
@@ -232,6 +242,12 @@ impl<'p> Section<'p> {
     /// True if the file has `key` and it was not taken yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name.value == key)
+    }
+
+    /// True if `key` has keys of its own behind it.
+    pub(super) fn has_section(&self, key: &str) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
     }
 
     /// The items of the list under `key`, without those that `check` refuses; `None` if the key is

@@ -14,6 +14,7 @@
 #[cfg(test)]
 pub(crate) mod build;
 mod code;
+mod label;
 mod message;
 mod name;
 mod packet;
@@ -21,6 +22,7 @@ mod rdata;
 mod segment;
 
 pub use code::{class_name, opcode_name, rcode_name, type_name};
+pub use label::{below, labels_from_the_right, parent};
 pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,
 };

@@ -1,0 +1,82 @@
+//! Labels of a name in presentation format (RFC 1035 §5.1), where `\.` is a dot within a label.
+
+/// The name above: what stands behind the first label; `None` for a name of one label, and for the
+/// root.
+#[must_use]
+pub fn parent(name: &str) -> Option<&str> {
+    let mut octets = name.bytes().enumerate();
+    while let Some((at, octet)) = octets.next() {
+        match octet {
+            // One of `\.` and of `\046` is enough: digits separate nothing.
+            b'\\' => drop(octets.next()),
+            b'.' => return name.get(at + 1..).filter(|rest| !rest.is_empty()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The labels of `name` that stand before `zone`: empty for the zone itself, `None` for a name that
+/// is not in it. Letters count as they are; `zone` is not the root.
+#[must_use]
+pub fn below<'a>(name: &'a str, zone: &str) -> Option<&'a str> {
+    let before = name.strip_suffix(zone)?;
+    if before.is_empty() {
+        return Some("");
+    }
+    before.strip_suffix('.').filter(|labels| !ends_in_escape(labels))
+}
+
+/// The labels of a name, the last one first; nothing for an empty text.
+pub fn labels_from_the_right(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = (!name.is_empty()).then_some(name);
+    std::iter::from_fn(move || {
+        let name = rest?;
+        let dot = name.rmatch_indices('.').find(|(at, _)| !ends_in_escape(&name[..*at]));
+        let (before, label) = match dot {
+            Some((at, _)) => (Some(&name[..at]), &name[at + 1..]),
+            None => (None, name),
+        };
+        rest = before;
+        Some(label)
+    })
+}
+
+/// True if the character behind `text` is escaped: an even number of backslashes are escaped
+/// backslashes.
+fn ends_in_escape(text: &str) -> bool {
+    text.bytes().rev().take_while(|octet| *octet == b'\\').count() % 2 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_begins_behind_the_first_dot_that_separates() {
+        assert_eq!(parent("www.example"), Some("example"));
+        assert_eq!(parent(r"a\.b.example"), Some("example"));
+        assert_eq!(parent(r"a\\.b.example"), Some("b.example"));
+        assert_eq!(parent(r"\046a.example"), Some("example"));
+        for last in ["example", ".", "", r"\.", r"a\"] {
+            assert_eq!(parent(last), None, "{last}");
+        }
+    }
+
+    #[test]
+    fn a_zone_ends_at_a_label() {
+        assert_eq!(below("www.corp.example", "corp.example"), Some("www"));
+        assert_eq!(below("corp.example", "corp.example"), Some(""));
+        assert_eq!(below("evilcorp.example", "corp.example"), None);
+        assert_eq!(below(r"www\.corp.example", "corp.example"), None, "one label, www.corp");
+        assert_eq!(below(r"www\\.corp.example", "corp.example"), Some(r"www\\"));
+    }
+
+    #[test]
+    fn labels_come_from_the_right() {
+        let labels = |name| labels_from_the_right(name).collect::<Vec<_>>();
+        assert_eq!(labels(r"a\.b.c\\.d"), ["d", r"c\\", r"a\.b"]);
+        assert_eq!(labels("one"), ["one"]);
+        assert!(labels("").is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! What records show of addresses. Encoders ask here for every address, and for every name and
+//! option that may hold one, so that nothing else leaves the process. Pairing, attribution and
+//! filters see the true addresses: they come before.
+//!
+//! | rule | an address | a reverse name |
+//! |---|---|---|
+//! | keep | `192.0.2.77` | `77.2.0.192.in-addr.arpa` |
+//! | truncate, 24 | `192.0.2.0` | `0.2.0.192.in-addr.arpa` |
+//! | hash | `h:` and 32 hexadecimal digits | the same, and `.in-addr.arpa` |
+//! | drop | empty | `in-addr.arpa` |
+//!
+//! - **Hash**: the first 128 bits of BLAKE3 under the key, of the address's 4 or 16 octets; of an
+//!   IPv4-mapped address (RFC 4291 §2.5.5.2) the 4 of the IPv4 address. Equal addresses have equal
+//!   pseudonyms wherever the key is the same: as client, as server and in a reverse name. Without
+//!   the key, nobody can try the 2³² IPv4 addresses. `printf '\xc0\x00\x02\x4d' > address; b3sum
+//!   --keyed --length 16 address < key` gives that of 192.0.2.77.
+//! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
+//!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included. Names elsewhere that contain
+//!   an address, as those of block lists and of many providers' hosts do, are not recognised.
+//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them, so A and AAAA
+//!   records in them follow the rule for clients. Addresses in answers are those of services and
+//!   stay.
+//! - **Ports** stay.
+
+mod key;
+mod reverse;
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use arrayvec::ArrayString;
+
+use crate::{
+    config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
+    decode::ClientSubnet,
+};
+
+pub use key::{Key, KeyError};
+
+/// An address as records show it: text, on the stack. 45 characters hold any IPv6 address.
+pub type AddressText = ArrayString<45>;
+
+/// RDATA that is withheld (RFC 3597 §5).
+const WITHHELD: &str = "\\# 0";
+
+/// Option codes of EDNS that have a rule: client subnet (RFC 7871) and cookie (RFC 7873).
+const CLIENT_SUBNET: u16 = 8;
+const COOKIE: u16 = 10;
+
+/// Whose address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Sender of the query.
+    Client,
+    /// Receiver of the query.
+    Server,
+}
+
+/// What encoders ask.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    config: PrivacyConfig,
+    reverse_names_hidden: bool,
+    update_addresses_hidden: bool,
+}
+
+impl Policy {
+    /// A policy of checked rules.
+    #[must_use]
+    pub fn new(config: &PrivacyConfig) -> Self {
+        Self {
+            reverse_names_hidden: config.reverse_names != AddressRule::Keep,
+            update_addresses_hidden: config.client_address != AddressRule::Keep,
+            config: config.clone(),
+        }
+    }
+
+    /// The address of `side`.
+    #[must_use]
+    pub fn address(&self, side: Side, address: IpAddr) -> AddressText {
+        let rule = match side {
+            Side::Client => &self.config.client_address,
+            Side::Server => &self.config.server_address,
+        };
+        address_text(rule, address)
+    }
+
+    /// A client subnet; `None` if it is not shown.
+    #[must_use]
+    pub fn client_subnet(&self, subnet: ClientSubnet) -> Option<ClientSubnet> {
+        match self.config.client_subnet {
+            SubnetRule::Keep => Some(subnet),
+            SubnetRule::Truncate(lengths) => {
+                let length = length_for(subnet.address, lengths).min(subnet.source_prefix);
+                let address = truncate_to(subnet.address, length);
+                Some(ClientSubnet { address, source_prefix: length, ..subnet })
+            }
+            SubnetRule::Drop => None,
+        }
+    }
+
+    /// True if cookies are shown.
+    #[must_use]
+    pub fn shows_cookies(&self) -> bool {
+        self.config.cookies == Presence::Keep
+    }
+
+    /// True if the EDNS option `code` is shown among those without a field of their own, where
+    /// malformed and repeated subnets and cookies stand too.
+    #[must_use]
+    pub fn shows_option(&self, code: u16) -> bool {
+        match code {
+            CLIENT_SUBNET => self.config.client_subnet == SubnetRule::Keep,
+            COOKIE => self.shows_cookies(),
+            _ => self.config.other_options == Presence::Keep,
+        }
+    }
+
+    /// A name: of a question, or the owner of a record. What is derived from a name, such as its
+    /// registrable domain, is to be derived from this one.
+    #[must_use]
+    pub fn name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        if !self.reverse_names_hidden {
+            return Cow::Borrowed(name);
+        }
+        reverse::rewritten(&self.config.reverse_names, name).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    /// RDATA of an answer.
+    #[must_use]
+    pub fn answer_rdata<'a>(&self, rdata: &'a str) -> Cow<'a, str> {
+        if !self.reverse_names_hidden {
+            return Cow::Borrowed(rdata);
+        }
+        reverse::rewritten_rdata(&self.config.reverse_names, rdata)
+            .map_or(Cow::Borrowed(rdata), Cow::Owned)
+    }
+
+    /// RDATA of a record of type `rtype` in the update section of an UPDATE request.
+    #[must_use]
+    pub fn update_rdata<'a>(&self, rtype: u16, rdata: &'a str) -> Cow<'a, str> {
+        /// A and AAAA.
+        const ADDRESS_TYPES: [u16; 2] = [1, 28];
+        if !self.update_addresses_hidden || !ADDRESS_TYPES.contains(&rtype) {
+            return self.answer_rdata(rdata);
+        }
+        match rdata.parse() {
+            Ok(address) => Cow::Owned(self.address(Side::Client, address).as_str().to_owned()),
+            // Nothing, as in a deletion (RFC 2136 §2.5.2), or an address that is not one.
+            Err(_) => Cow::Borrowed(if rdata.is_empty() { rdata } else { WITHHELD }),
+        }
+    }
+}
+
+fn address_text(rule: &AddressRule, address: IpAddr) -> AddressText {
+    let mut text = AddressText::new();
+    // Every form fits, so writing does not fail.
+    let _ = match rule {
+        AddressRule::Keep => write!(text, "{address}"),
+        AddressRule::Truncate(lengths) => write!(text, "{}", truncate(address, *lengths)),
+        AddressRule::Hash(hash) => write!(text, "{}", hash.key.pseudonym_of_address(address)),
+        AddressRule::Drop => Ok(()),
+    };
+    text
+}
+
+fn truncate(address: IpAddr, lengths: PrefixLengths) -> IpAddr {
+    truncate_to(address, length_for(address, lengths))
+}
+
+const fn length_for(address: IpAddr, lengths: PrefixLengths) -> u8 {
+    match address {
+        IpAddr::V4(_) => lengths.ipv4,
+        IpAddr::V6(_) => lengths.ipv6,
+    }
+}
+
+/// The first `length` bits of `address`.
+fn truncate_to(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let hidden = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & !hidden).into()
+        }
+        IpAddr::V6(address) => {
+            let hidden = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & !hidden).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
