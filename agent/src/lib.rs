@@ -37,3 +37,5 @@ pub mod sink;
 pub mod ledger;
 pub mod pipeline;
 pub mod worker;
+
+pub mod replay;

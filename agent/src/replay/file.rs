@@ -1,0 +1,193 @@
+//! A capture file of either format.
+
+use std::{
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use super::{
+    Error, Fault, Frame,
+    input::{self, Compression},
+    must_wait,
+    pcap::Pcap,
+    pcapng::{self, PcapNg},
+    window::Window,
+};
+
+/// An open capture file.
+pub struct CaptureFile {
+    path: PathBuf,
+    window: Window<Box<dyn Read + Send>>,
+    compression: Compression,
+    format: Format,
+    /// Frames so far.
+    frames: u64,
+}
+
+enum Format {
+    /// Too few bytes so far to tell.
+    Unknown,
+    Pcap(Pcap),
+    PcapNg(PcapNg),
+}
+
+/// What came of looking for the next frame.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// A frame.
+    Frame(Frame<'a>),
+    /// None yet: whoever writes the file, or the pipe, takes his time. Try again.
+    Waiting,
+    /// None any more.
+    End,
+}
+
+impl CaptureFile {
+    /// Opens `path`, or standard input for `-`. The bytes read are added to `read_bytes`, as they
+    /// are in the file; reading fails once `stop` is set.
+    ///
+    /// # Errors
+    /// [`Error::Open`] and [`Error::Read`].
+    pub fn open(
+        path: &Path,
+        stop: &Arc<AtomicBool>,
+        read_bytes: &Arc<AtomicU64>,
+    ) -> Result<Self, Error> {
+        let input = input::open(path, stop, read_bytes)?;
+        Ok(Self {
+            path: path.to_owned(),
+            window: Window::new(input.bytes),
+            compression: input.compression,
+            format: Format::Unknown,
+            frames: 0,
+        })
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// All but [`Error::Open`]. Nothing more can be read after one.
+    pub fn next(&mut self) -> Result<Step<'_>, Error> {
+        let frames = self.frames;
+        // The borrow of a frame that is returned would last in the other arms too.
+        let (path, compression) = (&self.path, self.compression);
+        let offset = self.window.offset();
+        let step = advance(&mut self.format, &mut self.window);
+        match step {
+            Ok(Some(frame)) => {
+                self.frames = frame.number;
+                Ok(Step::Frame(frame))
+            }
+            Ok(None) => Ok(Step::End),
+            Err(Fault::Read(error)) if must_wait(&error) => Ok(Step::Waiting),
+            Err(fault) => Err(error(path, compression, frames, offset, fault)),
+        }
+    }
+
+    /// Name of an interface of the current section, where the file tells.
+    #[must_use]
+    pub fn interface_name(&self, number: usize) -> Option<&str> {
+        match &self.format {
+            Format::PcapNg(pcapng) => pcapng.interfaces().get(number)?.name.as_deref(),
+            Format::Pcap(_) | Format::Unknown => None,
+        }
+    }
+
+    /// Sections begun: numbers of interfaces are of one section.
+    #[must_use]
+    pub const fn sections(&self) -> u64 {
+        match &self.format {
+            Format::PcapNg(pcapng) => pcapng.sections(),
+            Format::Pcap(_) | Format::Unknown => 0,
+        }
+    }
+
+    /// Link type of every frame, where the format has one for all.
+    #[must_use]
+    pub const fn link_type(&self) -> Option<u32> {
+        match &self.format {
+            Format::Pcap(pcap) => Some(pcap.link_type()),
+            Format::PcapNg(_) | Format::Unknown => None,
+        }
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+type Bytes = Window<Box<dyn Read + Send>>;
+
+fn advance<'a>(format: &mut Format, window: &'a mut Bytes) -> Result<Option<Frame<'a>>, Fault> {
+    if matches!(format, Format::Unknown) {
+        *format = recognise(window)?;
+    }
+    match format {
+        Format::Pcap(pcap) => pcap.next(window),
+        Format::PcapNg(pcapng) => pcapng.next(window),
+        Format::Unknown => Ok(None),
+    }
+}
+
+/// Tells the format by the first bytes, and reads a pcap file's header.
+fn recognise(window: &mut Bytes) -> Result<Format, Fault> {
+    if !window.fill(4)? {
+        return Err(Fault::Refused(match window.bytes().len() {
+            0 => "is empty".to_owned(),
+            length => format!("is too short for a capture file: {length} bytes"),
+        }));
+    }
+    let magic = window.bytes().first_chunk::<4>().copied().unwrap_or_default();
+    if magic == pcapng::SECTION_HEADER {
+        return Ok(Format::PcapNg(PcapNg::new()));
+    }
+    if Pcap::recognise(magic).is_some() {
+        return Pcap::open(window).map(Format::Pcap);
+    }
+    Err(Fault::Refused(foreign(magic)))
+}
+
+/// What a file is that is neither pcap nor pcapng.
+fn foreign(magic: [u8; 4]) -> String {
+    if let Some(variant) = Pcap::recognise_variant(magic) {
+        return format!("is {variant}, which is not read; `editcap -F pcap` converts it");
+    }
+    let known = match magic {
+        [b'B', b'Z', b'h', _] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X'] => Some("xz"),
+        [0x04, 0x22, 0x4d, 0x18] => Some("lz4"),
+        [b'P', b'K', 3, 4] => Some("zip"),
+        _ => None,
+    };
+    if let Some(compression) = known {
+        return format!("is compressed by {compression}, which is not read; gzip and zstd are");
+    }
+    let bytes = magic.map(|byte| format!("{byte:02x}")).join(" ");
+    format!("is neither pcap nor pcapng: it begins with {bytes} ({})", magic.escape_ascii())
+}
+
+fn error(path: &Path, compression: Compression, frames: u64, offset: u64, fault: Fault) -> Error {
+    let file = path.to_owned();
+    let compression = compression.name();
+    match fault {
+        Fault::Refused(what) => Error::Refused { file, what },
+        Fault::Damaged { offset, what } => {
+            Error::Damaged { file, offset, compression, frames, what }
+        }
+        // The operating system did not say this, so whoever decompresses did.
+        Fault::Read(cause) if compression.is_some() && cause.raw_os_error().is_none() => {
+            let what = match cause.kind() {
+                ErrorKind::UnexpectedEof => "the compressed stream is cut".to_owned(),
+                _ => format!("the compressed stream cannot be read: {cause}"),
+            };
+            Error::Damaged { file, offset, compression, frames, what }
+        }
+        Fault::Read(cause) => Error::Read { file, offset, cause },
+    }
+}

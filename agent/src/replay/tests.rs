@@ -1,0 +1,453 @@
+//! Files of both formats, built byte by byte, whole, cut and damaged.
+
+use std::{
+    fs,
+    io::Write,
+    os::fd::AsRawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::*;
+
+/// What a test sees of a frame.
+type Seen = (u64, u64, u32, Vec<u8>, u32, Option<Direction>);
+
+#[derive(Clone, Copy)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    fn u16(self, value: u16) -> [u8; 2] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+
+    fn u32(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+
+    fn words(self, values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|value| self.u32(*value)).collect()
+    }
+}
+
+fn pcap_header(order: Order, magic: u32, link_type: u32) -> Vec<u8> {
+    let mut file = order.u32(magic).to_vec();
+    file.extend([order.u16(2), order.u16(4)].concat());
+    file.extend(order.words(&[0, 0, 262_144, link_type]));
+    file
+}
+
+fn pcap_frame(order: Order, seconds: u32, fraction: u32, original: u32, bytes: &[u8]) -> Vec<u8> {
+    let captured = u32::try_from(bytes.len()).unwrap();
+    [&order.words(&[seconds, fraction, captured, original])[..], bytes].concat()
+}
+
+fn pcap(order: Order, magic: u32) -> Vec<u8> {
+    [
+        pcap_header(order, magic, 1),
+        pcap_frame(order, 1_700_000_000, 123_456, 3, b"abc"),
+        pcap_frame(order, 1_700_000_001, 0, 900, b"defgh"),
+        pcap_frame(order, 1_699_999_999, 7, 0, b""),
+    ]
+    .concat()
+}
+
+fn block(order: Order, kind: u32, body: &[u8]) -> Vec<u8> {
+    let padded = body.len().next_multiple_of(4);
+    let length = order.u32(u32::try_from(12 + padded).unwrap());
+    let mut block = [order.u32(kind), length].concat();
+    block.extend(body);
+    block.resize(8 + padded, 0);
+    block.extend(length);
+    block
+}
+
+fn option(order: Order, code: u16, value: &[u8]) -> Vec<u8> {
+    let mut option = [order.u16(code), order.u16(u16::try_from(value.len()).unwrap())].concat();
+    option.extend(value);
+    option.resize(4 + value.len().next_multiple_of(4), 0);
+    option
+}
+
+fn section(order: Order) -> Vec<u8> {
+    let version = [order.u16(1), order.u16(0)].concat();
+    block(order, 0x0a0d_0d0a, &[&order.u32(0x1a2b_3c4d)[..], &version, &[0xff; 8]].concat())
+}
+
+fn interface(order: Order, link_type: u16, snap_length: u32, options: &[u8]) -> Vec<u8> {
+    let body = [&order.u16(link_type)[..], &[0, 0], &order.u32(snap_length), options].concat();
+    block(order, 1, &body)
+}
+
+fn enhanced(order: Order, interface: u32, time: u64, bytes: &[u8], options: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap();
+    let (high, low) = (u32::try_from(time >> 32).unwrap(), time & 0xffff_ffff);
+    let low = u32::try_from(low).unwrap();
+    let mut body = order.words(&[interface, high, low, length, length]);
+    body.extend(bytes);
+    body.resize(body.len().next_multiple_of(4), 0);
+    body.extend(options);
+    block(order, 6, &body)
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Two sections of different byte order, all kinds of packet blocks, and blocks of other kinds.
+fn pcapng() -> Vec<u8> {
+    let (big, little) = (Order::Big, Order::Little);
+    let nanoseconds = [option(big, 2, b"eth0"), option(big, 9, &[9]), option(big, 0, &[])].concat();
+    let shifted = option(big, 14, &10i64.to_be_bytes());
+    let mut obsolete = [big.u16(1), big.u16(9)].concat();
+    obsolete.extend(big.words(&[0, 5_000_000, 2, 2]));
+    obsolete.extend(b"ob\0\0");
+    obsolete.extend(option(big, 2, &big.u32(2)));
+    [
+        section(big),
+        interface(big, 1, 0, &nanoseconds),
+        block(big, 4, b"names, of which nobody asks"),
+        interface(big, 276, 0, &shifted),
+        enhanced(big, 0, 7 * SECOND + 1, b"first", &option(big, 2, &big.u32(1))),
+        enhanced(big, 1, 8_000_001, b"second..", &option(big, 1, b"a comment")),
+        block(big, 2, &obsolete),
+        section(little),
+        interface(little, 101, 4, &option(little, 9, &[0x80 | 10])),
+        block(little, 0x0bad, b"someone's own"),
+        enhanced(little, 0, 1024 * 3 + 512, b"f", &[]),
+        block(little, 3, &[&little.u32(6)[..], b"simp"].concat()),
+    ]
+    .concat()
+}
+
+fn pcapng_frames() -> Vec<Seen> {
+    let (ingress, egress) = (Some(Direction::Ingress), Some(Direction::Egress));
+    vec![
+        (1, 7 * SECOND + 1, 5, b"first".to_vec(), 1, ingress),
+        (2, 18 * SECOND + 1_000, 8, b"second..".to_vec(), 276, None),
+        (3, 15 * SECOND, 2, b"ob".to_vec(), 276, egress),
+        (4, 3 * SECOND + SECOND / 2, 1, b"f".to_vec(), 101, None),
+        (5, 3 * SECOND + SECOND / 2, 6, b"simp".to_vec(), 101, None),
+    ]
+}
+
+/// Reads a file to its end or to an error.
+fn read(bytes: &[u8]) -> (Vec<Seen>, Option<Error>) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let mut seen = Vec::new();
+    let read_bytes = Arc::default();
+    let mut file = match CaptureFile::open(file.path(), &Arc::default(), &read_bytes) {
+        Ok(file) => file,
+        Err(error) => return (seen, Some(error)),
+    };
+    loop {
+        match file.next() {
+            Ok(Step::Frame(frame)) => seen.push((
+                frame.number,
+                frame.at_ns,
+                frame.original_length,
+                frame.bytes.to_vec(),
+                frame.link_type,
+                frame.direction,
+            )),
+            Ok(Step::Waiting) => panic!("nobody waits for a regular file"),
+            Ok(Step::End) => {
+                assert_eq!(read_bytes.load(Ordering::Relaxed), bytes.len() as u64);
+                return (seen, None);
+            }
+            Err(error) => return (seen, Some(error)),
+        }
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn message(bytes: &[u8]) -> String {
+    read(bytes).1.map_or_else(String::new, |error| {
+        // Without the path, which is another each time.
+        error.to_string().split_once(": ").unwrap().1.to_owned()
+    })
+}
+
+#[test]
+fn pcap_of_either_order_and_either_clock_is_read() {
+    for (order, magic, unit) in [
+        (Order::Little, 0xa1b2_c3d4, 1_000),
+        (Order::Big, 0xa1b2_c3d4, 1_000),
+        (Order::Little, 0xa1b2_3c4d, 1),
+        (Order::Big, 0xa1b2_3c4d, 1),
+    ] {
+        let (seen, error) = read(&pcap(order, magic));
+        assert!(error.is_none(), "{error:?}");
+        let expected: [Seen; 3] = [
+            (1, 1_700_000_000 * SECOND + 123_456 * unit, 3, b"abc".to_vec(), 1, None),
+            (2, 1_700_000_001 * SECOND, 900, b"defgh".to_vec(), 1, None),
+            (3, 1_699_999_999 * SECOND + 7 * unit, 0, Vec::new(), 1, None),
+        ];
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn the_upper_bits_of_a_pcap_link_type_are_not_part_of_it() {
+    let mut file = pcap_header(Order::Little, 0xa1b2_c3d4, 0x2400_0071);
+    file.extend(pcap_frame(Order::Little, 0, 0, 1, b"a"));
+    assert_eq!(read(&file).0[0].4, 113);
+}
+
+#[test]
+fn pcapng_of_several_sections_interfaces_and_clocks_is_read() {
+    let (seen, error) = read(&pcapng());
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(seen, pcapng_frames());
+}
+
+#[test]
+fn interfaces_have_their_names_and_are_numbered_anew_in_each_section() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("capture");
+    fs::write(&path, pcapng()).unwrap();
+    let mut file = CaptureFile::open(&path, &Arc::default(), &Arc::default()).unwrap();
+    let mut interfaces = Vec::new();
+    while let Step::Frame(Frame { interface, .. }) = file.next().unwrap() {
+        let name = file.interface_name(interface).map(str::to_owned);
+        interfaces.push((file.sections(), interface, name));
+    }
+    let eth0 = Some("eth0".to_owned());
+    assert_eq!(interfaces, [(1, 0, eth0), (1, 1, None), (1, 1, None), (2, 0, None), (2, 0, None)]);
+}
+
+#[test]
+fn compressed_files_are_known_by_their_first_bytes() {
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"???"].concat();
+    for compressed in [
+        gzip(&pcapng()),
+        zstd(&pcapng()),
+        // Members and frames one after the other, as rotating writers and pigz make them.
+        [gzip(&pcapng()[..100]), gzip(&pcapng()[100..])].concat(),
+        [zstd(&pcapng()[..100]), zstd(&pcapng()[100..])].concat(),
+        [&skippable[..], &zstd(&pcapng()), &skippable].concat(),
+    ] {
+        let (seen, error) = read(&compressed);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(seen, pcapng_frames());
+    }
+}
+
+/// Offsets at which a whole frame has just ended, and how many there are then.
+fn frames_before(offset: usize, ends: &[usize]) -> usize {
+    ends.iter().filter(|end| **end <= offset).count()
+}
+
+#[test]
+fn a_file_cut_anywhere_gives_its_whole_frames_and_says_that_it_is_cut() {
+    let little = pcap(Order::Little, 0xa1b2_c3d4);
+    let pcap_ends = [24 + 16 + 3, 24 + 16 + 3 + 16 + 5, little.len()];
+    let whole = pcapng();
+    // Frames end where their blocks end; the blocks from the last packet backwards.
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while at < whole.len() {
+        let big = at < 28 || u32::from_be_bytes(whole[at..at + 4].try_into().unwrap()) < 100;
+        let field = |at: usize| {
+            let bytes: [u8; 4] = whole[at..at + 4].try_into().unwrap();
+            if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+        };
+        let kind = field(at);
+        let length = field(at + 4);
+        // The second section header reads the same in both orders, its length does not.
+        let length = if length > 1_000 { length.swap_bytes() } else { length };
+        at += length as usize;
+        if matches!(kind, 2 | 3 | 6) {
+            ends.push(at);
+        }
+    }
+    assert_eq!(ends.len(), 5);
+    for (file, ends) in [(&little, &pcap_ends[..]), (&whole, &ends[..])] {
+        let all = read(file).0;
+        for cut in 0..file.len() {
+            let (seen, error) = read(&file[..cut]);
+            assert_eq!(seen, all[..frames_before(cut, ends)], "cut at {cut}");
+            // Between two frames or blocks a cut cannot be told from the end.
+            if let Some(Error::Damaged { offset, frames, .. }) = &error {
+                assert!(*offset <= cut as u64);
+                assert_eq!(*frames, seen.len() as u64);
+            }
+            let mid_frame = !ends.contains(&cut) && std::ptr::eq(file, &little);
+            assert!(!mid_frame || cut == 24 || error.is_some(), "cut at {cut}");
+        }
+        for compress in [gzip, zstd] {
+            let compressed = compress(file);
+            for cut in 0..compressed.len() {
+                let (seen, error) = read(&compressed[..cut]);
+                assert_eq!(seen, all[..seen.len()], "cut at {cut}");
+                assert!(error.is_some(), "cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_compressed_file_gives_the_frames_that_were_written_out_before() {
+    let file = pcap(Order::Little, 0xa1b2_c3d4);
+    let second = 24 + 16 + 3 + 16 + 5;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&file[..second]).unwrap();
+    gzip.flush().unwrap();
+    let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.write_all(&file[..second]).unwrap();
+    zstd.flush().unwrap();
+    for cut in [gzip.get_ref().clone(), zstd.get_ref().clone()] {
+        let (seen, error) = read(&cut);
+        assert_eq!(seen.len(), 2);
+        let error = error.unwrap().to_string();
+        assert!(error.contains("the compressed stream is cut"), "{error}");
+        assert!(error.contains("the 2 frames before it were replayed"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_with_any_byte_changed_ends_without_a_panic() {
+    for file in [pcap(Order::Big, 0xa1b2_3c4d), pcapng(), gzip(&pcapng()), zstd(&pcapng())] {
+        for at in 0..file.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff, file[at] ^ 0x55] {
+                let mut file = file.clone();
+                file[at] = byte;
+                read(&file);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_file_claims_costs_no_memory() {
+    let order = Order::Little;
+    let mut huge = pcap_header(order, 0xa1b2_c3d4, 1);
+    huge.extend(order.words(&[0, 0, u32::MAX, u32::MAX]));
+    assert_eq!(
+        message(&huge),
+        "damaged at byte 24: a frame claims 4294967295 bytes, more than 262144 (no frame before it)"
+    );
+    let mut huge = section(order);
+    huge.extend(order.words(&[6, 0xffff_fff0, 0, 0, 0, 0]));
+    assert!(message(&huge).contains("damaged at byte 28: a block of type 6 claims 4294967280"));
+    // A block that nobody looks into may be as long as it likes, but not longer than the file.
+    let mut huge = section(order);
+    huge.extend(order.words(&[4, 0xffff_fff0, 0, 0, 0, 0]));
+    assert!(message(&huge).contains("the file ends within a block"));
+}
+
+#[test]
+fn what_is_wrong_with_a_pcapng_file_is_said() {
+    let order = Order::Big;
+    let with = |blocks: &[u8]| [&section(order)[..], blocks].concat();
+    let described =
+        |blocks: &[u8]| [&section(order)[..], &interface(order, 1, 0, &[]), blocks].concat();
+    let frame = enhanced(order, 0, 0, b"abc", &[]);
+    let mut unequal = frame.clone();
+    let end = unequal.len() - 1;
+    unequal[end] ^= 4;
+    let mut overlong = frame.clone();
+    overlong[23] = 99;
+    let mut version = section(order);
+    version[13] = 9;
+    let mut magic = section(order);
+    magic[8] = 0;
+    for (file, what) in [
+        (with(&frame), "frame 1 is of interface 0, of which there is no description"),
+        (described(&unequal), "a block begins with length 36 and does not end with it"),
+        (described(&overlong), "frame 1 claims 99 bytes, and its block has room for 4"),
+        (described(&block(order, 6, &[0; 8])), "frame 1 is too short for its fields"),
+        (with(&block(order, 1, &[0; 4])), "an interface description too short for its fields"),
+        (with(&order.words(&[7, 8])), "the file ends within a block"),
+        (with(&order.words(&[7, 8, 8])), "a block claims 8 bytes"),
+        (with(&order.words(&[7, 14, 8])), "a block claims 14 bytes"),
+        (version, "pcapng version 9.0"),
+        (magic, "a section header without its byte-order magic"),
+    ] {
+        assert!(message(&file).contains(what), "{what:?} is not in {:?}", message(&file));
+    }
+}
+
+#[test]
+fn what_is_no_capture_file_is_named() {
+    for (file, what) in [
+        (&b""[..], "is empty"),
+        (b"ab", "is too short for a capture file: 2 bytes"),
+        (b"TIME (UTC)", "is neither pcap nor pcapng: it begins with 54 49 4d 45 (TIME)"),
+        (b"\xfd7zXZ\0\0\0", "is compressed by xz, which is not read; gzip and zstd are"),
+        (b"\xa1\xb2\xcd\x34....", "is modified pcap, of old patches to libpcap"),
+        (b"\xa1\xe2\xcb\x12....", "of Nokia's, which is not read; `editcap -F pcap` converts it"),
+        (b"\xa1\xb2\xc3\xd4\0\x03\0\0................", "pcap version 3.0, known is 2.4"),
+        (b"\xa1\xb2\xc3\xd4\0\x02", "damaged at byte 0: the file ends within its header"),
+    ] {
+        assert!(message(file).contains(what), "{what:?} is not in {:?}", message(file));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (path, what) in [
+        (directory.path().to_owned(), "is a directory"),
+        (directory.path().join("missing.pcap"), "missing.pcap: cannot be opened: No such file"),
+    ] {
+        let error = CaptureFile::open(&path, &Arc::default(), &Arc::default()).err().unwrap();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_pipe_is_read_as_it_fills_and_can_be_stopped() {
+    let (end, mut writer) = io::pipe().unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", end.as_raw_fd()));
+    let file = pcap(Order::Little, 0xa1b2_c3d4);
+    let stop = Arc::new(AtomicBool::new(false));
+    writer.write_all(&file[..10]).unwrap();
+    let mut reader = CaptureFile::open(&path, &stop, &Arc::default()).unwrap();
+    assert!(matches!(reader.next(), Ok(Step::Waiting)));
+    writer.write_all(&file[10..50]).unwrap();
+    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 1, .. }))));
+    assert!(matches!(reader.next(), Ok(Step::Waiting)));
+    writer.write_all(&file[50..]).unwrap();
+    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 2, .. }))));
+    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 3, .. }))));
+    stop.store(true, Ordering::Release);
+    assert!(matches!(reader.next(), Err(Error::Read { .. })));
+}
+
+#[test]
+fn times_out_of_range_become_its_ends() {
+    let order = Order::Little;
+    let at = |resolution: u8, offset_s: i64, time: u64| {
+        let options =
+            [option(order, 9, &[resolution]), option(order, 14, &offset_s.to_le_bytes())].concat();
+        let file = [section(order), interface(order, 1, 0, &options)].concat();
+        read(&[file, enhanced(order, 0, time, b"", &[])].concat()).0[0].1
+    };
+    assert_eq!(at(0, 0, u64::MAX), u64::MAX);
+    assert_eq!(at(0, i64::MAX, u64::MAX), u64::MAX);
+    assert_eq!(at(6, -10, 3_000_000), 0);
+    assert_eq!(at(6, -1, 3_000_000), 2 * SECOND);
+    assert_eq!(at(127, 0, u64::MAX), 0);
+    assert_eq!(at(0xff, 0, u64::MAX), 0);
+    assert_eq!(at(0x80 | 32, 0, 3 << 31), SECOND + SECOND / 2);
+    assert_eq!(at(12, 0, 1_500), 1);
+}
