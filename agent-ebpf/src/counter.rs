@@ -43,6 +43,8 @@ pub enum Counter {
     RingFull,
     /// The kernel refused the copy out of the packet.
     CopyFailed,
+    /// A frame of a file whose link type is not read. Hooks have none: they see Ethernet only.
+    UnsupportedLinkType,
 }
 
 /// What a reason means for completeness.
@@ -61,7 +63,7 @@ impl Counter {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All counters, in index order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Seen,
         Self::Captured,
         Self::Truncated,
@@ -78,6 +80,7 @@ impl Counter {
         Self::UnknownTunnel,
         Self::RingFull,
         Self::CopyFailed,
+        Self::UnsupportedLinkType,
     ];
 
     /// Name in the ledger and in metrics.
@@ -100,6 +103,7 @@ impl Counter {
             Self::UnknownTunnel => "unknown_tunnel",
             Self::RingFull => "ring_full",
             Self::CopyFailed => "copy_failed",
+            Self::UnsupportedLinkType => "unsupported_link_type",
         }
     }
 
@@ -116,7 +120,8 @@ impl Counter {
             | Self::TunnelFragment
             | Self::UnknownTunnel
             | Self::RingFull
-            | Self::CopyFailed => Fate::Lost,
+            | Self::CopyFailed
+            | Self::UnsupportedLinkType => Fate::Lost,
         }
     }
 }

@@ -121,6 +121,8 @@ pub mod hook {
     pub const TC_INGRESS: u8 = 2;
     /// TC egress.
     pub const TC_EGRESS: u8 = 3;
+    /// No hook: a frame of a capture file.
+    pub const FILE: u8 = 4;
 }
 
 /// Largest packet that a record can hold, bytes: the largest IP packet plus Ethernet and two tags,

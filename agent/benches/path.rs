@@ -327,8 +327,8 @@ fn path<'a>(name: &'static str, samples: &'a [Sample], format: Format) -> Stage<
     let mut stages = stages(format);
     stage(name, move || {
         for sample in samples {
-            stages.take(&sample.query, 0);
-            stages.take(&sample.response, 0);
+            stages.take(&sample.query);
+            stages.take(&sample.response);
         }
         stages.deliver();
     })

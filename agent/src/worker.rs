@@ -82,7 +82,7 @@ impl Worker {
             let mut read_up_to_ns = 0;
             let stages = &mut self.stages;
             let taken = self.drain.batch(|item| {
-                read_up_to_ns = stages.take(item, 0).unwrap_or(read_up_to_ns);
+                read_up_to_ns = stages.take(item).unwrap_or(read_up_to_ns);
             });
             if taken == 0 {
                 // Losses with nothing behind them in the ring show in the map alone.

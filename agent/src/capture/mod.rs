@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// Interfaces that can be attached in one run, counted anew when one is detached and attached
-/// again, since its counters stay for the ledger. On each CPU 2 × 128 bytes of counters for each.
+/// again, since its counters stay for the ledger. On each CPU 2 × 136 bytes of counters for each.
 const MAX_ATTACHMENTS: u32 = 512;
 
 /// The kernel side, loaded. Dropping it detaches everything.

@@ -71,7 +71,7 @@ impl CaptureFile {
     ///
     /// # Errors
     /// All but [`Error::Open`]. Nothing more can be read after one.
-    pub fn next(&mut self) -> Result<Step<'_>, Error> {
+    pub fn step(&mut self) -> Result<Step<'_>, Error> {
         let frames = self.frames;
         // The borrow of a frame that is returned would last in the other arms too.
         let (path, compression) = (&self.path, self.compression);

@@ -5,7 +5,7 @@
 //!  frame ─▶ link: what network packet, where? ─▶ hook: RecordHeader, counted ─▶ worker::Stages
 //! ```
 //!
-//! Contract: whatever a file holds, nothing panics and memory stays bounded (see [`window`]). Of a
+//! Contract: whatever a file holds, nothing panics and memory stays bounded. Of a
 //! file that is damaged or cut, every frame before the damage is replayed, and the [`Error`] says
 //! where it is and what. A frame's number is tshark's `frame.number`.
 //!

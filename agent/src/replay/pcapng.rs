@@ -112,7 +112,7 @@ impl PcapNg {
             }
             let kind = self.order.u32(&header, 0);
             let length = self.order.u32(&header, 4);
-            if length < 12 || length % 4 != 0 {
+            if length < 12 || !length.is_multiple_of(4) {
                 let what = format!("a block claims {length} bytes: less than 12, or not in words");
                 return Err(Fault::damaged(offset, what));
             }

@@ -151,7 +151,7 @@ fn read(bytes: &[u8]) -> (Vec<Seen>, Option<Error>) {
         Err(error) => return (seen, Some(error)),
     };
     loop {
-        match file.next() {
+        match file.step() {
             Ok(Step::Frame(frame)) => seen.push((
                 frame.number,
                 frame.at_ns,
@@ -230,7 +230,7 @@ fn interfaces_have_their_names_and_are_numbered_anew_in_each_section() {
     fs::write(&path, pcapng()).unwrap();
     let mut file = CaptureFile::open(&path, &Arc::default(), &Arc::default()).unwrap();
     let mut interfaces = Vec::new();
-    while let Step::Frame(Frame { interface, .. }) = file.next().unwrap() {
+    while let Step::Frame(Frame { interface, .. }) = file.step().unwrap() {
         let name = file.interface_name(interface).map(str::to_owned);
         interfaces.push((file.sections(), interface, name));
     }
@@ -422,15 +422,15 @@ fn a_pipe_is_read_as_it_fills_and_can_be_stopped() {
     let stop = Arc::new(AtomicBool::new(false));
     writer.write_all(&file[..10]).unwrap();
     let mut reader = CaptureFile::open(&path, &stop, &Arc::default()).unwrap();
-    assert!(matches!(reader.next(), Ok(Step::Waiting)));
+    assert!(matches!(reader.step(), Ok(Step::Waiting)));
     writer.write_all(&file[10..50]).unwrap();
-    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 1, .. }))));
-    assert!(matches!(reader.next(), Ok(Step::Waiting)));
+    assert!(matches!(reader.step(), Ok(Step::Frame(Frame { number: 1, .. }))));
+    assert!(matches!(reader.step(), Ok(Step::Waiting)));
     writer.write_all(&file[50..]).unwrap();
-    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 2, .. }))));
-    assert!(matches!(reader.next(), Ok(Step::Frame(Frame { number: 3, .. }))));
+    assert!(matches!(reader.step(), Ok(Step::Frame(Frame { number: 2, .. }))));
+    assert!(matches!(reader.step(), Ok(Step::Frame(Frame { number: 3, .. }))));
     stop.store(true, Ordering::Release);
-    assert!(matches!(reader.next(), Err(Error::Read { .. })));
+    assert!(matches!(reader.step(), Err(Error::Read { .. })));
 }
 
 #[test]

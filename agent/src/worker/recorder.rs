@@ -57,6 +57,10 @@ impl Recorder {
         self.clock = clock;
     }
 
+    pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
+        Arc::make_mut(&mut self.interfaces).insert(ifindex, name.to_owned());
+    }
+
     /// Records a transaction.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
         counts.records_created += 1;

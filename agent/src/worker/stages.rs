@@ -64,33 +64,44 @@ impl Stages {
         self.pairing.recorder.set_clock(clock);
     }
 
+    /// Names an interface in the records from now on.
+    pub fn name_interface(&mut self, ifindex: u32, name: &str) {
+        self.pairing.recorder.name_interface(ifindex, name);
+    }
+
     /// Takes note of the ring's loss count as of `at_ns`.
     pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
         self.pairing.table.note_ring_lost(ring_lost, at_ns);
     }
 
-    /// Takes in one ring record, of a frame with this number in a replayed file or 0; returns when
-    /// it was captured, CLOCK_MONOTONIC nanoseconds, or `None` where that cannot be told.
-    pub fn take(&mut self, item: &[u8], frame: u64) -> Option<u64> {
-        self.pairing.counts.packets_received += 1;
+    /// Takes in one ring record; returns when it was captured, CLOCK_MONOTONIC nanoseconds, or
+    /// `None` where that cannot be told.
+    pub fn take(&mut self, item: &[u8]) -> Option<u64> {
         let Some((header, bytes)) = RecordHeader::split(item) else {
+            self.pairing.counts.packets_received += 1;
             self.pairing.counts.packets_lost[PacketLoss::RecordMismatch as usize] += 1;
             return None;
         };
         self.note_ring_lost(header.ring_lost, header.captured_at_ns);
-        let decoded = Packet::parse(&header, bytes, frame).and_then(|packet| self.decode(&packet));
+        self.take_packet(&header, bytes, 0);
+        Some(header.captured_at_ns)
+    }
+
+    /// Takes in one captured packet, of the frame with this number in a replayed file, or 0.
+    pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
+        self.pairing.counts.packets_received += 1;
+        let decoded = Packet::parse(header, bytes, frame).and_then(|packet| self.decode(&packet));
         match decoded {
             Ok(()) => self.pairing.counts.packets_decoded += 1,
             Err(reason) => {
                 self.pairing.counts.packets_lost[reason as usize] += 1;
                 if !reason.is_ignored()
-                    && let Some(flow) = Packet::flow(&header, bytes)
+                    && let Some(flow) = Packet::flow(header, bytes)
                 {
                     self.pairing.table.note_unreadable(flow, header.captured_at_ns);
                 }
             }
         }
-        Some(header.captured_at_ns)
     }
 
     fn decode(&mut self, packet: &Packet<'_>) -> Result<(), PacketLoss> {

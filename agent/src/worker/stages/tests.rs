@@ -99,8 +99,8 @@ fn message(id: u16, response: bool) -> Vec<u8> {
 #[test]
 fn a_query_and_its_response_become_one_record() {
     let (mut stages, keep) = stages(true);
-    assert_eq!(stages.take(&item(17, &message(7, false), false), 0), Some(1_000));
-    assert_eq!(stages.take(&item(17, &message(7, true), true), 0), Some(1_001));
+    assert_eq!(stages.take(&item(17, &message(7, false), false)), Some(1_000));
+    assert_eq!(stages.take(&item(17, &message(7, true), true)), Some(1_001));
     stages.deliver();
     let lines = keep.lines.lock().unwrap();
     assert_eq!(lines.len(), 1);
@@ -111,7 +111,7 @@ fn a_query_and_its_response_become_one_record() {
     assert!(wire.starts_with("000701") && wire.len() == 2 * message(7, false).len());
     drop(lines);
     let (mut stages, keep) = self::stages(false);
-    stages.take(&item(17, &message(7, true), true), 0);
+    stages.take(&item(17, &message(7, true), true));
     stages.finish();
     assert!(keep.lines.lock().unwrap()[0]["response_wire"].is_null());
 }
@@ -130,7 +130,7 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
         (vec![0; 10], Some(PacketLoss::RecordMismatch)),
     ] {
         let before = stages.pairing.counts;
-        stages.take(&payload, 0);
+        stages.take(&payload);
         let after = stages.pairing.counts;
         assert_eq!(after.packets_received, before.packets_received + 1);
         match reason {
