@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::tree::{Section, Value, text};
-use crate::decode::{push_presentation, type_name};
+use crate::decode::{presentation, type_name};
 
 /// Which transactions become records; how the lists work together stands in [`crate::filter`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -131,9 +131,7 @@ fn zone(text: &str) -> Result<String, String> {
     if labels.first().is_some_and(|label| label == b"*") {
         return Err("stands for all names below it as it is: leave out the *".to_owned());
     }
-    let mut name = String::new();
-    push_presentation(&mut name, labels.iter().map(Vec::as_slice), true);
-    Ok(name)
+    Ok(presentation(labels.iter().map(Vec::as_slice)))
 }
 
 /// Labels of a name in presentation format (RFC 1035 §5.1); none for the root.

@@ -14,19 +14,21 @@
 #[cfg(test)]
 pub(crate) mod build;
 mod code;
+mod cursor;
 mod label;
 mod message;
 mod name;
 mod packet;
 mod rdata;
 mod segment;
+mod text;
 
 pub use code::{class_name, opcode_name, rcode_name, type_name};
 pub use label::{below, labels_from_the_right, parent};
 pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,
 };
-pub use name::push_presentation;
+pub use name::presentation;
 pub use packet::{
     Content, Datagram, Origin, Packet, PacketLoss, Part, Transport, TransportHeader, Tunnel,
     TunnelKind,

@@ -1,58 +1,152 @@
-//! Domain names in presentation format.
+//! Domain names, from the wire to presentation format in one pass.
 
-/// Appends a name, given as its labels, in presentation format (RFC 1035 §5.1): `\.` and `\\`
-/// escaped with a backslash, every octet outside printable ASCII as three decimal digits, no
-/// trailing dot, the root as `.`. With `lower`, ASCII letters are lowered (RFC 4343 §2).
+use super::{cursor::Cursor, text::Text};
+
+/// Octets of a name on the wire at most, lengths and the root included (RFC 1035 §3.1).
+const MAX_OCTETS: usize = 255;
+
+/// How an octet of a label stands in presentation format: lower case where it stands for itself,
+/// or one of the marks below.
+const PRESENTATION: [u8; 256] = {
+    let mut table = [DECIMAL; 256];
+    let mut octet = 0x21;
+    while octet < 0x7f {
+        table[octet as usize] = match octet {
+            // The characters that a zone file reader gives a meaning to (RFC 1035 §5.1).
+            b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => BACKSLASH,
+            _ => octet.to_ascii_lowercase(),
+        };
+        octet += 1;
+    }
+    table
+};
+/// The octet becomes a backslash and three decimal digits.
+const DECIMAL: u8 = 0;
+/// The octet follows a backslash.
+const BACKSLASH: u8 = 1;
+
+/// Appends the name at the cursor in presentation format (RFC 1035 §5.1) and goes behind it:
+/// ASCII letters in lower case (RFC 4343 §2), no trailing dot, the root as `.`, `\.` for a dot
+/// within a label, and every octet outside printable ASCII as three decimal digits.
 ///
-/// hickory-proto's own `Display` escapes in octal, which no zone file reader takes back.
-pub fn push_presentation<'a>(
-    out: &mut String,
-    labels: impl IntoIterator<Item = &'a [u8]>,
-    lower: bool,
-) {
-    let start = out.len();
-    for label in labels {
-        if out.len() > start {
-            out.push('.');
-        }
-        for &octet in label {
-            let octet = if lower { octet.to_ascii_lowercase() } else { octet };
-            match octet {
-                // The characters that a zone file reader gives a meaning to (RFC 1035 §5.1).
-                b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
-                    out.push('\\');
-                    out.push(char::from(octet));
+/// `None`, with a part of the name written, where there is no name (RFC 1035 §4.1.4, RFC 9267
+/// §2): one that ends too early, that is longer than 255 octets, whose labels are of another kind
+/// than length and text, or that is compressed by a pointer that does not lead back, to before
+/// the labels that it completes. Each pointer of a chain leads further back than the one before,
+/// and what it leads to ends before the labels in front of it begin; so there is no loop and
+/// nothing is read twice.
+pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+    let message = cursor.message();
+    let start = text.len();
+    // The labels between two pointers: from `run` on, and none at `end` or behind it.
+    let (mut run, mut end) = (cursor.offset(), cursor.end());
+    let mut at = run;
+    let mut behind = None;
+    let mut octets = 1; // the root
+    loop {
+        let &length = message.get(at..end)?.first()?;
+        at += 1;
+        match length {
+            0 => break,
+            1..=63 => {
+                let label = message.get(at..end)?.get(..usize::from(length))?;
+                at += label.len();
+                octets += 1 + label.len();
+                if octets > MAX_OCTETS {
+                    return None;
                 }
-                0x21..=0x7e => out.push(char::from(octet)),
-                _ => push_decimal_escape(out, octet),
+                if text.len() > start {
+                    text.ascii(b'.');
+                }
+                write_label(label, text);
             }
+            0xc0.. => {
+                let &low = message.get(at..end)?.first()?;
+                at += 1;
+                behind.get_or_insert(at);
+                let target = pointed_to(length, low);
+                if target >= run {
+                    return None;
+                }
+                end = run;
+                run = target;
+                at = target;
+            }
+            // 01: extended label types, of which none is left (RFC 6891 §5); 10: reserved.
+            0x40..=0xbf => return None,
         }
     }
-    if out.len() == start {
-        out.push('.');
+    if text.len() == start {
+        text.ascii(b'.');
+    }
+    cursor.seek(behind.unwrap_or(at));
+    Some(())
+}
+
+/// A name given as its labels, as [`write`] writes names from the wire.
+#[must_use]
+pub fn presentation<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut text = Text::default();
+    for label in labels {
+        if text.len() > 0 {
+            text.ascii(b'.');
+        }
+        write_label(label, &mut text);
+    }
+    if text.len() == 0 {
+        text.ascii(b'.');
+    }
+    text.finish()
+}
+
+/// Goes behind the name at the cursor without following pointers; whether they lead to a name
+/// remains open.
+pub(super) fn skip(cursor: &mut Cursor<'_>) -> Option<()> {
+    loop {
+        match cursor.u8()? {
+            0 => return Some(()),
+            length @ 1..=63 => _ = cursor.take(length.into())?,
+            0xc0.. => return cursor.u8().map(drop),
+            0x40..=0xbf => return None,
+        }
     }
 }
 
-/// Appends `text` as a quoted character string (RFC 1035 §5.1), as in TXT.
-pub(super) fn push_character_string(out: &mut String, text: &[u8]) {
-    out.push('"');
-    for &octet in text {
-        match octet {
-            b'"' | b'\\' => {
-                out.push('\\');
-                out.push(char::from(octet));
-            }
-            0x20..=0x7e => out.push(char::from(octet)),
-            _ => push_decimal_escape(out, octet),
-        }
+/// Offset of the name at the cursor, or of the name that it stands for where it is a pointer and
+/// nothing else: two names with the same origin are the same.
+pub(super) fn origin(cursor: &Cursor<'_>) -> usize {
+    match cursor.peek(2) {
+        Some(&[high @ 0xc0..=0xff, low]) => pointed_to(high, low),
+        _ => cursor.offset(),
     }
-    out.push('"');
 }
 
-fn push_decimal_escape(out: &mut String, octet: u8) {
-    out.push('\\');
-    for digit in [octet / 100, octet / 10 % 10, octet % 10] {
-        out.push(char::from(b'0' + digit));
+/// A pointer is an offset from the start of the message in 14 bits (RFC 1035 §4.1.4).
+const fn pointed_to(high: u8, low: u8) -> usize {
+    u16::from_be_bytes([high & 0x3f, low]) as usize
+}
+
+fn write_label(label: &[u8], text: &mut Text) {
+    let start = text.len();
+    let mut lowest = u8::MAX;
+    text.mapped(label, |octet| {
+        let character = PRESENTATION[usize::from(octet)];
+        lowest = lowest.min(character);
+        character
+    });
+    // Hardly a name has an octet to escape: copied first, it is written again when it does.
+    if lowest <= BACKSLASH {
+        text.truncate(start);
+        for &octet in label {
+            match PRESENTATION[usize::from(octet)] {
+                DECIMAL => text.decimal_escape(octet),
+                BACKSLASH => {
+                    text.ascii(b'\\');
+                    text.ascii(octet);
+                }
+                character => text.ascii(character),
+            }
+        }
     }
 }
 
@@ -60,23 +154,36 @@ fn push_decimal_escape(out: &mut String, octet: u8) {
 mod tests {
     use super::*;
 
-    fn presentation(labels: &[&[u8]]) -> String {
-        let mut out = String::new();
-        push_presentation(&mut out, labels.iter().copied(), true);
-        out
+    /// The name at `offset` of `message`, and the offset behind it.
+    fn read(message: &[u8], offset: usize) -> Option<(String, usize)> {
+        let mut cursor = Cursor::new(message);
+        cursor.seek(offset);
+        let mut skipped = cursor;
+        let mut text = Text::default();
+        write(&mut cursor, &mut text)?;
+        skip(&mut skipped).unwrap();
+        assert_eq!(skipped.offset(), cursor.offset());
+        Some((text.finish(), cursor.offset()))
     }
 
     #[test]
     fn names_are_lowered_and_escaped_in_decimal() {
-        assert_eq!(presentation(&[b"WWW", b"Example", b"test"]), "www.example.test");
-        assert_eq!(presentation(&[]), ".");
-        assert_eq!(presentation(&[b"a.b\\", b"\x00\xff "]), "a\\.b\\\\.\\000\\255\\032");
+        assert_eq!(read(b"\x03WWW\x07Example\0", 0), Some(("www.example".into(), 13)));
+        assert_eq!(read(b"\0", 0), Some((".".into(), 1)));
+        let (text, _) = read(b"\x04a.b\\\x03\x00\xff \0", 0).unwrap();
+        assert_eq!(text, "a\\.b\\\\.\\000\\255\\032");
+    }
+
+    #[test]
+    fn names_are_the_same_from_labels() {
+        assert_eq!(presentation([]), ".");
+        assert_eq!(presentation([&b"WWW"[..], b"a.b \xff"]), "www.a\\.b\\032\\255");
     }
 
     #[test]
     fn every_octet_of_a_label_reads_back() {
         for octet in 0..=u8::MAX {
-            let text = presentation(&[&[octet]]);
+            let (text, _) = read(&[1, octet, 0], 0).unwrap();
             let back = match text.as_bytes() {
                 [b'\\', digits @ ..] if digits.len() == 3 => {
                     std::str::from_utf8(digits).unwrap().parse().unwrap()
@@ -89,9 +196,48 @@ mod tests {
     }
 
     #[test]
-    fn character_strings_are_quoted() {
-        let mut out = String::new();
-        push_character_string(&mut out, b"v=1; \"x\"\n");
-        assert_eq!(out, "\"v=1; \\\"x\\\"\\010\"");
+    fn pointers_lead_back() {
+        let message = b"\x04test\0\x03www\xc0\x00\x01a\xc0\x06";
+        assert_eq!(read(message, 6), Some(("www.test".into(), 12)));
+        assert_eq!(read(message, 12), Some(("a.www.test".into(), 16)));
+        // To itself, into itself, forward.
+        assert_eq!(read(b"\xc0\x00", 0), None);
+        assert_eq!(read(b"\0\x01a\xc0\x01", 1), None);
+        assert_eq!(read(b"\xc0\x02\0", 0), None);
+        // Back, to labels that reach into the name that they would complete.
+        assert_eq!(read(b"\x03\x01a\xc0\x00\0", 1), None);
+        assert_eq!(read(b"\x01b\xc0\x00", 2), None);
+    }
+
+    #[test]
+    fn names_end_where_their_record_does() {
+        let mut cursor = Cursor::new(b"\x03www\0").part(4).unwrap();
+        assert_eq!(write(&mut cursor, &mut Text::default()), None);
+        for broken in [&b""[..], b"\x01", b"\x01a", b"\xc0", b"\x40\0", b"\x80\0"] {
+            assert_eq!(write(&mut Cursor::new(broken), &mut Text::default()), None, "{broken:?}");
+            assert_eq!(skip(&mut Cursor::new(broken)), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_at_most_255_octets() {
+        let label = [&[63][..], &[b'a'; 63]].concat();
+        let mut longest = label.repeat(3);
+        longest.extend([61]);
+        longest.extend([b'a'; 61]);
+        longest.push(0);
+        assert_eq!(longest.len(), MAX_OCTETS);
+        assert!(read(&longest, 0).is_some());
+        // One label more through a pointer.
+        longest.extend(b"\x01a\xc0\x00");
+        assert_eq!(read(&longest, MAX_OCTETS), None);
+    }
+
+    #[test]
+    fn the_origin_of_a_pointer_is_what_it_points_to() {
+        let mut cursor = Cursor::new(b"\x04test\0\xc0\x00");
+        assert_eq!(origin(&cursor), 0);
+        cursor.seek(6);
+        assert_eq!(origin(&cursor), 0);
     }
 }

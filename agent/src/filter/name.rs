@@ -14,8 +14,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// From names as [`push_presentation`](crate::decode::push_presentation) writes them, lowered:
-    /// the one text of a name, escapes included.
+    /// From names as [`presentation`](crate::decode::presentation) writes them: the one text of a
+    /// name, escapes included.
     pub(super) fn new(lists: &Lists<String>) -> Self {
         let entry = |list: List| move |name: &String| (name.as_str().into(), list);
         let allow = lists.allow.iter().map(entry(List::Allow));

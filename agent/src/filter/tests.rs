@@ -175,9 +175,7 @@ fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn presentation(labels: &[Vec<u8>]) -> String {
-    let mut text = String::new();
-    crate::decode::push_presentation(&mut text, labels.iter().map(Vec::as_slice), true);
-    text
+    crate::decode::presentation(labels.iter().map(Vec::as_slice))
 }
 
 proptest! {

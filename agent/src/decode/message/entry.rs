@@ -1,0 +1,97 @@
+//! What a message consists of, as it is read from it.
+
+/// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), QR and the codes aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// AA: the answer is authoritative.
+    pub authoritative: bool,
+    /// TC: the message was truncated; the full answer may follow over TCP (RFC 7766 §5).
+    pub truncated: bool,
+    /// RD: recursion desired.
+    pub recursion_desired: bool,
+    /// RA: recursion available.
+    pub recursion_available: bool,
+    /// AD: authentic data.
+    pub authentic_data: bool,
+    /// CD: checking disabled.
+    pub checking_disabled: bool,
+}
+
+impl Flags {
+    /// The flags among the second 16 bits of a header.
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        Self {
+            authoritative: bits & 0x0400 != 0,
+            truncated: bits & 0x0200 != 0,
+            recursion_desired: bits & 0x0100 != 0,
+            recursion_available: bits & 0x0080 != 0,
+            authentic_data: bits & 0x0020 != 0,
+            checking_disabled: bits & 0x0010 != 0,
+        }
+    }
+}
+
+/// An entry of the question section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Question<'a> {
+    /// Lower-case presentation format without the trailing dot.
+    pub name: &'a str,
+    /// QTYPE.
+    pub qtype: u16,
+    /// QCLASS as it was sent: Multicast DNS asks for a unicast response with the top bit
+    /// (RFC 6762 §5.4).
+    pub qclass: u16,
+}
+
+/// A resource record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Owner, in lower-case presentation format without the trailing dot.
+    pub name: &'a str,
+    /// RR type.
+    pub rtype: u16,
+    /// Class as it was sent: Multicast DNS says with the top bit that caches are to be flushed
+    /// (RFC 6762 §10.2).
+    pub class: u16,
+    /// Time to live, seconds.
+    pub ttl: u32,
+    /// RDATA in presentation format; the generic one of RFC 3597 §5 where the type is unknown or
+    /// the RDATA has not its form. Empty where an update has none (RFC 2136 §2.4, §2.5).
+    pub rdata: &'a str,
+}
+
+/// How much of a message could be read; of several flaws the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ParseStatus {
+    /// All of it.
+    #[default]
+    Ok,
+    /// The header, and the questions up to the one that is broken.
+    MalformedQuestion,
+    /// Header, questions and answers, at least one of which is broken. Where its RDATA alone is,
+    /// the record is there with the RDATA's bytes, and so are the records behind it, since the
+    /// length of the RDATA says where they begin. Otherwise the answers end before it, and there
+    /// are fewer of them than the header announces.
+    MalformedAnswer,
+    /// Header, questions and answers; authority or additional section is broken, an EDNS option
+    /// has not the form of its code, or there is a second OPT record, which makes a format error
+    /// of the message (RFC 6891 §6.1.1). Of records that are not kept, extent and type alone are
+    /// looked at.
+    MalformedRest,
+    /// All of it, and bytes behind it: padding, or another message that a UDP GSO packet carries.
+    TrailingBytes,
+}
+
+impl ParseStatus {
+    /// Symbol of the Avro enum.
+    #[must_use]
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::MalformedQuestion => "MALFORMED_QUESTION",
+            Self::MalformedAnswer => "MALFORMED_ANSWER",
+            Self::MalformedRest => "MALFORMED_REST",
+            Self::TrailingBytes => "TRAILING_BYTES",
+        }
+    }
+}

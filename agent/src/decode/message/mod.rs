@@ -1,0 +1,189 @@
+//! A DNS message, as far as it could be read.
+
+mod edns;
+mod entry;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use super::cursor::Cursor;
+use edns::EdnsSpans;
+pub use edns::{ClientSubnet, Edns, ExtendedError};
+pub use entry::{Answer, Flags, ParseStatus, Question};
+use sections::Sections;
+
+/// A part of a message's text or bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct QuestionSpans {
+    name: Span,
+    qtype: u16,
+    qclass: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct RecordSpans {
+    name: Span,
+    rdata: Span,
+    rtype: u16,
+    class: u16,
+    ttl: u32,
+}
+
+/// A DNS message, read into buffers that are used again for the next one.
+///
+/// ```text
+///  text    www.example.test192.0.2.1…     names and RDATA, back to back
+///  octets  NSID, cookie, other options
+///  entries hold spans of these, and read as views: [`Question`], [`Answer`], [`Edns`]
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Transaction identifier.
+    pub id: u16,
+    /// QR: a response.
+    pub response: bool,
+    /// Opcode, 4 bits.
+    pub opcode: u8,
+    /// Flag bits.
+    pub flags: Flags,
+    /// Response code, with the 8 extended bits of EDNS where there is one (RFC 6891 §6.1.3).
+    pub rcode: u16,
+    /// Entries that the header announces: question, answer, authority, additional.
+    pub counts: [u16; 4],
+    /// Length of the message, bytes on the wire, without TCP's length prefix.
+    pub size: u32,
+    /// How much of it could be read.
+    pub parse_status: ParseStatus,
+    /// Answers and updates that were passed over because the text that a message keeps is limited
+    /// to 64 KiB. They are the last ones of their section. Questions are subject to the limit too;
+    /// `counts` tells how many there were.
+    pub answers_omitted: u32,
+    text: String,
+    octets: Vec<u8>,
+    questions: Vec<QuestionSpans>,
+    answers: Vec<RecordSpans>,
+    updates: Vec<RecordSpans>,
+    edns: Option<EdnsSpans>,
+    options: Vec<(u16, Span)>,
+}
+
+impl Message {
+    /// Bytes of a DNS header (RFC 1035 §4.1.1).
+    pub const HEADER_SIZE: usize = 12;
+
+    /// Reads a message into new buffers; `None` when it is shorter than its header.
+    #[must_use]
+    pub fn parse(wire: &[u8]) -> Option<Self> {
+        let mut message = Self::default();
+        message.read(wire).then_some(message)
+    }
+
+    /// Replaces the content by the message in `wire`, keeping the buffers; false, and nothing of
+    /// use in here, when it is shorter than its header.
+    pub fn read(&mut self, wire: &[u8]) -> bool {
+        let Some(header) = wire.first_chunk::<{ Self::HEADER_SIZE }>() else { return false };
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let bits = word(2);
+        self.clear();
+        self.id = word(0);
+        self.response = bits & 0x8000 != 0;
+        self.opcode = (header[2] >> 3) & 0x0f;
+        self.flags = Flags::from_bits(bits);
+        self.rcode = bits & 0x000f;
+        self.counts = [word(4), word(6), word(8), word(10)];
+        // A message over UDP or TCP is at most 65,535 bytes long.
+        self.size = u32::try_from(wire.len()).unwrap_or(u32::MAX);
+        let mut behind_header = Cursor::new(wire);
+        behind_header.seek(Self::HEADER_SIZE);
+        Sections::read(self, behind_header);
+        true
+    }
+
+    /// The first entry of the question section.
+    #[must_use]
+    pub fn question(&self) -> Option<Question<'_>> {
+        self.questions.first().map(|spans| self.view_question(spans))
+    }
+
+    /// The entries of the question section behind the first.
+    pub fn more_questions(&self) -> impl ExactSizeIterator<Item = Question<'_>> {
+        self.questions.iter().skip(1).map(|spans| self.view_question(spans))
+    }
+
+    /// The answer section.
+    pub fn answers(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+        self.answers.iter().map(|spans| self.view_record(spans))
+    }
+
+    /// The update section of an UPDATE request (RFC 2136 §2.5); empty in other messages.
+    pub fn updates(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+        self.updates.iter().map(|spans| self.view_record(spans))
+    }
+
+    /// The first OPT record.
+    #[must_use]
+    pub fn edns(&self) -> Option<Edns<'_>> {
+        self.edns.as_ref().map(|spans| Edns::view(spans, self))
+    }
+
+    /// Bytes of memory that the buffers take.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
+        self.text.capacity()
+            + self.octets.capacity()
+            + self.questions.capacity() * size_of::<QuestionSpans>()
+            + (self.answers.capacity() + self.updates.capacity()) * size_of::<RecordSpans>()
+            + self.options.capacity() * size_of::<(u16, Span)>()
+    }
+
+    fn clear(&mut self) {
+        self.parse_status = ParseStatus::Ok;
+        self.answers_omitted = 0;
+        self.text.clear();
+        self.octets.clear();
+        self.questions.clear();
+        self.answers.clear();
+        self.updates.clear();
+        self.edns = None;
+        self.options.clear();
+    }
+
+    fn text(&self, span: Span) -> &str {
+        self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
+    }
+
+    fn octets(&self, span: Span) -> &[u8] {
+        self.octets.get(span.start as usize..span.end as usize).unwrap_or_default()
+    }
+
+    fn view_question(&self, spans: &QuestionSpans) -> Question<'_> {
+        Question { name: self.text(spans.name), qtype: spans.qtype, qclass: spans.qclass }
+    }
+
+    fn view_record(&self, spans: &RecordSpans) -> Answer<'_> {
+        Answer {
+            name: self.text(spans.name),
+            rtype: spans.rtype,
+            class: spans.class,
+            ttl: spans.ttl,
+            rdata: self.text(spans.rdata),
+        }
+    }
+
+    fn push_octets(&mut self, octets: &[u8]) -> Span {
+        let start = extent(self.octets.len());
+        self.octets.extend_from_slice(octets);
+        Span { start, end: extent(self.octets.len()) }
+    }
+}
+
+/// A position in a buffer; what a message of 64 KiB can hold stays far below the limit.
+fn extent(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,222 @@
+//! Reads the sections of a message in one pass.
+
+use super::{
+    super::{cursor::Cursor, name, rdata, text::Text},
+    Message, ParseStatus, QuestionSpans, RecordSpans, Span, extent,
+};
+
+/// Opcode of dynamic updates (RFC 2136).
+const UPDATE: u8 = 5;
+/// Type of the OPT record (RFC 6891 §6.1.2).
+const OPT: u16 = 41;
+/// Classes of records that an update has without RDATA (RFC 2136 §2.4, §2.5).
+const NONE: u16 = 254;
+const ANY: u16 = 255;
+
+/// The way through a message whose header has been read.
+pub(super) struct Sections<'m, 'w> {
+    message: &'m mut Message,
+    wire: Cursor<'w>,
+    text: Text,
+    /// The first name, as a rule that of the question, which the owners of most records point to.
+    first: Name,
+    /// The name read last as an owner or as the whole of an RDATA, which the owners of the
+    /// records behind a CNAME, and of further records of a set, point to.
+    latest: Name,
+    /// The limit of the text was reached: nothing is kept any more.
+    full: bool,
+}
+
+/// A name that was read: where it begins on the wire, and what its text is.
+#[derive(Clone, Copy)]
+struct Name {
+    origin: usize,
+    span: Span,
+}
+
+impl Name {
+    /// Equal to no other.
+    const UNKNOWN: Self = Self { origin: usize::MAX, span: Span { start: 0, end: 0 } };
+}
+
+/// What follows the owner of a record (RFC 1035 §4.1.3).
+struct Body<'w> {
+    rtype: u16,
+    class: u16,
+    ttl: u32,
+    rdata: Cursor<'w>,
+}
+
+impl<'m, 'w> Sections<'m, 'w> {
+    /// Reads what is behind the header into `message`, one entry at a time, so that what precedes
+    /// a broken entry is kept. The header's counts cost nothing before there are entries.
+    pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>) {
+        let text = Text::reuse(std::mem::take(&mut message.text));
+        let mut sections =
+            Self { message, wire, text, first: Name::UNKNOWN, latest: Name::UNKNOWN, full: false };
+        if let Err(status) = sections.walk() {
+            sections.flaw(status);
+        }
+        sections.message.text = sections.text.finish();
+    }
+
+    fn walk(&mut self) -> Result<(), ParseStatus> {
+        let [questions, answers, authorities, additionals] = self.message.counts;
+        for _ in 0..questions {
+            self.question().ok_or(ParseStatus::MalformedQuestion)?;
+        }
+        for _ in 0..answers {
+            let flaw = ParseStatus::MalformedAnswer;
+            if let Some(record) = self.record(flaw).ok_or(flaw)? {
+                self.message.answers.push(record);
+            }
+        }
+        let update = self.message.opcode == UPDATE && !self.message.response;
+        for _ in 0..authorities {
+            let flaw = ParseStatus::MalformedRest;
+            if !update {
+                self.pass().ok_or(flaw)?;
+            } else if let Some(record) = self.record(flaw).ok_or(flaw)? {
+                self.message.updates.push(record);
+            }
+        }
+        for _ in 0..additionals {
+            self.additional().ok_or(ParseStatus::MalformedRest)?;
+        }
+        if self.wire.is_empty() { Ok(()) } else { Err(ParseStatus::TrailingBytes) }
+    }
+
+    fn question(&mut self) -> Option<()> {
+        let start = self.text.len();
+        let name = if self.full {
+            name::skip(&mut self.wire)?;
+            None
+        } else {
+            Some(self.name()?)
+        };
+        let (qtype, qclass) = (self.wire.u16()?, self.wire.u16()?);
+        self.drop_when_full(start);
+        if let (Some(name), false) = (name, self.full) {
+            self.message.questions.push(QuestionSpans { name, qtype, qclass });
+        }
+        Some(())
+    }
+
+    /// A record that is kept: `Some(None)` where the text is full. RDATA that has not the form of
+    /// its type is a `flaw`.
+    fn record(&mut self, flaw: ParseStatus) -> Option<Option<RecordSpans>> {
+        let start = self.text.len();
+        if self.full {
+            self.pass()?;
+            self.message.answers_omitted += 1;
+            return Some(None);
+        }
+        let name = self.name()?;
+        let Body { rtype, class, ttl, rdata } = self.body()?;
+        let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
+        let rdata = if rdata.is_empty() && no_rdata {
+            Span::default()
+        } else if let Some(span) = self.name_as_rdata(rtype, class, rdata) {
+            span
+        } else {
+            let start = extent(self.text.len());
+            if !rdata::write(rdata, rtype, class, &mut self.text) {
+                self.flaw(flaw);
+            }
+            Span { start, end: extent(self.text.len()) }
+        };
+        self.drop_when_full(start);
+        if self.full {
+            self.message.answers_omitted += 1;
+            return Some(None);
+        }
+        Some(Some(RecordSpans { name, rdata, rtype, class, ttl }))
+    }
+
+    /// A record of the additional section, of which none but OPT is kept.
+    fn additional(&mut self) -> Option<()> {
+        let of_root = self.wire.peek(1) == Some(&[0]);
+        let Body { rtype, class, ttl, rdata } = self.pass()?;
+        if rtype == OPT {
+            // The first one counts; its owner is the root (RFC 6891 §6.1.1, §6.1.2).
+            let first = self.message.edns.is_none();
+            let well_formed =
+                first && self.message.read_edns(class, ttl, rdata, &mut self.text) && of_root;
+            if !well_formed {
+                self.flaw(ParseStatus::MalformedRest);
+            }
+        }
+        Some(())
+    }
+
+    /// Goes behind a record.
+    fn pass(&mut self) -> Option<Body<'w>> {
+        name::skip(&mut self.wire)?;
+        self.body()
+    }
+
+    fn body(&mut self) -> Option<Body<'w>> {
+        let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = self.wire.octets()?;
+        Some(Body {
+            rtype: u16::from_be_bytes([t0, t1]),
+            class: u16::from_be_bytes([c0, c1]),
+            ttl: u32::from_be_bytes([s0, s1, s2, s3]),
+            rdata: self.wire.part(u16::from_be_bytes([l0, l1]).into())?,
+        })
+    }
+
+    /// The text of the name at the cursor: one that is there already, where it is the same name.
+    fn name(&mut self) -> Option<Span> {
+        let origin = name::origin(&self.wire);
+        for known in [self.first, self.latest] {
+            if known.origin == origin {
+                name::skip(&mut self.wire)?;
+                return Some(known.span);
+            }
+        }
+        let mut wire = self.wire;
+        let span = self.new_name(origin, &mut wire)?;
+        self.wire = wire;
+        Some(span)
+    }
+
+    /// RDATA that is a name; `None` where it is not, or is more.
+    fn name_as_rdata(&mut self, rtype: u16, class: u16, mut rdata: Cursor<'w>) -> Option<Span> {
+        if !rdata::is_name(rtype, class) {
+            return None;
+        }
+        let span = self.new_name(name::origin(&rdata), &mut rdata)?;
+        rdata.is_empty().then_some(span)
+    }
+
+    fn new_name(&mut self, origin: usize, wire: &mut Cursor<'w>) -> Option<Span> {
+        let start = self.text.len();
+        if name::write(wire, &mut self.text).is_none() {
+            self.text.truncate(start);
+            return None;
+        }
+        let span = Span { start: extent(start), end: extent(self.text.len()) };
+        let name = Name { origin, span };
+        if self.first.origin == Name::UNKNOWN.origin {
+            self.first = name;
+        } else {
+            self.latest = name;
+        }
+        Some(span)
+    }
+
+    /// Takes back text from `start` on if it is more than the limit.
+    fn drop_when_full(&mut self, start: usize) {
+        if self.text.is_full() {
+            self.text.truncate(start);
+            self.full = true;
+        }
+    }
+
+    /// The first flaw is the message's.
+    fn flaw(&mut self, status: ParseStatus) {
+        if self.message.parse_status == ParseStatus::Ok {
+            self.message.parse_status = status;
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the RDATA of each type consists of.
+
+use super::{
+    super::{cursor::Cursor, text::Text},
+    address,
+    field::Field::{self, *},
+    key, location, svcb,
+};
+
+/// How RDATA is written.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    /// Field by field, with a space between two.
+    Fields(&'static [Field]),
+    /// By code of its own, where a field says what others are.
+    By(fn(&mut Cursor<'_>, &mut Text) -> Option<()>),
+}
+
+impl Form {
+    /// `None` where the RDATA is not of this form.
+    pub(super) fn write(self, rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+        match self {
+            Self::Fields(fields) => write_fields(fields, rdata, text),
+            Self::By(write) => write(rdata, text),
+        }
+    }
+}
+
+/// Writes fields with a space between two; one that writes nothing takes no space either.
+pub(super) fn write_fields(
+    fields: &[Field],
+    rdata: &mut Cursor<'_>,
+    text: &mut Text,
+) -> Option<()> {
+    for (position, field) in fields.iter().enumerate() {
+        let before = text.len();
+        if position > 0 {
+            text.ascii(b' ');
+        }
+        let start = text.len();
+        field.write(rdata, text)?;
+        if text.len() == start {
+            text.truncate(before);
+        }
+    }
+    Some(())
+}
+
+/// The form of a type's RDATA; `None` where the type is unknown, or not defined in the class.
+pub(super) fn of(rtype: u16, class: u16) -> Option<Form> {
+    in_every_class(rtype).or_else(|| match class {
+        // An update's record may be of class NONE or ANY and is still one of its zone's class
+        // (RFC 2136 §2.5); Multicast DNS sets the class's top bit (RFC 6762 §10.2).
+        IN | NONE | ANY | MULTICAST_IN => in_internet_class(rtype),
+        // RFC 1035 §3.3 has no A record for Chaosnet; its form is that of BIND.
+        CH if rtype == 1 => Some(Form::Fields(&[Name, Octal])),
+        _ => None,
+    })
+}
+
+const IN: u16 = 1;
+const CH: u16 = 3;
+const NONE: u16 = 254;
+const ANY: u16 = 255;
+const MULTICAST_IN: u16 = 0x8001;
+
+fn in_internet_class(rtype: u16) -> Option<Form> {
+    Some(Form::Fields(match rtype {
+        1 => &[Ipv4],                                         // A, RFC 1035 §3.4.1
+        11 => return Some(Form::By(address::write_services)), // WKS, RFC 1035 §3.4.2
+        22 => &[Nsap],                                        // NSAP, RFC 1706 §5
+        23 => &[Name],                                        // NSAP-PTR, RFC 1348
+        26 => &[U16, Name, Name],                             // PX, RFC 2163 §4
+        28 => &[Ipv6],                                        // AAAA, RFC 3596 §2.2
+        33 => &[U16, U16, U16, Name],                         // SRV, RFC 2782
+        35 => &[U16, U16, Quoted, Quoted, Quoted, Name],      // NAPTR, RFC 3403 §4.1
+        36 => &[U16, Name],                                   // KX, RFC 2230 §3.1
+        42 => return Some(Form::By(address::write_prefixes)), // APL, RFC 3123 §4
+        45 => return Some(Form::By(key::write_ipsec)),        // IPSECKEY, RFC 4025 §2
+        49 => &[Base64],                                      // DHCID, RFC 4701 §3.1
+        64 | 65 => return Some(Form::By(svcb::write)),        // SVCB, HTTPS, RFC 9460 §2.2
+        _ => return None,
+    }))
+}
+
+fn in_every_class(rtype: u16) -> Option<Form> {
+    Some(Form::Fields(match rtype {
+        2 | 5 | 12 | 39 => &[Name], // NS, CNAME, PTR: RFC 1035 §3.3; DNAME: RFC 6672 §2.1
+        3 | 4 | 7 | 8 | 9 => &[Name], // MD, MF, MB, MG, MR: RFC 1035 §3.3
+        6 => &[Name, Name, U32, U32, U32, U32, U32], // SOA, RFC 1035 §3.3.13
+        13 => &[Quoted, Quoted],    // HINFO, RFC 1035 §3.3.2
+        14 | 17 => &[Name, Name],   // MINFO, RFC 1035 §3.3.7; RP, RFC 1183 §2.2
+        15 | 18 | 21 => &[U16, Name], // MX, RFC 1035 §3.3.9; AFSDB, RT, RFC 1183 §1, §3.3
+        16 | 99 => &[Strings],      // TXT, RFC 1035 §3.3.14; SPF, RFC 4408 §3.1.1
+        19 => &[Quoted],            // X25, RFC 1183 §3.1
+        20 => &[Quoted, OptionalString], // ISDN, RFC 1183 §3.2
+        24 | 46 => SIGNATURE,       // SIG, RFC 2535 §4.1; RRSIG, RFC 4034 §3.1
+        25 | 48 | 60 => &[U16, U8, U8, Base64], // KEY, RFC 2535 §3.1; DNSKEY, RFC 4034 §2.1; CDNSKEY
+        27 => &[Coordinate, Coordinate, Coordinate], // GPOS, RFC 1712 §3
+        29 => return Some(Form::By(location::write)), // LOC, RFC 1876 §2
+        37 => &[CertificateType, U16, Algorithm, Base64], // CERT, RFC 4398 §2
+        43 | 59 | 32_769 => &[U16, U8, U8, Hex], // DS, RFC 4034 §5.1; CDS, RFC 7344; DLV, RFC 4431
+        44 => &[U8, U8, Hex],                   // SSHFP, RFC 4255 §3.1
+        47 => &[Name, Types],                   // NSEC, RFC 4034 §4.1
+        50 => &[U8, U8, U16, Salt, Hash, Types], // NSEC3, RFC 5155 §3.2
+        51 => &[U8, U8, U16, Salt],             // NSEC3PARAM, RFC 5155 §4.2
+        52 | 53 => &[U8, U8, U8, Hex],          // TLSA, RFC 6698 §2.1; SMIMEA, RFC 8162 §2
+        55 => return Some(Form::By(key::write_host_identity)), // HIP, RFC 8005 §5
+        56 | 258 | 261 | 262 => &[Strings],     // NINFO, AVC; RESINFO, RFC 9606 §3; WALLET
+        61 | 67 | 68 => &[Base64Word],          // OPENPGPKEY, RFC 7929 §2.1; HHIT, BRID, RFC 9886
+        62 => &[U32, U16, Types],               // CSYNC, RFC 7477 §2.1
+        63 => &[U32, U8, U8, Hex],              // ZONEMD, RFC 8976 §2.2
+        66 => &[Type, Scheme, U16, Name],       // DSYNC, RFC 9859 §2.1
+        104 | 106 => &[U16, Locator64],         // NID, L64: RFC 6742 §2.1, §2.3
+        105 => &[U16, Ipv4],                    // L32, RFC 6742 §2.2
+        107 => &[U16, Name],                    // LP, RFC 6742 §2.4
+        108 => &[Eui48],                        // EUI48, RFC 7043 §3.1
+        109 => &[Eui64],                        // EUI64, RFC 7043 §4.1
+        249 => return Some(Form::By(key::write_agreement)), // TKEY, RFC 2930 §2
+        250 => return Some(Form::By(key::write_transaction)), // TSIG, RFC 8945 §4.2
+        256 => &[U16, U16, Target],             // URI, RFC 7553 §4.1
+        257 => &[U8, Tag, Rest],                // CAA, RFC 8659 §4.1
+        260 => return Some(Form::By(key::write_multicast_relay)), // AMTRELAY, RFC 8777 §4.2
+        _ => return None,
+    }))
+}
+
+/// Type covered, algorithm, labels, original TTL, expiration, inception, key tag, signer, signature.
+const SIGNATURE: &[Field] = &[Type, U8, U8, U32, Time, Time, U16, Name, Base64];

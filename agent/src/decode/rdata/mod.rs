@@ -1,0 +1,68 @@
+//! RDATA in presentation format.
+//!
+//! ```text
+//!  type, class ─▶ form: the fields as its RFC lists them ─▶ field by field ─▶ "10 mail.test"
+//!                  │ none: type unknown                        │ RDATA of another form
+//!                  └─────────────────────────────────────▶ "\# 4 c0000201" (RFC 3597 §5)
+//! ```
+//!
+//! The text is what dnspython's `to_text()` writes, long Base64 and hexadecimal values in words
+//! included, but for these deliberate differences:
+//! - Names are in lower case and without the trailing dot.
+//! - A value that is empty at the end leaves no space behind.
+//! - MB, MD, MF, MG, MINFO and MR are written as RFC 1035 §3.3 has them: their names may be
+//!   compressed, and the bytes of such a name mean nothing outside of its message.
+//! - Compressed names are read in every type, though only those of RFC 1035 may have them
+//!   (RFC 3597 §4); dnspython refuses the others.
+//! - Values whose form is right and whose content is not are written: a digest whose length is
+//!   not that of its algorithm, a SVCB parameter that is mandatory and missing. dnspython refuses
+//!   the record.
+//! - Types that dnspython has no mnemonic for (EID, DOA, …) have theirs in type bitmaps.
+//! - OPT outside of its place takes the generic form: no RFC gives it another.
+
+mod address;
+mod bitmap;
+mod field;
+mod form;
+mod key;
+mod location;
+mod svcb;
+#[cfg(test)]
+mod tests;
+
+use super::{cursor::Cursor, text::Text};
+
+/// Appends the RDATA that `rdata` is a cursor on. Types whose form is not known take the generic
+/// form of RFC 3597 §5, `\# <length> <hex>`; so does RDATA that has not the form of its type, for
+/// which the result is false.
+///
+/// The text is incomplete once it is full.
+pub(super) fn write(mut rdata: Cursor<'_>, rtype: u16, class: u16, text: &mut Text) -> bool {
+    let Some(form) = form::of(rtype, class) else {
+        generic(rdata, text);
+        return true;
+    };
+    let (start, whole) = (text.len(), rdata);
+    if form.write(&mut rdata, text).is_some() && rdata.is_empty() || text.is_full() {
+        return true;
+    }
+    text.truncate(start);
+    generic(whole, text);
+    false
+}
+
+/// RDATA of this type is a name and nothing else.
+pub(super) fn is_name(rtype: u16, class: u16) -> bool {
+    matches!(form::of(rtype, class), Some(form::Form::Fields([field::Field::Name])))
+}
+
+/// RFC 3597 §5.
+fn generic(mut rdata: Cursor<'_>, text: &mut Text) {
+    let octets = rdata.rest();
+    text.string("\\# ");
+    text.decimal(octets.len() as u64);
+    if !octets.is_empty() {
+        text.ascii(b' ');
+        text.hex_words(octets);
+    }
+}

@@ -1,0 +1,302 @@
+//! Presentation text under construction.
+
+use data_encoding::{BASE32_DNSSEC, BASE64, Encoding, HEXLOWER};
+
+/// The text of a message's names and RDATA, back to back.
+///
+/// It is written octet by octet, all of it UTF-8, and checked to be that once, when the message
+/// is complete: a check per name costs more than writing it.
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    octets: Vec<u8>,
+}
+
+impl Text {
+    /// Text that a message keeps at most, bytes. A message of 64 KiB whose records all point to
+    /// one long name of escaped octets would otherwise unfold to several MiB; no message that a
+    /// server means to be read comes near.
+    pub(super) const LIMIT: usize = 64 * 1024;
+
+    /// Octets of binary values and strings that are written between two looks at the limit.
+    const PIECE: usize = 1020;
+
+    /// An empty text in the memory of `text`.
+    pub(super) fn reuse(text: String) -> Self {
+        let mut octets = text.into_bytes();
+        octets.clear();
+        Self { octets }
+    }
+
+    /// The text; empty if something else than UTF-8 was written, which no function here does.
+    pub(super) fn finish(self) -> String {
+        String::from_utf8(self.octets).unwrap_or_default()
+    }
+
+    /// Bytes so far.
+    pub(super) const fn len(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// More than the limit: what was written last is not complete.
+    pub(super) const fn is_full(&self) -> bool {
+        self.octets.len() > Self::LIMIT
+    }
+
+    /// Takes back what was written since the text had this length.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.octets.truncate(length);
+    }
+
+    /// One ASCII character.
+    pub(super) fn ascii(&mut self, character: u8) {
+        self.octets.push(character & 0x7f);
+    }
+
+    /// As it is.
+    pub(super) fn string(&mut self, text: &str) {
+        self.octets.extend_from_slice(text.as_bytes());
+    }
+
+    /// ASCII characters from `octets`, each as `character` gives it.
+    pub(super) fn mapped(&mut self, octets: &[u8], mut character: impl FnMut(u8) -> u8) {
+        self.octets.extend(octets.iter().map(|&octet| character(octet) & 0x7f));
+    }
+
+    /// In decimal.
+    pub(super) fn decimal(&mut self, number: impl Into<u64>) {
+        self.string(itoa::Buffer::new().format(number.into()));
+    }
+
+    /// In decimal with as many leading zeros as make it `digits` long, 9 at most.
+    pub(super) fn padded(&mut self, number: u32, digits: u32) {
+        for place in (0..digits.min(9)).rev() {
+            let digit = number / 10_u32.pow(place) % 10;
+            self.ascii(b"0123456789"[digit as usize]);
+        }
+    }
+
+    /// `\DDD` (RFC 1035 §5.1).
+    pub(super) fn decimal_escape(&mut self, octet: u8) {
+        self.ascii(b'\\');
+        self.padded(octet.into(), 3);
+    }
+
+    /// A character string in quotes (RFC 1035 §5.1), as in TXT.
+    pub(super) fn quoted(&mut self, string: &[u8]) {
+        self.ascii(b'"');
+        for piece in string.chunks(Self::PIECE) {
+            if self.is_full() {
+                return;
+            }
+            for &octet in piece {
+                self.quotable(octet);
+            }
+        }
+        self.ascii(b'"');
+    }
+
+    /// An octet within a quoted string.
+    pub(super) fn quotable(&mut self, octet: u8) {
+        match octet {
+            b'"' | b'\\' => {
+                self.ascii(b'\\');
+                self.ascii(octet);
+            }
+            0x20..=0x7e => self.ascii(octet),
+            _ => self.decimal_escape(octet),
+        }
+    }
+
+    /// In hexadecimal, in words of at most 128 digits.
+    pub(super) fn hex_words(&mut self, octets: &[u8]) {
+        self.words(octets, 64, &HEXLOWER);
+    }
+
+    /// In hexadecimal, as one word.
+    pub(super) fn hex(&mut self, octets: &[u8]) {
+        self.encoded(octets, &HEXLOWER);
+    }
+
+    /// In Base64 (RFC 4648 §4), in words of at most 32 characters.
+    pub(super) fn base64_words(&mut self, octets: &[u8]) {
+        self.words(octets, 24, &BASE64);
+    }
+
+    /// In Base64, as one word.
+    pub(super) fn base64(&mut self, octets: &[u8]) {
+        self.encoded(octets, &BASE64);
+    }
+
+    /// In Base32 with the extended hexadecimal alphabet, without padding (RFC 5155 §3.3).
+    pub(super) fn base32(&mut self, octets: &[u8]) {
+        self.encoded(octets, &BASE32_DNSSEC);
+    }
+
+    fn words(&mut self, octets: &[u8], octets_per_word: usize, encoding: &Encoding) {
+        for (position, word) in octets.chunks(octets_per_word).enumerate() {
+            if self.is_full() {
+                return;
+            }
+            if position > 0 {
+                self.ascii(b' ');
+            }
+            self.encoded(word, encoding);
+        }
+    }
+
+    fn encoded(&mut self, octets: &[u8], encoding: &Encoding) {
+        // A multiple of 15 octets ends at the boundary of a character in each of the encodings.
+        for piece in octets.chunks(Self::PIECE) {
+            if self.is_full() {
+                return;
+            }
+            let start = self.octets.len();
+            self.octets.resize(start + encoding.encode_len(piece.len()), 0);
+            encoding.encode_mut(piece, &mut self.octets[start..]);
+        }
+    }
+
+    /// An IPv4 address, dotted.
+    pub(super) fn ipv4(&mut self, address: [u8; 4]) {
+        let mut dotted = [b'.'; 16];
+        let mut length = 0;
+        for octet in address {
+            // The divisions by constants become multiplications.
+            let (hundreds, tens) = (octet / 100, octet / 10 % 10);
+            if hundreds > 0 {
+                dotted[length] = b'0' + hundreds;
+                length += 1;
+            }
+            if octet >= 10 {
+                dotted[length] = b'0' + tens;
+                length += 1;
+            }
+            dotted[length] = b'0' + octet % 10;
+            length += 2;
+        }
+        // Without the dot behind the last number.
+        self.octets.extend_from_slice(&dotted[..length - 1]);
+    }
+
+    /// An IPv6 address as RFC 5952 §4 wants it, and the last 32 bits dotted where the first 96
+    /// say that they are an IPv4 address: `::192.0.2.1`, `::ffff:192.0.2.1`.
+    pub(super) fn ipv6(&mut self, address: [u8; 16]) {
+        let mut groups = [0_u16; 8];
+        for (group, octets) in groups.iter_mut().zip(address.as_chunks::<2>().0) {
+            *group = u16::from_be_bytes(*octets);
+        }
+        let zeros = longest_zeros(&groups);
+        if zeros == (0..6) || (zeros == (0..5) && groups[5] == 0xffff) {
+            self.string(if zeros.end == 6 { "::" } else { "::ffff:" });
+            return self.ipv4([address[12], address[13], address[14], address[15]]);
+        }
+        for (position, &group) in groups.iter().enumerate() {
+            if zeros.contains(&position) {
+                if position == zeros.start {
+                    self.string("::");
+                }
+                continue;
+            }
+            if position > 0 && position != zeros.end {
+                self.ascii(b':');
+            }
+            self.hexadecimal(group);
+        }
+    }
+
+    /// Without leading zeros.
+    fn hexadecimal(&mut self, number: u16) {
+        let digits = (16 - number.leading_zeros()).div_ceil(4).max(1);
+        for place in (0..digits).rev() {
+            self.ascii(b"0123456789abcdef"[usize::from(number >> (4 * place) & 0xf)]);
+        }
+    }
+}
+
+/// The first of the longest runs of at least two zero groups (RFC 5952 §4.2); empty at 9, behind
+/// the last group, where there is none.
+fn longest_zeros(groups: &[u16; 8]) -> std::ops::Range<usize> {
+    let mut longest = 9..9;
+    let mut start = 0;
+    for (position, &group) in groups.iter().enumerate() {
+        if group != 0 {
+            start = position + 1;
+        } else if position + 1 - start > longest.len().max(1) {
+            longest = start..position + 1;
+        }
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Text)) -> String {
+        let mut text = Text::default();
+        write(&mut text);
+        text.finish()
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        assert_eq!(written(|text| text.decimal(u32::MAX)), "4294967295");
+        assert_eq!(written(|text| text.padded(7, 3)), "007");
+        assert_eq!(written(|text| text.decimal_escape(255)), "\\255");
+    }
+
+    #[test]
+    fn character_strings_are_quoted() {
+        assert_eq!(written(|text| text.quoted(b"v=1; \"x\"\n")), "\"v=1; \\\"x\\\"\\010\"");
+    }
+
+    #[test]
+    fn ipv4_addresses_are_dotted() {
+        for octets in [[0; 4], [255; 4], [192, 0, 2, 1], [9, 10, 99, 100], [109, 200, 201, 7]] {
+            let expected = Ipv4Addr::from(octets).to_string();
+            assert_eq!(written(|text| text.ipv4(octets)), expected);
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_are_as_short_as_can_be() {
+        for (address, expected) in [
+            ("::", "::"),
+            ("::1", "::1"),
+            ("1::", "1::"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("2001:db8:0:1:0:0:0:1", "2001:db8:0:1::1"),
+            ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("2001:0:2:3:4:5:6:7", "2001:0:2:3:4:5:6:7"),
+            ("0:1:2:3:4:5:6:0", "0:1:2:3:4:5:6:0"),
+            ("::ffff:c000:201", "::ffff:192.0.2.1"),
+            ("::c000:201", "::192.0.2.1"),
+            ("::2:c000:201", "::2:c000:201"),
+            ("64:ff9b::c000:201", "64:ff9b::c000:201"),
+        ] {
+            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+            assert_eq!(written(|text| text.ipv6(octets)), expected);
+        }
+    }
+
+    #[test]
+    fn long_values_come_in_words() {
+        assert_eq!(written(|text| text.base64_words(&[0; 25])), format!("{} AA==", "A".repeat(32)));
+        assert_eq!(written(|text| text.hex_words(&[0; 65])), format!("{} 00", "0".repeat(128)));
+        let whole = written(|text| text.base64(&[0; 3_000]));
+        assert_eq!(whole, "A".repeat(4_000));
+    }
+
+    #[test]
+    fn writing_stops_soon_behind_the_limit() {
+        let mut text = Text::default();
+        let octets = [0; u16::MAX as usize];
+        text.quoted(&octets);
+        text.hex(&octets);
+        text.base64_words(&octets);
+        assert!(text.is_full());
+        assert!(text.len() < Text::LIMIT + 5 * Text::PIECE);
+    }
+}
