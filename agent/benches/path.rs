@@ -224,6 +224,7 @@ fn main() {
         .map(|transaction| Record {
             node: "node-1",
             interface: "eth0",
+            file: "",
             clock: CLOCK,
             transaction,
             client: &nobody,

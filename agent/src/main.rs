@@ -5,7 +5,7 @@ mod command;
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use command::{Arguments, Command, run, show};
+use command::{Arguments, Command, replay, run, show};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {
@@ -20,6 +20,7 @@ pub(crate) mod exit {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
         Command::Schema => show::schema(),
         Command::Interfaces(arguments) => show::interfaces(arguments),

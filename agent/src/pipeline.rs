@@ -316,7 +316,7 @@ fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
 }
 
 /// How messages are paired.
-const fn pairing(config: &PairConfig) -> pair::Config {
+pub(crate) const fn pairing(config: &PairConfig) -> pair::Config {
     pair::Config {
         udp_timeout: config.udp_timeout,
         tcp_timeout: config.tcp_timeout,
@@ -326,6 +326,6 @@ const fn pairing(config: &PairConfig) -> pair::Config {
 }
 
 /// Eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.
-fn random_bytes() -> [u8; 8] {
+pub(crate) fn random_bytes() -> [u8; 8] {
     RandomState::new().build_hasher().finish().to_ne_bytes()
 }

@@ -1,5 +1,6 @@
 //! The command line: its arguments here, each command in a file.
 
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
 
@@ -8,9 +9,32 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tap53::config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat};
 
-/// Captures DNS at a node's interfaces and records each transaction.
+/// Below the commands, for who sees this for the first time.
+const EXAMPLES: &str = "\
+Examples:
+  tap53 replay capture.pcapng        What a capture file says: who asked what, and the answer
+  sudo tap53 run -i eth0 --stdout    The same as it happens at an interface, until Ctrl-C
+  tap53 interfaces                   What could be captured from on this host
+  sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
+
+tap53 <COMMAND> --help tells more of each command.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo tap53 run -i eth0 --stdout
+  sudo tap53 run -i 'veth*' -i eth0 --json | jq .qname
+  sudo tap53 run -c tap53.yaml --ledger ledger.json
+
+It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. At the end the ledger on standard
+error accounts for every packet, message and record.
+
+Exit status: 0 stopped, and nothing is missing; 1 failed; 2 arguments or configuration refused;
+3 stopped, and records were lost or the ledger does not balance.";
+
+/// Records DNS transactions: who asked what, the answer, and how long it took. Live from a node's
+/// interfaces, or from capture files.
 #[derive(Debug, Parser)]
-#[command(name = "tap53", version, propagate_version = true)]
+#[command(name = "tap53", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -19,7 +43,11 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger
+    #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
+    /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Arguments),
     /// Check the configuration and print what is in force
     CheckConfig(Selection),
     /// Print the Avro schema of a record

@@ -110,14 +110,14 @@ fn follow(log: KernelLog) -> anyhow::Result<JoinHandle<()>> {
     }))
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    report: Signal,
+pub(super) struct Signals {
+    pub(super) terminate: Signal,
+    pub(super) interrupt: Signal,
+    pub(super) report: Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         // A parent that blocks signals hands its mask down; nobody could then stop this process.
         let ours: SigSet = [SIGTERM, SIGINT, SIGUSR1].into_iter().collect();
         ours.thread_unblock().context("cannot unblock signals")?;
@@ -149,7 +149,7 @@ fn select(config: &Config) -> anyhow::Result<Vec<Interface>> {
     Ok(selected)
 }
 
-fn start_log(level: LogLevel) -> anyhow::Result<()> {
+pub(super) fn start_log(level: LogLevel) -> anyhow::Result<()> {
     use std::io::IsTerminal;
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::from(level))
@@ -169,16 +169,16 @@ fn start_log(level: LogLevel) -> anyhow::Result<()> {
 }
 
 /// The ledger for people. A reader of standard error that went away is no reason to fail.
-fn report(ledger: &Ledger) {
+pub(super) fn report(ledger: &Ledger) {
     let _ = write!(io::stderr(), "{ledger}");
 }
 
 /// Where the final ledger goes. Tried at the start, so that a mistake shows then; written whole or
 /// not at all, beside its final name until it is.
-struct LedgerFile(PathBuf);
+pub(super) struct LedgerFile(PathBuf);
 
 impl LedgerFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         if path.is_dir() {
             bail!("cannot write the ledger to {}: it is a directory", path.display());
         }
@@ -200,7 +200,7 @@ impl LedgerFile {
             .with_context(|| format!("cannot write the ledger to {}", self.0.display()))
     }
 
-    fn write(&self, ledger: &Ledger) -> anyhow::Result<()> {
+    pub(super) fn write(&self, ledger: &Ledger) -> anyhow::Result<()> {
         let json = serde_json::to_vec_pretty(ledger).context("cannot write the ledger as JSON")?;
         let mut partial = self.partial()?;
         partial

@@ -12,6 +12,7 @@ mod avro;
 mod batch;
 mod binary;
 mod field;
+mod message;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -22,6 +23,7 @@ use serde::Serialize;
 pub use avro::{Datum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry};
 pub(crate) use binary::push_long;
+pub use message::MessageLine;
 pub use record::{Attribution, Clock, Owner, Record, SCHEMA_VERSION};
 pub use text::{HEADING, Text};
 
@@ -57,6 +59,8 @@ pub enum Format {
     AvroSingleObject,
     /// One JSON object and a line feed.
     Json,
+    /// One JSON object and a line feed for a record of one message; see [`MessageLine`].
+    Message,
     /// Aligned columns and a line feed.
     Text {
         /// With ANSI colours.
@@ -74,6 +78,7 @@ impl Format {
             Self::AvroDatum => Box::new(Datum),
             Self::AvroSingleObject => Box::new(SingleObject::new()?),
             Self::Json => Box::new(JsonLine),
+            Self::Message => Box::new(MessageLine),
             Self::Text { color } => Box::new(Text { color }),
         })
     }

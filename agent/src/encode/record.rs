@@ -84,6 +84,8 @@ pub struct Record<'a> {
     pub node: &'a str,
     /// Name of the interface.
     pub interface: &'a str,
+    /// Name of the replayed file; empty elsewhere.
+    pub file: &'a str,
     /// From monotonic time to UTC.
     pub clock: Clock,
     /// The transaction.

@@ -61,6 +61,7 @@ pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
     each(&Record {
         node: "node-1",
         interface: "eth0",
+        file: "",
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
         transaction: &transaction,
         client: &Owner::default(),

@@ -12,6 +12,7 @@ use std::{
 use super::{
     Error, Fault, Frame,
     input::{self, Compression},
+    link::{self, LinkType, READ_LINK_TYPES},
     must_wait,
     pcap::Pcap,
     pcapng::{self, PcapNg},
@@ -87,44 +88,11 @@ impl CaptureFile {
             Err(fault) => Err(error(path, compression, frames, offset, fault)),
         }
     }
-
-    /// Name of an interface of the current section, where the file tells.
-    #[must_use]
-    pub fn interface_name(&self, number: usize) -> Option<&str> {
-        match &self.format {
-            Format::PcapNg(pcapng) => pcapng.interfaces().get(number)?.name.as_deref(),
-            Format::Pcap(_) | Format::Unknown => None,
-        }
-    }
-
-    /// Sections begun: numbers of interfaces are of one section.
-    #[must_use]
-    pub const fn sections(&self) -> u64 {
-        match &self.format {
-            Format::PcapNg(pcapng) => pcapng.sections(),
-            Format::Pcap(_) | Format::Unknown => 0,
-        }
-    }
-
-    /// Link type of every frame, where the format has one for all.
-    #[must_use]
-    pub const fn link_type(&self) -> Option<u32> {
-        match &self.format {
-            Format::Pcap(pcap) => Some(pcap.link_type()),
-            Format::PcapNg(_) | Format::Unknown => None,
-        }
-    }
-
-    /// The path it was opened by.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 type Bytes = Window<Box<dyn Read + Send>>;
 
-fn advance<'a>(format: &mut Format, window: &'a mut Bytes) -> Result<Option<Frame<'a>>, Fault> {
+fn advance<'a>(format: &'a mut Format, window: &'a mut Bytes) -> Result<Option<Frame<'a>>, Fault> {
     if matches!(format, Format::Unknown) {
         *format = recognise(window)?;
     }
@@ -148,7 +116,14 @@ fn recognise(window: &mut Bytes) -> Result<Format, Fault> {
         return Ok(Format::PcapNg(PcapNg::new()));
     }
     if Pcap::recognise(magic).is_some() {
-        return Pcap::open(window).map(Format::Pcap);
+        let pcap = Pcap::open(window)?;
+        if LinkType::of(pcap.link_type()).is_none() {
+            return Err(Fault::Refused(format!(
+                "holds frames of link type {}, which is not read; {READ_LINK_TYPES} are",
+                link::describe(pcap.link_type())
+            )));
+        }
+        return Ok(Format::Pcap(pcap));
     }
     Err(Fault::Refused(foreign(magic)))
 }

@@ -17,9 +17,15 @@
 
 mod bytes;
 mod file;
+mod hook;
 mod input;
+mod interfaces;
+mod link;
+mod pace;
 mod pcap;
 mod pcapng;
+mod player;
+mod session;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -33,6 +39,8 @@ use tap53_ebpf::settings::Direction;
 
 pub use file::{CaptureFile, Step};
 pub use input::STANDARD_INPUT;
+pub use pace::Speed;
+pub use session::{Outcome, Plan, Replay, StartError};
 
 /// Why a file cannot be replayed, or not to its end. Each message holds its cause, so none is a
 /// `source()`, which printing a chain would repeat.
@@ -88,6 +96,14 @@ fn name(file: &std::path::Path) -> String {
     }
 }
 
+/// The last part of a path, which a file is called by in records and in the ledger.
+fn file_name(file: &std::path::Path) -> String {
+    match file.to_str() {
+        Some(STANDARD_INPUT) => "standard input".to_owned(),
+        _ => file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
+    }
+}
+
 fn of_stream(compression: Option<&'static str>) -> String {
     compression.map_or_else(String::new, |name| format!(" of what {name} has compressed"))
 }
@@ -114,10 +130,21 @@ pub struct Frame<'a> {
     /// What its first bytes are, a number of the registry
     /// "LINKTYPE" (draft-ietf-opsawg-pcaplinktype).
     pub link_type: u32,
-    /// Number of its interface in its section of the file.
-    pub interface: usize,
+    /// The interface that saw it.
+    pub interface: InterfaceOf<'a>,
     /// Its direction at that interface, where the file tells.
     pub direction: Option<Direction>,
+}
+
+/// An interface as a file tells of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceOf<'a> {
+    /// Section of the file: interfaces are numbered anew in each. 0 where there are none.
+    pub section: u64,
+    /// Its number in the section.
+    pub number: usize,
+    /// Its name, where the file tells.
+    pub name: Option<&'a str>,
 }
 
 /// What a reader of a format meets.

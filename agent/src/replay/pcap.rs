@@ -7,7 +7,7 @@
 
 use std::io::Read;
 
-use super::{Fault, Frame, bytes::ByteOrder, window::Window};
+use super::{Fault, Frame, InterfaceOf, bytes::ByteOrder, window::Window};
 
 /// Length of a file header.
 const FILE_HEADER: usize = 24;
@@ -113,7 +113,7 @@ impl Pcap {
             original_length,
             bytes: window.take(length).get(FRAME_HEADER..).unwrap_or_default(),
             link_type: self.link_type,
-            interface: 0,
+            interface: InterfaceOf::default(),
             direction: None,
         }))
     }

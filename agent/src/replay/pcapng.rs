@@ -13,7 +13,7 @@ use std::io::Read;
 use tap53_ebpf::settings::Direction;
 
 use super::{
-    Fault, Frame,
+    Fault, Frame, InterfaceOf,
     bytes::ByteOrder,
     pcap::MAX_FRAME_BYTES,
     window::{MAX_RECORD_BYTES, Window},
@@ -49,12 +49,9 @@ mod option {
 }
 
 /// An interface of the current section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
-    /// Link type of its frames.
-    pub(super) link_type: u32,
-    /// Its name, where the file tells.
-    pub(super) name: Option<String>,
+struct Interface {
+    link_type: u32,
+    name: Option<String>,
     snap_length: u32,
     /// `if_tsresol`: a power of ten, or of two with the upper bit.
     resolution: u8,
@@ -79,18 +76,8 @@ impl PcapNg {
         Self { order, interfaces: Vec::new(), sections: 0, frames: 0, at_ns: 0 }
     }
 
-    /// Interfaces of the current section.
-    pub(super) fn interfaces(&self) -> &[Interface] {
-        &self.interfaces
-    }
-
-    /// Sections begun: interfaces are numbered anew in each.
-    pub(super) const fn sections(&self) -> u64 {
-        self.sections
-    }
-
     pub(super) fn next<'a, R: Read>(
-        &mut self,
+        &'a mut self,
         window: &'a mut Window<R>,
     ) -> Result<Option<Frame<'a>>, Fault> {
         loop {
@@ -216,7 +203,12 @@ impl PcapNg {
     }
 
     /// A frame out of the body of its block.
-    fn packet<'a>(&mut self, kind: u32, body: &'a [u8], offset: u64) -> Result<Frame<'a>, Fault> {
+    fn packet<'a>(
+        &'a mut self,
+        kind: u32,
+        body: &'a [u8],
+        offset: u64,
+    ) -> Result<Frame<'a>, Fault> {
         self.frames += 1;
         let fields = self.fields(kind, body).ok_or_else(|| {
             Fault::damaged(offset, format!("frame {} is too short for its fields", self.frames))
@@ -256,7 +248,11 @@ impl PcapNg {
             original_length: fields.original_length,
             bytes,
             link_type: interface.link_type,
-            interface: fields.interface,
+            interface: InterfaceOf {
+                section: self.sections,
+                number: fields.interface,
+                name: interface.name.as_deref(),
+            },
             direction: self.direction(options),
         })
     }

@@ -231,8 +231,8 @@ fn interfaces_have_their_names_and_are_numbered_anew_in_each_section() {
     let mut file = CaptureFile::open(&path, &Arc::default(), &Arc::default()).unwrap();
     let mut interfaces = Vec::new();
     while let Step::Frame(Frame { interface, .. }) = file.step().unwrap() {
-        let name = file.interface_name(interface).map(str::to_owned);
-        interfaces.push((file.sections(), interface, name));
+        let name = interface.name.map(str::to_owned);
+        interfaces.push((interface.section, interface.number, name));
     }
     let eth0 = Some("eth0".to_owned());
     assert_eq!(interfaces, [(1, 0, eth0), (1, 1, None), (1, 1, None), (2, 0, None), (2, 0, None)]);
@@ -400,6 +400,10 @@ fn what_is_no_capture_file_is_named() {
         (b"\xa1\xb2\xcd\x34....", "is modified pcap, of old patches to libpcap"),
         (b"\xa1\xe2\xcb\x12....", "of Nokia's, which is not read; `editcap -F pcap` converts it"),
         (b"\xa1\xb2\xc3\xd4\0\x03\0\0................", "pcap version 3.0, known is 2.4"),
+        (
+            &pcap_header(Order::Big, 0xa1b2_c3d4, 105),
+            "holds frames of link type 105 (IEEE 802.11), which is not read; Ethernet, ",
+        ),
         (b"\xa1\xb2\xc3\xd4\0\x02", "damaged at byte 0: the file ends within its header"),
     ] {
         assert!(message(file).contains(what), "{what:?} is not in {:?}", message(file));

@@ -106,6 +106,13 @@ pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<V
         .collect()
 }
 
+/// Standard output, with a line for each message; for records of one message each.
+#[must_use]
+pub fn messages(stop: &Arc<Notify>) -> Named {
+    let sink = Arc::new(stdout::Stdout::new(Format::Message, stop.clone()));
+    Named { name: "stdout".to_owned(), sink }
+}
+
 fn format(format: TextFormat, color: ColorChoice) -> Format {
     match format {
         TextFormat::Json => Format::Json,

@@ -18,6 +18,8 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(super) struct Recorder {
     node: Arc<str>,
     interfaces: Arc<HashMap<u32, String>>,
+    /// Name of the replayed file; empty elsewhere.
+    file: String,
     clock: Clock,
     outputs: Vec<Output>,
     /// Nobody is named until a source of names is there.
@@ -47,6 +49,7 @@ impl Recorder {
         Ok(Self {
             node: shared.node.clone(),
             interfaces: shared.interfaces.clone(),
+            file: String::new(),
             clock,
             outputs,
             nobody: Owner::default(),
@@ -61,6 +64,10 @@ impl Recorder {
         Arc::make_mut(&mut self.interfaces).insert(ifindex, name.to_owned());
     }
 
+    pub(super) fn name_file(&mut self, name: &str) {
+        name.clone_into(&mut self.file);
+    }
+
     /// Records a transaction.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
         counts.records_created += 1;
@@ -69,6 +76,7 @@ impl Recorder {
         let record = Record {
             node: &self.node,
             interface: interface.map_or("", String::as_str),
+            file: &self.file,
             clock: self.clock,
             transaction,
             client: &self.nobody,

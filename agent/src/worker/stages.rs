@@ -69,6 +69,11 @@ impl Stages {
         self.pairing.recorder.name_interface(ifindex, name);
     }
 
+    /// Names the replayed file in the records from now on.
+    pub fn name_file(&mut self, name: &str) {
+        self.pairing.recorder.name_file(name);
+    }
+
     /// Takes note of the ring's loss count as of `at_ns`.
     pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
         self.pairing.table.note_ring_lost(ring_lost, at_ns);

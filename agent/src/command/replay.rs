@@ -1,0 +1,211 @@
+//! `tap53 replay`.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use glob::Pattern;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tap53::{
+    config::{Config, Error, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule, TunnelType},
+    replay::{Plan, Replay, Speed},
+};
+use tokio::{sync::Notify, time::MissedTickBehavior};
+
+use super::run::{LedgerFile, Signals, report, start_log};
+use crate::exit;
+
+/// How often sinks are asked whether something is due, and the progress bar is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tap53 replay capture.pcapng
+  tap53 replay --json trace.pcap.gz trace.pcap1.gz | jq 'select(.rcode==\"SERVFAIL\") | .qname'
+  tap53 replay --messages capture.pcap | jq 'select(.frame == 42)'
+  ssh host tcpdump -U -w - port 53 | tap53 replay -
+  tap53 replay --speed recorded -c tap53.yaml capture.pcapng
+
+Files are pcap or pcapng, plain or compressed by gzip or zstd, and replayed one after the other
+as one capture; - is standard input. Link types: Ethernet, Linux cooked (any), raw IP and BSD
+loopback. At the end the ledger on standard error accounts for every frame, message and record.
+
+Exit status: 0 replayed, and nothing is missing; 1 a file cannot be read, or not to its end;
+2 arguments or configuration refused; 3 records were lost or the ledger does not balance.";
+
+/// Arguments of `tap53 replay`.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Capture files, in this order; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Configuration file (YAML): its sinks, ports, timeouts and filters hold
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print each transaction on a line; so it is unless the configuration names sinks
+    #[arg(long, group = "format")]
+    text: bool,
+    /// Print each transaction as a JSON object on a line
+    #[arg(long, group = "format")]
+    json: bool,
+    /// Print each message as a JSON object on a line, with its frame number; no other sinks
+    #[arg(long, group = "format")]
+    messages: bool,
+    /// as-fast, recorded, or a factor: 2 is twice as fast as recorded
+    #[arg(long, value_name = "SPEED", default_value = "as-fast")]
+    speed: Speed,
+    /// Port that carries DNS, instead of those configured (53); may be repeated
+    #[arg(short, long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
+    /// Look into these tunnels, besides those configured
+    #[arg(long, value_enum, value_name = "TYPE", value_delimiter = ',')]
+    tunnels: Vec<TunnelType>,
+    /// Write the final ledger to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Least severe log level that is written
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+impl Arguments {
+    /// The configuration in force.
+    fn load(&self) -> Result<Config, Error> {
+        let stdout = match (self.json, self.text) {
+            (true, _) => Some(TextFormat::Json),
+            (false, true) => Some(TextFormat::Text),
+            (false, false) => None,
+        };
+        let overrides = Overrides {
+            // Files say themselves what their interfaces are.
+            interfaces: vec!["*".to_owned()],
+            stdout,
+            log_level: self.log_level,
+            ..Overrides::default()
+        };
+        let mut config = Config::load(self.config.as_deref(), &overrides)?;
+        let capture = &mut config.capture;
+        if !self.ports.is_empty() {
+            capture.ports.clone_from(&self.ports);
+            capture.ports.sort_unstable();
+            capture.ports.dedup();
+        }
+        if !self.tunnels.is_empty() {
+            let everywhere = Pattern::new("*").into_iter().collect();
+            let types = self.tunnels.clone();
+            capture.tunnels.push(TunnelRule { interfaces: everywhere, types });
+        }
+        Ok(config)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.load()?;
+    start_log(config.log.level)?;
+    let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
+    let plan = Plan {
+        files: arguments.files.clone(),
+        speed: arguments.speed,
+        messages: arguments.messages,
+    };
+    // The replay is a thread; the runtime only waits for signals and time.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(replay(&config, &plan, ledger))
+}
+
+async fn replay(
+    config: &Config,
+    plan: &Plan,
+    ledger_file: Option<LedgerFile>,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let ended = Arc::new(Notify::new());
+    let replay = Replay::start(config, plan, &ended)?;
+    let bar = progress_bar(config, plan, replay.total_bytes());
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let signalled = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break true,
+            _ = signals.interrupt.recv() => break true,
+            () = ended.notified() => break false,
+            _ = signals.report.recv() => bar.suspend(|| report(&replay.ledger())),
+            _ = ticks.tick() => {
+                replay.tick(Instant::now());
+                let (frames, bytes) = replay.progress();
+                bar.set_message(frames_per_second(frames, bar.elapsed()));
+                bar.set_position(bytes);
+            }
+        }
+    };
+    bar.finish_and_clear();
+    let outcome = replay.finish(config.shutdown.flush_timeout)?;
+    if signalled && outcome.stopped {
+        tracing::warn!("stopped before the end of what was to be replayed");
+    }
+    report(&outcome.ledger);
+    if let Some(file) = ledger_file {
+        file.write(&outcome.ledger)?;
+    }
+    for error in &outcome.errors {
+        // A reader of standard error that went away is no reason to panic.
+        let _ = writeln!(io::stderr(), "tap53: {error}");
+    }
+    Ok(if !outcome.errors.is_empty() {
+        ExitCode::from(exit::FAILED)
+    } else if !outcome.ledger.balanced() || outcome.ledger.lost_records() {
+        ExitCode::from(exit::LOSS)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// How far it is, on standard error where that is a terminal that shows nothing else.
+fn progress_bar(config: &Config, plan: &Plan, total_bytes: Option<u64>) -> ProgressBar {
+    let shows_lines =
+        plan.messages || config.sinks.iter().any(|sink| matches!(sink, SinkConfig::Stdout(_)));
+    if !io::stderr().is_terminal() || (shows_lines && io::stdout().is_terminal()) {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
+    // Both templates parse, as the test sees; the default style would be no harm.
+    if let Ok(style) = ProgressStyle::with_template(template(total_bytes)) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+const fn template(total_bytes: Option<u64>) -> &'static str {
+    match total_bytes {
+        Some(_) => "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left",
+        None => "{spinner} {bytes}, {msg}",
+    }
+}
+
+fn frames_per_second(frames: u64, elapsed: Duration) -> String {
+    let per_second = u128::from(frames) * 1_000 / elapsed.as_millis().max(1);
+    format!("{frames} frames, {per_second}/s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_bar_has_a_style_with_and_without_a_known_end() {
+        for total_bytes in [None, Some(1)] {
+            assert!(ProgressStyle::with_template(template(total_bytes)).is_ok());
+        }
+        assert_eq!(frames_per_second(30, Duration::from_secs(2)), "30 frames, 15/s");
+        assert_eq!(frames_per_second(0, Duration::ZERO), "0 frames, 0/s");
+    }
+}

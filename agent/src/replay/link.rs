@@ -1,0 +1,184 @@
+//! Link types: where the network packet begins in a frame, and what the link layer tells of it.
+
+use tap53_ebpf::{
+    headers::{Start, VlanTags},
+    settings::Direction,
+};
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// A link type whose frames are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkType {
+    Ethernet,
+    /// An address family before the packet, in the byte order of the host that captured it, which
+    /// need not be the file's; or in network order. The family tells which.
+    Loopback,
+    /// IPv4 or IPv6 from the first byte on.
+    Raw,
+    /// "Cooked" capture of Linux, as of its interface `any`.
+    LinuxCooked,
+    /// Version 2, which names the interface.
+    LinuxCooked2,
+}
+
+/// The link types that are read, for messages about others.
+pub(super) const READ_LINK_TYPES: &str = "Ethernet, Linux cooked, raw IP and BSD loopback";
+
+/// What the link layer tells of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Where to begin; `None` for an Ethernet header, or where there is no network packet.
+    pub(super) start: Option<Start>,
+    /// Which way the frame went.
+    pub(super) direction: Option<Direction>,
+    /// Index of the interface on the host that captured it.
+    pub(super) ifindex: Option<u32>,
+}
+
+impl LinkType {
+    /// By its number in a file, of draft-ietf-opsawg-pcaplinktype.
+    pub(super) const fn of(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Ethernet),
+            // Null and loop.
+            0 | 108 => Some(Self::Loopback),
+            // Raw as LINKTYPE and as the BSDs number it, IPv4, IPv6.
+            101 | 12 | 14 | 228 | 229 => Some(Self::Raw),
+            113 => Some(Self::LinuxCooked),
+            276 => Some(Self::LinuxCooked2),
+            _ => None,
+        }
+    }
+
+    /// Reads the link layer of a frame; `None` if the frame is shorter.
+    pub(super) fn read(self, frame: &[u8]) -> Option<Link> {
+        match self {
+            Self::Ethernet => Some(Link::default()),
+            Self::Raw => {
+                let ethertype = match frame.first()? >> 4 {
+                    4 => ETHERTYPE_IPV4,
+                    6 => ETHERTYPE_IPV6,
+                    _ => return Some(Link::beginning(0, 0)),
+                };
+                Some(Link::beginning(ethertype, 0))
+            }
+            Self::Loopback => {
+                let family = u32::from_be_bytes(*frame.first_chunk()?);
+                // No family is above 255, so one that is was written the other way round.
+                let family = if family > 255 { family.swap_bytes() } else { family };
+                let ethertype = match family {
+                    2 => ETHERTYPE_IPV4,
+                    // IPv6 on NetBSD and OpenBSD, Linux, FreeBSD, macOS.
+                    24 | 10 | 28 | 30 => ETHERTYPE_IPV6,
+                    _ => 0,
+                };
+                Some(Link::beginning(ethertype, 4))
+            }
+            Self::LinuxCooked => {
+                let header: &[u8; 16] = frame.first_chunk()?;
+                let [_, packet_type, .., type_high, type_low] = *header;
+                let ethertype = u16::from_be_bytes([type_high, type_low]);
+                let direction = direction(packet_type);
+                Some(Link { direction, ..Link::beginning(ethertype, 16) })
+            }
+            Self::LinuxCooked2 => {
+                let header: &[u8; 20] = frame.first_chunk()?;
+                let [type_high, type_low, _, _, i0, i1, i2, i3, _, _, packet_type, ..] = *header;
+                let ethertype = u16::from_be_bytes([type_high, type_low]);
+                Some(Link {
+                    direction: direction(packet_type),
+                    ifindex: Some(u32::from_be_bytes([i0, i1, i2, i3])),
+                    ..Link::beginning(ethertype, 20)
+                })
+            }
+        }
+    }
+}
+
+impl Link {
+    const fn beginning(ethertype: u16, offset: u32) -> Self {
+        let vlan = VlanTags { depth: 0, outer_tci: 0, inner_tci: 0 };
+        Self { start: Some(Start { ethertype, offset, vlan }), direction: None, ifindex: None }
+    }
+}
+
+/// `sll_pkttype` of packet(7), the lower byte: what is for others is seen passing, either way.
+const fn direction(packet_type: u8) -> Option<Direction> {
+    match packet_type {
+        // To this host, to all, to a group.
+        0..=2 => Some(Direction::Ingress),
+        4 => Some(Direction::Egress),
+        _ => None,
+    }
+}
+
+/// What a link type is called, for messages about those that are not read.
+pub(super) fn describe(number: u32) -> String {
+    let name = match number {
+        0 => "BSD loopback",
+        1 => "Ethernet",
+        6 => "Token Ring",
+        9 => "PPP",
+        10 => "FDDI",
+        50 => "PPP in HDLC framing",
+        51 => "PPPoE",
+        104 => "Cisco HDLC",
+        105 => "IEEE 802.11",
+        117 => "OpenBSD pflog",
+        119 => "Prism and IEEE 802.11",
+        127 => "Radiotap and IEEE 802.11",
+        147..=162 => "reserved for private use",
+        187 | 201 => "Bluetooth HCI",
+        189 | 220 => "Linux USB",
+        192 => "PPI",
+        195 | 230 => "IEEE 802.15.4",
+        227 => "Linux SocketCAN",
+        239 => "Linux netfilter log",
+        240 => "Hilscher netANALYZER",
+        247 => "InfiniBand",
+        252 => "Wireshark exported PDUs",
+        253 => "Linux netlink",
+        _ => return number.to_string(),
+    };
+    format!("{number} ({name})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(number: u32, frame: &[u8]) -> Option<(u16, u32, Option<Direction>, Option<u32>)> {
+        let link = LinkType::of(number)?.read(frame)?;
+        let start = link.start?;
+        Some((start.ethertype, start.offset, link.direction, link.ifindex))
+    }
+
+    #[test]
+    fn each_link_type_tells_where_its_packet_begins() {
+        let (ingress, egress) = (Some(Direction::Ingress), Some(Direction::Egress));
+        let cooked = |packet_type: u8| [&[0, packet_type][..], &[0; 12], &[0x86, 0xdd]].concat();
+        let cooked2 = |packet_type: u8| {
+            [&[8, 0, 0, 0, 0, 0, 1, 2, 0, 1][..], &[packet_type], &[0; 9]].concat()
+        };
+        for (number, frame, expected) in [
+            (101, vec![0x45], (0x0800, 0, None, None)),
+            (12, vec![0x60], (0x86dd, 0, None, None)),
+            (228, vec![0x10], (0, 0, None, None)),
+            (0, vec![2, 0, 0, 0], (0x0800, 4, None, None)),
+            (0, vec![0, 0, 0, 30], (0x86dd, 4, None, None)),
+            (108, vec![0, 0, 0, 2], (0x0800, 4, None, None)),
+            (113, cooked(0), (0x86dd, 16, ingress, None)),
+            (113, cooked(4), (0x86dd, 16, egress, None)),
+            (113, cooked(3), (0x86dd, 16, None, None)),
+            (276, cooked2(4), (0x0800, 20, egress, Some(258))),
+        ] {
+            assert_eq!(read(number, &frame), Some(expected), "link type {number}");
+            assert_eq!(read(number, &frame[..frame.len() - 1]), None, "link type {number}, cut");
+        }
+        assert_eq!(LinkType::of(105), None);
+        assert_eq!(describe(105), "105 (IEEE 802.11)");
+        assert_eq!(describe(9_999), "9999");
+    }
+}

@@ -1,0 +1,337 @@
+//! The thread that reads the files, one after the other, into a worker's stages.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tap53_ebpf::counter::Counters;
+
+use super::{
+    CaptureFile, Error, Frame, Step, file_name,
+    hook::{self, FileHook},
+    interfaces::Interfaces,
+    link,
+    pace::{self, Pace},
+};
+use crate::{
+    config::{CaptureConfig, Config},
+    encode::{self, Clock},
+    ledger::{InterfaceCounts, Published, WorkerCounts},
+    pair::{RecordIds, Truncations},
+    pipeline::{pairing, random_bytes},
+    sink::Named,
+    worker::{Shared, Stages},
+};
+
+/// Frames taken in before what they became is delivered.
+const BATCH: usize = 1_024;
+
+/// How often the counts are published while frames come.
+const PUBLISHED_EVERY: Duration = Duration::from_millis(100);
+
+/// What the thread is told, and tells while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// Nothing more is read once it is set.
+    pub(super) stop: Arc<AtomicBool>,
+    /// Bytes of the files that have been read.
+    pub(super) read_bytes: Arc<AtomicU64>,
+    /// Frames that have been read.
+    pub(super) frames: AtomicU64,
+    /// Set once every file has been read as far as it goes.
+    pub(super) complete: AtomicBool,
+}
+
+impl Control {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// What the thread has counted, as of one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    /// One for each file.
+    pub(super) files: Vec<InterfaceCounts>,
+    /// One for each [`Epoch`].
+    pub(super) workers: Vec<WorkerCounts>,
+}
+
+/// Frames whose times go on from each other: what began in one file can end in the next.
+struct Epoch {
+    stages: Stages,
+    counts: Published<WorkerCounts>,
+    /// The latest time of a frame so far.
+    now_ns: u64,
+}
+
+pub(super) struct Player {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) sinks: Vec<Named>,
+    pub(super) control: Arc<Control>,
+    pub(super) published: Published<Counts>,
+    config: Config,
+    messages: bool,
+    hook: FileHook,
+    interfaces: Interfaces,
+    /// What is followed at each interface, by number: bits of `tap53_ebpf::settings::features`.
+    features: Vec<Option<u32>>,
+    pace: Pace,
+    epoch: Option<Epoch>,
+    counts: Counts,
+    /// Since the last delivery.
+    undelivered: usize,
+    published_at: Instant,
+}
+
+impl Player {
+    pub(super) fn new(config: &Config, plan: &super::Plan, sinks: Vec<Named>) -> Self {
+        let CaptureConfig { snap_length, .. } = config.capture;
+        Self {
+            files: plan.files.clone(),
+            sinks,
+            control: Arc::default(),
+            published: Published::default(),
+            config: config.clone(),
+            messages: plan.messages,
+            hook: FileHook::new(config.capture.port_sets(), snap_length),
+            interfaces: Interfaces::default(),
+            features: Vec::new(),
+            pace: Pace::new(plan.speed),
+            epoch: None,
+            counts: Counts::default(),
+            undelivered: 0,
+            published_at: Instant::now(),
+        }
+    }
+
+    /// Replays every file as far as it goes; what is wrong with them, in their order.
+    ///
+    /// # Errors
+    /// When an encoder cannot be made.
+    pub(super) fn run(mut self) -> Result<Vec<Error>, encode::Error> {
+        let mut errors = Vec::new();
+        for path in std::mem::take(&mut self.files) {
+            if self.control.is_stopped() {
+                break;
+            }
+            self.begin_file(&path);
+            match self.file(&path)? {
+                Err(error) if !self.control.is_stopped() => errors.push(error),
+                _ => {}
+            }
+            self.end_file();
+        }
+        self.end_epoch();
+        self.publish();
+        self.control.complete.store(!self.control.is_stopped(), Ordering::Release);
+        Ok(errors)
+    }
+
+    fn begin_file(&mut self, path: &Path) {
+        let name = file_name(path);
+        self.interfaces.begin(&name);
+        // Interfaces without a name are called after the file.
+        self.features.clear();
+        self.pace.begin();
+        if let Some(epoch) = &mut self.epoch {
+            epoch.stages.name_file(&name);
+            for (number, name) in self.interfaces.names() {
+                epoch.stages.name_interface(*number, name);
+            }
+        }
+        self.counts.files.push(InterfaceCounts {
+            name,
+            ifindex: 0,
+            hooks: ["file", "file"].map(str::to_owned),
+            counters: [Counters::default(); 2],
+        });
+    }
+
+    fn end_file(&mut self) {
+        let counters = self.hook.take_counters();
+        if let Some(file) = self.counts.files.last_mut() {
+            file.counters = counters;
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> Result<Result<(), Error>, encode::Error> {
+        let control = self.control.clone();
+        let mut file = match CaptureFile::open(path, &control.stop, &control.read_bytes) {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut section = None;
+        loop {
+            match file.step() {
+                Ok(Step::Frame(frame)) => {
+                    let begins = section != Some(frame.interface.section);
+                    section = Some(frame.interface.section);
+                    self.frame(&frame, begins)?;
+                }
+                Ok(Step::Waiting) => self.deliver(),
+                Ok(Step::End) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+            if control.is_stopped() {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Takes in a frame; `begins` is true for the first of a file or section.
+    fn frame(&mut self, frame: &Frame<'_>, begins: bool) -> Result<(), encode::Error> {
+        if let Some(due) = self.pace.due(frame.at_ns) {
+            self.deliver();
+            pace::sleep(due, &self.control.stop);
+            if self.control.is_stopped() {
+                return Ok(());
+            }
+        }
+        self.control.frames.fetch_add(1, Ordering::Relaxed);
+        if begins {
+            self.end_epoch_before(frame.at_ns);
+        }
+        let link = hook::link(frame);
+        let index = link.as_ref().ok().and_then(|link| link.ifindex);
+        let (ifindex, is_new) = self.interfaces.number(&frame.interface, index);
+        if is_new {
+            self.name_interface(ifindex, frame, link.is_err());
+        }
+        let captured = match link {
+            Ok(link) => {
+                let wanted = self.features_of(ifindex);
+                self.hook.capture(frame, &link, ifindex, wanted)
+            }
+            Err(reason) => {
+                self.hook.refuse(reason);
+                None
+            }
+        };
+        let epoch = match &mut self.epoch {
+            Some(epoch) => epoch,
+            epoch => epoch.insert(Epoch::new(
+                &self.config,
+                &self.interfaces,
+                &self.sinks,
+                self.messages,
+                frame.at_ns,
+            )?),
+        };
+        epoch.now_ns = epoch.now_ns.max(frame.at_ns);
+        if let Some((header, bytes)) = captured {
+            // Before each packet, so that the records do not depend on how many come at once.
+            epoch.stages.expire(epoch.now_ns);
+            epoch.stages.take_packet(&header, bytes, frame.number);
+        }
+        self.undelivered += 1;
+        if self.undelivered >= BATCH {
+            self.deliver();
+        }
+        Ok(())
+    }
+
+    fn features_of(&mut self, ifindex: u32) -> u32 {
+        // Numbers are given out one after the other.
+        let place = ifindex as usize;
+        if self.features.len() <= place {
+            self.features.resize(place + 1, None);
+        }
+        let (interfaces, capture) = (&self.interfaces, &self.config.capture);
+        *self.features[place].get_or_insert_with(|| capture.features_of(interfaces.name(ifindex)))
+    }
+
+    fn name_interface(&mut self, ifindex: u32, frame: &Frame<'_>, is_refused: bool) {
+        let name = self.interfaces.name(ifindex);
+        if is_refused && link::LinkType::of(frame.link_type).is_none() {
+            tracing::warn!(
+                file = self.counts.files.last().map_or("", |file| &file.name),
+                interface = name,
+                "frames of link type {} are not read",
+                link::describe(frame.link_type)
+            );
+        }
+        if let Some(epoch) = &mut self.epoch {
+            epoch.stages.name_interface(ifindex, name);
+        }
+    }
+
+    /// Ends an epoch that the time of a file's first frame does not go on from: another capture
+    /// begins. What waits for a response would wait for all of that file otherwise.
+    fn end_epoch_before(&mut self, at_ns: u64) {
+        let pair = &self.config.pair;
+        let timeout = pair.udp_timeout.max(pair.tcp_timeout).as_nanos();
+        let is_earlier = self
+            .epoch
+            .as_ref()
+            .is_some_and(|epoch| u128::from(at_ns) + timeout < u128::from(epoch.now_ns));
+        if is_earlier {
+            self.end_epoch();
+        }
+    }
+
+    /// Records what still waits for a response: as unanswered what has waited long enough by the
+    /// time of the last frame, and the rest with a capture gap.
+    fn end_epoch(&mut self) {
+        if let Some(mut epoch) = self.epoch.take() {
+            epoch.stages.expire(epoch.now_ns);
+            let counts = epoch.counts.clone();
+            epoch.stages.finish();
+            self.counts.workers.push(counts.read());
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.undelivered = 0;
+        if let Some(epoch) = &mut self.epoch {
+            epoch.stages.deliver();
+        }
+        if self.published_at.elapsed() >= PUBLISHED_EVERY {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut counts = self.counts.clone();
+        if let Some(epoch) = &self.epoch {
+            counts.workers.push(epoch.counts.read());
+        }
+        if let Some(file) = counts.files.last_mut()
+            && self.hook.counters().iter().any(|counters| *counters != Counters::default())
+        {
+            file.counters = *self.hook.counters();
+        }
+        self.published.publish(counts);
+        self.published_at = Instant::now();
+    }
+}
+
+impl Epoch {
+    fn new(
+        config: &Config,
+        interfaces: &Interfaces,
+        sinks: &[Named],
+        messages: bool,
+        began_ns: u64,
+    ) -> Result<Self, encode::Error> {
+        let shared = Shared {
+            node: config.node.as_str().into(),
+            interfaces: Arc::new(interfaces.names().clone()),
+            wire_bytes: config.record.wire_bytes,
+            each_message: messages,
+            ending: Arc::default(),
+        };
+        let ids = RecordIds::new(random_bytes(), 0);
+        let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
+        // Frames have their times in UTC.
+        let mut stages = Stages::new(table, sinks, &shared, Clock { utc_offset_ns: 0 })?;
+        stages.name_file(interfaces.file());
+        let counts = stages.counts();
+        Ok(Self { stages, counts, now_ns: began_ns })
+    }
+}

@@ -1,0 +1,224 @@
+//! A replay from its start to its ledger.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Error, STANDARD_INPUT, Speed,
+    player::{Control, Counts, Player},
+};
+use crate::{
+    config::Config,
+    encode,
+    ledger::{Ledger, Published, Sources, WorkerCounts},
+    sink::{self, Named},
+};
+
+/// Looks at a running replay's counts until they add up, as at a running agent's.
+const READINGS: usize = 100;
+
+/// How often the ending thread is looked at: a thread cannot be joined with a deadline.
+const ENDING_LOOK: Duration = Duration::from_millis(2);
+
+/// What a sink gets to deliver what it holds, even if another used up the time.
+const LEAST_FLUSH: Duration = Duration::from_secs(1);
+
+/// What to replay, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Paths, in the order of replay; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// How fast.
+    pub speed: Speed,
+    /// A line of JSON for each message on standard output, instead of the sinks that the
+    /// configuration names.
+    pub messages: bool,
+}
+
+/// Why a replay could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file cannot be opened.
+    #[error(transparent)]
+    File(#[from] Error),
+    /// A sink could not be opened.
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
+    /// The thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How a replay ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What became of every frame, message and record.
+    pub ledger: Ledger,
+    /// What is wrong with the files, in their order.
+    pub errors: Vec<Error>,
+    /// True if it was stopped before everything was read.
+    pub stopped: bool,
+}
+
+/// A running replay.
+pub struct Replay {
+    node: String,
+    sinks: Vec<Named>,
+    control: Arc<Control>,
+    published: Published<Counts>,
+    /// `None` once joined.
+    thread: Option<JoinHandle<Result<Vec<Error>, encode::Error>>>,
+    total_bytes: Option<u64>,
+}
+
+impl Replay {
+    /// Looks at the files, opens the sinks and begins. `ended` is notified when all is replayed,
+    /// or when a sink's reader went away.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing has been replayed then.
+    pub fn start(config: &Config, plan: &Plan, ended: &Arc<Notify>) -> Result<Self, StartError> {
+        let sizes: Vec<Option<u64>> =
+            plan.files.iter().map(|path| size(path)).collect::<Result<_, _>>()?;
+        let sinks = if plan.messages {
+            vec![sink::messages(ended)]
+        } else {
+            sink::build(&config.sinks, &config.node, ended)?
+        };
+        let player = Player::new(config, plan, sinks.clone());
+        let (control, published) = (player.control.clone(), player.published.clone());
+        let ended = ended.clone();
+        let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || {
+            let _ended = Ended(ended);
+            player.run()
+        });
+        Ok(Self {
+            node: config.node.clone(),
+            sinks,
+            control,
+            published,
+            thread: Some(thread.map_err(StartError::Thread)?),
+            total_bytes: sizes.into_iter().sum(),
+        })
+    }
+
+    /// Frames and bytes read so far.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (
+            self.control.frames.load(Ordering::Relaxed),
+            self.control.read_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Bytes of all files together, as far as that can be known.
+    #[must_use]
+    pub const fn total_bytes(&self) -> Option<u64> {
+        self.total_bytes
+    }
+
+    /// Does what is due with time alone.
+    pub fn tick(&self, now: Instant) {
+        for sink in &self.sinks {
+            sink.sink.tick(now);
+        }
+    }
+
+    /// The ledger as of now.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let mut ledger = self.read_ledger(false);
+        for _ in 1..READINGS {
+            if ledger.balanced() {
+                break;
+            }
+            thread::yield_now();
+            ledger = self.read_ledger(false);
+        }
+        ledger
+    }
+
+    /// Stops reading where that has not ended, delivers what was read, and draws up the final
+    /// ledger.
+    ///
+    /// # Errors
+    /// When an encoder could not be made.
+    pub fn finish(mut self, flush_timeout: Duration) -> Result<Outcome, encode::Error> {
+        let deadline = Instant::now() + flush_timeout;
+        let stopped = !self.control.complete.load(Ordering::Acquire);
+        let mut errors = Vec::new();
+        if let Some(thread) = self.thread.take() {
+            self.control.stop.store(true, Ordering::Release);
+            thread.thread().unpark();
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::park_timeout(ENDING_LOOK);
+            }
+            if !thread.is_finished() {
+                tracing::error!("the replay is held up by a file or sink; what it holds is lost");
+            } else if let Ok(outcome) = thread.join() {
+                errors = outcome?;
+            } else {
+                tracing::error!("the replay panicked; what it held is missing from the ledger");
+            }
+        }
+        for sink in &self.sinks {
+            let left = deadline.saturating_duration_since(Instant::now());
+            sink.sink.close(left.max(LEAST_FLUSH));
+        }
+        Ok(Outcome { ledger: self.read_ledger(true), errors, stopped })
+    }
+
+    fn read_ledger(&self, ended: bool) -> Ledger {
+        // Against the flow: what a later stage has counted, an earlier one has counted too.
+        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
+        let sinks = sinks.collect();
+        let counts = self.published.read();
+        let mut sources = Sources {
+            node: self.node.clone(),
+            taken_at_us: jiff::Timestamp::now().as_microsecond(),
+            ended,
+            interfaces: counts.files,
+            workers: WorkerCounts::default(),
+            sinks,
+        };
+        for worker in &counts.workers {
+            sources.add_worker(worker);
+        }
+        Ledger::new(&sources)
+    }
+}
+
+/// Notifies also when the thread unwinds.
+struct Ended(Arc<Notify>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// The size of a regular file; `None` for others. A file that cannot be opened shows here, before
+/// any is replayed.
+fn size(path: &Path) -> Result<Option<u64>, Error> {
+    if path == Path::new(STANDARD_INPUT) {
+        return Ok(None);
+    }
+    let cannot_open = |cause| Error::Open { file: path.to_owned(), cause };
+    let metadata = fs::metadata(path).map_err(cannot_open)?;
+    if metadata.is_dir() {
+        return Err(cannot_open(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() {
+        // To open a pipe and close it again would be the end of it for its writer.
+        return Ok(None);
+    }
+    File::open(path).map_err(cannot_open)?;
+    Ok(Some(metadata.len()))
+}
