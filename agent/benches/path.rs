@@ -150,6 +150,8 @@ fn stages(format: Format) -> Stages {
         node: "node-1".into(),
         interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
         wire_bytes: false,
+        filter: Arc::default(),
+        privacy: Arc::default(),
         each_message: false,
         ending: Arc::default(),
     };

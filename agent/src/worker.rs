@@ -18,8 +18,10 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     capture::RingLost,
     encode::{self, Clock},
+    filter::Filter,
     ledger::{Published, WorkerCounts},
     pair::Table,
+    privacy::Policy,
     ring::Drain,
     sink::Named,
 };
@@ -36,6 +38,10 @@ pub struct Shared {
     pub interfaces: Arc<HashMap<u32, String>>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
+    /// Which transactions become records.
+    pub filter: Arc<Filter>,
+    /// What records show of addresses.
+    pub privacy: Arc<Policy>,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
     /// Set once nothing enters the rings any more.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::decode::PacketLoss;
+use crate::{decode::PacketLoss, filter::FilterReason};
 
 /// Why a message is in no record.
 #[repr(usize)]
@@ -97,8 +97,10 @@ pub struct WorkerCounts {
     pub messages_in_records: u64,
     /// Messages in no record, by [`MessageLoss`].
     pub messages_lost: [u64; MessageLoss::ALL.len()],
-    /// Records made.
+    /// Transactions: each a record, or left out by a filter.
     pub records_created: u64,
+    /// Transactions that a filter left out, by [`FilterReason`].
+    pub filtered: [Amount; FilterReason::ALL.len()],
 }
 
 impl WorkerCounts {
@@ -111,6 +113,9 @@ impl WorkerCounts {
         self.records_created += other.records_created;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;
+        }
+        for (sum, filtered) in self.filtered.iter_mut().zip(other.filtered) {
+            *sum += filtered;
         }
         for (sum, lost) in self.messages_lost.iter_mut().zip(other.messages_lost) {
             *sum += lost;

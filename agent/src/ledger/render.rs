@@ -31,6 +31,7 @@ impl fmt::Display for Ledger {
             messages.decoded, messages.in_records
         )?;
         write!(f, " + pending {}", messages.pending)?;
+        write_reasons(f, "filtered", &messages.filtered)?;
         write_reasons(f, "ignored", &messages.ignored)?;
         write_reasons(f, "lost", &messages.lost)?;
         writeln!(f)?;

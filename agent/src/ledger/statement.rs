@@ -9,7 +9,7 @@ use tap53_ebpf::{
 };
 
 use super::{Amount, MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
-use crate::decode::PacketLoss;
+use crate::{decode::PacketLoss, filter::FilterReason};
 
 /// What the kernel programs counted for one interface.
 #[derive(Clone, Debug)]
@@ -104,6 +104,7 @@ pub(super) struct Messages {
     pub(super) decoded: u64,
     pub(super) pending: u64,
     pub(super) in_records: u64,
+    pub(super) filtered: ByReason,
     pub(super) ignored: ByReason,
     pub(super) lost: ByReason,
 }
@@ -111,6 +112,7 @@ pub(super) struct Messages {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Records {
     pub(super) created: u64,
+    pub(super) filtered: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -196,6 +198,12 @@ impl Ledger {
                 .map(|reason| (reason.name(), workers.messages_lost[reason as usize]))
                 .collect()
         };
+        let filtered = |part: fn(&Amount) -> u64| {
+            FilterReason::ALL
+                .into_iter()
+                .map(|reason| (reason.name(), part(&workers.filtered[reason as usize])))
+                .collect()
+        };
         let mut ledger = Self {
             tap53_version: env!("CARGO_PKG_VERSION"),
             node: sources.node.clone(),
@@ -214,10 +222,14 @@ impl Ledger {
                     decoded: workers.messages_decoded,
                     pending: workers.messages_pending,
                     in_records: workers.messages_in_records,
+                    filtered: filtered(|amount| amount.messages),
                     ignored: messages_by_fate(true),
                     lost: messages_by_fate(false),
                 },
-                records: Records { created: workers.records_created },
+                records: Records {
+                    created: workers.records_created,
+                    filtered: filtered(|amount| amount.records),
+                },
                 sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
             },
             imbalances: Vec::new(),
@@ -260,16 +272,16 @@ impl Ledger {
         equal("rings: captured".into(), captured, packets.received + in_rings);
         let accounted = packets.decoded + sum(&packets.ignored) + sum(&packets.lost);
         equal("packets: received".into(), packets.received, accounted);
-        let accounted =
-            messages.pending + messages.in_records + sum(&messages.ignored) + sum(&messages.lost);
+        let left_out = [&messages.filtered, &messages.ignored, &messages.lost].map(sum);
+        let accounted = messages.pending + messages.in_records + left_out.iter().sum::<u64>();
         equal("messages: decoded".into(), messages.decoded, accounted);
         for sink in &self.agent.sinks {
             let name = &sink.name;
             let (records, carried) = (&sink.records, &sink.messages);
             equal(format!("sink {name}: offered records"), records.offered, records.accounted());
             equal(format!("sink {name}: offered messages"), carried.offered, carried.accounted());
-            let created = self.agent.records.created;
-            equal(format!("sink {name}: records offered"), records.offered, created);
+            let accounted = records.offered + sum(&self.agent.records.filtered);
+            equal(format!("sink {name}: records created"), self.agent.records.created, accounted);
             equal(format!("sink {name}: messages offered"), carried.offered, messages.in_records);
         }
         imbalances
@@ -328,13 +340,14 @@ mod tests {
         let mut workers = WorkerCounts {
             packets_received: 4,
             packets_decoded: 3,
-            messages_decoded: 3,
+            messages_decoded: 5,
             messages_pending: 1,
             messages_in_records: 2,
-            records_created: 1,
+            records_created: 2,
             ..Default::default()
         };
         workers.packets_lost[PacketLoss::MalformedPacket as usize] = 1;
+        workers.filtered[FilterReason::SampledOut as usize] = Amount { records: 1, messages: 2 };
         let amount = Amount { records: 1, messages: 2 };
         let sink = SinkCounts { offered: amount, delivered: amount, ..Default::default() };
         Sources {
@@ -359,7 +372,7 @@ mod tests {
 
     #[test]
     fn one_missing_unit_anywhere_unbalances_it() {
-        let changes: [fn(&mut Sources); 9] = [
+        let changes: [fn(&mut Sources); 11] = [
             |s| s.interfaces[0].counters[0].counts[Counter::Seen as usize] += 1,
             |s| s.interfaces[0].counters[1].counts[Counter::Captured as usize] += 1,
             |s| s.workers.packets_received -= 1,
@@ -367,6 +380,8 @@ mod tests {
             |s| s.workers.messages_decoded += 1,
             |s| s.workers.messages_pending = 0,
             |s| s.workers.records_created += 1,
+            |s| s.workers.filtered[FilterReason::QnameDenied as usize].records = 1,
+            |s| s.workers.filtered[FilterReason::QnameDenied as usize].messages = 1,
             |s| s.sinks[0].1.offered.messages += 1,
             |s| s.sinks[0].1.delivered.records = 0,
         ];

@@ -18,7 +18,7 @@ const KEY_SIZE: usize = blake3::KEY_LEN;
 const MAX_FILE_SIZE: u64 = 256;
 
 /// `h:` and 128 bits: among a million addresses, two alike have a chance of one in 2⁸⁹.
-pub(super) type Pseudonym = ArrayString<34>;
+pub type Pseudonym = ArrayString<34>;
 
 /// The secret that pseudonyms are made with. It is never written anywhere, in no form.
 #[derive(Clone, PartialEq, Eq)]

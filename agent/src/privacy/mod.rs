@@ -27,21 +27,16 @@ mod reverse;
 
 use std::{
     borrow::Cow,
-    fmt::Write as _,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
-
-use arrayvec::ArrayString;
 
 use crate::{
     config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::ClientSubnet,
 };
 
-pub use key::{Key, KeyError};
-
-/// An address as records show it: text, on the stack. 45 characters hold any IPv6 address.
-pub type AddressText = ArrayString<45>;
+pub use key::{Key, KeyError, Pseudonym};
 
 /// RDATA that is withheld (RFC 3597 §5).
 const WITHHELD: &str = "\\# 0";
@@ -57,6 +52,27 @@ pub enum Side {
     Client,
     /// Receiver of the query.
     Server,
+}
+
+/// An address as records show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownAddress {
+    /// In its usual text; truncated, or as it is.
+    Address(IpAddr),
+    /// `h:` and 32 hexadecimal digits.
+    Pseudonym(Pseudonym),
+    /// Not at all: an empty text.
+    Nothing,
+}
+
+impl fmt::Display for ShownAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Pseudonym(pseudonym) => f.write_str(pseudonym),
+            Self::Nothing => Ok(()),
+        }
+    }
 }
 
 /// What encoders ask.
@@ -80,12 +96,14 @@ impl Policy {
 
     /// The address of `side`.
     #[must_use]
-    pub fn address(&self, side: Side, address: IpAddr) -> AddressText {
-        let rule = match side {
-            Side::Client => &self.config.client_address,
-            Side::Server => &self.config.server_address,
-        };
-        address_text(rule, address)
+    pub fn address(&self, side: Side, address: IpAddr) -> ShownAddress {
+        shown(
+            match side {
+                Side::Client => &self.config.client_address,
+                Side::Server => &self.config.server_address,
+            },
+            address,
+        )
     }
 
     /// A client subnet; `None` if it is not shown.
@@ -148,23 +166,20 @@ impl Policy {
             return self.answer_rdata(rdata);
         }
         match rdata.parse() {
-            Ok(address) => Cow::Owned(self.address(Side::Client, address).as_str().to_owned()),
+            Ok(address) => Cow::Owned(self.address(Side::Client, address).to_string()),
             // Nothing, as in a deletion (RFC 2136 §2.5.2), or an address that is not one.
             Err(_) => Cow::Borrowed(if rdata.is_empty() { rdata } else { WITHHELD }),
         }
     }
 }
 
-fn address_text(rule: &AddressRule, address: IpAddr) -> AddressText {
-    let mut text = AddressText::new();
-    // Every form fits, so writing does not fail.
-    let _ = match rule {
-        AddressRule::Keep => write!(text, "{address}"),
-        AddressRule::Truncate(lengths) => write!(text, "{}", truncate(address, *lengths)),
-        AddressRule::Hash(hash) => write!(text, "{}", hash.key.pseudonym_of_address(address)),
-        AddressRule::Drop => Ok(()),
-    };
-    text
+fn shown(rule: &AddressRule, address: IpAddr) -> ShownAddress {
+    match rule {
+        AddressRule::Keep => ShownAddress::Address(address),
+        AddressRule::Truncate(lengths) => ShownAddress::Address(truncate(address, *lengths)),
+        AddressRule::Hash(hash) => ShownAddress::Pseudonym(hash.key.pseudonym_of_address(address)),
+        AddressRule::Drop => ShownAddress::Nothing,
+    }
 }
 
 fn truncate(address: IpAddr, lengths: PrefixLengths) -> IpAddr {

@@ -21,9 +21,11 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
+    filter::Filter,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
     pipeline::{pairing, random_bytes},
+    privacy::Policy,
     sink::Named,
     worker::{Shared, Stages},
 };
@@ -323,6 +325,8 @@ impl Epoch {
             node: config.node.as_str().into(),
             interfaces: Arc::new(interfaces.names().clone()),
             wire_bytes: config.record.wire_bytes,
+            filter: Arc::new(Filter::new(&config.filter)),
+            privacy: Arc::new(Policy::new(&config.privacy)),
             each_message: messages,
             ending: Arc::default(),
         };

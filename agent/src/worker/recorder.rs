@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::Shared;
 use crate::{
     encode::{self, Batch, Clock, Encode, Owner, Record},
+    filter::{Filter, FilterReason},
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
     sink::Named,
@@ -21,6 +22,7 @@ pub(super) struct Recorder {
     /// Name of the replayed file; empty elsewhere.
     file: String,
     clock: Clock,
+    filter: Arc<Filter>,
     outputs: Vec<Output>,
     /// Nobody is named until a source of names is there.
     nobody: Owner,
@@ -51,6 +53,7 @@ impl Recorder {
             interfaces: shared.interfaces.clone(),
             file: String::new(),
             clock,
+            filter: shared.filter.clone(),
             outputs,
             nobody: Owner::default(),
         })
@@ -68,9 +71,14 @@ impl Recorder {
         name.clone_into(&mut self.file);
     }
 
-    /// Records a transaction.
+    /// Records a transaction, unless the filter leaves it out.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
         counts.records_created += 1;
+        if let Some(reason) = self.left_out(transaction) {
+            let amount = Amount::record(u64::from(transaction.messages()));
+            counts.filtered[reason as usize] += amount;
+            return;
+        }
         counts.messages_in_records += u64::from(transaction.messages());
         let interface = self.interfaces.get(&transaction.first().point.ifindex);
         let record = Record {
@@ -85,6 +93,14 @@ impl Recorder {
         for output in &mut self.outputs {
             output.push(&record);
         }
+    }
+
+    fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
+        let flow = &transaction.flow;
+        // A response repeats the question, so it can stand in for a query that was not seen.
+        let asked = &transaction.first().message;
+        let questions = asked.question().into_iter().chain(asked.more_questions());
+        self.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
     /// Hands the batches to their sinks.

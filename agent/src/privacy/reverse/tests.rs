@@ -83,7 +83,7 @@ fn a_name_elsewhere_is_no_reverse_name() {
 fn a_whole_address_has_its_own_pseudonym_and_other_names_one_of_theirs() {
     let rule = hash();
     let name = |name: &str| rewritten(&rule, name).unwrap();
-    let address = |address: &str| crate::privacy::address_text(&rule, address.parse().unwrap());
+    let address = |address: &str| crate::privacy::shown(&rule, address.parse().unwrap());
     assert_eq!(name("77.2.0.192.in-addr.arpa"), format!("{}.in-addr.arpa", address("192.0.2.77")));
     assert_eq!(name(V6), format!("{}.ip6.arpa", address("2001:db8:89ab:cdef::1")));
     let others = [

@@ -6,8 +6,10 @@ use std::{
 
 use super::*;
 use crate::{
+    config::{FilterConfig, Lists},
     decode::build::Build,
     encode::{Batch, Format},
+    filter::{Filter, FilterReason},
     ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
     sink::Sink,
@@ -40,11 +42,17 @@ impl Sink for Keep {
 }
 
 fn stages(wire_bytes: bool) -> (Stages, Arc<Keep>) {
+    stages_with(wire_bytes, FilterConfig::default())
+}
+
+fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
         interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
         wire_bytes,
+        filter: Arc::new(Filter::new(&filter)),
+        privacy: Arc::default(),
         each_message: false,
         ending: Arc::default(),
     };
@@ -144,4 +152,31 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
     assert_eq!((counts.messages_decoded, counts.messages_pending), (3, 0));
     assert_eq!((counts.messages_in_records, counts.records_created), (3, 3));
     assert!(keep.lines.lock().unwrap().iter().all(|line| line["capture_gap"] == true));
+}
+
+#[test]
+fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
+    let qnames = Lists { allow: Vec::new(), deny: vec!["secret.test".to_owned()] };
+    let filter = FilterConfig { qnames, ..FilterConfig::default() };
+    let (mut stages, keep) = stages_with(false, filter);
+    let secret = |id, response| Build::message(id, response).question("a.secret.test", 1).wire();
+    // A query, again, and its response; a query without one; a response without one; and others.
+    stages.take(&item(17, &secret(1, false), false));
+    stages.take(&item(17, &secret(1, false), false));
+    stages.take(&item(17, &secret(1, true), true));
+    stages.take(&item(17, &secret(2, false), false));
+    stages.take(&item(17, &secret(3, true), true));
+    stages.take(&item(17, &message(4, false), false));
+    stages.take(&item(17, &message(4, true), true));
+    let published = stages.counts();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!(counts.records_created, 4);
+    let denied = counts.filtered[FilterReason::QnameDenied as usize];
+    assert_eq!((denied.records, denied.messages), (3, 5));
+    assert_eq!(counts.messages_in_records, 2);
+    assert_eq!(counts.messages_decoded, 7);
+    let lines = keep.lines.lock().unwrap();
+    let names: Vec<_> = lines.iter().map(|line| line["qname"].as_str()).collect();
+    assert_eq!(names, [Some("a.test")]);
 }
