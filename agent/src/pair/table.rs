@@ -38,6 +38,10 @@ struct Slot {
     query: Observation,
     query_count: u32,
     copy_count: u32,
+    /// Since when the query waits: when it was captured, or, where time had been further already,
+    /// that time. So the list is in order of it, and a query of a clock that is behind (another
+    /// host's in a capture file, another CPU's) has its time too.
+    since_ns: u64,
     /// Gaps known when the query was captured.
     gaps: u64,
     hash: u64,
@@ -89,6 +93,8 @@ pub struct Table {
     recent: Recent,
     truncations: Truncations,
     ids: RecordIds,
+    /// The latest time heard of.
+    latest_ns: u64,
 }
 
 impl Table {
@@ -119,6 +125,7 @@ impl Table {
             recent: Recent::new(),
             truncations,
             ids,
+            latest_ns: started_at_ns,
         }
     }
 
@@ -148,6 +155,7 @@ impl Table {
         wire: &[u8],
     ) -> Observed<'a> {
         self.tidy();
+        self.latest_ns = self.latest_ns.max(seen.at_ns);
         let flow = self.identity(flow);
         let hash = self.hasher.hash_one((&flow, seen.message.id));
         if seen.message.response {
@@ -287,9 +295,10 @@ impl Table {
     /// to which the ring has been read); call until there is none.
     pub fn expire(&mut self, now_ns: u64) -> Option<Transaction<'_>> {
         self.tidy();
+        self.latest_ns = self.latest_ns.max(now_ns);
         let due = |list: &List| {
             let oldest = self.slots.get(list.oldest as usize)?;
-            let due = oldest.query.at_ns.saturating_add(list.timeout_ns) <= now_ns;
+            let due = oldest.since_ns.saturating_add(list.timeout_ns) <= now_ns;
             due.then_some(list.oldest)
         };
         let slot = self.lists.iter().find_map(due)?;
@@ -348,6 +357,7 @@ impl Table {
                 query: Observation::default(),
                 query_count: 0,
                 copy_count: 0,
+                since_ns: 0,
                 gaps: 0,
                 hash: 0,
                 older: NONE,
@@ -363,6 +373,7 @@ impl Table {
         slot.flow = flow;
         slot.query_count = 1;
         slot.copy_count = 0;
+        slot.since_ns = slot.query.at_ns.max(self.latest_ns);
         slot.gaps = self.gaps.known();
         slot.hash = hash;
         slot.older = list.newest;

@@ -35,8 +35,11 @@ mod block {
     pub(super) const PACKET: u32 = 2;
     pub(super) const SIMPLE_PACKET: u32 = 3;
     pub(super) const ENHANCED_PACKET: u32 = 6;
-    /// Entries of a journal.
-    pub(super) const JOURNAL: u32 = 9;
+
+    /// Blocks without a packet that Wireshark (4.0) numbers as frames all the same: entries of a
+    /// journal, custom blocks, events of system calls.
+    pub(super) const OTHER_FRAMES: [u32; 9] =
+        [9, 0x0bad, 0x4000_0bad, 0x204, 0x208, 0x216, 0x217, 0x221, 0x222];
 }
 
 mod option {
@@ -113,8 +116,7 @@ impl PcapNg {
                         | block::ENHANCED_PACKET
                 );
             if !known {
-                // Wireshark counts these among the frames.
-                self.frames += u64::from(kind == block::JOURNAL);
+                self.frames += u64::from(block::OTHER_FRAMES.contains(&kind));
                 window.skip(u64::from(length));
                 continue;
             }

@@ -311,3 +311,20 @@ fn an_unreadable_packet_is_a_gap_for_its_flow_alone() {
     assert!(table.gaps.damaged_flows() <= 4_097);
     assert!(done(observe(&mut table, flow(50_000), orphan(31))).capture_gap, "any may be damaged");
 }
+
+#[test]
+fn a_query_of_a_clock_that_is_behind_waits_as_long() {
+    let mut table = table(8);
+    observe(&mut table, flow(1_000), message(100 * SECOND, 1, "a.test", false));
+    observe(&mut table, flow(1_001), message(10 * SECOND, 2, "b.test", false));
+    assert!(table.expire(104 * SECOND).is_none());
+    let found = done(observe(&mut table, flow(1_001), message(10 * SECOND + 3, 2, "b.test", true)));
+    assert_eq!(found.outcome(), Outcome::Matched);
+    observe(&mut table, flow(1_002), message(11 * SECOND, 3, "c.test", false));
+    assert_eq!(
+        table.expire(105 * SECOND).map(|gone| gone.flow),
+        Some(Flow { ifindex: 0, ..flow(1_000) })
+    );
+    assert!(table.expire(108 * SECOND).is_none());
+    assert!(table.expire(109 * SECOND).is_some());
+}
