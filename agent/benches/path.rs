@@ -17,7 +17,7 @@ use std::{
 use apache_avro::writer::datum::GenericDatumWriter;
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
-    encode::{self, Batch, Clock, Encode, Format, Owner, Record, schema},
+    encode::{self, Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -221,11 +221,11 @@ fn main() {
         })
         .collect();
     let nobody = Owner::default();
+    let observer = Observer::new("node-1", "eth0");
     let records: Vec<Record<'_>> = transactions
         .iter()
         .map(|transaction| Record {
-            node: "node-1",
-            interface: "eth0",
+            observer: &observer,
             file: "",
             clock: CLOCK,
             transaction,

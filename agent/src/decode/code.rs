@@ -9,7 +9,8 @@ pub fn type_name(code: u16) -> Cow<'static, str> {
 }
 
 /// The mnemonic of an RR type, obsolete and reserved ones included.
-pub(super) const fn type_mnemonic(code: u16) -> Option<&'static str> {
+#[must_use]
+pub const fn type_mnemonic(code: u16) -> Option<&'static str> {
     Some(match code {
         1 => "A",
         2 => "NS",

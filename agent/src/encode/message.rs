@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use super::{
     Encode, Error, Record,
-    field::{Answers, Bytes, Symbol, Time},
+    value::{Bytes, Row, Symbol, Time},
 };
-use crate::decode::{Edns, Message, Question, class_name, opcode_name, rcode_name, type_name};
+use crate::decode::{
+    Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name,
+};
 
 /// One JSON object a line, of the first message of a record. The mnemonics are those of the
 /// record; what a message does not have is null.
@@ -66,7 +68,7 @@ struct Line<'a> {
     qtype: Option<Cow<'static, str>>,
     qclass: Option<Cow<'static, str>>,
     more_questions: Vec<Asked<'a>>,
-    answers: Answers<'a>,
+    answers: Vec<Row<Answer<'a>>>,
     answers_omitted: u32,
     edns: Option<EdnsFields<'a>>,
 }
@@ -112,7 +114,7 @@ impl<'a> Line<'a> {
             file: record.file,
             frame: seen.frame,
             time: Time(record.clock.utc_us(seen.at_ns)),
-            interface: record.interface,
+            interface: record.observer.interface(),
             direction: Symbol::of_direction(seen.point.direction),
             vlan_id: seen.vlan_ids[0],
             vlan_inner_id: seen.vlan_ids[1],
@@ -143,7 +145,7 @@ impl<'a> Line<'a> {
             qtype: question.map(|question| type_name(question.qtype)),
             qclass: question.map(|question| class_name(question.qclass)),
             more_questions: message.more_questions().map(Asked::of).collect(),
-            answers: Answers(Some(message)),
+            answers: message.answers().map(Row).collect(),
             answers_omitted: message.answers_omitted,
             edns: edns(message),
         }

@@ -4,19 +4,27 @@
 //!  transaction ─▶ record ─▶ Avro datum | JSON line | text line ─▶ batch ─▶ sink
 //! ```
 //!
-//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] writes its fields in its order.
+//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] names its fields in its order, once
+//! for every encoding.
 //! An [`Encode`] appends one record to a buffer or leaves it as it was. Encoders are replaceable:
 //! a sink asks for one by [`Format`] and sees only bytes.
 
+mod address;
 mod avro;
 mod batch;
 mod binary;
-mod field;
+mod domain;
+mod fields;
 mod message;
+mod mnemonic;
+mod owner;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 mod text;
+mod value;
 
 use serde::Serialize;
 
@@ -24,7 +32,8 @@ pub use avro::{Datum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry};
 pub(crate) use binary::push_long;
 pub use message::MessageLine;
-pub use record::{Attribution, Clock, Owner, Record, SCHEMA_VERSION};
+pub use owner::{Attribution, Identity, Observer, Owner};
+pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use text::{HEADING, Text};
 
 /// The Avro schema of a record, as text.

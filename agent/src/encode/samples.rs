@@ -1,6 +1,6 @@
 //! Transactions to test encoders and sinks with.
 
-use super::{Clock, Owner, Record};
+use super::{Clock, Observer, Owner, Record};
 use crate::{
     decode::{Transport, build::Build},
     pair::{Exchange, Flow, Observation, Point, RecordId, Transaction},
@@ -34,7 +34,7 @@ fn observation(at_ns: u64, response: bool) -> Observation {
 }
 
 /// Hands `each` the record called `name`.
-pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
+pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
     let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
     let (exchange, query_count, capture_gap) = match name {
         "matched" => (Exchange::Matched(&query, &response), 1, false),
@@ -59,12 +59,11 @@ pub(crate) fn with_record(name: &str, each: impl FnOnce(&Record<'_>)) {
         related: None,
     };
     each(&Record {
-        node: "node-1",
-        interface: "eth0",
+        observer: &Observer::new("node-1", "eth0"),
         file: "",
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
         transaction: &transaction,
         client: &Owner::default(),
         server: &Owner::default(),
-    });
+    })
 }

@@ -1,10 +1,12 @@
 //! From a transaction to the sinks' batches.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::Shared;
 use crate::{
-    encode::{self, Batch, Clock, Encode, Owner, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Owner, Record},
     filter::{Filter, FilterReason},
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
@@ -18,7 +20,10 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Makes records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
-    interfaces: Arc<HashMap<u32, String>>,
+    /// This node at each interface, by ifindex.
+    observers: HashMap<u32, Observer>,
+    /// This node at an interface whose name is not known.
+    elsewhere: Observer,
     /// Name of the replayed file; empty elsewhere.
     file: String,
     clock: Clock,
@@ -50,7 +55,12 @@ impl Recorder {
             .collect::<Result<_, encode::Error>>()?;
         Ok(Self {
             node: shared.node.clone(),
-            interfaces: shared.interfaces.clone(),
+            observers: shared
+                .interfaces
+                .iter()
+                .map(|(ifindex, name)| (*ifindex, Observer::new(&shared.node, name)))
+                .collect(),
+            elsewhere: Observer::new(&shared.node, ""),
             file: String::new(),
             clock,
             filter: shared.filter.clone(),
@@ -64,7 +74,7 @@ impl Recorder {
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
-        Arc::make_mut(&mut self.interfaces).insert(ifindex, name.to_owned());
+        self.observers.insert(ifindex, Observer::new(&self.node, name));
     }
 
     pub(super) fn name_file(&mut self, name: &str) {
@@ -80,10 +90,9 @@ impl Recorder {
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
-        let interface = self.interfaces.get(&transaction.first().point.ifindex);
+        let observer = self.observers.get(&transaction.first().point.ifindex);
         let record = Record {
-            node: &self.node,
-            interface: interface.map_or("", String::as_str),
+            observer: observer.unwrap_or(&self.elsewhere),
             file: &self.file,
             clock: self.clock,
             transaction,

@@ -1,0 +1,160 @@
+//! What is the same in many records, encoded once: who owns an address, and who observes.
+
+use std::collections::BTreeMap;
+
+use super::{
+    SCHEMA_VERSION,
+    binary::Binary,
+    fields::Fields,
+    value::{Labels, Symbol},
+};
+
+/// What an address names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attribution {
+    /// Nothing known.
+    #[default]
+    Unattributed,
+    /// One pod.
+    Pod,
+    /// An address that several pods of a node share.
+    AmbiguousHostNetwork,
+}
+
+impl Attribution {
+    pub(super) const fn symbol(self) -> &'static str {
+        match self {
+            Self::Unattributed => "UNATTRIBUTED",
+            Self::Pod => "POD",
+            Self::AmbiguousHostNetwork => "AMBIGUOUS_HOST_NETWORK",
+        }
+    }
+}
+
+/// What is known of an address's owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What the address names.
+    pub attribution: Attribution,
+    /// Pod UID.
+    pub pod_uid: Option<String>,
+    /// Pod name.
+    pub pod_name: Option<String>,
+    /// Pod namespace.
+    pub pod_namespace: Option<String>,
+    /// Deployment, StatefulSet, DaemonSet, Job or CronJob.
+    pub workload_kind: Option<String>,
+    /// Name of that workload.
+    pub workload_name: Option<String>,
+    /// The labels that the configuration chose.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Who owned an address when the transaction began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    identity: Identity,
+    /// The fields of either side: only their names differ.
+    encoded: Vec<u8>,
+}
+
+impl Owner {
+    /// The owner with this identity.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        let mut encoded = Vec::new();
+        let Ok(()) = identity.fields(&mut Binary(&mut encoded), &CLIENT);
+        Self { identity, encoded }
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Hands the fields of one side to `f`.
+    pub(super) fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
+        f.known(&self.encoded, |f| self.identity.fields(f, names))
+    }
+}
+
+impl Default for Owner {
+    /// Nobody known.
+    fn default() -> Self {
+        Self::new(Identity::default())
+    }
+}
+
+/// Names of the fields of one side.
+pub(super) type OwnerNames = [&'static str; 7];
+
+pub(super) const CLIENT: OwnerNames = [
+    "client_attribution",
+    "client_pod_uid",
+    "client_pod_name",
+    "client_pod_namespace",
+    "client_workload_kind",
+    "client_workload_name",
+    "client_labels",
+];
+
+pub(super) const SERVER: OwnerNames = [
+    "server_attribution",
+    "server_pod_uid",
+    "server_pod_name",
+    "server_pod_namespace",
+    "server_workload_kind",
+    "server_workload_name",
+    "server_labels",
+];
+
+impl Identity {
+    fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
+        f.field(names[0], Symbol::of_attribution(self.attribution))?;
+        f.field(names[1], self.pod_uid.as_deref())?;
+        f.field(names[2], self.pod_name.as_deref())?;
+        f.field(names[3], self.pod_namespace.as_deref())?;
+        f.field(names[4], self.workload_kind.as_deref())?;
+        f.field(names[5], self.workload_name.as_deref())?;
+        f.field(names[6], self.labels.as_ref().map(Labels))
+    }
+}
+
+/// Who observes: a node, at one of its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observer {
+    node: String,
+    interface: String,
+    encoded: Vec<u8>,
+}
+
+impl Observer {
+    /// The node and interface with these names.
+    #[must_use]
+    pub fn new(node: &str, interface: &str) -> Self {
+        let (node, interface) = (node.to_owned(), interface.to_owned());
+        let mut observer = Self { node, interface, encoded: Vec::new() };
+        let mut encoded = Vec::new();
+        let Ok(()) = observer.each(&mut Binary(&mut encoded));
+        observer.encoded = encoded;
+        observer
+    }
+
+    /// Name of the interface.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Hands the schema's version and the names to `f`.
+    pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.known(&self.encoded, |f| self.each(f))
+    }
+
+    fn each<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.field("schema_version", SCHEMA_VERSION)?;
+        f.field("node", self.node.as_str())?;
+        f.field("interface", self.interface.as_str())
+    }
+}

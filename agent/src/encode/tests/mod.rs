@@ -1,0 +1,126 @@
+//! Record and schema agree: by the names and order of the fields, and byte by byte with what
+//! apache-avro writes when it looks every field up.
+
+mod history;
+mod random;
+
+use std::collections::HashSet;
+
+use apache_avro::{
+    Schema, reader::datum::GenericDatumReader, types::Value as AvroValue,
+    writer::datum::GenericDatumWriter,
+};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+
+use super::{
+    Datum, Encode, JsonLine, Record,
+    fields::{Fields, Value},
+    samples, schema,
+};
+
+/// Collects the names of fields.
+struct Names(Vec<&'static str>);
+
+impl Fields for Names {
+    type Error = std::convert::Infallible;
+
+    fn field(&mut self, name: &'static str, _value: impl Value) -> Result<(), Self::Error> {
+        self.0.push(name);
+        Ok(())
+    }
+
+    fn known(
+        &mut self,
+        _encoded: &[u8],
+        each: impl FnOnce(&mut Self) -> Result<(), Self::Error>,
+    ) -> Result<(), Self::Error> {
+        each(self)
+    }
+}
+
+fn schema_names() -> Vec<&'static str> {
+    let Schema::Record(record) = schema().unwrap() else { panic!("not a record") };
+    record.fields.iter().map(|field| field.name.as_str()).collect()
+}
+
+/// The fields of an encoded record, as apache-avro reads them.
+fn decoded(mut datum: &[u8]) -> Vec<(String, AvroValue)> {
+    let reader = GenericDatumReader::builder(schema().unwrap()).build().unwrap();
+    let value = reader.read_value(&mut datum).unwrap();
+    assert!(datum.is_empty(), "{} bytes left over", datum.len());
+    match value {
+        AvroValue::Record(fields) => fields,
+        other => panic!("not a record: {other:?}"),
+    }
+}
+
+fn encoded(record: &Record<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    Datum.encode(record, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn fields_are_named_in_the_order_of_the_schema() {
+    for sample in samples::NAMES {
+        samples::with_record(sample, |record| {
+            let mut names = Names(Vec::new());
+            let Ok(()) = record.fields(&mut names);
+            assert_eq!(names.0, schema_names());
+        });
+    }
+}
+
+#[test]
+fn json_has_the_fields_of_the_schema() {
+    let expected: HashSet<&str> = schema_names().into_iter().collect();
+    for sample in samples::NAMES {
+        let mut out = Vec::new();
+        samples::with_record(sample, |record| JsonLine.encode(record, &mut out).unwrap());
+        let json: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&out).unwrap();
+        assert_eq!(json.keys().map(String::as_str).collect::<HashSet<_>>(), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_direct_encoding_is_apache_avros_byte_for_byte(parts in random::parts()) {
+        let writer = GenericDatumWriter::builder(schema().unwrap())
+            .human_readable(false)
+            .build()
+            .unwrap();
+        parts.with_record(|record| {
+            let expected = writer.write_ser_to_vec(record).unwrap();
+            prop_assert_eq!(encoded(record), expected);
+            Ok(())
+        })?;
+    }
+}
+
+/// What is null, empty, false or zero in every record that the comparison draws is not compared.
+#[test]
+fn the_comparison_draws_something_for_every_field() {
+    let mut runner = TestRunner::deterministic();
+    let mut missing: HashSet<&str> = schema_names().into_iter().collect();
+    // Takes a message of many records, and is written as other counts are.
+    missing.remove("answers_omitted");
+    for _ in 0..300 {
+        let parts = random::parts().new_tree(&mut runner).unwrap().current();
+        for (name, value) in decoded(&parts.with_record(encoded)) {
+            if !is_nothing(&value) {
+                missing.remove(name.as_str());
+            }
+        }
+    }
+    assert!(missing.is_empty(), "never drawn: {missing:?}");
+}
+
+fn is_nothing(value: &AvroValue) -> bool {
+    match value {
+        AvroValue::Null | AvroValue::Boolean(false) | AvroValue::Int(0) => true,
+        AvroValue::Union(_, value) => is_nothing(value),
+        AvroValue::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}

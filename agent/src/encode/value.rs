@@ -1,0 +1,269 @@
+//! Field values: what Avro takes as it is and JSON wants in text.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tap53_ebpf::settings::Direction;
+
+use super::{
+    Attribution,
+    address::AddressText,
+    binary::{Binary, push_bytes, push_items, push_long},
+    fields::{Fields, Named, Value},
+    mnemonic::Mnemonic,
+};
+use crate::{
+    decode::{Answer, ClientSubnet, ParseStatus, Question, Transport},
+    pair::{Outcome, RecordId, Relation},
+};
+
+/// A symbol of an Avro enum: its position in the schema, and its text.
+pub(super) struct Symbol {
+    enumeration: &'static str,
+    position: u8,
+    text: &'static str,
+}
+
+impl Symbol {
+    pub(super) const fn of_direction(direction: Direction) -> Self {
+        let text = match direction {
+            Direction::Ingress => "INGRESS",
+            Direction::Egress => "EGRESS",
+        };
+        Self { enumeration: "Direction", position: direction as u8, text }
+    }
+
+    pub(super) const fn of_outcome(outcome: Outcome) -> Self {
+        Self { enumeration: "Outcome", position: outcome as u8, text: outcome.symbol() }
+    }
+
+    pub(super) const fn of_relation(relation: Relation) -> Self {
+        Self { enumeration: "Relation", position: relation as u8, text: relation.symbol() }
+    }
+
+    pub(super) const fn of_transport(transport: Transport) -> Self {
+        let text = match transport {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        };
+        Self { enumeration: "Transport", position: transport as u8, text }
+    }
+
+    pub(super) const fn of_parse_status(status: ParseStatus) -> Self {
+        Self { enumeration: "ParseStatus", position: status as u8, text: status.symbol() }
+    }
+
+    pub(super) const fn of_attribution(attribution: Attribution) -> Self {
+        let position = attribution as u8;
+        Self { enumeration: "Attribution", position, text: attribution.symbol() }
+    }
+}
+
+impl Serialize for Symbol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant(self.enumeration, self.position.into(), self.text)
+    }
+}
+
+impl Value for Symbol {
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        self.position.push(out);
+    }
+}
+
+/// Microseconds since 1970 UTC: a number in Avro, RFC 3339 in JSON.
+pub(super) struct Time(pub(super) i64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_i64(self.0);
+        }
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(timestamp) => serializer.collect_str(&format_args!("{timestamp:.6}")),
+            Err(error) => Err(serde::ser::Error::custom(error)),
+        }
+    }
+}
+
+impl Value for Time {
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        push_long(out, self.0);
+    }
+}
+
+/// Bytes: as they are in Avro, hexadecimal in JSON.
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_bytes(self.0);
+        }
+        let mut text = String::with_capacity(self.0.len() * 2);
+        for octet in self.0 {
+            for digit in [octet >> 4, octet & 15] {
+                text.extend(char::from_digit(u32::from(digit), 16));
+            }
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+impl Value for Bytes<'_> {
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        push_bytes(out, self.0);
+    }
+}
+
+impl Serialize for RecordId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Bytes(&self.0).serialize(serializer)
+    }
+}
+
+impl Value for RecordId {
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+}
+
+/// An address, or one with a prefix length, in text.
+pub(super) struct Address(AddressText);
+
+impl From<IpAddr> for Address {
+    #[inline]
+    fn from(address: IpAddr) -> Self {
+        Self(AddressText::new(address))
+    }
+}
+
+impl From<ClientSubnet> for Address {
+    fn from(subnet: ClientSubnet) -> Self {
+        Self(AddressText::with_prefix(subnet.address, subnet.source_prefix))
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl Value for Address {
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        push_bytes(out, self.0.as_bytes());
+    }
+}
+
+/// An item of an array of records.
+pub(super) trait Item {
+    /// Name of the record in the schema.
+    const NAME: &'static str;
+    /// Number of its fields.
+    const FIELDS: usize;
+
+    /// Hands its fields to `f`, in the schema's order.
+    fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error>;
+}
+
+impl Item for Question<'_> {
+    const NAME: &'static str = "Question";
+    const FIELDS: usize = 3;
+
+    fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.field("name", self.name)?;
+        f.field("type", Mnemonic::Type(self.qtype))?;
+        f.field("class", Mnemonic::Class(self.qclass))
+    }
+}
+
+impl Item for Answer<'_> {
+    const NAME: &'static str = "Answer";
+    const FIELDS: usize = 5;
+
+    fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.field("name", self.name)?;
+        f.field("type", Mnemonic::Type(self.rtype))?;
+        f.field("class", Mnemonic::Class(self.class))?;
+        f.field("ttl", self.ttl)?;
+        f.field("rdata", self.rdata)
+    }
+}
+
+/// Code and data of an EDNS option.
+impl Item for (u16, &[u8]) {
+    const NAME: &'static str = "EdnsOption";
+    const FIELDS: usize = 2;
+
+    fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.field("code", self.0)?;
+        f.field("data", Bytes(self.1))
+    }
+}
+
+/// An array, given as what makes an iterator over its items; empty with `None`.
+pub(super) struct Array<M>(pub(super) Option<M>);
+
+impl<M, A, I> Value for Array<M>
+where
+    M: Fn() -> A,
+    A: ExactSizeIterator<Item = I>,
+    I: Item,
+{
+    #[inline]
+    fn push(&self, out: &mut Vec<u8>) {
+        let Some(items) = self.0.as_ref().map(|make| make()) else { return out.push(0) };
+        push_items(out, items, |out, item| {
+            let Ok(()) = item.fields(&mut Binary(out));
+        });
+    }
+}
+
+impl<M, A, I> Serialize for Array<M>
+where
+    M: Fn() -> A,
+    A: ExactSizeIterator<Item = I>,
+    I: Item,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(make) => serializer.collect_seq(make().map(Row)),
+            None => serializer.collect_seq::<[u8; 0]>([]),
+        }
+    }
+}
+
+/// An item on its own, for serde.
+pub(super) struct Row<I>(pub(super) I);
+
+impl<I: Item> Serialize for Row<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut named = Named(serializer.serialize_struct(I::NAME, I::FIELDS)?);
+        self.0.fields(&mut named)?;
+        named.0.end()
+    }
+}
+
+/// A map of texts.
+pub(super) struct Labels<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl Value for Labels<'_> {
+    fn push(&self, out: &mut Vec<u8>) {
+        push_items(out, self.0.iter(), |out, (name, value)| {
+            name.as_str().push(out);
+            value.as_str().push(out);
+        });
+    }
+}
