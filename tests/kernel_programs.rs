@@ -609,6 +609,19 @@ fn times_rise_and_come_from_the_monotonic_clock() -> Result<()> {
 }
 
 #[test]
+fn the_verifier_has_little_to_follow() -> Result<()> {
+    // A fifth of what it takes (BPF_COMPLEXITY_LIMIT_INSNS): older kernels forget less
+    // of what does not matter, and follow more.
+    const LIMIT: u32 = 200_000;
+    let mut programs = Programs::load(Setup::default())?;
+    for program in Program::ALL {
+        let followed = programs.verified_instructions(program)?;
+        assert!(followed < LIMIT, "{program:?}: {followed} instructions");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_longest_packet_fits_the_largest_class() {
     let frame = vec![0; MAX_CAPTURED_LENGTH as usize];
     assert!(frame[..].read::<1>(MAX_CAPTURED_LENGTH - 1).is_some());

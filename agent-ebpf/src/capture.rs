@@ -1,13 +1,13 @@
 //! What happens to a packet at any hook: settings → headers → ring, and one counter in the end.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, transmute};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::{Counter, Counters},
     fragments,
-    headers::{self, Fragment, Frame, Headers, Outer, Start},
+    headers::{self, Content, Fragment, Frame, Headers, Outer, Start, VlanTags},
     settings::{
         Direction, InterfaceSettings, PortSet, UNCONFIGURED_SLOT, counter_index, features,
         near_index, port_bit,
@@ -16,7 +16,7 @@ use tap53_ebpf::{
 
 use crate::{
     datagrams::Datagrams,
-    emit::{self, opaque},
+    emit::{self, forget, opaque},
     maps::{COUNTERS, INTERFACES, INTERFACES_NEAR, KERNEL_LOG, LOGGED_AT, PORTS},
 };
 
@@ -98,15 +98,12 @@ impl<P: Packet> Frame for Scattered<'_, P> {
     }
 }
 
-/// [`Frame::forget_path`]. For the verifier, to add an unknown number by XOR makes the offset
-/// unknown, and to add it again does not make it known. Without this it takes three times the steps,
-/// and the agent three times as long to start.
+/// [`Frame::forget_path`]. Without this the verifier takes three times the steps, and the agent three
+/// times as long to start.
 #[inline(always)]
 fn forget_path(offset: u32, unknown: u32) -> u32 {
     const _: () = assert!((headers::MAX_OFFSET + 1).is_power_of_two());
-    let unknown = u64::from(unknown);
-    let hidden = opaque(u64::from(offset) ^ unknown);
-    (opaque(hidden ^ unknown) & u64::from(headers::MAX_OFFSET)) as u32
+    (forget(u64::from(offset), unknown) & u64::from(headers::MAX_OFFSET)) as u32
 }
 
 /// Captures a packet or counts why not. Never touches the packet.
@@ -178,9 +175,27 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
         }
         parsed => parsed?,
     };
-    match outer {
-        Outer::Packet(headers) => Ok(headers),
-        Outer::Tunnel(tunnel) => headers::inner(&scattered, &tunnel, settings.features, &in_set),
+    let headers = match outer {
+        Outer::Packet(headers) => headers,
+        Outer::Tunnel(tunnel) => headers::inner(&scattered, &tunnel, settings.features, &in_set)?,
+    };
+    Ok(forget_kind(headers, unknown))
+}
+
+/// Makes the verifier forget what kind of packet it came to these headers by, as [`forget_path`]
+/// does with offsets: what is done with a packet is then followed once, and not for each kind.
+#[inline(always)]
+fn forget_kind(headers: Headers, unknown: u32) -> Headers {
+    let forget = |value: u8| forget(u64::from(value), unknown) as u8;
+    Headers {
+        vlan: VlanTags { depth: forget(headers.vlan.depth), ..headers.vlan },
+        ip_version: forget(headers.ip_version),
+        transport: forget(headers.transport),
+        // SAFETY: the value is what it was.
+        fragment: unsafe { transmute::<u8, Fragment>(forget(headers.fragment as u8)) },
+        // SAFETY: as above.
+        content: unsafe { transmute::<u8, Content>(forget(headers.content as u8)) },
+        ..headers
     }
 }
 

@@ -57,6 +57,15 @@ pub(crate) fn opaque(value: u64) -> u64 {
     hidden
 }
 
+/// `value`, of which the verifier knows nothing any more: to add a number that it does not know by
+/// XOR makes the value unknown, and to add it again does not make it known. Ways through the program
+/// that differ in the value alone are then followed once.
+#[inline(always)]
+pub(crate) fn forget(value: u64, unknown: u32) -> u64 {
+    let unknown = u64::from(unknown);
+    opaque(opaque(value ^ unknown) ^ unknown)
+}
+
 /// Copies a packet into the ring of its flow.
 #[inline(always)]
 pub(crate) fn emit<P: Packet>(
@@ -122,7 +131,7 @@ fn record_header<P: Packet>(
         payload_offset: headers.payload_offset,
         vlan_outer_tci: headers.vlan.outer_tci,
         vlan_inner_tci: headers.vlan.inner_tci,
-        flags: record_flags,
+        flags: forget(u64::from(record_flags), settings.generation) as u16,
         direction: packet.direction() as u8,
         hook: packet.hook(),
         ip_version: headers.ip_version,

@@ -66,6 +66,8 @@ const ETHERNET_LENGTH: u32 = 14;
 const VLAN_TAG_LENGTH: u32 = 4;
 const IPV4_MIN_LENGTH: u32 = 20;
 const IPV6_LENGTH: u32 = 40;
+/// IPv6 Fragment header.
+const FRAGMENT_LENGTH: u32 = 8;
 const UDP_LENGTH: u32 = 8;
 const TCP_MIN_LENGTH: u32 = 20;
 
@@ -137,6 +139,7 @@ pub struct Start {
 }
 
 /// Which part of an IP datagram a packet is.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
     /// All of it.
@@ -148,6 +151,7 @@ pub enum Fragment {
 }
 
 /// What a packet carries. Of whole packets, [`parse`] reports those that carry DNS only.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// It goes to or from a DNS port.

@@ -8,6 +8,8 @@
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod programs;
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
@@ -29,9 +31,17 @@ const KINDS: [&str; 2] = ["xdp", "tc"];
 
 fn main() -> Result<()> {
     let setup = Setup { ring_bytes: RING_BYTES, ..Setup::default() };
-    let mut bench = Bench { programs: Programs::load(setup)?, empty: load_empty_programs()? };
+    let started = Instant::now();
+    let programs = Programs::load(setup)?;
+    let loaded_in = started.elapsed();
+    let mut bench = Bench { programs, empty: load_empty_programs()? };
     let table = bench.measure()?;
     table.print();
+    print!("loaded in {} ms, instructions verified:", loaded_in.as_millis());
+    for program in Program::ALL {
+        print!(" {}", bench.programs.verified_instructions(program)?);
+    }
+    println!();
     Ok(())
 }
 

@@ -288,6 +288,14 @@ impl Programs {
         self.ebpf.program_mut(program.name()).context(program.name())
     }
 
+    /// Instructions that the verifier followed in a program (kernel 5.16 tells).
+    pub(crate) fn verified_instructions(&mut self, program: Program) -> Result<u32> {
+        self.program_mut(program)?
+            .info()?
+            .verified_instruction_count()
+            .context("this kernel does not tell how much it verified")
+    }
+
     /// Everything that a ring holds.
     pub(crate) fn drain(&mut self, ring: usize) -> Result<Vec<Captured>> {
         let mut records = Vec::new();

@@ -1,8 +1,9 @@
 //! Link layer and IP: from an EtherType to the transport header.
 
 use super::{
-    ETHERNET_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH, MAX_EXTENSION_HEADERS, Start,
-    TCP_MIN_LENGTH, UDP_LENGTH, VLAN_TAG_LENGTH, VlanTags, number, read,
+    ETHERNET_LENGTH, FRAGMENT_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH,
+    MAX_EXTENSION_HEADERS, Start, TCP_MIN_LENGTH, UDP_LENGTH, VLAN_TAG_LENGTH, VlanTags, number,
+    read,
 };
 use crate::{counter::Counter, settings::features};
 
@@ -146,58 +147,72 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
         return Err(Counter::MalformedHeader);
     }
     let payload_length = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let mut network = Network {
-        version: 6,
-        offset,
-        stated_length: match payload_length {
-            0 => 0,
-            _ => IPV6_LENGTH + payload_length,
-        },
-        transport: header[6],
-        transport_offset: offset + IPV6_LENGTH,
-        fragment: Fragment::Whole,
-        fragment_offset: 0,
+    let stated_length = match payload_length {
+        0 => 0,
+        _ => IPV6_LENGTH + payload_length,
     };
+    let mut next = header[6];
+    let mut next_offset = offset + IPV6_LENGTH;
+    // Where the header of a first fragment is; 0 as long as there is none.
+    let mut first_fragment_offset = 0;
     let mut followed = 0;
-    while !is_followed(network.transport, wanted) {
-        if !is_extension(network.transport) {
+    while !is_followed(next, wanted) {
+        if !is_extension(next) {
             return Err(Counter::NotDns);
         }
         if followed == MAX_EXTENSION_HEADERS {
             return Err(Counter::ExtensionLimit);
         }
         followed += 1;
-        let extension: [u8; 4] = read(frame, network.transport_offset)?;
+        let extension: [u8; 4] = read(frame, next_offset)?;
         let [following, units, fragment_high, fragment_low] = extension;
-        let length = match network.transport {
+        let length = match next {
             number::FRAGMENT => {
                 // A fragment of a fragment: nobody joins that.
-                if !matches!(network.fragment, Fragment::Whole) {
+                if first_fragment_offset != 0 {
                     return Err(Counter::MalformedHeader);
                 }
                 let field = u16::from_be_bytes([fragment_high, fragment_low]);
-                // Position 0 without "more fragments" is an atomic fragment: whole (RFC 6946).
-                network.fragment = fragment(field & 0xfff8, field & 1);
-                network.fragment_offset = network.transport_offset;
-                8
+                match fragment(field & 0xfff8, field & 1) {
+                    // An atomic fragment (RFC 6946).
+                    Fragment::Whole => {}
+                    Fragment::First => first_fragment_offset = next_offset,
+                    Fragment::Later => {
+                        // The header names the first header of the datagram's fragmentable part, so
+                        // a later fragment of something else can be told, unless options come first.
+                        if !is_followed(following, wanted) && !is_extension(following) {
+                            return Err(Counter::NotDns);
+                        }
+                        return Ok(Network {
+                            version: 6,
+                            offset,
+                            stated_length,
+                            transport: following,
+                            transport_offset: next_offset + FRAGMENT_LENGTH,
+                            fragment: Fragment::Later,
+                            fragment_offset: next_offset,
+                        });
+                    }
+                }
+                FRAGMENT_LENGTH
             }
             // RFC 4302 §2.2: in units of four bytes, minus two.
             number::AUTHENTICATION => (u32::from(units) + 2) * 4,
             _ => (u32::from(units) + 1) * 8,
         };
-        network.transport_offset = frame.forget_path(network.transport_offset + length);
-        network.transport = following;
-        if matches!(network.fragment, Fragment::Later) {
-            // The header names the first header of the datagram's fragmentable part, so a later
-            // fragment of something else can be told, unless options come first.
-            return if is_followed(following, wanted) || is_extension(following) {
-                Ok(network)
-            } else {
-                Err(Counter::NotDns)
-            };
-        }
+        next_offset = frame.forget_path(next_offset + length);
+        first_fragment_offset = frame.forget_path(first_fragment_offset);
+        next = following;
     }
-    Ok(network)
+    Ok(Network {
+        version: 6,
+        offset,
+        stated_length,
+        transport: next,
+        transport_offset: next_offset,
+        fragment: if first_fragment_offset == 0 { Fragment::Whole } else { Fragment::First },
+        fragment_offset: first_fragment_offset,
+    })
 }
 
 #[inline(always)]
