@@ -31,6 +31,7 @@ pub mod frames;
 pub mod kafka;
 pub mod lab;
 pub mod namespace;
+pub mod pcap;
 pub mod process;
 mod scratch;
 pub mod unbound;

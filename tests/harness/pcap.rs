@@ -1,0 +1,71 @@
+//! Capture files, written byte by byte, sharing no code with the agent.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// LINKTYPE_RAW: a packet begins with its IP header.
+const LINKTYPE_RAW: u32 = 101;
+const UDP: u8 = 17;
+
+/// A classic pcap file in memory, one packet a millisecond.
+pub struct Pcap {
+    bytes: Vec<u8>,
+    packets: u32,
+}
+
+impl Default for Pcap {
+    fn default() -> Self {
+        let mut bytes = Vec::new();
+        // Magic of microsecond times, version 2.4, no zone, no accuracy, snap length, link type.
+        for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, LINKTYPE_RAW] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        Self { bytes, packets: 0 }
+    }
+}
+
+impl Pcap {
+    /// The file.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Appends a UDP datagram.
+    ///
+    /// # Panics
+    /// When the addresses are of different families, or the payload is too long for a packet: a
+    /// mistake in the test.
+    pub fn udp(&mut self, source: SocketAddr, destination: SocketAddr, payload: &[u8]) {
+        let length = u16::try_from(8 + payload.len()).expect("a payload that fits a packet");
+        let mut packet = match (source.ip(), destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header = vec![0x45, 0];
+                header.extend((20 + length).to_be_bytes());
+                // Identification, no fragment, hop limit; nobody checks the checksum of a file.
+                header.extend([0, 0, 0, 0, 64, UDP, 0, 0]);
+                header.extend(source.octets());
+                header.extend(destination.octets());
+                header
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut header = vec![0x60, 0, 0, 0];
+                header.extend(length.to_be_bytes());
+                header.extend([UDP, 64]);
+                header.extend(source.octets());
+                header.extend(destination.octets());
+                header
+            }
+            _ => panic!("{source} and {destination} are of different families"),
+        };
+        for word in [source.port(), destination.port(), length, 0] {
+            packet.extend(word.to_be_bytes());
+        }
+        packet.extend(payload);
+        let captured = u32::try_from(packet.len()).expect("checked above");
+        for word in [1_700_000_000, self.packets * 1_000, captured, captured] {
+            self.bytes.extend(word.to_le_bytes());
+        }
+        self.bytes.extend(packet);
+        self.packets += 1;
+    }
+}
