@@ -24,6 +24,7 @@ pub mod agent;
 pub mod avro;
 pub mod bpf;
 pub mod cache;
+pub mod capture_file;
 pub mod client;
 pub mod dns;
 pub mod fastavro;

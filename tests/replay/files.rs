@@ -1,0 +1,231 @@
+//! Files that are wrong, and times that are.
+
+use std::{fs, net::SocketAddrV4, path::Path};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tap53_harness::{account::Ledger, agent, capture_file::Pcap, dns};
+
+use super::{FAILED, json_lines, stderr, text};
+
+pub(super) const CLIENT: SocketAddrV4 =
+    SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 40_000);
+pub(super) const SERVER: SocketAddrV4 =
+    SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 53), 53);
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+/// When the files here begin.
+pub(super) const BEGIN: u64 = 1_700_000_000 * SECOND;
+
+/// A query, and with `response` what answers it, without answers.
+pub(super) fn message(id: u16, response: bool) -> Vec<u8> {
+    let mut message = dns::query(id, "www.tap53.test", "A");
+    if response {
+        message[2] |= 0x80;
+    }
+    message
+}
+
+/// Adds a query and its response a millisecond later.
+pub(super) fn exchange(file: Pcap, at_ns: u64, id: u16) -> Pcap {
+    file.datagram(at_ns, CLIENT, SERVER, &message(id, false)).datagram(
+        at_ns + 1_000_000,
+        SERVER,
+        CLIENT,
+        &message(id, true),
+    )
+}
+
+struct Replayed {
+    records: Vec<Value>,
+    ledger: Value,
+    code: Option<i32>,
+    stderr: String,
+}
+
+/// Replays to JSON lines.
+fn replay(files: &[&Path]) -> Result<Replayed> {
+    let directory = tempfile::tempdir()?;
+    let ledger = directory.path().join("ledger.json");
+    let mut arguments = vec!["replay", "--json", "--ledger", text(&ledger)?];
+    for file in files {
+        arguments.push(text(file)?);
+    }
+    let output = agent::run(&arguments)?;
+    let ledger: Value = serde_json::from_slice(&fs::read(&ledger)?)?;
+    Ledger(&ledger).require_balance()?;
+    Ok(Replayed {
+        records: json_lines(&output.stdout)?,
+        ledger,
+        code: output.status.code(),
+        stderr: stderr(&output),
+    })
+}
+
+fn outcomes(replayed: &Replayed) -> Vec<(u64, &str, bool)> {
+    let of = |record: &'_ Value| {
+        (record["dns_id"].as_u64().unwrap_or(u64::MAX), record["capture_gap"] == true)
+    };
+    let mut outcomes: Vec<(u64, &str, bool)> = replayed
+        .records
+        .iter()
+        .map(|record| (of(record).0, record["outcome"].as_str().unwrap_or_default(), of(record).1))
+        .collect();
+    outcomes.sort_unstable();
+    outcomes
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_named_before_any_is_replayed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let good = directory.path().join("good.pcap");
+    exchange(Pcap::new(), BEGIN, 1).write(&good)?;
+    let missing = directory.path().join("missing.pcap");
+    for (path, reason) in
+        [(missing.as_path(), "No such file or directory"), (directory.path(), "is a directory")]
+    {
+        let output = agent::run(&["replay", text(&good)?, text(path)?])?;
+        assert_eq!(output.status.code(), Some(FAILED), "{}", stderr(&output));
+        assert!(output.stdout.is_empty(), "a record, although a file is missing");
+        for part in [text(path)?, "cannot be opened", reason] {
+            assert!(stderr(&output).contains(part), "{part:?} is not in: {}", stderr(&output));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_is_wrong_is_named_after_the_ledger_and_the_others_are_replayed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let good = directory.path().join("good.pcap");
+    exchange(Pcap::new(), BEGIN + SECOND, 2).write(&good)?;
+    let whole = exchange(Pcap::new(), BEGIN, 1);
+    let bad = directory.path().join("bad.pcap");
+    let cut = &whole.bytes()[..whole.bytes().len() - 1];
+    for (content, reason, records) in [
+        (&b""[..], "is empty", 1),
+        (b"TIME (UTC)  CLIENT", "is neither pcap nor pcapng: it begins with 54 49 4d 45 (TIME)", 1),
+        (Pcap::of_link_type(105).bytes(), "frames of link type 105 (IEEE 802.11)", 1),
+        // The whole query of the cut file, and the good file's exchange.
+        (cut, "the file ends within a frame, after 59 of 60 bytes", 2),
+    ] {
+        fs::write(&bad, content)?;
+        let replayed = replay(&[&bad, &good])?;
+        assert_eq!(replayed.code, Some(FAILED), "{reason}");
+        assert_eq!(replayed.records.len(), records, "{reason}");
+        let last = replayed.stderr.trim_end().lines().last().unwrap_or_default().to_owned();
+        for part in [text(&bad)?, reason] {
+            assert!(last.contains(part), "{part:?} is not in {last:?}");
+        }
+        assert!(replayed.stderr.contains("balanced: yes"), "{}", replayed.stderr);
+        assert_eq!(replayed.ledger["interfaces"][1]["ingress"]["captured"], 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_of_link_types_that_are_not_read_are_counted() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("mixed.pcapng");
+    let block = |kind: u32, body: &[u8]| {
+        let length = u32::try_from(12 + body.len()).expect("a small block").to_ne_bytes();
+        [&kind.to_ne_bytes()[..], &length, body, &length].concat()
+    };
+    let words =
+        |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+    let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
+    let interface = |link_type| block(1, &words(&[link_type, 0]));
+    let frame = block(6, &words(&[0, 0, 0, 4, 4, 0]));
+    fs::write(&path, [section, interface(127), frame.clone(), frame].concat())?;
+    let replayed = replay(&[&path])?;
+    assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+    let hook = &replayed.ledger["interfaces"][0]["ingress"];
+    assert_eq!((&hook["seen"], &hook["lost"]["unsupported_link_type"]), (&2.into(), &2.into()));
+    let warning = "frames of link type 127 (Radiotap and IEEE 802.11) are not read";
+    assert_eq!(replayed.stderr.matches(warning).count(), 1, "{}", replayed.stderr);
+    Ok(())
+}
+
+#[test]
+fn what_is_open_at_the_end_is_unanswered_with_a_gap_only_if_an_answer_could_yet_have_come()
+-> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("open.pcap");
+    let query = |file: Pcap, at_ns, id| file.datagram(at_ns, CLIENT, SERVER, &message(id, false));
+    // The timeout is 5 s.
+    let file = query(query(query(Pcap::new(), BEGIN, 1), BEGIN + SECOND, 2), BEGIN + 6 * SECOND, 3);
+    file.write(&path)?;
+    let replayed = replay(&[&path])?;
+    let unanswered = "UNANSWERED";
+    assert_eq!(
+        outcomes(&replayed),
+        [(1, unanswered, false), (2, unanswered, false), (3, unanswered, true)]
+    );
+    Ok(())
+}
+
+#[test]
+fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let [first, second] = ["1.pcap", "2.pcap"].map(|name| directory.path().join(name));
+    let hour = 3_600 * SECOND;
+    let begin = BEGIN + hour;
+    // The query in one file, its response in the next.
+    exchange(Pcap::new(), begin, 1)
+        .datagram(begin + SECOND, CLIENT, SERVER, &message(2, false))
+        .write(&first)?;
+    let rest = Pcap::new().datagram(begin + 2 * SECOND, SERVER, CLIENT, &message(2, true));
+    exchange(rest, begin + 3 * SECOND, 3).write(&second)?;
+    let replayed = replay(&[&first, &second])?;
+    assert_eq!(
+        outcomes(&replayed),
+        [(1, "MATCHED", false), (2, "MATCHED", false), (3, "MATCHED", false)]
+    );
+    // An hour earlier: a capture of its own, and the open query is open to its end.
+    let earlier = exchange(exchange(Pcap::new(), BEGIN, 4), BEGIN + 60 * SECOND, 5);
+    earlier.datagram(BEGIN + 70 * SECOND, CLIENT, SERVER, &message(6, false)).write(&second)?;
+    let replayed = replay(&[&first, &second])?;
+    assert_eq!(
+        outcomes(&replayed),
+        [
+            (1, "MATCHED", false),
+            (2, "UNANSWERED", true),
+            (4, "MATCHED", false),
+            (5, "MATCHED", false),
+            (6, "UNANSWERED", true)
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn other_ports_are_dns_where_they_are_named() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("mdns.pcap");
+    let other = SocketAddrV4::new(*SERVER.ip(), 5_353);
+    Pcap::new().datagram(BEGIN, CLIENT, other, &message(1, false)).write(&path)?;
+    for (arguments, records) in [(&[][..], 0), (&["--port", "5353"], 1), (&["-p53", "-p5353"], 1)] {
+        let arguments = [&["replay", "--json"], arguments, &[text(&path)?]].concat();
+        let output = agent::run(&arguments)?;
+        ensure!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(json_lines(&output.stdout)?.len(), records, "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() -> Result<()> {
+    for (arguments, part) in [
+        (&["replay"][..], "<FILE>"),
+        (&["replay", "--json", "--messages", "x"], "cannot be used with"),
+        (&["replay", "--speed", "0", "x"], "a factor above 0"),
+        (&["replay", "--port", "0", "x"], "--port"),
+        (&["replay", "--tunnels", "ipip", "x"], "vxlan, geneve, gre"),
+        (&["replay", "--config", "/nonexistent.yaml", "x"], "/nonexistent.yaml"),
+    ] {
+        let output = agent::run(arguments)?;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{part:?} is not in: {}", stderr(&output));
+    }
+    Ok(())
+}

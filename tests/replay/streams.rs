@@ -1,0 +1,143 @@
+//! Standard input as it comes, readers that go away, and replays that are stopped.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tap53_harness::{agent, capture_file::Pcap, process::die_with_parent, wait};
+
+use super::{
+    DEADLINE,
+    files::{BEGIN, CLIENT, SECOND, SERVER, exchange, message},
+    text,
+};
+
+/// `tap53 replay` with pipes that the test holds; dropping it kills the process.
+struct Piped(Child);
+
+impl Piped {
+    fn start(arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(agent::binary()?);
+        command.arg("replay").args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        die_with_parent(&mut command, Signal::SIGKILL);
+        Ok(Self(command.spawn()?))
+    }
+
+    fn lines(&mut self) -> Result<impl BufRead + use<>> {
+        Ok(BufReader::new(self.0.stdout.take().context("stdout is piped")?))
+    }
+
+    /// Waits for the end: exit code and standard error.
+    fn end(&mut self) -> Result<(Option<i32>, String)> {
+        drop(self.0.stdin.take());
+        let status = wait::until("tap53 to exit", DEADLINE, || Ok(self.0.try_wait()?))?;
+        let mut stderr = String::new();
+        self.0.stderr.take().context("stderr is piped")?.read_to_string(&mut stderr)?;
+        Ok((status.code(), stderr))
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn line(lines: &mut impl BufRead) -> Result<String> {
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    Ok(line)
+}
+
+#[test]
+fn standard_input_is_replayed_as_it_comes() -> Result<()> {
+    let first = exchange(Pcap::new(), BEGIN, 1);
+    let both = exchange(exchange(Pcap::new(), BEGIN, 1), BEGIN + SECOND, 2);
+    let mut replay = Piped::start(&["--json", "-"])?;
+    let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
+    let mut lines = replay.lines()?;
+    for (bytes, id) in [(first.bytes(), 1), (&both.bytes()[first.bytes().len()..], 2)] {
+        stdin.write_all(bytes)?;
+        stdin.flush()?;
+        // While the pipe is open.
+        let line = line(&mut lines)?;
+        assert!(line.contains(&format!("\"dns_id\":{id},")), "{line}");
+    }
+    drop(stdin);
+    let (code, stderr) = replay.end()?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("standard input"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("long.pcap");
+    let mut file = Pcap::new();
+    for id in 0..20_000 {
+        file = exchange(file, BEGIN + u64::from(id) * 1_000_000, id);
+    }
+    file.write(&path)?;
+    let mut replay = Piped::start(&["--json", text(&path)?])?;
+    let mut lines = replay.lines()?;
+    assert!(line(&mut lines)?.contains("MATCHED"));
+    drop(lines);
+    let (code, stderr) = replay.end()?;
+    assert_eq!(code, Some(0), "{stderr}");
+    for word in ["ERROR", "WARN", "panicked", "tap53:"] {
+        assert!(!stderr.contains(word), "{stderr}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_replay_as_fast_as_recorded_waits_and_can_be_interrupted() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("slow.pcap");
+    let hour = 3_600 * SECOND;
+    let file = exchange(Pcap::new(), BEGIN, 1);
+    file.datagram(BEGIN + hour, CLIENT, SERVER, &message(2, false)).write(&path)?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut replay = Piped::start(&["--json", "--speed", "0.5", text(&path)?])?;
+        // Delivered before it waits for the next frame.
+        assert!(line(&mut replay.lines()?)?.contains("MATCHED"));
+        kill(Pid::from_raw(i32::try_from(replay.0.id())?), signal)?;
+        let (code, stderr) = replay.end()?;
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.contains("stopped before the end"), "{stderr}");
+        assert!(stderr.contains("balanced: yes"), "{stderr}");
+        assert!(stderr.contains("created") || stderr.contains("offered          1"), "{stderr}");
+    }
+    // Both frames at once if they are not waited for.
+    let mut replay = Piped::start(&["--json", "--speed", "1e9", text(&path)?])?;
+    let mut lines = replay.lines()?;
+    for outcome in ["MATCHED", "UNANSWERED"] {
+        assert!(line(&mut lines)?.contains(outcome));
+    }
+    assert_eq!(replay.end()?.0, Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_pipe_that_stays_open_does_not_hold_up_the_end() -> Result<()> {
+    let mut replay = Piped::start(&["--json", "-"])?;
+    let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
+    stdin.write_all(exchange(Pcap::new(), BEGIN, 1).bytes())?;
+    assert!(line(&mut replay.lines()?)?.contains("MATCHED"));
+    kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGINT)?;
+    let (code, stderr) = replay.end()?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("balanced: yes"), "{stderr}");
+    drop(stdin);
+    Ok(())
+}
