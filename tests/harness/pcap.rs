@@ -1,12 +1,22 @@
 //! Capture files, written byte by byte, sharing no code with the agent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
 
 /// LINKTYPE_RAW: a packet begins with its IP header.
 const LINKTYPE_RAW: u32 = 101;
 const UDP: u8 = 17;
 
-/// A classic pcap file in memory, one packet a millisecond.
+/// When a file begins, seconds since 1970 UTC.
+const BEGIN_S: u32 = 1_700_000_000;
+
+/// A classic pcap file in memory, one packet a millisecond unless told otherwise.
 pub struct Pcap {
     bytes: Vec<u8>,
     packets: u32,
@@ -14,16 +24,30 @@ pub struct Pcap {
 
 impl Default for Pcap {
     fn default() -> Self {
-        let mut bytes = Vec::new();
-        // Magic of microsecond times, version 2.4, no zone, no accuracy, snap length, link type.
-        for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, LINKTYPE_RAW] {
-            bytes.extend(u32::to_le_bytes(word));
-        }
-        Self { bytes, packets: 0 }
+        Self::of_link_type(LINKTYPE_RAW)
     }
 }
 
 impl Pcap {
+    /// A file without packets, of another link type than raw IP.
+    #[must_use]
+    pub fn of_link_type(link_type: u32) -> Self {
+        let mut bytes = Vec::new();
+        // Magic of microsecond times, version 2.4, no zone, no accuracy, snap length, link type.
+        for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, link_type] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        Self { bytes, packets: 0 }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        fs::write(path, &self.bytes).with_context(|| format!("write {}", path.display()))
+    }
+
     /// The file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -36,6 +60,21 @@ impl Pcap {
     /// When the addresses are of different families, or the payload is too long for a packet: a
     /// mistake in the test.
     pub fn udp(&mut self, source: SocketAddr, destination: SocketAddr, payload: &[u8]) {
+        let at = Duration::from_millis(self.packets.into());
+        self.udp_at(at, source, destination, payload);
+    }
+
+    /// Appends a UDP datagram that was sent this long after the file's beginning.
+    ///
+    /// # Panics
+    /// As [`udp`](Self::udp), and when that is more than a few decades.
+    pub fn udp_at(
+        &mut self,
+        at: Duration,
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+    ) {
         let length = u16::try_from(8 + payload.len()).expect("a payload that fits a packet");
         let mut packet = match (source.ip(), destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -62,7 +101,8 @@ impl Pcap {
         }
         packet.extend(payload);
         let captured = u32::try_from(packet.len()).expect("checked above");
-        for word in [1_700_000_000, self.packets * 1_000, captured, captured] {
+        let seconds = BEGIN_S + u32::try_from(at.as_secs()).expect("some decades at most");
+        for word in [seconds, at.subsec_micros(), captured, captured] {
             self.bytes.extend(word.to_le_bytes());
         }
         self.bytes.extend(packet);

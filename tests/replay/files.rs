@@ -1,21 +1,23 @@
 //! Files that are wrong, and times that are.
 
-use std::{fs, net::SocketAddrV4, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tap53_harness::{account::Ledger, agent, capture_file::Pcap, dns};
+use tap53_harness::{account::Ledger, agent, dns, pcap::Pcap};
 
 use super::{FAILED, json_lines, stderr, text};
 
-pub(super) const CLIENT: SocketAddrV4 =
-    SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 40_000);
-pub(super) const SERVER: SocketAddrV4 =
-    SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 53), 53);
+pub(super) const CLIENT: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_000);
+pub(super) const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53);
 
-pub(super) const SECOND: u64 = 1_000_000_000;
-/// When the files here begin.
-pub(super) const BEGIN: u64 = 1_700_000_000 * SECOND;
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A query, and with `response` what answers it, without answers.
 pub(super) fn message(id: u16, response: bool) -> Vec<u8> {
@@ -26,14 +28,29 @@ pub(super) fn message(id: u16, response: bool) -> Vec<u8> {
     message
 }
 
-/// Adds a query and its response a millisecond later.
-pub(super) fn exchange(file: Pcap, at_ns: u64, id: u16) -> Pcap {
-    file.datagram(at_ns, CLIENT, SERVER, &message(id, false)).datagram(
-        at_ns + 1_000_000,
-        SERVER,
-        CLIENT,
-        &message(id, true),
-    )
+/// A query without an answer in the file.
+pub(super) fn ask(file: &mut Pcap, at: Duration, id: u16) {
+    file.udp_at(at, CLIENT, SERVER, &message(id, false));
+}
+
+/// A response.
+fn answer(file: &mut Pcap, at: Duration, id: u16) {
+    file.udp_at(at, SERVER, CLIENT, &message(id, true));
+}
+
+/// A query, and its response a millisecond later.
+pub(super) fn exchange(file: &mut Pcap, at: Duration, id: u16) {
+    ask(file, at, id);
+    answer(file, at + Duration::from_millis(1), id);
+}
+
+/// A file of exchanges, each with its time in seconds and its identifier.
+pub(super) fn exchanges(exchanges: &[(u64, u16)]) -> Pcap {
+    let mut file = Pcap::default();
+    for (at_s, id) in exchanges {
+        exchange(&mut file, Duration::from_secs(*at_s), *id);
+    }
+    file
 }
 
 struct Replayed {
@@ -79,7 +96,7 @@ fn outcomes(replayed: &Replayed) -> Vec<(u64, &str, bool)> {
 fn a_file_that_cannot_be_opened_is_named_before_any_is_replayed() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let good = directory.path().join("good.pcap");
-    exchange(Pcap::new(), BEGIN, 1).write(&good)?;
+    exchanges(&[(0, 1)]).write(&good)?;
     let missing = directory.path().join("missing.pcap");
     for (path, reason) in
         [(missing.as_path(), "No such file or directory"), (directory.path(), "is a directory")]
@@ -98,8 +115,8 @@ fn a_file_that_cannot_be_opened_is_named_before_any_is_replayed() -> Result<()> 
 fn a_file_that_is_wrong_is_named_after_the_ledger_and_the_others_are_replayed() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let good = directory.path().join("good.pcap");
-    exchange(Pcap::new(), BEGIN + SECOND, 2).write(&good)?;
-    let whole = exchange(Pcap::new(), BEGIN, 1);
+    exchanges(&[(1, 2)]).write(&good)?;
+    let whole = exchanges(&[(0, 1)]);
     let bad = directory.path().join("bad.pcap");
     let cut = &whole.bytes()[..whole.bytes().len() - 1];
     for (content, reason, records) in [
@@ -151,9 +168,11 @@ fn what_is_open_at_the_end_is_unanswered_with_a_gap_only_if_an_answer_could_yet_
 -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("open.pcap");
-    let query = |file: Pcap, at_ns, id| file.datagram(at_ns, CLIENT, SERVER, &message(id, false));
+    let mut file = Pcap::default();
     // The timeout is 5 s.
-    let file = query(query(query(Pcap::new(), BEGIN, 1), BEGIN + SECOND, 2), BEGIN + 6 * SECOND, 3);
+    for (at_s, id) in [(0, 1), (1, 2), (6, 3)] {
+        ask(&mut file, Duration::from_secs(at_s), id);
+    }
     file.write(&path)?;
     let replayed = replay(&[&path])?;
     let unanswered = "UNANSWERED";
@@ -168,22 +187,25 @@ fn what_is_open_at_the_end_is_unanswered_with_a_gap_only_if_an_answer_could_yet_
 fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let [first, second] = ["1.pcap", "2.pcap"].map(|name| directory.path().join(name));
-    let hour = 3_600 * SECOND;
-    let begin = BEGIN + hour;
+    let seconds = Duration::from_secs;
     // The query in one file, its response in the next.
-    exchange(Pcap::new(), begin, 1)
-        .datagram(begin + SECOND, CLIENT, SERVER, &message(2, false))
-        .write(&first)?;
-    let rest = Pcap::new().datagram(begin + 2 * SECOND, SERVER, CLIENT, &message(2, true));
-    exchange(rest, begin + 3 * SECOND, 3).write(&second)?;
+    let mut file = Pcap::default();
+    exchange(&mut file, HOUR, 1);
+    ask(&mut file, HOUR + seconds(1), 2);
+    file.write(&first)?;
+    let mut file = Pcap::default();
+    answer(&mut file, HOUR + seconds(2), 2);
+    exchange(&mut file, HOUR + seconds(3), 3);
+    file.write(&second)?;
     let replayed = replay(&[&first, &second])?;
     assert_eq!(
         outcomes(&replayed),
         [(1, "MATCHED", false), (2, "MATCHED", false), (3, "MATCHED", false)]
     );
     // An hour earlier: a capture of its own, and the open query is open to its end.
-    let earlier = exchange(exchange(Pcap::new(), BEGIN, 4), BEGIN + 60 * SECOND, 5);
-    earlier.datagram(BEGIN + 70 * SECOND, CLIENT, SERVER, &message(6, false)).write(&second)?;
+    let mut earlier = exchanges(&[(0, 4), (60, 5)]);
+    ask(&mut earlier, seconds(70), 6);
+    earlier.write(&second)?;
     let replayed = replay(&[&first, &second])?;
     assert_eq!(
         outcomes(&replayed),
@@ -202,8 +224,9 @@ fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
 fn other_ports_are_dns_where_they_are_named() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("mdns.pcap");
-    let other = SocketAddrV4::new(*SERVER.ip(), 5_353);
-    Pcap::new().datagram(BEGIN, CLIENT, other, &message(1, false)).write(&path)?;
+    let mut file = Pcap::default();
+    file.udp(CLIENT, SocketAddr::new(SERVER.ip(), 5_353), &message(1, false));
+    file.write(&path)?;
     for (arguments, records) in [(&[][..], 0), (&["--port", "5353"], 1), (&["-p53", "-p5353"], 1)] {
         let arguments = [&["replay", "--json"], arguments, &[text(&path)?]].concat();
         let output = agent::run(&arguments)?;
@@ -227,5 +250,20 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(part), "{part:?} is not in: {}", stderr(&output));
     }
+    Ok(())
+}
+
+#[test]
+fn messages_are_refused_where_addresses_are_to_be_hidden() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let configuration = directory.path().join("tap53.yaml");
+    fs::write(&configuration, "privacy:\n  client_address: drop\n")?;
+    let file = directory.path().join("any.pcap");
+    exchanges(&[(0, 1)]).write(&file)?;
+    let arguments = ["--messages", "--config", text(&configuration)?, text(&file)?];
+    let output = agent::run(&[&["replay"][..], &arguments].concat())?;
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert!(stderr(&output).contains("--messages: shows messages as they are"));
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -10,11 +11,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tap53_harness::{agent, capture_file::Pcap, process::die_with_parent, wait};
+use tap53_harness::{agent, pcap::Pcap, process::die_with_parent, wait};
 
 use super::{
     DEADLINE,
-    files::{BEGIN, CLIENT, SECOND, SERVER, exchange, message},
+    files::{HOUR, ask, exchange, exchanges},
     text,
 };
 
@@ -60,8 +61,7 @@ fn line(lines: &mut impl BufRead) -> Result<String> {
 
 #[test]
 fn standard_input_is_replayed_as_it_comes() -> Result<()> {
-    let first = exchange(Pcap::new(), BEGIN, 1);
-    let both = exchange(exchange(Pcap::new(), BEGIN, 1), BEGIN + SECOND, 2);
+    let (first, both) = (exchanges(&[(0, 1)]), exchanges(&[(0, 1), (1, 2)]));
     let mut replay = Piped::start(&["--json", "-"])?;
     let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
     let mut lines = replay.lines()?;
@@ -83,9 +83,9 @@ fn standard_input_is_replayed_as_it_comes() -> Result<()> {
 fn a_reader_that_goes_away_ends_it_quietly() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("long.pcap");
-    let mut file = Pcap::new();
+    let mut file = Pcap::default();
     for id in 0..20_000 {
-        file = exchange(file, BEGIN + u64::from(id) * 1_000_000, id);
+        exchange(&mut file, Duration::from_millis(id.into()), id);
     }
     file.write(&path)?;
     let mut replay = Piped::start(&["--json", text(&path)?])?;
@@ -104,9 +104,9 @@ fn a_reader_that_goes_away_ends_it_quietly() -> Result<()> {
 fn a_replay_as_fast_as_recorded_waits_and_can_be_interrupted() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("slow.pcap");
-    let hour = 3_600 * SECOND;
-    let file = exchange(Pcap::new(), BEGIN, 1);
-    file.datagram(BEGIN + hour, CLIENT, SERVER, &message(2, false)).write(&path)?;
+    let mut file = exchanges(&[(0, 1)]);
+    ask(&mut file, HOUR, 2);
+    file.write(&path)?;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut replay = Piped::start(&["--json", "--speed", "0.5", text(&path)?])?;
         // Delivered before it waits for the next frame.
@@ -132,7 +132,7 @@ fn a_replay_as_fast_as_recorded_waits_and_can_be_interrupted() -> Result<()> {
 fn a_pipe_that_stays_open_does_not_hold_up_the_end() -> Result<()> {
     let mut replay = Piped::start(&["--json", "-"])?;
     let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
-    stdin.write_all(exchange(Pcap::new(), BEGIN, 1).bytes())?;
+    stdin.write_all(exchanges(&[(0, 1)]).bytes())?;
     assert!(line(&mut replay.lines()?)?.contains("MATCHED"));
     kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGINT)?;
     let (code, stderr) = replay.end()?;
