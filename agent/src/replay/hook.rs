@@ -195,3 +195,182 @@ pub(super) fn link(frame: &Frame<'_>) -> Result<Link, Counter> {
     let link_type = LinkType::of(frame.link_type).ok_or(Counter::UnsupportedLinkType)?;
     link_type.read(frame.bytes).ok_or(Counter::MalformedHeader)
 }
+
+#[cfg(test)]
+mod tests {
+    use tap53_ebpf::record::tunnel;
+
+    use super::*;
+    use crate::replay::InterfaceOf;
+
+    const PORTS: [(PortSet, u16); 2] = [(PortSet::Dns, 53), (PortSet::Vxlan, 4789)];
+    const VXLAN: u32 = features::FRAGMENTS | features::VXLAN;
+
+    fn hook() -> FileHook {
+        let mut ports = Ports::default();
+        for (set, port) in PORTS {
+            ports.insert(set, port);
+        }
+        FileHook::new(ports, MAX_CAPTURED_LENGTH)
+    }
+
+    fn udp(source_port: u16, destination_port: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(8 + payload.len()).unwrap();
+        let words = [source_port, destination_port, length, 0];
+        [&words.map(u16::to_be_bytes).concat()[..], payload].concat()
+    }
+
+    /// `fragment` is the field of flags and offset.
+    fn ipv4(fragment: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(20 + payload.len()).unwrap();
+        let mut packet = [&[0x45, 0][..], &length.to_be_bytes(), &[1, 1]].concat();
+        packet.extend(fragment.to_be_bytes());
+        packet.extend([64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 53]);
+        packet.extend(payload);
+        packet
+    }
+
+    fn ethernet(packet: &[u8]) -> Vec<u8> {
+        [&[0; 12][..], &[8, 0], packet].concat()
+    }
+
+    fn frame(link_type: u32, bytes: &[u8]) -> Frame<'_> {
+        Frame {
+            number: 1,
+            at_ns: 7,
+            original_length: u32::try_from(bytes.len()).unwrap(),
+            bytes,
+            link_type,
+            interface: InterfaceOf::default(),
+            direction: None,
+        }
+    }
+
+    /// What becomes of a frame: its record's header, or the one counter that it is counted in.
+    fn fate(hook: &mut FileHook, frame: &Frame<'_>, wanted: u32) -> Result<RecordHeader, Counter> {
+        let before = hook.counters;
+        let captured = match link(frame) {
+            Ok(link) => hook.capture(frame, &link, 3, wanted),
+            Err(reason) => {
+                hook.refuse(reason);
+                None
+            }
+        };
+        assert!(hook.counters.iter().all(Counters::balanced));
+        if let Some((header, bytes)) = captured {
+            assert_eq!(header.captured_length as usize, bytes.len());
+            return Ok(header);
+        }
+        let grew = |counter: &Counter| {
+            let sum = |counters: &[Counters; 2]| counters.map(|of| of.get(*counter)).iter().sum();
+            let (before, after): (u64, u64) = (sum(&before), sum(&hook.counters));
+            after > before && *counter != Counter::Seen
+        };
+        Err(Counter::ALL.into_iter().find(grew).expect("a frame is counted"))
+    }
+
+    #[test]
+    fn a_frame_becomes_what_a_hook_would_have_delivered() {
+        let mut hook = hook();
+        let packet = ipv4(0, &udp(1_000, 53, b"0123456789ab"));
+        let header = fate(&mut hook, &frame(1, &ethernet(&packet)), 0).unwrap();
+        assert_eq!((header.captured_at_ns, header.ifindex, header.hook), (7, 3, hook::FILE));
+        assert_eq!(header.direction, Direction::Ingress as u8);
+        assert_eq!((header.network_offset, header.payload_offset), (14, 42));
+        assert_eq!((header.flags, header.packet_length), (0, 54));
+        // The same without a link layer, and the way back.
+        let header = fate(&mut hook, &frame(101, &packet), 0).unwrap();
+        assert_eq!((header.network_offset, header.payload_offset), (0, 28));
+        let back = ipv4(0, &udp(53, 1_000, b"0123456789ab"));
+        let header = fate(&mut hook, &frame(101, &back), 0).unwrap();
+        assert_eq!(header.direction, Direction::Egress as u8);
+        assert_eq!(hook.take_counters()[1].get(Counter::Captured), 1);
+        assert_eq!(hook.counters()[0], Counters::default());
+    }
+
+    #[test]
+    fn a_direction_that_the_file_states_counts_before_the_link_layer_and_the_ports() {
+        let mut hook = hook();
+        let packet = ipv4(0, &udp(1_000, 53, b"0123456789ab"));
+        let cooked = [&[0, 4][..], &[0; 12], &[8, 0], &packet].concat();
+        let header = fate(&mut hook, &frame(113, &cooked), 0).unwrap();
+        assert_eq!(header.direction, Direction::Egress as u8);
+        let stated = Frame { direction: Some(Direction::Ingress), ..frame(113, &cooked) };
+        let header = fate(&mut hook, &stated, 0).unwrap();
+        assert_eq!(header.direction, Direction::Ingress as u8);
+    }
+
+    #[test]
+    fn what_was_cut_off_when_it_was_captured_is_marked() {
+        let mut hook = hook();
+        let packet = ipv4(0, &udp(1_000, 53, b"0123456789ab"));
+        let cut = Frame { original_length: 99, ..frame(101, &packet) };
+        let header = fate(&mut hook, &cut, 0).unwrap();
+        assert_eq!((header.has(flags::TRUNCATED), header.packet_length), (true, 99));
+        assert_eq!(hook.counters()[0].get(Counter::Truncated), 1);
+        // Some writers state no length.
+        let unstated = Frame { original_length: 0, ..frame(101, &packet) };
+        let header = fate(&mut hook, &unstated, 0).unwrap();
+        assert_eq!((header.has(flags::TRUNCATED), header.packet_length), (false, 40));
+        hook.snap_length = 30;
+        let header = fate(&mut hook, &frame(101, &packet), 0).unwrap();
+        assert_eq!((header.has(flags::TRUNCATED), header.captured_length), (true, 30));
+    }
+
+    #[test]
+    fn what_is_not_captured_is_counted_as_a_hook_counts_it() {
+        let mut hook = hook();
+        let other = ipv4(0, &udp(1_000, 2_000, b"0123456789ab"));
+        for (link_type, bytes, counter) in [
+            (1, ethernet(&other), Counter::NotDns),
+            (1, [&[0; 12][..], &[8, 6]].concat(), Counter::NotIp),
+            (1, vec![0; 13], Counter::MalformedHeader),
+            (101, vec![], Counter::MalformedHeader),
+            (101, vec![0x10; 40], Counter::NotIp),
+            (113, vec![0; 15], Counter::MalformedHeader),
+            (105, vec![0; 40], Counter::UnsupportedLinkType),
+        ] {
+            assert_eq!(fate(&mut hook, &frame(link_type, &bytes), 0), Err(counter));
+        }
+    }
+
+    #[test]
+    fn later_fragments_are_captured_where_the_first_one_was() {
+        let mut hook = hook();
+        let wanted = features::FRAGMENTS;
+        let first = |port| ipv4(0x2000, &udp(port, 2_000, b"0123456789abcdef"));
+        let later = ipv4(3, b"the rest");
+        let header = fate(&mut hook, &frame(101, &first(53)), wanted).unwrap();
+        assert!(header.has(flags::FIRST_FRAGMENT));
+        let header = fate(&mut hook, &frame(101, &later), wanted).unwrap();
+        assert!(header.has(flags::LATER_FRAGMENT));
+        assert_eq!(fate(&mut hook, &frame(101, &first(1_000)), wanted), Err(Counter::NotDns));
+        assert_eq!(fate(&mut hook, &frame(101, &later), wanted), Err(Counter::NotDns));
+        assert_eq!(fate(&mut hook, &frame(101, &later), 0), Err(Counter::LaterFragment));
+    }
+
+    #[test]
+    fn tunnels_are_looked_into_where_that_is_wanted() {
+        let mut hook = hook();
+        let inner = ethernet(&ipv4(0, &udp(1_000, 53, b"0123456789ab")));
+        let vxlan = [&[8, 0, 0, 0, 0, 0, 42, 0][..], &inner].concat();
+        let outer = ipv4(0, &udp(5_000, 4_789, &vxlan));
+        assert_eq!(fate(&mut hook, &frame(101, &outer), 0), Err(Counter::NotDns));
+        let header = fate(&mut hook, &frame(101, &outer), VXLAN).unwrap();
+        assert_eq!((header.tunnel, header.tunnel_id), (tunnel::VXLAN, 42));
+        assert!(header.has(flags::TUNNEL_ID));
+    }
+
+    #[test]
+    fn memory_of_datagrams_is_bounded_and_forgets_the_oldest() {
+        let mut datagrams = Datagrams::default();
+        let key = |identification| DatagramKey { identification, ..DatagramKey::default() };
+        let count = u32::try_from(3 * REMEMBERED_DATAGRAMS).unwrap();
+        for identification in 0..count {
+            datagrams.remember(&key(identification), identification);
+        }
+        assert!(datagrams.young.len() + datagrams.old.len() <= 2 * REMEMBERED_DATAGRAMS);
+        assert_eq!(datagrams.recall(&key(0)), None);
+        assert_eq!(datagrams.recall(&key(count - 1)), Some(count - 1));
+    }
+}
