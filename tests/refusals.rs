@@ -158,7 +158,22 @@ fn a_missing_capability_is_named() -> Result<()> {
 fn without_arguments_the_usage_is_shown() -> Result<()> {
     let output = agent::run(&[])?;
     assert_eq!(output.status.code(), Some(REFUSED));
-    assert!(stderr(&output).contains("Usage: tap53"), "{}", stderr(&output));
+    for part in ["Usage: tap53", "tap53 run -i eth0", "tap53 replay capture.pcapng"] {
+        assert!(stderr(&output).contains(part), "{part:?} is not in: {}", stderr(&output));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_command_shows_how_it_is_used() -> Result<()> {
+    for (command, part) in [("run", "tap53 run -c tap53.yaml"), ("replay", "| tap53 replay -")] {
+        let output = agent::run(&[command, "--help"])?;
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{help}");
+        for part in [part, "Examples:", "Exit status:"] {
+            assert!(help.contains(part), "{part:?} is not in: {help}");
+        }
+    }
     Ok(())
 }
 
