@@ -33,6 +33,18 @@ pub fn read_single_objects<'a>(
     schema: &Path,
     messages: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Value>> {
+    resolve_single_objects(schema, None, messages)
+}
+
+/// As [`read_single_objects`], resolved to the schema in the file `reader`.
+///
+/// # Errors
+/// Also when the schemas do not fit.
+pub fn resolve_single_objects<'a>(
+    schema: &Path,
+    reader: Option<&Path>,
+    messages: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<Value>> {
     let mut lines = Vec::new();
     for message in messages {
         for byte in message {
@@ -41,7 +53,7 @@ pub fn read_single_objects<'a>(
         lines.push(b'\n');
     }
     let mut command = Command::new(python()?);
-    command.arg(script()).arg("single-object").arg(schema);
+    command.arg(script()).arg("single-object").arg(schema).args(reader);
     decode(&mut command, &lines)
 }
 

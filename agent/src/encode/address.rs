@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::privacy::ShownAddress;
+
 /// Bytes of the longest text, `ffff:…:ffff/128`, and room for a separator behind each part.
 const CAPACITY: usize = 48;
 
@@ -40,6 +42,20 @@ impl AddressText {
             IpAddr::V6(address) => text.push_ipv6(address),
         }
         text
+    }
+
+    /// What the privacy policy shows of an address.
+    #[inline]
+    pub(super) fn shown(address: &ShownAddress) -> Self {
+        match address {
+            ShownAddress::Address(address) => Self::new(*address),
+            ShownAddress::Pseudonym(pseudonym) => {
+                let mut text = Self { bytes: [0; CAPACITY], length: 0 };
+                pseudonym.bytes().for_each(|byte| text.push(byte));
+                text
+            }
+            ShownAddress::Nothing => Self { bytes: [0; CAPACITY], length: 0 },
+        }
     }
 
     /// `address/prefix`.

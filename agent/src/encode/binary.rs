@@ -101,11 +101,12 @@ pub(super) fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline]
 pub(super) fn push_items<T>(
     out: &mut Vec<u8>,
-    items: impl ExactSizeIterator<Item = T>,
+    count: usize,
+    items: impl Iterator<Item = T>,
     mut push: impl FnMut(&mut Vec<u8>, T),
 ) {
-    if items.len() > 0 {
-        push_length(out, items.len());
+    if count > 0 {
+        push_length(out, count);
         for item in items {
             push(out, item);
         }
@@ -178,9 +179,9 @@ mod tests {
     #[test]
     fn an_array_without_items_is_its_end_alone() {
         let mut out = Vec::new();
-        push_items(&mut out, [].iter(), |out, item: &u8| item.push(out));
+        push_items(&mut out, 0, [].iter(), |out, item: &u8| item.push(out));
         assert_eq!(out, [0]);
-        push_items(&mut out, [1u8, 2].iter(), |out, item| item.push(out));
+        push_items(&mut out, 2, [1u8, 2].iter(), |out, item| item.push(out));
         assert_eq!(out, [0, 4, 2, 4, 0]);
     }
 }

@@ -1,15 +1,16 @@
 //! One line for each message, for programs that look at messages rather than transactions.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 use serde::Serialize;
 
 use super::{
     Encode, Error, Record,
-    value::{Bytes, Row, Symbol, Time},
+    value::{Address, Bytes, Row, Shown, Symbol, Time},
 };
-use crate::decode::{
-    Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name,
+use crate::{
+    decode::{Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name},
+    privacy::{Policy, Side},
 };
 
 /// One JSON object a line, of the first message of a record. The mnemonics are those of the
@@ -42,9 +43,9 @@ struct Line<'a> {
     tunnel_id: Option<u32>,
     /// Between whom.
     transport: Symbol,
-    src: IpAddr,
+    src: Address,
     src_port: u16,
-    dst: IpAddr,
+    dst: Address,
     dst_port: u16,
     /// Bytes on the wire.
     size: u32,
@@ -64,18 +65,18 @@ struct Line<'a> {
     answer_count: u16,
     authority_count: u16,
     additional_count: u16,
-    qname: Option<&'a str>,
+    qname: Option<Cow<'a, str>>,
     qtype: Option<Cow<'static, str>>,
     qclass: Option<Cow<'static, str>>,
     more_questions: Vec<Asked<'a>>,
-    answers: Vec<Row<Answer<'a>>>,
+    answers: Vec<Row<Shown<'a, Answer<'a>>>>,
     answers_omitted: u32,
     edns: Option<EdnsFields<'a>>,
 }
 
 #[derive(Serialize)]
 struct Asked<'a> {
-    qname: &'a str,
+    qname: Cow<'a, str>,
     qtype: Cow<'static, str>,
     qclass: Cow<'static, str>,
 }
@@ -85,7 +86,7 @@ struct EdnsFields<'a> {
     version: u8,
     udp_payload_size: u16,
     dnssec_ok: bool,
-    client_subnet: Option<String>,
+    client_subnet: Option<Address>,
     nsid: Option<Bytes<'a>>,
     cookie: Option<Bytes<'a>>,
     extended_error: Option<u16>,
@@ -106,8 +107,11 @@ impl<'a> Line<'a> {
         let seen = transaction.first();
         let message = &seen.message;
         let flow = &transaction.flow;
+        let policy = record.policy;
+        let client = (policy.address(Side::Client, flow.client.ip()), flow.client.port());
+        let server = (policy.address(Side::Server, flow.server.ip()), flow.server.port());
         let (source, destination) =
-            if message.response { (flow.server, flow.client) } else { (flow.client, flow.server) };
+            if message.response { (server, client) } else { (client, server) };
         let question = message.question();
         let flags = &message.flags;
         Self {
@@ -121,10 +125,10 @@ impl<'a> Line<'a> {
             tunnel_type: flow.tunnel.map(|tunnel| tunnel.kind.name()),
             tunnel_id: flow.tunnel.and_then(|tunnel| tunnel.id),
             transport: Symbol::of_transport(flow.transport),
-            src: source.ip(),
-            src_port: source.port(),
-            dst: destination.ip(),
-            dst_port: destination.port(),
+            src: source.0.into(),
+            src_port: source.1,
+            dst: destination.0.into(),
+            dst_port: destination.1,
             size: message.size,
             parse_status: Symbol::of_parse_status(message.parse_status),
             id: message.id,
@@ -141,28 +145,31 @@ impl<'a> Line<'a> {
             answer_count: message.counts[1],
             authority_count: message.counts[2],
             additional_count: message.counts[3],
-            qname: question.map(|question| question.name),
+            qname: question.map(|question| policy.name(question.name)),
             qtype: question.map(|question| type_name(question.qtype)),
             qclass: question.map(|question| class_name(question.qclass)),
-            more_questions: message.more_questions().map(Asked::of).collect(),
-            answers: message.answers().map(Row).collect(),
+            more_questions: message
+                .more_questions()
+                .map(|question| Asked::of(question, policy))
+                .collect(),
+            answers: message.answers().map(|answer| Row(Shown(policy, answer))).collect(),
             answers_omitted: message.answers_omitted,
-            edns: edns(message),
+            edns: edns(message, policy),
         }
     }
 }
 
 impl<'a> Asked<'a> {
-    fn of(question: Question<'a>) -> Self {
+    fn of(question: Question<'a>, policy: &Policy) -> Self {
         Self {
-            qname: question.name,
+            qname: policy.name(question.name),
             qtype: type_name(question.qtype),
             qclass: class_name(question.qclass),
         }
     }
 }
 
-fn edns(message: &Message) -> Option<EdnsFields<'_>> {
+fn edns<'a>(message: &'a Message, policy: &Policy) -> Option<EdnsFields<'a>> {
     let edns: Edns<'_> = message.edns()?;
     Some(EdnsFields {
         version: edns.version,
@@ -170,14 +177,16 @@ fn edns(message: &Message) -> Option<EdnsFields<'_>> {
         dnssec_ok: edns.dnssec_ok,
         client_subnet: edns
             .client_subnet
-            .map(|subnet| format!("{}/{}", subnet.address, subnet.source_prefix)),
+            .and_then(|subnet| policy.client_subnet(subnet))
+            .map(Address::from),
         nsid: edns.nsid.map(Bytes),
-        cookie: edns.cookie.map(Bytes),
+        cookie: edns.cookie.filter(|_| policy.shows_cookies()).map(Bytes),
         extended_error: edns.extended_error.map(|error| error.code),
         extended_error_text: edns.extended_error.map(|error| error.text),
         padding: edns.padding,
         options: edns
             .options()
+            .filter(|(code, _)| policy.shows_option(*code))
             .map(|(code, value)| EdnsOption { code, value: Bytes(value) })
             .collect(),
     })

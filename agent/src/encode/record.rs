@@ -9,11 +9,12 @@ use super::{
     fields::{Fields, Named},
     mnemonic::Mnemonic,
     owner,
-    value::{Address, Array, Bytes, Symbol, Time},
+    value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
 };
 use crate::{
     decode::{Edns, ParseStatus},
     pair::{Observation, Transaction},
+    privacy::{Policy, Side},
 };
 
 /// Version of the schema, as the record carries it.
@@ -46,6 +47,8 @@ pub struct Record<'a> {
     pub observer: &'a Observer,
     /// Name of the replayed file; empty elsewhere.
     pub file: &'a str,
+    /// What is shown of addresses.
+    pub policy: &'a Policy,
     /// From monotonic time to UTC.
     pub clock: Clock,
     /// The transaction.
@@ -99,13 +102,13 @@ impl Record<'_> {
     }
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
     /// Hands every field to `f`, in the schema's order.
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let transaction = self.transaction;
         let (query, response) = (transaction.query(), transaction.response());
         let asked = transaction.first();
-        let flow = &transaction.flow;
+        let (flow, policy) = (&transaction.flow, self.policy);
 
         f.field("record_id", transaction.id)?;
         self.observer.fields(f)?;
@@ -130,9 +133,11 @@ impl Record<'_> {
         f.field("vlan_visible", asked.vlan_visible)?;
         f.field("tunnel_type", flow.tunnel.map(|tunnel| tunnel.kind.name()))?;
         f.field("tunnel_id", flow.tunnel.and_then(|tunnel| tunnel.id))?;
-        f.field("client_address", Address::from(flow.client.ip()))?;
+        let client = policy.address(Side::Client, flow.client.ip());
+        f.field("client_address", Address::from(client))?;
         f.field("client_port", flow.client.port())?;
-        f.field("server_address", Address::from(flow.server.ip()))?;
+        let server = policy.address(Side::Server, flow.server.ip());
+        f.field("server_address", Address::from(server))?;
         f.field("server_port", flow.server.port())?;
         f.field("query_size", query.map(|seen| int(seen.message.size)))?;
         f.field("response_size", response.map(|seen| int(seen.message.size)))?;
@@ -147,8 +152,12 @@ impl Record<'_> {
         f.field("authentic_data", flags.map(|flags| flags.authentic_data))?;
         self.question_fields(f)?;
         f.field("rcode", response.map(|seen| Mnemonic::Rcode(seen.message.rcode)))?;
-        f.field("answers", Array(response.map(|seen| || seen.message.answers())))?;
-        f.field("updates", Array(query.map(|seen| || seen.message.updates())))?;
+        let answers =
+            |seen: &'a Observation| seen.message.answers().map(|answer| Shown(policy, answer));
+        f.field("answers", Array(response.map(|seen| move || answers(seen))))?;
+        let updates =
+            |seen: &'a Observation| seen.message.updates().map(|it| Shown(policy, Update(it)));
+        f.field("updates", Array(query.map(|seen| move || updates(seen))))?;
         let omitted = |seen: &Observation| seen.message.answers_omitted;
         let omitted = query.map_or(0, omitted).saturating_add(response.map_or(0, omitted));
         f.field("answers_omitted", int(omitted))?;
@@ -156,8 +165,9 @@ impl Record<'_> {
         f.field("answer_count", counts.map(|counts| counts[1]))?;
         f.field("authority_count", counts.map(|counts| counts[2]))?;
         f.field("additional_count", counts.map(|counts| counts[3]))?;
-        edns_fields(f, &QUERY_EDNS, query.and_then(|seen| seen.message.edns()))?;
-        edns_fields(f, &RESPONSE_EDNS, response.and_then(|seen| seen.message.edns()))?;
+        let edns = |seen: &'a Observation| seen.message.edns();
+        edns_fields(f, &QUERY_EDNS, query.and_then(edns), policy)?;
+        edns_fields(f, &RESPONSE_EDNS, response.and_then(edns), policy)?;
         f.field("parse_status", Symbol::of_parse_status(self.parse_status()))?;
         self.client.fields(f, &owner::CLIENT)?;
         self.server.fields(f, &owner::SERVER)?;
@@ -170,12 +180,14 @@ impl Record<'_> {
         let message = &self.transaction.first().message;
         let question = message.question();
         f.field("question_count", message.counts[0])?;
-        let name = question.map(|question| question.name);
+        let name = question.map(|question| self.policy.name(question.name));
+        let name = name.as_deref();
         f.field("qname", name)?;
         f.field("qname_registrable_domain", name.and_then(registrable_domain))?;
         f.field("qtype", question.map(|question| Mnemonic::Type(question.qtype)))?;
         f.field("qclass", question.map(|question| Mnemonic::Class(question.qclass)))?;
-        f.field("more_questions", Array(Some(|| message.more_questions())))
+        let more = || message.more_questions().map(|question| Shown(self.policy, question));
+        f.field("more_questions", Array(Some(more)))
     }
 }
 
@@ -210,24 +222,28 @@ const RESPONSE_EDNS: EdnsNames = [
     "response_edns_options",
 ];
 
-fn edns_fields<F: Fields>(
+fn edns_fields<'a, F: Fields>(
     f: &mut F,
     names: &EdnsNames,
-    edns: Option<Edns<'_>>,
+    edns: Option<Edns<'a>>,
+    policy: &Policy,
 ) -> Result<(), F::Error> {
     f.field(names[0], edns.map(|edns| edns.version))?;
     f.field(names[1], edns.map(|edns| edns.udp_payload_size))?;
     f.field(names[2], edns.map(|edns| edns.dnssec_ok))?;
     let subnet = edns.and_then(|edns| edns.client_subnet);
+    let subnet = subnet.and_then(|subnet| policy.client_subnet(subnet));
     f.field(names[3], subnet.map(Address::from))?;
     f.field(names[4], subnet.map(|subnet| subnet.scope_prefix))?;
     f.field(names[5], edns.and_then(|edns| edns.nsid).map(Bytes))?;
-    f.field(names[6], edns.and_then(|edns| edns.cookie).map(Bytes))?;
+    let cookie = edns.and_then(|edns| edns.cookie).filter(|_| policy.shows_cookies());
+    f.field(names[6], cookie.map(Bytes))?;
     let error = edns.and_then(|edns| edns.extended_error);
     f.field(names[7], error.map(|error| error.code))?;
     f.field(names[8], error.map(|error| error.text))?;
     f.field(names[9], edns.and_then(|edns| edns.padding))?;
-    f.field(names[10], Array(edns.map(|edns| move || edns.options())))
+    let options = |edns: Edns<'a>| edns.options().filter(|(code, _)| policy.shows_option(*code));
+    f.field(names[10], Array(edns.map(|edns| move || options(edns))))
 }
 
 impl Serialize for Record<'_> {

@@ -4,6 +4,7 @@ use super::{Clock, Observer, Owner, Record};
 use crate::{
     decode::{Transport, build::Build},
     pair::{Exchange, Flow, Observation, Point, RecordId, Transaction},
+    privacy::Policy,
 };
 use tap53_ebpf::settings::Direction;
 
@@ -61,6 +62,7 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
     each(&Record {
         observer: &Observer::new("node-1", "eth0"),
         file: "",
+        policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
         transaction: &transaction,
         client: &Owner::default(),

@@ -1,8 +1,11 @@
 //! Field values: what Avro takes as it is and JSON wants in text.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeSeq, SerializeStruct},
+};
 use tap53_ebpf::settings::Direction;
 
 use super::{
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     decode::{Answer, ClientSubnet, ParseStatus, Question, Transport},
     pair::{Outcome, RecordId, Relation},
+    privacy::{Policy, ShownAddress},
 };
 
 /// A symbol of an Avro enum: its position in the schema, and its text.
@@ -135,10 +139,10 @@ impl Value for RecordId {
 /// An address, or one with a prefix length, in text.
 pub(super) struct Address(AddressText);
 
-impl From<IpAddr> for Address {
+impl From<ShownAddress> for Address {
     #[inline]
-    fn from(address: IpAddr) -> Self {
-        Self(AddressText::new(address))
+    fn from(address: ShownAddress) -> Self {
+        Self(AddressText::shown(&address))
     }
 }
 
@@ -172,28 +176,57 @@ pub(super) trait Item {
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error>;
 }
 
-impl Item for Question<'_> {
+/// What a privacy policy shows of an item.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a, T>(pub(super) &'a Policy, pub(super) T);
+
+impl Item for Shown<'_, Question<'_>> {
     const NAME: &'static str = "Question";
     const FIELDS: usize = 3;
 
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
-        f.field("name", self.name)?;
-        f.field("type", Mnemonic::Type(self.qtype))?;
-        f.field("class", Mnemonic::Class(self.qclass))
+        let Self(policy, question) = self;
+        f.field("name", &*policy.name(question.name))?;
+        f.field("type", Mnemonic::Type(question.qtype))?;
+        f.field("class", Mnemonic::Class(question.qclass))
     }
 }
 
-impl Item for Answer<'_> {
+/// A record of an UPDATE section, of which a policy may hide more than of an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Update<'a>(pub(super) Answer<'a>);
+
+impl Item for Shown<'_, Answer<'_>> {
     const NAME: &'static str = "Answer";
     const FIELDS: usize = 5;
 
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
-        f.field("name", self.name)?;
-        f.field("type", Mnemonic::Type(self.rtype))?;
-        f.field("class", Mnemonic::Class(self.class))?;
-        f.field("ttl", self.ttl)?;
-        f.field("rdata", self.rdata)
+        let Self(policy, answer) = self;
+        answer_fields(f, policy, answer, &policy.answer_rdata(answer.rdata))
     }
+}
+
+impl Item for Shown<'_, Update<'_>> {
+    const NAME: &'static str = "Answer";
+    const FIELDS: usize = 5;
+
+    fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let Self(policy, Update(record)) = self;
+        answer_fields(f, policy, record, &policy.update_rdata(record.rtype, record.rdata))
+    }
+}
+
+fn answer_fields<F: Fields>(
+    f: &mut F,
+    policy: &Policy,
+    record: &Answer<'_>,
+    rdata: &str,
+) -> Result<(), F::Error> {
+    f.field("name", &*policy.name(record.name))?;
+    f.field("type", Mnemonic::Type(record.rtype))?;
+    f.field("class", Mnemonic::Class(record.class))?;
+    f.field("ttl", record.ttl)?;
+    f.field("rdata", rdata)
 }
 
 /// Code and data of an EDNS option.
@@ -210,16 +243,25 @@ impl Item for (u16, &[u8]) {
 /// An array, given as what makes an iterator over its items; empty with `None`.
 pub(super) struct Array<M>(pub(super) Option<M>);
 
+/// Number of the items; those of a filter have to be counted.
+#[inline]
+fn count<I: Iterator>(make: impl Fn() -> I) -> usize {
+    match make().size_hint() {
+        (least, Some(most)) if least == most => least,
+        _ => make().count(),
+    }
+}
+
 impl<M, A, I> Value for Array<M>
 where
     M: Fn() -> A,
-    A: ExactSizeIterator<Item = I>,
+    A: Iterator<Item = I>,
     I: Item,
 {
     #[inline]
     fn push(&self, out: &mut Vec<u8>) {
-        let Some(items) = self.0.as_ref().map(|make| make()) else { return out.push(0) };
-        push_items(out, items, |out, item| {
+        let Some(make) = &self.0 else { return out.push(0) };
+        push_items(out, count(make), make(), |out, item| {
             let Ok(()) = item.fields(&mut Binary(out));
         });
     }
@@ -228,14 +270,15 @@ where
 impl<M, A, I> Serialize for Array<M>
 where
     M: Fn() -> A,
-    A: ExactSizeIterator<Item = I>,
+    A: Iterator<Item = I>,
     I: Item,
 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Some(make) => serializer.collect_seq(make().map(Row)),
-            None => serializer.collect_seq::<[u8; 0]>([]),
+        let mut s = serializer.serialize_seq(Some(self.0.as_ref().map_or(0, count)))?;
+        for item in self.0.iter().flat_map(|make| make()) {
+            s.serialize_element(&Row(item))?;
         }
+        s.end()
     }
 }
 
@@ -261,7 +304,7 @@ impl Serialize for Labels<'_> {
 
 impl Value for Labels<'_> {
     fn push(&self, out: &mut Vec<u8>) {
-        push_items(out, self.0.iter(), |out, (name, value)| {
+        push_items(out, self.0.len(), self.0.iter(), |out, (name, value)| {
             name.as_str().push(out);
             value.as_str().push(out);
         });

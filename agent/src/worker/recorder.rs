@@ -10,6 +10,7 @@ use crate::{
     filter::{Filter, FilterReason},
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
+    privacy::Policy,
     sink::Named,
 };
 
@@ -28,6 +29,7 @@ pub(super) struct Recorder {
     file: String,
     clock: Clock,
     filter: Arc<Filter>,
+    policy: Arc<Policy>,
     outputs: Vec<Output>,
     /// Nobody is named until a source of names is there.
     nobody: Owner,
@@ -64,6 +66,7 @@ impl Recorder {
             file: String::new(),
             clock,
             filter: shared.filter.clone(),
+            policy: shared.privacy.clone(),
             outputs,
             nobody: Owner::default(),
         })
@@ -94,6 +97,7 @@ impl Recorder {
         let record = Record {
             observer: observer.unwrap_or(&self.elsewhere),
             file: &self.file,
+            policy: &self.policy,
             clock: self.clock,
             transaction,
             client: &self.nobody,

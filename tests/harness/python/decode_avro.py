@@ -1,7 +1,9 @@
 """Decodes Avro with fastavro, an implementation that is not tap53's, and prints JSON lines.
 
     decode_avro.py container FILE...      the records of object container files
-    decode_avro.py single-object SCHEMA   single-object messages, one line of hex each, from stdin
+    decode_avro.py single-object SCHEMA [READER]
+                                          single-object messages of SCHEMA, one line of hex each,
+                                          from stdin; resolved to the schema READER
 
 Bytes come out as hex, times as microseconds since 1970 UTC, as they are in the encoding.
 """
@@ -30,12 +32,18 @@ def containers(paths):
                 show(record)
 
 
-def single_objects(schema_path, lines):
+def load(schema_path):
     with open(schema_path, encoding="utf-8") as file:
-        schema = json.load(file)
+        return json.load(file)
+
+
+def single_objects(schema_path, reader_path, lines):
+    schema = load(schema_path)
     # Hex of the little-endian bytes that the encoding carries.
     expected = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
-    parsed = fastavro.parse_schema(schema)
+    # Schemas of one name: neither may find the other's types.
+    parsed = fastavro.parse_schema(schema, named_schemas={})
+    reader = fastavro.parse_schema(load(reader_path), named_schemas={}) if reader_path else None
     for line in lines:
         message = bytes.fromhex(line)
         if message[:2] != MARKER:
@@ -43,7 +51,7 @@ def single_objects(schema_path, lines):
         if message[2:HEADER_SIZE] != expected:
             sys.exit(f"fingerprint {message[2:HEADER_SIZE].hex()}, the schema's is {expected.hex()}")
         body = io.BytesIO(message[HEADER_SIZE:])
-        show(fastavro.schemaless_reader(body, parsed))
+        show(fastavro.schemaless_reader(body, parsed, reader))
         if body.read(1):
             sys.exit("bytes after the record")
 
@@ -55,7 +63,9 @@ def main(arguments):
         case ["container", *paths] if paths:
             containers(paths)
         case ["single-object", schema_path]:
-            single_objects(schema_path, sys.stdin)
+            single_objects(schema_path, None, sys.stdin)
+        case ["single-object", schema_path, reader_path]:
+            single_objects(schema_path, reader_path, sys.stdin)
         case _:
             sys.exit(__doc__)
 

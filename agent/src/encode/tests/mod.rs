@@ -2,6 +2,7 @@
 //! apache-avro writes when it looks every field up.
 
 mod history;
+mod privacy;
 mod random;
 
 use std::collections::HashSet;

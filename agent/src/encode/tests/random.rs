@@ -11,15 +11,18 @@ use proptest::{
 use tap53_ebpf::settings::Direction;
 
 use crate::{
+    config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::{Message, Transport, Tunnel, TunnelKind},
     encode::{Attribution, Clock, Identity, Observer, Owner, Record},
     pair::{Exchange, Flow, Observation, Point, RecordId, Related, Relation, Transaction},
+    privacy::Policy,
 };
 
 /// What a record borrows.
 #[derive(Debug)]
 pub(super) struct Parts {
     observer: Observer,
+    policy: Policy,
     clock: Clock,
     transaction: Transaction<'static>,
     query: Option<Observation>,
@@ -39,6 +42,7 @@ impl Parts {
         each(&Record {
             observer: &self.observer,
             file: "",
+            policy: &self.policy,
             clock: self.clock,
             transaction: &Transaction { exchange, ..self.transaction },
             client: &self.owners[0],
@@ -55,17 +59,47 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         message(false),
         message(true),
         [owner(), owner()],
+        policy(),
     )
         .prop_map(
-            |((node, interface, utc_offset_ns), transaction, query, response, owners)| Parts {
-                observer: Observer::new(&node, &interface),
-                clock: Clock { utc_offset_ns },
-                transaction,
-                query,
-                response,
-                owners,
+            |((node, interface, utc_offset_ns), transaction, query, response, owners, policy)| {
+                Parts {
+                    observer: Observer::new(&node, &interface),
+                    policy,
+                    clock: Clock { utc_offset_ns },
+                    transaction,
+                    query,
+                    response,
+                    owners,
+                }
             },
         )
+}
+
+/// Mostly one that shows everything.
+fn policy() -> impl Strategy<Value = Policy> {
+    let lengths = PrefixLengths::default();
+    let truncated = PrivacyConfig {
+        client_address: AddressRule::Truncate(lengths),
+        server_address: AddressRule::Truncate(lengths),
+        reverse_names: AddressRule::Truncate(lengths),
+        client_subnet: SubnetRule::Truncate(lengths),
+        ..Default::default()
+    };
+    let hidden = PrivacyConfig {
+        client_address: AddressRule::Drop,
+        server_address: AddressRule::Drop,
+        reverse_names: AddressRule::Drop,
+        client_subnet: SubnetRule::Drop,
+        cookies: Presence::Drop,
+        other_options: Presence::Drop,
+    };
+    prop_oneof![
+        6 => Just(PrivacyConfig::default()),
+        1 => Just(truncated),
+        1 => Just(hidden),
+    ]
+    .prop_map(|config| Policy::new(&config))
 }
 
 fn transaction() -> impl Strategy<Value = Transaction<'static>> {

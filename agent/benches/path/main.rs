@@ -1,0 +1,396 @@
+//! Nanoseconds per transaction, from ring record to encoded bytes, stage by stage, beside what
+//! tap53 replaces: hickory-proto and serde_json. `cargo xtask bench` runs it.
+//!
+//! Every figure is the median of rounds in which all stages take turns, so that a machine whose
+//! speed drifts slows them alike; compare figures of one run only. A transaction is a query of
+//! about 60 bytes and a response with three answers; nothing is configured to be hidden or left
+//! out.
+
+#![allow(missing_docs, reason = "a program")]
+
+mod hickory;
+mod sample;
+
+use std::{
+    collections::HashMap,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use apache_avro::writer::datum::GenericDatumWriter;
+use tap53::{
+    decode::{Content, Datagram, Origin, Packet},
+    encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    ledger::{Published, SinkCounts},
+    pair::{
+        self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
+        Truncations,
+    },
+    privacy::Policy,
+    sink::{Named, Sink},
+    worker::{Shared, Stages},
+};
+use tap53_ebpf::record::RecordHeader;
+
+use sample::{Kind, Sample};
+
+/// Transactions in a round.
+const TRANSACTIONS: usize = 2_048;
+/// Rounds, the first of which only warms up.
+const ROUNDS: usize = 41;
+
+/// Takes batches and counts them; what a sink costs is measured elsewhere.
+struct Discard {
+    format: Format,
+    counts: Published<SinkCounts>,
+}
+
+impl Sink for Discard {
+    fn format(&self) -> Format {
+        self.format
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.counts
+    }
+
+    fn write(&self, batch: &Batch) {
+        black_box(batch.bytes());
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+fn table() -> Table {
+    let timeout = Duration::from_secs(5);
+    let config = pair::Config {
+        udp_timeout: timeout,
+        tcp_timeout: timeout,
+        capacity: 65_536,
+        merge_interfaces: true,
+    };
+    config.build(0, RecordIds::new([7; 8], 0), Truncations::default())
+}
+
+fn stages(format: Format) -> Stages {
+    let sink = Named {
+        name: "discard".into(),
+        sink: Arc::new(Discard { format, counts: Published::default() }),
+    };
+    let shared = Shared {
+        node: "node-1".into(),
+        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        wire_bytes: false,
+        filter: Arc::default(),
+        privacy: Arc::default(),
+        each_message: false,
+        ending: Arc::default(),
+    };
+    Stages::new(table(), &[sink], &shared, CLOCK).expect("the embedded schema parses")
+}
+
+const CLOCK: Clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
+
+fn datagram(item: &[u8]) -> (Origin, Datagram<'_>) {
+    let (header, bytes) = RecordHeader::split(item).expect("a whole record");
+    let packet = Packet::parse(&header, bytes, 0).expect("a whole packet");
+    match packet.content {
+        Content::Datagram(datagram) => (packet.origin, datagram),
+        Content::Fragment(_) => unreachable!("samples are whole"),
+    }
+}
+
+/// Reads the message of `item` into `seen`; its flow and its bytes.
+fn observe<'a>(item: &'a [u8], seen: &mut Observation) -> (Flow, &'a [u8]) {
+    let (origin, datagram) = datagram(item);
+    let flow = origin.flow(&datagram);
+    seen.message.read(datagram.payload);
+    seen.at_ns = origin.captured_at_ns;
+    let back = Flow { client: flow.server, server: flow.client, ..flow };
+    (if seen.message.response { back } else { flow }, datagram.payload)
+}
+
+/// A measured stage: nanoseconds for each transaction of each round.
+struct Stage<'a> {
+    name: Name,
+    run: Box<dyn FnMut() + 'a>,
+    rounds: Vec<f64>,
+}
+
+impl Stage<'_> {
+    fn median(&self) -> f64 {
+        let mut rounds = self.rounds.clone();
+        rounds.sort_by(f64::total_cmp);
+        rounds.get(rounds.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// What is measured, in the order of the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Read,
+    ReadByHickory,
+    ReadAndPair,
+    EncodeAvro,
+    EncodeJson,
+    EncodeBySerde,
+    EncodeByValue,
+    PathToAvro,
+    PathToJson,
+    PathReplaced,
+}
+
+impl Name {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Read => "read query and response",
+            Self::ReadByHickory => "  the same, by hickory-proto",
+            Self::ReadAndPair => "read and pair",
+            Self::EncodeAvro => "encode Avro",
+            Self::EncodeJson => "  JSON, by serde_json",
+            Self::EncodeBySerde => "  Avro, by apache-avro's serde",
+            Self::EncodeByValue => "  Avro, by apache-avro's Value",
+            Self::PathToAvro => "ring record to Avro",
+            Self::PathToJson => "  to JSON",
+            Self::PathReplaced => "  hickory-proto, hash map, serde_json",
+        }
+    }
+}
+
+/// What the samples become on their way, so that each stage can be measured alone.
+struct Prepared {
+    samples: Vec<Sample>,
+    observed: Vec<[Observation; 2]>,
+}
+
+impl Prepared {
+    fn new(kind: Kind) -> Self {
+        let samples: Vec<Sample> =
+            (0..TRANSACTIONS).map(|number| Sample::new(number, kind)).collect();
+        let observed = samples
+            .iter()
+            .map(|sample| {
+                let mut seen = [Observation::default(), Observation::default()];
+                observe(&sample.query, &mut seen[0]);
+                observe(&sample.response, &mut seen[1]);
+                seen
+            })
+            .collect();
+        Self { samples, observed }
+    }
+
+    fn transactions(&self) -> Vec<Transaction<'_>> {
+        (0u64..)
+            .zip(self.samples.iter().zip(&self.observed))
+            .map(|(number, (sample, [query, response]))| Transaction {
+                id: RecordId::new([7; 8], 0, number),
+                flow: {
+                    let (origin, datagram) = datagram(&sample.query);
+                    origin.flow(&datagram)
+                },
+                exchange: Exchange::Matched(query, response),
+                query_count: 1,
+                copy_count: 0,
+                capture_gap: false,
+                related: None,
+            })
+            .collect()
+    }
+}
+
+fn main() {
+    println!("userspace, ns per transaction (median of {} rounds)", ROUNDS - 1);
+    measure("EDNS without options", Kind::Plain);
+    measure("EDNS with DO, client subnet, cookies and padding", Kind::Options);
+}
+
+fn measure(title: &str, kind: Kind) {
+    let prepared = Prepared::new(kind);
+    let samples = &prepared.samples;
+    let transactions = prepared.transactions();
+    let (nobody, policy) = (Owner::default(), Policy::default());
+    let observer = Observer::new("node-1", "eth0");
+    let records: Vec<Record<'_>> = transactions
+        .iter()
+        .map(|transaction| Record {
+            observer: &observer,
+            file: "",
+            policy: &policy,
+            clock: CLOCK,
+            transaction,
+            client: &nobody,
+            server: &nobody,
+        })
+        .collect();
+    let sizes = [Format::AvroDatum, Format::Json].map(|format| encoded_size(&records, format));
+    let mut stages = vec![
+        read(samples),
+        read_by_hickory(samples),
+        read_and_pair(samples),
+        encoder(Name::EncodeAvro, &records, Format::AvroDatum),
+        encoder(Name::EncodeJson, &records, Format::Json),
+        by_apache_avro(Name::EncodeBySerde, &records),
+        by_apache_avro(Name::EncodeByValue, &records),
+        path(Name::PathToAvro, samples, Format::AvroSingleObject),
+        path(Name::PathToJson, samples, Format::Json),
+        replaced(samples, &records),
+    ];
+    for round in 0..ROUNDS {
+        for stage in &mut stages {
+            let started = Instant::now();
+            (stage.run)();
+            let ns = started.elapsed().as_nanos() as f64 / TRANSACTIONS as f64;
+            if round > 0 {
+                stage.rounds.push(ns);
+            }
+        }
+    }
+    println!("\n{title}");
+    print_table(&stages, sizes);
+}
+
+/// Each figure beside its target, where it has one.
+fn print_table(stages: &[Stage<'_>], [avro, json]: [f64; 2]) {
+    let ns = |name| stages.iter().find(|stage| stage.name == name).map_or(f64::NAN, Stage::median);
+    for stage in stages {
+        let target = match stage.name {
+            Name::PathToAvro => "   target: at most 450",
+            _ => "",
+        };
+        println!("  {:<42} {:>8.0}{target}", stage.name.text(), stage.median());
+    }
+    let faster = |text: &str, target: &str, ratio: f64| {
+        println!("  {text:<42} {ratio:>8.1}{target}");
+    };
+    let [read, replaced] = [Name::ReadAndPair, Name::PathReplaced].map(ns);
+    faster("read: times faster than hickory-proto", "", ns(Name::ReadByHickory) / ns(Name::Read));
+    let encode = ns(Name::EncodeJson) / ns(Name::EncodeAvro);
+    faster("encode: times faster than serde_json", "   target: at least 8", encode);
+    let whole = replaced / ns(Name::PathToAvro);
+    faster("whole path: times faster than the replaced", "   target: at least 9", whole);
+    let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
+    faster("whole path less read, pair and encode, ns", "", rest);
+    println!("  {:<42} {avro:>8.0}", "bytes per record, Avro");
+    println!("  {:<42} {json:>8.0}", "bytes per record, JSON");
+    println!(
+        "  {:<42} {:>8.2}   target: at most 0.43",
+        "size: Avro as a part of JSON",
+        avro / json
+    );
+}
+
+fn stage<'a>(name: Name, run: impl FnMut() + 'a) -> Stage<'a> {
+    Stage { name, run: Box::new(run), rounds: Vec::new() }
+}
+
+fn read(samples: &[Sample]) -> Stage<'_> {
+    let mut seen = [Observation::default(), Observation::default()];
+    stage(Name::Read, move || {
+        for sample in samples {
+            black_box(observe(&sample.query, &mut seen[0]));
+            black_box(observe(&sample.response, &mut seen[1]));
+        }
+    })
+}
+
+fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
+    stage(Name::ReadByHickory, move || {
+        for sample in samples {
+            for item in [&sample.query, &sample.response] {
+                black_box(hickory::decode(datagram(item).1.payload));
+            }
+        }
+    })
+}
+
+fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
+    let mut table = table();
+    let mut seen = [Observation::default(), Observation::default()];
+    stage(Name::ReadAndPair, move || {
+        for sample in samples {
+            for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
+                let (flow, wire) = observe(item, seen);
+                black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
+            }
+        }
+    })
+}
+
+fn encoder<'a>(name: Name, records: &'a [Record<'a>], format: Format) -> Stage<'a> {
+    let mut encoder: Box<dyn Encode> = format.build().expect("the embedded schema parses");
+    let mut out = Vec::new();
+    stage(name, move || {
+        out.clear();
+        for record in records {
+            encoder.encode(record, &mut out).expect("a record of the schema");
+        }
+        black_box(&out);
+    })
+}
+
+fn by_apache_avro<'a>(name: Name, records: &'a [Record<'a>]) -> Stage<'a> {
+    let schema = schema().expect("the embedded schema parses");
+    let writer = GenericDatumWriter::builder(schema).build().expect("a whole schema");
+    let mut out = Vec::new();
+    stage(name, move || {
+        out.clear();
+        for record in records {
+            if name == Name::EncodeByValue {
+                let value = apache_avro::to_value(record)
+                    .and_then(|value| value.resolve(schema))
+                    .expect("a record of the schema");
+                black_box(writer.write_value_to_vec(value).expect("a resolved value"));
+            } else {
+                writer.write_ser(&mut out, record).expect("a record of the schema");
+            }
+        }
+        black_box(&out);
+    })
+}
+
+fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
+    let mut stages = stages(format);
+    stage(name, move || {
+        for sample in samples {
+            stages.take(&sample.query);
+            stages.take(&sample.response);
+        }
+        stages.deliver();
+    })
+}
+
+/// The path that is replaced. What its records hold is made before, so that it writes the same.
+fn replaced<'a>(samples: &'a [Sample], records: &'a [Record<'a>]) -> Stage<'a> {
+    let mut json: Box<dyn Encode> = Format::Json.build().expect("the embedded schema parses");
+    let mut pending = hickory::Pending::new();
+    let mut out = Vec::new();
+    stage(Name::PathReplaced, move || {
+        out.clear();
+        for (sample, record) in samples.iter().zip(records) {
+            let (origin, query) = datagram(&sample.query);
+            let flow = origin.flow(&query);
+            let query = hickory::decode(query.payload);
+            pending.insert((flow.client, flow.server, query.id), query);
+            let (origin, response) = datagram(&sample.response);
+            let back = origin.flow(&response);
+            let response = hickory::decode(response.payload);
+            let query = pending.remove(&(back.server, back.client, response.id));
+            assert_eq!(query.and_then(|query| query.question), response.question);
+            black_box(response.answers);
+            json.encode(record, &mut out).expect("a record of the schema");
+        }
+        black_box(&out);
+    })
+}
+
+fn encoded_size(records: &[Record<'_>], format: Format) -> f64 {
+    let mut encoder = format.build().expect("the embedded schema parses");
+    let mut out = Vec::new();
+    for record in records {
+        encoder.encode(record, &mut out).expect("a record of the schema");
+    }
+    out.len() as f64 / records.len() as f64
+}

@@ -1,0 +1,107 @@
+//! What is measured: transactions as ring records.
+
+use tap53_ebpf::record::RecordHeader;
+
+/// What a query and its response carry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// EDNS without options, as most clients send it.
+    Plain,
+    /// EDNS with DO, a client subnet, cookies and padding.
+    Options,
+}
+
+/// A query and its response as ring records.
+pub(crate) struct Sample {
+    /// The query.
+    pub(crate) query: Vec<u8>,
+    /// The response.
+    pub(crate) response: Vec<u8>,
+}
+
+/// Client subnet (RFC 7871), cookies (RFC 7873), padding (RFC 7830).
+const OPTIONS: [&[u8]; 3] = [
+    b"\0\x08\0\x07\0\x01\x18\0\xc6\x33\x64",
+    b"\0\x0a\0\x18abcdefghijklmnopqrstuvwx",
+    b"\0\x0c\0\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+];
+
+impl Sample {
+    /// A transaction over UDP and IPv4, of a question for A and a response with three answers.
+    /// Clients differ in address and port, names in their first label.
+    pub(crate) fn new(number: usize, kind: Kind) -> Self {
+        let id = u16::try_from(number & 0xffff).unwrap_or_default();
+        let name = format!("host-{number:05}");
+        let mut question = vec![u8::try_from(name.len()).unwrap_or_default()];
+        question.extend(name.as_bytes());
+        question.extend(b"\x07example\x04test\x00\x00\x01\x00\x01");
+        let opt = opt(kind);
+        let header = |flags: [u8; 2], answers: u8| {
+            let [high, low] = id.to_be_bytes();
+            vec![high, low, flags[0], flags[1], 0, 1, 0, answers, 0, 0, 0, 1]
+        };
+        let mut query = header([0x01, 0x20], 0);
+        query.extend(&question);
+        query.extend(&opt);
+        let mut response = header([0x85, 0x80], 3);
+        response.extend(&question);
+        for last in 1..=3 {
+            response.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02");
+            response.push(last);
+        }
+        response.extend(&opt);
+        let client = (u32::from_be_bytes([10, 0, 0, 0]) + u32::from(id)).to_be_bytes();
+        let port = 1_024 + id % 60_000;
+        Self {
+            query: ring_record(&query, (client, port), ([192, 0, 2, 53], 53), 0),
+            response: ring_record(&response, ([192, 0, 2, 53], 53), (client, port), 1),
+        }
+    }
+}
+
+/// An OPT record: 1,232 bytes, version 0.
+fn opt(kind: Kind) -> Vec<u8> {
+    let (dnssec_ok, options) = match kind {
+        Kind::Plain => (0, Vec::new()),
+        Kind::Options => (0x80, OPTIONS.concat()),
+    };
+    let [high, low] = u16::try_from(options.len()).unwrap_or_default().to_be_bytes();
+    let mut opt = b"\x00\x00\x29\x04\xd0\x00\x00".to_vec();
+    opt.extend([dnssec_ok, 0, high, low]);
+    opt.extend(options);
+    opt
+}
+
+/// Ethernet, IPv4 and UDP around `message`, behind a record header.
+fn ring_record(message: &[u8], from: ([u8; 4], u16), to: ([u8; 4], u16), direction: u8) -> Vec<u8> {
+    let udp_length = u16::try_from(8 + message.len()).unwrap_or_default();
+    let mut packet = vec![0; 12];
+    packet.extend([0x08, 0x00, 0x45, 0]);
+    packet.extend((20 + udp_length).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(from.0);
+    packet.extend(to.0);
+    packet.extend(from.1.to_be_bytes());
+    packet.extend(to.1.to_be_bytes());
+    packet.extend(udp_length.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(message);
+    let length = u32::try_from(packet.len()).unwrap_or_default();
+    let header = RecordHeader {
+        captured_at_ns: 1_000_000 + 250_000 * u64::from(direction),
+        packet_length: length,
+        captured_length: length,
+        ifindex: 3,
+        network_offset: 14,
+        transport_offset: 34,
+        payload_offset: 42,
+        direction,
+        ip_version: 4,
+        transport: 17,
+        ..Default::default()
+    };
+    // SAFETY: RecordHeader is integers only, without padding, and lives while it is copied.
+    let header =
+        unsafe { std::slice::from_raw_parts((&raw const header).cast::<u8>(), RecordHeader::SIZE) };
+    [header, &packet].concat()
+}

@@ -1,0 +1,108 @@
+//! Versions of the schema read each other's records, by an Avro implementation that is not the
+//! agent's. What is asked of each field stands in the agent's own tests.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tap53::{
+    decode::{Message, Transport},
+    encode::{self, Clock, Format, Observer, Owner, Record},
+    pair::{Exchange, Flow, Observation, RecordId, Related, Relation, Transaction},
+    privacy::Policy,
+};
+use tap53_harness::fastavro;
+
+fn schema(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
+}
+
+/// What the agent of version 1 wrote.
+fn version_1_messages() -> Result<Vec<Vec<u8>>> {
+    let text = std::fs::read_to_string(schema("history/dns_transaction_v1.hex"))?;
+    text.lines()
+        .map(|line| {
+            line.as_bytes()
+                .chunks(2)
+                .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn fastavro_reads_version_1_as_this_version() -> Result<()> {
+    let (old, new) = (schema("history/dns_transaction_v1.avsc"), schema("dns_transaction.avsc"));
+    let messages = version_1_messages()?;
+    let as_written = fastavro::read_single_objects(&old, messages.iter().map(Vec::as_slice))?;
+    let resolved =
+        fastavro::resolve_single_objects(&old, Some(&new), messages.iter().map(Vec::as_slice))?;
+    assert_eq!((as_written.len(), resolved.len()), (3, 3));
+    for (as_written, resolved) in as_written.iter().zip(&resolved) {
+        for (field, value) in as_written.as_object().context("a record")? {
+            assert_eq!(resolved[field], *value, "{field}");
+        }
+        for (field, value) in
+            [("relation", Value::Null), ("copy_count", json!(0)), ("updates", json!([]))]
+        {
+            assert_eq!(resolved.get(field), Some(&value), "{field}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn fastavro_reads_this_version_as_version_1() -> Result<()> {
+    let (old, new) = (schema("history/dns_transaction_v1.avsc"), schema("dns_transaction.avsc"));
+    let message = this_version_message()?;
+    let as_written = fastavro::read_single_objects(&new, std::iter::once(&message[..]))?;
+    let resolved =
+        fastavro::resolve_single_objects(&new, Some(&old), std::iter::once(&message[..]))?;
+    assert_eq!(as_written[0]["relation"], "LATE_RESPONSE");
+    assert_eq!(as_written[0]["schema_version"], encode::SCHEMA_VERSION);
+    let fields = resolved[0].as_object().context("a record")?;
+    assert_eq!(fields.len(), 70);
+    for (field, value) in fields {
+        assert_eq!(as_written[0][field], *value, "{field}");
+    }
+    Ok(())
+}
+
+/// A record with something in the fields that version 1 does not have.
+fn this_version_message() -> Result<Vec<u8>> {
+    // An UPDATE that asks about two names and adds an address, with an unknown EDNS option.
+    let wire = b"\x12\x34\x28\0\0\x02\0\0\0\x01\0\x01\
+        \x01a\x04test\0\0\x06\0\x01\x01b\x04test\0\0\x06\0\x01\
+        \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01\
+        \0\0\x29\x04\xd0\0\0\0\0\0\x06\xfd\xe9\0\x02ab";
+    let message = Message::parse(wire).context("a message")?;
+    let query = Observation { message, frame: 7, ..Default::default() };
+    let id = RecordId::new([7; 8], 1, 2);
+    let transaction = Transaction {
+        id,
+        flow: Flow {
+            transport: Transport::Tcp,
+            client: ([192, 0, 2, 1], 40_000).into(),
+            server: ([192, 0, 2, 53], 53).into(),
+            tunnel: None,
+            ifindex: 0,
+        },
+        exchange: Exchange::Query(&query),
+        query_count: 1,
+        copy_count: 2,
+        capture_gap: false,
+        related: Some(Related { relation: Relation::LateResponse, record: id }),
+    };
+    let record = Record {
+        observer: &Observer::new("node-1", "eth0"),
+        file: "",
+        policy: &Policy::default(),
+        clock: Clock { utc_offset_ns: 0 },
+        transaction: &transaction,
+        client: &Owner::default(),
+        server: &Owner::default(),
+    };
+    let mut out = Vec::new();
+    Format::AvroSingleObject.build()?.encode(&record, &mut out)?;
+    Ok(out)
+}
