@@ -141,3 +141,27 @@ fn a_pipe_that_stays_open_does_not_hold_up_the_end() -> Result<()> {
     drop(stdin);
     Ok(())
 }
+
+#[test]
+fn sigusr1_prints_the_ledger_and_the_replay_goes_on() -> Result<()> {
+    let mut replay = Piped::start(&["--json", "-"])?;
+    let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
+    let both = exchanges(&[(0, 1), (1, 2)]);
+    let half = exchanges(&[(0, 1)]).bytes().len();
+    stdin.write_all(&both.bytes()[..half])?;
+    let mut lines = replay.lines()?;
+    assert!(line(&mut lines)?.contains("MATCHED"));
+    kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGUSR1)?;
+    let mut log = BufReader::new(replay.0.stderr.take().context("stderr is piped")?);
+    let mut ledger = String::new();
+    while !ledger.contains("balanced") {
+        anyhow::ensure!(log.read_line(&mut ledger)? > 0, "it ended: {ledger}");
+    }
+    assert!(ledger.contains("balanced: yes"), "{ledger}");
+    assert!(ledger.contains("offered          1 = delivered 1"), "{ledger}");
+    stdin.write_all(&both.bytes()[half..])?;
+    assert!(line(&mut lines)?.contains("MATCHED"));
+    drop(stdin);
+    assert_eq!(wait::until("the end", DEADLINE, || Ok(replay.0.try_wait()?))?.code(), Some(0));
+    Ok(())
+}

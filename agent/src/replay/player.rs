@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use tap53_ebpf::counter::Counters;
@@ -33,9 +32,6 @@ use crate::{
 /// Frames taken in before what they became is delivered.
 const BATCH: usize = 1_024;
 
-/// How often the counts are published while frames come.
-const PUBLISHED_EVERY: Duration = Duration::from_millis(100);
-
 /// What the thread is told, and tells while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Control {
@@ -60,7 +56,7 @@ impl Control {
 pub(super) struct Counts {
     /// One for each file.
     pub(super) files: Vec<InterfaceCounts>,
-    /// One for each [`Epoch`].
+    /// One for each [`Epoch`], the current one's last.
     pub(super) workers: Vec<WorkerCounts>,
 }
 
@@ -85,10 +81,8 @@ pub(super) struct Player {
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
-    counts: Counts,
     /// Since the last delivery.
     undelivered: usize,
-    published_at: Instant,
 }
 
 impl Player {
@@ -106,9 +100,7 @@ impl Player {
             features: Vec::new(),
             pace: Pace::new(plan.speed),
             epoch: None,
-            counts: Counts::default(),
             undelivered: 0,
-            published_at: Instant::now(),
         }
     }
 
@@ -127,16 +119,16 @@ impl Player {
                 Err(error) if !self.control.is_stopped() => errors.push(error),
                 _ => {}
             }
-            self.end_file();
+            self.deliver();
         }
         self.end_epoch();
-        self.publish();
         self.control.complete.store(!self.control.is_stopped(), Ordering::Release);
         Ok(errors)
     }
 
     fn begin_file(&mut self, path: &Path) {
         let name = file_name(path);
+        self.hook.begin_file();
         self.interfaces.begin(&name);
         // Interfaces without a name are called after the file.
         self.features.clear();
@@ -147,19 +139,14 @@ impl Player {
                 epoch.stages.name_interface(*number, name);
             }
         }
-        self.counts.files.push(InterfaceCounts {
-            name,
-            ifindex: 0,
-            hooks: ["file", "file"].map(str::to_owned),
-            counters: [Counters::default(); 2],
+        self.published.update(|counts| {
+            counts.files.push(InterfaceCounts {
+                name,
+                ifindex: 0,
+                hooks: ["file", "file"].map(str::to_owned),
+                counters: [Counters::default(); 2],
+            });
         });
-    }
-
-    fn end_file(&mut self) {
-        let counters = self.hook.take_counters();
-        if let Some(file) = self.counts.files.last_mut() {
-            file.counters = counters;
-        }
     }
 
     fn file(&mut self, path: &Path) -> Result<Result<(), Error>, encode::Error> {
@@ -252,7 +239,7 @@ impl Player {
         let name = self.interfaces.name(ifindex);
         if is_refused && link::LinkType::of(frame.link_type).is_none() {
             tracing::warn!(
-                file = self.counts.files.last().map_or("", |file| &file.name),
+                file = self.interfaces.file(),
                 interface = name,
                 "frames of link type {} are not read",
                 link::describe(frame.link_type)
@@ -282,34 +269,34 @@ impl Player {
     fn end_epoch(&mut self) {
         if let Some(mut epoch) = self.epoch.take() {
             epoch.stages.expire(epoch.now_ns);
-            let counts = epoch.counts.clone();
             epoch.stages.finish();
-            self.counts.workers.push(counts.read());
+            self.publish(&epoch.counts);
+            // The next one's follow.
+            self.published.update(|counts| counts.workers.push(WorkerCounts::default()));
         }
     }
 
     fn deliver(&mut self) {
         self.undelivered = 0;
-        if let Some(epoch) = &mut self.epoch {
+        if let Some(mut epoch) = self.epoch.take() {
             epoch.stages.deliver();
-        }
-        if self.published_at.elapsed() >= PUBLISHED_EVERY {
-            self.publish();
+            self.publish(&epoch.counts);
+            self.epoch = Some(epoch);
         }
     }
 
-    fn publish(&mut self) {
-        let mut counts = self.counts.clone();
-        if let Some(epoch) = &self.epoch {
-            counts.workers.push(epoch.counts.read());
-        }
-        if let Some(file) = counts.files.last_mut()
-            && self.hook.counters().iter().any(|counters| *counters != Counters::default())
-        {
-            file.counters = *self.hook.counters();
-        }
-        self.published.publish(counts);
-        self.published_at = Instant::now();
+    /// Publishes what has been counted since, always after the sinks have been handed it.
+    fn publish(&self, epoch: &Published<WorkerCounts>) {
+        let (counters, epoch) = (*self.hook.counters(), epoch.read());
+        self.published.update(|counts| {
+            if let Some(file) = counts.files.last_mut() {
+                file.counters = counters;
+            }
+            match counts.workers.last_mut() {
+                Some(worker) => *worker = epoch,
+                None => counts.workers.push(epoch),
+            }
+        });
     }
 }
 
