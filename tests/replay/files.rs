@@ -252,18 +252,3 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
     }
     Ok(())
 }
-
-#[test]
-fn messages_are_refused_where_addresses_are_to_be_hidden() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let configuration = directory.path().join("tap53.yaml");
-    fs::write(&configuration, "privacy:\n  client_address: drop\n")?;
-    let file = directory.path().join("any.pcap");
-    exchanges(&[(0, 1)]).write(&file)?;
-    let arguments = ["--messages", "--config", text(&configuration)?, text(&file)?];
-    let output = agent::run(&[&["replay"][..], &arguments].concat())?;
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(output.stdout.is_empty());
-    assert!(stderr(&output).contains("--messages: shows messages as they are"));
-    Ok(())
-}

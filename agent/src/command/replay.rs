@@ -13,10 +13,7 @@ use clap::Args;
 use glob::Pattern;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tap53::{
-    config::{
-        Config, Error, LogLevel, Overrides, PrivacyConfig, Problem, SinkConfig, TextFormat,
-        TunnelRule, TunnelType,
-    },
+    config::{Config, Error, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule, TunnelType},
     replay::{Plan, Replay, Speed},
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
@@ -103,19 +100,6 @@ impl Arguments {
             let everywhere = Pattern::new("*").into_iter().collect();
             let types = self.tunnels.clone();
             capture.tunnels.push(TunnelRule { interfaces: everywhere, types });
-        }
-        if self.messages && config.privacy != PrivacyConfig::default() {
-            return Err(Error::Refused {
-                file: self.config.clone(),
-                problems: vec![Problem {
-                    path: "--messages".to_owned(),
-                    line: None,
-                    value: None,
-                    reason: "shows messages as they are, which the privacy rules of the \
-                             configuration forbid"
-                        .to_owned(),
-                }],
-            });
         }
         Ok(config)
     }
