@@ -88,8 +88,16 @@ impl Text {
             if self.is_full() {
                 return;
             }
-            for &octet in piece {
-                self.quotable(octet);
+            // Copied first, and written again where there is something to escape.
+            let start = self.octets.len();
+            let mut plain = true;
+            self.mapped(piece, |octet| {
+                plain &= is_plain(octet);
+                octet
+            });
+            if !plain {
+                self.octets.truncate(start);
+                piece.iter().for_each(|&octet| self.quotable(octet));
             }
         }
         self.ascii(b'"');
@@ -98,11 +106,11 @@ impl Text {
     /// An octet within a quoted string.
     pub(super) fn quotable(&mut self, octet: u8) {
         match octet {
+            plain if is_plain(plain) => self.ascii(plain),
             b'"' | b'\\' => {
                 self.ascii(b'\\');
                 self.ascii(octet);
             }
-            0x20..=0x7e => self.ascii(octet),
             _ => self.decimal_escape(octet),
         }
     }
@@ -211,6 +219,11 @@ impl Text {
             self.ascii(b"0123456789abcdef"[usize::from(number >> (4 * place) & 0xf)]);
         }
     }
+}
+
+/// Stands for itself within quotes.
+const fn is_plain(octet: u8) -> bool {
+    matches!(octet, 0x20..=0x7e) && octet != b'"' && octet != b'\\'
 }
 
 /// The first of the longest runs of at least two zero groups (RFC 5952 §4.2); empty at 9, behind

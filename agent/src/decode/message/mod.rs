@@ -5,6 +5,8 @@ mod entry;
 mod sections;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versus_hickory;
 
 use super::cursor::Cursor;
 use edns::EdnsSpans;

@@ -175,8 +175,9 @@ impl<'m, 'w> Sections<'m, 'w> {
             }
         }
         let mut wire = self.wire;
-        let span = self.new_name(origin, &mut wire)?;
+        let span = self.write_name(&mut wire)?;
         self.wire = wire;
+        self.remember(Name { origin, span });
         Some(span)
     }
 
@@ -185,24 +186,31 @@ impl<'m, 'w> Sections<'m, 'w> {
         if !rdata::is_name(rtype, class) {
             return None;
         }
-        let span = self.new_name(name::origin(&rdata), &mut rdata)?;
-        rdata.is_empty().then_some(span)
+        let (start, origin) = (self.text.len(), name::origin(&rdata));
+        let span = self.write_name(&mut rdata)?;
+        if !rdata.is_empty() {
+            self.text.truncate(start);
+            return None;
+        }
+        self.remember(Name { origin, span });
+        Some(span)
     }
 
-    fn new_name(&mut self, origin: usize, wire: &mut Cursor<'w>) -> Option<Span> {
+    fn write_name(&mut self, wire: &mut Cursor<'w>) -> Option<Span> {
         let start = self.text.len();
         if name::write(wire, &mut self.text).is_none() {
             self.text.truncate(start);
             return None;
         }
-        let span = Span { start: extent(start), end: extent(self.text.len()) };
-        let name = Name { origin, span };
+        Some(Span { start: extent(start), end: extent(self.text.len()) })
+    }
+
+    fn remember(&mut self, name: Name) {
         if self.first.origin == Name::UNKNOWN.origin {
             self.first = name;
         } else {
             self.latest = name;
         }
-        Some(span)
     }
 
     /// Takes back text from `start` on if it is more than the limit.

@@ -184,6 +184,7 @@ const fn algorithm(code: u16) -> Option<&'static str> {
         14 => "ECDSAP384SHA384",
         15 => "ED25519",
         16 => "ED448",
+        18 => "MLDSA44",
         252 => "INDIRECT",
         253 => "PRIVATEDNS",
         254 => "PRIVATEOID",

@@ -6,6 +6,7 @@ use super::{
     field::Field::{self, *},
     key, location, svcb,
 };
+use Form::{By, Fields};
 
 /// How RDATA is written.
 #[derive(Clone, Copy)]
@@ -52,8 +53,8 @@ pub(super) fn of(rtype: u16, class: u16) -> Option<Form> {
         // An update's record may be of class NONE or ANY and is still one of its zone's class
         // (RFC 2136 §2.5); Multicast DNS sets the class's top bit (RFC 6762 §10.2).
         IN | NONE | ANY | MULTICAST_IN => in_internet_class(rtype),
-        // RFC 1035 §3.3 has no A record for Chaosnet; its form is that of BIND.
-        CH if rtype == 1 => Some(Form::Fields(&[Name, Octal])),
+        // No RFC of today says so: a network's name and an address there, in octal, as BIND has it.
+        CH if rtype == 1 => Some(Fields(&[Name, Octal])),
         _ => None,
     })
 }
@@ -64,65 +65,87 @@ const NONE: u16 = 254;
 const ANY: u16 = 255;
 const MULTICAST_IN: u16 = 0x8001;
 
+/// Types that RFC 1035 and its successors define for one class.
+#[rustfmt::skip]
 fn in_internet_class(rtype: u16) -> Option<Form> {
-    Some(Form::Fields(match rtype {
-        1 => &[Ipv4],                                         // A, RFC 1035 §3.4.1
-        11 => return Some(Form::By(address::write_services)), // WKS, RFC 1035 §3.4.2
-        22 => &[Nsap],                                        // NSAP, RFC 1706 §5
-        23 => &[Name],                                        // NSAP-PTR, RFC 1348
-        26 => &[U16, Name, Name],                             // PX, RFC 2163 §4
-        28 => &[Ipv6],                                        // AAAA, RFC 3596 §2.2
-        33 => &[U16, U16, U16, Name],                         // SRV, RFC 2782
-        35 => &[U16, U16, Quoted, Quoted, Quoted, Name],      // NAPTR, RFC 3403 §4.1
-        36 => &[U16, Name],                                   // KX, RFC 2230 §3.1
-        42 => return Some(Form::By(address::write_prefixes)), // APL, RFC 3123 §4
-        45 => return Some(Form::By(key::write_ipsec)),        // IPSECKEY, RFC 4025 §2
-        49 => &[Base64],                                      // DHCID, RFC 4701 §3.1
-        64 | 65 => return Some(Form::By(svcb::write)),        // SVCB, HTTPS, RFC 9460 §2.2
+    Some(match rtype {
+        1       => Fields(&[Ipv4]),                                // A           RFC 1035 §3.4.1
+        11      => By(address::write_services),                    // WKS         RFC 1035 §3.4.2
+        22      => Fields(&[Nsap]),                                // NSAP        RFC 1706 §5
+        23      => Fields(&[Name]),                                // NSAP-PTR    RFC 1348
+        26      => Fields(&[U16, Name, Name]),                     // PX          RFC 2163 §4
+        28      => Fields(&[Ipv6]),                                // AAAA        RFC 3596 §2.2
+        33      => Fields(&[U16, U16, U16, Name]),                 // SRV         RFC 2782
+        35      => Fields(&[U16, U16, Quoted, Quoted, Quoted, Name]), // NAPTR    RFC 3403 §4.1
+        36      => Fields(&[U16, Name]),                           // KX          RFC 2230 §3.1
+        42      => By(address::write_prefixes),                    // APL         RFC 3123 §4
+        45      => By(key::write_ipsec),                           // IPSECKEY    RFC 4025 §2
+        49      => Fields(&[Base64]),                              // DHCID       RFC 4701 §3.1
+        64 | 65 => By(svcb::write),                                // SVCB, HTTPS RFC 9460 §2.2
         _ => return None,
-    }))
+    })
 }
 
+#[rustfmt::skip]
 fn in_every_class(rtype: u16) -> Option<Form> {
-    Some(Form::Fields(match rtype {
-        2 | 5 | 12 | 39 => &[Name], // NS, CNAME, PTR: RFC 1035 §3.3; DNAME: RFC 6672 §2.1
-        3 | 4 | 7 | 8 | 9 => &[Name], // MD, MF, MB, MG, MR: RFC 1035 §3.3
-        6 => &[Name, Name, U32, U32, U32, U32, U32], // SOA, RFC 1035 §3.3.13
-        13 => &[Quoted, Quoted],    // HINFO, RFC 1035 §3.3.2
-        14 | 17 => &[Name, Name],   // MINFO, RFC 1035 §3.3.7; RP, RFC 1183 §2.2
-        15 | 18 | 21 => &[U16, Name], // MX, RFC 1035 §3.3.9; AFSDB, RT, RFC 1183 §1, §3.3
-        16 | 99 => &[Strings],      // TXT, RFC 1035 §3.3.14; SPF, RFC 4408 §3.1.1
-        19 => &[Quoted],            // X25, RFC 1183 §3.1
-        20 => &[Quoted, OptionalString], // ISDN, RFC 1183 §3.2
-        24 | 46 => SIGNATURE,       // SIG, RFC 2535 §4.1; RRSIG, RFC 4034 §3.1
-        25 | 48 | 60 => &[U16, U8, U8, Base64], // KEY, RFC 2535 §3.1; DNSKEY, RFC 4034 §2.1; CDNSKEY
-        27 => &[Coordinate, Coordinate, Coordinate], // GPOS, RFC 1712 §3
-        29 => return Some(Form::By(location::write)), // LOC, RFC 1876 §2
-        37 => &[CertificateType, U16, Algorithm, Base64], // CERT, RFC 4398 §2
-        43 | 59 | 32_769 => &[U16, U8, U8, Hex], // DS, RFC 4034 §5.1; CDS, RFC 7344; DLV, RFC 4431
-        44 => &[U8, U8, Hex],                   // SSHFP, RFC 4255 §3.1
-        47 => &[Name, Types],                   // NSEC, RFC 4034 §4.1
-        50 => &[U8, U8, U16, Salt, Hash, Types], // NSEC3, RFC 5155 §3.2
-        51 => &[U8, U8, U16, Salt],             // NSEC3PARAM, RFC 5155 §4.2
-        52 | 53 => &[U8, U8, U8, Hex],          // TLSA, RFC 6698 §2.1; SMIMEA, RFC 8162 §2
-        55 => return Some(Form::By(key::write_host_identity)), // HIP, RFC 8005 §5
-        56 | 258 | 261 | 262 => &[Strings],     // NINFO, AVC; RESINFO, RFC 9606 §3; WALLET
-        61 | 67 | 68 => &[Base64Word],          // OPENPGPKEY, RFC 7929 §2.1; HHIT, BRID, RFC 9886
-        62 => &[U32, U16, Types],               // CSYNC, RFC 7477 §2.1
-        63 => &[U32, U8, U8, Hex],              // ZONEMD, RFC 8976 §2.2
-        66 => &[Type, Scheme, U16, Name],       // DSYNC, RFC 9859 §2.1
-        104 | 106 => &[U16, Locator64],         // NID, L64: RFC 6742 §2.1, §2.3
-        105 => &[U16, Ipv4],                    // L32, RFC 6742 §2.2
-        107 => &[U16, Name],                    // LP, RFC 6742 §2.4
-        108 => &[Eui48],                        // EUI48, RFC 7043 §3.1
-        109 => &[Eui64],                        // EUI64, RFC 7043 §4.1
-        249 => return Some(Form::By(key::write_agreement)), // TKEY, RFC 2930 §2
-        250 => return Some(Form::By(key::write_transaction)), // TSIG, RFC 8945 §4.2
-        256 => &[U16, U16, Target],             // URI, RFC 7553 §4.1
-        257 => &[U8, Tag, Rest],                // CAA, RFC 8659 §4.1
-        260 => return Some(Form::By(key::write_multicast_relay)), // AMTRELAY, RFC 8777 §4.2
+    Some(match rtype {
+        2       => Fields(&[Name]),                                // NS          RFC 1035 §3.3.11
+        3 | 4   => Fields(&[Name]),                                // MD, MF      RFC 1035 §3.3.4, §3.3.5
+        5       => Fields(&[Name]),                                // CNAME       RFC 1035 §3.3.1
+        6       => Fields(&[Name, Name, U32, U32, U32, U32, U32]), // SOA         RFC 1035 §3.3.13
+        7..=9   => Fields(&[Name]),                                // MB, MG, MR  RFC 1035 §3.3.3, §3.3.6, §3.3.8
+        12      => Fields(&[Name]),                                // PTR         RFC 1035 §3.3.12
+        13      => Fields(&[Quoted, Quoted]),                      // HINFO       RFC 1035 §3.3.2
+        14      => Fields(&[Name, Name]),                          // MINFO       RFC 1035 §3.3.7
+        15      => Fields(&[U16, Name]),                           // MX          RFC 1035 §3.3.9
+        16      => Fields(&[Strings]),                             // TXT         RFC 1035 §3.3.14
+        17      => Fields(&[Name, Name]),                          // RP          RFC 1183 §2.2
+        18      => Fields(&[U16, Name]),                           // AFSDB       RFC 1183 §1
+        19      => Fields(&[Quoted]),                              // X25         RFC 1183 §3.1
+        20      => Fields(&[Quoted, OptionalString]),              // ISDN        RFC 1183 §3.2
+        21      => Fields(&[U16, Name]),                           // RT          RFC 1183 §3.3
+        24      => Fields(SIGNATURE),                              // SIG         RFC 2535 §4.1
+        25      => Fields(&[U16, U8, U8, Base64]),                 // KEY         RFC 2535 §3.1
+        27      => Fields(&[Coordinate, Coordinate, Coordinate]),  // GPOS        RFC 1712 §3
+        29      => By(location::write),                            // LOC         RFC 1876 §2
+        37      => Fields(&[CertificateType, U16, Algorithm, Base64]), // CERT    RFC 4398 §2
+        39      => Fields(&[Name]),                                // DNAME       RFC 6672 §2.1
+        43      => Fields(&[U16, U8, U8, Hex]),                    // DS          RFC 4034 §5.1
+        44      => Fields(&[U8, U8, Hex]),                         // SSHFP       RFC 4255 §3.1
+        46      => Fields(SIGNATURE),                              // RRSIG       RFC 4034 §3.1
+        47      => Fields(&[Name, Types]),                         // NSEC        RFC 4034 §4.1
+        48      => Fields(&[U16, U8, U8, Base64]),                 // DNSKEY      RFC 4034 §2.1
+        50      => Fields(&[U8, U8, U16, Salt, Hash, Types]),      // NSEC3       RFC 5155 §3.2
+        51      => Fields(&[U8, U8, U16, Salt]),                   // NSEC3PARAM  RFC 5155 §4.2
+        52      => Fields(&[U8, U8, U8, Hex]),                     // TLSA        RFC 6698 §2.1
+        53      => Fields(&[U8, U8, U8, Hex]),                     // SMIMEA      RFC 8162 §2
+        55      => By(key::write_host_identity),                   // HIP         RFC 8005 §5
+        56      => Fields(&[Strings]),                             // NINFO       IANA's template
+        59      => Fields(&[U16, U8, U8, Hex]),                    // CDS         RFC 7344 §3.1
+        60      => Fields(&[U16, U8, U8, Base64]),                 // CDNSKEY     RFC 7344 §3.2
+        61      => Fields(&[Base64Word]),                          // OPENPGPKEY  RFC 7929 §2.1
+        62      => Fields(&[U32, U16, Types]),                     // CSYNC       RFC 7477 §2.1
+        63      => Fields(&[U32, U8, U8, Hex]),                    // ZONEMD      RFC 8976 §2.2
+        66      => Fields(&[Type, Scheme, U16, Name]),             // DSYNC       RFC 9859 §2.1
+        67 | 68 => Fields(&[Base64Word]),                          // HHIT, BRID  RFC 9886
+        99      => Fields(&[Strings]),                             // SPF         RFC 4408 §3.1.1
+        104     => Fields(&[U16, Locator64]),                      // NID         RFC 6742 §2.1
+        105     => Fields(&[U16, Ipv4]),                           // L32         RFC 6742 §2.2
+        106     => Fields(&[U16, Locator64]),                      // L64         RFC 6742 §2.3
+        107     => Fields(&[U16, Name]),                           // LP          RFC 6742 §2.4
+        108     => Fields(&[Eui48]),                               // EUI48       RFC 7043 §3.1
+        109     => Fields(&[Eui64]),                               // EUI64       RFC 7043 §4.1
+        249     => By(key::write_agreement),                       // TKEY        RFC 2930 §2
+        250     => By(key::write_transaction),                     // TSIG        RFC 8945 §4.2
+        256     => Fields(&[U16, U16, Target]),                    // URI         RFC 7553 §4.1
+        257     => Fields(&[U8, Tag, Rest]),                       // CAA         RFC 8659 §4.1
+        258     => Fields(&[Strings]),                             // AVC         IANA's template
+        260     => By(key::write_multicast_relay),                 // AMTRELAY    RFC 8777 §4.2
+        261     => Fields(&[Strings]),                             // RESINFO     RFC 9606 §3
+        262     => Fields(&[Strings]),                             // WALLET      IANA's template
+        32_769  => Fields(&[U16, U8, U8, Hex]),                    // DLV         RFC 4431 §2
         _ => return None,
-    }))
+    })
 }
 
 /// Type covered, algorithm, labels, original TTL, expiration, inception, key tag, signer, signature.

@@ -1,0 +1,95 @@
+//! Reading messages allocates nothing once the buffers have their size.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+use tap53::decode::Message;
+
+/// The system's allocator, counting the calls of each thread.
+struct Counting;
+
+thread_local! {
+    // Neither allocates nor has a destructor, so that it may be used in an allocator.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: every call goes on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: our caller keeps the contract of this function.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: our caller keeps the contract of this function.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: our caller keeps the contract of this function.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+fn header(flags: u16, counts: [u16; 4]) -> Vec<u8> {
+    let words = [[0x12, 0x34], flags.to_be_bytes()];
+    [words.concat(), counts.map(u16::to_be_bytes).concat()].concat()
+}
+
+/// A query, a response with records of many kinds, and one that is broken.
+fn messages() -> [Vec<u8>; 3] {
+    let question = b"\x03www\x04test\0\0\x01\0\x01";
+    let opt = b"\0\0\x29\x04\xd0\0\0\x80\0\0\x1d\
+        \0\x0a\0\x08cookies!\0\x0f\0\x05\0\x12why\0\x14\0\x00\0\x63\0\0";
+    let mut response = [&header(0x8180, [1, 6, 0, 1])[..], question].concat();
+    for (rtype, rdata) in [
+        (1_u16, &[192, 0, 2, 1][..]),
+        (28, &[0x20, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        (16, b"\x04text\x03\"\\\x07"),
+        (46, b"\0\x01\x08\x02\0\0\x0e\x10\x70\xdb\xd8\x80\0\0\0\x01\x30\x39\0signature"),
+        (65, b"\0\x01\0\0\x01\0\x03\x02h2\0\x04\0\x04\xc0\0\x02\x01"),
+        (1, b"short"),
+    ] {
+        response.extend(b"\xc0\x0c");
+        response.extend(rtype.to_be_bytes());
+        response.extend(b"\0\x01\0\0\0\x3c");
+        response.extend([0, u8::try_from(rdata.len()).unwrap_or(u8::MAX)]);
+        response.extend(rdata);
+    }
+    response.extend(opt);
+    let broken = [&header(0x8180, [1, u16::MAX, 0, 0])[..], question, b"\xc0"].concat();
+    [[&header(0x0100, [1, 0, 0, 1])[..], question, opt].concat(), response, broken]
+}
+
+#[test]
+fn messages_are_read_without_allocation() {
+    let messages = messages();
+    let mut message = Message::default();
+    let mut read_all = || messages.iter().for_each(|wire| assert!(message.read(wire)));
+    assert!(allocations(&mut read_all) > 0, "the allocator does not count");
+    assert_eq!(allocations(&mut read_all), 0);
+}
+
+#[test]
+fn announced_counts_cost_no_memory() {
+    let wire = header(0x8180, [u16::MAX; 4]);
+    let mut message = Message::default();
+    assert_eq!(allocations(|| assert!(message.read(&wire))), 0);
+}
