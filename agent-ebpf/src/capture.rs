@@ -7,7 +7,7 @@ use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::{Counter, Counters},
     fragments,
-    headers::{self, Content, Fragment, Frame, Headers, Outer, Start, VlanTags},
+    headers::{self, Content, Endpoint, Fragment, Frame, Headers, Inner, Outer, Start, VlanTags},
     settings::{
         Direction, InterfaceSettings, PortSet, UNCONFIGURED_SLOT, counter_index, features,
         near_index, port_bit,
@@ -177,25 +177,71 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
     };
     let headers = match outer {
         Outer::Packet(headers) => headers,
-        Outer::Tunnel(tunnel) => headers::inner(&scattered, &tunnel, settings.features, &in_set)?,
+        Outer::Tunnel(tunnel) => {
+            let tunnel = forget_tunnel(tunnel, unknown);
+            headers::inner(&scattered, &tunnel, settings.features, &in_set)?
+        }
     };
     Ok(forget_kind(headers, unknown))
 }
 
 /// Makes the verifier forget what kind of packet it came to these headers by, as [`forget_path`]
-/// does with offsets: what is done with a packet is then followed once, and not for each kind.
+/// does with offsets: what is done with a packet is then followed once, and not for each kind. All
+/// fields, since kernels before 6.2 compare every number in programs that call functions.
 #[inline(always)]
 fn forget_kind(headers: Headers, unknown: u32) -> Headers {
-    let forget = |value: u8| forget(u64::from(value), unknown) as u8;
+    let forget_u8 = |value: u8| forget(u64::from(value), unknown) as u8;
+    let forget_u16 = |value: u16| forget(u64::from(value), unknown) as u16;
+    let forget_end = |end: Endpoint| Endpoint {
+        address: end.address.map(|word| forget(word, unknown)),
+        port: forget_u16(end.port),
+    };
     Headers {
-        vlan: VlanTags { depth: forget(headers.vlan.depth), ..headers.vlan },
-        ip_version: forget(headers.ip_version),
-        transport: forget(headers.transport),
+        vlan: forget_tags(headers.vlan, unknown),
+        ip_version: forget_u8(headers.ip_version),
+        transport: forget_u8(headers.transport),
         // SAFETY: the value is what it was.
-        fragment: unsafe { transmute::<u8, Fragment>(forget(headers.fragment as u8)) },
+        fragment: unsafe { transmute::<u8, Fragment>(forget_u8(headers.fragment as u8)) },
         // SAFETY: as above.
-        content: unsafe { transmute::<u8, Content>(forget(headers.content as u8)) },
-        ..headers
+        content: unsafe { transmute::<u8, Content>(forget_u8(headers.content as u8)) },
+        network_offset: forget_u16(headers.network_offset),
+        transport_offset: forget_u16(headers.transport_offset),
+        payload_offset: forget_u16(headers.payload_offset),
+        fragment_offset: forget_u16(headers.fragment_offset),
+        identification: forget(u64::from(headers.identification), unknown) as u32,
+        source: forget_end(headers.source),
+        destination: forget_end(headers.destination),
+        tunnel: forget_u8(headers.tunnel),
+        tunnel_id: forget_id(headers.tunnel_id, unknown),
+    }
+}
+
+#[inline(always)]
+fn forget_tags(vlan: VlanTags, unknown: u32) -> VlanTags {
+    VlanTags {
+        depth: forget(u64::from(vlan.depth), unknown) as u8,
+        outer_tci: forget(u64::from(vlan.outer_tci), unknown) as u16,
+        inner_tci: forget(u64::from(vlan.inner_tci), unknown) as u16,
+    }
+}
+
+#[inline(always)]
+fn forget_id(id: Option<u32>, unknown: u32) -> Option<u32> {
+    let is_there = forget(u64::from(id.is_some()), unknown) != 0;
+    let id = forget(u64::from(id.unwrap_or(0)), unknown) as u32;
+    is_there.then_some(id)
+}
+
+/// [`forget_kind`] for what is known of a tunnel before the packet in it is looked at.
+#[inline(always)]
+fn forget_tunnel(tunnel: Inner, unknown: u32) -> Inner {
+    Inner {
+        kind: forget(u64::from(tunnel.kind), unknown) as u8,
+        has_id: forget(u64::from(tunnel.has_id), unknown) != 0,
+        id: forget(u64::from(tunnel.id), unknown) as u32,
+        ethertype: forget(u64::from(tunnel.ethertype), unknown) as u16,
+        offset: forget_path(tunnel.offset, unknown),
+        vlan: forget_tags(tunnel.vlan, unknown),
     }
 }
 

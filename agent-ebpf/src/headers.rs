@@ -263,11 +263,14 @@ where
     P: Fn(PortSet, u16) -> bool,
 {
     let start = start.behind_tags(frame)?;
-    let network = match start.ethertype {
+    let mut network = match start.ethertype {
         number::ETHERTYPE_IPV4 => network::ipv4(frame, start.offset, wanted)?,
         number::ETHERTYPE_IPV6 => network::ipv6(frame, start.offset, wanted)?,
         _ => return Err(Counter::NotIp),
     };
+    // Here and where offsets are used later: LLVM may carry one together with another number in a
+    // register, where older verifiers (6.1, 6.12) lose its bound.
+    network.transport_offset = frame.forget_path(network.transport_offset);
     if network.transport == number::GRE {
         if !matches!(network.fragment, Fragment::Whole) {
             return Err(Counter::TunnelFragment);
@@ -348,9 +351,12 @@ where
 {
     let start = tunnel.start(frame)?;
     match outer(frame, start, wanted & features::FRAGMENTS, in_set)? {
-        Outer::Packet(headers) => {
-            Ok(Headers { vlan: tunnel.vlan, tunnel: tunnel.kind, tunnel_id: tunnel.id, ..headers })
-        }
+        Outer::Packet(headers) => Ok(Headers {
+            vlan: tunnel.vlan,
+            tunnel: tunnel.kind,
+            tunnel_id: tunnel.has_id.then_some(tunnel.id),
+            ..headers
+        }),
         // Does not happen: no tunnel was asked for.
         Outer::Tunnel(_) => Err(Counter::NotDns),
     }

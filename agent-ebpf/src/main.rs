@@ -33,6 +33,7 @@ mod entry {
 
     /// XDP for devices that may hand over packets in several buffers (kernel 5.18).
     #[xdp(frags)]
+    #[inline(always)]
     fn tap53_xdp_frags(ctx: XdpContext) -> u32 {
         capture(&XdpBuffer::<true>::new(&ctx));
         XDP_PASS
@@ -40,6 +41,7 @@ mod entry {
 
     /// The same for drivers that refuse programs with frags.
     #[xdp]
+    #[inline(always)]
     fn tap53_xdp(ctx: XdpContext) -> u32 {
         capture(&XdpBuffer::<false>::new(&ctx));
         XDP_PASS
@@ -47,6 +49,7 @@ mod entry {
 
     /// TC ingress, where XDP cannot be.
     #[classifier]
+    #[inline(always)]
     fn tap53_tc_ingress(ctx: TcContext) -> i32 {
         capture(&Skb::new(&ctx, Direction::Ingress));
         TC_ACT_UNSPEC
@@ -54,6 +57,7 @@ mod entry {
 
     /// TC egress: what XDP never sees.
     #[classifier]
+    #[inline(always)]
     fn tap53_tc_egress(ctx: TcContext) -> i32 {
         capture(&Skb::new(&ctx, Direction::Egress));
         TC_ACT_UNSPEC

@@ -29,6 +29,7 @@ pub mod dns;
 pub mod dumpcap;
 pub mod fastavro;
 pub mod frames;
+pub mod guest;
 pub mod kafka;
 pub mod lab;
 pub mod namespace;

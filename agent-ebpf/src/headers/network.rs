@@ -155,15 +155,28 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
     let mut next_offset = offset + IPV6_LENGTH;
     // Where the header of a first fragment is; 0 as long as there is none.
     let mut first_fragment_offset = 0;
-    let mut followed = 0;
-    while !is_followed(next, wanted) {
+    // The count decides at the end of each round, and so by a conditional jump: kernels before 6.7
+    // refuse a loop that is closed by falling through to its first instruction (`check_cfg`), as
+    // LLVM likes to lay out others.
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        if is_followed(next, wanted) {
+            return Ok(Network {
+                version: 6,
+                offset,
+                stated_length,
+                transport: next,
+                transport_offset: next_offset,
+                fragment: if first_fragment_offset == 0 {
+                    Fragment::Whole
+                } else {
+                    Fragment::First
+                },
+                fragment_offset: first_fragment_offset,
+            });
+        }
         if !is_extension(next) {
             return Err(Counter::NotDns);
         }
-        if followed == MAX_EXTENSION_HEADERS {
-            return Err(Counter::ExtensionLimit);
-        }
-        followed += 1;
         let extension: [u8; 4] = read(frame, next_offset)?;
         let [following, units, fragment_high, fragment_low] = extension;
         let length = match next {
@@ -204,15 +217,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
         first_fragment_offset = frame.forget_path(first_fragment_offset);
         next = following;
     }
-    Ok(Network {
-        version: 6,
-        offset,
-        stated_length,
-        transport: next,
-        transport_offset: next_offset,
-        fragment: if first_fragment_offset == 0 { Fragment::Whole } else { Fragment::First },
-        fragment_offset: first_fragment_offset,
-    })
+    Err(Counter::ExtensionLimit)
 }
 
 #[inline(always)]
@@ -232,8 +237,9 @@ impl Network {
     /// follows the IP packet is padding of the link.
     #[inline(always)]
     pub(super) fn payload_offset<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
+        let at = frame.forget_path(self.transport_offset);
         let transport_length = if self.transport == number::TCP {
-            let [data_offset]: [u8; 1] = read(frame, self.transport_offset + 12)?;
+            let [data_offset]: [u8; 1] = read(frame, at + 12)?;
             let length = u32::from(data_offset >> 4) * 4;
             if length < TCP_MIN_LENGTH {
                 return Err(Counter::MalformedHeader);
@@ -242,7 +248,7 @@ impl Network {
         } else {
             UDP_LENGTH
         };
-        let end = self.transport_offset + transport_length;
+        let end = at + transport_length;
         let [_last]: [u8; 1] = read(frame, end - 1)?;
         if self.stated_length != 0 && end - self.offset > self.stated_length {
             return Err(Counter::MalformedHeader);
@@ -257,11 +263,12 @@ impl Network {
         frame: &F,
     ) -> Result<([u64; 2], [u64; 2]), Counter> {
         let word = |offset: u32| Ok(u64::from_be_bytes(read(frame, offset)?));
+        let offset = frame.forget_path(self.offset);
         if self.version == 4 {
-            let both = word(self.offset + 12)?;
+            let both = word(offset + 12)?;
             Ok(([0, both >> 32], [0, both & 0xffff_ffff]))
         } else {
-            let at = self.offset + 8;
+            let at = offset + 8;
             Ok(([word(at)?, word(at + 8)?], [word(at + 16)?, word(at + 24)?]))
         }
     }
@@ -269,7 +276,7 @@ impl Network {
     /// Number of the datagram that this is a fragment of: RFC 791 §3.1, RFC 8200 §4.5.
     #[inline(always)]
     pub(super) fn identification<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
-        let at = self.fragment_offset + 4;
+        let at = frame.forget_path(self.fragment_offset) + 4;
         if self.version == 4 {
             Ok(u32::from(u16::from_be_bytes(read(frame, at)?)))
         } else {

@@ -20,14 +20,18 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
     /// A number of [`tunnel`].
-    pub(super) kind: u8,
-    pub(super) id: Option<u32>,
+    pub kind: u8,
+    /// True unless it is GRE without a key.
+    pub has_id: bool,
+    /// Network identifier of VXLAN and Geneve, or GRE key; 0 if there is none. Not an `Option`, of
+    /// which LLVM would copy what it leaves undefined, and the verifier refuse that.
+    pub id: u32,
     /// EtherType of what is inside: IPv4, IPv6 or Ethernet.
-    pub(super) ethertype: u16,
+    pub ethertype: u16,
     /// Where that begins.
-    pub(super) offset: u32,
+    pub offset: u32,
     /// Tags of the outer packet.
-    pub(super) vlan: VlanTags,
+    pub vlan: VlanTags,
 }
 
 /// Kind of the tunnel whose packets go to a UDP port, of those that are looked for; the source port
@@ -54,8 +58,8 @@ pub(super) fn inner<F: Frame + ?Sized>(
     outer: &Network,
     vlan: VlanTags,
 ) -> Result<Inner, Counter> {
-    let at = outer.transport_offset;
-    let (id, ethertype, offset) = match kind {
+    let at = frame.forget_path(outer.transport_offset);
+    let (has_id, id, ethertype, offset) = match kind {
         tunnel::VXLAN => vxlan(frame, at + UDP_LENGTH)?,
         tunnel::GENEVE => geneve(frame, at + UDP_LENGTH)?,
         _ => gre(frame, at)?,
@@ -70,7 +74,7 @@ pub(super) fn inner<F: Frame + ?Sized>(
     if offset > MAX_START_OFFSET {
         return Err(Counter::ExtensionLimit);
     }
-    Ok(Inner { kind, id, ethertype, offset, vlan })
+    Ok(Inner { kind, has_id, id, ethertype, offset, vlan })
 }
 
 impl Inner {
@@ -84,7 +88,8 @@ impl Inner {
     }
 }
 
-type Found = (Option<u32>, u16, u32);
+/// Whether there is an identifier, the identifier, EtherType and offset of what is inside.
+type Found = (bool, u32, u16, u32);
 
 /// RFC 7348 §5: flags, 24 bits reserved, identifier, 8 bits reserved.
 #[inline(always)]
@@ -95,7 +100,7 @@ fn vxlan<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
         return Err(Counter::UnknownTunnel);
     }
     let id = u32::from_be_bytes([0, high, middle, low]);
-    Ok((Some(id), number::ETHERTYPE_ETHERNET, at + 8))
+    Ok((true, id, number::ETHERTYPE_ETHERNET, at + 8))
 }
 
 /// RFC 8926 §3.4: version, length of the options in four bytes, flags, protocol, identifier, 8 bits
@@ -109,7 +114,7 @@ fn geneve<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
     }
     let options_length = u32::from(version_and_length & 0x3f) * 4;
     let id = u32::from_be_bytes([0, high, middle, low]);
-    Ok((Some(id), u16::from_be_bytes([type_high, type_low]), at + 8 + options_length))
+    Ok((true, id, u16::from_be_bytes([type_high, type_low]), at + 8 + options_length))
 }
 
 /// RFC 2784 §2 with the fields of RFC 2890 §2: flags and version, protocol, then what the flags
@@ -131,15 +136,13 @@ fn gre<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
     if flags & CHECKSUM != 0 {
         offset += 4;
     }
-    let id = if flags & KEY != 0 {
-        let key = u32::from_be_bytes(read(frame, offset)?);
+    let mut key = 0;
+    if flags & KEY != 0 {
+        key = u32::from_be_bytes(read(frame, offset)?);
         offset += 4;
-        Some(key)
-    } else {
-        None
-    };
+    }
     if flags & SEQUENCE != 0 {
         offset += 4;
     }
-    Ok((id, u16::from_be_bytes([type_high, type_low]), offset))
+    Ok((flags & KEY != 0, key, u16::from_be_bytes([type_high, type_low]), offset))
 }

@@ -1,0 +1,248 @@
+//! Other kernels than the machine's own: Debian's, booted in QEMU without hardware support.
+//!
+//! ```text
+//!  apt ─▶ kernel package ─▶ cache: vmlinuz, modules ─┐
+//!  programs with their libraries, files, an init ─────┴▶ initramfs ─▶ qemu ─▶ its console
+//! ```
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    cache,
+    process::{Process, run},
+    scratch,
+};
+
+/// Emulation is some thirty times slower than the machine, and tests share it.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// A kernel of Debian's for clouds, which brings every driver that QEMU's plainest machine needs.
+pub struct Kernel {
+    /// Version as the kernel itself tells it.
+    pub release: String,
+    directory: PathBuf,
+}
+
+impl Kernel {
+    /// The newest kernel of a series such as `6.1` that apt offers, fetched once.
+    ///
+    /// # Errors
+    /// When apt offers none: which ones it does depends on the release of Debian.
+    pub fn of_series(series: &str, modules: &[&str]) -> Result<Self> {
+        let pattern = format!("^linux-image-{}[.+][^ ]*-cloud-amd64$", series.replace('.', "\\."));
+        let offered = run(Command::new("apt-cache").args(["search", "--names-only", &pattern]))?;
+        let releases = offered
+            .lines()
+            .filter_map(|line| line.split_whitespace().next()?.strip_prefix("linux-image-"));
+        let mut newest: Option<&str> = None;
+        for release in releases {
+            if newest.is_none_or(|newest| is_newer(release, newest)) {
+                newest = Some(release);
+            }
+        }
+        let release = newest.with_context(|| {
+            format!(
+                "apt offers no linux-image-{series}.*-cloud-amd64 here, and so nothing shows that \
+                 kernel {series} takes the programs: run `apt-get update`; Debian 12 has 6.1 and \
+                 6.12"
+            )
+        })?;
+        let directory = cache::filled(&format!("linux-{release}"), |directory| {
+            fetch(release, modules, directory)
+        })?;
+        Ok(Self { release: release.to_owned(), directory })
+    }
+
+    /// Boots with `root` as the initial file system until its init ends; returns what the console
+    /// showed.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started, or the guest does not end.
+    pub fn boot(&self, root: &Root) -> Result<String> {
+        let archive = root.archive(&self.directory.join("modules"))?;
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "1500", "-smp", "1"])
+            .args(["-nographic", "-no-reboot", "-net", "none"])
+            .arg("-kernel")
+            .arg(self.directory.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(&archive)
+            // A panic ends the guest at once instead of leaving it there.
+            .args(["-append", "console=ttyS0 quiet panic=-1"]);
+        let mut guest = Process::spawn("qemu-system-x86_64", qemu)?;
+        let ended = guest.wait(DEADLINE);
+        let console = guest.stdout().text();
+        let status = ended.with_context(|| format!("the console:\n{console}"))?;
+        ensure!(status.success(), "{status}: {}\n{console}", guest.stderr().text());
+        Ok(console)
+    }
+}
+
+/// As Debian compares versions.
+fn is_newer(version: &str, other: &str) -> bool {
+    Command::new("dpkg")
+        .args(["--compare-versions", version, "gt", other])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Takes the kernel and some of its modules out of its package.
+fn fetch(release: &str, modules: &[&str], directory: &Path) -> Result<()> {
+    let unpacked = scratch::directory("kernel")?;
+    let package = format!("linux-image-{release}");
+    // apt downloads into the current directory.
+    run(Command::new("apt-get").args(["download", "-q", &package]).current_dir(unpacked.path()))?;
+    let mut archive = None;
+    for entry in fs::read_dir(unpacked.path())? {
+        archive = Some(entry?.path());
+    }
+    let archive = archive.context("apt-get downloaded nothing")?;
+    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(unpacked.path()))?;
+    fs::copy(unpacked.path().join(format!("boot/vmlinuz-{release}")), directory.join("vmlinuz"))?;
+    let kept = directory.join("modules");
+    fs::create_dir(&kept)?;
+    let below = unpacked.path().join("lib/modules");
+    for module in modules {
+        let listed =
+            run(Command::new("find").arg(&below).args(["-name", &format!("{module}.ko*")]))?;
+        let found = listed.lines().next().with_context(|| format!("{package} has no {module}"))?;
+        let plain = kept.join(format!("{module}.ko"));
+        if Path::new(found).extension().is_some_and(|extension| extension == "xz") {
+            let status = Command::new("busybox")
+                .args(["xzcat", found])
+                .stdout(File::create(&plain)?)
+                .status()
+                .context("run busybox")?;
+            ensure!(status.success(), "cannot unpack {found}");
+        } else {
+            fs::copy(found, &plain)?;
+        }
+    }
+    Ok(())
+}
+
+/// The initial file system of a guest: busybox, and what is put there.
+pub struct Root(tempfile::TempDir);
+
+impl Root {
+    /// With busybox and `init`, a script for its shell.
+    ///
+    /// # Errors
+    /// When there is no busybox, or it is not static.
+    pub fn new(init: &str) -> Result<Self> {
+        let root = Self(scratch::directory("guest")?);
+        let busybox = found("busybox")?;
+        let libraries = libraries(&busybox)?;
+        ensure!(
+            libraries.is_empty(),
+            "{} is not static: install busybox-static",
+            busybox.display()
+        );
+        root.program(&busybox)?;
+        root.executable("init", init)?;
+        Ok(root)
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn file(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
+        let path = self.0.path().join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, contents).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Adds a script.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn executable(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
+        self.file(path, contents)?;
+        fs::set_permissions(self.0.path().join(path), fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    }
+
+    /// Adds a program of this machine to `/bin`, stripped, with the libraries that it needs.
+    ///
+    /// # Errors
+    /// When it or one of its libraries is not there.
+    pub fn program(&self, program: &Path) -> Result<()> {
+        let name = program.file_name().context("a program without a name")?;
+        let copy = self.0.path().join("bin").join(name);
+        fs::create_dir_all(self.0.path().join("bin"))?;
+        run(Command::new("strip").arg("-o").arg(&copy).arg(program))?;
+        for library in libraries(program)? {
+            let copy = self.0.path().join(library.strip_prefix("/")?);
+            if let Some(parent) = copy.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::copy(&library, &copy).with_context(|| format!("copy {}", library.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Packs it with the modules, as the kernel wants it.
+    fn archive(&self, modules: &Path) -> Result<PathBuf> {
+        let kept = self.0.path().join("modules");
+        fs::create_dir_all(&kept)?;
+        for module in fs::read_dir(modules)? {
+            let module = module?;
+            fs::copy(module.path(), kept.join(module.file_name()))?;
+        }
+        let archive = self.0.path().join("initramfs");
+        let list = self.0.path().join("list");
+        let names = run(Command::new("find").args([".", "-mindepth", "1"]).current_dir(&self.0))?;
+        fs::write(&list, names)?;
+        let status = Command::new("cpio")
+            .args(["--quiet", "-o", "-H", "newc"])
+            .current_dir(&self.0)
+            .stdin(Stdio::from(File::open(&list)?))
+            .stdout(File::create(&archive)?)
+            .status()
+            .context("run cpio")?;
+        ensure!(status.success(), "cpio: {status}");
+        Ok(archive)
+    }
+}
+
+/// The shared libraries of a program and its loader, as ldd(1) finds them; none if it is static.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("not a dynamic executable") {
+            return Ok(Vec::new());
+        }
+        bail!("ldd {}: {said}", program.display());
+    }
+    Ok(listed
+        .lines()
+        .flat_map(str::split_whitespace)
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
+}
+
+/// A program of this machine.
+///
+/// # Errors
+/// When it is not on `PATH`.
+pub fn found(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").context("no PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{program} is not installed: run `cargo xtask setup`"))
+}

@@ -1,0 +1,101 @@
+//! Kernels that are older than this machine's, the agent as it is: they take the programs, and what
+//! it captures there is right. Needs no hardware support and no root.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tap53_harness::{
+    agent,
+    guest::{Kernel, Root, found},
+};
+
+const INIT: &str = include_str!("older_kernels/init.sh");
+const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+/// What the guest prints is told from the kernel's messages by this.
+const MARK: &str = "tap53-test ";
+
+/// `www.tap53.test` A.
+const QUESTION: &[u8] = b"\x03www\x05tap53\x04test\x00\x00\x01\x00\x01";
+const QUERY_HEADER: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00";
+const RESPONSE_HEADER: &[u8] = b"\x12\x34\x85\x80\x00\x01\x00\x01\x00\x00\x00\x00";
+/// 192.0.2.1.
+const ANSWER: &[u8] = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01";
+
+/// With the length in front (RFC 1035 §4.2.2).
+fn over_tcp(parts: &[&[u8]]) -> Vec<u8> {
+    let message = parts.concat();
+    let length = u16::try_from(message.len()).expect("a short message");
+    [&length.to_be_bytes()[..], &message].concat()
+}
+
+/// What the agent did at one hook.
+#[derive(Debug, Default)]
+struct Captured {
+    status: String,
+    log: Vec<String>,
+    records: Vec<Value>,
+}
+
+/// Boots a kernel and captures at TC and at XDP.
+fn capture(series: &str) -> Result<[Captured; 2]> {
+    let kernel = Kernel::of_series(series, &MODULES)?;
+    let root = Root::new(INIT)?;
+    root.program(&agent::binary()?)?;
+    root.program(&found("ip")?)?;
+    let query = over_tcp(&[QUERY_HEADER, QUESTION]);
+    root.executable(
+        "bin/answer",
+        format!("#!/bin/sh\nhead -c {} >/dev/null\nexec cat /response\n", query.len()),
+    )?;
+    root.file("query", query)?;
+    root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
+    let console = kernel.boot(&root)?;
+
+    let mut captured = Vec::new();
+    let mut release = None;
+    for line in console.lines().filter_map(|line| line.trim().strip_prefix(MARK)) {
+        let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if what == "hook" {
+            captured.push(Captured::default());
+        }
+        match (what, captured.last_mut()) {
+            ("kernel", _) => release = Some(rest.to_owned()),
+            ("status", Some(at)) => rest.clone_into(&mut at.status),
+            ("log", Some(at)) => at.log.push(rest.to_owned()),
+            ("record", Some(at)) => at.records.push(serde_json::from_str(rest)?),
+            _ => {}
+        }
+    }
+    assert_eq!(release.as_ref(), Some(&kernel.release), "{console}");
+    captured.try_into().ok().with_context(|| format!("not two hooks:\n{console}"))
+}
+
+/// Checks that the agent attached as it should and recorded the transaction, and nothing got lost.
+fn check(captured: &Captured, ingress: &str, egress: &str) {
+    let log = captured.log.join("\n");
+    let capturing = captured.log.iter().find(|line| line.contains("capturing")).expect(&log);
+    for hook in [format!("ingress=\"{ingress}\""), format!("egress=\"{egress}\"")] {
+        assert!(capturing.contains(&hook), "{hook}: {log}");
+    }
+    assert_eq!(captured.status, "0", "{log}");
+    let [record] = &captured.records[..] else {
+        panic!("not one record: {:?}\n{log}", captured.records);
+    };
+    assert_eq!(record["qname"], "www.tap53.test");
+    assert_eq!(record["rcode"], "NOERROR");
+}
+
+#[test]
+fn kernel_6_1_takes_the_programs() -> Result<()> {
+    let [tc, xdp] = capture("6.1")?;
+    check(&tc, "clsact", "clsact");
+    check(&xdp, "xdp native", "clsact");
+    Ok(())
+}
+
+#[test]
+fn kernel_6_12_takes_the_programs() -> Result<()> {
+    let [tc, xdp] = capture("6.12")?;
+    check(&tc, "tcx", "tcx");
+    check(&xdp, "xdp native", "tcx");
+    Ok(())
+}
