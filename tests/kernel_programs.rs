@@ -12,8 +12,14 @@
 mod frames;
 #[path = "kernel_programs/live.rs"]
 mod live;
+#[path = "kernel_programs/made_by_kernel.rs"]
+mod made_by_kernel;
+#[path = "kernel_programs/fragments.rs"]
+mod of_fragments;
 #[path = "kernel_programs/programs.rs"]
 mod programs;
+#[path = "kernel_programs/tunnels.rs"]
+mod tunnels;
 
 use std::{collections::HashMap, os::fd::AsFd as _, thread, time::Duration};
 

@@ -35,13 +35,13 @@ use crate::{
 };
 
 /// Two namespaces joined by `c0` and `s0`.
-struct Stage {
-    client: Namespace,
-    server: Namespace,
+pub(crate) struct Stage {
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
 }
 
 impl Stage {
-    fn new(mtu_bytes: u32) -> Result<Self> {
+    pub(crate) fn new(mtu_bytes: u32) -> Result<Self> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         join((&client, CLIENT_END), (&server, SERVER_END), mtu_bytes)?;
         Ok(Self { client, server })
@@ -56,11 +56,16 @@ impl Stage {
 
 /// Loads the programs with settings for an interface of a namespace.
 fn load(namespace: &Namespace, interface: &str) -> Result<Programs> {
-    let ifindex = namespace.enter(|| Ok(if_nametoindex(interface)?))?;
-    Programs::load(Setup { ifindex, ring_bytes: 1 << 23, ..Setup::default() })
+    load_with(namespace, interface, Setup::default())
 }
 
-fn attach_xdp(
+/// As [`load`], with other settings.
+pub(crate) fn load_with(namespace: &Namespace, interface: &str, setup: Setup) -> Result<Programs> {
+    let ifindex = namespace.enter(|| Ok(if_nametoindex(interface)?))?;
+    Programs::load(Setup { ifindex, ring_bytes: 1 << 23, ..setup })
+}
+
+pub(crate) fn attach_xdp(
     programs: &mut Programs,
     program: Program,
     namespace: &Namespace,
@@ -75,14 +80,14 @@ fn attach_xdp(
 
 /// How a TC program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tc {
+pub(crate) enum Tc {
     /// A TCX link (kernel 6.6).
     Tcx,
     /// A filter of the clsact qdisc.
     Clsact,
 }
 
-fn attach_tc(
+pub(crate) fn attach_tc(
     programs: &mut Programs,
     program: Program,
     namespace: &Namespace,
@@ -114,7 +119,7 @@ fn attach_tc(
 }
 
 /// Waits for so many records.
-fn records(programs: &mut Programs, count: usize) -> Result<Vec<Captured>> {
+pub(crate) fn records(programs: &mut Programs, count: usize) -> Result<Vec<Captured>> {
     let mut records = Vec::new();
     wait::until("records in the ring", DEADLINE, || {
         records.extend(programs.drain(0)?);

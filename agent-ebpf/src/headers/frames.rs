@@ -10,6 +10,7 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ROUTING: u8 = 43;
 pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const GRE: u8 = 47;
 pub(crate) const AUTHENTICATION: u8 = 51;
 pub(crate) const DESTINATION: u8 = 60;
 
@@ -113,4 +114,69 @@ pub(crate) fn ethernet_with(tags: &[(u16, u16)], ethertype: u16, packet: &[u8]) 
     frame.extend(ethertype.to_be_bytes());
     frame.extend(packet);
     frame
+}
+
+pub(crate) const VXLAN_PORT: u16 = 4789;
+pub(crate) const GENEVE_PORT: u16 = 6081;
+/// Transparent Ethernet Bridging.
+pub(crate) const ETHERNET_IN_TUNNEL: u16 = 0x6558;
+
+/// VXLAN with its UDP header around an Ethernet frame.
+pub(crate) fn vxlan(network: u32, frame: &[u8]) -> Vec<u8> {
+    let mut tunnel = vec![0x08, 0, 0, 0];
+    tunnel.extend((network << 8).to_be_bytes());
+    tunnel.extend(frame);
+    udp(50_000, VXLAN_PORT, &tunnel)
+}
+
+/// Geneve with its UDP header and so many options of four bytes.
+pub(crate) fn geneve(network: u32, options: u8, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut tunnel = vec![options, 0];
+    tunnel.extend(ethertype.to_be_bytes());
+    tunnel.extend((network << 8).to_be_bytes());
+    tunnel.extend(vec![0xee; usize::from(options) * 4]);
+    tunnel.extend(payload);
+    udp(50_000, GENEVE_PORT, &tunnel)
+}
+
+/// GRE with the fields that its flags announce; each holds the key.
+pub(crate) fn gre(flags: u16, key: u32, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut tunnel = Vec::new();
+    tunnel.extend(flags.to_be_bytes());
+    tunnel.extend(ethertype.to_be_bytes());
+    for flag in [0x8000, 0x2000, 0x1000] {
+        if flags & flag != 0 {
+            tunnel.extend(key.to_be_bytes());
+        }
+    }
+    tunnel.extend(payload);
+    tunnel
+}
+
+/// What a record says of a tunnel: its number and its identifier.
+pub(crate) type Tunnel = (u8, Option<u32>);
+
+/// Every tunnel around every kind of inner packet of `segment`, in both versions of IP, with and
+/// without tags inside: the protocol and the payload of the outer IP packet, and what a record says
+/// of the tunnel.
+pub(crate) fn in_every_tunnel(protocol: u8, segment: &[u8]) -> Vec<(u8, Vec<u8>, Tunnel)> {
+    let mut all = Vec::new();
+    for packet in [ipv4(protocol, segment), ipv6(protocol, segment)] {
+        let ethertype = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        for tags in [&[][..], &[(0x8100, 9)], &[(0x88a8, 8), (0x8100, 9)]] {
+            let frame = ethernet(tags, &packet);
+            all.push((UDP, vxlan(0x12_3456, &frame), (1, Some(0x12_3456))));
+            for options in [0, 1, 63] {
+                let tunnel = geneve(77, options, ETHERNET_IN_TUNNEL, &frame);
+                all.push((UDP, tunnel, (2, Some(77))));
+            }
+            all.push((GRE, gre(0x2000, 5, ETHERNET_IN_TUNNEL, &frame), (3, Some(5))));
+        }
+        all.push((UDP, geneve(78, 2, ethertype, &packet), (2, Some(78))));
+        for flags in [0, 0x8000, 0x1000, 0x9000] {
+            all.push((GRE, gre(flags, 6, ethertype, &packet), (3, None)));
+            all.push((GRE, gre(flags | 0x2000, 6, ethertype, &packet), (3, Some(6))));
+        }
+    }
+    all
 }

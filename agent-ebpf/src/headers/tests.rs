@@ -7,13 +7,14 @@
 
 #[path = "frames.rs"]
 mod frames;
+mod tunnels;
 
 use std::{cell::Cell, collections::HashSet};
 
 use frames::{
-    AUTHENTICATION, CLIENT4, CLIENT6, DESTINATION, FRAGMENT, HOP_BY_HOP, MORE_FRAGMENTS, ROUTING,
-    SERVER4, SERVER6, TCP, UDP, authentication, ethernet, ethernet_with, extension, fragment, ipv4,
-    ipv4_with, ipv6, tcp, udp,
+    AUTHENTICATION, CLIENT4, CLIENT6, DESTINATION, FRAGMENT, GRE, HOP_BY_HOP, MORE_FRAGMENTS,
+    ROUTING, SERVER4, SERVER6, TCP, UDP, authentication, ethernet, ethernet_with, extension,
+    fragment, ipv4, ipv4_with, ipv6, tcp, udp,
 };
 
 use super::*;
@@ -26,6 +27,8 @@ const QINQ_OLD: u16 = 0x9100;
 fn parsed(frame: &[u8]) -> Result<Headers, Counter> {
     parse(frame, None, features::FRAGMENTS, dns_only)
 }
+
+const ALL: u32 = features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE;
 
 /// The port sets of a configuration without tunnels.
 fn dns_only(set: PortSet, port: u16) -> bool {
@@ -412,6 +415,15 @@ fn random_frames_never_escape() {
             frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
             frame[14] = [0x45, 0x60, 0x4f, 0x46][choice >> 2 & 3];
             frame[20] = [UDP, FRAGMENT, AUTHENTICATION, DESTINATION][choice >> 4 & 3];
+        }
+        if length > 60 {
+            // A tunnel, perhaps with an inner packet.
+            frame[23] = [UDP, TCP, GRE, random() as u8][random() as usize & 3];
+            frame[44..46].copy_from_slice(&[0x65, 0x58]);
+        }
+        let some_ports = |set: PortSet, port: u16| port.is_multiple_of(set as u16 + 2);
+        for features in [0, ALL, features::FRAGMENTS | features::GENEVE] {
+            let _ = parse(&*frame, None, features, some_ports);
         }
         if let Ok(headers) = parse(&*frame, None, 0, |_, _| true) {
             assert!(usize::from(headers.payload_offset) <= frame.len());
