@@ -116,14 +116,20 @@ pub const fn type_mnemonic(code: u16) -> Option<&'static str> {
 /// Class as text: its mnemonic, or `CLASS1234` (RFC 3597 §5).
 #[must_use]
 pub fn class_name(code: u16) -> Cow<'static, str> {
-    match code {
-        1 => "IN".into(),
-        3 => "CH".into(),
-        4 => "HS".into(),
-        254 => "NONE".into(),
-        255 => "ANY".into(),
-        _ => format!("CLASS{code}").into(),
-    }
+    class_mnemonic(code).map_or_else(|| format!("CLASS{code}").into(), Cow::Borrowed)
+}
+
+/// The mnemonic of a class.
+#[must_use]
+pub const fn class_mnemonic(code: u16) -> Option<&'static str> {
+    Some(match code {
+        1 => "IN",
+        3 => "CH",
+        4 => "HS",
+        254 => "NONE",
+        255 => "ANY",
+        _ => return None,
+    })
 }
 
 /// Response code as text, extended codes included: its mnemonic, or `RCODE24`.
@@ -134,7 +140,8 @@ pub fn rcode_name(code: u16) -> Cow<'static, str> {
 
 /// The mnemonic of a response code. 16 is BADVERS, as in the OPT record; in TSIG and TKEY records
 /// it is BADSIG (RFC 8945 §3).
-pub(super) const fn rcode_mnemonic(code: u16) -> Option<&'static str> {
+#[must_use]
+pub const fn rcode_mnemonic(code: u16) -> Option<&'static str> {
     Some(match code {
         0 => "NOERROR",
         1 => "FORMERR",
@@ -163,15 +170,21 @@ pub(super) const fn rcode_mnemonic(code: u16) -> Option<&'static str> {
 /// Opcode as text: its mnemonic, or `OPCODE7`.
 #[must_use]
 pub fn opcode_name(code: u8) -> Cow<'static, str> {
-    match code {
-        0 => "QUERY".into(),
-        1 => "IQUERY".into(),
-        2 => "STATUS".into(),
-        4 => "NOTIFY".into(),
-        5 => "UPDATE".into(),
-        6 => "DSO".into(),
-        _ => format!("OPCODE{code}").into(),
-    }
+    opcode_mnemonic(code).map_or_else(|| format!("OPCODE{code}").into(), Cow::Borrowed)
+}
+
+/// The mnemonic of an opcode.
+#[must_use]
+pub const fn opcode_mnemonic(code: u8) -> Option<&'static str> {
+    Some(match code {
+        0 => "QUERY",
+        1 => "IQUERY",
+        2 => "STATUS",
+        4 => "NOTIFY",
+        5 => "UPDATE",
+        6 => "DSO",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ mod rdata;
 mod segment;
 mod text;
 
-pub use code::{class_name, opcode_name, rcode_name, type_mnemonic, type_name};
+pub use code::{
+    class_mnemonic, class_name, opcode_mnemonic, opcode_name, rcode_mnemonic, rcode_name,
+    type_mnemonic, type_name,
+};
 pub use label::{below, labels_from_the_right, parent};
 pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::binary::{push_bytes, push_part};
 use crate::privacy::ShownAddress;
 
 /// Bytes of the longest text, `ffff:…:ffff/128`, and room for a separator behind each part.
@@ -35,6 +36,7 @@ const DECIMAL: [([u8; 3], u8); 256] = {
 };
 
 impl AddressText {
+    #[inline]
     pub(super) fn new(address: IpAddr) -> Self {
         let mut text = Self { bytes: [0; CAPACITY], length: 0 };
         match address {
@@ -68,6 +70,21 @@ impl AddressText {
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Appends it as an Avro string.
+    #[inline]
+    pub(super) fn push_string(&self, out: &mut Vec<u8>) {
+        // Every IPv4 address fits in a block of constant size, with its length before it.
+        if let Ok(length @ 0..16) = u8::try_from(self.length)
+            && let Some(text) = self.bytes.first_chunk::<15>()
+        {
+            let mut block = [2 * length; 16];
+            block[1..].copy_from_slice(text);
+            push_part(out, &block, 1 + self.length);
+        } else {
+            push_bytes(out, self.as_bytes());
+        }
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -1,11 +1,27 @@
 //! Mnemonics as field values.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
 use super::{binary::push_part, fields::Value};
-use crate::decode::{class_name, opcode_name, rcode_name, type_mnemonic, type_name};
+use crate::decode::{
+    class_mnemonic, class_name, opcode_mnemonic, opcode_name, rcode_mnemonic, rcode_name,
+    type_mnemonic, type_name,
+};
+
+/// The first codes, each encoded.
+macro_rules! table {
+    ($size:literal, $encode:ident) => {{
+        let mut table = [Encoded([0; 16]); $size];
+        let mut code = 0;
+        while code < $size {
+            table[code as usize] = Encoded::$encode(code);
+            code += 1;
+        }
+        table
+    }};
+}
 
 /// A code that is written as its mnemonic.
 #[derive(Clone, Copy, Debug)]
@@ -37,29 +53,27 @@ impl Value for Mnemonic {
     #[inline]
     fn push(&self, out: &mut Vec<u8>) {
         let encoded = match *self {
-            Self::Opcode(code) => ENCODED.opcodes.get(usize::from(code)),
-            Self::Rcode(code) => ENCODED.rcodes.get(usize::from(code)),
-            Self::Type(code) => ENCODED.types.get(usize::from(code)),
-            Self::Class(code) => ENCODED.classes.get(usize::from(code)),
+            Self::Opcode(code) => OPCODES.get(usize::from(code)),
+            Self::Rcode(code) => RCODES.get(usize::from(code)),
+            Self::Type(code) => TYPES.get(usize::from(code)),
+            Self::Class(code) => CLASSES.get(usize::from(code)),
         };
         match encoded {
             Some(encoded) => encoded.push(out),
-            None => self.encode_rare().push(out),
+            None => self.encode().push(out),
         }
     }
 }
 
 impl Mnemonic {
     /// Encodes a code that is in none of the tables.
-    fn encode_rare(self) -> Encoded {
+    #[cold]
+    const fn encode(self) -> Encoded {
         match self {
-            Self::Opcode(code) => Encoded::numbered("OPCODE", code.into()),
-            Self::Rcode(code) => Encoded::numbered("RCODE", code),
-            Self::Type(code) => match type_mnemonic(code) {
-                Some(mnemonic) => Encoded::new(mnemonic),
-                None => Encoded::numbered("TYPE", code),
-            },
-            Self::Class(code) => Encoded::numbered("CLASS", code),
+            Self::Opcode(code) => Encoded::opcode(code as u16),
+            Self::Rcode(code) => Encoded::rcode(code),
+            Self::Type(code) => Encoded::rr_type(code),
+            Self::Class(code) => Encoded::class(code),
         }
     }
 }
@@ -69,51 +83,64 @@ impl Mnemonic {
 #[derive(Clone, Copy)]
 struct Encoded([u8; 16]);
 
+/// The codes that occur, encoded when this is compiled.
+static OPCODES: [Encoded; 16] = table!(16, opcode);
+static RCODES: [Encoded; 24] = table!(24, rcode);
+static TYPES: [Encoded; 272] = table!(272, rr_type);
+static CLASSES: [Encoded; 256] = table!(256, class);
+
 impl Encoded {
-    fn new(text: &str) -> Self {
-        Self::of(text.bytes())
+    const fn opcode(code: u16) -> Self {
+        // Opcodes have four bits.
+        Self::new(opcode_mnemonic(code.to_le_bytes()[0]), "OPCODE", code)
     }
 
-    fn numbered(prefix: &str, code: u16) -> Self {
-        Self::of(prefix.bytes().chain(itoa::Buffer::new().format(code).bytes()))
+    const fn rcode(code: u16) -> Self {
+        Self::new(rcode_mnemonic(code), "RCODE", code)
     }
 
-    fn of(text: impl Iterator<Item = u8>) -> Self {
-        let mut encoded = [0; 16];
-        let mut length = 0;
-        for (place, byte) in encoded[1..].iter_mut().zip(text) {
-            *place = byte;
-            length += 1;
+    const fn rr_type(code: u16) -> Self {
+        Self::new(type_mnemonic(code), "TYPE", code)
+    }
+
+    const fn class(code: u16) -> Self {
+        Self::new(class_mnemonic(code), "CLASS", code)
+    }
+
+    /// The mnemonic, or the prefix and the code in decimal.
+    const fn new(mnemonic: Option<&str>, prefix: &str, code: u16) -> Self {
+        let encoded = Self([0; 16]);
+        let Some(mnemonic) = mnemonic else {
+            let mut encoded = encoded.with(prefix.as_bytes());
+            let mut divisor = 10_000;
+            while divisor > 0 {
+                if code >= divisor || divisor == 1 {
+                    let digit = code / divisor % 10;
+                    encoded = encoded.with(&[b'0' + digit.to_le_bytes()[0]]);
+                }
+                divisor /= 10;
+            }
+            return encoded;
+        };
+        encoded.with(mnemonic.as_bytes())
+    }
+
+    /// With `text` behind what is there. The first byte is the length, doubled as every number
+    /// that is not negative.
+    const fn with(mut self, text: &[u8]) -> Self {
+        let mut position = 0;
+        while position < text.len() && self.0[0] < 30 {
+            self.0[1 + self.0[0] as usize / 2] = text[position];
+            self.0[0] += 2;
+            position += 1;
         }
-        // Doubled, as every number that is not negative.
-        encoded[0] = 2 * length;
-        Self(encoded)
+        self
     }
 
     #[inline]
     fn push(&self, out: &mut Vec<u8>) {
         push_part(out, &self.0, 1 + usize::from(self.0[0] / 2));
     }
-}
-
-/// The mnemonics of the codes that occur, encoded once.
-struct Mnemonics {
-    opcodes: [Encoded; 16],
-    rcodes: [Encoded; 24],
-    types: [Encoded; 272],
-    classes: [Encoded; 256],
-}
-
-static ENCODED: LazyLock<Mnemonics> = LazyLock::new(|| Mnemonics {
-    opcodes: table(|code| opcode_name(code.to_le_bytes()[0])),
-    rcodes: table(rcode_name),
-    types: table(type_name),
-    classes: table(class_name),
-});
-
-fn table<const N: usize>(name: impl Fn(u16) -> Cow<'static, str>) -> [Encoded; N] {
-    // Every table has fewer than 65,536 entries.
-    std::array::from_fn(|code| Encoded::new(&name(u16::try_from(code).unwrap_or(u16::MAX))))
 }
 
 #[cfg(test)]

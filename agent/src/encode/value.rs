@@ -161,7 +161,7 @@ impl Serialize for Address {
 impl Value for Address {
     #[inline]
     fn push(&self, out: &mut Vec<u8>) {
-        push_bytes(out, self.0.as_bytes());
+        self.0.push_string(out);
     }
 }
 

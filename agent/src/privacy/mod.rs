@@ -95,6 +95,7 @@ impl Policy {
     }
 
     /// The address of `side`.
+    #[inline]
     #[must_use]
     pub fn address(&self, side: Side, address: IpAddr) -> ShownAddress {
         shown(
@@ -107,6 +108,7 @@ impl Policy {
     }
 
     /// A client subnet; `None` if it is not shown.
+    #[inline]
     #[must_use]
     pub fn client_subnet(&self, subnet: ClientSubnet) -> Option<ClientSubnet> {
         match self.config.client_subnet {
@@ -121,6 +123,7 @@ impl Policy {
     }
 
     /// True if cookies are shown.
+    #[inline]
     #[must_use]
     pub fn shows_cookies(&self) -> bool {
         self.config.cookies == Presence::Keep
@@ -128,6 +131,7 @@ impl Policy {
 
     /// True if the EDNS option `code` is shown among those without a field of their own, where
     /// malformed and repeated subnets and cookies stand too.
+    #[inline]
     #[must_use]
     pub fn shows_option(&self, code: u16) -> bool {
         match code {
@@ -139,6 +143,7 @@ impl Policy {
 
     /// A name: of a question, or the owner of a record. What is derived from a name, such as its
     /// registrable domain, is to be derived from this one.
+    #[inline]
     #[must_use]
     pub fn name<'a>(&self, name: &'a str) -> Cow<'a, str> {
         if !self.reverse_names_hidden {
@@ -148,6 +153,7 @@ impl Policy {
     }
 
     /// RDATA of an answer.
+    #[inline]
     #[must_use]
     pub fn answer_rdata<'a>(&self, rdata: &'a str) -> Cow<'a, str> {
         if !self.reverse_names_hidden {
@@ -173,6 +179,7 @@ impl Policy {
     }
 }
 
+#[inline]
 fn shown(rule: &AddressRule, address: IpAddr) -> ShownAddress {
     match rule {
         AddressRule::Keep => ShownAddress::Address(address),
