@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::fastavro;
+use tap53_harness::python;
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -72,17 +72,17 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_linker && !needs::LLVM.is_met() {
         missing.push(&needs::LLVM);
     }
-    let needs_fastavro = purpose >= Purpose::DemoKafka && !workspace.cache.join("venv").is_dir();
+    let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
     if needs_linker {
         install_linker(workspace)?;
     }
-    if needs_fastavro {
-        println!("setup: installing fastavro into {}", workspace.cache.display());
-        fastavro::python()?;
+    if needs_python {
+        println!("setup: installing Python packages into {}", workspace.cache.display());
+        python::python()?;
     }
-    Ok(missing.len() + usize::from(needs_linker) + usize::from(needs_fastavro))
+    Ok(missing.len() + usize::from(needs_linker) + usize::from(needs_python))
 }
 
 fn install_linker(workspace: &Workspace) -> Result<()> {

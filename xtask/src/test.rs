@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     // Parts of other people that the tests would otherwise fetch while a test's clock runs.
     step("broker and readers");
     tap53_harness::kafka::jars()?;
-    tap53_harness::fastavro::python()?;
+    tap53_harness::python::python()?;
 
     step("tests");
     // Apart and first: mostly there are none, and the run should not close on that.

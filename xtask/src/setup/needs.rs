@@ -88,7 +88,7 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::DemoKafka, "kcat", &["kcat"], "reading Kafka back"),
     Need {
         purpose: Purpose::DemoKafka,
-        role: "decoding Avro with fastavro",
+        role: "independent readers of Avro and DNS",
         probe: Probe::Program("python3"),
         packages: &["python3", "python3-venv"],
     },

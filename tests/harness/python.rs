@@ -1,0 +1,86 @@
+//! Python with the packages that read and write what we do, and share nothing with us.
+
+use std::{
+    ffi::OsStr,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{cache, process::run};
+
+/// Avro; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages.
+const PACKAGES: [(&str, &str); 3] =
+    [("fastavro", "1.13.1"), ("scapy", "2.8.0"), ("dnspython", "2.9.2")];
+
+/// The interpreter of a virtual environment in the cache that has [`PACKAGES`]; made now if it is
+/// not there yet.
+///
+/// # Errors
+/// When Python 3 with venv is not installed, or a package cannot be had.
+pub fn python() -> Result<PathBuf> {
+    let environment = cache::filled(&environment(), |directory| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(directory))
+            .context("make a virtual environment (packages python3 and python3-venv)")?;
+        let packages = PACKAGES.map(|(name, version)| format!("{name}=={version}"));
+        run(Command::new(directory.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(packages))
+        .context("install Python packages")?;
+        Ok(())
+    })?;
+    Ok(environment.join("bin/python"))
+}
+
+/// True if [`python`] has nothing to fetch.
+///
+/// # Errors
+/// When there is no place for the cache.
+pub fn is_ready() -> Result<bool> {
+    Ok(cache::directory()?.join(environment()).is_dir())
+}
+
+/// Directory in the cache. Its name changes with the packages, so that no older one is taken for it.
+fn environment() -> String {
+    PACKAGES
+        .iter()
+        .fold("python".to_owned(), |name, (package, version)| format!("{name}-{package}-{version}"))
+}
+
+/// Runs a script of `harness/python` with `input`, and returns the lines of JSON that it prints.
+///
+/// # Errors
+/// When it fails; with its message.
+pub(crate) fn json_lines<S: AsRef<OsStr>>(
+    script: &str,
+    arguments: impl IntoIterator<Item = S>,
+    input: &[u8],
+) -> Result<Vec<Value>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/python");
+    let mut child = Command::new(python()?)
+        .arg(directory.join(script))
+        .args(arguments)
+        // The scripts import each other; what Python would cache beside them is no part of the tree.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {script}"))?;
+    let mut stdin = child.stdin.take().context("stdin is piped")?;
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // A script that gives up early closes its end; its exit code says so.
+            let _ = stdin.write_all(input);
+        });
+        child.wait_with_output()
+    })?;
+    if !output.status.success() {
+        bail!("{script}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().map(|line| serde_json::from_str(line).context("a line of JSON")).collect()
+}

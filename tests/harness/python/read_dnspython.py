@@ -1,0 +1,239 @@
+"""Reads DNS messages by dnspython: a line of hex from stdin each, a line of JSON each to stdout.
+
+The lines have the fields and the conventions of `tap53 replay --messages`: names in lower case
+without the final dot, RDATA as a zone file writes it. Sections are read entry by entry, so that
+what precedes a broken entry is kept, and the section that it is in shows.
+
+Where dnspython refuses an answer's RDATA, the answer has the generic form (RFC 3597 §5), and
+`refused` says why. The authority and additional sections are walked through, but for OPT.
+"""
+
+import ipaddress
+import json
+import sys
+
+import dns.edns
+import dns.exception
+import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.wire
+
+import mnemonics
+
+STYLE = dns.rdata.RdataStyle(omit_final_dot=True)
+OPT = 41
+UPDATE = 5
+# Types that dnspython has no class for, by one with the same RDATA (RFC 1035 §3.3): a name, or two.
+ALIKE = {3: 2, 4: 2, 7: 2, 8: 2, 9: 2, 14: 17}
+
+# Classes whose RDATA is that of class IN: those of an UPDATE (RFC 2136 §2.5), and Multicast DNS'
+# with the cache-flush bit (RFC 6762 §10.2).
+LIKE_IN = {254, 255, 0x8001}
+
+
+class Parser(dns.wire.Parser):
+    """Follows compression pointers in all names. dnspython does so only where RFC 3597 §4 lets a
+    sender compress; who reads what others sent sees them elsewhere too, in SRV above all."""
+
+    def get_name(self, origin=None, decompress=True):
+        return super().get_name(origin, True)
+
+
+def lowered(value):
+    """A name, or the names of a tuple, in lower case; None for anything else."""
+    if isinstance(value, dns.name.Name):
+        return value.canonicalize()
+    if isinstance(value, tuple) and value and all(isinstance(part, dns.name.Name) for part in value):
+        return tuple(part.canonicalize() for part in value)
+    return None
+
+
+def name_text(name):
+    return name.canonicalize().to_styled_text(STYLE)
+
+
+def generic(octets):
+    """RFC 3597 §5."""
+    return dns.rdata.GenericRdata(1, 65280, octets).to_text().rstrip()
+
+
+def rdata_text(rdata):
+    if isinstance(rdata, dns.rdata.GenericRdata):
+        return generic(rdata.data)
+    # With its names in lower case.
+    fields = {field: lowered(getattr(rdata, field, None)) for field in rdata._get_all_slots()}
+    names = {field: value for field, value in fields.items() if value is not None}
+    text = (rdata.replace(**names) if names else rdata).to_styled_text(STYLE)
+    return text.rstrip() if not text.endswith('"') else text
+
+
+class Reader:
+    """One message, as far as it was read."""
+
+    def __init__(self, wire):
+        self.wire = wire
+        self.parser = Parser(wire)
+        self.identifier, self.bits, *self.counts = self.parser.get_struct("!HHHHHH")
+        self.questions, self.answers, self.edns = [], [], None
+        self.rcode = self.bits & 15
+        self.flaws = []
+        self.is_update = self.bits >> 11 & 15 == UPDATE and not self.bits & 0x8000
+
+    def body(self):
+        """What follows the owner of a record, and where its RDATA is."""
+        rtype, rclass, ttl, length = self.parser.get_struct("!HHIH")
+        start = self.parser.current
+        if length > self.parser.remaining():
+            raise dns.exception.FormError("RDATA past the end")
+        return rtype, rclass, ttl, start, start + length
+
+    def answer(self):
+        name = self.parser.get_name()
+        rtype, rclass, ttl, start, end = self.body()
+        shown = {
+            "name": name_text(name), "type": mnemonics.rtype(rtype), "class": mnemonics.rclass(rclass), "ttl": ttl,
+        }
+        without_rdata = self.bits >> 11 & 15 == UPDATE and rclass in (254, 255) and start == end
+        try:
+            # RFC 2136 §2.4 and §2.5: there may be no RDATA.
+            shown["rdata"] = "" if without_rdata else self.rdata(rtype, rclass, start, end)
+        except (dns.exception.DNSException, ValueError) as error:
+            shown["rdata"] = generic(self.wire[start:end])
+            shown["refused"] = f"{type(error).__name__}: {error}"
+            self.flaws.append("MALFORMED_ANSWER")
+        self.parser.seek(end)
+        self.answers.append(shown)
+
+    def rdata(self, rtype, rclass, start, end):
+        with self.parser.restrict_to(end - start):
+            rdata = dns.rdata.from_wire_parser(
+                1 if rclass in LIKE_IN else rclass, ALIKE.get(rtype, rtype), self.parser
+            )
+            if self.parser.remaining() > 0:
+                raise dns.exception.FormError("bytes behind the RDATA")
+        return rdata_text(rdata)
+
+    def additional(self):
+        name = self.parser.get_name()
+        rtype, rclass, ttl, start, end = self.body()
+        self.parser.seek(end)
+        if rtype != OPT:
+            return
+        # One OPT a message, owned by the root (RFC 6891 §6.1.1, §6.1.2).
+        if self.edns is not None or name != dns.name.root:
+            self.flaws.append("MALFORMED_REST")
+        if self.edns is None:
+            self.rcode |= ttl >> 24 << 4
+            self.edns = Edns(rclass, ttl)
+            if not self.edns.read(self.wire[start:end]):
+                self.flaws.append("MALFORMED_REST")
+
+    def read(self):
+        section = "MALFORMED_QUESTION"
+        try:
+            for _ in range(self.counts[0]):
+                name = self.parser.get_name()
+                self.questions.append((name_text(name), *self.parser.get_struct("!HH")))
+            section = "MALFORMED_ANSWER"
+            for _ in range(self.counts[1]):
+                self.answer()
+            section = "MALFORMED_REST"
+            for _ in range(self.counts[2]):
+                self.parser.get_name()
+                self.parser.seek(self.body()[-1])
+            for _ in range(self.counts[3]):
+                self.additional()
+            section = "TRAILING_BYTES" if self.parser.remaining() else "OK"
+        except (dns.exception.DNSException, ValueError):
+            pass
+        self.flaws.append(section)
+        return {
+            **mnemonics.header(self.identifier, self.bits, self.counts),
+            "rcode": mnemonics.rcode(self.rcode),
+            **mnemonics.questions(self.questions),
+            "answers": self.answers,
+            "edns": self.edns.shown if self.edns else None,
+            "parse_status": self.flaws[0],
+        }
+
+
+class Edns:
+    """An OPT record (RFC 6891 §6.1.3)."""
+
+    def __init__(self, rclass, ttl):
+        self.shown = {
+            "version": ttl >> 16 & 0xFF,
+            "udp_payload_size": rclass,
+            "dnssec_ok": ttl & 0x8000 != 0,
+            "client_subnet": None,
+            "nsid": None,
+            "cookie": None,
+            "extended_error": None,
+            "extended_error_text": None,
+            "padding": None,
+            "options": [],
+        }
+
+    def read(self, octets):
+        """Takes the options; false if one is malformed."""
+        parser, well_formed = dns.wire.Parser(octets), True
+        while parser.remaining() > 0:
+            if parser.remaining() < 2:
+                return False
+            code = parser.get_uint16()
+            if parser.remaining() < 2 or parser.remaining() - 2 < int.from_bytes(octets[parser.current:][:2], "big"):
+                self.other(code, octets[parser.current + 2:])
+                return False
+            value = parser.get_counted_bytes(2)
+            try:
+                taken = self.take(code, value)
+            except (dns.exception.DNSException, ValueError):
+                taken = well_formed = False
+            if not taken:
+                self.other(code, value)
+        return well_formed
+
+    def other(self, code, value):
+        self.shown["options"].append({"code": code, "value": value.hex()})
+
+    def take(self, code, value):
+        """Puts an option where it belongs; false if there is no place for it, or it is taken."""
+        if code == dns.edns.EDE:
+            return self.extended_error(value)
+        if code == dns.edns.PADDING:
+            return self.put(padding=len(value))
+        if code == dns.edns.ECS and len(value) >= 4 and value[:2] not in (b"\0\1", b"\0\2"):
+            return False  # a family that RFC 7871 §6 does not know
+        if code == dns.edns.ECS and self.shown["client_subnet"] is None:
+            subnet = dns.edns.option_from_wire(code, value, 0, len(value))
+            if len(value) - 4 != (subnet.srclen + 7) // 8:
+                raise ValueError("an address of another length than the prefix takes")
+            return self.put(client_subnet=f"{ipaddress.ip_address(subnet.address)}/{subnet.srclen}")
+        if code == dns.edns.COOKIE and self.shown["cookie"] is None:
+            option = dns.edns.option_from_wire(code, value, 0, len(value))
+            return self.put(cookie=(option.client + option.server).hex())
+        if code == dns.edns.NSID:
+            return self.put(nsid=dns.edns.option_from_wire(code, value, 0, len(value)).nsid.hex())
+        return False
+
+    def extended_error(self, value):
+        if self.shown["extended_error"] is not None:
+            return False
+        if len(value) < 2:
+            raise ValueError("no INFO-CODE")
+        # dnspython refuses what is not UTF-8 and keeps control characters; we replace either.
+        text = value[2:].removesuffix(b"\0").decode("utf-8", "replace")
+        text = "".join("\ufffd" if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in text)
+        return self.put(extended_error=int.from_bytes(value[:2], "big"), extended_error_text=text)
+
+    def put(self, **fields):
+        if any(self.shown[field] is not None for field in fields):
+            return False
+        self.shown.update(fields)
+        return True
+
+
+for line in sys.stdin:
+    print(json.dumps(Reader(bytes.fromhex(line)).read()))
