@@ -3,7 +3,9 @@
 //! ```text
 //!  hooks      seen      = captured + Σ ignored + Σ lost              each interface and direction
 //!  rings      captured  = received + in rings                        in rings is zero at the end
-//!  packets    received  = decoded + Σ ignored + Σ lost
+//!  packets    received + joined = decoded + fragments + Σ ignored + Σ lost
+//!  fragments  received  = joined + waiting + Σ ignored + Σ lost
+//!  TCP bytes  received  = in messages + waiting + Σ ignored + Σ lost
 //!  messages   decoded   = pending + in records + Σ ignored + Σ lost
 //!  sinks      offered   = delivered + in flight + Σ lost             records, and their messages
 //!             offered   = created (records), in records (messages)

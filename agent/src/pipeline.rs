@@ -34,7 +34,7 @@ use crate::{
     privacy::Policy,
     ring,
     sink::{self, Named},
-    worker::{Shared, Worker, monotonic_ns},
+    worker::{Handover, Shared, Worker, monotonic_ns},
 };
 
 /// Looks at a running agent's counts until they add up. Counters move while they are read, so a
@@ -124,7 +124,9 @@ impl Pipeline {
             capture,
             gone: HashSet::new(),
         };
-        for ring in pipeline.capture.take_rings() {
+        let rings = pipeline.capture.take_rings();
+        let handovers = Handover::between(rings.len());
+        for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
             let worker = Worker::new(
@@ -134,6 +136,7 @@ impl Pipeline {
                 pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
                 &pipeline.sinks,
                 &shared,
+                handover,
             )?;
             pipeline.workers.push(spawn(number, worker, stop.clone())?);
         }

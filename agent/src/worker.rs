@@ -1,7 +1,9 @@
 //! A worker: one thread that owns a ring, a table of pending queries and a buffer for each sink,
 //! and runs a batch from the ring to the sinks before it takes the next. Workers share nothing on
-//! that way: the kernel programs put both directions of a flow into one ring.
+//! that way, since the kernel programs put both directions of a flow into one ring; only datagrams
+//! joined from fragments may have to change over ([`handover`]).
 
+mod handover;
 mod recorder;
 mod stages;
 
@@ -27,6 +29,7 @@ use crate::{
 };
 use recorder::Recorder;
 
+pub use handover::Handover;
 pub use stages::Stages;
 
 /// What every worker is told.
@@ -67,14 +70,15 @@ impl Worker {
         table: Table,
         sinks: &[Named],
         shared: &Shared,
+        handover: Handover,
     ) -> Result<Self, encode::Error> {
-        let stages = Stages::new(table, sinks, shared, read_clock())?;
+        let stages = Stages::new(table, sinks, shared, handover, read_clock())?;
         Ok(Self { number, drain, ring_lost, ending: shared.ending.clone(), stages })
     }
 
     /// Where this worker publishes its counts.
     pub(crate) fn counts(&self) -> Published<WorkerCounts> {
-        self.stages.counts()
+        self.stages.published()
     }
 
     /// Runs until [`Shared::ending`] is set and the ring is empty.
@@ -99,6 +103,7 @@ impl Worker {
                 }
                 read_up_to_ns = now_ns;
             }
+            self.stages.receive();
             self.stages.expire(read_up_to_ns);
             self.stages.deliver();
             if taken == 0 && ending {

@@ -31,7 +31,7 @@ use tap53::{
     },
     privacy::Policy,
     sink::{Named, Sink},
-    worker::{Shared, Stages},
+    worker::{Handover, Shared, Stages},
 };
 use tap53_ebpf::record::RecordHeader;
 
@@ -91,7 +91,8 @@ fn stages(format: Format) -> Stages {
         each_message: false,
         ending: Arc::default(),
     };
-    Stages::new(table(), &[sink], &shared, CLOCK).expect("the embedded schema parses")
+    Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
+        .expect("the embedded schema parses")
 }
 
 const CLOCK: Clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };

@@ -1,26 +1,31 @@
 //! From a ring record to DNS messages.
 //!
 //! ```text
-//!  record ─▶ packet: addresses, ports, trimmed payload
+//!  record ─▶ packet: addresses, ports, what it carries
 //!                │
-//!                ├─ UDP ─────────────────────▶ one message
-//!                └─ TCP ─▶ segment: complete length-prefixed messages
+//!                ├─ fragment ─▶ fragments: datagrams joined ─┐
+//!                ├─ UDP ◀────────────────────────────────────┤
+//!                │   └─────────────────────▶ message         │
+//!                └─ TCP ◀────────────────────────────────────┘
+//!                    └─▶ stream: segments joined ─▶ messages
 //! ```
 //!
 //! Contract: nothing here panics, allocates without bound or drops anything silently. A packet
 //! yields messages or one [`PacketLoss`] reason; a message whose body does not parse keeps what
 //! could be read and says so in [`ParseStatus`].
 
+mod aged;
 #[cfg(test)]
 pub(crate) mod build;
 mod code;
 mod cursor;
+pub mod fragments;
 mod label;
 mod message;
 mod name;
 mod packet;
 mod rdata;
-mod segment;
+pub mod stream;
 mod text;
 
 pub use code::{
@@ -36,4 +41,3 @@ pub use packet::{
     Content, Datagram, Origin, Packet, PacketLoss, Part, Transport, TransportHeader, Tunnel,
     TunnelKind,
 };
-pub use segment::messages as segment_messages;

@@ -20,26 +20,20 @@ pub enum PacketLoss {
     MalformedPacket,
     /// The snap length cut the message.
     CutBySnapLength,
-    /// A part of a datagram.
-    Fragment,
     /// A UDP datagram or TCP message too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
     ShorterThanHeader,
     /// A TCP segment that carries no payload: no message is missing.
     TcpWithoutPayload,
-    /// A TCP segment that does not hold whole messages; streams are not joined.
-    TcpPartialMessage,
 }
 
 impl PacketLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 5] = [
         Self::RecordMismatch,
         Self::MalformedPacket,
         Self::CutBySnapLength,
-        Self::Fragment,
         Self::ShorterThanHeader,
         Self::TcpWithoutPayload,
-        Self::TcpPartialMessage,
     ];
 
     /// True where nothing is missing: a TCP handshake or acknowledgement carries no message.
@@ -55,10 +49,8 @@ impl PacketLoss {
             Self::RecordMismatch => "record_mismatch",
             Self::MalformedPacket => "malformed_packet",
             Self::CutBySnapLength => "cut_by_snap_length",
-            Self::Fragment => "fragment",
             Self::ShorterThanHeader => "shorter_than_header",
             Self::TcpWithoutPayload => "tcp_without_payload",
-            Self::TcpPartialMessage => "tcp_partial_message",
         }
     }
 }
@@ -320,6 +312,27 @@ impl<'a> Datagram<'a> {
             Some(Self { source_port: word(0)?, destination_port: word(2)?, header, payload })
         };
         read().ok_or(PacketLoss::MalformedPacket)
+    }
+
+    /// Reads a datagram that was joined from IPv6 fragments, which may begin with extension headers
+    /// (RFC 8200 §4): at most as many as a hook follows.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn behind_extensions(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+        /// Hop-by-hop, routing and destination options.
+        const EXTENSIONS: [u8; 3] = [0, 43, 60];
+        let (mut protocol, mut bytes) = (protocol, bytes);
+        for _ in 0..headers::MAX_EXTENSION_HEADERS {
+            if !EXTENSIONS.contains(&protocol) {
+                break;
+            }
+            let [next, units] = *bytes.first_chunk().ok_or(PacketLoss::MalformedPacket)?;
+            let length = (usize::from(units) + 1) * 8;
+            bytes = bytes.get(length..).ok_or(PacketLoss::MalformedPacket)?;
+            protocol = next;
+        }
+        Self::parse(protocol, bytes)
     }
 
     /// Transport protocol.

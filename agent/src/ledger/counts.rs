@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{decode::PacketLoss, filter::FilterReason};
+use crate::{
+    decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
+    filter::FilterReason,
+};
 
 /// Why a message is in no record.
 #[repr(usize)]
@@ -89,6 +92,16 @@ pub struct WorkerCounts {
     pub packets_decoded: u64,
     /// Packets that did not, by [`PacketLoss`].
     pub packets_lost: [u64; PacketLoss::ALL.len()],
+    /// Packets that are fragments, and were handed to the joining of datagrams.
+    pub packets_in_fragments: u64,
+    /// What became of those.
+    pub fragments: FragmentCounts,
+    /// Datagrams joined from fragments that were taken in, as packets are.
+    pub datagrams_taken: u64,
+    /// Datagrams joined from fragments that the worker of their flow could not take in.
+    pub datagrams_not_handed_over: u64,
+    /// What became of the bytes of TCP streams.
+    pub streams: StreamCounts,
     /// Messages found in packets.
     pub messages_decoded: u64,
     /// Messages of queries that wait for a response.
@@ -107,6 +120,11 @@ impl WorkerCounts {
     pub(super) fn add(&mut self, other: &Self) {
         self.packets_received += other.packets_received;
         self.packets_decoded += other.packets_decoded;
+        self.packets_in_fragments += other.packets_in_fragments;
+        self.fragments.add(&other.fragments);
+        self.datagrams_taken += other.datagrams_taken;
+        self.datagrams_not_handed_over += other.datagrams_not_handed_over;
+        self.streams.add(&other.streams);
         self.messages_decoded += other.messages_decoded;
         self.messages_pending += other.messages_pending;
         self.messages_in_records += other.messages_in_records;

@@ -18,16 +18,25 @@ impl fmt::Display for Ledger {
         }
         let (packets, messages) = (&self.agent.packets, &self.agent.messages);
         let label = "packets";
-        write!(f, "  {label:<34} received {:>9} = decoded {}", packets.received, packets.decoded)?;
+        write!(f, "  {label:<34} received {:>9}", packets.received)?;
+        if packets.joined > 0 {
+            write!(f, " + joined {}", packets.joined)?;
+        }
+        write!(f, " = decoded {}", packets.decoded)?;
+        if packets.fragments > 0 {
+            write!(f, " + fragments {}", packets.fragments)?;
+        }
         write_reasons(f, "ignored", &packets.ignored)?;
         write_reasons(f, "lost", &packets.lost)?;
         if packets.in_rings > 0 {
             write!(f, ", and {} more in the rings", packets.in_rings)?;
         }
+        writeln!(f)?;
+        self.write_joining(f)?;
         let label = "messages";
         write!(
             f,
-            "\n  {label:<34} decoded  {:>9} = in records {}",
+            "  {label:<34} decoded  {:>9} = in records {}",
             messages.decoded, messages.in_records
         )?;
         write!(f, " + pending {}", messages.pending)?;
@@ -44,6 +53,35 @@ impl fmt::Display for Ledger {
         writeln!(f, "  balanced: NO")?;
         self.imbalances.iter().try_for_each(|imbalance| writeln!(f, "    {imbalance}"))
     }
+}
+
+impl Ledger {
+    /// Fragments and streams, where there were any.
+    fn write_joining(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (fragments, bytes) = (&self.agent.fragments, &self.agent.tcp_bytes);
+        if fragments.received > 0 {
+            let (label, received) = ("fragments", fragments.received);
+            write!(f, "  {label:<34} received {received:>9} = joined {}", fragments.joined)?;
+            write!(f, " (datagrams {})", fragments.datagrams)?;
+            write_waiting(f, fragments.waiting)?;
+            write_reasons(f, "ignored", &fragments.ignored)?;
+            write_reasons(f, "lost", &fragments.lost)?;
+            writeln!(f)?;
+        }
+        if bytes.received > 0 {
+            let (label, received) = ("bytes of TCP streams", bytes.received);
+            write!(f, "  {label:<34} received {received:>9} = in messages {}", bytes.in_messages)?;
+            write_waiting(f, bytes.waiting)?;
+            write_reasons(f, "ignored", &bytes.ignored)?;
+            write_reasons(f, "lost", &bytes.lost)?;
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_waiting(f: &mut fmt::Formatter<'_>, waiting: u64) -> fmt::Result {
+    if waiting > 0 { write!(f, " + waiting {waiting}") } else { Ok(()) }
 }
 
 fn write_hook(f: &mut fmt::Formatter<'_>, name: &str, hook: &Hook) -> fmt::Result {

@@ -9,7 +9,14 @@ use tap53_ebpf::{
 };
 
 use super::{Amount, MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
-use crate::{decode::PacketLoss, filter::FilterReason};
+use crate::{
+    decode::{
+        PacketLoss,
+        fragments::FragmentLoss,
+        stream::{StreamCounts, StreamIgnored, StreamLoss},
+    },
+    filter::FilterReason,
+};
 
 /// What the kernel programs counted for one interface.
 #[derive(Clone, Debug)]
@@ -85,6 +92,8 @@ pub(super) struct Hook {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Agent {
     pub(super) packets: Packets,
+    pub(super) fragments: Fragments,
+    pub(super) tcp_bytes: TcpBytes,
     pub(super) messages: Messages,
     pub(super) records: Records,
     pub(super) sinks: Vec<Sink>,
@@ -94,9 +103,38 @@ pub(super) struct Agent {
 pub(super) struct Packets {
     pub(super) in_rings: u64,
     pub(super) received: u64,
+    /// Datagrams joined from fragments: taken in beside the packets.
+    pub(super) joined: u64,
     pub(super) decoded: u64,
+    /// Packets that are fragments; the next line tells of them.
+    pub(super) fragments: u64,
     pub(super) ignored: ByReason,
     pub(super) lost: ByReason,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Fragments {
+    pub(super) received: u64,
+    /// Fragments in whole datagrams, and those datagrams.
+    pub(super) joined: u64,
+    pub(super) datagrams: u64,
+    pub(super) waiting: u64,
+    pub(super) ignored: ByReason,
+    pub(super) lost: ByReason,
+    /// Datagrams that the worker of their flow could not take in.
+    pub(super) datagrams_lost: u64,
+}
+
+/// Bytes of TCP payload.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct TcpBytes {
+    pub(super) received: u64,
+    pub(super) in_messages: u64,
+    pub(super) waiting: u64,
+    pub(super) ignored: ByReason,
+    pub(super) lost: ByReason,
+    /// Of streams that were captured, and never came; outside the sum.
+    pub(super) missing: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -148,6 +186,43 @@ impl Hook {
 
     fn accounted(&self) -> u64 {
         self.captured + sum(&self.ignored) + sum(&self.lost)
+    }
+}
+
+impl Fragments {
+    fn new(workers: &WorkerCounts) -> Self {
+        let counts = &workers.fragments;
+        let lost = FragmentLoss::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), counts.lost[reason as usize]));
+        Self {
+            received: counts.received,
+            joined: counts.joined,
+            datagrams: counts.datagrams,
+            waiting: counts.waiting,
+            ignored: ByReason::from([("duplicate", counts.duplicates)]),
+            lost: lost.collect(),
+            datagrams_lost: workers.datagrams_not_handed_over,
+        }
+    }
+}
+
+impl TcpBytes {
+    fn new(counts: &StreamCounts) -> Self {
+        let ignored = StreamIgnored::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), counts.bytes_ignored[reason as usize]));
+        let lost = StreamLoss::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), counts.bytes_lost[reason as usize]));
+        Self {
+            received: counts.bytes_received,
+            in_messages: counts.bytes_in_messages,
+            waiting: counts.bytes_waiting,
+            ignored: ignored.collect(),
+            lost: lost.collect(),
+            missing: counts.bytes_missing,
+        }
     }
 }
 
@@ -214,10 +289,14 @@ impl Ledger {
                 packets: Packets {
                     in_rings: captured.saturating_sub(workers.packets_received),
                     received: workers.packets_received,
+                    joined: workers.datagrams_taken,
                     decoded: workers.packets_decoded,
+                    fragments: workers.packets_in_fragments,
                     ignored: by_fate(true),
                     lost: by_fate(false),
                 },
+                fragments: Fragments::new(workers),
+                tcp_bytes: TcpBytes::new(&workers.streams),
                 messages: Messages {
                     decoded: workers.messages_decoded,
                     pending: workers.messages_pending,
@@ -270,8 +349,20 @@ impl Ledger {
         let (packets, messages) = (&self.agent.packets, &self.agent.messages);
         let in_rings = if ended { 0 } else { packets.in_rings };
         equal("rings: captured".into(), captured, packets.received + in_rings);
-        let accounted = packets.decoded + sum(&packets.ignored) + sum(&packets.lost);
-        equal("packets: received".into(), packets.received, accounted);
+        let accounted =
+            packets.decoded + packets.fragments + sum(&packets.ignored) + sum(&packets.lost);
+        equal("packets: received and joined".into(), packets.received + packets.joined, accounted);
+        let (fragments, bytes) = (&self.agent.fragments, &self.agent.tcp_bytes);
+        equal("fragments: received".into(), fragments.received, packets.fragments);
+        let accounted =
+            fragments.joined + fragments.waiting + sum(&fragments.ignored) + sum(&fragments.lost);
+        equal("fragments: accounted".into(), fragments.received, accounted);
+        if ended {
+            let taken = packets.joined + fragments.datagrams_lost;
+            equal("fragments: datagrams".into(), fragments.datagrams, taken);
+        }
+        let accounted = bytes.in_messages + bytes.waiting + sum(&bytes.ignored) + sum(&bytes.lost);
+        equal("tcp bytes: received".into(), bytes.received, accounted);
         let left_out = [&messages.filtered, &messages.ignored, &messages.lost].map(sum);
         let accounted = messages.pending + messages.in_records + left_out.iter().sum::<u64>();
         equal("messages: decoded".into(), messages.decoded, accounted);

@@ -26,7 +26,7 @@ use crate::{
     pipeline::{pairing, random_bytes},
     privacy::Policy,
     sink::Named,
-    worker::{Shared, Stages},
+    worker::{Handover, Shared, Stages},
 };
 
 /// Frames taken in before what they became is delivered.
@@ -320,9 +320,10 @@ impl Epoch {
         let ids = RecordIds::new(random_bytes(), 0);
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
         // Frames have their times in UTC.
-        let mut stages = Stages::new(table, sinks, &shared, Clock { utc_offset_ns: 0 })?;
+        let mut stages =
+            Stages::new(table, sinks, &shared, Handover::alone(), Clock { utc_offset_ns: 0 })?;
         stages.name_file(interfaces.file());
-        let counts = stages.counts();
+        let counts = stages.published();
         Ok(Self { stages, counts, now_ns: began_ns })
     }
 }

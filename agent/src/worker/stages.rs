@@ -1,10 +1,19 @@
 //! What a worker does with what comes out of its ring.
 
-use tap53_ebpf::record::RecordHeader;
+use std::net::SocketAddr;
 
-use super::{Recorder, Shared};
+use tap53_ebpf::{headers, record::RecordHeader};
+
+use super::{
+    Recorder, Shared,
+    handover::{Handover, Joined},
+};
 use crate::{
-    decode::{Content, Datagram, Origin, Packet, PacketLoss, TransportHeader, segment_messages},
+    decode::{
+        Content, Datagram, Message, Origin, Packet, PacketLoss, Transport, TransportHeader,
+        fragments::{self, FragmentEvent, Fragments},
+        stream::{self, Segment, StreamEvent, Streams},
+    },
     encode::{self, Clock},
     ledger::{MessageLoss, Published, WorkerCounts},
     pair::{Flow, Observation, Observed, Point, Table},
@@ -13,8 +22,16 @@ use crate::{
 
 /// Everything behind the ring, or behind a capture file: packet to record.
 pub struct Stages {
-    pairing: Pairing,
+    fragments: Fragments,
+    handover: Handover,
+    datagrams: Datagrams,
     published: Published<WorkerCounts>,
+}
+
+/// Datagram to record.
+struct Datagrams {
+    streams: Streams<Origin>,
+    pairing: Pairing,
 }
 
 /// Message to record.
@@ -30,6 +47,8 @@ struct Pairing {
     /// query's are swapped into the table.
     query: Observation,
     response: Observation,
+    /// When the latest datagram was captured.
+    last_at_ns: u64,
 }
 
 impl Stages {
@@ -39,6 +58,7 @@ impl Stages {
         table: Table,
         sinks: &[Named],
         shared: &Shared,
+        handover: Handover,
         clock: Clock,
     ) -> Result<Self, encode::Error> {
         let pairing = Pairing {
@@ -49,42 +69,48 @@ impl Stages {
             alone: shared.each_message,
             query: Observation::default(),
             response: Observation::default(),
+            last_at_ns: 0,
         };
-        Ok(Self { pairing, published: Published::default() })
+        Ok(Self {
+            fragments: fragments::Config::default().build(),
+            handover,
+            datagrams: Datagrams { streams: stream::Config::default().build(), pairing },
+            published: Published::default(),
+        })
     }
 
     /// Where the counts are published.
     #[must_use]
-    pub fn counts(&self) -> Published<WorkerCounts> {
+    pub fn published(&self) -> Published<WorkerCounts> {
         self.published.clone()
     }
 
     /// Sets how capture times become UTC from now on.
     pub const fn set_clock(&mut self, clock: Clock) {
-        self.pairing.recorder.set_clock(clock);
+        self.datagrams.pairing.recorder.set_clock(clock);
     }
 
     /// Names an interface in the records from now on.
     pub fn name_interface(&mut self, ifindex: u32, name: &str) {
-        self.pairing.recorder.name_interface(ifindex, name);
+        self.datagrams.pairing.recorder.name_interface(ifindex, name);
     }
 
     /// Names the replayed file in the records from now on.
     pub fn name_file(&mut self, name: &str) {
-        self.pairing.recorder.name_file(name);
+        self.datagrams.pairing.recorder.name_file(name);
     }
 
     /// Takes note of the ring's loss count as of `at_ns`.
     pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
-        self.pairing.table.note_ring_lost(ring_lost, at_ns);
+        self.datagrams.pairing.table.note_ring_lost(ring_lost, at_ns);
     }
 
     /// Takes in one ring record; returns when it was captured, CLOCK_MONOTONIC nanoseconds, or
     /// `None` where that cannot be told.
     pub fn take(&mut self, item: &[u8]) -> Option<u64> {
         let Some((header, bytes)) = RecordHeader::split(item) else {
-            self.pairing.counts.packets_received += 1;
-            self.pairing.counts.packets_lost[PacketLoss::RecordMismatch as usize] += 1;
+            self.datagrams.pairing.counts.packets_received += 1;
+            self.datagrams.pairing.counts.packets_lost[PacketLoss::RecordMismatch as usize] += 1;
             return None;
         };
         self.note_ring_lost(header.ring_lost, header.captured_at_ns);
@@ -94,55 +120,62 @@ impl Stages {
 
     /// Takes in one captured packet, of the frame with this number in a replayed file, or 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
-        self.pairing.counts.packets_received += 1;
-        let decoded = Packet::parse(header, bytes, frame).and_then(|packet| self.decode(&packet));
-        match decoded {
-            Ok(()) => self.pairing.counts.packets_decoded += 1,
+        self.datagrams.pairing.counts.packets_received += 1;
+        let taken = Packet::parse(header, bytes, frame).and_then(|packet| self.packet(&packet));
+        match taken {
+            Ok(()) => {}
             Err(reason) => {
-                self.pairing.counts.packets_lost[reason as usize] += 1;
+                self.datagrams.pairing.counts.packets_lost[reason as usize] += 1;
                 if !reason.is_ignored()
                     && let Some(flow) = Packet::flow(header, bytes)
                 {
-                    self.pairing.table.note_unreadable(flow, header.captured_at_ns);
+                    self.datagrams.pairing.table.note_unreadable(flow, header.captured_at_ns);
                 }
             }
         }
     }
 
-    fn decode(&mut self, packet: &Packet<'_>) -> Result<(), PacketLoss> {
-        match &packet.content {
-            Content::Datagram(datagram) => self.datagram(&packet.origin, datagram),
-            Content::Fragment(_) => Err(PacketLoss::Fragment),
-        }
-    }
-
-    fn datagram(&mut self, origin: &Origin, datagram: &Datagram<'_>) -> Result<(), PacketLoss> {
-        let flow = origin.flow(datagram);
-        match datagram.header {
-            TransportHeader::Udp { gso_size } => {
-                if datagram.payload.len() < crate::decode::Message::HEADER_SIZE {
-                    return Err(PacketLoss::ShorterThanHeader);
-                }
-                let size = match gso_size {
-                    0 => datagram.payload.len(),
-                    size => size.into(),
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), PacketLoss> {
+        let part = match &packet.content {
+            Content::Datagram(datagram) => {
+                return self.datagrams.datagram(&packet.origin, datagram);
+            }
+            Content::Fragment(part) => part,
+        };
+        self.datagrams.pairing.counts.packets_in_fragments += 1;
+        let Self { fragments, handover, datagrams, .. } = self;
+        fragments.fragment(&packet.origin, part, |event| match event {
+            FragmentEvent::Datagram { origin, protocol, bytes } => {
+                let datagram = Datagram::behind_extensions(protocol, bytes);
+                let home =
+                    datagram.ok().and_then(|datagram| handover.elsewhere(&origin.flow(&datagram)));
+                let Some(worker) = home else {
+                    return datagrams.joined(&origin, protocol, bytes);
                 };
-                for wire in datagram.payload.chunks(size) {
-                    self.pairing.message(origin, flow, wire);
+                let joined = Joined { origin, protocol, bytes: bytes.to_vec() };
+                if !handover.send(worker, joined) {
+                    datagrams.pairing.counts.datagrams_not_handed_over += 1;
                 }
             }
-            TransportHeader::Tcp { .. } => {
-                for wire in segment_messages(datagram.payload)? {
-                    self.pairing.message(origin, flow, wire);
-                }
-            }
-        }
+            FragmentEvent::Loss { .. } => datagrams.pairing.fragment_loss(&event),
+        });
         Ok(())
     }
 
-    /// Records the queries whose time ran out at `now_ns`.
+    /// Takes in the datagrams that other workers have joined for this one.
+    pub(super) fn receive(&mut self) {
+        while let Some(Joined { origin, protocol, bytes }) = self.handover.receive() {
+            self.datagrams.joined(&origin, protocol, &bytes);
+        }
+    }
+
+    /// Gives up what has waited too long at `now_ns`: fragments, gaps in streams, and queries, which
+    /// are recorded.
     pub fn expire(&mut self, now_ns: u64) {
-        let Pairing { table, recorder, counts, .. } = &mut self.pairing;
+        let Datagrams { streams, pairing } = &mut self.datagrams;
+        self.fragments.expire(now_ns, |event| pairing.fragment_loss(&event));
+        streams.expire(now_ns, |event| pairing.stream_event(event));
+        let Pairing { table, recorder, counts, .. } = pairing;
         while let Some(transaction) = table.expire(now_ns) {
             recorder.record(&transaction, counts);
         }
@@ -150,14 +183,24 @@ impl Stages {
 
     /// Hands the batches to their sinks and publishes the counts.
     pub fn deliver(&mut self) {
-        self.pairing.recorder.deliver();
-        self.pairing.counts.messages_pending = self.pairing.table.pending_messages();
-        self.published.publish(self.pairing.counts);
+        let Datagrams { streams, pairing } = &mut self.datagrams;
+        pairing.recorder.deliver();
+        pairing.counts.messages_pending = pairing.table.pending_messages();
+        pairing.counts.fragments = self.fragments.counts();
+        pairing.counts.streams = streams.counts();
+        self.published.publish(pairing.counts);
     }
 
     /// The end of capture: what still waits for a response is recorded as it stands.
     pub fn finish(mut self) {
-        let Pairing { table, recorder, counts, .. } = &mut self.pairing;
+        let handover = std::mem::replace(&mut self.handover, Handover::alone());
+        handover.end(|joined| {
+            self.datagrams.joined(&joined.origin, joined.protocol, &joined.bytes);
+        });
+        let Datagrams { streams, pairing } = &mut self.datagrams;
+        self.fragments.finish(|event| pairing.fragment_loss(&event));
+        streams.finish(pairing.last_at_ns, |event| pairing.stream_event(event));
+        let Pairing { table, recorder, counts, .. } = pairing;
         while let Some(transaction) = table.drain() {
             recorder.record(&transaction, counts);
         }
@@ -165,7 +208,86 @@ impl Stages {
     }
 }
 
+impl Datagrams {
+    /// Takes in a datagram that was joined from fragments.
+    fn joined(&mut self, origin: &Origin, protocol: u8, bytes: &[u8]) {
+        self.pairing.counts.datagrams_taken += 1;
+        let taken = Datagram::behind_extensions(protocol, bytes)
+            .and_then(|datagram| self.datagram(origin, &datagram));
+        if let Err(reason) = taken {
+            self.pairing.counts.packets_lost[reason as usize] += 1;
+        }
+    }
+
+    fn datagram(&mut self, origin: &Origin, datagram: &Datagram<'_>) -> Result<(), PacketLoss> {
+        let flow = origin.flow(datagram);
+        let payload = datagram.payload;
+        let Self { streams, pairing } = self;
+        pairing.last_at_ns = origin.captured_at_ns;
+        match datagram.header {
+            TransportHeader::Udp { gso_size } => {
+                if payload.len() < Message::HEADER_SIZE {
+                    return Err(PacketLoss::ShorterThanHeader);
+                }
+                let size = if gso_size == 0 { payload.len() } else { gso_size.into() };
+                for wire in payload.chunks(size) {
+                    pairing.message(origin, flow, wire);
+                }
+            }
+            TransportHeader::Tcp { sequence, acknowledgement, flags } => {
+                let segment = Segment {
+                    flow,
+                    at_ns: origin.captured_at_ns,
+                    sequence,
+                    acknowledgement,
+                    flags,
+                    payload,
+                    context: *origin,
+                };
+                streams.segment(&segment, |event| pairing.stream_event(event));
+                if payload.is_empty() {
+                    return Err(PacketLoss::TcpWithoutPayload);
+                }
+            }
+        }
+        pairing.counts.packets_decoded += 1;
+        Ok(())
+    }
+}
+
 impl Pairing {
+    /// Takes in what comes of a stream.
+    fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
+        match event {
+            StreamEvent::Message { flow, context, at_ns, message } => {
+                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message);
+            }
+            StreamEvent::Loss { flow, at_ns, .. } => self.table.note_unreadable(flow, at_ns),
+        }
+    }
+
+    /// Takes note of a datagram that will not be whole, where it is known whose it was.
+    fn fragment_loss(&mut self, event: &FragmentEvent<'_>) {
+        if let FragmentEvent::Loss {
+            origin, protocol, ports: Some([source, destination]), ..
+        } = event
+        {
+            let transport = match *protocol {
+                headers::UDP => Transport::Udp,
+                headers::TCP => Transport::Tcp,
+                _ => return,
+            };
+            let flow = Flow {
+                transport,
+                client: SocketAddr::new(origin.source, *source),
+                server: SocketAddr::new(origin.destination, *destination),
+                tunnel: origin.tunnel,
+                ifindex: origin.ifindex,
+            };
+            self.table.note_unreadable(flow, origin.captured_at_ns);
+        }
+    }
+
     /// Takes in a message that was sent along `sent`.
     fn message(&mut self, origin: &Origin, sent: Flow, wire: &[u8]) {
         // QR, RFC 1035 §4.1.1.

@@ -1,0 +1,146 @@
+//! What became of every byte of every stream.
+
+/// Why bytes of a stream are in no message, although none is missing.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamIgnored {
+    /// At positions of which the first copy was taken, or that were given up: retransmissions,
+    /// overlaps, and copies of a packet that passes a hook twice.
+    Repeated,
+    /// The byte of a keep-alive probe (RFC 9293 §3.8.4).
+    KeepAlive,
+    /// The text that a RST may carry (RFC 9293 §3.5.3), which is not part of the stream.
+    ResetText,
+}
+
+impl StreamIgnored {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 3] = [Self::Repeated, Self::KeepAlive, Self::ResetText];
+
+    /// Name in the ledger and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::KeepAlive => "keep_alive",
+            Self::ResetText => "reset_text",
+        }
+    }
+}
+
+/// Why bytes of a stream are in no message.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamLoss {
+    /// Of a message of which another part was not captured.
+    Gap,
+    /// Where it is not known at which byte a message begins: after a gap, or in a connection that
+    /// was there before the capture.
+    Unsynchronised,
+    /// Of a message too short for a DNS header (12 bytes, RFC 1035 §4.1.1), its length prefix
+    /// included.
+    ShorterThanHeader,
+    /// Of a message that had not ended when its connection did.
+    Closed,
+    /// Waiting when nothing more had come for the idle timeout.
+    Idle,
+    /// Waiting when the stream made room for others.
+    Evicted,
+    /// Waiting when the capture ended.
+    Ended,
+}
+
+impl StreamLoss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 7] = [
+        Self::Gap,
+        Self::Unsynchronised,
+        Self::ShorterThanHeader,
+        Self::Closed,
+        Self::Idle,
+        Self::Evicted,
+        Self::Ended,
+    ];
+
+    /// Name in the ledger and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Unsynchronised => "unsynchronised",
+            Self::ShorterThanHeader => "shorter_than_header",
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Counts of one [`Streams`](super::Streams). Exact between any two calls:
+/// `bytes_received = bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    /// Bytes of payload handed in.
+    pub bytes_received: u64,
+    /// Bytes of messages handed out, with their two bytes of length each.
+    pub bytes_in_messages: u64,
+    /// Bytes kept: of messages that have not ended, and behind gaps.
+    pub bytes_waiting: u64,
+    /// Bytes of which none is missing, by [`StreamIgnored`].
+    pub bytes_ignored: [u64; StreamIgnored::ALL.len()],
+    /// Bytes in no message, by [`StreamLoss`].
+    pub bytes_lost: [u64; StreamLoss::ALL.len()],
+    /// Bytes that the streams had and that never came: not part of the sum.
+    pub bytes_missing: u64,
+    /// Messages handed out.
+    pub messages: u64,
+    /// Messages too short for a DNS header, and skipped.
+    pub messages_too_short: u64,
+    /// Gaps given up.
+    pub gaps: u64,
+    /// Times that a message's beginning was found by its looks.
+    pub synchronisations: u64,
+    /// Connections that are kept.
+    pub streams: u64,
+    /// Connections evicted to make room for others.
+    pub streams_evicted: u64,
+}
+
+impl StreamCounts {
+    /// Where the bytes received went; equal to `bytes_received` unless there is a defect.
+    #[must_use]
+    pub fn bytes_accounted(&self) -> u64 {
+        let ignored: u64 = self.bytes_ignored.iter().sum();
+        let lost: u64 = self.bytes_lost.iter().sum();
+        self.bytes_in_messages + self.bytes_waiting + ignored + lost
+    }
+
+    pub(super) const fn ignore(&mut self, reason: StreamIgnored, bytes: u64) {
+        self.bytes_ignored[reason as usize] += bytes;
+    }
+
+    pub(super) const fn lose(&mut self, reason: StreamLoss, bytes: u64) {
+        self.bytes_lost[reason as usize] += bytes;
+    }
+
+    /// Adds the counts of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes_received += other.bytes_received;
+        self.bytes_in_messages += other.bytes_in_messages;
+        self.bytes_waiting += other.bytes_waiting;
+        for (sum, ignored) in self.bytes_ignored.iter_mut().zip(other.bytes_ignored) {
+            *sum += ignored;
+        }
+        for (sum, lost) in self.bytes_lost.iter_mut().zip(other.bytes_lost) {
+            *sum += lost;
+        }
+        self.bytes_missing += other.bytes_missing;
+        self.messages += other.messages;
+        self.messages_too_short += other.messages_too_short;
+        self.gaps += other.gaps;
+        self.synchronisations += other.synchronisations;
+        self.streams += other.streams;
+        self.streams_evicted += other.streams_evicted;
+    }
+}

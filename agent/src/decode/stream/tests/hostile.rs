@@ -1,0 +1,153 @@
+use super::*;
+use tcp_flags::{ACK, SYN};
+
+#[test]
+fn a_flood_of_half_open_connections_leaves_memory_flat_and_streams_whole() {
+    let mut tap = Tap::connected(Config { streams: 1_024, ..Config::default() });
+    let sent: Vec<_> = (0..1_000).map(|number| message(number, false, 40)).collect();
+    let stream = framed(&sent);
+    let mut most = 0;
+    for (number, at) in (0..100_000).zip(0..) {
+        let flow = Flow {
+            client: ([10, (number >> 16) as u8, (number >> 8) as u8, number as u8], 1_024).into(),
+            ..tap.flow(Client)
+        };
+        let syn = Segment {
+            flow,
+            at_ns: tap.at_ns,
+            sequence: number,
+            acknowledgement: 0,
+            flags: SYN,
+            payload: &[],
+            context: 0,
+        };
+        tap.streams.segment(&syn, |_| {});
+        if number % 100 == 0 {
+            // The genuine stream goes on, in segments that hold no whole message.
+            let at = at / 100 * 42;
+            if number == 0 {
+                // It is proven by an exchange.
+                tap.data(Client, 0, &stream[..42]);
+            } else {
+                tap.data(Client, at, &stream[at..at + 21]);
+                tap.data(Client, at + 21, &stream[at + 21..at + 42]);
+            }
+        }
+        if number == 2_000 {
+            most = tap.streams.memory();
+        }
+    }
+    assert_eq!(tap.messages(Client), sent);
+    assert_eq!(tap.losses(), []);
+    assert!(tap.streams.memory() <= most + 42);
+    assert_eq!(tap.counts().streams, 1_024);
+}
+
+#[test]
+fn forged_data_evicts_only_its_own_kind() {
+    let mut tap = Tap::connected(Config { streams: 64, ..Config::default() });
+    let sent = vec![message(1, false, 40)];
+    let stream = framed(&sent);
+    tap.data(Client, 0, &stream[..20]);
+    for port in 1..2_000 {
+        tap.client_port = port;
+        // Half a message that looks genuine, of a connection that nobody opened.
+        tap.data(Client, 0, &stream[..30]);
+    }
+    tap.client_port = 40_000;
+    tap.data(Client, 20, &stream[20..]);
+    assert_eq!(tap.messages(Client), sent);
+}
+
+#[test]
+fn the_sum_of_all_bytes_is_limited() {
+    let mut tap = Tap::new(Config { bytes: 1 << 20, ..Config::default() });
+    let stream = framed(&[message(1, false, 60_000)]);
+    for port in 1..200 {
+        tap.client_port = port;
+        tap.handshake();
+        tap.data(Client, 0, &stream[..50_000]);
+        assert!(tap.streams.memory <= 1 << 20);
+    }
+    assert!(tap.counts().streams_evicted > 100);
+    assert_eq!(tap.lost(StreamLoss::Evicted), tap.counts().streams_evicted * 50_000);
+}
+
+#[test]
+fn a_stated_length_alone_takes_no_memory() {
+    let mut tap = Tap::connected(Config::default());
+    tap.data(Client, 0, &[0xff, 0xff, 0]);
+    assert!(tap.streams.memory <= 64);
+}
+
+#[test]
+fn length_zero_repeated_is_counted() {
+    let mut tap = Tap::connected(Config::default());
+    let sent = vec![message(1, false, 40)];
+    tap.data(Client, 0, &[0; 65_536]);
+    tap.data(Client, 65_536, &framed(&sent));
+    assert_eq!(tap.counts().messages_too_short, 32_768);
+    assert_eq!(tap.messages(Client), sent);
+    assert_eq!(tap.losses(), []);
+}
+
+#[test]
+fn segments_of_one_byte_make_messages() {
+    let mut tap = Tap::connected(Config::default());
+    let sent: Vec<_> =
+        (0..20).map(|number| message(number, false, 40 + usize::from(number))).collect();
+    for (at, byte) in framed(&sent).iter().enumerate() {
+        tap.data(Client, at, &[*byte]);
+        tap.acknowledge(Server, at + 1);
+    }
+    assert_eq!(tap.messages(Client), sent);
+}
+
+#[test]
+fn ten_thousand_segments_in_reverse_are_joined() {
+    let mut tap = Tap::connected(Config { stream_bytes: 16 << 20, ..Config::default() });
+    let sent: Vec<_> = (0..10_000).map(|number| message(number, false, 100)).collect();
+    let stream = framed(&sent);
+    // Segments that begin and end amid messages. A quadratic way would move 5 GB here.
+    for (place, segment) in stream.chunks(102).enumerate().collect::<Vec<_>>().into_iter().rev() {
+        tap.data(Client, place * 102, segment);
+    }
+    assert_eq!(tap.messages(Client), sent);
+}
+
+#[test]
+fn a_segment_over_many_pieces_fills_what_is_between() {
+    let mut tap = Tap::connected(Config { stream_bytes: 16 << 20, ..Config::default() });
+    let sent: Vec<_> = (0..1_000).map(|number| message(number, false, 60)).collect();
+    let stream = framed(&sent);
+    for at in (1..stream.len()).step_by(2) {
+        tap.data(Client, at, &stream[at..=at]);
+    }
+    tap.data(Client, 1, &stream[1..]);
+    tap.data(Client, 0, &stream);
+    assert_eq!(tap.messages(Client), sent);
+}
+
+#[test]
+fn any_flags_and_numbers_are_accounted_for() {
+    let mut tap = Tap::connected(Config { streams: 4, bytes: 4_096, ..Config::default() });
+    let mut random = 1_u64;
+    let payload = framed(&[message(1, false, 90), message(2, false, 20)]);
+    for _ in 0..50_000 {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let [a, b, c, d, e, f, g, h] = random.to_be_bytes();
+        tap.client_port = u16::from(a & 7);
+        tap.at_ns += u64::from(b) * MS;
+        let near = u32::from(c) | if d & 15 == 0 { u32::from(e) << 24 } else { 0 };
+        let flags = if f & 3 == 0 { g } else { ACK };
+        let length = usize::from(h) % payload.len();
+        let who = if d & 16 == 0 { Client } else { Server };
+        tap.send(who, near, u32::from(e), flags, &payload[usize::from(c) % 8..][..length.min(80)]);
+        if a == 0 {
+            tap.expire();
+        }
+        tap.seen.clear();
+    }
+    tap.finish();
+}

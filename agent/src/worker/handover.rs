@@ -1,0 +1,189 @@
+//! Datagrams that were joined from fragments, on their way between workers.
+//!
+//! Later fragments carry no ports, so the kernel programs choose the ring of a fragment by what all
+//! fragments of a datagram share. The worker that joined them hands the datagram to the worker
+//! whose ring has the datagram's flow. This is the one thing that workers have in common; it is
+//! rare.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
+    time::{Duration, Instant},
+};
+
+use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
+
+use crate::{decode::Origin, pair::Flow};
+
+/// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
+const QUEUED: usize = 256;
+
+/// How long an ending worker waits for those that still empty their rings. One that a sink holds up
+/// sends nothing more.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// A datagram, from its UDP or TCP header on.
+pub(super) struct Joined {
+    pub(super) origin: Origin,
+    pub(super) protocol: u8,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One worker's ways to and from the others.
+pub struct Handover {
+    number: usize,
+    /// To each worker by its number; empty once this one ends.
+    to: Vec<SyncSender<Joined>>,
+    from: Receiver<Joined>,
+}
+
+impl Handover {
+    /// The ways between `workers`, in the order of their numbers.
+    #[must_use]
+    pub fn between(workers: usize) -> Vec<Self> {
+        let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
+        let ends = from.into_iter().enumerate();
+        ends.map(|(number, from)| Self { number, to: to.clone(), from }).collect()
+    }
+
+    /// For a worker that is the only one.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { number: 0, to: Vec::new(), from: sync_channel(0).1 }
+    }
+
+    /// The worker of a flow, if it is another one.
+    pub(super) fn elsewhere(&self, flow: &Flow) -> Option<usize> {
+        let workers = u32::try_from(self.to.len()).unwrap_or(u32::MAX);
+        if workers < 2 {
+            return None;
+        }
+        let hash = flow_hash(&endpoint(flow.client), &endpoint(flow.server));
+        let home = ring_index(hash, workers) as usize;
+        (home != self.number).then_some(home)
+    }
+
+    /// Sends a datagram to another worker; false if that has too many to take in, or is gone.
+    pub(super) fn send(&self, worker: usize, joined: Joined) -> bool {
+        self.to.get(worker).is_some_and(|to| to.try_send(joined).is_ok())
+    }
+
+    /// A datagram from another worker, if there is one now.
+    pub(super) fn receive(&self) -> Option<Joined> {
+        match self.from.try_recv() {
+            Ok(joined) => Some(joined),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Hands what the other workers still send to `each`, until they have ended too.
+    pub(super) fn end(mut self, mut each: impl FnMut(Joined)) {
+        self.to.clear();
+        let deadline = Instant::now() + LAST_WAIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.from.recv_timeout(left) {
+                Ok(joined) => each(joined),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::error!("another worker does not end");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// An end of a flow as the kernel programs hash it.
+fn endpoint(address: SocketAddr) -> Endpoint {
+    let words = match address.ip() {
+        IpAddr::V4(address) => [0, address.to_bits().into()],
+        IpAddr::V6(address) => {
+            let [high @ .., _, _, _, _, _, _, _, _] = address.octets();
+            let [_, _, _, _, _, _, _, _, low @ ..] = address.octets();
+            [u64::from_be_bytes(high), u64::from_be_bytes(low)]
+        }
+    };
+    Endpoint { address: words, port: address.port() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tap53_ebpf::{headers, settings::Direction};
+
+    use super::*;
+    use crate::decode::Transport;
+
+    fn flow(port: u16, v6: bool) -> Flow {
+        let address = |last: u8| -> IpAddr {
+            if v6 {
+                [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last].into()
+            } else {
+                [192, 0, 2, last].into()
+            }
+        };
+        Flow {
+            transport: Transport::Udp,
+            client: (address(1), port).into(),
+            server: (address(2), 53).into(),
+            tunnel: None,
+            ifindex: 0,
+        }
+    }
+
+    fn joined(number: u8) -> Joined {
+        let origin = Origin {
+            captured_at_ns: 0,
+            ifindex: 1,
+            direction: Direction::Ingress,
+            frame: 0,
+            vlan_id: None,
+            vlan_inner_id: None,
+            vlan_visible: true,
+            tunnel: None,
+            source: [192, 0, 2, 1].into(),
+            destination: [192, 0, 2, 2].into(),
+        };
+        Joined { origin, protocol: headers::UDP, bytes: vec![number] }
+    }
+
+    #[test]
+    fn both_directions_of_a_flow_have_one_home_and_it_is_the_kernels() {
+        let ways = Handover::between(4);
+        let mut homes = [0; 4];
+        for port in 1..1_000 {
+            for v6 in [false, true] {
+                let there = flow(port, v6);
+                let back = Flow { client: there.server, server: there.client, ..there };
+                let home = ways[0].elsewhere(&there);
+                assert_eq!(home, ways[0].elsewhere(&back));
+                homes[home.unwrap_or(0)] += 1;
+                assert!(ways[home.unwrap_or(0)].elsewhere(&there).is_none());
+            }
+        }
+        assert!(homes.iter().all(|count| *count > 300), "{homes:?}");
+        assert!(Handover::alone().elsewhere(&flow(1, false)).is_none());
+    }
+
+    #[test]
+    fn what_was_sent_arrives_before_the_end() {
+        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2)).ok().unwrap();
+        assert!(one.send(1, joined(1)));
+        assert_eq!(other.receive().map(|joined| joined.bytes), Some(vec![1]));
+        assert!(other.receive().is_none());
+        assert!(one.send(1, joined(2)));
+        one.end(|_| panic!("nothing was sent here"));
+        // `other` can still send to nobody: its reader has ended.
+        assert!(!other.send(0, joined(3)));
+        let mut last = Vec::new();
+        other.end(|joined| last.push(joined.bytes));
+        assert_eq!(last, [vec![2]]);
+    }
+
+    #[test]
+    fn a_worker_that_takes_nothing_in_is_not_waited_for() {
+        let ways = Handover::between(2);
+        let sent = (0..=QUEUED).filter(|_| ways[0].send(1, joined(0))).count();
+        assert_eq!(sent, QUEUED);
+    }
+}
