@@ -216,23 +216,46 @@ fn other_protocols_are_ignored_by_name() -> Result<()> {
     })
 }
 
+/// A frame as one fragment of itself: the data from `from` to `to`, in units of 8 bytes.
+fn fragment(frame: &[u8], from: u16, to: Option<u16>) -> Result<Vec<u8>> {
+    const DATA_AT: usize = 14 + 20;
+    let at = |units: u16| DATA_AT + 8 * usize::from(units);
+    let mut part = frame[..DATA_AT].to_vec();
+    part.extend(&frame[at(from)..to.map_or(frame.len(), at)]);
+    let length = u16::try_from(part.len() - 14)?;
+    part[16..18].copy_from_slice(&length.to_be_bytes());
+    let more = if to.is_some() { 0x2000 } else { 0 };
+    part[20..22].copy_from_slice(&(more | from).to_be_bytes());
+    Ok(part)
+}
+
 #[test]
-fn fragments_are_counted_as_what_they_are() -> Result<()> {
+fn fragments_are_joined_in_any_order_and_refused_where_they_overlap() -> Result<()> {
+    let frame = |port, id| {
+        let mut frame = udp_to_port_53(port, &dns::query(id, "www.tap53.test", "A"));
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        frame
+    };
     both_hooks(|hook| {
-        let fragment = |offset_and_flags: u16| {
-            let mut frame = udp_to_port_53(4000, &dns::query(3, "www.tap53.test", "A"));
-            frame[20..22].copy_from_slice(&offset_and_flags.to_be_bytes());
-            frame
-        };
-        // More fragments at offset 0; then the last one at offset 8 × 4.
-        let (first, later) = (fragment(0x2000), fragment(0x0004));
+        let (whole, reversed, overlapping) = (frame(4001, 1), frame(4002, 2), frame(4003, 3));
         let ended = capture(hook, |socket| {
-            socket.send(&first)?;
-            socket.send(&later)
+            socket.send(&fragment(&whole, 0, Some(2))?)?;
+            socket.send(&fragment(&whole, 2, None)?)?;
+            socket.send(&fragment(&reversed, 2, None)?)?;
+            socket.send(&fragment(&reversed, 0, Some(2))?)?;
+            socket.send(&fragment(&overlapping, 0, Some(2))?)?;
+            socket.send(&fragment(&overlapping, 1, None)?)
         })?;
         let ledger = Ledger(&ended.ledger);
-        assert_eq!(ledger.number("/interfaces/0/ingress/lost/later_fragment")?, 1);
-        assert_eq!(ledger.number("/agent/packets/lost/first_fragment")?, 1);
+        assert_eq!(ledger.sum("/interfaces/0/ingress/lost")?, 0);
+        assert_eq!(ledger.number("/agent/fragments/joined")?, 4, "{}", ended.ledger);
+        assert_eq!(ledger.number("/agent/fragments/datagrams")?, 2);
+        assert_eq!(ledger.number("/agent/fragments/lost/overlap")?, 2);
+        for (port, id) in [(4001, 1), (4002, 2)] {
+            let record = from_port(&ended, port).context("no record of a joined datagram")?;
+            assert_eq!((&record["dns_id"], &record["parse_status"]), (&id.into(), &"OK".into()));
+        }
+        assert!(from_port(&ended, 4003).is_none());
         Ok(())
     })
 }

@@ -138,9 +138,34 @@ impl Ledger<'_> {
         let (packets, messages) = (&agent["packets"], &agent["messages"]);
         check("captured, and received".to_owned(), captured, number(&packets["received"])?);
         check(
-            "packets received".to_owned(),
-            number(&packets["received"])?,
-            number(&packets["decoded"])? + sum(&packets["ignored"]) + sum(&packets["lost"]),
+            "packets received and joined".to_owned(),
+            number(&packets["received"])? + number(&packets["joined"])?,
+            number(&packets["decoded"])?
+                + number(&packets["fragments"])?
+                + sum(&packets["ignored"])
+                + sum(&packets["lost"]),
+        );
+        let (fragments, bytes) = (&agent["fragments"], &agent["tcp_bytes"]);
+        check(
+            "fragments received".to_owned(),
+            number(&packets["fragments"])?,
+            number(&fragments["joined"])?
+                + number(&fragments["waiting"])?
+                + sum(&fragments["ignored"])
+                + sum(&fragments["lost"]),
+        );
+        check(
+            "datagrams joined".to_owned(),
+            number(&fragments["datagrams"])?,
+            number(&packets["joined"])? + number(&fragments["datagrams_lost"])?,
+        );
+        check(
+            "bytes of TCP received".to_owned(),
+            number(&bytes["received"])?,
+            number(&bytes["in_messages"])?
+                + number(&bytes["waiting"])?
+                + sum(&bytes["ignored"])
+                + sum(&bytes["lost"]),
         );
         check(
             "messages decoded".to_owned(),
@@ -148,6 +173,7 @@ impl Ledger<'_> {
             number(&messages["pending"])?
                 + number(&messages["in_records"])?
                 + sum(&messages["filtered"])
+                + sum(&messages["ignored"])
                 + sum(&messages["lost"]),
         );
         for sink in agent["sinks"].as_array().context("no sinks")? {

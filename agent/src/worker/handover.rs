@@ -7,7 +7,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -70,10 +70,8 @@ impl Handover {
 
     /// A datagram from another worker, if there is one now.
     pub(super) fn receive(&self) -> Option<Joined> {
-        match self.from.try_recv() {
-            Ok(joined) => Some(joined),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        // Empty, or the others have ended.
+        self.from.try_recv().ok()
     }
 
     /// Hands what the other workers still send to `each`, until they have ended too.

@@ -14,7 +14,10 @@ pub(super) fn message(number: u16, response: bool, size: usize) -> Vec<u8> {
     let flags = if response { 0x80 } else { 0x01 };
     let mut message = vec![high, low, flags, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     message.extend(b"\x01a\x04test\x00\x00\x01\x00\x01");
-    message.extend((message.len()..size).map(|at| (at * 7 + usize::from(number)) as u8 | 1));
+    message.extend(
+        (message.len()..size)
+            .map(|at| u8::try_from((at * 7 + usize::from(number)) % 256).unwrap() | 1),
+    );
     message
 }
 
