@@ -1,0 +1,175 @@
+//! A flood of spoofed queries and of half-open TCP connections costs records, never memory, and
+//! genuine pairs between them still match.
+//!
+//! `TAP53_FLOOD` sets the number of spoofed queries; unoptimised, the default is what a test run
+//! has time for.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tap53::{
+    encode::{Batch, Clock, Format},
+    filter::Filter,
+    ledger::{MessageLoss, Published, SinkCounts},
+    pair::{self, RecordIds, Truncations},
+    privacy::Policy,
+    sink::{Named, Sink},
+    worker::{Handover, Shared, Stages},
+};
+use tap53_ebpf::record::RecordHeader;
+
+const SPOOFED: u32 = 300_000;
+const HALF_OPEN: u32 = 100_000;
+/// A genuine pair among so many spoofed queries.
+const GENUINE_EVERY: u32 = 1_000;
+/// What the tables may grow by once they are full, bytes: what an allocator does not give back.
+const SLACK_BYTES: u64 = 8 << 20;
+
+/// Keeps JSON lines.
+#[derive(Default)]
+struct Keep {
+    lines: Mutex<Vec<String>>,
+    counts: Published<SinkCounts>,
+}
+
+impl Sink for Keep {
+    fn format(&self) -> Format {
+        Format::Json
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.counts
+    }
+
+    fn write(&self, batch: &Batch) {
+        let lines = batch.iter().map(|(line, _)| String::from_utf8_lossy(line).into_owned());
+        self.lines.lock().unwrap().extend(lines);
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+/// An IPv4 packet between a client and 192.0.2.53:53, and its record header.
+fn packet(
+    at_ns: u64,
+    client: Ipv4Addr,
+    protocol: u8,
+    back: bool,
+    rest: &[u8],
+) -> (RecordHeader, Vec<u8>) {
+    let server = Ipv4Addr::new(192, 0, 2, 53);
+    let mut bytes = vec![0x45, 0];
+    bytes.extend((24 + u16::try_from(rest.len()).unwrap()).to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+    let ends = if back { [server, client] } else { [client, server] };
+    bytes.extend(ends.iter().flat_map(Ipv4Addr::octets));
+    let ports: [u16; 2] = if back { [53, 1_024] } else { [1_024, 53] };
+    bytes.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    bytes.extend(rest);
+    let length = u32::try_from(bytes.len()).unwrap();
+    let header = RecordHeader {
+        captured_at_ns: at_ns,
+        packet_length: length,
+        captured_length: length,
+        ifindex: 3,
+        transport_offset: 20,
+        direction: u8::from(back),
+        ip_version: 4,
+        transport: protocol,
+        ..RecordHeader::default()
+    };
+    (header, bytes)
+}
+
+/// The UDP header behind the ports, and a message.
+fn message(response: bool) -> Vec<u8> {
+    let mut wire = vec![0, 9, if response { 0x81 } else { 1 }, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    wire.extend(b"\x05flood\x04test\0\0\x01\0\x01");
+    let length = 8 + u16::try_from(wire.len()).unwrap();
+    [&length.to_be_bytes(), &[0, 0][..], &wire].concat()
+}
+
+/// The SYN behind the ports.
+fn syn(number: u32) -> Vec<u8> {
+    let mut rest = number.to_be_bytes().to_vec();
+    rest.extend([0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    rest
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
+    let spoofed = std::env::var("TAP53_FLOOD").map_or(SPOOFED, |count| count.parse().unwrap());
+    let keep = Arc::new(Keep::default());
+    let shared = Shared {
+        node: "node-1".into(),
+        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        wire_bytes: false,
+        filter: Arc::new(Filter::default()),
+        privacy: Arc::new(Policy::default()),
+        each_message: false,
+        ending: Arc::default(),
+    };
+    let timeout = Duration::from_secs(5);
+    let config = pair::Config {
+        udp_timeout: timeout,
+        tcp_timeout: timeout,
+        capacity: 16_384,
+        merge_interfaces: true,
+    };
+    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let sink = Named { name: "keep".into(), sink: keep.clone() };
+    let clock = Clock { utc_offset_ns: 0 };
+    let mut stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock).unwrap();
+    // A microsecond between packets: all of it is within the timeout of the last query.
+    let mut at_ns = 1_000_000_000;
+    let mut take = |stages: &mut Stages, client: u32, protocol, back, rest: &[u8]| {
+        at_ns += 1_000;
+        let (header, bytes) = packet(at_ns, client.into(), protocol, back, rest);
+        stages.take_packet(&header, &bytes, 0);
+    };
+    let (query, response) = (message(false), message(true));
+    let half_open_every = (spoofed / HALF_OPEN).max(1);
+    let mut genuine = 0;
+    let mut warm = 0;
+    for number in 0..spoofed {
+        take(&mut stages, 10 << 24 | number, 17, false, &query);
+        if number % half_open_every == 0 {
+            take(&mut stages, 11 << 24 | number, 6, false, &syn(number));
+        }
+        if number % GENUINE_EVERY == 0 {
+            take(&mut stages, 172 << 24 | number, 17, false, &query);
+            take(&mut stages, 172 << 24 | number, 17, true, &response);
+            genuine += 1;
+        }
+        stages.deliver();
+        if number == spoofed / 2 {
+            warm = resident_bytes();
+        }
+    }
+    let grown = resident_bytes().saturating_sub(warm);
+    println!("{spoofed} spoofed queries: {grown} bytes grown since half of them");
+    assert!(grown <= SLACK_BYTES, "{grown} bytes grown by the second half of the flood");
+    let counts = stages.published().read();
+    let evicted = counts.messages_lost[MessageLoss::PairTableFull as usize];
+    assert_eq!(
+        counts.messages_decoded,
+        counts.messages_in_records + counts.messages_pending + evicted
+    );
+    assert_eq!(counts.messages_pending, 16_384);
+    assert!(counts.streams.streams_evicted > 0, "{:?}", counts.streams);
+    let lines = keep.lines.lock().unwrap();
+    let matched = lines.iter().filter(|line| line.contains("\"outcome\":\"MATCHED\"")).count();
+    assert_eq!((lines.len(), matched), (genuine, genuine));
+}
