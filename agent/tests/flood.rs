@@ -4,6 +4,8 @@
 //! `TAP53_FLOOD` sets the number of spoofed queries; unoptimised, the default is what a test run
 //! has time for.
 
+#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
+
 use std::{
     collections::HashMap,
     fs,
