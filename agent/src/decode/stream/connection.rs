@@ -134,7 +134,7 @@ impl<C: Copy> Connection<C> {
     /// The list that it belongs to.
     #[inline]
     pub(super) fn list(&self) -> usize {
-        let proven = self.has_data && !self.closed && !self.sides.iter().any(Side::is_unseen);
+        let proven = self.has_data && !self.closed && self.sides.iter().all(Side::was_seen);
         let what_waits =
             if self.sides.iter().any(Side::has_gap) { 2 } else { usize::from(self.waiting() > 0) };
         if proven { PROVEN.start + what_waits } else { EXPENDABLE.start + what_waits }
@@ -208,14 +208,14 @@ impl<C: Copy> Connection<C> {
         if mine.is_syn(segment.sequence) {
             return;
         }
-        if !mine.is_unseen() || !(other.is_unseen() || other.saw_syn()) {
+        if mine.was_seen() || (other.was_seen() && !other.saw_syn()) {
             self.settle(StreamLoss::Closed, segment.at_ns, counts, events);
             self.sides = [Side::new(), Side::new()];
             (self.has_data, self.closed) = (false, false);
         }
         self.sides[from & 1].open(segment.sequence);
         let other = &mut self.sides[(from & 1) ^ 1];
-        if segment.flags & ACK != 0 && other.is_unseen() {
+        if segment.flags & ACK != 0 && !other.was_seen() {
             // Its SYN was not seen. It may have carried data, so this need not be a boundary.
             other.start_amid(segment.acknowledgement);
         }
@@ -233,7 +233,7 @@ impl<C: Copy> Connection<C> {
         counts.ignore(StreamIgnored::ResetText, segment.payload.len() as u64);
         let (mine, other) = (&self.sides[from & 1], &self.sides[(from & 1) ^ 1]);
         // In answer to a SYN a RST has no number of its own (RFC 9293 §3.10.7.2).
-        let refuses = mine.is_unseen()
+        let refuses = !mine.was_seen()
             && segment.flags & ACK != 0
             && other.can_reset(segment.acknowledgement);
         if refuses || mine.can_reset(segment.sequence) {
@@ -269,14 +269,13 @@ impl<C: Copy> Connection<C> {
         events: &mut E,
     ) {
         if let Some(fin) = fin {
-            let (mine, mut out) = self.side(from, counts, events);
-            mine.finish(fin, at_ns, &mut out);
+            self.sides[from & 1].finish(fin);
         }
         for which in 0..2 {
             let (side, mut out) = self.side(which, counts, events);
             side.end_if_over(at_ns, &mut out);
         }
-        self.closed = self.sides.iter().all(|side| side.is_unseen() || side.has_ended());
+        self.closed = self.sides.iter().all(|side| !side.was_seen() || side.has_ended());
     }
 
     /// Goes on behind all gaps.

@@ -3,9 +3,8 @@
 //! ```text
 //!  Segment ─▶ Streams: connection by both endpoints, interface and tunnel
 //!               └─▶ Connection: a Side for each direction
-//!                     └─▶ Side: next ─▶ whole messages, straight from the packet
-//!                               ├ frame: a message that goes on in the next segment
-//!                               └ pieces: behind a gap
+//!                     └─▶ Side: bytes in order; pieces wait behind a gap
+//!                           └─▶ Framing: messages, straight from the packet where they are whole
 //! ```
 //!
 //! A worker owns one [`Streams`], made by [`Config::build`]. Each segment, also one without payload
@@ -36,6 +35,7 @@
 mod begins;
 mod connection;
 mod counts;
+mod framing;
 mod outlet;
 mod side;
 

@@ -15,8 +15,7 @@ pub(super) fn message(number: u16, response: bool, size: usize) -> Vec<u8> {
     let mut message = vec![high, low, flags, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     message.extend(b"\x01a\x04test\x00\x00\x01\x00\x01");
     message.extend(
-        (message.len()..size)
-            .map(|at| u8::try_from((at * 7 + usize::from(number)) % 256).unwrap() | 1),
+        (message.len()..size).map(|at| at.to_le_bytes()[0].wrapping_mul(7).wrapping_add(low) | 1),
     );
     message
 }

@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 use tcp_flags::{ACK, SYN};
 
@@ -9,7 +11,7 @@ fn a_flood_of_half_open_connections_leaves_memory_flat_and_streams_whole() {
     let mut most = 0;
     for (number, at) in (0..100_000).zip(0..) {
         let flow = Flow {
-            client: (std::net::Ipv4Addr::from_bits(10 << 24 | number & 0xff_ffff), 1_024).into(),
+            client: (Ipv4Addr::from_bits(10 << 24 | number), 1_024).into(),
             ..tap.flow(Client)
         };
         let syn = Segment {
