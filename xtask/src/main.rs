@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod inspect;
 mod progress;
 mod setup;
@@ -39,6 +40,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Check and test everything, as the continuous integration does; as root.
     Test,
+    /// Give the decoders hostile bytes (libFuzzer), each target for some time.
+    Fuzz(fuzz::Arguments),
     /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
     Bench,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Test => test::run(&workspace),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench => bench::run(&workspace),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
     });

@@ -5,10 +5,13 @@ use std::{path::PathBuf, process::Command, time::Instant};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build_ebpf,
+    build_ebpf, fuzz,
     setup::{self, Purpose},
     workspace::{Workspace, program, programs, run as run_command},
 };
+
+/// For each target: enough to run over what the tests hold to be well, not to find what is rare.
+const FUZZ_SECONDS: u32 = 8;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
@@ -58,6 +61,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
             .args(runner),
     )?;
+
+    step("fuzz targets, briefly");
+    fuzz::run(workspace, &fuzz::Arguments::all_for(FUZZ_SECONDS))?;
     println!("all passed in {} s", started.elapsed().as_secs());
     Ok(())
 }

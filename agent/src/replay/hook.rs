@@ -11,17 +11,14 @@ use tap53_ebpf::{
     settings::{Direction, PortSet, Ports, features},
 };
 
-use super::{
-    Frame,
-    link::{Link, LinkType},
-};
+use super::{Frame, link::Link};
 
 /// Datagrams of which is remembered what their first fragment carries, in each of two generations:
 /// 64 bytes each, so 4 MiB.
 const REMEMBERED_DATAGRAMS: usize = 32_768;
 
 /// A hook on frames.
-pub(super) struct FileHook {
+pub struct FileHook {
     ports: Box<Ports>,
     snap_length: u32,
     datagrams: Datagrams,
@@ -30,7 +27,9 @@ pub(super) struct FileHook {
 }
 
 impl FileHook {
-    pub(super) fn new(ports: Ports, snap_length: u32) -> Self {
+    /// A hook that captures what `ports` says, of each frame at most `snap_length` bytes.
+    #[must_use]
+    pub fn new(ports: Ports, snap_length: u32) -> Self {
         Self {
             ports: Box::new(ports),
             snap_length: snap_length.min(MAX_CAPTURED_LENGTH),
@@ -40,7 +39,8 @@ impl FileHook {
     }
 
     /// The counters, by direction.
-    pub(super) const fn counters(&self) -> &[Counters; 2] {
+    #[must_use]
+    pub const fn counters(&self) -> &[Counters; 2] {
         &self.counters
     }
 
@@ -50,14 +50,14 @@ impl FileHook {
     }
 
     /// Counts a frame that cannot be looked into.
-    pub(super) fn refuse(&mut self, reason: Counter) {
+    pub fn refuse(&mut self, reason: Counter) {
         self.count(Direction::Ingress, Counter::Seen, 1);
         self.count(Direction::Ingress, reason, 1);
     }
 
     /// What a kernel program would have put into a ring for this frame, if anything. `wanted` are
     /// bits of [`features`].
-    pub(super) fn capture<'a>(
+    pub fn capture<'a>(
         &mut self,
         frame: &Frame<'a>,
         link: &Link,
@@ -190,12 +190,6 @@ impl Memory for Datagrams {
     }
 }
 
-/// The link layer of a frame, or why it cannot be looked into.
-pub(super) fn link(frame: &Frame<'_>) -> Result<Link, Counter> {
-    let link_type = LinkType::of(frame.link_type).ok_or(Counter::UnsupportedLinkType)?;
-    link_type.read(frame.bytes).ok_or(Counter::MalformedHeader)
-}
-
 #[cfg(test)]
 mod tests {
     use tap53_ebpf::record::tunnel;
@@ -249,7 +243,7 @@ mod tests {
     /// What becomes of a frame: its record's header, or the one counter that it is counted in.
     fn fate(hook: &mut FileHook, frame: &Frame<'_>, wanted: u32) -> Result<RecordHeader, Counter> {
         let before = hook.counters;
-        let captured = match link(frame) {
+        let captured = match Link::of(frame) {
             Ok(link) => hook.capture(frame, &link, 3, wanted),
             Err(reason) => {
                 hook.refuse(reason);

@@ -1,9 +1,12 @@
 //! Link types: where the network packet begins in a frame, and what the link layer tells of it.
 
 use tap53_ebpf::{
+    counter::Counter,
     headers::{Start, VlanTags},
     settings::Direction,
 };
+
+use super::Frame;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -28,13 +31,24 @@ pub(super) const READ_LINK_TYPES: &str = "Ethernet, Linux cooked, raw IP and BSD
 
 /// What the link layer tells of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Link {
+pub struct Link {
     /// Where to begin; `None` for an Ethernet header, or where there is no network packet.
     pub(super) start: Option<Start>,
     /// Which way the frame went.
     pub(super) direction: Option<Direction>,
     /// Index of the interface on the host that captured it.
     pub(super) ifindex: Option<u32>,
+}
+
+impl Link {
+    /// That of a frame.
+    ///
+    /// # Errors
+    /// Why it cannot be looked into.
+    pub fn of(frame: &Frame<'_>) -> Result<Self, Counter> {
+        let link_type = LinkType::of(frame.link_type).ok_or(Counter::UnsupportedLinkType)?;
+        link_type.read(frame.bytes).ok_or(Counter::MalformedHeader)
+    }
 }
 
 impl LinkType {

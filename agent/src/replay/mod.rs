@@ -38,7 +38,9 @@ use std::{
 use tap53_ebpf::settings::Direction;
 
 pub use file::{CaptureFile, Step};
+pub use hook::FileHook;
 pub use input::STANDARD_INPUT;
+pub use link::Link;
 pub use pace::Speed;
 pub use session::{Outcome, Plan, Replay, StartError};
 

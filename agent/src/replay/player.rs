@@ -12,9 +12,9 @@ use tap53_ebpf::counter::Counters;
 
 use super::{
     CaptureFile, Error, Frame, Step, file_name,
-    hook::{self, FileHook},
+    hook::FileHook,
     interfaces::Interfaces,
-    link,
+    link::{self, Link},
     pace::{self, Pace},
 };
 use crate::{
@@ -186,7 +186,7 @@ impl Player {
         if begins {
             self.end_epoch_before(frame.at_ns);
         }
-        let link = hook::link(frame);
+        let link = Link::of(frame);
         let index = link.as_ref().ok().and_then(|link| link.ifindex);
         let (ifindex, is_new) = self.interfaces.number(&frame.interface, index);
         if is_new {

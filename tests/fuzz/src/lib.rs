@@ -1,0 +1,21 @@
+//! What the fuzz targets do with their bytes, and what must hold whatever those are.
+//!
+//! ```text
+//!  message      bytes ──────────────────────────────▶ Message
+//!  frame        frames ─▶ hook ─▶ stages ─▶ encoders ─▶ apache-avro, serde_json
+//!  replay_file  a capture file ─▶ the same
+//! ```
+//!
+//! `targets/` gives each function to libFuzzer; `cargo xtask fuzz` builds and runs them. The tests
+//! here run them on their seeds, and on what fuzzing found.
+
+mod message;
+mod path;
+mod replay_file;
+pub mod seeds;
+#[cfg(test)]
+mod tests;
+
+pub use message::message;
+pub use path::frame;
+pub use replay_file::replay_file;

@@ -1,0 +1,89 @@
+//! Target `message`.
+
+use std::cell::RefCell;
+
+use tap53::decode::{Message, ParseStatus};
+
+/// Bytes of text that a message keeps at most, and what reading it may take beyond: the last entry
+/// is given up once it is over the limit.
+const TEXT_LIMIT: usize = 64 << 10;
+
+/// Memory that reading a message of 64 KiB may take, bytes: text, octets, and an entry for each
+/// record, of which 65,535 bytes hold less than 6,000 (11 bytes each).
+const BUFFER_LIMIT: usize = 4 << 20;
+
+/// Reads `wire` as a DNS message.
+///
+/// # Panics
+/// When what was read contradicts itself or the bytes.
+pub fn message(wire: &[u8]) {
+    thread_local! {
+        static REUSED: RefCell<Message> = RefCell::default();
+    }
+    let Some(fresh) = Message::parse(wire) else {
+        assert!(wire.len() < Message::HEADER_SIZE, "a header is enough to make a message");
+        return;
+    };
+    assert_eq!(fresh.size as usize, wire.len());
+    assert_eq!(fresh.id.to_be_bytes(), wire[..2]);
+    require_counts(&fresh);
+    require_text(&fresh);
+    assert!(fresh.buffer_bytes() <= BUFFER_LIMIT, "{} bytes of buffers", fresh.buffer_bytes());
+    // What an earlier message left in the buffers shows nowhere.
+    REUSED.with_borrow_mut(|reused| {
+        assert!(reused.read(wire));
+        assert!(*reused == fresh, "read into used buffers: {reused:?}, into new ones: {fresh:?}");
+    });
+    require_that_a_byte_less_is_noticed(&fresh, wire);
+}
+
+/// No more entries than the header announces, and all of them where nothing is wrong.
+fn require_counts(message: &Message) {
+    let questions = message.more_questions().len() + usize::from(message.question().is_some());
+    let answers = message.answers().len() + message.answers_omitted as usize;
+    let [announced_questions, announced_answers, announced_updates, _] =
+        message.counts.map(usize::from);
+    assert!(questions <= announced_questions);
+    assert!(answers <= announced_answers + announced_updates, "{answers} answers");
+    assert!(message.updates().len() <= announced_updates);
+    let is_whole = matches!(message.parse_status, ParseStatus::Ok | ParseStatus::TrailingBytes);
+    if is_whole && message.answers_omitted == 0 {
+        assert_eq!(questions, announced_questions);
+        assert_eq!(answers, announced_answers);
+    }
+}
+
+/// Names are in lower case and printable, whatever their octets; the text is bounded.
+fn require_text(message: &Message) {
+    let mut length = 0;
+    let require_name = |name: &str| {
+        assert!(!name.is_empty(), "the root has a name");
+        assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name:?}");
+        assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name:?}");
+        assert!(name == "." || !name.starts_with('.'), "{name:?}");
+        // 255 octets, each an escape of four characters (RFC 1035 §2.3.4).
+        assert!(name.len() <= 4 * 255, "{} characters", name.len());
+    };
+    message.question().iter().chain(&message.more_questions().collect::<Vec<_>>()).for_each(
+        |question| {
+            require_name(question.name);
+        },
+    );
+    for record in message.answers().chain(message.updates()) {
+        require_name(record.name);
+        assert!(!record.rdata.chars().any(char::is_control), "{:?}", record.rdata);
+        // Names that are equal share their text, so that only the longest counts for sure.
+        length = length.max(record.rdata.len());
+    }
+    assert!(length <= TEXT_LIMIT, "{length} characters");
+}
+
+/// A message that is whole is not whole without its last byte.
+fn require_that_a_byte_less_is_noticed(message: &Message, wire: &[u8]) {
+    if message.parse_status != ParseStatus::Ok || wire.len() == Message::HEADER_SIZE {
+        return;
+    }
+    let shorter = Message::parse(&wire[..wire.len() - 1]);
+    let status = shorter.map(|message| message.parse_status);
+    assert_ne!(status, Some(ParseStatus::Ok), "a byte less makes no difference");
+}

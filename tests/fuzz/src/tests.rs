@@ -1,0 +1,33 @@
+//! The targets on their seeds, and on what fuzzing found.
+
+use super::*;
+
+#[test]
+fn the_seeds_hold() {
+    seeds::messages().iter().for_each(|seed| message(seed));
+    seeds::frames().iter().for_each(|seed| frame(seed));
+    seeds::files().iter().for_each(|seed| replay_file(seed));
+}
+
+/// A seed that stops at the first check would be no place to begin.
+#[test]
+fn the_seeds_reach_far() {
+    use tap53::decode::{Message, ParseStatus};
+    for seed in seeds::messages() {
+        let message = Message::parse(&seed).expect("a header");
+        assert_eq!(message.parse_status, ParseStatus::Ok, "{message:?}");
+        assert!(message.edns().is_some_and(|edns| edns.client_subnet.is_some()));
+    }
+}
+
+#[test]
+fn what_fuzzing_found_stays_fixed() {
+    const FOUND: [(fn(&[u8]), &str); 0] = [];
+    for (target, hex) in FOUND {
+        let bytes: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal digits"))
+            .collect();
+        target(&bytes);
+    }
+}
