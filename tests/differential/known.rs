@@ -65,6 +65,8 @@ const CONTENT: &[(&str, &str)] = &[
     ("length inconsistent with", "RFC 4034 §5.1.4: a digest is as long as its RDATA says"),
     ("is reserved", "RFC 4034 §5.1.3, RFC 8976 §2.2: zero is a number that was sent"),
     ("digest must be at least", "RFC 8976 §2.2.4: for a verifier to ignore"),
+    ("bad longitude", "RFC 1712 §3: three strings; no range is checked"),
+    ("bad latitude", "RFC 1712 §3"),
     ("non-canonical zero", "RFC 1876 §2: zero has ten forms"),
 ];
 
