@@ -72,7 +72,7 @@ impl Parts {
         let overlaps_before = before.is_some_and(|before| before.end() > part.offset as usize);
         let after = self.kept.get(place);
         let overlaps_after = after.is_some_and(|after| (after.offset as usize) < end);
-        let ends_early = !part.more && (self.end.is_some() || after.is_some());
+        let ends_early = !part.more && after.is_some();
         let goes_on = self.end.is_some_and(|known| end > known);
         if overlaps_before || overlaps_after || ends_early || goes_on {
             return Added::Overlaps;

@@ -165,3 +165,6 @@ fn judge_fields(sections: &[u8], at: usize, room: usize, entry: Entry) -> Verdic
     let rdata_fits = entry == Entry::Question || end + usize::from(word(8)) <= room;
     if word(0) != 0 && class_exists && rdata_fits { Verdict::Begins } else { Verdict::Refused }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ impl Framing {
     pub(super) fn skip_gap(&mut self, missing: u64, at_ns: u64, out: &mut impl Outlet) {
         // What the message that the gap begins in still lacks: then the next boundary is known.
         let lacking = self.missing().map_or(self.skip, |missing| missing as u64);
-        if self.synchronised && lacking > 0 && lacking >= missing {
+        if self.synchronised && lacking >= missing {
             self.skip = lacking - missing;
         } else {
             (self.synchronised, self.skip) = (false, 0);

@@ -3,6 +3,7 @@ use crate::decode::Transport;
 
 mod behaviour;
 mod hostile;
+mod lifecycle;
 mod properties;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -26,6 +27,11 @@ pub(super) fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
         [&length[..], message].concat()
     };
     messages.iter().flat_map(frame).collect()
+}
+
+/// Queries of these sizes, numbered from 1.
+pub(super) fn queries(sizes: &[usize]) -> Vec<Vec<u8>> {
+    sizes.iter().zip(1..).map(|(size, number)| message(number, false, *size)).collect()
 }
 
 /// What came out, in order: messages with the side that sent them, and losses.

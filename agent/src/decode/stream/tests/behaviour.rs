@@ -1,17 +1,9 @@
 use super::*;
-use tcp_flags::{ACK, FIN, RST, SYN};
-
-fn queries(sizes: &[usize]) -> Vec<Vec<u8>> {
-    sizes.iter().zip(1..).map(|(size, number)| message(number, false, *size)).collect()
-}
-
-fn config() -> Config {
-    Config::default()
-}
+use tcp_flags::ACK;
 
 #[test]
 fn whole_messages_come_straight_from_the_segment() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[30, 300, 65_535]);
     tap.data(Client, 0, &framed(&sent));
     assert_eq!(tap.messages(Client), sent);
@@ -25,7 +17,7 @@ fn a_message_may_be_cut_anywhere() {
     let sent = queries(&[30, 40]);
     let stream = framed(&sent);
     for cut in 1..stream.len() {
-        let mut tap = Tap::connected(config());
+        let mut tap = Tap::connected(Config::default());
         tap.data(Client, 0, &stream[..cut]);
         tap.data(Client, cut, &stream[cut..]);
         assert_eq!(tap.messages(Client), sent, "cut at {cut}");
@@ -34,7 +26,7 @@ fn a_message_may_be_cut_anywhere() {
 
 #[test]
 fn a_message_carries_the_time_of_its_latest_byte_and_its_senders_context() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let stream = framed(&queries(&[30, 30]));
     // The second message comes whole while the end of the first is missing.
     tap.at_ns = 10;
@@ -61,7 +53,7 @@ fn a_message_carries_the_time_of_its_latest_byte_and_its_senders_context() {
 
 #[test]
 fn the_first_copy_of_a_byte_wins() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[40]);
     let stream = framed(&sent);
     let forged = vec![0xee; stream.len()];
@@ -80,7 +72,7 @@ fn the_first_copy_of_a_byte_wins() {
 
 #[test]
 fn keep_alive_probes_are_ignored() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[30, 30]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..32]);
@@ -93,21 +85,8 @@ fn keep_alive_probes_are_ignored() {
 }
 
 #[test]
-fn a_syn_may_carry_data_and_be_sent_again_without() {
-    let mut tap = Tap::new(config());
-    let sent = queries(&[30, 31]);
-    let stream = framed(&sent);
-    tap.send(Client, ISN[0], 0, SYN, &stream[..32]);
-    tap.send(Client, ISN[0], 0, SYN, &[]);
-    tap.send(Server, ISN[1], ISN[0].wrapping_add(1), SYN | ACK, &[]);
-    tap.data(Client, 0, &stream);
-    assert_eq!(tap.messages(Client), sent);
-    assert_eq!(tap.ignored(StreamIgnored::Repeated), 32);
-}
-
-#[test]
 fn messages_too_short_are_skipped_and_framing_goes_on() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[30]);
     let short = framed(&[vec![], vec![1; 11], vec![]]);
     tap.data(Client, 0, &[short.clone(), framed(&sent)].concat());
@@ -118,7 +97,7 @@ fn messages_too_short_are_skipped_and_framing_goes_on() {
 
 #[test]
 fn a_gap_inside_a_message_ends_exactly_at_the_next() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[100, 50, 60]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
@@ -135,7 +114,7 @@ fn a_gap_inside_a_message_ends_exactly_at_the_next() {
 
 #[test]
 fn a_gap_up_to_the_end_of_a_message_needs_no_looks() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[100, 50]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
@@ -149,7 +128,7 @@ fn a_gap_up_to_the_end_of_a_message_needs_no_looks() {
 
 #[test]
 fn a_gap_that_hides_a_boundary_ends_where_a_segment_begins_a_message() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[100, 50, 60, 70]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
@@ -166,7 +145,7 @@ fn a_gap_that_hides_a_boundary_ends_where_a_segment_begins_a_message() {
 
 #[test]
 fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let answers = [message(1, true, 80)];
     tap.data(Server, 0, &framed(&answers));
     tap.acknowledge(Server, 32);
@@ -177,7 +156,7 @@ fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
 
 #[test]
 fn a_gap_is_given_up_after_its_timeout_also_in_a_silent_stream() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[100, 50]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
@@ -192,7 +171,7 @@ fn a_gap_is_given_up_after_its_timeout_also_in_a_silent_stream() {
 
 #[test]
 fn a_gap_is_given_up_after_its_timeout_in_a_stream_that_goes_on() {
-    let mut tap = Tap::connected(config());
+    let mut tap = Tap::connected(Config::default());
     let sent = queries(&[100, 50, 60]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
@@ -209,7 +188,7 @@ fn a_gap_is_given_up_after_its_timeout_in_a_stream_that_goes_on() {
 
 #[test]
 fn a_gap_is_given_up_when_too_much_waits_behind_it() {
-    let mut tap = Tap::connected(Config { stream_bytes: 4_096, ..config() });
+    let mut tap = Tap::connected(Config { stream_bytes: 4_096, ..Config::default() });
     let sent = queries(&[100; 80]);
     let stream = framed(&sent);
     let mut at = 50;
@@ -226,7 +205,7 @@ fn a_gap_is_given_up_when_too_much_waits_behind_it() {
 
 #[test]
 fn a_stream_that_was_there_before_is_synchronised_by_its_looks() {
-    let mut tap = Tap::new(config());
+    let mut tap = Tap::new(Config::default());
     let sent = queries(&[100, 50]);
     let stream = framed(&sent);
     tap.data(Client, 60, &stream[60..102]);
@@ -243,7 +222,7 @@ fn other_protocols_never_synchronise() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let post = b"POST / HTTP/1.1\r\nHost: resolver.test\r\nContent-Length: 17\r\n\r\n";
     for stream in [&http[..], tls, post, &[0; 600], &[0xff; 600]] {
-        let mut tap = Tap::new(config());
+        let mut tap = Tap::new(Config::default());
         for (place, segment) in stream.chunks(64).enumerate() {
             tap.data(Client, place * 64, segment);
         }
@@ -257,92 +236,41 @@ fn other_protocols_never_synchronise() {
 }
 
 #[test]
-fn a_closed_connection_takes_retransmissions_for_what_they_are() {
-    let mut tap = Tap::connected(config());
-    let sent = queries(&[30]);
-    let stream = framed(&sent);
-    tap.data(Client, 0, &stream);
-    let next = ISN[0].wrapping_add(33);
-    tap.send(Client, next, 0, FIN, &[]);
-    tap.send(Server, ISN[1].wrapping_add(1), next.wrapping_add(1), FIN | ACK, &[]);
-    tap.send(Client, next.wrapping_add(1), ISN[1].wrapping_add(2), ACK, &[]);
-    tap.data(Client, 0, &stream);
-    assert_eq!(tap.messages(Client), sent);
-    assert_eq!(tap.ignored(StreamIgnored::Repeated), 32);
-    assert_eq!(tap.counts().gaps, 0);
-    assert_eq!(tap.losses(), []);
-}
-
-#[test]
-fn a_message_cut_by_a_fin_is_lost() {
-    let mut tap = Tap::connected(config());
-    tap.send(Client, ISN[0].wrapping_add(1), 0, FIN, &framed(&queries(&[30]))[..20]);
-    assert_eq!(tap.losses(), [(Client, StreamLoss::Closed)]);
-    assert_eq!(tap.lost(StreamLoss::Closed), 20);
-}
-
-#[test]
-fn only_a_reset_with_the_expected_number_counts() {
-    let mut tap = Tap::connected(config());
-    let sent = queries(&[30]);
-    let stream = framed(&sent);
+fn a_message_does_not_take_the_time_of_the_one_before() {
+    let mut tap = Tap::connected(Config::default());
+    let stream = framed(&queries(&[30, 30]));
+    tap.at_ns = 10;
     tap.data(Client, 0, &stream[..20]);
-    tap.send(Client, 12_345, 0, RST, b"forged");
-    assert_eq!(tap.ignored(StreamIgnored::ResetText), 6);
-    tap.data(Client, 20, &stream[20..]);
-    assert_eq!(tap.messages(Client), sent);
-    tap.data(Client, 32, &stream[..20]);
-    tap.send(Client, ISN[0].wrapping_add(1 + 52), 0, RST, &[]);
-    assert_eq!(tap.lost(StreamLoss::Closed), 20);
+    tap.at_ns = 20;
+    tap.data(Client, 25, &stream[25..40]);
+    tap.at_ns = 25;
+    tap.data(Client, 40, &stream[40..]);
+    let mut times = Vec::new();
+    let missing = Segment {
+        flow: tap.flow(Client),
+        at_ns: 30,
+        sequence: ISN[0].wrapping_add(1 + 20),
+        acknowledgement: 0,
+        flags: 0,
+        payload: &stream[20..25],
+        context: 0,
+    };
+    tap.streams.segment(&missing, |event| {
+        if let StreamEvent::Message { at_ns, .. } = event {
+            times.push(at_ns);
+        }
+    });
+    assert_eq!(times, [30, 25]);
 }
 
 #[test]
-fn a_new_syn_begins_a_new_stream() {
-    let mut tap = Tap::connected(config());
-    let sent = queries(&[30]);
-    let stream = framed(&sent);
-    tap.data(Client, 0, &stream[..20]);
-    tap.send(Client, 777, 0, SYN, &[]);
-    tap.send(Client, 778, 0, 0, &stream);
-    assert_eq!(tap.messages(Client), sent);
-    assert_eq!(tap.lost(StreamLoss::Closed), 20);
-}
-
-#[test]
-fn a_new_connection_whose_syn_was_missed_is_found_by_its_far_numbers() {
-    let mut tap = Tap::connected(config());
+fn what_was_sent_before_the_first_byte_seen_is_not_taken_for_repeated() {
+    let mut tap = Tap::new(Config::default());
     let sent = queries(&[30, 40]);
-    tap.data(Client, 0, &framed(&sent[..1]));
-    tap.send(Client, ISN[0].wrapping_add(1 << 30), 0, 0, &framed(&sent[1..]));
-    assert_eq!(tap.messages(Client), sent);
-}
-
-#[test]
-fn silence_ends_a_connection() {
-    let mut tap = Tap::connected(config());
-    tap.data(Client, 0, &framed(&queries(&[30]))[..20]);
-    tap.at_ns += 120 * SECOND;
-    tap.expire();
-    assert_eq!(tap.lost(StreamLoss::Idle), 20);
-    assert_eq!(tap.losses(), [(Client, StreamLoss::Idle)]);
-    assert_eq!(tap.counts().streams, 0);
-}
-
-#[test]
-fn interfaces_are_kept_apart() {
-    let mut tap = Tap::connected(config());
-    let sent = queries(&[30]);
-    for ifindex in [2, 3] {
-        let segment = Segment {
-            flow: Flow { ifindex, ..tap.flow(Client) },
-            at_ns: 1,
-            sequence: ISN[0].wrapping_add(1),
-            acknowledgement: 0,
-            flags: 0,
-            payload: &framed(&sent),
-            context: 0,
-        };
-        tap.streams.segment(&segment, |_| {});
-    }
-    assert_eq!(tap.counts().messages, 2);
+    let stream = framed(&sent);
+    tap.data(Client, 32, &stream[32..]);
+    tap.data(Client, 0, &stream[..40]);
+    assert_eq!(tap.messages(Client), sent[1..]);
+    assert_eq!(tap.lost(StreamLoss::Unsynchronised), 32);
+    assert_eq!(tap.ignored(StreamIgnored::Repeated), 8);
 }

@@ -66,6 +66,7 @@ fn the_sum_of_all_bytes_is_limited() {
     let mut tap = Tap::new(Config { bytes: 1 << 20, ..Config::default() });
     let stream = framed(&[message(1, false, 60_000)]);
     for port in 1..200 {
+        tap.at_ns += 1;
         tap.client_port = port;
         tap.handshake();
         tap.data(Client, 0, &stream[..50_000]);
@@ -78,8 +79,12 @@ fn the_sum_of_all_bytes_is_limited() {
 #[test]
 fn a_stated_length_alone_takes_no_memory() {
     let mut tap = Tap::connected(Config::default());
-    tap.data(Client, 0, &[0xff, 0xff, 0]);
-    assert!(tap.streams.memory <= 64);
+    for at in 0..60 {
+        tap.data(Client, at, &[0xff]);
+        assert!(tap.streams.memory <= 64);
+    }
+    tap.data(Client, 60, &[0xff; 10]);
+    assert!(tap.streams.memory <= 128);
 }
 
 #[test]
@@ -152,4 +157,53 @@ fn any_flags_and_numbers_are_accounted_for() {
         tap.seen.clear();
     }
     tap.finish();
+}
+
+/// A connection that has half a message, among as many others as fit, and many more.
+fn survives_a_flood(flood: impl Fn(&mut Tap)) -> bool {
+    let mut tap = Tap::connected(Config { streams: 64, ..Config::default() });
+    let sent = vec![message(1, false, 40)];
+    let stream = framed(&sent);
+    tap.data(Client, 0, &stream[..20]);
+    for port in 1..2_000 {
+        tap.at_ns += 1;
+        tap.client_port = port;
+        flood(&mut tap);
+    }
+    assert_eq!(tap.counts().streams, 64);
+    tap.client_port = 40_000;
+    tap.data(Client, 20, &stream[20..]);
+    tap.messages(Client).last() == sent.last()
+        && tap.losses().iter().all(|(_, loss)| *loss == StreamLoss::Evicted)
+}
+
+#[test]
+fn connections_without_data_are_evicted_first() {
+    assert!(survives_a_flood(Tap::handshake));
+}
+
+#[test]
+fn forged_syns_with_data_are_evicted_first_even_if_answered() {
+    assert!(survives_a_flood(|tap| {
+        tap.send(Client, ISN[0], 0, SYN, &framed(&[message(2, false, 40)])[..30]);
+        tap.send(Server, ISN[1], ISN[0].wrapping_add(1), SYN | ACK, &[]);
+    }));
+}
+
+#[test]
+fn a_forged_reset_does_not_make_a_stream_that_goes_on_the_first_to_go() {
+    let mut tap = Tap::connected(Config { streams: 64, ..Config::default() });
+    let sent: Vec<_> = (0..2).map(|number| message(number, false, 40)).collect();
+    let stream = framed(&sent);
+    tap.data(Client, 0, &stream[..42]);
+    tap.send(Client, ISN[0].wrapping_add(1 + 42), 0, tcp_flags::RST, &[]);
+    tap.data(Client, 42, &stream[42..60]);
+    for port in 1..200 {
+        tap.at_ns += 1;
+        tap.client_port = port;
+        tap.handshake();
+    }
+    tap.client_port = 40_000;
+    tap.data(Client, 60, &stream[60..]);
+    assert_eq!(tap.messages(Client), sent);
 }
