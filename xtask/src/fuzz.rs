@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The targets, as `tests/fuzz/Cargo.toml` lists them.
-const TARGETS: [&str; 3] = ["message", "frame", "replay_file"];
+const TARGETS: [&str; 5] = ["message", "stream", "fragments", "frame", "replay_file"];
 
 /// Memory that a target may take, MiB: what the agent's tables hold at most is a fraction of it.
 const MEMORY_LIMIT_MIB: u32 = 1_024;

@@ -25,6 +25,8 @@ pub fn replay_file(bytes: &[u8]) {
     let mut file =
         CaptureFile::open(&path, &Arc::new(AtomicBool::new(false)), &Arc::new(AtomicU64::new(0)))
             .expect("the file is there");
+    // It stays open, and nothing stays behind, not of an input that ends the process either.
+    fs::remove_file(&path).expect("our own file");
     let (mut way, mut number) = (Path::new(), 0);
     loop {
         match file.step() {

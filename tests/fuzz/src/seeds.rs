@@ -89,6 +89,15 @@ pub fn files() -> Vec<Vec<u8>> {
     vec![pcap(1, &query), pcap(101, &query[14..]), pcapng.concat()]
 }
 
+/// Choices for the targets that make segments and fragments: some of each kind.
+#[must_use]
+pub fn choices() -> Vec<Vec<u8>> {
+    let numbers = |kind: u8, step: u8| {
+        (0..=255).map(|at: u8| if at == 0 { kind } else { at.wrapping_mul(step) }).collect()
+    };
+    (0..3).flat_map(|kind| [1, 37, 101].map(|step| numbers(kind, step))).collect()
+}
+
 /// Writes seeds into the directory that `TAP53_FUZZ_SEEDS` names, for libFuzzer to begin with.
 ///
 /// # Errors

@@ -5,6 +5,10 @@ use super::*;
 #[test]
 fn the_seeds_hold() {
     seeds::messages().iter().for_each(|seed| message(seed));
+    for seed in seeds::choices() {
+        stream(&seed);
+        fragments(&seed);
+    }
     seeds::frames().iter().for_each(|seed| frame(seed));
     seeds::files().iter().for_each(|seed| replay_file(seed));
 }
