@@ -1,8 +1,7 @@
 //! `cargo xtask fuzz`: builds the fuzz targets and runs each for some time.
 //!
-//! cargo-fuzz does this too (`cargo fuzz run frame --fuzz-dir tests/fuzz --features libfuzzer`), but
-//! builds every dependency anew, optimised and instrumented: on two cores eight minutes, and a
-//! minute and a half for itself. Here only the workspace's own crates are instrumented
+//! Not by cargo-fuzz, which builds every dependency anew, optimised and instrumented: on two cores
+//! minutes, and more for itself. Here only the workspace's own crates are instrumented
 //! (`tests/fuzz/rustc.sh`); the dependencies are those of the tests, as are the compilers.
 
 use std::{
