@@ -25,9 +25,13 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 
 for hook in tc xdp; do
     echo "tap53-test hook $hook"
-    /bin/ip netns exec server tap53 run -i s0 --hook $hook --json >/tmp/records 2>/tmp/log &
+    # Files of its own: what the run before wrote must not be taken for this one's.
+    records=/tmp/$hook.records log=/tmp/$hook.log
+    : >$records
+    : >$log
+    /bin/ip netns exec server tap53 run -i s0 --hook $hook --json >$records 2>$log &
     agent=$!
-    while kill -0 $agent 2>/dev/null && ! grep -q ready /tmp/log; do usleep 100000; done
+    while kill -0 $agent 2>/dev/null && ! grep -q ready $log; do usleep 100000; done
     /bin/ip netns exec server nc -l -p 53 -e /bin/answer &
     for attempt in $(seq 100); do
         /bin/ip netns exec server netstat -ltn | grep -q ':53 ' && break
@@ -36,15 +40,15 @@ for hook in tc xdp; do
     nc -w 10 198.51.100.2 53 </query >/dev/null
     # The record is written when query and response have met.
     for attempt in $(seq 100); do
-        grep -q qname /tmp/records && break
+        grep -q qname $records && break
         kill -0 $agent 2>/dev/null || break
         usleep 100000
     done
     kill -TERM $agent
     wait $agent
     echo "tap53-test status $?"
-    sed 's/^/tap53-test log /' /tmp/log
-    sed 's/^/tap53-test record /' /tmp/records
+    sed 's/^/tap53-test log /' $log
+    sed 's/^/tap53-test record /' $records
 done
 echo "tap53-test end"
 reboot -f
