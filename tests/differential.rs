@@ -3,7 +3,8 @@
 //! put into the captures.
 //!
 //! The captures are made anew in each run from a seed that the test prints; `TAP53_SEED` sets
-//! another, and `TAP53_SEED=random` one that was never seen. Where we and another reader differ for a good reason, `differential/known.rs` says so.
+//! another, and `TAP53_SEED=random` one that was never seen. Where we and another reader differ for
+//! a good reason, `differential/known.rs` says so.
 
 #[path = "differential/compare.rs"]
 mod compare;
