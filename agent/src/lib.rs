@@ -15,6 +15,7 @@
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
+//!  control    operators switch capture while it runs
 //! ```
 
 pub mod config;
@@ -37,5 +38,7 @@ pub mod sink;
 pub mod ledger;
 pub mod pipeline;
 pub mod worker;
+
+pub mod control;
 
 pub mod replay;

@@ -1,0 +1,16 @@
+//! Operators in control of a running agent.
+//!
+//! ```text
+//!  tap53 enable … ─▶ socket ─▶ Request ─▶ run loop ─▶ interfaces wanted ─▶ hooks
+//!  tap53 status   ◀─ socket ◀─ Status  ◀─────┘
+//! ```
+//!
+//! A [`Request`] carries the channel for its answer, so that the loop that owns the pipeline is the
+//! only one that touches it.
+
+mod request;
+
+pub use request::{
+    Actual, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
+    WantedBy,
+};
