@@ -11,7 +11,8 @@
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
 //!  encode     ─▶ record: Avro, JSON, text                   │
-//!  sink       ─▶ Kafka, file, standard output               ┘
+//!  sink       ─▶ Kafka, file, standard output               ┤
+//!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
@@ -34,6 +35,7 @@ pub mod privacy;
 pub mod encode;
 
 pub mod sink;
+pub mod tail;
 
 pub mod ledger;
 pub mod pipeline;

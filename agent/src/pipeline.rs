@@ -34,6 +34,7 @@ use crate::{
     privacy::Policy,
     ring,
     sink::{self, Named},
+    tail::Tails,
     worker::{Handover, Shared, Worker, monotonic_ns},
 };
 
@@ -82,6 +83,7 @@ pub struct Pipeline {
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    tails: Tails,
     /// Attached interfaces that are no longer there.
     gone: HashSet<u32>,
 }
@@ -112,6 +114,7 @@ impl Pipeline {
             filter: Arc::new(Filter::new(&config.filter)),
             privacy: Arc::new(Policy::new(&config.privacy)),
             each_message: false,
+            tails: Tails::default(),
             ending: Arc::default(),
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
@@ -121,6 +124,7 @@ impl Pipeline {
             workers: Vec::new(),
             ending: shared.ending.clone(),
             sinks,
+            tails: shared.tails.clone(),
             capture,
             gone: HashSet::new(),
         };
@@ -159,6 +163,12 @@ impl Pipeline {
     /// Interfaces with a hook.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.capture.attachments()
+    }
+
+    /// Where the records can be followed.
+    #[must_use]
+    pub const fn tails(&self) -> &Tails {
+        &self.tails
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.

@@ -121,6 +121,7 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
         filter: Arc::new(Filter::default()),
         privacy: Arc::new(Policy::default()),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let timeout = Duration::from_secs(5);

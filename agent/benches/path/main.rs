@@ -89,6 +89,7 @@ fn stages(format: Format) -> Stages {
         filter: Arc::default(),
         privacy: Arc::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)

@@ -1,6 +1,6 @@
 //! What the control socket asks of the running agent, and what it is told.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,15 @@ pub struct Requester {
     pub uid: u32,
     /// Process, by SO_PEERCRED; 0 outside this PID namespace.
     pub pid: i32,
+    /// What that process calls itself, where it can be read; printable whatever it is.
+    pub process: Option<String>,
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}, pid {}", self.uid, self.pid)?;
+        self.process.as_ref().map_or(Ok(()), |process| write!(f, " ({process})"))
+    }
 }
 
 /// Why a change was not made.
@@ -90,7 +99,7 @@ pub struct Status {
 }
 
 /// State of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
     /// The file, where there is one.
     pub file: Option<String>,
@@ -115,7 +124,7 @@ pub enum WantedBy {
 }
 
 /// State of an interface: what is wanted, what is, and why they differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -138,7 +147,7 @@ pub struct InterfaceStatus {
 }
 
 /// State of one direction of an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actual {
     /// Whether packets are captured.
     pub capturing: bool,

@@ -315,6 +315,7 @@ impl Epoch {
             filter: Arc::new(Filter::new(&config.filter)),
             privacy: Arc::new(Policy::new(&config.privacy)),
             each_message: messages,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let ids = RecordIds::new(random_bytes(), 0);

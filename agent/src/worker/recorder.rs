@@ -12,6 +12,7 @@ use crate::{
     pair::Transaction,
     privacy::Policy,
     sink::Named,
+    tail::Feed,
 };
 
 /// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
@@ -31,6 +32,7 @@ pub(super) struct Recorder {
     filter: Arc<Filter>,
     policy: Arc<Policy>,
     outputs: Vec<Output>,
+    feed: Feed,
     /// Nobody is named until a source of names is there.
     nobody: Owner,
 }
@@ -68,12 +70,15 @@ impl Recorder {
             filter: shared.filter.clone(),
             policy: shared.privacy.clone(),
             outputs,
+            feed: Feed::new(shared.tails.clone())?,
             nobody: Owner::default(),
         })
     }
 
-    pub(super) const fn set_clock(&mut self, clock: Clock) {
+    /// Begins a batch.
+    pub(super) fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+        self.feed.refresh();
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
@@ -106,6 +111,7 @@ impl Recorder {
         for output in &mut self.outputs {
             output.push(&record);
         }
+        self.feed.push(&record);
     }
 
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
@@ -116,11 +122,12 @@ impl Recorder {
         self.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
-    /// Hands the batches to their sinks.
+    /// Hands the batches to their sinks, and their lines to who follows.
     pub(super) fn deliver(&mut self) {
         for output in &mut self.outputs {
             output.deliver();
         }
+        self.feed.deliver();
     }
 }
 

@@ -94,6 +94,7 @@ impl Path {
             filter: Arc::new(Filter::new(&FilterConfig::default())),
             privacy: Arc::default(),
             each_message: false,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let table = Config {

@@ -54,6 +54,7 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
         filter: Arc::new(Filter::new(&filter)),
         privacy: Arc::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let table = pair::Config {
