@@ -18,6 +18,7 @@ use nix::sys::signal::{
 use tap53::{
     capture::KernelLog,
     config::{Config, LogLevel},
+    control,
     interfaces::{self, Interface},
     ledger::Ledger,
     pipeline::Pipeline,
@@ -69,6 +70,10 @@ async fn capture(
             "capturing"
         );
     }
+    let (requests, mut asked) = tokio::sync::mpsc::channel(control::QUEUED);
+    let control = control::Server::start(config, requests, pipeline.tails().clone())
+        .context("cannot start the thread of the control socket")?;
+    let started = Instant::now();
     let kernel_log = pipeline.take_kernel_log().map(follow).transpose()?;
     tracing::info!(interfaces = pipeline.attachments().count(), "ready");
 
@@ -81,13 +86,31 @@ async fn capture(
             () = stop.notified() => break,
             _ = signals.report.recv() => report(&pipeline.ledger()?),
             _ = ticks.tick() => pipeline.tick(Instant::now()),
+            Some(request) = asked.recv() => match request {
+                control::Request::Status { answer } => {
+                    let _ = answer.send(control::Status {
+                        version: env!("CARGO_PKG_VERSION"),
+                        node: config.node.clone(),
+                        uptime_s: started.elapsed().as_secs(),
+                        config: control::ConfigStatus::default(),
+                        interfaces: Vec::new(),
+                        ledger: pipeline.ledger()?,
+                    });
+                }
+                control::Request::Switch { answer, .. } => {
+                    let _ = answer.send(Err(control::Refusal::NotAttached("not yet".into())));
+                }
+            },
         }
     }
     tracing::info!("stopping");
+    drop(asked);
     if let Some(task) = kernel_log {
         task.abort();
     }
     let ledger = pipeline.shutdown(config.shutdown.flush_timeout)?;
+    // After the last records.
+    control.stop();
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;
