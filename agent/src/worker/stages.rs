@@ -85,9 +85,9 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on.
-    pub const fn set_clock(&mut self, clock: Clock) {
-        self.datagrams.pairing.recorder.set_clock(clock);
+    /// Sets how capture times become UTC from now on, and takes up rules that have changed.
+    pub fn begin_batch(&mut self, clock: Clock) {
+        self.datagrams.pairing.recorder.begin_batch(clock);
     }
 
     /// Names an interface in the records from now on.
