@@ -102,6 +102,10 @@ impl Pipeline {
         let sinks = sink::build(&config.sinks, &config.node, stop)?;
         let capture::Loaded { rings, ring_lost, names, kernel_log } =
             capture.load(&config.capture)?;
+        // By a thread without privileges, as the workers are: kernel 5.19.
+        ring_lost.get(0).inspect_err(|_| {
+            tracing::error!("this kernel lets no thread without CAP_BPF read: set privileges.keep");
+        })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
             node: config.node.as_str().into(),

@@ -21,8 +21,8 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-        sockopt::RcvBuf,
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+        setsockopt, socket, sockopt::RcvBuf,
     },
 };
 
@@ -193,6 +193,8 @@ impl Socket {
     /// many messages as fit its buffer; what comes then is lost, and [`Self::told`] says so.
     pub(crate) fn open_for_links() -> Result<Self, Error> {
         let socket = Self::open()?;
+        // Number 0 is the kernel's own, which it does not tell of what it says itself.
+        bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         let group = libc::RTNLGRP_LINK;
         // SAFETY: the kernel reads the 4 bytes of `group`, which lives through the call.
         let result = unsafe {
