@@ -190,12 +190,7 @@ fn without_an_agent_a_command_says_where_it_looked() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("control.sock");
     let socket = path.to_str().context("UTF-8")?;
-    for arguments in [
-        &["status"][..],
-        &["status", "--check"],
-        &["enable", "eth0"],
-        &["tail"],
-    ] {
+    for arguments in [&["status"][..], &["status", "--check"], &["enable", "eth0"], &["tail"]] {
         let output = agent::run(&[arguments, &["--socket", socket]].concat())?;
         assert_eq!(output.status.code(), Some(FAILED));
         let expected = format!(

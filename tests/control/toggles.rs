@@ -118,11 +118,8 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     let pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     let client = Client::new(&agent.control_socket());
-    let enable = || Call::Enable {
-        pattern: "s1".to_owned(),
-        directions: Directions::Both,
-        lasts_ms: None,
-    };
+    let enable =
+        || Call::Enable { pattern: "s1".to_owned(), directions: Directions::Both, lasts_ms: None };
     let disable = |detach| Call::Disable { pattern: "s1".to_owned(), detach, lasts_ms: None };
     client.switch(enable())?;
     let held = bpf::held_by(agent.process().pid())?;
@@ -150,9 +147,8 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
         }
     }
     // dnsperf ends in order at SIGINT, and waits for its answers.
-    process::run(Command::new("pkill").args(["-INT", "-P", &load.pid().to_string()])).or_else(
-        |_| load.signal(Signal::SIGINT).map(|()| String::new()),
-    )?;
+    process::run(Command::new("pkill").args(["-INT", "-P", &load.pid().to_string()]))
+        .or_else(|_| load.signal(Signal::SIGINT).map(|()| String::new()))?;
     load.wait(DEADLINE)?;
     let report = load.stdout().text();
     let sent: u64 = report
@@ -162,7 +158,8 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     assert_eq!(bpf::held_by(agent.process().pid())?, held, "nothing is attached anew or left");
     assert!(sent > 100, "there was load: {sent}");
 
-    let received = |interface: &str| Ok::<_, anyhow::Error>(lab.server.packets(interface)?.received);
+    let received =
+        |interface: &str| Ok::<_, anyhow::Error>(lab.server.packets(interface)?.received);
     let on_s0 = received("s0")? - before[0].received;
     let on_s1 = received("s1")? - before[1].received;
     assert_eq!(on_s1, u64::from(TOGGLES));
@@ -196,11 +193,7 @@ fn detaching_again_and_again_leaves_nothing_behind() -> Result<()> {
             directions: Directions::Both,
             lasts_ms: None,
         })?;
-        client.switch(Call::Disable {
-            pattern: "s1".to_owned(),
-            detach: true,
-            lasts_ms: None,
-        })?;
+        client.switch(Call::Disable { pattern: "s1".to_owned(), detach: true, lasts_ms: None })?;
     }
     assert_eq!(links_held(&agent)?, links);
     // The connection of the last command may be closing still.

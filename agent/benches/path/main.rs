@@ -13,7 +13,6 @@ mod hickory;
 mod sample;
 
 use std::{
-    collections::HashMap,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +23,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -84,10 +84,9 @@ fn stages(format: Format) -> Stages {
     };
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::default(),
+        rules: Arc::default(),
         each_message: false,
         tails: Default::default(),
         ending: Arc::default(),

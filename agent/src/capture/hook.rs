@@ -138,6 +138,7 @@ mod tests {
             vxlan_ports: vec![4789],
             geneve_ports: vec![6081],
             snap_length: 1_500,
+            max_interfaces: 1,
             workers: 1,
             ring_bytes: 1 << 20,
             kernel_log: false,

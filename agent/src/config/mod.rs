@@ -19,6 +19,7 @@ mod control;
 mod error;
 mod filter;
 mod privacy;
+mod privileges;
 mod sinks;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use control::{CONTROL_SOCKET, ControlConfig};
 pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType, prefix, zone};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
+pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
     TextFormat,
@@ -68,6 +70,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// The socket that commands reach a running agent by.
     pub control: ControlConfig,
+    /// What the agent gives up once it has started.
+    pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
@@ -253,6 +257,7 @@ impl Config {
             privacy,
             sinks: sinks::read(root, overrides),
             control: root.section("control", ControlConfig::read),
+            privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }

@@ -19,7 +19,7 @@ mod socket;
 mod tests;
 
 pub use request::{
-    Actual, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
-    WantedBy,
+    Actual, AnnotationStatus, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status,
+    Switch, SwitchTo, WantedBy,
 };
 pub use server::{Counts, QUEUED, Server};

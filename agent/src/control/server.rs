@@ -39,11 +39,11 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
-    config::{Config, ControlConfig},
+    config::ControlConfig,
     encode::HEADING,
     ledger::Published,
-    privacy::Policy,
     tail::{LineFormat, Selection, Tail, Tails},
+    worker::RulesInForce,
 };
 
 /// Requests that wait for the run loop.
@@ -96,7 +96,8 @@ pub struct Server {
 /// What every connection needs.
 pub(super) struct Context {
     config: ControlConfig,
-    policy: Policy,
+    /// For what they show now, which may change.
+    rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
     counts: Published<Counts>,
@@ -112,18 +113,19 @@ impl Server {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
-        config: &Config,
+        config: &ControlConfig,
+        rules: Arc<RulesInForce>,
         requests: mpsc::Sender<Request>,
         tails: Tails,
     ) -> io::Result<Self> {
         let counts = Published::default();
-        if !config.control.enabled {
+        if !config.enabled {
             return Ok(Self { stop: None, thread: None, counts });
         }
         let (stop, stopped) = watch::channel(false);
         let context = Arc::new(Context {
-            config: config.control.clone(),
-            policy: Policy::new(&config.privacy),
+            config: config.clone(),
+            rules,
             requests,
             tails,
             counts: counts.clone(),
@@ -434,7 +436,7 @@ impl Context {
         requester: &Requester,
     ) -> Result<(Tail, Vec<u8>), Fault> {
         selection
-            .check(&self.policy)
+            .check(&self.rules.read().privacy)
             .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
         let tail = self.tails.follow(format, &selection).map_err(|too_many| {
             self.counts.update(|counts| counts.busy += 1);

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use super::{
     *,
 };
 use crate::{
-    config::{Config, Directions, Overrides},
+    config::{ControlConfig, Directions},
     encode::{HEADING, samples},
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
@@ -35,12 +36,16 @@ struct Setup {
     _directory: TempDir,
 }
 
-fn config(path: &std::path::Path) -> Config {
-    let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
-    let mut config = Config::load(None, &overrides).unwrap();
-    config.control.socket = path.to_owned();
-    config.control.request_timeout = REQUEST_TIMEOUT;
-    config
+fn config(path: &std::path::Path) -> ControlConfig {
+    ControlConfig {
+        socket: path.to_owned(),
+        request_timeout: REQUEST_TIMEOUT,
+        ..ControlConfig::default()
+    }
+}
+
+fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) -> Server {
+    Server::start(config, Arc::default(), requests, tails).unwrap()
 }
 
 /// A server whose requests `answer` takes.
@@ -49,7 +54,7 @@ fn setup(answer: impl Fn(Request) + Send + 'static) -> Setup {
     let path = directory.path().join("control.sock");
     let (requests, mut asked) = mpsc::channel(QUEUED);
     let tails = Tails::default();
-    let server = Server::start(&config(&path), requests, tails.clone()).unwrap();
+    let server = start(&config(&path), requests, tails.clone());
     thread::spawn(move || {
         while let Some(request) = asked.blocking_recv() {
             answer(request);
@@ -78,6 +83,7 @@ fn status() -> Status {
         node: "node-1".to_owned(),
         uptime_s: 5,
         config: ConfigStatus::default(),
+        annotation: AnnotationStatus::default(),
         interfaces: vec![interface("eth0")],
         ledger: Ledger::new(&Sources {
             node: "node-1".to_owned(),
@@ -357,7 +363,7 @@ fn an_agent_whose_socket_another_holds_takes_it_once_that_has_ended() {
             }
         }
     });
-    let second = Server::start(&config(&first.path), requests, Tails::default()).unwrap();
+    let second = start(&config(&first.path), requests, Tails::default());
     assert_eq!(first.client().status().unwrap().status["node"], "node-1");
     let Setup { server, path, _directory, .. } = first;
     drop(server);
@@ -372,9 +378,9 @@ fn a_disabled_socket_is_not_there() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let mut config = config(&path);
-    config.control.enabled = false;
+    config.enabled = false;
     let (requests, _asked) = mpsc::channel(QUEUED);
-    let server = Server::start(&config, requests, Tails::default()).unwrap();
+    let server = start(&config, requests, Tails::default());
     assert!(!path.exists());
     let error = Client::new(&path).status().unwrap_err().to_string();
     assert_eq!(

@@ -85,9 +85,10 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Begins a batch: sets how capture times become UTC from now on, and looks who follows.
-    pub fn set_clock(&mut self, clock: Clock) {
-        self.datagrams.pairing.recorder.set_clock(clock);
+    /// Sets how capture times become UTC from now on, takes up rules that have changed, and looks who
+    /// follows.
+    pub fn begin_batch(&mut self, clock: Clock) {
+        self.datagrams.pairing.recorder.begin_batch(clock);
     }
 
     /// Names an interface in the records from now on.

@@ -1,18 +1,19 @@
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::*;
 use crate::{
-    config::{FilterConfig, Lists},
+    config::{FilterConfig, Lists, PrivacyConfig},
     decode::build::Build,
     encode::{Batch, Format},
-    filter::{Filter, FilterReason},
+    filter::FilterReason,
+    interfaces::Names,
     ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
     sink::Sink,
+    worker::{Rules, RulesInForce},
 };
 
 /// Keeps the JSON lines that it is given.
@@ -49,10 +50,9 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
-        filter: Arc::new(Filter::new(&filter)),
-        privacy: Arc::default(),
+        rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         each_message: false,
         tails: Default::default(),
         ending: Arc::default(),
