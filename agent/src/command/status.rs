@@ -131,15 +131,47 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     text.push_str(&interface_table(&interfaces(status)?));
     // What this version does not know how to show better, such as what a newer agent tells.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 6] = ["version", "node", "uptime_s", "config", "interfaces", "ledger"];
-        if !SHOWN.contains(&key.as_str()) && !value.is_null() {
+        const SHOWN: [&str; 7] =
+            ["version", "node", "uptime_s", "config", "interfaces", "control", "ledger"];
+        if !SHOWN.contains(&key.as_str()) && says_something(value) {
             text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
             write_value(&mut text, value, 1);
         }
     }
+    text.push_str(&control_text(status.get("control").unwrap_or(&Value::Null)));
     text.push('\n');
     text.push_str(&answer.ledger_text);
     Ok(text)
+}
+
+/// False for nothing, however deeply wrapped.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Object(map) => map.values().any(says_something),
+        Value::Array(items) => items.iter().any(says_something),
+        _ => true,
+    }
+}
+
+/// What happened at the socket; what did not happen is left out.
+fn control_text(control: &Value) -> String {
+    let count = |key: &str| control.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let mut parts = vec![format!("requests {}", count("requests"))];
+    for (key, name) in [
+        ("followers", "followers now"),
+        ("follower_lines_lost", "lines lost by followers"),
+        ("denied", "denied"),
+        ("busy", "refused as too many"),
+        ("timed_out", "too slow"),
+        ("malformed", "malformed"),
+        ("unread", "answers not read"),
+    ] {
+        if count(key) > 0 {
+            parts.push(format!("{name} {}", count(key)));
+        }
+    }
+    format!("\ncontrol socket: {}\n", parts.join(", "))
 }
 
 fn config_text(config: &ConfigStatus, colored: bool) -> String {
@@ -319,5 +351,13 @@ mod tests {
         let mut text = String::new();
         write_value(&mut text, &value, 1);
         assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
+        assert!(says_something(&value));
+        assert!(!says_something(&serde_json::json!({"error": null, "more": [{"a": null}]})));
+    }
+
+    #[test]
+    fn the_socket_is_told_of_in_a_line() {
+        let control = serde_json::json!({"requests": 7, "denied": 2, "busy": 0});
+        assert_eq!(control_text(&control), "\ncontrol socket: requests 7, denied 2\n");
     }
 }

@@ -189,7 +189,7 @@ fn take(config: &ControlConfig, hindrance: &mut String) -> Option<Socket> {
 async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: String) {
     let mut stop = context.stop.clone();
     let mut socket = first;
-    let socket = loop {
+    let mut socket = loop {
         if let Some(socket) = socket {
             break socket;
         }
@@ -198,9 +198,11 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
             () = sleep(RETRY_INTERVAL) => socket = take(&context.config, &mut hindrance),
         }
     };
-    let listener = match socket.listener.try_clone().and_then(UnixListener::from_std) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot listen at the control socket"),
+    let listener = match socket.take_listener().map(UnixListener::from_std) {
+        Some(Ok(listener)) => listener,
+        Some(Err(error)) => return tracing::error!(%error, "cannot listen at the control socket"),
+        // Nobody else has taken it.
+        None => return,
     };
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();

@@ -79,7 +79,8 @@ fn held_by(pid: Option<u32>) -> String {
 
 /// A socket that listens. Dropping it removes its files.
 pub(super) struct Socket {
-    pub(super) listener: UnixListener,
+    /// `None` once taken.
+    listener: Option<UnixListener>,
     path: PathBuf,
     /// Device and inode: what stands there at the end may be somebody else's.
     identity: (u64, u64),
@@ -103,14 +104,23 @@ impl Socket {
         }
         let listener = bound(path).map_err(|errno| refused("bind", path)(errno.into()))?;
         let found = fs::symlink_metadata(path).map_err(refused("look at", path))?;
-        let socket =
-            Self { listener, path: path.clone(), identity: (found.dev(), found.ino()), lock };
+        listener.set_nonblocking(true).map_err(refused("listen at", path))?;
+        let socket = Self {
+            listener: Some(listener),
+            path: path.clone(),
+            identity: (found.dev(), found.ino()),
+            lock,
+        };
         if !config.allow_uids.iter().all(|uid| *uid == 0 || *uid == geteuid().as_raw()) {
             fs::set_permissions(path, Permissions::from_mode(0o666))
                 .map_err(refused("open to other users", path))?;
         }
-        socket.listener.set_nonblocking(true).map_err(refused("listen at", path))?;
         Ok(socket)
+    }
+
+    /// What listens, without blocking; once.
+    pub(super) fn take_listener(&mut self) -> Option<UnixListener> {
+        self.listener.take()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -283,16 +293,14 @@ mod tests {
     fn a_live_agents_socket_is_left_alone_and_a_dead_ones_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let live = Socket::take(&config(&path)).unwrap();
+        let mut live = Socket::take(&config(&path)).unwrap();
         let error = Socket::take(&config(&path)).err().unwrap();
         assert!(matches!(error, Error::Held { pid: Some(pid), .. } if pid == std::process::id()));
         assert!(UnixStream::connect(&path).is_ok());
         // As after SIGKILL: the files are there, and the kernel has dropped lock and listener.
-        let Socket { listener, .. } = &live;
-        let dead = listener.try_clone().unwrap();
+        drop(live.take_listener());
         live.lock.file.unlock().unwrap();
         std::mem::forget(live);
-        drop(dead);
         let next = Socket::take(&config(&path)).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         drop(next);
