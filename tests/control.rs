@@ -6,15 +6,21 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, UdpSocket},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
     process::{Command, Output},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicBool, AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::Signal,
+    unistd::{Uid, chown},
+};
 use serde_json::{Value, json};
 use tap53::{
     config::Directions,
@@ -272,7 +278,7 @@ fn a_wrong_user_is_told_who_may_and_is_counted() -> Result<()> {
     assert_eq!(output.status.code(), Some(FAILED));
     let expected = "tap53: uid 65534 may not control this agent; allowed: uid 0\n";
     assert_eq!(stderr(&output), expected);
-    agent.process().wait_for_line("control: denied by=uid 65534, pid", 0, DEADLINE)?;
+    agent.process().wait_for_line("control: denied uid=65534 pid=", 0, DEADLINE)?;
     assert_eq!(status(&agent)?["control"]["denied"], 1);
     agent.stop()?;
     Ok(())
@@ -308,6 +314,49 @@ fn a_user_in_the_list_may() -> Result<()> {
     let message = &denied["error"]["message"];
     assert_eq!(message, "uid 65533 may not control this agent; allowed: uid 0, 65534");
     agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_of_a_user_of_its_own_lets_in_that_user_and_root() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let nobody = Uid::from_raw(65_534);
+    chown(directory.path(), Some(nobody), None)?;
+    let path = directory.path().join("run/control.sock");
+    let configuration = directory.path().join("tap53.yaml");
+    fs::write(
+        &configuration,
+        format!(
+            "interfaces: {{include: [s0]}}\nprivileges: {{user: 65534}}\nsinks: [{{type: stdout}}]\n\
+             control: {{socket: {}}}\n",
+            path.display()
+        ),
+    )?;
+    let mut command = lab.server.command(agent::binary()?);
+    command.args(["run", "--config"]).arg(&configuration);
+    let mut agent = Process::spawn("tap53", command)?;
+    agent.wait_for_line("ready interfaces=", 0, DEADLINE)?;
+    let found = fs::metadata(&path).with_context(|| agent.stderr().text())?;
+    assert_eq!((found.uid(), found.permissions().mode() & 0o777), (65_534, 0o600));
+    // Here as root.
+    let client = Client::new(&path);
+    let switched =
+        client.switch(Call::Disable { pattern: "s0".to_owned(), detach: true, lasts_ms: None })?;
+    assert!(!switched[0].ingress.capturing);
+    let enabled = client.switch(Call::Enable {
+        pattern: "s0".to_owned(),
+        directions: Directions::Both,
+        lasts_ms: None,
+    })?;
+    assert!(enabled[0].ingress.capturing, "attaching needs privileges that it still has");
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let output = setpriv.arg(agent::binary()?).args(["status", "--check", "--socket"]).arg(&path);
+    assert!(output.output()?.status.success());
+    agent.signal(Signal::SIGTERM)?;
+    assert!(agent.wait(DEADLINE)?.success());
+    assert!(!path.exists(), "removed by its owner");
     Ok(())
 }
 

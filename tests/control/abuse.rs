@@ -128,3 +128,45 @@ fn a_thousand_connections_and_a_deaf_one_cost_capture_nothing() -> Result<()> {
     assert_eq!(ended.records.len(), exchanges.len());
     Ok(())
 }
+
+/// Whoever may ask can ask as often as they like: the run loop takes one request after the other, and
+/// capture does not wait for it.
+#[test]
+fn requests_without_end_lose_nothing() -> Result<()> {
+    const LOAD: u64 = 6_000;
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let questions = tempfile::NamedTempFile::new()?;
+    fs::write(questions.path(), "www.tap53.test A\nmail.tap53.test AAAA\nx.absent.test A\n")?;
+    let mut dnsperf = lab.client.command("dnsperf");
+    let repeats = (LOAD / 3).to_string();
+    dnsperf.args(["-s", "198.51.100.2", "-n", &repeats, "-q", "50", "-d"]).arg(questions.path());
+    let loaded = AtomicBool::new(false);
+    let answered = thread::scope(|scope| {
+        let askers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| -> Result<u64> {
+                    let client = Client::new(&agent.control_socket());
+                    let mut answered = 0;
+                    while !loaded.load(Ordering::Relaxed) {
+                        client.status()?;
+                        answered += 1;
+                    }
+                    Ok(answered)
+                })
+            })
+            .collect();
+        let outcome = process::run(&mut dnsperf);
+        loaded.store(true, Ordering::Relaxed);
+        let mut answered = 0;
+        for asker in askers {
+            answered += asker.join().expect("no panic while asking")?;
+        }
+        outcome.map(|_| answered)
+    })?;
+    ensure!(answered > 100, "{answered} answers");
+    let ended = agent.stop()?;
+    Ledger(&ended.ledger).require_balance()?;
+    assert_eq!(ended.records.len() as u64, LOAD);
+    Ok(())
+}

@@ -63,7 +63,7 @@ fn who_asked_for_what_is_in_the_log() -> Result<()> {
     let pid = client.pid();
     assert!(client.wait(DEADLINE)?.success());
     let line = agent.process().wait_for_line("audit", from, DEADLINE)?;
-    for part in ["s0", "uid 0", &format!("pid {pid}"), "(tap53)"] {
+    for part in ["s0", "uid=0", &format!("pid={pid}"), "process=\"tap53\""] {
         assert!(line.contains(part), "{part} is missing in: {line}");
     }
     agent.stop()?;

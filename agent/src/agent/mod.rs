@@ -315,12 +315,15 @@ impl Agent {
         let pattern = switch.pattern.as_str();
         let outcome = self.try_switch(switch, now);
         let lasts_s = switch.lasts.map(|lasts| lasts.as_secs());
-        let by = tracing::field::display(requester);
+        let Requester { uid, pid, process } = requester;
         let to = describe(switch.to);
         match &outcome {
-            Ok(changed) => tracing::info!(by, pattern, lasts_s, changed, "audit: {to}"),
+            Ok(changed) => {
+                tracing::info!(uid, pid, process, pattern, lasts_s, changed, "audit: {to}");
+            }
             Err(refusal) => {
-                tracing::warn!(by, pattern, lasts_s, "audit: {to}, refused: {refusal}");
+                let refused = format!("audit: {to}, refused: {refusal}");
+                tracing::warn!(uid, pid, process, pattern, lasts_s, "{refused}");
             }
         }
         outcome?;

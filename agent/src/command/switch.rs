@@ -39,9 +39,14 @@ pub(super) const RESET_EXAMPLES: &str = "\
 Examples:
   sudo tap53 reset eth1
   sudo tap53 reset 'veth*'
+  sudo tap53 reset '*'
 
-The pattern is that of the earlier command, letter for letter. Afterwards the Node's annotation
-decides, and where there is none the configuration.";
+Forgets the enable or disable of this pattern, and those of patterns that it matches as if they
+were names: '*' forgets all. Afterwards the Node's annotation decides, and where there is none the
+configuration.
+
+Exit status: 0 done; 1 no agent answers, or there is neither such an interface nor such a command;
+2 arguments refused.";
 
 /// Where the agent is to be found.
 #[derive(Args, Debug)]
@@ -62,10 +67,10 @@ pub(crate) struct Enable {
     /// Interface, or a shell pattern of names
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
-    /// What to capture
-    #[arg(long, value_enum, default_value = "both")]
+    /// ingress (what arrives), egress (what leaves) or both
+    #[arg(long, value_enum, default_value = "both", hide_possible_values = true)]
     direction: Directions,
-    /// For how long, such as 90s, 10m, 2h; then it is as it was before
+    /// For how long, such as 90s, 10m, 2h; then this command is forgotten
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
@@ -80,7 +85,7 @@ pub(crate) struct Disable {
     /// Take the programs off, instead of having them pass packets by
     #[arg(long)]
     detach: bool,
-    /// For how long, such as 90s, 10m, 2h; then it is as it was before
+    /// For how long, such as 90s, 10m, 2h; then this command is forgotten
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
@@ -89,7 +94,7 @@ pub(crate) struct Disable {
 
 #[derive(Args, Debug)]
 pub(crate) struct Reset {
-    /// The pattern of an earlier enable or disable
+    /// Pattern of an earlier enable or disable
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
     #[command(flatten)]

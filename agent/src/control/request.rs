@@ -1,6 +1,6 @@
 //! What the control socket asks of the running agent, and what it is told.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
@@ -61,13 +61,6 @@ pub struct Requester {
     pub pid: i32,
     /// What that process calls itself, where it can be read; printable whatever it is.
     pub process: Option<String>,
-}
-
-impl fmt::Display for Requester {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {}, pid {}", self.uid, self.pid)?;
-        self.process.as_ref().map_or(Ok(()), |process| write!(f, " ({process})"))
-    }
 }
 
 /// Why a change was not made.

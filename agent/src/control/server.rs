@@ -276,7 +276,8 @@ impl Context {
         let mut last = self.denied_at.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| now - last >= DENIED_INTERVAL) {
             *last = Some(now);
-            tracing::warn!(by = %requester, denied, "control: denied");
+            let Requester { uid, pid, process } = requester;
+            tracing::warn!(uid, pid, process, denied, "control: denied");
         }
         drop(last);
         let mut allowed = vec![0, geteuid().as_raw()];
@@ -444,7 +445,8 @@ impl Context {
             self.counts.update(|counts| counts.busy += 1);
             Fault::new(Reason::Busy, too_many.to_string())
         })?;
-        tracing::info!(by = %requester, "control: follows the records");
+        let Requester { uid, pid, process } = requester;
+        tracing::info!(uid, pid, process, "audit: follows the records");
         let heading = if format == LineFormat::Json { "" } else { HEADING };
         Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
     }
