@@ -81,6 +81,22 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
     assert_eq!((taken(&slow).0.lines().count(), taken(&slow).1), (10, 0));
 }
 
+/// Two workers push, and the second one's lines would fit where the first one's did not.
+#[test]
+fn once_lines_are_missing_nothing_is_taken_in_behind_them() {
+    let queue = Queue::new(LineFormat::Text, Chosen::new(&Selection::default()));
+    queue.push(b"one\n", 1, 0);
+    queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
+    assert!(queue.is_full());
+    queue.push(b"two\n", 1, 0);
+    let mut lines = Vec::new();
+    assert_eq!(queue.take(&mut lines), 8);
+    assert_eq!(lines, b"one\n");
+    queue.push(b"three\n", 1, 0);
+    lines.clear();
+    assert_eq!((queue.take(&mut lines), lines), (0, b"three\n".to_vec()));
+}
+
 #[test]
 fn what_two_workers_write_does_not_mix() {
     let (tails, mut one, tail) = followed(LineFormat::Json, &Selection::default());
