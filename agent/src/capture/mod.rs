@@ -224,7 +224,7 @@ impl Capture {
     /// and rings hold what is left to drain.
     pub fn detach_all(&mut self) -> Vec<Error> {
         let all: Vec<u32> = self.attachments().map(|a| a.interface.ifindex).collect();
-        self.detach_these(&all)
+        self.detach_and_keep_lines(&all)
     }
 
     /// How each interface is attached that is attached now.
@@ -354,6 +354,13 @@ impl Capture {
     /// Stops capturing on several interfaces, which costs little more than on one. As
     /// [`Self::detach`].
     pub fn detach_these(&mut self, ifindexes: &[u32]) -> Vec<Error> {
+        let errors = self.detach_and_keep_lines(ifindexes);
+        self.retired.trim();
+        errors
+    }
+
+    /// As [`Self::detach_these`]; in the end, each interface that was attached has its line.
+    fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
         for ifindex in ifindexes {
