@@ -348,7 +348,7 @@ impl Tracked {
             Actual {
                 capturing: in_place && is(|state| &state.enabled),
                 hook: hook.filter(|_| in_place).map(|hook| hook.to_string()),
-                shadowed: None,
+                shadowed: state.and_then(|state| state.shadowed[direction as usize].clone()),
             }
         };
         InterfaceStatus {

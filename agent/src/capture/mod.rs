@@ -15,6 +15,8 @@
 //! - **Nothing of others is touched**: no program is replaced, no foreign qdisc or filter removed.
 //! - **Settings before programs**: an interface's settings are in their map before a program runs
 //!   on it, and are changed there; programs are not attached anew.
+//! - **Counter slots are used again**: what an interface counted is kept when it is detached, so
+//!   that neither maps nor ledger grow with the interfaces that come and go (`slots.rs`).
 //! - **Exact counts**: when [`Capture::detach_all`] returns, no program runs any more, so that
 //!   counters and rings are final.
 //! - Whether the kernel has a feature is found by trying to use it, not by its version:
@@ -88,6 +90,8 @@ pub struct State {
     pub enabled: [bool; 2],
     /// Whether each hook that was attached is still in place: anybody with the right can detach it.
     pub in_place: [bool; 2],
+    /// What keeps packets from the program of each direction, where something is known to.
+    pub shadowed: [Option<String>; 2],
 }
 
 impl Capture {
@@ -245,7 +249,8 @@ impl Capture {
                 let enabled = Direction::ALL
                     .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
                 let attachment = attached.attachment.clone();
-                Ok(State { attachment, enabled, in_place: attached.in_place() })
+                let (in_place, shadowed) = (attached.in_place(), [None, None]);
+                Ok(State { attachment, enabled, in_place, shadowed })
             })
             .collect()
     }
