@@ -93,6 +93,31 @@ fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result
 }
 
 #[test]
+fn directions_that_change_in_the_file_attach_nothing_anew() -> Result<()> {
+    for hook in ["tc", "xdp"] {
+        let (client, server) = namespaces()?;
+        pair_between(&server, &client, "a")?;
+        let yaml = yaml("a0", hook);
+        let agent = Agent::start(&server, &yaml, &[])?;
+        let pid = agent.process().pid();
+        let before = links(pid)?;
+        let out = agent.directory().to_str().context("UTF-8")?;
+        for directions in ["ingress", "egress", "both"] {
+            let with = format!("[a0], directions: {directions}");
+            let yaml = yaml.replace("[a0]", &with).replace("$OUT", out);
+            let from = agent.process().stderr().len();
+            // The directory is watched: no signal.
+            fs::write(agent.directory().join("tap53.yaml"), yaml)?;
+            let line = format!("directions={}", directions[..1].to_uppercase() + &directions[1..]);
+            agent.process().wait_for_line(&line, from, DEADLINE)?;
+            assert_eq!(links(pid)?, before, "{directions}");
+        }
+        account::Ledger(&agent.stop()?.ledger).require_balance()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
     for hook in ["tc", "xdp"] {
         let (client, server) = namespaces()?;
