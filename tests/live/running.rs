@@ -53,7 +53,8 @@ impl Running {
             runtime.block_on(async move {
                 let stop = Arc::new(Notify::new());
                 let file = ConfigFile::load(Some(&path), Overrides::default())?;
-                let set_log_level = Box::new(move |level| levels.lock().unwrap().push(level));
+                let set_log_level =
+                    Box::new(move |level| levels.lock().expect("no panic").push(level));
                 let mut agent = Agent::start(file, CaptureThread::start()?, set_log_level, &stop)?;
                 ready.send(())?;
                 agent.run(Inputs { requests, annotation, orders }, &stop).await?;

@@ -62,7 +62,8 @@ fn toggle(way: Way) -> Result<()> {
     let agent = stage.start("include: [a0, b0]")?;
     let on_b = FrameSocket::open(&stage.client, "b1")?;
     let (mut captured, mut disabled) = (0, 0);
-    let (mut took, mut expected_b) = (Vec::new(), Expected::attached());
+    let mut expected_b = Expected::attached();
+    let mut took = [const { Vec::new() }; 4];
     let (bursts, to_send) = channel();
     let sent = thread::scope(|scope| -> Result<u64> {
         let stage = &stage;
@@ -73,7 +74,7 @@ fn toggle(way: Way) -> Result<()> {
             // Every other time, the programs go too.
             let detach = round % 4 == 0 || matches!(way, Way::File);
             let (time, status) = timed(|| set(stage, &agent, way, on, detach, round));
-            took.push(time);
+            took[round % 4].push(time);
             let status = status?;
             expected_b.follow(on, detach && !matches!(way, Way::Annotation));
             expected_b.require(stage, &status).with_context(|| format!("round {round}"))?;
@@ -93,8 +94,11 @@ fn toggle(way: Way) -> Result<()> {
         drop(bursts);
         sender.join().expect("no panic in the sender")
     })?;
-    took.sort_unstable();
-    println!("median {:?}, longest {:?} a change", took[took.len() / 2], took[took.len() - 1]);
+    for (what, mut took) in ["off (detached)", "on (attached)", "off", "on"].iter().zip(took) {
+        took.sort_unstable();
+        let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("{what}: median {median:?}, longest {longest:?}");
+    }
 
     let ledger = agent.stop()?;
     account::Ledger(&ledger).require_balance()?;
@@ -366,7 +370,7 @@ fn a_configmap_is_taken_up_and_an_invalid_one_changes_nothing() -> Result<()> {
             .then(|| config.restart_needed.clone())
     })?;
     assert_eq!(needed, ["pair.timeout_ms"]);
-    let levels = agent.log_levels.lock().unwrap().clone();
+    let levels = agent.log_levels.lock().expect("no panic").clone();
     assert_eq!(levels, [tap53::config::LogLevel::Debug]);
 
     // The filter is in force from now on.

@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use crate::{
-    capture::CaptureThread,
+    capture::{self, CaptureThread},
     config::LogLevel,
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
@@ -56,8 +56,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two looks at whether our hooks are in place.
 const TICKS_PER_LOOK: u32 = 10;
 
-/// How long a directory must be quiet before the file is read: writing takes several steps.
-const QUIET: Duration = Duration::from_millis(100);
+/// How long after something happened in the directory the file is read: writing takes several
+/// steps, and each tells again.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Why the agent could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ pub struct Inputs {
 pub enum Order {
     /// Stop.
     Stop,
-    /// Read the configuration file again.
+    /// Read the configuration file again; stop where there is none.
     Reload,
     /// Print the ledger on standard error.
     Report,
@@ -186,6 +187,8 @@ impl Agent {
                 () = stop.notified() => break,
                 order = inputs.orders.recv(), if ordered => match order {
                     Some(Order::Stop) => break,
+                    // Whoever started it by hand without a file has closed the terminal.
+                    Some(Order::Reload) if !self.file.is_there() => break,
                     Some(Order::Reload) => self.reload(),
                     Some(Order::Report) => report(&self.pipeline.ledger()?),
                     None => ordered = false,
@@ -206,10 +209,10 @@ impl Agent {
                     if let Some(watch) = &self.file_watch {
                         watch.get_ref().clear();
                     }
-                    self.reload_at = Some(Instant::now() + QUIET);
+                    self.reload_at.get_or_insert(Instant::now() + SETTLING);
                 }
                 () = sleep_until(due) => self.do_what_is_due(Instant::now()),
-                _ = ticks.tick() => self.tick(Instant::now()),
+                _ = ticks.tick() => self.tick(Instant::now())?,
             }
         }
         Ok(())
@@ -389,13 +392,18 @@ impl Agent {
         self.reconcile();
     }
 
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant) -> Result<(), Error> {
+        if !self.pipeline.capture().is_running() {
+            // Its links went with it: nothing is captured any more.
+            return Err(pipeline::Error::from(capture::Error::ThreadEnded).into());
+        }
         self.pipeline.tick(now);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.switching.drop_lost_hooks(self.pipeline.capture());
             self.reconcile();
         }
+        Ok(())
     }
 
     fn say_that_nothing_matches(&self) {

@@ -62,6 +62,11 @@ impl ConfigFile {
         &self.in_force
     }
 
+    /// True if there is a file.
+    pub(super) const fn is_there(&self) -> bool {
+        self.path.is_some()
+    }
+
     pub(super) const fn status(&self) -> &ConfigStatus {
         &self.status
     }
@@ -79,10 +84,7 @@ impl ConfigFile {
 
     /// Reads the file again. An invalid file changes nothing, and is told of once.
     pub(super) fn reload(&mut self) -> Changed {
-        let Some(path) = self.path.clone() else {
-            tracing::info!("there is no configuration file to read again");
-            return Changed::default();
-        };
+        let Some(path) = self.path.clone() else { return Changed::default() };
         let read = match Config::load(Some(&path), &self.overrides) {
             Ok(read) => read,
             Err(error) => {
@@ -184,12 +186,7 @@ impl FileWatch {
 
     /// Forgets what has been told, and watches also where links lead to now.
     pub(super) fn clear(&self) {
-        loop {
-            match self.inotify.read_events() {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => break,
-            }
-        }
+        while let Ok(_) | Err(Errno::EINTR) = self.inotify.read_events() {}
         self.follow_links();
     }
 

@@ -17,7 +17,7 @@ use crate::{
     capture::{self, Attachment, CaptureThread, State},
     config::Directions,
     control::{Actual, InterfaceStatus, WantedBy},
-    interfaces::{Change, Interface, Kind, Verdict, Wanted},
+    interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
 };
 
 /// Wait after the first refusal, and the longest.
@@ -83,14 +83,23 @@ impl Switching {
 
     /// Takes note of what happened to the interfaces.
     pub(super) fn note(&mut self, capture: &CaptureThread, changes: Vec<Change>) {
+        // Together, since detaching from many takes little longer than from one; but before another
+        // interface has the number.
+        let mut gone = Vec::new();
         for change in changes {
             match change {
-                Change::Present(interface) => self.present(capture, interface),
-                Change::Gone(ifindex) => self.gone(capture, &[ifindex]),
+                Change::Present(interface) => {
+                    if gone.contains(&interface.ifindex) {
+                        self.gone(capture, &std::mem::take(&mut gone));
+                    }
+                    self.present(capture, interface);
+                }
+                Change::Gone(ifindex) => gone.push(ifindex),
                 // The caller lists, and says so by `note_all`.
                 Change::Lost => {}
             }
         }
+        self.gone(capture, &gone);
     }
 
     /// Takes note of all interfaces there are, after news of them have been lost. Hooks that are no
@@ -152,7 +161,13 @@ impl Switching {
     /// Forgets hooks that somebody else has taken away, so that they are attached anew.
     pub(super) fn drop_lost_hooks(&mut self, capture: &CaptureThread) {
         let states = capture.states().unwrap_or_default();
-        let lost: Vec<u32> = states.iter().filter(|state| is_lost(state)).map(ifindex_of).collect();
+        let mut lost: Vec<u32> = states.iter().filter(|s| is_lost(s)).map(ifindex_of).collect();
+        if lost.is_empty() {
+            return;
+        }
+        // Of an interface that is gone the news are on their way.
+        let Ok(there) = interfaces::list() else { return };
+        lost.retain(|ifindex| there.iter().any(|interface| interface.ifindex == *ifindex));
         for ifindex in &lost {
             if let Some(tracked) = self.interfaces.get_mut(ifindex)
                 && tracked.hooked.take().is_some()
@@ -333,7 +348,7 @@ impl Tracked {
             Actual {
                 capturing: in_place && is(|state| &state.enabled),
                 hook: hook.filter(|_| in_place).map(|hook| hook.to_string()),
-                shadowed: None,
+                shadowed: state.and_then(|state| state.shadowed[direction as usize].clone()),
             }
         };
         InterfaceStatus {
@@ -353,7 +368,7 @@ impl Tracked {
         let mut reasons = Vec::new();
         if let Some(state) = state {
             if is_lost(state) {
-                reasons.push("somebody has detached our programs".to_owned());
+                reasons.push("our programs are no longer attached".to_owned());
             } else if verdict.directions.is_none() {
                 reasons.push("switched off, programs stay attached".to_owned());
             } else {

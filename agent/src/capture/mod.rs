@@ -15,6 +15,8 @@
 //! - **Nothing of others is touched**: no program is replaced, no foreign qdisc or filter removed.
 //! - **Settings before programs**: an interface's settings are in their map before a program runs
 //!   on it, and are changed there; programs are not attached anew.
+//! - **Counter slots are used again**: what an interface counted is kept when it is detached, so
+//!   that neither maps nor ledger grow with the interfaces that come and go (`slots.rs`).
 //! - **Exact counts**: when [`Capture::detach_all`] returns, no program runs any more, so that
 //!   counters and rings are final.
 //! - Whether the kernel has a feature is found by trying to use it, not by its version:
@@ -88,6 +90,8 @@ pub struct State {
     pub enabled: [bool; 2],
     /// Whether each hook that was attached is still in place: anybody with the right can detach it.
     pub in_place: [bool; 2],
+    /// What keeps packets from the program of each direction, where something is known to.
+    pub shadowed: [Option<String>; 2],
 }
 
 impl Capture {
@@ -224,7 +228,7 @@ impl Capture {
     /// and rings hold what is left to drain.
     pub fn detach_all(&mut self) -> Vec<Error> {
         let all: Vec<u32> = self.attachments().map(|a| a.interface.ifindex).collect();
-        self.detach_these(&all)
+        self.detach_and_keep_lines(&all)
     }
 
     /// How each interface is attached that is attached now.
@@ -245,7 +249,8 @@ impl Capture {
                 let enabled = Direction::ALL
                     .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
                 let attachment = attached.attachment.clone();
-                Ok(State { attachment, enabled, in_place: attached.in_place() })
+                let (in_place, shadowed) = (attached.in_place(), [None, None]);
+                Ok(State { attachment, enabled, in_place, shadowed })
             })
             .collect()
     }
@@ -354,6 +359,13 @@ impl Capture {
     /// Stops capturing on several interfaces, which costs little more than on one. As
     /// [`Self::detach`].
     pub fn detach_these(&mut self, ifindexes: &[u32]) -> Vec<Error> {
+        let errors = self.detach_and_keep_lines(ifindexes);
+        self.retired.trim();
+        errors
+    }
+
+    /// As [`Self::detach_these`]; in the end, each interface that was attached has its line.
+    fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
         for ifindex in ifindexes {

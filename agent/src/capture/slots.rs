@@ -73,7 +73,7 @@ const fn position(slot: u32) -> usize {
 /// What interfaces counted that are no longer attached.
 #[derive(Default)]
 pub(super) struct Retired {
-    /// The last [`RETIRED_LINES`], oldest first.
+    /// The last ones, oldest first; once trimmed, [`RETIRED_LINES`] at most.
     lines: VecDeque<InterfaceCounters>,
     /// Sum of those before, and how many those were.
     earlier: (u64, Both),
@@ -83,7 +83,11 @@ impl Retired {
     /// Keeps what an interface has counted.
     pub(super) fn keep(&mut self, attachment: Attachment, by_direction: Both) {
         self.lines.push_back(InterfaceCounters { attachment, by_direction });
-        if self.lines.len() > RETIRED_LINES
+    }
+
+    /// Sums up the oldest of more than [`RETIRED_LINES`].
+    pub(super) fn trim(&mut self) {
+        while self.lines.len() > RETIRED_LINES
             && let Some(oldest) = self.lines.pop_front()
         {
             self.earlier.0 += 1;
@@ -161,6 +165,7 @@ mod tests {
         let mut retired = Retired::default();
         for ifindex in 1..=1_000 {
             retired.keep(attachment("veth", ifindex), seen(1, 2));
+            retired.trim();
         }
         assert_eq!(retired.lines().count(), RETIRED_LINES);
         let (interfaces, mut sum) = retired.earlier();

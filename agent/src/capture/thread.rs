@@ -63,6 +63,12 @@ impl CaptureThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
+    /// False once the thread has ended, by a panic: then nothing is attached any more.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// [`Capture::load`]; then the thread gives up what only loading needed, where the caller has
     /// given up privileges.
     ///
