@@ -34,9 +34,18 @@ pub struct Selection {
     pub interfaces: Vec<String>,
 }
 
+/// Values of a kind: each costs every record a look.
+const MOST_VALUES: usize = 32;
+
+/// Bytes of a pattern of interface names, which have 15 at most: matching costs more than its length.
+const LONGEST_PATTERN: usize = 32;
+
 /// Why a selection cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// More values of a kind than are looked at.
+    #[error("at most {MOST_VALUES} values of a kind")]
+    TooMany,
     /// A name or pattern that is none.
     #[error("{text:?} {reason}")]
     Malformed {
@@ -57,11 +66,26 @@ impl Selection {
     /// # Errors
     /// See [`Refusal`].
     pub fn check(&mut self, policy: &Policy) -> Result<(), Refusal> {
+        let counts = [
+            self.qnames.len(),
+            self.clients.len(),
+            self.servers.len(),
+            self.qtypes.len(),
+            self.rcodes.len(),
+            self.interfaces.len(),
+        ];
+        if counts.into_iter().any(|count| count > MOST_VALUES) {
+            return Err(Refusal::TooMany);
+        }
         for name in &mut self.qnames {
             *name =
                 zone(name).map_err(|reason| Refusal::Malformed { text: name.clone(), reason })?;
         }
         for pattern in &self.interfaces {
+            if pattern.len() > LONGEST_PATTERN {
+                let reason = format!("is longer than {LONGEST_PATTERN} bytes");
+                return Err(Refusal::Malformed { text: pattern.clone(), reason });
+            }
             Pattern::new(pattern).map_err(|error| Refusal::Malformed {
                 text: pattern.clone(),
                 reason: format!("is not a shell pattern: {}", error.msg),

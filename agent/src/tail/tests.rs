@@ -167,6 +167,10 @@ fn a_selection_is_checked_and_brought_into_the_form_of_records() {
     assert!(matches!(check(wrong_name), Err(Refusal::Malformed { .. })));
     let wrong_pattern = Selection { interfaces: vec!["eth[".to_owned()], ..Selection::default() };
     assert!(matches!(check(wrong_pattern), Err(Refusal::Malformed { .. })));
+    let long = Selection { interfaces: vec!["*a".repeat(17)], ..Selection::default() };
+    assert!(matches!(check(long), Err(Refusal::Malformed { .. })));
+    let types = |count: u16| Selection { qtypes: (0..count).collect(), ..Selection::default() };
+    assert_eq!((check(types(32)), check(types(33))), (Ok(()), Err(Refusal::TooMany)));
 }
 
 #[test]
