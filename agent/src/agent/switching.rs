@@ -135,9 +135,7 @@ impl Switching {
         }
         tracked.interface = interface;
         // What was refused may be taken now: the interface is up, or has another MTU.
-        if let Some(Refused { again_at: Some(at), .. }) = &mut tracked.refused {
-            *at = Instant::now();
-        }
+        tracked.try_again(Instant::now());
         if let Some(hooked) = &mut tracked.hooked {
             hooked.attachment.interface = tracked.interface.clone();
             report(capture.update(&tracked.interface));
@@ -203,6 +201,13 @@ impl Switching {
         changed
     }
 
+    /// Has what was refused tried again at once, where it may be taken now.
+    pub(super) fn try_again(&mut self, now: Instant, is_meant: impl Fn(&str) -> bool) {
+        for tracked in self.interfaces.values_mut().filter(|t| is_meant(&t.interface.name)) {
+            tracked.try_again(now);
+        }
+    }
+
     /// When something is to be tried again.
     pub(super) fn next_retry(&self) -> Option<Instant> {
         let refused = self.interfaces.values().filter_map(|tracked| tracked.refused.as_ref());
@@ -260,6 +265,12 @@ impl Switching {
 }
 
 impl Tracked {
+    fn try_again(&mut self, now: Instant) {
+        if let Some(Refused { again_at: Some(at), .. }) = &mut self.refused {
+            *at = now;
+        }
+    }
+
     fn step(&self, verdict: &Verdict, now: Instant) -> Step {
         match (&self.hooked, verdict.directions) {
             (None, None) => Step::Nothing,
