@@ -4,6 +4,8 @@
 
 #[path = "live/hotplug.rs"]
 mod hotplug;
+#[path = "live/kills.rs"]
+mod kills;
 #[path = "live/privileges.rs"]
 mod privileges;
 #[path = "live/running.rs"]

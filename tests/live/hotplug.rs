@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tap53_harness::{
     account,
-    agent::Agent,
+    agent::{self, Agent},
     bpf::{self, Kind},
     dns,
     frames::{FrameSocket, udp_to_port_53},
@@ -115,6 +115,25 @@ fn directions_that_change_in_the_file_attach_nothing_anew() -> Result<()> {
         account::Ledger(&agent.stop()?.ledger).require_balance()?;
     }
     Ok(())
+}
+
+#[test]
+fn who_changed_what_is_in_the_log_at_every_level() -> Result<()> {
+    let (client, server) = namespaces()?;
+    pair_between(&server, &client, "a")?;
+    let yaml = yaml("a0", "tc") + "log: {level: error}\n";
+    let agent = Agent::launch(server.command(agent::binary()?), &yaml, &[])?;
+    let pid = agent.process().pid();
+    wait::until("it to attach", DEADLINE, || Ok((links(pid)?.len() == 2).then_some(())))?;
+    let out = agent.directory().to_str().context("UTF-8")?;
+    let yaml = yaml.replace("[a0]", "[b0]").replace("$OUT", out);
+    fs::write(agent.directory().join("tap53.yaml"), yaml)?;
+    let line = agent.process().wait_for_line("audit: configuration file taken up", 0, DEADLINE)?;
+    ensure!(line.contains("interfaces=true"), "{line}");
+    wait::until("it to detach", DEADLINE, || Ok(links(pid)?.is_empty().then_some(())))?;
+    let log = agent.process().stderr().text();
+    ensure!(!log.contains("detached"), "an information at level error: {log}");
+    account::Ledger(&agent.stop()?.ledger).require_balance()
 }
 
 #[test]

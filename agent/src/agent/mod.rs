@@ -16,7 +16,7 @@
 //!   workers and their rings do not wait for it.
 //! - **Status tells what is**, asked of the kernel's maps and links, not what was asked for.
 //! - **Every change has a line in the log** with who, what and when: lines that begin with `audit:`
-//!   for what was asked, and a line for each interface that changed.
+//!   for what was asked, at every level, and a line for each interface that changed.
 
 mod reload;
 mod switching;
@@ -49,6 +49,9 @@ use reload::FileWatch;
 use switching::Switching;
 
 pub use reload::ConfigFile;
+
+/// Target of the lines that say who changed what; they are written at every level of the log.
+pub const AUDIT: &str = "audit";
 
 /// How often sinks are asked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -286,7 +289,7 @@ impl Agent {
                     let text = value.as_deref().unwrap_or_default();
                     self.annotation.in_force.clone_from(&value);
                     let changed = self.reconcile();
-                    tracing::info!(value = text, changed, "audit: annotation of the node");
+                    tracing::info!(target: AUDIT, value = text, changed, "audit: annotation of the node");
                 }
             }
             Err(error) => {
@@ -322,11 +325,18 @@ impl Agent {
         let to = describe(switch.to);
         match &outcome {
             Ok(changed) => {
-                tracing::info!(uid, pid, process, pattern, lasts_s, changed, "audit: {to}");
+                tracing::info!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s, changed,
+                    "audit: {to}"
+                );
             }
             Err(refusal) => {
-                let refused = format!("audit: {to}, refused: {refusal}");
-                tracing::warn!(uid, pid, process, pattern, lasts_s, "{refused}");
+                tracing::warn!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s,
+                    "audit: {to}, refused: {refusal}"
+                );
             }
         }
         outcome?;
@@ -350,6 +360,7 @@ impl Agent {
         if !fits && !different {
             return Err(none());
         }
+        self.switching.try_again(now, is_meant);
         let changed = self.reconcile();
         if let SwitchTo::On(_) = switch.to
             && let Some(why) = self.switching.refusals(is_meant)
@@ -387,7 +398,7 @@ impl Agent {
             self.reload();
         }
         for pattern in self.switching.wanted.expire(now) {
-            tracing::info!(pattern = pattern.as_str(), "audit: the time of a switch is over");
+            tracing::info!(target: AUDIT, pattern = pattern.as_str(), "audit: the time of a switch is over");
         }
         self.reconcile();
     }

@@ -20,6 +20,7 @@ use nix::{
 };
 use serde_json::Value;
 
+use super::AUDIT;
 use crate::{
     config::{Config, Overrides},
     control::ConfigStatus,
@@ -105,6 +106,7 @@ impl ConfigFile {
         {
             self.status.loaded_at = now_text();
             tracing::info!(
+                target: AUDIT,
                 file = %path.display(),
                 interfaces = changed.interfaces,
                 filter_and_privacy = changed.rules,

@@ -194,12 +194,23 @@ impl Capture {
         Ok(())
     }
 
-    /// Notes that an attached interface has changed: its name, its MTU.
-    pub fn update(&mut self, interface: &Interface) {
-        if let Some(position) = self.position(interface.ifindex) {
-            self.attached[position].attachment.interface = interface.clone();
-            self.names.set(interface.ifindex, &interface.name, monotonic_ns());
+    /// Notes that an attached interface has changed: its name, and with it perhaps the tunnels to
+    /// look into, its MTU.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot be written, which does not happen while this value lives.
+    pub fn update(&mut self, interface: &Interface) -> Result<(), Error> {
+        let Some(position) = self.position(interface.ifindex) else { return Ok(()) };
+        let attached = &mut self.attached[position];
+        attached.attachment.interface = interface.clone();
+        self.names.set(interface.ifindex, &interface.name, monotonic_ns());
+        let features = self.config.features_of(&interface.name);
+        if features == attached.settings.features {
+            return Ok(());
         }
+        attached.settings.features = features;
+        self.settings.set(interface.ifindex, attached.settings)
     }
 
     /// Changes what is captured on an attached interface. Programs are attached where one is

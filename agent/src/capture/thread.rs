@@ -116,10 +116,10 @@ impl CaptureThread {
     ///
     /// # Errors
     ///
-    /// [`Error::ThreadEnded`].
+    /// Those of [`Capture::update`].
     pub fn update(&self, interface: &Interface) -> Result<(), Error> {
         let interface = interface.clone();
-        self.with(move |capture| capture.update(&interface))
+        self.with(move |capture| capture.update(&interface))?
     }
 
     /// [`Capture::detach_these`].

@@ -15,7 +15,7 @@ use nix::sys::signal::{
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    agent::{Agent, ConfigFile, Inputs, Order, SetLogLevel},
+    agent::{AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
     control,
@@ -147,8 +147,15 @@ impl Signals {
 pub(super) fn start_log(level: LogLevel) -> anyhow::Result<SetLogLevel> {
     use std::io::IsTerminal;
 
-    use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, registry, reload};
-    let filter = |level| LevelFilter::from_level(tracing::Level::from(level));
+    use tracing_subscriber::{
+        filter::{LevelFilter, Targets},
+        layer::SubscriberExt,
+        registry, reload,
+    };
+    let filter = |level| {
+        let level = LevelFilter::from_level(tracing::Level::from(level));
+        Targets::new().with_default(level).with_target(AUDIT, level.max(LevelFilter::INFO))
+    };
     let (reloadable, handle) = reload::Layer::new(filter(level));
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)

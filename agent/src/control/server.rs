@@ -39,6 +39,7 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
+    agent::AUDIT,
     config::ControlConfig,
     encode::HEADING,
     ledger::Published,
@@ -446,7 +447,7 @@ impl Context {
             Fault::new(Reason::Busy, too_many.to_string())
         })?;
         let Requester { uid, pid, process } = requester;
-        tracing::info!(uid, pid, process, "audit: follows the records");
+        tracing::info!(target: AUDIT, uid, pid, process, "audit: follows the records");
         let heading = if format == LineFormat::Json { "" } else { HEADING };
         Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
     }
