@@ -62,8 +62,8 @@ pub(crate) enum Command {
     CheckConfig(Selection),
     /// Print the Avro schema of a record
     Schema,
-    /// List the interfaces: selected or not, hooks they would take, who holds them now
-    Interfaces(Selection),
+    /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
+    Interfaces(show::Interfaces),
     /// Tell how a running agent is: interfaces, ledger, configuration
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
