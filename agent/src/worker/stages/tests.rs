@@ -158,6 +158,38 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
 }
 
 #[test]
+fn a_datagram_that_the_snap_length_cut_is_read_as_far_as_it_goes() {
+    let (mut stages, keep) = stages(false);
+    let answered = Build::message(7, true).question("a.test", 1).answer(1, 60, &[192, 0, 2, 80]);
+    let whole = answered.answer(1, 60, &[192, 0, 2, 81]).wire();
+    let mut cut = item(17, &whole, true);
+    cut.truncate(cut.len() - 6); // into the second answer
+    let captured = u32::try_from(cut.len() - RecordHeader::SIZE).unwrap();
+    cut[12..16].copy_from_slice(&captured.to_ne_bytes());
+    cut[38..40].copy_from_slice(&tap53_ebpf::record::flags::TRUNCATED.to_ne_bytes());
+    stages.take(&item(17, &message(7, false), false));
+    assert_eq!(stages.take(&cut), Some(1_001));
+    // Within the header of the message, there is nothing to read.
+    cut.truncate(RecordHeader::SIZE + 28 + 11);
+    cut[12..16].copy_from_slice(&39u32.to_ne_bytes());
+    stages.take(&cut);
+    let published = stages.published();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!(counts.packets_lost[PacketLoss::CutBySnapLength as usize], 1);
+    let lines = keep.lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    let line = &lines[0];
+    assert_eq!(
+        (&line["outcome"], &line["parse_status"]),
+        (&"MATCHED".into(), &"MALFORMED_ANSWER".into())
+    );
+    assert_eq!(line["answers"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&line["answer_count"], &line["capture_gap"]), (&2.into(), &true.into()));
+    assert_eq!(line["response_size"], whole.len());
+}
+
+#[test]
 fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
     let qnames = Lists { allow: Vec::new(), deny: vec!["secret.test".to_owned()] };
     let filter = FilterConfig { qnames, ..FilterConfig::default() };
