@@ -15,7 +15,6 @@ mod hickory;
 mod sample;
 
 use std::{
-    collections::HashMap,
     env::args,
     hint::black_box,
     sync::Arc,
@@ -27,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -87,10 +87,9 @@ fn stages(format: Format) -> Stages {
     };
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::default(),
+        rules: Arc::default(),
         each_message: false,
         ending: Arc::default(),
     };
