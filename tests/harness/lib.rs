@@ -32,6 +32,7 @@ pub mod fastavro;
 pub mod frames;
 pub mod guest;
 pub mod kafka;
+pub mod kube;
 pub mod lab;
 pub mod namespace;
 pub mod pcap;
