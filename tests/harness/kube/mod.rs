@@ -14,6 +14,7 @@
 
 mod account;
 mod audit;
+mod chart;
 mod programs;
 
 use std::{
@@ -39,6 +40,7 @@ use crate::{
 
 pub use account::Account;
 pub use audit::Request;
+pub use chart::{RELEASE, chart, helm, manifests, render, rendered_manifests};
 pub use programs::{Programs, are_built, go, programs};
 
 /// Four seconds on a machine with nothing else to do.
@@ -207,17 +209,6 @@ impl<'a> KubeApi<'a> {
         }
         .is_ok()
     }
-}
-
-/// helm with `arguments`, which needs no server for what tests ask of it.
-///
-/// # Errors
-/// When it cannot be built, or fails; with its message.
-pub fn helm(arguments: &[&str]) -> Result<String> {
-    // It would make directories in the user's home.
-    let home = scratch::directory("helm")?;
-    let mut command = Command::new(programs()?.path("helm"));
-    run(command.args(arguments).env("HOME", home.path()).env_remove("KUBECONFIG"))
 }
 
 fn command_in(namespace: Option<&Namespace>, program: impl AsRef<OsStr>) -> Command {
