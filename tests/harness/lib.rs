@@ -26,6 +26,7 @@ pub mod bpf;
 pub mod cache;
 pub mod captures;
 pub mod client;
+pub mod container;
 pub mod dns;
 pub mod dumpcap;
 pub mod fastavro;

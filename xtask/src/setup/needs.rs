@@ -107,5 +107,6 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "busybox", &["busybox-static"], "older kernels"),
     Need::program(Purpose::Test, "cpio", &["cpio"], "older kernels"),
     Need::program(Purpose::Test, "openssl", &["openssl"], "service account tokens"),
+    Need::program(Purpose::Test, "setcap", &["libcap2-bin"], "file capabilities"),
     Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];
