@@ -26,7 +26,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "tap53.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: agent
-app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "tap53.image" -}}
