@@ -104,6 +104,15 @@ impl<'a> KubeApi<'a> {
         url(self.address)
     }
 
+    /// Environment by which clients in pods find the API server.
+    #[must_use]
+    pub fn pod_environment(&self) -> [(&'static str, String); 2] {
+        [
+            ("KUBERNETES_SERVICE_HOST", self.address.ip().to_string()),
+            ("KUBERNETES_SERVICE_PORT", self.address.port().to_string()),
+        ]
+    }
+
     /// The certificate authority's file (PEM).
     #[must_use]
     pub fn ca(&self) -> PathBuf {
