@@ -1,6 +1,6 @@
 //! What is in `deploy/`: the chart, the manifests made of it, and the agent as they start it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -9,9 +9,11 @@ use tap53_harness::{
     agent,
     client::Transport,
     container::{Image, Privileges, Volume},
-    kube::{self, Account, KubeApi, RELEASE},
+    kube::{self, Account, KubeApi, RELEASE, Request},
     lab::{ANSWERED, Lab},
+    namespace::CLIENT_END,
     process::{Process, run},
+    wait,
 };
 use tempfile::TempDir;
 
@@ -359,7 +361,6 @@ fn the_agent_captures_in_its_container_and_no_thread_has_more_than_the_container
     let mut process = pod.run()?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     process.stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
-    assert_eq!(api.requests_of(&pod.account.user)?, [], "nobody asked for attribution");
     let mut threads = 0;
     for thread in fs::read_dir(format!("/proc/{}/task", process.pid()))? {
         let status = fs::read_to_string(thread?.path().join("status"))?;
@@ -382,6 +383,133 @@ fn the_agent_captures_in_its_container_and_no_thread_has_more_than_the_container
     process.signal(Signal::SIGTERM)?;
     let status = process.wait(DEADLINE)?;
     assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
+    Ok(())
+}
+
+/// What a kubelet and controllers would have made: this node, and on it a pod of a CronJob, with the
+/// address that queries come from.
+fn make_cluster(api: &KubeApi<'_>) -> Result<()> {
+    api.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"))?;
+    let container = json!([{"name": "main", "image": "example.test/client"}]);
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": container}});
+    let owned_by = |kind: &str, name: &str, uid: &str| json!([{"apiVersion": "batch/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+    api.apply(
+        &json!({
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": {"name": "report", "namespace": "default"},
+            "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}},
+        })
+        .to_string(),
+    )?;
+    let uid = |kind: &str, name: &str| {
+        api.kubectl(&["get", kind, name, "--output=jsonpath={.metadata.uid}"])
+    };
+    api.apply(
+        &json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": "report-1",
+                "namespace": "default",
+                "ownerReferences": owned_by("CronJob", "report", &uid("cronjob", "report")?),
+            },
+            "spec": {"template": template},
+        })
+        .to_string(),
+    )?;
+    api.apply(
+        &json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "report-1-x",
+                "namespace": "default",
+                "ownerReferences": owned_by("Job", "report-1", &uid("job", "report-1")?),
+            },
+            "spec": {"nodeName": NODE, "containers": container},
+        })
+        .to_string(),
+    )?;
+    let addresses = json!([{"ip": CLIENT_END.ipv4}]);
+    let status = json!({"status": {
+        "phase": "Running", "podIP": CLIENT_END.ipv4, "podIPs": addresses,
+        "startTime": "2020-01-01T00:00:00Z",
+    }});
+    #[rustfmt::skip]
+    api.kubectl(&[
+        "patch", "pod", "report-1-x", "--subresource=status", "--patch", &status.to_string(),
+    ])?;
+    Ok(())
+}
+
+/// What a role allows, as (verb, group, resource).
+fn allowed(role: &Value) -> BTreeSet<(String, String, String)> {
+    let list = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut all = BTreeSet::new();
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        for group in list(&rule["apiGroups"]) {
+            for resource in list(&rule["resources"]) {
+                for verb in list(&rule["verbs"]) {
+                    all.insert((verb, group.clone(), resource.clone()));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_agent_uses_every_permission_of_its_role_and_is_refused_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let api = KubeApi::start(&lab.server)?;
+    let services = ["--set", "config.kubernetes.services=false"];
+    for (values, count) in [(&[][..], 7), (&services[..], 5)] {
+        let pod = Pod::installed(&lab, &api, values)?;
+        make_cluster(&api)?;
+        let allowed = allowed(&object(&api, "clusterrole", RELEASE)?);
+        assert_eq!(allowed.len(), count, "{allowed:?}");
+        let earlier = api.requests_of(&pod.account.user)?.len();
+        let process = pod.run()?;
+        let requests = || -> Result<Vec<Request>> {
+            Ok(api.requests_of(&pod.account.user)?.split_off(earlier))
+        };
+        let used = |requests: &[Request]| -> BTreeSet<(String, String, String)> {
+            let used = requests.iter().filter(|request| request.code == 200);
+            used.map(|r| (r.verb.clone(), r.group.clone(), r.resource.clone())).collect()
+        };
+        wait::until("every permission to be used", DEADLINE, || {
+            Ok((used(&requests()?) == allowed).then_some(()))
+        })
+        .with_context(|| format!("{:#?}; the log: {}", requests(), process.stderr().text()))?;
+        // And for something: the record names who asked, up to the CronJob.
+        wait::until("a record that names the CronJob", DEADLINE, || {
+            let from = process.stdout().len();
+            lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+            let line = process.stdout().wait_for_line("www.tap53.test", from, DEADLINE)?;
+            let record: Value = serde_json::from_str(&line)?;
+            let named = record["client_pod_name"] == "report-1-x"
+                && record["client_workload_kind"] == "CronJob"
+                && record["client_workload_name"] == "report"
+                && record["node"] == NODE;
+            Ok(named.then_some(()))
+        })?;
+        let requests = requests()?;
+        let refused: Vec<&Request> = requests.iter().filter(|r| r.code >= 400).collect();
+        assert!(refused.is_empty(), "{refused:#?}");
+        assert_eq!(used(&requests), allowed);
+    }
+    Ok(())
+}
+
+#[test]
+fn without_attribution_the_agent_has_no_token_and_no_role() -> Result<()> {
+    let objects = kube::render(&["--set", "config.kubernetes=null"])?;
+    assert!(objects.contains("automountServiceAccountToken: false\n      enableServiceLinks"));
+    assert!(!objects.contains("ClusterRole"), "{objects}");
     Ok(())
 }
 
