@@ -277,6 +277,7 @@ impl<'a> Pod<'a> {
         let yaml = config_map["data"]["tap53.yaml"].as_str().context("tap53.yaml")?;
         fs::write(config.path().join("tap53.yaml"), yaml)?;
 
+        let privileges = Privileges::of_pod(spec)?;
         let account = api.account(RELEASE, RELEASE, HOUR)?;
         let mut volumes = Vec::new();
         if spec["automountServiceAccountToken"] == true {
@@ -290,7 +291,7 @@ impl<'a> Pod<'a> {
                 Volume::Files(config.path().to_owned())
             } else {
                 ensure!(volume["emptyDir"].is_object(), "not known here: {volume}");
-                Volume::Empty
+                Volume::empty(privileges.user)?
             };
             volumes.push((mount["mountPath"].as_str().context("mountPath")?.to_owned(), source));
         }
@@ -307,7 +308,7 @@ impl<'a> Pod<'a> {
         let arguments = container["args"].as_array().context("args")?.iter();
         Ok(Self {
             lab,
-            privileges: Privileges::of_pod(spec)?,
+            privileges,
             arguments: arguments.filter_map(Value::as_str).map(str::to_owned).collect(),
             environment,
             volumes,

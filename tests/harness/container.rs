@@ -9,9 +9,14 @@
 use std::{
     ffi::{CStr, CString},
     fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -80,8 +85,28 @@ impl Image {
 pub enum Volume {
     /// Files of this host, to be read: a ConfigMap, a Secret, a token.
     Files(PathBuf),
-    /// An empty directory that the container's group may write to.
-    Empty,
+    /// An empty directory that the container's group may write to, and which its processes share.
+    Empty(Arc<TempDir>),
+}
+
+impl Volume {
+    /// An `emptyDir` as the kubelet makes it with `fsGroup`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn empty(group: u32) -> Result<Self> {
+        let directory = scratch::directory("volume")?;
+        chown(directory.path(), None, Some(group)).context("change the volume's group")?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o2770))?;
+        Ok(Self::Empty(Arc::new(directory)))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Files(path) => path,
+            Self::Empty(directory) => directory.path(),
+        }
+    }
 }
 
 /// What a pod says of a container's privileges.
@@ -178,9 +203,7 @@ impl Privileges {
 struct Root {
     root: CString,
     /// What to mount, and where on this host.
-    mounts: Vec<(Option<CString>, CString)>,
-    /// Of empty volumes.
-    options: CString,
+    mounts: Vec<(CString, CString)>,
     read_only: bool,
 }
 
@@ -192,19 +215,9 @@ impl Root {
             let to = image.path(to);
             // As the runtime makes them, where the image has none.
             fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
-            let from = match volume {
-                Volume::Files(from) => Some(c_string(from)?),
-                Volume::Empty => None,
-            };
-            mounts.push((from, c_string(&to)?));
+            mounts.push((c_string(volume.path())?, c_string(&to)?));
         }
-        Ok(Self {
-            root: c_string(image.root())?,
-            mounts,
-            // As the kubelet makes them with fsGroup.
-            options: CString::new(format!("mode=2770,gid={}", privileges.user))?,
-            read_only: privileges.read_only_root,
-        })
+        Ok(Self { root: c_string(image.root())?, mounts, read_only: privileges.read_only_root })
     }
 
     fn enter(&self) -> io::Result<()> {
@@ -215,13 +228,7 @@ impl Root {
         mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         mount(Some(root), root, none, bind, none)?;
         for (from, to) in &self.mounts {
-            let to = to.as_c_str();
-            if let Some(from) = from {
-                mount(Some(from.as_c_str()), to, none, bind, none)?;
-            } else {
-                let options = Some(self.options.as_c_str());
-                mount(Some(c"tmpfs"), to, Some(c"tmpfs"), MsFlags::empty(), options)?;
-            }
+            mount(Some(from.as_c_str()), to.as_c_str(), none, bind, none)?;
         }
         if self.read_only {
             // With MS_BIND, only the mount in this namespace changes.
