@@ -1,6 +1,8 @@
 //! What is in `deploy/`: the chart, the manifests made of it, and the agent as they start it.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -9,6 +11,7 @@ use tap53_harness::{
     agent,
     client::Transport,
     container::{Image, Privileges, Volume},
+    fastavro,
     kube::{self, Account, KubeApi, RELEASE, Request},
     lab::{ANSWERED, Lab},
     namespace::CLIENT_END,
@@ -66,7 +69,7 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         "--set", "serviceAccount.create=false", "--set", "serviceAccount.name=other",
         "--set", "rbac.create=false", "--set", "networkPolicy.enabled=false",
         "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
-        "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
+        "--set", "stateVolume.hostPath.path=/var/lib/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
     ])?;
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
@@ -239,6 +242,10 @@ fn the_account_may_do_what_its_role_says_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// What the agent of the tests does with records: shows and keeps them.
+const SINKS: &str = r#"config.sinks=[
+    {"type": "stdout", "format": "json"}, {"type": "file", "directory": "/var/lib/tap53"}
+]"#;
 /// Where a pod's account is mounted.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const NODE: &str = "node-1";
@@ -263,7 +270,8 @@ impl<'a> Pod<'a> {
         let usual = [
             "--set", "namespace.create=true",
             "--set", "config.interfaces.include={s0}",
-            "--set-json", r#"config.sinks=[{"type": "stdout", "format": "json"}]"#,
+            "--set-json", SINKS,
+            "--set-json", r#"stateVolume={"emptyDir": {"sizeLimit": "16Mi"}}"#,
         ];
         api.apply(&kube::render(&[&usual[..], values].concat())?)?;
         let daemon_set = object(api, "daemonset", RELEASE)?;
@@ -384,6 +392,11 @@ fn the_agent_captures_in_its_container_and_no_thread_has_more_than_the_container
     process.signal(Signal::SIGTERM)?;
     let status = process.wait(DEADLINE)?;
     assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
+    let (_, state) =
+        pod.volumes.iter().find(|(path, _)| path == "/var/lib/tap53").context("stateVolume")?;
+    let files = fs::read_dir(state.path())?.collect::<Result<Vec<_>, _>>()?;
+    let files: Vec<PathBuf> = files.into_iter().map(|file| file.path()).collect();
+    assert_eq!(fastavro::read_containers(&files)?.len(), 1, "{files:?}");
     Ok(())
 }
 

@@ -101,7 +101,9 @@ impl Volume {
         Ok(Self::Empty(Arc::new(directory)))
     }
 
-    fn path(&self) -> &Path {
+    /// Where it is on this host.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         match self {
             Self::Files(path) => path,
             Self::Empty(directory) => directory.path(),
