@@ -487,11 +487,8 @@ fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Resu
     };
     let status = status_when(&watches, |status| status.watches.iter().all(refused))?;
     assert!(status.stale_since.is_some(), "{status:#?}");
-    let token = cluster.api.signed_token(
-        "default",
-        "tap53",
-        SystemTime::now() + Duration::from_secs(3_600),
-    )?;
+    let soon = SystemTime::now() + Duration::from_secs(300);
+    let token = cluster.api.signed_token("default", "tap53", soon)?;
     std::fs::write(&account.token_file, token)?;
     let status = status_when(&watches, |status| status.connected)?;
     assert_eq!((status.stale_since, status.services, status.nodes), (None, 2, 1), "{status:#?}");
