@@ -28,6 +28,7 @@ fn config(stub: &Stub) -> KubernetesConfig {
         services: false,
         nodes: false,
         cidrs: Vec::new(),
+        hold: Duration::from_secs(3),
         max_addresses: 100_000,
     }
 }
