@@ -37,7 +37,7 @@ pub(super) const SHARDS: usize = 256;
 pub(super) type Shard = HashMap<IpAddr, Tenants>;
 
 /// Who owned one address: mostly one owner, which needs no memory of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tenants {
     latest: Span,
     earlier: Option<Box<[Span]>>,

@@ -612,20 +612,19 @@ impl Ownership {
             let host = host.map_or_else(Vec::new, |host| self.host_spans(host));
             Tenants::new(overlay(overlay(host, of(Kind::Service)), of(Kind::Pod)))
         });
-        let Some(shard) = self.shards.get_mut(shard_of(&address)) else { return };
-        match tenants {
-            Some(tenants) => {
-                Arc::make_mut(shard).insert(address, tenants);
-            }
-            None => {
-                if shard.contains_key(&address) {
-                    Arc::make_mut(shard).remove(&address);
-                }
-                if self.addresses.get(&address).is_some_and(Claimants::is_empty) {
-                    self.addresses.remove(&address);
-                }
-            }
+        if tenants.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
+            self.addresses.remove(&address);
         }
+        let Some(shard) = self.shards.get_mut(shard_of(&address)) else { return };
+        // Most events change nothing here: a pod's status has much else in it.
+        if shard.get(&address) == tenants.as_ref() {
+            return;
+        }
+        let shard = Arc::make_mut(shard);
+        match tenants {
+            Some(tenants) => shard.insert(address, tenants),
+            None => shard.remove(&address),
+        };
         self.changed = true;
     }
 

@@ -298,6 +298,7 @@ fn what_does_not_change_is_neither_encoded_nor_published_again() {
     it.pod(running("a", &[address(7)], at(0)), at(2));
     assert!(Arc::ptr_eq(&owner, &it.holders["a"].owner));
     let first = it.snapshot().unwrap();
+    it.pod(running("a", &[address(7)], at(0)), at(3));
     assert!(it.snapshot().is_none());
     it.pod(running("b", &[address(8)], at(0)), at(3));
     let second = it.snapshot().unwrap();

@@ -277,3 +277,15 @@ fn more_than_can_be_held_is_recorded_at_once() {
     let counts = stages.published().read();
     assert_eq!((counts.records_created, counts.messages_pending), (10, 2_048));
 }
+
+#[test]
+fn a_transaction_is_named_by_its_own_time() {
+    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+    // The address has passed on since: at half a second.
+    scripted.pod("a", [192, 0, 2, 1].into(), 0);
+    scripted.pod("b", [192, 0, 2, 1].into(), 500_000);
+    exchange(&mut stages, 1);
+    stages.expire(900_000_000);
+    stages.deliver();
+    assert_eq!(uids(&keep), ["a"]);
+}
