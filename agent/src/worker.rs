@@ -4,6 +4,7 @@
 //! joined from fragments may have to change over ([`handover`]).
 
 mod handover;
+mod held;
 mod recorder;
 mod stages;
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Shared;
+use super::{
+    Shared,
+    held::{Held, Waiting},
+};
 use crate::{
     encode::{self, Batch, Clock, Encode, Observer, Record},
     enrich::Reader,
@@ -33,6 +36,9 @@ pub(super) struct Recorder {
     policy: Arc<Policy>,
     outputs: Vec<Output>,
     owners: Reader,
+    /// Whether more is known since what is held was looked at.
+    news: bool,
+    held: Held,
 }
 
 /// One sink, as a worker sees it.
@@ -69,13 +75,15 @@ impl Recorder {
             policy: shared.privacy.clone(),
             outputs,
             owners: shared.owners.reader(),
+            news: false,
+            held: Held::default(),
         })
     }
 
     /// Before each batch: how capture times become UTC, and who has which address by now.
     pub(super) fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
-        self.owners.refresh();
+        self.news |= self.owners.refresh();
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
@@ -86,17 +94,63 @@ impl Recorder {
         name.clone_into(&mut self.file);
     }
 
-    /// Records a transaction, unless the filter leaves it out.
+    /// Records a transaction, unless the filter leaves it out; later, where a name may come.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+        self.record_or_hold(transaction, true, counts);
+    }
+
+    /// Records what was held and can be named now, or has waited long enough at `now_ns`.
+    pub(super) fn release(&mut self, now_ns: u64, counts: &mut WorkerCounts) {
+        if !std::mem::take(&mut self.news) && !self.held.any_due(now_ns) {
+            return;
+        }
+        let (owners, clock) = (&self.owners, self.clock);
+        let waits = |waiting: &Waiting| {
+            let began = waiting.transaction().map(|it| it.first().at_ns);
+            let began_us = clock.utc_us(began.unwrap_or_default());
+            [waiting.flow.client, waiting.flow.server]
+                .into_iter()
+                .any(|end| owners.awaits(owners.owner(end.ip(), began_us), end.ip()))
+        };
+        for waiting in self.held.due(now_ns, waits) {
+            if let Some(transaction) = waiting.transaction() {
+                self.record_or_hold(&transaction, false, counts);
+            }
+        }
+    }
+
+    /// Messages of the transactions that are held.
+    pub(super) const fn held_messages(&self) -> u64 {
+        self.held.messages()
+    }
+
+    fn record_or_hold(
+        &mut self,
+        transaction: &Transaction<'_>,
+        may_hold: bool,
+        counts: &mut WorkerCounts,
+    ) {
+        let left_out = self.left_out(transaction);
+        let flow = &transaction.flow;
+        let began_ns = transaction.first().at_ns;
+        let began_us = self.clock.utc_us(began_ns);
+        let client = self.owners.owner(flow.client.ip(), began_us);
+        let server = self.owners.owner(flow.server.ip(), began_us);
+        if may_hold
+            && left_out.is_none()
+            && (self.owners.awaits(client, flow.client.ip())
+                || self.owners.awaits(server, flow.server.ip()))
+            && self.held.hold(transaction, began_ns.saturating_add(self.owners.hold_ns()))
+        {
+            return;
+        }
         counts.records_created += 1;
-        if let Some(reason) = self.left_out(transaction) {
+        if let Some(reason) = left_out {
             let amount = Amount::record(u64::from(transaction.messages()));
             counts.filtered[reason as usize] += amount;
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
-        let began_us = self.clock.utc_us(transaction.first().at_ns);
-        let flow = &transaction.flow;
         let observer = self.observers.get(&transaction.first().point.ifindex);
         let record = Record {
             observer: observer.unwrap_or(&self.elsewhere),
@@ -104,8 +158,8 @@ impl Recorder {
             policy: &self.policy,
             clock: self.clock,
             transaction,
-            client: self.owners.owner(flow.client.ip(), began_us),
-            server: self.owners.owner(flow.server.ip(), began_us),
+            client,
+            server,
         };
         for output in &mut self.outputs {
             output.push(&record);
