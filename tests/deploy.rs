@@ -493,7 +493,10 @@ fn the_agent_uses_every_permission_of_its_role_and_is_refused_nothing() -> Resul
         wait::until("every permission to be used", DEADLINE, || {
             Ok((used(&requests()?) == allowed).then_some(()))
         })
-        .with_context(|| format!("{:#?}; the log: {}", requests(), process.stderr().text()))?;
+        .with_context(|| {
+            let requests = requests().unwrap_or_default();
+            format!("of {allowed:?}: {requests:#?}; the log: {}", process.stderr().text())
+        })?;
         // And for something: the record names who asked, up to the CronJob.
         wait::until("a record that names the CronJob", DEADLINE, || {
             let from = process.stdout().len();
