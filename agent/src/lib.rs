@@ -10,6 +10,7 @@
 //!  pair       ─▶ transaction                                │ one thread a worker
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
+//!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
 //!  sink       ─▶ Kafka, file, standard output               ┤
 //!  tail       ─▶ who follows a running agent                ┘
@@ -33,6 +34,8 @@ pub mod pair;
 
 pub mod filter;
 pub mod privacy;
+
+pub mod enrich;
 
 pub mod encode;
 

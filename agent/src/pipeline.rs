@@ -29,6 +29,7 @@ use crate::{
     capture::{self, CaptureThread, Counted, KernelLog},
     config::{Config, PairConfig},
     encode,
+    enrich::Directory,
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
     pair::{self, RecordIds, Truncations},
     ring,
@@ -99,6 +100,7 @@ impl Pipeline {
     pub fn start(
         config: &Config,
         capture: CaptureThread,
+        owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, stop)?;
@@ -114,6 +116,7 @@ impl Pipeline {
             interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
+            owners: owners.clone(),
             each_message: false,
             tails: Tails::default(),
             ending: Arc::default(),

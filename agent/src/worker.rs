@@ -4,6 +4,7 @@
 //! joined from fragments may have to change over ([`handover`]).
 
 mod handover;
+mod held;
 mod recorder;
 mod rules;
 mod stages;
@@ -18,6 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     capture::RingLost,
     encode::{self, Clock},
+    enrich::Directory,
     interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
@@ -42,6 +44,8 @@ pub struct Shared {
     pub wire_bytes: bool,
     /// Which transactions become records, and what they show of addresses.
     pub rules: Arc<RulesInForce>,
+    /// Who owned which address when.
+    pub owners: Directory,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
     /// Who follows the records.

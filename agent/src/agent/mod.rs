@@ -40,6 +40,7 @@ use crate::{
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
+    enrich::Directory,
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
@@ -133,10 +134,11 @@ impl Agent {
     pub fn start(
         file: ConfigFile,
         capture: CaptureThread,
+        owners: &Directory,
         set_log_level: SetLogLevel,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
-        let pipeline = Pipeline::start(file.config(), capture, stop)?;
+        let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
         let links = wait_for("changes of interfaces", Watch::open()?)?;
         let file_watch = file.watch().map(|watch| wait_for("the file", watch)).transpose()?;
         let mut agent = Self {

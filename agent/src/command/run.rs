@@ -19,6 +19,7 @@ use tap53::{
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
     control,
+    enrich::Kubernetes,
     ledger::Ledger,
     pipeline, privileges, sink,
 };
@@ -79,15 +80,19 @@ async fn run_agent(
     // Before anything attaches: a signal that comes early must still detach.
     let orders = orders()?;
     let stop = Arc::new(Notify::new());
+    let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
+        .context("cannot start the Kubernetes watches")?;
+    let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
     let control_config = file.config().control.clone();
-    let mut agent = Agent::start(file, capture, set_log_level, &stop)?;
+    let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
     let (to, requests) = mpsc::channel(control::QUEUED);
     let pipeline = agent.pipeline();
     let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
         .context("cannot start the thread of the control socket")?;
-    // Whoever watches the Node has the other end.
-    let (_annotation_from, annotation) = watch::channel(None);
+    // Where nobody is asked, its sender is gone at once, and so is the wait for it.
+    let annotation =
+        kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
     tracing::info!(interfaces = agent.attached(), "ready");
 
     agent.run(Inputs { requests, annotation, orders }, &stop).await?;
