@@ -94,9 +94,11 @@ impl ConfigFile {
                     tracing::error!("configuration not changed: {error}");
                 }
                 self.status.error = Some(error);
+                self.status.reloads_refused += 1;
                 return Changed::default();
             }
         };
+        self.status.reloads += 1;
         let recovered = self.status.error.take().is_some();
         let changed = self.take_up(&read);
         let restart_needed = differences(&self.in_force, &read);

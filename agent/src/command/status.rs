@@ -15,8 +15,8 @@ use serde_json::Value;
 use tap53::{
     config::Directions,
     control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
+    telemetry::Health,
 };
-use tap53_ebpf::settings::Direction;
 
 use super::{
     switch::Socket,
@@ -30,8 +30,9 @@ Examples:
   sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
   tap53 status --check || echo not healthy
 
-With --check nothing is printed to standard output. Healthy is an agent that answers and captures
-where it is wanted to; otherwise standard error says what is amiss.
+With --check nothing is printed to standard output. Healthy is an agent that answers, whose workers
+are at work, that captures where it is wanted to and whose sinks store; otherwise standard error
+says what is amiss.
 
 Exit status: 0 an agent answers (with --check: and is healthy); 1 none does (or it is not);
 2 arguments refused.";
@@ -80,40 +81,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether everything is as it is wanted; what is not goes to standard error.
+/// Whether the agent is alive and ready; what is not goes to standard error.
 fn check(status: &Value) -> anyhow::Result<ExitCode> {
-    let mut healthy = true;
-    for interface in interfaces(status)? {
-        if !is_as_wanted(&interface) {
-            healthy = false;
-            let InterfaceStatus { name, why, .. } = &interface;
-            let _ = writeln!(io::stderr(), "{name} is not captured from as wanted: {why}");
-        }
+    let health = health(status)?;
+    // What keeps it from being alive keeps it from being ready.
+    for reason in &health.ready.reasons {
+        let _ = writeln!(io::stderr(), "{reason}");
     }
+    let healthy = health.live.ok && health.ready.ok;
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+fn health(status: &Value) -> anyhow::Result<Health> {
+    let health = status.get("health").cloned().context("this agent does not tell its health")?;
+    serde_json::from_value(health).context("the agent's health makes no sense")
 }
 
 pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
     let interfaces = status.get("interfaces").cloned().unwrap_or_default();
     serde_json::from_value(interfaces).context("the agent's interfaces make no sense")
-}
-
-/// True if what is wanted is captured, nothing else is, and nothing is in the way. On `lo` either
-/// direction has every packet, so one is enough.
-pub(super) fn is_as_wanted(interface: &InterfaceStatus) -> bool {
-    let of = |direction| match direction {
-        Direction::Ingress => &interface.ingress,
-        Direction::Egress => &interface.egress,
-    };
-    if interface.kind == "loopback" {
-        let captures = interface.ingress.capturing || interface.egress.capturing;
-        return captures == interface.wanted.is_some();
-    }
-    Direction::ALL.into_iter().all(|direction| {
-        let wanted = interface.wanted.is_some_and(|wanted| wanted.contains(direction));
-        let actual = of(direction);
-        wanted == actual.capturing && (!wanted || actual.shadowed.is_none())
-    })
 }
 
 fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
@@ -127,12 +113,13 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         let config: ConfigStatus = serde_json::from_value(config.clone()).unwrap_or_default();
         text.push_str(&config_text(&config, colored));
     }
+    text.push_str(&health_text(&health(status).unwrap_or_default(), colored));
     text.push('\n');
     text.push_str(&interface_table(&interfaces(status)?));
     // What this version does not know how to show better, such as what a newer agent tells.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 7] =
-            ["version", "node", "uptime_s", "config", "interfaces", "control", "ledger"];
+        const SHOWN: [&str; 8] =
+            ["version", "node", "uptime_s", "config", "health", "interfaces", "control", "ledger"];
         if !SHOWN.contains(&key.as_str()) && says_something(value) {
             text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
             write_value(&mut text, value, 1);
@@ -190,6 +177,21 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     text
 }
 
+/// Nothing of an agent that is alive and ready.
+fn health_text(health: &Health, colored: bool) -> String {
+    let mut text = String::new();
+    let questions = [(&health.live, "not alive"), (&health.ready, "not ready")];
+    // The first that is not says it all.
+    if let Some((probe, what)) = questions.into_iter().find(|(probe, _)| !probe.reasons.is_empty())
+    {
+        for reason in &probe.reasons {
+            text.push_str(&paint(colored, Color::Bad, &format!("{what}: {reason}")));
+            text.push('\n');
+        }
+    }
+    text
+}
+
 /// A line for each interface.
 pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
     let mut rows = vec![
@@ -201,7 +203,7 @@ pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
             WantedBy::Annotation => "annotation",
             WantedBy::Command => "command",
         };
-        let color = if is_as_wanted(interface) { Color::Plain } else { Color::Bad };
+        let color = if interface.is_as_wanted() { Color::Plain } else { Color::Bad };
         let switched = match interface.wanted_by {
             WantedBy::File => Color::Plain,
             WantedBy::Annotation | WantedBy::Command => Color::Notable,
@@ -314,22 +316,22 @@ mod tests {
     #[test]
     fn an_interface_is_as_wanted_if_each_direction_is() {
         let both = Some(Directions::Both);
-        assert!(is_as_wanted(&interface(both, true, true)));
-        assert!(is_as_wanted(&interface(Some(Directions::Ingress), true, false)));
-        assert!(is_as_wanted(&interface(None, false, false)));
+        assert!(interface(both, true, true).is_as_wanted());
+        assert!(interface(Some(Directions::Ingress), true, false).is_as_wanted());
+        assert!(interface(None, false, false).is_as_wanted());
         for wrong in [
             interface(both, true, false),
             interface(Some(Directions::Egress), true, true),
             interface(None, true, false),
         ] {
-            assert!(!is_as_wanted(&wrong), "{wrong:?}");
+            assert!(!wrong.is_as_wanted(), "{wrong:?}");
         }
         let mut shadowed = interface(both, true, true);
         shadowed.egress.shadowed = Some("cilium".to_owned());
-        assert!(!is_as_wanted(&shadowed));
+        assert!(!shadowed.is_as_wanted());
         let loopback =
             InterfaceStatus { kind: "loopback".to_owned(), ..interface(both, true, false) };
-        assert!(is_as_wanted(&loopback));
+        assert!(loopback.is_as_wanted());
     }
 
     #[test]

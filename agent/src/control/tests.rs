@@ -24,6 +24,7 @@ use crate::{
     encode::{HEADING, samples},
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
+    telemetry::Health,
 };
 
 /// Of a request; short, and long enough for a machine that does other things.
@@ -84,6 +85,7 @@ fn status() -> Status {
         uptime_s: 5,
         config: ConfigStatus::default(),
         annotation: AnnotationStatus::default(),
+        health: Health::default(),
         interfaces: vec![interface("eth0")],
         ledger: Ledger::new(&Sources {
             node: "node-1".to_owned(),

@@ -70,7 +70,7 @@ impl SinkLoss {
         Self::Unflushed,
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::EncodeFailed => "encode_failed",
             Self::QueueFull => "queue_full",
