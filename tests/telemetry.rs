@@ -269,3 +269,68 @@ fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn alerts_fire_when_they_should_and_know_the_metrics() -> Result<()> {
+    let alerts = root().join("deploy/prometheus");
+    promtool(&["test", "rules"], &alerts.join("alerts_test.yaml"))?;
+    let text = fs::read_to_string(alerts.join("alerts.yaml"))?;
+    assert_eq!(undocumented(&text)?, Vec::<String>::new());
+    // Each rule has a test that it fires.
+    let tests = fs::read_to_string(alerts.join("alerts_test.yaml"))?;
+    for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist_in_queries_that_parse() -> Result<()> {
+    let text = fs::read_to_string(root().join("deploy/grafana/tap53.json"))?;
+    assert_eq!(undocumented(&text)?, Vec::<String>::new());
+    let dashboard: serde_json::Value = serde_json::from_str(&text)?;
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut queries = 0;
+    for target in targets {
+        let query = target["expr"].as_str().context("a query")?;
+        let query = query.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        ensure!(!query.contains('$'), "not known here: {query}");
+        // JSON is YAML.
+        rules
+            .push_str(&format!("  - {{record: q{queries}, expr: {}}}\n", serde_json::json!(query)));
+        queries += 1;
+    }
+    assert!(queries > 20, "{queries}");
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("rules.yaml");
+    fs::write(&file, rules)?;
+    promtool(&["check", "rules"], &file)
+}
+
+/// Names of metrics in `text` that `docs/metrics.md` does not have.
+fn undocumented(text: &str) -> Result<Vec<String>> {
+    let document = fs::read_to_string(root().join("docs/metrics.md"))?;
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names = words.filter(|word| word.starts_with("tap53_") || word.starts_with("process_"));
+    Ok(names
+        .filter(|name| !document.contains(&format!("| `{name}` |")))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn promtool(arguments: &[&str], file: &Path) -> Result<()> {
+    let output = Command::new("promtool")
+        .args(arguments)
+        .arg(file)
+        .output()
+        .context("promtool, of Debian's prometheus")?;
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
