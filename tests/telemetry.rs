@@ -214,13 +214,13 @@ fn an_interface_that_is_lost_is_no_longer_ready_and_still_alive() -> Result<()> 
     let agent = Agent::start(
         &lab.server,
         &format!(
-            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+            "interfaces: {{include: ['s*']}}\nsinks: [{{type: stdout, format: json}}]\n\
              telemetry: {{listen: '{PORT}'}}\n"
         ),
         &[],
     )?;
     assert_eq!(get(&lab, "/readyz")?.code, 200);
-    // Asked for by name, so that it is missed.
+    // Asked for by name, and not as one of those that fit a pattern, so that it is missed.
     let enabled = agent.command(&["enable", "s0"])?.output()?;
     assert!(enabled.status.success(), "{}", String::from_utf8_lossy(&enabled.stderr));
     lab.server.ip(&["link", "delete", "s0"])?;

@@ -11,7 +11,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -111,7 +111,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut hindrance = String::new();
         // Here, so that it is there when the agent says that it is ready.
-        let listener = runtime.block_on(listen(config.listen, &mut hindrance));
+        let listener = listen(config.listen, &mut hindrance);
         let address = config.listen;
         let thread = thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
             runtime.block_on(serve(&context, address, listener, hindrance, stopped));
@@ -137,8 +137,12 @@ impl Drop for Server {
 }
 
 /// Takes the address, or says once what hinders.
-async fn listen(address: SocketAddr, hindrance: &mut String) -> Option<TcpListener> {
-    match TcpListener::bind(address).await {
+fn listen(address: SocketAddr, hindrance: &mut String) -> Option<StdListener> {
+    let bound = StdListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    match bound {
         Ok(listener) => {
             tracing::info!(%address, "telemetry port open");
             Some(listener)
@@ -157,7 +161,7 @@ async fn listen(address: SocketAddr, hindrance: &mut String) -> Option<TcpListen
 async fn serve(
     context: &Arc<Context>,
     address: SocketAddr,
-    first: Option<TcpListener>,
+    first: Option<StdListener>,
     mut hindrance: String,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -168,8 +172,12 @@ async fn serve(
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(RETRY_INTERVAL) => listener = listen(address, &mut hindrance).await,
+            () = sleep(RETRY_INTERVAL) => listener = listen(address, &mut hindrance),
         }
+    };
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot listen for probes and Prometheus"),
     };
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // What is still open at the end is closed with it.
