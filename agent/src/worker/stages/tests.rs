@@ -1,19 +1,20 @@
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::*;
 use crate::{
-    config::{FilterConfig, Lists},
+    config::{FilterConfig, Lists, PrivacyConfig},
     decode::build::Build,
     encode::{Batch, Format},
     enrich::{Directory, Scripted},
-    filter::{Filter, FilterReason},
+    filter::FilterReason,
+    interfaces::Names,
     ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
     sink::Sink,
+    worker::{Rules, RulesInForce},
 };
 
 /// Keeps the JSON lines that it is given.
@@ -54,10 +55,9 @@ fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (S
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
-        filter: Arc::new(Filter::new(&filter)),
-        privacy: Arc::default(),
+        rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         owners,
         each_message: false,
         ending: Arc::default(),
@@ -164,6 +164,38 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
 }
 
 #[test]
+fn a_datagram_that_the_snap_length_cut_is_read_as_far_as_it_goes() {
+    let (mut stages, keep) = stages(false);
+    let answered = Build::message(7, true).question("a.test", 1).answer(1, 60, &[192, 0, 2, 80]);
+    let whole = answered.answer(1, 60, &[192, 0, 2, 81]).wire();
+    let mut cut = item(17, &whole, true);
+    cut.truncate(cut.len() - 6); // into the second answer
+    let captured = u32::try_from(cut.len() - RecordHeader::SIZE).unwrap();
+    cut[12..16].copy_from_slice(&captured.to_ne_bytes());
+    cut[38..40].copy_from_slice(&tap53_ebpf::record::flags::TRUNCATED.to_ne_bytes());
+    stages.take(&item(17, &message(7, false), false));
+    assert_eq!(stages.take(&cut), Some(1_001));
+    // Within the header of the message, there is nothing to read.
+    cut.truncate(RecordHeader::SIZE + 28 + 11);
+    cut[12..16].copy_from_slice(&39u32.to_ne_bytes());
+    stages.take(&cut);
+    let published = stages.published();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!(counts.packets_lost[PacketLoss::CutBySnapLength as usize], 1);
+    let lines = keep.lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    let line = &lines[0];
+    assert_eq!(
+        (&line["outcome"], &line["parse_status"]),
+        (&"MATCHED".into(), &"MALFORMED_ANSWER".into())
+    );
+    assert_eq!(line["answers"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&line["answer_count"], &line["capture_gap"]), (&2.into(), &true.into()));
+    assert_eq!(line["response_size"], whole.len());
+}
+
+#[test]
 fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
     let qnames = Lists { allow: Vec::new(), deny: vec!["secret.test".to_owned()] };
     let filter = FilterConfig { qnames, ..FilterConfig::default() };
@@ -200,7 +232,7 @@ fn held_stages(range: &str) -> (Scripted, Stages, Arc<Keep>) {
 }
 
 fn exchange(stages: &mut Stages, id: u16) {
-    stages.set_clock(Clock { utc_offset_ns: 0 });
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
     stages.take(&item(17, &message(id, false), false));
     stages.take(&item(17, &message(id, true), true));
 }
@@ -220,7 +252,7 @@ fn a_record_waits_for_the_name_of_a_pod_that_is_not_known_yet() {
     assert!(uids(&keep).is_empty());
     // It is told late, and had the address when it asked.
     scripted.pod("a", [192, 0, 2, 1].into(), 0);
-    stages.set_clock(Clock { utc_offset_ns: 0 });
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
     stages.expire(2_000_000);
     stages.deliver();
     assert_eq!(uids(&keep), ["a"]);
@@ -240,7 +272,7 @@ fn a_record_waits_no_longer_than_it_is_told_to() {
     let end_ns = u64::try_from(HOLD.as_nanos()).unwrap() + 1_000;
     // Somebody else is told of meanwhile.
     scripted.pod("other", [192, 0, 2, 9].into(), 0);
-    stages.set_clock(Clock { utc_offset_ns: 0 });
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
     stages.expire(end_ns - 1);
     stages.deliver();
     assert!(uids(&keep).is_empty());
