@@ -118,6 +118,11 @@ impl Clsact {
         Ok(ahead)
     }
 
+    /// Our filter of a direction.
+    pub(super) fn filter(&self, direction: Direction) -> Option<&Filter> {
+        self.filters.iter().find(|filter| filter.direction == direction)
+    }
+
     /// Removes our filters, and the qdisc if it is ours and nobody else uses it.
     pub(super) fn detach(mut self) -> Result<(), Error> {
         self.remove()

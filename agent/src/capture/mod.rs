@@ -28,12 +28,14 @@ mod error;
 mod holders;
 mod hook;
 mod object;
+mod preflight;
 mod qdisc;
 mod settings;
+mod shadow;
 
 use aya::maps::{MapData, PerCpuArray};
 use tap53_ebpf::{
-    counter::Counters,
+    counter::{Counter, Counters},
     settings::{Direction, InterfaceSettings, UNCONFIGURED_SLOT},
 };
 
@@ -46,6 +48,7 @@ pub use error::Error;
 pub use holders::{Holders, Program, XdpAttached};
 pub use hook::{Attachment, Hook};
 pub use object::{KernelLog, OBJECT, Ring};
+pub use preflight::Preflight;
 pub use qdisc::{Filter, Qdisc};
 
 use crate::{
@@ -208,6 +211,21 @@ impl Capture {
         counters::read(&self.counters, UNCONFIGURED_SLOT)
     }
 
+    /// What keeps packets from our programs on an attached interface, for what arrives and for
+    /// what leaves; `None` where nothing does, or nothing is attached.
+    ///
+    /// Cheap enough to be asked every few seconds: one question to rtnetlink and one to bpf(2) a
+    /// direction. It compares with the call before, so that the first can only tell who is ahead,
+    /// and it takes some packets to tell whether those ahead let them pass.
+    pub fn shadowed(&mut self, ifindex: u32) -> [Option<String>; 2] {
+        let Some(position) = self.position(ifindex) else { return [None, None] };
+        let attached = &mut self.attached[position];
+        let Ok(counters) = counters::read(&self.counters, attached.settings.counter_slot) else {
+            return [None, None];
+        };
+        shadow::look(attached, &self.programs, counters.map(|of| of.get(Counter::Seen)))
+    }
+
     /// The losses of each ring.
     #[must_use]
     pub fn ring_lost(&self) -> RingLost {
@@ -269,7 +287,9 @@ impl Capture {
         }
         // The settings after the programs, which without them would count their last packets
         // elsewhere; and one wait for all, since it takes milliseconds.
-        bpf::wait_for_running_programs();
+        if let Err(error) = bpf::wait_for_running_programs() {
+            tracing::debug!(%error, "membarrier refused");
+        }
         for ifindex in detached {
             errors.extend(self.settings.remove(ifindex).err());
         }

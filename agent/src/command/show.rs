@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use tap53::{
-    capture::{Holders, Hook},
+    capture::{Holders, Preflight},
     config::CaptureConfig,
     encode::SCHEMA_TEXT,
     interfaces::{self, Interface},
@@ -28,42 +28,43 @@ pub(crate) fn schema() -> anyhow::Result<ExitCode> {
 pub(crate) fn interfaces(mut selection: Selection) -> anyhow::Result<ExitCode> {
     let config = selection.load_to_look()?;
     let mut rows = vec![
-        ["NAME", "IFINDEX", "KIND", "MTU", "SELECTED", "INGRESS", "EGRESS", "HELD BY"]
-            .map(str::to_owned),
+        [
+            "NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED", "INGRESS", "EGRESS", "HELD BY",
+            "WHY",
+        ]
+        .map(str::to_owned),
     ];
     for interface in interfaces::list()? {
         let selected = interfaces::selects(&config.interfaces, &interface.name);
-        let (hooks, held_by) = hooks(&config.capture, &interface);
-        let [ingress, egress] = hooks;
+        let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
         rows.push([
             interface.name,
             interface.ifindex.to_string(),
             interface.kind.to_string(),
+            driver,
             interface.mtu.to_string(),
             (if selected { "yes" } else { "no" }).to_owned(),
             ingress,
             egress,
             held_by,
+            why,
         ]);
     }
     print(&table(&rows))
 }
 
-/// The hooks that each direction would be captured at, best first, and who holds hooks now.
-fn hooks(config: &CaptureConfig, interface: &Interface) -> ([String; 2], String) {
-    match Holders::of(interface) {
-        Ok(holders) => {
-            let candidates = Direction::ALL.map(|direction| {
-                if !interface.ethernet {
-                    return "none".to_owned();
-                }
-                let hooks = holders.candidates(config, interface, direction);
-                let names: Vec<String> = hooks.iter().map(Hook::to_string).collect();
-                names.join(" > ")
-            });
-            (candidates, held_by(&holders))
-        }
-        Err(error) => (Direction::ALL.map(|_| "?".to_owned()), error.to_string()),
+/// The driver, the hooks that each direction would be captured at, best first, who holds hooks now,
+/// and why these.
+fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
+    match Preflight::of(interface, config) {
+        Ok(found) => [
+            found.device.driver.clone().unwrap_or_else(|| "-".to_owned()),
+            found.describe(Direction::Ingress),
+            found.describe(Direction::Egress),
+            held_by(&found.holders),
+            if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
+        ],
+        Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),
     }
 }
 

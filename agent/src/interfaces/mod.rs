@@ -3,12 +3,14 @@
 //! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
+pub(crate) mod device;
 pub(crate) mod netlink;
 
 use std::fmt;
 
 use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 
+pub use device::{Device, Whole};
 pub use netlink::Error;
 
 use crate::config::InterfacesConfig;
