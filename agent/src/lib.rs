@@ -16,6 +16,7 @@
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
 //!  control    operators switch capture while it runs
+//!  doctor     what is wrong with a machine, and the line that fixes it
 //! ```
 
 pub mod config;
@@ -40,5 +41,6 @@ pub mod pipeline;
 pub mod worker;
 
 pub mod control;
+pub mod doctor;
 
 pub mod replay;

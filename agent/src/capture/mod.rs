@@ -29,6 +29,8 @@ mod holders;
 mod hook;
 mod object;
 mod preflight;
+pub mod privilege;
+pub mod probe;
 mod qdisc;
 mod settings;
 mod shadow;

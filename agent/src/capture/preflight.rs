@@ -26,6 +26,8 @@ pub struct Preflight {
     /// Hooks for what arrives and for what leaves, best first: all that may be tried, without those
     /// that are known to be taken. None where packets have no Ethernet header.
     pub candidates: [Vec<Hook>; 2],
+    /// Who has XDP, where we would have taken it.
+    pub xdp_taken: Option<String>,
     /// Why these hooks, and what an operator should know of the interface.
     pub why: Vec<String>,
 }
@@ -41,12 +43,14 @@ impl Preflight {
         let device = Device::of(interface)
             .map_err(|error| Error::netlink(&interface.name, "looking at the device", error))?;
         let mut why = Vec::new();
+        let mut xdp_taken = None;
         let candidates = if interface.ethernet {
             let plan = Plan::new(config, &interface.kind, device.part_of.as_ref());
             why.extend(plan.why);
             let xdp = match holders.describe_xdp() {
                 Some(holder) if !plan.xdp.is_empty() => {
                     why.push(format!("XDP held by {holder}"));
+                    xdp_taken = Some(holder);
                     &[]
                 }
                 _ => plan.xdp,
@@ -61,7 +65,7 @@ impl Preflight {
             [Vec::new(), Vec::new()]
         };
         why.extend(circumstances(&device));
-        Ok(Self { holders, device, candidates, why })
+        Ok(Self { holders, device, candidates, xdp_taken, why })
     }
 
     /// The hooks of a direction in words, best first.

@@ -1,10 +1,11 @@
 //! The command line: its arguments here, each command in a file.
 
+pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use tap53::config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat};
@@ -14,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   tap53 replay capture.pcapng        What a capture file says: who asked what, and the answer
   sudo tap53 run -i eth0 --stdout    The same as it happens at an interface, until Ctrl-C
+  sudo tap53 doctor -c tap53.yaml    What is wrong here, and the line that fixes it
   tap53 interfaces                   What could be captured from on this host
   sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
 
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     Schema,
     /// List the interfaces: selected or not, hooks they would take, who holds them now
     Interfaces(Selection),
+    /// Say what is wrong here for capture, and the line that fixes it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Arguments),
 }
 
 #[derive(Args, Debug)]
@@ -91,10 +96,20 @@ pub(crate) struct Selection {
 impl Selection {
     /// The configuration in force, for looking at interfaces: without any pattern, all of them.
     pub(crate) fn load_to_look(&mut self) -> Result<Config, Error> {
-        if self.config.is_none() && self.interfaces.is_empty() {
+        if !self.names_interfaces() {
             self.interfaces.push("*".to_owned());
         }
         self.load()
+    }
+
+    /// Whether interfaces were named, by the file or by a flag.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        self.config.is_some() || !self.interfaces.is_empty()
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// The configuration in force.
