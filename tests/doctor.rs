@@ -5,9 +5,8 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixListener, process::CommandExt},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -86,7 +85,7 @@ impl Machine {
         }
         command.arg(&self.binary).args(["doctor", "-o", "json"]).args(start.arguments);
         if start.without_bpf {
-            deny_bpf(&mut command);
+            bpf::deny(&mut command);
         }
         let (before, hooks) = (self.files()?, self.hooks()?);
         let output = command.output().context("start tap53 doctor")?;
@@ -184,39 +183,6 @@ impl std::fmt::Display for Said {
 
 fn text(path: &Path) -> Result<String> {
     Ok(path.to_str().context("a temporary path in UTF-8")?.to_owned())
-}
-
-/// Makes bpf(2) fail with EPERM in the process that `command` starts, as container runtimes do.
-fn deny_bpf(command: &mut Command) {
-    const fn instruction(code: u32, k: u32, jump_false: u8) -> libc::sock_filter {
-        #[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
-        libc::sock_filter { code: code as u16, jt: 0, jf: jump_false, k }
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-    const BPF_CALL: u32 = libc::SYS_bpf as u32;
-    static FILTER: [libc::sock_filter; 4] = [
-        // The number of the system call is first in seccomp_data.
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, BPF_CALL, 1),
-        instruction(
-            libc::BPF_RET | libc::BPF_K,
-            libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(),
-            0,
-        ),
-        instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
-    ];
-    let install = || {
-        let program =
-            libc::sock_fprog { len: 4, filter: std::ptr::from_ref(&FILTER[0]).cast_mut() };
-        // SAFETY: the program is a live value, and its filter a static of the length given.
-        let result = unsafe {
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-        };
-        if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-    };
-    // SAFETY: the closure runs between fork and exec, only makes a system call, and allocates
-    // nothing.
-    unsafe { command.pre_exec(install) };
 }
 
 #[test]

@@ -135,7 +135,12 @@ impl Error {
     pub(super) fn load(error: &EbpfError) -> Self {
         match error {
             EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                Self::kernel(format!("map {name}"), copy(io_error))
+                // Denied to one is denied to all, and which comes first is chance.
+                let what = match io_error.raw_os_error() {
+                    Some(libc::EPERM) => "making BPF maps".to_owned(),
+                    _ => format!("map {name}"),
+                };
+                Self::kernel(what, copy(io_error))
             }
             other => match os_error(other) {
                 Some(cause) => Self::kernel("loading the BPF object", cause),
