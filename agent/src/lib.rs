@@ -10,6 +10,7 @@
 //!  pair       ─▶ transaction                                │ one thread a worker
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
+//!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
 //!  sink       ─▶ Kafka, file, standard output               ┘
 //!  ledger     what became of every packet, message and record
@@ -31,6 +32,8 @@ pub mod pair;
 
 pub mod filter;
 pub mod privacy;
+
+pub mod enrich;
 
 pub mod encode;
 

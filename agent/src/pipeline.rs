@@ -27,6 +27,7 @@ use crate::{
     capture::{self, Attachment, Capture, KernelLog},
     config::{Config, Directions, PairConfig},
     encode,
+    enrich::Directory,
     filter::Filter,
     interfaces::{self, Interface, Kind},
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
@@ -101,6 +102,7 @@ impl Pipeline {
     pub fn start(
         config: &Config,
         interfaces: &[Interface],
+        owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, stop)?;
@@ -111,6 +113,7 @@ impl Pipeline {
             wire_bytes: config.record.wire_bytes,
             filter: Arc::new(Filter::new(&config.filter)),
             privacy: Arc::new(Policy::new(&config.privacy)),
+            owners: owners.clone(),
             each_message: false,
             ending: Arc::default(),
         };

@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     capture::RingLost,
     encode::{self, Clock},
+    enrich::Directory,
     filter::Filter,
     ledger::{Published, WorkerCounts},
     pair::Table,
@@ -45,6 +46,8 @@ pub struct Shared {
     pub filter: Arc<Filter>,
     /// What records show of addresses.
     pub privacy: Arc<Policy>,
+    /// Who owned which address when.
+    pub owners: Directory,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
     /// Set once nothing enters the rings any more.

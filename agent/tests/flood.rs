@@ -16,6 +16,7 @@ use std::{
 
 use tap53::{
     encode::{Batch, Clock, Format},
+    enrich::Directory,
     filter::Filter,
     ledger::{MessageLoss, Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -120,6 +121,7 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
         wire_bytes: false,
         filter: Arc::new(Filter::default()),
         privacy: Arc::new(Policy::default()),
+        owners: Directory::default(),
         each_message: false,
         ending: Arc::default(),
     };

@@ -24,6 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    enrich::Directory,
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -88,6 +89,7 @@ fn stages(format: Format) -> Stages {
         wire_bytes: false,
         filter: Arc::default(),
         privacy: Arc::default(),
+        owners: Directory::default(),
         each_message: false,
         ending: Arc::default(),
     };

@@ -18,6 +18,7 @@ use nix::sys::signal::{
 use tap53::{
     capture::KernelLog,
     config::{Config, LogLevel},
+    enrich::Kubernetes,
     interfaces::{self, Interface},
     ledger::Ledger,
     pipeline::Pipeline,
@@ -58,7 +59,10 @@ async fn capture(
     // Before anything attaches: a signal that comes early must still detach.
     let mut signals = Signals::new()?;
     let stop = Arc::new(Notify::new());
-    let mut pipeline = Pipeline::start(config, selected, &stop)?;
+    let kubernetes = Kubernetes::start_if_enabled(&config.kubernetes, &config.node)
+        .context("cannot start the Kubernetes watches")?;
+    let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
+    let mut pipeline = Pipeline::start(config, selected, &owners, &stop)?;
     for attached in pipeline.attachments() {
         tracing::info!(
             interface = attached.interface.name,

@@ -198,7 +198,7 @@ fn query_type(codes: &HashMap<String, u16>, name: &str) -> Result<QueryType, Str
 }
 
 /// `address/length`, or an address for itself alone.
-fn prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }

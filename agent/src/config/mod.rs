@@ -17,6 +17,7 @@
 mod capture;
 mod error;
 mod filter;
+mod kubernetes;
 mod privacy;
 mod sinks;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_num
 pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
 pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType};
+pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
@@ -48,7 +50,8 @@ pub use sinks::{
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Name of this node in the records; the host name unless set.
+    /// Name of this node in the records and in Kubernetes; unless set, the environment variable
+    /// `NODE_NAME`, or else the host name.
     pub node: String,
     /// Which interfaces to capture from.
     pub interfaces: InterfacesConfig,
@@ -60,6 +63,8 @@ pub struct Config {
     pub filter: FilterConfig,
     /// What records show of addresses.
     pub privacy: PrivacyConfig,
+    /// Who is asked for the owners of addresses.
+    pub kubernetes: KubernetesConfig,
     /// What a record holds.
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
@@ -238,13 +243,16 @@ impl Config {
     fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
         let node = root.read("node", text(label));
         let privacy = root.section("privacy", PrivacyConfig::read);
+        let kubernetes = root.has_section("kubernetes");
         Self {
-            node: node.unwrap_or_else(|| host_name(root)),
+            node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
                 .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
             capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
             pair: root.section("pair", PairConfig::read),
             filter: root.section("filter", FilterConfig::read),
+            kubernetes: root
+                .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
             sinks: sinks::read(root, overrides),

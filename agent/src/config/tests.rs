@@ -63,7 +63,7 @@ fn parse_with(text: &str, overrides: &Overrides) -> Result<Config, Error> {
 }
 
 /// The messages of a refused configuration, one a line, without file and line.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     match parse(text) {
         Err(Error::Refused { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
         other => panic!("not refused: {other:?}"),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
+    enrich::Directory,
     filter::Filter,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
@@ -314,6 +315,8 @@ impl Epoch {
             wire_bytes: config.record.wire_bytes,
             filter: Arc::new(Filter::new(&config.filter)),
             privacy: Arc::new(Policy::new(&config.privacy)),
+            // Who has an address now says nothing of who had it then.
+            owners: Directory::default(),
             each_message: messages,
             ending: Arc::default(),
         };

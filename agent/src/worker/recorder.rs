@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 
 use super::Shared;
 use crate::{
-    encode::{self, Batch, Clock, Encode, Observer, Owner, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Record},
+    enrich::Reader,
     filter::{Filter, FilterReason},
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
@@ -31,8 +32,7 @@ pub(super) struct Recorder {
     filter: Arc<Filter>,
     policy: Arc<Policy>,
     outputs: Vec<Output>,
-    /// Nobody is named until a source of names is there.
-    nobody: Owner,
+    owners: Reader,
 }
 
 /// One sink, as a worker sees it.
@@ -68,12 +68,14 @@ impl Recorder {
             filter: shared.filter.clone(),
             policy: shared.privacy.clone(),
             outputs,
-            nobody: Owner::default(),
+            owners: shared.owners.reader(),
         })
     }
 
-    pub(super) const fn set_clock(&mut self, clock: Clock) {
+    /// Before each batch: how capture times become UTC, and who has which address by now.
+    pub(super) fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+        self.owners.refresh();
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
@@ -93,6 +95,8 @@ impl Recorder {
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
+        let began_us = self.clock.utc_us(transaction.first().at_ns);
+        let flow = &transaction.flow;
         let observer = self.observers.get(&transaction.first().point.ifindex);
         let record = Record {
             observer: observer.unwrap_or(&self.elsewhere),
@@ -100,8 +104,8 @@ impl Recorder {
             policy: &self.policy,
             clock: self.clock,
             transaction,
-            client: &self.nobody,
-            server: &self.nobody,
+            client: self.owners.owner(flow.client.ip(), began_us),
+            server: self.owners.owner(flow.server.ip(), began_us),
         };
         for output in &mut self.outputs {
             output.push(&record);

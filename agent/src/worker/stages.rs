@@ -85,8 +85,8 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on.
-    pub const fn set_clock(&mut self, clock: Clock) {
+    /// Sets how capture times become UTC from now on, and takes in who has which address by now.
+    pub fn set_clock(&mut self, clock: Clock) {
         self.datagrams.pairing.recorder.set_clock(clock);
     }
 

@@ -9,6 +9,7 @@ use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
     config::FilterConfig,
     encode::{Batch, Clock, Format, schema},
+    enrich::Directory,
     filter::Filter,
     ledger::{Amount, InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{Config, RecordIds, Truncations},
@@ -93,6 +94,7 @@ impl Path {
             wire_bytes: true,
             filter: Arc::new(Filter::new(&FilterConfig::default())),
             privacy: Arc::default(),
+            owners: Directory::default(),
             each_message: false,
             ending: Arc::default(),
         };

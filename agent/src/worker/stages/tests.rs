@@ -9,6 +9,7 @@ use crate::{
     config::{FilterConfig, Lists},
     decode::build::Build,
     encode::{Batch, Format},
+    enrich::Directory,
     filter::{Filter, FilterReason},
     ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
@@ -53,6 +54,7 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
         wire_bytes,
         filter: Arc::new(Filter::new(&filter)),
         privacy: Arc::default(),
+        owners: Directory::default(),
         each_message: false,
         ending: Arc::default(),
     };
