@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,11 +16,15 @@ use tap53_harness::{
     agent,
     bpf::{self, XdpHolder},
     kafka::Kafka,
+    kube::KubeApi,
     namespace::{CLIENT_END, Namespace, SERVER_END, join},
+    wait,
 };
 use tempfile::TempDir;
 
 const INTERFACE: &str = SERVER_END.interface;
+const DEADLINE: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3_600);
 const FINE: i32 = 0;
 const FAILED: i32 = 1;
 
@@ -549,6 +554,76 @@ fn the_socket_of_a_dead_agent_is_told_from_that_of_a_living_one() -> Result<()> 
     machine.doctor(&start)?.check("ok", "control", &["an agent answers"])?;
     drop(listener);
     machine.doctor(&start)?.require("warn", "control", &["control.sock", "killed"], &["tap53 run"])
+}
+
+/// Rules of a role, in JSON.
+fn role(rules: &str) -> String {
+    format!(
+        "{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [\n\
+         {{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {{\"name\": \"dns\"}}}},\n\
+         {{\"apiVersion\": \"v1\", \"kind\": \"ServiceAccount\",\n\
+           \"metadata\": {{\"name\": \"tap53\", \"namespace\": \"dns\"}}}},\n\
+         {{\"apiVersion\": \"rbac.authorization.k8s.io/v1\", \"kind\": \"ClusterRole\",\n\
+           \"metadata\": {{\"name\": \"tap53\"}}, \"rules\": [{rules}]}},\n\
+         {{\"apiVersion\": \"rbac.authorization.k8s.io/v1\", \"kind\": \"ClusterRoleBinding\",\n\
+           \"metadata\": {{\"name\": \"tap53\"}},\n\
+           \"roleRef\": {{\"apiGroup\": \"rbac.authorization.k8s.io\", \"kind\": \"ClusterRole\", \"name\": \"tap53\"}},\n\
+           \"subjects\": [{{\"kind\": \"ServiceAccount\", \"name\": \"tap53\", \"namespace\": \"dns\"}}]}}\n]}}\n"
+    )
+}
+
+#[test]
+fn each_right_that_the_api_server_denies_is_named_and_so_is_a_server_that_is_away() -> Result<()> {
+    const ALL: &str = "{\"apiGroups\": [\"\"], \"resources\": [\"pods\", \"nodes\", \"services\"], \
+                       \"verbs\": [\"list\", \"watch\"]}, \
+                       {\"apiGroups\": [\"batch\"], \"resources\": [\"jobs\"], \"verbs\": [\"get\"]}";
+    const SOME: &str = "{\"apiGroups\": [\"\"], \"resources\": [\"pods\", \"nodes\"], \
+                        \"verbs\": [\"list\", \"watch\"]}, \
+                        {\"apiGroups\": [\"\"], \"resources\": [\"services\"], \"verbs\": [\"list\"]}";
+    let machine = Machine::new()?;
+    let mut api = KubeApi::start(&machine.namespace)?;
+    api.apply(&role(ALL))?;
+    let account = api.account("dns", "tap53", HOUR)?;
+    let kubeconfig = text(&account.kubeconfig)?;
+    let config = machine.configure(&format!("kubernetes: {{kubeconfig: {kubeconfig}}}\n"))?;
+    let doctor =
+        || machine.doctor(&Start { arguments: &["--config", &config], ..Start::default() });
+
+    let said = doctor()?;
+    said.require_fine_but_for(&[])?;
+    said.check("ok", "kubernetes", &["allowed: list pods", "watch nodes", "get jobs.batch"])?;
+
+    api.apply(&role(SOME))?;
+    // The authorizer follows the change by a watch of its own.
+    let said = wait::until("the role to change", DEADLINE, || {
+        let said = doctor()?;
+        Ok(said.check("fail", "kubernetes", &["denied by RBAC"]).is_ok().then_some(said))
+    })?;
+    said.require(
+        "fail",
+        "kubernetes",
+        &["watch services", "denied by RBAC"],
+        &["{apiGroups: [\"\"], resources: [services], verbs: [watch]}"],
+    )?;
+    said.require(
+        "warn",
+        "kubernetes",
+        &["get jobs.batch", "denied by RBAC"],
+        &["{apiGroups: [\"batch\"], resources: [jobs], verbs: [get]}"],
+    )?;
+    assert!(said.check("fail", "kubernetes", &["pods"]).is_err(), "{said}");
+    said.require_fine_but_for(&["kubernetes"])?;
+
+    fs::write(&account.token_file, "not-a-token")?;
+    doctor()?.require("fail", "kubernetes", &["401"], &["auth whoami"])?;
+
+    api.kill();
+    doctor()?.require(
+        "fail",
+        "kubernetes",
+        &["cannot be reached"],
+        &[&format!("kubectl --kubeconfig {kubeconfig}")],
+    )
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(super) fn look(subject: &Subject<'_>) -> Vec<Check> {
     if subject.config.is_err() {
         checks.push(Check::warn(
             AREA,
-            "interfaces, resources, outputs, kafka",
+            "interfaces, resources, outputs, kafka, kubernetes",
             "not looked at, since the configuration is refused",
             "correct the above, then: tap53 doctor",
         ));

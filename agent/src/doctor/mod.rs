@@ -16,6 +16,7 @@ mod control;
 mod interfaces;
 mod kafka;
 mod kernel;
+mod kubernetes;
 mod outputs;
 mod privileges;
 mod resources;
@@ -158,6 +159,9 @@ pub fn examine(subject: &Subject<'_>) -> Report {
                 SinkConfig::Kafka(kafka) => checks.extend(kafka::look(number, kafka)),
             }
         }
+    }
+    if let Some(config) = config {
+        checks.extend(kubernetes::look(config, home));
     }
     checks.extend(control::look(config));
     checks.extend(clock::look());
