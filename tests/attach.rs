@@ -434,13 +434,11 @@ fn a_tcx_program_ahead_that_ends_the_chain_is_told_from_one_that_does_not() -> R
             let idle = capture.shadowed(ifindex)[direction as usize].clone();
             assert_eq!(
                 idle.as_deref(),
-                Some(&*format!("behind program {id} at tcx, which lets packets pass")),
+                Some(&*format!("program {id} ahead at tcx, which lets packets pass")),
                 "the counts are those from before it came"
             );
             let shadowed = stage.shadowed_after_exchange(&mut capture)?;
-            let expected = format!(
-                "behind program {id} at tcx, which keeps packets: 0 of {JUDGED} packets reached tcx"
-            );
+            let expected = format!("program {id} ahead at tcx: 0 of {JUDGED} packets reached tcx");
             assert_eq!(shadowed[direction as usize].as_deref(), Some(&*expected));
             assert_eq!(shadowed[other as usize], None);
             drop(cut);
@@ -448,7 +446,7 @@ fn a_tcx_program_ahead_that_ends_the_chain_is_told_from_one_that_does_not() -> R
 
             let polite = hold(egress, Place::First, verdict::TC_NEXT)?;
             let expected =
-                format!("behind program {} at tcx, which lets packets pass", polite.program_id());
+                format!("program {} ahead at tcx, which lets packets pass", polite.program_id());
             let shadowed = stage.shadowed_after_exchange(&mut capture)?;
             assert_eq!(shadowed[direction as usize].as_deref(), Some(&*expected));
             drop(polite);
@@ -475,10 +473,8 @@ fn an_xdp_program_that_consumes_packets_ahead_of_tc_is_named() -> Result<()> {
             let _dropping =
                 XdpHolder::attach_with(&stage.server, INTERFACE, mode, verdict::XDP_DROP)?;
             let id = Holders::of(&interface)?.xdp[0].1.id;
-            let expected = format!(
-                "behind program {id} at xdp, which keeps packets: 0 of {JUDGED} packets reached \
-                 {ingress}"
-            );
+            let expected =
+                format!("program {id} ahead at xdp: 0 of {JUDGED} packets reached {ingress}");
             assert_eq!(
                 stage.shadowed_after_exchange(&mut capture)?,
                 [Some(expected), None],
@@ -499,9 +495,10 @@ fn a_filter_of_ours_behind_tcx_or_another_filter_is_shadowed() -> Result<()> {
         capture.attach(&interface(INTERFACE)?, Directions::Both)?;
         assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [None, None]);
         if best_tc()?.0 == Hook::Tcx {
-            let cut = TcxHolder::attach(&stage.server, INTERFACE, false, Place::Last, verdict::TC_OK)?;
+            let cut =
+                TcxHolder::attach(&stage.server, INTERFACE, false, Place::Last, verdict::TC_OK)?;
             let expected = format!(
-                "behind program {} at tcx, which keeps packets: 0 of {JUDGED} packets reached clsact",
+                "program {} ahead at tcx: 0 of {JUDGED} packets reached clsact",
                 cut.program_id()
             );
             assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [Some(expected), None]);
@@ -514,15 +511,12 @@ fn a_filter_of_ours_behind_tcx_or_another_filter_is_shadowed() -> Result<()> {
                 "bpf", "da", "bytecode", "1,6 0 0 0",
             ])?;
             let expected = shadowed.then(|| {
-                format!(
-                    "behind bpf filter of priority 1, which keeps packets: 0 of {JUDGED} packets \
-                     reached clsact"
-                )
+                format!("bpf filter ahead, of priority 1: 0 of {JUDGED} packets reached clsact")
             });
             assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [None, expected]);
         }
         stage.server.tc(&["qdisc", "delete", "dev", INTERFACE, "clsact"])?;
-        let gone = || Some("detached from clsact by somebody else".to_owned());
+        let gone = || Some("somebody who detached it from clsact".to_owned());
         assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [gone(), gone()]);
         Ok(())
     })
@@ -546,7 +540,7 @@ fn a_program_of_ours_that_somebody_detached_is_missed() -> Result<()> {
                     bpf::detach_link(id)?;
                 }
             }
-            let expected = format!("detached from {expected} by somebody else");
+            let expected = format!("somebody who detached it from {expected}");
             assert_eq!(capture.shadowed(interface.ifindex), [Some(expected), None]);
             Ok(())
         })?;

@@ -87,11 +87,11 @@ enum Ahead {
 impl fmt::Display for Ahead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Xdp(program) => write!(f, "{program} at xdp"),
-            Self::Tcx(program) => write!(f, "{program} at tcx"),
+            Self::Xdp(program) => write!(f, "{program} ahead at xdp"),
+            Self::Tcx(program) => write!(f, "{program} ahead at tcx"),
             Self::Filter(filter) => {
                 let Filter { kind, priority, name, .. } = filter;
-                write!(f, "{kind} filter of priority {priority}")?;
+                write!(f, "{kind} filter ahead, of priority {priority}")?;
                 name.iter().try_for_each(|name| write!(f, " `{name}`"))
             }
         }
@@ -128,7 +128,7 @@ pub(super) fn look(
         let ahead = match order(&mut socket, &link, interface.ifindex, direction, &own) {
             Order::Unknown => Vec::new(),
             Order::Absent => {
-                return Some(format!("detached from {hook} by somebody else"));
+                return Some(format!("somebody who detached it from {hook}"));
             }
             Order::Behind(ahead) => ahead,
         };
@@ -217,22 +217,20 @@ fn order(socket: &mut Socket, link: &Link, ifindex: u32, direction: Direction, o
     Order::Behind(ahead)
 }
 
-/// What is told of who is ahead and what the counts say.
+/// What is told of who is ahead and what the counts say: who it is that shadows.
 fn describe(ahead: &[Ahead], hook: Hook, watch: &Watch) -> Option<String> {
     let in_our_chain = ahead.iter().any(|ahead| !matches!(ahead, Ahead::Xdp(_)));
-    let names = ahead.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut who = ahead.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if who.is_empty() {
+        who.push_str("something out of sight");
+    }
     match watch.last {
         Some((seen, passed)) if watch.is_proof() => {
-            let who = if ahead.is_empty() {
-                String::new()
-            } else {
-                format!("behind {names}, which keeps packets: ")
-            };
-            Some(format!("{who}{seen} of {passed} packets reached {hook}"))
+            Some(format!("{who}: {seen} of {passed} packets reached {hook}"))
         }
-        Some(_) if in_our_chain => Some(format!("behind {names}, which lets packets pass")),
+        Some(_) if in_our_chain => Some(format!("{who}, which lets packets pass")),
         None if in_our_chain => {
-            Some(format!("behind {names}; no packets yet to tell whether it lets them pass"))
+            Some(format!("{who}; no packets yet to tell whether it lets them pass"))
         }
         _ => None,
     }
@@ -284,24 +282,27 @@ mod tests {
         let watch = |last| Watch { begin: None, last };
         let told = |ahead: &[Ahead], last| describe(ahead, Hook::Tcx, &watch(last));
         assert_eq!(told(&[], Some((50, 50))), None);
-        assert_eq!(told(&[], Some((0, 50))).unwrap(), "0 of 50 packets reached tcx");
+        assert_eq!(
+            told(&[], Some((0, 50))).unwrap(),
+            "something out of sight: 0 of 50 packets reached tcx"
+        );
         assert_eq!(
             told(&[tcx()], Some((0, 50))).unwrap(),
-            "behind program 7 `cut` at tcx, which keeps packets: 0 of 50 packets reached tcx"
+            "program 7 `cut` ahead at tcx: 0 of 50 packets reached tcx"
         );
         assert_eq!(
             told(&[tcx()], Some((50, 50))).unwrap(),
-            "behind program 7 `cut` at tcx, which lets packets pass"
+            "program 7 `cut` ahead at tcx, which lets packets pass"
         );
         assert_eq!(
             told(&[tcx()], None).unwrap(),
-            "behind program 7 `cut` at tcx; no packets yet to tell whether it lets them pass"
+            "program 7 `cut` ahead at tcx; no packets yet to tell whether it lets them pass"
         );
         let xdp = [Ahead::Xdp(Program { id: 8, name: None })];
         assert_eq!(told(&xdp, Some((50, 50))), None, "there by choice");
         assert_eq!(
             told(&xdp, Some((1, 500))).unwrap(),
-            "behind program 8 at xdp, which keeps packets: 1 of 500 packets reached tcx"
+            "program 8 ahead at xdp: 1 of 500 packets reached tcx"
         );
     }
 }
