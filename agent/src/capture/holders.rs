@@ -128,6 +128,25 @@ fn tcx(ifindex: u32) -> Option<[Vec<Program>; 2]> {
     Some([programs(Direction::Ingress)?, programs(Direction::Egress)?])
 }
 
+impl Holders {
+    /// Everyone who holds a hook, in words, TCX programs and filters in the order in which they run;
+    /// `None` if nobody does.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        let mut held: Vec<String> = Vec::new();
+        held.extend(self.describe_xdp().map(|xdp| format!("xdp: {xdp}")));
+        for (direction, programs) in Direction::ALL.iter().zip(self.tcx.iter().flatten()) {
+            let direction = direction.name();
+            held.extend(programs.iter().map(|program| format!("tcx {direction}: {program}")));
+        }
+        for filter in &self.filters {
+            let name = filter.name.as_deref().unwrap_or(&filter.kind);
+            held.push(format!("tc {}: {name}", filter.direction.name()));
+        }
+        (!held.is_empty()).then(|| held.join(", "))
+    }
+}
+
 impl Link {
     /// The XDP programs that a link message tells of (linux/if_link.h), by their numbers.
     pub(super) fn xdp(&self) -> Vec<(XdpAttached, u32)> {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use tap53::{
-    capture::{Holders, Preflight},
+    capture::Preflight,
     config::CaptureConfig,
     encode::SCHEMA_TEXT,
     interfaces::{self, Interface},
@@ -61,28 +61,11 @@ fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
             found.device.driver.clone().unwrap_or_else(|| "-".to_owned()),
             found.describe(Direction::Ingress),
             found.describe(Direction::Egress),
-            held_by(&found.holders),
+            found.holders.describe().unwrap_or_else(|| "-".to_owned()),
             if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
         ],
         Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),
     }
-}
-
-fn held_by(holders: &Holders) -> String {
-    let mut held: Vec<String> = Vec::new();
-    if let Some(xdp) = holders.describe_xdp() {
-        held.push(format!("xdp: {xdp}"));
-    }
-    for (direction, programs) in Direction::ALL.iter().zip(holders.tcx.iter().flatten()) {
-        for program in programs {
-            held.push(format!("tcx {}: {program}", direction.name()));
-        }
-    }
-    for filter in &holders.filters {
-        let name = filter.name.as_deref().unwrap_or(&filter.kind);
-        held.push(format!("tc {}: {name}", filter.direction.name()));
-    }
-    if held.is_empty() { "-".to_owned() } else { held.join(", ") }
 }
 
 /// Columns as wide as their widest cell; the last one is as long as it is.

@@ -140,7 +140,7 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(
-        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}",
+        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{held}",
         found.describe(Ingress),
         found.describe(Egress),
     )

@@ -369,6 +369,7 @@ impl Directory {
 }
 
 #[cfg(test)]
+#[path = "../../tests/stub_api/mod.rs"]
 mod stub;
 #[cfg(test)]
 mod tests;
