@@ -3,8 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     time::Duration,
 };
@@ -19,7 +18,6 @@ use tap53_harness::{
     namespace::Namespace,
     process::Process,
 };
-use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const FAILED: i32 = 1;
@@ -140,8 +138,7 @@ fn a_sink_directory_that_cannot_be_used_is_refused_before_anything_attaches() ->
     bpf::require_bare(&lab.server, "s0")
 }
 
-/// `tap53` as a user without any privilege but these capabilities, in the resolver's namespace. The
-/// binary is a copy, since the build's directory may be closed to others.
+/// `tap53` as a user without any privilege but these capabilities, in the resolver's namespace.
 fn unprivileged(lab: &Lab, binary: &Path, capabilities: &str) -> Command {
     let mut command = lab.server.command("setpriv");
     command
@@ -153,19 +150,10 @@ fn unprivileged(lab: &Lab, binary: &Path, capabilities: &str) -> Command {
     command
 }
 
-/// A copy of the binary that every user can execute.
-fn copied_binary() -> Result<(TempDir, PathBuf)> {
-    let directory = tempfile::tempdir()?;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-    let binary = directory.path().join("tap53");
-    fs::copy(agent::binary()?, &binary)?;
-    Ok((directory, binary))
-}
-
 #[test]
 fn each_missing_capability_is_named_in_one_line() -> Result<()> {
     let lab = Lab::new()?;
-    let (_directory, binary) = copied_binary()?;
+    let (_directory, binary) = agent::binary_for_everyone()?;
     for (capabilities, expected) in [
         ("-all", "making BPF maps: not permitted: missing CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"),
         ("-all,+net_admin,+perfmon", "making BPF maps: not permitted: missing CAP_BPF"),
@@ -184,7 +172,7 @@ fn each_missing_capability_is_named_in_one_line() -> Result<()> {
 #[test]
 fn a_user_other_than_root_captures_with_three_capabilities_in_force() -> Result<()> {
     let lab = Lab::new()?;
-    let (_directory, binary) = copied_binary()?;
+    let (_directory, binary) = agent::binary_for_everyone()?;
     let mut command = unprivileged(&lab, &binary, "-all,+bpf,+net_admin,+perfmon");
     command.args(["run", "--interface", "s0", "--stdout"]);
     let mut process = Process::spawn("tap53", command)?;

@@ -1,10 +1,12 @@
 //! The interfaces that the configuration selects: whether they are there, and what is in the way.
 
+use glob::Pattern;
+
 use super::Check;
 use crate::{
     capture::{Hook, Preflight, Qdisc},
     config::Config,
-    interfaces::{self, Interface, selects},
+    interfaces::{self, Interface, Kind, selects},
 };
 
 const AREA: &str = "interfaces";
@@ -26,27 +28,25 @@ pub(super) fn look(config: &Config, named: bool) -> Vec<Check> {
     checks
 }
 
-/// Patterns that select nothing.
+/// Names that are not there; and patterns, if none of them selects anything: in a list for many
+/// kinds of nodes some do not.
 fn unmatched(config: &Config, selected: &[&Interface], others: &[&Interface]) -> Vec<Check> {
-    let patterns = &config.interfaces.include;
-    let empty =
-        patterns.iter().filter(|pattern| !selected.iter().any(|i| pattern.matches(&i.name)));
     let candidates: Vec<&str> =
         others.iter().filter(|i| i.ethernet).map(|i| i.name.as_str()).collect();
     let example = candidates.iter().find(|name| **name != "lo").or(candidates.first());
-    empty
-        .map(|pattern| {
-            let what = pattern.as_str();
+    let is_name = |pattern: &Pattern| !pattern.as_str().contains(['*', '?', '[']);
+    let check = |pattern: &Pattern| {
+        let what = pattern.as_str();
+        if selected.is_empty() {
             let wrong = format!("no interface matches; others are {}", candidates.join(", "));
             let fix = format!("interfaces: {{include: [\"{}\"]}}", example.unwrap_or(&"eth*"));
-            // Other patterns do select; in a list for many kinds of nodes this is how it should be.
-            if selected.is_empty() {
-                Check::fail(AREA, what, wrong, fix)
-            } else {
-                Check::warn(AREA, what, wrong, fix)
-            }
-        })
-        .collect()
+            return Some(Check::fail(AREA, what, wrong, fix));
+        }
+        let fix = format!("ip link show {what}   # it is taken when it comes");
+        is_name(pattern).then(|| Check::warn(AREA, what, "no such interface now", fix))
+    };
+    let empty = |pattern: &&Pattern| !selected.iter().any(|i| pattern.matches(&i.name));
+    config.interfaces.include.iter().filter(empty).filter_map(check).collect()
 }
 
 fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str]) -> Vec<Check> {
@@ -83,6 +83,14 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
             format!(
                 "capture: {{hook: tc}}   # to ask for that; or: ip link set dev {name} xdp off"
             ),
+        ));
+    }
+    if interface.kind == Kind::Veth && found.candidates[0].contains(&Hook::XdpNative) {
+        checks.push(Check::warn(
+            AREA,
+            format!("{name}: XDP"),
+            "on a veth it takes GRO from the pod's TCP, which is several times slower then",
+            "capture: {hook: auto}",
         ));
     }
     if !found.device.running {
