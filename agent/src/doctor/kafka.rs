@@ -154,7 +154,8 @@ fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
             vec![Check::fail(AREA, what, format!("{leaderless} have no leader"), fix)]
         }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            let id = metadata.orig_broker_id();
+            // Whoever answered may have done so before its number was known, as -1.
+            let id = metadata.brokers().first().map_or(0, |broker| broker.id());
             vec![match makes_topics(config, id) {
                 Ok(Some(true)) => Check::warn(
                     AREA,
