@@ -21,7 +21,6 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
-const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
@@ -212,30 +211,6 @@ impl TcxHolder {
     }
 }
 
-/// Detaches a link by its id, as an operator would with bpftool.
-///
-/// # Errors
-/// When there is no such link.
-pub fn detach_link(id: u32) -> Result<()> {
-    let link = bpf(BPF_LINK_GET_FD_BY_ID, &[id, 0, 0, 0])
-        .with_context(|| format!("open BPF link {id}"))?;
-    let attributes = [link.as_raw_fd().cast_unsigned()];
-    // The only command here that returns 0 and no descriptor.
-    // SAFETY: the attributes are a live value of the size given, which the kernel only reads.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_DETACH,
-            std::ptr::from_ref(&attributes),
-            size_of_val(&attributes),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error()).context("detach a BPF link");
-    }
-    Ok(())
-}
-
 fn id_in_fdinfo(fd: &OwnedFd, key: &str) -> Result<u32> {
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -338,6 +313,30 @@ pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
     let disciplines = namespace.tc(&["qdisc", "show", "dev", interface])?;
     if disciplines.contains("clsact") || disciplines.contains("ingress") {
         bail!("{interface} still has a clsact qdisc: {disciplines}");
+    }
+    Ok(())
+}
+
+/// Detaches what a link attaches, as an administrator may who is not the link's owner (kernel 5.9).
+///
+/// # Errors
+/// When there is no such link.
+pub fn detach_link(id: u32) -> Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let link = bpf(BPF_LINK_GET_FD_BY_ID, &[id, 0, 0, 0])
+        .with_context(|| format!("open BPF link {id}"))?;
+    let attributes = [link.as_raw_fd()];
+    // SAFETY: the attributes are a live value of the size given, and the command only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            std::ptr::from_ref(&attributes),
+            size_of_val(&attributes),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("detach BPF link {id}"));
     }
     Ok(())
 }
