@@ -53,6 +53,8 @@ pub(super) struct Watch {
     begin: Option<(u64, u64)>,
     /// Of the last whole period: how many of how many were seen.
     last: Option<(u64, u64)>,
+    /// Whether the log was told that it is shadowed, and whether with proof.
+    told: Option<bool>,
 }
 
 impl Watch {
@@ -111,28 +113,33 @@ pub(super) fn look(
     let passed = link.packets();
     Direction::ALL.map(|direction| {
         let hook = attached.attachment.hook(direction)?;
-        let watch = &mut attached.watch[direction as usize];
-        watch.look(passed[direction as usize], seen[direction as usize]);
-        let watch = *watch;
+        let index = direction as usize;
+        attached.watch[index].look(passed[index], seen[index]);
         let own = match own_place(attached, programs, hook, direction) {
             Ok(own) => own,
             Err(error) => {
-                tracing::debug!(
-                    interface = interface.name,
-                    error = errno_name(&error),
-                    "own place"
-                );
+                let error = errno_name(&error);
+                tracing::debug!(interface = interface.name, error, "own place");
                 return None;
             }
         };
-        let ahead = match order(&mut socket, &link, interface.ifindex, direction, &own) {
-            Order::Unknown => Vec::new(),
-            Order::Absent => {
-                return Some(format!("somebody who detached it from {hook}"));
-            }
-            Order::Behind(ahead) => ahead,
+        let watch = &mut attached.watch[index];
+        let shadowed = match order(&mut socket, &link, interface.ifindex, direction, &own) {
+            Order::Unknown => describe(&[], hook, watch),
+            Order::Absent => Some(format!("somebody who detached it from {hook}")),
+            Order::Behind(ahead) => describe(&ahead, hook, watch),
         };
-        describe(&ahead, hook, &watch)
+        // The counts change with each look, who is ahead and what that means do not.
+        let news = shadowed.as_ref().map(|_| watch.is_proof());
+        if news != watch.told {
+            watch.told = news;
+            let (interface, direction) = (&interface.name, direction.name());
+            match &shadowed {
+                Some(who) => tracing::warn!(interface, direction, "shadowed by {who}"),
+                None => tracing::info!(interface, direction, "no longer shadowed"),
+            }
+        }
+        shadowed
     })
 }
 
@@ -279,7 +286,7 @@ mod tests {
 
     #[test]
     fn who_is_ahead_and_what_the_counts_say_are_told_apart() {
-        let watch = |last| Watch { begin: None, last };
+        let watch = |last| Watch { last, ..Watch::default() };
         let told = |ahead: &[Ahead], last| describe(ahead, Hook::Tcx, &watch(last));
         assert_eq!(told(&[], Some((50, 50))), None);
         assert_eq!(
