@@ -8,7 +8,7 @@
 mod sample;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hint::black_box,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -19,9 +19,9 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     encode::{Attribution, Batch, Clock, Format, Identity},
     enrich::Directory,
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
-    privacy::Policy,
     sink::{Named, Sink},
     worker::{Handover, Shared, Stages},
 };
@@ -95,10 +95,9 @@ fn stages(owners: Directory) -> Stages {
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::new(Policy::default()),
+        rules: Arc::default(),
         owners,
         each_message: false,
         ending: Arc::default(),
@@ -139,7 +138,7 @@ fn look_ups<'a>(name: &str, pods: usize) -> Stage<'a> {
 fn path<'a>(name: &str, samples: &'a [Sample], owners: Directory) -> Stage<'a> {
     let mut stages = stages(owners);
     let run = move || {
-        stages.set_clock(CLOCK);
+        stages.begin_batch(CLOCK);
         for sample in samples {
             stages.take(&sample.query);
             stages.take(&sample.response);

@@ -16,6 +16,8 @@
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
+//!  agent      runs them: interfaces come and go, operators and files change what is wanted
+//!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
 //!  doctor     what is wrong with a machine, and the line that fixes it
 //! ```
@@ -39,8 +41,10 @@ pub mod encode;
 
 pub mod sink;
 
+pub mod agent;
 pub mod ledger;
 pub mod pipeline;
+pub mod privileges;
 pub mod worker;
 
 pub mod control;

@@ -4,15 +4,14 @@
 //! joined from fragments may have to change over ([`handover`]).
 
 mod handover;
+mod held;
 mod recorder;
+mod rules;
 mod stages;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -21,16 +20,16 @@ use crate::{
     capture::RingLost,
     encode::{self, Clock},
     enrich::Directory,
-    filter::Filter,
+    interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
-    privacy::Policy,
     ring::Drain,
     sink::Named,
 };
 use recorder::Recorder;
 
 pub use handover::Handover;
+pub use rules::{Rules, RulesInForce};
 pub use stages::Stages;
 
 /// What every worker is told.
@@ -38,14 +37,12 @@ pub use stages::Stages;
 pub struct Shared {
     /// Name of this node.
     pub node: Arc<str>,
-    /// Names of the interfaces, by ifindex.
-    pub interfaces: Arc<HashMap<u32, String>>,
+    /// Names of the interfaces.
+    pub interfaces: Arc<Names>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
-    /// Which transactions become records.
-    pub filter: Arc<Filter>,
-    /// What records show of addresses.
-    pub privacy: Arc<Policy>,
+    /// Which transactions become records, and what they show of addresses.
+    pub rules: Arc<RulesInForce>,
     /// Who owned which address when.
     pub owners: Directory,
     /// Whether each message makes a record of its own, instead of each transaction.
@@ -91,7 +88,7 @@ impl Worker {
             // empty after that stays empty.
             let ending = self.ending.load(Ordering::Acquire);
             let now_ns = monotonic_ns();
-            self.stages.set_clock(read_clock());
+            self.stages.begin_batch(read_clock());
             let mut read_up_to_ns = 0;
             let stages = &mut self.stages;
             let taken = self.drain.batch(|item| {

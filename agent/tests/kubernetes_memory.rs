@@ -132,6 +132,7 @@ fn ten_thousand_pods_cost_what_is_said_and_lists_of_them_nothing_more() {
         services: false,
         nodes: false,
         cidrs: Vec::new(),
+        hold: Duration::from_secs(3),
         max_addresses: 1 << 19,
     };
     let before = LIVE.load(Ordering::Relaxed);

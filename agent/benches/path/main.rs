@@ -13,7 +13,6 @@ mod hickory;
 mod sample;
 
 use std::{
-    collections::HashMap,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +24,7 @@ use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
     enrich::Directory,
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -85,10 +85,9 @@ fn stages(format: Format) -> Stages {
     };
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::default(),
+        rules: Arc::default(),
         owners: Directory::default(),
         each_message: false,
         ending: Arc::default(),

@@ -1,14 +1,15 @@
 //! The `kubernetes` section: who is asked for the owners of addresses.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
+    as_milliseconds,
     filter::prefix,
-    tree::{Section, boolean, choice, label, text, whole_number},
+    tree::{Section, boolean, choice, label, milliseconds, text, whole_number},
 };
 
 /// Environment variable with this node's name, which a DaemonSet sets from `spec.nodeName`.
@@ -32,6 +33,9 @@ pub struct KubernetesConfig {
     pub nodes: bool,
     /// Ranges of the cluster beside private ones and the pod ranges of its nodes.
     pub cidrs: Vec<IpNet>,
+    /// How long a record waits for the name of a pod of this node.
+    #[serde(rename = "hold_ms", serialize_with = "as_milliseconds")]
+    pub hold: Duration,
     /// Addresses of pods and services that are held at most.
     pub max_addresses: usize,
 }
@@ -64,6 +68,10 @@ impl KubernetesConfig {
             services: section.read("services", boolean).unwrap_or(true),
             nodes: section.read("nodes", boolean).unwrap_or(true),
             cidrs: section.read_list("cidrs", text(prefix)).unwrap_or_default(),
+            // The kubelet looks once a second, and then writes what it saw.
+            hold: section
+                .read("hold_ms", milliseconds(0..=30_000))
+                .unwrap_or(Duration::from_secs(3)),
             // A node runs a few hundred pods, and its jobs come and go; a cluster up to 150,000,
             // with two addresses each.
             max_addresses: max_addresses.unwrap_or(match scope {
@@ -133,6 +141,7 @@ mod tests {
                 services: true,
                 nodes: true,
                 cidrs: Vec::new(),
+                hold: Duration::from_secs(3),
                 max_addresses: 65_536,
             }
         );
@@ -144,7 +153,7 @@ mod tests {
         let config = section(
             "kubernetes:\n  kubeconfig: /etc/tap53/kubeconfig\n  scope: cluster\n  \
              labels: [app, app.kubernetes.io/name]\n  services: false\n  nodes: false\n  \
-             cidrs: [2001:db8::/32]\n  max_addresses: 100",
+             cidrs: [2001:db8::/32]\n  hold_ms: 0\n  max_addresses: 100",
         );
         assert_eq!(
             config,
@@ -156,6 +165,7 @@ mod tests {
                 services: false,
                 nodes: false,
                 cidrs: vec!["2001:db8::/32".parse().unwrap()],
+                hold: Duration::ZERO,
                 max_addresses: 100,
             }
         );

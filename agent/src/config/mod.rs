@@ -19,6 +19,7 @@ mod error;
 mod filter;
 mod kubernetes;
 mod privacy;
+mod privileges;
 mod sinks;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType};
 pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
+pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
     TextFormat,
@@ -69,6 +71,8 @@ pub struct Config {
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
+    /// What the agent gives up once it has started.
+    pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
@@ -256,6 +260,7 @@ impl Config {
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
             sinks: sinks::read(root, overrides),
+            privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }

@@ -20,7 +20,7 @@ use super::object::MetadataOnly;
 /// and memory stays bounded where it sends more.
 const MAX_ANSWER: usize = 1 << 30;
 
-/// Of the message of a refusal, bytes that are shown.
+/// Of the message of a refusal, characters that are shown.
 const MAX_MESSAGE: usize = 300;
 
 /// How long things may take.
@@ -181,8 +181,11 @@ async fn message(response: http::Response<Body>, patience: &Patience) -> String 
     let text = said.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned());
     // One line for the log.
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let end = line.floor_char_boundary(MAX_MESSAGE);
-    if line.is_empty() { "no reason given".to_owned() } else { line[..end].to_owned() }
+    if line.is_empty() {
+        "no reason given".to_owned()
+    } else {
+        line.chars().take(MAX_MESSAGE).collect()
+    }
 }
 
 /// The whole body of an answer.

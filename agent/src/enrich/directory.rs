@@ -37,7 +37,7 @@ pub(super) const SHARDS: usize = 256;
 pub(super) type Shard = HashMap<IpAddr, Tenants>;
 
 /// Who owned one address: mostly one owner, which needs no memory of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tenants {
     latest: Span,
     earlier: Option<Box<[Span]>>,
@@ -83,6 +83,10 @@ pub(super) struct Snapshot {
     pub(super) shards: Box<[Arc<Shard>]>,
     /// Ranges of the cluster that are not private ones, in order and apart from each other.
     pub(super) ranges: Arc<[IpNet]>,
+    /// Ranges in which pods are expected that are not known yet, in order and apart.
+    pub(super) awaited: Arc<[IpNet]>,
+    /// How long a name is waited for.
+    pub(super) hold_ns: u64,
     pub(super) nobody: Arc<Nobody>,
 }
 
@@ -105,6 +109,8 @@ impl Snapshot {
         Self {
             shards: (0..SHARDS).map(|_| Arc::default()).collect(),
             ranges: Arc::new([]),
+            awaited: Arc::new([]),
+            hold_ns: 0,
             nobody: Arc::default(),
         }
     }
@@ -116,16 +122,17 @@ impl Snapshot {
             Some(Some(owner)) => owner,
             // Somebody's before or after: an address of the cluster.
             Some(None) => &self.nobody.unknown,
-            None if is_private(&address) || self.in_ranges(&address) => &self.nobody.unknown,
+            None if is_private(&address) || within(&self.ranges, &address) => &self.nobody.unknown,
             None => &self.nobody.external,
         }
     }
+}
 
-    fn in_ranges(&self, address: &IpAddr) -> bool {
-        let behind = self.ranges.partition_point(|range| range.network() <= *address);
-        let before = behind.checked_sub(1).and_then(|index| self.ranges.get(index));
-        before.is_some_and(|range| range.contains(address))
-    }
+/// Whether an address is in one of the ranges, which are in order and apart from each other.
+fn within(ranges: &[IpNet], address: &IpAddr) -> bool {
+    let behind = ranges.partition_point(|range| range.network() <= *address);
+    let before = behind.checked_sub(1).and_then(|index| ranges.get(index));
+    before.is_some_and(|range| range.contains(address))
 }
 
 /// Addresses that are not routed in the internet.
@@ -237,18 +244,39 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes in what is newly known. Once a batch: a record is not worth an atomic read.
+    /// Takes in what is newly known; true if there was something. Once a batch: a record is not
+    /// worth an atomic read.
     #[inline]
-    pub fn refresh(&mut self) {
-        let Some(published) = &self.published else { return };
+    pub fn refresh(&mut self) -> bool {
+        let Some(published) = &self.published else { return false };
         // Read before the snapshot: one that is newer than its number is taken once more.
         let generation = published.generation.load(Ordering::Acquire);
-        if generation != self.generation {
+        let news = generation != self.generation;
+        if news {
             let newest = published.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // The old one is dropped with the lock given back: it may be this thread that frees it.
             self.snapshot = Some(newest);
             self.generation = generation;
         }
+        news
+    }
+
+    /// Whether the name of an address whose owner is `owner` is worth waiting for: one from which
+    /// a pod is expected, and of which nobody is known.
+    #[must_use]
+    #[inline]
+    pub fn awaits(&self, owner: &Owner, address: IpAddr) -> bool {
+        owner.identity().attribution == Attribution::Unknown
+            && self
+                .snapshot
+                .as_ref()
+                .is_some_and(|snapshot| snapshot.hold_ns > 0 && within(&snapshot.awaited, &address))
+    }
+
+    /// How long a name is worth waiting for, nanoseconds from the first message on.
+    #[must_use]
+    pub fn hold_ns(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.hold_ns)
     }
 
     /// Who owned `address` at a time, UTC microseconds since 1970.
@@ -341,7 +369,7 @@ mod tests {
         published.publish(snapshot);
         let named = |reader: &Reader, at| reader.owner(address, at).identity().pod_name.clone();
         assert_eq!(named(&reader, 10), None);
-        reader.refresh();
+        assert!(reader.refresh() && !reader.refresh());
         assert_eq!(named(&reader, 10).as_deref(), Some("a"));
         assert_eq!(named(&reader, 19).as_deref(), Some("a"));
         for at in [9, 20] {

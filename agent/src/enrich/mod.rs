@@ -54,7 +54,7 @@ use client::{Patience, Trouble};
 use directory::Published;
 use hub::{AskFor, Hub, JOBS_ASKED, now_us};
 use object::{Node, Object, Pod, Service};
-use ownership::{Ownership, PodClaim};
+use ownership::{Hold, Ownership, PodClaim};
 use tenancy::End;
 use watch::{Change, follow};
 
@@ -138,11 +138,15 @@ impl Kubernetes {
         });
         let (ask, asked) = mpsc::channel(JOBS_ASKED);
         let limits = Limits { claims: config.max_addresses };
+        let hold = Hold {
+            ns: u64::try_from(config.hold.as_nanos()).unwrap_or(u64::MAX),
+            node: (config.scope == Scope::Node).then(|| node.to_owned()),
+        };
         let hub = Arc::new(Hub::new(
             config.kubeconfig.clone(),
             config.labels.clone(),
             patience,
-            Ownership::new(limits, &config.cidrs),
+            Ownership::new(limits, &config.cidrs, hold),
             published.clone(),
             ask,
         ));
@@ -342,7 +346,7 @@ impl Directory {
     /// A directory of pods with these addresses, which had them ever since: to measure with.
     #[must_use]
     pub fn of_pods(pods: impl IntoIterator<Item = (Identity, Vec<IpAddr>)>) -> Self {
-        let mut ownership = Ownership::new(Limits { claims: usize::MAX }, &[]);
+        let mut ownership = Ownership::new(Limits { claims: usize::MAX }, &[], Hold::default());
         for (identity, addresses) in pods {
             let claim = PodClaim {
                 uid: identity.pod_uid.clone().unwrap_or_default(),
@@ -365,6 +369,54 @@ impl Directory {
     /// Waits until the status is as `wanted`; false if it is not within `patience`.
     pub fn wait(&self, patience: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
         self.published().is_some_and(|published| published.wait(patience, wanted))
+    }
+}
+
+/// A directory that a test feeds.
+#[cfg(test)]
+pub(crate) struct Scripted {
+    ownership: Ownership,
+    published: Arc<Published>,
+}
+
+#[cfg(test)]
+impl Scripted {
+    /// One that waits for the names of pods of a range.
+    pub(crate) fn new(hold: Duration, range: &str) -> Self {
+        let ns = u64::try_from(hold.as_nanos()).unwrap();
+        let hold = Hold { ns, node: Some("node-1".to_owned()) };
+        let mut ownership = Ownership::new(Limits { claims: 100 }, &[], hold);
+        for (name, range) in [("node-1", range), ("node-2", "203.0.113.0/24")] {
+            let ranges = vec![range.parse().unwrap()];
+            let node = ownership::NodeClaim { name: name.to_owned(), addresses: vec![], ranges };
+            ownership.node(node);
+        }
+        let published = Arc::new(Published::new(Status::default()));
+        published.publish(ownership.snapshot().unwrap());
+        Self { ownership, published }
+    }
+
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::new(&self.published)
+    }
+
+    /// A pod has an address since a time, UTC microseconds since 1970.
+    pub(crate) fn pod(&mut self, uid: &str, address: IpAddr, start_us: i64) {
+        let claim = PodClaim {
+            uid: uid.to_owned(),
+            identity: Identity {
+                attribution: crate::encode::Attribution::Pod,
+                pod_uid: Some(uid.to_owned()),
+                ..Default::default()
+            },
+            addresses: vec![address],
+            host_network: false,
+            start: Some(start_us),
+            earliest: start_us,
+            end: End::Open,
+        };
+        self.ownership.pod(claim, start_us);
+        self.published.publish(self.ownership.snapshot().unwrap());
     }
 }
 

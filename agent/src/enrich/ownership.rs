@@ -35,6 +35,15 @@ pub struct Limits {
     pub claims: usize,
 }
 
+/// For whose names records wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// For how long, nanoseconds.
+    pub(super) ns: u64,
+    /// The node whose pods are watched, if it is one.
+    pub(super) node: Option<String>,
+}
+
 /// What a claim is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -122,7 +131,7 @@ struct Host {
     local: Vec<IpAddr>,
     /// What its pods in the host network name.
     pods: HashSet<Arc<str>>,
-    /// Ranges for its pods that are not private.
+    /// Ranges for its pods.
     ranges: Vec<IpNet>,
 }
 
@@ -158,13 +167,15 @@ pub(super) struct Ownership {
     shards: Vec<Arc<Shard>>,
     configured_ranges: Vec<IpNet>,
     ranges: Arc<[IpNet]>,
+    hold: Hold,
+    awaited: Arc<[IpNet]>,
     nobody: Arc<Nobody>,
     changed: bool,
     counts: Counts,
 }
 
 impl Ownership {
-    pub(super) fn new(limits: Limits, ranges: &[IpNet]) -> Self {
+    pub(super) fn new(limits: Limits, ranges: &[IpNet], hold: Hold) -> Self {
         let mut ownership = Self {
             limits,
             holders: HashMap::new(),
@@ -173,6 +184,8 @@ impl Ownership {
             shards: (0..SHARDS).map(|_| Arc::default()).collect(),
             configured_ranges: ranges.to_vec(),
             ranges: Arc::new([]),
+            hold,
+            awaited: Arc::new([]),
             nobody: Arc::default(),
             changed: true,
             counts: Counts::default(),
@@ -190,6 +203,8 @@ impl Ownership {
         std::mem::take(&mut self.changed).then(|| Snapshot {
             shards: self.shards.iter().cloned().collect(),
             ranges: self.ranges.clone(),
+            awaited: self.awaited.clone(),
+            hold_ns: self.hold.ns,
             nobody: self.nobody.clone(),
         })
     }
@@ -288,15 +303,14 @@ impl Ownership {
     /// Takes in what a node says.
     pub(super) fn node(&mut self, node: NodeClaim) {
         let name: Arc<str> = node.name.as_str().into();
-        let ranges: Vec<IpNet> = node.ranges.into_iter().filter(|range| !private(range)).collect();
         let host = self.hosts.entry(name.clone()).or_insert_with(|| Host::new(&name));
         if !host.known {
             host.known = true;
             self.counts.nodes += 1;
         }
         let before = std::mem::replace(&mut host.addresses, node.addresses.clone());
-        let other_ranges = host.ranges != ranges;
-        host.ranges = ranges;
+        let other_ranges = host.ranges != node.ranges;
+        host.ranges = node.ranges;
         self.move_host(&name, &before, &node.addresses);
         if other_ranges {
             self.collect_ranges();
@@ -598,20 +612,19 @@ impl Ownership {
             let host = host.map_or_else(Vec::new, |host| self.host_spans(host));
             Tenants::new(overlay(overlay(host, of(Kind::Service)), of(Kind::Pod)))
         });
-        let Some(shard) = self.shards.get_mut(shard_of(&address)) else { return };
-        match tenants {
-            Some(tenants) => {
-                Arc::make_mut(shard).insert(address, tenants);
-            }
-            None => {
-                if shard.contains_key(&address) {
-                    Arc::make_mut(shard).remove(&address);
-                }
-                if self.addresses.get(&address).is_some_and(Claimants::is_empty) {
-                    self.addresses.remove(&address);
-                }
-            }
+        if tenants.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
+            self.addresses.remove(&address);
         }
+        let Some(shard) = self.shards.get_mut(shard_of(&address)) else { return };
+        // Most events change nothing here: a pod's status has much else in it.
+        if shard.get(&address) == tenants.as_ref() {
+            return;
+        }
+        let shard = Arc::make_mut(shard);
+        match tenants {
+            Some(tenants) => shard.insert(address, tenants),
+            None => shard.remove(&address),
+        };
         self.changed = true;
     }
 
@@ -624,9 +637,15 @@ impl Ownership {
     }
 
     fn collect_ranges(&mut self) {
-        let configured = self.configured_ranges.iter().filter(|range| !private(range));
         let of_nodes = self.hosts.values().flat_map(|host| &host.ranges);
-        self.ranges = IpNet::aggregate(&configured.chain(of_nodes).copied().collect()).into();
+        let all = self.configured_ranges.iter().chain(of_nodes).filter(|range| !private(range));
+        self.ranges = IpNet::aggregate(&all.copied().collect()).into();
+        let watched = self
+            .hosts
+            .iter()
+            .filter(|(name, _)| self.hold.node.as_deref().is_none_or(|node| node == name.as_ref()));
+        let awaited = watched.flat_map(|(_, host)| &host.ranges).copied();
+        self.awaited = IpNet::aggregate(&awaited.collect()).into();
         self.changed = true;
     }
 }

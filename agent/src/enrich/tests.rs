@@ -28,6 +28,7 @@ fn config(stub: &Stub) -> KubernetesConfig {
         services: false,
         nodes: false,
         cidrs: Vec::new(),
+        hold: Duration::from_secs(3),
         max_addresses: 100_000,
     }
 }
@@ -49,7 +50,8 @@ fn silent(events: &[String]) -> Vec<Part> {
 }
 
 /// Nothing is silent for too long here but what should be.
-const CALM: Patience = Patience { quiet: Duration::from_secs(60), ..HASTY };
+const CALM: Patience =
+    Patience { answer: Duration::from_secs(60), quiet: Duration::from_secs(60), ..HASTY };
 
 fn start(stub: &Stub, patience: Patience) -> Kubernetes {
     Kubernetes::start_with(&config(stub), "node-1", patience).unwrap()
@@ -363,7 +365,7 @@ fn the_annotation_of_this_node_is_handed_on_as_it_changes() {
     ];
     let first = node("node-1", "", 1);
     let stub = Stub::start(move |request| match (request.resource(), request.is_watch()) {
-        ("nodes", false) => list(5, &[first.clone()]),
+        ("nodes", false) => list(5, std::slice::from_ref(&first)),
         ("nodes", true) => silent(&events),
         (_, false) => list(5, &[]),
         (_, true) => silent(&[]),

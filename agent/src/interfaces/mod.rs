@@ -4,14 +4,20 @@
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
 pub(crate) mod device;
+mod names;
 pub(crate) mod netlink;
+mod wanted;
+mod watch;
 
 use std::fmt;
 
 use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 
 pub use device::{Device, Whole};
+pub use names::{Names, Since};
 pub use netlink::Error;
+pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};
+pub use watch::{Change, Watch};
 
 use crate::config::InterfacesConfig;
 

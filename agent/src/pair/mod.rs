@@ -112,6 +112,8 @@ pub struct Observation {
     pub vlan_ids: [Option<u16>; 2],
     /// False where the hook could not see whether the wire carried a tag.
     pub vlan_visible: bool,
+    /// True if the snap length cut the message: what was behind is not known.
+    pub cut: bool,
     /// The message.
     pub message: Message,
     /// The message as sent, where records are to carry it; empty elsewhere.
@@ -126,6 +128,7 @@ impl Default for Observation {
             frame: 0,
             vlan_ids: [None; 2],
             vlan_visible: false,
+            cut: false,
             message: Message::default(),
             wire: Vec::new(),
         }
@@ -167,7 +170,8 @@ impl Outcome {
 pub enum Relation {
     /// A response to a query that the other records as unanswered.
     LateResponse,
-    /// A response to a query whose response the other records: sent again, or by somebody else.
+    /// A response to a query whose response the other records: sent again, by somebody else, or a
+    /// further message of a zone transfer.
     RepeatedResponse,
     /// Asks over TCP what the other's truncated response over UDP did not tell.
     TcpAfterTruncation,

@@ -19,6 +19,7 @@ use super::{
     Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
     recent::{End, Ended, Recent},
 };
+use crate::decode::Question;
 use gaps::Gaps;
 
 /// No slot.
@@ -175,7 +176,7 @@ impl Table {
             exchange: if response { Exchange::Response(seen) } else { Exchange::Query(seen) },
             query_count: u32::from(!response),
             copy_count: 0,
-            capture_gap: false,
+            capture_gap: seen.cut,
             related: None,
         }
     }
@@ -235,6 +236,9 @@ impl Table {
             Some(slot) => self.slots[slot as usize].query.message.question(),
             None => question,
         };
+        // Those that go on with a zone transfer need not repeat the question (RFC 5936 §2.2.1), so
+        // it is the identifier that they are remembered by.
+        let asked = asked.filter(|question| !is_transfer(question));
         let exchange = self.hasher.hash_one((hash, asked));
         let end = End::Answered { content: self.hasher.hash_one(wire), point: response.point };
         let earlier = match found {
@@ -265,7 +269,9 @@ impl Table {
                     flow,
                     query_count: pending.query_count,
                     copy_count: pending.copy_count,
-                    capture_gap: pending.gaps != self.gaps.known(),
+                    capture_gap: pending.gaps != self.gaps.known()
+                        || pending.query.cut
+                        || response.cut,
                     exchange: Exchange::Matched(&pending.query, response),
                     related,
                 }
@@ -279,7 +285,8 @@ impl Table {
                     flow,
                     query_count: 0,
                     copy_count: 0,
-                    capture_gap: earlier.is_none() && self.gaps.any_since(&flow, since_ns),
+                    capture_gap: response.cut
+                        || earlier.is_none() && self.gaps.any_since(&flow, since_ns),
                     exchange: Exchange::Response(response),
                     related,
                 }
@@ -303,7 +310,8 @@ impl Table {
         };
         let slot = self.lists.iter().find_map(due)?;
         let pending = &self.slots[slot as usize];
-        let capture_gap = pending.gaps != self.gaps.known()
+        let capture_gap = pending.query.cut
+            || pending.gaps != self.gaps.known()
             || self.gaps.is_damaged(&pending.flow, pending.query.at_ns);
         let exchange = self.hasher.hash_one((pending.hash, pending.query.message.question()));
         let sequence = self.ids.next();
@@ -424,6 +432,11 @@ impl Table {
             slot.query = Observation::default();
         }
     }
+}
+
+/// True for questions whose answer may take several messages: IXFR (RFC 1995) and AXFR.
+const fn is_transfer(question: &Question<'_>) -> bool {
+    matches!(question.qtype, 251 | 252)
 }
 
 /// True if a response is the one that ended the exchange, at another interface or direction.

@@ -21,13 +21,12 @@ use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
     enrich::Directory,
-    filter::Filter,
+    interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
     pipeline::{pairing, random_bytes},
-    privacy::Policy,
     sink::Named,
-    worker::{Handover, Shared, Stages},
+    worker::{Handover, Rules, RulesInForce, Shared, Stages},
 };
 
 /// Frames taken in before what they became is delivered.
@@ -311,10 +310,9 @@ impl Epoch {
     ) -> Result<Self, encode::Error> {
         let shared = Shared {
             node: config.node.as_str().into(),
-            interfaces: Arc::new(interfaces.names().clone()),
+            interfaces: Arc::new(Names::of(interfaces.names().clone())),
             wire_bytes: config.record.wire_bytes,
-            filter: Arc::new(Filter::new(&config.filter)),
-            privacy: Arc::new(Policy::new(&config.privacy)),
+            rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             // Who has an address now says nothing of who had it then.
             owners: Directory::default(),
             each_message: messages,

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Shared;
+use super::{
+    Shared,
+    held::{Held, Waiting},
+    rules::{Rules, RulesInForce},
+};
 use crate::{
     encode::{self, Batch, Clock, Encode, Observer, Record},
     enrich::Reader,
-    filter::{Filter, FilterReason},
+    filter::FilterReason,
+    interfaces::Names,
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
-    privacy::Policy,
     sink::Named,
 };
 
@@ -22,17 +26,26 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Makes records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
-    /// This node at each interface, by ifindex.
-    observers: HashMap<u32, Observer>,
+    /// This node at each interface, by ifindex; under each name that it had, the oldest first, with
+    /// the time from which on it had it.
+    observers: HashMap<u32, Vec<(u64, Observer)>>,
+    names: Arc<Names>,
+    /// Version of `names` that `observers` was made from.
+    named: u64,
     /// This node at an interface whose name is not known.
     elsewhere: Observer,
     /// Name of the replayed file; empty elsewhere.
     file: String,
     clock: Clock,
-    filter: Arc<Filter>,
-    policy: Arc<Policy>,
+    rules: Rules,
+    in_force: Arc<RulesInForce>,
+    /// Generation of `in_force` that `rules` is.
+    generation: u64,
     outputs: Vec<Output>,
     owners: Reader,
+    /// Whether more is known since what is held was looked at.
+    news: bool,
+    held: Held,
 }
 
 /// One sink, as a worker sees it.
@@ -55,61 +68,139 @@ impl Recorder {
                 Ok(Output { sink: sink.clone(), encoder, batch: Batch::default() })
             })
             .collect::<Result<_, encode::Error>>()?;
-        Ok(Self {
+        let mut recorder = Self {
             node: shared.node.clone(),
-            observers: shared
-                .interfaces
-                .iter()
-                .map(|(ifindex, name)| (*ifindex, Observer::new(&shared.node, name)))
-                .collect(),
+            observers: HashMap::new(),
+            names: shared.interfaces.clone(),
+            named: 0,
             elsewhere: Observer::new(&shared.node, ""),
             file: String::new(),
             clock,
-            filter: shared.filter.clone(),
-            policy: shared.privacy.clone(),
+            generation: shared.rules.generation(),
+            rules: shared.rules.read(),
+            in_force: shared.rules.clone(),
             outputs,
             owners: shared.owners.reader(),
-        })
+            news: false,
+            held: Held::default(),
+        };
+        recorder.learn_names();
+        Ok(recorder)
     }
 
-    /// Before each batch: how capture times become UTC, and who has which address by now.
-    pub(super) fn set_clock(&mut self, clock: Clock) {
+    /// Before each batch: how capture times become UTC, who has which address by now, and the rules
+    /// in force.
+    pub(super) fn begin_batch(&mut self, clock: Clock) {
         self.clock = clock;
-        self.owners.refresh();
+        self.news |= self.owners.refresh();
+        let generation = self.in_force.generation();
+        if generation != self.generation {
+            // The generation first: rules that come in between are read again.
+            self.generation = generation;
+            self.rules = self.in_force.read();
+        }
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
-        self.observers.insert(ifindex, Observer::new(&self.node, name));
+        self.observers.insert(ifindex, vec![(0, Observer::new(&self.node, name))]);
     }
 
     pub(super) fn name_file(&mut self, name: &str) {
         name.clone_into(&mut self.file);
     }
 
-    /// Records a transaction, unless the filter leaves it out.
+    /// Records a transaction, unless the filter leaves it out; later, where a name may come.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+        self.record_or_hold(transaction, true, counts);
+    }
+
+    /// Records what was held and can be named now, or has waited long enough at `now_ns`.
+    pub(super) fn release(&mut self, now_ns: u64, counts: &mut WorkerCounts) {
+        if !std::mem::take(&mut self.news) && !self.held.any_due(now_ns) {
+            return;
+        }
+        let (owners, clock) = (&self.owners, self.clock);
+        let waits = |waiting: &Waiting| {
+            let began = waiting.transaction().map(|it| it.first().at_ns);
+            let began_us = clock.utc_us(began.unwrap_or_default());
+            [waiting.flow.client, waiting.flow.server]
+                .into_iter()
+                .any(|end| owners.awaits(owners.owner(end.ip(), began_us), end.ip()))
+        };
+        for waiting in self.held.due(now_ns, waits) {
+            if let Some(transaction) = waiting.transaction() {
+                self.record_or_hold(&transaction, false, counts);
+            }
+        }
+    }
+
+    /// Messages of the transactions that are held.
+    pub(super) const fn held_messages(&self) -> u64 {
+        self.held.messages()
+    }
+
+    fn record_or_hold(
+        &mut self,
+        transaction: &Transaction<'_>,
+        may_hold: bool,
+        counts: &mut WorkerCounts,
+    ) {
+        if self.named != self.names.version() {
+            self.learn_names();
+        }
+        let left_out = self.left_out(transaction);
+        let flow = &transaction.flow;
+        let began_ns = transaction.first().at_ns;
+        let began_us = self.clock.utc_us(began_ns);
+        let client = self.owners.owner(flow.client.ip(), began_us);
+        let server = self.owners.owner(flow.server.ip(), began_us);
+        if may_hold
+            && left_out.is_none()
+            && (self.owners.awaits(client, flow.client.ip())
+                || self.owners.awaits(server, flow.server.ip()))
+            && self.held.hold(transaction, began_ns.saturating_add(self.owners.hold_ns()))
+        {
+            return;
+        }
         counts.records_created += 1;
-        if let Some(reason) = self.left_out(transaction) {
+        if let Some(reason) = left_out {
             let amount = Amount::record(u64::from(transaction.messages()));
             counts.filtered[reason as usize] += amount;
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
-        let began_us = self.clock.utc_us(transaction.first().at_ns);
-        let flow = &transaction.flow;
-        let observer = self.observers.get(&transaction.first().point.ifindex);
+        let first = transaction.first();
+        let observer = self
+            .observers
+            .get(&first.point.ifindex)
+            .and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= first.at_ns));
         let record = Record {
-            observer: observer.unwrap_or(&self.elsewhere),
+            observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
             file: &self.file,
-            policy: &self.policy,
+            policy: &self.rules.privacy,
             clock: self.clock,
             transaction,
-            client: self.owners.owner(flow.client.ip(), began_us),
-            server: self.owners.owner(flow.server.ip(), began_us),
+            client,
+            server,
         };
         for output in &mut self.outputs {
             output.push(&record);
         }
+    }
+
+    /// Copies the names of interfaces, which rarely change.
+    #[cold]
+    fn learn_names(&mut self) {
+        let (version, names) = self.names.read();
+        self.named = version;
+        self.observers = names
+            .into_iter()
+            .map(|(ifindex, names)| {
+                let observer = |name: &str| Observer::new(&self.node, name);
+                let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
+                (ifindex, names.collect())
+            })
+            .collect();
     }
 
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
@@ -117,7 +208,7 @@ impl Recorder {
         // A response repeats the question, so it can stand in for a query that was not seen.
         let asked = &transaction.first().message;
         let questions = asked.question().into_iter().chain(asked.more_questions());
-        self.filter.decide(flow.client.ip(), flow.server.ip(), questions)
+        self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
     /// Hands the batches to their sinks.

@@ -85,9 +85,10 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on, and takes in who has which address by now.
-    pub fn set_clock(&mut self, clock: Clock) {
-        self.datagrams.pairing.recorder.set_clock(clock);
+    /// Sets how capture times become UTC from now on, and takes in who has which address by now and
+    /// rules that have changed.
+    pub fn begin_batch(&mut self, clock: Clock) {
+        self.datagrams.pairing.recorder.begin_batch(clock);
     }
 
     /// Names an interface in the records from now on.
@@ -179,13 +180,15 @@ impl Stages {
         while let Some(transaction) = table.expire(now_ns) {
             recorder.record(&transaction, counts);
         }
+        recorder.release(now_ns, counts);
     }
 
     /// Hands the batches to their sinks and publishes the counts.
     pub fn deliver(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         pairing.recorder.deliver();
-        pairing.counts.messages_pending = pairing.table.pending_messages();
+        let held = pairing.recorder.held_messages();
+        pairing.counts.messages_pending = pairing.table.pending_messages() + held;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
         self.published.publish(pairing.counts);
@@ -204,6 +207,7 @@ impl Stages {
         while let Some(transaction) = table.drain() {
             recorder.record(&transaction, counts);
         }
+        recorder.release(u64::MAX, counts);
         self.deliver();
     }
 }
@@ -226,12 +230,16 @@ impl Datagrams {
         pairing.last_at_ns = origin.captured_at_ns;
         match datagram.header {
             TransportHeader::Udp { gso_size } => {
+                let missing = datagram.missing;
+                if missing > 0 && (payload.len() < Message::HEADER_SIZE || gso_size > 0) {
+                    return Err(PacketLoss::CutBySnapLength);
+                }
                 if payload.len() < Message::HEADER_SIZE {
                     return Err(PacketLoss::ShorterThanHeader);
                 }
                 let size = if gso_size == 0 { payload.len() } else { gso_size.into() };
                 for wire in payload.chunks(size) {
-                    pairing.message(origin, flow, wire);
+                    pairing.message(origin, flow, wire, missing);
                 }
             }
             TransportHeader::Tcp { sequence, acknowledgement, flags } => {
@@ -260,7 +268,7 @@ impl Pairing {
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
-                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message);
+                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message, 0);
             }
             StreamEvent::Loss { flow, at_ns, .. } => self.table.note_unreadable(flow, at_ns),
         }
@@ -288,8 +296,8 @@ impl Pairing {
         }
     }
 
-    /// Takes in a message that was sent along `sent`.
-    fn message(&mut self, origin: &Origin, sent: Flow, wire: &[u8]) {
+    /// Takes in a message that was sent along `sent`. So many bytes behind `wire` are `missing`.
+    fn message(&mut self, origin: &Origin, sent: Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
         let (seen, flow) = if response {
@@ -302,6 +310,10 @@ impl Pairing {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
         }
+        if missing > 0 {
+            seen.message.note_cut(missing);
+        }
+        seen.cut = missing > 0;
         seen.at_ns = origin.captured_at_ns;
         seen.point = Point { ifindex: origin.ifindex, direction: origin.direction };
         seen.frame = origin.frame;

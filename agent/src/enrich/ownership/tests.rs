@@ -18,7 +18,7 @@ fn address(last: u8) -> IpAddr {
 const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
 
 fn ownership() -> Ownership {
-    Ownership::new(Limits { claims: 1_000 }, &[])
+    Ownership::new(Limits { claims: 1_000 }, &[], Hold::default())
 }
 
 fn identity(uid: &str) -> Identity {
@@ -298,6 +298,7 @@ fn what_does_not_change_is_neither_encoded_nor_published_again() {
     it.pod(running("a", &[address(7)], at(0)), at(2));
     assert!(Arc::ptr_eq(&owner, &it.holders["a"].owner));
     let first = it.snapshot().unwrap();
+    it.pod(running("a", &[address(7)], at(0)), at(3));
     assert!(it.snapshot().is_none());
     it.pod(running("b", &[address(8)], at(0)), at(3));
     let second = it.snapshot().unwrap();
@@ -336,7 +337,7 @@ fn an_address_keeps_its_last_owners_and_counts_the_others() {
 
 #[test]
 fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
-    let mut it = Ownership::new(Limits { claims: 80 }, &[]);
+    let mut it = Ownership::new(Limits { claims: 80 }, &[], Hold::default());
     for last in 0..80 {
         let pod = running(&format!("old-{last}"), &[address(last)], at(0));
         it.pod(pod, at(1));
@@ -369,7 +370,7 @@ fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
 #[test]
 fn ranges_of_nodes_are_the_clusters() {
     let configured: IpNet = "203.0.113.0/24".parse().unwrap();
-    let mut it = Ownership::new(Limits { claims: 10 }, &[configured]);
+    let mut it = Ownership::new(Limits { claims: 10 }, &[configured], Hold::default());
     let node = |ranges: &[&str]| NodeClaim {
         name: "node-1".to_owned(),
         addresses: Vec::new(),

@@ -328,3 +328,28 @@ fn a_query_of_a_clock_that_is_behind_waits_as_long() {
     assert!(table.expire(108 * SECOND).is_none());
     assert!(table.expire(109 * SECOND).is_some());
 }
+
+#[test]
+fn the_messages_of_a_zone_transfer_name_each_other_with_and_without_their_question() {
+    let mut table = table(8);
+    let transfer = |at_ns, response| {
+        let message = Build::message(9, response).question("example.test", 252).parse();
+        Observation { message, ..message_of(at_ns, response) }
+    };
+    let further =
+        Observation { message: Build::message(9, true).parse(), ..message_of(SECOND + 3, true) };
+    assert!(observe(&mut table, flow(1), transfer(SECOND, false)).is_none());
+    let first = done(observe(&mut table, flow(1), transfer(SECOND + 1, true)));
+    assert_eq!((first.outcome(), first.related), (Outcome::Matched, None));
+    let mut latest = first.id;
+    for seen in [transfer(SECOND + 2, true), further] {
+        let next = done(observe(&mut table, flow(1), seen));
+        let relation = Relation::RepeatedResponse;
+        assert_eq!(next.related, Some(Related { relation, record: latest }));
+        latest = next.id;
+    }
+}
+
+fn message_of(at_ns: u64, response: bool) -> Observation {
+    message(at_ns, 9, "example.test", response)
+}
