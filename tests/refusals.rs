@@ -308,6 +308,18 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
 }
 
 #[test]
+fn sighup_stops_what_was_started_without_a_file() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut command = namespace.command(agent::binary()?);
+    command.args(["run", "--interface", "lo", "--stdout"]);
+    let mut process = Process::spawn("tap53", command)?;
+    process.wait_for_line("ready interfaces=1", 0, DEADLINE)?;
+    process.signal(Signal::SIGHUP)?;
+    assert_eq!(process.wait(DEADLINE)?.code(), Some(0), "{}", process.stderr().text());
+    Ok(())
+}
+
+#[test]
 fn sigint_stops_as_cleanly_as_sigterm() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, TO_STDOUT, &[])?;

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again
+    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again, or stops without one
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root

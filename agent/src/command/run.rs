@@ -15,12 +15,12 @@ use nix::sys::signal::{
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    agent::{AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
+    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
     enrich::Kubernetes,
     ledger::Ledger,
-    privileges,
+    pipeline, privileges, sink,
 };
 use tempfile::NamedTempFile;
 use tokio::{
@@ -38,18 +38,39 @@ const REQUESTS: usize = 16;
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
     let set_log_level = start_log(file.config().log.level)?;
-    let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     // In this order: threads have the privileges of the thread that starts them, and from here on
     // only the capture thread is to have any.
     let dropping = privileges::begin(&file.config().privileges)?;
     let capture = CaptureThread::start()?;
     dropping.finish()?;
+    // As it will be written in the end: without privileges.
+    let ledger =
+        arguments.ledger.as_deref().map(LedgerFile::create).transpose().map_err(explain)?;
     // The workers are threads; the runtime only waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(run_agent(file, capture, set_log_level, ledger))
+    runtime.block_on(run_agent(file, capture, set_log_level, ledger)).map_err(explain)
+}
+
+/// Says why root may not write where root is used to.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    let at_a_sink = match error.downcast_ref() {
+        Some(agent::Error::Pipeline(pipeline::Error::Sink(sink::Error::File {
+            cause, ..
+        }))) => is_denial(cause),
+        _ => false,
+    };
+    let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));
+    if (at_a_sink || elsewhere) && privileges::is_root_without_privileges() {
+        return error.context(
+            "root has given up overriding permissions, and may write where root owns: see \
+             privileges.user and privileges.keep",
+        );
+    }
+    error
 }
 
 async fn run_agent(
