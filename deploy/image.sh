@@ -14,7 +14,7 @@ strip --strip-debug -o "$image/usr/bin/tap53" "$program"
 chmod 0755 "$image/usr/bin/tap53"
 # What a user other than root gets of the capabilities that the container has. (p: the program may
 # take them; e: it has them from its first instruction on.)
-setcap cap_bpf,cap_net_admin,cap_perfmon+ep "$image/usr/bin/tap53"
+setcap cap_bpf,cap_net_admin,cap_perfmon+p "$image/usr/bin/tap53"
 
 ldd "$program" | grep --only-matching '/[^ ]*' | while read -r library; do
     install -D --mode=0755 "$library" "$image$library"

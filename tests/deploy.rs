@@ -255,6 +255,8 @@ struct Pod<'a> {
     lab: &'a Lab,
     privileges: Privileges,
     arguments: Vec<String>,
+    /// Arguments of the probes' commands: liveness, readiness.
+    probes: [Vec<String>; 2],
     environment: Vec<(String, String)>,
     volumes: Vec<(String, Volume)>,
     image: Image,
@@ -313,11 +315,17 @@ impl<'a> Pod<'a> {
             let name = variable["name"].as_str().context("a variable's name")?;
             environment.push((name.to_owned(), NODE.to_owned()));
         }
-        let arguments = container["args"].as_array().context("args")?.iter();
+        let words = |list: &Value| -> Vec<String> {
+            let words = list.as_array().into_iter().flatten();
+            words.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let probes = ["livenessProbe", "readinessProbe"]
+            .map(|probe| words(&container[probe]["exec"]["command"]).split_off(1));
         Ok(Self {
             lab,
             privileges,
-            arguments: arguments.filter_map(Value::as_str).map(str::to_owned).collect(),
+            arguments: words(&container["args"]),
+            probes,
             environment,
             volumes,
             image: Image::of(&agent::binary()?)?,
@@ -530,6 +538,32 @@ fn without_attribution_the_agent_has_no_token_and_no_role() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_probes_fail_without_an_agent_and_pass_with_one_that_captures() -> Result<()> {
+    let lab = Lab::new()?;
+    let api = KubeApi::start(&lab.server)?;
+    let pod = Pod::installed(&lab, &api, &[])?;
+    let [alive, ready] = &pod.probes;
+    let passes = |arguments: &[String]| -> Result<bool> {
+        Ok(pod.start(arguments)?.wait(DEADLINE)?.success())
+    };
+    for probe in [alive, ready] {
+        assert!(!passes(probe)?, "{probe:?} without an agent");
+    }
+    let process = pod.run()?;
+    for probe in [alive, ready] {
+        assert!(passes(probe)?, "{probe:?} of a capturing agent");
+    }
+    // An interface that is lost is no reason to start anew.
+    lab.server.ip(&["link", "delete", "s0"])?;
+    wait::until("the agent to be not ready", DEADLINE, || Ok((!passes(ready)?).then_some(())))?;
+    assert!(passes(alive)?);
+    // An agent that hangs is.
+    process.signal(Signal::SIGSTOP)?;
+    assert!(!passes(alive)?);
+    Ok(())
+}
+
 /// An image that gives fewer: the kernel refuses, and the agent says what is missing.
 #[test]
 fn every_capability_of_the_container_is_needed() -> Result<()> {
@@ -538,7 +572,7 @@ fn every_capability_of_the_container_is_needed() -> Result<()> {
     let pod = Pod::installed(&lab, &api, &[])?;
     for missing in CAPABILITIES {
         let fewer: Vec<&str> = CAPABILITIES.into_iter().filter(|name| *name != missing).collect();
-        pod.image.set_capabilities(&format!("{}+ep", fewer.join(",")))?;
+        pod.image.set_capabilities(&format!("{}+p", fewer.join(",")))?;
         let mut process = pod.start(&pod.arguments)?;
         let status = process.wait(DEADLINE)?;
         let log = process.stderr().text();

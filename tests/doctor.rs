@@ -553,12 +553,9 @@ fn the_socket_of_a_dead_agent_is_told_from_that_of_a_living_one() -> Result<()> 
     let machine = Machine::new()?;
     fs::create_dir(machine.path("run"))?;
     let listener = UnixListener::bind(machine.path("run/control.sock"))?;
-    let before = format!(
-        "mount -t tmpfs none /run && mkdir /run/tap53 && mount --bind {} /run/tap53",
-        text(&machine.path("run"))?
-    );
-    let start =
-        Start { before: &before, arguments: &["--interface", INTERFACE], ..Start::default() };
+    let socket = text(&machine.path("run/control.sock"))?;
+    let config = machine.configure(&format!("control: {{socket: {socket}}}\n"))?;
+    let start = Start { arguments: &["--config", &config], ..Start::default() };
     machine.doctor(&start)?.check("ok", "control", &["an agent answers"])?;
     drop(listener);
     machine.doctor(&start)?.require("warn", "control", &["control.sock", "killed"], &["tap53 run"])

@@ -100,6 +100,7 @@ fn stages(owners: Directory) -> Stages {
         rules: Arc::default(),
         owners,
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)

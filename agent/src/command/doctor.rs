@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tap53::doctor::{Subject, Verdict, examine};
 
-use super::{Selection, show::print};
+use super::{Selection, table::print};
 use crate::exit;
 
 pub(super) const EXAMPLES: &str = "\

@@ -4,6 +4,10 @@ pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod switch;
+mod table;
+pub(crate) mod tail;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +25,9 @@ Examples:
   sudo tap53 doctor -c tap53.yaml    What is wrong here, and the line that fixes it
   tap53 interfaces                   What could be captured from on this host
   sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
+  sudo tap53 status                  How a running agent is, and where its packets and records are
+  sudo tap53 enable eth1 --for 10m   Have it capture there too, for a while
+  sudo tap53 tail --qname test       What it records of names under test, as it happens
 
 tap53 <COMMAND> --help tells more of each command.";
 
@@ -62,6 +69,21 @@ pub(crate) enum Command {
     /// Say what is wrong here for capture, and the line that fixes it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
+    /// Tell how a running agent is: interfaces, ledger, configuration
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
+    /// Have a running agent capture from interfaces
+    #[command(after_help = switch::ENABLE_EXAMPLES)]
+    Enable(switch::Enable),
+    /// Have a running agent capture from interfaces no longer
+    #[command(after_help = switch::DISABLE_EXAMPLES)]
+    Disable(switch::Disable),
+    /// Have a running agent forget an enable or disable
+    #[command(after_help = switch::RESET_EXAMPLES)]
+    Reset(switch::Reset),
+    /// Show transactions of a running agent as they happen
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
 }
 
 #[derive(Args, Debug)]

@@ -18,6 +18,7 @@ use tap53::{
     agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
+    control,
     enrich::Kubernetes,
     ledger::Ledger,
     pipeline, privileges, sink,
@@ -31,9 +32,6 @@ use tokio::{
 };
 
 use crate::exit;
-
-/// Requests of operators that wait for their turn.
-const REQUESTS: usize = 16;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
@@ -85,10 +83,13 @@ async fn run_agent(
     let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
         .context("cannot start the Kubernetes watches")?;
     let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
+    let control_config = file.config().control.clone();
     let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
-    // Whoever serves operators has the other end.
-    let (_requests_from, requests) = mpsc::channel(REQUESTS);
+    let (to, requests) = mpsc::channel(control::QUEUED);
+    let pipeline = agent.pipeline();
+    let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
+        .context("cannot start the thread of the control socket")?;
     // Where nobody is asked, its sender is gone at once, and so is the wait for it.
     let annotation =
         kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
@@ -101,6 +102,8 @@ async fn run_agent(
         task.abort();
     }
     let ledger = agent.shutdown()?;
+    // After the last records.
+    control.stop();
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;

@@ -1,9 +1,6 @@
 //! Commands that only print.
 
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use tap53::{
@@ -14,7 +11,10 @@ use tap53::{
 };
 use tap53_ebpf::settings::Direction;
 
-use super::Selection;
+use super::{
+    Selection,
+    table::{Cell, colored, print, table},
+};
 
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     print(&selection.load()?.to_yaml().context("cannot write the configuration as YAML")?)
@@ -32,12 +32,12 @@ pub(crate) fn interfaces(mut selection: Selection) -> anyhow::Result<ExitCode> {
             "NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED", "INGRESS", "EGRESS", "HELD BY",
             "WHY",
         ]
-        .map(str::to_owned),
+        .map(Cell::from),
     ];
     for interface in interfaces::list()? {
         let selected = interfaces::selects(&config.interfaces, &interface.name);
         let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
-        rows.push([
+        let row = [
             interface.name,
             interface.ifindex.to_string(),
             interface.kind.to_string(),
@@ -48,9 +48,10 @@ pub(crate) fn interfaces(mut selection: Selection) -> anyhow::Result<ExitCode> {
             egress,
             held_by,
             why,
-        ]);
+        ];
+        rows.push(row.map(Cell::from));
     }
-    print(&table(&rows))
+    print(&table(&rows, colored()))
 }
 
 /// The driver, the hooks that each direction would be captured at, best first, who holds hooks now,
@@ -65,35 +66,5 @@ fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
             if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
         ],
         Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),
-    }
-}
-
-/// Columns as wide as their widest cell; the last one is as long as it is.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-/// A reader that goes away, such as `head`, is not an error.
-pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(ExitCode::SUCCESS),
     }
 }

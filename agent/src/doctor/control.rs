@@ -3,15 +3,16 @@
 use std::{io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
 use super::Check;
-use crate::config::Config;
+use crate::config::{CONTROL_SOCKET, Config};
 
 const AREA: &str = "control";
 
-/// Where an agent listens unless told otherwise.
-const SOCKET: &str = "/run/tap53/control.sock";
-
-pub(super) fn look(_config: Option<&Config>) -> Vec<Check> {
-    vec![look_at(Path::new(SOCKET))]
+pub(super) fn look(config: Option<&Config>) -> Vec<Check> {
+    match config.map(|config| &config.control) {
+        Some(control) if !control.enabled => vec![Check::ok(AREA, "switched off")],
+        Some(control) => vec![look_at(&control.socket)],
+        None => vec![look_at(Path::new(CONTROL_SOCKET))],
+    }
 }
 
 /// Connects and hangs up.
