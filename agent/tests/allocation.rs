@@ -169,6 +169,8 @@ fn transactions_are_recorded_without_allocation() {
         wire_bytes: false,
         rules: Arc::default(),
         each_message: false,
+        owners: Default::default(),
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let discard = Arc::new(Discard::default());
