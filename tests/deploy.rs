@@ -531,6 +531,46 @@ fn the_agent_uses_every_permission_of_its_role_and_is_refused_nothing() -> Resul
 }
 
 #[test]
+fn an_annotation_of_the_node_switches_capture_off_and_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let api = KubeApi::start(&lab.server)?;
+    let pod = Pod::installed(&lab, &api, &[])?;
+    make_cluster(&api)?;
+    let process = pod.run()?;
+    let status = ["status", "--output", "json"].map(str::to_owned);
+    let wanted = || -> Result<(Value, Value)> {
+        let mut asked = pod.start(&status)?;
+        ensure!(asked.wait(DEADLINE)?.success(), "{}", asked.stderr().text());
+        let answer: Value = serde_json::from_str(&asked.stdout().text())?;
+        let interface = &answer["interfaces"][0];
+        ensure!(interface["name"] == "s0", "{answer}");
+        Ok((interface["wanted"].clone(), interface["wanted_by"].clone()))
+    };
+    let recorded = || process.stdout().len();
+    let asks = |count: usize| -> Result<()> {
+        for _ in 0..count {
+            lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+        }
+        Ok(())
+    };
+
+    asks(1)?;
+    process.stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    api.kubectl(&["annotate", "node", NODE, "tap53.io/capture=s0=off"])?;
+    let off = (Value::Null, json!("annotation"));
+    wait::until("the annotation to switch off", DEADLINE, || Ok((wanted()? == off).then_some(())))?;
+    let before = recorded();
+    asks(5)?;
+    api.kubectl(&["annotate", "node", NODE, "tap53.io/capture-"])?;
+    let on = (json!("both"), json!("file"));
+    wait::until("the file to decide again", DEADLINE, || Ok((wanted()? == on).then_some(())))?;
+    asks(1)?;
+    process.stdout().wait_for_line("www.tap53.test", before, DEADLINE)?;
+    assert_eq!(recorded(), before + 1, "what passed while it was off is not recorded");
+    Ok(())
+}
+
+#[test]
 fn without_attribution_the_agent_has_no_token_and_no_role() -> Result<()> {
     let objects = kube::render(&["--set", "config.kubernetes=null"])?;
     assert!(objects.contains("automountServiceAccountToken: false\n      enableServiceLinks"));

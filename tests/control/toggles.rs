@@ -26,6 +26,17 @@ fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
 
     succeed(&agent, &["enable", "s1", "--direction", "egress"])?;
     assert_eq!(is_capturing(&status(&agent)?, "s1"), [false, true]);
+    let mut interfaces = lab.server.command(agent::binary()?);
+    interfaces.args(["interfaces", "--socket"]).arg(agent.control_socket());
+    let listing = process::run(&mut interfaces)?;
+    let captured = |name: &str| {
+        let line = listing.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(5)
+    };
+    assert_eq!(
+        ["NAME", "s0", "s1", "lo"].map(captured),
+        [Some("CAPTURED"), Some("both"), Some("egress"), Some("no")]
+    );
     pair.send(&lab, 4)?;
 
     succeed(&agent, &["enable", "s?", "--direction", "ingress"])?;

@@ -64,8 +64,8 @@ pub(crate) enum Command {
     CheckConfig(Selection),
     /// Print the Avro schema of a record
     Schema,
-    /// List the interfaces: selected or not, hooks they would take, who holds them now
-    Interfaces(Selection),
+    /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
+    Interfaces(show::Interfaces),
     /// Say what is wrong here for capture, and the line that fixes it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),

@@ -93,7 +93,7 @@ fn check(status: &Value) -> anyhow::Result<ExitCode> {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
+pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
     let interfaces = status.get("interfaces").cloned().unwrap_or_default();
     serde_json::from_value(interfaces).context("the agent's interfaces make no sense")
 }

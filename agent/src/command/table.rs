@@ -61,20 +61,21 @@ pub(super) fn paint(colored: bool, color: Color, text: &str) -> String {
 
 /// Columns as wide as their widest cell; the last one is as long as it is. The first row is the
 /// heading.
-pub(super) fn table<const COLUMNS: usize>(rows: &[[Cell; COLUMNS]], colored: bool) -> String {
-    let mut widths = [0; COLUMNS];
+pub(super) fn table<R: AsRef<[Cell]>>(rows: &[R], colored: bool) -> String {
+    let columns = rows.first().map_or(0, |row| row.as_ref().len());
+    let mut widths = vec![0; columns];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = cell.text.chars().count().max(*width);
         }
     }
     let mut out = String::new();
     for (number, row) in rows.iter().enumerate() {
         let mut line = String::new();
-        for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
+        for (column, (width, cell)) in widths.iter().zip(row.as_ref()).enumerate() {
             let color = if number == 0 { Color::Heading } else { cell.color };
             line.push_str(&paint(colored, color, &cell.text));
-            if column + 1 < COLUMNS {
+            if column + 1 < columns {
                 let missing = width.saturating_sub(cell.text.chars().count());
                 line.push_str(&" ".repeat(missing + 2));
             }
