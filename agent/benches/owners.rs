@@ -101,7 +101,6 @@ fn stages(owners: Directory) -> Stages {
         tails: Default::default(),
         owners,
         each_message: false,
-        tails: Default::default(),
         ending: Arc::default(),
     };
     Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)

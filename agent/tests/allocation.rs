@@ -172,8 +172,6 @@ fn transactions_are_recorded_without_allocation() {
         owners: Directory::default(),
         tails: Default::default(),
         each_message: false,
-        owners: Default::default(),
-        tails: Default::default(),
         ending: Arc::default(),
     };
     let discard = Arc::new(Discard::default());
