@@ -20,6 +20,7 @@
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
+//!  doctor     what is wrong with a machine, and the line that fixes it
 //! ```
 
 pub mod config;
@@ -49,5 +50,6 @@ pub mod privileges;
 pub mod worker;
 
 pub mod control;
+pub mod doctor;
 
 pub mod replay;

@@ -151,6 +151,13 @@ impl Kafka {
     }
 }
 
+/// How to reach the brokers, and as whom: for clients of every kind.
+pub(crate) fn connection(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
+    client
+}
+
 fn client_config(config: &KafkaConfig) -> ClientConfig {
     let compression = match config.compression {
         KafkaCompression::None => "none",
@@ -159,10 +166,8 @@ fn client_config(config: &KafkaConfig) -> ClientConfig {
         KafkaCompression::Snappy => "snappy",
         KafkaCompression::Zstd => "zstd",
     };
-    let mut client = ClientConfig::new();
+    let mut client = connection(config);
     client
-        .set("client.id", "tap53")
-        .set("bootstrap.servers", config.brokers.join(","))
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", compression)

@@ -7,7 +7,7 @@
 
 mod container;
 mod file;
-mod kafka;
+pub(crate) mod kafka;
 mod stdout;
 
 use std::{
