@@ -98,6 +98,7 @@ fn stages(owners: Directory) -> Stages {
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
         rules: Arc::default(),
+        tails: Default::default(),
         owners,
         each_message: false,
         ending: Arc::default(),

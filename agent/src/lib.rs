@@ -12,7 +12,8 @@
 //!  privacy    ─▶ addresses hidden                             │
 //!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
-//!  sink       ─▶ Kafka, file, standard output               ┘
+//!  sink       ─▶ Kafka, file, standard output               ┤
+//!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
@@ -39,6 +40,7 @@ pub mod enrich;
 pub mod encode;
 
 pub mod sink;
+pub mod tail;
 
 pub mod agent;
 pub mod ledger;

@@ -34,6 +34,7 @@ use crate::{
     pair::{self, RecordIds, Truncations},
     ring,
     sink::{self, Named},
+    tail::Tails,
     worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
 };
 
@@ -81,6 +82,7 @@ pub struct Pipeline {
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    tails: Tails,
 }
 
 struct Running {
@@ -116,6 +118,7 @@ impl Pipeline {
             rules: rules.clone(),
             owners: owners.clone(),
             each_message: false,
+            tails: Tails::default(),
             ending: Arc::default(),
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
@@ -125,6 +128,7 @@ impl Pipeline {
             workers: Vec::new(),
             ending: shared.ending.clone(),
             sinks,
+            tails: shared.tails.clone(),
             capture,
             kernel_log,
             rules,
@@ -153,9 +157,21 @@ impl Pipeline {
         &self.capture
     }
 
+    /// Filters and privacy rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<RulesInForce> {
+        self.rules.clone()
+    }
+
     /// Puts other filters and privacy rules in force, from the workers' next batches on.
     pub fn replace_rules(&self, rules: Rules) {
         self.rules.replace(rules);
+    }
+
+    /// Where the records can be followed.
+    #[must_use]
+    pub fn tails(&self) -> Tails {
+        self.tails.clone()
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.

@@ -25,6 +25,7 @@ use crate::{
     pair::Table,
     ring::Drain,
     sink::Named,
+    tail::Tails,
 };
 use recorder::Recorder;
 
@@ -47,6 +48,8 @@ pub struct Shared {
     pub owners: Directory,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
+    /// Who follows the records.
+    pub tails: Tails,
     /// Set once nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }

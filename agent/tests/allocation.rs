@@ -168,8 +168,9 @@ fn transactions_are_recorded_without_allocation() {
         node: "node-1".into(),
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        owners: Directory::default(),
         rules: Arc::default(),
+        owners: Directory::default(),
+        tails: Default::default(),
         each_message: false,
         ending: Arc::default(),
     };

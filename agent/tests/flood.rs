@@ -120,6 +120,7 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
         rules: Arc::default(),
         owners: Directory::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let timeout = Duration::from_secs(5);

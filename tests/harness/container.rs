@@ -1,5 +1,5 @@
-//! A process as a container runtime starts it: what runc does with a Kubernetes security context,
-//! short of namespaces of its own and of seccomp.
+//! A container as a runtime starts it: what runc does with a Kubernetes security context, short of
+//! process namespaces and seccomp.
 //!
 //! In runc's order (`finalizeNamespace`): mounts, bounding set, user with capabilities kept, then
 //! exactly the container's capabilities as permitted and effective, none inheritable or ambient,
@@ -7,24 +7,31 @@
 //! program, what the program's file capabilities name as well (capabilities(7)).
 
 use std::{
-    ffi::CStr,
-    io,
-    os::unix::process::CommandExt as _,
+    ffi::{CStr, CString},
+    fs, io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
-    sys::{prctl, stat::Mode},
-    unistd::{Gid, Uid, chown, mkdir, setgroups, setresgid, setresuid},
+    sys::prctl,
+    unistd::{Gid, Uid, chdir, chroot, setgroups, setresgid, setresuid},
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{namespace::Namespace, process::run, scratch};
 
+const PROGRAM: &str = "/usr/bin/tap53";
 /// Numbers of the capabilities that are used here (`linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 4] =
     [("NET_ADMIN", 12), ("SYS_ADMIN", 21), ("PERFMON", 38), ("BPF", 39)];
@@ -33,6 +40,77 @@ const LAST_CAPABILITY: u32 = 40;
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two halves.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
+/// The files of the image, as `deploy/image.sh` lays them out; dropping it removes them.
+pub struct Image {
+    directory: TempDir,
+}
+
+impl Image {
+    /// Lays out an image of `program`.
+    ///
+    /// # Errors
+    /// When the script fails; with its message.
+    pub fn of(program: &Path) -> Result<Self> {
+        let directory = scratch::directory("image")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/image.sh");
+        run(Command::new("sh").arg(script).arg(program).arg(directory.path()))
+            .context("lay out the image (setcap: package libcap2-bin)")?;
+        // Private directories are made with mode 0700; a container's root is open.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        Ok(Self { directory })
+    }
+
+    /// Gives the program other file capabilities, as setcap(8) takes them: `cap_bpf+ep`.
+    ///
+    /// # Errors
+    /// When setcap refuses.
+    pub fn set_capabilities(&self, capabilities: &str) -> Result<()> {
+        run(Command::new("setcap").arg(capabilities).arg(self.path(PROGRAM)))?;
+        Ok(())
+    }
+
+    /// Where a path of the image is on this host.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path.trim_start_matches('/'))
+    }
+
+    fn root(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Something that is mounted in a container.
+#[derive(Clone, Debug)]
+pub enum Volume {
+    /// Files of this host, to be read: a ConfigMap, a Secret, a token.
+    Files(PathBuf),
+    /// An empty directory that the container's group may write to, and which its processes share.
+    Empty(Arc<TempDir>),
+}
+
+impl Volume {
+    /// An `emptyDir` as the kubelet makes it with `fsGroup`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn empty(group: u32) -> Result<Self> {
+        let directory = scratch::directory("volume")?;
+        chown(directory.path(), None, Some(group)).context("change the volume's group")?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o2770))?;
+        Ok(Self::Empty(Arc::new(directory)))
+    }
+
+    /// Where it is on this host.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Files(path) => path,
+            Self::Empty(directory) => directory.path(),
+        }
+    }
+}
+
 /// What a pod says of a container's privileges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privileges {
@@ -40,7 +118,7 @@ pub struct Privileges {
     pub user: u32,
     /// Capabilities, one a bit.
     pub capabilities: u64,
-    /// Whether a program may be given more than its caller has.
+    /// Whether a program may not be given more than its caller has.
     pub no_new_privileges: bool,
     /// Whether files can be changed only where a volume is.
     pub read_only_root: bool,
@@ -68,45 +146,31 @@ impl Privileges {
         })
     }
 
-    /// A command that will run `program` with these privileges, in the network namespace
-    /// `namespace`. The file system is the host's, read-only but for an empty directory
-    /// `/run/tap53`, which is the user's.
+    /// A command that will run the image's program with these privileges, in the network namespace
+    /// `namespace`, with each volume at its path.
     ///
     /// # Errors
-    /// When the namespace's descriptor cannot be cloned.
-    pub fn command(&self, namespace: &Namespace, program: &Path) -> Result<Command> {
+    /// When a directory to mount on cannot be made.
+    pub fn command(
+        &self,
+        namespace: &Namespace,
+        image: &Image,
+        volumes: &[(&str, Volume)],
+    ) -> Result<Command> {
         let network = namespace.file().try_clone()?;
+        let root = Root::new(image, volumes, self)?;
         let privileges = self.clone();
-        let mut command = Command::new(program);
-        command.current_dir("/");
+        let mut command = Command::new(PROGRAM);
         // SAFETY: the closure makes system calls and neither allocates nor takes a lock: paths are
         // C strings, and nix passes those on as they are.
         unsafe {
             command.pre_exec(move || {
                 setns(&network, CloneFlags::CLONE_NEWNET)?;
-                privileges.mount_root()?;
+                root.enter()?;
                 privileges.take()
             });
         }
         Ok(command)
-    }
-
-    fn mount_root(&self) -> io::Result<()> {
-        const ROOT: &CStr = c"/";
-        const RUN: &CStr = c"/run";
-        const VOLUME: &CStr = c"/run/tap53";
-        let none = None::<&CStr>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, ROOT, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        mount(Some(c"tmpfs"), RUN, Some(c"tmpfs"), MsFlags::empty(), none)?;
-        mkdir(VOLUME, Mode::S_IRWXU | Mode::S_IRWXG)?;
-        chown(VOLUME, Some(Uid::from_raw(0)), Some(Gid::from_raw(self.user)))?;
-        if self.read_only_root {
-            // With MS_BIND, only the mount in this namespace changes.
-            let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-            mount(none, ROOT, none, read_only, none)?;
-        }
-        Ok(())
     }
 
     fn take(&self) -> io::Result<()> {
@@ -137,23 +201,50 @@ impl Privileges {
     }
 }
 
-/// A copy of `program` with file capabilities, as `setcap` writes them (`cap_bpf+p`), that every
-/// user may execute; the directory is the copy's and goes when it is dropped.
-///
-/// # Errors
-/// When `setcap` is not installed, or the file system holds no capabilities.
-pub fn with_file_capabilities(
-    program: &Path,
-    capabilities: &str,
-) -> Result<(tempfile::TempDir, PathBuf)> {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
-    let directory = scratch::directory("container")?;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = directory.path().join("tap53");
-    fs::copy(program, &copy).with_context(|| format!("copy {}", program.display()))?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-    run(Command::new("setcap").arg(capabilities).arg(&copy)).context("package libcap2-bin")?;
-    Ok((directory, copy))
+/// The file system of a container: paths that are ready for mount(2).
+struct Root {
+    root: CString,
+    /// What to mount, and where on this host.
+    mounts: Vec<(CString, CString)>,
+    read_only: bool,
+}
+
+impl Root {
+    fn new(image: &Image, volumes: &[(&str, Volume)], privileges: &Privileges) -> Result<Self> {
+        let kernel = ["/proc", "/sys", "/dev"].map(|path| (path, Volume::Files(path.into())));
+        let mut mounts = Vec::new();
+        for (to, volume) in kernel.iter().chain(volumes) {
+            let to = image.path(to);
+            // As the runtime makes them, where the image has none.
+            fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
+            mounts.push((c_string(volume.path())?, c_string(&to)?));
+        }
+        Ok(Self { root: c_string(image.root())?, mounts, read_only: privileges.read_only_root })
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        let none = None::<&CStr>;
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let root = self.root.as_c_str();
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some(root), root, none, bind, none)?;
+        for (from, to) in &self.mounts {
+            mount(Some(from.as_c_str()), to.as_c_str(), none, bind, none)?;
+        }
+        if self.read_only {
+            // With MS_BIND, only the mount in this namespace changes.
+            let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+            mount(none, root, none, read_only, none)?;
+        }
+        chroot(root)?;
+        chdir(c"/")?;
+        Ok(())
+    }
+}
+
+fn c_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).with_context(|| format!("path {}", path.display()))
 }
 
 fn number(name: &str) -> Result<u32> {

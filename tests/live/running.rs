@@ -59,8 +59,8 @@ impl Running {
                 let mut agent = Agent::start(
                     file,
                     CaptureThread::start()?,
-                    set_log_level,
                     &Directory::default(),
+                    set_log_level,
                     &stop,
                 )?;
                 ready.send(())?;
@@ -110,7 +110,7 @@ impl Running {
     ) -> Result<Result<Vec<InterfaceStatus>, Refusal>> {
         let (answer, answered) = oneshot::channel();
         let switch = Switch { pattern: Pattern::new(pattern)?, to, lasts };
-        let requester = Requester { uid: 0, pid: 1 };
+        let requester = Requester { uid: 0, pid: 1, process: None };
         self.requests.blocking_send(Request::Switch { switch, requester, answer })?;
         Ok(answered.blocking_recv()?)
     }

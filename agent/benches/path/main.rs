@@ -93,6 +93,7 @@ fn stages(format: Format) -> Stages {
         rules: Arc::default(),
         owners: Directory::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)

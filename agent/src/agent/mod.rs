@@ -134,8 +134,8 @@ impl Agent {
     pub fn start(
         file: ConfigFile,
         capture: CaptureThread,
-        set_log_level: SetLogLevel,
         owners: &Directory,
+        set_log_level: SetLogLevel,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
@@ -323,14 +323,22 @@ impl Agent {
         let pattern = switch.pattern.as_str();
         let outcome = self.try_switch(switch, now);
         let lasts_s = switch.lasts.map(|lasts| lasts.as_secs());
-        let (uid, pid) = (requester.uid, requester.pid);
+        let Requester { uid, pid, process } = requester;
         let to = describe(switch.to);
         match &outcome {
             Ok(changed) => {
-                tracing::info!(target: AUDIT, uid, pid, pattern, lasts_s, changed, "audit: {to}")
+                tracing::info!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s, changed,
+                    "audit: {to}"
+                );
             }
             Err(refusal) => {
-                tracing::warn!(target: AUDIT, uid, pid, pattern, lasts_s, "audit: {to}, refused: {refusal}");
+                tracing::warn!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s,
+                    "audit: {to}, refused: {refusal}"
+                );
             }
         }
         outcome?;

@@ -15,6 +15,7 @@
 //! - [`Config`] serialises to a file that reads back as the same [`Config`].
 
 mod capture;
+mod control;
 mod error;
 mod filter;
 mod kubernetes;
@@ -34,13 +35,14 @@ use std::{
 use clap::ValueEnum;
 use glob::Pattern;
 use nix::unistd::gethostname;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
 
 pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
+pub use control::{CONTROL_SOCKET, ControlConfig};
 pub use error::{Error, Problem};
-pub use filter::{FilterConfig, Lists, QueryType};
+pub use filter::{FilterConfig, Lists, QueryType, prefix, zone};
 pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
@@ -71,6 +73,8 @@ pub struct Config {
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
+    /// The socket that commands reach a running agent by.
+    pub control: ControlConfig,
     /// What the agent gives up once it has started.
     pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
@@ -93,7 +97,7 @@ pub struct InterfacesConfig {
 }
 
 /// Directions to capture on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Directions {
     /// What arrives.
@@ -260,6 +264,7 @@ impl Config {
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
             sinks: sinks::read(root, overrides),
+            control: root.section("control", ControlConfig::read),
             privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),

@@ -462,3 +462,34 @@ sinks: [{type: kafka, brokers: ["k:9092"], topic: t, linger_ms: 100, message_tim
         ["sinks[0].message_timeout_ms: 100: must be more than linger_ms, which is 100"]
     );
 }
+
+#[test]
+fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
+    let control = |keys: &str| format!("interfaces: {{include: [lo]}}\ncontrol: {{{keys}}}");
+    let config = parse(&control(
+        "socket: /run/x/y.sock, allow_uids: [1000], request_timeout_ms: 250, enabled: false",
+    ))
+    .unwrap();
+    assert_eq!(
+        config.control,
+        ControlConfig {
+            enabled: false,
+            socket: "/run/x/y.sock".into(),
+            allow_uids: vec![1_000],
+            request_timeout: Duration::from_millis(250),
+        }
+    );
+    assert_eq!(parse(&control("")).unwrap().control, ControlConfig::default());
+    let long = format!("/{}", "x".repeat(107));
+    for (keys, part) in [
+        ("socket: control.sock", "must be an absolute path"),
+        ("socket: /", "must be an absolute path"),
+        (&format!("socket: {long}"), "longer than 107 bytes"),
+        ("allow_uids: [-1]", "control.allow_uids[0]"),
+        ("allow_uid: [1]", "control.allow_uid: no such key"),
+        ("request_timeout_ms: 0", "control.request_timeout_ms"),
+    ] {
+        let problems = problems(&control(keys));
+        assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
+    }
+}

@@ -316,6 +316,7 @@ impl Epoch {
             // Who has an address now says nothing of who had it then.
             owners: Directory::default(),
             each_message: messages,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let ids = RecordIds::new(random_bytes(), 0);

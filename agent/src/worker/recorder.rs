@@ -17,6 +17,7 @@ use crate::{
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
     sink::Named,
+    tail::Feed,
 };
 
 /// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
@@ -46,6 +47,7 @@ pub(super) struct Recorder {
     /// Whether more is known since what is held was looked at.
     news: bool,
     held: Held,
+    feed: Feed,
 }
 
 /// One sink, as a worker sees it.
@@ -83,16 +85,18 @@ impl Recorder {
             owners: shared.owners.reader(),
             news: false,
             held: Held::default(),
+            feed: Feed::new(shared.tails.clone())?,
         };
         recorder.learn_names();
         Ok(recorder)
     }
 
-    /// Before each batch: how capture times become UTC, what is in force, and who has which
-    /// address by now.
+    /// Before each batch: how capture times become UTC, who has which address by now, and the rules
+    /// in force.
     pub(super) fn begin_batch(&mut self, clock: Clock) {
         self.clock = clock;
         self.news |= self.owners.refresh();
+        self.feed.refresh();
         let generation = self.in_force.generation();
         if generation != self.generation {
             // The generation first: rules that come in between are read again.
@@ -186,6 +190,7 @@ impl Recorder {
         for output in &mut self.outputs {
             output.push(&record);
         }
+        self.feed.push(&record);
     }
 
     /// Copies the names of interfaces, which rarely change.
@@ -211,11 +216,12 @@ impl Recorder {
         self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
-    /// Hands the batches to their sinks.
+    /// Hands the batches to their sinks, and their lines to who follows.
     pub(super) fn deliver(&mut self) {
         for output in &mut self.outputs {
             output.deliver();
         }
+        self.feed.deliver();
     }
 }
 

@@ -85,8 +85,8 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on, takes up rules that have changed, and takes in
-    /// who has which address by now.
+    /// Sets how capture times become UTC from now on, takes in who has which address by now and rules
+    /// that have changed, and looks who follows.
     pub fn begin_batch(&mut self, clock: Clock) {
         self.datagrams.pairing.recorder.begin_batch(clock);
     }

@@ -93,6 +93,7 @@ impl Path {
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let table = Config {

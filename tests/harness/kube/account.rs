@@ -26,6 +26,8 @@ pub struct Account {
     pub user: String,
     /// Its kubeconfig file, which refers to the token file.
     pub kubeconfig: PathBuf,
+    /// `token`, `ca.crt` and `namespace`, as the kubelet mounts them in the account's pods.
+    pub directory: PathBuf,
     /// Its token. A test may write another one there.
     pub token_file: PathBuf,
 }
@@ -110,14 +112,18 @@ impl KubeApi<'_> {
 
     fn account_with(&self, namespace: &str, name: &str, token: &str) -> Result<Account> {
         let directory = self.directory.path().join("accounts");
-        let token_file = directory.join(format!("{namespace}-{name}.token"));
         let kubeconfig = directory.join(format!("{namespace}-{name}.kubeconfig"));
+        let directory = directory.join(format!("{namespace}-{name}"));
+        fs::create_dir_all(&directory)?;
+        let token_file = directory.join("token");
         fs::write(&token_file, token)?;
+        fs::write(directory.join("namespace"), namespace)?;
+        fs::copy(self.ca(), directory.join("ca.crt")).context("copy the CA file")?;
         let user = format!("{{tokenFile: {}}}", token_file.display());
         let text = self::kubeconfig(&self.url(), &self.ca(), namespace, &user);
         fs::write(&kubeconfig, text)?;
         let user = format!("system:serviceaccount:{namespace}:{name}");
-        Ok(Account { user, kubeconfig, token_file })
+        Ok(Account { user, kubeconfig, directory, token_file })
     }
 }
 

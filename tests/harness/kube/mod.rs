@@ -45,6 +45,7 @@ pub use programs::{Programs, are_built, go, programs};
 
 /// Four seconds on a machine with nothing else to do.
 const START_DEADLINE: Duration = Duration::from_secs(90);
+const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
 /// Answers end before this even where the server was told to hang.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -104,6 +105,15 @@ impl<'a> KubeApi<'a> {
         url(self.address)
     }
 
+    /// Environment by which clients in pods find the API server.
+    #[must_use]
+    pub fn pod_environment(&self) -> [(&'static str, String); 2] {
+        [
+            ("KUBERNETES_SERVICE_HOST", self.address.ip().to_string()),
+            ("KUBERNETES_SERVICE_PORT", self.address.port().to_string()),
+        ]
+    }
+
     /// The certificate authority's file (PEM).
     #[must_use]
     pub fn ca(&self) -> PathBuf {
@@ -129,7 +139,10 @@ impl<'a> KubeApi<'a> {
     /// # Errors
     /// As [`kubectl`](Self::kubectl).
     pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
-        let mut command = self.command(self.programs.path("kubectl"));
+        // Nobody ends what kubectl waits for by itself: a pod that is deleted stays until its kubelet
+        // says that it has ended, and there is none. `--grace-period=0 --force` deletes at once.
+        let mut command = self.command("timeout");
+        command.arg(KUBECTL_DEADLINE.as_secs().to_string()).arg(self.programs.path("kubectl"));
         command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
         // Where it keeps what it learns of the server, which is another one in the next test.
         command.env("HOME", self.directory.path());

@@ -60,6 +60,7 @@ fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (S
         rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         owners,
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let table = pair::Config {

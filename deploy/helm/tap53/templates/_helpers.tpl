@@ -55,3 +55,10 @@ app.kubernetes.io/component: agent
 {{- $flush := default 10000 $shutdown.flush_timeout_ms -}}
 {{- add (ceil (divf $flush 1000)) 5 -}}
 {{- end -}}
+
+{{/* Not empty if the agent asks the API server whose an address is: the section is there, and not off. */}}
+{{- define "tap53.asksKubernetes" -}}
+{{- if .Values.config.kubernetes -}}
+{{- ne (toString .Values.config.kubernetes.enabled) "false" | ternary "yes" "" -}}
+{{- end -}}
+{{- end -}}
