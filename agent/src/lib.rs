@@ -11,6 +11,7 @@
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
 //!  encode     ─▶ record: Avro, JSON, text                   │
+//!  spool      ─▶ on disk, while Kafka is away                 │
 //!  sink       ─▶ Kafka, file, standard output               ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
@@ -32,6 +33,8 @@ pub mod filter;
 pub mod privacy;
 
 pub mod encode;
+
+pub mod spool;
 
 pub mod sink;
 
