@@ -3,6 +3,7 @@
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod spool;
 
 use std::path::PathBuf;
 
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Schema,
     /// List the interfaces: selected or not, hooks they would take, who holds them now
     Interfaces(Selection),
+    /// Look into the queue on disk of a Kafka sink; the agent may run
+    #[command(subcommand, after_help = spool::EXAMPLES)]
+    Spool(spool::Command),
 }
 
 #[derive(Args, Debug)]

@@ -41,8 +41,8 @@ pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
-    TextFormat,
+    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SinkConfig,
+    SpoolConfig, SpoolMode, StdoutConfig, TextFormat,
 };
 
 /// The whole configuration, checked.

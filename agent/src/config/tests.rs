@@ -48,6 +48,14 @@ sinks:
     linger_ms: 0
     message_timeout_ms: 60000
     queue_bytes: 1048576
+    spool:
+      mode: durable
+      directory: /var/lib/tap53/spool
+      max_bytes: 8388608
+      max_age_s: 3600
+      fsync: interval
+      fsync_interval_ms: 250
+      replay_records_per_s: 500
 shutdown:
   flush_timeout_ms: 1500
 log:
@@ -132,6 +140,15 @@ fn every_key_reaches_its_field() {
                 linger: Duration::ZERO,
                 message_timeout: Duration::from_secs(60),
                 queue_bytes: 1 << 20,
+                spool: Some(SpoolConfig {
+                    mode: SpoolMode::Durable,
+                    directory: "/var/lib/tap53/spool".into(),
+                    max_bytes: 8 << 20,
+                    max_age: Some(Duration::from_secs(3_600)),
+                    fsync: FsyncChoice::Interval,
+                    fsync_interval: Duration::from_millis(250),
+                    replay_records_per_s: Some(500),
+                }),
             }),
         ]
     );
@@ -454,4 +471,51 @@ sinks: [{type: kafka, brokers: ["k:9092"], topic: t, linger_ms: 100, message_tim
         problems,
         ["sinks[0].message_timeout_ms: 100: must be more than linger_ms, which is 100"]
     );
+}
+
+/// The spool of a Kafka sink whose `spool` section is this.
+fn spool(section: &str) -> Result<Option<SpoolConfig>, Error> {
+    let text = format!(
+        "interfaces: {{include: [lo]}}\n\
+         sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, spool: {section}}}]"
+    );
+    parse(&text).map(|config| match config.sinks.into_iter().next() {
+        Some(SinkConfig::Kafka(kafka)) => kafka.spool,
+        other => panic!("not a Kafka sink: {other:?}"),
+    })
+}
+
+#[test]
+fn a_spool_needs_only_a_directory_and_its_mode_decides_when_it_is_forced_to_disk() {
+    let fast = spool("{directory: /spool}").unwrap().unwrap();
+    assert_eq!((fast.mode, fast.fsync), (SpoolMode::Fast, FsyncChoice::Interval));
+    assert_eq!((fast.max_bytes, fast.max_age), (1 << 30, None));
+    assert_eq!(fast.replay_records_per_s, Some(10_000));
+    let durable = spool("{mode: durable, directory: /spool, replay_records_per_s: 0}");
+    let durable = durable.unwrap().unwrap();
+    assert_eq!((durable.fsync, durable.replay_records_per_s), (FsyncChoice::Batch, None));
+    for off in ["{mode: off}", "{mode: \"off\", directory: /spool, max_bytes: 4194304}"] {
+        assert_eq!(spool(off).unwrap(), None, "{off}");
+    }
+}
+
+#[test]
+fn a_spool_that_cannot_be_is_refused() {
+    for (section, key) in [
+        ("{mode: durable}", "spool.directory"),
+        ("{directory: spool}", "spool.directory"),
+        ("{directory: /dev/null}", "spool.directory"),
+        ("{directory: /spool, max_bytes: 1000}", "spool.max_bytes"),
+        ("{directory: /spool, fsync: sometimes}", "spool.fsync"),
+        ("{directory: /spool, size: 1}", "spool.size"),
+    ] {
+        let Err(Error::Refused { problems, .. }) = spool(section) else {
+            panic!("{section} is not refused")
+        };
+        assert!(problems[0].path.ends_with(key), "{section}: {problems:?}");
+    }
+    let two = "interfaces: {include: [lo]}\nsinks:\n\
+        - {type: kafka, name: a, brokers: [\"b:1\"], topic: t, spool: {directory: /spool}}\n\
+        - {type: kafka, name: b, brokers: [\"b:1\"], topic: t, spool: {directory: /spool}}\n";
+    assert!(problems(two)[0].contains("has its spool there"), "{:?}", problems(two));
 }

@@ -47,6 +47,12 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// Number of records, as an index behind the last one.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Number of records.
     #[must_use]
     pub const fn records(&self) -> u64 {
@@ -66,7 +72,7 @@ impl Batch {
     }
 
     /// Each record's bytes and what is known of it, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> + Clone {
         let mut start = 0;
         self.entries.iter().map(move |entry| {
             let bytes = &self.bytes[start..entry.end];

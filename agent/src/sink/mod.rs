@@ -10,6 +10,8 @@ mod file;
 mod kafka;
 mod stdout;
 
+pub use container::AvroFile;
+
 use std::{
     io::IsTerminal,
     sync::Arc,
@@ -47,6 +49,14 @@ pub enum Error {
         sink: String,
         /// Why.
         cause: rdkafka::error::KafkaError,
+    },
+    /// The spool cannot be opened.
+    #[error("sink {sink}: {cause}")]
+    Spool {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: crate::spool::Error,
     },
     /// The schema does not parse.
     #[error("sink {sink}: {cause}")]

@@ -445,6 +445,13 @@ impl Spool {
         }
     }
 
+    /// None of the records that were sent will be reported on any more: they are to be sent again.
+    pub fn fail_all(&mut self) {
+        for id in self.window.all_sent() {
+            self.fail(id);
+        }
+    }
+
     /// A record that was sent can never be delivered: it leaves the queue.
     pub fn reject(&mut self, id: u64) {
         self.lose_slot(id, State::Sent, Loss::Rejected);

@@ -57,6 +57,12 @@ impl Window {
         self.slots.range(start..).find(|slot| slot.state == State::Failed).copied()
     }
 
+    /// Ids of those that were sent.
+    pub(super) fn all_sent(&self) -> Vec<u64> {
+        let sent = self.slots.iter().filter(|slot| slot.state == State::Sent);
+        sent.map(|slot| slot.place.id).collect()
+    }
+
     /// Changes the state of a record from `from` to `to`; `None` if it is not in that state.
     pub(super) fn change(&mut self, id: u64, from: State, to: State) -> Option<Slot> {
         let index = self.slots.binary_search_by_key(&id, |slot| slot.place.id).ok()?;

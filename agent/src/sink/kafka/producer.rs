@@ -1,0 +1,336 @@
+//! The producer: its configuration, its reports, and making a new one when it is broken for good.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::BorrowedMessage,
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+
+use super::{
+    mailbox::{Mailbox, Outcome, Returned},
+    purge, reason,
+};
+use crate::{
+    config::{KafkaCompression, KafkaConfig},
+    ledger::{Amount, Published, SinkCounts},
+    sink::Error,
+};
+
+/// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
+/// several times a second.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+pub(super) type Threaded = ThreadedProducer<Reports>;
+
+/// What the sink, its sender and the callbacks share.
+pub(super) struct Link {
+    pub(super) sink: String,
+    pub(super) counts: Published<SinkCounts>,
+    /// Where reports go, if there is a spool.
+    pub(super) mailbox: Option<Mailbox>,
+    /// Records that have arrived, to see whether any do.
+    pub(super) arrived: AtomicU64,
+    /// The error that was logged last, and when.
+    last_error: Mutex<Option<(Option<RDKafkaErrorCode>, Instant)>>,
+}
+
+impl Link {
+    pub(super) fn new(config: &KafkaConfig) -> Self {
+        Self {
+            sink: config.name.clone(),
+            counts: Published::default(),
+            mailbox: config.spool.is_some().then(Mailbox::default),
+            arrived: AtomicU64::new(0),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Logs an error, unless it was logged a moment ago.
+    fn tell(&self, error: &KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        let now = Instant::now();
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = last.is_some_and(|(told, at)| {
+            told == code && now.saturating_duration_since(at) < REMINDER_INTERVAL
+        });
+        if !told {
+            *last = Some((code, now));
+            tracing::error!(sink = self.sink, %error, reason, "producer");
+        }
+    }
+}
+
+/// Where a message came from, which comes back with its report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is nowhere else.
+    Memory {
+        /// Messages that the record stands for.
+        messages: u32,
+    },
+    /// It is in the spool.
+    Spool {
+        /// Its id there.
+        id: u64,
+    },
+}
+
+/// The highest bit of what librdkafka carries for us says which of the two it is.
+const SPOOLED: usize = 1 << 63;
+const _: () = assert!(usize::BITS == 64);
+
+impl Origin {
+    fn to_opaque(self) -> usize {
+        match self {
+            Self::Memory { messages } => messages as usize,
+            Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn from_opaque(opaque: usize) -> Self {
+        if opaque & SPOOLED == 0 {
+            // It was a u32.
+            Self::Memory { messages: u32::try_from(opaque).unwrap_or(u32::MAX) }
+        } else {
+            Self::Spool { id: (opaque & !SPOOLED) as u64 }
+        }
+    }
+}
+
+/// Why librdkafka did not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its queue is full.
+    QueueFull,
+    /// It never will take this one.
+    Never,
+    /// For now it takes none.
+    NotNow,
+}
+
+/// True for errors that the message itself is to blame for.
+const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidRecord
+    )
+}
+
+/// Passes delivery reports and librdkafka's log on.
+pub(super) struct Reports(Arc<Link>);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let sink = &self.0.sink;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(sink, facility, "{message}");
+            }
+            // Told again, and less often, by error().
+            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(sink, facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(sink, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.tell(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    /// See [`Origin::to_opaque`].
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let link = &*self.0;
+        if result.is_ok() {
+            link.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+        match Origin::from_opaque(opaque) {
+            Origin::Spool { id } => {
+                let outcome = match result {
+                    Ok(_) => Outcome::Arrived,
+                    Err((error, _)) if is_never(error) => Outcome::Rejected,
+                    Err(_) => Outcome::Failed,
+                };
+                if let Some(mailbox) = &link.mailbox {
+                    mailbox.put(|mail| mail.reports.push((id, outcome)));
+                }
+            }
+            Origin::Memory { messages } => self.delivery_from_memory(result, messages),
+        }
+        if let Err((error, message)) = result {
+            let topic = message.topic();
+            tracing::debug!(sink = link.sink, %error, topic, "record not delivered");
+            let is_ours = matches!(
+                error.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+            );
+            if !is_ours {
+                link.tell(error, "a record was not delivered");
+            }
+        }
+    }
+}
+
+fn is_never(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_for_ever)
+}
+
+impl Reports {
+    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
+        let amount = Amount::record(u64::from(messages));
+        match (result, &self.0.mailbox) {
+            // It stays in flight until the sender has put it into the spool.
+            (Err((error, message)), Some(mailbox)) if !is_never(error) => {
+                let returned = returned(message, messages);
+                mailbox.put(|mail| mail.returned.push(returned));
+            }
+            _ => self.0.counts.update(|counts| {
+                counts.in_flight -= amount;
+                match result {
+                    Ok(_) => counts.delivered += amount,
+                    Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
+                }
+            }),
+        }
+    }
+}
+
+fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+    Returned {
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        messages,
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().unwrap_or_default().to_vec(),
+    }
+}
+
+/// A producer that is replaced when librdkafka says that it is broken for good, as the idempotent
+/// producer may be.
+pub(super) struct Producer {
+    config: KafkaConfig,
+    link: Arc<Link>,
+    current: RwLock<Arc<Threaded>>,
+}
+
+impl Producer {
+    pub(super) fn open(config: &KafkaConfig, link: &Arc<Link>) -> Result<Self, Error> {
+        let current = make(config, link)
+            .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
+        let current = RwLock::new(Arc::new(current));
+        Ok(Self { config: config.clone(), link: link.clone(), current })
+    }
+
+    /// The producer to use now; to be asked for again before long.
+    pub(super) fn current(&self) -> Arc<Threaded> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands a message to `producer`.
+    pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        timestamp_ms: i64,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Refusal> {
+        let mut record = BaseRecord::with_opaque_to(&self.config.topic, origin.to_opaque())
+            .payload(value)
+            .timestamp(timestamp_ms);
+        if !key.is_empty() {
+            record = record.key(key);
+        }
+        producer.send::<[u8], [u8]>(record).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Refusal::QueueFull,
+            Some(code) if is_for_ever(code) => Refusal::Never,
+            _ => {
+                self.link.tell(&error, "the producer takes no record");
+                Refusal::NotNow
+            }
+        })
+    }
+
+    /// Replaces a producer that is broken for good; true if that was so. All that it held has been
+    /// reported then.
+    pub(super) fn rebuild_if_broken(&self) -> bool {
+        let broken = self.current();
+        let Some((code, why)) = broken.client().fatal_error() else { return false };
+        let sink = &self.link.sink;
+        tracing::error!(sink, %code, why, "the producer is broken for good: making a new one");
+        match make(&self.config, &self.link) {
+            Ok(made) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                purge(&broken, sink);
+                true
+            }
+            // At the next look again.
+            Err(error) => {
+                tracing::error!(sink, %error, "cannot make a new producer");
+                false
+            }
+        }
+    }
+}
+
+fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<Threaded, KafkaError> {
+    client_config(config).create_with_context(Reports(link.clone()))
+}
+
+fn client_config(config: &KafkaConfig) -> ClientConfig {
+    let compression = match config.compression {
+        KafkaCompression::None => "none",
+        KafkaCompression::Gzip => "gzip",
+        KafkaCompression::Lz4 => "lz4",
+        KafkaCompression::Snappy => "snappy",
+        KafkaCompression::Zstd => "zstd",
+    };
+    let mut client = ClientConfig::new();
+    client
+        .set("client.id", "tap53")
+        .set("bootstrap.servers", config.brokers.join(","))
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", compression)
+        .set("linger.ms", config.linger.as_millis().to_string())
+        .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
+        // Memory is the bound, not a number of messages (0: no such limit).
+        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
+        .set("queue.buffering.max.messages", "0")
+        .set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_survive_the_way_through_librdkafka() {
+        for origin in [
+            Origin::Memory { messages: 0 },
+            Origin::Memory { messages: u32::MAX },
+            Origin::Spool { id: 0 },
+            Origin::Spool { id: u64::MAX >> 1 },
+        ] {
+            assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
+        }
+    }
+}
