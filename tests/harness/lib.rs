@@ -33,11 +33,13 @@ pub mod frames;
 pub mod guest;
 pub mod kafka;
 pub mod lab;
+pub mod memory_limit;
+pub mod mount;
 pub mod namespace;
 pub mod pcap;
 pub mod process;
 pub mod python;
-mod scratch;
+pub mod scratch;
 pub mod unbound;
 pub mod wait;
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -75,6 +76,14 @@ impl<'a> Kafka<'a> {
     /// Ends the broker with SIGKILL. What it had acknowledged stays on disk.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Sends the broker a signal, as SIGSTOP, which makes it hang.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("no broker runs")?.signal(signal)
     }
 
     /// Starts the broker again on what it had, at the same address.

@@ -311,6 +311,8 @@ fn client_config(config: &KafkaConfig) -> ClientConfig {
         .set("compression.type", compression)
         .set("linger.ms", config.linger.as_millis().to_string())
         .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
+        // A broker that is back is found again soon; by default ten seconds may pass.
+        .set("reconnect.backoff.max.ms", "2000")
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")

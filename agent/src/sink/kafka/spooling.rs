@@ -288,6 +288,17 @@ impl Inner {
         }
     }
 
+    /// Each outage is logged once.
+    fn note_failing(&self) {
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            let sink = &self.link.sink;
+            tracing::error!(
+                sink,
+                "records do not arrive: they are kept in the spool until they do"
+            );
+        }
+    }
+
     /// Wakes the sender, and forces what was appended to the disk where that comes before anything
     /// else.
     fn appended(&self, mut spool: MutexGuard<'_, Spool>, records: usize) {
@@ -472,7 +483,7 @@ impl Sender {
     }
 
     fn failed(&mut self, now: Instant) {
-        self.inner.is_failing.store(true, Ordering::Relaxed);
+        self.inner.note_failing();
         if now >= self.not_before {
             self.not_before = now + self.pause;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -591,13 +602,7 @@ impl Sender {
             return;
         }
         self.no_progress_since = now;
-        if !inner.is_failing.swap(true, Ordering::Relaxed) {
-            let seconds = STALL.as_secs();
-            tracing::error!(
-                sink = inner.link.sink,
-                "no record has arrived for {seconds} s: they are kept in the spool until some do"
-            );
-        }
+        inner.note_failing();
         if in_memory > 0 {
             inner.is_direct.store(false, Ordering::Release);
             // They come back as reports.

@@ -1,0 +1,19 @@
+//! The spool and a real broker: whatever happens to either, each record is consumed, or in a counted
+//! reason.
+//!
+//! ```text
+//!  feed: numbered exchanges ─▶ FIFO ─▶ tap53 replay ─┬▶ spool ─▶ Kafka ─▶ kcat ─▶ fastavro
+//!                                                    └▶ standard output: the record was accepted
+//! ```
+//!
+//! Each exchange asks for a name with its number, so that a record tells which one it is of. The
+//! Kafka sink comes first: once the other one has a record, this one has accepted it.
+
+#[path = "spool/crash.rs"]
+mod crash;
+#[path = "spool/disk.rs"]
+mod disk;
+#[path = "spool/outage.rs"]
+mod outage;
+#[path = "spool/run.rs"]
+mod run;
