@@ -74,28 +74,38 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
     kafka.create_topic(TOPIC)?;
     let directory = scratch::directory("queue")?;
     let keys = format!("queue_bytes: {QUEUE_BYTES}\n    {}", spool("fast", directory.path(), ""));
-    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
-    run.feed(500)?;
-    // Not stopped: what had got as far as its socket would be in its topic once it went on.
-    kafka.kill();
-    // Several times what the queue holds, in less time than it takes to notice that nothing arrives:
-    // the queue is full, and everything else is on disk.
-    run.feed(12_000)?;
-    let next = run.next();
-    let accepted = run.kill()?;
-    kafka.restart()?;
-    let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
-    ended.require_nothing_lost()?;
-    let consumed = consume(&kafka)?;
-    let missing = consumed.missing(accepted.iter().copied()).len();
-    println!(
-        "{missing} of {} accepted records lost, {} bytes each",
-        accepted.len(),
-        consumed.longest
-    );
-    assert!(missing * consumed.longest <= QUEUE_BYTES, "{missing} records");
-    assert!(missing > 0, "the queue was in memory: the bound was not tried");
-    assert!(ended.records("carried")? > 5_000, "{}", ended.ledger);
+    let (mut next, mut missing) = (0, 0);
+    // Where the machine is so slow that the agent notices first that nothing arrives, once more.
+    for attempt in 1..=5 {
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(500)?;
+        // The records of low numbers are the shortest.
+        wait::until("these to be delivered", DEADLINE, || {
+            Ok((consume(&kafka)?.numbers.contains(&(run.next() - 1))).then_some(()))
+        })?;
+        // Not stopped: what had got as far as its socket would be in its topic once it went on.
+        kafka.kill();
+        // More than the queue holds.
+        run.feed_unseen(8_000)?;
+        run.feed(1)?;
+        next = run.next();
+        let accepted = run.kill()?;
+        kafka.restart()?;
+        let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
+        ended.require_nothing_lost()?;
+        let consumed = consume(&kafka)?;
+        missing = consumed.missing(accepted.iter().copied()).len();
+        println!(
+            "attempt {attempt}: {missing} of {} accepted records lost, {} bytes each or more",
+            accepted.len(),
+            consumed.shortest
+        );
+        assert!(missing * consumed.shortest <= QUEUE_BYTES, "{missing} records");
+        if missing > 0 {
+            break;
+        }
+    }
+    assert!(missing > 0, "the queue was never in memory when it was killed: nothing was tried");
 
     // And with the broker noticed to be away, none.
     let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;

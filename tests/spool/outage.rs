@@ -77,6 +77,7 @@ fn what_is_not_delivered_at_the_end_is_delivered_by_the_next_run() -> Result<()>
 
         kafka.restart()?;
         let run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        wait_for(&kafka, next)?;
         let ended = run.finish()?;
         ended.require_nothing_lost()?;
         assert_eq!(ended.records("carried")?, spooled + 1);
@@ -97,7 +98,9 @@ fn a_broker_that_is_killed_hangs_and_is_killed_again_under_load_costs_no_record(
     run.feed(3_000)?;
     kafka.kill();
     run.feed(3_000)?;
+    run.process().wait_for_line(AWAY, 0, DEADLINE)?;
     kafka.restart()?;
+    run.process().wait_for_line(BACK, 0, DEADLINE)?;
     run.feed(3_000)?;
     kafka.signal(Signal::SIGSTOP)?;
     let from = run.process().stderr().len();
@@ -146,6 +149,13 @@ fn memory_does_not_grow_while_the_broker_is_away() -> Result<()> {
     Ok(())
 }
 
+/// Waits until so many different records are in the topic.
+fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
+    wait::until("the spool to be worked off", DEADLINE, || {
+        Ok((consume(kafka)?.times.len() == records as usize).then_some(()))
+    })
+}
+
 fn peak_memory_kib(run: &Run) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", run.process().pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -166,9 +176,7 @@ fn records_arrive_in_their_order_unless_they_come_twice() -> Result<()> {
     run.feed(3_000)?;
     run.process().wait_for_line(AWAY, 0, DEADLINE)?;
     kafka.restart()?;
-    wait::until("the spool to be worked off", DEADLINE, || {
-        Ok((consume(&kafka)?.times.len() == 4_000).then_some(()))
-    })?;
+    wait_for(&kafka, 4_000)?;
     run.feed(1_000)?;
     run.finish()?.require_nothing_lost()?;
     let consumed = consume(&kafka)?;

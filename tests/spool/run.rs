@@ -226,21 +226,21 @@ fn number(record: &Value) -> Result<u32> {
     Ok(number.with_context(|| format!("a number in {qname}"))?.parse()?)
 }
 
-/// What is in the topic: how often each number, and the most bytes that one takes.
+/// What is in the topic: how often each number, and the fewest bytes that one takes.
 pub(super) struct Consumed {
     pub(super) times: HashMap<u32, u32>,
-    pub(super) longest: usize,
+    pub(super) shortest: usize,
     /// In the order of the topic.
     pub(super) numbers: Vec<u32>,
 }
 
 pub(super) fn consume(kafka: &Kafka<'_>) -> Result<Consumed> {
     let messages = kafka.consume(TOPIC)?;
-    let longest = messages.iter().map(|message| message.value.len()).max().unwrap_or(0);
+    let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
     let numbers = numbers(messages.iter().map(|message| &message.value[..]))?;
     let mut times = HashMap::new();
     numbers.iter().for_each(|number| *times.entry(*number).or_default() += 1);
-    Ok(Consumed { times, longest, numbers })
+    Ok(Consumed { times, shortest, numbers })
 }
 
 /// The numbers of records in single-object encoding, read by fastavro.

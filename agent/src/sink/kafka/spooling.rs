@@ -63,9 +63,10 @@ const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// At the shutdown, how long a broker gets that is known to be away. What is not delivered then is
-/// on disk; waiting longer would only put off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(1);
+/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// if it has just come back. What is not delivered then is on disk; waiting longer would only put
+/// off the agent that comes after this one.
+const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
