@@ -41,8 +41,8 @@ pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SinkConfig,
-    SpoolConfig, SpoolMode, StdoutConfig, TextFormat,
+    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
+    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
 };
 
 /// The whole configuration, checked.

@@ -1,7 +1,7 @@
 //! A Kafka topic, by librdkafka.
 //!
-//! One message for each record: Avro single-object encoding, no key, the query's time as the
-//! message's timestamp. `acks=all` and idempotence: a record counts as delivered when all in-sync
+//! One message for each record: Avro single-object encoding, a key where one is chosen, the query's
+//! time as the message's timestamp. `acks=all` and idempotence: a record counts as delivered when all in-sync
 //! replicas have it, once. librdkafka calls back for each message, from a thread of its own; no
 //! future is made for a record, which would cost twice as much.
 //!
@@ -19,6 +19,7 @@
 mod allowance;
 mod mailbox;
 mod producer;
+mod settings;
 mod spooling;
 #[cfg(test)]
 mod tests;
@@ -37,10 +38,10 @@ use rdkafka::{
 use super::{Error, Sink};
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format},
+    encode::{Batch, Format, Key, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
 };
-use producer::{Link, Origin, Producer, Refusal};
+use producer::{Link, Message, Origin, Producer, Refusal};
 use spooling::Spooling;
 
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
@@ -53,6 +54,7 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A producer, and the spool where there is one.
 pub(super) struct Kafka {
+    key: Key,
     link: Arc<Link>,
     producer: Arc<Producer>,
     spooling: Option<Spooling>,
@@ -61,23 +63,24 @@ pub(super) struct Kafka {
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
-    pub(super) fn open(config: &KafkaConfig) -> Result<Self, Error> {
+    pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
         let link = Arc::new(Link::new(config));
-        let producer = Producer::open(config, &link)?;
+        let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         let spooling = config
             .spool
             .as_ref()
             .map(|spool| Spooling::open(config, spool, &link, &producer))
             .transpose()?;
-        Ok(Self { link, producer, spooling })
+        Ok(Self { key: config.key, link, producer, spooling })
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
-    fn send(&self, bytes: &[u8], timestamp_ms: i64, messages: u32, give_up_at: Instant) {
+    fn send(&self, message: &Message<'_>, messages: u32, give_up_at: Instant) {
         let producer = self.producer.current();
         let origin = Origin::Memory { messages };
-        while let Err(refusal) = self.producer.send(&producer, origin, timestamp_ms, &[], bytes) {
+        let version = SCHEMA_VERSION.unsigned_abs();
+        while let Err(refusal) = self.producer.send(&producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
             if is_full && Instant::now() < give_up_at {
                 // Room comes with a report, on librdkafka's thread.
@@ -100,6 +103,10 @@ impl Sink for Kafka {
         Format::AvroSingleObject
     }
 
+    fn key(&self) -> Key {
+        self.key
+    }
+
     fn counts(&self) -> &Published<SinkCounts> {
         &self.link.counts
     }
@@ -116,12 +123,14 @@ impl Sink for Kafka {
             counts.in_flight += amount;
         });
         let give_up_at = Instant::now() + ROOM_TIMEOUT;
-        for (bytes, entry) in batch.iter() {
-            self.send(bytes, entry.timestamp_ms, entry.messages, give_up_at);
+        for (key, value, entry) in batch.iter_keyed() {
+            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
+            self.send(&message, entry.messages, give_up_at);
         }
     }
 
     fn tick(&self, _now: Instant) {
+        self.producer.reread_password();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();

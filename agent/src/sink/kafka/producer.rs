@@ -1,6 +1,7 @@
-//! The producer: its configuration, its reports, and making a new one when it is broken for good.
+//! The producer: its reports, and making a new one when it is broken for good.
 
 use std::{
+    ffi::{CStr, CString},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -9,19 +10,21 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Message,
+    ClientContext, Message as _,
+    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
-    message::BorrowedMessage,
+    message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
     purge, reason,
+    settings::{self, secret},
 };
 use crate::{
-    config::{KafkaCompression, KafkaConfig},
+    config::KafkaConfig,
     ledger::{Amount, Published, SinkCounts},
     sink::Error,
 };
@@ -30,11 +33,24 @@ use crate::{
 /// several times a second.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
+const NODE_HEADER: &str = "tap53-node";
+const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
+
+/// A message to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) timestamp_ms: i64,
+    /// Empty for none.
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
 pub(super) type Threaded = ThreadedProducer<Reports>;
 
 /// What the sink, its sender and the callbacks share.
 pub(super) struct Link {
     pub(super) sink: String,
+    topic: String,
     pub(super) counts: Published<SinkCounts>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
@@ -48,6 +64,7 @@ impl Link {
     pub(super) fn new(config: &KafkaConfig) -> Self {
         Self {
             sink: config.name.clone(),
+            topic: config.topic.clone(),
             counts: Published::default(),
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
@@ -63,9 +80,28 @@ impl Link {
         let told = last.is_some_and(|(told, at)| {
             told == code && now.saturating_duration_since(at) < REMINDER_INTERVAL
         });
-        if !told {
-            *last = Some((code, now));
-            tracing::error!(sink = self.sink, %error, reason, "producer");
+        if told {
+            return;
+        }
+        *last = Some((code, now));
+        let sink = &self.sink;
+        match code {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                let topic = &self.topic;
+                tracing::error!(
+                    sink,
+                    topic,
+                    "the topic does not exist, and tap53 creates none: create it"
+                );
+            }
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ) => {
+                let topic = &self.topic;
+                tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            _ => tracing::error!(sink, %error, reason, "producer"),
         }
     }
 }
@@ -226,16 +262,23 @@ fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
 /// producer may be.
 pub(super) struct Producer {
     config: KafkaConfig,
+    node: String,
     link: Arc<Link>,
     current: RwLock<Arc<Threaded>>,
+    /// The password that was last given to librdkafka; empty without SASL.
+    password: Mutex<String>,
 }
 
 impl Producer {
-    pub(super) fn open(config: &KafkaConfig, link: &Arc<Link>) -> Result<Self, Error> {
-        let current = make(config, link)
-            .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
-        let current = RwLock::new(Arc::new(current));
-        Ok(Self { config: config.clone(), link: link.clone(), current })
+    pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
+        let (current, password) = make(config, link)?;
+        Ok(Self {
+            config: config.clone(),
+            node: node.to_owned(),
+            link: link.clone(),
+            current: RwLock::new(Arc::new(current)),
+            password: Mutex::new(password),
+        })
     }
 
     /// The producer to use now; to be asked for again before long.
@@ -248,15 +291,17 @@ impl Producer {
         &self,
         producer: &Threaded,
         origin: Origin,
-        timestamp_ms: i64,
-        key: &[u8],
-        value: &[u8],
+        schema_version: u32,
+        message: &Message<'_>,
     ) -> Result<(), Refusal> {
         let mut record = BaseRecord::with_opaque_to(&self.config.topic, origin.to_opaque())
-            .payload(value)
-            .timestamp(timestamp_ms);
-        if !key.is_empty() {
-            record = record.key(key);
+            .payload(message.value)
+            .timestamp(message.timestamp_ms);
+        if !message.key.is_empty() {
+            record = record.key(message.key);
+        }
+        if self.config.headers {
+            record = record.headers(self.headers(schema_version));
         }
         producer.send::<[u8], [u8]>(record).map_err(|(error, _)| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Refusal::QueueFull,
@@ -268,6 +313,36 @@ impl Producer {
         })
     }
 
+    fn headers(&self, schema_version: u32) -> OwnedHeaders {
+        let mut digits = itoa::Buffer::new();
+        OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: NODE_HEADER, value: Some(self.node.as_str()) })
+            .insert(Header {
+                key: SCHEMA_VERSION_HEADER,
+                value: Some(digits.format(schema_version)),
+            })
+    }
+
+    /// Gives librdkafka the password that is in its file now, where that is another one: from the
+    /// next connection on it is used.
+    pub(super) fn reread_password(&self) {
+        let Some(sasl) = &self.config.sasl else { return };
+        let sink = &self.link.sink;
+        let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        match secret(&sasl.password_file) {
+            Ok(password) if *known == password => {}
+            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+                Ok(()) => {
+                    *known = password;
+                    tracing::info!(sink, "the password has changed: the new one is used");
+                }
+                Err(why) => tracing::error!(sink, why, "cannot use the new password"),
+            },
+            // While it is being replaced, and the old one still does.
+            Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
     /// Replaces a producer that is broken for good; true if that was so. All that it held has been
     /// reported then.
     pub(super) fn rebuild_if_broken(&self) -> bool {
@@ -276,7 +351,8 @@ impl Producer {
         let sink = &self.link.sink;
         tracing::error!(sink, %code, why, "the producer is broken for good: making a new one");
         match make(&self.config, &self.link) {
-            Ok(made) => {
+            Ok((made, password)) => {
+                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
                 purge(&broken, sink);
                 true
@@ -290,34 +366,30 @@ impl Producer {
     }
 }
 
-fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<Threaded, KafkaError> {
-    client_config(config).create_with_context(Reports(link.clone()))
+/// A producer, and the password that it has.
+fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
+    let (client, password) = settings::client_config(config)?;
+    let producer = client
+        .create_with_context(Reports(link.clone()))
+        .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
+    Ok((producer, password))
 }
 
-fn client_config(config: &KafkaConfig) -> ClientConfig {
-    let compression = match config.compression {
-        KafkaCompression::None => "none",
-        KafkaCompression::Gzip => "gzip",
-        KafkaCompression::Lz4 => "lz4",
-        KafkaCompression::Snappy => "snappy",
-        KafkaCompression::Zstd => "zstd",
-    };
-    let mut client = ClientConfig::new();
-    client
-        .set("client.id", "tap53")
-        .set("bootstrap.servers", config.brokers.join(","))
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("compression.type", compression)
-        .set("linger.ms", config.linger.as_millis().to_string())
-        .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
-        // A broker that is back is found again soon; by default ten seconds may pass.
-        .set("reconnect.backoff.max.ms", "2000")
-        // Memory is the bound, not a number of messages (0: no such limit).
-        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
-        .set("queue.buffering.max.messages", "0")
-        .set_log_level(RDKafkaLogLevel::Info);
-    client
+fn set_credentials(producer: &Threaded, username: &str, password: &str) -> Result<(), String> {
+    let text = |text| CString::new(text).map_err(|_| "a zero byte in it".to_owned());
+    let (username, password) = (text(username)?, text(password)?);
+    // SAFETY: the client lives as long as `producer`, and librdkafka copies both strings. The error
+    // is null or an object of ours, whose text lives until it is destroyed.
+    unsafe {
+        let client = producer.client().native_ptr();
+        let error = rd_kafka_sasl_set_credentials(client, username.as_ptr(), password.as_ptr());
+        if error.is_null() {
+            return Ok(());
+        }
+        let why = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
+        rd_kafka_error_destroy(error);
+        Err(why)
+    }
 }
 
 #[cfg(test)]

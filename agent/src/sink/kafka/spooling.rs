@@ -32,7 +32,7 @@ use std::{
 use super::{
     allowance::Allowance,
     mailbox::{Mail, Mailbox, Outcome},
-    producer::{Link, Origin, Producer, Refusal},
+    producer::{Link, Message, Origin, Producer, Refusal},
     purge,
 };
 use crate::{
@@ -255,9 +255,11 @@ impl Inner {
     /// as in flight already.
     fn send_directly(&self, batch: &Batch, from: usize) -> usize {
         let producer = self.producer.current();
-        for (index, (value, entry)) in batch.iter().enumerate().skip(from) {
+        let version = SCHEMA_VERSION.unsigned_abs();
+        for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
             let origin = Origin::Memory { messages: entry.messages };
-            match self.producer.send(&producer, origin, entry.timestamp_ms, &[], value) {
+            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
+            match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
                 Err(Refusal::Never) => {
                     let amount = Amount::record(u64::from(entry.messages));
@@ -344,10 +346,10 @@ impl Inner {
 
 /// The records of a batch, from the one with index `from` on.
 fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clone {
-    batch.iter().skip(from).map(|(value, entry)| Record {
+    batch.iter_keyed().skip(from).map(|(key, value, entry)| Record {
         timestamp_ms: entry.timestamp_ms,
         messages: entry.messages,
-        key: &[],
+        key,
         value,
     })
 }
@@ -508,14 +510,10 @@ impl Sender {
                 break;
             }
             let (id, record) = (entry.id, entry.record);
+            let message =
+                Message { timestamp_ms: record.timestamp_ms, key: record.key, value: record.value };
             let origin = Origin::Spool { id };
-            match inner.producer.send(
-                &producer,
-                origin,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-            ) {
+            match inner.producer.send(&producer, origin, entry.schema_version, &message) {
                 Ok(()) => spool.mark_sent(),
                 Err(Refusal::Never) => {
                     spool.mark_sent();

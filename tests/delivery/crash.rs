@@ -2,7 +2,7 @@
 
 use std::{env, ops::Range};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
 
@@ -28,8 +28,11 @@ fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() ->
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
     let directory = scratch::directory("queue")?;
-    // A small queue on disk, so that segments come and go.
-    let keys = spool("durable", directory.path(), "max_bytes: 4194304, replay_records_per_s: 0");
+    // Room for all that is accepted, since little gets through in a round; and segments as small as
+    // that allows, so that they come and go.
+    let max_bytes = (8 << 20) + u64::from(rounds()) * (256 << 10);
+    let more = format!("max_bytes: {max_bytes}, replay_records_per_s: 0");
+    let keys = spool("durable", directory.path(), &more);
     let (mut next, mut accepted) = (0, Vec::new());
     for round in 0..rounds() {
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
@@ -45,8 +48,15 @@ fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() ->
         accepted.extend(run.kill()?);
         kafka.signal(Signal::SIGCONT)?;
     }
-    let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
-    ended.require_nothing_lost()?;
+    loop {
+        let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
+        ended.require_nothing_lost()?;
+        if ended.records("spooled")? == 0 {
+            break;
+        }
+        // As long as it gets anywhere.
+        ensure!(ended.records("delivered")? > 0, "{}", ended.log);
+    }
     let consumed = consume(&kafka)?;
     let missing = consumed.missing(accepted.iter().copied());
     println!(

@@ -147,6 +147,9 @@ impl Run {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.
         let _ = self.process.wait(DEADLINE);
+        // It had no time to say so in a ledger.
+        let log = self.process.stderr().text();
+        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
         self.accepted()
     }
 

@@ -1,4 +1,4 @@
-//! The spool and a real broker: whatever happens to either, each record is consumed, or in a counted
+//! The way to a real broker, and the spool on it: whatever happens to either, each record is consumed, or in a counted
 //! reason.
 //!
 //! ```text
@@ -9,11 +9,13 @@
 //! Each exchange asks for a name with its number, so that a record tells which one it is of. The
 //! Kafka sink comes first: once the other one has a record, this one has accepted it.
 
-#[path = "spool/crash.rs"]
+#[path = "delivery/crash.rs"]
 mod crash;
-#[path = "spool/disk.rs"]
+#[path = "delivery/disk.rs"]
 mod disk;
-#[path = "spool/outage.rs"]
+#[path = "delivery/outage.rs"]
 mod outage;
-#[path = "spool/run.rs"]
+#[path = "delivery/run.rs"]
 mod run;
+#[path = "delivery/security.rs"]
+mod security;
