@@ -76,11 +76,16 @@ impl Kafka {
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
-    fn send(&self, message: &Message<'_>, messages: u32, give_up_at: Instant) {
-        let producer = self.producer.current();
+    fn send(
+        &self,
+        producer: &producer::Threaded,
+        message: &Message<'_>,
+        messages: u32,
+        give_up_at: Instant,
+    ) {
         let origin = Origin::Memory { messages };
         let version = SCHEMA_VERSION.unsigned_abs();
-        while let Err(refusal) = self.producer.send(&producer, origin, version, message) {
+        while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
             if is_full && Instant::now() < give_up_at {
                 // Room comes with a report, on librdkafka's thread.
@@ -123,9 +128,10 @@ impl Sink for Kafka {
             counts.in_flight += amount;
         });
         let give_up_at = Instant::now() + ROOM_TIMEOUT;
+        let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&message, entry.messages, give_up_at);
+            self.send(&producer, &message, entry.messages, give_up_at);
         }
     }
 
