@@ -232,6 +232,8 @@ fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAd
     })
 }
 
+/// Nothing is deleted for its age: messages have the times of the captures that they are from, which
+/// may be years ago, and the broker looks for the first time after half a minute.
 fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -> String {
     let log_directory = directory.join("log");
     format!(
@@ -244,6 +246,7 @@ fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
+         log.retention.ms=-1\n\
          offsets.topic.replication.factor=1\n\
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
