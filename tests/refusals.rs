@@ -11,6 +11,7 @@ use tap53_harness::{
     client::Transport,
     lab::{ANSWERED, Lab},
     namespace::Namespace,
+    process::Process,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -107,13 +108,31 @@ fn check_config_prints_a_configuration_that_it_accepts_again() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_named_beside_those_that_do() -> Result<()> {
+fn an_interface_that_does_not_exist_is_named_beside_those_that_do_and_waited_for() -> Result<()> {
     let namespace = Namespace::new()?;
+    let yaml = TO_STDOUT.replace("s0", "eth7");
+    let agent = Agent::start(&namespace, &yaml, &[])?;
+    let log = agent.process().stderr().text();
+    assert!(log.contains("ready interfaces=0"), "{log}");
+    let warning = log.lines().find(|line| line.contains("WARN")).unwrap_or_default();
+    for part in ["nothing is captured", "eth7", "present are lo"] {
+        assert!(warning.contains(part), "{part:?} is missing in: {log}");
+    }
+    namespace.ip(&["link", "add", "eth7", "type", "veth", "peer", "name", "eth8"])?;
+    agent.process().wait_for_line("capturing interface=\"eth7\"", 0, DEADLINE)?;
+    assert_eq!(agent.stop()?.status.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_cannot_be_captured_from_is_refused() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["tuntap", "add", "tun7", "mode", "tun"])?;
     let mut command = namespace.command(agent::binary()?);
-    let output = command.args(["run", "--interface", "eth7", "--stdout"]).output()?;
+    let output = command.args(["run", "--interface", "tun7", "--stdout"]).output()?;
     assert_eq!(output.status.code(), Some(FAILED), "{}", stderr(&output));
-    for name in ["eth7", "lo"] {
-        assert!(stderr(&output).contains(name), "{name} is missing in: {}", stderr(&output));
+    for part in ["tun7", "no Ethernet header"] {
+        assert!(stderr(&output).contains(part), "{part} is missing in: {}", stderr(&output));
     }
     Ok(())
 }
@@ -219,6 +238,18 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert_eq!(ended.ledger["balanced"], true);
+    Ok(())
+}
+
+#[test]
+fn sighup_stops_what_was_started_without_a_file() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut command = namespace.command(agent::binary()?);
+    command.args(["run", "--interface", "lo", "--stdout"]);
+    let mut process = Process::spawn("tap53", command)?;
+    process.wait_for_line("ready interfaces=1", 0, DEADLINE)?;
+    process.signal(Signal::SIGHUP)?;
+    assert_eq!(process.wait(DEADLINE)?.code(), Some(0), "{}", process.stderr().text());
     Ok(())
 }
 

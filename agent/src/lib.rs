@@ -11,11 +11,13 @@
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
 //!  encode     ─▶ record: Avro, JSON, text                   │
-//!  spool      ─▶ on disk, while Kafka is away                 │
+//!  spool      ─▶ on disk, while Kafka is away               │
 //!  sink       ─▶ Kafka, file, standard output               ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
+//!  agent      runs them: interfaces come and go, operators and files change what is wanted
+//!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
 //! ```
 
@@ -38,8 +40,10 @@ pub mod spool;
 
 pub mod sink;
 
+pub mod agent;
 pub mod ledger;
 pub mod pipeline;
+pub mod privileges;
 pub mod worker;
 
 pub mod control;

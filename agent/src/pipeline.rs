@@ -6,11 +6,10 @@
 //! ```
 //!
 //! Start: sinks open and the programs load before anything attaches, so that a mistake costs no
-//! packet. End: detach, wait until no program runs any more, empty the rings, flush the sinks
-//! within their deadline, draw up the ledger.
+//! packet; [`crate::agent`] attaches. End: detach, wait until no program runs any more, empty the
+//! rings, flush the sinks within their deadline, draw up the ledger.
 
 use std::{
-    collections::{HashMap, HashSet},
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
@@ -20,21 +19,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53_ebpf::{counter::Counter, settings::Direction};
+use tap53_ebpf::{
+    counter::{Counter, Counters},
+    settings::Direction,
+};
 use tokio::sync::Notify;
 
 use crate::{
-    capture::{self, Attachment, Capture, KernelLog},
-    config::{Config, Directions, PairConfig},
+    capture::{self, CaptureThread, Counted, KernelLog},
+    config::{Config, PairConfig},
     encode,
-    filter::Filter,
-    interfaces::{self, Interface, Kind},
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
     pair::{self, RecordIds, Truncations},
-    privacy::Policy,
     ring,
     sink::{self, Named},
-    worker::{Handover, Shared, Worker, monotonic_ns},
+    worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
 };
 
 /// Looks at a running agent's counts until they add up. Counters move while they are read, so a
@@ -70,20 +69,17 @@ pub enum Error {
         /// Why not.
         cause: std::io::Error,
     },
-    /// Not one interface could be attached to; each failure has been logged.
-    #[error("none of the {0} selected interfaces could be attached to")]
-    NothingAttached(usize),
 }
 
 /// A running capture.
 pub struct Pipeline {
     node: String,
-    capture: Capture,
+    capture: CaptureThread,
+    kernel_log: Option<KernelLog>,
+    rules: Arc<RulesInForce>,
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
-    /// Attached interfaces that are no longer there.
-    gone: HashSet<u32>,
 }
 
 struct Running {
@@ -93,24 +89,29 @@ struct Running {
 }
 
 impl Pipeline {
-    /// Opens, loads, starts and attaches, in that order. `stop` is notified when a worker or a
-    /// sink has ended for good.
+    /// Opens the sinks, has `capture` load the programs, and starts the workers, in that order.
+    /// `stop` is notified when a worker or a sink has ended for good.
     ///
     /// # Errors
-    /// See [`Error`]. Nothing stays attached.
+    /// See [`Error`].
     pub fn start(
         config: &Config,
-        interfaces: &[Interface],
+        capture: CaptureThread,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, stop)?;
-        let capture = Capture::load(&config.capture)?;
+        let capture::Loaded { rings, ring_lost, names, kernel_log } =
+            capture.load(&config.capture)?;
+        // By a thread without privileges, as the workers are: kernel 5.19.
+        ring_lost.get(0).inspect_err(|_| {
+            tracing::error!("this kernel lets no thread without CAP_BPF read: set privileges.keep");
+        })?;
+        let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
             node: config.node.as_str().into(),
-            interfaces: Arc::new(names(interfaces)),
+            interfaces: names,
             wire_bytes: config.record.wire_bytes,
-            filter: Arc::new(Filter::new(&config.filter)),
-            privacy: Arc::new(Policy::new(&config.privacy)),
+            rules: rules.clone(),
             each_message: false,
             ending: Arc::default(),
         };
@@ -122,9 +123,9 @@ impl Pipeline {
             ending: shared.ending.clone(),
             sinks,
             capture,
-            gone: HashSet::new(),
+            kernel_log,
+            rules,
         };
-        let rings = pipeline.capture.take_rings();
         let handovers = Handover::between(rings.len());
         for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
@@ -132,7 +133,7 @@ impl Pipeline {
             let worker = Worker::new(
                 number,
                 ring::Drain::new(ring.buffer),
-                pipeline.capture.ring_lost(),
+                ring_lost.clone(),
                 pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
                 &pipeline.sinks,
                 &shared,
@@ -140,51 +141,29 @@ impl Pipeline {
             )?;
             pipeline.workers.push(spawn(number, worker, stop.clone())?);
         }
-        let attached = interfaces
-            .iter()
-            .filter(|interface| {
-                pipeline
-                    .capture
-                    .attach(interface, directions(config.interfaces.directions, &interface.kind))
-                    .inspect_err(|error| tracing::error!("{error}"))
-                    .is_ok()
-            })
-            .count();
-        if attached == 0 {
-            return Err(Error::NothingAttached(interfaces.len()));
-        }
         Ok(pipeline)
     }
 
-    /// Interfaces with a hook.
-    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.capture.attachments()
+    /// The thread that attaches and detaches.
+    #[must_use]
+    pub const fn capture(&self) -> &CaptureThread {
+        &self.capture
+    }
+
+    /// Puts other filters and privacy rules in force, from the workers' next batches on.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.replace(rules);
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.
     pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
-        self.capture.take_kernel_log()
+        self.kernel_log.take()
     }
 
     /// Does what is due with time alone.
     pub fn tick(&mut self, now: Instant) {
         for sink in &self.sinks {
             sink.sink.tick(now);
-        }
-        // No answer from the kernel says nothing about the interfaces.
-        if let Ok(present) = interfaces::list() {
-            self.notice_gone(&present);
-        }
-    }
-
-    /// Says once that an interface went away, since nothing is captured there any more.
-    fn notice_gone(&mut self, present: &[Interface]) {
-        for attached in self.capture.attachments() {
-            let Interface { name, ifindex, .. } = &attached.interface;
-            let gone = !present.iter().any(|interface| interface.ifindex == *ifindex);
-            if gone && self.gone.insert(*ifindex) {
-                tracing::warn!("interface {name} is gone: capture there has ended");
-            }
         }
     }
 
@@ -209,7 +188,7 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
-        for error in self.capture.detach_all() {
+        for error in self.capture.detach_all()? {
             tracing::error!("{error}");
         }
         let deadline = Instant::now() + flush_timeout;
@@ -240,9 +219,8 @@ impl Pipeline {
     }
 
     fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {
-        let mut counts: Vec<InterfaceCounts> = self
-            .capture
-            .counters()?
+        let Counted { interfaces, retired, unconfigured } = self.capture.counters()?;
+        let mut counts: Vec<InterfaceCounts> = interfaces
             .into_iter()
             .map(|of| InterfaceCounts {
                 hooks: Direction::ALL.map(|direction| of.attachment.describe(direction)),
@@ -251,17 +229,16 @@ impl Pipeline {
                 counters: of.by_direction,
             })
             .collect();
+        let mut sum = |name: String, counters: [Counters; 2]| {
+            if counters.iter().any(|counters| counters.get(Counter::Seen) > 0) {
+                let hooks = Direction::ALL.map(|_| "none".to_owned());
+                counts.push(InterfaceCounts { name, ifindex: 0, hooks, counters });
+            }
+        };
+        let (interfaces, counters) = retired;
+        sum(format!("({interfaces} earlier)"), counters);
         // Packets at a hook whose interface has no settings: none, unless something is amiss.
-        let counters = self.capture.unconfigured()?;
-        if counters.iter().any(|counters| counters.get(Counter::Seen) > 0) {
-            let hooks = Direction::ALL.map(|_| "none".to_owned());
-            counts.push(InterfaceCounts {
-                name: "(unconfigured)".into(),
-                ifindex: 0,
-                hooks,
-                counters,
-            });
-        }
+        sum("(unconfigured)".to_owned(), unconfigured);
         Ok(counts)
     }
 
@@ -307,19 +284,6 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, thread: Some(thread) })
-}
-
-/// The directions to capture in. A packet on `lo` leaves and arrives at the same interface, so
-/// either direction has all of them, and both would make each message two.
-const fn directions(configured: Directions, kind: &Kind) -> Directions {
-    match (configured, kind) {
-        (Directions::Both, Kind::Loopback) => Directions::Ingress,
-        _ => configured,
-    }
-}
-
-fn names(interfaces: &[Interface]) -> HashMap<u32, String> {
-    interfaces.iter().map(|interface| (interface.ifindex, interface.name.clone())).collect()
 }
 
 /// How messages are paired.

@@ -5,14 +5,12 @@
 
 mod handover;
 mod recorder;
+mod rules;
 mod stages;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -20,16 +18,16 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     capture::RingLost,
     encode::{self, Clock},
-    filter::Filter,
+    interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
-    privacy::Policy,
     ring::Drain,
     sink::Named,
 };
 use recorder::Recorder;
 
 pub use handover::Handover;
+pub use rules::{Rules, RulesInForce};
 pub use stages::Stages;
 
 /// What every worker is told.
@@ -37,14 +35,12 @@ pub use stages::Stages;
 pub struct Shared {
     /// Name of this node.
     pub node: Arc<str>,
-    /// Names of the interfaces, by ifindex.
-    pub interfaces: Arc<HashMap<u32, String>>,
+    /// Names of the interfaces.
+    pub interfaces: Arc<Names>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
-    /// Which transactions become records.
-    pub filter: Arc<Filter>,
-    /// What records show of addresses.
-    pub privacy: Arc<Policy>,
+    /// Which transactions become records, and what they show of addresses.
+    pub rules: Arc<RulesInForce>,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
     /// Set once nothing enters the rings any more.
@@ -88,7 +84,7 @@ impl Worker {
             // empty after that stays empty.
             let ending = self.ending.load(Ordering::Acquire);
             let now_ns = monotonic_ns();
-            self.stages.set_clock(read_clock());
+            self.stages.begin_batch(read_clock());
             let mut read_up_to_ns = 0;
             let stages = &mut self.stages;
             let taken = self.drain.batch(|item| {

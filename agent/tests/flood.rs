@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 
 use std::{
-    collections::HashMap,
     fs,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
@@ -16,10 +15,9 @@ use std::{
 
 use tap53::{
     encode::{Batch, Clock, Format},
-    filter::Filter,
+    interfaces::Names,
     ledger::{MessageLoss, Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
-    privacy::Policy,
     sink::{Named, Sink},
     worker::{Handover, Shared, Stages},
 };
@@ -116,10 +114,9 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::new(Filter::default()),
-        privacy: Arc::new(Policy::default()),
+        rules: Arc::default(),
         each_message: false,
         ending: Arc::default(),
     };

@@ -180,3 +180,27 @@ pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// Detaches what a link attaches, as an administrator may who is not the link's owner (kernel 5.9).
+///
+/// # Errors
+/// When there is no such link.
+pub fn detach_link(id: u32) -> Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let link = bpf(BPF_LINK_GET_FD_BY_ID, &[id, 0, 0, 0])
+        .with_context(|| format!("open BPF link {id}"))?;
+    let attributes = [link.as_raw_fd()];
+    // SAFETY: the attributes are a live value of the size given, and the command only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            std::ptr::from_ref(&attributes),
+            size_of_val(&attributes),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("detach BPF link {id}"));
+    }
+    Ok(())
+}

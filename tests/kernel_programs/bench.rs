@@ -25,14 +25,15 @@ const BATCHES: usize = 41;
 /// Few enough that a batch of the longest packet measured fits the ring.
 const RUNS_PER_BATCH: u32 = 2_000;
 const RING_BYTES: u32 = 8 << 20;
+/// The row of the reference where the interface is switched off and the programs still attached.
+const SWITCHED_OFF: &str = "DNS query, switched off";
 /// The packet that the others are compared with.
 const REFERENCE: &str = "DNS query, 80 bytes";
 const KINDS: [&str; 2] = ["xdp", "tc"];
 
 fn main() -> Result<()> {
-    let setup = Setup { ring_bytes: RING_BYTES, ..Setup::default() };
     let started = Instant::now();
-    let programs = Programs::load(setup)?;
+    let programs = Programs::load(setup())?;
     let loaded_in = started.elapsed();
     let mut bench = Bench { programs, empty: load_empty_programs()? };
     let table = bench.measure()?;
@@ -43,6 +44,10 @@ fn main() -> Result<()> {
     }
     println!();
     Ok(())
+}
+
+fn setup() -> Setup {
+    Setup { ring_bytes: RING_BYTES, ..Setup::default() }
 }
 
 /// Median nanoseconds a run.
@@ -62,6 +67,7 @@ impl Bench {
     fn measure(&mut self) -> Result<Table> {
         let packets = packets();
         let mut batches_ns = vec![[const { Vec::new() }; 4]; packets.len()];
+        let mut off_ns = [const { Vec::new() }; 4];
         let mut empty_ns = [const { Vec::new() }; 2];
         for _ in 0..BATCHES {
             for (of_kind, kind) in empty_ns.iter_mut().zip(KINDS) {
@@ -74,13 +80,23 @@ impl Bench {
                     while self.programs.rings[0].next().is_some() {}
                 }
             }
+            self.programs.configure(Setup { directions: 0, ..setup() })?;
+            let reference = packets.iter().find(|(packet, _)| *packet == REFERENCE);
+            let (_, frame) = reference.context("the reference is among the packets")?;
+            for (program, of_program) in Program::ALL.into_iter().zip(&mut off_ns) {
+                let took = self.programs.run_repeatedly(program, frame, RUNS_PER_BATCH)?;
+                of_program.push(took.as_secs_f64() * 1e9);
+            }
+            self.programs.configure(setup())?;
         }
+        let off_row = (SWITCHED_OFF, off_ns.map(median));
         Ok(Table {
             empty_ns: empty_ns.map(median),
             rows: packets
                 .iter()
                 .zip(batches_ns)
                 .map(|((packet, _), of_packet)| (*packet, of_packet.map(median)))
+                .chain([off_row])
                 .collect(),
         })
     }

@@ -6,6 +6,8 @@
 //! not add what they take to the longer stages. Compare figures of one run only. A transaction is a query of
 //! about 60 bytes and a response with three answers; nothing is configured to be hidden or left
 //! out.
+//!
+//! With arguments, only stages run whose name contains one of them: for a profiler.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -13,7 +15,7 @@ mod hickory;
 mod sample;
 
 use std::{
-    collections::HashMap,
+    env::args,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
         self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -84,10 +87,9 @@ fn stages(format: Format) -> Stages {
     };
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::default(),
+        rules: Arc::default(),
         each_message: false,
         ending: Arc::default(),
     };
@@ -241,6 +243,11 @@ fn measure(title: &str, kind: Kind) {
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
+    let chosen: Vec<String> = args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_chosen = |stage: &Stage<'_>| {
+        chosen.is_empty() || chosen.iter().any(|part| stage.name.text().contains(part.as_str()))
+    };
+    stages.retain(is_chosen);
     for round in 0..ROUNDS {
         for stage in &mut stages {
             let started = cpu_time();
@@ -316,7 +323,7 @@ fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
 
 fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
     let mut table = table();
-    let mut seen = [Observation::default(), Observation::default()];
+    let mut seen = [Box::<Observation>::default(), Box::default()];
     stage(Name::ReadAndPair, move || {
         for sample in samples {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {

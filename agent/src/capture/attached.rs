@@ -12,29 +12,30 @@ use super::{
     holders::Holders,
     hook::{Attachment, Hook, Plan, Refusal},
     object::{Programs, TC_PROGRAMS},
+    slots::Both,
 };
 use crate::{
     config::{CaptureConfig, Directions, TcChoice},
     interfaces::Interface,
 };
 
-/// An interface with settings, attached or detached again.
+/// An interface with settings.
 pub(super) struct Attached {
     pub(super) attachment: Attachment,
     pub(super) settings: InterfaceSettings,
-    /// False once detached: then only its counters are of interest.
-    pub(super) live: bool,
+    /// What it counted when it was attached before.
+    pub(super) carried: Both,
     links: Vec<(Direction, OwnedFd)>,
     clsact: Option<Clsact>,
     notes: Vec<String>,
 }
 
 impl Attached {
-    pub(super) fn new(interface: Interface, settings: InterfaceSettings) -> Self {
+    pub(super) fn new(interface: Interface, settings: InterfaceSettings, carried: Both) -> Self {
         Self {
             attachment: Attachment { interface, ingress: None, egress: None, why: String::new() },
             settings,
-            live: true,
+            carried,
             links: Vec::new(),
             clsact: None,
             notes: Vec::new(),
@@ -158,9 +159,28 @@ impl Attached {
         Ok(Hook::Clsact)
     }
 
+    /// True if no hook was ever attached.
+    pub(super) const fn is_bare(&self) -> bool {
+        self.attachment.ingress.is_none() && self.attachment.egress.is_none()
+    }
+
+    /// Whether each hook that was attached is still where it was. A link whose device is gone, or
+    /// that somebody has detached, no longer names the device.
+    pub(super) fn in_place(&self) -> [bool; 2] {
+        Direction::ALL.map(|direction| match self.attachment.hook(direction) {
+            None => false,
+            Some(Hook::Clsact) => {
+                self.clsact.as_ref().is_some_and(|clsact| clsact.has_filter(direction))
+            }
+            Some(_) => self.links.iter().any(|(of, link)| {
+                let ifindex = bpf::link_ifindex(link.as_fd());
+                *of == direction && ifindex.ok() == Some(self.attachment.interface.ifindex)
+            }),
+        })
+    }
+
     /// Detaches everything; afterwards only the attachment's description is left.
     pub(super) fn detach(&mut self) -> Vec<Error> {
-        self.live = false;
         let mut errors = Vec::new();
         for (direction, link) in self.links.drain(..) {
             // Closing the link detaches too, but cannot say that it failed.

@@ -87,6 +87,40 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
 }
 
+/// The interface that a link attaches to, by its number in the namespace where it is now; 0 once
+/// the interface is gone or the link was detached (kernel 5.9).
+pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    #[repr(C)]
+    struct GetInfo {
+        fd: RawFd,
+        info_length: u32,
+        info: u64,
+    }
+    /// `struct bpf_link_info` up to the interface, which is first of what XDP and TCX links have of
+    /// their own.
+    #[repr(C)]
+    struct LinkInfo {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        padding: u32,
+        ifindex: u32,
+        rest: u32,
+    }
+    const LINK_INFO_BYTES: u32 = 24;
+    const _: () = assert!(size_of::<LinkInfo>() == LINK_INFO_BYTES as usize);
+    let mut info = LinkInfo { kind: 0, id: 0, program_id: 0, padding: 0, ifindex: 0, rest: 0 };
+    let mut get_info = GetInfo {
+        fd: link.as_raw_fd(),
+        info_length: LINK_INFO_BYTES,
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    // SAFETY: the attributes are those of the command; `info` points to as many bytes as
+    // `info_length` says, any of which the kernel may write, and which live through the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut get_info)? };
+    Ok(info.ifindex)
+}
+
 /// Ids of the programs of a TCX hook in the order in which they run; EINVAL where the kernel has no
 /// TCX.
 pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {

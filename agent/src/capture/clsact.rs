@@ -118,6 +118,15 @@ impl Clsact {
         Ok(ahead)
     }
 
+    /// Whether our filter for a direction is still there.
+    pub(super) fn has_filter(&self, direction: Direction) -> bool {
+        let present = || -> Result<Vec<Filter>, interfaces::Error> {
+            qdisc::filters(&mut Socket::open()?, self.ifindex)
+        };
+        let ours = self.filters.iter().find(|filter| filter.direction == direction);
+        ours.is_some_and(|ours| present().is_ok_and(|present| present.contains(ours)))
+    }
+
     /// Removes our filters, and the qdisc if it is ours and nobody else uses it.
     pub(super) fn detach(mut self) -> Result<(), Error> {
         self.remove()

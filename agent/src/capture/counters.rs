@@ -38,11 +38,26 @@ impl RingLost {
     }
 }
 
+/// Looks at the counters of a slot until they add up. Packets are counted while they are read, and a
+/// reading can catch one between two counters.
+const READINGS: usize = 20;
+
 /// The counters of a slot, summed over the CPUs.
 pub(super) fn read(
     map: &PerCpuArray<MapData, CountersValue>,
     slot: u32,
 ) -> Result<[Counters; 2], Error> {
+    let mut counters = read_once(map, slot)?;
+    for _ in 1..READINGS {
+        if counters.iter().all(Counters::balanced) {
+            break;
+        }
+        counters = read_once(map, slot)?;
+    }
+    Ok(counters)
+}
+
+fn read_once(map: &PerCpuArray<MapData, CountersValue>, slot: u32) -> Result<[Counters; 2], Error> {
     let mut by_direction = [Counters::default(); 2];
     for (direction, sum) in Direction::ALL.into_iter().zip(&mut by_direction) {
         let values = map

@@ -80,8 +80,19 @@ pub enum Error {
         /// What the kernel answered.
         cause: interfaces::Error,
     },
+    /// The thread that attaches has ended.
+    #[error("the capture thread has ended")]
+    ThreadEnded,
+    /// A thread could not be started.
+    #[error("cannot start the capture thread: {cause}")]
+    Thread {
+        /// Why not.
+        cause: io::Error,
+    },
     /// The counter slots are used up.
-    #[error("interface {name}: no more than {limit} interfaces can be attached in one run")]
+    #[error(
+        "interface {name}: no more than {limit} interfaces can be captured from at a time (capture.max_interfaces)"
+    )]
     TooManyInterfaces {
         /// Name of the one too many.
         name: String,

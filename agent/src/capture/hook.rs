@@ -46,7 +46,7 @@ impl fmt::Display for Hook {
 /// How an interface is attached, and why so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The interface, as it was when it was attached.
+    /// The interface as it is, or as it was last.
     pub interface: Interface,
     /// Hook for arriving packets; `None` where they are not captured.
     pub ingress: Option<Hook>,
@@ -138,6 +138,7 @@ mod tests {
             vxlan_ports: vec![4789],
             geneve_ports: vec![6081],
             snap_length: 1_500,
+            max_interfaces: 1,
             workers: 1,
             ring_bytes: 1 << 20,
             kernel_log: false,

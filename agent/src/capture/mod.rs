@@ -15,6 +15,8 @@
 //! - **Nothing of others is touched**: no program is replaced, no foreign qdisc or filter removed.
 //! - **Settings before programs**: an interface's settings are in their map before a program runs
 //!   on it, and are changed there; programs are not attached anew.
+//! - **Counter slots are used again**: what an interface counted is kept when it is detached, so
+//!   that neither maps nor ledger grow with the interfaces that come and go (`slots.rs`).
 //! - **Exact counts**: when [`Capture::detach_all`] returns, no program runs any more, so that
 //!   counters and rings are final.
 //! - Whether the kernel has a feature is found by trying to use it, not by its version:
@@ -30,6 +32,10 @@ mod hook;
 mod object;
 mod qdisc;
 mod settings;
+mod slots;
+mod thread;
+
+use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray};
 use tap53_ebpf::{
@@ -38,8 +44,9 @@ use tap53_ebpf::{
 };
 
 use attached::Attached;
-use object::{CountersValue, Loaded, Programs};
+use object::{CountersValue, Programs};
 use settings::Settings;
+use slots::{Both, Retired, Slots};
 
 pub use counters::{InterfaceCounters, RingLost};
 pub use error::Error;
@@ -47,15 +54,13 @@ pub use holders::{Holders, Program, XdpAttached};
 pub use hook::{Attachment, Hook};
 pub use object::{KernelLog, OBJECT, Ring};
 pub use qdisc::{Filter, Qdisc};
+pub use thread::{CaptureThread, Counted, Loaded};
 
 use crate::{
     config::{CaptureConfig, Directions},
-    interfaces::Interface,
+    interfaces::{Interface, Names},
+    worker::monotonic_ns,
 };
-
-/// Interfaces that can be attached in one run, counted anew when one is detached and attached
-/// again, since its counters stay for the ledger. On each CPU 2 × 136 bytes of counters for each.
-const MAX_ATTACHMENTS: u32 = 512;
 
 /// The kernel side, loaded. Dropping it detaches everything.
 pub struct Capture {
@@ -66,8 +71,27 @@ pub struct Capture {
     ring_lost: RingLost,
     rings: Vec<Ring>,
     kernel_log: Option<KernelLog>,
-    /// In order of attaching; the position decides counter slot and generation.
+    slots: Slots,
+    /// In order of attaching.
     attached: Vec<Attached>,
+    retired: Retired,
+    /// Generation of the settings of the interface that was attached last.
+    generation: u32,
+    /// What the workers call the interfaces.
+    names: Arc<Names>,
+}
+
+/// What an interface is found to do, by asking the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How it was attached.
+    pub attachment: Attachment,
+    /// Whether packets are captured in each direction, by the settings that the programs read.
+    pub enabled: [bool; 2],
+    /// Whether each hook that was attached is still in place: anybody with the right can detach it.
+    pub in_place: [bool; 2],
+    /// What keeps packets from the program of each direction, where something is known to.
+    pub shadowed: [Option<String>; 2],
 }
 
 impl Capture {
@@ -80,7 +104,7 @@ impl Capture {
     /// [`Error::NotPermitted`] names the capability that is missing; [`Error::Verifier`] and
     /// [`Error::Kernel`] mean that this kernel lacks something that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
-        let Loaded { programs, settings, counters, ring_lost, rings, kernel_log } =
+        let object::Loaded { programs, settings, counters, ring_lost, rings, kernel_log } =
             object::load(config)?;
         match clsact::sweep() {
             Ok(swept) => {
@@ -99,8 +123,18 @@ impl Capture {
             ring_lost,
             rings,
             kernel_log,
+            slots: Slots::new(config.max_interfaces),
             attached: Vec::new(),
+            retired: Retired::default(),
+            generation: 0,
+            names: Arc::default(),
         })
+    }
+
+    /// What the interfaces are called, for the workers.
+    #[must_use]
+    pub fn names(&self) -> Arc<Names> {
+        self.names.clone()
     }
 
     /// The rings, one for each worker; empty after the first call.
@@ -135,12 +169,48 @@ impl Capture {
             Some(position) => position,
             None => {
                 let settings = self.next_settings(&interface.name)?;
-                self.attached.push(Attached::new(interface.clone(), settings));
+                let carried = self.retired.resume(&interface.name, interface.ifindex);
+                self.attached.push(Attached::new(interface.clone(), settings, carried));
                 self.attached.len() - 1
             }
         };
+        // Before a program can send a packet of it to a worker.
+        self.names.set(interface.ifindex, &interface.name, monotonic_ns());
         self.apply(position, directions)?;
         Ok(&self.attached[position].attachment)
+    }
+
+    /// Captures nothing on an attached interface any more, in the time of a map write: the programs
+    /// stay, and count what passes as `disabled`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchInterface`] if no attached interface has this number.
+    pub fn switch_off(&mut self, ifindex: u32) -> Result<(), Error> {
+        let position = self.required_position(ifindex)?;
+        let settings = InterfaceSettings { directions: 0, ..self.attached[position].settings };
+        self.settings.set(ifindex, settings)?;
+        self.attached[position].settings = settings;
+        Ok(())
+    }
+
+    /// Notes that an attached interface has changed: its name, and with it perhaps the tunnels to
+    /// look into, its MTU.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot be written, which does not happen while this value lives.
+    pub fn update(&mut self, interface: &Interface) -> Result<(), Error> {
+        let Some(position) = self.position(interface.ifindex) else { return Ok(()) };
+        let attached = &mut self.attached[position];
+        attached.attachment.interface = interface.clone();
+        self.names.set(interface.ifindex, &interface.name, monotonic_ns());
+        let features = self.config.features_of(&interface.name);
+        if features == attached.settings.features {
+            return Ok(());
+        }
+        attached.settings.features = features;
+        self.settings.set(interface.ifindex, attached.settings)
     }
 
     /// Changes what is captured on an attached interface. Programs are attached where one is
@@ -155,48 +225,67 @@ impl Capture {
         ifindex: u32,
         directions: Directions,
     ) -> Result<&Attachment, Error> {
-        let position = self
-            .position(ifindex)
-            .ok_or_else(|| Error::NoSuchInterface { name: format!("number {ifindex}") })?;
+        let position = self.required_position(ifindex)?;
         self.apply(position, directions)?;
         Ok(&self.attached[position].attachment)
     }
 
     /// Stops capturing on an interface. Its counters stay, and are final when this returns.
     pub fn detach(&mut self, ifindex: u32) -> Vec<Error> {
-        self.detach_those(|interface| interface.ifindex == ifindex)
+        self.detach_these(&[ifindex])
     }
 
     /// Stops capturing everywhere. When this returns, no program runs any more: counters are final,
     /// and rings hold what is left to drain.
     pub fn detach_all(&mut self) -> Vec<Error> {
-        self.detach_those(|_| true)
+        let all: Vec<u32> = self.attachments().map(|a| a.interface.ifindex).collect();
+        self.detach_and_keep_lines(&all)
     }
 
     /// How each interface is attached that is attached now.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
-        self.attached.iter().filter(|attached| attached.live).map(|attached| &attached.attachment)
+        self.attached.iter().map(|attached| &attached.attachment)
     }
 
-    /// The counters of every interface attached since the start, also of those detached again.
+    /// What the kernel says of each attached interface.
+    ///
+    /// # Errors
+    ///
+    /// If the settings cannot be read, which does not happen while this value lives.
+    pub fn states(&self) -> Result<Vec<State>, Error> {
+        self.attached
+            .iter()
+            .map(|attached| {
+                let settings = self.settings.get(attached.attachment.interface.ifindex)?;
+                let enabled = Direction::ALL
+                    .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
+                let attachment = attached.attachment.clone();
+                let (in_place, shadowed) = (attached.in_place(), [None, None]);
+                Ok(State { attachment, enabled, in_place, shadowed })
+            })
+            .collect()
+    }
+
+    /// The counters of the interfaces that are attached, and before them of those that last were;
+    /// an interface that was attached several times has one line.
     ///
     /// # Errors
     ///
     /// If the map cannot be read, which does not happen while this value lives.
     pub fn counters(&self) -> Result<Vec<InterfaceCounters>, Error> {
-        self.attached
-            .iter()
-            // Where attaching failed there is nothing to tell.
-            .filter(|attached| {
-                Direction::ALL.iter().any(|d| attached.attachment.hook(*d).is_some())
-            })
-            .map(|attached| {
-                Ok(InterfaceCounters {
-                    attachment: attached.attachment.clone(),
-                    by_direction: counters::read(&self.counters, attached.settings.counter_slot)?,
-                })
-            })
-            .collect()
+        let mut lines: Vec<_> = self.retired.lines().cloned().collect();
+        for attached in &self.attached {
+            let by_direction = self.counted(attached)?.1;
+            lines.push(InterfaceCounters { attachment: attached.attachment.clone(), by_direction });
+        }
+        Ok(lines)
+    }
+
+    /// Number of the interfaces that were detached so long ago that they have no line in
+    /// [`Self::counters`], and the sum of their counters.
+    #[must_use]
+    pub const fn retired(&self) -> (u64, [Counters; 2]) {
+        self.retired.earlier()
     }
 
     /// The counters of packets on interfaces without settings.
@@ -208,6 +297,11 @@ impl Capture {
         counters::read(&self.counters, UNCONFIGURED_SLOT)
     }
 
+    /// Whether this thread may use maps by their descriptors.
+    pub(crate) fn can_read_maps(&self) -> bool {
+        self.ring_lost.get(0).is_ok()
+    }
+
     /// The losses of each ring.
     #[must_use]
     pub fn ring_lost(&self) -> RingLost {
@@ -215,20 +309,35 @@ impl Capture {
     }
 
     fn position(&self, ifindex: u32) -> Option<usize> {
-        self.attached.iter().position(|a| a.live && a.attachment.interface.ifindex == ifindex)
+        self.attached.iter().position(|a| a.attachment.interface.ifindex == ifindex)
+    }
+
+    fn required_position(&self, ifindex: u32) -> Result<usize, Error> {
+        self.position(ifindex)
+            .ok_or_else(|| Error::NoSuchInterface { name: format!("number {ifindex}") })
+    }
+
+    /// What an interface's slot holds, and what the interface has counted in all.
+    fn counted(&self, attached: &Attached) -> Result<(Both, Both), Error> {
+        let slot = attached.settings.counter_slot;
+        let held = counters::read(&self.counters, slot)?;
+        let mut counted = self.slots.counted(slot, &held);
+        slots::add(&mut counted, &attached.carried);
+        Ok((held, counted))
     }
 
     /// Settings for one more interface, with a counter slot and a generation of its own.
-    fn next_settings(&self, name: &str) -> Result<InterfaceSettings, Error> {
-        let number = u32::try_from(self.attached.len() + 1).unwrap_or(u32::MAX);
-        if number > MAX_ATTACHMENTS {
-            return Err(Error::TooManyInterfaces { name: name.to_owned(), limit: MAX_ATTACHMENTS });
-        }
+    fn next_settings(&mut self, name: &str) -> Result<InterfaceSettings, Error> {
+        let counter_slot = self.slots.take().ok_or_else(|| Error::TooManyInterfaces {
+            name: name.to_owned(),
+            limit: self.config.max_interfaces,
+        })?;
+        self.generation = self.generation.wrapping_add(1);
         Ok(InterfaceSettings {
             directions: 0,
             snap_length: self.config.snap_length,
-            counter_slot: UNCONFIGURED_SLOT + number,
-            generation: number,
+            counter_slot,
+            generation: self.generation,
             features: self.config.features_of(name),
         })
     }
@@ -238,6 +347,7 @@ impl Capture {
         let attached = &mut self.attached[position];
         let ifindex = attached.attachment.interface.ifindex;
         let before = attached.settings;
+        let was_bare = attached.is_bare();
         attached.settings.directions = directions.bits();
         let result = self
             .settings
@@ -247,7 +357,7 @@ impl Capture {
             return Ok(());
         };
         attached.settings = before;
-        if before.directions == 0 {
+        if was_bare {
             for error in self.detach(ifindex) {
                 tracing::error!(%error, "left behind");
             }
@@ -257,21 +367,45 @@ impl Capture {
         Err(error)
     }
 
-    fn detach_those(&mut self, is_meant: impl Fn(&Interface) -> bool) -> Vec<Error> {
+    /// Stops capturing on several interfaces, which costs little more than on one. As
+    /// [`Self::detach`].
+    pub fn detach_these(&mut self, ifindexes: &[u32]) -> Vec<Error> {
+        let errors = self.detach_and_keep_lines(ifindexes);
+        self.retired.trim();
+        errors
+    }
+
+    /// As [`Self::detach_these`]; in the end, each interface that was attached has its line.
+    fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
-        for attached in &mut self.attached {
-            let interface = &attached.attachment.interface;
-            if attached.live && is_meant(interface) {
-                detached.push(interface.ifindex);
+        for ifindex in ifindexes {
+            if let Some(position) = self.position(*ifindex) {
+                let mut attached = self.attached.remove(position);
                 errors.extend(attached.detach());
+                detached.push(attached);
             }
+        }
+        if detached.is_empty() {
+            return errors;
         }
         // The settings after the programs, which without them would count their last packets
         // elsewhere; and one wait for all, since it takes milliseconds.
         bpf::wait_for_running_programs();
-        for ifindex in detached {
+        for attached in detached {
+            let ifindex = attached.attachment.interface.ifindex;
             errors.extend(self.settings.remove(ifindex).err());
+            self.names.retire(ifindex);
+            match self.counted(&attached) {
+                Ok((held, counted)) => {
+                    self.slots.give_back(attached.settings.counter_slot, held);
+                    // Where attaching failed there is nothing to tell.
+                    if !attached.is_bare() || counted != Both::default() {
+                        self.retired.keep(attached.attachment, counted);
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
         }
         errors
     }

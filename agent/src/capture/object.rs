@@ -14,7 +14,7 @@ use tap53_ebpf::{
     settings::{Direction, PORT_WORDS, Ports},
 };
 
-use super::{Error, MAX_ATTACHMENTS, RingLost, settings::Settings};
+use super::{Error, RingLost, settings::Settings};
 use crate::config::CaptureConfig;
 
 /// The BPF object that `cargo xtask build-ebpf` built, an ELF file.
@@ -91,9 +91,9 @@ pub(super) struct Loaded {
 
 pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     let entries = [
-        ("INTERFACES", MAX_ATTACHMENTS),
+        ("INTERFACES", config.max_interfaces),
         // Slot 0 belongs to interfaces without settings; each slot has two directions.
-        ("COUNTERS", 2 * (MAX_ATTACHMENTS + 1)),
+        ("COUNTERS", 2 * (config.max_interfaces + 1)),
         ("RINGS", config.workers),
         ("RING_LOST", config.workers),
         ("RING_WRITTEN", config.workers),

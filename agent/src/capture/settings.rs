@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use tap53_ebpf::settings::{InterfaceSettings, NearSettings, near_index};
 
@@ -52,6 +52,15 @@ impl Settings {
             self.place(ifindex, NearSettings { ifindex, settings })?;
         }
         Ok(())
+    }
+
+    /// What programs do on an interface; `None` without settings.
+    pub(super) fn get(&self, ifindex: u32) -> Result<Option<InterfaceSettings>, Error> {
+        match self.all.get(&ifindex, 0) {
+            Ok(SettingsValue(settings)) => Ok(Some(settings)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(Error::map(INTERFACES, &error)),
+        }
     }
 
     /// Removes an interface, on which no program runs any more.

@@ -8,7 +8,10 @@ pub(crate) mod spool;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use tap53::config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat};
+use tap53::{
+    agent::ConfigFile,
+    config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat},
+};
 
 /// Below the commands, for who sees this for the first time.
 const EXAMPLES: &str = "\
@@ -43,7 +46,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger
+    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again, or stops without one
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
@@ -103,17 +106,25 @@ impl Selection {
 
     /// The configuration in force.
     pub(crate) fn load(&self) -> Result<Config, Error> {
+        Config::load(self.config.as_deref(), &self.overrides())
+    }
+
+    /// The configuration in force, to be followed while it runs.
+    pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
+        ConfigFile::load(self.config.as_deref(), self.overrides())
+    }
+
+    fn overrides(&self) -> Overrides {
         let stdout = match (self.json, self.stdout) {
             (true, _) => Some(TextFormat::Json),
             (false, true) => Some(TextFormat::Text),
             (false, false) => None,
         };
-        let overrides = Overrides {
+        Overrides {
             interfaces: self.interfaces.clone(),
             hook: self.hook,
             stdout,
             log_level: self.log_level,
-        };
-        Config::load(self.config.as_deref(), &overrides)
+        }
     }
 }

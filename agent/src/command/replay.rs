@@ -107,7 +107,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
-    start_log(config.log.level)?;
+    drop(start_log(config.log.level)?);
     let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     let plan = Plan {
         files: arguments.files.clone(),

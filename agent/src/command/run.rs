@@ -7,93 +7,124 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{
     SigSet,
-    Signal::{SIGINT, SIGTERM, SIGUSR1},
+    Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    capture::KernelLog,
-    config::{Config, LogLevel},
-    interfaces::{self, Interface},
+    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
+    capture::{CaptureThread, KernelLog},
+    config::LogLevel,
     ledger::Ledger,
-    pipeline::Pipeline,
+    pipeline, privileges, sink, spool,
 };
-use tap53_ebpf::settings::Direction;
 use tempfile::NamedTempFile;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
-    time::MissedTickBehavior,
 };
 
 use crate::exit;
 
-/// How often sinks are asked whether something is due.
-const TICK: Duration = Duration::from_secs(1);
+/// Requests of operators that wait for their turn.
+const REQUESTS: usize = 16;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
-    let config = arguments.selection.load()?;
-    start_log(config.log.level)?;
-    let selected = select(&config)?;
-    let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
-    // The workers are threads; the runtime only waits for signals, time and the kernel's log.
+    let file = arguments.selection.open()?;
+    let set_log_level = start_log(file.config().log.level)?;
+    // In this order: threads have the privileges of the thread that starts them, and from here on
+    // only the capture thread is to have any.
+    let dropping = privileges::begin(&file.config().privileges)?;
+    let capture = CaptureThread::start()?;
+    dropping.finish()?;
+    // As it will be written in the end: without privileges.
+    let ledger =
+        arguments.ledger.as_deref().map(LedgerFile::create).transpose().map_err(explain)?;
+    // The workers are threads; the runtime only waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(capture(&config, &selected, ledger))
+    runtime.block_on(run_agent(file, capture, set_log_level, ledger)).map_err(explain)
 }
 
-async fn capture(
-    config: &Config,
-    selected: &[Interface],
+/// Says why root may not write where root is used to.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    let at_a_sink = match error.downcast_ref() {
+        Some(agent::Error::Pipeline(pipeline::Error::Sink(
+            sink::Error::File { cause, .. }
+            | sink::Error::Spool { cause: spool::Error::Io { cause, .. }, .. },
+        ))) => is_denial(cause),
+        _ => false,
+    };
+    let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));
+    if (at_a_sink || elsewhere) && privileges::is_root_without_privileges() {
+        return error.context(
+            "root has given up overriding permissions, and may write where root owns: see \
+             privileges.user and privileges.keep",
+        );
+    }
+    error
+}
+
+async fn run_agent(
+    file: ConfigFile,
+    capture: CaptureThread,
+    set_log_level: SetLogLevel,
     ledger_file: Option<LedgerFile>,
 ) -> anyhow::Result<ExitCode> {
     // Before anything attaches: a signal that comes early must still detach.
-    let mut signals = Signals::new()?;
+    let orders = orders()?;
     let stop = Arc::new(Notify::new());
-    let mut pipeline = Pipeline::start(config, selected, &stop)?;
-    for attached in pipeline.attachments() {
-        tracing::info!(
-            interface = attached.interface.name,
-            ifindex = attached.interface.ifindex,
-            ingress = attached.describe(Direction::Ingress),
-            egress = attached.describe(Direction::Egress),
-            why = attached.why,
-            "capturing"
-        );
-    }
-    let kernel_log = pipeline.take_kernel_log().map(follow).transpose()?;
-    tracing::info!(interfaces = pipeline.attachments().count(), "ready");
+    let mut agent = Agent::start(file, capture, set_log_level, &stop)?;
+    let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
+    // Whoever serves operators has the other ends.
+    let (_requests_from, requests) = mpsc::channel(REQUESTS);
+    let (_annotation_from, annotation) = watch::channel(None);
+    tracing::info!(interfaces = agent.attached(), "ready");
 
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            () = stop.notified() => break,
-            _ = signals.report.recv() => report(&pipeline.ledger()?),
-            _ = ticks.tick() => pipeline.tick(Instant::now()),
-        }
-    }
+    agent.run(Inputs { requests, annotation, orders }, &stop).await?;
+
     tracing::info!("stopping");
     if let Some(task) = kernel_log {
         task.abort();
     }
-    let ledger = pipeline.shutdown(config.shutdown.flush_timeout)?;
+    let ledger = agent.shutdown()?;
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;
     }
     let complete = ledger.balanced() && !ledger.lost_records();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })
+}
+
+/// Signals as orders, from now on.
+fn orders() -> anyhow::Result<mpsc::Receiver<Order>> {
+    let mut signals = Signals::new()?;
+    let ours: SigSet = [SIGHUP].into_iter().collect();
+    ours.thread_unblock().context("cannot unblock signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let (to, orders) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let order = tokio::select! {
+                _ = signals.terminate.recv() => Order::Stop,
+                _ = signals.interrupt.recv() => Order::Stop,
+                _ = signals.report.recv() => Order::Report,
+                _ = hangup.recv() => Order::Reload,
+            };
+            if to.send(order).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok(orders)
 }
 
 /// Writes the kernel programs' messages to the log as they come.
@@ -130,42 +161,39 @@ impl Signals {
     }
 }
 
-/// The interfaces that the patterns select.
-fn select(config: &Config) -> anyhow::Result<Vec<Interface>> {
-    let present = interfaces::list()?;
-    let (selected, others): (Vec<_>, Vec<_>) = present
-        .into_iter()
-        .partition(|interface| interfaces::selects(&config.interfaces, &interface.name));
-    if selected.is_empty() {
-        let patterns: Vec<&str> =
-            config.interfaces.include.iter().map(|pattern| pattern.as_str()).collect();
-        let names: Vec<&str> = others.iter().map(|interface| interface.name.as_str()).collect();
-        bail!(
-            "no interface matches {} (after exclusion); present are {}",
-            patterns.join(", "),
-            names.join(", ")
-        );
-    }
-    Ok(selected)
-}
-
-pub(super) fn start_log(level: LogLevel) -> anyhow::Result<()> {
+/// Starts the log; what it returns changes the level.
+pub(super) fn start_log(level: LogLevel) -> anyhow::Result<SetLogLevel> {
     use std::io::IsTerminal;
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::from(level))
+
+    use tracing_subscriber::{
+        filter::{LevelFilter, Targets},
+        layer::SubscriberExt,
+        registry, reload,
+    };
+    let filter = |level| {
+        let level = LevelFilter::from_level(tracing::Level::from(level));
+        Targets::new().with_default(level).with_target(AUDIT, level.max(LevelFilter::INFO))
+    };
+    let (reloadable, handle) = reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         // It would panic where standard error has lost its reader.
-        .log_internal_errors(false)
-        .finish();
+        .log_internal_errors(false);
+    let subscriber = registry().with(reloadable).with(lines);
     tracing::subscriber::set_global_default(subscriber).context("cannot start the log")?;
     // aya and librdkafka's wrapper speak to the `log` crate.
     tracing_log::LogTracer::builder()
         // It tells of each relocation and instruction.
         .ignore_crate("aya_obj")
         .init()
-        .context("cannot take over the log of libraries")
+        .context("cannot take over the log of libraries")?;
+    Ok(Box::new(move |level| {
+        if let Err(error) = handle.reload(filter(level)) {
+            tracing::error!(%error, "the log's level stays as it is");
+        }
+    }))
 }
 
 /// The ledger for people. A reader of standard error that went away is no reason to fail.

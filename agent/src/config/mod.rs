@@ -18,6 +18,7 @@ mod capture;
 mod error;
 mod filter;
 mod privacy;
+mod privileges;
 mod sinks;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, X
 pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
+pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
     SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
@@ -64,6 +66,8 @@ pub struct Config {
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
+    /// What the agent gives up once it has started.
+    pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
@@ -248,6 +252,7 @@ impl Config {
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
             sinks: sinks::read(root, overrides),
+            privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }

@@ -25,6 +25,7 @@ capture:
   snap_length: 1500
   workers: 3
   ring_bytes: 1048576
+  max_interfaces: 64
   kernel_log: true
 pair:
   timeout_ms: 2500
@@ -73,6 +74,9 @@ sinks:
       fsync: interval
       fsync_interval_ms: 250
       replay_records_per_s: 500
+privileges:
+  user: "65534:53"
+  keep: true
 shutdown:
   flush_timeout_ms: 1500
 log:
@@ -125,6 +129,7 @@ fn every_key_reaches_its_field() {
             snap_length: 1500,
             workers: 3,
             ring_bytes: 1 << 20,
+            max_interfaces: 64,
             kernel_log: true,
         }
     );
@@ -190,6 +195,8 @@ fn every_key_reaches_its_field() {
             })),
         ]
     );
+    let run_as = RunAs::Number { uid: 65_534, gid: 53 };
+    assert_eq!(config.privileges, PrivilegesConfig { user: Some(run_as), keep: true });
     assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
     assert_eq!(config.log.level, LogLevel::Debug);
 }

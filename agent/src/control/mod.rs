@@ -11,6 +11,6 @@
 mod request;
 
 pub use request::{
-    Actual, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
-    WantedBy,
+    Actual, AnnotationStatus, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status,
+    Switch, SwitchTo, WantedBy,
 };

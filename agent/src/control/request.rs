@@ -67,6 +67,9 @@ pub enum Refusal {
     /// No interface that is there now fits the pattern.
     #[error("no interface matches {0:?}")]
     NoSuchInterface(String),
+    /// More patterns are switched than are kept.
+    #[error("{0}")]
+    TooMany(String),
     /// The kernel refused a hook on each interface that fits.
     #[error("{0}")]
     NotAttached(String),
@@ -83,6 +86,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where the configuration comes from.
     pub config: ConfigStatus,
+    /// Where the annotation of the Node object stands.
+    pub annotation: AnnotationStatus,
     /// Interfaces that are captured from, or that something asked to be.
     pub interfaces: Vec<InterfaceStatus>,
     /// What became of every packet and record.
@@ -100,6 +105,15 @@ pub struct ConfigStatus {
     pub error: Option<String>,
     /// Keys that were changed in the file and take a restart.
     pub restart_needed: Vec<String>,
+}
+
+/// State of the annotation of the Node object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AnnotationStatus {
+    /// Its value that is in force; `None` where there is none.
+    pub in_force: Option<String>,
+    /// Why its value as it is now is not in force, where it is not.
+    pub error: Option<String>,
 }
 
 /// Who decides whether an interface is captured from. Later ones win over earlier ones.

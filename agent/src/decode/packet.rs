@@ -18,7 +18,7 @@ pub enum PacketLoss {
     RecordMismatch,
     /// The IP or UDP lengths contradict the packet.
     MalformedPacket,
-    /// The snap length cut the message.
+    /// The snap length cut a TCP segment, a fragment, or a message within its header.
     CutBySnapLength,
     /// A UDP datagram or TCP message too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
     ShorterThanHeader,
@@ -151,6 +151,9 @@ pub struct Datagram<'a> {
     pub header: TransportHeader,
     /// UDP or TCP payload.
     pub payload: &'a [u8],
+    /// Bytes behind the payload that the snap length cut off; of TCP none, whose segments are taken
+    /// whole or not at all.
+    pub missing: usize,
 }
 
 /// What matters of a transport header besides the ports.
@@ -205,6 +208,7 @@ impl<'a> Packet<'a> {
         })
     }
 
+    #[inline]
     fn parse_whole(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
         let network =
@@ -227,10 +231,16 @@ impl<'a> Packet<'a> {
         let content = if header.has(flags::FIRST_FRAGMENT) || header.has(flags::LATER_FRAGMENT) {
             Content::Fragment(part(header, bytes, network_end)?)
         } else {
-            let whole = bytes.get(..network_end).ok_or(PacketLoss::MalformedPacket)?;
-            let transport = whole.get(usize::from(header.transport_offset)..);
+            // What of a message was captured is worth more than nothing.
+            let cut = match network_end.saturating_sub(bytes.len()) {
+                0 => 0,
+                cut if header.has(flags::TRUNCATED) && header.transport == headers::UDP => cut,
+                _ => return Err(PacketLoss::MalformedPacket),
+            };
+            let there = bytes.get(..network_end).unwrap_or(bytes);
+            let transport = there.get(usize::from(header.transport_offset)..);
             let transport = transport.ok_or(PacketLoss::RecordMismatch)?;
-            let mut datagram = Datagram::parse(header.transport, transport)?;
+            let mut datagram = Datagram::parse_cut(header.transport, transport, cut)?;
             if let TransportHeader::Udp { gso_size } = &mut datagram.header {
                 *gso_size = header.gso_size;
             }
@@ -282,11 +292,17 @@ impl<'a> Datagram<'a> {
     ///
     /// # Errors
     /// [`PacketLoss::MalformedPacket`] where the lengths contradict each other.
+    #[inline]
     pub fn parse(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+        Self::parse_cut(protocol, bytes, 0)
+    }
+
+    /// As [`parse`](Self::parse), where `cut` bytes behind these were not captured.
+    fn parse_cut(protocol: u8, bytes: &'a [u8], cut: usize) -> Result<Self, PacketLoss> {
         let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let double = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let read = || {
-            let (header, payload) = match protocol {
+            let (header, payload, missing) = match protocol {
                 headers::UDP => {
                     // The UDP length counts its own header of 8 bytes (RFC 768); 0 in a GSO packet
                     // of more than 64 KiB and in a jumbogram (RFC 2675 §4).
@@ -294,7 +310,9 @@ impl<'a> Datagram<'a> {
                         0 if bytes.len() > usize::from(u16::MAX) => bytes.len(),
                         length => usize::from(length),
                     };
-                    (TransportHeader::Udp { gso_size: 0 }, bytes.get(8..length)?)
+                    let missing = length.saturating_sub(bytes.len());
+                    let payload = bytes.get(8..length - missing).filter(|_| missing <= cut)?;
+                    (TransportHeader::Udp { gso_size: 0 }, payload, missing)
                 }
                 headers::TCP => {
                     let [length, flags] = *bytes.get(12..)?.first_chunk()?;
@@ -305,11 +323,12 @@ impl<'a> Datagram<'a> {
                     };
                     // In units of four bytes; shorter than 20 points into the fixed part.
                     let length = usize::from(length >> 4) * 4;
-                    (header, bytes.get(length..).filter(|_| length >= 20)?)
+                    (header, bytes.get(length..).filter(|_| length >= 20)?, 0)
                 }
                 _ => return None,
             };
-            Some(Self { source_port: word(0)?, destination_port: word(2)?, header, payload })
+            let (source_port, destination_port) = (word(0)?, word(2)?);
+            Some(Self { source_port, destination_port, header, payload, missing })
         };
         read().ok_or(PacketLoss::MalformedPacket)
     }
@@ -394,6 +413,7 @@ fn part<'a>(
 }
 
 /// Source, destination, and where the IP packet ends, counted from its first byte.
+#[inline]
 fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), PacketLoss> {
     match ip_version {
         4 => {
@@ -474,13 +494,25 @@ mod tests {
 
     #[test]
     fn a_cut_payload_says_that_the_snap_length_cut_it() {
-        let (mut header, bytes) = frame(&[7; 100]);
+        let (mut header, mut bytes) = frame(&[7; 100]);
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;
-        for captured in [0, 13, 30, 40, 80] {
+        for captured in [0, 13, 30, 40] {
             let cut = Packet::parse(&header, &bytes[..captured], 0);
             assert_eq!(cut, Err(PacketLoss::CutBySnapLength), "{captured} bytes");
         }
+        // What is there of a datagram is read; nothing tells how much a segment is worth.
+        let packet = Packet::parse(&header, &bytes[..80], 0).unwrap();
+        let Content::Datagram(datagram) = packet.content else { panic!("a fragment") };
+        assert_eq!((datagram.payload, datagram.missing), (&[7; 38][..], 62));
+        let tcp = RecordHeader { transport: headers::TCP, ..header };
+        assert_eq!(Packet::parse(&tcp, &bytes[..80], 0), Err(PacketLoss::CutBySnapLength));
+        // Not cut by us, or longer than the IP packet would have been.
+        let whole = RecordHeader { flags: 0, ..header };
+        assert_eq!(Packet::parse(&whole, &bytes[..80], 0), Err(PacketLoss::MalformedPacket));
+        bytes[39] += 1;
+        let longer = Packet::parse(&header, &bytes[..80], 0);
+        assert_eq!(longer, Err(PacketLoss::CutBySnapLength));
     }
 
     #[test]

@@ -58,7 +58,7 @@ mod tests {
 
     /// Keys of the samples, in the order of their names.
     fn keys(key: Key, policy: &Policy) -> Vec<String> {
-        let (mut batch, mut datum) = (Batch::keyed(key), Datum);
+        let (mut batch, mut datum) = (Batch::keyed(key), Datum::default());
         for name in samples::NAMES {
             samples::with_record(name, |record| {
                 batch.push(&mut datum, &Record { policy, ..*record }).unwrap();

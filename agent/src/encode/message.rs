@@ -49,6 +49,8 @@ struct Line<'a> {
     dst_port: u16,
     /// Bytes on the wire.
     size: u32,
+    /// Whether the capture holds only the beginning of it.
+    cut: bool,
     parse_status: Symbol,
     /// What it says.
     id: u16,
@@ -130,6 +132,7 @@ impl<'a> Line<'a> {
             dst: destination.0.into(),
             dst_port: destination.1,
             size: message.size,
+            cut: seen.cut,
             parse_status: Symbol::of_parse_status(message.parse_status),
             id: message.id,
             response: message.response,

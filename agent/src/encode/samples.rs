@@ -29,6 +29,7 @@ fn observation(at_ns: u64, response: bool) -> Observation {
         frame: 0,
         vlan_ids: [Some(100), None],
         vlan_visible: true,
+        cut: false,
         message: message.opt(&options).parse(),
         wire: if response { vec![0, 255] } else { Vec::new() },
     }

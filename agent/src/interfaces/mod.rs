@@ -3,13 +3,19 @@
 //! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
+mod names;
 pub(crate) mod netlink;
+mod wanted;
+mod watch;
 
 use std::fmt;
 
 use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 
+pub use names::{Names, Since};
 pub use netlink::Error;
+pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};
+pub use watch::{Change, Watch};
 
 use crate::config::InterfacesConfig;
 

@@ -15,12 +15,15 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+        setsockopt, socket, sockopt::RcvBuf,
+    },
 };
 
 const HEADER_BYTES: usize = 16;
@@ -37,6 +40,9 @@ const RECEIVE_BYTES: usize = 64 << 10;
 
 /// Dumps that a change interrupted are begun again, but not for ever.
 const DUMP_ATTEMPTS: usize = 10;
+
+/// Room asked for in the kernel for messages that come unasked, bytes.
+const LINKS_BYTES: usize = 1 << 20;
 
 /// Bits of `nlmsghdr.nlmsg_flags`, linux/netlink.h (libc has them as `c_int`).
 pub(crate) mod flag {
@@ -183,6 +189,50 @@ impl Socket {
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
     }
 
+    /// Opens a socket that is told of changes to interfaces instead of asking. The kernel holds as
+    /// many messages as fit its buffer; what comes then is lost, and [`Self::told`] says so.
+    pub(crate) fn open_for_links() -> Result<Self, Error> {
+        let socket = Self::open()?;
+        // Number 0 is the kernel's own, which it does not tell of what it says itself.
+        bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let group = libc::RTNLGRP_LINK;
+        // SAFETY: the kernel reads the 4 bytes of `group`, which lives through the call.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.fd.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_ADD_MEMBERSHIP,
+                (&raw const group).cast(),
+                4,
+            )
+        };
+        Errno::result(result)?;
+        // Up to net.core.rmem_max; a node that starts a hundred pods sends a few hundred kilobytes.
+        let _ = setsockopt(&socket.fd, RcvBuf, &LINKS_BYTES);
+        Ok(socket)
+    }
+
+    /// The messages that have come unasked, without waiting. `None` if the kernel has dropped some.
+    pub(crate) fn told(&mut self) -> Result<Option<Vec<Message>>, Error> {
+        let mut messages = Vec::new();
+        loop {
+            let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::ENOBUFS) => return Ok(None),
+                other => other?,
+            };
+            let mut rest = &self.buffer[..length];
+            while !rest.is_empty() {
+                let (header, payload, after) = split_message(rest).ok_or(Error::Malformed)?;
+                rest = after;
+                messages
+                    .push(Message { message_type: header.message_type, payload: payload.to_vec() });
+            }
+        }
+        Ok(Some(messages))
+    }
+
     /// Sends a request and waits for its acknowledgement; returns what came before it.
     pub(crate) fn execute(&mut self, mut request: Request) -> Result<Vec<Message>, Error> {
         add_flags(&mut request, flag::ACK);
@@ -232,6 +282,12 @@ impl Socket {
                 }
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -73,14 +73,16 @@ pub struct Flow {
     pub ifindex: u32,
 }
 
-/// As few words as there are: half of what the table costs is this.
+/// In words of constant size and number, which is what makes a hash quick.
 impl Hash for Flow {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         for end in [&self.client, &self.server] {
-            match end.ip() {
-                IpAddr::V4(address) => state.write_u64(address.to_bits().into()),
-                IpAddr::V6(address) => state.write_u128(address.to_bits()),
-            }
+            state.write_u128(match end.ip() {
+                // Not the number of an IPv4-mapped address; an equal one would only share a bucket.
+                IpAddr::V4(address) => address.to_bits().into(),
+                IpAddr::V6(address) => address.to_bits(),
+            });
         }
         let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
@@ -112,6 +114,8 @@ pub struct Observation {
     pub vlan_ids: [Option<u16>; 2],
     /// False where the hook could not see whether the wire carried a tag.
     pub vlan_visible: bool,
+    /// True if the snap length cut the message: what was behind is not known.
+    pub cut: bool,
     /// The message.
     pub message: Message,
     /// The message as sent, where records are to carry it; empty elsewhere.
@@ -126,6 +130,7 @@ impl Default for Observation {
             frame: 0,
             vlan_ids: [None; 2],
             vlan_visible: false,
+            cut: false,
             message: Message::default(),
             wire: Vec::new(),
         }
@@ -167,7 +172,8 @@ impl Outcome {
 pub enum Relation {
     /// A response to a query that the other records as unanswered.
     LateResponse,
-    /// A response to a query whose response the other records: sent again, or by somebody else.
+    /// A response to a query whose response the other records: sent again, by somebody else, or a
+    /// further message of a zone transfer.
     RepeatedResponse,
     /// Asks over TCP what the other's truncated response over UDP did not tell.
     TcpAfterTruncation,

@@ -13,15 +13,17 @@ use tap53_ebpf::{
 
 use super::{Frame, link::Link};
 
-/// Datagrams of which is remembered what their first fragment carries, in each of two generations:
-/// 64 bytes each, so 4 MiB.
+/// Datagrams of which is remembered what their first fragment carries, and which way they go, in
+/// each of two generations: 64 bytes each, so 8 MiB.
 const REMEMBERED_DATAGRAMS: usize = 32_768;
 
 /// A hook on frames.
 pub struct FileHook {
     ports: Box<Ports>,
     snap_length: u32,
-    datagrams: Datagrams,
+    datagrams: Datagrams<u32>,
+    /// Which way they go, where the file does not tell.
+    directions: Datagrams<Direction>,
     /// By direction, of the current file.
     counters: [Counters; 2],
 }
@@ -34,6 +36,7 @@ impl FileHook {
             ports: Box::new(ports),
             snap_length: snap_length.min(MAX_CAPTURED_LENGTH),
             datagrams: Datagrams::default(),
+            directions: Datagrams::default(),
             counters: [Counters::default(); 2],
         }
     }
@@ -65,10 +68,11 @@ impl FileHook {
         wanted: u32,
     ) -> Option<(RecordHeader, &'a [u8])> {
         let headers = self.parse(frame.bytes, link, ifindex, wanted);
-        let stated = frame.direction.or(link.direction);
-        let direction = stated.unwrap_or_else(|| {
-            headers.as_ref().map_or(Direction::Ingress, |headers| self.direction(headers))
-        });
+        let direction = match (frame.direction.or(link.direction), &headers) {
+            (Some(stated), _) => stated,
+            (None, Ok(headers)) => self.direction(headers, ifindex),
+            (None, Err(_)) => Direction::Ingress,
+        };
         self.count(direction, Counter::Seen, 1);
         let headers = match headers {
             Ok(headers) => headers,
@@ -105,12 +109,26 @@ impl FileHook {
         Ok(headers)
     }
 
-    /// Where the file does not tell: as at the server, at which queries arrive.
-    fn direction(&self, headers: &Headers) -> Direction {
-        if self.ports.contains(PortSet::Dns, headers.destination.port) {
+    /// Where the file does not tell: as at the server, at which queries arrive. Later fragments have
+    /// no ports: all of a datagram go the way of the one that came first, since fragments are joined
+    /// for each direction apart. Should that be a later one, the datagram is taken for a response,
+    /// as most are.
+    fn direction(&mut self, headers: &Headers, ifindex: u32) -> Direction {
+        let by_port = if self.ports.contains(PortSet::Dns, headers.destination.port) {
             Direction::Ingress
         } else {
             Direction::Egress
+        };
+        if headers.fragment == Fragment::Whole {
+            return by_port;
+        }
+        let datagram = DatagramKey::new(headers, ifindex);
+        match self.directions.get(&datagram) {
+            Some(direction) => direction,
+            None => {
+                self.directions.insert(datagram, by_port);
+                by_port
+            }
         }
     }
 
@@ -164,24 +182,40 @@ impl FileHook {
     }
 }
 
-/// What the first fragments of datagrams carried. The older generation is forgotten when the
-/// younger one is full.
-#[derive(Default)]
-struct Datagrams {
-    young: HashMap<DatagramKey, u32>,
-    old: HashMap<DatagramKey, u32>,
+/// Something about each datagram of late. The older generation is forgotten when the younger one is
+/// full.
+struct Datagrams<T> {
+    young: HashMap<DatagramKey, T>,
+    old: HashMap<DatagramKey, T>,
 }
 
-impl Memory for Datagrams {
-    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
+impl<T> Default for Datagrams<T> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<T: Copy> Datagrams<T> {
+    fn insert(&mut self, datagram: DatagramKey, about: T) {
         if self.young.len() >= REMEMBERED_DATAGRAMS {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(*datagram, content);
+        self.young.insert(datagram, about);
+    }
+
+    fn get(&self, datagram: &DatagramKey) -> Option<T> {
+        self.young.get(datagram).or_else(|| self.old.get(datagram)).copied()
+    }
+}
+
+/// What the first fragments of datagrams carried.
+impl Memory for Datagrams<u32> {
+    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
+        self.insert(*datagram, content);
     }
 
     fn recall(&mut self, datagram: &DatagramKey) -> Option<u32> {
-        self.young.get(datagram).or_else(|| self.old.get(datagram)).copied()
+        self.get(datagram)
     }
 
     /// There is no ring to protect.
@@ -281,6 +315,27 @@ mod tests {
         assert_eq!(hook.counters()[1].get(Counter::Captured), 1);
         hook.begin_file();
         assert_eq!(hook.counters()[0], Counters::default());
+    }
+
+    #[test]
+    fn all_fragments_of_a_datagram_go_one_way() {
+        let wanted = features::FRAGMENTS;
+        let directions = |datagram: &[u8], cuts: [usize; 2]| {
+            let mut hook = hook();
+            let [first, later] = cuts.map(|at| {
+                let more = if at == 0 { 0x2000 } else { 0 };
+                ipv4(more | u16::try_from(at / 8).unwrap(), &datagram[at..])
+            });
+            [first, later]
+                .map(|packet| fate(&mut hook, &frame(101, &packet), wanted).unwrap().direction)
+        };
+        let (query, response) = (udp(1_000, 53, &[0; 16]), udp(53, 1_000, &[0; 16]));
+        let (ingress, egress) = (Direction::Ingress as u8, Direction::Egress as u8);
+        assert_eq!(directions(&query, [0, 16]), [ingress; 2]);
+        assert_eq!(directions(&response, [0, 16]), [egress; 2]);
+        assert_eq!(directions(&response, [16, 0]), [egress; 2]);
+        // Wrong, and together.
+        assert_eq!(directions(&query, [16, 0]), [egress; 2]);
     }
 
     #[test]

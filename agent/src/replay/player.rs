@@ -20,13 +20,12 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
-    filter::Filter,
+    interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
     pipeline::{pairing, random_bytes},
-    privacy::Policy,
     sink::Named,
-    worker::{Handover, Shared, Stages},
+    worker::{Handover, Rules, RulesInForce, Shared, Stages},
 };
 
 /// Frames taken in before what they became is delivered.
@@ -310,10 +309,9 @@ impl Epoch {
     ) -> Result<Self, encode::Error> {
         let shared = Shared {
             node: config.node.as_str().into(),
-            interfaces: Arc::new(interfaces.names().clone()),
+            interfaces: Arc::new(Names::of(interfaces.names().clone())),
             wire_bytes: config.record.wire_bytes,
-            filter: Arc::new(Filter::new(&config.filter)),
-            privacy: Arc::new(Policy::new(&config.privacy)),
+            rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,
             ending: Arc::default(),
         };

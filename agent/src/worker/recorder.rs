@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Shared;
+use super::{
+    Shared,
+    rules::{Rules, RulesInForce},
+};
 use crate::{
     encode::{self, Batch, Clock, Encode, Observer, Owner, Record},
-    filter::{Filter, FilterReason},
+    filter::FilterReason,
+    interfaces::Names,
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
-    privacy::Policy,
     sink::Named,
 };
 
@@ -21,15 +24,21 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Makes records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
-    /// This node at each interface, by ifindex.
-    observers: HashMap<u32, Observer>,
+    /// This node at each interface, by ifindex; under each name that it had, the oldest first, with
+    /// the time from which on it had it.
+    observers: HashMap<u32, Vec<(u64, Observer)>>,
+    names: Arc<Names>,
+    /// Version of `names` that `observers` was made from.
+    named: u64,
     /// This node at an interface whose name is not known.
     elsewhere: Observer,
     /// Name of the replayed file; empty elsewhere.
     file: String,
     clock: Clock,
-    filter: Arc<Filter>,
-    policy: Arc<Policy>,
+    rules: Rules,
+    in_force: Arc<RulesInForce>,
+    /// Generation of `in_force` that `rules` is.
+    generation: u64,
     outputs: Vec<Output>,
     /// Nobody is named until a source of names is there.
     nobody: Owner,
@@ -56,29 +65,36 @@ impl Recorder {
                 Ok(Output { sink: sink.clone(), encoder, batch })
             })
             .collect::<Result<_, encode::Error>>()?;
-        Ok(Self {
+        let mut recorder = Self {
             node: shared.node.clone(),
-            observers: shared
-                .interfaces
-                .iter()
-                .map(|(ifindex, name)| (*ifindex, Observer::new(&shared.node, name)))
-                .collect(),
+            observers: HashMap::new(),
+            names: shared.interfaces.clone(),
+            named: 0,
             elsewhere: Observer::new(&shared.node, ""),
             file: String::new(),
             clock,
-            filter: shared.filter.clone(),
-            policy: shared.privacy.clone(),
+            generation: shared.rules.generation(),
+            rules: shared.rules.read(),
+            in_force: shared.rules.clone(),
             outputs,
             nobody: Owner::default(),
-        })
+        };
+        recorder.learn_names();
+        Ok(recorder)
     }
 
-    pub(super) const fn set_clock(&mut self, clock: Clock) {
+    pub(super) fn begin_batch(&mut self, clock: Clock) {
         self.clock = clock;
+        let generation = self.in_force.generation();
+        if generation != self.generation {
+            // The generation first: rules that come in between are read again.
+            self.generation = generation;
+            self.rules = self.in_force.read();
+        }
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
-        self.observers.insert(ifindex, Observer::new(&self.node, name));
+        self.observers.insert(ifindex, vec![(0, Observer::new(&self.node, name))]);
     }
 
     pub(super) fn name_file(&mut self, name: &str) {
@@ -94,11 +110,18 @@ impl Recorder {
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
-        let observer = self.observers.get(&transaction.first().point.ifindex);
+        if self.named != self.names.version() {
+            self.learn_names();
+        }
+        let first = transaction.first();
+        let observer = self
+            .observers
+            .get(&first.point.ifindex)
+            .and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= first.at_ns));
         let record = Record {
-            observer: observer.unwrap_or(&self.elsewhere),
+            observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
             file: &self.file,
-            policy: &self.policy,
+            policy: &self.rules.privacy,
             clock: self.clock,
             transaction,
             client: &self.nobody,
@@ -109,12 +132,27 @@ impl Recorder {
         }
     }
 
+    /// Copies the names of interfaces, which rarely change.
+    #[cold]
+    fn learn_names(&mut self) {
+        let (version, names) = self.names.read();
+        self.named = version;
+        self.observers = names
+            .into_iter()
+            .map(|(ifindex, names)| {
+                let observer = |name: &str| Observer::new(&self.node, name);
+                let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
+                (ifindex, names.collect())
+            })
+            .collect();
+    }
+
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
         let flow = &transaction.flow;
         // A response repeats the question, so it can stand in for a query that was not seen.
         let asked = &transaction.first().message;
         let questions = asked.question().into_iter().chain(asked.more_questions());
-        self.filter.decide(flow.client.ip(), flow.server.ip(), questions)
+        self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
     /// Hands the batches to their sinks.

@@ -44,9 +44,9 @@ struct Pairing {
     /// Whether each message makes a record of its own.
     alone: bool,
     /// Messages are read into these. Two, so that the large buffers of responses stay here when a
-    /// query's are swapped into the table.
-    query: Observation,
-    response: Observation,
+    /// query goes into the table.
+    query: Box<Observation>,
+    response: Box<Observation>,
     /// When the latest datagram was captured.
     last_at_ns: u64,
 }
@@ -67,8 +67,8 @@ impl Stages {
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,
-            query: Observation::default(),
-            response: Observation::default(),
+            query: Box::default(),
+            response: Box::default(),
             last_at_ns: 0,
         };
         Ok(Self {
@@ -85,9 +85,9 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on.
-    pub const fn set_clock(&mut self, clock: Clock) {
-        self.datagrams.pairing.recorder.set_clock(clock);
+    /// Sets how capture times become UTC from now on, and takes up rules that have changed.
+    pub fn begin_batch(&mut self, clock: Clock) {
+        self.datagrams.pairing.recorder.begin_batch(clock);
     }
 
     /// Names an interface in the records from now on.
@@ -226,12 +226,16 @@ impl Datagrams {
         pairing.last_at_ns = origin.captured_at_ns;
         match datagram.header {
             TransportHeader::Udp { gso_size } => {
+                let missing = datagram.missing;
+                if missing > 0 && (payload.len() < Message::HEADER_SIZE || gso_size > 0) {
+                    return Err(PacketLoss::CutBySnapLength);
+                }
                 if payload.len() < Message::HEADER_SIZE {
                     return Err(PacketLoss::ShorterThanHeader);
                 }
                 let size = if gso_size == 0 { payload.len() } else { gso_size.into() };
                 for wire in payload.chunks(size) {
-                    pairing.message(origin, flow, wire);
+                    pairing.message(origin, flow, wire, missing);
                 }
             }
             TransportHeader::Tcp { sequence, acknowledgement, flags } => {
@@ -260,7 +264,7 @@ impl Pairing {
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
-                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message);
+                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message, 0);
             }
             StreamEvent::Loss { flow, at_ns, .. } => self.table.note_unreadable(flow, at_ns),
         }
@@ -288,20 +292,25 @@ impl Pairing {
         }
     }
 
-    /// Takes in a message that was sent along `sent`.
-    fn message(&mut self, origin: &Origin, sent: Flow, wire: &[u8]) {
+    /// Takes in a message that was sent along `flow`. So many bytes behind `wire` are `missing`.
+    fn message(&mut self, origin: &Origin, mut flow: Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        let (seen, flow) = if response {
-            (&mut self.response, Flow { client: sent.server, server: sent.client, ..sent })
+        let seen = if response {
+            std::mem::swap(&mut flow.client, &mut flow.server);
+            &mut self.response
         } else {
-            (&mut self.query, sent)
+            &mut self.query
         };
         self.counts.messages_decoded += 1;
         if !seen.message.read(wire) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
         }
+        if missing > 0 {
+            seen.message.note_cut(missing);
+        }
+        seen.cut = missing > 0;
         seen.at_ns = origin.captured_at_ns;
         seen.point = Point { ifindex: origin.ifindex, direction: origin.direction };
         seen.frame = origin.frame;

@@ -7,9 +7,7 @@ use std::{
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
-    config::FilterConfig,
     encode::{Batch, Clock, Format, schema},
-    filter::Filter,
     ledger::{Amount, InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{Config, RecordIds, Truncations},
     replay::{FileHook, Frame, InterfaceOf, Link},
@@ -91,8 +89,7 @@ impl Path {
             node: "node".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
-            filter: Arc::new(Filter::new(&FilterConfig::default())),
-            privacy: Arc::default(),
+            rules: Arc::default(),
             each_message: false,
             ending: Arc::default(),
         };

@@ -194,10 +194,11 @@ class Captures:
             yield start, octets[start:start + size], start + size < len(octets)
 
     def fragments(self, name: str, v6: bool) -> Capture:
-        """In order, reversed, shuffled, and two datagrams interleaved."""
+        """In order, reversed, shuffled, and two datagrams interleaved; queries too."""
         capture = Capture(name)
         waiting = []
-        for number, message in enumerate(self.long_messages(40)):
+        queries = [message for message in self.queries if 60 < len(message.wire) < 400]
+        for number, message in enumerate([*self.long_messages(40), *self.random.sample(queries, 8)]):
             endpoints = self.udp_endpoints(message, v6)
             # The checksum needs the addresses, so it is taken from the whole packet.
             whole = bytes(udp(endpoints, message.wire))[40 if v6 else 20:]

@@ -72,6 +72,7 @@ impl Config {
         Fragments {
             config: Self { datagrams: self.datagrams.clamp(1, 1 << 30), ..self },
             timeout_ns: u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX),
+            latest_ns: 0,
             datagrams: Aged::new(),
             hasher: DefaultHashBuilder::default(),
             memory: 0,
@@ -150,7 +151,8 @@ impl Hash for Key {
 /// A datagram that is not whole.
 struct Waiting {
     key: Key,
-    /// When its first fragment to come was captured.
+    /// When its first fragment to come was captured, or, where time had been further already, that
+    /// time: a clock that is behind (set back, another host's in a capture file) has its time too.
     since_ns: u64,
     origin: Origin,
     protocol: u8,
@@ -162,6 +164,8 @@ struct Waiting {
 pub struct Fragments {
     config: Config,
     timeout_ns: u64,
+    /// The latest time heard of.
+    latest_ns: u64,
     datagrams: Aged<Waiting, 1>,
     /// Keyed at random: senders choose identifications.
     hasher: DefaultHashBuilder,
@@ -220,7 +224,7 @@ impl Fragments {
                 }
                 let waiting = Waiting {
                     key,
-                    since_ns: origin.captured_at_ns,
+                    since_ns: origin.captured_at_ns.max(self.latest_ns),
                     origin: *origin,
                     protocol: part.protocol,
                     parts: Ok(Parts::default()),
@@ -300,6 +304,7 @@ impl Fragments {
     /// Gives up the datagrams whose time has run out at `now_ns`: the time up to which fragments
     /// were handed in.
     pub fn expire(&mut self, now_ns: u64, mut events: impl FnMut(FragmentEvent<'_>)) {
+        self.latest_ns = self.latest_ns.max(now_ns);
         while let Some(number) = self.datagrams.oldest(0)
             && self.is_due(number, now_ns)
         {

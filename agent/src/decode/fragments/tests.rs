@@ -139,6 +139,19 @@ fn what_is_not_whole_in_time_is_lost_with_its_flow() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_leaves_a_datagram_its_time() {
+    let mut fragments = Config::default().build();
+    let hour_ns = 3_600_000_000_000;
+    fragments.expire(hour_ns, |_| {});
+    take(&mut fragments, &origin(1), &part(7, 0, true, &[0; 8]));
+    let mut seen = Vec::new();
+    fragments.expire(hour_ns, |event| seen.push(Seen::from(event)));
+    assert_eq!(seen, []);
+    fragments.expire(hour_ns + 15_000_000_000, |event| seen.push(Seen::from(event)));
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
 fn a_datagram_has_the_origin_of_its_first_fragment_and_the_time_of_the_completing_one() {
     let mut fragments = Config::default().build();
     let first = Origin { vlan_id: Some(7), frame: 20, ..origin(20) };

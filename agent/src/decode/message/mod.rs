@@ -107,6 +107,16 @@ impl Message {
         true
     }
 
+    /// Takes note of so many bytes that were sent behind those that were read.
+    #[cold]
+    pub fn note_cut(&mut self, missing: usize) {
+        self.size = self.size.saturating_add(u32::try_from(missing).unwrap_or(u32::MAX));
+        if self.parse_status == ParseStatus::Ok {
+            // Every entry is there.
+            self.parse_status = ParseStatus::TrailingBytes;
+        }
+    }
+
     /// The first entry of the question section.
     #[must_use]
     pub fn question(&self) -> Option<Question<'_>> {

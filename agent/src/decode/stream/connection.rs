@@ -115,6 +115,15 @@ impl<C: Copy> Connection<C> {
         self.last_at_ns
     }
 
+    /// Heard from when time had been this far already: a segment of a clock that is behind (set
+    /// back, another host's in a capture file) does not make it look idle.
+    #[inline]
+    pub(super) const fn is_heard(&mut self, latest_ns: u64) {
+        if self.last_at_ns < latest_ns {
+            self.last_at_ns = latest_ns;
+        }
+    }
+
     pub(super) const fn idle_since(&self, timeout_ns: u64, now_ns: u64) -> bool {
         self.last_at_ns.saturating_add(timeout_ns) <= now_ns
     }

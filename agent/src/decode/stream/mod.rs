@@ -105,6 +105,7 @@ impl Config {
             capacity: self.streams.clamp(1, 1 << 30),
             bytes: self.bytes,
             idle_timeout_ns: nanoseconds(self.idle_timeout),
+            latest_ns: 0,
             limits: Limits {
                 stream_bytes: self.stream_bytes,
                 gap_timeout_ns: nanoseconds(self.gap_timeout),
@@ -173,6 +174,8 @@ pub struct Streams<C> {
     capacity: usize,
     bytes: usize,
     idle_timeout_ns: u64,
+    /// The latest time heard of.
+    latest_ns: u64,
     limits: Limits,
     connections: Aged<Connection<C>, { LISTS }>,
     /// Keyed at random: the clients choose ports.
@@ -229,6 +232,7 @@ impl<C: Copy> Streams<C> {
         let before = connection.memory();
         let waited = connection.waiting();
         connection.segment(segment, sender, &self.limits, &mut self.counts, &mut events);
+        connection.is_heard(self.latest_ns);
         self.settle(number, before, waited);
         while self.memory > self.bytes && self.evict_waiting(segment.at_ns, &mut events) {}
     }
@@ -236,6 +240,7 @@ impl<C: Copy> Streams<C> {
     /// Gives up the gaps and the connections whose time has run out at `now_ns`: the time up to
     /// which segments were handed in.
     pub fn expire(&mut self, now_ns: u64, mut events: impl FnMut(StreamEvent<'_, C>)) {
+        self.latest_ns = self.latest_ns.max(now_ns);
         for list in connection::WITH_GAP {
             while let Some(number) = self.connections.oldest(list)
                 && let Some(connection) = self.connections.get_mut(number)

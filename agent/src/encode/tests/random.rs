@@ -150,6 +150,7 @@ fn observation(response: bool) -> impl Strategy<Value = Observation> {
             frame,
             vlan_ids,
             vlan_visible,
+            cut: false,
             message: Message::parse(&wire).unwrap_or_default(),
             wire: if kept { wire } else { Vec::new() },
         })

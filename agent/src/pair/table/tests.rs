@@ -31,17 +31,21 @@ fn flow(port: u16) -> Flow {
     }
 }
 
-fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Observation {
+fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Box<Observation> {
     let direction = if response { Direction::Egress } else { Direction::Ingress };
-    Observation {
+    Box::new(Observation {
         at_ns,
         point: Point { ifindex: 7, direction },
         message: Build::message(id, response).question(name, 1).parse(),
         ..Observation::default()
-    }
+    })
 }
 
-fn observe(table: &mut Table, flow: Flow, mut seen: Observation) -> Option<Transaction<'static>> {
+fn observe(
+    table: &mut Table,
+    flow: Flow,
+    mut seen: Box<Observation>,
+) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
     match table.observe(flow, &mut seen, &wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
@@ -134,7 +138,7 @@ fn a_second_response_names_the_record_of_the_first() {
 #[test]
 fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
     let mut table = table(8);
-    let elsewhere = |ifindex, mut seen: Observation| {
+    let elsewhere = |ifindex, mut seen: Box<Observation>| {
         seen.point.ifindex = ifindex;
         seen
     };
@@ -327,4 +331,29 @@ fn a_query_of_a_clock_that_is_behind_waits_as_long() {
     );
     assert!(table.expire(108 * SECOND).is_none());
     assert!(table.expire(109 * SECOND).is_some());
+}
+
+#[test]
+fn the_messages_of_a_zone_transfer_name_each_other_with_and_without_their_question() {
+    let mut table = table(8);
+    let transfer = |at_ns, response| {
+        let message = Build::message(9, response).question("example.test", 252).parse();
+        Box::new(Observation { message, ..message_of(at_ns, response) })
+    };
+    let message = Build::message(9, true).parse();
+    let further = Box::new(Observation { message, ..message_of(SECOND + 3, true) });
+    assert!(observe(&mut table, flow(1), transfer(SECOND, false)).is_none());
+    let first = done(observe(&mut table, flow(1), transfer(SECOND + 1, true)));
+    assert_eq!((first.outcome(), first.related), (Outcome::Matched, None));
+    let mut latest = first.id;
+    for seen in [transfer(SECOND + 2, true), further] {
+        let next = done(observe(&mut table, flow(1), seen));
+        let relation = Relation::RepeatedResponse;
+        assert_eq!(next.related, Some(Related { relation, record: latest }));
+        latest = next.id;
+    }
+}
+
+fn message_of(at_ns: u64, response: bool) -> Observation {
+    *message(at_ns, 9, "example.test", response)
 }

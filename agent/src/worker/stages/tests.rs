@@ -1,18 +1,19 @@
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::*;
 use crate::{
-    config::{FilterConfig, Lists},
+    config::{FilterConfig, Lists, PrivacyConfig},
     decode::build::Build,
     encode::{Batch, Format},
-    filter::{Filter, FilterReason},
+    filter::FilterReason,
+    interfaces::Names,
     ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
     sink::Sink,
+    worker::{Rules, RulesInForce},
 };
 
 /// Keeps the JSON lines that it is given.
@@ -49,10 +50,9 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
-        filter: Arc::new(Filter::new(&filter)),
-        privacy: Arc::default(),
+        rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         each_message: false,
         ending: Arc::default(),
     };
@@ -155,6 +155,38 @@ fn every_item_is_counted_once_and_every_message_ends_somewhere() {
     assert_eq!((counts.messages_decoded, counts.messages_pending), (3, 0));
     assert_eq!((counts.messages_in_records, counts.records_created), (3, 3));
     assert!(keep.lines.lock().unwrap().iter().all(|line| line["capture_gap"] == true));
+}
+
+#[test]
+fn a_datagram_that_the_snap_length_cut_is_read_as_far_as_it_goes() {
+    let (mut stages, keep) = stages(false);
+    let answered = Build::message(7, true).question("a.test", 1).answer(1, 60, &[192, 0, 2, 80]);
+    let whole = answered.answer(1, 60, &[192, 0, 2, 81]).wire();
+    let mut cut = item(17, &whole, true);
+    cut.truncate(cut.len() - 6); // into the second answer
+    let captured = u32::try_from(cut.len() - RecordHeader::SIZE).unwrap();
+    cut[12..16].copy_from_slice(&captured.to_ne_bytes());
+    cut[38..40].copy_from_slice(&tap53_ebpf::record::flags::TRUNCATED.to_ne_bytes());
+    stages.take(&item(17, &message(7, false), false));
+    assert_eq!(stages.take(&cut), Some(1_001));
+    // Within the header of the message, there is nothing to read.
+    cut.truncate(RecordHeader::SIZE + 28 + 11);
+    cut[12..16].copy_from_slice(&39u32.to_ne_bytes());
+    stages.take(&cut);
+    let published = stages.published();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!(counts.packets_lost[PacketLoss::CutBySnapLength as usize], 1);
+    let lines = keep.lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    let line = &lines[0];
+    assert_eq!(
+        (&line["outcome"], &line["parse_status"]),
+        (&"MATCHED".into(), &"MALFORMED_ANSWER".into())
+    );
+    assert_eq!(line["answers"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&line["answer_count"], &line["capture_gap"]), (&2.into(), &true.into()));
+    assert_eq!(line["response_size"], whole.len());
 }
 
 #[test]

@@ -154,3 +154,22 @@ fn a_stream_whose_gap_was_given_up_stays_for_the_idle_timeout() {
     tap.expire();
     assert_eq!(tap.counts().streams, 0);
 }
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_connection_idle() {
+    let mut tap = Tap::new(Config::default());
+    tap.at_ns = 7_200 * SECOND;
+    tap.expire();
+    tap.at_ns = SECOND;
+    tap.handshake();
+    let sent = queries(&[30]);
+    let stream = framed(&sent);
+    tap.data(Client, 0, &stream[..20]);
+    // The latest time stays what it was.
+    tap.streams.expire(7_200 * SECOND, |event| panic!("{event:?}"));
+    tap.data(Client, 20, &stream[20..]);
+    assert_eq!(tap.messages(Client), sent);
+    tap.at_ns = 7_320 * SECOND;
+    tap.expire();
+    assert_eq!(tap.counts().streams, 0);
+}

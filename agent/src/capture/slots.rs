@@ -1,0 +1,186 @@
+//! Counter slots and what was counted in them: one for each interface that is attached now, used
+//! again when it is not, so that neither maps nor ledger grow with the interfaces that come and go.
+//!
+//! A slot is never written by the agent. What it held when it was given back is taken off what it
+//! holds later; a program that counted late, where the kernel could not be asked to wait for it,
+//! would so be counted with the next interface, and not be missing.
+
+use std::collections::VecDeque;
+
+use tap53_ebpf::{counter::Counters, settings::UNCONFIGURED_SLOT};
+
+use super::{Attachment, InterfaceCounters};
+
+/// Interfaces that are no longer attached and have a line of their own in the ledger; what older
+/// ones counted is one sum. 500 bytes each.
+const RETIRED_LINES: usize = 64;
+
+/// Counters of ingress and egress.
+pub(super) type Both = [Counters; 2];
+
+/// The slots, as many as there may be interfaces.
+pub(super) struct Slots {
+    limit: u32,
+    /// What each slot held when it was given back, from the slot behind [`UNCONFIGURED_SLOT`] on.
+    bases: Vec<Both>,
+    /// Slots to use again, the longest free first.
+    free: VecDeque<u32>,
+}
+
+impl Slots {
+    pub(super) const fn new(limit: u32) -> Self {
+        Self { limit, bases: Vec::new(), free: VecDeque::new() }
+    }
+
+    /// A slot that nobody has.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free.pop_front() {
+            return Some(slot);
+        }
+        let used = u32::try_from(self.bases.len()).unwrap_or(u32::MAX);
+        if used >= self.limit {
+            return None;
+        }
+        self.bases.push(Both::default());
+        Some(UNCONFIGURED_SLOT + 1 + used)
+    }
+
+    /// Takes a slot back that holds `held` now.
+    pub(super) fn give_back(&mut self, slot: u32, held: Both) {
+        if let Some(base) = self.bases.get_mut(position(slot)) {
+            *base = held;
+            self.free.push_back(slot);
+        }
+    }
+
+    /// What was counted in a slot that holds `held`, since it was taken.
+    pub(super) fn counted(&self, slot: u32, held: &Both) -> Both {
+        let base = self.bases.get(position(slot)).copied().unwrap_or_default();
+        let mut counted = *held;
+        for (counted, base) in counted.iter_mut().zip(&base) {
+            for (count, base) in counted.counts.iter_mut().zip(base.counts) {
+                *count = count.wrapping_sub(base);
+            }
+        }
+        counted
+    }
+}
+
+const fn position(slot: u32) -> usize {
+    (slot - UNCONFIGURED_SLOT - 1) as usize
+}
+
+/// What interfaces counted that are no longer attached.
+#[derive(Default)]
+pub(super) struct Retired {
+    /// The last ones, oldest first; once trimmed, [`RETIRED_LINES`] at most.
+    lines: VecDeque<InterfaceCounters>,
+    /// Sum of those before, and how many those were.
+    earlier: (u64, Both),
+}
+
+impl Retired {
+    /// Keeps what an interface has counted.
+    pub(super) fn keep(&mut self, attachment: Attachment, by_direction: Both) {
+        self.lines.push_back(InterfaceCounters { attachment, by_direction });
+    }
+
+    /// Sums up the oldest of more than [`RETIRED_LINES`].
+    pub(super) fn trim(&mut self) {
+        while self.lines.len() > RETIRED_LINES
+            && let Some(oldest) = self.lines.pop_front()
+        {
+            self.earlier.0 += 1;
+            add(&mut self.earlier.1, &oldest.by_direction);
+        }
+    }
+
+    /// Takes out what the same interface counted before, for it to go on from.
+    pub(super) fn resume(&mut self, name: &str, ifindex: u32) -> Both {
+        let is_same = |line: &InterfaceCounters| {
+            line.attachment.interface.ifindex == ifindex && line.attachment.interface.name == name
+        };
+        let position = self.lines.iter().position(is_same);
+        let line = position.and_then(|position| self.lines.remove(position));
+        line.map(|line| line.by_direction).unwrap_or_default()
+    }
+
+    pub(super) fn lines(&self) -> impl Iterator<Item = &InterfaceCounters> {
+        self.lines.iter()
+    }
+
+    /// How many interfaces have no line any more, and their sum.
+    pub(super) const fn earlier(&self) -> (u64, Both) {
+        self.earlier
+    }
+}
+
+pub(super) fn add(sum: &mut Both, other: &Both) {
+    for (sum, other) in sum.iter_mut().zip(other) {
+        sum.add(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tap53_ebpf::counter::Counter;
+
+    use super::*;
+    use crate::interfaces::{Interface, Kind};
+
+    fn seen(ingress: u64, egress: u64) -> Both {
+        let mut both = Both::default();
+        both[0].counts[Counter::Seen as usize] = ingress;
+        both[1].counts[Counter::Seen as usize] = egress;
+        both
+    }
+
+    fn attachment(name: &str, ifindex: u32) -> Attachment {
+        let interface = Interface {
+            name: name.to_owned(),
+            ifindex,
+            mtu: 1_500,
+            up: true,
+            kind: Kind::Veth,
+            ethernet: true,
+        };
+        Attachment { interface, ingress: None, egress: None, why: String::new() }
+    }
+
+    #[test]
+    fn slots_are_used_again_and_count_from_where_they_were_left() {
+        let mut slots = Slots::new(2);
+        let (first, second) = (slots.take().unwrap(), slots.take().unwrap());
+        assert_eq!((first, second), (1, 2), "slot 0 is for interfaces without settings");
+        assert_eq!(slots.take(), None);
+        assert_eq!(slots.counted(first, &seen(5, 1)), seen(5, 1));
+        slots.give_back(first, seen(5, 1));
+        slots.give_back(second, seen(0, 0));
+        assert_eq!(slots.take(), Some(first), "the longest free");
+        assert_eq!(slots.counted(first, &seen(7, 1)), seen(2, 0));
+    }
+
+    #[test]
+    fn nothing_that_was_counted_is_lost_however_many_interfaces_retire() {
+        let mut retired = Retired::default();
+        for ifindex in 1..=1_000 {
+            retired.keep(attachment("veth", ifindex), seen(1, 2));
+            retired.trim();
+        }
+        assert_eq!(retired.lines().count(), RETIRED_LINES);
+        let (interfaces, mut sum) = retired.earlier();
+        assert_eq!(interfaces, 1_000 - RETIRED_LINES as u64);
+        retired.lines().for_each(|line| add(&mut sum, &line.by_direction));
+        assert_eq!(sum, seen(1_000, 2_000));
+    }
+
+    #[test]
+    fn an_interface_that_is_attached_again_has_one_line() {
+        let mut retired = Retired::default();
+        retired.keep(attachment("eth0", 3), seen(4, 4));
+        assert_eq!(retired.resume("eth0", 4), Both::default(), "another number");
+        assert_eq!(retired.resume("wan0", 3), Both::default(), "another name");
+        assert_eq!(retired.resume("eth0", 3), seen(4, 4));
+        assert_eq!(retired.lines().count(), 0);
+    }
+}

@@ -1,0 +1,351 @@
+//! What is wanted of each interface: the file, the annotation of the Node object and the commands
+//! of operators in one order, without a look at the kernel.
+//!
+//! | who | says | holds |
+//! |---|---|---|
+//! | file | `interfaces.include`, `exclude`, `directions` | unless one below fits the name |
+//! | annotation | `tap53.io/capture: "eth0=on,veth*=off,eth1=ingress"` | unless a command fits |
+//! | command | `tap53 enable` and `disable`, the last one that fits | for its time, or until the agent ends |
+//!
+//! An annotation is a list of `PATTERN=STATE`, parted by commas; a pattern is a shell pattern of
+//! names, a state is `on`, `both`, `ingress`, `egress` or `off`, of which `on` is `both`. The last
+//! entry that fits decides. A value that is anything else changes nothing.
+//!
+//! Switching off is a flag by command and annotation, since it may be for moments; the programs stay
+//! and pass packets by. What the file no longer asks for is taken off the interface.
+
+use std::time::Instant;
+
+use glob::Pattern;
+
+use super::selects;
+use crate::{
+    config::{Directions, InterfacesConfig},
+    control::{Switch, SwitchTo, WantedBy},
+};
+
+/// Switches in force at most; one for each pattern. An operator uses a handful.
+const MAX_SWITCHES: usize = 256;
+
+/// Longest annotation, bytes; what Kubernetes takes for all annotations together is 64 times that.
+const MAX_ANNOTATION: usize = 4_096;
+
+/// What is wanted of one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Directions to capture; `None` for off.
+    pub directions: Option<Directions>,
+    /// Whether off also means that no program stays attached.
+    pub detach: bool,
+    /// Who decides.
+    pub by: WantedBy,
+    /// When that ends by itself.
+    pub until: Option<Instant>,
+}
+
+/// Why an annotation is not in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnnotationError {
+    /// Longer than is read.
+    #[error("longer than {MAX_ANNOTATION} bytes")]
+    TooLong,
+    /// Not `PATTERN=STATE`.
+    #[error("{0:?} is not PATTERN=STATE")]
+    NotAnEntry(String),
+    /// Not a shell pattern.
+    #[error("{0:?} is not a shell pattern")]
+    NotAPattern(String),
+    /// Not a state.
+    #[error("{0:?} is none of on, off, ingress, egress, both")]
+    NotAState(String),
+}
+
+/// There are as many switches as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_SWITCHES} patterns are switched already: reset some first")]
+pub struct TooManySwitches;
+
+/// Everything that is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    file: InterfacesConfig,
+    annotation: Vec<(Pattern, Option<Directions>)>,
+    /// Oldest first.
+    switches: Vec<InForce>,
+}
+
+/// A switch until its end.
+#[derive(Clone, Debug)]
+struct InForce {
+    pattern: Pattern,
+    to: SwitchTo,
+    until: Option<Instant>,
+}
+
+impl Wanted {
+    /// What the file wants.
+    #[must_use]
+    pub const fn new(file: InterfacesConfig) -> Self {
+        Self { file, annotation: Vec::new(), switches: Vec::new() }
+    }
+
+    /// Puts another file's wishes in place of the first's.
+    pub fn set_file(&mut self, file: InterfacesConfig) {
+        self.file = file;
+    }
+
+    /// The file's patterns of names to capture from.
+    #[must_use]
+    pub fn file(&self) -> &InterfacesConfig {
+        &self.file
+    }
+
+    /// Takes up the value of the annotation; `None` where there is no annotation.
+    ///
+    /// # Errors
+    /// [`AnnotationError`]: what was in force before stays.
+    pub fn set_annotation(&mut self, value: Option<&str>) -> Result<(), AnnotationError> {
+        self.annotation = parse_annotation(value.unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// Takes up a command; true if anything is different.
+    ///
+    /// # Errors
+    /// [`TooManySwitches`].
+    pub fn switch(&mut self, switch: &Switch, now: Instant) -> Result<bool, TooManySwitches> {
+        let before = self.switches.len();
+        if switch.to == SwitchTo::Reset {
+            // Also what the pattern fits as a name: `*` resets everything.
+            self.switches.retain(|other| {
+                other.pattern != switch.pattern && !switch.pattern.matches(other.pattern.as_str())
+            });
+            return Ok(self.switches.len() != before);
+        }
+        self.switches.retain(|other| other.pattern != switch.pattern);
+        if self.switches.len() >= MAX_SWITCHES {
+            return Err(TooManySwitches);
+        }
+        self.switches.push(InForce {
+            pattern: switch.pattern.clone(),
+            to: switch.to,
+            // A time beyond what the clock can tell is for ever.
+            until: switch.lasts.and_then(|lasts| now.checked_add(lasts)),
+        });
+        Ok(true)
+    }
+
+    /// Forgets the switches whose time is over, and returns their patterns.
+    pub fn expire(&mut self, now: Instant) -> Vec<Pattern> {
+        let over = |switch: &InForce| switch.until.is_some_and(|until| until <= now);
+        let expired = self.switches.iter().filter(|switch| over(switch));
+        let expired = expired.map(|switch| switch.pattern.clone()).collect();
+        self.switches.retain(|switch| !over(switch));
+        expired
+    }
+
+    /// When the next switch ends by itself.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.switches.iter().filter_map(|switch| switch.until).min()
+    }
+
+    /// What is wanted of the interface with this name, kept for [`Self::expire`] to be called in
+    /// time.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Verdict {
+        if let Some(switch) = self.switches.iter().rev().find(|s| s.pattern.matches(name)) {
+            let (directions, detach) = match switch.to {
+                SwitchTo::On(directions) => (Some(directions), false),
+                SwitchTo::Off { detach } => (None, detach),
+                // Is never kept.
+                SwitchTo::Reset => (None, false),
+            };
+            return Verdict { directions, detach, by: WantedBy::Command, until: switch.until };
+        }
+        let rule = self.annotation.iter().rev().find(|(pattern, _)| pattern.matches(name));
+        if let Some((_, directions)) = rule {
+            let by = WantedBy::Annotation;
+            return Verdict { directions: *directions, detach: false, by, until: None };
+        }
+        let directions = selects(&self.file, name).then_some(self.file.directions);
+        Verdict { directions, detach: true, by: WantedBy::File, until: None }
+    }
+
+    /// Names that something asks to capture from in so many words, rather than by a pattern; there
+    /// need not be such interfaces.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        let switched_on = |switch: &&InForce| matches!(switch.to, SwitchTo::On(_));
+        let switches = self.switches.iter().filter(switched_on).map(|switch| &switch.pattern);
+        let annotated = self.annotation.iter().filter(|(_, directions)| directions.is_some());
+        let annotated = annotated.map(|(pattern, _)| pattern);
+        let patterns = self.file.include.iter().chain(annotated).chain(switches);
+        patterns.map(Pattern::as_str).filter(|text| !text.contains(['*', '?', '[']))
+    }
+}
+
+fn parse_annotation(value: &str) -> Result<Vec<(Pattern, Option<Directions>)>, AnnotationError> {
+    if value.len() > MAX_ANNOTATION {
+        return Err(AnnotationError::TooLong);
+    }
+    if value.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    value.split(',').map(|entry| parse_entry(entry.trim())).collect()
+}
+
+fn parse_entry(entry: &str) -> Result<(Pattern, Option<Directions>), AnnotationError> {
+    let (pattern, state) =
+        entry.split_once('=').ok_or_else(|| AnnotationError::NotAnEntry(entry.to_owned()))?;
+    let (text, state) = (pattern.trim(), state.trim());
+    let pattern = match Pattern::new(text) {
+        Ok(pattern) if !text.is_empty() && !text.contains(char::is_whitespace) => pattern,
+        _ => return Err(AnnotationError::NotAPattern(text.to_owned())),
+    };
+    let directions = match state {
+        "on" | "both" => Some(Directions::Both),
+        "ingress" => Some(Directions::Ingress),
+        "egress" => Some(Directions::Egress),
+        "off" => None,
+        _ => return Err(AnnotationError::NotAState(state.to_owned())),
+    };
+    Ok((pattern, directions))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text).unwrap()
+    }
+
+    fn wanted() -> Wanted {
+        Wanted::new(InterfacesConfig {
+            include: vec![pattern("eth*"), pattern("br0")],
+            exclude: vec![pattern("eth9")],
+            directions: Directions::Ingress,
+        })
+    }
+
+    fn switch(text: &str, to: SwitchTo, lasts: Option<u64>) -> Switch {
+        Switch { pattern: pattern(text), to, lasts: lasts.map(Duration::from_secs) }
+    }
+
+    fn of(wanted: &Wanted, name: &str) -> (Option<Directions>, WantedBy) {
+        let verdict = wanted.of(name);
+        (verdict.directions, verdict.by)
+    }
+
+    const OFF: SwitchTo = SwitchTo::Off { detach: false };
+    const ON: SwitchTo = SwitchTo::On(Directions::Both);
+
+    #[test]
+    fn a_command_wins_over_the_annotation_and_the_annotation_over_the_file() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        assert_eq!(of(&wanted, "eth0"), (Some(Directions::Ingress), WantedBy::File));
+        assert_eq!(of(&wanted, "eth9"), (None, WantedBy::File));
+        wanted.set_annotation(Some("eth*=off, eth1=egress")).unwrap();
+        assert_eq!(of(&wanted, "eth0"), (None, WantedBy::Annotation));
+        assert_eq!(of(&wanted, "eth1"), (Some(Directions::Egress), WantedBy::Annotation));
+        assert_eq!(of(&wanted, "br0"), (Some(Directions::Ingress), WantedBy::File));
+        wanted.switch(&switch("eth0", ON, None), now).unwrap();
+        assert_eq!(of(&wanted, "eth0"), (Some(Directions::Both), WantedBy::Command));
+        assert_eq!(of(&wanted, "eth2"), (None, WantedBy::Annotation));
+        wanted.set_annotation(None).unwrap();
+        assert_eq!(of(&wanted, "eth2"), (Some(Directions::Ingress), WantedBy::File));
+    }
+
+    #[test]
+    fn the_last_command_that_fits_decides() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        wanted.switch(&switch("eth0", ON, None), now).unwrap();
+        wanted.switch(&switch("*", OFF, None), now).unwrap();
+        assert_eq!(wanted.of("eth0").directions, None);
+        wanted.switch(&switch("eth0", ON, None), now).unwrap();
+        assert_eq!(wanted.of("eth0").directions, Some(Directions::Both));
+        assert_eq!(wanted.of("eth1").directions, None);
+        wanted.switch(&switch("eth0", SwitchTo::Off { detach: true }, None), now).unwrap();
+        assert!(wanted.of("eth0").detach);
+    }
+
+    #[test]
+    fn a_command_ends_with_its_time_and_not_before() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        wanted.switch(&switch("eth0", OFF, Some(600)), now).unwrap();
+        wanted.switch(&switch("br0", OFF, None), now).unwrap();
+        let end = now + Duration::from_secs(600);
+        assert_eq!(wanted.next_expiry(), Some(end));
+        assert_eq!(wanted.of("eth0").until, Some(end));
+        assert_eq!(wanted.expire(end - Duration::from_nanos(1)), []);
+        assert_eq!(of(&wanted, "eth0"), (None, WantedBy::Command));
+        assert_eq!(wanted.expire(end), [pattern("eth0")]);
+        assert_eq!(of(&wanted, "eth0"), (Some(Directions::Ingress), WantedBy::File));
+        assert_eq!(wanted.of("br0").by, WantedBy::Command, "without an end");
+        assert_eq!(wanted.next_expiry(), None);
+        // A later switch of the same pattern takes the end of the first with it.
+        wanted.switch(&switch("eth0", OFF, Some(1)), now).unwrap();
+        wanted.switch(&switch("eth0", ON, None), now).unwrap();
+        assert_eq!(wanted.expire(end), []);
+    }
+
+    #[test]
+    fn a_reset_gives_the_decision_back() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        for text in ["eth0", "eth*", "br0"] {
+            wanted.switch(&switch(text, OFF, None), now).unwrap();
+        }
+        assert!(wanted.switch(&switch("eth0", SwitchTo::Reset, None), now).unwrap());
+        assert_eq!(wanted.of("eth0").by, WantedBy::Command, "eth* is still there");
+        assert!(wanted.switch(&switch("eth*", SwitchTo::Reset, None), now).unwrap());
+        assert_eq!(wanted.of("eth0").by, WantedBy::File);
+        assert!(wanted.switch(&switch("*", SwitchTo::Reset, None), now).unwrap());
+        assert_eq!(wanted.of("br0").by, WantedBy::File);
+        assert!(!wanted.switch(&switch("*", SwitchTo::Reset, None), now).unwrap());
+    }
+
+    #[test]
+    fn switches_are_bounded_and_one_of_the_same_pattern_takes_no_room() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        for number in 0..MAX_SWITCHES {
+            wanted.switch(&switch(&format!("v{number}"), ON, None), now).unwrap();
+        }
+        assert_eq!(wanted.switch(&switch("one more", ON, None), now), Err(TooManySwitches));
+        assert_eq!(wanted.switch(&switch("v7", OFF, None), now), Ok(true));
+        assert_eq!(wanted.of("v7").directions, None);
+    }
+
+    #[test]
+    fn an_annotation_that_is_not_one_changes_nothing_and_says_why() {
+        let mut wanted = wanted();
+        wanted.set_annotation(Some("eth0=egress")).unwrap();
+        for (value, why) in [
+            ("eth0", "\"eth0\" is not PATTERN=STATE"),
+            ("eth0=on,", "\"\" is not PATTERN=STATE"),
+            ("eth0=on;eth1=off", "\"on;eth1=off\" is none of on, off, ingress, egress, both"),
+            ("=on", "\"\" is not a shell pattern"),
+            ("eth[=on", "\"eth[\" is not a shell pattern"),
+            ("eth 0=on", "\"eth 0\" is not a shell pattern"),
+            ("eth0=ON", "\"ON\" is none of on, off, ingress, egress, both"),
+            (&"a=on,".repeat(2_000), "longer than 4096 bytes"),
+        ] {
+            assert_eq!(wanted.set_annotation(Some(value)).unwrap_err().to_string(), why);
+            assert_eq!(of(&wanted, "eth0"), (Some(Directions::Egress), WantedBy::Annotation));
+        }
+        wanted.set_annotation(Some(" eth0 = on , veth* = off ")).unwrap();
+        assert_eq!(of(&wanted, "eth0"), (Some(Directions::Both), WantedBy::Annotation));
+        wanted.set_annotation(Some("")).unwrap();
+        assert_eq!(of(&wanted, "eth0").1, WantedBy::File);
+    }
+
+    #[test]
+    fn names_that_are_asked_for_in_so_many_words_are_told_from_patterns() {
+        let (mut wanted, now) = (wanted(), Instant::now());
+        wanted.set_annotation(Some("wan0=on,wan1=off,v*=on")).unwrap();
+        wanted.switch(&switch("tun0", ON, None), now).unwrap();
+        wanted.switch(&switch("tun1", OFF, None), now).unwrap();
+        assert_eq!(wanted.named().collect::<Vec<_>>(), ["br0", "wan0", "tun0"]);
+    }
+}

@@ -1,0 +1,21 @@
+//! What changes while the agent runs: interfaces come and go, operators switch them, the
+//! configuration file is another, privileges are gone. Nothing is lost elsewhere, nothing is left
+//! behind, the ledger adds up, and status is what the kernel says.
+
+#[path = "live/hotplug.rs"]
+mod hotplug;
+#[path = "live/kills.rs"]
+mod kills;
+#[path = "live/privileges.rs"]
+mod privileges;
+#[path = "live/running.rs"]
+mod running;
+#[path = "live/stage.rs"]
+mod stage;
+#[path = "live/toggling.rs"]
+mod toggling;
+
+use std::time::Duration;
+
+/// Long enough for a machine that does much else; only a failing test waits for it.
+const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,294 @@
+//! Privileges, thread by thread, while everything that needs some is done.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::Signal,
+    unistd::{Gid, Pid, Uid, chown},
+};
+use tap53_harness::{
+    account,
+    agent::{self, Agent},
+    dns,
+    frames::{FrameSocket, udp_to_port_53},
+    namespace::Namespace,
+};
+
+use crate::{
+    DEADLINE,
+    stage::{counter, pair_between, require_bare},
+};
+
+/// Bits of linux/capability.h.
+const NET_ADMIN: u64 = 1 << 12;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
+
+/// A user that owns nothing.
+const NOBODY: u32 = 65_534;
+
+/// A thread's name and what `/proc` says of its privileges.
+#[derive(Debug)]
+struct Thread {
+    name: String,
+    uids: Vec<u32>,
+    inheritable: u64,
+    permitted: u64,
+    effective: u64,
+    bounding: u64,
+    ambient: u64,
+    no_new_privileges: bool,
+}
+
+fn threads(pid: Pid) -> Result<Vec<Thread>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(entry?.path().join("status"))?;
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.map(str::trim).with_context(|| format!("no {key} in {status}"))
+        };
+        let set = |key: &str| Ok::<_, anyhow::Error>(u64::from_str_radix(field(key)?, 16)?);
+        threads.push(Thread {
+            name: field("Name")?.to_owned(),
+            uids: field("Uid")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?,
+            inheritable: set("CapInh")?,
+            permitted: set("CapPrm")?,
+            effective: set("CapEff")?,
+            bounding: set("CapBnd")?,
+            ambient: set("CapAmb")?,
+            no_new_privileges: field("NoNewPrivs")? == "1",
+        });
+    }
+    Ok(threads)
+}
+
+/// How the agent is started.
+struct Start {
+    /// What stands before `tap53`.
+    with: &'static [&'static str],
+    privileges: &'static str,
+    capture: &'static str,
+    /// User that it then runs as.
+    uid: u32,
+    /// What the bounding set may still hold.
+    bounding: u64,
+}
+
+const THREE: &str = "-all,+bpf,+net_admin,+perfmon";
+
+const AS_NOBODY: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps",
+    THREE,
+    "--ambient-caps",
+    THREE,
+    "--bounding-set",
+    THREE,
+];
+
+#[test]
+fn root_keeps_one_capability_in_one_thread() -> Result<()> {
+    for capture in ["hook: xdp", "hook: tc", "hook: tc, tc: clsact"] {
+        run_through(&Start { with: &[], privileges: "", capture, uid: 0, bounding: 0 })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn root_becomes_the_user_that_is_configured() -> Result<()> {
+    for privileges in ["user: 65534", "user: \"65534:65534\"", "user: nobody"] {
+        let capture = "hook: xdp";
+        run_through(&Start { with: &[], privileges, capture, uid: NOBODY, bounding: 0 })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_user_with_three_capabilities_keeps_one_in_one_thread() -> Result<()> {
+    for capture in ["hook: xdp", "hook: tc, tc: clsact"] {
+        // Taking the bounding set away would take a fourth.
+        let bounding = NET_ADMIN | PERFMON | BPF;
+        let start = Start { with: AS_NOBODY, privileges: "", capture, uid: NOBODY, bounding };
+        run_through(&start)?;
+    }
+    Ok(())
+}
+
+/// Starts the agent and has it do all that may need privileges, looking at its threads all the time.
+fn run_through(start: &Start) -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    for pair in ["a", "b"] {
+        pair_between(&server, &client, pair)?;
+    }
+    // Where every user may read, and where the agent's user may write.
+    let directory = tempfile::Builder::new().prefix("tap53-live-").tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    chown(directory.path(), Some(Uid::from_raw(start.uid)), Some(Gid::from_raw(start.uid)))?;
+    let binary = directory.path().join("tap53");
+    fs::copy(agent::binary()?, &binary)?;
+    let config = directory.path().join("live.yaml");
+    write_config(&config, start, directory.path(), "a0, v*")?;
+
+    let mut command = match start.with {
+        [] => server.command(&binary),
+        [program, arguments @ ..] => {
+            let mut command = server.command(program);
+            command.args(arguments).arg(&binary);
+            command
+        }
+    };
+    command.args(["run", "--config"]).arg(&config);
+    command.arg("--ledger").arg(directory.path().join("ledger.json"));
+    let agent = Launched::start(command)?;
+    let pid = agent.process.pid();
+    require_privileges(pid, start, "in the beginning")?;
+
+    let says = |pattern: &str| agent.process.wait_for_line(pattern, 0, DEADLINE);
+    says("ready interfaces=1")?;
+    send(&client, "a1", 1)?;
+    // Another interface by the file, and off again.
+    write_config(&config, start, directory.path(), "a0, b0, v*")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    says("capturing interface=\"b0\"")?;
+    send(&client, "b1", 2)?;
+    require_privileges(pid, start, "after attaching")?;
+    write_config(&config, start, directory.path(), "a0, v*")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    says("programs detached interface=\"b0\"")?;
+    // One that appears, and goes.
+    pair_between(&server, &client, "v")?;
+    says("capturing interface=\"v0\"")?;
+    send(&client, "v1", 3)?;
+    server.ip(&["link", "delete", "v0"])?;
+    says("capture there ends interface=\"v0\"")?;
+    // The ledger of the running agent.
+    agent.process.signal(Signal::SIGUSR1)?;
+    says("balanced: yes")?;
+    require_privileges(pid, start, "in the end")?;
+
+    let ledger = agent.stop(directory.path())?;
+    account::Ledger(&ledger).require_balance()?;
+    for name in ["a0", "b0", "v0"] {
+        assert_eq!(counter(&ledger, name, "captured"), 1, "{name}");
+    }
+    for name in ["a0", "b0"] {
+        require_bare(&server, name)?;
+    }
+    Ok(())
+}
+
+fn write_config(path: &Path, start: &Start, out: &Path, include: &str) -> Result<()> {
+    let (capture, privileges, out) = (start.capture, start.privileges, out.display());
+    let yaml = format!(
+        "interfaces: {{include: [{include}]}}\n\
+         capture: {{{capture}, workers: 2, ring_bytes: 1048576}}\n\
+         pair: {{timeout_ms: 300}}\nprivileges: {{{privileges}}}\n\
+         sinks: [{{type: file, directory: {out}}}, {{type: kafka, brokers: [\"127.0.0.1:1\"], \
+         topic: t, message_timeout_ms: 1000}}]\nshutdown: {{flush_timeout_ms: 1500}}\n"
+    );
+    Ok(fs::write(path, yaml)?)
+}
+
+fn send(client: &Namespace, interface: &str, id: u16) -> Result<()> {
+    let query = dns::query(id, "www.tap53.test", "A");
+    FrameSocket::open(client, interface)?.send(&udp_to_port_53(4_000, &query))
+}
+
+fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
+    let threads = threads(pid)?;
+    for thread in &threads {
+        let expected = if thread.name == "capture" { NET_ADMIN } else { 0 };
+        let is_right = thread.effective == expected
+            && thread.permitted == expected
+            && thread.inheritable == 0
+            && thread.ambient == 0
+            && thread.bounding & !start.bounding == 0
+            && thread.no_new_privileges
+            && thread.uids.iter().all(|uid| *uid == start.uid);
+        ensure!(is_right, "{when}, with {}: {thread:?}", start.capture);
+    }
+    let names: BTreeSet<&str> = threads.iter().map(|thread| thread.name.as_str()).collect();
+    for name in ["capture", "worker-0", "worker-1", "tap53"] {
+        ensure!(names.contains(name), "{when}: no thread {name} among {names:?}");
+    }
+    ensure!(names.iter().any(|name| name.starts_with("rdk")), "librdkafka's: {names:?}");
+    Ok(())
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_refused_before_anything_attaches() -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    pair_between(&server, &client, "a")?;
+    let yaml = "interfaces: {include: [a0]}\nprivileges: {user: nobody-at-all}\n";
+    let mut agent = Agent::launch(server.command(agent::binary()?), yaml, &[])?;
+    let status = agent.process_mut().wait(DEADLINE)?;
+    assert_eq!(status.code(), Some(1));
+    let log = agent.process().stderr().text();
+    ensure!(log.contains("privileges.user: no user \"nobody-at-all\""), "{log}");
+    require_bare(&server, "a0")
+}
+
+#[test]
+fn root_is_told_why_it_may_not_write_where_it_used_to() -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    pair_between(&server, &client, "a")?;
+    let directory = tempfile::tempdir()?;
+    chown(directory.path(), Some(Uid::from_raw(NOBODY)), None)?;
+    let path = directory.path().to_str().context("UTF-8")?;
+    let to_file = format!("sinks: [{{type: file, directory: {path}}}]\n");
+    let ledger = format!("{path}/ledger.json");
+    for (sinks, arguments) in [(to_file.as_str(), &[][..]), ("", &["--ledger", &ledger])] {
+        let yaml = format!("interfaces: {{include: [a0]}}\n{sinks}");
+        let mut command = server.command(agent::binary()?);
+        let config = tempfile::NamedTempFile::new()?;
+        fs::write(config.path(), yaml)?;
+        let output =
+            command.args(["run", "--config"]).arg(config.path()).args(arguments).output()?;
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        for part in [path, "Permission denied", "privileges.user"] {
+            ensure!(message.contains(part), "{part:?} is missing in: {message}");
+        }
+        require_bare(&server, "a0")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn privileges_are_kept_where_that_is_configured() -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    pair_between(&server, &client, "a")?;
+    let yaml = "interfaces: {include: [a0]}\nprivileges: {keep: true}\n";
+    let agent = Agent::start(&server, yaml, &[])?;
+    for thread in threads(agent.process().pid())? {
+        ensure!(thread.effective & BPF != 0, "{thread:?}");
+    }
+    agent.process().wait_for_line("every thread keeps all privileges", 0, DEADLINE)?;
+    Ok(())
+}
+
+/// The agent with a configuration of our own making; dropping it kills it.
+struct Launched {
+    process: tap53_harness::process::Process,
+}
+
+impl Launched {
+    fn start(command: Command) -> Result<Self> {
+        let process = tap53_harness::process::Process::spawn("tap53", command)?;
+        process.wait_for_line("ready interfaces=", 0, DEADLINE)?;
+        Ok(Self { process })
+    }
+
+    fn stop(mut self, directory: &Path) -> Result<serde_json::Value> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.process.wait(DEADLINE)?;
+        let ledger = directory.join("ledger.json");
+        let text = fs::read(&ledger).with_context(|| self.process.stderr().text())?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}
