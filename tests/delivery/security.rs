@@ -18,8 +18,7 @@ fn namespace() -> Result<Namespace> {
 }
 
 #[test]
-fn records_go_over_tls_with_a_password_or_a_certificate_and_a_new_password_is_taken_up()
--> Result<()> {
+fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_up() -> Result<()> {
     let namespace = namespace()?;
     let security = Security::new()?;
     let kafka = Kafka::start_secure(&namespace, &security)?;
@@ -60,16 +59,33 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_a_new_password_is_ta
         assert!(!ended.log.contains(secret), "{}", ended.log);
     }
 
+    // A certificate that the broker does not know, and while the agent runs the right one.
+    let files = scratch::directory("files")?;
+    let names = ["client.pem", "client.encrypted", "key-password"];
+    let copy = |from: &Security| -> Result<()> {
+        for name in names {
+            fs::copy(from.path(name), files.path().join(name))?;
+        }
+        Ok(())
+    };
+    copy(&Security::new()?)?;
+    let [certificate, key, key_password] = names.map(|name| files.path().join(name));
+    let queue = spool("durable", &directory.path().join("spool"), "");
     let by_certificate = format!(
-        "tls: {{ca_file: {}, certificate_file: {}, key_file: {}, key_password_file: {}}}\n    {}",
+        "tls: {{ca_file: {}, certificate_file: {}, key_file: {}, key_password_file: {}}}\n    \
+         compression: zstd\n    options: {{batch.size: 20000}}\n    {queue}",
         ca.display(),
-        security.path("client.pem").display(),
-        security.path("client.encrypted").display(),
-        security.path("key-password").display(),
-        "compression: zstd\n    options: {batch.size: 20000}",
+        certificate.display(),
+        key.display(),
+        key_password.display(),
     );
     let mut run = Run::start(&namespace, &kafka.ssl_address(), &by_certificate, 200)?;
     run.feed(100)?;
+    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    assert_eq!(consume(&kafka)?.times.len(), 200);
+    copy(&security)?;
+    run.process().wait_for_line("the new ones are used", 0, DEADLINE)?;
+    run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
     run.finish()?.require_nothing_lost()?;
     consume(&kafka)?.require_exactly(0..300)
 }

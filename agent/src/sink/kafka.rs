@@ -137,6 +137,7 @@ impl Sink for Kafka {
 
     fn tick(&self, _now: Instant) {
         self.producer.reread_password();
+        self.producer.reread_certificates();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();

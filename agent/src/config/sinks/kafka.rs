@@ -132,7 +132,8 @@ pub enum KafkaCompression {
     Zstd,
 }
 
-/// TLS to the brokers. Files are PEM, and read when the producer is made.
+/// TLS to the brokers. Files are PEM, and looked at while the agent runs: new ones are used from then
+/// on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsConfig {
     /// Certificates of the authorities to trust; `None`: those of the system.

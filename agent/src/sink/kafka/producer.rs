@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use rdkafka::{
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
     purge, reason,
-    settings::{self, secret},
+    settings::{self, Fingerprint, secret},
 };
 use crate::{
     config::KafkaConfig,
@@ -45,6 +46,10 @@ pub(super) struct Message<'a> {
     pub(super) value: &'a [u8],
 }
 
+/// How long a producer that is replaced may take to deliver what it has. What it has not delivered
+/// then is reported as failed.
+const OLD_FLUSH: Duration = Duration::from_secs(30);
+
 pub(super) type Threaded = ThreadedProducer<Reports>;
 
 /// What the sink, its sender and the callbacks share.
@@ -56,8 +61,8 @@ pub(super) struct Link {
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
     pub(super) arrived: AtomicU64,
-    /// The error that was logged last, and when.
-    last_error: Mutex<Option<(Option<RDKafkaErrorCode>, Instant)>>,
+    /// Errors that were logged, and when last.
+    told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
 impl Link {
@@ -68,7 +73,7 @@ impl Link {
             counts: Published::default(),
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
-            last_error: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -76,14 +81,14 @@ impl Link {
     fn tell(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         let now = Instant::now();
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = last.is_some_and(|(told, at)| {
-            told == code && now.saturating_duration_since(at) < REMINDER_INTERVAL
-        });
-        if told {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as there are codes, at most.
+        told.retain(|(_, at)| now.saturating_duration_since(*at) < REMINDER_INTERVAL);
+        if told.iter().any(|(other, _)| *other == code) {
             return;
         }
-        *last = Some((code, now));
+        told.push((code, now));
+        drop(told);
         let sink = &self.sink;
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
@@ -267,6 +272,8 @@ pub(super) struct Producer {
     current: RwLock<Arc<Threaded>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
+    /// Of the files that TLS needs, as they were when the producer was made.
+    certificates: Mutex<Fingerprint>,
 }
 
 impl Producer {
@@ -278,6 +285,8 @@ impl Producer {
             link: link.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
+            // If they changed just now, that is found out in a moment.
+            certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
         })
     }
 
@@ -340,6 +349,45 @@ impl Producer {
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Makes a new producer where the files that TLS needs are other ones than before. The old one
+    /// delivers what it has.
+    pub(super) fn reread_certificates(&self) {
+        let sink = &self.link.sink;
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let certificates = match settings::certificates(&self.config) {
+            Ok(certificates) if certificates != *known => certificates,
+            Ok(_) => return,
+            // While they are being replaced.
+            Err(error) => {
+                tracing::debug!(sink, %error, "cannot read the files of TLS");
+                return;
+            }
+        };
+        *known = certificates;
+        match make(&self.config, &self.link) {
+            Ok((made, password)) => {
+                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                let old = std::mem::replace(&mut *current, Arc::new(made));
+                drop(current);
+                tracing::info!(sink, "the files of TLS have changed: the new ones are used");
+                let sink = sink.clone();
+                let flush =
+                    thread::Builder::new().name("kafka-flush".to_owned()).spawn(move || {
+                        if old.flush(OLD_FLUSH).is_err() {
+                            purge(&old, &sink);
+                        }
+                    });
+                if let Err(error) = flush {
+                    tracing::error!(%error, "cannot start a thread: what the old producer holds is taken back");
+                }
+            }
+            Err(error) => {
+                tracing::error!(sink, %error, "cannot use the new files of TLS: the old ones stay in use");
+            }
         }
     }
 

@@ -88,6 +88,22 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
     Ok(password)
 }
 
+/// A hash of files.
+pub(super) type Fingerprint = [u8; 32];
+
+/// Of all files that TLS needs; of none where there is no TLS.
+pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
+    let mut hasher = blake3::Hasher::new();
+    if let Some(tls) = &config.tls {
+        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];
+        for path in files.into_iter().flatten() {
+            let content = fs::read(path)?;
+            hasher.update(&(content.len() as u64).to_le_bytes()).update(&content);
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
 /// The secret in a file, without the line feed that editors put behind it.
 pub(super) fn secret(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
