@@ -19,6 +19,7 @@
 mod allowance;
 mod mailbox;
 mod producer;
+mod sender;
 mod settings;
 mod spooling;
 #[cfg(test)]

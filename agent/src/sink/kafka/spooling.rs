@@ -3,10 +3,10 @@
 //! - **durable**: every record is in the spool before [`Spooling::write`] returns, which is when it
 //!   counts as accepted. Killing the agent loses none. What cutting the power loses, [`Fsync`] says.
 //! - **fast**: records go to the producer directly, as long as it takes them and they arrive. When
-//!   its queue is full, when a record fails, or when none has arrived for [`STALL`], what is in
+//!   its queue is full, when a record fails, or when none has arrived for [`STALL`](super::sender), what is in
 //!   memory is taken back and goes to the spool, and so does what follows, until the spool has been
 //!   worked off. Killing the agent loses what is in memory: at most `queue_bytes` of records, and
-//!   with the broker away none that is older than [`STALL`] and a moment.
+//!   with the broker away none that is older than [`STALL`](super::sender) and a moment.
 //!
 //! A record leaves the spool when its delivery report says that it arrived, and is sent again when
 //! it says anything else, [`MessageTimedOut`](rdkafka::error::RDKafkaErrorCode) included: arriving
@@ -30,10 +30,9 @@ use std::{
 };
 
 use super::{
-    allowance::Allowance,
-    mailbox::{Mail, Mailbox, Outcome},
+    mailbox::Mailbox,
     producer::{Link, Message, Origin, Producer, Refusal},
-    purge,
+    sender::Sender,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
@@ -42,26 +41,6 @@ use crate::{
     sink::Error,
     spool::{self, Fsync, Loss, Losses, Record, Spool},
 };
-
-/// So long without any delivery, with records on their way, is a broker that is away.
-const STALL: Duration = Duration::from_secs(5);
-
-/// How often the sender looks after what is due with time alone.
-const PERIOD: Duration = Duration::from_millis(100);
-
-/// How often what is done with is written down. What arrived since is sent again after a crash.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Records sent before others get at the spool.
-const ROUND: usize = 512;
-
-/// How often the allowance is looked at, where it is used up.
-const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Pause after a failure, doubled with each one that follows, so that a broker that refuses at once
-/// is not asked without end.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
@@ -77,19 +56,19 @@ pub(super) struct Spooling {
     sender: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Inner {
-    mode: SpoolMode,
-    fsync: Fsync,
-    link: Arc<Link>,
-    producer: Arc<Producer>,
-    spool: Mutex<Spool>,
+pub(super) struct Inner {
+    pub(super) mode: SpoolMode,
+    pub(super) fsync: Fsync,
+    pub(super) link: Arc<Link>,
+    pub(super) producer: Arc<Producer>,
+    pub(super) spool: Mutex<Spool>,
     /// In fast mode: whether records go to the producer directly. Set with the spool locked.
-    is_direct: AtomicBool,
+    pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
-    is_failing: AtomicBool,
+    pub(super) is_failing: AtomicBool,
     /// Whether the disk fails: each outage is logged once.
-    disk_fails: AtomicBool,
-    node_directory: String,
+    pub(super) disk_fails: AtomicBool,
+    pub(super) node_directory: String,
 }
 
 impl Spooling {
@@ -190,12 +169,12 @@ impl Drop for Spooling {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Spool> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Spool> {
         // Its parts change together, within calls that do not panic.
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
+    pub(super) fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
         // There is one wherever there is a spool.
         if let Some(mailbox) = &self.link.mailbox {
             act(mailbox);
@@ -204,7 +183,7 @@ impl Inner {
 
     /// Changes the counts together with what the spool holds and has lost, so that they add up at
     /// every moment.
-    fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
+    pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held) = (spool.take_losses(), spool.held());
         self.link.counts.update(|counts| {
             change(counts);
@@ -292,7 +271,7 @@ impl Inner {
     }
 
     /// Each outage is logged once.
-    fn note_failing(&self) {
+    pub(super) fn note_failing(&self) {
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             let sink = &self.link.sink;
             tracing::error!(
@@ -304,7 +283,7 @@ impl Inner {
 
     /// Wakes the sender, and forces what was appended to the disk where that comes before anything
     /// else.
-    fn appended(&self, mut spool: MutexGuard<'_, Spool>, records: usize) {
+    pub(super) fn appended(&self, mut spool: MutexGuard<'_, Spool>, records: usize) {
         let unsynced = (self.fsync == Fsync::Batch).then(|| spool.take_unsynced());
         drop(spool);
         if self.disk_fails.swap(false, Ordering::Relaxed) {
@@ -316,7 +295,7 @@ impl Inner {
         }
     }
 
-    fn force_to_disk(&self, unsynced: &spool::Unsynced) {
+    pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
         if let Err(error) = unsynced.force_to_disk() {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
@@ -324,7 +303,7 @@ impl Inner {
         }
     }
 
-    fn disk_failed(&self, error: &dyn std::fmt::Display) {
+    pub(super) fn disk_failed(&self, error: &dyn std::fmt::Display) {
         if !self.disk_fails.swap(true, Ordering::Relaxed) {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot write to the spool: records are sent without it, and lost and counted where that fails");
@@ -366,261 +345,6 @@ fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-/// The thread that sends what is in the spool, and takes in what became of it.
-struct Sender {
-    inner: Arc<Inner>,
-    allowance: Allowance,
-    /// Nothing is sent before.
-    not_before: Instant,
-    pause: Duration,
-    /// Deliveries at the last look, and since when there have been no more.
-    arrived: u64,
-    no_progress_since: Instant,
-    next_period: Instant,
-    next_checkpoint: Instant,
-    next_sync: Instant,
-}
-
-impl Sender {
-    fn new(inner: Arc<Inner>, replay_records_per_s: Option<u32>) -> Self {
-        let now = Instant::now();
-        Self {
-            inner,
-            allowance: Allowance::new(replay_records_per_s, now),
-            not_before: now,
-            pause: SHORTEST_PAUSE,
-            arrived: 0,
-            no_progress_since: now,
-            next_period: now,
-            next_checkpoint: now,
-            next_sync: now,
-        }
-    }
-
-    fn run(mut self) {
-        let link = self.inner.link.clone();
-        let Some(mailbox) = &link.mailbox else { return };
-        let mut timeout = Duration::ZERO;
-        loop {
-            let mail = mailbox.take(timeout);
-            let stop = mail.stop;
-            let appended = mail.appended;
-            self.take_in(mail);
-            if stop {
-                self.end(mailbox);
-                return;
-            }
-            let now = Instant::now();
-            let waiting = link.counts.read().spooled.records;
-            self.allowance.add(appended, waiting, now);
-            let next = self.send(now);
-            if now >= self.next_period {
-                self.next_period = now + PERIOD;
-                self.look_after(now);
-            }
-            timeout = next.min(PERIOD);
-        }
-    }
-
-    /// Applies reports, and puts what came back into the spool.
-    fn take_in(&mut self, mail: Mail) {
-        if mail.reports.is_empty() && mail.returned.is_empty() {
-            return;
-        }
-        let inner = self.inner.clone();
-        let mut spool = inner.lock();
-        let mut delivered = Amount::default();
-        let mut has_failed = false;
-        for (id, outcome) in mail.reports {
-            match outcome {
-                Outcome::Arrived => {
-                    if let Some(amount) = spool.acknowledge(id) {
-                        delivered += amount;
-                    }
-                }
-                Outcome::Failed => {
-                    spool.fail(id);
-                    has_failed = true;
-                }
-                Outcome::Rejected => spool.reject(id),
-            }
-        }
-        inner.account(&mut spool, |counts| counts.delivered += delivered);
-        if !mail.returned.is_empty() {
-            has_failed = true;
-            inner.is_direct.store(false, Ordering::Release);
-            let records = mail.returned.iter().map(|returned| Record {
-                timestamp_ms: returned.timestamp_ms,
-                messages: returned.messages,
-                key: &returned.key,
-                value: &returned.value,
-            });
-            match spool.append(records, now_ms()) {
-                Ok(amount) => {
-                    inner.account(&mut spool, |counts| counts.in_flight -= amount);
-                    inner.appended(spool, 0);
-                }
-                Err(error) => {
-                    let mut lost = Amount::default();
-                    for returned in &mail.returned {
-                        lost += Amount::record(u64::from(returned.messages));
-                    }
-                    inner.account(&mut spool, |counts| {
-                        counts.in_flight -= lost;
-                        counts.lose(SinkLoss::SpoolFailed, lost);
-                    });
-                    drop(spool);
-                    inner.disk_failed(&error);
-                }
-            }
-        }
-        if has_failed {
-            self.failed(Instant::now());
-        } else if delivered.records > 0 {
-            self.pause = SHORTEST_PAUSE;
-        }
-    }
-
-    fn failed(&mut self, now: Instant) {
-        self.inner.note_failing();
-        if now >= self.not_before {
-            self.not_before = now + self.pause;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Sends a round of records; when to do so again, unless mail comes.
-    fn send(&mut self, now: Instant) -> Duration {
-        if now < self.not_before {
-            return self.not_before - now;
-        }
-        let inner = self.inner.clone();
-        let producer = inner.producer.current();
-        let mut spool = inner.lock();
-        // Reports make room in the producer's queue, and what is appended is mail as well.
-        let mut next = PERIOD;
-        for sent in 1..=ROUND {
-            let Some(entry) = spool.peek() else { break };
-            if !self.allowance.allows_one() {
-                next = ALLOWANCE_INTERVAL;
-                break;
-            }
-            let (id, record) = (entry.id, entry.record);
-            let message =
-                Message { timestamp_ms: record.timestamp_ms, key: record.key, value: record.value };
-            let origin = Origin::Spool { id };
-            match inner.producer.send(&producer, origin, entry.schema_version, &message) {
-                Ok(()) => spool.mark_sent(),
-                Err(Refusal::Never) => {
-                    spool.mark_sent();
-                    spool.reject(id);
-                }
-                Err(Refusal::QueueFull) => break,
-                Err(Refusal::NotNow) => {
-                    self.failed(now);
-                    break;
-                }
-            }
-            self.allowance.take_one();
-            if sent == ROUND {
-                next = Duration::ZERO;
-            }
-        }
-        let is_worked_off = spool.is_read() && !inner.is_failing.load(Ordering::Relaxed);
-        if inner.mode == SpoolMode::Fast && is_worked_off {
-            inner.is_direct.store(true, Ordering::Release);
-        }
-        // What could not be read, or never be delivered.
-        inner.account(&mut spool, |_| {});
-        next
-    }
-
-    /// What is due with time alone.
-    fn look_after(&mut self, now: Instant) {
-        let inner = self.inner.clone();
-        if inner.producer.rebuild_if_broken() {
-            let mail = inner.link.mailbox.as_ref().map(|mailbox| mailbox.take(Duration::ZERO));
-            self.put_back(mail);
-            inner.lock().fail_all();
-        }
-        self.watch_progress(now);
-        let mut spool = inner.lock();
-        spool.drop_old(now_ms());
-        inner.account(&mut spool, |_| {});
-        if now >= self.next_checkpoint {
-            self.next_checkpoint = now + CHECKPOINT_INTERVAL;
-            if let Err(error) = spool.checkpoint(false) {
-                drop(spool);
-                inner.disk_failed(&error);
-                spool = inner.lock();
-            }
-        }
-        if let Fsync::Interval(interval) = inner.fsync
-            && now >= self.next_sync
-        {
-            self.next_sync = now + interval;
-            let unsynced = spool.take_unsynced();
-            drop(spool);
-            inner.force_to_disk(&unsynced);
-        }
-    }
-
-    /// Takes in mail that was taken out of turn, except for the call to stop.
-    fn put_back(&mut self, mail: Option<Mail>) {
-        let Some(mail) = mail else { return };
-        let (stop, appended) = (mail.stop, mail.appended);
-        self.take_in(mail);
-        self.inner.mailbox(|mailbox| {
-            mailbox.put(|mail| {
-                mail.stop |= stop;
-                mail.appended += appended;
-            });
-        });
-    }
-
-    /// Notices that nothing arrives any more, though something is on its way.
-    fn watch_progress(&mut self, now: Instant) {
-        let inner = &self.inner;
-        let arrived = inner.link.arrived.load(Ordering::Relaxed);
-        let in_memory = inner.link.counts.read().in_flight.records;
-        let is_waiting = in_memory > 0 || inner.lock().sent() > 0;
-        if arrived != self.arrived {
-            self.arrived = arrived;
-            self.no_progress_since = now;
-            if inner.is_failing.swap(false, Ordering::Relaxed) {
-                tracing::info!(sink = inner.link.sink, "records arrive again");
-            }
-        } else if !is_waiting {
-            self.no_progress_since = now;
-        }
-        if now.saturating_duration_since(self.no_progress_since) < STALL {
-            return;
-        }
-        self.no_progress_since = now;
-        inner.note_failing();
-        if in_memory > 0 {
-            inner.is_direct.store(false, Ordering::Release);
-            // They come back as reports.
-            purge(&inner.producer.current(), &inner.link.sink);
-        }
-    }
-
-    /// Puts all that is only in memory into the spool, and closes it.
-    fn end(&mut self, mailbox: &Mailbox) {
-        self.inner.is_direct.store(false, Ordering::Release);
-        purge(&self.inner.producer.current(), &self.inner.link.sink);
-        self.take_in(mailbox.take(Duration::ZERO));
-        let mut spool = self.inner.lock();
-        // Reports that did not come. These are on disk, and will be sent again.
-        spool.fail_all();
-        self.inner.account(&mut spool, |_| {});
-        if let Err(error) = spool.close() {
-            let sink = &self.inner.link.sink;
-            tracing::error!(sink, %error, "cannot close the spool in good order");
-        }
-    }
 }
