@@ -10,9 +10,11 @@
 //!  pair       ─▶ transaction                                │ one thread a worker
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
+//!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
 //!  spool      ─▶ on disk, while Kafka is away               │
-//!  sink       ─▶ Kafka, file, standard output               ┘
+//!  sink       ─▶ Kafka, file, standard output               ┤
+//!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
@@ -34,11 +36,14 @@ pub mod pair;
 pub mod filter;
 pub mod privacy;
 
+pub mod enrich;
+
 pub mod encode;
 
 pub mod spool;
 
 pub mod sink;
+pub mod tail;
 
 pub mod agent;
 pub mod ledger;

@@ -10,6 +10,7 @@ use std::{
 use tap53::{
     decode::Message,
     encode::{Batch, Clock, Format},
+    enrich::Directory,
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -168,6 +169,8 @@ fn transactions_are_recorded_without_allocation() {
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
         rules: Arc::default(),
+        owners: Directory::default(),
+        tails: Default::default(),
         each_message: false,
         ending: Arc::default(),
     };

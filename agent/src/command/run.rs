@@ -18,6 +18,8 @@ use tap53::{
     agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
+    control,
+    enrich::Kubernetes,
     ledger::Ledger,
     pipeline, privileges, sink, spool,
 };
@@ -30,9 +32,6 @@ use tokio::{
 };
 
 use crate::exit;
-
-/// Requests of operators that wait for their turn.
-const REQUESTS: usize = 16;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
@@ -82,11 +81,19 @@ async fn run_agent(
     // Before anything attaches: a signal that comes early must still detach.
     let orders = orders()?;
     let stop = Arc::new(Notify::new());
-    let mut agent = Agent::start(file, capture, set_log_level, &stop)?;
+    let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
+        .context("cannot start the Kubernetes watches")?;
+    let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
+    let control_config = file.config().control.clone();
+    let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
-    // Whoever serves operators has the other ends.
-    let (_requests_from, requests) = mpsc::channel(REQUESTS);
-    let (_annotation_from, annotation) = watch::channel(None);
+    let (to, requests) = mpsc::channel(control::QUEUED);
+    let pipeline = agent.pipeline();
+    let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
+        .context("cannot start the thread of the control socket")?;
+    // Where nobody is asked, its sender is gone at once, and so is the wait for it.
+    let annotation =
+        kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
     tracing::info!(interfaces = agent.attached(), "ready");
 
     agent.run(Inputs { requests, annotation, orders }, &stop).await?;
@@ -96,6 +103,8 @@ async fn run_agent(
         task.abort();
     }
     let ledger = agent.shutdown()?;
+    // After the last records.
+    control.stop();
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;

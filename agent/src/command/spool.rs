@@ -16,7 +16,7 @@ use tap53::{
     spool::{self, Contents},
 };
 
-use super::show::{print, table};
+use super::table::{Cell, colored, print, table};
 use crate::exit;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -62,8 +62,8 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
 }
 
 fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
-    let mut rows = vec![
-        ["SEGMENT", "CREATED (UTC)", "FIRST ID", "BYTES", "RECORDS", "WAITING"].map(str::to_owned),
+    let mut rows: Vec<[Cell; 6]> = vec![
+        ["SEGMENT", "CREATED (UTC)", "FIRST ID", "BYTES", "RECORDS", "WAITING"].map(Cell::from),
     ];
     for segment in contents.list() {
         let created = segment
@@ -71,18 +71,18 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
             .and_then(|at_ms| jiff::Timestamp::from_millisecond(at_ms).ok())
             .map_or_else(|| "unknown".to_owned(), |at| at.strftime("%F %T").to_string());
         rows.push([
-            segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            created,
-            segment.first_id.to_string(),
-            segment.bytes.to_string(),
-            segment.amount.records.to_string(),
-            segment.waiting.to_string(),
+            segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned().into(),
+            created.into(),
+            segment.first_id.to_string().into(),
+            segment.bytes.to_string().into(),
+            segment.amount.records.to_string().into(),
+            segment.waiting.to_string().into(),
         ]);
     }
     let waiting = contents.waiting();
     print(&format!(
         "{}waiting: {} records ({} messages), from id {} on\n",
-        table(&rows),
+        table(&rows, colored()),
         waiting.records,
         waiting.messages,
         contents.done_id(),
