@@ -12,6 +12,7 @@
 //!  privacy    ─▶ addresses hidden                             │
 //!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
+//!  spool      ─▶ on disk, while Kafka is away               │
 //!  sink       ─▶ Kafka, file, standard output               ┤
 //!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
@@ -39,6 +40,8 @@ pub mod privacy;
 pub mod enrich;
 
 pub mod encode;
+
+pub mod spool;
 
 pub mod sink;
 pub mod tail;

@@ -5,7 +5,7 @@ mod command;
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use command::{Arguments, Command, doctor, replay, run, show, status, switch, tail};
+use command::{Arguments, Command, doctor, replay, run, show, spool, status, switch, tail};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Disable(arguments) => switch::disable(arguments),
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Spool(command) => spool::run(&command),
     };
     match outcome {
         Ok(code) => code,

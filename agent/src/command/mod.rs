@@ -4,6 +4,7 @@ pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
@@ -84,6 +85,9 @@ pub(crate) enum Command {
     /// Show transactions of a running agent as they happen
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
+    /// Look into the queue on disk of a Kafka sink; the agent may run
+    #[command(subcommand, after_help = spool::EXAMPLES)]
+    Spool(spool::Command),
 }
 
 #[derive(Args, Debug)]

@@ -34,10 +34,20 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     if !reached {
         return checks;
     }
-    match metadata(config) {
+    let mut client = match connection(config) {
+        Ok((client, _password)) => client,
+        Err(error) => {
+            let what = format!("sinks[{number}]: secrets");
+            let fix = "ls -l   # the file, and whether this user may read it".to_owned();
+            checks.push(Check::fail(AREA, what, error.to_string(), fix));
+            return checks;
+        }
+    };
+    client.set("allow.auto.create.topics", "false");
+    match metadata(&client, config) {
         Ok(metadata) => {
             checks.extend(advertised(&metadata, &config.brokers));
-            checks.extend(topic(config, &metadata));
+            checks.extend(topic(&client, config, &metadata));
         }
         Err(error) => checks.push(unanswered(config, &error)),
     }
@@ -81,16 +91,10 @@ fn fix(broker: &str, error: &io::Error) -> String {
     }
 }
 
-fn metadata(config: &KafkaConfig) -> Result<Metadata, KafkaError> {
+fn metadata(client: &ClientConfig, config: &KafkaConfig) -> Result<Metadata, KafkaError> {
     // A producer's question would make the topic, where brokers allow it.
-    let consumer: BaseConsumer = asking(config).create()?;
+    let consumer: BaseConsumer = client.create()?;
     consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
-}
-
-fn asking(config: &KafkaConfig) -> ClientConfig {
-    let mut client = connection(config);
-    client.set("allow.auto.create.topics", "false");
-    client
 }
 
 fn unanswered(config: &KafkaConfig, error: &KafkaError) -> Check {
@@ -128,7 +132,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
         .collect()
 }
 
-fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
+fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
     let name = &config.topic;
     let broker = &config.brokers[0];
     let what = format!("topic {name}");
@@ -156,7 +160,7 @@ fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             // Whoever answered may have done so before its number was known, as -1.
             let id = metadata.brokers().first().map_or(0, |broker| broker.id());
-            vec![match makes_topics(config, id) {
+            vec![match makes_topics(client, id) {
                 Ok(Some(true)) => Check::warn(
                     AREA,
                     what,
@@ -194,9 +198,9 @@ fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
 }
 
 /// Whether a broker makes topics that it is asked for; `None` if it does not know the setting.
-fn makes_topics(config: &KafkaConfig, broker: i32) -> Result<Option<bool>, String> {
+fn makes_topics(client: &ClientConfig, broker: i32) -> Result<Option<bool>, String> {
     let admin: AdminClient<DefaultClientContext> =
-        asking(config).create().map_err(|error| error.to_string())?;
+        client.create().map_err(|error| error.to_string())?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let broker = [ResourceSpecifier::Broker(broker)];
     let answer = admin.describe_configs(&broker, &options);
