@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::binary::{push_bytes, push_part};
+use super::binary::Binary;
 use crate::privacy::ShownAddress;
 
 /// Bytes of the longest text, `ffff:…:ffff/128`, and room for a separator behind each part.
@@ -17,16 +17,16 @@ pub(super) struct AddressText {
     length: usize,
 }
 
-/// A byte in decimal: up to three digits, and how many.
-const DECIMAL: [([u8; 3], u8); 256] = {
-    let mut table = [([0; 3], 0); 256];
+/// An octet in decimal and a dot, zeros behind them.
+const DOTTED: [[u8; 4]; 256] = {
+    let mut table = [[0; 4]; 256];
     let mut value = 0u8;
     loop {
         let digits = [b'0' + value / 100, b'0' + value / 10 % 10, b'0' + value % 10];
         table[value as usize] = match value {
-            0..10 => ([digits[2], 0, 0], 1),
-            10..100 => ([digits[1], digits[2], 0], 2),
-            100..=255 => (digits, 3),
+            0..10 => [digits[2], b'.', 0, 0],
+            10..100 => [digits[1], digits[2], b'.', 0],
+            100..=255 => [digits[0], digits[1], digits[2], b'.'],
         };
         if value == u8::MAX {
             break table;
@@ -35,8 +35,13 @@ const DECIMAL: [([u8; 3], u8); 256] = {
     }
 };
 
+/// Digits of an octet in decimal.
+const fn digits(octet: u8) -> usize {
+    1 + (octet >= 10) as usize + (octet >= 100) as usize
+}
+
 impl AddressText {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(address: IpAddr) -> Self {
         let mut text = Self { bytes: [0; CAPACITY], length: 0 };
         match address {
@@ -72,18 +77,18 @@ impl AddressText {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// Appends it as an Avro string.
-    #[inline]
-    pub(super) fn push_string(&self, out: &mut Vec<u8>) {
+    /// Writes it as an Avro string.
+    #[inline(always)]
+    pub(super) fn push_string(&self, out: &mut Binary<'_>) {
         // Every IPv4 address fits in a block of constant size, with its length before it.
         if let Ok(length @ 0..16) = u8::try_from(self.length)
             && let Some(text) = self.bytes.first_chunk::<15>()
         {
             let mut block = [2 * length; 16];
             block[1..].copy_from_slice(text);
-            push_part(out, &block, 1 + self.length);
+            out.block(block, 1 + self.length);
         } else {
-            push_bytes(out, self.as_bytes());
+            out.bytes(self.as_bytes());
         }
     }
 
@@ -99,22 +104,32 @@ impl AddressText {
         }
     }
 
-    fn push_decimal(&mut self, value: u8) {
-        let (digits, length) = DECIMAL[usize::from(value)];
-        // All three are written, so that the copy has a constant size.
-        if let Some(place) = self.bytes.get_mut(self.length..self.length + digits.len()) {
-            place.copy_from_slice(&digits);
-            self.length += usize::from(length);
+    fn push_decimal(&mut self, octet: u8) {
+        self.push_dotted(octet);
+        self.drop_dot();
+    }
+
+    /// The octet and a dot.
+    #[inline(always)]
+    fn push_dotted(&mut self, octet: u8) {
+        let place = self.bytes.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut);
+        if let Some(place) = place {
+            *place = DOTTED[usize::from(octet)];
+            self.length += digits(octet) + 1;
         }
     }
 
-    fn push_ipv4(&mut self, address: Ipv4Addr) {
-        let [a, b, c, d] = address.octets();
-        for octet in [a, b, c] {
-            self.push_decimal(octet);
-            self.push(b'.');
+    fn drop_dot(&mut self) {
+        self.length = self.length.saturating_sub(1);
+        if let Some(dot) = self.bytes.get_mut(self.length) {
+            *dot = 0;
         }
-        self.push_decimal(d);
+    }
+
+    #[inline(always)]
+    fn push_ipv4(&mut self, address: Ipv4Addr) {
+        address.octets().into_iter().for_each(|octet| self.push_dotted(octet));
+        self.drop_dot();
     }
 
     fn push_ipv6(&mut self, address: Ipv6Addr) {
