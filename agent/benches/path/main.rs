@@ -324,7 +324,7 @@ fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
 
 fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
     let mut table = table();
-    let mut seen = [Observation::default(), Observation::default()];
+    let mut seen = [Box::<Observation>::default(), Box::default()];
     stage(Name::ReadAndPair, move || {
         for sample in samples {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {

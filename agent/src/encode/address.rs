@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::binary::Binary;
-use crate::privacy::ShownAddress;
+use crate::{decode::dotted, privacy::ShownAddress};
 
-/// Bytes of the longest text, `ffff:…:ffff/128`, and room for a separator behind each part.
+/// Bytes of the longest text, `ffff:…:ffff/128`, and some more.
 const CAPACITY: usize = 48;
 
 /// An address as text, equal to what std's `Display` writes: RFC 5952 for IPv6, IPv4-mapped
@@ -15,29 +15,6 @@ const CAPACITY: usize = 48;
 pub(super) struct AddressText {
     bytes: [u8; CAPACITY],
     length: usize,
-}
-
-/// An octet in decimal and a dot, zeros behind them.
-const DOTTED: [[u8; 4]; 256] = {
-    let mut table = [[0; 4]; 256];
-    let mut value = 0u8;
-    loop {
-        let digits = [b'0' + value / 100, b'0' + value / 10 % 10, b'0' + value % 10];
-        table[value as usize] = match value {
-            0..10 => [digits[2], b'.', 0, 0],
-            10..100 => [digits[1], digits[2], b'.', 0],
-            100..=255 => [digits[0], digits[1], digits[2], b'.'],
-        };
-        if value == u8::MAX {
-            break table;
-        }
-        value += 1;
-    }
-};
-
-/// Digits of an octet in decimal.
-const fn digits(octet: u8) -> usize {
-    1 + (octet >= 10) as usize + (octet >= 100) as usize
 }
 
 impl AddressText {
@@ -105,31 +82,20 @@ impl AddressText {
     }
 
     fn push_decimal(&mut self, octet: u8) {
-        self.push_dotted(octet);
-        self.drop_dot();
-    }
-
-    /// The octet and a dot.
-    #[inline(always)]
-    fn push_dotted(&mut self, octet: u8) {
-        let place = self.bytes.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut);
-        if let Some(place) = place {
-            *place = DOTTED[usize::from(octet)];
-            self.length += digits(octet) + 1;
-        }
-    }
-
-    fn drop_dot(&mut self) {
-        self.length = self.length.saturating_sub(1);
-        if let Some(dot) = self.bytes.get_mut(self.length) {
-            *dot = 0;
+        for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+            if octet >= least {
+                self.push(b'0' + digit);
+            }
         }
     }
 
     #[inline(always)]
     fn push_ipv4(&mut self, address: Ipv4Addr) {
-        address.octets().into_iter().for_each(|octet| self.push_dotted(octet));
-        self.drop_dot();
+        let (text, length) = dotted(address.octets());
+        if let Some(place) = self.bytes.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut) {
+            *place = text;
+            self.length += length;
+        }
     }
 
     fn push_ipv6(&mut self, address: Ipv6Addr) {

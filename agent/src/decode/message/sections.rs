@@ -113,14 +113,15 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
         let name = self.name()?;
         let Body { rtype, class, ttl, rdata } = self.body()?;
+        let form = rdata::form(rtype, class);
         let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
         let rdata = if rdata.is_empty() && no_rdata {
             Span::default()
-        } else if let Some(span) = self.name_as_rdata(rtype, class, rdata) {
+        } else if let Some(span) = self.name_as_rdata(form, rdata) {
             span
         } else {
             let start = extent(self.text.len());
-            if !rdata::write(rdata, rtype, class, &mut self.text) {
+            if !rdata::write(rdata, form, &mut self.text) {
                 self.flaw(flaw);
             }
             Span { start, end: extent(self.text.len()) }
@@ -182,10 +183,8 @@ impl<'m, 'w> Sections<'m, 'w> {
     }
 
     /// RDATA that is a name; `None` where it is not, or is more.
-    fn name_as_rdata(&mut self, rtype: u16, class: u16, mut rdata: Cursor<'w>) -> Option<Span> {
-        if !rdata::is_name(rtype, class) {
-            return None;
-        }
+    fn name_as_rdata(&mut self, form: Option<rdata::Form>, mut rdata: Cursor<'w>) -> Option<Span> {
+        form.filter(|form| form.is_name())?;
         let (start, origin) = (self.text.len(), name::origin(&rdata));
         let span = self.write_name(&mut rdata)?;
         if !rdata.is_empty() {
