@@ -29,7 +29,7 @@ impl AddressText {
     }
 
     /// What the privacy policy shows of an address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn shown(address: &ShownAddress) -> Self {
         match address {
             ShownAddress::Address(address) => Self::new(*address),

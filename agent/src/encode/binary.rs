@@ -176,23 +176,6 @@ impl Binary<'_> {
         self.length(bytes.len());
         self.raw(bytes);
     }
-
-    /// An array or a map: in one block, or none where there is nothing.
-    #[inline(always)]
-    pub(super) fn items<T>(
-        &mut self,
-        count: usize,
-        items: impl Iterator<Item = T>,
-        mut push: impl FnMut(&mut Self, T),
-    ) {
-        if count > 0 {
-            self.length(count);
-            for item in items {
-                push(self, item);
-            }
-        }
-        self.zero();
-    }
 }
 
 /// Appends an Avro long.
@@ -307,15 +290,6 @@ mod tests {
                 assert_eq!(encoded(|out| out.long(value)), bytes, "{value}");
             }
         }
-    }
-
-    #[test]
-    fn an_array_without_items_is_its_end_alone() {
-        let array = |items: &[u8]| {
-            encoded(|out| out.items(items.len(), items.iter(), |out, item| item.push(out)))
-        };
-        assert_eq!(array(&[]), [0]);
-        assert_eq!(array(&[1, 2]), [4, 2, 4, 0]);
     }
 
     #[test]

@@ -267,9 +267,14 @@ where
     #[inline(always)]
     fn push(&self, out: &mut Binary<'_>) {
         let Some(make) = &self.0 else { return out.zero() };
-        out.items(count(make), make(), |out, item| {
-            let Ok(()) = item.fields(out);
-        });
+        let count = count(make);
+        if count > 0 {
+            out.length(count);
+            for item in make() {
+                let Ok(()) = item.fields(out);
+            }
+        }
+        out.zero();
     }
 }
 
@@ -310,9 +315,13 @@ impl Serialize for Labels<'_> {
 
 impl Value for Labels<'_> {
     fn push(&self, out: &mut Binary<'_>) {
-        out.items(self.0.len(), self.0.iter(), |out, (name, value)| {
-            name.as_str().push(out);
-            value.as_str().push(out);
-        });
+        if !self.0.is_empty() {
+            out.length(self.0.len());
+            for (name, value) in self.0 {
+                name.as_str().push(out);
+                value.as_str().push(out);
+            }
+        }
+        out.zero();
     }
 }

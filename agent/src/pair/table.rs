@@ -11,7 +11,10 @@
 
 mod gaps;
 
-use std::{hash::BuildHasher, mem};
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    mem,
+};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -158,7 +161,10 @@ impl Table {
         self.tidy();
         self.latest_ns = self.latest_ns.max(seen.at_ns);
         self.identify(&mut flow);
-        let hash = self.hasher.hash_one((&flow, seen.message.id));
+        let mut hash = self.hasher.build_hasher();
+        flow.hash(&mut hash);
+        hash.write_u16(seen.message.id);
+        let hash = hash.finish();
         if seen.message.response {
             self.respond(hash, &flow, seen, wire)
         } else {
