@@ -193,7 +193,7 @@ pub(super) fn origin(cursor: &Cursor<'_>) -> usize {
 }
 
 /// A pointer is an offset from the start of the message in 14 bits (RFC 1035 §4.1.4).
-const fn pointed_to(high: u8, low: u8) -> usize {
+pub(super) const fn pointed_to(high: u8, low: u8) -> usize {
     u16::from_be_bytes([high & 0x3f, low]) as usize
 }
 

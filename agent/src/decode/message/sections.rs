@@ -111,8 +111,11 @@ impl<'m, 'w> Sections<'m, 'w> {
             self.message.answers_omitted += 1;
             return Some(None);
         }
-        let name = self.name()?;
-        let Body { rtype, class, ttl, rdata } = self.body()?;
+        let (name, body) = match self.behind_pointer() {
+            Some(known) => known,
+            None => (self.name()?, body(&mut self.wire)?),
+        };
+        let Body { rtype, class, ttl, rdata } = body;
         let form = rdata::form(rtype, class);
         let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
         let rdata = if rdata.is_empty() && no_rdata {
@@ -153,17 +156,18 @@ impl<'m, 'w> Sections<'m, 'w> {
     /// Goes behind a record.
     fn pass(&mut self) -> Option<Body<'w>> {
         name::skip(&mut self.wire)?;
-        self.body()
+        body(&mut self.wire)
     }
 
-    fn body(&mut self) -> Option<Body<'w>> {
-        let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = self.wire.octets()?;
-        Some(Body {
-            rtype: u16::from_be_bytes([t0, t1]),
-            class: u16::from_be_bytes([c0, c1]),
-            ttl: u32::from_be_bytes([s0, s1, s2, s3]),
-            rdata: self.wire.part(u16::from_be_bytes([l0, l1]).into())?,
-        })
+    /// The next record, if it is as most are: its owner is a pointer to a name that was read.
+    fn behind_pointer(&mut self) -> Option<(Span, Body<'w>)> {
+        let mut wire = self.wire;
+        let [high @ 0xc0..=0xff, low] = wire.octets()? else { return None };
+        let origin = name::pointed_to(high, low);
+        let known = [self.first, self.latest].into_iter().find(|known| known.origin == origin)?;
+        let body = body(&mut wire)?;
+        self.wire = wire;
+        Some((known.span, body))
     }
 
     /// The text of the name at the cursor: one that is there already, where it is the same name.
@@ -226,4 +230,16 @@ impl<'m, 'w> Sections<'m, 'w> {
             self.message.parse_status = status;
         }
     }
+}
+
+/// What follows the owner.
+#[inline]
+fn body<'w>(wire: &mut Cursor<'w>) -> Option<Body<'w>> {
+    let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = wire.octets()?;
+    Some(Body {
+        rtype: u16::from_be_bytes([t0, t1]),
+        class: u16::from_be_bytes([c0, c1]),
+        ttl: u32::from_be_bytes([s0, s1, s2, s3]),
+        rdata: wire.part(u16::from_be_bytes([l0, l1]).into())?,
+    })
 }
