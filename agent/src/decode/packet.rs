@@ -205,6 +205,7 @@ impl<'a> Packet<'a> {
         })
     }
 
+    #[inline]
     fn parse_whole(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
         let network =
@@ -282,6 +283,7 @@ impl<'a> Datagram<'a> {
     ///
     /// # Errors
     /// [`PacketLoss::MalformedPacket`] where the lengths contradict each other.
+    #[inline]
     pub fn parse(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let double = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
@@ -394,6 +396,7 @@ fn part<'a>(
 }
 
 /// Source, destination, and where the IP packet ends, counted from its first byte.
+#[inline]
 fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), PacketLoss> {
     match ip_version {
         4 => {

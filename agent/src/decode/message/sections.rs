@@ -67,17 +67,15 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
         for _ in 0..answers {
             let flaw = ParseStatus::MalformedAnswer;
-            if let Some(record) = self.record(flaw).ok_or(flaw)? {
-                self.message.answers.push(record);
-            }
+            self.record(flaw, |message| &mut message.answers).ok_or(flaw)?;
         }
         let update = self.message.opcode == UPDATE && !self.message.response;
         for _ in 0..authorities {
             let flaw = ParseStatus::MalformedRest;
-            if !update {
+            if update {
+                self.record(flaw, |message| &mut message.updates).ok_or(flaw)?;
+            } else {
                 self.pass().ok_or(flaw)?;
-            } else if let Some(record) = self.record(flaw).ok_or(flaw)? {
-                self.message.updates.push(record);
             }
         }
         for _ in 0..additionals {
@@ -102,14 +100,19 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some(())
     }
 
-    /// A record that is kept: `Some(None)` where the text is full. RDATA that has not the form of
-    /// its type is a `flaw`.
-    fn record(&mut self, flaw: ParseStatus) -> Option<Option<RecordSpans>> {
+    /// A record that is kept in `list`, unless the text is full. RDATA that has not the form of its
+    /// type is a `flaw`.
+    #[inline]
+    fn record(
+        &mut self,
+        flaw: ParseStatus,
+        list: impl Fn(&mut Message) -> &mut Vec<RecordSpans>,
+    ) -> Option<()> {
         let start = self.text.len();
         if self.full {
             self.pass()?;
             self.message.answers_omitted += 1;
-            return Some(None);
+            return Some(());
         }
         let (name, body) = match self.behind_pointer() {
             Some(known) => known,
@@ -132,9 +135,11 @@ impl<'m, 'w> Sections<'m, 'w> {
         self.drop_when_full(start);
         if self.full {
             self.message.answers_omitted += 1;
-            return Some(None);
+        } else {
+            // Made where it stays: a record that is returned is put together and taken apart again.
+            list(self.message).push(RecordSpans { name, rdata, rtype, class, ttl });
         }
-        Some(Some(RecordSpans { name, rdata, rtype, class, ttl }))
+        Some(())
     }
 
     /// A record of the additional section, of which none but OPT is kept.
@@ -171,6 +176,7 @@ impl<'m, 'w> Sections<'m, 'w> {
     }
 
     /// The text of the name at the cursor: one that is there already, where it is the same name.
+    #[inline]
     fn name(&mut self) -> Option<Span> {
         let origin = name::origin(&self.wire);
         for known in [self.first, self.latest] {

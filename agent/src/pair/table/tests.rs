@@ -41,7 +41,11 @@ fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Box<Observation> 
     })
 }
 
-fn observe(table: &mut Table, flow: Flow, mut seen: Box<Observation>) -> Option<Transaction<'static>> {
+fn observe(
+    table: &mut Table,
+    flow: Flow,
+    mut seen: Box<Observation>,
+) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
     match table.observe(flow, &mut seen, &wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
