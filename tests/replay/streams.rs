@@ -151,14 +151,18 @@ fn sigusr1_prints_the_ledger_and_the_replay_goes_on() -> Result<()> {
     stdin.write_all(&both.bytes()[..half])?;
     let mut lines = replay.lines()?;
     assert!(line(&mut lines)?.contains("MATCHED"));
-    kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGUSR1)?;
+    let pid = Pid::from_raw(i32::try_from(replay.0.id())?);
     let mut log = BufReader::new(replay.0.stderr.take().context("stderr is piped")?);
-    let mut ledger = String::new();
-    while !ledger.contains("balanced") {
-        anyhow::ensure!(log.read_line(&mut ledger)? > 0, "it ended: {ledger}");
-    }
-    assert!(ledger.contains("balanced: yes"), "{ledger}");
-    assert!(ledger.contains("offered          1 = delivered 1"), "{ledger}");
+    // A line is out before it is counted, so the first ledger may come without it.
+    wait::until("the ledger to have the line", DEADLINE, || {
+        kill(pid, Signal::SIGUSR1)?;
+        let mut ledger = String::new();
+        while !ledger.contains("balanced") {
+            anyhow::ensure!(log.read_line(&mut ledger)? > 0, "it ended: {ledger}");
+        }
+        assert!(ledger.contains("balanced: yes"), "{ledger}");
+        Ok(ledger.contains("offered          1 = delivered 1").then_some(()))
+    })?;
     stdin.write_all(&both.bytes()[half..])?;
     assert!(line(&mut lines)?.contains("MATCHED"));
     drop(stdin);
