@@ -1,11 +1,22 @@
-//! Reading messages allocates nothing once the buffers have their size.
+//! Nothing from packet to record allocates once the buffers have their size.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use tap53::decode::Message;
+use tap53::{
+    decode::Message,
+    encode::{Batch, Clock, Format},
+    ledger::{Published, SinkCounts},
+    pair::{self, RecordIds, Truncations},
+    sink::{Named, Sink},
+    worker::{Handover, Shared, Stages},
+};
+use tap53_ebpf::record::RecordHeader;
 
 /// The system's allocator, counting the calls of each thread.
 struct Counting;
@@ -92,4 +103,99 @@ fn announced_counts_cost_no_memory() {
     let wire = header(0x8180, [u16::MAX; 4]);
     let mut message = Message::default();
     assert_eq!(allocations(|| assert!(message.read(&wire))), 0);
+}
+
+/// Counts what it is given.
+#[derive(Default)]
+struct Discard(Published<SinkCounts>);
+
+impl Sink for Discard {
+    fn format(&self) -> Format {
+        Format::AvroSingleObject
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.0
+    }
+
+    fn write(&self, batch: &Batch) {
+        self.0.update(|counts| counts.delivered.records += batch.records());
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+/// `message` in a UDP datagram between 192.0.2.`client` and 192.0.2.53, and its record header.
+fn packet(client: u8, back: bool, message: &[u8]) -> Option<(RecordHeader, Vec<u8>)> {
+    let udp_length = u16::try_from(8 + message.len()).ok()?;
+    let mut bytes = vec![0x45, 0];
+    bytes.extend((20 + udp_length).to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    let ends = if back { [53, client] } else { [client, 53] };
+    bytes.extend(ends.iter().flat_map(|last| [192, 0, 2, *last]));
+    let ports: [u16; 2] = if back { [53, 1_024] } else { [1_024, 53] };
+    bytes.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    bytes.extend([udp_length.to_be_bytes(), [0, 0]].concat());
+    bytes.extend(message);
+    let length = u32::try_from(bytes.len()).ok()?;
+    let header = RecordHeader {
+        packet_length: length,
+        captured_length: length,
+        ifindex: 3,
+        transport_offset: 20,
+        direction: u8::from(back),
+        ip_version: 4,
+        transport: 17,
+        ..RecordHeader::default()
+    };
+    Some((header, bytes))
+}
+
+#[test]
+fn transactions_are_recorded_without_allocation() {
+    let timeout = Duration::from_secs(5);
+    let config = pair::Config {
+        udp_timeout: timeout,
+        tcp_timeout: timeout,
+        capacity: 1_024,
+        merge_interfaces: true,
+    };
+    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let shared = Shared {
+        node: "node-1".into(),
+        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        wire_bytes: false,
+        filter: Arc::default(),
+        privacy: Arc::default(),
+        each_message: false,
+        ending: Arc::default(),
+    };
+    let discard = Arc::new(Discard::default());
+    let sink = Named { name: "discard".into(), sink: discard.clone() };
+    let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
+    let stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock);
+    let mut stages = stages.unwrap_or_else(|error| panic!("{error}"));
+    let [query, response, _] = messages();
+    // Twenty queries wait at a time, so that they change places with each other's buffers.
+    let packets: Vec<_> = [(false, &query), (true, &response)]
+        .into_iter()
+        .flat_map(|(back, message)| (0..20).filter_map(move |last| packet(last, back, message)))
+        .collect();
+    let mut records = 0;
+    let mut record_all = || {
+        for (header, bytes) in &packets {
+            stages.take_packet(header, bytes, 0);
+        }
+        stages.deliver();
+        records += 20;
+    };
+    assert!(allocations(&mut record_all) > 0);
+    // A query's place and the buffers of responses each have their size after a few rounds.
+    (0..3).for_each(|_| record_all());
+    for _ in 0..100 {
+        assert_eq!(allocations(&mut record_all), 0);
+    }
+    assert_eq!(discard.0.read().delivered.records, records);
 }

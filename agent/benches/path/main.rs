@@ -6,6 +6,8 @@
 //! not add what they take to the longer stages. Compare figures of one run only. A transaction is a query of
 //! about 60 bytes and a response with three answers; nothing is configured to be hidden or left
 //! out.
+//!
+//! With arguments, only stages run whose name contains one of them: for a profiler.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -13,6 +15,7 @@ mod hickory;
 mod sample;
 
 use std::{
+    env::args,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -240,6 +243,11 @@ fn measure(title: &str, kind: Kind) {
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
+    let chosen: Vec<String> = args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_chosen = |stage: &Stage<'_>| {
+        chosen.is_empty() || chosen.iter().any(|part| stage.name.text().contains(part.as_str()))
+    };
+    stages.retain(is_chosen);
     for round in 0..ROUNDS {
         for stage in &mut stages {
             let started = cpu_time();
@@ -315,7 +323,7 @@ fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
 
 fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
     let mut table = table();
-    let mut seen = [Observation::default(), Observation::default()];
+    let mut seen = [Box::<Observation>::default(), Box::default()];
     stage(Name::ReadAndPair, move || {
         for sample in samples {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {

@@ -62,9 +62,14 @@ impl<'a> Cursor<'a> {
         self.message.get(self.at..self.end)?.get(..length)
     }
 
+    /// All that is left, without going on.
+    pub(super) fn left(&self) -> &'a [u8] {
+        self.message.get(self.at..self.end).unwrap_or_default()
+    }
+
     /// All that is left.
     pub(super) fn rest(&mut self) -> &'a [u8] {
-        let rest = self.message.get(self.at..self.end).unwrap_or_default();
+        let rest = self.left();
         self.at = self.end;
         rest
     }

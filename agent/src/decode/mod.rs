@@ -19,6 +19,7 @@ mod aged;
 pub(crate) mod build;
 mod code;
 mod cursor;
+mod dotted;
 pub mod fragments;
 mod label;
 mod message;
@@ -32,6 +33,7 @@ pub use code::{
     class_mnemonic, class_name, opcode_mnemonic, opcode_name, rcode_mnemonic, rcode_name,
     type_mnemonic, type_name,
 };
+pub(crate) use dotted::dotted;
 pub use label::{below, labels_from_the_right, parent};
 pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,

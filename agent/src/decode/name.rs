@@ -36,6 +36,77 @@ const BACKSLASH: u8 = 1;
 /// and what it leads to ends before the labels in front of it begin; so there is no loop and
 /// nothing is read twice.
 pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+    write_plain(cursor, text).or_else(|| write_any(cursor, text))
+}
+
+/// A name that is not compressed and has letters, digits, hyphens and underscores only, as nearly
+/// all have; `None`, and nothing done, for another.
+///
+/// On the wire it is its text but for the lengths, of which the first is in front and each other
+/// stands where the text has a dot: 16 octets are a step. Lengths that are plain characters
+/// themselves, `-` and digits, are left to the other way.
+fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+    /// The first length that is not told from a character.
+    const HYPHEN: u8 = b'-';
+    let wire = cursor.left();
+    let (mut root, mut labels) = (0, 0);
+    loop {
+        match *wire.get(root)? {
+            0 => break,
+            length @ 1..HYPHEN => root += 1 + usize::from(length),
+            _ => return None,
+        }
+        labels += 1;
+    }
+    if labels == 0 || root >= MAX_OCTETS {
+        return None;
+    }
+    let (start, mut plain, mut at) = (text.len(), 0, 1);
+    while at < root {
+        let length = (root - at).min(16);
+        let (block, plain_here) = match wire.get(at..)?.first_chunk() {
+            Some(block) => plain_text(block, length),
+            None => {
+                let mut block = [0; 16];
+                block.get_mut(..length)?.copy_from_slice(wire.get(at..root)?);
+                plain_text(&block, length)
+            }
+        };
+        text.block(&block, length);
+        plain += usize::from(plain_here);
+        at += length;
+    }
+    // Every octet but the lengths, the first of which was left out.
+    if plain + labels != root {
+        text.truncate(start);
+        return None;
+    }
+    cursor.seek(cursor.offset() + root + 1);
+    Some(())
+}
+
+/// Plain characters in lower case, a dot for everything else, and how many of the first `length`
+/// octets are plain. Without branches, so that all 16 are done at once.
+#[inline]
+fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
+    const POSITIONS: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    // At most 16.
+    let length = length.to_le_bytes()[0];
+    let (mut text, mut plain) = ([0; 16], 0);
+    for ((text, octet), position) in text.iter_mut().zip(octets).zip(POSITIONS) {
+        let lower = octet | u8::from(octet.wrapping_sub(b'A') < 26) << 5;
+        let is_plain = (lower.wrapping_sub(b'a') < 26)
+            | (lower.wrapping_sub(b'0') < 10)
+            | (lower == b'-')
+            | (lower == b'_');
+        *text = if is_plain { lower } else { b'.' };
+        plain += u8::from(is_plain & (position < length));
+    }
+    (text, plain)
+}
+
+/// Any name.
+fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let message = cursor.message();
     let start = text.len();
     // The labels between two pointers: from `run` on, and none at `end` or behind it.
@@ -122,7 +193,7 @@ pub(super) fn origin(cursor: &Cursor<'_>) -> usize {
 }
 
 /// A pointer is an offset from the start of the message in 14 bits (RFC 1035 §4.1.4).
-const fn pointed_to(high: u8, low: u8) -> usize {
+pub(super) const fn pointed_to(high: u8, low: u8) -> usize {
     u16::from_be_bytes([high & 0x3f, low]) as usize
 }
 
@@ -193,6 +264,35 @@ mod tests {
             };
             assert_eq!(back, octet.to_ascii_lowercase());
         }
+    }
+
+    #[test]
+    fn plain_names_are_written_as_any_others() {
+        let mut plain_names = 0;
+        for (length, octet) in (1..=63).flat_map(|length| (0..=u8::MAX).map(move |o| (length, o))) {
+            // The octet at the end of a label of this length, in front of labels and behind them.
+            let label = [&[length][..], &vec![b'A'; usize::from(length) - 1], &[octet]].concat();
+            for wire in [
+                [&label[..], b"\x03www\x04Test\0"].concat(),
+                [b"\x03a-b\x10_abcdefghij01234", &label[..], b"\0"].concat(),
+                [&label.repeat(4)[..], &[0]].concat(),
+            ] {
+                let read = |write: fn(&mut Cursor<'_>, &mut Text) -> Option<()>| {
+                    let (mut cursor, mut text) = (Cursor::new(&wire), Text::default());
+                    let written = write(&mut cursor, &mut text);
+                    (written.map(|()| cursor.offset()), text.finish())
+                };
+                let (plain, any) = (read(write_plain), read(write_any));
+                if plain.0.is_some() {
+                    plain_names += 1;
+                    assert_eq!(plain, any);
+                } else {
+                    assert_eq!(plain.1, "", "nothing is left behind");
+                }
+            }
+        }
+        // 64 plain characters, lengths up to 44, three names each.
+        assert_eq!(plain_names, 64 * 44 * 3);
     }
 
     #[test]

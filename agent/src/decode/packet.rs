@@ -208,6 +208,7 @@ impl<'a> Packet<'a> {
         })
     }
 
+    #[inline]
     fn parse_whole(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         let direction = Direction::from_u8(header.direction).ok_or(PacketLoss::RecordMismatch)?;
         let network =
@@ -291,6 +292,7 @@ impl<'a> Datagram<'a> {
     ///
     /// # Errors
     /// [`PacketLoss::MalformedPacket`] where the lengths contradict each other.
+    #[inline]
     pub fn parse(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         Self::parse_cut(protocol, bytes, 0)
     }
@@ -411,6 +413,7 @@ fn part<'a>(
 }
 
 /// Source, destination, and where the IP packet ends, counted from its first byte.
+#[inline]
 fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), PacketLoss> {
     match ip_version {
         4 => {

@@ -2,6 +2,8 @@
 
 use data_encoding::{BASE32_DNSSEC, BASE64, Encoding, HEXLOWER};
 
+use super::dotted::dotted;
+
 /// The text of a message's names and RDATA, back to back.
 ///
 /// It is written octet by octet, all of it UTF-8, and checked to be that once, when the message
@@ -55,6 +57,14 @@ impl Text {
     /// As it is.
     pub(super) fn string(&mut self, text: &str) {
         self.octets.extend_from_slice(text.as_bytes());
+    }
+
+    /// The first `length` characters of a block of ASCII: a copy of constant size is the cheaper one.
+    #[inline]
+    pub(super) fn block(&mut self, block: &[u8; 16], length: usize) {
+        let end = self.octets.len() + length;
+        self.octets.extend_from_slice(block);
+        self.octets.truncate(end);
     }
 
     /// ASCII characters from `octets`, each as `character` gives it.
@@ -166,24 +176,8 @@ impl Text {
 
     /// An IPv4 address, dotted.
     pub(super) fn ipv4(&mut self, address: [u8; 4]) {
-        let mut dotted = [b'.'; 16];
-        let mut length = 0;
-        for octet in address {
-            // The divisions by constants become multiplications.
-            let (hundreds, tens) = (octet / 100, octet / 10 % 10);
-            if hundreds > 0 {
-                dotted[length] = b'0' + hundreds;
-                length += 1;
-            }
-            if octet >= 10 {
-                dotted[length] = b'0' + tens;
-                length += 1;
-            }
-            dotted[length] = b'0' + octet % 10;
-            length += 2;
-        }
-        // Without the dot behind the last number.
-        self.octets.extend_from_slice(&dotted[..length - 1]);
+        let (dotted, length) = dotted(address);
+        self.block(&dotted, length);
     }
 
     /// An IPv6 address as RFC 5952 §4 wants it, and the last 32 bits dotted where the first 96

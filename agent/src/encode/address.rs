@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::binary::{push_bytes, push_part};
-use crate::privacy::ShownAddress;
+use super::binary::Binary;
+use crate::{decode::dotted, privacy::ShownAddress};
 
-/// Bytes of the longest text, `ffff:…:ffff/128`, and room for a separator behind each part.
+/// Bytes of the longest text, `ffff:…:ffff/128`, and some more.
 const CAPACITY: usize = 48;
 
 /// An address as text, equal to what std's `Display` writes: RFC 5952 for IPv6, IPv4-mapped
@@ -17,26 +17,8 @@ pub(super) struct AddressText {
     length: usize,
 }
 
-/// A byte in decimal: up to three digits, and how many.
-const DECIMAL: [([u8; 3], u8); 256] = {
-    let mut table = [([0; 3], 0); 256];
-    let mut value = 0u8;
-    loop {
-        let digits = [b'0' + value / 100, b'0' + value / 10 % 10, b'0' + value % 10];
-        table[value as usize] = match value {
-            0..10 => ([digits[2], 0, 0], 1),
-            10..100 => ([digits[1], digits[2], 0], 2),
-            100..=255 => (digits, 3),
-        };
-        if value == u8::MAX {
-            break table;
-        }
-        value += 1;
-    }
-};
-
 impl AddressText {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(address: IpAddr) -> Self {
         let mut text = Self { bytes: [0; CAPACITY], length: 0 };
         match address {
@@ -47,7 +29,7 @@ impl AddressText {
     }
 
     /// What the privacy policy shows of an address.
-    #[inline]
+    #[inline(always)]
     pub(super) fn shown(address: &ShownAddress) -> Self {
         match address {
             ShownAddress::Address(address) => Self::new(*address),
@@ -72,18 +54,18 @@ impl AddressText {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// Appends it as an Avro string.
-    #[inline]
-    pub(super) fn push_string(&self, out: &mut Vec<u8>) {
+    /// Writes it as an Avro string.
+    #[inline(always)]
+    pub(super) fn push_string(&self, out: &mut Binary<'_>) {
         // Every IPv4 address fits in a block of constant size, with its length before it.
         if let Ok(length @ 0..16) = u8::try_from(self.length)
             && let Some(text) = self.bytes.first_chunk::<15>()
         {
             let mut block = [2 * length; 16];
             block[1..].copy_from_slice(text);
-            push_part(out, &block, 1 + self.length);
+            out.block(block, 1 + self.length);
         } else {
-            push_bytes(out, self.as_bytes());
+            out.bytes(self.as_bytes());
         }
     }
 
@@ -99,22 +81,21 @@ impl AddressText {
         }
     }
 
-    fn push_decimal(&mut self, value: u8) {
-        let (digits, length) = DECIMAL[usize::from(value)];
-        // All three are written, so that the copy has a constant size.
-        if let Some(place) = self.bytes.get_mut(self.length..self.length + digits.len()) {
-            place.copy_from_slice(&digits);
-            self.length += usize::from(length);
+    fn push_decimal(&mut self, octet: u8) {
+        for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+            if octet >= least {
+                self.push(b'0' + digit);
+            }
         }
     }
 
+    #[inline(always)]
     fn push_ipv4(&mut self, address: Ipv4Addr) {
-        let [a, b, c, d] = address.octets();
-        for octet in [a, b, c] {
-            self.push_decimal(octet);
-            self.push(b'.');
+        let (text, length) = dotted(address.octets());
+        if let Some(place) = self.bytes.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut) {
+            *place = text;
+            self.length += length;
         }
-        self.push_decimal(d);
     }
 
     fn push_ipv6(&mut self, address: Ipv6Addr) {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
-use super::{Encode, Error, Record, SCHEMA_TEXT, binary::Binary};
+use super::{Encode, Error, Record, SCHEMA_TEXT, binary::Room};
 
 /// The parsed schema of a record.
 ///
@@ -55,12 +55,21 @@ fn drop_logical_types(schema: &mut Value) {
 }
 
 /// An Avro datum without any framing.
-pub struct Datum;
+#[derive(Debug, Default)]
+pub struct Datum {
+    room: Room,
+}
 
 impl Encode for Datum {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let Ok(()) = record.fields(&mut Binary(out));
-        Ok(())
+        loop {
+            let mut binary = self.room.binary();
+            let Ok(()) = record.fields(&mut binary);
+            let end = binary.end();
+            if self.room.take(end, out) {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -68,6 +77,7 @@ impl Encode for Datum {
 /// CRC-64-AVRO fingerprint of the schema's canonical form (Avro 1.12, "Single-object encoding").
 pub struct SingleObject {
     header: [u8; 10],
+    datum: Datum,
 }
 
 impl SingleObject {
@@ -78,14 +88,14 @@ impl SingleObject {
     pub fn new() -> Result<Self, Error> {
         let mut header = [0xc3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
         header[2..].copy_from_slice(&fingerprint()?);
-        Ok(Self { header })
+        Ok(Self { header, datum: Datum::default() })
     }
 }
 
 impl Encode for SingleObject {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         out.extend_from_slice(&self.header);
-        Datum.encode(record, out)
+        self.datum.encode(record, out)
     }
 }
 
@@ -98,7 +108,7 @@ mod tests {
 
     fn fields(name: &str) -> Vec<(String, Value)> {
         let mut out = Vec::new();
-        samples::with_record(name, |record| Datum.encode(record, &mut out).unwrap());
+        samples::with_record(name, |record| Datum::default().encode(record, &mut out).unwrap());
         let mut rest = &out[..];
         let value = GenericDatumReader::builder(schema().unwrap())
             .build()
@@ -148,7 +158,7 @@ mod tests {
     fn single_objects_begin_with_marker_and_fingerprint() {
         let (mut plain, mut framed) = (Vec::new(), Vec::new());
         samples::with_record("matched", |record| {
-            Datum.encode(record, &mut plain).unwrap();
+            Datum::default().encode(record, &mut plain).unwrap();
             SingleObject::new().unwrap().encode(record, &mut framed).unwrap();
         });
         assert_eq!(framed[..2], [0xc3, 0x01]);

@@ -8,6 +8,8 @@
 
 use serde::{Serialize, ser::SerializeStruct};
 
+use super::binary::Binary;
+
 /// Takes fields, in the schema's order.
 pub(super) trait Fields {
     /// Why a field is not taken.
@@ -27,7 +29,7 @@ pub(super) trait Fields {
 /// What a field can hold: for serde, and for Avro's binary encoding.
 pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
-    fn push(&self, out: &mut Vec<u8>);
+    fn push(&self, out: &mut Binary<'_>);
 }
 
 /// Fields for a serde serializer.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{binary::push_part, fields::Value};
+use super::{binary::Binary, fields::Value};
 use crate::decode::{
     class_mnemonic, class_name, opcode_mnemonic, opcode_name, rcode_mnemonic, rcode_name,
     type_mnemonic, type_name,
@@ -50,8 +50,8 @@ impl Serialize for Mnemonic {
 }
 
 impl Value for Mnemonic {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
         let encoded = match *self {
             Self::Opcode(code) => OPCODES.get(usize::from(code)),
             Self::Rcode(code) => RCODES.get(usize::from(code)),
@@ -137,15 +137,16 @@ impl Encoded {
         self
     }
 
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        push_part(out, &self.0, 1 + usize::from(self.0[0] / 2));
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        out.block(self.0, 1 + usize::from(self.0[0] / 2));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode::binary::encoded;
 
     #[test]
     fn every_code_is_written_whole() {
@@ -154,8 +155,7 @@ mod tests {
             for mnemonic in
                 [opcode, Mnemonic::Rcode(code), Mnemonic::Type(code), Mnemonic::Class(code)]
             {
-                let mut out = Vec::new();
-                mnemonic.push(&mut out);
+                let out = encoded(|out| mnemonic.push(out));
                 let (length, text) = out.split_first().unwrap();
                 assert_eq!(usize::from(*length), 2 * text.len());
                 assert_eq!(text, mnemonic.text().as_bytes());

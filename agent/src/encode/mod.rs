@@ -84,7 +84,7 @@ impl Format {
     /// When the schema does not parse, which is a defect of this program.
     pub fn build(self) -> Result<Box<dyn Encode>, Error> {
         Ok(match self {
-            Self::AvroDatum => Box::new(Datum),
+            Self::AvroDatum => Box::new(Datum::default()),
             Self::AvroSingleObject => Box::new(SingleObject::new()?),
             Self::Json => Box::new(JsonLine),
             Self::Message => Box::new(MessageLine),

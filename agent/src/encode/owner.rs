@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     SCHEMA_VERSION,
-    binary::Binary,
+    binary::encoded,
     fields::Fields,
     value::{Labels, Symbol},
 };
@@ -62,8 +62,9 @@ impl Owner {
     /// The owner with this identity.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        let mut encoded = Vec::new();
-        let Ok(()) = identity.fields(&mut Binary(&mut encoded), &CLIENT);
+        let encoded = encoded(|f| {
+            let Ok(()) = identity.fields(f, &CLIENT);
+        });
         Self { identity, encoded }
     }
 
@@ -74,6 +75,7 @@ impl Owner {
     }
 
     /// Hands the fields of one side to `f`.
+    #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
         f.known(&self.encoded, |f| self.identity.fields(f, names))
     }
@@ -135,9 +137,9 @@ impl Observer {
     pub fn new(node: &str, interface: &str) -> Self {
         let (node, interface) = (node.to_owned(), interface.to_owned());
         let mut observer = Self { node, interface, encoded: Vec::new() };
-        let mut encoded = Vec::new();
-        let Ok(()) = observer.each(&mut Binary(&mut encoded));
-        observer.encoded = encoded;
+        observer.encoded = encoded(|f| {
+            let Ok(()) = observer.each(f);
+        });
         observer
     }
 
@@ -148,6 +150,7 @@ impl Observer {
     }
 
     /// Hands the schema's version and the names to `f`.
+    #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         f.known(&self.encoded, |f| self.each(f))
     }

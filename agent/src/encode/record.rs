@@ -104,6 +104,7 @@ impl Record<'_> {
 
 impl<'a> Record<'a> {
     /// Hands every field to `f`, in the schema's order.
+    #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let transaction = self.transaction;
         let (query, response) = (transaction.query(), transaction.response());
@@ -176,6 +177,7 @@ impl<'a> Record<'a> {
     }
 
     /// A response repeats the question, so it can stand in for a query that was not seen.
+    #[inline(always)]
     fn question_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let message = &self.transaction.first().message;
         let question = message.question();
@@ -222,6 +224,7 @@ const RESPONSE_EDNS: EdnsNames = [
     "response_edns_options",
 ];
 
+#[inline(always)]
 fn edns_fields<'a, F: Fields>(
     f: &mut F,
     names: &EdnsNames,

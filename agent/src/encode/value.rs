@@ -11,7 +11,7 @@ use tap53_ebpf::settings::Direction;
 use super::{
     Attribution,
     address::AddressText,
-    binary::{Binary, push_bytes, push_items, push_long},
+    binary::Binary,
     fields::{Fields, Named, Value},
     mnemonic::Mnemonic,
 };
@@ -70,9 +70,10 @@ impl Serialize for Symbol {
 }
 
 impl Value for Symbol {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        self.position.push(out);
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        // An Avro int; no enum here has more than 63 symbols.
+        out.block([self.position << 1], 1);
     }
 }
 
@@ -92,9 +93,9 @@ impl Serialize for Time {
 }
 
 impl Value for Time {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        push_long(out, self.0);
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        out.long(self.0);
     }
 }
 
@@ -117,9 +118,9 @@ impl Serialize for Bytes<'_> {
 }
 
 impl Value for Bytes<'_> {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        push_bytes(out, self.0);
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        out.bytes(self.0);
     }
 }
 
@@ -130,9 +131,9 @@ impl Serialize for RecordId {
 }
 
 impl Value for RecordId {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0);
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        out.block(self.0, self.0.len());
     }
 }
 
@@ -140,7 +141,7 @@ impl Value for RecordId {
 pub(super) struct Address(AddressText);
 
 impl From<ShownAddress> for Address {
-    #[inline]
+    #[inline(always)]
     fn from(address: ShownAddress) -> Self {
         Self(AddressText::shown(&address))
     }
@@ -159,8 +160,8 @@ impl Serialize for Address {
 }
 
 impl Value for Address {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
         self.0.push_string(out);
     }
 }
@@ -184,6 +185,7 @@ impl Item for Shown<'_, Question<'_>> {
     const NAME: &'static str = "Question";
     const FIELDS: usize = 3;
 
+    #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let Self(policy, question) = self;
         f.field("name", &*policy.name(question.name))?;
@@ -200,6 +202,7 @@ impl Item for Shown<'_, Answer<'_>> {
     const NAME: &'static str = "Answer";
     const FIELDS: usize = 5;
 
+    #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let Self(policy, answer) = self;
         answer_fields(f, policy, answer, &policy.answer_rdata(answer.rdata))
@@ -210,12 +213,14 @@ impl Item for Shown<'_, Update<'_>> {
     const NAME: &'static str = "Answer";
     const FIELDS: usize = 5;
 
+    #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let Self(policy, Update(record)) = self;
         answer_fields(f, policy, record, &policy.update_rdata(record.rtype, record.rdata))
     }
 }
 
+#[inline(always)]
 fn answer_fields<F: Fields>(
     f: &mut F,
     policy: &Policy,
@@ -234,6 +239,7 @@ impl Item for (u16, &[u8]) {
     const NAME: &'static str = "EdnsOption";
     const FIELDS: usize = 2;
 
+    #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         f.field("code", self.0)?;
         f.field("data", Bytes(self.1))
@@ -244,7 +250,7 @@ impl Item for (u16, &[u8]) {
 pub(super) struct Array<M>(pub(super) Option<M>);
 
 /// Number of the items; those of a filter have to be counted.
-#[inline]
+#[inline(always)]
 fn count<I: Iterator>(make: impl Fn() -> I) -> usize {
     match make().size_hint() {
         (least, Some(most)) if least == most => least,
@@ -258,12 +264,17 @@ where
     A: Iterator<Item = I>,
     I: Item,
 {
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        let Some(make) = &self.0 else { return out.push(0) };
-        push_items(out, count(make), make(), |out, item| {
-            let Ok(()) = item.fields(&mut Binary(out));
-        });
+    #[inline(always)]
+    fn push(&self, out: &mut Binary<'_>) {
+        let Some(make) = &self.0 else { return out.zero() };
+        let count = count(make);
+        if count > 0 {
+            out.length(count);
+            for item in make() {
+                let Ok(()) = item.fields(out);
+            }
+        }
+        out.zero();
     }
 }
 
@@ -303,10 +314,14 @@ impl Serialize for Labels<'_> {
 }
 
 impl Value for Labels<'_> {
-    fn push(&self, out: &mut Vec<u8>) {
-        push_items(out, self.0.len(), self.0.iter(), |out, (name, value)| {
-            name.as_str().push(out);
-            value.as_str().push(out);
-        });
+    fn push(&self, out: &mut Binary<'_>) {
+        if !self.0.is_empty() {
+            out.length(self.0.len());
+            for (name, value) in self.0 {
+                name.as_str().push(out);
+                value.as_str().push(out);
+            }
+        }
+        out.zero();
     }
 }

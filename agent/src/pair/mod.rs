@@ -73,14 +73,16 @@ pub struct Flow {
     pub ifindex: u32,
 }
 
-/// As few words as there are: half of what the table costs is this.
+/// In words of constant size and number, which is what makes a hash quick.
 impl Hash for Flow {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         for end in [&self.client, &self.server] {
-            match end.ip() {
-                IpAddr::V4(address) => state.write_u64(address.to_bits().into()),
-                IpAddr::V6(address) => state.write_u128(address.to_bits()),
-            }
+            state.write_u128(match end.ip() {
+                // Not the number of an IPv4-mapped address; an equal one would only share a bucket.
+                IpAddr::V4(address) => address.to_bits().into(),
+                IpAddr::V6(address) => address.to_bits(),
+            });
         }
         let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));

@@ -6,14 +6,17 @@
 //!                                      oldest ─▶ … ─▶ newest   (expiry and eviction take the oldest)
 //! ```
 //!
-//! A query's buffers are swapped with those of the slot that it takes, so that neither is copied or
+//! A query changes places with what the slot that it takes held before, so that neither is copied or
 //! allocated.
 
 mod gaps;
 
-use std::{hash::BuildHasher, mem};
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    mem,
+};
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
@@ -36,7 +39,7 @@ const BUFFER_BYTES_PER_QUERY: usize = 512;
 struct Slot {
     pending: bool,
     flow: Flow,
-    query: Observation,
+    query: Box<Observation>,
     query_count: u32,
     copy_count: u32,
     /// Since when the query waits: when it was captured, or, where time had been further already,
@@ -143,26 +146,30 @@ impl Table {
 
     /// Takes note of a packet between two endpoints that was captured and could not be read: it may
     /// have held the message that one of their transactions waits for.
-    pub fn note_unreadable(&mut self, flow: Flow, at_ns: u64) {
-        self.gaps.note_unreadable(self.identity(flow), at_ns);
+    pub fn note_unreadable(&mut self, mut flow: Flow, at_ns: u64) {
+        self.identify(&mut flow);
+        self.gaps.note_unreadable(flow, at_ns);
     }
 
-    /// Takes in a message. `wire` are its bytes. A query's content is swapped into the table, so that
-    /// `seen` holds another query's buffers then.
+    /// Takes in a message. `wire` are its bytes. A query goes into the table, and `seen` is another
+    /// one then, to be written over.
     pub fn observe<'a>(
         &'a mut self,
-        flow: Flow,
-        seen: &'a mut Observation,
+        mut flow: Flow,
+        seen: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
         self.tidy();
         self.latest_ns = self.latest_ns.max(seen.at_ns);
-        let flow = self.identity(flow);
-        let hash = self.hasher.hash_one((&flow, seen.message.id));
+        self.identify(&mut flow);
+        let mut hash = self.hasher.build_hasher();
+        flow.hash(&mut hash);
+        hash.write_u16(seen.message.id);
+        let hash = hash.finish();
         if seen.message.response {
-            self.respond(hash, flow, seen, wire)
+            self.respond(hash, &flow, seen, wire)
         } else {
-            self.ask(hash, flow, seen)
+            self.ask(hash, &flow, seen)
         }
     }
 
@@ -181,15 +188,17 @@ impl Table {
         }
     }
 
-    fn identity(&self, flow: Flow) -> Flow {
-        Flow { ifindex: if self.merge_interfaces { 0 } else { flow.ifindex }, ..flow }
+    const fn identify(&self, flow: &mut Flow) {
+        if self.merge_interfaces {
+            flow.ifindex = 0;
+        }
     }
 
-    fn ask(&mut self, hash: u64, flow: Flow, query: &mut Observation) -> Observed<'_> {
+    fn ask(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>) -> Observed<'_> {
         let same = |slot: &u32| {
             self.pending(*slot).is_some_and(|pending| {
                 pending.query.message.id == query.message.id
-                    && pending.flow == flow
+                    && pending.flow == *flow
                     && pending.query.message.question() == query.message.question()
             })
         };
@@ -219,19 +228,27 @@ impl Table {
     fn respond<'a>(
         &'a mut self,
         hash: u64,
-        flow: Flow,
+        flow: &Flow,
         response: &'a Observation,
         wire: &[u8],
     ) -> Observed<'a> {
         let question = response.message.question();
+        let slots = &self.slots;
         let answers = |slot: &u32| {
-            self.pending(*slot).is_some_and(|pending| {
+            slots.get(*slot as usize).filter(|slot| slot.pending).is_some_and(|pending| {
                 pending.query.message.id == response.message.id
-                    && pending.flow == flow
+                    && pending.flow == *flow
                     && (question.is_none() || question == pending.query.message.question())
             })
         };
-        let found = self.index.find(hash, answers).copied();
+        let found = match self.index.find_entry(hash, answers) {
+            Ok(entry) => {
+                let (slot, _) = entry.remove();
+                self.unlink(slot);
+                Some(slot)
+            }
+            Err(_) => None,
+        };
         let asked = match found {
             Some(slot) => self.slots[slot as usize].query.message.question(),
             None => question,
@@ -262,11 +279,10 @@ impl Table {
         let id = self.ids.of(sequence);
         let mut transaction = match found {
             Some(slot) => {
-                self.take(slot);
                 let pending = &self.slots[slot as usize];
                 Transaction {
                     id,
-                    flow,
+                    flow: *flow,
                     query_count: pending.query_count,
                     copy_count: pending.copy_count,
                     capture_gap: pending.gaps != self.gaps.known()
@@ -282,11 +298,11 @@ impl Table {
                 let since_ns = response.at_ns.saturating_sub(timeout_ns);
                 Transaction {
                     id,
-                    flow,
+                    flow: *flow,
                     query_count: 0,
                     copy_count: 0,
                     capture_gap: response.cut
-                        || earlier.is_none() && self.gaps.any_since(&flow, since_ns),
+                        || earlier.is_none() && self.gaps.any_since(flow, since_ns),
                     exchange: Exchange::Response(response),
                     related,
                 }
@@ -357,12 +373,12 @@ impl Table {
             .map(|(_, head)| head)
     }
 
-    fn insert(&mut self, hash: u64, flow: Flow, query: &mut Observation) {
+    fn insert(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>) {
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 pending: false,
-                flow,
-                query: Observation::default(),
+                flow: *flow,
+                query: Box::default(),
                 query_count: 0,
                 copy_count: 0,
                 since_ns: 0,
@@ -378,7 +394,7 @@ impl Table {
         let slot = &mut self.slots[number as usize];
         mem::swap(&mut slot.query, query);
         slot.pending = true;
-        slot.flow = flow;
+        slot.flow = *flow;
         slot.query_count = 1;
         slot.copy_count = 0;
         slot.since_ns = slot.query.at_ns.max(self.latest_ns);
@@ -399,9 +415,18 @@ impl Table {
 
     /// Takes a slot out of index and list; its content stays until another query takes it.
     fn take(&mut self, number: u32) {
+        let hash = self.slots[number as usize].hash;
+        if let Ok(entry) = self.index.find_entry(hash, |slot| *slot == number) {
+            entry.remove();
+        }
+        self.unlink(number);
+    }
+
+    /// Takes a slot, which is in the index no more, out of its list.
+    fn unlink(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         slot.pending = false;
-        let (hash, older, newer) = (slot.hash, slot.older, slot.newer);
+        let (older, newer) = (slot.older, slot.newer);
         let list = &mut self.lists[slot.flow.transport as usize];
         self.pending_messages -= u64::from(slot.query_count);
         self.buffer_bytes -= slot.query.buffer_bytes();
@@ -413,12 +438,6 @@ impl Table {
             Some(slot) => slot.older = older,
             None => list.newest = older,
         }
-        let slots = &self.slots;
-        let entry =
-            self.index.entry(hash, |slot| *slot == number, |slot| slots[*slot as usize].hash);
-        if let Entry::Occupied(entry) = entry {
-            entry.remove();
-        }
         self.free.push(number);
         self.taken = number;
     }
@@ -429,7 +448,7 @@ impl Table {
             && !slot.pending
             && slot.query.buffer_bytes() > KEPT_BUFFER_BYTES
         {
-            slot.query = Observation::default();
+            *slot.query = Observation::default();
         }
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     use crate::encode::{Batch, Datum, samples};
 
     fn batch() -> Batch {
-        let (mut batch, mut datum) = (Batch::default(), Datum);
+        let (mut batch, mut datum) = (Batch::default(), Datum::default());
         for name in samples::NAMES {
             samples::with_record(name, |record| batch.push(&mut datum, record).unwrap());
         }

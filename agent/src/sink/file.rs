@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn batch() -> Batch {
-        let (mut batch, mut datum) = (Batch::default(), Datum);
+        let (mut batch, mut datum) = (Batch::default(), Datum::default());
         samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
         batch
     }

@@ -44,9 +44,9 @@ struct Pairing {
     /// Whether each message makes a record of its own.
     alone: bool,
     /// Messages are read into these. Two, so that the large buffers of responses stay here when a
-    /// query's are swapped into the table.
-    query: Observation,
-    response: Observation,
+    /// query goes into the table.
+    query: Box<Observation>,
+    response: Box<Observation>,
     /// When the latest datagram was captured.
     last_at_ns: u64,
 }
@@ -67,8 +67,8 @@ impl Stages {
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,
-            query: Observation::default(),
-            response: Observation::default(),
+            query: Box::default(),
+            response: Box::default(),
             last_at_ns: 0,
         };
         Ok(Self {
@@ -292,14 +292,15 @@ impl Pairing {
         }
     }
 
-    /// Takes in a message that was sent along `sent`. So many bytes behind `wire` are `missing`.
-    fn message(&mut self, origin: &Origin, sent: Flow, wire: &[u8], missing: usize) {
+    /// Takes in a message that was sent along `flow`. So many bytes behind `wire` are `missing`.
+    fn message(&mut self, origin: &Origin, mut flow: Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        let (seen, flow) = if response {
-            (&mut self.response, Flow { client: sent.server, server: sent.client, ..sent })
+        let seen = if response {
+            std::mem::swap(&mut flow.client, &mut flow.server);
+            &mut self.response
         } else {
-            (&mut self.query, sent)
+            &mut self.query
         };
         self.counts.messages_decoded += 1;
         if !seen.message.read(wire) {

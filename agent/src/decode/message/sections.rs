@@ -67,17 +67,15 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
         for _ in 0..answers {
             let flaw = ParseStatus::MalformedAnswer;
-            if let Some(record) = self.record(flaw).ok_or(flaw)? {
-                self.message.answers.push(record);
-            }
+            self.record(flaw, |message| &mut message.answers).ok_or(flaw)?;
         }
         let update = self.message.opcode == UPDATE && !self.message.response;
         for _ in 0..authorities {
             let flaw = ParseStatus::MalformedRest;
-            if !update {
+            if update {
+                self.record(flaw, |message| &mut message.updates).ok_or(flaw)?;
+            } else {
                 self.pass().ok_or(flaw)?;
-            } else if let Some(record) = self.record(flaw).ok_or(flaw)? {
-                self.message.updates.push(record);
             }
         }
         for _ in 0..additionals {
@@ -102,25 +100,34 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some(())
     }
 
-    /// A record that is kept: `Some(None)` where the text is full. RDATA that has not the form of
-    /// its type is a `flaw`.
-    fn record(&mut self, flaw: ParseStatus) -> Option<Option<RecordSpans>> {
+    /// A record that is kept in `list`, unless the text is full. RDATA that has not the form of its
+    /// type is a `flaw`.
+    #[inline]
+    fn record(
+        &mut self,
+        flaw: ParseStatus,
+        list: impl Fn(&mut Message) -> &mut Vec<RecordSpans>,
+    ) -> Option<()> {
         let start = self.text.len();
         if self.full {
             self.pass()?;
             self.message.answers_omitted += 1;
-            return Some(None);
+            return Some(());
         }
-        let name = self.name()?;
-        let Body { rtype, class, ttl, rdata } = self.body()?;
+        let (name, body) = match self.behind_pointer() {
+            Some(known) => known,
+            None => (self.name()?, body(&mut self.wire)?),
+        };
+        let Body { rtype, class, ttl, rdata } = body;
+        let form = rdata::form(rtype, class);
         let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
         let rdata = if rdata.is_empty() && no_rdata {
             Span::default()
-        } else if let Some(span) = self.name_as_rdata(rtype, class, rdata) {
+        } else if let Some(span) = self.name_as_rdata(form, rdata) {
             span
         } else {
             let start = extent(self.text.len());
-            if !rdata::write(rdata, rtype, class, &mut self.text) {
+            if !rdata::write(rdata, form, &mut self.text) {
                 self.flaw(flaw);
             }
             Span { start, end: extent(self.text.len()) }
@@ -128,9 +135,11 @@ impl<'m, 'w> Sections<'m, 'w> {
         self.drop_when_full(start);
         if self.full {
             self.message.answers_omitted += 1;
-            return Some(None);
+        } else {
+            // Made where it stays: a record that is returned is put together and taken apart again.
+            list(self.message).push(RecordSpans { name, rdata, rtype, class, ttl });
         }
-        Some(Some(RecordSpans { name, rdata, rtype, class, ttl }))
+        Some(())
     }
 
     /// A record of the additional section, of which none but OPT is kept.
@@ -152,20 +161,22 @@ impl<'m, 'w> Sections<'m, 'w> {
     /// Goes behind a record.
     fn pass(&mut self) -> Option<Body<'w>> {
         name::skip(&mut self.wire)?;
-        self.body()
+        body(&mut self.wire)
     }
 
-    fn body(&mut self) -> Option<Body<'w>> {
-        let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = self.wire.octets()?;
-        Some(Body {
-            rtype: u16::from_be_bytes([t0, t1]),
-            class: u16::from_be_bytes([c0, c1]),
-            ttl: u32::from_be_bytes([s0, s1, s2, s3]),
-            rdata: self.wire.part(u16::from_be_bytes([l0, l1]).into())?,
-        })
+    /// The next record, if it is as most are: its owner is a pointer to a name that was read.
+    fn behind_pointer(&mut self) -> Option<(Span, Body<'w>)> {
+        let mut wire = self.wire;
+        let [high @ 0xc0..=0xff, low] = wire.octets()? else { return None };
+        let origin = name::pointed_to(high, low);
+        let known = [self.first, self.latest].into_iter().find(|known| known.origin == origin)?;
+        let body = body(&mut wire)?;
+        self.wire = wire;
+        Some((known.span, body))
     }
 
     /// The text of the name at the cursor: one that is there already, where it is the same name.
+    #[inline]
     fn name(&mut self) -> Option<Span> {
         let origin = name::origin(&self.wire);
         for known in [self.first, self.latest] {
@@ -182,10 +193,8 @@ impl<'m, 'w> Sections<'m, 'w> {
     }
 
     /// RDATA that is a name; `None` where it is not, or is more.
-    fn name_as_rdata(&mut self, rtype: u16, class: u16, mut rdata: Cursor<'w>) -> Option<Span> {
-        if !rdata::is_name(rtype, class) {
-            return None;
-        }
+    fn name_as_rdata(&mut self, form: Option<rdata::Form>, mut rdata: Cursor<'w>) -> Option<Span> {
+        form.filter(|form| form.is_name())?;
         let (start, origin) = (self.text.len(), name::origin(&rdata));
         let span = self.write_name(&mut rdata)?;
         if !rdata.is_empty() {
@@ -227,4 +236,16 @@ impl<'m, 'w> Sections<'m, 'w> {
             self.message.parse_status = status;
         }
     }
+}
+
+/// What follows the owner.
+#[inline]
+fn body<'w>(wire: &mut Cursor<'w>) -> Option<Body<'w>> {
+    let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = wire.octets()?;
+    Some(Body {
+        rtype: u16::from_be_bytes([t0, t1]),
+        class: u16::from_be_bytes([c0, c1]),
+        ttl: u32::from_be_bytes([s0, s1, s2, s3]),
+        rdata: wire.part(u16::from_be_bytes([l0, l1]).into())?,
+    })
 }

@@ -9,7 +9,7 @@ use super::{
 
 /// One field, by what it is on the wire and how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(in crate::decode) enum Field {
     /// A number of one byte, in decimal.
     U8,
     /// A number of two bytes, in decimal.

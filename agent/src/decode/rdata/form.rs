@@ -10,7 +10,7 @@ use Form::{By, Fields};
 
 /// How RDATA is written.
 #[derive(Clone, Copy)]
-pub(super) enum Form {
+pub(in crate::decode) enum Form {
     /// Field by field, with a space between two.
     Fields(&'static [Field]),
     /// By code of its own, where a field says what others are.
@@ -18,9 +18,15 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// RDATA of this form is a name and nothing else.
+    pub(in crate::decode) const fn is_name(self) -> bool {
+        matches!(self, Self::Fields([Name]))
+    }
+
     /// `None` where the RDATA is not of this form.
     pub(super) fn write(self, rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
         match self {
+            Self::Fields([field]) => field.write(rdata, text),
             Self::Fields(fields) => write_fields(fields, rdata, text),
             Self::By(write) => write(rdata, text),
         }
@@ -48,7 +54,7 @@ pub(super) fn write_fields(
 }
 
 /// The form of a type's RDATA; `None` where the type is unknown, or not defined in the class.
-pub(super) fn of(rtype: u16, class: u16) -> Option<Form> {
+pub(in crate::decode) fn of(rtype: u16, class: u16) -> Option<Form> {
     in_every_class(rtype).or_else(|| match class {
         // An update's record may be of class NONE or ANY and is still one of its zone's class
         // (RFC 2136 §2.5); Multicast DNS sets the class's top bit (RFC 6762 §10.2).

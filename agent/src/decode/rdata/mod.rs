@@ -31,14 +31,15 @@ mod svcb;
 mod tests;
 
 use super::{cursor::Cursor, text::Text};
+pub(super) use form::{Form, of as form};
 
-/// Appends the RDATA that `rdata` is a cursor on. Types whose form is not known take the generic
-/// form of RFC 3597 §5, `\# <length> <hex>`; so does RDATA that has not the form of its type, for
-/// which the result is false.
+/// Appends the RDATA that `rdata` is a cursor on, of the form that [`form`](form()) gives its type.
+/// Types whose form is not known take the generic form of RFC 3597 §5, `\# <length> <hex>`; so does
+/// RDATA that has not the form of its type, for which the result is false.
 ///
 /// The text is incomplete once it is full.
-pub(super) fn write(mut rdata: Cursor<'_>, rtype: u16, class: u16, text: &mut Text) -> bool {
-    let Some(form) = form::of(rtype, class) else {
+pub(super) fn write(mut rdata: Cursor<'_>, form: Option<Form>, text: &mut Text) -> bool {
+    let Some(form) = form else {
         generic(rdata, text);
         return true;
     };
@@ -49,11 +50,6 @@ pub(super) fn write(mut rdata: Cursor<'_>, rtype: u16, class: u16, text: &mut Te
     text.truncate(start);
     generic(whole, text);
     false
-}
-
-/// RDATA of this type is a name and nothing else.
-pub(super) fn is_name(rtype: u16, class: u16) -> bool {
-    matches!(form::of(rtype, class), Some(form::Form::Fields([field::Field::Name])))
 }
 
 /// RFC 3597 §5.

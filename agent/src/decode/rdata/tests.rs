@@ -25,7 +25,7 @@ fn octets(hex: &str) -> Vec<u8> {
 /// The text, and whether the RDATA has the form of its type.
 fn written(rtype: u16, class: u16, rdata: &[u8]) -> (String, bool) {
     let mut text = Text::default();
-    let well_formed = write(Cursor::new(rdata), rtype, class, &mut text);
+    let well_formed = write(Cursor::new(rdata), form(rtype, class), &mut text);
     (text.finish(), well_formed)
 }
 
@@ -111,7 +111,7 @@ fn compressed_names_are_read_in_every_type() {
     let mut cursor = Cursor::new(message);
     cursor.seek(6);
     let mut text = Text::default();
-    assert!(write(cursor, 36, 1, &mut text)); // KX
+    assert!(write(cursor, form(36, 1), &mut text)); // KX
     assert_eq!(text.finish(), "1 srv.test");
 }
 
@@ -126,7 +126,7 @@ fn a_record_that_unfolds_stops_at_the_limit() {
     let mut cursor = Cursor::new(&message);
     cursor.seek(rdata);
     let mut text = Text::default();
-    write(cursor, 55, 1, &mut text);
+    write(cursor, form(55, 1), &mut text);
     assert!(text.is_full());
     assert!(text.len() < Text::LIMIT + 1_100);
 }

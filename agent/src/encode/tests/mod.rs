@@ -57,7 +57,7 @@ fn decoded(mut datum: &[u8]) -> Vec<(String, AvroValue)> {
 
 fn encoded(record: &Record<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    Datum.encode(record, &mut out).unwrap();
+    Datum::default().encode(record, &mut out).unwrap();
     out
 }
 

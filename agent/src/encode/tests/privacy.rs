@@ -34,7 +34,7 @@ fn encodings(policy: &Policy) -> Vec<String> {
         transaction.flow.server = ([203, 0, 113, 77], 53).into();
         let record = Record { transaction: &transaction, policy, ..*record };
         let encoders: [Box<dyn Encode>; 4] = [
-            Box::new(Datum),
+            Box::new(Datum::default()),
             Box::new(JsonLine),
             Box::new(MessageLine),
             Box::new(Text { color: false }),

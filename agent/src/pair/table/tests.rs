@@ -31,17 +31,21 @@ fn flow(port: u16) -> Flow {
     }
 }
 
-fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Observation {
+fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Box<Observation> {
     let direction = if response { Direction::Egress } else { Direction::Ingress };
-    Observation {
+    Box::new(Observation {
         at_ns,
         point: Point { ifindex: 7, direction },
         message: Build::message(id, response).question(name, 1).parse(),
         ..Observation::default()
-    }
+    })
 }
 
-fn observe(table: &mut Table, flow: Flow, mut seen: Observation) -> Option<Transaction<'static>> {
+fn observe(
+    table: &mut Table,
+    flow: Flow,
+    mut seen: Box<Observation>,
+) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
     match table.observe(flow, &mut seen, &wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
@@ -134,7 +138,7 @@ fn a_second_response_names_the_record_of_the_first() {
 #[test]
 fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
     let mut table = table(8);
-    let elsewhere = |ifindex, mut seen: Observation| {
+    let elsewhere = |ifindex, mut seen: Box<Observation>| {
         seen.point.ifindex = ifindex;
         seen
     };
