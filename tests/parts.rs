@@ -1,7 +1,10 @@
 //! The harness's own parts, before the agent comes into play: if one of these fails, look here and
 //! not at the agent.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use serde_json::json;
@@ -10,6 +13,7 @@ use tap53_harness::{
     client::Transport,
     fastavro,
     kafka::Kafka,
+    kube::KubeApi,
     lab::{ANSWERED, Lab, UNANSWERED},
     namespace::Namespace,
     process::{Process, run},
@@ -70,10 +74,10 @@ fn a_dropped_process_takes_its_group_with_it() -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", "sleep 1000 & echo $! >&2; wait"]);
     let process = Process::spawn("sh", command)?;
-    let grandchild = process.wait_for_line("", 0, std::time::Duration::from_secs(10))?;
+    let grandchild = process.wait_for_line("", 0, Duration::from_secs(10))?;
     drop(process);
     let stat = format!("/proc/{grandchild}/stat");
-    tap53_harness::wait::until("the grandchild to go", std::time::Duration::from_secs(10), || {
+    tap53_harness::wait::until("the grandchild to go", Duration::from_secs(10), || {
         // A zombie that init has not yet collected counts as gone.
         let state = std::fs::read_to_string(&stat).unwrap_or_default();
         Ok((state.is_empty() || state.contains(") Z ")).then_some(()))
@@ -112,6 +116,84 @@ fn kafka_keeps_what_it_acknowledged_across_a_kill() -> Result<()> {
     kafka.kill();
     kafka.restart()?;
     assert_eq!(values(&kafka)?, [b"first\nvalue"]);
+    Ok(())
+}
+
+/// A pod with an address, as a kubelet would report it, and an account that may read pods.
+const POD_AND_READER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: default}
+spec:
+  nodeName: node-1
+  containers: [{name: main, image: example.test/client}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
+"#;
+
+#[test]
+fn the_api_server_keeps_a_pod_across_a_kill_and_refuses_what_no_role_allows() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut api = KubeApi::start(&namespace)?;
+    api.apply(POD_AND_READER)?;
+    assert!(api.apply("{apiVersion: v1, kind: Pod, metadata: {name: empty}}").is_err());
+    let status = json!({"status": {"phase": "Running", "podIPs": [{"ip": "198.51.100.1"}]}});
+    #[rustfmt::skip]
+    api.kubectl(&[
+        "patch", "pod", "client", "--subresource=status", "--patch", &status.to_string(),
+    ])?;
+
+    let hour = Duration::from_secs(3600);
+    let account = api.account("default", "reader", hour)?;
+    let address = |api: &KubeApi<'_>| {
+        let field = "--output=jsonpath={.status.podIP}";
+        api.kubectl_as(&account.kubeconfig, &["get", "pod", "client", field])
+    };
+    assert_eq!(address(&api)?, "198.51.100.1");
+    let url = api.url();
+    api.kill();
+    assert!(address(&api).is_err(), "killed");
+    api.restart()?;
+    assert_eq!(api.url(), url);
+    assert_eq!(address(&api)?, "198.51.100.1", "by the token from before");
+
+    let refused = |arguments: &[&str]| {
+        let error = api.kubectl_as(&account.kubeconfig, arguments).expect_err("refused");
+        format!("{error:#}")
+    };
+    assert!(refused(&["delete", "pod", "client"]).contains("Forbidden"));
+    assert!(refused(&["get", "nodes"]).contains("Forbidden"));
+    let requests = api.requests_of(&account.user)?;
+    let seen = |verb: &str, resource: &str, code: u64| {
+        let fits = |r: &&tap53_harness::kube::Request| {
+            (r.verb.as_str(), r.resource.as_str(), r.code) == (verb, resource, code)
+        };
+        requests.iter().filter(fits).count()
+    };
+    assert_eq!(seen("get", "pods", 200), 2, "{requests:#?}");
+    assert_eq!(seen("delete", "pods", 403), 1, "{requests:#?}");
+    assert_eq!(seen("list", "nodes", 403), 1, "{requests:#?}");
+
+    // One that ends soon, and one that has ended.
+    let now = SystemTime::now();
+    api.account_expiring("default", "reader", now + hour / 60)?;
+    assert_eq!(address(&api)?, "198.51.100.1");
+    api.account_expiring("default", "reader", now - hour)?;
+    let error = address(&api).expect_err("expired");
+    assert!(format!("{error:#}").contains("Unauthorized"), "{error:#}");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use tap53_harness::{
     client::Transport,
     lab::{ANSWERED, Lab},
     namespace::Namespace,
+    process::Process,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -237,6 +238,18 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert_eq!(ended.ledger["balanced"], true);
+    Ok(())
+}
+
+#[test]
+fn sighup_stops_what_was_started_without_a_file() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut command = namespace.command(agent::binary()?);
+    command.args(["run", "--interface", "lo", "--stdout"]);
+    let mut process = Process::spawn("tap53", command)?;
+    process.wait_for_line("ready interfaces=1", 0, DEADLINE)?;
+    process.signal(Signal::SIGHUP)?;
+    assert_eq!(process.wait(DEADLINE)?.code(), Some(0), "{}", process.stderr().text());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tap53::{
     decode::{Message, Transport},
-    encode::{self, Clock, Format, Observer, Owner, Record},
+    encode::{self, Attribution, Clock, Format, Identity, Observer, Owner, Record},
     pair::{Exchange, Flow, Observation, RecordId, Related, Relation, Transaction},
     privacy::Policy,
 };
@@ -17,9 +17,10 @@ fn schema(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
 }
 
-/// What the agent of version 1 wrote.
-fn version_1_messages() -> Result<Vec<Vec<u8>>> {
-    let text = std::fs::read_to_string(schema("history/dns_transaction_v1.hex"))?;
+/// What the agent of an earlier version wrote.
+fn messages_of(version: u32) -> Result<Vec<Vec<u8>>> {
+    let file = format!("history/dns_transaction_v{version}.hex");
+    let text = std::fs::read_to_string(schema(&file))?;
     text.lines()
         .map(|line| {
             line.as_bytes()
@@ -30,45 +31,71 @@ fn version_1_messages() -> Result<Vec<Vec<u8>>> {
         .collect()
 }
 
+/// Versions before this one, and their numbers of fields.
+const EARLIER: [(u32, usize); 2] = [(1, 70), (2, 89)];
+
+fn schema_of(version: u32) -> PathBuf {
+    schema(&format!("history/dns_transaction_v{version}.avsc"))
+}
+
 #[test]
-fn fastavro_reads_version_1_as_this_version() -> Result<()> {
-    let (old, new) = (schema("history/dns_transaction_v1.avsc"), schema("dns_transaction.avsc"));
-    let messages = version_1_messages()?;
-    let as_written = fastavro::read_single_objects(&old, messages.iter().map(Vec::as_slice))?;
-    let resolved =
-        fastavro::resolve_single_objects(&old, Some(&new), messages.iter().map(Vec::as_slice))?;
-    assert_eq!((as_written.len(), resolved.len()), (3, 3));
-    for (as_written, resolved) in as_written.iter().zip(&resolved) {
-        for (field, value) in as_written.as_object().context("a record")? {
-            assert_eq!(resolved[field], *value, "{field}");
-        }
-        for (field, value) in
-            [("relation", Value::Null), ("copy_count", json!(0)), ("updates", json!([]))]
-        {
-            assert_eq!(resolved.get(field), Some(&value), "{field}");
+fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
+    let new = schema("dns_transaction.avsc");
+    for (version, _) in EARLIER {
+        let (old, messages) = (schema_of(version), messages_of(version)?);
+        let as_written = fastavro::read_single_objects(&old, messages.iter().map(Vec::as_slice))?;
+        let resolved =
+            fastavro::resolve_single_objects(&old, Some(&new), messages.iter().map(Vec::as_slice))?;
+        assert_eq!((as_written.len(), resolved.len()), (3, 3));
+        for (as_written, resolved) in as_written.iter().zip(&resolved) {
+            for (field, value) in as_written.as_object().context("a record")? {
+                assert_eq!(resolved[field], *value, "{field}");
+            }
+            for (field, value) in [
+                ("relation", Value::Null),
+                ("copy_count", json!(0)),
+                ("updates", json!([])),
+                ("client_node_name", Value::Null),
+                ("server_service_name", Value::Null),
+            ] {
+                assert_eq!(resolved.get(field), Some(&value), "{field}");
+            }
         }
     }
     Ok(())
 }
 
 #[test]
-fn fastavro_reads_this_version_as_version_1() -> Result<()> {
-    let (old, new) = (schema("history/dns_transaction_v1.avsc"), schema("dns_transaction.avsc"));
+fn fastavro_reads_this_version_as_earlier_ones() -> Result<()> {
+    let new = schema("dns_transaction.avsc");
     let message = this_version_message()?;
     let as_written = fastavro::read_single_objects(&new, std::iter::once(&message[..]))?;
-    let resolved =
-        fastavro::resolve_single_objects(&new, Some(&old), std::iter::once(&message[..]))?;
     assert_eq!(as_written[0]["relation"], "LATE_RESPONSE");
     assert_eq!(as_written[0]["schema_version"], encode::SCHEMA_VERSION);
-    let fields = resolved[0].as_object().context("a record")?;
-    assert_eq!(fields.len(), 70);
-    for (field, value) in fields {
-        assert_eq!(as_written[0][field], *value, "{field}");
+    assert_eq!(as_written[0]["client_attribution"], "EXTERNAL");
+    assert_eq!(as_written[0]["server_attribution"], "SERVICE");
+    assert_eq!(as_written[0]["server_service_name"], "kube-dns");
+    for (version, count) in EARLIER {
+        let resolved = fastavro::resolve_single_objects(
+            &new,
+            Some(&schema_of(version)),
+            std::iter::once(&message[..]),
+        )?;
+        let fields = resolved[0].as_object().context("a record")?;
+        assert_eq!(fields.len(), count);
+        for (field, value) in fields {
+            // These versions have no symbols for addresses that name no pod.
+            let expected = match field.as_str() {
+                "client_attribution" | "server_attribution" => &json!("UNATTRIBUTED"),
+                field => &as_written[0][field],
+            };
+            assert_eq!(value, expected, "{field}");
+        }
     }
     Ok(())
 }
 
-/// A record with something in the fields that version 1 does not have.
+/// A record with something in fields that earlier versions do not have.
 fn this_version_message() -> Result<Vec<u8>> {
     // An UPDATE that asks about two names and adds an address, with an unknown EDNS option.
     let wire = b"\x12\x34\x28\0\0\x02\0\0\0\x01\0\x01\
@@ -99,8 +126,13 @@ fn this_version_message() -> Result<Vec<u8>> {
         policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 0 },
         transaction: &transaction,
-        client: &Owner::default(),
-        server: &Owner::default(),
+        client: &Owner::new(Identity { attribution: Attribution::External, ..Default::default() }),
+        server: &Owner::new(Identity {
+            attribution: Attribution::Service,
+            service_name: Some("kube-dns".into()),
+            service_namespace: Some("kube-system".into()),
+            ..Default::default()
+        }),
     };
     let mut out = Vec::new();
     Format::AvroSingleObject.build()?.encode(&record, &mut out)?;

@@ -10,8 +10,10 @@
 //!  pair       ─▶ transaction                                │ one thread a worker
 //!  filter     ─▶ dropped, with a reason                       │
 //!  privacy    ─▶ addresses hidden                             │
+//!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
-//!  sink       ─▶ Kafka, file, standard output               ┘
+//!  sink       ─▶ Kafka, file, standard output               ┤
+//!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
@@ -33,9 +35,12 @@ pub mod pair;
 pub mod filter;
 pub mod privacy;
 
+pub mod enrich;
+
 pub mod encode;
 
 pub mod sink;
+pub mod tail;
 
 pub mod agent;
 pub mod ledger;

@@ -29,10 +29,12 @@ use crate::{
     capture::{self, CaptureThread, Counted, KernelLog},
     config::{Config, PairConfig},
     encode,
+    enrich::Directory,
     ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
     pair::{self, RecordIds, Truncations},
     ring,
     sink::{self, Named},
+    tail::Tails,
     worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
 };
 
@@ -80,6 +82,7 @@ pub struct Pipeline {
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    tails: Tails,
 }
 
 struct Running {
@@ -97,6 +100,7 @@ impl Pipeline {
     pub fn start(
         config: &Config,
         capture: CaptureThread,
+        owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, stop)?;
@@ -112,7 +116,9 @@ impl Pipeline {
             interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
+            owners: owners.clone(),
             each_message: false,
+            tails: Tails::default(),
             ending: Arc::default(),
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
@@ -122,6 +128,7 @@ impl Pipeline {
             workers: Vec::new(),
             ending: shared.ending.clone(),
             sinks,
+            tails: shared.tails.clone(),
             capture,
             kernel_log,
             rules,
@@ -150,9 +157,21 @@ impl Pipeline {
         &self.capture
     }
 
+    /// Filters and privacy rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<RulesInForce> {
+        self.rules.clone()
+    }
+
     /// Puts other filters and privacy rules in force, from the workers' next batches on.
     pub fn replace_rules(&self, rules: Rules) {
         self.rules.replace(rules);
+    }
+
+    /// Where the records can be followed.
+    #[must_use]
+    pub fn tails(&self) -> Tails {
+        self.tails.clone()
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.

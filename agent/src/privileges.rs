@@ -118,6 +118,12 @@ impl Dropping {
     }
 }
 
+/// True if this process is root's and has given up what makes root what it is.
+#[must_use]
+pub fn is_root_without_privileges() -> bool {
+    DROPPING.load(Ordering::Relaxed) && unistd::geteuid().is_root()
+}
+
 /// Gives up, in the capture thread once it has loaded the programs, what only loading needs.
 /// `works` tells whether maps can be used with what is left. A kernel that wants CAP_BPF for that
 /// gets it.

@@ -4,6 +4,7 @@
 //! joined from fragments may have to change over ([`handover`]).
 
 mod handover;
+mod held;
 mod recorder;
 mod rules;
 mod stages;
@@ -18,11 +19,13 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     capture::RingLost,
     encode::{self, Clock},
+    enrich::Directory,
     interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
     ring::Drain,
     sink::Named,
+    tail::Tails,
 };
 use recorder::Recorder;
 
@@ -41,8 +44,12 @@ pub struct Shared {
     pub wire_bytes: bool,
     /// Which transactions become records, and what they show of addresses.
     pub rules: Arc<RulesInForce>,
+    /// Who owned which address when.
+    pub owners: Directory,
     /// Whether each message makes a record of its own, instead of each transaction.
     pub each_message: bool,
+    /// Who follows the records.
+    pub tails: Tails,
     /// Set once nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }

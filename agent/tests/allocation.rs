@@ -3,7 +3,6 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +10,8 @@ use std::{
 use tap53::{
     decode::Message,
     encode::{Batch, Clock, Format},
+    enrich::Directory,
+    interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
     sink::{Named, Sink},
@@ -165,10 +166,11 @@ fn transactions_are_recorded_without_allocation() {
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
     let shared = Shared {
         node: "node-1".into(),
-        interfaces: Arc::new(HashMap::from([(3, "eth0".to_owned())])),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
-        filter: Arc::default(),
-        privacy: Arc::default(),
+        rules: Arc::default(),
+        owners: Directory::default(),
+        tails: Default::default(),
         each_message: false,
         ending: Arc::default(),
     };

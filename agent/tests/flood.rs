@@ -15,6 +15,7 @@ use std::{
 
 use tap53::{
     encode::{Batch, Clock, Format},
+    enrich::Directory,
     interfaces::Names,
     ledger::{MessageLoss, Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -117,7 +118,9 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
         rules: Arc::default(),
+        owners: Directory::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let timeout = Duration::from_secs(5);

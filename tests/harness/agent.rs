@@ -83,7 +83,8 @@ impl Agent {
     /// Starts the agent with the configuration `yaml` and waits until it captures.
     ///
     /// In `yaml`, `$OUT` stands for a directory of the agent's own, which is where
-    /// [`ended`](Self::ended) looks for Avro files.
+    /// [`ended`](Self::ended) looks for Avro files. Unless `yaml` says otherwise, the control socket
+    /// is there too, since the default one is there once on a machine.
     ///
     /// # Errors
     /// When the agent does not get ready; the message ends with its log.
@@ -101,7 +102,11 @@ impl Agent {
         let directory = scratch::directory("agent")?;
         let out = directory.path().to_str().context("a temporary path in UTF-8")?;
         let configuration = directory.path().join("tap53.yaml");
-        fs::write(&configuration, yaml.replace("$OUT", out))
+        let mut yaml = yaml.replace("$OUT", out);
+        if !yaml.contains("\ncontrol:") {
+            yaml.push_str(&format!("\ncontrol: {{socket: {out}/control.sock}}\n"));
+        }
+        fs::write(&configuration, yaml)
             .with_context(|| format!("write {}", configuration.display()))?;
         command
             .args(["run", "--config"])
@@ -153,6 +158,22 @@ impl Agent {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The control socket, unless the configuration puts it elsewhere.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory().join("control.sock")
+    }
+
+    /// A command for this agent: `tap53` with `arguments` and its socket.
+    ///
+    /// # Errors
+    /// When there is no `tap53`.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(arguments).arg("--socket").arg(self.control_socket());
+        Ok(command)
     }
 
     /// Sends SIGTERM, waits for the exit, and reads all that the agent wrote.

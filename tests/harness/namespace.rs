@@ -59,6 +59,11 @@ impl Namespace {
         &self.name
     }
 
+    /// A descriptor of the namespace, for setns(2).
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// A command that will run `program` in this namespace, with its own view of `/sys/class/net`.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -288,7 +288,7 @@ impl Stream {
         }
     }
 
-    fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         tail_of(&self.lock().lines)
     }
 

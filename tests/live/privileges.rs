@@ -234,6 +234,32 @@ fn a_user_that_does_not_exist_is_refused_before_anything_attaches() -> Result<()
 }
 
 #[test]
+fn root_is_told_why_it_may_not_write_where_it_used_to() -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    pair_between(&server, &client, "a")?;
+    let directory = tempfile::tempdir()?;
+    chown(directory.path(), Some(Uid::from_raw(NOBODY)), None)?;
+    let path = directory.path().to_str().context("UTF-8")?;
+    let to_file = format!("sinks: [{{type: file, directory: {path}}}]\n");
+    let ledger = format!("{path}/ledger.json");
+    for (sinks, arguments) in [(to_file.as_str(), &[][..]), ("", &["--ledger", &ledger])] {
+        let yaml = format!("interfaces: {{include: [a0]}}\n{sinks}");
+        let mut command = server.command(agent::binary()?);
+        let config = tempfile::NamedTempFile::new()?;
+        fs::write(config.path(), yaml)?;
+        let output =
+            command.args(["run", "--config"]).arg(config.path()).args(arguments).output()?;
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        for part in [path, "Permission denied", "privileges.user"] {
+            ensure!(message.contains(part), "{part:?} is missing in: {message}");
+        }
+        require_bare(&server, "a0")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn privileges_are_kept_where_that_is_configured() -> Result<()> {
     let (client, server) = (Namespace::new()?, Namespace::new()?);
     pair_between(&server, &client, "a")?;

@@ -15,6 +15,7 @@ use tap53::{
     capture::CaptureThread,
     config::{Directions, LogLevel, Overrides},
     control::{InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo},
+    enrich::Directory,
 };
 use tap53_harness::{namespace::Namespace, wait};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -55,7 +56,13 @@ impl Running {
                 let file = ConfigFile::load(Some(&path), Overrides::default())?;
                 let set_log_level =
                     Box::new(move |level| levels.lock().expect("no panic").push(level));
-                let mut agent = Agent::start(file, CaptureThread::start()?, set_log_level, &stop)?;
+                let mut agent = Agent::start(
+                    file,
+                    CaptureThread::start()?,
+                    &Directory::default(),
+                    set_log_level,
+                    &stop,
+                )?;
                 ready.send(())?;
                 agent.run(Inputs { requests, annotation, orders }, &stop).await?;
                 Ok(serde_json::to_value(agent.shutdown()?)?)
@@ -103,7 +110,7 @@ impl Running {
     ) -> Result<Result<Vec<InterfaceStatus>, Refusal>> {
         let (answer, answered) = oneshot::channel();
         let switch = Switch { pattern: Pattern::new(pattern)?, to, lasts };
-        let requester = Requester { uid: 0, pid: 1 };
+        let requester = Requester { uid: 0, pid: 1, process: None };
         self.requests.blocking_send(Request::Switch { switch, requester, answer })?;
         Ok(answered.blocking_recv()?)
     }

@@ -5,6 +5,7 @@ mod build_ebpf;
 mod demo;
 mod fuzz;
 mod inspect;
+mod manifests;
 mod progress;
 mod setup;
 mod strip;
@@ -38,6 +39,8 @@ enum Task {
     },
     /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
     Demo(demo::Arguments),
+    /// Write the plain manifests in deploy/manifests, rendered from the Helm chart.
+    Manifests,
     /// Check and test everything, as the continuous integration does; as root.
     Test,
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Manifests => manifests::run(),
         Task::Test => test::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench => bench::run(&workspace),

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::python;
+use tap53_harness::{kube, python};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -72,6 +72,10 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_linker && !needs::LLVM.is_met() {
         missing.push(&needs::LLVM);
     }
+    let needs_kube = purpose >= Purpose::Test && !kube::are_built()?;
+    if needs_kube && kube::go().is_err() {
+        missing.push(&needs::GO);
+    }
     let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
@@ -82,7 +86,12 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         println!("setup: installing Python packages into {}", workspace.cache.display());
         python::python()?;
     }
-    Ok(missing.len() + usize::from(needs_linker) + usize::from(needs_python))
+    if needs_kube {
+        // Says what it builds, or that the Go which apt has is too old.
+        kube::programs()?;
+    }
+    let built = [needs_linker, needs_python, needs_kube].map(usize::from);
+    Ok(missing.len() + built.iter().sum::<usize>())
 }
 
 fn install_linker(workspace: &Workspace) -> Result<()> {

@@ -51,6 +51,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("broker and readers");
     tap53_harness::kafka::jars()?;
     tap53_harness::python::python()?;
+    tap53_harness::kube::programs()?;
 
     step("tests");
     // Apart and first: mostly there are none, and the run should not close on that.

@@ -26,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    enrich::Directory,
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
@@ -90,7 +91,9 @@ fn stages(format: Format) -> Stages {
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes: false,
         rules: Arc::default(),
+        owners: Directory::default(),
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)

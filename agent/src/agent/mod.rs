@@ -40,6 +40,7 @@ use crate::{
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
+    enrich::Directory,
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
@@ -133,10 +134,11 @@ impl Agent {
     pub fn start(
         file: ConfigFile,
         capture: CaptureThread,
+        owners: &Directory,
         set_log_level: SetLogLevel,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
-        let pipeline = Pipeline::start(file.config(), capture, stop)?;
+        let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
         let links = wait_for("changes of interfaces", Watch::open()?)?;
         let file_watch = file.watch().map(|watch| wait_for("the file", watch)).transpose()?;
         let mut agent = Self {
@@ -321,14 +323,22 @@ impl Agent {
         let pattern = switch.pattern.as_str();
         let outcome = self.try_switch(switch, now);
         let lasts_s = switch.lasts.map(|lasts| lasts.as_secs());
-        let (uid, pid) = (requester.uid, requester.pid);
+        let Requester { uid, pid, process } = requester;
         let to = describe(switch.to);
         match &outcome {
             Ok(changed) => {
-                tracing::info!(target: AUDIT, uid, pid, pattern, lasts_s, changed, "audit: {to}")
+                tracing::info!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s, changed,
+                    "audit: {to}"
+                );
             }
             Err(refusal) => {
-                tracing::warn!(target: AUDIT, uid, pid, pattern, lasts_s, "audit: {to}, refused: {refusal}");
+                tracing::warn!(
+                    target: AUDIT,
+                    uid, pid, process, pattern, lasts_s,
+                    "audit: {to}, refused: {refusal}"
+                );
             }
         }
         outcome?;

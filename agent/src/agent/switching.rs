@@ -6,6 +6,8 @@
 //! and nothing else, so that asking twice changes nothing. What the kernel refuses is tried again,
 //! first after a second and then less often.
 
+mod status;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -16,9 +18,10 @@ use tap53_ebpf::settings::Direction;
 use crate::{
     capture::{self, Attachment, CaptureThread, State},
     config::Directions,
-    control::{Actual, InterfaceStatus, WantedBy},
     interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
 };
+
+pub(super) use status::is_of_interest;
 
 /// Wait after the first refusal, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -184,6 +187,7 @@ impl Switching {
         let mut to_detach = Vec::new();
         for tracked in self.interfaces.values_mut() {
             let verdict = verdict(&self.wanted, &tracked.interface);
+            tracked.forget_needless_refusal(&verdict);
             let done = match tracked.step(&verdict, now) {
                 Step::Nothing => false,
                 Step::Attach(directions) => tracked.attach(capture, directions, &verdict, now),
@@ -230,35 +234,6 @@ impl Switching {
         (!errors.is_empty()).then(|| errors.join("; "))
     }
 
-    /// How the interfaces that `is_meant` are, by what the kernel says now.
-    pub(super) fn status(
-        &self,
-        capture: &CaptureThread,
-        now: Instant,
-        is_meant: impl Fn(&InterfaceStatus) -> bool,
-    ) -> Vec<InterfaceStatus> {
-        let states = capture.states().unwrap_or_default();
-        let mut list: Vec<InterfaceStatus> = self
-            .interfaces
-            .values()
-            .map(|tracked| {
-                let ifindex = tracked.interface.ifindex;
-                let state = states.iter().find(|state| ifindex_of(state) == ifindex);
-                tracked.status(&self.verdict(tracked), state, now)
-            })
-            .collect();
-        let mut absent: Vec<&str> = self.wanted.named().collect();
-        absent.sort_unstable();
-        absent.dedup();
-        for name in absent {
-            if !self.names().any(|present| present == name) {
-                list.push(absent_status(name, &self.wanted.of(name), now));
-            }
-        }
-        list.retain(is_meant);
-        list
-    }
-
     fn verdict(&self, tracked: &Tracked) -> Verdict {
         verdict(&self.wanted, &tracked.interface)
     }
@@ -268,6 +243,14 @@ impl Tracked {
     fn try_again(&mut self, now: Instant) {
         if let Some(Refused { again_at: Some(at), .. }) = &mut self.refused {
             *at = now;
+        }
+    }
+
+    /// What is not wanted any more, or is as it is wanted, is not to be tried again.
+    fn forget_needless_refusal(&mut self, verdict: &Verdict) {
+        let enabled = self.hooked.as_ref().and_then(|hooked| hooked.directions);
+        if verdict.directions.is_none() || verdict.directions == enabled {
+            self.refused = None;
         }
     }
 
@@ -349,54 +332,6 @@ impl Tracked {
             "{what}"
         );
     }
-
-    fn status(&self, verdict: &Verdict, state: Option<&State>, now: Instant) -> InterfaceStatus {
-        let actual = |direction: Direction| {
-            let hook = state.and_then(|state| state.attachment.hook(direction));
-            let is =
-                |of: fn(&State) -> &[bool; 2]| state.is_some_and(|s| of(s)[direction as usize]);
-            let in_place = is(|state| &state.in_place);
-            Actual {
-                capturing: in_place && is(|state| &state.enabled),
-                hook: hook.filter(|_| in_place).map(|hook| hook.to_string()),
-                shadowed: state.and_then(|state| state.shadowed[direction as usize].clone()),
-            }
-        };
-        InterfaceStatus {
-            name: self.interface.name.clone(),
-            ifindex: self.interface.ifindex,
-            kind: self.interface.kind.to_string(),
-            wanted: verdict.directions,
-            wanted_by: verdict.by,
-            wanted_for_s: seconds_left(verdict, now),
-            ingress: actual(Direction::Ingress),
-            egress: actual(Direction::Egress),
-            why: self.why(verdict, state, now),
-        }
-    }
-
-    fn why(&self, verdict: &Verdict, state: Option<&State>, now: Instant) -> String {
-        let mut reasons = Vec::new();
-        if let Some(state) = state {
-            if is_lost(state) {
-                reasons.push("our programs are no longer attached".to_owned());
-            } else if verdict.directions.is_none() {
-                reasons.push("switched off, programs stay attached".to_owned());
-            } else {
-                reasons.push(state.attachment.why.clone());
-            }
-        }
-        if let Some(refused) = self.refused.as_ref().filter(|_| verdict.directions.is_some()) {
-            reasons.push(match refused.again_at {
-                Some(at) => {
-                    let seconds = at.saturating_duration_since(now).as_secs();
-                    format!("{}; tried again in {seconds} s", refused.error)
-                }
-                None => refused.error.clone(),
-            });
-        }
-        reasons.join("; ")
-    }
 }
 
 /// What is wanted of an interface. A packet on `lo` leaves and arrives at the same interface, so
@@ -420,33 +355,6 @@ const fn ifindex_of(state: &State) -> u32 {
     state.attachment.interface.ifindex
 }
 
-fn seconds_left(verdict: &Verdict, now: Instant) -> Option<u64> {
-    verdict.until.map(|until| until.saturating_duration_since(now).as_secs())
-}
-
-fn absent_status(name: &str, verdict: &Verdict, now: Instant) -> InterfaceStatus {
-    let nothing = || Actual { capturing: false, hook: None, shadowed: None };
-    InterfaceStatus {
-        name: name.to_owned(),
-        ifindex: 0,
-        kind: "absent".to_owned(),
-        wanted: verdict.directions,
-        wanted_by: verdict.by,
-        wanted_for_s: seconds_left(verdict, now),
-        ingress: nothing(),
-        egress: nothing(),
-        why: "no such interface".to_owned(),
-    }
-}
-
-/// True if an interface belongs into the status: it is captured from, or something asked for it.
-pub(super) fn is_of_interest(status: &InterfaceStatus) -> bool {
-    status.wanted.is_some()
-        || status.wanted_by != WantedBy::File
-        || status.ingress.hook.is_some()
-        || status.egress.hook.is_some()
-}
-
 fn detach(capture: &CaptureThread, ifindexes: &[u32]) {
     if ifindexes.is_empty() {
         return;
@@ -462,3 +370,6 @@ fn report(outcome: Result<(), capture::Error>) {
         tracing::error!("{error}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,10 @@
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod switch;
+mod table;
+pub(crate) mod tail;
 
 use std::path::PathBuf;
 
@@ -19,6 +23,9 @@ Examples:
   sudo tap53 run -i eth0 --stdout    The same as it happens at an interface, until Ctrl-C
   tap53 interfaces                   What could be captured from on this host
   sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
+  sudo tap53 status                  How a running agent is, and where its packets and records are
+  sudo tap53 enable eth1 --for 10m   Have it capture there too, for a while
+  sudo tap53 tail --qname test       What it records of names under test, as it happens
 
 tap53 <COMMAND> --help tells more of each command.";
 
@@ -45,7 +52,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again
+    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again, or stops without one
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
@@ -55,8 +62,23 @@ pub(crate) enum Command {
     CheckConfig(Selection),
     /// Print the Avro schema of a record
     Schema,
-    /// List the interfaces: selected or not, hooks they would take, who holds them now
-    Interfaces(Selection),
+    /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
+    Interfaces(show::Interfaces),
+    /// Tell how a running agent is: interfaces, ledger, configuration
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
+    /// Have a running agent capture from interfaces
+    #[command(after_help = switch::ENABLE_EXAMPLES)]
+    Enable(switch::Enable),
+    /// Have a running agent capture from interfaces no longer
+    #[command(after_help = switch::DISABLE_EXAMPLES)]
+    Disable(switch::Disable),
+    /// Have a running agent forget an enable or disable
+    #[command(after_help = switch::RESET_EXAMPLES)]
+    Reset(switch::Reset),
+    /// Show transactions of a running agent as they happen
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
 }
 
 #[derive(Args, Debug)]

@@ -15,11 +15,13 @@ use nix::sys::signal::{
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    agent::{AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
+    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
+    control,
+    enrich::Kubernetes,
     ledger::Ledger,
-    privileges,
+    pipeline, privileges, sink,
 };
 use tempfile::NamedTempFile;
 use tokio::{
@@ -31,24 +33,42 @@ use tokio::{
 
 use crate::exit;
 
-/// Requests of operators that wait for their turn.
-const REQUESTS: usize = 16;
-
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
     let set_log_level = start_log(file.config().log.level)?;
-    let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     // In this order: threads have the privileges of the thread that starts them, and from here on
     // only the capture thread is to have any.
     let dropping = privileges::begin(&file.config().privileges)?;
     let capture = CaptureThread::start()?;
     dropping.finish()?;
+    // As it will be written in the end: without privileges.
+    let ledger =
+        arguments.ledger.as_deref().map(LedgerFile::create).transpose().map_err(explain)?;
     // The workers are threads; the runtime only waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(run_agent(file, capture, set_log_level, ledger))
+    runtime.block_on(run_agent(file, capture, set_log_level, ledger)).map_err(explain)
+}
+
+/// Says why root may not write where root is used to.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+    let at_a_sink = match error.downcast_ref() {
+        Some(agent::Error::Pipeline(pipeline::Error::Sink(sink::Error::File {
+            cause, ..
+        }))) => is_denial(cause),
+        _ => false,
+    };
+    let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));
+    if (at_a_sink || elsewhere) && privileges::is_root_without_privileges() {
+        return error.context(
+            "root has given up overriding permissions, and may write where root owns: see \
+             privileges.user and privileges.keep",
+        );
+    }
+    error
 }
 
 async fn run_agent(
@@ -60,11 +80,19 @@ async fn run_agent(
     // Before anything attaches: a signal that comes early must still detach.
     let orders = orders()?;
     let stop = Arc::new(Notify::new());
-    let mut agent = Agent::start(file, capture, set_log_level, &stop)?;
+    let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
+        .context("cannot start the Kubernetes watches")?;
+    let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
+    let control_config = file.config().control.clone();
+    let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
-    // Whoever serves operators has the other ends.
-    let (_requests_from, requests) = mpsc::channel(REQUESTS);
-    let (_annotation_from, annotation) = watch::channel(None);
+    let (to, requests) = mpsc::channel(control::QUEUED);
+    let pipeline = agent.pipeline();
+    let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
+        .context("cannot start the thread of the control socket")?;
+    // Where nobody is asked, its sender is gone at once, and so is the wait for it.
+    let annotation =
+        kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
     tracing::info!(interfaces = agent.attached(), "ready");
 
     agent.run(Inputs { requests, annotation, orders }, &stop).await?;
@@ -74,6 +102,8 @@ async fn run_agent(
         task.abort();
     }
     let ledger = agent.shutdown()?;
+    // After the last records.
+    control.stop();
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;

@@ -1,20 +1,23 @@
 //! Commands that only print.
 
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::Args;
 use tap53::{
     capture::{Holders, Hook},
     config::CaptureConfig,
+    control::InterfaceStatus,
     encode::SCHEMA_TEXT,
     interfaces::{self, Interface},
 };
 use tap53_ebpf::settings::Direction;
 
-use super::Selection;
+use super::{
+    Selection, status,
+    switch::Socket,
+    table::{Cell, colored, print, table},
+};
 
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     print(&selection.load()?.to_yaml().context("cannot write the configuration as YAML")?)
@@ -24,29 +27,58 @@ pub(crate) fn schema() -> anyhow::Result<ExitCode> {
     print(SCHEMA_TEXT)
 }
 
-/// Every interface of this network namespace, a line each.
-pub(crate) fn interfaces(mut selection: Selection) -> anyhow::Result<ExitCode> {
+#[derive(Args, Debug)]
+pub(crate) struct Interfaces {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// Every interface of this network namespace, a line each; with what an agent captures there, where
+/// one answers.
+pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
+    let Interfaces { mut selection, socket } = arguments;
     let config = selection.load_to_look()?;
-    let mut rows = vec![
-        ["NAME", "IFINDEX", "KIND", "MTU", "SELECTED", "INGRESS", "EGRESS", "HELD BY"]
-            .map(str::to_owned),
-    ];
+    // Without an agent, or the right to ask it, there is all the rest to tell.
+    let captured = socket.client().status().ok();
+    let captured = captured.and_then(|answer| status::interfaces(&answer.status).ok());
+    let mut heading = vec!["NAME", "IFINDEX", "KIND", "MTU", "SELECTED"];
+    heading.extend(captured.as_ref().map(|_| "CAPTURED"));
+    heading.extend(["INGRESS", "EGRESS", "HELD BY"]);
+    let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
     for interface in interfaces::list()? {
         let selected = interfaces::selects(&config.interfaces, &interface.name);
         let (hooks, held_by) = hooks(&config.capture, &interface);
         let [ingress, egress] = hooks;
-        rows.push([
-            interface.name,
-            interface.ifindex.to_string(),
-            interface.kind.to_string(),
-            interface.mtu.to_string(),
-            (if selected { "yes" } else { "no" }).to_owned(),
-            ingress,
-            egress,
-            held_by,
-        ]);
+        let captured = captured.as_ref().map(|all| {
+            let of_this = |s: &&InterfaceStatus| {
+                (s.name == interface.name) && (s.ifindex == interface.ifindex)
+            };
+            captured_text(all.iter().find(of_this)).into()
+        });
+        let mut row: Vec<Cell> = vec![
+            interface.name.into(),
+            interface.ifindex.to_string().into(),
+            interface.kind.to_string().into(),
+            interface.mtu.to_string().into(),
+            (if selected { "yes" } else { "no" }).into(),
+        ];
+        row.extend(captured);
+        row.extend([ingress, egress, held_by].map(Cell::from));
+        rows.push(row);
     }
-    print(&table(&rows))
+    print(&table(&rows, colored()))
+}
+
+/// The directions that a running agent captures in.
+fn captured_text(status: Option<&InterfaceStatus>) -> &'static str {
+    match status.map(|status| (status.ingress.capturing, status.egress.capturing)) {
+        Some((true, true)) => "both",
+        Some((true, false)) => "ingress",
+        Some((false, true)) => "egress",
+        Some((false, false)) | None => "no",
+    }
 }
 
 /// The hooks that each direction would be captured at, best first, and who holds hooks now.
@@ -82,34 +114,4 @@ fn held_by(holders: &Holders) -> String {
         held.push(format!("tc {}: {name}", filter.direction.name()));
     }
     if held.is_empty() { "-".to_owned() } else { held.join(", ") }
-}
-
-/// Columns as wide as their widest cell; the last one is as long as it is.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-/// A reader that goes away, such as `head`, is not an error.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }

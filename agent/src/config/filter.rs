@@ -1,6 +1,6 @@
 //! The `filter` section: which transactions become records.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -49,6 +49,14 @@ impl<T> Lists<T> {
 /// A query type, written as records write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryType(pub u16);
+
+impl FromStr for QueryType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        query_type(&type_codes(), name)
+    }
+}
 
 impl fmt::Display for QueryType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +125,10 @@ fn lists<T: PartialEq + fmt::Display>(
 }
 
 /// The one text of a name that records have: labels read, then written again.
-fn zone(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn zone(text: &str) -> Result<String, String> {
     /// Of a label, and of a name with its length octets (RFC 1035 §2.3.4).
     const MAX_LABEL: usize = 63;
     const MAX_NAME: usize = 255;
@@ -197,8 +208,11 @@ fn query_type(codes: &HashMap<String, u16>, name: &str) -> Result<QueryType, Str
         .ok_or_else(|| "is not a query type: write its mnemonic, or TYPE65280".to_owned())
 }
 
-/// `address/length`, or an address for itself alone.
-fn prefix(text: &str) -> Result<IpNet, String> {
+/// A prefix: `address/length`, or an address for itself alone.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }

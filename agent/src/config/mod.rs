@@ -15,8 +15,10 @@
 //! - [`Config`] serialises to a file that reads back as the same [`Config`].
 
 mod capture;
+mod control;
 mod error;
 mod filter;
+mod kubernetes;
 mod privacy;
 mod privileges;
 mod sinks;
@@ -33,13 +35,15 @@ use std::{
 use clap::ValueEnum;
 use glob::Pattern;
 use nix::unistd::gethostname;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
 
 pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
+pub use control::{CONTROL_SOCKET, ControlConfig};
 pub use error::{Error, Problem};
-pub use filter::{FilterConfig, Lists, QueryType};
+pub use filter::{FilterConfig, Lists, QueryType, prefix, zone};
+pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
@@ -50,7 +54,8 @@ pub use sinks::{
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Name of this node in the records; the host name unless set.
+    /// Name of this node in the records and in Kubernetes; unless set, the environment variable
+    /// `NODE_NAME`, or else the host name.
     pub node: String,
     /// Which interfaces to capture from.
     pub interfaces: InterfacesConfig,
@@ -62,10 +67,14 @@ pub struct Config {
     pub filter: FilterConfig,
     /// What records show of addresses.
     pub privacy: PrivacyConfig,
+    /// Who is asked for the owners of addresses.
+    pub kubernetes: KubernetesConfig,
     /// What a record holds.
     pub record: RecordConfig,
     /// Where records go; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
+    /// The socket that commands reach a running agent by.
+    pub control: ControlConfig,
     /// What the agent gives up once it has started.
     pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
@@ -88,7 +97,7 @@ pub struct InterfacesConfig {
 }
 
 /// Directions to capture on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Directions {
     /// What arrives.
@@ -242,16 +251,20 @@ impl Config {
     fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
         let node = root.read("node", text(label));
         let privacy = root.section("privacy", PrivacyConfig::read);
+        let kubernetes = root.has_section("kubernetes");
         Self {
-            node: node.unwrap_or_else(|| host_name(root)),
+            node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
                 .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
             capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
             pair: root.section("pair", PairConfig::read),
             filter: root.section("filter", FilterConfig::read),
+            kubernetes: root
+                .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
             sinks: sinks::read(root, overrides),
+            control: root.section("control", ControlConfig::read),
             privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),

@@ -67,7 +67,7 @@ fn parse_with(text: &str, overrides: &Overrides) -> Result<Config, Error> {
 }
 
 /// The messages of a refused configuration, one a line, without file and line.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     match parse(text) {
         Err(Error::Refused { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
         other => panic!("not refused: {other:?}"),
@@ -461,4 +461,35 @@ sinks: [{type: kafka, brokers: ["k:9092"], topic: t, linger_ms: 100, message_tim
         problems,
         ["sinks[0].message_timeout_ms: 100: must be more than linger_ms, which is 100"]
     );
+}
+
+#[test]
+fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
+    let control = |keys: &str| format!("interfaces: {{include: [lo]}}\ncontrol: {{{keys}}}");
+    let config = parse(&control(
+        "socket: /run/x/y.sock, allow_uids: [1000], request_timeout_ms: 250, enabled: false",
+    ))
+    .unwrap();
+    assert_eq!(
+        config.control,
+        ControlConfig {
+            enabled: false,
+            socket: "/run/x/y.sock".into(),
+            allow_uids: vec![1_000],
+            request_timeout: Duration::from_millis(250),
+        }
+    );
+    assert_eq!(parse(&control("")).unwrap().control, ControlConfig::default());
+    let long = format!("/{}", "x".repeat(107));
+    for (keys, part) in [
+        ("socket: control.sock", "must be an absolute path"),
+        ("socket: /", "must be an absolute path"),
+        (&format!("socket: {long}"), "longer than 107 bytes"),
+        ("allow_uids: [-1]", "control.allow_uids[0]"),
+        ("allow_uid: [1]", "control.allow_uid: no such key"),
+        ("request_timeout_ms: 0", "control.request_timeout_ms"),
+    ] {
+        let problems = problems(&control(keys));
+        assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
+    }
 }

@@ -6,11 +6,20 @@
 //! ```
 //!
 //! A [`Request`] carries the channel for its answer, so that the loop that owns the pipeline is the
-//! only one that touches it.
+//! only one that touches it. What goes over the socket is in [`protocol`], what is allowed there in
+//! `server`.
 
+pub mod client;
+mod follow;
+pub mod protocol;
 mod request;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use request::{
     Actual, AnnotationStatus, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status,
     Switch, SwitchTo, WantedBy,
 };
+pub use server::{Counts, QUEUED, Server};

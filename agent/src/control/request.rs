@@ -59,6 +59,8 @@ pub struct Requester {
     pub uid: u32,
     /// Process, by SO_PEERCRED; 0 outside this PID namespace.
     pub pid: i32,
+    /// What that process calls itself, where it can be read; printable whatever it is.
+    pub process: Option<String>,
 }
 
 /// Why a change was not made.
@@ -95,7 +97,7 @@ pub struct Status {
 }
 
 /// State of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
     /// The file, where there is one.
     pub file: Option<String>,
@@ -129,7 +131,7 @@ pub enum WantedBy {
 }
 
 /// State of an interface: what is wanted, what is, and why they differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -152,7 +154,7 @@ pub struct InterfaceStatus {
 }
 
 /// State of one direction of an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actual {
     /// Whether packets are captured.
     pub capturing: bool,

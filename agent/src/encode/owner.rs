@@ -12,13 +12,21 @@ use super::{
 /// What an address names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attribution {
-    /// Nothing known.
+    /// Nobody was asked.
     #[default]
     Unattributed,
     /// One pod.
     Pod,
-    /// An address that several pods of a node share.
+    /// A node's address, which the node shares with its pods in the host network.
     AmbiguousHostNetwork,
+    /// A node's address, without such pods known.
+    Node,
+    /// The cluster address of a service.
+    Service,
+    /// An address of the cluster or a private one, of which nobody is known.
+    Unknown,
+    /// Any other address.
+    External,
 }
 
 impl Attribution {
@@ -27,6 +35,10 @@ impl Attribution {
             Self::Unattributed => "UNATTRIBUTED",
             Self::Pod => "POD",
             Self::AmbiguousHostNetwork => "AMBIGUOUS_HOST_NETWORK",
+            Self::Node => "NODE",
+            Self::Service => "SERVICE",
+            Self::Unknown => "UNKNOWN",
+            Self::External => "EXTERNAL",
         }
     }
 }
@@ -48,6 +60,12 @@ pub struct Identity {
     pub workload_name: Option<String>,
     /// The labels that the configuration chose.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Node that the pod runs on, or whose address it is.
+    pub node_name: Option<String>,
+    /// Service name.
+    pub service_name: Option<String>,
+    /// Service namespace.
+    pub service_namespace: Option<String>,
 }
 
 /// Who owned an address when the transaction began.
@@ -89,7 +107,7 @@ impl Default for Owner {
 }
 
 /// Names of the fields of one side.
-pub(super) type OwnerNames = [&'static str; 7];
+pub(super) type OwnerNames = [&'static str; 10];
 
 pub(super) const CLIENT: OwnerNames = [
     "client_attribution",
@@ -99,6 +117,9 @@ pub(super) const CLIENT: OwnerNames = [
     "client_workload_kind",
     "client_workload_name",
     "client_labels",
+    "client_node_name",
+    "client_service_name",
+    "client_service_namespace",
 ];
 
 pub(super) const SERVER: OwnerNames = [
@@ -109,6 +130,9 @@ pub(super) const SERVER: OwnerNames = [
     "server_workload_kind",
     "server_workload_name",
     "server_labels",
+    "server_node_name",
+    "server_service_name",
+    "server_service_namespace",
 ];
 
 impl Identity {
@@ -119,7 +143,10 @@ impl Identity {
         f.field(names[3], self.pod_namespace.as_deref())?;
         f.field(names[4], self.workload_kind.as_deref())?;
         f.field(names[5], self.workload_name.as_deref())?;
-        f.field(names[6], self.labels.as_ref().map(Labels))
+        f.field(names[6], self.labels.as_ref().map(Labels))?;
+        f.field(names[7], self.node_name.as_deref())?;
+        f.field(names[8], self.service_name.as_deref())?;
+        f.field(names[9], self.service_namespace.as_deref())
     }
 }
 

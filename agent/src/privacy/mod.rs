@@ -107,6 +107,16 @@ impl Policy {
         )
     }
 
+    /// True if addresses of `side` are shown, though perhaps truncated.
+    #[must_use]
+    pub const fn shows_addresses(&self, side: Side) -> bool {
+        let rule = match side {
+            Side::Client => &self.config.client_address,
+            Side::Server => &self.config.server_address,
+        };
+        matches!(rule, AddressRule::Keep | AddressRule::Truncate(_))
+    }
+
     /// A client subnet; `None` if it is not shown.
     #[inline]
     #[must_use]

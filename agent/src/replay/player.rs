@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
+    enrich::Directory,
     interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
@@ -312,7 +313,10 @@ impl Epoch {
             interfaces: Arc::new(Names::of(interfaces.names().clone())),
             wire_bytes: config.record.wire_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
+            // Who has an address now says nothing of who had it then.
+            owners: Directory::default(),
             each_message: messages,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let ids = RecordIds::new(random_bytes(), 0);

@@ -6,15 +6,18 @@ use hashbrown::HashMap;
 
 use super::{
     Shared,
+    held::{Held, Waiting},
     rules::{Rules, RulesInForce},
 };
 use crate::{
-    encode::{self, Batch, Clock, Encode, Observer, Owner, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Record},
+    enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
     ledger::{Amount, SinkLoss, WorkerCounts},
     pair::Transaction,
     sink::Named,
+    tail::Feed,
 };
 
 /// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
@@ -40,8 +43,11 @@ pub(super) struct Recorder {
     /// Generation of `in_force` that `rules` is.
     generation: u64,
     outputs: Vec<Output>,
-    /// Nobody is named until a source of names is there.
-    nobody: Owner,
+    owners: Reader,
+    /// Whether more is known since what is held was looked at.
+    news: bool,
+    held: Held,
+    feed: Feed,
 }
 
 /// One sink, as a worker sees it.
@@ -76,14 +82,21 @@ impl Recorder {
             rules: shared.rules.read(),
             in_force: shared.rules.clone(),
             outputs,
-            nobody: Owner::default(),
+            owners: shared.owners.reader(),
+            news: false,
+            held: Held::default(),
+            feed: Feed::new(shared.tails.clone())?,
         };
         recorder.learn_names();
         Ok(recorder)
     }
 
+    /// Before each batch: how capture times become UTC, who has which address by now, and the rules
+    /// in force.
     pub(super) fn begin_batch(&mut self, clock: Clock) {
         self.clock = clock;
+        self.news |= self.owners.refresh();
+        self.feed.refresh();
         let generation = self.in_force.generation();
         if generation != self.generation {
             // The generation first: rules that come in between are read again.
@@ -100,18 +113,66 @@ impl Recorder {
         name.clone_into(&mut self.file);
     }
 
-    /// Records a transaction, unless the filter leaves it out.
+    /// Records a transaction, unless the filter leaves it out; later, where a name may come.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+        self.record_or_hold(transaction, true, counts);
+    }
+
+    /// Records what was held and can be named now, or has waited long enough at `now_ns`.
+    pub(super) fn release(&mut self, now_ns: u64, counts: &mut WorkerCounts) {
+        if !std::mem::take(&mut self.news) && !self.held.any_due(now_ns) {
+            return;
+        }
+        let (owners, clock) = (&self.owners, self.clock);
+        let waits = |waiting: &Waiting| {
+            let began = waiting.transaction().map(|it| it.first().at_ns);
+            let began_us = clock.utc_us(began.unwrap_or_default());
+            [waiting.flow.client, waiting.flow.server]
+                .into_iter()
+                .any(|end| owners.awaits(owners.owner(end.ip(), began_us), end.ip()))
+        };
+        for waiting in self.held.due(now_ns, waits) {
+            if let Some(transaction) = waiting.transaction() {
+                self.record_or_hold(&transaction, false, counts);
+            }
+        }
+    }
+
+    /// Messages of the transactions that are held.
+    pub(super) const fn held_messages(&self) -> u64 {
+        self.held.messages()
+    }
+
+    fn record_or_hold(
+        &mut self,
+        transaction: &Transaction<'_>,
+        may_hold: bool,
+        counts: &mut WorkerCounts,
+    ) {
+        if self.named != self.names.version() {
+            self.learn_names();
+        }
+        let left_out = self.left_out(transaction);
+        let flow = &transaction.flow;
+        let began_ns = transaction.first().at_ns;
+        let began_us = self.clock.utc_us(began_ns);
+        let client = self.owners.owner(flow.client.ip(), began_us);
+        let server = self.owners.owner(flow.server.ip(), began_us);
+        if may_hold
+            && left_out.is_none()
+            && (self.owners.awaits(client, flow.client.ip())
+                || self.owners.awaits(server, flow.server.ip()))
+            && self.held.hold(transaction, began_ns.saturating_add(self.owners.hold_ns()))
+        {
+            return;
+        }
         counts.records_created += 1;
-        if let Some(reason) = self.left_out(transaction) {
+        if let Some(reason) = left_out {
             let amount = Amount::record(u64::from(transaction.messages()));
             counts.filtered[reason as usize] += amount;
             return;
         }
         counts.messages_in_records += u64::from(transaction.messages());
-        if self.named != self.names.version() {
-            self.learn_names();
-        }
         let first = transaction.first();
         let observer = self
             .observers
@@ -123,12 +184,13 @@ impl Recorder {
             policy: &self.rules.privacy,
             clock: self.clock,
             transaction,
-            client: &self.nobody,
-            server: &self.nobody,
+            client,
+            server,
         };
         for output in &mut self.outputs {
             output.push(&record);
         }
+        self.feed.push(&record);
     }
 
     /// Copies the names of interfaces, which rarely change.
@@ -154,11 +216,12 @@ impl Recorder {
         self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
-    /// Hands the batches to their sinks.
+    /// Hands the batches to their sinks, and their lines to who follows.
     pub(super) fn deliver(&mut self) {
         for output in &mut self.outputs {
             output.deliver();
         }
+        self.feed.deliver();
     }
 }
 

@@ -85,7 +85,8 @@ impl Stages {
         self.published.clone()
     }
 
-    /// Sets how capture times become UTC from now on, and takes up rules that have changed.
+    /// Sets how capture times become UTC from now on, takes in who has which address by now and rules
+    /// that have changed, and looks who follows.
     pub fn begin_batch(&mut self, clock: Clock) {
         self.datagrams.pairing.recorder.begin_batch(clock);
     }
@@ -179,13 +180,15 @@ impl Stages {
         while let Some(transaction) = table.expire(now_ns) {
             recorder.record(&transaction, counts);
         }
+        recorder.release(now_ns, counts);
     }
 
     /// Hands the batches to their sinks and publishes the counts.
     pub fn deliver(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         pairing.recorder.deliver();
-        pairing.counts.messages_pending = pairing.table.pending_messages();
+        let held = pairing.recorder.held_messages();
+        pairing.counts.messages_pending = pairing.table.pending_messages() + held;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
         self.published.publish(pairing.counts);
@@ -204,6 +207,7 @@ impl Stages {
         while let Some(transaction) = table.drain() {
             recorder.record(&transaction, counts);
         }
+        recorder.release(u64::MAX, counts);
         self.deliver();
     }
 }

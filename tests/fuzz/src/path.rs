@@ -8,6 +8,7 @@ use std::{
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
     encode::{Batch, Clock, Format, schema},
+    enrich::Directory,
     ledger::{Amount, InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{Config, RecordIds, Truncations},
     replay::{FileHook, Frame, InterfaceOf, Link},
@@ -90,7 +91,9 @@ impl Path {
             interfaces: Arc::default(),
             wire_bytes: true,
             rules: Arc::default(),
+            owners: Directory::default(),
             each_message: false,
+            tails: Default::default(),
             ending: Arc::default(),
         };
         let table = Config {

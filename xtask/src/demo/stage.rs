@@ -216,6 +216,8 @@ fn agent_configuration(results: &Results, kafka: Option<&Kafka<'_>>) -> String {
     let mut yaml = format!(
         "interfaces:\n  include: [s0]\n\
          capture:\n  hook: xdp\n\
+         # Under sudo, root may write into the caller's directory by its privileges alone.\n\
+         privileges:\n  keep: true\n\
          pair:\n  timeout_ms: {timeout_ms}\n\
          sinks:\n\
          \x20 - type: stdout\n    format: text\n    color: {color}\n\

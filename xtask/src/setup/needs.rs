@@ -68,6 +68,15 @@ pub(super) const LLVM: Need = Need {
     packages: &["llvm-22-dev", "libpolly-22-dev"],
 };
 
+/// Asked for when the API server of the tests is not built yet and no Go is new enough: where
+/// Debian's is not either, building says so.
+pub(super) const GO: Need = Need {
+    purpose: Purpose::Test,
+    role: "building the Kubernetes API server",
+    probe: Probe::Known,
+    packages: &["golang-go"],
+};
+
 /// Everything else.
 pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Build, "cc", &["gcc", "libc6-dev"], "linking and librdkafka"),
@@ -97,5 +106,7 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
     Need::program(Purpose::Test, "busybox", &["busybox-static"], "older kernels"),
     Need::program(Purpose::Test, "cpio", &["cpio"], "older kernels"),
+    Need::program(Purpose::Test, "openssl", &["openssl"], "service account tokens"),
+    Need::program(Purpose::Test, "setcap", &["libcap2-bin"], "file capabilities"),
     Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];

@@ -161,11 +161,17 @@ fn owner() -> impl Strategy<Value = Owner> {
         Attribution::Unattributed,
         Attribution::Pod,
         Attribution::AmbiguousHostNetwork,
+        Attribution::Node,
+        Attribution::Service,
+        Attribution::Unknown,
+        Attribution::External,
     ]);
     let name = || any::<Option<String>>();
     let labels = option::of(btree_map(any::<String>(), any::<String>(), 0..4));
-    (attribution, name(), name(), name(), name(), name(), labels).prop_map(
-        |(attribution, pod_uid, pod_name, pod_namespace, workload_kind, workload_name, labels)| {
+    let pod = (name(), name(), name(), name(), name());
+    (attribution, pod, labels, [name(), name(), name()]).prop_map(
+        |(attribution, pod, labels, [node_name, service_name, service_namespace])| {
+            let (pod_uid, pod_name, pod_namespace, workload_kind, workload_name) = pod;
             let labels: Option<BTreeMap<String, String>> = labels;
             Owner::new(Identity {
                 attribution,
@@ -175,6 +181,9 @@ fn owner() -> impl Strategy<Value = Owner> {
                 workload_kind,
                 workload_name,
                 labels,
+                node_name,
+                service_name,
+                service_namespace,
             })
         },
     )

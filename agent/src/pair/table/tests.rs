@@ -338,12 +338,10 @@ fn the_messages_of_a_zone_transfer_name_each_other_with_and_without_their_questi
     let mut table = table(8);
     let transfer = |at_ns, response| {
         let message = Build::message(9, response).question("example.test", 252).parse();
-        Box::new(Observation { message, ..*message_of(at_ns, response) })
+        Box::new(Observation { message, ..message_of(at_ns, response) })
     };
-    let further = Box::new(Observation {
-        message: Build::message(9, true).parse(),
-        ..*message_of(SECOND + 3, true)
-    });
+    let message = Build::message(9, true).parse();
+    let further = Box::new(Observation { message, ..message_of(SECOND + 3, true) });
     assert!(observe(&mut table, flow(1), transfer(SECOND, false)).is_none());
     let first = done(observe(&mut table, flow(1), transfer(SECOND + 1, true)));
     assert_eq!((first.outcome(), first.related), (Outcome::Matched, None));
@@ -356,6 +354,6 @@ fn the_messages_of_a_zone_transfer_name_each_other_with_and_without_their_questi
     }
 }
 
-fn message_of(at_ns: u64, response: bool) -> Box<Observation> {
-    message(at_ns, 9, "example.test", response)
+fn message_of(at_ns: u64, response: bool) -> Observation {
+    *message(at_ns, 9, "example.test", response)
 }

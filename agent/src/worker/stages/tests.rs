@@ -8,6 +8,7 @@ use crate::{
     config::{FilterConfig, Lists, PrivacyConfig},
     decode::build::Build,
     encode::{Batch, Format},
+    enrich::{Directory, Scripted},
     filter::FilterReason,
     interfaces::Names,
     ledger::SinkCounts,
@@ -47,13 +48,19 @@ fn stages(wire_bytes: bool) -> (Stages, Arc<Keep>) {
 }
 
 fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
+    stages_named(wire_bytes, filter, Directory::default())
+}
+
+fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
         node: "node-1".into(),
         interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
         rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
+        owners,
         each_message: false,
+        tails: Default::default(),
         ending: Arc::default(),
     };
     let table = pair::Config {
@@ -214,4 +221,104 @@ fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
     let lines = keep.lines.lock().unwrap();
     let names: Vec<_> = lines.iter().map(|line| line["qname"].as_str()).collect();
     assert_eq!(names, [Some("a.test")]);
+}
+
+/// Times are those of [`item`]: a microsecond after 1970, by a clock without an offset.
+const HOLD: Duration = Duration::from_secs(3);
+
+fn held_stages(range: &str) -> (Scripted, Stages, Arc<Keep>) {
+    let scripted = Scripted::new(HOLD, range);
+    let (stages, keep) = stages_named(false, FilterConfig::default(), scripted.directory());
+    (scripted, stages, keep)
+}
+
+fn exchange(stages: &mut Stages, id: u16) {
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
+    stages.take(&item(17, &message(id, false), false));
+    stages.take(&item(17, &message(id, true), true));
+}
+
+fn uids(keep: &Keep) -> Vec<serde_json::Value> {
+    keep.lines.lock().unwrap().iter().map(|line| line["client_pod_uid"].clone()).collect()
+}
+
+#[test]
+fn a_record_waits_for_the_name_of_a_pod_that_is_not_known_yet() {
+    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+    exchange(&mut stages, 1);
+    stages.expire(1_000_000);
+    stages.deliver();
+    let counts = stages.published().read();
+    assert_eq!((counts.records_created, counts.messages_pending), (0, 2));
+    assert!(uids(&keep).is_empty());
+    // It is told late, and had the address when it asked.
+    scripted.pod("a", [192, 0, 2, 1].into(), 0);
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
+    stages.expire(2_000_000);
+    stages.deliver();
+    assert_eq!(uids(&keep), ["a"]);
+    // From now on nothing waits.
+    exchange(&mut stages, 2);
+    stages.deliver();
+    assert_eq!(uids(&keep), ["a", "a"]);
+    let counts = stages.published().read();
+    assert_eq!((counts.records_created, counts.messages_in_records), (2, 4));
+    assert_eq!(counts.messages_pending, 0);
+}
+
+#[test]
+fn a_record_waits_no_longer_than_it_is_told_to() {
+    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+    exchange(&mut stages, 1);
+    let end_ns = u64::try_from(HOLD.as_nanos()).unwrap() + 1_000;
+    // Somebody else is told of meanwhile.
+    scripted.pod("other", [192, 0, 2, 9].into(), 0);
+    stages.begin_batch(Clock { utc_offset_ns: 0 });
+    stages.expire(end_ns - 1);
+    stages.deliver();
+    assert!(uids(&keep).is_empty());
+    stages.expire(end_ns);
+    stages.deliver();
+    assert_eq!(uids(&keep), [serde_json::Value::Null]);
+    // At the end of capture nothing is left behind.
+    exchange(&mut stages, 2);
+    let published = stages.published();
+    stages.finish();
+    assert_eq!(uids(&keep).len(), 2);
+    assert_eq!(published.read().messages_pending, 0);
+}
+
+#[test]
+fn what_no_pod_of_this_node_can_have_does_not_wait() {
+    // The range of another node, and one that is nobody's.
+    for range in ["198.51.100.0/24", "192.0.2.8/29"] {
+        let (_scripted, mut stages, keep) = held_stages(range);
+        exchange(&mut stages, 1);
+        stages.deliver();
+        assert_eq!(uids(&keep).len(), 1, "{range}");
+    }
+}
+
+#[test]
+fn more_than_can_be_held_is_recorded_at_once() {
+    let (_scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+    for id in 0..1_034 {
+        exchange(&mut stages, id);
+    }
+    stages.deliver();
+    assert_eq!(uids(&keep).len(), 10);
+    let counts = stages.published().read();
+    assert_eq!((counts.records_created, counts.messages_pending), (10, 2_048));
+}
+
+#[test]
+fn a_transaction_is_named_by_its_own_time() {
+    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+    // The address has passed on since: at half a second.
+    scripted.pod("a", [192, 0, 2, 1].into(), 0);
+    scripted.pod("b", [192, 0, 2, 1].into(), 500_000);
+    exchange(&mut stages, 1);
+    stages.expire(900_000_000);
+    stages.deliver();
+    assert_eq!(uids(&keep), ["a"]);
 }

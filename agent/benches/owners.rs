@@ -1,0 +1,189 @@
+//! What naming client and server costs: a look-up, and a whole transaction with and without, at 100
+//! pods (a node's) and at 100,000 (a cluster's). Only ratios within one run mean anything.
+
+#![allow(clippy::cast_precision_loss, reason = "statistics")]
+
+#[path = "path/sample.rs"]
+#[allow(dead_code, reason = "the other benchmark measures more kinds")]
+mod sample;
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::time::{ClockId, clock_gettime};
+use tap53::{
+    encode::{Attribution, Batch, Clock, Format, Identity},
+    enrich::Directory,
+    interfaces::Names,
+    ledger::{Published, SinkCounts},
+    pair::{self, RecordIds, Truncations},
+    sink::{Named, Sink},
+    worker::{Handover, Shared, Stages},
+};
+
+use sample::{Kind, Sample};
+
+/// Transactions in a round.
+const TRANSACTIONS: usize = 2_048;
+/// Look-ups in a round.
+const LOOK_UPS: usize = 65_536;
+/// Rounds, the first of which only warms up.
+const ROUNDS: usize = 41;
+
+const CLOCK: Clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
+
+/// Takes batches and throws them away.
+struct Discard(Published<SinkCounts>);
+
+impl Sink for Discard {
+    fn format(&self) -> Format {
+        Format::AvroSingleObject
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.0
+    }
+
+    fn write(&self, batch: &Batch) {
+        black_box(batch.bytes());
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+/// The address of a pod: those of the samples' clients come first.
+fn address(number: usize) -> IpAddr {
+    let number = u32::try_from(number).unwrap_or_default();
+    Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + number).into()
+}
+
+fn directory(pods: usize) -> Directory {
+    Directory::of_pods((0..pods).map(|number| {
+        let text = |text: &str| Some(text.to_owned());
+        let labels = BTreeMap::from([("app".to_owned(), "checkout-service".to_owned())]);
+        let identity = Identity {
+            attribution: Attribution::Pod,
+            pod_uid: Some(format!("0f5a7c2e-1b7d-4a52-9c1e-{number:012}")),
+            pod_name: Some(format!("checkout-service-7d4b9c6f5-{number:05}")),
+            pod_namespace: text("production-eu"),
+            workload_kind: text("Deployment"),
+            workload_name: text("checkout-service"),
+            labels: Some(labels),
+            node_name: text("worker-0001.example.internal"),
+            ..Default::default()
+        };
+        (identity, vec![address(number)])
+    }))
+}
+
+fn stages(owners: Directory) -> Stages {
+    let timeout = Duration::from_secs(5);
+    let config = pair::Config {
+        udp_timeout: timeout,
+        tcp_timeout: timeout,
+        capacity: 65_536,
+        merge_interfaces: true,
+    };
+    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
+    let shared = Shared {
+        node: "node-1".into(),
+        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
+        wire_bytes: false,
+        rules: Arc::default(),
+        tails: Default::default(),
+        owners,
+        each_message: false,
+        ending: Arc::default(),
+    };
+    Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)
+        .expect("the embedded schema parses")
+}
+
+/// A measured stage: nanoseconds for each unit of each round.
+struct Stage<'a> {
+    name: String,
+    units: usize,
+    run: Box<dyn FnMut() + 'a>,
+    rounds: Vec<f64>,
+}
+
+impl Stage<'_> {
+    fn median(&self) -> f64 {
+        let mut rounds = self.rounds.clone();
+        rounds.sort_by(f64::total_cmp);
+        rounds.get(rounds.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+fn look_ups<'a>(name: &str, pods: usize) -> Stage<'a> {
+    let reader = directory(pods).reader();
+    // In an order that no cache foresees: a step that has no factor in common with the count.
+    let addresses: Vec<IpAddr> =
+        (0..LOOK_UPS).map(|number| address(number * 7_919 % pods)).collect();
+    let run = move || {
+        for address in &addresses {
+            black_box(reader.owner(*address, 1_900_000_000_000_000).identity().attribution);
+        }
+    };
+    Stage { name: name.to_owned(), units: LOOK_UPS, run: Box::new(run), rounds: Vec::new() }
+}
+
+fn path<'a>(name: &str, samples: &'a [Sample], owners: Directory) -> Stage<'a> {
+    let mut stages = stages(owners);
+    let run = move || {
+        stages.begin_batch(CLOCK);
+        for sample in samples {
+            stages.take(&sample.query);
+            stages.take(&sample.response);
+        }
+        stages.deliver();
+    };
+    Stage { name: name.to_owned(), units: TRANSACTIONS, run: Box::new(run), rounds: Vec::new() }
+}
+
+/// What this thread has taken of a CPU.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
+}
+
+fn main() {
+    // As the kernel delivers them: no client asks twice in a row.
+    let samples: Vec<Sample> =
+        (0..TRANSACTIONS).map(|number| Sample::new(number, Kind::Plain)).collect();
+    let mut all = vec![
+        look_ups("look-up, 100 pods", 100),
+        look_ups("look-up, 100,000 pods", 100_000),
+        path("transaction to Avro, nobody named", &samples, Directory::default()),
+        path("transaction to Avro, 100 pods", &samples, directory(100)),
+        path("transaction to Avro, 100,000 pods", &samples, directory(100_000)),
+    ];
+    for round in 0..ROUNDS {
+        for stage in &mut all {
+            let started = cpu_time();
+            (stage.run)();
+            let ns = (cpu_time() - started).as_nanos() as f64 / stage.units as f64;
+            if round > 0 {
+                stage.rounds.push(ns);
+            }
+        }
+    }
+    println!("owners of addresses, ns (median of {} rounds)", ROUNDS - 1);
+    let unnamed = all.get(2).map_or(f64::NAN, Stage::median);
+    for stage in &all {
+        let ns = stage.median();
+        if stage.units == TRANSACTIONS {
+            let ratio = ns / unnamed;
+            println!("  {:<42} {ns:>8.0} {ratio:>6.2}   target: at most 1.2", stage.name);
+        } else {
+            println!("  {:<42} {ns:>8.1}", stage.name);
+        }
+    }
+}

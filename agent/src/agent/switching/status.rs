@@ -1,0 +1,120 @@
+//! How the interfaces are, for the status: what is wanted, what the kernel says, and why they differ.
+
+use std::time::Instant;
+
+use tap53_ebpf::settings::Direction;
+
+use super::{Switching, Tracked, ifindex_of, is_lost};
+use crate::{
+    capture::{CaptureThread, State},
+    control::{Actual, InterfaceStatus, WantedBy},
+    interfaces::Verdict,
+};
+
+impl Switching {
+    /// How the interfaces that `is_meant` are, by what the kernel says now.
+    pub(in crate::agent) fn status(
+        &self,
+        capture: &CaptureThread,
+        now: Instant,
+        is_meant: impl Fn(&InterfaceStatus) -> bool,
+    ) -> Vec<InterfaceStatus> {
+        let states = capture.states().unwrap_or_default();
+        let mut list: Vec<InterfaceStatus> = self
+            .interfaces
+            .values()
+            .map(|tracked| {
+                let ifindex = tracked.interface.ifindex;
+                let state = states.iter().find(|state| ifindex_of(state) == ifindex);
+                tracked.status(&self.verdict(tracked), state, now)
+            })
+            .collect();
+        let mut absent: Vec<&str> = self.wanted.named().collect();
+        absent.sort_unstable();
+        absent.dedup();
+        for name in absent {
+            if !self.names().any(|present| present == name) {
+                list.push(absent_status(name, &self.wanted.of(name), now));
+            }
+        }
+        list.retain(is_meant);
+        list
+    }
+}
+
+impl Tracked {
+    fn status(&self, verdict: &Verdict, state: Option<&State>, now: Instant) -> InterfaceStatus {
+        let actual = |direction: Direction| {
+            let hook = state.and_then(|state| state.attachment.hook(direction));
+            let is =
+                |of: fn(&State) -> &[bool; 2]| state.is_some_and(|s| of(s)[direction as usize]);
+            let in_place = is(|state| &state.in_place);
+            Actual {
+                capturing: in_place && is(|state| &state.enabled),
+                hook: hook.filter(|_| in_place).map(|hook| hook.to_string()),
+                shadowed: state.and_then(|state| state.shadowed[direction as usize].clone()),
+            }
+        };
+        InterfaceStatus {
+            name: self.interface.name.clone(),
+            ifindex: self.interface.ifindex,
+            kind: self.interface.kind.to_string(),
+            wanted: verdict.directions,
+            wanted_by: verdict.by,
+            wanted_for_s: seconds_left(verdict, now),
+            ingress: actual(Direction::Ingress),
+            egress: actual(Direction::Egress),
+            why: self.why(verdict, state, now),
+        }
+    }
+
+    fn why(&self, verdict: &Verdict, state: Option<&State>, now: Instant) -> String {
+        let mut reasons = Vec::new();
+        if let Some(state) = state {
+            if is_lost(state) {
+                reasons.push("our programs are no longer attached".to_owned());
+            } else if verdict.directions.is_none() {
+                reasons.push("switched off, programs stay attached".to_owned());
+            } else {
+                reasons.push(state.attachment.why.clone());
+            }
+        }
+        if let Some(refused) = self.refused.as_ref().filter(|_| verdict.directions.is_some()) {
+            reasons.push(match refused.again_at {
+                Some(at) => {
+                    let seconds = at.saturating_duration_since(now).as_secs();
+                    format!("{}; tried again in {seconds} s", refused.error)
+                }
+                None => refused.error.clone(),
+            });
+        }
+        reasons.join("; ")
+    }
+}
+
+/// True if an interface belongs into the status: it is captured from, or something asked for it.
+pub(in crate::agent) fn is_of_interest(status: &InterfaceStatus) -> bool {
+    status.wanted.is_some()
+        || status.wanted_by != WantedBy::File
+        || status.ingress.hook.is_some()
+        || status.egress.hook.is_some()
+}
+
+fn seconds_left(verdict: &Verdict, now: Instant) -> Option<u64> {
+    verdict.until.map(|until| until.saturating_duration_since(now).as_secs())
+}
+
+fn absent_status(name: &str, verdict: &Verdict, now: Instant) -> InterfaceStatus {
+    let nothing = || Actual { capturing: false, hook: None, shadowed: None };
+    InterfaceStatus {
+        name: name.to_owned(),
+        ifindex: 0,
+        kind: "absent".to_owned(),
+        wanted: verdict.directions,
+        wanted_by: verdict.by,
+        wanted_for_s: seconds_left(verdict, now),
+        ingress: nothing(),
+        egress: nothing(),
+        why: "no such interface".to_owned(),
+    }
+}

@@ -1,0 +1,363 @@
+//! `tap53 status`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use jiff::{
+    SignedDuration,
+    fmt::friendly::{Designator, Spacing, SpanPrinter},
+};
+use serde_json::Value;
+use tap53::{
+    config::Directions,
+    control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
+};
+use tap53_ebpf::settings::Direction;
+
+use super::{
+    switch::Socket,
+    table::{Cell, Color, colored, paint, print, table},
+};
+use crate::exit;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sudo tap53 status
+  sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
+  tap53 status --check || echo not healthy
+
+With --check nothing is printed to standard output. Healthy is an agent that answers and captures
+where it is wanted to; otherwise standard error says what is amiss.
+
+Exit status: 0 an agent answers (with --check: and is healthy); 1 none does (or it is not);
+2 arguments refused.";
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// text or json
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    output: Output,
+    /// Only tell by the exit status whether the agent is healthy; for probes
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let answer = arguments.socket.client().status()?;
+    if arguments.check {
+        return check(&answer.status);
+    }
+    match arguments.output {
+        Output::Json => {
+            let mut text = serde_json::to_string_pretty(&answer.status)
+                .context("cannot write the status as JSON")?;
+            text.push('\n');
+            print(&text)
+        }
+        Output::Text => print(&text(&answer)?),
+    }
+}
+
+/// Whether everything is as it is wanted; what is not goes to standard error.
+fn check(status: &Value) -> anyhow::Result<ExitCode> {
+    let mut healthy = true;
+    for interface in interfaces(status)? {
+        if !is_as_wanted(&interface) {
+            healthy = false;
+            let InterfaceStatus { name, why, .. } = &interface;
+            let _ = writeln!(io::stderr(), "{name} is not captured from as wanted: {why}");
+        }
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
+    let interfaces = status.get("interfaces").cloned().unwrap_or_default();
+    serde_json::from_value(interfaces).context("the agent's interfaces make no sense")
+}
+
+/// True if what is wanted is captured, nothing else is, and nothing is in the way. On `lo` either
+/// direction has every packet, so one is enough.
+pub(super) fn is_as_wanted(interface: &InterfaceStatus) -> bool {
+    let of = |direction| match direction {
+        Direction::Ingress => &interface.ingress,
+        Direction::Egress => &interface.egress,
+    };
+    if interface.kind == "loopback" {
+        let captures = interface.ingress.capturing || interface.egress.capturing;
+        return captures == interface.wanted.is_some();
+    }
+    Direction::ALL.into_iter().all(|direction| {
+        let wanted = interface.wanted.is_some_and(|wanted| wanted.contains(direction));
+        let actual = of(direction);
+        wanted == actual.capturing && (!wanted || actual.shadowed.is_none())
+    })
+}
+
+fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
+    let status = &answer.status;
+    let colored = colored();
+    let word = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("?");
+    let uptime_s = status.get("uptime_s").and_then(Value::as_u64).unwrap_or(0);
+    let mut text =
+        format!("tap53 {} on {}, up {}\n", word("version"), word("node"), duration_text(uptime_s));
+    if let Some(config) = status.get("config") {
+        let config: ConfigStatus = serde_json::from_value(config.clone()).unwrap_or_default();
+        text.push_str(&config_text(&config, colored));
+    }
+    text.push('\n');
+    text.push_str(&interface_table(&interfaces(status)?));
+    // What this version does not know how to show better, such as what a newer agent tells.
+    for (key, value) in status.as_object().into_iter().flatten() {
+        const SHOWN: [&str; 7] =
+            ["version", "node", "uptime_s", "config", "interfaces", "control", "ledger"];
+        if !SHOWN.contains(&key.as_str()) && says_something(value) {
+            text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
+            write_value(&mut text, value, 1);
+        }
+    }
+    text.push_str(&control_text(status.get("control").unwrap_or(&Value::Null)));
+    text.push('\n');
+    text.push_str(&answer.ledger_text);
+    Ok(text)
+}
+
+/// False for nothing, however deeply wrapped.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Object(map) => map.values().any(says_something),
+        Value::Array(items) => items.iter().any(says_something),
+        _ => true,
+    }
+}
+
+/// What happened at the socket; what did not happen is left out.
+fn control_text(control: &Value) -> String {
+    let count = |key: &str| control.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let mut parts = vec![format!("requests {}", count("requests"))];
+    for (key, name) in [
+        ("followers", "followers now"),
+        ("follower_lines_lost", "lines lost by followers"),
+        ("denied", "denied"),
+        ("busy", "refused as too many"),
+        ("timed_out", "too slow"),
+        ("malformed", "malformed"),
+        ("unread", "answers not read"),
+    ] {
+        if count(key) > 0 {
+            parts.push(format!("{name} {}", count(key)));
+        }
+    }
+    format!("\ncontrol socket: {}\n", parts.join(", "))
+}
+
+fn config_text(config: &ConfigStatus, colored: bool) -> String {
+    let file = config.file.as_deref().unwrap_or("flags and defaults");
+    let mut text = format!("configuration: {file}, read {}\n", config.loaded_at);
+    if let Some(error) = &config.error {
+        let told = format!("  the file as it is now is refused, and not in force: {error}");
+        text.push_str(&paint(colored, Color::Bad, &told));
+        text.push('\n');
+    }
+    if !config.restart_needed.is_empty() {
+        let told = format!("  changed, but takes a restart: {}", config.restart_needed.join(", "));
+        text.push_str(&paint(colored, Color::Notable, &told));
+        text.push('\n');
+    }
+    text
+}
+
+/// A line for each interface.
+pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
+    let mut rows = vec![
+        ["INTERFACE", "KIND", "WANTED", "BY", "FOR", "INGRESS", "EGRESS", "WHY"].map(Cell::from),
+    ];
+    for interface in interfaces {
+        let by = match interface.wanted_by {
+            WantedBy::File => "file",
+            WantedBy::Annotation => "annotation",
+            WantedBy::Command => "command",
+        };
+        let color = if is_as_wanted(interface) { Color::Plain } else { Color::Bad };
+        let switched = match interface.wanted_by {
+            WantedBy::File => Color::Plain,
+            WantedBy::Annotation | WantedBy::Command => Color::Notable,
+        };
+        let lasts = interface.wanted_for_s.map_or_else(|| "-".to_owned(), duration_text);
+        rows.push([
+            interface.name.as_str().into(),
+            if interface.ifindex == 0 { "absent".into() } else { interface.kind.as_str().into() },
+            Cell::new(switched, wanted_text(interface.wanted)),
+            Cell::new(switched, by),
+            Cell::new(switched, lasts),
+            actual_cell(&interface.ingress),
+            actual_cell(&interface.egress),
+            Cell::new(color, why_text(interface)),
+        ]);
+    }
+    if interfaces.is_empty() {
+        return "no interfaces\n".to_owned();
+    }
+    table(&rows, colored())
+}
+
+const fn wanted_text(wanted: Option<Directions>) -> &'static str {
+    match wanted {
+        None => "off",
+        Some(Directions::Both) => "both",
+        Some(Directions::Ingress) => "ingress",
+        Some(Directions::Egress) => "egress",
+    }
+}
+
+/// The hook of a direction, in brackets while it passes packets by.
+fn actual_cell(actual: &Actual) -> Cell {
+    match (&actual.hook, actual.capturing, &actual.shadowed) {
+        (Some(hook), true, None) => Cell::new(Color::Good, hook),
+        (Some(hook), true, Some(_)) => Cell::new(Color::Bad, format!("{hook}, shadowed")),
+        (Some(hook), false, _) => format!("off ({hook})").into(),
+        (None, ..) => "off".into(),
+    }
+}
+
+fn why_text(interface: &InterfaceStatus) -> String {
+    let InterfaceStatus { why, ingress, egress, .. } = interface;
+    let shadowed = [("ingress", ingress), ("egress", egress)].into_iter();
+    let shadowed = shadowed.filter_map(|(direction, actual)| {
+        Some(format!("{direction} shadowed by {}", actual.shadowed.as_ref()?))
+    });
+    let parts: Vec<String> =
+        Some(why.clone()).filter(|why| !why.is_empty()).into_iter().chain(shadowed).collect();
+    parts.join("; ")
+}
+
+fn duration_text(seconds: u64) -> String {
+    let printer = SpanPrinter::new().designator(Designator::Compact).spacing(Spacing::BetweenUnits);
+    let duration = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    printer.duration_to_string(&duration)
+}
+
+/// A value that has no text of its own, one line a key.
+fn write_value(text: &mut String, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(map) => {
+            let width = map.keys().map(String::len).max().unwrap_or(0);
+            for (key, value) in map {
+                if value.is_object() {
+                    text.push_str(&format!("{indent}{key}\n"));
+                    write_value(text, value, depth + 1);
+                } else {
+                    text.push_str(&format!("{indent}{key:<width$}  {}\n", plain(value)));
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                text.push_str(&format!("{indent}{}\n", plain(item)));
+            }
+        }
+        value => text.push_str(&format!("{indent}{}\n", plain(value))),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(wanted: Option<Directions>, ingress: bool, egress: bool) -> InterfaceStatus {
+        let actual = |capturing| Actual { capturing, hook: Some("tcx".to_owned()), shadowed: None };
+        InterfaceStatus {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            kind: "veth".to_owned(),
+            wanted,
+            wanted_by: WantedBy::Command,
+            wanted_for_s: Some(581),
+            ingress: actual(ingress),
+            egress: actual(egress),
+            why: "first choice".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_interface_is_as_wanted_if_each_direction_is() {
+        let both = Some(Directions::Both);
+        assert!(is_as_wanted(&interface(both, true, true)));
+        assert!(is_as_wanted(&interface(Some(Directions::Ingress), true, false)));
+        assert!(is_as_wanted(&interface(None, false, false)));
+        for wrong in [
+            interface(both, true, false),
+            interface(Some(Directions::Egress), true, true),
+            interface(None, true, false),
+        ] {
+            assert!(!is_as_wanted(&wrong), "{wrong:?}");
+        }
+        let mut shadowed = interface(both, true, true);
+        shadowed.egress.shadowed = Some("cilium".to_owned());
+        assert!(!is_as_wanted(&shadowed));
+        let loopback =
+            InterfaceStatus { kind: "loopback".to_owned(), ..interface(both, true, false) };
+        assert!(is_as_wanted(&loopback));
+    }
+
+    #[test]
+    fn the_table_says_what_is_wanted_what_is_and_why() {
+        let mut off = interface(None, false, false);
+        off.egress.hook = None;
+        off.ingress.shadowed = Some("another".to_owned());
+        assert_eq!(
+            interface_table(&[off]),
+            "INTERFACE  KIND  WANTED  BY       FOR     INGRESS    EGRESS  WHY\n\
+             eth0       veth  off     command  9m 41s  off (tcx)  off     first choice; ingress \
+             shadowed by another\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_shown_as_it_comes() {
+        let value = serde_json::json!({"pods": 3, "watch": {"error": null, "since": "noon"}});
+        let mut text = String::new();
+        write_value(&mut text, &value, 1);
+        assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
+        assert!(says_something(&value));
+        assert!(!says_something(&serde_json::json!({"error": null, "more": [{"a": null}]})));
+    }
+
+    #[test]
+    fn the_socket_is_told_of_in_a_line() {
+        let control = serde_json::json!({"requests": 7, "denied": 2, "busy": 0});
+        assert_eq!(control_text(&control), "\ncontrol socket: requests 7, denied 2\n");
+    }
+}

@@ -1,0 +1,513 @@
+//! Answers at the socket: who may, one request a connection, and everything within bounds.
+//!
+//! It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
+//! but the requests that passed: at most [`QUEUED`] wait for it, and it need not answer in time.
+//!
+//! | bound | what happens beyond |
+//! |---|---|
+//! | users of SO_PEERCRED | `denied`, and the connection is closed |
+//! | [`CONNECTIONS`] at a time | `busy` |
+//! | [`MAX_REQUEST`] bytes a request | `too_long` |
+//! | `control.request_timeout_ms` for the whole request | `timed_out` |
+//! | the same for reading the answer | the connection is closed |
+//! | [`ANSWER_DEADLINE`] for the run loop | `no_answer` |
+//! | [`FOLLOWERS`](crate::tail::FOLLOWERS) at a time | `busy` |
+//!
+//! Each is counted, and shown by `tap53 status`.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::unistd::geteuid;
+use serde::Serialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    follow,
+    protocol::{self, Call, Fault, MAX_REQUEST, Reason},
+    request::{Request, Requester, Status, SwitchTo},
+    socket::{Error, Socket},
+};
+use crate::{
+    agent::AUDIT,
+    config::ControlConfig,
+    encode::HEADING,
+    ledger::Published,
+    tail::{LineFormat, Selection, Tail, Tails},
+    worker::RulesInForce,
+};
+
+/// Requests that wait for the run loop.
+pub const QUEUED: usize = 16;
+
+/// Connections at a time, those of followers not counted; a few KiB each.
+const CONNECTIONS: usize = 32;
+
+/// What the run loop gets for an answer: attaching to hundreds of interfaces takes seconds.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What connections get to write what they hold when the agent ends.
+const END_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Until the next try for a socket that could not be had.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After accept(2) has failed, as it does without free file descriptors.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two log lines about users who may not.
+const DENIED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What happened at the socket since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Requests read and understood.
+    pub requests: u64,
+    /// Users who may not.
+    pub denied: u64,
+    /// Too many connections or followers.
+    pub busy: u64,
+    /// Requests that did not arrive in time.
+    pub timed_out: u64,
+    /// Requests that are none, or too long.
+    pub malformed: u64,
+    /// Answers that were not read in time.
+    pub unread: u64,
+}
+
+/// The control socket of a running agent. Dropping it ends it.
+pub struct Server {
+    stop: Option<watch::Sender<bool>>,
+    thread: Option<JoinHandle<()>>,
+    counts: Published<Counts>,
+}
+
+/// What every connection needs.
+pub(super) struct Context {
+    config: ControlConfig,
+    /// For what they show now, which may change.
+    rules: Arc<RulesInForce>,
+    requests: mpsc::Sender<Request>,
+    tails: Tails,
+    counts: Published<Counts>,
+    pub(super) stop: watch::Receiver<bool>,
+    /// When a user who may not was last logged.
+    denied_at: Mutex<Option<Instant>>,
+}
+
+impl Server {
+    /// Listens where the configuration says, and sends what is asked to `requests`. A socket that
+    /// cannot be had is logged and tried for again: capture does not depend on it.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        config: &ControlConfig,
+        rules: Arc<RulesInForce>,
+        requests: mpsc::Sender<Request>,
+        tails: Tails,
+    ) -> io::Result<Self> {
+        let counts = Published::default();
+        if !config.enabled {
+            return Ok(Self { stop: None, thread: None, counts });
+        }
+        let (stop, stopped) = watch::channel(false);
+        let context = Arc::new(Context {
+            config: config.clone(),
+            rules,
+            requests,
+            tails,
+            counts: counts.clone(),
+            stop: stopped,
+            denied_at: Mutex::default(),
+        });
+        let mut hindrance = String::new();
+        // Here, so that it is there when the agent says that it is ready.
+        let socket = take(&context.config, &mut hindrance);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || runtime.block_on(serve(&context, socket, hindrance)))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread), counts })
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.read()
+    }
+
+    /// Tells who follows that the agent ends, and removes the socket.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(true);
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the control socket panicked");
+        }
+    }
+}
+
+/// Takes the socket, or says once what hinders.
+fn take(config: &ControlConfig, hindrance: &mut String) -> Option<Socket> {
+    match Socket::take(config) {
+        Ok(socket) => {
+            tracing::info!(socket = %socket.path().display(), "control socket open");
+            Some(socket)
+        }
+        Err(error) => {
+            let text = error.to_string();
+            if *hindrance != text {
+                match error {
+                    Error::Held { .. } => tracing::warn!("{text}; trying again until it ends"),
+                    _ => tracing::error!("{text}; no command reaches this agent; trying again"),
+                }
+                *hindrance = text;
+            }
+            None
+        }
+    }
+}
+
+async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: String) {
+    let mut stop = context.stop.clone();
+    let mut socket = first;
+    let mut socket = loop {
+        if let Some(socket) = socket {
+            break socket;
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(RETRY_INTERVAL) => socket = take(&context.config, &mut hindrance),
+        }
+    };
+    let listener = match socket.take_listener().map(UnixListener::from_std) {
+        Some(Ok(listener)) => listener,
+        Some(Err(error)) => return tracing::error!(%error, "cannot listen at the control socket"),
+        // Nobody else has taken it.
+        None => return,
+    };
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Some((requester, slot)) = context.admit(&stream, &slots) {
+                        connections.spawn(context.clone().connection(stream, requester, slot));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept at the control socket");
+                    sleep(ACCEPT_INTERVAL).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+    drop((listener, socket));
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Who has not read by now is left.
+    let _ = timeout(END_DEADLINE, all).await;
+}
+
+impl Context {
+    /// Lets a connection in, or tells it at once why not: what little it is told fits the socket's
+    /// buffer.
+    fn admit(
+        &self,
+        stream: &UnixStream,
+        slots: &Arc<Semaphore>,
+    ) -> Option<(Requester, OwnedSemaphorePermit)> {
+        self.counts.update(|counts| counts.connections += 1);
+        let fault = match stream.peer_cred() {
+            Err(error) => {
+                self.counts.update(|counts| counts.denied += 1);
+                Fault::new(Reason::Denied, format!("cannot tell who you are: {error}"))
+            }
+            Ok(peer) => {
+                let pid = peer.pid().unwrap_or(0);
+                let requester = Requester { uid: peer.uid(), pid, process: process_name(pid) };
+                if !self.allows(requester.uid) {
+                    self.deny(&requester)
+                } else if let Ok(slot) = slots.clone().try_acquire_owned() {
+                    return Some((requester, slot));
+                } else {
+                    self.counts.update(|counts| counts.busy += 1);
+                    let message = format!("{CONNECTIONS} connections are open already: try again");
+                    Fault::new(Reason::Busy, message)
+                }
+            }
+        };
+        // Whoever does not read it misses it.
+        let _ = stream.try_write(&error_line(&fault));
+        None
+    }
+
+    fn allows(&self, uid: u32) -> bool {
+        uid == 0 || uid == geteuid().as_raw() || self.config.allow_uids.contains(&uid)
+    }
+
+    fn deny(&self, requester: &Requester) -> Fault {
+        let mut denied = 0;
+        self.counts.update(|counts| {
+            counts.denied += 1;
+            denied = counts.denied;
+        });
+        let now = Instant::now();
+        let mut last = self.denied_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now - last >= DENIED_INTERVAL) {
+            *last = Some(now);
+            let Requester { uid, pid, process } = requester;
+            tracing::warn!(uid, pid, process, denied, "control: denied");
+        }
+        drop(last);
+        let mut allowed = vec![0, geteuid().as_raw()];
+        allowed.extend(&self.config.allow_uids);
+        allowed.sort_unstable();
+        allowed.dedup();
+        let allowed: Vec<String> = allowed.iter().map(u32::to_string).collect();
+        Fault::new(
+            Reason::Denied,
+            format!(
+                "uid {} may not control this agent; allowed: uid {}",
+                requester.uid,
+                allowed.join(", ")
+            ),
+        )
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        mut stream: UnixStream,
+        requester: Requester,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let answer = match self.request(&mut stream).await {
+            None => return,
+            Some(Ok(Call::Tail { format, selection })) => {
+                match self.tail(format, selection, &requester) {
+                    Err(fault) => error_line(&fault),
+                    Ok((tail, answer)) => {
+                        if self.write(&mut stream, &answer).await {
+                            // Followers have a bound of their own.
+                            drop(slot);
+                            follow::follow(stream, tail, self.stop.clone()).await;
+                        }
+                        return;
+                    }
+                }
+            }
+            Some(Ok(call)) => {
+                self.answer(call, requester).await.unwrap_or_else(|fault| error_line(&fault))
+            }
+            Some(Err(fault)) => error_line(&fault),
+        };
+        self.write(&mut stream, &answer).await;
+    }
+
+    /// The request; `None` if the connection ended without one.
+    async fn request(&self, stream: &mut UnixStream) -> Option<Result<Call, Fault>> {
+        let mut line = Vec::with_capacity(256);
+        // Of the whole request: single bytes do not extend it.
+        let read = timeout(self.config.request_timeout, read_line(stream, &mut line)).await;
+        let result = match read {
+            Err(_) => {
+                self.counts.update(|counts| counts.timed_out += 1);
+                let ms = self.config.request_timeout.as_millis();
+                let message = format!("the request did not arrive within {ms} ms");
+                return Some(Err(Fault::new(Reason::TimedOut, message)));
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "control: a connection broke off");
+                return None;
+            }
+            Ok(Ok(Arrived::Nothing)) => return None,
+            Ok(Ok(Arrived::Half)) => {
+                Err(Fault::new(Reason::Malformed, "a request ends with a line feed"))
+            }
+            Ok(Ok(Arrived::TooMuch)) => {
+                let message = format!("a request has at most {MAX_REQUEST} bytes");
+                Err(Fault::new(Reason::TooLong, message))
+            }
+            Ok(Ok(Arrived::Line)) => protocol::read(&line),
+        };
+        self.counts.update(|counts| match &result {
+            Ok(_) => counts.requests += 1,
+            Err(_) => counts.malformed += 1,
+        });
+        Some(result)
+    }
+
+    /// Has the run loop do what is asked; the answer as a line.
+    async fn answer(&self, call: Call, requester: Requester) -> Result<Vec<u8>, Fault> {
+        let (pattern, to, lasts_ms) = match call {
+            Call::Status | Call::Tail { .. } => {
+                let status = self.ask(|answer| Request::Status { answer }).await?;
+                return Ok(self.status_line(&status));
+            }
+            Call::Enable { pattern, directions, lasts_ms } => {
+                (pattern, SwitchTo::On(directions), lasts_ms)
+            }
+            Call::Disable { pattern, detach, lasts_ms } => {
+                (pattern, SwitchTo::Off { detach }, lasts_ms)
+            }
+            Call::Reset { pattern } => (pattern, SwitchTo::Reset, None),
+        };
+        let switch = protocol::switch(&pattern, to, lasts_ms)?;
+        let interfaces = self
+            .ask(|answer| Request::Switch { switch, requester, answer })
+            .await?
+            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
+        Ok(line(&serde_json::json!({ "ok": interfaces })))
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Fault> {
+        let (sender, answer) = oneshot::channel();
+        let asked = async {
+            self.requests.send(request(sender)).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(ANSWER_DEADLINE, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(Fault::new(Reason::NoAnswer, "the agent is stopping")),
+            Err(_) => {
+                let seconds = ANSWER_DEADLINE.as_secs();
+                let message = format!(
+                    "the agent has not answered within {seconds} s; what was asked for may still \
+                     be done"
+                );
+                Err(Fault::new(Reason::NoAnswer, message))
+            }
+        }
+    }
+
+    fn status_line(&self, status: &Status) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            status: &'a Status,
+            control: Control,
+        }
+        #[derive(Serialize)]
+        struct Control {
+            #[serde(flatten)]
+            counts: Counts,
+            followers: usize,
+            follower_lines_lost: u64,
+        }
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            ok: Whole<'a>,
+            /// For people, so that a command need not know every line of every version.
+            ledger_text: String,
+        }
+        let control = Control {
+            counts: self.counts.read(),
+            followers: self.tails.followers(),
+            follower_lines_lost: self.tails.lines_lost(),
+        };
+        line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
+    }
+
+    /// Begins to follow; with the line that says so.
+    fn tail(
+        &self,
+        format: LineFormat,
+        mut selection: Selection,
+        requester: &Requester,
+    ) -> Result<(Tail, Vec<u8>), Fault> {
+        selection
+            .check(&self.rules.read().privacy)
+            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
+        let tail = self.tails.follow(format, &selection).map_err(|too_many| {
+            self.counts.update(|counts| counts.busy += 1);
+            Fault::new(Reason::Busy, too_many.to_string())
+        })?;
+        let Requester { uid, pid, process } = requester;
+        tracing::info!(target: AUDIT, uid, pid, process, "audit: follows the records");
+        let heading = if format == LineFormat::Json { "" } else { HEADING };
+        Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
+    }
+
+    /// Writes an answer; false if it was not read.
+    async fn write(&self, stream: &mut UnixStream, answer: &[u8]) -> bool {
+        match timeout(self.config.request_timeout, stream.write_all(answer)).await {
+            Ok(written) => written.is_ok(),
+            Err(_) => {
+                self.counts.update(|counts| counts.unread += 1);
+                false
+            }
+        }
+    }
+}
+
+/// What came of reading a line.
+enum Arrived {
+    Line,
+    Nothing,
+    Half,
+    TooMuch,
+}
+
+/// Reads up to the first line feed, which is left out; what follows it is nobody's.
+async fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> io::Result<Arrived> {
+    let mut bytes = [0; MAX_REQUEST];
+    loop {
+        let count = stream.read(&mut bytes).await?;
+        let fresh = bytes.get(..count).unwrap_or_default();
+        if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(fresh.get(..end).unwrap_or_default());
+            let fits = line.len() < MAX_REQUEST;
+            return Ok(if fits { Arrived::Line } else { Arrived::TooMuch });
+        }
+        line.extend_from_slice(fresh);
+        match (count, line.len()) {
+            (0, 0) => return Ok(Arrived::Nothing),
+            (0, _) => return Ok(Arrived::Half),
+            (_, MAX_REQUEST..) => return Ok(Arrived::TooMuch),
+            _ => {}
+        }
+    }
+}
+
+fn error_line(fault: &Fault) -> Vec<u8> {
+    line(&serde_json::json!({ "error": fault }))
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    // Maps with text keys, numbers and texts can be written.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// What a process calls itself. It may call itself anything, so only what a log line can hold stays.
+fn process_name(pid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let printable = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    Some(name.iter().map(printable).collect())
+}

@@ -1,0 +1,409 @@
+//! The socket with a run loop of our own behind it: what is asked, what is answered, and what
+//! happens to those who do not keep to the rules.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::{
+    client::{Client, Error, Item},
+    protocol::{Call, Fault, MAX_REQUEST, Reason},
+    *,
+};
+use crate::{
+    config::{ControlConfig, Directions},
+    encode::{HEADING, samples},
+    ledger::{Ledger, Sources, WorkerCounts},
+    tail::{Feed, LineFormat, Selection, Tails},
+};
+
+/// Of a request; short, and long enough for a machine that does other things.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
+
+struct Setup {
+    server: Option<Server>,
+    tails: Tails,
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+fn config(path: &std::path::Path) -> ControlConfig {
+    ControlConfig {
+        socket: path.to_owned(),
+        request_timeout: REQUEST_TIMEOUT,
+        ..ControlConfig::default()
+    }
+}
+
+fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) -> Server {
+    Server::start(config, Arc::default(), requests, tails).unwrap()
+}
+
+/// A server whose requests `answer` takes.
+fn setup(answer: impl Fn(Request) + Send + 'static) -> Setup {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let (requests, mut asked) = mpsc::channel(QUEUED);
+    let tails = Tails::default();
+    let server = start(&config(&path), requests, tails.clone());
+    thread::spawn(move || {
+        while let Some(request) = asked.blocking_recv() {
+            answer(request);
+        }
+    });
+    Setup { server: Some(server), tails, path, _directory: directory }
+}
+
+fn interface(name: &str) -> InterfaceStatus {
+    InterfaceStatus {
+        name: name.to_owned(),
+        ifindex: 2,
+        kind: "veth".to_owned(),
+        wanted: Some(Directions::Both),
+        wanted_by: WantedBy::Command,
+        wanted_for_s: None,
+        ingress: Actual { capturing: true, hook: Some("tcx".to_owned()), shadowed: None },
+        egress: Actual { capturing: false, hook: None, shadowed: None },
+        why: "first choice".to_owned(),
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "1.2.3",
+        node: "node-1".to_owned(),
+        uptime_s: 5,
+        config: ConfigStatus::default(),
+        annotation: AnnotationStatus::default(),
+        interfaces: vec![interface("eth0")],
+        ledger: Ledger::new(&Sources {
+            node: "node-1".to_owned(),
+            taken_at_us: 0,
+            ended: false,
+            interfaces: Vec::new(),
+            workers: WorkerCounts::default(),
+            sinks: Vec::new(),
+        }),
+    }
+}
+
+/// Answers a change with an interface that tells who asked and for what.
+fn echo(request: Request) {
+    match request {
+        Request::Status { answer } => drop(answer.send(status())),
+        Request::Switch { switch, requester, answer } => {
+            let Switch { pattern, to, lasts } = &switch;
+            if pattern.as_str() == "absent" {
+                let _ = answer.send(Err(Refusal::NoSuchInterface("absent".to_owned())));
+                return;
+            }
+            let mut interface = interface(pattern.as_str());
+            interface.why = format!("{to:?} for {lasts:?} by {requester:?}");
+            let _ = answer.send(Ok(vec![interface]));
+        }
+    }
+}
+
+impl Setup {
+    fn client(&self) -> Client {
+        Client::new(&self.path)
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+
+    fn counts(&self) -> Counts {
+        self.server.as_ref().unwrap().counts()
+    }
+
+    /// What is answered to these bytes.
+    fn raw(&self, bytes: &[u8]) -> Value {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        answer(&mut stream)
+    }
+}
+
+fn answer(stream: &mut UnixStream) -> Value {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+fn process_name_of_this() -> String {
+    std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn a_change_reaches_the_run_loop_as_it_was_asked_for_and_by_whom() {
+    let setup = setup(echo);
+    let switch = |call| setup.client().switch(call).unwrap().remove(0);
+    let (uid, pid) = (nix::unistd::getuid(), std::process::id());
+    let name = process_name_of_this();
+    let own = format!("Requester {{ uid: {uid}, pid: {pid}, process: Some({name:?}) }}");
+    let enabled = switch(Call::Enable {
+        pattern: "eth*".into(),
+        directions: Directions::Egress,
+        lasts_ms: Some(1_500),
+    });
+    assert_eq!(enabled.name, "eth*");
+    assert_eq!(enabled.why, format!("On(Egress) for Some(1.5s) by {own}"));
+    let disabled = Call::Disable { pattern: "eth0".into(), detach: true, lasts_ms: None };
+    assert!(switch(disabled).why.starts_with("Off { detach: true } for None"));
+    assert!(switch(Call::Reset { pattern: "eth0".into() }).why.starts_with("Reset for None"));
+    let refused = setup.client().switch(Call::Reset { pattern: "absent".into() });
+    let Err(Error::Fault(Fault { reason: Reason::Refused, message })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(message, r#"no interface matches "absent""#);
+}
+
+#[test]
+fn the_status_has_all_parts_and_what_happened_at_the_socket() {
+    let setup = setup(echo);
+    let answer = setup.client().status().unwrap();
+    assert_eq!(answer.status["node"], "node-1");
+    assert_eq!(answer.status["interfaces"][0]["ingress"]["hook"], "tcx");
+    assert_eq!(answer.status["ledger"]["balanced"], true);
+    assert_eq!(answer.status["control"]["connections"], 1);
+    assert!(answer.ledger_text.starts_with("ledger of node-1"), "{}", answer.ledger_text);
+}
+
+#[test]
+fn what_is_no_request_gets_one_clear_line_and_is_counted() {
+    let setup = setup(echo);
+    let long = vec![b'x'; MAX_REQUEST];
+    let long_line = [&long[..], b"\n"].concat();
+    for (bytes, reason) in [
+        (&b"hello\n"[..], "malformed"),
+        (b"\n", "malformed"),
+        (b"\xff\xfe\n", "malformed"),
+        (
+            br#"{"version":7,"call":"status"}
+"#,
+            "version",
+        ),
+        (&long, "too_long"),
+        (&long_line, "too_long"),
+    ] {
+        let answer = setup.raw(bytes);
+        assert_eq!(answer["error"]["reason"], reason, "{answer}");
+    }
+    let mut half = setup.connect();
+    half.write_all(br#"{"version":1,"#).unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(answer(&mut half)["error"]["reason"], "malformed");
+    assert_eq!(setup.counts().malformed, 7);
+    assert_eq!(setup.counts().requests, 0);
+    // And it serves on.
+    assert!(setup.client().status().is_ok());
+}
+
+#[test]
+fn a_client_that_sends_single_bytes_is_cut_at_the_deadline_of_the_whole_request() {
+    let setup = setup(echo);
+    let mut slow = setup.connect();
+    let mut watch = slow.try_clone().unwrap();
+    let began = Instant::now();
+    let request = br#"{"version":1,"call":"status"}"#;
+    let writer = thread::spawn(move || {
+        // Many single bytes in the time: each would move a deadline of the next byte.
+        for byte in request.iter().cycle() {
+            if slow.write_all(&[*byte]).is_err() {
+                return;
+            }
+            thread::park_timeout(REQUEST_TIMEOUT / 10);
+        }
+    });
+    let told = answer(&mut watch);
+    assert_eq!(told["error"]["reason"], "timed_out", "{told}");
+    let took = began.elapsed();
+    assert!(took >= REQUEST_TIMEOUT && took < REQUEST_TIMEOUT * 10, "{took:?}");
+    writer.join().unwrap();
+    assert_eq!(setup.counts().timed_out, 1);
+}
+
+#[test]
+fn beyond_the_bound_a_connection_is_told_so_and_the_bound_clears_by_itself() {
+    let setup = setup(echo);
+    let mut held: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
+    let mut refused = held.split_off(32);
+    for stream in &mut refused {
+        assert_eq!(answer(stream)["error"]["reason"], "busy");
+    }
+    for stream in &mut held {
+        assert_eq!(answer(stream)["error"]["reason"], "timed_out");
+    }
+    assert!(setup.client().status().is_ok());
+    let counts = setup.counts();
+    assert_eq!((counts.busy, counts.timed_out), (8, 32));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    // More than a socket's buffers hold.
+    let setup = setup(|request| {
+        if let Request::Status { answer } = request {
+            let _ = answer.send(Status {
+                interfaces: (0..20_000).map(|_| interface("eth0")).collect(),
+                ..status()
+            });
+        }
+    });
+    let mut deaf = setup.connect();
+    deaf.write_all(b"{\"version\":1,\"call\":\"status\"}\n").unwrap();
+    until(|| setup.counts().unread == 1);
+    // What a client reads, however much, it gets.
+    assert_eq!(setup.client().status().unwrap().status["interfaces"][19_999]["name"], "eth0");
+}
+
+/// Waits for what other threads do.
+fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_run_loop_that_ends_leaves_nobody_waiting() {
+    // The answer's channel is dropped.
+    let setup = setup(drop);
+    let refused = setup.client().status();
+    let Err(Error::Fault(Fault { reason: Reason::NoAnswer, .. })) = refused else {
+        panic!("{refused:?}");
+    };
+}
+
+#[test]
+fn followers_see_records_and_the_end() {
+    let mut setup = setup(echo);
+    let mut feed = Feed::new(setup.tails.clone()).unwrap();
+    let mut following = setup.client().tail(LineFormat::Text, Selection::default()).unwrap();
+    assert_eq!(following.heading, HEADING);
+    feed.refresh();
+    samples::with_record("matched", |record| feed.push(record));
+    feed.deliver();
+    let mut line = Vec::new();
+    assert!(matches!(following.next(&mut line), Ok(Item::Line)));
+    assert!(String::from_utf8_lossy(&line).contains("www.example.test"));
+    // What comes last is still seen.
+    samples::with_record("unanswered", |record| feed.push(record));
+    feed.deliver();
+    setup.server = None;
+    assert!(matches!(following.next(&mut line), Ok(Item::Line)));
+    assert!(String::from_utf8_lossy(&line).contains("UNANSWERED"));
+    assert!(matches!(following.next(&mut line), Ok(Item::End(_))));
+    assert!(!setup.path.exists());
+    assert!(matches!(setup.client().status(), Err(Error::Unreachable { .. })));
+}
+
+#[test]
+fn a_follower_that_stalls_is_told_what_it_lost_and_one_that_leaves_is_forgotten() {
+    let setup = setup(echo);
+    let mut feed = Feed::new(setup.tails.clone()).unwrap();
+    let mut following = setup.client().tail(LineFormat::Json, Selection::default()).unwrap();
+    feed.refresh();
+    // Far more than queue and socket buffers hold; nothing here waits for the reader.
+    const PUSHED: u64 = 4_000;
+    for _ in 0..PUSHED {
+        samples::with_record("matched", |record| feed.push(record));
+        feed.deliver();
+    }
+    let (mut seen, mut lost, mut line) = (0, 0, Vec::new());
+    while seen + lost < PUSHED {
+        match following.next(&mut line).unwrap() {
+            Item::Line => seen += 1,
+            Item::Lost(lines) => lost += lines,
+            Item::End(why) => panic!("{why}"),
+        }
+    }
+    assert!(lost > 0 && seen > 0, "{seen} seen, {lost} lost");
+    assert_eq!(seen + lost, PUSHED);
+    assert_eq!(setup.tails.lines_lost(), lost);
+    drop(following);
+    until(|| setup.tails.followers() == 0);
+}
+
+#[test]
+fn a_follower_that_cannot_be_served_is_told_why() {
+    let setup = setup(echo);
+    let tail = |selection| setup.client().tail(LineFormat::Json, selection);
+    let wrong = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
+    assert!(matches!(tail(wrong).err(), Some(Error::Fault(Fault { reason: Reason::Refused, .. }))));
+    let followers: Vec<_> =
+        (0..crate::tail::FOLLOWERS).map(|_| tail(Selection::default()).unwrap()).collect();
+    assert!(matches!(
+        tail(Selection::default()).err(),
+        Some(Error::Fault(Fault { reason: Reason::Busy, .. }))
+    ));
+    // Followers leave the commands their connections.
+    assert!(setup.client().status().is_ok());
+    drop(followers);
+}
+
+#[test]
+fn an_agent_whose_socket_another_holds_takes_it_once_that_has_ended() {
+    let first = setup(echo);
+    let (requests, mut asked) = mpsc::channel(QUEUED);
+    thread::spawn(move || {
+        while let Some(request) = asked.blocking_recv() {
+            if let Request::Status { answer } = request {
+                let _ = answer.send(Status { node: "second".to_owned(), ..status() });
+            }
+        }
+    });
+    let second = start(&config(&first.path), requests, Tails::default());
+    assert_eq!(first.client().status().unwrap().status["node"], "node-1");
+    let Setup { server, path, _directory, .. } = first;
+    drop(server);
+    let client = Client::new(&path);
+    until(|| client.status().is_ok_and(|answer| answer.status["node"] == "second"));
+    second.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_disabled_socket_is_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let mut config = config(&path);
+    config.enabled = false;
+    let (requests, _asked) = mpsc::channel(QUEUED);
+    let server = start(&config, requests, Tails::default());
+    assert!(!path.exists());
+    let error = Client::new(&path).status().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "no agent answers at {}: is it running? (No such file or directory)",
+            path.display()
+        )
+    );
+    server.stop();
+}
+
+#[test]
+fn bytes_behind_a_request_change_nothing() {
+    let setup = setup(echo);
+    let mut stream = setup.connect();
+    stream.write_all(b"{\"version\":1,\"call\":\"status\"}\n{\"version\":1,").unwrap();
+    assert_eq!(answer(&mut stream)["ok"]["version"], json!("1.2.3"));
+    let mut rest = Vec::new();
+    // Closed: one request a connection.
+    let _ = stream.read_to_end(&mut rest);
+    assert_eq!(setup.counts().requests, 1);
+}

@@ -1,0 +1,213 @@
+use super::*;
+use crate::{
+    config::{AddressRule, PrefixLengths, PrivacyConfig},
+    encode::{Record, samples},
+    pair::Transaction,
+    privacy::Policy,
+};
+
+/// A feed of one worker, and a follower of it.
+fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
+    let tails = Tails::default();
+    let mut feed = Feed::new(tails.clone()).unwrap();
+    let tail = tails.follow(format, selection).unwrap();
+    feed.refresh();
+    (tails, feed, tail)
+}
+
+/// What the follower of `selection` sees of the sample called `name`.
+fn seen(selection: &Selection, name: &str) -> String {
+    let (_, mut feed, tail) = followed(LineFormat::Text, selection);
+    samples::with_record(name, |record| feed.push(record));
+    feed.deliver();
+    taken(&tail).0
+}
+
+fn taken(tail: &Tail) -> (String, u64) {
+    let mut lines = vec![1, 2, 3];
+    let lost = tail.take(&mut lines);
+    (String::from_utf8(lines).unwrap(), lost)
+}
+
+fn push(feed: &mut Feed, count: u64) {
+    samples::with_record("matched", |record| (0..count).for_each(|_| feed.push(record)));
+    feed.deliver();
+}
+
+#[test]
+fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing() {
+    let tails = Tails::default();
+    let mut feed = Feed::new(tails.clone()).unwrap();
+    feed.refresh();
+    push(&mut feed, 1);
+    let follow = |format| tails.follow(format, &Selection::default()).unwrap();
+    let (json, text) = (follow(LineFormat::Json), follow(LineFormat::Text));
+    let colored = follow(LineFormat::ColoredText);
+    assert_eq!(taken(&text), (String::new(), 0));
+    feed.refresh();
+    push(&mut feed, 2);
+    for line in taken(&json).0.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(record["qname"], "www.example.test");
+    }
+    let (plain, bright) = (taken(&text).0, taken(&colored).0);
+    assert_eq!((plain.lines().count(), bright.lines().count()), (2, 2));
+    assert!(!plain.contains('\x1b') && bright.contains("\x1b[32mNOERROR"));
+    drop((json, text, colored));
+    assert_eq!(tails.followers(), 0);
+}
+
+#[test]
+fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
+    let (tails, mut feed, slow) = followed(LineFormat::Text, &Selection::default());
+    let fast = tails.follow(LineFormat::Text, &Selection::default()).unwrap();
+    feed.refresh();
+    const PUSHED: u64 = 20_000;
+    let mut seen_fast = 0;
+    for _ in 0..PUSHED / 100 {
+        push(&mut feed, 100);
+        let (lines, lost) = taken(&fast);
+        assert_eq!(lost, 0);
+        seen_fast += lines.lines().count() as u64;
+    }
+    assert_eq!(seen_fast, PUSHED);
+    let (lines, lost) = taken(&slow);
+    assert!(lines.len() <= QUEUE_BYTES && lines.len() > QUEUE_BYTES / 2, "{}", lines.len());
+    assert!(lines.ends_with('\n'));
+    assert_eq!(lines.lines().count() as u64 + lost, PUSHED);
+    assert_eq!(tails.lines_lost(), lost);
+    // It reads again, and sees all again.
+    push(&mut feed, 10);
+    assert_eq!((taken(&slow).0.lines().count(), taken(&slow).1), (10, 0));
+}
+
+/// Two workers push, and the second one's lines would fit where the first one's did not.
+#[test]
+fn once_lines_are_missing_nothing_is_taken_in_behind_them() {
+    let queue = Queue::new(LineFormat::Text, Chosen::new(&Selection::default()));
+    queue.push(b"one\n", 1, 0);
+    queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
+    assert!(queue.is_full());
+    queue.push(b"two\n", 1, 0);
+    let mut lines = Vec::new();
+    assert_eq!(queue.take(&mut lines), 8);
+    assert_eq!(lines, b"one\n");
+    queue.push(b"three\n", 1, 0);
+    lines.clear();
+    assert_eq!((queue.take(&mut lines), lines), (0, b"three\n".to_vec()));
+}
+
+#[test]
+fn what_two_workers_write_does_not_mix() {
+    let (tails, mut one, tail) = followed(LineFormat::Json, &Selection::default());
+    let mut other = Feed::new(tails).unwrap();
+    other.refresh();
+    std::thread::scope(|scope| {
+        for feed in [&mut one, &mut other] {
+            scope.spawn(move || (0..20).for_each(|_| push(feed, 3)));
+        }
+    });
+    let (lines, lost) = taken(&tail);
+    assert_eq!((lines.lines().count(), lost), (120, 0));
+    for line in lines.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn there_is_an_end_to_followers() {
+    let tails = Tails::default();
+    let follow = || tails.follow(LineFormat::Json, &Selection::default());
+    let followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow().unwrap()).collect();
+    assert!(follow().is_err());
+    drop(followers);
+    assert!(follow().is_ok());
+}
+
+#[test]
+fn a_follower_chooses_by_each_field() {
+    let prefixes = |text: &str| vec![text.parse().unwrap()];
+    let zone = |text: &str| vec![text.to_owned()];
+    let all = Selection::default();
+    for (held, selection) in [
+        (true, Selection { qnames: zone("example.test"), ..all.clone() }),
+        (true, Selection { qnames: zone("."), ..all.clone() }),
+        (false, Selection { qnames: zone("ample.test"), ..all.clone() }),
+        (true, Selection { clients: prefixes("192.0.2.0/30"), ..all.clone() }),
+        (false, Selection { clients: prefixes("192.0.2.53/32"), ..all.clone() }),
+        (true, Selection { servers: prefixes("192.0.2.53/32"), ..all.clone() }),
+        (false, Selection { servers: prefixes("192.0.2.0/30"), ..all.clone() }),
+        (true, Selection { qtypes: vec![28, 1], ..all.clone() }),
+        (false, Selection { qtypes: vec![28], ..all.clone() }),
+        (true, Selection { rcodes: vec![0], ..all.clone() }),
+        (false, Selection { rcodes: vec![2], ..all.clone() }),
+        (false, Selection { unanswered: true, ..all.clone() }),
+        (true, Selection { interfaces: zone("eth?"), ..all.clone() }),
+        (false, Selection { interfaces: zone("veth*"), ..all.clone() }),
+        (false, Selection { qtypes: vec![1], rcodes: vec![2], ..all.clone() }),
+    ] {
+        assert_eq!(!seen(&selection, "matched").is_empty(), held, "{selection:?}");
+    }
+    let unanswered = Selection { unanswered: true, rcodes: vec![2], ..all };
+    assert!(!seen(&unanswered, "unanswered").is_empty());
+    assert!(seen(&unanswered, "matched").is_empty());
+}
+
+#[test]
+fn a_selection_is_checked_and_brought_into_the_form_of_records() {
+    let mut selection = Selection {
+        qnames: vec!["WWW.Example.Test.".to_owned()],
+        interfaces: vec!["eth*".to_owned()],
+        ..Selection::default()
+    };
+    selection.check(&Policy::default()).unwrap();
+    assert_eq!(selection.qnames, ["www.example.test"]);
+    let check = |mut selection: Selection| selection.check(&Policy::default());
+    let wrong_name = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
+    assert!(matches!(check(wrong_name), Err(Refusal::Malformed { .. })));
+    let wrong_pattern = Selection { interfaces: vec!["eth[".to_owned()], ..Selection::default() };
+    assert!(matches!(check(wrong_pattern), Err(Refusal::Malformed { .. })));
+    let long = Selection { interfaces: vec!["*a".repeat(17)], ..Selection::default() };
+    assert!(matches!(check(long), Err(Refusal::Malformed { .. })));
+    let types = |count: u16| Selection { qtypes: (0..count).collect(), ..Selection::default() };
+    assert_eq!((check(types(32)), check(types(33))), (Ok(()), Err(Refusal::TooMany)));
+}
+
+#[test]
+fn nobody_chooses_by_what_is_hidden() {
+    let by =
+        |text: &str| Selection { clients: vec![text.parse().unwrap()], ..Selection::default() };
+    let hidden = Policy::new(&PrivacyConfig {
+        client_address: AddressRule::Drop,
+        ..PrivacyConfig::default()
+    });
+    assert_eq!(by("192.0.2.1/32").check(&hidden), Err(Refusal::Hidden("the client's")));
+    // Truncated to 192.0.2.0: whoever asks for one address learns nothing of the last eight bits.
+    let truncated = Policy::new(&PrivacyConfig {
+        client_address: AddressRule::Truncate(PrefixLengths { ipv4: 24, ipv6: 56 }),
+        ..PrivacyConfig::default()
+    });
+    for (prefix, held) in [("192.0.2.1/32", false), ("192.0.2.0/24", true)] {
+        let mut selection = by(prefix);
+        selection.check(&truncated).unwrap();
+        let (_, mut feed, tail) = followed(LineFormat::Text, &selection);
+        samples::with_record("matched", |record| {
+            let transaction: Transaction<'_> = *record.transaction;
+            feed.push(&Record { policy: &truncated, transaction: &transaction, ..*record });
+        });
+        feed.deliver();
+        let (lines, _) = taken(&tail);
+        assert_eq!(lines.contains("192.0.2.0:40000"), held, "{prefix}: {lines}");
+        assert!(!lines.contains("192.0.2.1:"), "{lines}");
+    }
+}
+
+#[test]
+fn response_codes_are_called_as_in_records() {
+    for (name, code) in [("NXDOMAIN", 3), ("servfail", 2), ("BADVERS", 16), ("RCODE3841", 3841)] {
+        assert_eq!(rcode(name), Ok(code), "{name}");
+    }
+    for wrong in ["", "NXDOMAINS", "RCODE4096", "3"] {
+        assert!(rcode(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,64 @@
+{{- define "tap53.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tap53.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "tap53.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed where serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the pods; must never change, since a DaemonSet's selector cannot. */}}
+{{- define "tap53.selectorLabels" -}}
+app.kubernetes.io/name: tap53
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "tap53.labels" -}}
+{{ include "tap53.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: agent
+{{- end -}}
+
+{{- define "tap53.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* Ports of the brokers of all Kafka sinks, as a JSON list, sorted, without duplicates. */}}
+{{- define "tap53.kafkaPorts" -}}
+{{- $ports := list -}}
+{{- range .Values.config.sinks -}}
+{{- if eq .type "kafka" -}}
+{{- range .brokers -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* The time to flush, and five seconds to detach and to write the last ledger. */}}
+{{- define "tap53.gracePeriod" -}}
+{{- $shutdown := default dict .Values.config.shutdown -}}
+{{- $flush := default 10000 $shutdown.flush_timeout_ms -}}
+{{- add (ceil (divf $flush 1000)) 5 -}}
+{{- end -}}
+
+{{/* Not empty if the agent asks the API server whose an address is: the section is there, and not off. */}}
+{{- define "tap53.asksKubernetes" -}}
+{{- if .Values.config.kubernetes -}}
+{{- ne (toString .Values.config.kubernetes.enabled) "false" | ternary "yes" "" -}}
+{{- end -}}
+{{- end -}}

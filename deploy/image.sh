@@ -1,0 +1,27 @@
+#!/bin/sh
+# Lays out the files of the image: the program, the libraries that it is linked with, and nothing
+# that could be executed besides. As root, on Debian 12 or what the image is to be like:
+#
+#   deploy/image.sh target/release/tap53 DIRECTORY
+set -eu
+program=$1
+image=$2
+user=65532
+
+install --directory "$image/usr/bin"
+# Without debug information, which is four fifths of it; names of functions stay.
+strip --strip-debug -o "$image/usr/bin/tap53" "$program"
+chmod 0755 "$image/usr/bin/tap53"
+# What a user other than root gets of the capabilities that the container has. (p: the program may
+# take them; e: it has them from its first instruction on.)
+setcap cap_bpf,cap_net_admin,cap_perfmon+p "$image/usr/bin/tap53"
+
+ldd "$program" | grep --only-matching '/[^ ]*' | while read -r library; do
+    install -D --mode=0755 "$library" "$image$library"
+done
+
+install --directory "$image/etc/tap53/config" "$image/etc/tap53/secrets" "$image/proc" "$image/sys"
+install --directory --mode=0770 --owner=0 --group=$user "$image/run/tap53"
+echo "tap53:x:$user:$user::/:/nonexistent" > "$image/etc/passwd"
+echo "tap53:x:$user:" > "$image/etc/group"
+echo "hosts: files dns" > "$image/etc/nsswitch.conf"

@@ -1,0 +1,187 @@
+//! Following the records of a running agent.
+
+use super::*;
+
+/// A running `tap53 tail` that the agent knows of.
+struct Follower(Process);
+
+impl Follower {
+    fn start(agent: &Agent, arguments: &[&str]) -> Result<Self> {
+        let before = followers(agent)?;
+        let command = agent.command(&[&["tail"], arguments].concat())?;
+        let process = Process::spawn("tap53 tail", command)?;
+        wait::until("the agent to know of the follower", DEADLINE, || {
+            Ok((followers(agent)? > before).then_some(()))
+        })?;
+        Ok(Self(process))
+    }
+
+    /// Its lines as JSON, once there are `count`.
+    fn records(&self, count: usize) -> Result<Vec<Value>> {
+        wait::until("the follower to show all", DEADLINE, || {
+            Ok((self.0.stdout().len() >= count).then_some(()))
+        })
+        .with_context(|| format!("{} lines of {count}", self.0.stdout().len()))?;
+        let lines = self.0.stdout().lines();
+        lines.iter().map(|line| serde_json::from_str(line).context(line.clone())).collect()
+    }
+}
+
+fn followers(agent: &Agent) -> Result<u64> {
+    status(agent)?["control"]["followers"].as_u64().context("no number of followers")
+}
+
+fn ids(records: &[Value]) -> BTreeSet<String> {
+    records.iter().map(|record| record["record_id"].to_string()).collect()
+}
+
+#[test]
+fn a_follower_sees_every_record_as_the_sink_does() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let json = Follower::start(&agent, &["--json"])?;
+    // Two at once, the other for people.
+    let mut text = Follower::start(&agent, &[])?;
+    let exchanges = lab.ask_everything()?;
+    let followed = json.records(exchanges.len())?;
+    let expected = exchanges.len() + 1;
+    wait::until("the text follower to show all", DEADLINE, || {
+        Ok((text.0.stdout().len() >= expected).then_some(()))
+    })?;
+    let lines = text.0.stdout().lines();
+    assert!(lines[0].starts_with("TIME (UTC)"), "{}", lines[0]);
+    assert!(lines.iter().any(|line| line.contains("www.tap53.test") && line.contains("NOERROR")));
+    assert!(lines.iter().any(|line| line.contains("UNANSWERED")));
+    assert!(!lines.iter().any(|line| line.contains('\x1b')), "colour without a terminal");
+    let ended = agent.stop()?;
+    Ledger(&ended.ledger).require_balance()?;
+    assert_eq!(ids(&followed), ids(&ended.records));
+    assert_eq!(followed.len(), exchanges.len());
+    // Told that it is over, which is no failure.
+    assert!(text.0.wait(DEADLINE)?.success());
+    assert_eq!(text.0.stderr().text(), "tap53: the agent has stopped");
+    Ok(())
+}
+
+#[test]
+fn a_follower_chooses() -> Result<()> {
+    let lab = Lab::new()?;
+    let pair = SecondPair::new(&lab)?;
+    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
+    /// What a follower asks for, and what must be true of a record then.
+    type Case = (&'static [&'static str], fn(&Value) -> bool);
+    let cases: [Case; 7] = [
+        (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),
+        (&["--qtype", "aaaa", "--qtype", "MX"], |r| r["qtype"] == "AAAA" || r["qtype"] == "MX"),
+        (&["--rcode", "NXDOMAIN", "--unanswered"], |r| {
+            r["rcode"] == "NXDOMAIN" || r["outcome"] == "UNANSWERED"
+        }),
+        (&["--client", "2001:db8::/64"], |r| r["ip_version"] == 6),
+        (&["--server", "203.0.113.2"], |r| r["interface"] == "s1"),
+        (&["--interface", "s[1-9]"], |r| r["interface"] == "s1"),
+        (&["--qname", "tap53.test", "--qtype", "A", "--client", "198.51.100.1"], |r| {
+            r["ip_version"] == 4
+                && r["qtype"] == "A"
+                && r["qname"].as_str().is_some_and(|name| name.ends_with("tap53.test"))
+        }),
+    ];
+    let mut followers = Vec::new();
+    for (arguments, _) in &cases {
+        followers.push(Follower::start(&agent, &[&["--json"], *arguments].concat())?);
+    }
+    let mut counted = Follower::start(&agent, &["-n", "3", "--json"])?;
+    lab.ask_everything()?;
+    pair.send(&lab, 2)?;
+    assert!(counted.0.wait(DEADLINE)?.success());
+    assert_eq!(counted.0.stdout().len(), 3);
+    let ended = agent.stop()?;
+    for ((arguments, holds), follower) in cases.iter().zip(&mut followers) {
+        // Its end comes behind the last line.
+        assert!(follower.0.wait(DEADLINE)?.success());
+        let expected: Vec<Value> = ended.records.iter().filter(|r| holds(r)).cloned().collect();
+        let shown = follower.records(expected.len())?;
+        assert!(!expected.is_empty() && expected.len() < ended.records.len(), "{arguments:?}");
+        assert_eq!(ids(&shown), ids(&expected), "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_with_the_reason() -> Result<()> {
+    let lab = Lab::new()?;
+    let configuration = format!("{CONFIGURATION}\nprivacy: {{client_address: drop}}\n");
+    let agent = Agent::start(&lab.server, &configuration, &[])?;
+    let hidden = command(&agent, &["tail", "--client", "198.51.100.1"])?;
+    assert_eq!(hidden.status.code(), Some(FAILED));
+    let message = stderr(&hidden);
+    assert!(message.contains("client's address: the privacy section hides it"), "{message}");
+    for wrong in [["--qtype", "AAAAA"], ["--rcode", "NXDOM"], ["--client", "10.0.0.1/8"]] {
+        let output = command(&agent, &["tail", wrong[0], wrong[1]])?;
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(stderr(&output).contains(wrong[1]), "{}", stderr(&output));
+    }
+    // And what is shown is shown under the rules.
+    let follower = Follower::start(&agent, &["--json"])?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let shown = follower.records(1)?;
+    assert!(!shown[0].to_string().contains("198.51.100.1\""), "{}", shown[0]);
+    agent.stop()?;
+    Ok(())
+}
+
+/// Queries while a follower is stopped: ten times what its queue and the socket's buffers hold.
+const LOAD: usize = 6_000;
+
+#[test]
+fn a_stalled_follower_loses_lines_that_are_counted_and_capture_loses_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let mut stalled = Follower::start(&agent, &["--json"])?;
+    let mut awake = Follower::start(&agent, &[])?;
+    stalled.0.signal(Signal::SIGSTOP)?;
+    let questions = tempfile::NamedTempFile::new()?;
+    fs::write(questions.path(), "www.tap53.test A\nmail.tap53.test AAAA\nx.absent.test A\n")?;
+    let mut dnsperf = lab.client.command("dnsperf");
+    let repeats = (LOAD / 3).to_string();
+    dnsperf.args(["-s", "198.51.100.2", "-n", &repeats, "-q", "50", "-d"]).arg(questions.path());
+    process::run(&mut dnsperf)?;
+    // The agent has made all records before the follower wakes.
+    wait::until("all records to be made", DEADLINE, || {
+        let made = status(&agent)?["ledger"]["agent"]["records"]["created"].clone();
+        Ok((made == LOAD).then_some(()))
+    })?;
+    stalled.0.signal(Signal::SIGCONT)?;
+    let told = stalled.0.wait_for_line("lost", 0, DEADLINE)?;
+    // Once awake it sees all again.
+    let last = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let mark = format!("\"dns_id\":{},\"", last.id);
+    stalled.0.stdout().wait_for_line(&mark, 0, DEADLINE)?;
+    let lost_in_status = status(&agent)?["control"]["follower_lines_lost"].clone();
+    let ended = agent.stop()?;
+    Ledger(&ended.ledger).require_balance()?;
+    assert_eq!(ended.records.len(), LOAD + 1);
+    assert!(stalled.0.wait(DEADLINE)?.success());
+
+    let lost: usize = told
+        .strip_prefix("… ")
+        .and_then(|rest| rest.strip_suffix(" lines lost")?.parse().ok())
+        .with_context(|| told.clone())?;
+    assert_eq!(stalled.0.stdout().len() + lost, LOAD + 1, "{lost} lost");
+    assert_eq!(lost_in_status, lost);
+    // What the one loses, the other has.
+    assert!(awake.0.wait(DEADLINE)?.success());
+    assert_eq!(awake.0.stdout().len(), LOAD + 2, "with the heading");
+    Ok(())
+}
+
+#[test]
+fn a_follower_of_an_agent_that_is_killed_fails() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let mut follower = Follower::start(&agent, &[])?;
+    agent.process_mut().kill();
+    assert_eq!(follower.0.wait(DEADLINE)?.code(), Some(FAILED));
+    let said = follower.0.stderr().text();
+    assert!(said.contains("broke off"), "{said}");
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! helm, and the chart in `deploy/`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::programs;
+use crate::{process::run, scratch};
+
+/// The release and its namespace in the plain manifests.
+pub const RELEASE: &str = "tap53";
+
+/// helm with `arguments`, which needs no server for what is asked of it here.
+///
+/// # Errors
+/// When it cannot be built, or fails; with its message.
+pub fn helm(arguments: &[&str]) -> Result<String> {
+    // It would make directories in the user's home.
+    let home = scratch::directory("helm")?;
+    let mut command = Command::new(programs()?.path("helm"));
+    run(command.args(arguments).env("HOME", home.path()).env_remove("KUBECONFIG"))
+}
+
+/// Where the chart is.
+#[must_use]
+pub fn chart() -> PathBuf {
+    deploy().join("helm/tap53")
+}
+
+/// Where the plain manifests are.
+#[must_use]
+pub fn manifests() -> PathBuf {
+    deploy().join("manifests/tap53.yaml")
+}
+
+/// The chart's objects with `arguments` for `helm template`.
+///
+/// # Errors
+/// When helm refuses the values, or a template.
+pub fn render(arguments: &[&str]) -> Result<String> {
+    let chart = chart();
+    let chart = chart.to_str().context("a path in UTF-8")?;
+    let fixed = ["template", RELEASE, chart, "--namespace", RELEASE];
+    helm(&[&fixed[..], arguments].concat())
+}
+
+/// What the plain manifests have to be.
+///
+/// # Errors
+/// As [`render`].
+pub fn rendered_manifests() -> Result<String> {
+    let values = deploy().join("manifests/values.yaml");
+    let objects = render(&["--values", values.to_str().context("a path in UTF-8")?])?;
+    Ok(format!(
+        "# Made of the chart by `cargo xtask manifests`: change deploy/helm/tap53 instead.\n{objects}"
+    ))
+}
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy")
+}

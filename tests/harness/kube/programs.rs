@@ -1,0 +1,230 @@
+//! etcd, kube-apiserver, kubectl and helm, built once from their Go modules.
+//!
+//! `programs/go.mod` names the versions of everything that goes in, `programs/go.sum` the checksums.
+//! Kubernetes is no module to depend on as it is: its go.mod takes its parts from folders beside it.
+//! Ours takes the same parts as the modules that they are published as, at the release's version.
+//!
+//! To move to another release, change the three versions and those of `replace`, and run
+//! `go mod tidy` there.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    cache,
+    process::{die_with_parent, run},
+};
+
+const GO_MOD: &str = include_str!("programs/go.mod");
+const KUBERNETES: &str = "k8s.io/kubernetes";
+const ETCD: &str = "go.etcd.io/etcd/server/v3";
+const HELM: &str = "helm.sh/helm/v4";
+
+/// Where distributions and Go's own archive put it, besides PATH.
+const GO_DIRECTORIES: &str = "/usr/local/go/bin";
+const GO_BY_VERSION: &str = "/usr/lib";
+
+/// The programs, in a directory of the cache.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    directory: PathBuf,
+}
+
+impl Programs {
+    /// Path of `name`: etcd, kube-apiserver, kubectl or helm.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// The programs; built now if they are not in the cache yet, which takes minutes.
+///
+/// # Errors
+/// When there is no Go new enough, or it cannot build them.
+pub fn programs() -> Result<Programs> {
+    let name = cache_name()?;
+    let cache = cache::directory()?;
+    if !cache.join(&name).is_dir() {
+        fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
+        // Several test programs may come here at once; two builds would take twice as long as one.
+        let lock = cache.join(format!(".{name}.lock"));
+        let lock = File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
+        lock.lock().context("wait for another process that builds the API server")?;
+        let directory = cache::filled(&name, build)?;
+        return Ok(Programs { directory });
+    }
+    Ok(Programs { directory: cache.join(name) })
+}
+
+/// True if nothing is left to build.
+///
+/// # Errors
+/// Without a cache directory.
+pub fn are_built() -> Result<bool> {
+    Ok(cache::directory()?.join(cache_name()?).is_dir())
+}
+
+/// A Go that can build the programs.
+///
+/// # Errors
+/// When there is none; the message names what was found and what is needed.
+pub fn go() -> Result<PathBuf> {
+    let needed = required_go()?;
+    let mut found = Vec::new();
+    for program in go_candidates() {
+        let mut command = Command::new(&program);
+        // Without it, an old go would fetch a newer one.
+        command.args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").current_dir("/");
+        let Ok(version) = run(&mut command) else { continue };
+        let version = version.trim().trim_start_matches("go").to_owned();
+        if major_minor(&version) >= Some(needed) {
+            return Ok(program);
+        }
+        found.push(format!("{} is {version}", program.display()));
+    }
+    if found.is_empty() {
+        found.push("there is none".to_owned());
+    }
+    let (major, minor) = needed;
+    bail!(
+        "Go {major}.{minor} or newer is needed, to build the Kubernetes API server that tests run: \
+         {}. Install it under /usr/local/go, or Debian's golang-{major}.{minor}-go where there is \
+         one (golang-go of Debian 12 and 13 is older)",
+        found.join(", ")
+    )
+}
+
+fn go_candidates() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();
+    directories.push(GO_DIRECTORIES.into());
+    let by_version = fs::read_dir(GO_BY_VERSION).into_iter().flatten().flatten();
+    directories.extend(
+        by_version
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-"))
+            .map(|entry| entry.path().join("bin")),
+    );
+    let mut programs: Vec<PathBuf> =
+        directories.iter().map(|directory| directory.join("go")).collect();
+    programs.retain(|program| program.is_file());
+    programs
+}
+
+/// The version that our go.mod asks for, which is the highest of all that its modules ask for.
+fn required_go() -> Result<(u32, u32)> {
+    let line = GO_MOD.lines().find_map(|line| line.strip_prefix("go "));
+    line.and_then(major_minor).context("programs/go.mod has no go line")
+}
+
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    let major = parts.next()?.parse().ok()?;
+    // "1.27rc1" is not 1.27 yet, but builds what 1.27 builds.
+    let minor = parts.next()?;
+    let digits = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+    Some((major, minor[..digits].parse().ok()?))
+}
+
+/// One directory for each set of versions.
+fn cache_name() -> Result<String> {
+    Ok(format!(
+        "kubernetes-{}-etcd-{}-helm-{}",
+        version(KUBERNETES)?,
+        version(ETCD)?,
+        version(HELM)?
+    ))
+}
+
+/// The version of `module` in our go.mod, as `v1.2.3`.
+fn version(module: &str) -> Result<&'static str> {
+    GO_MOD
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(module)?.strip_prefix(' '))
+        .and_then(|rest| rest.split(' ').next())
+        .with_context(|| format!("programs/go.mod does not require {module}"))
+}
+
+fn build(target: &Path) -> Result<()> {
+    let go = go()?;
+    let started = Instant::now();
+    eprintln!(
+        "building kube-apiserver, kubectl {}, etcd {} and helm {} with {} (ten minutes on two \
+         cores, once)",
+        version(KUBERNETES)?,
+        version(ETCD)?,
+        version(HELM)?,
+        go.display()
+    );
+    let kubernetes = version(KUBERNETES)?;
+    let (major, minor) = major_minor(kubernetes.trim_start_matches('v'))
+        .with_context(|| format!("{kubernetes} is not a version of Kubernetes"))?;
+    // What Kubernetes' own build writes there. Without it the server calls itself v0.0.0, and
+    // clients that look at the version refuse it.
+    let stamp = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {stamp}.gitVersion={kubernetes} -X {stamp}.gitMajor={major} \
+         -X {stamp}.gitMinor={minor} -X {HELM}/internal/version.version={}",
+        version(HELM)?
+    );
+    let of_kubernetes = |program: &str| format!("{KUBERNETES}/cmd/{program}");
+    let packages = [
+        ("kube-apiserver", of_kubernetes("kube-apiserver")),
+        ("kubectl", of_kubernetes("kubectl")),
+        ("helm", format!("{HELM}/cmd/helm")),
+        ("etcd", ETCD.to_owned()),
+    ];
+    for (program, package) in packages {
+        let mut command = Command::new(&go);
+        command
+            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
+            .arg(target.join(program))
+            .arg(package)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs"))
+            .env("GOTOOLCHAIN", "local")
+            .env("GOWORK", "off")
+            .env("GOFLAGS", "-mod=readonly")
+            .env("CGO_ENABLED", "0");
+        die_with_parent(&mut command, nix::sys::signal::Signal::SIGKILL);
+        run(&mut command).with_context(|| format!("build {program}"))?;
+        ensure!(target.join(program).is_file(), "go build wrote no {program}");
+    }
+    eprintln!("built in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_from_go_mod_and_old_compilers_are_told_from_new_ones() {
+        for module in [KUBERNETES, ETCD, HELM] {
+            let version = version(module).expect("required");
+            assert!(version.starts_with('v') && version.contains('.'), "{module} {version}");
+        }
+        assert!(version("example.test/none").is_err());
+        assert!(required_go().expect("a go line") >= (1, 26));
+        assert_eq!(major_minor("1.19.8"), Some((1, 19)));
+        assert_eq!(major_minor("1.27rc1"), Some((1, 27)));
+        assert_eq!(major_minor("devel"), None);
+    }
+
+    #[test]
+    fn the_parts_of_kubernetes_are_of_the_same_release() {
+        let release = version(KUBERNETES).expect("required").replacen("v1.", "v0.", 1);
+        let replaced = GO_MOD.lines().filter(|line| line.contains(" => "));
+        let mut count = 0;
+        for line in replaced {
+            assert!(line.ends_with(&format!(" {release}")), "{line}");
+            count += 1;
+        }
+        assert!(count > 20, "{count} replaced");
+    }
+}

@@ -1,0 +1,569 @@
+//! Owners of addresses, told by a real Kubernetes API server while real DNS packets pass the veth
+//! that carries the address. No kubelet runs: the test writes the status of its pods.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tap53::{
+    config::{KubernetesConfig, Scope},
+    encode::Attribution,
+    enrich::{Kubernetes, Status, WatchStatus},
+};
+use tap53_harness::{
+    account::Ledger,
+    agent::Agent,
+    client::{Client, Exchange, Question, Transport},
+    kube::{Account, KubeApi},
+    lab::{ANSWERED, Lab, UNANSWERED},
+    namespace::{CLIENT_END, Namespace, SERVER_END},
+    unbound::Unbound,
+    wait,
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// For how long the API server takes tokens that have expired.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// The service that the resolver answers as.
+const SERVICE: &str = "10.96.0.10";
+
+/// The account that the agent runs as, with the rights that it needs and no others.
+const ACCOUNT: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: tap53, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: tap53}
+rules:
+- {apiGroups: [''], resources: [pods, services, nodes], verbs: [list, watch]}
+- {apiGroups: [batch], resources: [jobs], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: tap53}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: tap53}
+subjects: [{kind: ServiceAccount, name: tap53, namespace: default}]
+";
+
+const CONFIGURATION: &str = r#"
+node: node-1
+interfaces: {include: ["s0"]}
+kubernetes:
+  kubeconfig: KUBECONFIG
+  labels: [app]
+  hold_ms: 15000
+pair: {timeout_ms: TIMEOUT}
+sinks:
+  - {type: stdout, format: json}
+  - {type: file, directory: $OUT}
+"#;
+
+fn now_s() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
+}
+
+/// RFC 3339, as objects have it.
+fn text(seconds: i64) -> Result<String> {
+    let output = std::process::Command::new("date")
+        .args(["--utc", &format!("--date=@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Waits for the clock to show a later second: objects have their times in whole ones.
+fn next_second() -> Result<()> {
+    let now = now_s()?;
+    wait::until("the next second", DEADLINE, || Ok((now_s()? > now).then_some(())))
+}
+
+/// What a test does in place of a kubelet.
+struct Cluster<'a> {
+    api: KubeApi<'a>,
+}
+
+/// A pod of the test.
+#[derive(Clone, Debug)]
+struct Pod {
+    name: String,
+    uid: String,
+    started: i64,
+}
+
+impl<'a> Cluster<'a> {
+    /// A cluster of this node, with the resolver's service and the agent's account.
+    fn start(namespace: Option<&'a Namespace>) -> Result<Self> {
+        let api = KubeApi::start_with(namespace, &[])?;
+        api.apply(ACCOUNT)?;
+        api.apply(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\n\
+             spec: {{clusterIP: {SERVICE}, ports: [{{name: dns, port: 53, protocol: UDP}}]}}"
+        ))?;
+        api.apply(
+            "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n\
+             spec: {podCIDR: 198.51.100.0/24, podCIDRs: [198.51.100.0/24]}",
+        )?;
+        let address = SERVER_END.ipv4;
+        let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
+        patch_status(&api, "node/node-1", &status)?;
+        Ok(Self { api })
+    }
+
+    fn account(&self) -> Result<Account> {
+        self.api.account("default", "tap53", Duration::from_secs(3_600))
+    }
+
+    /// Creates a pod on this node, as yet without an address.
+    fn create(&self, name: &str, metadata: &Value, host_network: bool) -> Result<Pod> {
+        let mut whole = json!({"name": name, "namespace": "default", "labels": {"app": name}});
+        for (key, value) in metadata.as_object().into_iter().flatten() {
+            whole[key] = value.clone();
+        }
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": whole,
+            "spec": {
+                "nodeName": "node-1",
+                "hostNetwork": host_network,
+                "containers": [{"name": "main", "image": "nothing:1"}],
+            },
+        });
+        // JSON is YAML.
+        self.api.apply(&pod.to_string())?;
+        let uid = ["get", "pod", name, "--output=jsonpath={.metadata.uid}"];
+        let uid = self.api.kubectl(&uid)?.trim().to_owned();
+        Ok(Pod { name: name.to_owned(), uid, started: now_s()? })
+    }
+
+    /// Writes that the pod runs with `address`, since its start.
+    fn run(&self, pod: &Pod, address: &str) -> Result<()> {
+        let started = text(pod.started)?;
+        let status = json!({
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "hostIP": SERVER_END.ipv4,
+            "startTime": text(pod.started - 1)?,
+            "containerStatuses": [container(&json!({"running": {"startedAt": started}}))],
+        });
+        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+    }
+
+    /// Writes that the pod has completed, at a time; its object stays, as a Job's does.
+    fn complete(&self, pod: &Pod, finished: i64) -> Result<()> {
+        let (started, finished) = (text(pod.started)?, text(finished)?);
+        let ended = json!({"terminated": {
+            "exitCode": 0, "startedAt": started, "finishedAt": finished,
+        }});
+        let status = json!({"phase": "Succeeded", "containerStatuses": [container(&ended)]});
+        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+    }
+
+    fn delete(&self, pod: &Pod) -> Result<()> {
+        self.api.kubectl(&["delete", "pod", &pod.name, "--grace-period=0", "--force"])?;
+        Ok(())
+    }
+
+    /// The UID of any object.
+    fn uid(&self, kind: &str, name: &str) -> Result<String> {
+        let output = self.api.kubectl(&["get", kind, name, "--output=jsonpath={.metadata.uid}"])?;
+        Ok(output.trim().to_owned())
+    }
+}
+
+fn container(state: &Value) -> Value {
+    json!({
+        "name": "main", "image": "nothing:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": state,
+    })
+}
+
+fn patch_status(api: &KubeApi<'_>, object: &str, status: &Value) -> Result<()> {
+    let patch = json!({"status": status}).to_string();
+    api.kubectl(&["patch", object, "--subresource=status", "--type=merge", "--patch", &patch])?;
+    Ok(())
+}
+
+/// The controller of a pod.
+fn owned_by(kind: &str, api: &str, name: &str, uid: &str) -> Value {
+    json!([{
+        "apiVersion": api, "kind": kind, "name": name, "uid": uid, "controller": true,
+    }])
+}
+
+/// A client in the pod's namespace and the resolver, which is also a service, and the agent between.
+struct Stage<'a> {
+    client: Client<'a>,
+    agent: Agent,
+    /// Who has to be named as the client, by the query's identifier.
+    expected: HashMap<u16, String>,
+    /// Queries during which the agent may not know the owner yet: right or unknown.
+    probes: HashMap<u16, String>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(lab: &'a Lab, kubeconfig: &str, timeout_ms: u32) -> Result<Self> {
+        let configuration = CONFIGURATION
+            .replace("KUBECONFIG", kubeconfig)
+            .replace("TIMEOUT", &timeout_ms.to_string());
+        Ok(Self {
+            client: Client::new(&lab.client, SERVICE.parse()?),
+            agent: Agent::start(&lab.server, &configuration, &[])?,
+            expected: HashMap::new(),
+            probes: HashMap::new(),
+        })
+    }
+
+    fn records(&self) -> Result<Vec<Value>> {
+        let lines = self.agent.process().stdout().lines();
+        lines.iter().map(|line| serde_json::from_str(line).context("a JSON line")).collect()
+    }
+
+    fn record_of(&self, exchange: &Exchange) -> Result<Value> {
+        wait::until("the record", DEADLINE, || {
+            let records = self.records()?;
+            Ok(records.into_iter().find(|record| record["dns_id"] == exchange.id))
+        })
+    }
+
+    /// Asks until the agent knows that `owner` has the address.
+    fn until_named(&mut self, owner: &str) -> Result<Value> {
+        wait::until(&format!("{owner} to be known"), DEADLINE, || {
+            let exchange = self.client.ask(Transport::Udp, ANSWERED[0])?;
+            self.probes.insert(exchange.id, owner.to_owned());
+            let record = self.record_of(&exchange)?;
+            Ok((client_of(&record) == owner).then_some(record))
+        })
+    }
+
+    /// Asks several questions, each of which has to name `owner`.
+    fn ask(&mut self, owner: &str) -> Result<()> {
+        for question in ANSWERED {
+            let exchange = self.client.ask(Transport::Udp, question)?;
+            self.expected.insert(exchange.id, owner.to_owned());
+        }
+        let exchange = self.client.ask(Transport::Tcp, ANSWERED[0])?;
+        self.expected.insert(exchange.id, owner.to_owned());
+        Ok(())
+    }
+
+    /// Asks what gets no answer: its record is made after the timeout.
+    fn ask_in_vain(&mut self, owner: &str, question: Question) -> Result<()> {
+        let exchange = self.client.ask_in_vain(question)?;
+        self.expected.insert(exchange.id, owner.to_owned());
+        Ok(())
+    }
+
+    /// Stops the agent; every record names whom it should.
+    fn finish(self) -> Result<Vec<Value>> {
+        let ended = self.agent.stop()?;
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        Ledger(&ended.ledger).require_balance()?;
+        let mut found = 0;
+        for record in &ended.records {
+            let id = u16::try_from(record["dns_id"].as_u64().context("an id")?)?;
+            let named = client_of(record);
+            if let Some(owner) = self.expected.get(&id) {
+                assert_eq!(&named, owner, "{record:#}");
+                found += 1;
+            } else if let Some(owner) = self.probes.get(&id) {
+                ensure!(named == *owner || named == "UNKNOWN", "{record:#}");
+            } else {
+                continue;
+            }
+            assert_eq!(record["server_attribution"], "SERVICE", "{record:#}");
+            assert_eq!(record["server_service_name"], "kube-dns");
+            assert_eq!(record["server_service_namespace"], "kube-system");
+        }
+        assert_eq!(found, self.expected.len(), "records are missing");
+        assert_eq!(ended.records.len(), found + self.probes.len());
+        Ok(ended.records)
+    }
+}
+
+/// The UID of the client's pod, or why there is none.
+fn client_of(record: &Value) -> String {
+    match &record["client_pod_uid"] {
+        Value::String(uid) => uid.clone(),
+        _ => record["client_attribution"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A lab whose resolver also answers as the service.
+fn lab() -> Result<(Lab, Unbound)> {
+    let lab = Lab::new()?;
+    lab.server.ip(&["address", "add", &format!("{SERVICE}/32"), "dev", "lo"])?;
+    let gateway = SERVER_END.ipv4.to_string();
+    lab.client.ip(&["route", "add", SERVICE, "via", &gateway])?;
+    let unbound = Unbound::start(&lab.server, &[SERVICE.parse()?])?;
+    Ok((lab, unbound))
+}
+
+#[test]
+fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> Result<()> {
+    let (lab, _unbound) = lab()?;
+    let cluster = Cluster::start(Some(&lab.server))?;
+    let account = cluster.account()?;
+    let address = CLIENT_END.ipv4.to_string();
+    let kubeconfig = account.kubeconfig.display().to_string();
+    let mut stage = Stage::new(&lab, &kubeconfig, 12_000)?;
+
+    // A pod of a Deployment.
+    let replica_set = owned_by("ReplicaSet", "apps/v1", "web-7d4b9c6f5", "r-1");
+    let labels = json!({"app": "web", "pod-template-hash": "7d4b9c6f5"});
+    let metadata = json!({"labels": labels, "ownerReferences": replica_set});
+    let web = cluster.create("web-7d4b9c6f5-x2x4z", &metadata, false)?;
+    // It asks before the API server is told that it has its address, as pods do.
+    stage.ask(&web.uid)?;
+    cluster.run(&web, &address)?;
+    let record = stage.until_named(&web.uid)?;
+    for (field, value) in [
+        ("client_attribution", "POD"),
+        ("client_pod_name", "web-7d4b9c6f5-x2x4z"),
+        ("client_pod_namespace", "default"),
+        ("client_workload_kind", "Deployment"),
+        ("client_workload_name", "web"),
+        ("client_node_name", "node-1"),
+    ] {
+        assert_eq!(record[field], value, "{field}");
+    }
+    assert_eq!(record["client_labels"], json!({"app": "web"}));
+    stage.ask(&web.uid)?;
+    cluster.delete(&web)?;
+
+    // A pod of a Job of a CronJob, which completes; its object stays.
+    let nothing = ["--image=nothing:1", "--schedule=0 0 * * *"];
+    cluster.api.kubectl(&[&["create", "cronjob", "nightly"][..], &nothing].concat())?;
+    cluster.api.kubectl(&["create", "job", "nightly-29", "--from=cronjob/nightly"])?;
+    let job = cluster.uid("job", "nightly-29")?;
+    let metadata = json!({"ownerReferences": owned_by("Job", "batch/v1", "nightly-29", &job)});
+    let nightly = cluster.create("nightly-29-abcde", &metadata, false)?;
+    stage.ask(&nightly.uid)?;
+    cluster.run(&nightly, &address)?;
+    stage.until_named(&nightly.uid)?;
+    let of_cron_job = wait::until("the CronJob to be known", DEADLINE, || {
+        let record = stage.until_named(&nightly.uid)?;
+        Ok((record["client_workload_kind"] == "CronJob").then_some(record))
+    })?;
+    assert_eq!(of_cron_job["client_workload_name"], "nightly");
+    stage.ask(&nightly.uid)?;
+    stage.ask_in_vain(&nightly.uid, UNANSWERED)?;
+    let completed = now_s()?;
+    next_second()?;
+
+    // The next one has the address, and asks, before the API server hears of either.
+    let late = Pod { started: now_s()?, ..cluster.create("late", &json!({}), false)? };
+    stage.ask_in_vain(&late.uid, UNANSWERED)?;
+    cluster.complete(&nightly, completed)?;
+    cluster.run(&late, &address)?;
+    stage.until_named(&late.uid)?;
+    stage.ask(&late.uid)?;
+    // The delete of the completed one comes when another one has long had its address.
+    cluster.delete(&nightly)?;
+    stage.ask(&late.uid)?;
+
+    // The same name again, another UID, as a StatefulSet makes it.
+    cluster.delete(&late)?;
+    next_second()?;
+    let again = cluster.create("late", &json!({}), false)?;
+    stage.ask(&again.uid)?;
+    cluster.run(&again, &address)?;
+    assert_ne!(again.uid, late.uid);
+    stage.until_named(&again.uid)?;
+    stage.ask(&again.uid)?;
+
+    // Records of what got no answer are made now, long after the address has passed on.
+    let silent: Vec<u16> = stage.expected.keys().copied().collect();
+    wait::until("records of what got no answer", DEADLINE, || {
+        let records = stage.records()?;
+        let made = silent.iter().all(|id| records.iter().any(|record| record["dns_id"] == *id));
+        Ok(made.then_some(()))
+    })?;
+    stage.finish()?;
+    Ok(())
+}
+
+#[test]
+fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
+    let (lab, _unbound) = lab()?;
+    let cluster = Cluster::start(Some(&lab.server))?;
+    let account = cluster.account()?;
+    let node = SERVER_END.ipv4.to_string();
+    let mut stage = Stage::new(&lab, &account.kubeconfig.display().to_string(), 300)?;
+    // What leaves the node itself, to where nobody answers.
+    let host = Client::new(&lab.server, CLIENT_END.ipv4.into());
+    let attribution_of_host = |stage: &Stage<'_>| -> Result<Value> {
+        let exchange = host.ask_in_vain(ANSWERED[0])?;
+        let record = stage.record_of(&exchange)?;
+        assert_eq!(record["client_address"], node);
+        assert_eq!(record["client_node_name"], "node-1");
+        assert_eq!(record["client_pod_uid"], Value::Null);
+        Ok(record["client_attribution"].clone())
+    };
+    assert_eq!(attribution_of_host(&stage)?, "NODE");
+    // A pod on the same node with an address of its own is not touched by what follows.
+    let pod = cluster.create("own-address", &json!({}), false)?;
+    cluster.run(&pod, &CLIENT_END.ipv4.to_string())?;
+    stage.until_named(&pod.uid)?;
+
+    let agent = cluster.create("node-agent", &json!({}), true)?;
+    cluster.run(&agent, &node)?;
+    wait::until("the address to be ambiguous", DEADLINE, || {
+        Ok((attribution_of_host(&stage)? == "AMBIGUOUS_HOST_NETWORK").then_some(()))
+    })?;
+    stage.ask(&pod.uid)?;
+    // It completes: the address is the node's alone again, for what is asked from then on.
+    cluster.complete(&agent, now_s()?)?;
+    wait::until("the address to be the node's", DEADLINE, || {
+        Ok((attribution_of_host(&stage)? == "NODE").then_some(()))
+    })?;
+    stage.ask(&pod.uid)?;
+    // The records of the host's own queries are no part of what is expected there.
+    let ended = stage.agent.stop()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    for (id, owner) in &stage.expected {
+        let record = ended.records.iter().find(|record| record["dns_id"] == *id);
+        assert_eq!(client_of(record.context("a record")?), *owner);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_api_server_that_dies_and_returns_costs_no_record_and_no_name() -> Result<()> {
+    let (lab, _unbound) = lab()?;
+    let mut cluster = Cluster::start(Some(&lab.server))?;
+    let account = cluster.account()?;
+    let address = CLIENT_END.ipv4.to_string();
+    let mut stage = Stage::new(&lab, &account.kubeconfig.display().to_string(), 300)?;
+    // The same watches in this process, for their status.
+    let watches = start_watches(Some(&lab.server), &account)?;
+    let pod = cluster.create("before", &json!({}), false)?;
+    cluster.run(&pod, &address)?;
+    stage.until_named(&pod.uid)?;
+    let status = status_when(&watches, |status| status.connected && status.pods == 1)?;
+    assert_eq!(status.stale_since, None);
+
+    cluster.api.kill();
+    let status = status_when(&watches, |status| !status.connected)?;
+    assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("reach")), "{status:#?}");
+    let stale_since = status.stale_since.context("a time since when it is stale")?;
+    // Capture goes on, with what is known.
+    for _ in 0..5 {
+        stage.ask(&pod.uid)?;
+    }
+    assert_eq!(watches.directory().status().pods, 1);
+
+    cluster.api.restart()?;
+    let status = status_when(&watches, |status| status.connected)?;
+    assert_eq!(status.stale_since, None);
+    assert!(status.errors > 0);
+    stage.ask(&pod.uid)?;
+    cluster.complete(&pod, now_s()?)?;
+    next_second()?;
+    let after = cluster.create("after", &json!({}), false)?;
+    cluster.run(&after, &address)?;
+    stage.until_named(&after.uid)?;
+    stage.ask(&after.uid)?;
+    let status = status_when(&watches, |status| status.pods == 1)?;
+    assert!(status.last_event.is_some_and(|at| at > stale_since), "{status:#?}");
+    stage.finish()?;
+    Ok(())
+}
+
+#[test]
+fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Result<()> {
+    let mut cluster = Cluster::start(None)?;
+    // Good for twenty seconds more: the API server allows for clocks that differ.
+    let expiry = SystemTime::now() - (LEEWAY - Duration::from_secs(20));
+    let account = cluster.api.account_expiring("default", "tap53", expiry)?;
+    let watches = start_watches(None, &account)?;
+    status_when(&watches, |status| status.connected)?;
+    // Streams outlive their token; a server that comes back asks for it again.
+    wait::until("the token to expire", DEADLINE, || {
+        Ok((SystemTime::now() > expiry + LEEWAY + Duration::from_secs(1)).then_some(()))
+    })?;
+    cluster.api.restart()?;
+    let refused = |watch: &WatchStatus| {
+        watch.reason.as_ref().is_some_and(|reason| reason.contains("credentials (401)"))
+    };
+    let status = status_when(&watches, |status| status.watches.iter().all(refused))?;
+    assert!(status.stale_since.is_some(), "{status:#?}");
+    let soon = SystemTime::now() + Duration::from_secs(300);
+    let token = cluster.api.signed_token("default", "tap53", soon)?;
+    std::fs::write(&account.token_file, token)?;
+    let status = status_when(&watches, |status| status.connected)?;
+    assert_eq!((status.stale_since, status.services, status.nodes), (None, 2, 1), "{status:#?}");
+    drop(watches);
+
+    // An account that may see pods alone.
+    cluster.api.apply(&ACCOUNT.replace("[pods, services, nodes]", "[pods]"))?;
+    let watches = start_watches(None, &account)?;
+    let denied = |watch: &WatchStatus| {
+        let reason = format!("cannot list resource \"{}\"", watch.resource);
+        watch.reason.as_ref().is_some_and(|found| found.contains(&reason))
+    };
+    let status = status_when(&watches, |status| {
+        status.watches.iter().filter(|watch| denied(watch)).count() == 2
+            && status.watches.iter().any(|watch| watch.resource == "pods" && watch.connected)
+    })?;
+    assert!(!status.connected);
+    assert!(status.reason.as_ref().is_some_and(|it| it.contains("403")), "{status:#?}");
+    let pod = cluster.create("alone", &json!({}), false)?;
+    cluster.run(&pod, "10.0.0.7")?;
+    status_when(&watches, |status| status.pods == 1)?;
+    let reader = watches.directory().reader();
+    let now_us = now_s()? * 1_000_000 + 999_999;
+    let owner = reader.owner([10, 0, 0, 7].into(), now_us).identity();
+    assert_eq!(owner.attribution, Attribution::Pod);
+    assert_eq!(owner.pod_uid.as_deref(), Some(&*pod.uid));
+
+    // What was asked of the API server is what the account has to be allowed, and nothing else.
+    let mut asked: Vec<_> = cluster
+        .api
+        .requests_of(&account.user)?
+        .into_iter()
+        .map(|request| format!("{} {}", request.verb, request.resource))
+        .collect();
+    asked.sort();
+    asked.dedup();
+    assert_eq!(
+        asked,
+        ["list nodes", "list pods", "list services", "watch nodes", "watch pods", "watch services",]
+    );
+    Ok(())
+}
+
+/// The watches of the agent, in this process.
+fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kubernetes> {
+    let config = KubernetesConfig {
+        enabled: true,
+        kubeconfig: Some(account.kubeconfig.clone()),
+        scope: Scope::Node,
+        labels: Vec::new(),
+        services: true,
+        nodes: true,
+        cidrs: Vec::new(),
+        hold: Duration::from_secs(3),
+        max_addresses: 1_000,
+    };
+    let start = || Ok(Kubernetes::start(&config, "node-1")?);
+    match namespace {
+        // Its thread inherits the namespace.
+        Some(namespace) => namespace.enter(start),
+        None => start(),
+    }
+}
+
+fn status_when(watches: &Kubernetes, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+    let there = watches.directory().wait(DEADLINE, wanted);
+    let status = watches.directory().status();
+    ensure!(there, "waited in vain: {status:#?}");
+    Ok(status)
+}
