@@ -30,9 +30,10 @@ use tap53::{
 use tap53_harness::{
     account::Ledger,
     agent::{self, Agent},
-    bpf,
+    bpf::{self, Place, TcxHolder, verdict},
     client::Transport,
     dns,
+    frames::{FrameSocket, udp_to_port_53},
     lab::{ANSWERED, Lab, UNANSWERED},
     namespace::{End, join},
     process::{self, Process},
@@ -162,6 +163,39 @@ fn succeed(agent: &Agent, arguments: &[&str]) -> Result<String> {
         agent.process().stderr().text()
     );
     Ok(stdout(&output))
+}
+
+/// Needs a kernel with TCX.
+#[test]
+fn the_status_names_the_program_that_keeps_packets_away() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let socket = FrameSocket::open(&lab.client, "c0")?;
+    let query = udp_to_port_53(4_242, &dns::query(1, "www.tap53.test", "A"));
+    let shadowed_after_packets = |wanted: &str| {
+        wait::until(wanted, DEADLINE, || {
+            (0..32).try_for_each(|_| socket.send(&query))?;
+            let status = status(&agent)?;
+            let s0 = of(&status, "s0");
+            ensure!(s0["egress"]["shadowed"].is_null(), "{s0}");
+            let shadowed = s0["ingress"]["shadowed"].as_str().unwrap_or("nobody");
+            Ok(shadowed.starts_with(wanted).then(|| shadowed.to_owned()))
+        })
+    };
+    shadowed_after_packets("nobody")?;
+    succeed(&agent, &["status", "--check"])?;
+
+    let ahead = TcxHolder::attach(&lab.server, "s0", false, Place::First, verdict::TC_OK)?;
+    let name = format!("program {} ahead at tcx", ahead.program_id());
+    shadowed_after_packets(&format!("{name}: 0 of "))?;
+    assert!(!command(&agent, &["status", "--check"])?.status.success(), "not as it is wanted");
+    let text = succeed(&agent, &["status"])?;
+    assert!(text.contains(&format!("ingress shadowed by {name}")), "{text}");
+
+    drop(ahead);
+    shadowed_after_packets("nobody")?;
+    succeed(&agent, &["status", "--check"])?;
+    Ok(())
 }
 
 #[test]

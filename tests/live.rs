@@ -10,6 +10,8 @@ mod kills;
 mod privileges;
 #[path = "live/running.rs"]
 mod running;
+#[path = "live/shadow.rs"]
+mod shadow;
 #[path = "live/stage.rs"]
 mod stage;
 #[path = "live/toggling.rs"]

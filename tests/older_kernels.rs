@@ -35,8 +35,8 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// Boots a kernel and captures at TC and at XDP.
-fn capture(series: &str) -> Result<[Captured; 2]> {
+/// Boots a kernel and captures at TC and at XDP; before, `tap53 doctor` says in lines what it sees.
+fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
     let kernel = Kernel::of_series(series, &MODULES)?;
     let root = Root::new(INIT)?;
     root.program(&agent::binary()?)?;
@@ -50,7 +50,7 @@ fn capture(series: &str) -> Result<[Captured; 2]> {
     root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
     let console = kernel.boot(&root)?;
 
-    let mut captured = Vec::new();
+    let (mut doctor, mut captured) = (Vec::new(), Vec::new());
     let mut release = None;
     for line in console.lines().filter_map(|line| line.trim().strip_prefix(MARK)) {
         let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -59,6 +59,7 @@ fn capture(series: &str) -> Result<[Captured; 2]> {
         }
         match (what, captured.last_mut()) {
             ("kernel", _) => release = Some(rest.to_owned()),
+            ("doctor", _) => doctor.push(rest.to_owned()),
             ("status", Some(at)) => rest.clone_into(&mut at.status),
             ("log", Some(at)) => at.log.push(rest.to_owned()),
             ("record", Some(at)) => at.records.push(serde_json::from_str(rest)?),
@@ -66,7 +67,20 @@ fn capture(series: &str) -> Result<[Captured; 2]> {
         }
     }
     assert_eq!(release.as_ref(), Some(&kernel.release), "{console}");
-    captured.try_into().ok().with_context(|| format!("not two hooks:\n{console}"))
+    let captured = captured.try_into().ok();
+    Ok((doctor, captured.with_context(|| format!("not two hooks:\n{console}"))?))
+}
+
+/// Checks that `tap53 doctor` found nothing that fails, and the kernel as it is.
+fn check_doctor(said: &[String], tcx: &str, egress: &str) {
+    let text = said.join("\n");
+    assert!(!said.iter().any(|line| line.starts_with("fail")), "{text}");
+    assert!(
+        said.iter().any(|line| line.starts_with("ok    kernel") && line.ends_with(tcx)),
+        "{text}"
+    );
+    let interface = said.iter().find(|line| line.contains("s0: veth")).expect(&text);
+    assert!(interface.contains(&format!("egress {egress};")), "{text}");
 }
 
 /// Checks that the agent attached as it should and recorded the transaction, and nothing got lost.
@@ -86,7 +100,8 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
 
 #[test]
 fn kernel_6_1_takes_the_programs() -> Result<()> {
-    let [tc, xdp] = capture("6.1")?;
+    let (doctor, [tc, xdp]) = capture("6.1")?;
+    check_doctor(&doctor, "no TCX (6.6 has it): clsact filters", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
     Ok(())
@@ -94,7 +109,8 @@ fn kernel_6_1_takes_the_programs() -> Result<()> {
 
 #[test]
 fn kernel_6_12_takes_the_programs() -> Result<()> {
-    let [tc, xdp] = capture("6.12")?;
+    let (doctor, [tc, xdp]) = capture("6.12")?;
+    check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");
     Ok(())

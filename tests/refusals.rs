@@ -1,7 +1,12 @@
 //! What the agent does not do, and how it says so: one clear message, the right exit code, and
 //! nothing left attached.
 
-use std::{fs, process::Command, process::Output, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -151,25 +156,82 @@ fn a_sink_directory_that_cannot_be_used_is_refused_before_anything_attaches() ->
     bpf::require_bare(&lab.server, "s0")
 }
 
-/// The capabilities that capture needs, one taken away at a time.
+/// `tap53` as a user without any privilege but these capabilities, in the resolver's namespace.
+fn unprivileged(lab: &Lab, binary: &Path, capabilities: &str) -> Command {
+    let mut command = lab.server.command("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(format!("--inh-caps={capabilities}"))
+        .arg(format!("--ambient-caps={capabilities}"))
+        .arg(format!("--bounding-set={capabilities}"))
+        .arg(binary);
+    command
+}
+
 #[test]
-fn a_missing_capability_is_named() -> Result<()> {
+fn each_missing_capability_is_named_in_one_line() -> Result<()> {
     let lab = Lab::new()?;
-    for missing in ["bpf", "net_admin"] {
-        let mut command = lab.server.command("setpriv");
-        // CAP_SYS_ADMIN stands in for both of them in older kernels, so it goes too.
-        let dropped = format!("-{missing},-sys_admin");
-        command
-            .args(["--bounding-set", &dropped, "--inh-caps", &dropped])
-            .arg(agent::binary()?)
-            .args(["run", "--interface", "s0", "--stdout"]);
-        let output = command.output()?;
-        let message = stderr(&output);
-        assert_eq!(output.status.code(), Some(FAILED), "without {missing}: {message}");
-        let name = format!("CAP_{}", missing.to_uppercase());
-        assert!(message.contains(&name), "{name} is not named: {message}");
+    let (_directory, binary) = agent::binary_for_everyone()?;
+    for (capabilities, expected) in [
+        ("-all", "making BPF maps: not permitted: missing CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"),
+        ("-all,+net_admin,+perfmon", "making BPF maps: not permitted: missing CAP_BPF"),
+        ("-all,+bpf,+perfmon", "program tap53_xdp: not permitted: missing CAP_NET_ADMIN"),
+        ("-all,+bpf,+net_admin", "program tap53_xdp: not permitted: missing CAP_PERFMON"),
+    ] {
+        let mut command = unprivileged(&lab, &binary, capabilities);
+        let output = command.args(["run", "--interface", "s0", "--stdout"]).output()?;
+        assert_eq!(output.status.code(), Some(FAILED), "with {capabilities}");
+        assert_eq!(stderr(&output), format!("tap53: {expected}\n"), "with {capabilities}");
         bpf::require_bare(&lab.server, "s0")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_user_other_than_root_captures_with_three_capabilities_in_force() -> Result<()> {
+    let lab = Lab::new()?;
+    let (_directory, binary) = agent::binary_for_everyone()?;
+    let mut command = unprivileged(&lab, &binary, "-all,+bpf,+net_admin,+perfmon");
+    command.args(["run", "--interface", "s0", "--stdout"]);
+    let mut process = Process::spawn("tap53", command)?;
+    process.wait_for_line("ready interfaces=", 0, DEADLINE)?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    process.stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    process.signal(Signal::SIGTERM)?;
+    let status = process.wait(DEADLINE)?;
+    assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
+    bpf::require_bare(&lab.server, "s0")
+}
+
+#[test]
+fn a_filter_of_system_calls_that_denies_bpf_is_told_from_a_missing_capability() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut command = lab.server.command(agent::binary()?);
+    command.args(["run", "--interface", "s0", "--stdout"]);
+    bpf::deny(&mut command);
+    let output = command.output()?;
+    assert_eq!(output.status.code(), Some(FAILED));
+    assert_eq!(
+        stderr(&output),
+        "tap53: making BPF maps: not permitted: the capabilities are there, but a user namespace, \
+         a seccomp profile or a security module denies it\n"
+    );
+    Ok(())
+}
+
+/// The programs have no relocations by the kernel's types, so that its BTF is not missed.
+#[test]
+fn a_kernel_that_shows_no_btf_is_captured_on_all_the_same() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut command = lab.server.command("unshare");
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(agent::binary()?);
+    let agent = Agent::launch(command, TO_STDOUT, &[])?;
+    agent.wait_until_ready()?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    agent.wait_for_output("www.tap53.test", 0, DEADLINE)?;
+    let ended = agent.stop()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     Ok(())
 }
 
@@ -185,7 +247,11 @@ fn without_arguments_the_usage_is_shown() -> Result<()> {
 
 #[test]
 fn every_command_shows_how_it_is_used() -> Result<()> {
-    for (command, part) in [("run", "tap53 run -c tap53.yaml"), ("replay", "| tap53 replay -")] {
+    for (command, part) in [
+        ("run", "tap53 run -c tap53.yaml"),
+        ("replay", "| tap53 replay -"),
+        ("doctor", "tap53 doctor -i 'eth*'"),
+    ] {
         let output = agent::run(&[command, "--help"])?;
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(0), "{help}");

@@ -31,7 +31,7 @@ use crate::{
     settings::{PortSet, features},
 };
 
-pub use hash::{datagram_hash, flow_hash, ring_index};
+pub use hash::{MULTICAST_DNS_PORT, MULTICAST_PORTS, datagram_hash, flow_hash, ring_index};
 pub use tunnel::Inner;
 
 mod number {

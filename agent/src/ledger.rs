@@ -7,13 +7,17 @@
 //!  fragments  received  = joined + waiting + Σ ignored + Σ lost
 //!  TCP bytes  received  = in messages + waiting + Σ ignored + Σ lost
 //!  messages   decoded   = pending + in records + Σ ignored + Σ lost
-//!  sinks      offered   = delivered + in flight + Σ lost             records, and their messages
+//!  sinks      offered + carried = delivered + in flight + spooled + Σ lost
+//!                                                                    records, and their messages
 //!             offered   = created (records), in records (messages)
 //! ```
 //!
 //! Each side of a line is counted where it happens, by different code, so a line that does not add
 //! up is a defect that the ledger finds. A stage publishes its counts together, after a whole
 //! batch, so that a snapshot of a running agent adds up too.
+//!
+//! Carried is what an earlier run left in a sink's spool, and spooled what this one leaves to the
+//! next: what a run that ended in good order says of the one, the next says of the other.
 
 mod counts;
 mod render;

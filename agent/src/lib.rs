@@ -12,6 +12,7 @@
 //!  privacy    ─▶ addresses hidden                             │
 //!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
+//!  spool      ─▶ on disk, while Kafka is away               │
 //!  sink       ─▶ Kafka, file, standard output               ┤
 //!  tail       ─▶ who follows a running agent                ┘
 //!  ledger     what became of every packet, message and record
@@ -21,6 +22,7 @@
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
+//!  doctor     what is wrong with a machine, and the line that fixes it
 //! ```
 
 pub mod config;
@@ -40,6 +42,8 @@ pub mod enrich;
 
 pub mod encode;
 
+pub mod spool;
+
 pub mod sink;
 pub mod tail;
 
@@ -50,6 +54,7 @@ pub mod privileges;
 pub mod worker;
 
 pub mod control;
+pub mod doctor;
 pub mod telemetry;
 
 pub mod replay;

@@ -5,7 +5,7 @@ mod command;
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use command::{Arguments, Command, replay, run, show, status, switch, tail};
+use command::{Arguments, Command, doctor, replay, run, show, spool, status, switch, tail};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {
@@ -24,11 +24,13 @@ fn main() -> ExitCode {
         Command::CheckConfig(arguments) => show::config(&arguments),
         Command::Schema => show::schema(),
         Command::Interfaces(arguments) => show::interfaces(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Enable(arguments) => switch::enable(arguments),
         Command::Disable(arguments) => switch::disable(arguments),
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Spool(command) => spool::run(&command),
     };
     match outcome {
         Ok(code) => code,

@@ -185,9 +185,10 @@ impl Ledger<'_> {
                 check(format!("{} {unit} offered, and created", sink["name"]), offered, created);
                 check(
                     format!("{} {unit} offered", sink["name"]),
-                    offered,
+                    offered + number(&amounts["carried"])?,
                     number(&amounts["delivered"])?
                         + number(&amounts["in_flight"])?
+                        + number(&amounts["spooled"])?
                         + sum(&amounts["lost"]),
                 );
             }

@@ -2,7 +2,8 @@
 
 use std::{
     env, fs,
-    fs::File,
+    fs::{File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
@@ -13,7 +14,12 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{fastavro, namespace::Namespace, process::Process, scratch};
+use crate::{
+    fastavro,
+    namespace::Namespace,
+    process::{Process, run as run_to_end},
+    scratch,
+};
 
 /// Loading and verifying takes a second or two on a loaded machine.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -47,6 +53,21 @@ pub fn binary() -> Result<PathBuf> {
                 target.display()
             )
         })
+}
+
+/// A copy of the binary that every user can execute, since the build's directory may be closed to
+/// others; and the directory that it goes with.
+///
+/// # Errors
+/// When there is no binary, or no room.
+pub fn binary_for_everyone() -> Result<(TempDir, PathBuf)> {
+    let directory = scratch::directory("binary")?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let copy = directory.path().join("tap53");
+    // Copied by another process: where this one had the file open to write, a child that another
+    // thread starts meanwhile would hold it open for a moment, in which it cannot be executed.
+    run_to_end(Command::new("install").args(["-m", "755"]).arg(binary()?).arg(&copy))?;
+    Ok((directory, copy))
 }
 
 /// `$CARGO_TARGET_DIR`, or `target` in the workspace.

@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +21,13 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_AFTER: u32 = 1 << 4;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
@@ -90,6 +99,20 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Verdicts of programs, linux/bpf.h and linux/pkt_cls.h.
+pub mod verdict {
+    /// Ends a TC chain: to the stack.
+    pub const TC_OK: i32 = 0;
+    /// Ends a TC chain: dropped.
+    pub const TC_SHOT: i32 = 2;
+    /// On to the next program of a TC chain.
+    pub const TC_NEXT: i32 = -1;
+    /// Dropped.
+    pub const XDP_DROP: i32 = 1;
+    /// To the stack.
+    pub const XDP_PASS: i32 = 2;
+}
+
 /// Somebody else's XDP program on an interface, which passes every packet; held until dropped.
 pub struct XdpHolder {
     _link: OwnedFd,
@@ -101,7 +124,20 @@ impl XdpHolder {
     /// # Errors
     /// When the kernel refuses the program or the mode.
     pub fn attach(namespace: &Namespace, interface: &str, mode: XdpMode) -> Result<Self> {
-        let program = load_passing_program().context("load the holder's XDP program")?;
+        Self::attach_with(namespace, interface, mode, verdict::XDP_PASS)
+    }
+
+    /// As [`attach`](Self::attach), with another verdict.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_with(
+        namespace: &Namespace,
+        interface: &str,
+        mode: XdpMode,
+        verdict: i32,
+    ) -> Result<Self> {
+        let program = load_program(BPF_PROG_TYPE_XDP, verdict).context("load the holder")?;
         namespace.enter(|| {
             let create = [
                 program.as_raw_fd().cast_unsigned(),
@@ -121,16 +157,116 @@ impl XdpHolder {
     }
 }
 
+/// Where in a TCX chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Ahead of all that are there.
+    First,
+    /// Behind all that are there.
+    Last,
+}
+
+/// Somebody else's program in a TCX chain, with one verdict for every packet; held until dropped.
+pub struct TcxHolder {
+    _link: OwnedFd,
+    id: u32,
+}
+
+impl TcxHolder {
+    /// Attaches to `interface` of `namespace`, to what arrives or to what leaves (kernel 6.6).
+    ///
+    /// # Errors
+    /// When the kernel has no TCX.
+    pub fn attach(
+        namespace: &Namespace,
+        interface: &str,
+        egress: bool,
+        place: Place,
+        verdict: i32,
+    ) -> Result<Self> {
+        let program = load_program(BPF_PROG_TYPE_SCHED_CLS, verdict).context("load the holder")?;
+        let id = id_in_fdinfo(&program, "prog_id:")?;
+        namespace.enter(|| {
+            let create = [
+                program.as_raw_fd().cast_unsigned(),
+                if_nametoindex(interface)?,
+                if egress { BPF_TCX_EGRESS } else { BPF_TCX_INGRESS },
+                match place {
+                    Place::First => BPF_F_BEFORE,
+                    Place::Last => BPF_F_AFTER,
+                },
+                0,
+                0,
+            ];
+            let link = bpf(BPF_LINK_CREATE, &create)
+                .with_context(|| format!("attach the holder to {interface}"))?;
+            Ok(Self { _link: link, id })
+        })
+    }
+
+    /// The kernel's number for the program.
+    #[must_use]
+    pub fn program_id(&self) -> u32 {
+        self.id
+    }
+}
+
+fn id_in_fdinfo(fd: &OwnedFd, key: &str) -> Result<u32> {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        .with_context(|| format!("no {key} in {path}"))
+}
+
+/// Makes bpf(2) fail with EPERM in the process that `command` starts, as container runtimes do.
+pub fn deny(command: &mut Command) {
+    const fn instruction(code: u32, k: u32, jump_false: u8) -> libc::sock_filter {
+        #[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
+        libc::sock_filter { code: code as u16, jt: 0, jf: jump_false, k }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a small number")]
+    const BPF_CALL: u32 = libc::SYS_bpf as u32;
+    static FILTER: [libc::sock_filter; 4] = [
+        // The number of the system call is first in seccomp_data.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, BPF_CALL, 1),
+        instruction(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(),
+            0,
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let install = || {
+        let program =
+            libc::sock_fprog { len: 4, filter: std::ptr::from_ref(&FILTER[0]).cast_mut() };
+        // SAFETY: the program is a live value, and its filter a static of the length given.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: the closure runs between fork and exec, only makes a system call, and allocates
+    // nothing.
+    unsafe { command.pre_exec(install) };
+}
+
 /// Loads an XDP program that passes every packet: the least that tells whether BPF is to be had.
 ///
 /// # Errors
 /// What the kernel says: EPERM without the right, ENOSYS without BPF.
 pub fn load_passing_program() -> io::Result<OwnedFd> {
-    // r0 = 2 (XDP_PASS); exit.
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    load_program(BPF_PROG_TYPE_XDP, verdict::XDP_PASS)
+}
+
+/// Loads a program that has one verdict for every packet.
+fn load_program(program_type: u32, verdict: i32) -> io::Result<OwnedFd> {
+    // r0 = verdict; exit.
+    let instructions: [u64; 2] = [u64::from(verdict.cast_unsigned()) << 32 | 0xb7, 0x95];
     let licence = c"GPL";
     let load = ProgramLoad {
-        program_type: BPF_PROG_TYPE_XDP,
+        program_type,
         instruction_count: 2,
         instructions: instructions.as_ptr() as u64,
         licence: licence.as_ptr() as u64,

@@ -36,12 +36,14 @@ pub mod http;
 pub mod kafka;
 pub mod kube;
 pub mod lab;
+pub mod memory_limit;
+pub mod mount;
 pub mod namespace;
 pub mod pcap;
 pub mod piped;
 pub mod process;
 pub mod python;
-mod scratch;
+pub mod scratch;
 pub mod unbound;
 pub mod wait;
 

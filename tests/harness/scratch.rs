@@ -9,7 +9,10 @@ use tempfile::TempDir;
 pub(crate) const PREFIX: &str = "tap53-";
 
 /// A temporary directory; dropping it removes it.
-pub(crate) fn directory(purpose: &str) -> Result<TempDir> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn directory(purpose: &str) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-{purpose}-", process::id()))
         .tempdir()

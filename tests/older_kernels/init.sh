@@ -1,5 +1,6 @@
 #!/bin/busybox sh
-# First process of the guest: captures one DNS transaction at each hook, tells, and switches off.
+# First process of the guest: looks at the machine, captures one DNS transaction at each hook, tells,
+# and switches off.
 # Lines that begin with "tap53-test" are for the test; the rest is for who looks for a failure.
 # busybox prefers its own applets by name: its lesser ip is passed over by path.
 export PATH=/bin:/applets
@@ -22,6 +23,8 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 /bin/ip -n server address add 198.51.100.2/24 dev s0
 /bin/ip -n server link set s0 up
 /bin/ip -n server link set lo up
+
+/bin/ip netns exec server tap53 doctor -i s0 | sed 's/^/tap53-test doctor /'
 
 for hook in tc xdp; do
     echo "tap53-test hook $hook"

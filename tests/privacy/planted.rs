@@ -11,6 +11,8 @@ const SERVER_V6: &str = "2001:db8:5e4f:e4::53";
 /// The client's as a reverse name, in the zone of RFC 2317, and as one name of IPv6.
 const REVERSE: &str = "77.142.51.198.in-addr.arpa";
 const CLASSLESS: &str = "77.64/26.142.51.198.in-addr.arpa";
+/// As a resolver asks that goes through its search list.
+const SEARCHED: &str = "77.142.51.198.in-addr.arpa.search.tap53.test";
 const REVERSE_V6: &str = "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.e.f.a.c.8.b.d.0.1.0.0.2.ip6.arpa";
 const SUBNET: [u8; 4] = [100, 77, 142, 200];
 const COOKIE: &[u8; 8] = b"\xc0\x0c\x1e\xca\xfe\xba\xbe\x77";
@@ -95,6 +97,11 @@ pub(crate) fn capture_file() -> Vec<u8> {
             record(REVERSE, RRSIG, &signature("142.51.198.in-addr.arpa")),
             record(REVERSE, UNKNOWN, &wire(REVERSE)),
         ],
+    );
+    v4.exchange(
+        PTR,
+        SEARCHED,
+        &[record(SEARCHED, CNAME, &wire(SEARCHED)), record(SEARCHED, UNKNOWN, &wire(SEARCHED))],
     );
     v4.exchange(PTR, REVERSE_V6, &[record(REVERSE_V6, PTR, &wire(REVERSE_V6))]);
     v4.exchange(PTR, "_dns-sd._udp.77.142.51.198.in-addr.arpa", &[]);

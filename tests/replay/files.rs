@@ -237,6 +237,68 @@ fn other_ports_are_dns_where_they_are_named() -> Result<()> {
 }
 
 #[test]
+fn multicast_queries_are_paired_with_the_hosts_that_answer() -> Result<()> {
+    const MDNS: u16 = 5_353;
+    const LLMNR: u16 = 5_355;
+    let end = |host: u8, port: u16| SocketAddr::from(([192, 0, 2, host], port));
+    let group = |host: u8, port: u16| SocketAddr::from(([224, 0, 0, host], port));
+    // The question's class asks for a unicast response, the answer's says that caches be flushed.
+    let asked = |id: u16, name: &str, class: u16| {
+        let mut query = dns::query(id, name, "A");
+        query[2] = 0;
+        let end = query.len() - 2;
+        query[end..].copy_from_slice(&class.to_be_bytes());
+        query
+    };
+    let told = |name: &str| {
+        let mut told = vec![0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        dns::push_name(&mut told, name);
+        told.extend([0, 1, 0x80, 1, 0, 0, 0, 120, 0, 4, 192, 0, 2, 9]);
+        told
+    };
+    let answered = |id: u16, name: &str| {
+        let mut response = asked(id, name, 1);
+        response[2] = 0x80;
+        response
+    };
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("multicast.pcap");
+    let mut file = Pcap::default();
+    file.udp(end(1, 40_000), group(252, LLMNR), &asked(7, "wpad", 1));
+    file.udp(end(66, LLMNR), end(1, 40_000), &answered(7, "wpad"));
+    file.udp(end(9, LLMNR), end(1, 40_000), &answered(7, "wpad"));
+    file.udp(end(1, MDNS), group(251, MDNS), &asked(0, "printer.local", 0x8001));
+    file.udp(end(9, MDNS), group(251, MDNS), &told("printer.local"));
+    file.udp(end(9, MDNS), group(251, MDNS), &told("scanner.local"));
+    file.write(&path)?;
+    let path = text(&path)?;
+    let output = agent::run(&["replay", "--json", "-p", "5353", "-p", "5355", path])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let records = json_lines(&output.stdout)?;
+    let seen: Vec<_> = records
+        .iter()
+        .map(|record| {
+            ["outcome", "client_address", "server_address", "relation", "qclass"]
+                .map(|field| record[field].as_str().unwrap_or("-"))
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ["MATCHED", "192.0.2.1", "192.0.2.66", "-", "IN"],
+            ["UNMATCHED_RESPONSE", "192.0.2.1", "192.0.2.9", "REPEATED_RESPONSE", "IN"],
+            ["MATCHED", "192.0.2.1", "192.0.2.9", "-", "IN"],
+            ["UNMATCHED_RESPONSE", "224.0.0.251", "192.0.2.9", "-", "-"],
+        ]
+    );
+    for record in &records[2..] {
+        assert_eq!(record["answers"][0]["class"], "IN");
+        assert_eq!(record["answers"][0]["rdata"], "192.0.2.9");
+    }
+    Ok(())
+}
+
+#[test]
 fn arguments_that_make_no_sense_are_refused() -> Result<()> {
     for (arguments, part) in [
         (&["replay"][..], "<FILE>"),

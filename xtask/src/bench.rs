@@ -12,9 +12,12 @@ use crate::{
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::install_missing(workspace, Purpose::Build)?;
     build_ebpf::run(workspace)?;
-    for (package, bench) in
-        [("tap53-tests", "kernel_programs"), ("tap53", "path"), ("tap53", "owners")]
-    {
+    for (package, bench) in [
+        ("tap53-tests", "kernel_programs"),
+        ("tap53-tests", "hooks"),
+        ("tap53", "path"),
+        ("tap53", "owners"),
+    ] {
         let mut cargo = workspace.cargo();
         cargo.args(["bench", "--quiet", "--package", package, "--bench", bench]);
         workspace::run(&mut cargo)?;

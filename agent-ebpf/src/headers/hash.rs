@@ -2,7 +2,14 @@
 
 use super::{Endpoint, Fragment, Headers};
 
-/// A hash that is equal for both directions of a flow.
+/// Multicast DNS (RFC 6762 §3).
+pub const MULTICAST_DNS_PORT: u16 = 5_353;
+
+/// Multicast DNS and LLMNR (RFC 4795 §2.5).
+pub const MULTICAST_PORTS: [u16; 2] = [MULTICAST_DNS_PORT, 5_355];
+
+/// A hash that is equal for both directions of a flow; and for a query to a multicast group and its
+/// responses, which come from other addresses, but from its port.
 ///
 /// Rings are chosen by its high bits, so these must depend on every input bit. Not keyed: who
 /// chooses addresses and ports can choose the ring.
@@ -68,6 +75,9 @@ pub fn ring_index(flow_hash: u32, ring_count: u32) -> u32 {
 fn endpoint_hash(endpoint: &Endpoint) -> u64 {
     // The port stands above the 32 bits of an IPv4 address.
     let port = u64::from(endpoint.port) << 40;
+    if endpoint.port == MULTICAST_PORTS[0] || endpoint.port == MULTICAST_PORTS[1] {
+        return fold(port);
+    }
     fold(fold(endpoint.address[0]) ^ endpoint.address[1] ^ port)
 }
 

@@ -448,6 +448,21 @@ fn both_directions_of_a_flow_share_a_hash() {
 }
 
 #[test]
+fn a_query_to_a_group_and_its_responses_share_a_hash() {
+    let (asker, group, responder) = (1, 0xe000_00fc, 2);
+    for port in MULTICAST_PORTS {
+        let query = flow_hash(&endpoint(asker, 40_000), &endpoint(group, port));
+        let answer = flow_hash(&endpoint(responder, port), &endpoint(asker, 40_000));
+        assert_eq!(query, answer);
+        // Of many askers not all on one ring.
+        assert_ne!(query, flow_hash(&endpoint(asker, 40_001), &endpoint(group, port)));
+        let query = flow_hash(&endpoint(asker, port), &endpoint(group, port));
+        assert_eq!(query, flow_hash(&endpoint(responder, port), &endpoint(group, port)));
+        assert_eq!(query, flow_hash(&endpoint(responder, port), &endpoint(asker, port)));
+    }
+}
+
+#[test]
 fn every_part_of_a_flow_changes_its_hash() {
     let base = flow_hash(&endpoint(1, 40_000), &endpoint(2, 53));
     let other_word = Endpoint { address: [1, 1], port: 40_000 };

@@ -12,11 +12,14 @@ use super::{
     holders::Holders,
     hook::{Attachment, Hook, Plan, Refusal},
     object::{Programs, TC_PROGRAMS},
+    preflight::circumstances,
+    qdisc::Filter,
+    shadow::Watch,
     slots::Both,
 };
 use crate::{
     config::{CaptureConfig, Directions, TcChoice},
-    interfaces::Interface,
+    interfaces::{Device, Interface},
 };
 
 /// An interface with settings.
@@ -28,6 +31,8 @@ pub(super) struct Attached {
     links: Vec<(Direction, OwnedFd)>,
     clsact: Option<Clsact>,
     notes: Vec<String>,
+    /// By direction: what was seen of packets that do not reach us.
+    pub(super) watch: [Watch; 2],
 }
 
 impl Attached {
@@ -39,6 +44,7 @@ impl Attached {
             links: Vec::new(),
             clsact: None,
             notes: Vec::new(),
+            watch: [Watch::default(); 2],
         }
     }
 
@@ -50,16 +56,20 @@ impl Attached {
         config: &CaptureConfig,
         programs: &Programs,
     ) -> Result<(), Error> {
+        // Not worth failing for: what it tells is for the choice, and for people.
+        let device = Device::of(&self.attachment.interface).ok();
         if directions.contains(Direction::Ingress) && self.attachment.ingress.is_none() {
-            self.attachment.ingress = Some(self.attach_ingress(config, programs)?);
+            self.attachment.ingress = Some(self.attach_ingress(config, programs, &device)?);
         }
         if directions.contains(Direction::Egress) && self.attachment.egress.is_none() {
             self.attachment.egress = Some(self.attach_tc(Direction::Egress, config, programs)?);
         }
-        self.attachment.why = match &self.notes[..] {
-            [] => "first choice".to_owned(),
-            notes => notes.join("; "),
-        };
+        let mut why = self.notes.clone();
+        why.extend(device.iter().flat_map(circumstances));
+        if self.notes.is_empty() {
+            why.insert(0, "first choice".to_owned());
+        }
+        self.attachment.why = why.join("; ");
         Ok(())
     }
 
@@ -67,8 +77,10 @@ impl Attached {
         &mut self,
         config: &CaptureConfig,
         programs: &Programs,
+        device: &Option<Device>,
     ) -> Result<Hook, Error> {
-        let plan = Plan::new(config, &self.attachment.interface.kind);
+        let part_of = device.as_ref().and_then(|device| device.part_of.as_ref());
+        let plan = Plan::new(config, &self.attachment.interface.kind, part_of);
         self.notes.extend(plan.why);
         for hook in plan.xdp {
             match self.attach_xdp(*hook, programs)? {
@@ -95,7 +107,12 @@ impl Attached {
         };
         match Refusal::of(&error) {
             Refusal::Unsupported => {
-                self.notes.push(format!("{hook} refused: {}", errno_name(&error)));
+                // A driver without room for packets of this length.
+                let mtu = match error.raw_os_error() {
+                    Some(libc::ERANGE) => format!(" at MTU {}", interface.mtu),
+                    _ => String::new(),
+                };
+                self.notes.push(format!("{hook} refused: {}{mtu}", errno_name(&error)));
                 Ok(Refused::Unsupported)
             }
             Refusal::Taken => {
@@ -157,6 +174,11 @@ impl Attached {
             );
         }
         Ok(Hook::Clsact)
+    }
+
+    /// Our clsact filter of a direction.
+    pub(super) fn filter(&self, direction: Direction) -> Option<&Filter> {
+        self.clsact.as_ref()?.filter(direction)
     }
 
     /// True if no hook was ever attached.

@@ -10,11 +10,11 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use aya_obj::generated::{
-    BPF_F_BEFORE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type, bpf_cmd,
+    BPF_F_BEFORE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type, bpf_cmd, bpf_prog_info,
 };
 use nix::errno::Errno;
 use tap53_ebpf::settings::Direction;
@@ -159,6 +159,22 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
     Ok(ids[..count as usize].to_vec())
 }
 
+/// `struct bpf_prog_info` up to its name, which is as much as is asked for.
+#[repr(C)]
+struct ProgramInfo {
+    program_type: u32,
+    id: u32,
+    before_name: [u64; 7],
+    name: [u8; 16],
+}
+
+const PROGRAM_INFO_BYTES: u32 = 80;
+const _: () = assert!(size_of::<ProgramInfo>() == PROGRAM_INFO_BYTES as usize);
+const _: () = assert!(
+    std::mem::offset_of!(bpf_prog_info, name) == std::mem::offset_of!(ProgramInfo, name)
+        && std::mem::offset_of!(bpf_prog_info, id) == std::mem::offset_of!(ProgramInfo, id)
+);
+
 /// Name of a loaded program. Needs CAP_SYS_ADMIN, so that an error is nothing unusual.
 pub(super) fn program_name(id: u32) -> io::Result<String> {
     #[repr(C)]
@@ -167,41 +183,38 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
         next_id: u32,
         open_flags: u32,
     }
+    let mut by_id = GetFdById { id, next_id: 0, open_flags: 0 };
+    // SAFETY: the attributes are those of the command and hold no pointer.
+    let fd = unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut by_id)? };
+    // SAFETY: the kernel made this descriptor for us just now.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let info = program_info(program.as_fd())?;
+    let end = info.name.iter().position(|b| *b == 0).unwrap_or(16);
+    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+}
+
+/// The kernel's number for a program that we hold, which needs no privilege.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    program_info(program).map(|info| info.id)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     #[repr(C)]
     struct GetInfo {
         fd: RawFd,
         info_length: u32,
         info: u64,
     }
-    /// `struct bpf_prog_info` up to its name, which is as much as is asked for.
-    #[repr(C)]
-    struct ProgInfo {
-        before_name: [u64; 8],
-        name: [u8; 16],
-    }
-    const PROG_INFO_BYTES: u32 = 80;
-    const _: () = assert!(size_of::<ProgInfo>() == PROG_INFO_BYTES as usize);
-    const _: () = assert!(
-        std::mem::offset_of!(aya_obj::generated::bpf_prog_info, name)
-            == std::mem::offset_of!(ProgInfo, name)
-    );
-
-    let mut by_id = GetFdById { id, next_id: 0, open_flags: 0 };
-    // SAFETY: the attributes are those of the command and hold no pointer.
-    let fd = unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut by_id)? };
-    // SAFETY: the kernel made this descriptor for us just now.
-    let program = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut info = ProgInfo { before_name: [0; 8], name: [0; 16] };
+    let mut info = ProgramInfo { program_type: 0, id: 0, before_name: [0; 7], name: [0; 16] };
     let mut get_info = GetInfo {
         fd: program.as_raw_fd(),
-        info_length: PROG_INFO_BYTES,
+        info_length: PROGRAM_INFO_BYTES,
         info: (&raw mut info).expose_provenance() as u64,
     };
     // SAFETY: the attributes are those of the command; `info` points to as many bytes as
     // `info_length` says, any of which the kernel may write, and which live through the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut get_info)? };
-    let end = info.name.iter().position(|b| *b == 0).unwrap_or(16);
-    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+    Ok(info)
 }
 
 /// # Safety
@@ -228,11 +241,10 @@ unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
 /// Programs run in RCU read-side sections, and this command waits for a grace period
 /// (kernel/sched/membarrier.c, kernel 4.3). It needs no privilege. A kernel with `nohz_full` CPUs
 /// refuses it; then the few microseconds that a program takes are not waited for.
-pub(super) fn wait_for_running_programs() {
+pub(super) fn wait_for_running_programs() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the command takes no pointer.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if let Err(errno) = Errno::result(result) {
-        tracing::debug!(%errno, "membarrier refused");
-    }
+    Errno::result(result)?;
+    Ok(())
 }

@@ -118,6 +118,11 @@ impl Clsact {
         Ok(ahead)
     }
 
+    /// Our filter of a direction.
+    pub(super) fn filter(&self, direction: Direction) -> Option<&Filter> {
+        self.filters.iter().find(|filter| filter.direction == direction)
+    }
+
     /// Whether our filter for a direction is still there.
     pub(super) fn has_filter(&self, direction: Direction) -> bool {
         let present = || -> Result<Vec<Filter>, interfaces::Error> {

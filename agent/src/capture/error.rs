@@ -2,11 +2,12 @@
 //!
 //! The line holds the cause, which is therefore not offered as `source()` again.
 
-use std::{error, fs, io};
+use std::{error, io};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use nix::errno::Errno;
 
+use super::privilege::{self, denial};
 use crate::interfaces;
 
 /// Why capture failed.
@@ -145,7 +146,12 @@ impl Error {
     pub(super) fn load(error: &EbpfError) -> Self {
         match error {
             EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                Self::kernel(format!("map {name}"), copy(io_error))
+                // Denied to one is denied to all, and which comes first is chance.
+                let what = match io_error.raw_os_error() {
+                    Some(libc::EPERM) => "making BPF maps".to_owned(),
+                    _ => format!("map {name}"),
+                };
+                Self::kernel(what, copy(io_error))
             }
             other => match os_error(other) {
                 Some(cause) => Self::kernel("loading the BPF object", cause),
@@ -171,7 +177,7 @@ impl Error {
                 match last_words(&log) {
                     // The verifier spoke: it is the program, or a capability that would let the
                     // verifier accept more.
-                    Some(words) if missing_capabilities().is_empty() => Self::Verifier {
+                    Some(words) if privilege::missing().is_empty() => Self::Verifier {
                         program: name.to_owned(),
                         reason: words,
                         cause: copy(io_error),
@@ -185,45 +191,6 @@ impl Error {
             },
         }
     }
-}
-
-/// Capabilities that capture needs, with their bits (linux/capability.h).
-///
-/// CAP_BPF and CAP_PERFMON came with kernel 5.8 and are part of CAP_SYS_ADMIN.
-const NEEDED: [(&str, u64); 3] = [
-    ("CAP_BPF", 1 << 39 | 1 << 21),
-    ("CAP_NET_ADMIN", 1 << 12),
-    ("CAP_PERFMON", 1 << 38 | 1 << 21),
-];
-
-/// What is missing of [`NEEDED`] in the effective set of this thread; empty if that is not known.
-fn missing_capabilities() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    effective_capabilities(&status).map_or_else(Vec::new, missing_of)
-}
-
-fn effective_capabilities(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-fn missing_of(effective: u64) -> Vec<&'static str> {
-    NEEDED.iter().filter(|(_, bits)| effective & bits == 0).map(|(name, _)| *name).collect()
-}
-
-/// Why the kernel may have denied something, as far as can be told.
-fn denial() -> String {
-    let missing = missing_capabilities();
-    if !missing.is_empty() {
-        return format!("missing {}", missing.join(", "));
-    }
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return "the kernel is locked down (lockdown=confidentiality)".to_owned();
-    }
-    "the capabilities are there, but a user namespace, a seccomp profile or a security module \
-     denies it"
-        .to_owned()
 }
 
 /// The line of the verifier's log that says why: the last one before its statistics.
@@ -284,17 +251,6 @@ pub(super) fn errno_name(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        let status = |set: &str| format!("Name:\ttap53\nCapPrm:\t0\nCapEff:\t{set}\nCapBnd:\t0\n");
-        let missing = |set| missing_of(effective_capabilities(&status(set)).unwrap());
-        assert_eq!(missing("0000000000000000"), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
-        assert_eq!(missing("0000008000001000"), ["CAP_PERFMON"]);
-        assert_eq!(missing("000000c000000000"), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing("0000000000201000"), [""; 0], "CAP_SYS_ADMIN stands for both");
-        assert_eq!(effective_capabilities("Name:\ttap53\n"), None);
-    }
 
     #[test]
     fn the_verifiers_last_words_come_before_its_statistics() {

@@ -6,16 +6,16 @@ use tap53_ebpf::settings::Direction;
 
 use super::{
     Error, bpf,
-    hook::{Hook, Plan},
     qdisc::{self, Filter, Qdisc},
 };
-use crate::{
-    config::{CaptureConfig, TcChoice},
-    interfaces::{
-        Error as NetlinkError, Interface,
-        netlink::{Request, Socket, attributes, read_u32},
-    },
+use crate::interfaces::{
+    Interface,
+    device::{self, Link},
+    netlink::{Socket, attributes, read_u32},
 };
+
+/// The program that libxdp puts into the slot, to call several others in turn.
+const DISPATCHER: &str = "xdp_dispatcher";
 
 /// A loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Program {
 }
 
 impl Program {
-    fn new(id: u32) -> Self {
+    pub(super) fn new(id: u32) -> Self {
         Self { id, name: bpf::program_name(id).ok().filter(|name| !name.is_empty()) }
     }
 }
@@ -89,7 +89,12 @@ impl Holders {
         let mut socket = Socket::open().map_err(failed)?;
         let qdisc = qdisc::get(&mut socket, interface.ifindex).map_err(failed)?;
         Ok(Self {
-            xdp: xdp(&mut socket, interface.ifindex).map_err(failed)?,
+            xdp: device::link(&mut socket, interface.ifindex)
+                .map_err(failed)?
+                .xdp()
+                .into_iter()
+                .map(|(mode, id)| (mode, Program::new(id)))
+                .collect(),
             tcx: tcx(interface.ifindex),
             qdisc,
             filters: match qdisc {
@@ -102,29 +107,15 @@ impl Holders {
     /// Who holds XDP, in words; `None` if nobody does.
     #[must_use]
     pub fn describe_xdp(&self) -> Option<String> {
-        let holders: Vec<_> =
-            self.xdp.iter().map(|(mode, program)| format!("{program} in {mode} mode")).collect();
+        let describe = |(mode, program): &(XdpAttached, Program)| {
+            let dispatcher = match program.name.as_deref() {
+                Some(DISPATCHER) => " (libxdp's dispatcher)",
+                _ => "",
+            };
+            format!("{program}{dispatcher} in {mode} mode")
+        };
+        let holders: Vec<_> = self.xdp.iter().map(describe).collect();
         (!holders.is_empty()).then(|| holders.join(", "))
-    }
-
-    /// The hooks that a direction would be captured at, best first: all that may be tried, without
-    /// those that are known to be taken.
-    #[must_use]
-    pub fn candidates(
-        &self,
-        config: &CaptureConfig,
-        interface: &Interface,
-        direction: Direction,
-    ) -> Vec<Hook> {
-        let mut hooks = Vec::new();
-        if direction == Direction::Ingress && self.xdp.is_empty() {
-            hooks.extend(Plan::new(config, &interface.kind).xdp);
-        }
-        match (config.tc, self.tcx.is_some()) {
-            (TcChoice::Tcx, _) | (TcChoice::Auto, true) => hooks.push(Hook::Tcx),
-            (TcChoice::Clsact, _) | (TcChoice::Auto, false) => hooks.push(Hook::Clsact),
-        }
-        hooks
     }
 }
 
@@ -137,32 +128,66 @@ fn tcx(ifindex: u32) -> Option<[Vec<Program>; 2]> {
     Some([programs(Direction::Ingress)?, programs(Direction::Egress)?])
 }
 
-/// The XDP programs that a link message tells of (linux/if_link.h).
-fn xdp(socket: &mut Socket, ifindex: u32) -> Result<Vec<(XdpAttached, Program)>, NetlinkError> {
-    const IFINFOMSG_BYTES: usize = 16;
-    const IFLA_XDP_DRV_PROG_ID: u16 = 5;
-    const IFLA_XDP_SKB_PROG_ID: u16 = 6;
-    const IFLA_XDP_HW_PROG_ID: u16 = 7;
-    let mut header = [0; IFINFOMSG_BYTES];
-    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    let messages = socket.execute(Request::new(libc::RTM_GETLINK, 0, &header))?;
-    let mut holders = Vec::new();
-    for message in &messages {
-        let link = message.payload.get(IFINFOMSG_BYTES..).unwrap_or_default();
-        let xdp = attributes(link)
-            .find(|(attribute_type, _)| *attribute_type == libc::IFLA_XDP)
-            .map_or(&[][..], |(_, value)| value);
-        for (attribute_type, value) in attributes(xdp) {
-            let mode = match attribute_type {
-                IFLA_XDP_DRV_PROG_ID => XdpAttached::Native,
-                IFLA_XDP_SKB_PROG_ID => XdpAttached::Generic,
-                IFLA_XDP_HW_PROG_ID => XdpAttached::Offloaded,
-                _ => continue,
-            };
-            if let Some(id) = read_u32(value, 0) {
-                holders.push((mode, Program::new(id)));
-            }
+impl Holders {
+    /// Everyone who holds a hook, in words, TCX programs and filters in the order in which they run;
+    /// `None` if nobody does.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        let mut held: Vec<String> = Vec::new();
+        held.extend(self.describe_xdp().map(|xdp| format!("xdp: {xdp}")));
+        for (direction, programs) in Direction::ALL.iter().zip(self.tcx.iter().flatten()) {
+            let direction = direction.name();
+            held.extend(programs.iter().map(|program| format!("tcx {direction}: {program}")));
         }
+        for filter in &self.filters {
+            let name = filter.name.as_deref().unwrap_or(&filter.kind);
+            held.push(format!("tc {}: {name}", filter.direction.name()));
+        }
+        (!held.is_empty()).then(|| held.join(", "))
     }
-    Ok(holders)
+}
+
+impl Link {
+    /// The XDP programs that a link message tells of (linux/if_link.h), by their numbers.
+    pub(super) fn xdp(&self) -> Vec<(XdpAttached, u32)> {
+        const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+        const IFLA_XDP_SKB_PROG_ID: u16 = 6;
+        const IFLA_XDP_HW_PROG_ID: u16 = 7;
+        attributes(self.find(libc::IFLA_XDP).unwrap_or_default())
+            .filter_map(|(attribute_type, value)| {
+                let mode = match attribute_type {
+                    IFLA_XDP_DRV_PROG_ID => XdpAttached::Native,
+                    IFLA_XDP_SKB_PROG_ID => XdpAttached::Generic,
+                    IFLA_XDP_HW_PROG_ID => XdpAttached::Offloaded,
+                    _ => return None,
+                };
+                Some((mode, read_u32(value, 0)?))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatcher_is_known_by_its_name() {
+        let held_by = |name: &str| {
+            let program = Program { id: 7, name: Some(name.to_owned()) };
+            Holders {
+                xdp: vec![(XdpAttached::Native, program)],
+                tcx: None,
+                qdisc: Qdisc::Absent,
+                filters: Vec::new(),
+            }
+            .describe_xdp()
+            .unwrap()
+        };
+        assert_eq!(
+            held_by("xdp_dispatcher"),
+            "program 7 `xdp_dispatcher` (libxdp's dispatcher) in native mode"
+        );
+        assert_eq!(held_by("cil_xdp_entry"), "program 7 `cil_xdp_entry` in native mode");
+    }
 }

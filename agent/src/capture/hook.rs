@@ -16,7 +16,7 @@ use tap53_ebpf::settings::Direction;
 
 use crate::{
     config::{CaptureConfig, HookChoice, XdpMode},
-    interfaces::{Interface, Kind},
+    interfaces::{Interface, Kind, Whole},
 };
 
 /// Where a program of ours is attached.
@@ -82,11 +82,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What the configuration asks for on a device of this kind.
-    pub(super) fn new(config: &CaptureConfig, kind: &Kind) -> Self {
+    /// What the configuration asks for on a device of this kind that is a part of another, or not.
+    pub(super) fn new(config: &CaptureConfig, kind: &Kind, part_of: Option<&Whole>) -> Self {
+        let bonded = part_of.is_some_and(|whole| whole.kind == Kind::Bond);
         let why = match (config.hook, kind) {
             (HookChoice::Tc, _) => Some("tc is configured".to_owned()),
-            (HookChoice::Auto, Kind::Physical) | (HookChoice::Xdp, _) => None,
+            (HookChoice::Xdp, _) => None,
+            // A bond refuses XDP while one of its members has a program of its own (bond_xdp_set):
+            // a CNI could not attach to the bond any more.
+            (HookChoice::Auto, Kind::Physical) if bonded => {
+                Some("tc is the default for members of a bond".to_owned())
+            }
+            (HookChoice::Auto, Kind::Physical) => None,
             // Native XDP turns off GRO on a veth; on bonds, VLANs and tunnels it is refused or
             // sees the packets of the device below.
             (HookChoice::Auto, _) => Some(format!("tc is the default for {kind} devices")),
@@ -128,7 +135,11 @@ mod tests {
     use crate::config::TcChoice;
 
     fn plan(hook: HookChoice, xdp_mode: XdpMode, kind: &Kind) -> Plan {
-        let config = CaptureConfig {
+        Plan::new(&config(hook, xdp_mode), kind, None)
+    }
+
+    fn config(hook: HookChoice, xdp_mode: XdpMode) -> CaptureConfig {
+        CaptureConfig {
             hook,
             xdp_mode,
             tc: TcChoice::Auto,
@@ -142,8 +153,7 @@ mod tests {
             workers: 1,
             ring_bytes: 1 << 20,
             kernel_log: false,
-        };
-        Plan::new(&config, kind)
+        }
     }
 
     #[test]
@@ -162,6 +172,20 @@ mod tests {
             assert_eq!(auto(kind.clone()).xdp, [], "{kind}");
         }
         assert_eq!(auto(Kind::Veth).why.unwrap(), "tc is the default for veth devices");
+    }
+
+    #[test]
+    fn a_member_of_a_bond_leaves_xdp_to_the_bond() {
+        let whole = |kind| Whole { name: "up0".to_owned(), kind };
+        let auto = config(HookChoice::Auto, XdpMode::Auto);
+        let member = Plan::new(&auto, &Kind::Physical, Some(&whole(Kind::Bond)));
+        assert_eq!(member.xdp, []);
+        assert_eq!(member.why.unwrap(), "tc is the default for members of a bond");
+        let port = Plan::new(&auto, &Kind::Physical, Some(&whole(Kind::Bridge)));
+        assert_eq!(port.xdp, [Hook::XdpNative, Hook::XdpGeneric], "a bridge has no XDP to take");
+        let xdp = config(HookChoice::Xdp, XdpMode::Auto);
+        let asked = Plan::new(&xdp, &Kind::Physical, Some(&whole(Kind::Bond)));
+        assert_eq!(asked.xdp, [Hook::XdpNative, Hook::XdpGeneric]);
     }
 
     #[test]

@@ -30,8 +30,12 @@ mod error;
 mod holders;
 mod hook;
 mod object;
+mod preflight;
+pub mod privilege;
+pub mod probe;
 mod qdisc;
 mod settings;
+mod shadow;
 mod slots;
 mod thread;
 
@@ -39,7 +43,7 @@ use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray};
 use tap53_ebpf::{
-    counter::Counters,
+    counter::{Counter, Counters},
     settings::{Direction, InterfaceSettings, UNCONFIGURED_SLOT},
 };
 
@@ -53,6 +57,7 @@ pub use error::Error;
 pub use holders::{Holders, Program, XdpAttached};
 pub use hook::{Attachment, Hook};
 pub use object::{KernelLog, OBJECT, Ring};
+pub use preflight::Preflight;
 pub use qdisc::{Filter, Qdisc};
 pub use thread::{CaptureThread, Counted, Loaded};
 
@@ -252,18 +257,36 @@ impl Capture {
     /// # Errors
     ///
     /// If the settings cannot be read, which does not happen while this value lives.
-    pub fn states(&self) -> Result<Vec<State>, Error> {
-        self.attached
-            .iter()
-            .map(|attached| {
-                let settings = self.settings.get(attached.attachment.interface.ifindex)?;
-                let enabled = Direction::ALL
-                    .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
-                let attachment = attached.attachment.clone();
-                let (in_place, shadowed) = (attached.in_place(), [None, None]);
-                Ok(State { attachment, enabled, in_place, shadowed })
-            })
-            .collect()
+    pub fn states(&mut self) -> Result<Vec<State>, Error> {
+        let mut states = Vec::with_capacity(self.attached.len());
+        for position in 0..self.attached.len() {
+            let shadowed = self.shadowed_at(position);
+            let attached = &self.attached[position];
+            let settings = self.settings.get(attached.attachment.interface.ifindex)?;
+            let enabled = Direction::ALL
+                .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
+            let attachment = attached.attachment.clone();
+            states.push(State { attachment, enabled, in_place: attached.in_place(), shadowed });
+        }
+        Ok(states)
+    }
+
+    /// What keeps packets from our programs on an attached interface, for what arrives and for
+    /// what leaves; `None` where nothing does, or nothing is attached.
+    ///
+    /// Cheap enough to be asked every few seconds: one question to rtnetlink and one to bpf(2) a
+    /// direction. It compares with the call before, so that the first can only tell who is ahead,
+    /// and it takes some packets to tell whether those ahead let them pass.
+    pub fn shadowed(&mut self, ifindex: u32) -> [Option<String>; 2] {
+        self.position(ifindex).map_or([None, None], |position| self.shadowed_at(position))
+    }
+
+    fn shadowed_at(&mut self, position: usize) -> [Option<String>; 2] {
+        let attached = &mut self.attached[position];
+        let Ok(counters) = counters::read(&self.counters, attached.settings.counter_slot) else {
+            return [None, None];
+        };
+        shadow::look(attached, &self.programs, counters.map(|of| of.get(Counter::Seen)))
     }
 
     /// The counters of the interfaces that are attached, and before them of those that last were;
@@ -391,7 +414,9 @@ impl Capture {
         }
         // The settings after the programs, which without them would count their last packets
         // elsewhere; and one wait for all, since it takes milliseconds.
-        bpf::wait_for_running_programs();
+        if let Err(error) = bpf::wait_for_running_programs() {
+            tracing::debug!(%error, "membarrier refused");
+        }
         for attached in detached {
             let ifindex = attached.attachment.interface.ifindex;
             errors.extend(self.settings.remove(ifindex).err());

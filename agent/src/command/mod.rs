@@ -1,14 +1,16 @@
 //! The command line: its arguments here, each command in a file.
 
+pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
 pub(crate) mod tail;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use tap53::{
@@ -21,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   tap53 replay capture.pcapng        What a capture file says: who asked what, and the answer
   sudo tap53 run -i eth0 --stdout    The same as it happens at an interface, until Ctrl-C
+  sudo tap53 doctor -c tap53.yaml    What is wrong here, and the line that fixes it
   tap53 interfaces                   What could be captured from on this host
   sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
   sudo tap53 status                  How a running agent is, and where its packets and records are
@@ -64,6 +67,9 @@ pub(crate) enum Command {
     Schema,
     /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
     Interfaces(show::Interfaces),
+    /// Say what is wrong here for capture, and the line that fixes it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Arguments),
     /// Tell how a running agent is: interfaces, ledger, configuration
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
@@ -79,6 +85,9 @@ pub(crate) enum Command {
     /// Show transactions of a running agent as they happen
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
+    /// Look into the queue on disk of a Kafka sink; the agent may run
+    #[command(subcommand, after_help = spool::EXAMPLES)]
+    Spool(spool::Command),
 }
 
 #[derive(Args, Debug)]
@@ -116,10 +125,20 @@ pub(crate) struct Selection {
 impl Selection {
     /// The configuration in force, for looking at interfaces: without any pattern, all of them.
     pub(crate) fn load_to_look(&mut self) -> Result<Config, Error> {
-        if self.config.is_none() && self.interfaces.is_empty() {
+        if !self.names_interfaces() {
             self.interfaces.push("*".to_owned());
         }
         self.load()
+    }
+
+    /// Whether interfaces were named, by the file or by a flag.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        self.config.is_some() || !self.interfaces.is_empty()
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// The configuration in force.

@@ -21,7 +21,7 @@ use tap53::{
     control,
     enrich::Kubernetes,
     ledger::Ledger,
-    pipeline, privileges, sink,
+    pipeline, privileges, sink, spool,
     telemetry::{self, Sources},
 };
 use tempfile::NamedTempFile;
@@ -57,9 +57,10 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
 fn explain(error: anyhow::Error) -> anyhow::Error {
     let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
     let at_a_sink = match error.downcast_ref() {
-        Some(agent::Error::Pipeline(pipeline::Error::Sink(sink::Error::File {
-            cause, ..
-        }))) => is_denial(cause),
+        Some(agent::Error::Pipeline(pipeline::Error::Sink(
+            sink::Error::File { cause, .. }
+            | sink::Error::Spool { cause: spool::Error::Io { cause, .. }, .. },
+        ))) => is_denial(cause),
         _ => false,
     };
     let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use tap53::{
-    capture::{Holders, Hook},
+    capture::Preflight,
     config::CaptureConfig,
     control::InterfaceStatus,
     encode::SCHEMA_TEXT,
@@ -43,14 +43,13 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     // Without an agent, or the right to ask it, there is all the rest to tell.
     let captured = socket.client().status().ok();
     let captured = captured.and_then(|answer| status::interfaces(&answer.status).ok());
-    let mut heading = vec!["NAME", "IFINDEX", "KIND", "MTU", "SELECTED"];
+    let mut heading = vec!["NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED"];
     heading.extend(captured.as_ref().map(|_| "CAPTURED"));
-    heading.extend(["INGRESS", "EGRESS", "HELD BY"]);
+    heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
     let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
     for interface in interfaces::list()? {
         let selected = interfaces::selects(&config.interfaces, &interface.name);
-        let (hooks, held_by) = hooks(&config.capture, &interface);
-        let [ingress, egress] = hooks;
+        let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
         let captured = captured.as_ref().map(|all| {
             let of_this = |s: &&InterfaceStatus| {
                 (s.name == interface.name) && (s.ifindex == interface.ifindex)
@@ -61,11 +60,12 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
             interface.name.into(),
             interface.ifindex.to_string().into(),
             interface.kind.to_string().into(),
+            driver.into(),
             interface.mtu.to_string().into(),
             (if selected { "yes" } else { "no" }).into(),
         ];
         row.extend(captured);
-        row.extend([ingress, egress, held_by].map(Cell::from));
+        row.extend([ingress, egress, held_by, why].map(Cell::from));
         rows.push(row);
     }
     print(&table(&rows, colored()))
@@ -81,37 +81,17 @@ fn captured_text(status: Option<&InterfaceStatus>) -> &'static str {
     }
 }
 
-/// The hooks that each direction would be captured at, best first, and who holds hooks now.
-fn hooks(config: &CaptureConfig, interface: &Interface) -> ([String; 2], String) {
-    match Holders::of(interface) {
-        Ok(holders) => {
-            let candidates = Direction::ALL.map(|direction| {
-                if !interface.ethernet {
-                    return "none".to_owned();
-                }
-                let hooks = holders.candidates(config, interface, direction);
-                let names: Vec<String> = hooks.iter().map(Hook::to_string).collect();
-                names.join(" > ")
-            });
-            (candidates, held_by(&holders))
-        }
-        Err(error) => (Direction::ALL.map(|_| "?".to_owned()), error.to_string()),
+/// The driver, the hooks that each direction would be captured at, best first, who holds hooks now,
+/// and why these.
+fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
+    match Preflight::of(interface, config) {
+        Ok(found) => [
+            found.device.driver.clone().unwrap_or_else(|| "-".to_owned()),
+            found.describe(Direction::Ingress),
+            found.describe(Direction::Egress),
+            found.holders.describe().unwrap_or_else(|| "-".to_owned()),
+            if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
+        ],
+        Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),
     }
-}
-
-fn held_by(holders: &Holders) -> String {
-    let mut held: Vec<String> = Vec::new();
-    if let Some(xdp) = holders.describe_xdp() {
-        held.push(format!("xdp: {xdp}"));
-    }
-    for (direction, programs) in Direction::ALL.iter().zip(holders.tcx.iter().flatten()) {
-        for program in programs {
-            held.push(format!("tcx {}: {program}", direction.name()));
-        }
-    }
-    for filter in &holders.filters {
-        let name = filter.name.as_deref().unwrap_or(&filter.kind);
-        held.push(format!("tc {}: {name}", filter.direction.name()));
-    }
-    if held.is_empty() { "-".to_owned() } else { held.join(", ") }
 }

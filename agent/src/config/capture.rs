@@ -7,6 +7,7 @@ use glob::Pattern;
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 use tap53_ebpf::{
+    headers::MULTICAST_PORTS,
     record::MAX_CAPTURED_LENGTH,
     settings::{PortSet, Ports, features},
 };
@@ -43,7 +44,7 @@ const MAX_INTERFACES: u32 = 65_536;
 
 /// Ports that can be named: multicast DNS (RFC 6762) and link-local multicast name resolution
 /// (RFC 4795), which speak DNS's format.
-const NAMED_PORTS: [(&str, u16); 2] = [("mdns", 5353), ("llmnr", 5355)];
+const NAMED_PORTS: [(&str, u16); 2] = [("mdns", MULTICAST_PORTS[0]), ("llmnr", MULTICAST_PORTS[1])];
 
 /// RFC 7348 §8.
 const DEFAULT_VXLAN_PORT: u16 = 4789;

@@ -48,8 +48,8 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, KafkaCompression, KafkaConfig, SinkConfig, StdoutConfig,
-    TextFormat,
+    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
+    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
 };
 pub use telemetry::TelemetryConfig;
 

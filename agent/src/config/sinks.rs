@@ -1,14 +1,20 @@
 //! The `sinks` section: where records go.
 
+mod kafka;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
-use rdkafka::ClientConfig;
 use serde::Serialize;
 
 use super::{
     Overrides,
-    tree::{Section, Value, choice, label, milliseconds, seconds, text, whole_number},
+    tree::{Section, choice, label, seconds, text, whole_number},
+};
+
+pub use kafka::{
+    FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism, SpoolConfig, SpoolMode,
+    TlsConfig,
 };
 
 /// One sink.
@@ -20,7 +26,7 @@ pub enum SinkConfig {
     /// Avro object container files in a directory.
     File(FileConfig),
     /// A Kafka topic.
-    Kafka(KafkaConfig),
+    Kafka(Box<KafkaConfig>),
 }
 
 impl SinkConfig {
@@ -96,43 +102,6 @@ pub enum FileCodec {
     Deflate,
 }
 
-/// A Kafka topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct KafkaConfig {
-    /// Name of the sink; `kafka` unless set.
-    pub name: String,
-    /// Brokers to start from, `host:port` each; at least one.
-    pub brokers: Vec<String>,
-    /// Topic.
-    pub topic: String,
-    /// Compression of message batches.
-    pub compression: KafkaCompression,
-    /// How long a message may wait for others to share a request with.
-    #[serde(rename = "linger_ms", serialize_with = "super::as_milliseconds")]
-    pub linger: Duration,
-    /// How long a message may take from the queue to its acknowledgement.
-    #[serde(rename = "message_timeout_ms", serialize_with = "super::as_milliseconds")]
-    pub message_timeout: Duration,
-    /// Bytes that the producer's queue holds at most.
-    pub queue_bytes: u64,
-}
-
-/// Compression of Kafka message batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum KafkaCompression {
-    /// None.
-    None,
-    /// gzip.
-    Gzip,
-    /// LZ4.
-    Lz4,
-    /// Snappy.
-    Snappy,
-    /// Zstandard, where librdkafka was built with it.
-    Zstd,
-}
-
 /// The `sinks` list, with what the flags add; standard output where there is neither.
 pub(super) fn read(root: &mut Section<'_>, overrides: &Overrides) -> Vec<SinkConfig> {
     let mut taken = Vec::new();
@@ -188,7 +157,9 @@ fn read_one(section: &mut Section<'_>) -> Option<SinkConfig> {
     match sink_type {
         SinkType::Stdout => Some(SinkConfig::Stdout(StdoutConfig::read(section))),
         SinkType::File => FileConfig::read(section).map(SinkConfig::File),
-        SinkType::Kafka => KafkaConfig::read(section).map(SinkConfig::Kafka),
+        SinkType::Kafka => {
+            KafkaConfig::read(section).map(|kafka| SinkConfig::Kafka(Box::new(kafka)))
+        }
     }
 }
 
@@ -211,6 +182,15 @@ fn refuse_clash(section: &mut Section<'_>, sink: &SinkConfig, taken: &[SinkConfi
                         "sink {:?} writes files of this name in the same directory",
                         other.name
                     ),
+                );
+            }
+            (SinkConfig::Kafka(kafka), SinkConfig::Kafka(other))
+                if kafka.spool.is_some() && kafka.spool_directory() == other.spool_directory() =>
+            {
+                section.refuse(
+                    "spool.directory",
+                    kafka.spool_directory().map(|directory| format!("{directory:?}")),
+                    format!("sink {:?} has its spool there: give each its own", other.name),
                 );
             }
             _ if name == other.name() => section.refuse(
@@ -280,85 +260,4 @@ fn file_prefix(text: &str) -> Result<String, String> {
     } else {
         Ok(text.to_owned())
     }
-}
-
-impl KafkaConfig {
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        let name = name(section, "kafka");
-        if !section.has("brokers") {
-            section.refuse("brokers", None, "missing: name at least one, host:port");
-        }
-        let brokers = section.read_some("brokers", text(broker));
-        let topic = section.require("topic", text(topic));
-        let compression = section.read("compression", compression);
-        // The limits of these four are librdkafka's own.
-        let linger = section
-            .read("linger_ms", milliseconds(0..=900_000))
-            .unwrap_or(Duration::from_millis(20));
-        let message_timeout = section
-            .read("message_timeout_ms", milliseconds(1..=i32::MAX as u64))
-            .unwrap_or(Duration::from_secs(300));
-        if linger >= message_timeout {
-            let value = Some(message_timeout.as_millis().to_string());
-            let reason = format!("must be more than linger_ms, which is {}", linger.as_millis());
-            section.refuse("message_timeout_ms", value, reason);
-        }
-        let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
-        Some(Self {
-            name,
-            brokers: brokers?,
-            topic: topic?,
-            compression: compression.unwrap_or(KafkaCompression::Lz4),
-            linger,
-            message_timeout,
-            queue_bytes: queue_bytes.unwrap_or(32 << 20),
-        })
-    }
-}
-
-/// `host:port`, where an IPv6 address stands in brackets.
-fn broker(text: &str) -> Result<String, String> {
-    let (host, port) = text.rsplit_once(':').ok_or("must be host:port, such as broker:9092")?;
-    let bare_host = match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
-            .ok_or("must be [address]:port, with an IPv6 address in the brackets")?,
-        None if host.contains(':') => return Err("an IPv6 address stands in brackets".to_owned()),
-        None => host,
-    };
-    if bare_host.is_empty() || bare_host.contains([',', '/']) {
-        return Err("must be host:port, such as broker:9092".to_owned());
-    }
-    label(bare_host)?;
-    match port.parse::<u16>() {
-        Ok(1..) => Ok(text.to_owned()),
-        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
-    }
-}
-
-/// The rule of the broker, `org.apache.kafka.common.internals.Topic`.
-fn topic(text: &str) -> Result<String, String> {
-    const MAX_CHARACTERS: usize = 249;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if text.is_empty() || text == "." || text == ".." {
-        Err("must not be empty, \".\" or \"..\"".to_owned())
-    } else if text.len() > MAX_CHARACTERS {
-        Err(format!("must not be longer than {MAX_CHARACTERS} characters"))
-    } else if let Some(illegal) = text.chars().find(|c| !legal(*c)) {
-        Err(format!("must not contain {illegal:?}: Kafka takes letters, digits, '.', '_' and '-'"))
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-/// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
-fn compression(value: &Value) -> Result<KafkaCompression, String> {
-    let compression = choice::<KafkaCompression>(value)?;
-    let name = compression.to_possible_value().ok_or("is not a compression")?.get_name().to_owned();
-    ClientConfig::new()
-        .set("compression.codec", name)
-        .create_native_config()
-        .map(|_| compression)
-        .map_err(|_| "librdkafka was built without it".to_owned())
 }

@@ -1,6 +1,7 @@
 use tap53_ebpf::settings::{PortSet, features};
 
 use super::*;
+use crate::encode::Key;
 
 const FULL: &str = r#"
 node: gateway-1
@@ -49,6 +50,30 @@ sinks:
     linger_ms: 0
     message_timeout_ms: 60000
     queue_bytes: 1048576
+    key: registrable_domain
+    headers: true
+    tls:
+      ca_file: /etc/passwd
+      certificate_file: /etc/hosts
+      key_file: /etc/group
+      key_password_file: /etc/group
+      verify_hostname: false
+    sasl:
+      mechanism: scram-sha-512
+      username: tap53
+      password_file: /etc/passwd
+    options:
+      client.id: x
+      batch.size: 1000
+      socket.keepalive.enable: true
+    spool:
+      mode: durable
+      directory: /var/lib/tap53/spool
+      max_bytes: 8388608
+      max_age_s: 3600
+      fsync: interval
+      fsync_interval_ms: 250
+      replay_records_per_s: 500
 privileges:
   user: "65534:53"
   keep: true
@@ -127,7 +152,7 @@ fn every_key_reaches_its_field() {
                 rotate_after: Duration::from_secs(60),
                 codec: FileCodec::Deflate,
             }),
-            SinkConfig::Kafka(KafkaConfig {
+            SinkConfig::Kafka(Box::new(KafkaConfig {
                 name: "archive".to_owned(),
                 brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
                     .map(str::to_owned)
@@ -137,7 +162,37 @@ fn every_key_reaches_its_field() {
                 linger: Duration::ZERO,
                 message_timeout: Duration::from_secs(60),
                 queue_bytes: 1 << 20,
-            }),
+                key: Key::RegistrableDomain,
+                headers: true,
+                tls: Some(TlsConfig {
+                    ca_file: Some("/etc/passwd".into()),
+                    certificate_file: Some("/etc/hosts".into()),
+                    key_file: Some("/etc/group".into()),
+                    key_password_file: Some("/etc/group".into()),
+                    verify_hostname: false,
+                }),
+                sasl: Some(SaslConfig {
+                    mechanism: SaslMechanism::ScramSha512,
+                    username: "tap53".to_owned(),
+                    password_file: "/etc/passwd".into(),
+                }),
+                options: [
+                    ("batch.size", "1000"),
+                    ("client.id", "x"),
+                    ("socket.keepalive.enable", "true")
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+                spool: Some(SpoolConfig {
+                    mode: SpoolMode::Durable,
+                    directory: "/var/lib/tap53/spool".into(),
+                    max_bytes: 8 << 20,
+                    max_age: Some(Duration::from_secs(3_600)),
+                    fsync: FsyncChoice::Interval,
+                    fsync_interval: Duration::from_millis(250),
+                    replay_records_per_s: Some(500),
+                }),
+            })),
         ]
     );
     let run_as = RunAs::Number { uid: 65_534, gid: 53 };
@@ -389,7 +444,7 @@ fn compression_is_what_librdkafka_was_built_with() {
              compression: {compression}}}]"
         ))
     };
-    for compression in ["none", "gzip", "lz4", "snappy"] {
+    for compression in ["none", "gzip", "lz4", "snappy", "zstd"] {
         sink(compression).unwrap();
     }
     sink("brotli").unwrap_err();
@@ -461,6 +516,94 @@ sinks: [{type: kafka, brokers: ["k:9092"], topic: t, linger_ms: 100, message_tim
         problems,
         ["sinks[0].message_timeout_ms: 100: must be more than linger_ms, which is 100"]
     );
+}
+
+/// The spool of a Kafka sink whose `spool` section is this.
+fn spool(section: &str) -> Result<Option<SpoolConfig>, Error> {
+    let text = format!(
+        "interfaces: {{include: [lo]}}\n\
+         sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, spool: {section}}}]"
+    );
+    parse(&text).map(|config| match config.sinks.into_iter().next() {
+        Some(SinkConfig::Kafka(kafka)) => kafka.spool,
+        other => panic!("not a Kafka sink: {other:?}"),
+    })
+}
+
+#[test]
+fn a_spool_needs_only_a_directory_and_its_mode_decides_when_it_is_forced_to_disk() {
+    let fast = spool("{directory: /spool}").unwrap().unwrap();
+    assert_eq!((fast.mode, fast.fsync), (SpoolMode::Fast, FsyncChoice::Interval));
+    assert_eq!((fast.max_bytes, fast.max_age), (1 << 30, None));
+    assert_eq!(fast.replay_records_per_s, Some(10_000));
+    let durable = spool("{mode: durable, directory: /spool, replay_records_per_s: 0}");
+    let durable = durable.unwrap().unwrap();
+    assert_eq!((durable.fsync, durable.replay_records_per_s), (FsyncChoice::Batch, None));
+    for off in ["{mode: off}", "{mode: \"off\", directory: /spool, max_bytes: 4194304}"] {
+        assert_eq!(spool(off).unwrap(), None, "{off}");
+    }
+}
+
+#[test]
+fn a_spool_that_cannot_be_is_refused() {
+    for (section, key) in [
+        ("{mode: durable}", "spool.directory"),
+        ("{directory: spool}", "spool.directory"),
+        ("{directory: /dev/null}", "spool.directory"),
+        ("{directory: /spool, max_bytes: 1000}", "spool.max_bytes"),
+        ("{directory: /spool, fsync: sometimes}", "spool.fsync"),
+        ("{directory: /spool, size: 1}", "spool.size"),
+    ] {
+        let Err(Error::Refused { problems, .. }) = spool(section) else {
+            panic!("{section} is not refused")
+        };
+        assert!(problems[0].path.ends_with(key), "{section}: {problems:?}");
+    }
+    let two = "interfaces: {include: [lo]}\nsinks:\n\
+        - {type: kafka, name: a, brokers: [\"b:1\"], topic: t, spool: {directory: /spool}}\n\
+        - {type: kafka, name: b, brokers: [\"b:1\"], topic: t, spool: {directory: /spool}}\n";
+    assert!(problems(two)[0].contains("has its spool there"), "{:?}", problems(two));
+}
+
+/// The problems of a Kafka sink with these keys.
+fn kafka_problems(keys: &str) -> String {
+    problems(&format!(
+        "interfaces: {{include: [lo]}}\n\
+         sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {keys}}}]"
+    ))
+    .join("\n")
+}
+
+#[test]
+fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
+    for (keys, said) in [
+        ("options: {no.such.setting: 1}", "No such configuration property"),
+        ("options: {batch.size: many}", "librdkafka says"),
+        ("options: {acks: 77777}", "librdkafka says"),
+        ("options: {linger.ms: 5}", "is made by linger_ms"),
+        ("options: {sasl.password: hunter2}", "is made by sasl.password_file"),
+        ("options: {client.id: [x]}", "must be a text or a number"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains("sinks[0].options.") && problems.contains(said), "{problems}");
+    }
+}
+
+#[test]
+fn secrets_and_certificates_are_files_that_can_be_read() {
+    for (keys, said) in [
+        ("tls: {ca_file: /no/such}", "sinks[0].tls.ca_file: \"/no/such\": cannot be read"),
+        ("tls: {key_file: /etc/passwd}", "certificate_file and key_file belong together"),
+        (
+            "sasl: {mechanism: plain, username: u, password: p}",
+            "sinks[0].sasl.password_file: missing",
+        ),
+        ("sasl: {mechanism: md5, username: u, password_file: /etc/passwd}", "must be one of plain"),
+        ("sasl: {mechanism: plain, username: u, password_file: /etc}", "is not a file"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains(said), "{problems}");
+    }
 }
 
 #[test]

@@ -244,6 +244,11 @@ impl<'p> Section<'p> {
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
+    /// The keys that were not taken yet.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, _)| name.value.clone()).collect()
+    }
+
     /// True if `key` has keys of its own behind it.
     pub(super) fn has_section(&self, key: &str) -> bool {
         let mut entries = self.entries.iter();

@@ -1,12 +1,14 @@
 //! Encoded records on their way to a sink.
 
-use super::{Encode, Error, Record};
+use super::{Encode, Error, Key, Record};
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where the record ends in the batch's bytes.
     end: usize,
+    /// Where its key ends among the keys.
+    key_end: usize,
     /// When the transaction began, milliseconds since 1970 UTC: the Kafka timestamp.
     pub timestamp_ms: i64,
     /// Messages that the record stands for.
@@ -18,17 +20,28 @@ pub struct Entry {
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    key: Key,
+    /// The keys, back to back.
+    keys: Vec<u8>,
 }
 
 impl Batch {
+    /// An empty batch whose records have such keys.
+    #[must_use]
+    pub fn keyed(key: Key) -> Self {
+        Self { key, ..Self::default() }
+    }
+
     /// Appends a record.
     ///
     /// # Errors
     /// Those of the encoder; the batch is then as it was.
     pub fn push(&mut self, encoder: &mut dyn Encode, record: &Record<'_>) -> Result<(), Error> {
         encoder.encode(record, &mut self.bytes)?;
+        record.push_key(self.key, &mut self.keys);
         self.entries.push(Entry {
             end: self.bytes.len(),
+            key_end: self.keys.len(),
             timestamp_ms: record.timestamp_ms(),
             messages: record.transaction.messages(),
         });
@@ -39,12 +52,19 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.keys.clear();
     }
 
     /// True without records.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Number of records, as an index behind the last one.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// Number of records.
@@ -66,12 +86,22 @@ impl Batch {
     }
 
     /// Each record's bytes and what is known of it, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> + Clone {
         let mut start = 0;
         self.entries.iter().map(move |entry| {
             let bytes = &self.bytes[start..entry.end];
             start = entry.end;
             (bytes, *entry)
+        })
+    }
+
+    /// Each record's key, which may be empty, its bytes, and what is known of it, in order.
+    pub fn iter_keyed(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> + Clone {
+        let mut key_start = 0;
+        self.iter().map(move |(bytes, entry)| {
+            let key = &self.keys[key_start..entry.key_end];
+            key_start = entry.key_end;
+            (key, bytes, entry)
         })
     }
 }

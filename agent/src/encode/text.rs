@@ -152,6 +152,13 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     }
     match transaction.related.map(|related| related.relation) {
         Some(Relation::LateResponse) => write!(out, "  [late: recorded as unanswered before]")?,
+        // Further messages of a zone transfer may leave the question out (RFC 5936 §2.2.1).
+        Some(Relation::RepeatedResponse)
+            if transaction.flow.transport == Transport::Tcp
+                && first.question().is_none_or(|question| question.is_transfer()) =>
+        {
+            write!(out, "  [more of a zone transfer]")?;
+        }
         Some(Relation::RepeatedResponse) => write!(out, "  [repeated response]")?,
         Some(Relation::TcpAfterTruncation) => write!(out, "  [again, after a truncated response]")?,
         Some(Relation::RetriedOverTcp) => write!(out, "  [asked again over TCP]")?,
@@ -249,6 +256,32 @@ mod tests {
             });
             assert!(line.ends_with(&format!("  192.0.2.80  {note}\n")), "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_messages_of_a_zone_transfer_are_no_repetitions() {
+        let record = Related { relation: Relation::RepeatedResponse, record: RecordId([0; 16]) };
+        let note = |transport, question: Option<u16>| {
+            let message = Build::message(1, true);
+            let message = match question {
+                Some(qtype) => message.question("test", qtype),
+                None => message,
+            };
+            let response = Observation { message: message.parse(), ..Default::default() };
+            let line = changed("response", |transaction| {
+                transaction.flow.transport = transport;
+                transaction.related = Some(record);
+                let kept: &'static Observation = Box::leak(Box::new(response));
+                transaction.exchange = Exchange::Response(kept);
+            });
+            line.rsplit_once("  ").map(|(_, note)| note.trim_end().to_owned()).unwrap()
+        };
+        for question in [Some(252), Some(251), None] {
+            assert_eq!(note(Transport::Tcp, question), "[more of a zone transfer]");
+            // Over UDP a transfer is one message (RFC 1995 §2).
+            assert_eq!(note(Transport::Udp, question), "[repeated response]");
+        }
+        assert_eq!(note(Transport::Tcp, Some(1)), "[repeated response]");
     }
 
     #[test]

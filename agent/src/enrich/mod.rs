@@ -23,6 +23,7 @@ mod directory;
 mod hub;
 mod object;
 mod ownership;
+pub(crate) mod rights;
 mod status;
 mod tenancy;
 mod watch;

@@ -3,6 +3,7 @@
 //! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
+pub(crate) mod device;
 mod names;
 pub(crate) mod netlink;
 mod wanted;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 
+pub use device::{Device, Whole};
 pub use names::{Names, Since};
 pub use netlink::Error;
 pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};

@@ -361,6 +361,12 @@ pub(crate) fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*field))
 }
 
+/// The integer at `offset` in host byte order; `None` past the end.
+pub(crate) fn read_u64(bytes: &[u8], offset: usize) -> Option<u64> {
+    let field = bytes.get(offset..)?.first_chunk()?;
+    Some(u64::from_ne_bytes(*field))
+}
+
 /// A C string attribute, with or without its NUL.
 pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());

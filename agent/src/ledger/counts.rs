@@ -56,11 +56,19 @@ pub enum SinkLoss {
     Closed,
     /// Not acknowledged within the flush deadline at shutdown.
     Unflushed,
+    /// Among the oldest in the spool when it was full.
+    DroppedOldest,
+    /// Longer in the spool than records may be.
+    TooOld,
+    /// Could not be read back from the spool.
+    Unreadable,
+    /// Could neither be put into the spool nor sent directly.
+    SpoolFailed,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -68,6 +76,10 @@ impl SinkLoss {
         Self::WriteFailed,
         Self::Closed,
         Self::Unflushed,
+        Self::DroppedOldest,
+        Self::TooOld,
+        Self::Unreadable,
+        Self::SpoolFailed,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -79,6 +91,10 @@ impl SinkLoss {
             Self::WriteFailed => "write_failed",
             Self::Closed => "closed",
             Self::Unflushed => "unflushed",
+            Self::DroppedOldest => "dropped_oldest",
+            Self::TooOld => "too_old",
+            Self::Unreadable => "unreadable",
+            Self::SpoolFailed => "spool_failed",
         }
     }
 }
@@ -206,8 +222,12 @@ pub struct SinkCounts {
     pub offered: Amount,
     /// Known to have arrived.
     pub delivered: Amount,
-    /// Accepted, and not yet known to have arrived.
+    /// Accepted, in memory, and not yet known to have arrived.
     pub in_flight: Amount,
+    /// In the spool when this run began.
+    pub carried: Amount,
+    /// In the spool, whether on their way or not, and not yet known to have arrived.
+    pub spooled: Amount,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
 }

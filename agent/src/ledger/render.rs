@@ -92,9 +92,15 @@ fn write_hook(f: &mut fmt::Formatter<'_>, name: &str, hook: &Hook) -> fmt::Resul
 }
 
 fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries) -> fmt::Result {
-    write!(f, "  {name:<34} offered  {:>9} = delivered {}", counts.offered, counts.delivered)?;
-    if counts.in_flight > 0 {
-        write!(f, " + in flight {}", counts.in_flight)?;
+    write!(f, "  {name:<34} offered  {:>9}", counts.offered)?;
+    if counts.carried > 0 {
+        write!(f, " + carried {}", counts.carried)?;
+    }
+    write!(f, " = delivered {}", counts.delivered)?;
+    for (what, count) in [("in flight", counts.in_flight), ("spooled", counts.spooled)] {
+        if count > 0 {
+            write!(f, " + {what} {count}")?;
+        }
     }
     write_reasons(f, "lost", &counts.lost)?;
     writeln!(f)

@@ -15,9 +15,13 @@
 //!   that saw it is the record's. Where interfaces are not merged, the interface is part of the
 //!   identity instead, and each makes a record of its own.
 //! - A response to what was recorded already names that record: it came late, or again.
+//! - A response to a query that went to a multicast group (LLMNR, mDNS) comes from a host of its
+//!   own: [`multicast`] says what the two have in common. The host that answered is the server of
+//!   the transaction; further ones repeat the response.
 //! - A truncated response over UDP and the same question over TCP name each other.
 
 mod id;
+mod multicast;
 mod recent;
 mod table;
 mod truncation;

@@ -20,6 +20,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
+    multicast,
     recent::{End, Ended, Recent},
 };
 use crate::decode::Question;
@@ -165,7 +166,15 @@ impl Table {
         let mut hash = self.hasher.build_hasher();
         flow.hash(&mut hash);
         hash.write_u16(seen.message.id);
-        let hash = hash.finish();
+        let mut hash = hash.finish();
+        if multicast::is_possible(&flow) {
+            if seen.message.response {
+                return self.respond_to_group(hash, &flow, seen, wire);
+            }
+            if let Some(key) = multicast::Key::of_query(&flow, &seen.message) {
+                hash = self.hasher.hash_one(key);
+            }
+        }
         if seen.message.response {
             self.respond(hash, &flow, seen, wire)
         } else {
@@ -249,13 +258,76 @@ impl Table {
             }
             Err(_) => None,
         };
+        self.conclude(found, hash, question, flow, response, wire)
+    }
+
+    /// As [`respond`](Self::respond), for a response to a query that may have gone to a group.
+    #[cold]
+    fn respond_to_group<'a>(
+        &'a mut self,
+        hash: u64,
+        flow: &Flow,
+        response: &'a Observation,
+        wire: &[u8],
+    ) -> Observed<'a> {
+        let question = response.message.question();
+        let slots = &self.slots;
+        let to_host = |slot: &u32| {
+            slots.get(*slot as usize).filter(|slot| slot.pending).is_some_and(|pending| {
+                pending.query.message.id == response.message.id
+                    && pending.flow == *flow
+                    && (question.is_none() || question == pending.query.message.question())
+            })
+        };
+        if self.index.find(hash, to_host).is_some() {
+            return self.respond(hash, flow, response, wire);
+        }
+        // What it is remembered by, where no query waits for it: as one that came before if it can.
+        let mut remembered = None;
+        for (key, question) in multicast::Key::of_response(*flow, &response.message) {
+            let hash = self.hasher.hash_one(key);
+            let to_group = |slot: &u32| {
+                self.pending(*slot).is_some_and(|pending| {
+                    let asked = pending.query.message.question();
+                    key.is_of(&pending.flow, &pending.query.message)
+                        && (question.is_none() || question == asked)
+                })
+            };
+            if let Some(&slot) = self.index.find(hash, to_group) {
+                let flow = Flow { client: self.slots[slot as usize].flow.client, ..*flow };
+                self.take(slot);
+                return self.conclude(Some(slot), hash, question, &flow, response, wire);
+            }
+            let exchange = self.hasher.hash_one((hash, question));
+            let known = self.recent.get(exchange, response.at_ns).is_some();
+            match remembered {
+                Some((_, _, true)) => {}
+                Some(_) if !known => {}
+                _ => remembered = Some((hash, question, known)),
+            }
+        }
+        let (hash, question, _) = remembered.unwrap_or((hash, question, false));
+        self.conclude(None, hash, question, flow, response, wire)
+    }
+
+    /// Makes a transaction of a response, and of the query that was `found` for it.
+    #[inline]
+    fn conclude<'a>(
+        &'a mut self,
+        found: Option<u32>,
+        hash: u64,
+        question: Option<Question<'a>>,
+        flow: &Flow,
+        response: &'a Observation,
+        wire: &[u8],
+    ) -> Observed<'a> {
         let asked = match found {
             Some(slot) => self.slots[slot as usize].query.message.question(),
             None => question,
         };
         // Those that go on with a zone transfer need not repeat the question (RFC 5936 §2.2.1), so
         // it is the identifier that they are remembered by.
-        let asked = asked.filter(|question| !is_transfer(question));
+        let asked = asked.filter(|question| !question.is_transfer());
         let exchange = self.hasher.hash_one((hash, asked));
         let end = End::Answered { content: self.hasher.hash_one(wire), point: response.point };
         let earlier = match found {
@@ -451,11 +523,6 @@ impl Table {
             *slot.query = Observation::default();
         }
     }
-}
-
-/// True for questions whose answer may take several messages: IXFR (RFC 1995) and AXFR.
-const fn is_transfer(question: &Question<'_>) -> bool {
-    matches!(question.qtype, 251 | 252)
 }
 
 /// True if a response is the one that ended the exchange, at another interface or direction.

@@ -15,8 +15,8 @@
 //!   the key, nobody can try the 2³² IPv4 addresses. `printf '\xc0\x00\x02\x4d' > address; b3sum
 //!   --keyed --length 16 address < key` gives that of 192.0.2.77.
 //! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
-//!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included. Names elsewhere that contain
-//!   an address, as those of block lists and of many providers' hosts do, are not recognised.
+//!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included, and such with other labels
+//!   behind them, as search lists make them. Names elsewhere that contain an address, as those of block lists and of many providers' hosts do, are not recognised.
 //! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them, so A and AAAA
 //!   records in them follow the rule for clients. Addresses in answers are those of services and
 //!   stay.

@@ -11,6 +11,9 @@
 //! stands further left than a whole address is left out: a zone made for a part of a /24 may be
 //! called after its addresses (`0/25`, `128-191`; RFC 2317 §4), and the name of a service may be
 //! put before an address (RFC 6763 §11).
+//!
+//! What stands behind the zone's name stays: a resolver with a search list asks for
+//! `77.2.0.192.in-addr.arpa.corp.example` too, once the name itself was not found.
 
 use std::{
     borrow::Cow,
@@ -26,7 +29,8 @@ use crate::{
 /// A zone of reverse names.
 struct Zone {
     name: &'static str,
-    /// The name within RDATA of the generic form (RFC 3597 §5): wire format, hexadecimal.
+    /// The name within RDATA of the generic form (RFC 3597 §5): wire format without the root,
+    /// hexadecimal.
     wire: &'static str,
     bits_per_label: u8,
     labels: usize,
@@ -36,14 +40,14 @@ struct Zone {
 const ZONES: [Zone; 3] = [
     Zone {
         name: "in-addr.arpa",
-        wire: "07696e2d61646472046172706100",
+        wire: "07696e2d616464720461727061",
         bits_per_label: 8,
         labels: 4,
         prefix_length: |lengths| lengths.ipv4,
     },
     Zone {
         name: "ip6.arpa",
-        wire: "03697036046172706100",
+        wire: "036970360461727061",
         bits_per_label: 4,
         labels: 32,
         prefix_length: |lengths| lengths.ipv6,
@@ -51,7 +55,7 @@ const ZONES: [Zone; 3] = [
     // Deprecated by RFC 4159; whoever still asks there names an address all the same.
     Zone {
         name: "ip6.int",
-        wire: "0369703603696e7400",
+        wire: "0369703603696e74",
         bits_per_label: 4,
         labels: 32,
         prefix_length: |lengths| lengths.ipv6,
@@ -60,12 +64,7 @@ const ZONES: [Zone; 3] = [
 
 /// What `rule` makes of `name`, which is lower case; `None` if it is not a reverse name.
 pub(super) fn rewritten(rule: &AddressRule, name: &str) -> Option<String> {
-    // Most names end here.
-    if !name.ends_with("arpa") && !name.ends_with("int") {
-        return None;
-    }
-    let (zone, labels) =
-        ZONES.iter().find_map(|zone| below(name, zone.name).map(|labels| (zone, labels)))?;
+    let (zone, name, labels, behind) = divided(name)?;
     let head = match rule {
         AddressRule::Keep => return None,
         _ if labels.is_empty() => String::new(),
@@ -77,7 +76,22 @@ pub(super) fn rewritten(rule: &AddressRule, name: &str) -> Option<String> {
             None => hash.key.pseudonym(name.as_bytes()).as_str().to_owned(),
         },
     };
-    Some(if head.is_empty() { zone.name.to_owned() } else { format!("{head}.{}", zone.name) })
+    let dot = if head.is_empty() { "" } else { "." };
+    Some(format!("{head}{dot}{}{behind}", zone.name))
+}
+
+/// A name's last zone of reverse names, the name up to its end, the labels before it, and what is
+/// behind it with the dot. `None` if there is none.
+fn divided(name: &str) -> Option<(&'static Zone, &str, &str, &str)> {
+    let last_of = |zone: &'static Zone| {
+        name.rmatch_indices(zone.name).find_map(|(at, found)| {
+            let (reverse, behind) = name.split_at(at + found.len());
+            let labels = below(reverse, zone.name)?;
+            (behind.is_empty() || behind.starts_with('.'))
+                .then_some((zone, reverse, labels, behind))
+        })
+    };
+    ZONES.iter().filter_map(last_of).max_by_key(|(_, reverse, ..)| reverse.len())
 }
 
 /// As [`rewritten`], for the reverse names in RDATA: those of CNAME, PTR, DNAME, NS, SOA, SRV, NSEC
@@ -93,11 +107,12 @@ pub(super) fn rewritten_rdata(rule: &AddressRule, rdata: &str) -> Option<String>
     }
     let mut changed = false;
     let words = rdata.split(' ').map(|word| match rewritten(rule, word) {
-        Some(name) => {
+        // A name's own quotation mark would be escaped.
+        Some(name) if !word.starts_with('"') => {
             changed = true;
             Cow::Owned(name)
         }
-        None => Cow::Borrowed(word),
+        _ => Cow::Borrowed(word),
     });
     let words: Vec<Cow<'_, str>> = words.collect();
     changed.then(|| words.join(" "))

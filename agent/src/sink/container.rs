@@ -37,7 +37,7 @@ pub(super) struct Container {
 impl Container {
     /// Creates `<path>.partial` and writes the header.
     pub(super) fn create(path: PathBuf, codec: Codec, node: &str) -> io::Result<Self> {
-        let header = header(codec, node).map_err(io::Error::other)?;
+        let header = header(codec, Some(node)).map_err(io::Error::other)?;
         // The header ends with the marker.
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
         let mut partial = path.clone().into_os_string();
@@ -107,14 +107,77 @@ impl Container {
     }
 }
 
+/// A container in the making, anywhere: whoever needs it durable, or under its name only when it is
+/// whole, takes care of that.
+pub struct AvroFile<W> {
+    out: W,
+    marker: [u8; MARKER],
+    records: u64,
+    block: Vec<u8>,
+}
+
+impl<W: Write> AvroFile<W> {
+    /// Bytes of records from which on a block is written.
+    const BLOCK_BYTES: usize = 1 << 20;
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(mut out: W) -> io::Result<Self> {
+        let header = header(Codec::Null, None).map_err(io::Error::other)?;
+        let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
+        out.write_all(&header)?;
+        Ok(Self { out, marker, records: 0, block: Vec::new() })
+    }
+
+    /// Appends a record: an Avro datum of this program's schema.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, datum: &[u8]) -> io::Result<()> {
+        self.block.extend_from_slice(datum);
+        self.records += 1;
+        if self.block.len() >= Self::BLOCK_BYTES { self.end_block() } else { Ok(()) }
+    }
+
+    /// Writes what remains, and gives back where it was written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> io::Result<W> {
+        if self.records > 0 {
+            self.end_block()?;
+        }
+        Ok(self.out)
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        let mut counts = Vec::new();
+        push_count(&mut counts, self.records);
+        push_count(&mut counts, self.block.len() as u64);
+        self.out.write_all(&counts)?;
+        self.out.write_all(&self.block)?;
+        self.out.write_all(&self.marker)?;
+        self.records = 0;
+        self.block.clear();
+        Ok(())
+    }
+}
+
 /// A rename is durable once its directory is.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn header(codec: Codec, node: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+fn header(
+    codec: Codec,
+    node: Option<&str>,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut writer = Writer::with_codec(encode::schema()?, Vec::new(), codec)?;
-    writer.add_user_metadata("tap53.node".to_owned(), node)?;
+    if let Some(node) = node {
+        writer.add_user_metadata("tap53.node".to_owned(), node)?;
+    }
     writer.flush()?;
     Ok(writer.into_inner()?)
 }

@@ -7,8 +7,10 @@
 
 mod container;
 mod file;
-mod kafka;
+pub(crate) mod kafka;
 mod stdout;
+
+pub use container::AvroFile;
 
 use std::{
     io::IsTerminal,
@@ -20,7 +22,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::{ColorChoice, SinkConfig, TextFormat},
-    encode::{self, Batch, Format},
+    encode::{self, Batch, Format, Key},
     ledger::{Published, SinkCounts},
 };
 
@@ -48,6 +50,14 @@ pub enum Error {
         /// Why.
         cause: rdkafka::error::KafkaError,
     },
+    /// The spool cannot be opened.
+    #[error("sink {sink}: {cause}")]
+    Spool {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: crate::spool::Error,
+    },
     /// The schema does not parse.
     #[error("sink {sink}: {cause}")]
     Encode {
@@ -62,6 +72,11 @@ pub enum Error {
 pub trait Sink: Send + Sync {
     /// What it wants records as.
     fn format(&self) -> Format;
+
+    /// What it wants records keyed by.
+    fn key(&self) -> Key {
+        Key::None
+    }
 
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
@@ -99,7 +114,7 @@ pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<V
                     Arc::new(stdout::Stdout::new(format(stdout.format, stdout.color), stop.clone()))
                 }
                 SinkConfig::File(file) => Arc::new(file::Files::open(file, node)?),
-                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka)?),
+                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka, node)?),
             };
             Ok(Named { name: config.name().to_owned(), sink })
         })

@@ -302,7 +302,7 @@ pub(super) const FAMILIES: &[Family] = &[
             each(&r.status.ledger.agent.records.filtered, |reason, n| s.count(&[reason], n))
         },
     },
-    // Sinks: offered = delivered + in flight + lost.
+    // Sinks: offered + carried = delivered + in flight + spooled + lost.
     Family {
         name: "tap53_sink_records_offered_total",
         kind: Counter,
@@ -323,6 +323,20 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Records accepted and not yet known to have arrived.",
         labels: &["sink"],
         collect: |r, s| each_sink(r, |of, records| s.count(&[of], records.in_flight)),
+    },
+    Family {
+        name: "tap53_sink_records_carried",
+        kind: Gauge,
+        help: "Records in the spool when this run began, to be accounted for beside what was offered.",
+        labels: &["sink"],
+        collect: |r, s| each_sink(r, |of, records| s.count(&[of], records.carried)),
+    },
+    Family {
+        name: "tap53_sink_records_spooled",
+        kind: Gauge,
+        help: "Records in the spool, and not yet known to have arrived.",
+        labels: &["sink"],
+        collect: |r, s| each_sink(r, |of, records| s.count(&[of], records.spooled)),
     },
     Family {
         name: "tap53_sink_records_lost_total",

@@ -67,7 +67,8 @@ impl Recorder {
             .iter()
             .map(|sink| {
                 let encoder = sink.sink.format().build()?;
-                Ok(Output { sink: sink.clone(), encoder, batch: Batch::default() })
+                let batch = Batch::keyed(sink.sink.key());
+                Ok(Output { sink: sink.clone(), encoder, batch })
             })
             .collect::<Result<_, encode::Error>>()?;
         let mut recorder = Self {

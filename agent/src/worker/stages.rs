@@ -311,6 +311,9 @@ impl Pairing {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
         }
+        if flow.server.port() == headers::MULTICAST_DNS_PORT && flow.transport == Transport::Udp {
+            seen.message.note_multicast_dns();
+        }
         if missing > 0 {
             seen.message.note_cut(missing);
         }

@@ -16,6 +16,7 @@ const CONFIG: Config = Config {
     stream_bytes: 8 << 10,
     bytes: 24 << 10,
     gap_timeout: std::time::Duration::from_secs(3),
+    acknowledged_gap_timeout: std::time::Duration::from_millis(50),
     idle_timeout: std::time::Duration::from_secs(120),
 };
 

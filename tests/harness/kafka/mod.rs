@@ -2,6 +2,7 @@
 
 mod admin;
 mod jars;
+mod security;
 
 use std::{
     fs,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 };
 
 pub use jars::directory as jars;
+pub use security::{SCRAM_PASSWORD, Security, USER};
 
 /// A JVM on a loaded two-core machine takes several seconds.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -40,6 +43,8 @@ pub struct Kafka<'a> {
     jars: PathBuf,
     directory: TempDir,
     address: SocketAddr,
+    sasl_ssl: SocketAddr,
+    ssl: SocketAddr,
     process: Option<Process>,
 }
 
@@ -49,19 +54,40 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
+        Self::start_with(namespace, None)
+    }
+
+    /// As [`start`](Self::start), with two more listeners that ask who is there.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
+        Self::start_with(namespace, Some(security))
+    }
+
+    fn start_with(namespace: &'a Namespace, security: Option<&Security>) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
-        let [broker, controller] = free_addresses(namespace)?;
+        let [broker, controller, sasl_ssl, ssl] = free_addresses(namespace)?;
         let properties = directory.path().join("server.properties");
-        fs::write(&properties, configuration(broker, controller, directory.path()))
-            .with_context(|| format!("write {}", properties.display()))?;
-        let mut kafka = Self { namespace, jars, directory, address: broker, process: None };
+        let mut text = configuration(broker, controller, directory.path());
+        if let Some(security) = security {
+            text.push_str(&security.configuration(broker, controller, sasl_ssl, ssl));
+        }
+        fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
+        let mut kafka =
+            Self { namespace, jars, directory, address: broker, sasl_ssl, ssl, process: None };
         // The cluster id is any 16 bytes in URL-safe base64 without padding.
         let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
+        let mut format = kafka.java("kafka.tools.StorageTool");
         #[rustfmt::skip]
-        run(kafka.java("kafka.tools.StorageTool").args([
+        format.args([
             "format", "--standalone", "--cluster-id", cluster_id, "--config",
-        ]).arg(&properties))?;
+        ]).arg(&properties);
+        if security.is_some() {
+            format.args(["--add-scram", &security::credentials()]);
+        }
+        run(&mut format)?;
         kafka.restart()?;
         Ok(kafka)
     }
@@ -72,9 +98,29 @@ impl<'a> Kafka<'a> {
         self.address.to_string()
     }
 
+    /// `host:port` of the listener with TLS and SASL, where the broker is secure.
+    #[must_use]
+    pub fn sasl_ssl_address(&self) -> String {
+        self.sasl_ssl.to_string()
+    }
+
+    /// `host:port` of the listener that asks for a certificate, where the broker is secure.
+    #[must_use]
+    pub fn ssl_address(&self) -> String {
+        self.ssl.to_string()
+    }
+
     /// Ends the broker with SIGKILL. What it had acknowledged stays on disk.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Sends the broker a signal, as SIGSTOP, which makes it hang.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("no broker runs")?.signal(signal)
     }
 
     /// Starts the broker again on what it had, at the same address.
@@ -111,8 +157,9 @@ impl<'a> Kafka<'a> {
         #[rustfmt::skip]
         command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
             "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-p", "0", "-o", "beginning", "-e",
-            // Timestamp in ms as text, length as four big-endian bytes, value.
-            "-f", "%T %R%s",
+            // Timestamp in ms and the key's length as text, headers, the value's length as four
+            // big-endian bytes, key, value.
+            "-f", "%T %K %h %R%k%s",
         ]);
         let output = command.stdin(Stdio::null()).output().context("start kcat")?;
         if !output.status.success() {
@@ -134,6 +181,10 @@ impl<'a> Kafka<'a> {
 pub struct Message {
     /// Kafka timestamp, milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
+    /// The key; empty if there is none.
+    pub key: Vec<u8>,
+    /// Headers as kcat writes them: `name=value`, with commas between.
+    pub headers: String,
     /// The value, byte for byte.
     pub value: Vec<u8>,
 }
@@ -141,33 +192,48 @@ pub struct Message {
 fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
-        let space = rest.iter().position(|byte| *byte == b' ');
-        let space = space.context("kcat's output ends in a timestamp")?;
-        let timestamp_ms = std::str::from_utf8(&rest[..space])?.parse()?;
-        rest = &rest[space + 1..];
+        let timestamp_ms = word(&mut rest)?.parse()?;
+        // -1: none.
+        let key_length = usize::try_from(word(&mut rest)?.parse::<i64>()?).unwrap_or(0);
+        let headers = word(&mut rest)?.to_owned();
         let (length, after) =
             rest.split_first_chunk::<4>().context("kcat's output ends in a length")?;
+        let (key, after) =
+            after.split_at_checked(key_length).context("kcat's output ends in a key")?;
         let (value, after) = after
             .split_at_checked(u32::from_be_bytes(*length) as usize)
             .context("kcat's output ends in a value")?;
         rest = after;
-        messages.push(Message { timestamp_ms, value: value.to_vec() });
+        messages.push(Message { timestamp_ms, key: key.to_vec(), headers, value: value.to_vec() });
     }
     Ok(messages)
 }
 
-/// Two addresses of the namespace's loopback where nothing listens.
-fn free_addresses(namespace: &Namespace) -> Result<[SocketAddr; 2]> {
+/// What stands before the next space.
+fn word<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
+    let space = rest.iter().position(|byte| *byte == b' ').context("kcat's output ends early")?;
+    let word = std::str::from_utf8(&rest[..space])?;
+    *rest = &rest[space + 1..];
+    Ok(word)
+}
+
+/// Addresses of the namespace's loopback where nothing listens.
+fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAddr; COUNT]> {
     namespace.enter(|| {
-        // Both are open before either is closed, so they differ.
-        let listeners = [
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-        ];
-        Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
+        let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+        // All are open before any is closed, so they differ.
+        let mut listeners = Vec::with_capacity(COUNT);
+        for address in &mut addresses {
+            let listener = TcpListener::bind(*address)?;
+            *address = listener.local_addr()?;
+            listeners.push(listener);
+        }
+        Ok(addresses)
     })
 }
 
+/// Nothing is deleted for its age: messages have the times of the captures that they are from, which
+/// may be years ago, and the broker looks for the first time after half a minute.
 fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -> String {
     let log_directory = directory.join("log");
     format!(
@@ -180,6 +246,7 @@ fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
+         log.retention.ms=-1\n\
          offsets.topic.replication.factor=1\n\
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
@@ -195,11 +262,12 @@ mod tests {
 
     #[test]
     fn consumed_values_may_hold_any_byte() {
-        let output = b"12 \0\0\0\x03 \n\x00-1 \0\0\0\0";
+        let output = b"12 -1  \0\0\0\x03 \n\x00-1 2 a=b,c=d \0\0\0\0k ";
         let messages = parse_consumed(output).expect("well-formed");
         assert_eq!(messages.len(), 2);
         assert_eq!((messages[0].timestamp_ms, &messages[0].value[..]), (12, &b" \n\0"[..]));
         assert_eq!((messages[1].timestamp_ms, &messages[1].value[..]), (-1, &b""[..]));
-        assert!(parse_consumed(b"12 \0\0\0\x03ab").is_err());
+        assert_eq!((&messages[1].key[..], messages[1].headers.as_str()), (&b"k "[..], "a=b,c=d"));
+        assert!(parse_consumed(b"12 -1  \0\0\0\x03ab").is_err());
     }
 }

@@ -18,6 +18,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.renderer
 
+import mnemonics
+
 HEADER = struct.Struct("!HHHHHH")
 QR = 0x8000
 
@@ -127,6 +129,23 @@ RDATA = {
 # RFC 1035 types whose RDATA is a name or two and that dnspython has no class for (RFC 1035 §3.3).
 OBSOLETE_NAME_TYPES = {"MD": 1, "MF": 1, "MB": 1, "MG": 1, "MR": 1, "MINFO": 2}
 
+# RDATA of types that dnspython has no class for, on the wire.
+OF_YESTERDAY = [
+    (30, "0441626364047465737400" "62010008"), (30, "00"), (30, "00" "00000000000000000000000000000001"),
+    (30, "00" "4000"), (30, "00" "80000001"), (30, "00" "0000000000000000000000000000000001"),
+    (31, "e32c6f78163a9348"), (32, "32251a030067"),
+    (34, "00398f1000000000000000000000000000000000f0"), (34, "0131323334353637383930"), (34, "0131323a"),
+    (34, "02aabb"),
+    (38, "0020010db8000000000000000000000001"), (38, "4000000000000000010553756e6574047465737400"),
+    (38, "800161047465737400"), (38, "3dffffffffffffffffff0161047465737400"), (38, "8100"),
+    (40, "010203010203"), (40, "404142"), (40, "404100" + "ab" * 30),
+    (57, "00000308" + "414243" * 9), (57, "00000001"),
+    (58, "01610474657374000142047465737400"), (58, "0000"),
+    (259, "000004d200000001020a746578742f706c61696e" + "414243" * 9), (259, "00000000ffffffff0100"),
+    (259, "0000000000000001010461226220ff"),
+    (32768, "4d2b0802" + "ab" * 32), (32768, "00010803aaaaaa"),
+]
+
 
 def name_wire(*labels: bytes) -> bytes:
     """An uncompressed name."""
@@ -232,6 +251,7 @@ class Messages:
         yield from self.cut()
         yield from self.broken()
         yield from self.mutated(300)
+        yield from self.of_yesterday()
 
     def types(self) -> Iterator[Message]:
         """Every RR type, one a message."""
@@ -519,6 +539,15 @@ class Messages:
         yield Message("RDATA past the end", answer + record(b"\xc0\x0c", 1, 1, 60, b"\xc0\0\2\1")[:-2])
         yield Message("a name across the end of its RDATA",
                       answer + b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 60, 3) + b"\5other\0")
+
+    def of_yesterday(self) -> Iterator[Message]:
+        """Types that dnspython has no class for, whole and cut behind every byte."""
+        for rtype, octets in OF_YESTERDAY:
+            whole = bytes.fromhex(octets)
+            for length in range(len(whole) + 1):
+                rdata = dns.rdata.GenericRdata(1, rtype, whole[:length])
+                name = f"type {mnemonics.rtype(rtype)}: {rdata.data.hex() or 'empty'}"
+                yield Message(name, self.response_with(rdata))
 
     def mutated(self, count: int) -> Iterator[Message]:
         """Well-formed messages with bytes changed by chance; the header's first bytes stay."""

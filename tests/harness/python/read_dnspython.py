@@ -14,6 +14,7 @@ import sys
 
 import dns.edns
 import dns.exception
+import dns.ipv6
 import dns.name
 import dns.rdata
 import dns.rdataclass
@@ -25,8 +26,9 @@ import mnemonics
 STYLE = dns.rdata.RdataStyle(omit_final_dot=True)
 OPT = 41
 UPDATE = 5
-# Types that dnspython has no class for, by one with the same RDATA (RFC 1035 §3.3): a name, or two.
-ALIKE = {3: 2, 4: 2, 7: 2, 8: 2, 9: 2, 14: 17}
+# Types that dnspython has no class for, by one with the same RDATA: a name, or two (RFC 1035 §3.3);
+# RKEY as KEY, TALINK as two names, TA as DS.
+ALIKE = {3: 2, 4: 2, 7: 2, 8: 2, 9: 2, 14: 17, 57: 25, 58: 17, 32768: 43}
 
 # Classes whose RDATA is that of class IN: those of an UPDATE (RFC 2136 §2.5), and Multicast DNS'
 # with the cache-flush bit (RFC 6762 §10.2).
@@ -69,6 +71,82 @@ def rdata_text(rdata):
     return text.rstrip() if not text.endswith('"') else text
 
 
+class OfYesterday:
+    """RDATA of types that dnspython has no class for and none like it, by its parser. Their text is
+    what BIND's named-rrchecker writes, with long values in words as dnspython has them."""
+
+    def __init__(self, parser):
+        self.parser = parser
+
+    def name(self):
+        return name_text(self.parser.get_name())
+
+    def some(self):
+        octets = self.parser.get_remaining()
+        if not octets:
+            raise dns.exception.FormError("nothing")
+        return octets
+
+    def base64(self):
+        octets = self.parser.get_remaining()
+        return dns.rdata._base64ify(octets) if octets else None
+
+    def next(self):
+        """NXT (RFC 2535 §5.2)."""
+        start = self.parser.current
+        owner, bitmap = self.name(), self.parser.get_remaining()
+        if bitmap and bitmap[0] & 0x80:
+            return generic(self.parser.wire[start:self.parser.end])
+        if len(bitmap) > 16 or bitmap.endswith(b"\0"):
+            raise dns.exception.FormError("bad bitmap")
+        bits = "".join(f"{octet:08b}" for octet in bitmap)
+        return " ".join([owner, *(mnemonics.rtype(rtype) for rtype, bit in enumerate(bits) if bit == "1")])
+
+    def locator(self):
+        """EID and NIMLOC."""
+        return dns.rdata._hexify(self.some())
+
+    def atm(self):
+        """ATMA."""
+        address = self.parser.get_uint8(), self.some()
+        match address:
+            case 0, octets:
+                return octets.hex()
+            case 1, octets if octets.isdigit():
+                return f"+{octets.decode()}"
+            case 1, _:
+                raise dns.exception.FormError("not digits")
+            case form, octets:
+                return generic(bytes([form]) + octets)
+
+    def chained_address(self):
+        """A6 (RFC 2874 §3.1)."""
+        prefix = self.parser.get_uint8()
+        if prefix > 128:
+            raise dns.exception.FormError("a prefix too long")
+        suffix = int.from_bytes(self.parser.get_bytes(16 - prefix // 8), "big") & (1 << 128 - prefix) - 1
+        parts = [str(prefix)]
+        if prefix < 128:
+            parts.append(dns.ipv6.inet_ntoa(suffix.to_bytes(16, "big")))
+        if prefix > 0:
+            parts.append(self.name())
+        return " ".join(parts)
+
+    def sink(self):
+        parts = [*self.parser.get_struct("!BBB"), self.base64()]
+        return " ".join(str(part) for part in parts if part is not None)
+
+    def object_architecture(self):
+        """DOA."""
+        numbers = self.parser.get_struct("!IIB")
+        media = dns.rdata._escapify(self.parser.get_counted_bytes())
+        return " ".join([*map(str, numbers), f'"{media}"', self.base64() or "-"])
+
+    READERS = {30: next, 31: locator, 32: locator, 34: atm, 38: chained_address, 40: sink, 259: object_architecture}
+    # Defined for class IN alone; elsewhere their RDATA is anything.
+    IN_ONLY = {31, 32, 34, 38}
+
+
 class Reader:
     """One message, as far as it was read."""
 
@@ -108,6 +186,12 @@ class Reader:
 
     def rdata(self, rtype, rclass, start, end):
         with self.parser.restrict_to(end - start):
+            of_class_in = rclass == 1 or rclass in LIKE_IN
+            if rtype in OfYesterday.READERS and (of_class_in or rtype not in OfYesterday.IN_ONLY):
+                text = OfYesterday.READERS[rtype](OfYesterday(self.parser))
+                if self.parser.remaining() > 0:
+                    raise dns.exception.FormError("bytes behind the RDATA")
+                return text
             rdata = dns.rdata.from_wire_parser(
                 1 if rclass in LIKE_IN else rclass, ALIKE.get(rtype, rtype), self.parser
             )

@@ -50,10 +50,11 @@ RDATA = {
     17: ["dns.rp.mailbox", "dns.rp.txt_rr"],
     18: ["dns.afsdb.subtype", "dns.afsdb.hostname"],
     21: ["dns.rt.subtype", "dns.rt.intermediate_host"],
+    38: ["dns.a6.prefix_len", "dns.a6.address_suffix", "dns.a6.prefix_name"],
     36: ["dns.kx.preference", "dns.kx.key_exchange"],
 }
 NAMES = re.compile(r"dns\.(ns|cname|dname|ptr\.domain_name|mx\.mail_exchange|soa\.[mr]name|srv\.target"
-                   r"|rp\..*|afsdb\.hostname|rt\.intermediate_host|kx\.key_exchange)")
+                   r"|rp\..*|a6\.prefix_name|afsdb\.hostname|rt\.intermediate_host|kx\.key_exchange)")
 
 
 def plain_name(text):

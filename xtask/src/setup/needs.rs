@@ -89,6 +89,12 @@ pub(super) const NEEDS: &[Need] = &[
         probe: Probe::File("/usr/include/zlib.h"),
         packages: &["zlib1g-dev"],
     },
+    Need {
+        purpose: Purpose::Build,
+        role: "librdkafka (TLS)",
+        probe: Probe::File("/usr/include/openssl/ssl.h"),
+        packages: &["libssl-dev"],
+    },
     Need::program(Purpose::Demo, "ip", &["iproute2"], "network namespaces"),
     Need::program(Purpose::Demo, "unbound", &["unbound"], "the resolver"),
     Need::program(Purpose::Demo, "dig", &["bind9-dnsutils"], "the client"),
@@ -107,7 +113,13 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),
     Need::program(Purpose::Test, "busybox", &["busybox-static"], "older kernels"),
     Need::program(Purpose::Test, "cpio", &["cpio"], "older kernels"),
-    Need::program(Purpose::Test, "openssl", &["openssl"], "service account tokens"),
+    Need::program(
+        Purpose::Test,
+        "openssl",
+        &["openssl"],
+        "certificates and service account tokens",
+    ),
     Need::program(Purpose::Test, "setcap", &["libcap2-bin"], "file capabilities"),
+    Need::program(Purpose::Test, "mkfs.ext4", &["e2fsprogs"], "a disk whose power is cut"),
     Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];

@@ -38,9 +38,18 @@ pub struct Question<'a> {
     pub name: &'a str,
     /// QTYPE.
     pub qtype: u16,
-    /// QCLASS as it was sent: Multicast DNS asks for a unicast response with the top bit
-    /// (RFC 6762 §5.4).
+    /// QCLASS; in Multicast DNS without the top bit, see [`note_multicast_dns`].
+    ///
+    /// [`note_multicast_dns`]: super::Message::note_multicast_dns
     pub qclass: u16,
+}
+
+impl Question<'_> {
+    /// True if the answer may take several messages: IXFR (RFC 1995) and AXFR (RFC 5936).
+    #[must_use]
+    pub const fn is_transfer(&self) -> bool {
+        matches!(self.qtype, 251 | 252)
+    }
 }
 
 /// A resource record.
@@ -50,8 +59,9 @@ pub struct Answer<'a> {
     pub name: &'a str,
     /// RR type.
     pub rtype: u16,
-    /// Class as it was sent: Multicast DNS says with the top bit that caches are to be flushed
-    /// (RFC 6762 §10.2).
+    /// Class; in Multicast DNS without the top bit, see [`note_multicast_dns`].
+    ///
+    /// [`note_multicast_dns`]: super::Message::note_multicast_dns
     pub class: u16,
     /// Time to live, seconds.
     pub ttl: u32,

@@ -71,6 +71,8 @@ pub struct Message {
     questions: Vec<QuestionSpans>,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
+    /// Bits of a class that are of another meaning.
+    class_bits_off: u16,
     edns: Option<EdnsSpans>,
     options: Vec<(u16, Span)>,
 }
@@ -105,6 +107,13 @@ impl Message {
         behind_header.seek(Self::HEADER_SIZE);
         Sections::read(self, behind_header);
         true
+    }
+
+    /// Takes note that this is a message of Multicast DNS: the top bit of a class is none of it, but
+    /// asks for a unicast response (RFC 6762 §5.4) or says that caches are to be flushed (§10.2).
+    #[cold]
+    pub const fn note_multicast_dns(&mut self) {
+        self.class_bits_off = 0x8000;
     }
 
     /// Takes note of so many bytes that were sent behind those that were read.
@@ -157,6 +166,7 @@ impl Message {
     fn clear(&mut self) {
         self.parse_status = ParseStatus::Ok;
         self.answers_omitted = 0;
+        self.class_bits_off = 0;
         self.text.clear();
         self.octets.clear();
         self.questions.clear();
@@ -175,14 +185,15 @@ impl Message {
     }
 
     fn view_question(&self, spans: &QuestionSpans) -> Question<'_> {
-        Question { name: self.text(spans.name), qtype: spans.qtype, qclass: spans.qclass }
+        let qclass = spans.qclass & !self.class_bits_off;
+        Question { name: self.text(spans.name), qtype: spans.qtype, qclass }
     }
 
     fn view_record(&self, spans: &RecordSpans) -> Answer<'_> {
         Answer {
             name: self.text(spans.name),
             rtype: spans.rtype,
-            class: spans.class,
+            class: spans.class & !self.class_bits_off,
             ttl: spans.ttl,
             rdata: self.text(spans.rdata),
         }

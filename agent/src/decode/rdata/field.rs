@@ -56,10 +56,14 @@ pub(in crate::decode) enum Field {
     Target,
     /// Everything up to the end in Base64, in words.
     Base64,
+    /// Everything up to the end in Base64, in words, `-` where there is nothing.
+    Base64OrNone,
     /// Everything up to the end in Base64, in one word.
     Base64Word,
     /// Everything up to the end in hexadecimal, in words.
     Hex,
+    /// Everything up to the end, and something there must be, in hexadecimal, in words.
+    SomeHex,
     /// Everything up to the end in hexadecimal behind `0x` (RFC 1706 §7).
     Nsap,
     /// Bytes behind a length of one byte in hexadecimal, `-` where there is none (RFC 5155 §3.3).
@@ -110,8 +114,13 @@ impl Field {
             Self::Rest => text.quoted(rdata.rest()),
             Self::Target => text.quoted(some(rdata.rest())?),
             Self::Base64 => text.base64_words(rdata.rest()),
+            Self::Base64OrNone => match rdata.rest() {
+                [] => text.ascii(b'-'),
+                octets => text.base64_words(octets),
+            },
             Self::Base64Word => text.base64(rdata.rest()),
             Self::Hex => text.hex_words(rdata.rest()),
+            Self::SomeHex => text.hex_words(some(rdata.rest())?),
             Self::Nsap => {
                 text.string("0x");
                 text.hex(rdata.rest());
@@ -228,7 +237,7 @@ fn write_groups(octets: &[u8], octets_per_group: usize, separator: u8, text: &mu
     }
 }
 
-fn some(octets: &[u8]) -> Option<&[u8]> {
+pub(super) fn some(octets: &[u8]) -> Option<&[u8]> {
     (!octets.is_empty()).then_some(octets)
 }
 

@@ -4,7 +4,7 @@ use super::{
     super::{cursor::Cursor, text::Text},
     address,
     field::Field::{self, *},
-    key, location, svcb,
+    historic, key, location, svcb,
 };
 use Form::{By, Fields};
 
@@ -81,9 +81,12 @@ fn in_internet_class(rtype: u16) -> Option<Form> {
         23      => Fields(&[Name]),                                // NSAP-PTR    RFC 1348
         26      => Fields(&[U16, Name, Name]),                     // PX          RFC 2163 §4
         28      => Fields(&[Ipv6]),                                // AAAA        RFC 3596 §2.2
+        31 | 32 => Fields(&[SomeHex]),                             // EID, NIMLOC draft-ietf-nimrod-dns-01 §3
         33      => Fields(&[U16, U16, U16, Name]),                 // SRV         RFC 2782
+        34      => By(historic::write_atm),                        // ATMA        af-saa-0069 §5.2
         35      => Fields(&[U16, U16, Quoted, Quoted, Quoted, Name]), // NAPTR    RFC 3403 §4.1
         36      => Fields(&[U16, Name]),                           // KX          RFC 2230 §3.1
+        38      => By(historic::write_chained_address),            // A6          RFC 2874 §3.1
         42      => By(address::write_prefixes),                    // APL         RFC 3123 §4
         45      => By(key::write_ipsec),                           // IPSECKEY    RFC 4025 §2
         49      => Fields(&[Base64]),                              // DHCID       RFC 4701 §3.1
@@ -114,8 +117,10 @@ fn in_every_class(rtype: u16) -> Option<Form> {
         25      => Fields(&[U16, U8, U8, Base64]),                 // KEY         RFC 2535 §3.1
         27      => Fields(&[Coordinate, Coordinate, Coordinate]),  // GPOS        RFC 1712 §3
         29      => By(location::write),                            // LOC         RFC 1876 §2
+        30      => By(historic::write_next),                       // NXT         RFC 2535 §5
         37      => Fields(&[CertificateType, U16, Algorithm, Base64]), // CERT    RFC 4398 §2
         39      => Fields(&[Name]),                                // DNAME       RFC 6672 §2.1
+        40      => By(historic::write_sink),                       // SINK        draft-eastlake-kitchen-sink-02 §2
         43      => Fields(&[U16, U8, U8, Hex]),                    // DS          RFC 4034 §5.1
         44      => Fields(&[U8, U8, Hex]),                         // SSHFP       RFC 4255 §3.1
         46      => Fields(SIGNATURE),                              // RRSIG       RFC 4034 §3.1
@@ -127,6 +132,8 @@ fn in_every_class(rtype: u16) -> Option<Form> {
         53      => Fields(&[U8, U8, U8, Hex]),                     // SMIMEA      RFC 8162 §2
         55      => By(key::write_host_identity),                   // HIP         RFC 8005 §5
         56      => Fields(&[Strings]),                             // NINFO       IANA's template
+        57      => Fields(&[U16, U8, U8, Base64]),                 // RKEY        IANA's template
+        58      => Fields(&[Name, Name]),                          // TALINK      IANA's template
         59      => Fields(&[U16, U8, U8, Hex]),                    // CDS         RFC 7344 §3.1
         60      => Fields(&[U16, U8, U8, Base64]),                 // CDNSKEY     RFC 7344 §3.2
         61      => Fields(&[Base64Word]),                          // OPENPGPKEY  RFC 7929 §2.1
@@ -146,9 +153,11 @@ fn in_every_class(rtype: u16) -> Option<Form> {
         256     => Fields(&[U16, U16, Target]),                    // URI         RFC 7553 §4.1
         257     => Fields(&[U8, Tag, Rest]),                       // CAA         RFC 8659 §4.1
         258     => Fields(&[Strings]),                             // AVC         IANA's template
+        259     => Fields(&[U32, U32, U8, Quoted, Base64OrNone]),  // DOA         draft-durand-doa-over-dns-02 §3
         260     => By(key::write_multicast_relay),                 // AMTRELAY    RFC 8777 §4.2
         261     => Fields(&[Strings]),                             // RESINFO     RFC 9606 §3
         262     => Fields(&[Strings]),                             // WALLET      IANA's template
+        32_768  => Fields(&[U16, U8, U8, Hex]),                    // TA          IANA's template
         32_769  => Fields(&[U16, U8, U8, Hex]),                    // DLV         RFC 4431 §2
         _ => return None,
     })

@@ -18,12 +18,18 @@
 //!   not that of its algorithm, a SVCB parameter that is mandatory and missing. dnspython refuses
 //!   the record.
 //! - Types that dnspython has no mnemonic for (EID, DOA, …) have theirs in type bitmaps.
-//! - OPT outside of its place takes the generic form: no RFC gives it another.
+//! - OPT outside of its place takes the generic form: no RFC gives it another. So do NULL, which is
+//!   anything (RFC 1035 §3.3.10), NXNAME and the types that only queries have, UINFO, UID, GID and
+//!   UNSPEC, of which no description is left, and CLA and IPN, of which the registry does not say
+//!   whether they are text or numbers.
+//! - NXT, A6, EID, NIMLOC, ATMA, SINK, RKEY, TALINK, DOA and TA, which dnspython does not know, are
+//!   what BIND 9.18 writes, in the words, the letters and the type mnemonics that are used here.
 
 mod address;
 mod bitmap;
 mod field;
 mod form;
+mod historic;
 mod key;
 mod location;
 mod svcb;
@@ -40,20 +46,20 @@ pub(super) use form::{Form, of as form};
 /// The text is incomplete once it is full.
 pub(super) fn write(mut rdata: Cursor<'_>, form: Option<Form>, text: &mut Text) -> bool {
     let Some(form) = form else {
-        generic(rdata, text);
+        generic(&mut rdata, text);
         return true;
     };
-    let (start, whole) = (text.len(), rdata);
+    let (start, mut whole) = (text.len(), rdata);
     if form.write(&mut rdata, text).is_some() && rdata.is_empty() || text.is_full() {
         return true;
     }
     text.truncate(start);
-    generic(whole, text);
+    generic(&mut whole, text);
     false
 }
 
 /// RFC 3597 §5.
-fn generic(mut rdata: Cursor<'_>, text: &mut Text) {
+fn generic(rdata: &mut Cursor<'_>, text: &mut Text) {
     let octets = rdata.rest();
     text.string("\\# ");
     text.decimal(octets.len() as u64);

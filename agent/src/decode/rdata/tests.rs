@@ -3,7 +3,8 @@
 use super::*;
 use crate::decode::code::{type_mnemonic, type_name};
 
-/// Wire format and text, compared with dnspython 2.9's when they were written down.
+/// Wire format and text, compared with dnspython 2.9's when they were written down; those of types
+/// that it does not know with what BIND's named-rrchecker makes of them.
 const VECTORS: &str = include_str!("vectors.txt");
 
 fn vectors() -> impl Iterator<Item = (u16, Vec<u8>, &'static str)> {
@@ -31,7 +32,7 @@ fn written(rtype: u16, class: u16, rdata: &[u8]) -> (String, bool) {
 
 fn in_generic_form(rdata: &[u8]) -> String {
     let mut text = Text::default();
-    generic(Cursor::new(rdata), &mut text);
+    generic(&mut Cursor::new(rdata), &mut text);
     text.finish()
 }
 
@@ -64,30 +65,37 @@ fn rdata_of_another_form_keeps_its_bytes() {
 #[test]
 fn what_the_form_forbids_is_not_written() {
     for (rtype, hex) in [
-        (1, "c00002"),                            // A: three bytes
-        (1, "c000020100"),                        // A: five
-        (16, "-"),                                // TXT: no string
-        (16, "05616263"),                         // TXT: a string beyond the end
-        (27, "012d01300130"),                     // GPOS: a sign and no digit
-        (29, "0112161389172dd070be15f000988d20"), // LOC: version 1
-        (29, "00a2161389172dd070be15f000988d20"), // LOC: a digit of ten
-        (29, "00121613ffffffff70be15f000988d20"), // LOC: beyond the pole
-        (42, "00012104c0000201"),                 // APL: a prefix of 33 bits
-        (42, "00012005c000020101"),               // APL: five bytes of IPv4
-        (45, "0a0402"),                           // IPSECKEY: gateway of kind 4
-        (47, "0001010000"),                       // NSEC: nothing behind window 1's length
-        (47, "000000"),                           // NSEC: a bitmap of no bytes
-        (47, "00010140000140"),                   // NSEC: window 0 behind window 1
-        (50, "01000001000000"),                   // NSEC3: no hash
-        (64, "00010000030002003500010003026832"), // SVCB: alpn behind port
-        (64, "0001000001000302683200"),           // SVCB: bytes behind the last parameter
-        (64, "00010000020001ff"),                 // SVCB: no-default-alpn with a value
-        (64, "0001000003000100"),                 // SVCB: a port of one byte
-        (64, "000100000000020000"),               // SVCB: mandatory names itself
-        (64, "00010000010000"),                   // SVCB: no protocol in alpn
-        (256, "00010001"),                        // URI: no target
-        (257, "00026920"),                        // CAA: a tag with a space
-        (257, "0000"),                            // CAA: no tag
+        (1, "c00002"),                                // A: three bytes
+        (1, "c000020100"),                            // A: five
+        (16, "-"),                                    // TXT: no string
+        (16, "05616263"),                             // TXT: a string beyond the end
+        (27, "012d01300130"),                         // GPOS: a sign and no digit
+        (29, "0112161389172dd070be15f000988d20"),     // LOC: version 1
+        (29, "00a2161389172dd070be15f000988d20"),     // LOC: a digit of ten
+        (29, "00121613ffffffff70be15f000988d20"),     // LOC: beyond the pole
+        (30, "00400000"),                             // NXT: a zero at the bitmap's end
+        (30, "004000000000000000000000000000000001"), // NXT: a bitmap of 17 bytes
+        (31, "-"),                                    // EID: nothing
+        (34, "00"),                                   // ATMA: no address
+        (34, "013a"),                                 // ATMA: a digit that is none
+        (38, "8100"),                                 // A6: a prefix of 129 bits
+        (38, "4020010db80000"),                       // A6: six bytes of eight
+        (42, "00012104c0000201"),                     // APL: a prefix of 33 bits
+        (42, "00012005c000020101"),                   // APL: five bytes of IPv4
+        (45, "0a0402"),                               // IPSECKEY: gateway of kind 4
+        (47, "0001010000"),                           // NSEC: nothing behind window 1's length
+        (47, "000000"),                               // NSEC: a bitmap of no bytes
+        (47, "00010140000140"),                       // NSEC: window 0 behind window 1
+        (50, "01000001000000"),                       // NSEC3: no hash
+        (64, "00010000030002003500010003026832"),     // SVCB: alpn behind port
+        (64, "0001000001000302683200"),               // SVCB: bytes behind the last parameter
+        (64, "00010000020001ff"),                     // SVCB: no-default-alpn with a value
+        (64, "0001000003000100"),                     // SVCB: a port of one byte
+        (64, "000100000000020000"),                   // SVCB: mandatory names itself
+        (64, "00010000010000"),                       // SVCB: no protocol in alpn
+        (256, "00010001"),                            // URI: no target
+        (257, "00026920"),                            // CAA: a tag with a space
+        (257, "0000"),                                // CAA: no tag
     ] {
         let rdata = octets(hex);
         assert_eq!(written(rtype, 1, &rdata), (in_generic_form(&rdata), false), "{hex}");

@@ -31,6 +31,7 @@ pub(super) struct Limits {
     /// Memory of one side's pieces.
     pub(super) stream_bytes: usize,
     pub(super) gap_timeout_ns: u64,
+    pub(super) acknowledged_gap_timeout_ns: u64,
 }
 
 /// What tells connections apart.
@@ -217,6 +218,9 @@ impl<C: Copy> Connection<C> {
         if mine.is_syn(segment.sequence) {
             return;
         }
+        if mine.is_late_syn(segment.sequence) {
+            return self.sides[from & 1].note_late_syn();
+        }
         if mine.was_seen() || (other.was_seen() && !other.saw_syn()) {
             self.settle(StreamLoss::Closed, segment.at_ns, counts, events);
             self.sides = [Side::new(), Side::new()];
@@ -258,13 +262,12 @@ impl<C: Copy> Connection<C> {
         counts: &mut StreamCounts,
         events: &mut E,
     ) {
-        let since_ns = at_ns.checked_sub(limits.gap_timeout_ns);
+        let since_ns = at_ns.saturating_sub(limits.gap_timeout_ns);
+        let acknowledged_since_ns = at_ns.saturating_sub(limits.acknowledged_gap_timeout_ns);
         for which in 0..2 {
             let (side, mut out) = self.side(which, counts, events);
             side.give_up_beyond(limits.stream_bytes, at_ns, &mut out);
-            if let Some(since_ns) = since_ns {
-                side.give_up_since(since_ns, at_ns, &mut out);
-            }
+            side.give_up_since(since_ns, acknowledged_since_ns, at_ns, &mut out);
         }
     }
 
@@ -284,7 +287,14 @@ impl<C: Copy> Connection<C> {
             let (side, mut out) = self.side(which, counts, events);
             side.end_if_over(at_ns, &mut out);
         }
-        self.closed = self.sides.iter().all(|side| !side.was_seen() || side.has_ended());
+        self.closed = false;
+        self.note_closed();
+    }
+
+    /// Closed once both sides have come to their end.
+    fn note_closed(&mut self) {
+        self.closed |= self.sides.iter().any(Side::has_fin)
+            && self.sides.iter().all(|side| !side.was_seen() || side.has_ended());
     }
 
     /// Goes on behind all gaps.
@@ -298,9 +308,10 @@ impl<C: Copy> Connection<C> {
         self.last_at_ns = now_ns;
         for which in 0..2 {
             let (side, mut out) = self.side(which, counts, events);
-            side.give_up_since(u64::MAX, now_ns, &mut out);
+            side.give_up_since(u64::MAX, u64::MAX, now_ns, &mut out);
             side.end_if_over(now_ns, &mut out);
         }
+        self.note_closed();
     }
 
     /// Hands out the whole messages behind gaps, and loses what else waits.

@@ -25,6 +25,11 @@
 //! - Every loss that can hide a message is also an event with its flow.
 //! - A gap holds its stream up until the bytes come, the other side acknowledges them (so they were
 //!   sent and not captured), the bytes behind it exceed their limit, or [`Config::gap_timeout`].
+//!   An acknowledgement that comes before anything behind the gap does not end the wait: where the
+//!   two directions are captured one behind the other (mirror ports, files merged from two clocks),
+//!   what it acknowledges is yet to come. It is an event at once, and what comes behind the gap
+//!   waits until it is acknowledged itself, hence before its answer is read, or for
+//!   [`Config::acknowledged_gap_timeout`].
 //!   Where the length of the message that the gap began in was known, and the gap ends in it, the
 //!   next message is found exactly; else by its looks ([`begins`]), as in a connection that was
 //!   there before the capture. Once synchronised to a SYN, no message is made up.
@@ -75,6 +80,9 @@ pub struct Config {
     pub bytes: usize,
     /// How long a gap holds up what is behind it.
     pub gap_timeout: Duration,
+    /// How long it does in a stream that goes on, if the other side had acknowledged what is missing
+    /// before anything behind it was captured.
+    pub acknowledged_gap_timeout: Duration,
     /// How long a connection is kept after its latest segment.
     pub idle_timeout: Duration,
 }
@@ -91,6 +99,7 @@ impl Default for Config {
             stream_bytes: 256 << 10,
             bytes: 32 << 20,
             gap_timeout: Duration::from_secs(3),
+            acknowledged_gap_timeout: Duration::from_millis(50),
             idle_timeout: Duration::from_secs(120),
         }
     }
@@ -109,6 +118,7 @@ impl Config {
             limits: Limits {
                 stream_bytes: self.stream_bytes,
                 gap_timeout_ns: nanoseconds(self.gap_timeout),
+                acknowledged_gap_timeout_ns: nanoseconds(self.acknowledged_gap_timeout),
             },
             connections: Aged::new(),
             hasher: DefaultHashBuilder::default(),

@@ -46,6 +46,10 @@ pub(super) struct Side {
     /// By position, apart from each other, all behind `next`.
     pieces: BTreeMap<u64, Piece>,
     piece_bytes: usize,
+    /// The other side has everything before this position, and said so while nothing waited.
+    acknowledged: u64,
+    /// When it first said so of what is missing now.
+    acknowledged_at_ns: u64,
 }
 
 impl Side {
@@ -59,6 +63,8 @@ impl Side {
             framing: Framing::new(false),
             pieces: BTreeMap::new(),
             piece_bytes: 0,
+            acknowledged: 0,
+            acknowledged_at_ns: 0,
         }
     }
 
@@ -80,9 +86,15 @@ impl Side {
         self.framing.waiting() + self.piece_bytes
     }
 
-    /// True if bytes wait for what is missing before them.
+    /// True if bytes are known to be missing: others wait behind them, or the other side has them.
     pub(super) fn has_gap(&self) -> bool {
-        !self.pieces.is_empty()
+        !self.pieces.is_empty() || self.missing_end() > self.next
+    }
+
+    /// Where what the other side has, and we have not, ends; at most `next` if there is nothing.
+    fn missing_end(&self) -> u64 {
+        // A FIN takes a sequence number, and no place among the bytes.
+        self.fin.map_or(self.acknowledged, |fin| self.acknowledged.min(fin))
     }
 
     /// Bytes of memory kept, besides this struct.
@@ -101,6 +113,18 @@ impl Side {
     /// True once everything up to the FIN was taken or given up.
     pub(super) fn has_ended(&self) -> bool {
         self.fin.is_some_and(|fin| fin <= self.next)
+    }
+
+    /// True if this SYN is the one before what the other side expected in its own SYN, which was
+    /// captured first.
+    pub(super) fn is_late_syn(&self, sequence: u32) -> bool {
+        let untouched = self.next == self.origin && self.pieces.is_empty();
+        self.seen && !self.syn && untouched && low_half(self.origin) == sequence.wrapping_add(1)
+    }
+
+    /// Takes note of the SYN: messages begin behind it.
+    pub(super) fn note_late_syn(&mut self) {
+        (self.syn, self.framing) = (true, Framing::new(true));
     }
 
     /// Begins with a SYN of this sequence number. What the side had must have been given up.
@@ -238,8 +262,9 @@ impl Side {
         }
     }
 
-    /// The other side has everything before `acknowledgement`: what is missing of that was not
-    /// captured, and will not be sent again.
+    /// The other side has everything before `acknowledgement`: what is missing of that, and is not
+    /// captured in a moment, will not be sent again. Where bytes wait behind it, the moment is over:
+    /// an answer to them may be in this very segment.
     #[inline]
     pub(super) fn acknowledged(&mut self, acknowledgement: u32, at_ns: u64, out: &mut impl Outlet) {
         if low_half(self.next) == acknowledgement || !self.seen {
@@ -248,11 +273,30 @@ impl Side {
         let Some(position) = self.position(acknowledgement) else {
             return;
         };
-        // A FIN takes a sequence number, and no place among the bytes.
         let position = self.fin.map_or(position, |fin| position.min(fin));
-        while self.next < position {
-            let first = self.pieces.first_key_value().map_or(position, |(start, _)| *start);
-            self.give_up(first.min(position), at_ns, out);
+        while self.next < position
+            && let Some((&start, _)) = self.pieces.first_key_value()
+        {
+            self.give_up(start.min(position), at_ns, out);
+        }
+        if self.next < position {
+            self.miss(position, at_ns, out);
+        }
+    }
+
+    /// Takes note of what the other side has, and nobody knows yet whether it was captured.
+    #[cold]
+    fn miss(&mut self, position: u64, at_ns: u64, out: &mut impl Outlet) {
+        if position - self.next > u64::from(WINDOW / 2) {
+            // More would no longer be told from another connection.
+            self.give_up(position, at_ns, out);
+        } else if position > self.acknowledged {
+            if self.acknowledged <= self.next {
+                self.acknowledged_at_ns = at_ns;
+            }
+            self.acknowledged = position;
+            // What is recorded meanwhile is to say so.
+            out.loss(StreamLoss::Gap, 0, at_ns);
         }
     }
 
@@ -265,12 +309,26 @@ impl Side {
         }
     }
 
-    /// Gives up the gaps before pieces that have waited since `since_ns` or longer.
-    pub(super) fn give_up_since(&mut self, since_ns: u64, at_ns: u64, out: &mut impl Outlet) {
+    /// Gives up the gaps before pieces that have waited since `since_ns` or longer, and where all
+    /// that is missing was acknowledged, since `acknowledged_since_ns`; and what is missing without
+    /// a piece behind it since `since_ns`.
+    pub(super) fn give_up_since(
+        &mut self,
+        since_ns: u64,
+        acknowledged_since_ns: u64,
+        at_ns: u64,
+        out: &mut impl Outlet,
+    ) {
         while let Some((&start, piece)) = self.pieces.first_key_value()
-            && piece.at_ns <= since_ns
+            && (piece.at_ns <= since_ns
+                || start <= self.acknowledged && piece.at_ns <= acknowledged_since_ns)
         {
             self.give_up(start, at_ns, out);
+        }
+        let missing_end = self.missing_end();
+        if self.pieces.is_empty() && missing_end > self.next && self.acknowledged_at_ns <= since_ns
+        {
+            self.give_up(missing_end, self.acknowledged_at_ns, out);
         }
     }
 
@@ -302,6 +360,7 @@ impl Side {
     pub(super) fn can_reset(&self, sequence: u32) -> bool {
         let last = self.pieces.last_key_value();
         let end = last.map_or(self.next, |(start, piece)| start + piece.bytes.len() as u64);
+        let end = end.max(self.acknowledged);
         // A FIN takes a number too.
         let expected = self.next..=end + 1;
         self.seen && self.position(sequence).is_some_and(|position| expected.contains(&position))
@@ -309,7 +368,7 @@ impl Side {
 
     /// Gives up everything that waits: whole messages behind gaps are handed out, the rest is lost.
     pub(super) fn settle(&mut self, reason: StreamLoss, at_ns: u64, out: &mut impl Outlet) {
-        self.give_up_since(u64::MAX, at_ns, out);
+        self.give_up_since(u64::MAX, u64::MAX, at_ns, out);
         self.framing.lose(reason, at_ns, out);
     }
 }

@@ -42,8 +42,10 @@ impl Gaps {
             self.note(at_ns);
         }
         let back = Flow { client: flow.server, server: flow.client, ..flow };
-        self.damaged.insert(flow, at_ns);
-        self.damaged.insert(back, at_ns);
+        for flow in [flow, back] {
+            let latest = self.damaged.entry(flow).or_default();
+            *latest = at_ns.max(*latest);
+        }
     }
 
     const fn note(&mut self, at_ns: u64) {

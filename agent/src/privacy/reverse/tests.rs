@@ -63,9 +63,11 @@ fn classless_zones_and_services_show_no_more_than_the_prefix() {
 #[test]
 fn a_name_elsewhere_is_no_reverse_name() {
     for name in [
-        "77.2.0.192.in-addr.arpa.corp.example",
         "77.2.0.192.zen.example",
         "notin-addr.arpa",
+        "77.2.0.192.in-addr.arparat.example",
+        r"77.2.0.192.in-addr.arpa\.corp.example",
+        r"77\.in-addr.arpa.corp.example",
         r"77\.in-addr.arpa",
         "e164.arpa",
         "arpa",
@@ -76,6 +78,39 @@ fn a_name_elsewhere_is_no_reverse_name() {
         for rule in [truncate(0, 0), hash(), AddressRule::Drop] {
             assert_eq!(rewritten(&rule, name), None, "{name}");
         }
+    }
+}
+
+#[test]
+fn a_reverse_name_is_hidden_with_a_search_list_s_domain_behind_it() {
+    let v6 = format!("{V6}.corp.example");
+    for (rule, name, expected) in [
+        (
+            truncate(24, 56),
+            "77.2.0.192.in-addr.arpa.corp.example",
+            "0.2.0.192.in-addr.arpa.corp.example",
+        ),
+        (truncate(24, 56), "x.77.2.0.192.in-addr.arpa.test", "0.2.0.192.in-addr.arpa.test"),
+        (truncate(0, 8), &v6, &format!("{}0.2.ip6.arpa.corp.example", "0.".repeat(30))),
+        (AddressRule::Drop, "77.2.0.192.in-addr.arpa.corp.example", "in-addr.arpa.corp.example"),
+        (AddressRule::Drop, "in-addr.arpa.corp.example", "in-addr.arpa.corp.example"),
+        // The last zone's labels are all that stands before it.
+        (
+            truncate(24, 56),
+            "77.2.0.192.in-addr.arpa.9.8.7.6.in-addr.arpa.test",
+            "0.8.7.6.in-addr.arpa.test",
+        ),
+        (AddressRule::Drop, "77.2.0.192.in-addr.arpa.1.0.ip6.int.test", "ip6.int.test"),
+        (AddressRule::Drop, "1.0.ip6.arpa.7.6.in-addr.arpa", "in-addr.arpa"),
+    ] {
+        assert_eq!(rewritten(&rule, name).as_deref(), Some(expected), "{name}");
+    }
+    // An address has one pseudonym, whatever is behind its reverse name.
+    let rule = hash();
+    for name in ["77.2.0.192.in-addr.arpa", "5.0/25.2.0.192.in-addr.arpa"] {
+        let plain = rewritten(&rule, name).unwrap();
+        let searched = rewritten(&rule, &format!("{name}.corp.example"));
+        assert_eq!(searched, Some(format!("{plain}.corp.example")));
     }
 }
 
@@ -117,7 +152,12 @@ fn reverse_names_in_rdata_are_rewritten_where_they_stand() {
         rdata("9.2.0.192.in-addr.arpa host.example 1 2 3 4 5").as_deref(),
         Some("0.2.0.192.in-addr.arpa host.example 1 2 3 4 5")
     );
+    assert_eq!(
+        rdata("10 9.2.0.192.in-addr.arpa.test").as_deref(),
+        Some("10 0.2.0.192.in-addr.arpa.test")
+    );
     assert_eq!(rdata("host.example"), None);
+    assert_eq!(rdata("\"77.2.0.192.in-addr.arpa.test \""), None, "nor is its beginning");
     assert_eq!(rdata("\"77.2.0.192.in-addr.arpa\""), None, "a text is no name");
 }
 
@@ -125,7 +165,11 @@ fn reverse_names_in_rdata_are_rewritten_where_they_stand() {
 fn generic_rdata_with_a_reverse_name_is_withheld() {
     let rdata = |rdata: &str| rewritten_rdata(&truncate(24, 56), rdata);
     let name = "0237370132013003313932";
-    for zone in ["07696e2d61646472046172706100", "07494E2D41444452044152504100"] {
+    for zone in [
+        "07696e2d61646472046172706100",
+        "07494E2D41444452044152504100",
+        "07696e2d61646472046172706104746573740000",
+    ] {
         assert_eq!(rdata(&format!("\\# 25 {name}{zone}")).as_deref(), Some(WITHHELD));
         assert_eq!(rdata(&format!("\\# 27 0001 {name} {zone}")).as_deref(), Some(WITHHELD));
     }

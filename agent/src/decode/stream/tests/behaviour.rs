@@ -122,6 +122,10 @@ fn a_gap_up_to_the_end_of_a_message_needs_no_looks() {
     // A segment of two bytes: by its looks, nothing could be said of it.
     tap.data(Client, 102, &stream[102..104]);
     tap.data(Client, 104, &stream[104..]);
+    assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
+    tap.at_ns += 50 * MS;
+    tap.data(Client, stream.len(), &[]);
+    tap.acknowledge(Client, 0);
     assert_eq!(tap.messages(Client), sent[1..]);
     assert_eq!(tap.counts().synchronisations, 0);
 }
@@ -150,8 +154,59 @@ fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
     tap.data(Server, 0, &framed(&answers));
     tap.acknowledge(Server, 32);
     assert_eq!(tap.losses(), [(Client, StreamLoss::Gap)]);
-    assert_eq!(tap.counts().bytes_missing, 32);
     assert_eq!(tap.messages(Server), answers);
+    tap.at_ns += 3 * SECOND;
+    tap.expire();
+    assert_eq!((tap.counts().gaps, tap.counts().bytes_missing), (1, 32));
+    // Late is too late.
+    tap.data(Client, 0, &framed(&queries(&[30])));
+    assert_eq!(tap.ignored(StreamIgnored::Repeated), 32);
+}
+
+#[test]
+fn what_was_acknowledged_before_it_was_captured_is_read() {
+    let mut tap = Tap::connected(Config::default());
+    let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
+    let (questions, stream) = (framed(&asked), framed(&answers));
+    tap.send(Server, ISN[1].wrapping_add(1), ISN[0].wrapping_add(1 + 32), ACK, &stream[..82]);
+    tap.send(Server, ISN[1].wrapping_add(83), ISN[0].wrapping_add(1 + 74), ACK, &stream[82..]);
+    tap.data(Client, 0, &questions[..32]);
+    tap.data(Client, 32, &questions[32..]);
+    assert_eq!((tap.messages(Client), tap.messages(Server)), (asked, answers.to_vec()));
+    let counts = tap.counts();
+    assert_eq!((counts.gaps, counts.bytes_missing, counts.bytes_waiting), (0, 0, 0));
+    tap.finish();
+    assert_eq!(tap.counts().gaps, 0);
+}
+
+#[test]
+fn a_query_behind_a_gap_is_read_before_its_answer() {
+    let mut tap = Tap::connected(Config::default());
+    let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
+    let (questions, stream) = (framed(&asked), framed(&answers));
+    // The first query was not captured.
+    tap.send(Server, ISN[1].wrapping_add(1), ISN[0].wrapping_add(1 + 32), ACK, &stream[..82]);
+    tap.data(Client, 32, &questions[32..]);
+    assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
+    tap.send(Server, ISN[1].wrapping_add(83), ISN[0].wrapping_add(1 + 74), ACK, &stream[82..]);
+    let heard = tap.seen.iter().filter(|seen| matches!(seen, Seen::Message(..)));
+    let [first, second] = answers;
+    assert!(heard.eq(&[
+        Seen::Message(Server, first),
+        Seen::Message(Client, asked[1].clone()),
+        Seen::Message(Server, second)
+    ]));
+}
+
+#[test]
+fn a_far_acknowledgement_is_believed_at_once() {
+    let mut tap = Tap::connected(Config::default());
+    for at in [5 << 20, 10 << 20, 15 << 20, 20 << 20] {
+        tap.acknowledge(Server, at);
+    }
+    assert_eq!(tap.counts().bytes_missing, 20 << 20);
+    tap.data(Client, 20 << 20, &framed(&queries(&[30])));
+    assert_eq!(tap.messages(Client), queries(&[30]));
 }
 
 #[test]

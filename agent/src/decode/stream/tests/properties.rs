@@ -1,10 +1,12 @@
+use std::collections::VecDeque;
+
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
     super::begins::{Verdict, judge},
     *,
 };
-use tcp_flags::{ACK, FIN};
+use tcp_flags::{ACK, FIN, SYN};
 
 /// What one side says, and how it is cut.
 #[derive(Clone, Debug)]
@@ -86,6 +88,47 @@ impl Came {
     }
 }
 
+/// A segment: whose, sequence number, acknowledgement number, flags, payload.
+type Said = (usize, u32, u32, u8, Vec<u8>);
+
+/// The whole of a connection as it was sent, each side acknowledging what has reached it.
+fn said(talk: &Conversation, closing: bool) -> Vec<Said> {
+    let first = |which: usize| ISN[which].wrapping_add(1);
+    let mut said = vec![
+        (0, ISN[0], 0, SYN, Vec::new()),
+        (1, ISN[1], first(0), SYN | ACK, Vec::new()),
+        (0, first(0), first(1), ACK, Vec::new()),
+    ];
+    let mut ordered = talk.captured.clone();
+    ordered.sort_by_key(|(_, from, to)| (*from, *to));
+    let mut reached = [0, 0];
+    for (which, from, to) in ordered {
+        let position =
+            |which: usize, at: usize| first(which).wrapping_add(u32::try_from(at).unwrap());
+        let payload = talk.speeches[which].stream[from..to].to_vec();
+        said.push((
+            which,
+            position(which, from),
+            position(1 - which, reached[1 - which]),
+            ACK,
+            payload,
+        ));
+        reached[which] = reached[which].max(to);
+        let heard = position(which, reached[which]);
+        said.push((1 - which, position(1 - which, reached[1 - which]), heard, ACK, Vec::new()));
+    }
+    if closing {
+        let end = |which: usize, fins: u32| {
+            let length = u32::try_from(talk.speeches[which].stream.len()).unwrap();
+            first(which).wrapping_add(length + fins)
+        };
+        said.push((0, end(0, 0), end(1, 0), FIN | ACK, Vec::new()));
+        said.push((1, end(1, 0), end(0, 1), FIN | ACK, Vec::new()));
+        said.push((0, end(0, 1), end(1, 1), ACK, Vec::new()));
+    }
+    said
+}
+
 proptest! {
     #[test]
     fn any_order_and_overlap_gives_the_messages_of_each_side(talk in conversation()) {
@@ -148,6 +191,38 @@ proptest! {
         let short = tap.lost(StreamLoss::ShorterThanHeader);
         // What is lost is said, unless it is one gap's.
         prop_assert!(lost == short || !tap.losses().is_empty());
+    }
+
+    #[test]
+    fn directions_one_behind_the_other_give_the_messages_of_each_side(
+        talk in conversation(),
+        behind in vec(any::<bool>(), 0..300),
+        pauses in vec(0..2_000_u64, 0..80),
+        closing in any::<bool>(),
+    ) {
+        let said = said(&talk, closing);
+        // Each side's in order, and one of them as far behind the other as may be.
+        let mut queues = [0, 1].map(|which| {
+            said.iter().filter(|segment| segment.0 == which).collect::<VecDeque<_>>()
+        });
+        let mut tap = Tap::new(Config::default());
+        let mut turns = behind.into_iter().map(usize::from);
+        let mut pauses = pauses.into_iter();
+        while let Some(turn) = turns.next().or_else(|| queues.iter().position(|queue| !queue.is_empty())) {
+            if let Some((which, sequence, acknowledgement, flags, payload)) = queues[turn].pop_front() {
+                let who = talk.speeches[*which].who;
+                tap.at_ns += pauses.next().map_or(0, |pause| pause * MS / 1_000);
+                tap.send(who, *sequence, *acknowledgement, *flags, payload);
+            }
+        }
+        for speech in &talk.speeches {
+            prop_assert_eq!(tap.messages(speech.who), expected(speech));
+        }
+        tap.finish();
+        let counts = tap.counts();
+        prop_assert_eq!((counts.gaps, counts.bytes_missing, counts.synchronisations), (0, 0, 0));
+        let lost: u64 = counts.bytes_lost.iter().sum();
+        prop_assert_eq!(lost, tap.lost(StreamLoss::ShorterThanHeader));
     }
 
     #[test]

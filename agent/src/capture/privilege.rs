@@ -1,0 +1,199 @@
+//! What this process may do, and what may keep it from doing so.
+
+use std::fs;
+
+/// A capability that capture needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Name, such as `CAP_BPF`.
+    pub name: &'static str,
+    /// What for.
+    pub purpose: &'static str,
+    /// Bits of linux/capability.h, any of which will do.
+    bits: u64,
+}
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// Capabilities that capture needs. CAP_BPF and CAP_PERFMON came with kernel 5.8 and are part of
+/// CAP_SYS_ADMIN.
+pub const NEEDED: [Capability; 3] = [
+    Capability {
+        name: "CAP_BPF",
+        purpose: "to load programs and make maps",
+        bits: CAP_BPF | CAP_SYS_ADMIN,
+    },
+    Capability { name: "CAP_NET_ADMIN", purpose: "to attach to interfaces", bits: CAP_NET_ADMIN },
+    Capability {
+        name: "CAP_PERFMON",
+        purpose: "for what the verifier allows the programs",
+        bits: CAP_PERFMON | CAP_SYS_ADMIN,
+    },
+];
+
+/// Privileges of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// Capabilities that are in force.
+    effective: u64,
+    /// Capabilities that it may put in force.
+    permitted: u64,
+    /// Capabilities that it can get at all.
+    bounding: u64,
+    /// Whether executing a program can no longer add privileges.
+    pub no_new_privileges: bool,
+    /// Whether a seccomp filter looks at system calls.
+    pub seccomp_filter: bool,
+}
+
+impl Privileges {
+    /// Those of this thread; `None` if `/proc` does not tell.
+    #[must_use]
+    pub fn of_this_thread() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
+    }
+
+    /// From the text of `/proc/<pid>/status`.
+    #[must_use]
+    pub fn parse(status: &str) -> Option<Self> {
+        let value =
+            |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let set = |key| u64::from_str_radix(value(key)?, 16).ok();
+        Some(Self {
+            effective: set("CapEff:")?,
+            permitted: set("CapPrm:")?,
+            bounding: set("CapBnd:")?,
+            no_new_privileges: value("NoNewPrivs:") == Some("1"),
+            // 1 is the strict mode, in which nothing of this would run.
+            seccomp_filter: value("Seccomp:") == Some("2"),
+        })
+    }
+
+    /// What is missing of [`NEEDED`] in what is in force.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Capability> {
+        NEEDED.into_iter().filter(|needed| self.effective & needed.bits == 0).collect()
+    }
+
+    /// Whether a capability that is not in force could be put there by the process itself.
+    #[must_use]
+    pub const fn permits(&self, capability: Capability) -> bool {
+        self.permitted & capability.bits != 0
+    }
+
+    /// Whether a capability that is not permitted can be had by executing a program that has it.
+    #[must_use]
+    pub const fn can_get(&self, capability: Capability) -> bool {
+        self.bounding & capability.bits != 0
+    }
+}
+
+/// What is missing of [`NEEDED`] in this thread; empty if that is not known.
+pub(super) fn missing() -> Vec<&'static str> {
+    let privileges = Privileges::of_this_thread();
+    privileges.iter().flat_map(Privileges::missing).map(|capability| capability.name).collect()
+}
+
+/// Why the kernel may have denied something, as far as can be told.
+pub(super) fn denial() -> String {
+    let missing = missing();
+    if !missing.is_empty() {
+        return format!("missing {}", missing.join(", "));
+    }
+    if Lockdown::in_force() == Some(Lockdown::Confidentiality) {
+        return "the kernel is locked down (lockdown=confidentiality)".to_owned();
+    }
+    "the capabilities are there, but a user namespace, a seccomp profile or a security module \
+     denies it"
+        .to_owned()
+}
+
+/// How far the kernel is locked down against root (kernel 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockdown {
+    /// Not.
+    None,
+    /// Root cannot change the kernel.
+    Integrity,
+    /// Nor read secrets out of it, which some kernels take to include BPF.
+    Confidentiality,
+}
+
+impl Lockdown {
+    /// As it is; `None` where the kernel has no lockdown, or does not tell.
+    #[must_use]
+    pub fn in_force() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
+    }
+
+    /// From the text of `/sys/kernel/security/lockdown`, which has all, and that in force in
+    /// brackets.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once('[')?;
+        let (level, _) = rest.split_once(']')?;
+        match level {
+            "none" => Some(Self::None),
+            "integrity" => Some(Self::Integrity),
+            "confidentiality" => Some(Self::Confidentiality),
+            _ => None,
+        }
+    }
+}
+
+/// Whether this process is in a user namespace of its own, where capabilities are worth less.
+#[must_use]
+pub fn in_user_namespace() -> bool {
+    // The initial one maps every number to itself.
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn privileges(effective: &str, permitted: &str) -> Privileges {
+        let status = format!(
+            "Name:\ttap53\nCapInh:\t0\nCapPrm:\t{permitted}\nCapEff:\t{effective}\n\
+             CapBnd:\t000001ffffffffff\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n"
+        );
+        Privileges::parse(&status).unwrap()
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let missing = |set| -> Vec<_> {
+            privileges(set, "0").missing().iter().map(|capability| capability.name).collect()
+        };
+        assert_eq!(missing("0000000000000000"), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
+        assert_eq!(missing("0000008000001000"), ["CAP_PERFMON"]);
+        assert_eq!(missing("000000c000000000"), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing("0000000000201000"), [""; 0], "CAP_SYS_ADMIN stands for both");
+        assert_eq!(Privileges::parse("Name:\ttap53\n"), None);
+    }
+
+    #[test]
+    fn what_could_be_had_is_told_from_what_cannot() {
+        let found = privileges("0", "0000008000000000");
+        assert!(found.permits(NEEDED[0]) && !found.permits(NEEDED[1]));
+        assert!(found.can_get(NEEDED[1]));
+        assert!(found.no_new_privileges && found.seccomp_filter);
+    }
+
+    #[test]
+    fn the_lockdown_in_force_stands_in_brackets() {
+        for (text, expected) in [
+            ("[none] integrity confidentiality\n", Some(Lockdown::None)),
+            ("none [integrity] confidentiality\n", Some(Lockdown::Integrity)),
+            ("none integrity [confidentiality]\n", Some(Lockdown::Confidentiality)),
+            ("none integrity\n", None),
+            ("", None),
+        ] {
+            assert_eq!(Lockdown::parse(text), expected, "{text:?}");
+        }
+    }
+}

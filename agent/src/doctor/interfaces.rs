@@ -1,0 +1,156 @@
+//! The interfaces that the configuration selects: whether they are there, and what is in the way.
+
+use glob::Pattern;
+
+use super::Check;
+use crate::{
+    capture::{Hook, Preflight, Qdisc},
+    config::Config,
+    interfaces::{self, Interface, Kind, selects},
+};
+
+const AREA: &str = "interfaces";
+
+pub(super) fn look(config: &Config, named: bool) -> Vec<Check> {
+    let present = match interfaces::list() {
+        Ok(present) => present,
+        Err(error) => {
+            return vec![Check::fail(AREA, "listing", error.to_string(), "ip link")];
+        }
+    };
+    let (selected, others): (Vec<_>, Vec<_>) =
+        present.iter().partition(|interface| selects(&config.interfaces, &interface.name));
+    let mut checks = unmatched(config, &selected, &others);
+    let selected_names: Vec<&str> = selected.iter().map(|i| i.name.as_str()).collect();
+    for interface in selected {
+        checks.extend(look_at(interface, config, named, &selected_names));
+    }
+    checks
+}
+
+/// Names that are not there; and patterns, if none of them selects anything: in a list for many
+/// kinds of nodes some do not.
+fn unmatched(config: &Config, selected: &[&Interface], others: &[&Interface]) -> Vec<Check> {
+    let candidates: Vec<&str> =
+        others.iter().filter(|i| i.ethernet).map(|i| i.name.as_str()).collect();
+    let example = candidates.iter().find(|name| **name != "lo").or(candidates.first());
+    let is_name = |pattern: &Pattern| !pattern.as_str().contains(['*', '?', '[']);
+    let check = |pattern: &Pattern| {
+        let what = pattern.as_str();
+        if selected.is_empty() {
+            let wrong = format!("no interface matches; others are {}", candidates.join(", "));
+            let fix = format!("interfaces: {{include: [\"{}\"]}}", example.unwrap_or(&"eth*"));
+            return Some(Check::fail(AREA, what, wrong, fix));
+        }
+        let fix = format!("ip link show {what}   # it is taken when it comes");
+        is_name(pattern).then(|| Check::warn(AREA, what, "no such interface now", fix))
+    };
+    let empty = |pattern: &&Pattern| !selected.iter().any(|i| pattern.matches(&i.name));
+    config.interfaces.include.iter().filter(empty).filter_map(check).collect()
+}
+
+fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str]) -> Vec<Check> {
+    let name = &interface.name;
+    let exclude = format!("interfaces: {{exclude: [\"{name}\"]}}");
+    let found = match Preflight::of(interface, &config.capture) {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![Check::warn(AREA, name, error.to_string(), "sudo tap53 doctor")];
+        }
+    };
+    if !interface.ethernet {
+        let wrong = format!(
+            "packets of a {} device have no Ethernet header to read: tap53 does not attach there",
+            interface.kind
+        );
+        let check = if named { Check::fail } else { Check::warn };
+        return vec![check(AREA, name.clone(), wrong, exclude)];
+    }
+    let mut checks = Vec::new();
+    if let Some(blocked) = blocked(name, &found) {
+        checks.push(blocked);
+    } else {
+        checks.push(Check::ok(AREA, describe(interface, &found)));
+    }
+    if let Some(holder) = &found.xdp_taken {
+        checks.push(Check::warn(
+            AREA,
+            format!("{name}: XDP"),
+            format!(
+                "held by {holder}: {} instead, later in a packet's way",
+                found.candidates[0][0]
+            ),
+            format!(
+                "capture: {{hook: tc}}   # to ask for that; or: ip link set dev {name} xdp off"
+            ),
+        ));
+    }
+    if interface.kind == Kind::Veth && found.candidates[0].contains(&Hook::XdpNative) {
+        checks.push(Check::warn(
+            AREA,
+            format!("{name}: XDP"),
+            "on a veth it takes GRO from the pod's TCP, which is several times slower then",
+            "capture: {hook: auto}",
+        ));
+    }
+    if !found.device.running {
+        let (wrong, fix) = if interface.up {
+            ("no carrier", format!("ethtool {name}   # is the cable in?"))
+        } else {
+            ("switched off", format!("ip link set dev {name} up"))
+        };
+        let check = Check::warn(AREA, format!("{name}: link"), format!("{wrong}: no packets"), fix);
+        // Unused interfaces are nothing unusual, unless somebody named them.
+        if named {
+            checks.push(check);
+        }
+    }
+    let whole = found.device.part_of.as_ref().map(|whole| &whole.name);
+    let whole = whole.or(found.device.part_from.as_ref());
+    if let Some(whole) = whole.filter(|whole| selected.contains(&whole.as_str())) {
+        checks.push(if config.pair.merge_interfaces {
+            Check::ok(
+                AREA,
+                format!("{name} and {whole} see the same packets: one record, the rest copies"),
+            )
+        } else {
+            Check::warn(
+                AREA,
+                format!("{name} and {whole}"),
+                "see the same packets, and each makes records of its own",
+                format!("pair: {{merge_interfaces: true}}   # or {exclude}"),
+            )
+        });
+    }
+    checks
+}
+
+/// What leaves a direction without a hook.
+fn blocked(name: &str, found: &Preflight) -> Option<Check> {
+    let takes_clsact = found.candidates.iter().flatten().any(|hook| *hook == Hook::Clsact);
+    (takes_clsact && found.holders.qdisc == Qdisc::Ingress).then(|| {
+        Check::fail(
+            AREA,
+            format!("{name}: clsact"),
+            "an ingress qdisc is in its place, and there is no TCX to take instead",
+            format!("tc qdisc delete dev {name} ingress   # if nobody needs its filters"),
+        )
+    })
+}
+
+fn describe(interface: &Interface, found: &Preflight) -> String {
+    use tap53_ebpf::settings::Direction::{Egress, Ingress};
+    let Interface { name, kind, mtu, .. } = interface;
+    let driver = match &found.device.driver {
+        Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
+        _ => String::new(),
+    };
+    let held = found.holders.describe().map_or(String::new(), |held| format!("; held: {held}"));
+    let why =
+        if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
+    format!(
+        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{held}",
+        found.describe(Ingress),
+        found.describe(Egress),
+    )
+}

@@ -1,0 +1,163 @@
+//! Kernel features, each by trying it.
+//!
+//! The limit of locked memory is not looked at: from kernel 5.11 on, BPF memory counts to the
+//! control group, and the programs take 5.18.
+
+use std::{io, path::Path};
+
+use nix::sys::utsname::uname;
+
+use super::{Check, Home};
+use crate::{
+    capture::{
+        Error,
+        privilege::Privileges,
+        probe::{has_tcx, load_programs, wait_for_running_programs},
+    },
+    config::{CaptureConfig, Config, Overrides, TcChoice},
+};
+
+const AREA: &str = "kernel";
+
+/// What the kernel tells of its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+pub(super) fn look(config: Option<&Config>, home: Home) -> Vec<Check> {
+    let default = || {
+        let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
+        Config::load(None, &overrides).ok().map(|config| config.capture)
+    };
+    let mut checks = Vec::new();
+    if let Some(capture) = config.map(|config| config.capture.clone()).or_else(default) {
+        checks.push(programs(&load_programs(&capture), home));
+        checks.push(tcx(&has_tcx(), &capture));
+    }
+    checks.push(btf(Path::new(BTF)));
+    checks.push(waiting(&wait_for_running_programs()));
+    checks
+}
+
+fn release() -> String {
+    uname().map_or("unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
+/// Everything that the programs need at once: ring buffers, maps in maps, the helpers, the verifier.
+fn programs(tried: &Result<(), Error>, home: Home) -> Check {
+    let release = release();
+    let what = "programs and ring buffers".to_owned();
+    match tried {
+        Ok(()) => Check::ok(AREA, format!("{release}: {what} load")),
+        Err(error @ Error::NotPermitted { .. }) => {
+            let privileges = Privileges::of_this_thread();
+            if privileges.is_none_or(|found| !found.missing().is_empty()) {
+                let fix = "sudo tap53 doctor   # the capabilities above come first";
+                return Check::warn(AREA, what, format!("could not be tried: {error}"), fix);
+            }
+            let filtered = privileges.is_some_and(|found| found.seccomp_filter);
+            let (why, fix) = match (filtered, home) {
+                (true, Home::Kubernetes) => (
+                    "a seccomp filter is in force, which may deny bpf(2)",
+                    "securityContext: {seccompProfile: {type: RuntimeDefault}}   # or Unconfined",
+                ),
+                (true, Home::Host) => (
+                    "a seccomp filter is in force, which may deny bpf(2)",
+                    "SystemCallFilter=bpf   # in the unit; a container: --security-opt seccomp=unconfined",
+                ),
+                (false, _) => (
+                    "no seccomp filter is in force: a security module denies it",
+                    "dmesg | grep -iE 'avc|apparmor|bpf'",
+                ),
+            };
+            Check::fail(AREA, what, format!("{error}; {why}"), fix)
+        }
+        Err(error) => Check::fail(
+            AREA,
+            what,
+            format!("kernel {release}: {error}"),
+            "apt install linux-image-amd64   # 5.18 or newer; then report this line",
+        ),
+    }
+}
+
+fn tcx(tried: &io::Result<bool>, capture: &CaptureConfig) -> Check {
+    match (tried, capture.tc) {
+        (Ok(true), _) => Check::ok(AREA, "TCX"),
+        (Ok(false), TcChoice::Tcx) => Check::fail(
+            AREA,
+            "TCX",
+            "this kernel has none (6.6 has), and capture.tc asks for it",
+            "capture: {tc: auto}",
+        ),
+        (Ok(false), _) => Check::ok(AREA, "no TCX (6.6 has it): clsact filters"),
+        (Err(error), _) => Check::warn(
+            AREA,
+            "TCX",
+            format!("could not be tried: {error}"),
+            "sudo tap53 doctor   # it takes CAP_NET_ADMIN",
+        ),
+    }
+}
+
+fn btf(path: &Path) -> Check {
+    if path.exists() {
+        return Check::ok(AREA, "BTF");
+    }
+    Check::warn(
+        AREA,
+        "BTF",
+        format!(
+            "no {}: the programs load without, but bpftool and other agents cannot tell types",
+            path.display()
+        ),
+        "mount -t sysfs sysfs /sys   # or a kernel with CONFIG_DEBUG_INFO_BTF=y",
+    )
+}
+
+fn waiting(tried: &io::Result<()>) -> Check {
+    match tried {
+        Ok(()) => Check::ok(AREA, "membarrier: last counts are exact"),
+        Err(error) => Check::warn(
+            AREA,
+            "membarrier",
+            format!(
+                "refused: {error}; the last packets before the stop may be missing from the ledger"
+            ),
+            "a kernel without nohz_full CPUs, and a seccomp profile that allows membarrier",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn capture(tc: TcChoice) -> CaptureConfig {
+        let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
+        let config = Config::load(None, &overrides).unwrap();
+        CaptureConfig { tc, ..config.capture }
+    }
+
+    #[test]
+    fn a_kernel_without_tcx_is_a_matter_only_where_it_is_asked_for() {
+        let verdict = |tried: io::Result<bool>, tc| tcx(&tried, &capture(tc)).verdict;
+        assert_eq!(verdict(Ok(true), TcChoice::Tcx), Verdict::Ok);
+        assert_eq!(verdict(Ok(false), TcChoice::Auto), Verdict::Ok);
+        assert_eq!(verdict(Ok(false), TcChoice::Tcx), Verdict::Fail);
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(verdict(Err(denied), TcChoice::Auto), Verdict::Warn);
+    }
+
+    #[test]
+    fn what_the_verifier_refuses_is_a_failure() {
+        let refused = Error::Verifier {
+            program: "tap53_xdp".to_owned(),
+            reason: "R2 invalid mem access".to_owned(),
+            cause: io::Error::from_raw_os_error(libc::EACCES),
+        };
+        let check = programs(&Err(refused), Home::Host);
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert!(check.wrong.unwrap().contains("R2 invalid mem access"));
+        assert_eq!(btf(Path::new("/nonexistent")).verdict, Verdict::Warn);
+    }
+}

@@ -1,0 +1,109 @@
+//! The Kubernetes API, where records name the owners of addresses: whether it answers, and each
+//! right that the watches need.
+
+use super::{Check, Home};
+use crate::{
+    config::{Config, KubernetesConfig},
+    enrich::rights::{NoAnswer, Right, ask, needed},
+};
+
+const AREA: &str = "kubernetes";
+
+pub(super) fn look(config: &Config, home: Home) -> Vec<Check> {
+    let kubernetes = &config.kubernetes;
+    if !kubernetes.enabled {
+        let in_pod = match home {
+            Home::Kubernetes => "; records name no pods",
+            Home::Host => "",
+        };
+        return vec![Check::ok(AREA, format!("not configured{in_pod}"))];
+    }
+    match ask(kubernetes.kubeconfig.as_deref(), needed(kubernetes, &config.node)) {
+        Ok(answers) => {
+            let denied = answers.iter().filter(|(_, allowed)| !allowed).map(|(right, _)| right);
+            let mut checks: Vec<_> = denied.map(refused).collect();
+            if checks.is_empty() {
+                let rights: Vec<_> = answers.iter().map(|(right, _)| right.to_string()).collect();
+                checks.push(Check::ok(AREA, format!("allowed: {}", rights.join(", "))));
+            }
+            checks
+        }
+        Err(no_answer) => vec![unanswered(kubernetes, no_answer)],
+    }
+}
+
+fn refused(right: &Right) -> Check {
+    let Right { verb, group, resource, .. } = right;
+    let wrong = match *resource {
+        "jobs" => "denied by RBAC: pods of a CronJob are named by their Job alone",
+        "services" => "denied by RBAC: services are not named",
+        "nodes" => "denied by RBAC: nodes are not named, and kubectl annotate switches nothing",
+        _ => "denied by RBAC: no pod is named",
+    };
+    let fix = format!(
+        "- {{apiGroups: [\"{group}\"], resources: [{resource}], verbs: [{verb}]}}   # in the ClusterRole"
+    );
+    // All but pods are an addition.
+    let check = if *resource == "jobs" { Check::warn } else { Check::fail };
+    check(AREA, right.to_string(), wrong, fix)
+}
+
+fn unanswered(config: &KubernetesConfig, no_answer: NoAnswer) -> Check {
+    let kubectl = match &config.kubeconfig {
+        Some(path) => format!("kubectl --kubeconfig {} auth whoami", path.display()),
+        None => "kubectl auth whoami".to_owned(),
+    };
+    let what = match &config.kubeconfig {
+        Some(path) => format!("API server, by {}", path.display()),
+        None => "API server, by the pod's account".to_owned(),
+    };
+    match no_answer {
+        NoAnswer::NoAccess(wrong) => {
+            let fix = match &config.kubeconfig {
+                Some(path) => format!("ls -l {}", path.display()),
+                None => "serviceAccountName: tap53   # in the pod's spec; elsewhere: kubernetes: \
+                         {kubeconfig: /path}"
+                    .to_owned(),
+            };
+            Check::fail(AREA, what, wrong, fix)
+        }
+        NoAnswer::Unauthorized(wrong) => Check::fail(AREA, what, wrong, kubectl),
+        NoAnswer::Other(wrong) => {
+            let fix = format!("{kubectl}   # a NetworkPolicy for egress, a wrong address?");
+            Check::fail(AREA, what, wrong, fix)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Overrides, doctor::Verdict};
+
+    #[test]
+    fn a_denied_right_is_named_with_the_rule_that_grants_it() {
+        let right = Right { verb: "watch", group: "", resource: "pods", name: None };
+        let check = refused(&right);
+        assert_eq!((check.verdict, check.what.as_str()), (Verdict::Fail, "watch pods"));
+        assert!(
+            check
+                .fix
+                .unwrap()
+                .starts_with("- {apiGroups: [\"\"], resources: [pods], verbs: [watch]}")
+        );
+        let jobs = Right { verb: "get", group: "batch", resource: "jobs", name: None };
+        assert_eq!(refused(&jobs).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn what_is_not_configured_is_not_asked_for() {
+        let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
+        let mut config = Config::load(None, &overrides).unwrap();
+        assert_eq!(look(&config, Home::Host), [Check::ok(AREA, "not configured")]);
+        config.kubernetes.enabled = true;
+        config.kubernetes.kubeconfig = Some("/nonexistent/kubeconfig".into());
+        let checks = look(&config, Home::Host);
+        assert_eq!(checks[0].verdict, Verdict::Fail);
+        assert_eq!(checks[0].fix.as_deref(), Some("ls -l /nonexistent/kubeconfig"));
+    }
+}

@@ -1,0 +1,209 @@
+//! What is wrong with a machine for tap53, and the line that fixes it.
+//!
+//! - Each check looks at one thing and says one of three: *ok*; *warn*, capture works but something
+//!   is lost or could not be looked at; *fail*, it does not work.
+//! - What is not ok says what is wrong, and the line that fixes it: a command, or keys of a YAML
+//!   file.
+//! - Nothing is changed, and nothing stays: programs are loaded and dropped, files have no name,
+//!   topics are asked for and not made.
+//! - No privilege is taken for granted. What cannot be looked at is said.
+//!
+//! Each area is a file.
+
+mod clock;
+mod configuration;
+mod control;
+mod interfaces;
+mod kafka;
+mod kernel;
+mod kubernetes;
+mod outputs;
+mod privileges;
+mod resources;
+
+use std::{env, fmt, path::Path};
+
+use serde::Serialize;
+
+use crate::config::{Config, Error, SinkConfig};
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Capture works, with less than it could have; or it could not be looked at.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was found.
+    pub verdict: Verdict,
+    /// Area, a word.
+    pub area: &'static str,
+    /// What was looked at.
+    pub what: String,
+    /// What is wrong with it, where something is.
+    pub wrong: Option<String>,
+    /// The line that fixes it.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn ok(area: &'static str, what: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, area, what: what.into(), wrong: None, fix: None }
+    }
+
+    fn warn(
+        area: &'static str,
+        what: impl Into<String>,
+        wrong: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let (wrong, fix) = (Some(wrong.into()), Some(fix.into()));
+        Self { verdict: Verdict::Warn, area, what: what.into(), wrong, fix }
+    }
+
+    fn fail(
+        area: &'static str,
+        what: impl Into<String>,
+        wrong: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { verdict: Verdict::Fail, ..Self::warn(area, what, wrong, fix) }
+    }
+}
+
+/// A verdict, an area and what was looked at on a line; below it what is wrong, and the fix.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<4}  {:<13}  {}", self.verdict, self.area, self.what)?;
+        for (label, text) in [("", &self.wrong), ("fix: ", &self.fix)] {
+            if let Some(text) = text {
+                write!(f, "\n{:21}{label}{text}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The worst of the verdicts.
+    pub verdict: Verdict,
+    /// In the order of the areas.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    fn new(checks: Vec<Check>) -> Self {
+        let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+        Self { verdict, checks }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for check in &self.checks {
+            writeln!(f, "{check}")?;
+        }
+        let count = |verdict| self.checks.iter().filter(|check| check.verdict == verdict).count();
+        let [ok, warn, fail] = [Verdict::Ok, Verdict::Warn, Verdict::Fail].map(count);
+        writeln!(f, "{ok} ok, {warn} warn, {fail} fail")
+    }
+}
+
+/// What to look at.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The configuration, or why there is none.
+    pub config: &'a Result<Config, Error>,
+    /// Its file.
+    pub file: Option<&'a Path>,
+    /// Whether the operator named interfaces, by file or flag: what cannot be captured from is
+    /// wrong only then.
+    pub interfaces_named: bool,
+}
+
+/// Looks at everything, an area after the other.
+#[must_use]
+pub fn examine(subject: &Subject<'_>) -> Report {
+    let home = Home::here();
+    let mut checks = configuration::look(subject);
+    checks.extend(privileges::look(home));
+    let config = subject.config.as_ref().ok();
+    checks.extend(kernel::look(config, home));
+    if let Some(config) = config {
+        checks.extend(interfaces::look(config, subject.interfaces_named));
+        checks.extend(resources::look(config));
+        for (number, sink) in config.sinks.iter().enumerate() {
+            match sink {
+                SinkConfig::Stdout(_) => {}
+                SinkConfig::File(file) => checks.extend(outputs::look(number, file)),
+                SinkConfig::Kafka(kafka) => checks.extend(kafka::look(number, kafka)),
+            }
+        }
+    }
+    if let Some(config) = config {
+        checks.extend(kubernetes::look(config, home));
+    }
+    checks.extend(control::look(config));
+    checks.extend(clock::look());
+    Report::new(checks)
+}
+
+/// Who started this process, which decides where a privilege is given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// A pod.
+    Kubernetes,
+    /// A shell or a service manager.
+    Host,
+}
+
+impl Home {
+    fn here() -> Self {
+        // The kubelet sets it in every container.
+        match env::var_os("KUBERNETES_SERVICE_HOST") {
+            Some(_) => Self::Kubernetes,
+            None => Self::Host,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_a_line_and_what_is_wrong_stands_below() {
+        let ok = Check::ok("clock", "synchronised");
+        assert_eq!(ok.to_string(), "ok    clock          synchronised");
+        let fail = Check::fail("interfaces", "eth7", "no such interface", "ip link");
+        assert_eq!(
+            fail.to_string(),
+            "fail  interfaces     eth7\n                     no such interface\n                     \
+             fix: ip link"
+        );
+        let report = Report::new(vec![ok, fail]);
+        assert_eq!(report.verdict, Verdict::Fail);
+        assert!(report.to_string().ends_with("\n1 ok, 0 warn, 1 fail\n"));
+        assert_eq!(Report::new(Vec::new()).verdict, Verdict::Ok);
+    }
+}

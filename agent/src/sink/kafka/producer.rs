@@ -1,0 +1,458 @@
+//! The producer: its reports, and making a new one when it is broken for good.
+
+use std::{
+    ffi::{CStr, CString},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message as _,
+    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+
+use super::{
+    mailbox::{Mailbox, Outcome, Returned},
+    purge, reason,
+    settings::{self, Fingerprint, secret},
+};
+use crate::{
+    config::KafkaConfig,
+    ledger::{Amount, Published, SinkCounts},
+    sink::Error,
+};
+
+/// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
+/// several times a second.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+const NODE_HEADER: &str = "tap53-node";
+const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
+
+/// A message to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) timestamp_ms: i64,
+    /// Empty for none.
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+/// How long a producer that is replaced may take to deliver what it has. What it has not delivered
+/// then is reported as failed.
+const OLD_FLUSH: Duration = Duration::from_secs(30);
+
+pub(super) type Threaded = ThreadedProducer<Reports>;
+
+/// What the sink, its sender and the callbacks share.
+pub(super) struct Link {
+    pub(super) sink: String,
+    topic: String,
+    pub(super) counts: Published<SinkCounts>,
+    /// Where reports go, if there is a spool.
+    pub(super) mailbox: Option<Mailbox>,
+    /// Records that have arrived, to see whether any do.
+    pub(super) arrived: AtomicU64,
+    /// Errors that were logged, and when last.
+    told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
+}
+
+impl Link {
+    pub(super) fn new(config: &KafkaConfig) -> Self {
+        Self {
+            sink: config.name.clone(),
+            topic: config.topic.clone(),
+            counts: Published::default(),
+            mailbox: config.spool.is_some().then(Mailbox::default),
+            arrived: AtomicU64::new(0),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Logs an error, unless it was logged a moment ago.
+    fn tell(&self, error: &KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as there are codes, at most.
+        told.retain(|(_, at)| now.saturating_duration_since(*at) < REMINDER_INTERVAL);
+        if told.iter().any(|(other, _)| *other == code) {
+            return;
+        }
+        told.push((code, now));
+        drop(told);
+        let sink = &self.sink;
+        match code {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                let topic = &self.topic;
+                tracing::error!(
+                    sink,
+                    topic,
+                    "the topic does not exist, and tap53 creates none: create it"
+                );
+            }
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ) => {
+                let topic = &self.topic;
+                tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            _ => tracing::error!(sink, %error, reason, "producer"),
+        }
+    }
+}
+
+/// Where a message came from, which comes back with its report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is nowhere else.
+    Memory {
+        /// Messages that the record stands for.
+        messages: u32,
+    },
+    /// It is in the spool.
+    Spool {
+        /// Its id there.
+        id: u64,
+    },
+}
+
+/// The highest bit of what librdkafka carries for us says which of the two it is.
+const SPOOLED: usize = 1 << 63;
+const _: () = assert!(usize::BITS == 64);
+
+impl Origin {
+    fn to_opaque(self) -> usize {
+        match self {
+            Self::Memory { messages } => messages as usize,
+            Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn from_opaque(opaque: usize) -> Self {
+        if opaque & SPOOLED == 0 {
+            // It was a u32.
+            Self::Memory { messages: u32::try_from(opaque).unwrap_or(u32::MAX) }
+        } else {
+            Self::Spool { id: (opaque & !SPOOLED) as u64 }
+        }
+    }
+}
+
+/// Why librdkafka did not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its queue is full.
+    QueueFull,
+    /// It never will take this one.
+    Never,
+    /// For now it takes none.
+    NotNow,
+}
+
+/// True for errors that the message itself is to blame for.
+const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidRecord
+    )
+}
+
+/// Passes delivery reports and librdkafka's log on.
+pub(super) struct Reports(Arc<Link>);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let sink = &self.0.sink;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(sink, facility, "{message}");
+            }
+            // Told again, and less often, by error().
+            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(sink, facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(sink, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.tell(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    /// See [`Origin::to_opaque`].
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let link = &*self.0;
+        if result.is_ok() {
+            link.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+        match Origin::from_opaque(opaque) {
+            Origin::Spool { id } => {
+                let outcome = match result {
+                    Ok(_) => Outcome::Arrived,
+                    Err((error, _)) if is_never(error) => Outcome::Rejected,
+                    Err(_) => Outcome::Failed,
+                };
+                if let Some(mailbox) = &link.mailbox {
+                    mailbox.put(|mail| mail.reports.push((id, outcome)));
+                }
+            }
+            Origin::Memory { messages } => self.delivery_from_memory(result, messages),
+        }
+        if let Err((error, message)) = result {
+            let topic = message.topic();
+            tracing::debug!(sink = link.sink, %error, topic, "record not delivered");
+            let is_ours = matches!(
+                error.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+            );
+            if !is_ours {
+                link.tell(error, "a record was not delivered");
+            }
+        }
+    }
+}
+
+fn is_never(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_for_ever)
+}
+
+impl Reports {
+    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
+        let amount = Amount::record(u64::from(messages));
+        match (result, &self.0.mailbox) {
+            // It stays in flight until the sender has put it into the spool.
+            (Err((error, message)), Some(mailbox)) if !is_never(error) => {
+                let returned = returned(message, messages);
+                mailbox.put(|mail| mail.returned.push(returned));
+            }
+            _ => self.0.counts.update(|counts| {
+                counts.in_flight -= amount;
+                match result {
+                    Ok(_) => counts.delivered += amount,
+                    Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
+                }
+            }),
+        }
+    }
+}
+
+fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+    Returned {
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        messages,
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().unwrap_or_default().to_vec(),
+    }
+}
+
+/// A producer that is replaced when librdkafka says that it is broken for good, as the idempotent
+/// producer may be.
+pub(super) struct Producer {
+    config: KafkaConfig,
+    node: String,
+    link: Arc<Link>,
+    current: RwLock<Arc<Threaded>>,
+    /// The password that was last given to librdkafka; empty without SASL.
+    password: Mutex<String>,
+    /// Of the files that TLS needs, as they were when the producer was made.
+    certificates: Mutex<Fingerprint>,
+}
+
+impl Producer {
+    pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
+        let (current, password) = make(config, link)?;
+        Ok(Self {
+            config: config.clone(),
+            node: node.to_owned(),
+            link: link.clone(),
+            current: RwLock::new(Arc::new(current)),
+            password: Mutex::new(password),
+            // If they changed just now, that is found out in a moment.
+            certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
+        })
+    }
+
+    /// The producer to use now; to be asked for again before long.
+    pub(super) fn current(&self) -> Arc<Threaded> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands a message to `producer`.
+    pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let mut record = BaseRecord::with_opaque_to(&self.config.topic, origin.to_opaque())
+            .payload(message.value)
+            .timestamp(message.timestamp_ms);
+        if !message.key.is_empty() {
+            record = record.key(message.key);
+        }
+        if self.config.headers {
+            record = record.headers(self.headers(schema_version));
+        }
+        producer.send::<[u8], [u8]>(record).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Refusal::QueueFull,
+            Some(code) if is_for_ever(code) => Refusal::Never,
+            _ => {
+                self.link.tell(&error, "the producer takes no record");
+                Refusal::NotNow
+            }
+        })
+    }
+
+    fn headers(&self, schema_version: u32) -> OwnedHeaders {
+        let mut digits = itoa::Buffer::new();
+        OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: NODE_HEADER, value: Some(self.node.as_str()) })
+            .insert(Header {
+                key: SCHEMA_VERSION_HEADER,
+                value: Some(digits.format(schema_version)),
+            })
+    }
+
+    /// Gives librdkafka the password that is in its file now, where that is another one: from the
+    /// next connection on it is used.
+    pub(super) fn reread_password(&self) {
+        let Some(sasl) = &self.config.sasl else { return };
+        let sink = &self.link.sink;
+        let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        match secret(&sasl.password_file) {
+            Ok(password) if *known == password => {}
+            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+                Ok(()) => {
+                    *known = password;
+                    tracing::info!(sink, "the password has changed: the new one is used");
+                }
+                Err(why) => tracing::error!(sink, why, "cannot use the new password"),
+            },
+            // While it is being replaced, and the old one still does.
+            Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Makes a new producer where the files that TLS needs are other ones than before. The old one
+    /// delivers what it has.
+    pub(super) fn reread_certificates(&self) {
+        let sink = &self.link.sink;
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let certificates = match settings::certificates(&self.config) {
+            Ok(certificates) if certificates != *known => certificates,
+            Ok(_) => return,
+            // While they are being replaced.
+            Err(error) => {
+                tracing::debug!(sink, %error, "cannot read the files of TLS");
+                return;
+            }
+        };
+        *known = certificates;
+        match make(&self.config, &self.link) {
+            Ok((made, password)) => {
+                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                let old = std::mem::replace(&mut *current, Arc::new(made));
+                drop(current);
+                tracing::info!(sink, "the files of TLS have changed: the new ones are used");
+                let sink = sink.clone();
+                let flush =
+                    thread::Builder::new().name("kafka-flush".to_owned()).spawn(move || {
+                        if old.flush(OLD_FLUSH).is_err() {
+                            purge(&old, &sink);
+                        }
+                    });
+                if let Err(error) = flush {
+                    tracing::error!(%error, "cannot start a thread: what the old producer holds is taken back");
+                }
+            }
+            Err(error) => {
+                tracing::error!(sink, %error, "cannot use the new files of TLS: the old ones stay in use");
+            }
+        }
+    }
+
+    /// Replaces a producer that is broken for good; true if that was so. All that it held has been
+    /// reported then.
+    pub(super) fn rebuild_if_broken(&self) -> bool {
+        let broken = self.current();
+        let Some((code, why)) = broken.client().fatal_error() else { return false };
+        let sink = &self.link.sink;
+        tracing::error!(sink, %code, why, "the producer is broken for good: making a new one");
+        match make(&self.config, &self.link) {
+            Ok((made, password)) => {
+                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                purge(&broken, sink);
+                true
+            }
+            // At the next look again.
+            Err(error) => {
+                tracing::error!(sink, %error, "cannot make a new producer");
+                false
+            }
+        }
+    }
+}
+
+/// A producer, and the password that it has.
+fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
+    let (client, password) = settings::client_config(config)?;
+    let producer = client
+        .create_with_context(Reports(link.clone()))
+        .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
+    Ok((producer, password))
+}
+
+fn set_credentials(producer: &Threaded, username: &str, password: &str) -> Result<(), String> {
+    let text = |text| CString::new(text).map_err(|_| "a zero byte in it".to_owned());
+    let (username, password) = (text(username)?, text(password)?);
+    // SAFETY: the client lives as long as `producer`, and librdkafka copies both strings. The error
+    // is null or an object of ours, whose text lives until it is destroyed.
+    unsafe {
+        let client = producer.client().native_ptr();
+        let error = rd_kafka_sasl_set_credentials(client, username.as_ptr(), password.as_ptr());
+        if error.is_null() {
+            return Ok(());
+        }
+        let why = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
+        rd_kafka_error_destroy(error);
+        Err(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_survive_the_way_through_librdkafka() {
+        for origin in [
+            Origin::Memory { messages: 0 },
+            Origin::Memory { messages: u32::MAX },
+            Origin::Spool { id: 0 },
+            Origin::Spool { id: u64::MAX >> 1 },
+        ] {
+            assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The thread that sends from the spool.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    allowance::Allowance,
+    mailbox::{Mail, Mailbox, Outcome},
+    producer::{Message, Origin, Refusal},
+    purge,
+    spooling::{Inner, now_ms},
+};
+use crate::{
+    config::SpoolMode,
+    ledger::{Amount, SinkLoss},
+    spool::{Fsync, Record},
+};
+
+/// So long without any delivery, with records on their way, is a broker that is away.
+const STALL: Duration = Duration::from_secs(5);
+
+/// How often the sender looks after what is due with time alone.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// How often what is done with is written down. What arrived since is sent again after a crash.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records sent before others get at the spool.
+const ROUND: usize = 512;
+
+/// How often the allowance is looked at, where it is used up.
+const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Pause after a failure, doubled with each one that follows, so that a broker that refuses at once
+/// is not asked without end.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The thread that sends what is in the spool, and takes in what became of it.
+pub(super) struct Sender {
+    inner: Arc<Inner>,
+    allowance: Allowance,
+    /// Nothing is sent before.
+    not_before: Instant,
+    pause: Duration,
+    /// Deliveries at the last look, and since when there have been no more.
+    arrived: u64,
+    no_progress_since: Instant,
+    next_period: Instant,
+    next_checkpoint: Instant,
+    next_sync: Instant,
+}
+
+impl Sender {
+    pub(super) fn new(inner: Arc<Inner>, replay_records_per_s: Option<u32>) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            allowance: Allowance::new(replay_records_per_s, now),
+            not_before: now,
+            pause: SHORTEST_PAUSE,
+            arrived: 0,
+            no_progress_since: now,
+            next_period: now,
+            next_checkpoint: now,
+            next_sync: now,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let link = self.inner.link.clone();
+        let Some(mailbox) = &link.mailbox else { return };
+        let mut timeout = Duration::ZERO;
+        loop {
+            let mail = mailbox.take(timeout);
+            let stop = mail.stop;
+            let appended = mail.appended;
+            self.take_in(mail);
+            if stop {
+                self.end(mailbox);
+                return;
+            }
+            let now = Instant::now();
+            let waiting = link.counts.read().spooled.records;
+            self.allowance.add(appended, waiting, now);
+            let next = self.send(now);
+            if now >= self.next_period {
+                self.next_period = now + PERIOD;
+                self.look_after(now);
+            }
+            timeout = next.min(PERIOD);
+        }
+    }
+
+    /// Applies reports, and puts what came back into the spool.
+    fn take_in(&mut self, mail: Mail) {
+        if mail.reports.is_empty() && mail.returned.is_empty() {
+            return;
+        }
+        let inner = self.inner.clone();
+        let mut spool = inner.lock();
+        let mut delivered = Amount::default();
+        let mut has_failed = false;
+        for (id, outcome) in mail.reports {
+            match outcome {
+                Outcome::Arrived => {
+                    if let Some(amount) = spool.acknowledge(id) {
+                        delivered += amount;
+                    }
+                }
+                Outcome::Failed => {
+                    spool.fail(id);
+                    has_failed = true;
+                }
+                Outcome::Rejected => spool.reject(id),
+            }
+        }
+        inner.account(&mut spool, |counts| counts.delivered += delivered);
+        if !mail.returned.is_empty() {
+            has_failed = true;
+            inner.is_direct.store(false, Ordering::Release);
+            let records = mail.returned.iter().map(|returned| Record {
+                timestamp_ms: returned.timestamp_ms,
+                messages: returned.messages,
+                key: &returned.key,
+                value: &returned.value,
+            });
+            match spool.append(records, now_ms()) {
+                Ok(amount) => {
+                    inner.account(&mut spool, |counts| counts.in_flight -= amount);
+                    inner.appended(spool, 0);
+                }
+                Err(error) => {
+                    let mut lost = Amount::default();
+                    for returned in &mail.returned {
+                        lost += Amount::record(u64::from(returned.messages));
+                    }
+                    inner.account(&mut spool, |counts| {
+                        counts.in_flight -= lost;
+                        counts.lose(SinkLoss::SpoolFailed, lost);
+                    });
+                    drop(spool);
+                    inner.disk_failed(&error);
+                }
+            }
+        }
+        if has_failed {
+            self.failed(Instant::now());
+        } else if delivered.records > 0 {
+            self.pause = SHORTEST_PAUSE;
+        }
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.inner.note_failing();
+        if now >= self.not_before {
+            self.not_before = now + self.pause;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends a round of records; when to do so again, unless mail comes.
+    fn send(&mut self, now: Instant) -> Duration {
+        if now < self.not_before {
+            return self.not_before - now;
+        }
+        let inner = self.inner.clone();
+        let producer = inner.producer.current();
+        let mut spool = inner.lock();
+        // Reports make room in the producer's queue, and what is appended is mail as well.
+        let mut next = PERIOD;
+        for sent in 1..=ROUND {
+            let Some(entry) = spool.peek() else { break };
+            if !self.allowance.allows_one() {
+                next = ALLOWANCE_INTERVAL;
+                break;
+            }
+            let (id, record) = (entry.id, entry.record);
+            let message =
+                Message { timestamp_ms: record.timestamp_ms, key: record.key, value: record.value };
+            let origin = Origin::Spool { id };
+            match inner.producer.send(&producer, origin, entry.schema_version, &message) {
+                Ok(()) => spool.mark_sent(),
+                Err(Refusal::Never) => {
+                    spool.mark_sent();
+                    spool.reject(id);
+                }
+                Err(Refusal::QueueFull) => break,
+                Err(Refusal::NotNow) => {
+                    self.failed(now);
+                    break;
+                }
+            }
+            self.allowance.take_one();
+            if sent == ROUND {
+                next = Duration::ZERO;
+            }
+        }
+        let is_worked_off = spool.is_read() && !inner.is_failing.load(Ordering::Relaxed);
+        if inner.mode == SpoolMode::Fast && is_worked_off {
+            inner.is_direct.store(true, Ordering::Release);
+        }
+        // What could not be read, or never be delivered.
+        inner.account(&mut spool, |_| {});
+        next
+    }
+
+    /// What is due with time alone.
+    fn look_after(&mut self, now: Instant) {
+        let inner = self.inner.clone();
+        if inner.producer.rebuild_if_broken() {
+            let mail = inner.link.mailbox.as_ref().map(|mailbox| mailbox.take(Duration::ZERO));
+            self.put_back(mail);
+            inner.lock().fail_all();
+        }
+        self.watch_progress(now);
+        let mut spool = inner.lock();
+        spool.drop_old(now_ms());
+        inner.account(&mut spool, |_| {});
+        if now >= self.next_checkpoint {
+            self.next_checkpoint = now + CHECKPOINT_INTERVAL;
+            if let Err(error) = spool.checkpoint(false) {
+                drop(spool);
+                inner.disk_failed(&error);
+                spool = inner.lock();
+            }
+        }
+        if let Fsync::Interval(interval) = inner.fsync
+            && now >= self.next_sync
+        {
+            self.next_sync = now + interval;
+            let unsynced = spool.take_unsynced();
+            drop(spool);
+            inner.force_to_disk(&unsynced);
+        }
+    }
+
+    /// Takes in mail that was taken out of turn, except for the call to stop.
+    fn put_back(&mut self, mail: Option<Mail>) {
+        let Some(mail) = mail else { return };
+        let (stop, appended) = (mail.stop, mail.appended);
+        self.take_in(mail);
+        self.inner.mailbox(|mailbox| {
+            mailbox.put(|mail| {
+                mail.stop |= stop;
+                mail.appended += appended;
+            });
+        });
+    }
+
+    /// Notices that nothing arrives any more, though something is on its way.
+    fn watch_progress(&mut self, now: Instant) {
+        let inner = &self.inner;
+        let arrived = inner.link.arrived.load(Ordering::Relaxed);
+        let in_memory = inner.link.counts.read().in_flight.records;
+        let is_waiting = in_memory > 0 || inner.lock().sent() > 0;
+        if arrived != self.arrived {
+            self.arrived = arrived;
+            self.no_progress_since = now;
+            if inner.is_failing.swap(false, Ordering::Relaxed) {
+                tracing::info!(sink = inner.link.sink, "records arrive again");
+            }
+        } else if !is_waiting {
+            self.no_progress_since = now;
+        }
+        if now.saturating_duration_since(self.no_progress_since) < STALL {
+            return;
+        }
+        self.no_progress_since = now;
+        inner.note_failing();
+        if in_memory > 0 {
+            inner.is_direct.store(false, Ordering::Release);
+            // They come back as reports.
+            purge(&inner.producer.current(), &inner.link.sink);
+        }
+    }
+
+    /// Puts all that is only in memory into the spool, and closes it.
+    fn end(&mut self, mailbox: &Mailbox) {
+        self.inner.is_direct.store(false, Ordering::Release);
+        purge(&self.inner.producer.current(), &self.inner.link.sink);
+        self.take_in(mailbox.take(Duration::ZERO));
+        let mut spool = self.inner.lock();
+        // Reports that did not come. These are on disk, and will be sent again.
+        spool.fail_all();
+        self.inner.account(&mut spool, |_| {});
+        if let Err(error) = spool.close() {
+            let sink = &self.inner.link.sink;
+            tracing::error!(sink, %error, "cannot close the spool in good order");
+        }
+    }
+}

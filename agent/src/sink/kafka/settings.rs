@@ -1,0 +1,120 @@
+//! librdkafka's settings, made from ours.
+
+use std::{fs, io, path::Path};
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+
+use crate::{
+    config::{KafkaCompression, KafkaConfig, SaslMechanism},
+    sink::Error,
+};
+
+/// librdkafka's settings, and the password among them.
+pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+    let compression = match config.compression {
+        KafkaCompression::None => "none",
+        KafkaCompression::Gzip => "gzip",
+        KafkaCompression::Lz4 => "lz4",
+        KafkaCompression::Snappy => "snappy",
+        KafkaCompression::Zstd => "zstd",
+    };
+    let (mut client, password) = connection(config)?;
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", compression)
+        .set("linger.ms", config.linger.as_millis().to_string())
+        .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
+        // A broker that is back is found again soon; by default ten seconds may pass.
+        .set("reconnect.backoff.max.ms", "2000")
+        // Memory is the bound, not a number of messages (0: no such limit).
+        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
+        .set("queue.buffering.max.messages", "0")
+        .set_log_level(RDKafkaLogLevel::Info);
+    for (name, value) in &config.options {
+        client.set(name, value);
+    }
+    Ok((client, password))
+}
+
+/// How to reach the brokers, and as whom, for clients of every kind; and the password among it.
+///
+/// # Errors
+/// When a file with a secret cannot be read.
+pub(crate) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+    let mut client = ClientConfig::new();
+    client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
+    let password = set_security(&mut client, config)?;
+    Ok((client, password))
+}
+
+/// Sets TLS and SASL; the password, or nothing.
+fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<String, Error> {
+    let read = |path: &Path| {
+        secret(path).map_err(|cause| Error::File {
+            sink: config.name.clone(),
+            action: "read",
+            path: path.display().to_string(),
+            cause,
+        })
+    };
+    let protocol = match (&config.tls, &config.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    client.set("security.protocol", protocol);
+    if let Some(tls) = &config.tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.certificate_file),
+            ("ssl.key.location", &tls.key_file),
+        ];
+        for (name, path) in files {
+            if let Some(path) = path {
+                client.set(name, path.display().to_string());
+            }
+        }
+        if let Some(path) = &tls.key_password_file {
+            client.set("ssl.key.password", read(path)?);
+        }
+        let check = if tls.verify_hostname { "https" } else { "none" };
+        client.set("ssl.endpoint.identification.algorithm", check);
+    }
+    let Some(sasl) = &config.sasl else { return Ok(String::new()) };
+    let password = read(&sasl.password_file)?;
+    let mechanism = match sasl.mechanism {
+        SaslMechanism::Plain => "PLAIN",
+        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+    };
+    client
+        .set("sasl.mechanisms", mechanism)
+        .set("sasl.username", &sasl.username)
+        .set("sasl.password", &password);
+    Ok(password)
+}
+
+/// A hash of files.
+pub(super) type Fingerprint = [u8; 32];
+
+/// Of all files that TLS needs; of none where there is no TLS.
+pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
+    let mut hasher = blake3::Hasher::new();
+    if let Some(tls) = &config.tls {
+        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];
+        for path in files.into_iter().flatten() {
+            let content = fs::read(path)?;
+            hasher.update(&(content.len() as u64).to_le_bytes()).update(&content);
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// The secret in a file, without the line feed that editors put behind it.
+pub(super) fn secret(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}

@@ -1,0 +1,350 @@
+//! The spool between the workers and the producer.
+//!
+//! - **durable**: every record is in the spool before [`Spooling::write`] returns, which is when it
+//!   counts as accepted. Killing the agent loses none. What cutting the power loses, [`Fsync`] says.
+//! - **fast**: records go to the producer directly, as long as it takes them and they arrive. When
+//!   its queue is full, when a record fails, or when none has arrived for [`STALL`](super::sender), what is in
+//!   memory is taken back and goes to the spool, and so does what follows, until the spool has been
+//!   worked off. Killing the agent loses what is in memory: at most `queue_bytes` of records, and
+//!   with the broker away none that is older than [`STALL`](super::sender) and a moment.
+//!
+//! A record leaves the spool when its delivery report says that it arrived, and is sent again when
+//! it says anything else, [`MessageTimedOut`](rdkafka::error::RDKafkaErrorCode) included: arriving
+//! twice is possible then, and `record_id` tells. The only exceptions are records that can never be
+//! delivered, such as those longer than the broker takes; they are counted as rejected.
+//!
+//! Order is kept for each worker: what waits in the spool goes before what is new. (A record that
+//! failed in memory goes behind those that were spooled meanwhile.) What waits is worked off at
+//! `replay_records_per_s` beside the live traffic.
+//!
+//! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
+//! and lost, and counted, if that fails as well.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    mailbox::Mailbox,
+    producer::{Link, Message, Origin, Producer, Refusal},
+    sender::Sender,
+};
+use crate::{
+    config::{KafkaConfig, SpoolConfig, SpoolMode},
+    encode::{Batch, SCHEMA_VERSION},
+    ledger::{Amount, SinkCounts, SinkLoss},
+    sink::Error,
+    spool::{self, Fsync, Loss, Losses, Record, Spool},
+};
+
+/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// if it has just come back. What is not delivered then is on disk; waiting longer would only put
+/// off the agent that comes after this one.
+const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+
+/// How often the ending is looked at.
+const ENDING_LOOK: Duration = Duration::from_millis(5);
+
+/// A spool, and the thread that sends from it.
+pub(super) struct Spooling {
+    inner: Arc<Inner>,
+    sender: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(super) struct Inner {
+    pub(super) mode: SpoolMode,
+    pub(super) fsync: Fsync,
+    pub(super) link: Arc<Link>,
+    pub(super) producer: Arc<Producer>,
+    pub(super) spool: Mutex<Spool>,
+    /// In fast mode: whether records go to the producer directly. Set with the spool locked.
+    pub(super) is_direct: AtomicBool,
+    /// Whether the last that was heard of the broker is a failure, or nothing.
+    pub(super) is_failing: AtomicBool,
+    /// Whether the disk fails: each outage is logged once.
+    pub(super) disk_fails: AtomicBool,
+    pub(super) node_directory: String,
+}
+
+impl Spooling {
+    pub(super) fn open(
+        config: &KafkaConfig,
+        spool_config: &SpoolConfig,
+        link: &Arc<Link>,
+        producer: &Arc<Producer>,
+    ) -> Result<Self, Error> {
+        let spool = Spool::open(&spool::Config {
+            directory: spool_config.directory.clone(),
+            max_bytes: spool_config.max_bytes,
+            max_age: spool_config.max_age,
+            fsync: spool_config.fsync(),
+            schema_version: SCHEMA_VERSION.unsigned_abs(),
+        })
+        .map_err(|cause| Error::Spool { sink: config.name.clone(), cause })?;
+        let carried = spool.held();
+        link.counts.update(|counts| {
+            counts.carried = carried;
+            counts.spooled = carried;
+        });
+        let inner = Arc::new(Inner {
+            mode: spool_config.mode,
+            fsync: spool_config.fsync(),
+            link: link.clone(),
+            producer: producer.clone(),
+            is_direct: AtomicBool::new(
+                spool_config.mode == SpoolMode::Fast && carried.records == 0,
+            ),
+            spool: Mutex::new(spool),
+            is_failing: AtomicBool::new(false),
+            disk_fails: AtomicBool::new(false),
+            node_directory: spool_config.directory.display().to_string(),
+        });
+        let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
+        let sender = thread::Builder::new()
+            .name("kafka-spool".to_owned())
+            .spawn(move || sender.run())
+            .map_err(|cause| Error::File {
+                sink: config.name.clone(),
+                action: "start the thread of spool",
+                path: spool_config.directory.display().to_string(),
+                cause,
+            })?;
+        Ok(Self { inner, sender: Mutex::new(Some(sender)) })
+    }
+
+    pub(super) fn write(&self, batch: &Batch) {
+        self.inner.write(batch);
+    }
+
+    /// True if the last that was heard of the broker is a failure, or nothing for too long.
+    pub(super) fn is_failing(&self) -> bool {
+        self.inner.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
+    pub(super) fn close(&self, deadline: Duration) {
+        let inner = &self.inner;
+        let began = Instant::now();
+        loop {
+            let counts = inner.link.counts.read();
+            let waiting = counts.spooled.records + counts.in_flight.records;
+            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            if waiting == 0 || began.elapsed() >= limit {
+                break;
+            }
+            thread::park_timeout(ENDING_LOOK);
+        }
+        self.stop();
+        let records = inner.link.counts.read().spooled.records;
+        if records > 0 {
+            let (sink, directory) = (&inner.link.sink, &inner.node_directory);
+            tracing::warn!(
+                sink,
+                directory,
+                records,
+                "not delivered before the shutdown: they stay in the spool for the next start"
+            );
+        }
+    }
+
+    fn stop(&self) {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(sender) = sender else { return };
+        self.inner.mailbox(|mailbox| mailbox.put(|mail| mail.stop = true));
+        if sender.join().is_err() {
+            tracing::error!(sink = self.inner.link.sink, "the spool's thread panicked");
+        }
+    }
+}
+
+impl Drop for Spooling {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Inner {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Spool> {
+        // Its parts change together, within calls that do not panic.
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
+        // There is one wherever there is a spool.
+        if let Some(mailbox) = &self.link.mailbox {
+            act(mailbox);
+        }
+    }
+
+    /// Changes the counts together with what the spool holds and has lost, so that they add up at
+    /// every moment.
+    pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
+        let (losses, held) = (spool.take_losses(), spool.held());
+        self.link.counts.update(|counts| {
+            change(counts);
+            counts.spooled = held;
+            add_losses(counts, &losses);
+        });
+    }
+
+    fn write(&self, batch: &Batch) {
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        if self.is_direct.load(Ordering::Acquire) {
+            self.link.counts.update(|counts| {
+                counts.offered += amount;
+                counts.in_flight += amount;
+            });
+            let sent = self.send_directly(batch, 0);
+            if sent < batch.entries() {
+                self.spool_rest(batch, sent);
+            }
+            return;
+        }
+        let mut spool = self.lock();
+        if self.is_direct.load(Ordering::Acquire) {
+            // The spool has been worked off meanwhile.
+            drop(spool);
+            self.write(batch);
+            return;
+        }
+        match spool.append(records(batch, 0), now_ms()) {
+            Ok(_) => {
+                self.account(&mut spool, |counts| counts.offered += amount);
+                self.appended(spool, batch.entries());
+            }
+            Err(error) => {
+                self.account(&mut spool, |counts| {
+                    counts.offered += amount;
+                    counts.in_flight += amount;
+                });
+                drop(spool);
+                self.disk_failed(&error);
+                let sent = self.send_directly(batch, 0);
+                self.lose(batch, sent, SinkLoss::SpoolFailed);
+            }
+        }
+    }
+
+    /// Hands records to the producer until it refuses one; the index of that one. They are counted
+    /// as in flight already.
+    fn send_directly(&self, batch: &Batch, from: usize) -> usize {
+        let producer = self.producer.current();
+        let version = SCHEMA_VERSION.unsigned_abs();
+        for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
+            let origin = Origin::Memory { messages: entry.messages };
+            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
+            match self.producer.send(&producer, origin, version, &message) {
+                Ok(()) => {}
+                Err(Refusal::Never) => {
+                    let amount = Amount::record(u64::from(entry.messages));
+                    self.link.counts.update(|counts| {
+                        counts.in_flight -= amount;
+                        counts.lose(SinkLoss::Rejected, amount);
+                    });
+                }
+                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+            }
+        }
+        batch.entries()
+    }
+
+    /// Moves what the producer did not take from memory to the disk.
+    fn spool_rest(&self, batch: &Batch, from: usize) {
+        let mut spool = self.lock();
+        self.is_direct.store(false, Ordering::Release);
+        match spool.append(records(batch, from), now_ms()) {
+            Ok(rest) => {
+                self.account(&mut spool, |counts| counts.in_flight -= rest);
+                self.appended(spool, batch.entries() - from);
+            }
+            Err(error) => {
+                drop(spool);
+                self.disk_failed(&error);
+                self.lose(batch, from, SinkLoss::SpoolFailed);
+            }
+        }
+    }
+
+    /// Each outage is logged once.
+    pub(super) fn note_failing(&self) {
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            let sink = &self.link.sink;
+            tracing::error!(
+                sink,
+                "records do not arrive: they are kept in the spool until they do"
+            );
+        }
+    }
+
+    /// Wakes the sender, and forces what was appended to the disk where that comes before anything
+    /// else.
+    pub(super) fn appended(&self, mut spool: MutexGuard<'_, Spool>, records: usize) {
+        let unsynced = (self.fsync == Fsync::Batch).then(|| spool.take_unsynced());
+        drop(spool);
+        if self.disk_fails.swap(false, Ordering::Relaxed) {
+            tracing::info!(sink = self.link.sink, "writing to the spool again");
+        }
+        self.mailbox(|mailbox| mailbox.put(|mail| mail.appended += records));
+        if let Some(unsynced) = unsynced {
+            self.force_to_disk(&unsynced);
+        }
+    }
+
+    pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
+        if let Err(error) = unsynced.force_to_disk() {
+            let directory = &self.node_directory;
+            tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
+            self.lock().distrust_active();
+        }
+    }
+
+    pub(super) fn disk_failed(&self, error: &dyn std::fmt::Display) {
+        if !self.disk_fails.swap(true, Ordering::Relaxed) {
+            let directory = &self.node_directory;
+            tracing::error!(%error, directory, "cannot write to the spool: records are sent without it, and lost and counted where that fails");
+        }
+    }
+
+    /// Counts records of a batch, from `from` on, that were in flight and are lost.
+    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
+        let mut lost = Amount::default();
+        for (_, entry) in batch.iter().skip(from) {
+            lost += Amount::record(u64::from(entry.messages));
+        }
+        self.link.counts.update(|counts| {
+            counts.in_flight -= lost;
+            counts.lose(reason, lost);
+        });
+    }
+}
+
+/// The records of a batch, from the one with index `from` on.
+fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clone {
+    batch.iter_keyed().skip(from).map(|(key, value, entry)| Record {
+        timestamp_ms: entry.timestamp_ms,
+        messages: entry.messages,
+        key,
+        value,
+    })
+}
+
+fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
+    for (reason, lost) in Loss::ALL.into_iter().zip(losses) {
+        let reason = match reason {
+            Loss::DroppedOldest => SinkLoss::DroppedOldest,
+            Loss::TooOld => SinkLoss::TooOld,
+            Loss::Unreadable => SinkLoss::Unreadable,
+            Loss::Rejected => SinkLoss::Rejected,
+        };
+        counts.lose(reason, *lost);
+    }
+}
+
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

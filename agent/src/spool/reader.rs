@@ -1,0 +1,126 @@
+//! Reading a segment: from one whole entry to the next, over whatever lies between.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use super::segment::{ENTRY_BYTES, Entry, EntryHeader};
+
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+
+/// Entries of one segment's file.
+pub(super) struct Reader {
+    file: File,
+    seed: u32,
+    schema_version: u32,
+    buffer: Vec<u8>,
+    /// Where in the file the buffer begins.
+    buffer_at: u64,
+    /// Where the file's whole entries end. What lies behind is still being written, or is what a
+    /// failed write left, and must not stay in the buffer.
+    limit: u64,
+}
+
+/// An entry and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) offset: u64,
+    pub(super) header: EntryHeader,
+}
+
+impl Found {
+    /// Where the next entry begins.
+    pub(super) const fn end(&self) -> u64 {
+        self.offset + self.header.size()
+    }
+}
+
+impl Reader {
+    pub(super) const fn new(file: File, seed: u32, schema_version: u32) -> Self {
+        Self { file, seed, schema_version, buffer: Vec::new(), buffer_at: 0, limit: 0 }
+    }
+
+    /// The first whole entry at or behind `offset`, before `limit`, with an id within `ids`. What
+    /// cannot be read is passed over.
+    pub(super) fn find(
+        &mut self,
+        mut offset: u64,
+        limit: u64,
+        ids: std::ops::Range<u64>,
+    ) -> io::Result<Option<Found>> {
+        self.limit = limit;
+        while offset + ENTRY_BYTES as u64 <= limit {
+            let seed = self.seed;
+            let bytes = self.bytes(offset, ENTRY_BYTES)?;
+            if bytes.len() < ENTRY_BYTES {
+                // Shorter than it was: somebody cut it.
+                return Ok(None);
+            }
+            let Some(header) = EntryHeader::decode(seed, bytes) else {
+                offset += 1;
+                continue;
+            };
+            let found = Found { offset, header };
+            if header.place.id >= ids.end {
+                return Ok(None);
+            }
+            if header.place.id >= ids.start && found.end() <= limit {
+                let body = self.bytes(offset + ENTRY_BYTES as u64, header.length)?;
+                if header.is_body(body) {
+                    return Ok(Some(found));
+                }
+            }
+            offset = found.end();
+        }
+        Ok(None)
+    }
+
+    /// An entry that was found, with key and value.
+    pub(super) fn entry(&mut self, found: &Found) -> io::Result<Entry<'_>> {
+        let schema_version = self.schema_version;
+        let at = found.offset + ENTRY_BYTES as u64;
+        let body = self.bytes(at, found.header.length)?;
+        if body.len() < found.header.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(found.header.entry(schema_version, body))
+    }
+
+    /// `length` bytes of the file from `offset` on; fewer at its end.
+    fn bytes(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let buffered = offset
+            .checked_sub(self.buffer_at)
+            .and_then(|start| usize::try_from(start).ok())
+            .filter(|start| self.buffer.len().saturating_sub(*start) >= length);
+        let start = match buffered {
+            Some(start) => start,
+            None => {
+                let ahead = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(CHUNK);
+                self.fill(offset, length.max(ahead.min(CHUNK)))?;
+                0
+            }
+        };
+        let end = (start + length).min(self.buffer.len());
+        Ok(&self.buffer[start..end])
+    }
+
+    fn fill(&mut self, offset: u64, length: usize) -> io::Result<()> {
+        self.buffer.resize(length, 0);
+        self.buffer_at = offset;
+        let mut filled = 0;
+        while filled < length {
+            match self.file.read_at(&mut self.buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.buffer.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.buffer.truncate(filled);
+        // One long entry must not make the buffer long for good.
+        self.buffer.shrink_to(CHUNK);
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Size and age.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_full_queue_drops_its_oldest_and_counts_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let mut spool = Spool::open(&config).unwrap();
+    for _ in 0..100 {
+        append(&mut spool, 5, NOW_MS).unwrap();
+        assert!(spool.bytes() <= config.max_bytes);
+    }
+    let dropped = spool.take_losses()[Loss::DroppedOldest as usize];
+    assert!(dropped.records > 200);
+    assert_eq!(dropped, amount(0..dropped.records));
+    assert_eq!(spool.held(), amount(dropped.records..500));
+    assert_eq!(send(&mut spool, 500), (dropped.records..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_on_its_way_when_it_is_dropped_may_yet_arrive() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(&config(directory.path())).unwrap();
+    append(&mut spool, 10, NOW_MS).unwrap();
+    assert_eq!(send(&mut spool, 4), [0, 1, 2, 3]);
+    spool.fail(1);
+    while segments(directory.path())[0].to_string_lossy().contains("/0000000000000000-") {
+        append(&mut spool, 5, NOW_MS).unwrap();
+    }
+    let dropped = spool.take_losses()[Loss::DroppedOldest as usize];
+    // Its segment ended with record 9.
+    assert_eq!(dropped, amount([1].into_iter().chain(4..10)));
+    assert_eq!(spool.acknowledge(0), Some(amount([0])));
+    spool.fail(2);
+    assert_eq!(spool.take_losses()[Loss::DroppedOldest as usize], amount([2]));
+    assert_eq!(spool.acknowledge(3), Some(amount([3])));
+    assert_eq!(spool.held(), amount(10..spool.next_id()));
+    assert_eq!(send(&mut spool, 1), [10]);
+}
+
+#[test]
+fn what_is_too_old_is_dropped_a_segment_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
+    let mut spool = Spool::open(&config).unwrap();
+    for second in 0..60 {
+        append(&mut spool, 1, NOW_MS + second * 1_000).unwrap();
+    }
+    assert_eq!(segments(directory.path()).len(), 6, "an eighth of the age each");
+    // Ages are known without having written it, too.
+    drop(spool);
+    let mut spool = Spool::open(&config).unwrap();
+    spool.drop_old(NOW_MS + 80_000);
+    assert_eq!(spool.held(), amount(0..60));
+    // The first segment's last record was appended at 9 s.
+    spool.drop_old(NOW_MS + 90_001);
+    assert_eq!(spool.take_losses()[Loss::TooOld as usize], amount(0..10));
+    spool.drop_old(NOW_MS + 500_000);
+    assert_eq!(spool.take_losses()[Loss::TooOld as usize], amount(10..60));
+    assert_eq!(spool.held(), Amount::default());
+    append(&mut spool, 1, NOW_MS + 500_000).unwrap();
+    assert_eq!(send(&mut spool, 2), [60]);
+}
+
+#[test]
+fn a_record_that_is_too_long_for_an_entry_is_refused_with_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(&config(directory.path())).unwrap();
+    let long = vec![0; segment::LONGEST + 1];
+    let record = |value| Record { timestamp_ms: 0, messages: 1, key: b"", value };
+    let records = [record(&b"short"[..]), record(&long)];
+    let refused = spool.append(records.into_iter(), NOW_MS);
+    assert!(matches!(refused, Err(AppendError::TooLong(length)) if length == long.len()));
+    assert_eq!(spool.held(), Amount::default());
+    // And one that is as long as may be takes its place, and the place of everything else.
+    append(&mut spool, 3, NOW_MS).unwrap();
+    spool.append([record(&long[1..])].into_iter(), NOW_MS).unwrap();
+    assert_eq!(spool.take_losses()[Loss::DroppedOldest as usize], amount(0..3));
+    assert_eq!(spool.peek().unwrap().record.value.len(), long.len() - 1);
+}

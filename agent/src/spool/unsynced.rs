@@ -1,0 +1,34 @@
+//! What was appended and is not yet forced to the disk.
+
+use std::{fs::File, io, sync::Arc};
+
+/// Files that were written to. To be forced to the disk apart from the queue, which others can use
+/// meanwhile.
+#[derive(Debug, Default)]
+#[must_use = "nothing is on the disk before this was forced there"]
+pub struct Unsynced {
+    pub(super) files: Vec<Arc<File>>,
+    /// The directory, where it has new files.
+    pub(super) directory: Option<Arc<File>>,
+}
+
+impl Unsynced {
+    /// True if there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.directory.is_none()
+    }
+
+    /// Forces them to the disk, and waits until they are there.
+    ///
+    /// # Errors
+    /// What the operating system says. The kernel may have thrown the data away then, and would say
+    /// that all is well the next time (fsync(2)): see
+    /// [`distrust_active`](super::Spool::distrust_active).
+    pub fn force_to_disk(&self) -> io::Result<()> {
+        for file in &self.files {
+            file.sync_data()?;
+        }
+        self.directory.as_ref().map_or(Ok(()), |directory| directory.sync_all())
+    }
+}

@@ -1,0 +1,21 @@
+//! The way to a real broker, and the spool on it: whatever happens to either, each record is consumed, or in a counted
+//! reason.
+//!
+//! ```text
+//!  feed: numbered exchanges ─▶ FIFO ─▶ tap53 replay ─┬▶ spool ─▶ Kafka ─▶ kcat ─▶ fastavro
+//!                                                    └▶ standard output: the record was accepted
+//! ```
+//!
+//! Each exchange asks for a name with its number, so that a record tells which one it is of. The
+//! Kafka sink comes first: once the other one has a record, this one has accepted it.
+
+#[path = "delivery/crash.rs"]
+mod crash;
+#[path = "delivery/disk.rs"]
+mod disk;
+#[path = "delivery/outage.rs"]
+mod outage;
+#[path = "delivery/run.rs"]
+mod run;
+#[path = "delivery/security.rs"]
+mod security;

@@ -1,0 +1,152 @@
+//! The agent is killed, at any moment.
+
+use std::{env, ops::Range};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
+
+use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+
+/// Rounds of the loop; more of them by this variable.
+const ROUNDS: u32 = 20;
+const ROUNDS_VARIABLE: &str = "TAP53_KILL_ROUNDS";
+
+fn namespace() -> Result<Namespace> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    Ok(namespace)
+}
+
+fn rounds() -> u32 {
+    env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
+}
+
+#[test]
+fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let directory = scratch::directory("queue")?;
+    // Room for all that is accepted, since little gets through in a round; and segments as small as
+    // that allows, so that they come and go.
+    let max_bytes = (8 << 20) + u64::from(rounds()) * (256 << 10);
+    let more = format!("max_bytes: {max_bytes}, replay_records_per_s: 0");
+    let keys = spool("durable", directory.path(), &more);
+    let (mut next, mut accepted) = (0, Vec::new());
+    for round in 0..rounds() {
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        // More in some rounds than in others, and some more that may be anywhere when it ends.
+        run.feed(100 + round * 97 % 800)?;
+        run.feed_unseen(100 + round * 31 % 100)?;
+        if round % 5 == 3 {
+            // Nothing arrives in this round.
+            kafka.signal(Signal::SIGSTOP)?;
+            run.feed(500)?;
+        }
+        next = run.next();
+        accepted.extend(run.kill()?);
+        kafka.signal(Signal::SIGCONT)?;
+    }
+    loop {
+        let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
+        ended.require_nothing_lost()?;
+        if ended.records("spooled")? == 0 {
+            break;
+        }
+        // As long as it gets anywhere.
+        ensure!(ended.records("delivered")? > 0, "{}", ended.log);
+    }
+    let consumed = consume(&kafka)?;
+    let missing = consumed.missing(accepted.iter().copied());
+    println!(
+        "{} kills: {} records accepted, {} missing, {} duplicates",
+        rounds(),
+        accepted.len(),
+        missing.len(),
+        consumed.duplicates()
+    );
+    assert!(
+        missing.is_empty(),
+        "{} of {} are missing: {:?}",
+        missing.len(),
+        accepted.len(),
+        ranges(&missing)
+    );
+    Ok(())
+}
+
+#[test]
+fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> {
+    const QUEUE_BYTES: usize = 1 << 20;
+    let namespace = namespace()?;
+    let mut kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!("queue_bytes: {QUEUE_BYTES}\n    {}", spool("fast", directory.path(), ""));
+    let (mut next, mut missing) = (0, 0);
+    // Where the machine is so slow that the agent notices first that nothing arrives, once more.
+    for attempt in 1..=5 {
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(500)?;
+        // The records of low numbers are the shortest.
+        wait::until("these to be delivered", DEADLINE, || {
+            Ok((consume(&kafka)?.numbers.contains(&(run.next() - 1))).then_some(()))
+        })?;
+        // Not stopped: what had got as far as its socket would be in its topic once it went on.
+        kafka.kill();
+        // More than the queue holds.
+        run.feed_unseen(8_000)?;
+        run.feed(1)?;
+        next = run.next();
+        let accepted = run.kill()?;
+        kafka.restart()?;
+        let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
+        ended.require_nothing_lost()?;
+        let consumed = consume(&kafka)?;
+        missing = consumed.missing(accepted.iter().copied()).len();
+        println!(
+            "attempt {attempt}: {missing} of {} accepted records lost, {} bytes each or more",
+            accepted.len(),
+            consumed.shortest
+        );
+        assert!(missing * consumed.shortest <= QUEUE_BYTES, "{missing} records");
+        if missing > 0 {
+            break;
+        }
+    }
+    assert!(missing > 0, "the queue was never in memory when it was killed: nothing was tried");
+
+    // And with the broker noticed to be away, none.
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+    run.feed(500)?;
+    kafka.kill();
+    run.feed(1_000)?;
+    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    // What was in memory has been taken back once none is in flight.
+    wait::until("memory to be empty", DEADLINE, || {
+        let from = run.process().stderr().len();
+        run.process().signal(Signal::SIGUSR1)?;
+        let line = run.process().wait_for_line("records to kafka", from, DEADLINE)?;
+        Ok((!line.contains("in flight")).then_some(()))
+    })?;
+    let next = run.next();
+    let accepted = run.kill()?;
+    kafka.restart()?;
+    Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?.require_nothing_lost()?;
+    let missing = consume(&kafka)?.missing(accepted);
+    assert!(missing.is_empty(), "{:?}", ranges(&missing));
+    Ok(())
+}
+
+/// Numbers that follow each other, as ranges.
+fn ranges(numbers: &[u32]) -> Vec<Range<u32>> {
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.end == *number => last.end += 1,
+            _ => ranges.push(*number..number + 1),
+        }
+    }
+    ranges
+}

@@ -1,0 +1,274 @@
+//! An agent that is fed numbered exchanges, and what of them got through.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Write,
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::{signal::Signal, stat::Mode};
+use serde_json::Value;
+use tap53_harness::{
+    account::Ledger, agent, dns, fastavro, kafka::Kafka, namespace::Namespace, pcap::Pcap,
+    process::Process, scratch,
+};
+use tempfile::TempDir;
+
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const TOPIC: &str = "dns-transactions";
+
+/// Bytes of a pcap file before its first packet.
+const PCAP_HEADER: usize = 24;
+/// Exchanges written to the FIFO at once.
+const CHUNK: u32 = 200;
+
+/// Configuration keys of the Kafka sink, beside `spool`.
+pub(super) const QUICK: &str = "message_timeout_ms: 1000\n    queue_bytes: 4194304";
+
+pub(super) fn spool(mode: &str, directory: &Path, more: &str) -> String {
+    let directory = directory.display();
+    format!("spool: {{mode: {mode}, directory: {directory}, {more}}}")
+}
+
+/// A running agent.
+pub(super) struct Run {
+    process: Process,
+    directory: TempDir,
+    fifo: Option<File>,
+    next: u32,
+}
+
+/// How it ended.
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) ledger: Value,
+    pub(super) log: String,
+}
+
+impl Run {
+    /// Starts an agent that writes to `broker`; the numbers of its exchanges begin at `next`.
+    pub(super) fn start(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+    ) -> Result<Self> {
+        Self::start_prepared(namespace, broker, keys, next, |_| {})
+    }
+
+    pub(super) fn start_prepared(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let directory = scratch::directory("spool")?;
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
+        let configuration = directory.path().join("tap53.yaml");
+        fs::write(
+            &configuration,
+            format!(
+                "node: test\n\
+                 interfaces: {{include: [lo]}}\n\
+                 sinks:\n\
+                 \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
+                 linger_ms: 5\n    {keys}\n\
+                 \x20 - type: stdout\n    format: json\n\
+                 shutdown: {{flush_timeout_ms: 30000}}\n"
+            ),
+        )?;
+        let mut command = namespace.command(agent::binary()?);
+        command.args(["replay", "--config"]).arg(&configuration).arg("--ledger");
+        command.arg(directory.path().join("ledger.json")).arg(&fifo);
+        prepare(&mut command);
+        let mut process = Process::spawn("tap53", command)?;
+        let fifo = open_for_writing(&fifo, &mut process)?;
+        let mut run = Self { process, directory, fifo: Some(fifo), next };
+        run.write(&Pcap::default().bytes()[..PCAP_HEADER])?;
+        Ok(run)
+    }
+
+    /// Feeds so many exchanges, and waits until the records of all are accepted.
+    pub(super) fn feed(&mut self, count: u32) -> Result<Range<u32>> {
+        let begin = self.next;
+        for first in (begin..begin + count).step_by(CHUNK as usize) {
+            let from = self.process.stdout().len();
+            self.feed_unseen(CHUNK.min(begin + count - first))?;
+            let last = format!("\"q{}.tap53.test\"", self.next - 1);
+            self.process
+                .stdout()
+                .wait_for_line(&last, from, DEADLINE)
+                .with_context(|| format!("the agent's log:\n{}", self.process.stderr().text()))?;
+        }
+        Ok(begin..self.next)
+    }
+
+    /// Feeds so many exchanges, and does not look whether they are accepted.
+    pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
+        let mut packets = Pcap::default();
+        for number in self.next..self.next + count {
+            push_exchange(&mut packets, number);
+        }
+        self.next += count;
+        self.write(&packets.bytes()[PCAP_HEADER..])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let fifo = self.fifo.as_mut().context("the feed has ended")?;
+        fifo.write_all(bytes).context("feed the agent")
+    }
+
+    pub(super) const fn next(&self) -> u32 {
+        self.next
+    }
+
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Numbers of the records that were accepted so far.
+    pub(super) fn accepted(&self) -> Result<Vec<u32>> {
+        let lines = self.process.stdout().lines();
+        // The last one may be cut by a kill.
+        let lines = lines.iter().filter(|line| line.ends_with('}'));
+        lines.map(|line| number(&serde_json::from_str(line)?)).collect()
+    }
+
+    /// Kills it with SIGKILL; the numbers of the records that it had accepted.
+    pub(super) fn kill(mut self) -> Result<Vec<u32>> {
+        self.process.kill();
+        // Everything that it wrote is read once the process is reaped and its output has ended.
+        let _ = self.process.wait(DEADLINE);
+        // It had no time to say so in a ledger.
+        let log = self.process.stderr().text();
+        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
+        self.accepted()
+    }
+
+    /// Ends the feed, and waits for the agent to deliver what it can and end.
+    pub(super) fn finish(mut self) -> Result<Ended> {
+        self.fifo = None;
+        self.ended()
+    }
+
+    /// Sends SIGTERM and waits for the agent to end.
+    pub(super) fn terminate(self) -> Result<Ended> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.ended()
+    }
+
+    fn ended(mut self) -> Result<Ended> {
+        let status = self.process.wait(DEADLINE)?;
+        let log = self.process.stderr().text();
+        let ledger = fs::read(self.directory.path().join("ledger.json"))
+            .with_context(|| format!("{status}, and no ledger; its log:\n{log}"))?;
+        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log })
+    }
+}
+
+impl Ended {
+    /// A number of the Kafka sink's records.
+    pub(super) fn records(&self, key: &str) -> Result<u64> {
+        Ledger(&self.ledger).number(&format!("/agent/sinks/0/records/{key}"))
+    }
+
+    pub(super) fn lost(&self) -> Result<u64> {
+        Ledger(&self.ledger).sum("/agent/sinks/0/records/lost")
+    }
+
+    /// Fails unless the ledger balances and nothing is lost.
+    pub(super) fn require_nothing_lost(&self) -> Result<()> {
+        Ledger(&self.ledger).require_balance().with_context(|| self.log.clone())?;
+        ensure!(self.lost()? == 0, "{}\n{}", self.ledger["agent"]["sinks"][0], self.log);
+        ensure!(self.status.code() == Some(0), "{}: {}", self.status, self.log);
+        Ok(())
+    }
+}
+
+/// Waits for the agent to open the FIFO for reading, or to end.
+fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = tap53_harness::wait::until("the agent to open its input", DEADLINE, || {
+        let mut options = fs::OpenOptions::new();
+        match options.write(true).custom_flags(libc::O_NONBLOCK).open(fifo) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                ensure!(process.is_running()?, "it ended: {}", process.stderr().text());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    })?;
+    // From here on a full pipe is to be waited for.
+    nix::fcntl::fcntl(&file, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))?;
+    Ok(file)
+}
+
+fn push_exchange(packets: &mut Pcap, number: u32) {
+    let client = SocketAddr::from(([192, 0, 2, 1], 40_000 + (number >> 16) as u16));
+    let server = SocketAddr::from(([192, 0, 2, 53], 53));
+    let at = Duration::from_millis(u64::from(number) * 2);
+    // Text that fills a record up to what is usual.
+    let mut query = dns::query((number & 0xffff) as u16, &format!("q{number}.tap53.test"), "A");
+    packets.udp_at(at, client, server, &query);
+    query[2] |= 0x80;
+    packets.udp_at(at + Duration::from_millis(1), server, client, &query);
+}
+
+fn number(record: &Value) -> Result<u32> {
+    let qname = record["qname"].as_str().context("a qname")?;
+    let number = qname.strip_prefix('q').and_then(|rest| rest.split('.').next());
+    Ok(number.with_context(|| format!("a number in {qname}"))?.parse()?)
+}
+
+/// What is in the topic: how often each number, and the fewest bytes that one takes.
+pub(super) struct Consumed {
+    pub(super) times: HashMap<u32, u32>,
+    pub(super) shortest: usize,
+    /// In the order of the topic.
+    pub(super) numbers: Vec<u32>,
+}
+
+pub(super) fn consume(kafka: &Kafka<'_>) -> Result<Consumed> {
+    let messages = kafka.consume(TOPIC)?;
+    let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
+    let numbers = numbers(messages.iter().map(|message| &message.value[..]))?;
+    let mut times = HashMap::new();
+    numbers.iter().for_each(|number| *times.entry(*number).or_default() += 1);
+    Ok(Consumed { times, shortest, numbers })
+}
+
+/// The numbers of records in single-object encoding, read by fastavro.
+fn numbers<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u32>> {
+    let schema = tempfile::NamedTempFile::new()?;
+    fs::write(schema.path(), agent::run(&["schema"])?.stdout)?;
+    fastavro::read_single_objects(schema.path(), values)?.iter().map(number).collect()
+}
+
+impl Consumed {
+    /// Those of `numbers` that are missing.
+    pub(super) fn missing(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        numbers.into_iter().filter(|number| !self.times.contains_key(number)).collect()
+    }
+
+    pub(super) fn duplicates(&self) -> usize {
+        self.numbers.len() - self.times.len()
+    }
+
+    /// Fails unless all of `numbers` are there, and nothing else.
+    pub(super) fn require_exactly(&self, numbers: Range<u32>) -> Result<()> {
+        let missing = self.missing(numbers.clone());
+        ensure!(missing.is_empty(), "{} are missing, from {} on", missing.len(), missing[0]);
+        let foreign = self.times.keys().find(|number| !numbers.contains(number));
+        ensure!(foreign.is_none(), "{foreign:?} was never fed");
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is there: TLS, passwords, certificates; and what a message carries beside its value.
+
+use std::fs;
+
+use anyhow::Result;
+use tap53_harness::{
+    kafka::{Kafka, SCRAM_PASSWORD, Security, USER},
+    namespace::Namespace,
+    scratch,
+};
+
+use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+
+fn namespace() -> Result<Namespace> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    Ok(namespace)
+}
+
+#[test]
+fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_up() -> Result<()> {
+    let namespace = namespace()?;
+    let security = Security::new()?;
+    let kafka = Kafka::start_secure(&namespace, &security)?;
+    kafka.create_topic(TOPIC)?;
+    let directory = scratch::directory("queue")?;
+    let password = directory.path().join("password");
+    let ca = security.path("ca.pem");
+    let by_password = format!(
+        "tls: {{ca_file: {}}}\n    \
+         sasl: {{mechanism: scram-sha-512, username: {USER}, password_file: {}}}\n    {}",
+        ca.display(),
+        password.display(),
+        spool("durable", &directory.path().join("spool"), ""),
+    );
+    // Editors put a line feed behind it.
+    fs::write(&password, format!("{SCRAM_PASSWORD}\n"))?;
+    let mut run = Run::start(&namespace, &kafka.sasl_ssl_address(), &by_password, 0)?;
+    run.feed(100)?;
+    run.finish()?.require_nothing_lost()?;
+    consume(&kafka)?.require_exactly(0..100)?;
+
+    // A wrong one: nothing arrives, nothing is lost, and it is not in the log.
+    fs::write(&password, "not the password")?;
+    let mut run = Run::start(&namespace, &kafka.sasl_ssl_address(), &by_password, 100)?;
+    run.feed(100)?;
+    let line = run.process().wait_for_line("Authentication", 0, DEADLINE)?;
+    assert!(!line.contains("not the password"), "{line}");
+    assert_eq!(consume(&kafka)?.times.len(), 100);
+    // The right one is written while it runs.
+    fs::write(&password, SCRAM_PASSWORD)?;
+    run.process().wait_for_line("the new one is used", 0, DEADLINE)?;
+    tap53_harness::wait::until("the records to arrive", DEADLINE, || {
+        Ok((consume(&kafka)?.times.len() == 200).then_some(()))
+    })?;
+    let ended = run.finish()?;
+    ended.require_nothing_lost()?;
+    for secret in ["not the password", SCRAM_PASSWORD] {
+        assert!(!ended.log.contains(secret), "{}", ended.log);
+    }
+
+    // A certificate that the broker does not know, and while the agent runs the right one.
+    let files = scratch::directory("files")?;
+    let names = ["client.pem", "client.encrypted", "key-password"];
+    let copy = |from: &Security| -> Result<()> {
+        for name in names {
+            fs::copy(from.path(name), files.path().join(name))?;
+        }
+        Ok(())
+    };
+    copy(&Security::new()?)?;
+    let [certificate, key, key_password] = names.map(|name| files.path().join(name));
+    let queue = spool("durable", &directory.path().join("spool"), "");
+    let by_certificate = format!(
+        "tls: {{ca_file: {}, certificate_file: {}, key_file: {}, key_password_file: {}}}\n    \
+         compression: zstd\n    options: {{batch.size: 20000}}\n    {queue}",
+        ca.display(),
+        certificate.display(),
+        key.display(),
+        key_password.display(),
+    );
+    let mut run = Run::start(&namespace, &kafka.ssl_address(), &by_certificate, 200)?;
+    run.feed(100)?;
+    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    assert_eq!(consume(&kafka)?.times.len(), 200);
+    copy(&security)?;
+    run.process().wait_for_line("the new ones are used", 0, DEADLINE)?;
+    run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
+    run.finish()?.require_nothing_lost()?;
+    consume(&kafka)?.require_exactly(0..300)
+}
+
+#[test]
+fn a_broker_whose_certificate_nobody_vouches_for_gets_no_record() -> Result<()> {
+    let namespace = namespace()?;
+    let (security, others) = (Security::new()?, Security::new()?);
+    let kafka = Kafka::start_secure(&namespace, &security)?;
+    kafka.create_topic(TOPIC)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "tls: {{ca_file: {}}}\n    {}",
+        others.path("ca.pem").display(),
+        spool("durable", directory.path(), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.ssl_address(), &keys, 0)?;
+    run.feed(10)?;
+    run.process().wait_for_line("certificate verify failed", 0, DEADLINE)?;
+    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    let ended = run.terminate()?;
+    ended.require_nothing_lost()?;
+    assert_eq!(ended.records("spooled")?, 10);
+    assert_eq!(consume(&kafka)?.times.len(), 0);
+    Ok(())
+}
+
+#[test]
+fn keys_and_headers_are_what_was_chosen_also_by_way_of_the_spool() -> Result<()> {
+    let namespace = namespace()?;
+    let mut kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let directory = scratch::directory("queue")?;
+    let mut next = 0;
+    for (mode, key, expected) in
+        [("durable", "client_address", "192.0.2.1"), ("fast", "registrable_domain", "tap53.test")]
+    {
+        let keys = format!(
+            "key: {key}\n    headers: true\n    {}",
+            spool(mode, &directory.path().join(mode), "")
+        );
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(50)?;
+        kafka.kill();
+        run.feed(50)?;
+        run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+        kafka.restart()?;
+        run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
+        let begin = next;
+        next = run.next();
+        run.finish()?.require_nothing_lost()?;
+        consume(&kafka)?.require_exactly(0..next)?;
+        for message in kafka.consume(TOPIC)?.iter().skip(begin as usize) {
+            assert_eq!(message.key, expected.as_bytes());
+            let version = tap53::encode::SCHEMA_VERSION;
+            assert_eq!(message.headers, format!("tap53-node=test,tap53-schema-version={version}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_topic_that_does_not_exist_is_named_and_its_records_wait_for_it() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "options: {{topic.metadata.propagation.max.ms: 500}}\n    {}",
+        spool("durable", directory.path(), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(10)?;
+    let line = run.process().wait_for_line("tap53 creates none", 0, DEADLINE)?;
+    assert!(line.contains(TOPIC), "{line}");
+    kafka.create_topic(TOPIC)?;
+    tap53_harness::wait::until("the records to arrive", DEADLINE, || {
+        Ok((consume(&kafka)?.times.len() == 10).then_some(()))
+    })?;
+    run.finish()?.require_nothing_lost()
+}
