@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -332,5 +332,55 @@ fn promtool(arguments: &[&str], file: &Path) -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    Ok(())
+}
+
+#[test]
+fn a_port_that_is_held_is_taken_when_it_is_free_and_capture_does_not_wait() -> Result<()> {
+    let lab = Lab::new()?;
+    let held = lab.server.enter(|| Ok(TcpListener::bind(PORT)?))?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    agent.wait_for_output("MATCHED", 0, DEADLINE)?;
+    drop(held);
+    wait::until("the port to be taken", DEADLINE, || {
+        Ok(get(&lab, "/livez").ok().filter(|answer| answer.code == 200))
+    })?;
+    let ended = agent.stop()?;
+    assert!(ended.stderr.contains("cannot listen for probes and Prometheus"), "{}", ended.stderr);
+    Ok(())
+}
+
+#[test]
+fn what_waits_in_a_spool_is_told_and_costs_no_readiness() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\n\
+             sinks: [{{type: kafka, brokers: ['127.0.0.1:1'], topic: t,\n\
+             spool: {{mode: durable, directory: $OUT/spool}}}}]\n\
+             shutdown: {{flush_timeout_ms: 500}}\ntelemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    let empty = get(&lab, "/metrics")?.body;
+    assert_eq!(series(&empty).get("tap53_sink_records_spooled{sink=\"kafka\"}"), Some(&0.0));
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let spooled = "tap53_sink_records_spooled{sink=\"kafka\"} 1\n";
+    let metrics = wait_for(&lab, "/metrics", 200, spooled)?.body;
+    let of = series(&metrics);
+    assert!(of["tap53_sink_spool_bytes{sink=\"kafka\"}"] > 200.0, "{metrics}");
+    assert_eq!(of["tap53_sink_able_to_store{sink=\"kafka\"}"], 1.0, "{metrics}");
+    assert_eq!(of["tap53_ledger_balanced"], 1.0, "{metrics}");
+    assert_eq!(get(&lab, "/readyz")?.code, 200, "{}", get(&lab, "/readyz")?.body);
+    drop(agent);
     Ok(())
 }

@@ -228,6 +228,8 @@ pub struct SinkCounts {
     pub carried: Amount,
     /// In the spool, whether on their way or not, and not yet known to have arrived.
     pub spooled: Amount,
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: u64,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
 }

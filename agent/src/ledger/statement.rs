@@ -158,6 +158,8 @@ pub(crate) struct Sink {
     pub(crate) name: String,
     pub(crate) records: Deliveries,
     pub(crate) messages: Deliveries,
+    /// Bytes that its spool takes on disk.
+    pub(crate) spool_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -415,6 +417,7 @@ impl Sink {
             name: name.to_owned(),
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
+            spool_bytes: counts.spool_bytes,
         }
     }
 }

@@ -339,6 +339,16 @@ pub(super) const FAMILIES: &[Family] = &[
         collect: |r, s| each_sink(r, |of, records| s.count(&[of], records.spooled)),
     },
     Family {
+        name: "tap53_sink_spool_bytes",
+        kind: Gauge,
+        help: "Bytes that the spool takes on disk; 0 without one.",
+        labels: &["sink"],
+        collect: |r, s| {
+            let sinks = &r.status.ledger.agent.sinks;
+            sinks.iter().for_each(|sink| s.count(&[&sink.name], sink.spool_bytes));
+        },
+    },
+    Family {
         name: "tap53_sink_records_lost_total",
         kind: Counter,
         help: "Records that the sink will not deliver.",
