@@ -31,7 +31,7 @@ fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
     let listing = process::run(&mut interfaces)?;
     let captured = |name: &str| {
         let line = listing.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(5)
+        line.split_whitespace().nth(6)
     };
     assert_eq!(
         ["NAME", "s0", "s1", "lo"].map(captured),

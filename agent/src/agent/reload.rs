@@ -92,13 +92,12 @@ impl ConfigFile {
                 let error = error.to_string();
                 if self.status.error.as_deref() != Some(&error) {
                     tracing::error!("configuration not changed: {error}");
+                    self.status.reloads_refused += 1;
                 }
                 self.status.error = Some(error);
-                self.status.reloads_refused += 1;
                 return Changed::default();
             }
         };
-        self.status.reloads += 1;
         let recovered = self.status.error.take().is_some();
         let changed = self.take_up(&read);
         let restart_needed = differences(&self.in_force, &read);
@@ -107,6 +106,7 @@ impl ConfigFile {
             || restart_needed != self.status.restart_needed
         {
             self.status.loaded_at = now_text();
+            self.status.reloads += 1;
             tracing::info!(
                 target: AUDIT,
                 file = %path.display(),
@@ -271,10 +271,14 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         file.reload();
+        file.reload();
         assert!(file.status().error.as_ref().unwrap().contains("cannot be read"));
         fs::write(&path, BASE).unwrap();
         assert_eq!(file.reload(), Changed::default());
         assert_eq!(file.status().error, None);
+        file.reload();
+        // Each change once, however often it was looked at: three refused, and the return.
+        assert_eq!((file.status().reloads_refused, file.status().reloads), (3, 1));
     }
 
     #[test]

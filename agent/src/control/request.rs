@@ -110,10 +110,10 @@ pub struct ConfigStatus {
     pub error: Option<String>,
     /// Keys that were changed in the file and take a restart.
     pub restart_needed: Vec<String>,
-    /// Times that the file was read again and is in force.
+    /// Times that the file had changed and was taken up.
     #[serde(default)]
     pub reloads: u64,
-    /// Times that it was refused.
+    /// Times that it had changed and was refused.
     #[serde(default)]
     pub reloads_refused: u64,
 }

@@ -422,7 +422,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_config_reloads_total",
         kind: Counter,
-        help: "Times that the configuration file was read again, by what came of it.",
+        help: "Changes of the configuration file, by what became of them.",
         labels: &["result"],
         collect: |r, s| {
             s.count(&["taken_up"], r.status.config.reloads);
