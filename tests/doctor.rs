@@ -284,7 +284,7 @@ fn without_root_it_looks_at_what_it_can_and_says_what_it_could_not() -> Result<(
     }
     said.check("warn", "kernel", &["programs", "could not be tried"])?;
     said.check("warn", "kernel", &["TCX", "could not be tried"])?;
-    said.check("ok", "interfaces", &["s0: veth"])?;
+    said.check("ok", "interfaces", &["s0: veth", "egress tcx > clsact", "CAP_NET_ADMIN"])?;
     said.check("ok", "resources", &["memory"])?;
     said.require_fine_but_for(&["capabilities", "kernel"])
 }
