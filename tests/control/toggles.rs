@@ -124,6 +124,18 @@ fn a_pattern_that_matches_nothing_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_reset_is_done_though_what_the_file_names_is_not_there() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, absent0]"), &[])?;
+    succeed(&agent, &["disable", "s0"])?;
+    let table = succeed(&agent, &["reset", "*"])?;
+    assert!(table.contains("no such interface"), "{table}");
+    assert_eq!(is_capturing(&status(&agent)?, "s0"), [true, true]);
+    agent.stop()?;
+    Ok(())
+}
+
 /// Toggles of one interface through the socket, while both carry load.
 const TOGGLES: u32 = 1_000;
 
