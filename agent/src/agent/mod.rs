@@ -115,6 +115,7 @@ pub struct Agent {
     pipeline: Pipeline,
     file: ConfigFile,
     switching: Switching,
+    owners: Directory,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
     file_watch: Option<AsyncFd<FileWatch>>,
@@ -145,6 +146,7 @@ impl Agent {
             switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
+            owners: owners.clone(),
             annotation: AnnotationStatus::default(),
             links,
             file_watch,
@@ -383,6 +385,7 @@ impl Agent {
             uptime_s: now.saturating_duration_since(self.started_at).as_secs(),
             config: self.file.status().clone(),
             annotation: self.annotation.clone(),
+            enrichment: self.owners.status(),
             interfaces: self.switching.status(capture, now, switching::is_of_interest),
             ledger: self.pipeline.ledger()?,
         })

@@ -127,12 +127,21 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         let config: ConfigStatus = serde_json::from_value(config.clone()).unwrap_or_default();
         text.push_str(&config_text(&config, colored));
     }
+    text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
     text.push('\n');
     text.push_str(&interface_table(&interfaces(status)?));
     // What this version does not know how to show better, such as what a newer agent tells.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 7] =
-            ["version", "node", "uptime_s", "config", "interfaces", "control", "ledger"];
+        const SHOWN: [&str; 8] = [
+            "version",
+            "node",
+            "uptime_s",
+            "config",
+            "enrichment",
+            "interfaces",
+            "control",
+            "ledger",
+        ];
         if !SHOWN.contains(&key.as_str()) && says_something(value) {
             text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
             write_value(&mut text, value, 1);
@@ -178,6 +187,7 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     let file = config.file.as_deref().unwrap_or("flags and defaults");
     let mut text = format!("configuration: {file}, read {}\n", config.loaded_at);
     if let Some(error) = &config.error {
+        let error = error.replace('\n', "\n    ");
         let told = format!("  the file as it is now is refused, and not in force: {error}");
         text.push_str(&paint(colored, Color::Bad, &told));
         text.push('\n');
@@ -188,6 +198,58 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Whether clients and servers are named, and why not; what did not happen is left out.
+fn enrichment_text(enrichment: &Value, colored: bool) -> String {
+    let word = |key: &str| enrichment.get(key).and_then(Value::as_str);
+    let count = |key: &str| enrichment.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let is = |key: &str| enrichment.get(key).and_then(Value::as_bool).unwrap_or(false);
+    if !is("enabled") {
+        return "kubernetes: not configured\n".to_owned();
+    }
+    let whose = if word("scope") == Some("cluster") { "the cluster" } else { "this node" };
+    let known = format!(
+        "known: pods of {whose} {}, services {}, nodes {}",
+        count("pods"),
+        count("services"),
+        count("nodes")
+    );
+    let connected = is("connected");
+    let state = if connected { "connected" } else { "not connected" };
+    let mut text = format!("kubernetes: {}; {known}", paint_unless(connected, colored, state));
+    if let Some(event) = word("last_event") {
+        text.push_str(&format!("; last event {event}"));
+    }
+    text.push('\n');
+    let mut note = |color, told: String| {
+        text.push_str(&paint(colored, color, &format!("  {told}")));
+        text.push('\n');
+    };
+    if let Some(reason) = word("reason") {
+        note(Color::Bad, reason.to_owned());
+    }
+    if let Some(since) = word("stale_since") {
+        note(Color::Notable, format!("what is known may be old since {since}"));
+    }
+    for (key, name) in [
+        ("refused", "addresses not taken in, for want of room (kubernetes.max_addresses)"),
+        ("history_evicted", "earlier owners of addresses given up"),
+        ("ended_evicted", "ended owners of addresses forgotten early, for want of room"),
+    ] {
+        if count(key) > 0 {
+            note(Color::Notable, format!("{name}: {}", count(key)));
+        }
+    }
+    if let Some(reason) = word("jobs_reason") {
+        let failed = count("jobs_failed");
+        note(Color::Notable, format!("jobs that could not be asked for: {failed}; {reason}"));
+    }
+    text
+}
+
+fn paint_unless(good: bool, colored: bool, text: &str) -> String {
+    paint(colored, if good { Color::Plain } else { Color::Bad }, text)
 }
 
 /// A line for each interface.
@@ -353,6 +415,32 @@ mod tests {
         assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
         assert!(says_something(&value));
         assert!(!says_something(&serde_json::json!({"error": null, "more": [{"a": null}]})));
+    }
+
+    #[test]
+    fn kubernetes_is_told_of_with_why_it_is_not_connected() {
+        assert_eq!(enrichment_text(&Value::Null, false), "kubernetes: not configured\n");
+        let mut status = serde_json::json!({
+            "enabled": true, "scope": "node", "connected": true, "reason": null,
+            "stale_since": null, "pods": 3, "services": 2, "nodes": 1, "refused": 0,
+        });
+        let known = "known: pods of this node 3, services 2, nodes 1";
+        assert_eq!(enrichment_text(&status, false), format!("kubernetes: connected; {known}\n"));
+        status["connected"] = false.into();
+        status["reason"] = "pods: connection refused".into();
+        status["stale_since"] = "2026-11-25T22:45:57.000000Z".into();
+        status["refused"] = 7.into();
+        status["jobs_failed"] = 1.into();
+        status["jobs_reason"] = "forbidden".into();
+        assert_eq!(
+            enrichment_text(&status, false),
+            format!(
+                "kubernetes: not connected; {known}\n  pods: connection refused\n  \
+                 what is known may be old since 2026-11-25T22:45:57.000000Z\n  \
+                 addresses not taken in, for want of room (kubernetes.max_addresses): 7\n  \
+                 jobs that could not be asked for: 1; forbidden\n"
+            )
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use glob::Pattern;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::{config::Directions, ledger::Ledger};
+use crate::{config::Directions, enrich, ledger::Ledger};
 
 /// Something for the run loop to do; the answer goes back through the channel.
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Where the annotation of the Node object stands.
     pub annotation: AnnotationStatus,
+    /// Where the naming of clients and servers stands.
+    pub enrichment: enrich::Status,
     /// Interfaces that are captured from, or that something asked to be.
     pub interfaces: Vec<InterfaceStatus>,
     /// What became of every packet and record.
