@@ -445,7 +445,7 @@ fn describe(to: SwitchTo) -> String {
 }
 
 /// The ledger for people. A reader of standard error that went away is no reason to fail.
-fn report(ledger: &Ledger) {
+pub fn report(ledger: &Ledger) {
     let _ = write!(io::stderr(), "{ledger}");
 }
 
