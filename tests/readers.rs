@@ -3,66 +3,18 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tap53_harness::{
-    agent,
     client::Transport,
     lab::{ANSWERED, Lab},
-    process::die_with_parent,
-    wait,
+    piped::Piped,
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Exit code of a stop that lost records, or whose ledger does not balance.
 const LOSS: i32 = 3;
-
-/// `tap53 run` with pipes that the test holds; dropping it kills the process.
-struct Piped(Child);
-
-impl Piped {
-    fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
-        let mut command: Command = lab.server.command(agent::binary()?);
-        command.arg("run").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        die_with_parent(&mut command, Signal::SIGKILL);
-        Ok(Self(command.spawn()?))
-    }
-
-    /// Reads the log up to the line that says that every interface is captured.
-    fn read_until_ready(&mut self) -> Result<BufReader<std::process::ChildStderr>> {
-        let mut log = BufReader::new(self.0.stderr.take().context("stderr is piped")?);
-        let mut line = String::new();
-        while !line.contains("ready interfaces=") {
-            line.clear();
-            let length = log.read_line(&mut line)?;
-            anyhow::ensure!(length > 0, "the agent ended before it was ready");
-        }
-        Ok(log)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?)
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus> {
-        wait::until("tap53 to exit", DEADLINE, || Ok(self.0.try_wait()?))
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn a_log_without_a_reader_ends_nothing() -> Result<()> {
@@ -75,7 +27,7 @@ fn a_log_without_a_reader_ends_nothing() -> Result<()> {
 
     agent.signal(Signal::SIGUSR1)?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    let mut records = BufReader::new(agent.0.stdout.take().context("stdout is piped")?);
+    let mut records = BufReader::new(agent.take_stdout()?);
     let mut record = String::new();
     records.read_line(&mut record)?;
     assert!(record.contains("\"outcome\":\"MATCHED\""), "{record}");

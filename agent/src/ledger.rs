@@ -24,4 +24,5 @@ mod render;
 mod statement;
 
 pub use counts::{Amount, MessageLoss, Published, SinkCounts, SinkLoss, WorkerCounts};
+pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};

@@ -21,6 +21,7 @@
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
+//!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
 //! ```
 
@@ -54,5 +55,6 @@ pub mod worker;
 
 pub mod control;
 pub mod doctor;
+pub mod telemetry;
 
 pub mod replay;

@@ -30,11 +30,12 @@ use crate::{
     config::{Config, PairConfig},
     encode,
     enrich::Directory,
-    ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts},
+    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{self, RecordIds, Truncations},
     ring,
     sink::{self, Named},
     tail::Tails,
+    telemetry::{Heartbeat, Liveness},
     worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
 };
 
@@ -87,6 +88,7 @@ pub struct Pipeline {
 
 struct Running {
     counts: Published<WorkerCounts>,
+    heartbeat: Heartbeat,
     /// `None` once joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -172,6 +174,18 @@ impl Pipeline {
     #[must_use]
     pub fn tails(&self) -> Tails {
         self.tails.clone()
+    }
+
+    /// The workers' heartbeats, and how old one may be.
+    #[must_use]
+    pub fn liveness(&self, bound: Duration) -> Liveness {
+        let heartbeats = self.workers.iter().map(|worker| worker.heartbeat.clone());
+        Liveness::new(heartbeats.collect(), bound)
+    }
+
+    /// Name and counts of each sink.
+    pub fn sink_counts(&self) -> impl Iterator<Item = (&str, SinkCounts)> {
+        self.sinks.iter().map(|sink| (sink.name.as_str(), sink.sink.counts().read()))
     }
 
     /// The kernel programs' log, where the configuration asks for it; once.
@@ -293,7 +307,7 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
             self.0.notify_one();
         }
     }
-    let counts = worker.counts();
+    let (counts, heartbeat) = (worker.counts(), worker.heartbeat());
     let ended = Ended(stop);
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
@@ -302,7 +316,7 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
             worker.run();
         })
         .map_err(|cause| Error::Worker { number, cause })?;
-    Ok(Running { counts, thread: Some(thread) })
+    Ok(Running { counts, heartbeat, thread: Some(thread) })
 }
 
 /// How messages are paired.

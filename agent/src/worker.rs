@@ -26,6 +26,7 @@ use crate::{
     ring::Drain,
     sink::Named,
     tail::Tails,
+    telemetry::Heartbeat,
 };
 use recorder::Recorder;
 
@@ -60,6 +61,7 @@ pub(crate) struct Worker {
     drain: Drain,
     ring_lost: RingLost,
     ending: Arc<AtomicBool>,
+    heartbeat: Heartbeat,
     stages: Stages,
 }
 
@@ -76,12 +78,18 @@ impl Worker {
         handover: Handover,
     ) -> Result<Self, encode::Error> {
         let stages = Stages::new(table, sinks, shared, handover, read_clock())?;
-        Ok(Self { number, drain, ring_lost, ending: shared.ending.clone(), stages })
+        let heartbeat = Heartbeat::new(number, monotonic_ns());
+        Ok(Self { number, drain, ring_lost, ending: shared.ending.clone(), heartbeat, stages })
     }
 
     /// Where this worker publishes its counts.
     pub(crate) fn counts(&self) -> Published<WorkerCounts> {
         self.stages.published()
+    }
+
+    /// Where this worker says that it is at its ring.
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// Runs until [`Shared::ending`] is set and the ring is empty.
@@ -91,6 +99,7 @@ impl Worker {
             // empty after that stays empty.
             let ending = self.ending.load(Ordering::Acquire);
             let now_ns = monotonic_ns();
+            self.heartbeat.beat(now_ns);
             self.stages.begin_batch(read_clock());
             let mut read_up_to_ns = 0;
             let stages = &mut self.stages;

@@ -44,6 +44,7 @@ use crate::{
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
+    telemetry::{Liveness, Vitals},
     worker::Rules,
 };
 use reload::FileWatch;
@@ -116,6 +117,7 @@ pub struct Agent {
     file: ConfigFile,
     switching: Switching,
     owners: Directory,
+    vitals: Vitals,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
     file_watch: Option<AsyncFd<FileWatch>>,
@@ -142,7 +144,9 @@ impl Agent {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
         let links = wait_for("changes of interfaces", Watch::open()?)?;
         let file_watch = file.watch().map(|watch| wait_for("the file", watch)).transpose()?;
+        let heartbeat_timeout = file.config().telemetry.heartbeat_timeout;
         let mut agent = Self {
+            vitals: Vitals::new(pipeline.liveness(heartbeat_timeout)),
             switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
@@ -175,6 +179,12 @@ impl Agent {
     /// The pipeline.
     pub const fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.pipeline
+    }
+
+    /// The workers' heartbeats.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        self.vitals.liveness().clone()
     }
 
     /// Runs until it is ordered to stop, or `stop` is notified.
@@ -379,6 +389,7 @@ impl Agent {
     fn status(&self) -> Result<Status, Error> {
         let capture = self.pipeline.capture();
         let now = Instant::now();
+        let interfaces = self.switching.status(capture, now, switching::is_of_interest);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             node: self.file.config().node.clone(),
@@ -386,7 +397,8 @@ impl Agent {
             config: self.file.status().clone(),
             annotation: self.annotation.clone(),
             enrichment: self.owners.status(),
-            interfaces: self.switching.status(capture, now, switching::is_of_interest),
+            health: self.vitals.health(&interfaces),
+            interfaces,
             ledger: self.pipeline.ledger()?,
         })
     }
@@ -414,6 +426,7 @@ impl Agent {
             return Err(pipeline::Error::from(capture::Error::ThreadEnded).into());
         }
         self.pipeline.tick(now);
+        self.vitals.look(self.pipeline.sink_counts());
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.switching.drop_lost_hooks(self.pipeline.capture());

@@ -93,6 +93,7 @@ impl ConfigFile {
                 if self.status.error.as_deref() != Some(&error) {
                     // One line, whatever number of mistakes.
                     tracing::error!("configuration not changed: {}", error.replace('\n', "; "));
+                    self.status.reloads_refused += 1;
                 }
                 self.status.error = Some(error);
                 return Changed::default();
@@ -106,6 +107,7 @@ impl ConfigFile {
             || restart_needed != self.status.restart_needed
         {
             self.status.loaded_at = now_text();
+            self.status.reloads += 1;
             tracing::info!(
                 target: AUDIT,
                 file = %path.display(),
@@ -270,10 +272,14 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         file.reload();
+        file.reload();
         assert!(file.status().error.as_ref().unwrap().contains("cannot be read"));
         fs::write(&path, BASE).unwrap();
         assert_eq!(file.reload(), Changed::default());
         assert_eq!(file.status().error, None);
+        file.reload();
+        // Each change once, however often it was looked at: three refused, and the return.
+        assert_eq!((file.status().reloads_refused, file.status().reloads), (3, 1));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tap53::{
     enrich::Kubernetes,
     ledger::Ledger,
     pipeline, privileges, sink, spool,
+    telemetry::{self, Sources},
 };
 use tempfile::NamedTempFile;
 use tokio::{
@@ -85,12 +86,24 @@ async fn run_agent(
         .context("cannot start the Kubernetes watches")?;
     let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
     let control_config = file.config().control.clone();
+    let telemetry_config = file.config().telemetry.clone();
     let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
     let (to, requests) = mpsc::channel(control::QUEUED);
+    let (telemetry_requests, liveness) = (to.clone(), agent.liveness());
     let pipeline = agent.pipeline();
+    let tails = pipeline.tails();
     let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
         .context("cannot start the thread of the control socket")?;
+    let sources = Sources {
+        liveness,
+        requests: telemetry_requests,
+        control: control.published(),
+        tails,
+        owners,
+    };
+    let telemetry = telemetry::Server::start(&telemetry_config, sources)
+        .context("cannot start the thread of the telemetry port")?;
     // Where nobody is asked, its sender is gone at once, and so is the wait for it.
     let annotation =
         kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
@@ -105,6 +118,7 @@ async fn run_agent(
     let ledger = agent.shutdown()?;
     // After the last records.
     control.stop();
+    telemetry.stop();
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;

@@ -1,5 +1,7 @@
 //! `tap53 status`.
 
+mod enrichment;
+
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -15,14 +17,15 @@ use serde_json::Value;
 use tap53::{
     config::Directions,
     control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
+    telemetry::Health,
 };
-use tap53_ebpf::settings::Direction;
 
 use super::{
     switch::Socket,
     table::{Cell, Color, colored, paint, print, table},
 };
 use crate::exit;
+use enrichment::enrichment_text;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,8 +33,9 @@ Examples:
   sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
   tap53 status --check || echo not healthy
 
-With --check nothing is printed to standard output. Healthy is an agent that answers and captures
-where it is wanted to; otherwise standard error says what is amiss.
+With --check nothing is printed to standard output. Healthy is an agent that answers, whose workers
+are at work, that captures where it is wanted to and whose sinks store; otherwise standard error
+says what is amiss.
 
 Exit status: 0 an agent answers (with --check: and is healthy); 1 none does (or it is not);
 2 arguments refused.";
@@ -80,40 +84,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether everything is as it is wanted; what is not goes to standard error.
+/// Whether the agent is alive and ready; what is not goes to standard error.
 fn check(status: &Value) -> anyhow::Result<ExitCode> {
-    let mut healthy = true;
-    for interface in interfaces(status)? {
-        if !is_as_wanted(&interface) {
-            healthy = false;
-            let InterfaceStatus { name, why, .. } = &interface;
-            let _ = writeln!(io::stderr(), "{name} is not captured from as wanted: {why}");
-        }
+    let health = health(status)?;
+    // What keeps it from being alive keeps it from being ready.
+    for reason in &health.ready.reasons {
+        let _ = writeln!(io::stderr(), "{reason}");
     }
+    let healthy = health.live.ok && health.ready.ok;
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+fn health(status: &Value) -> anyhow::Result<Health> {
+    let health = status.get("health").cloned().context("this agent does not tell its health")?;
+    serde_json::from_value(health).context("the agent's health makes no sense")
 }
 
 pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
     let interfaces = status.get("interfaces").cloned().unwrap_or_default();
     serde_json::from_value(interfaces).context("the agent's interfaces make no sense")
-}
-
-/// True if what is wanted is captured, nothing else is, and nothing is in the way. On `lo` either
-/// direction has every packet, so one is enough.
-pub(super) fn is_as_wanted(interface: &InterfaceStatus) -> bool {
-    let of = |direction| match direction {
-        Direction::Ingress => &interface.ingress,
-        Direction::Egress => &interface.egress,
-    };
-    if interface.kind == "loopback" {
-        let captures = interface.ingress.capturing || interface.egress.capturing;
-        return captures == interface.wanted.is_some();
-    }
-    Direction::ALL.into_iter().all(|direction| {
-        let wanted = interface.wanted.is_some_and(|wanted| wanted.contains(direction));
-        let actual = of(direction);
-        wanted == actual.capturing && (!wanted || actual.shadowed.is_none())
-    })
 }
 
 fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
@@ -128,16 +117,18 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         text.push_str(&config_text(&config, colored));
     }
     text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
+    text.push_str(&health_text(&health(status).unwrap_or_default(), colored));
     text.push('\n');
     text.push_str(&interface_table(&interfaces(status)?));
     // What this version does not know how to show better, such as what a newer agent tells.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 8] = [
+        const SHOWN: [&str; 9] = [
             "version",
             "node",
             "uptime_s",
             "config",
             "enrichment",
+            "health",
             "interfaces",
             "control",
             "ledger",
@@ -200,56 +191,19 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     text
 }
 
-/// Whether clients and servers are named, and why not; what did not happen is left out.
-fn enrichment_text(enrichment: &Value, colored: bool) -> String {
-    let word = |key: &str| enrichment.get(key).and_then(Value::as_str);
-    let count = |key: &str| enrichment.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let is = |key: &str| enrichment.get(key).and_then(Value::as_bool).unwrap_or(false);
-    if !is("enabled") {
-        return "kubernetes: not configured\n".to_owned();
-    }
-    let whose = if word("scope") == Some("cluster") { "the cluster" } else { "this node" };
-    let known = format!(
-        "known: pods of {whose} {}, services {}, nodes {}",
-        count("pods"),
-        count("services"),
-        count("nodes")
-    );
-    let connected = is("connected");
-    let state = if connected { "connected" } else { "not connected" };
-    let mut text = format!("kubernetes: {}; {known}", paint_unless(connected, colored, state));
-    if let Some(event) = word("last_event") {
-        text.push_str(&format!("; last event {event}"));
-    }
-    text.push('\n');
-    let mut note = |color, told: String| {
-        text.push_str(&paint(colored, color, &format!("  {told}")));
-        text.push('\n');
-    };
-    if let Some(reason) = word("reason") {
-        note(Color::Bad, reason.to_owned());
-    }
-    if let Some(since) = word("stale_since") {
-        note(Color::Notable, format!("what is known may be old since {since}"));
-    }
-    for (key, name) in [
-        ("refused", "addresses not taken in, for want of room (kubernetes.max_addresses)"),
-        ("history_evicted", "earlier owners of addresses given up"),
-        ("ended_evicted", "ended owners of addresses forgotten early, for want of room"),
-    ] {
-        if count(key) > 0 {
-            note(Color::Notable, format!("{name}: {}", count(key)));
+/// Nothing of an agent that is alive and ready.
+fn health_text(health: &Health, colored: bool) -> String {
+    let mut text = String::new();
+    let questions = [(&health.live, "not alive"), (&health.ready, "not ready")];
+    // The first that is not says it all.
+    if let Some((probe, what)) = questions.into_iter().find(|(probe, _)| !probe.reasons.is_empty())
+    {
+        for reason in &probe.reasons {
+            text.push_str(&paint(colored, Color::Bad, &format!("{what}: {reason}")));
+            text.push('\n');
         }
     }
-    if let Some(reason) = word("jobs_reason") {
-        let failed = count("jobs_failed");
-        note(Color::Notable, format!("jobs that could not be asked for: {failed}; {reason}"));
-    }
     text
-}
-
-fn paint_unless(good: bool, colored: bool, text: &str) -> String {
-    paint(colored, if good { Color::Plain } else { Color::Bad }, text)
 }
 
 /// A line for each interface.
@@ -263,7 +217,7 @@ pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
             WantedBy::Annotation => "annotation",
             WantedBy::Command => "command",
         };
-        let color = if is_as_wanted(interface) { Color::Plain } else { Color::Bad };
+        let color = if interface.is_as_wanted() { Color::Plain } else { Color::Bad };
         let switched = match interface.wanted_by {
             WantedBy::File => Color::Plain,
             WantedBy::Annotation | WantedBy::Command => Color::Notable,
@@ -376,22 +330,22 @@ mod tests {
     #[test]
     fn an_interface_is_as_wanted_if_each_direction_is() {
         let both = Some(Directions::Both);
-        assert!(is_as_wanted(&interface(both, true, true)));
-        assert!(is_as_wanted(&interface(Some(Directions::Ingress), true, false)));
-        assert!(is_as_wanted(&interface(None, false, false)));
+        assert!(interface(both, true, true).is_as_wanted());
+        assert!(interface(Some(Directions::Ingress), true, false).is_as_wanted());
+        assert!(interface(None, false, false).is_as_wanted());
         for wrong in [
             interface(both, true, false),
             interface(Some(Directions::Egress), true, true),
             interface(None, true, false),
         ] {
-            assert!(!is_as_wanted(&wrong), "{wrong:?}");
+            assert!(!wrong.is_as_wanted(), "{wrong:?}");
         }
         let mut shadowed = interface(both, true, true);
         shadowed.egress.shadowed = Some("cilium".to_owned());
-        assert!(!is_as_wanted(&shadowed));
+        assert!(!shadowed.is_as_wanted());
         let loopback =
             InterfaceStatus { kind: "loopback".to_owned(), ..interface(both, true, false) };
-        assert!(is_as_wanted(&loopback));
+        assert!(loopback.is_as_wanted());
     }
 
     #[test]
@@ -415,32 +369,6 @@ mod tests {
         assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
         assert!(says_something(&value));
         assert!(!says_something(&serde_json::json!({"error": null, "more": [{"a": null}]})));
-    }
-
-    #[test]
-    fn kubernetes_is_told_of_with_why_it_is_not_connected() {
-        assert_eq!(enrichment_text(&Value::Null, false), "kubernetes: not configured\n");
-        let mut status = serde_json::json!({
-            "enabled": true, "scope": "node", "connected": true, "reason": null,
-            "stale_since": null, "pods": 3, "services": 2, "nodes": 1, "refused": 0,
-        });
-        let known = "known: pods of this node 3, services 2, nodes 1";
-        assert_eq!(enrichment_text(&status, false), format!("kubernetes: connected; {known}\n"));
-        status["connected"] = false.into();
-        status["reason"] = "pods: connection refused".into();
-        status["stale_since"] = "2026-11-25T22:45:57.000000Z".into();
-        status["refused"] = 7.into();
-        status["jobs_failed"] = 1.into();
-        status["jobs_reason"] = "forbidden".into();
-        assert_eq!(
-            enrichment_text(&status, false),
-            format!(
-                "kubernetes: not connected; {known}\n  pods: connection refused\n  \
-                 what is known may be old since 2026-11-25T22:45:57.000000Z\n  \
-                 addresses not taken in, for want of room (kubernetes.max_addresses): 7\n  \
-                 jobs that could not be asked for: 1; forbidden\n"
-            )
-        );
     }
 
     #[test]

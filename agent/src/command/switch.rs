@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::SignedDuration;
 use tap53::{
     config::{CONTROL_SOCKET, Directions},
-    control::{client::Client, protocol::Call},
+    control::{InterfaceStatus, client::Client, protocol::Call},
 };
 
 use super::{status, table::print};
@@ -121,7 +121,7 @@ pub(crate) fn reset(arguments: Reset) -> anyhow::Result<ExitCode> {
 fn switch(socket: &Socket, call: Call) -> anyhow::Result<ExitCode> {
     let interfaces = socket.client().switch(call)?;
     print(&status::interface_table(&interfaces))?;
-    let as_wanted = interfaces.iter().all(status::is_as_wanted);
+    let as_wanted = interfaces.iter().all(InterfaceStatus::is_as_wanted);
     Ok(if as_wanted { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 

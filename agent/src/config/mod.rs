@@ -22,6 +22,7 @@ mod kubernetes;
 mod privacy;
 mod privileges;
 mod sinks;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -50,6 +51,7 @@ pub use sinks::{
     ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
     SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
 };
+pub use telemetry::TelemetryConfig;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,6 +77,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// The socket that commands reach a running agent by.
     pub control: ControlConfig,
+    /// The port that probes and Prometheus ask.
+    pub telemetry: TelemetryConfig,
     /// What the agent gives up once it has started.
     pub privileges: PrivilegesConfig,
     /// What happens between the signal to stop and the exit.
@@ -252,6 +256,7 @@ impl Config {
         let node = root.read("node", text(label));
         let privacy = root.section("privacy", PrivacyConfig::read);
         let kubernetes = root.has_section("kubernetes");
+        let telemetry = root.has_section("telemetry");
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -265,6 +270,8 @@ impl Config {
             privacy,
             sinks: sinks::read(root, overrides),
             control: root.section("control", ControlConfig::read),
+            telemetry: root
+                .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             privileges: root.section("privileges", PrivilegesConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),

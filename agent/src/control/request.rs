@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
+use tap53_ebpf::settings::Direction;
 use tokio::sync::oneshot;
 
-use crate::{config::Directions, enrich, ledger::Ledger};
+use crate::{config::Directions, enrich, ledger::Ledger, telemetry::Health};
 
 /// Something for the run loop to do; the answer goes back through the channel.
 #[derive(Debug)]
@@ -92,6 +93,8 @@ pub struct Status {
     pub annotation: AnnotationStatus,
     /// Where the naming of clients and servers stands.
     pub enrichment: enrich::Status,
+    /// Whether it is alive and ready, and why not.
+    pub health: Health,
     /// Interfaces that are captured from, or that something asked to be.
     pub interfaces: Vec<InterfaceStatus>,
     /// What became of every packet and record.
@@ -109,6 +112,12 @@ pub struct ConfigStatus {
     pub error: Option<String>,
     /// Keys that were changed in the file and take a restart.
     pub restart_needed: Vec<String>,
+    /// Times that the file had changed and was taken up.
+    #[serde(default)]
+    pub reloads: u64,
+    /// Times that it had changed and was refused.
+    #[serde(default)]
+    pub reloads_refused: u64,
 }
 
 /// State of the annotation of the Node object.
@@ -153,6 +162,36 @@ pub struct InterfaceStatus {
     pub egress: Actual,
     /// Why these hooks, and why wanted and actual differ where they do.
     pub why: String,
+}
+
+impl InterfaceStatus {
+    /// True if what is wanted is captured, nothing else is, and nothing is in the way.
+    #[must_use]
+    pub fn is_as_wanted(&self) -> bool {
+        let (ingress, egress) = (&self.ingress, &self.egress);
+        if self.is_loopback() {
+            return (ingress.capturing || egress.capturing) == self.wanted.is_some();
+        }
+        [(Direction::Ingress, ingress), (Direction::Egress, egress)].into_iter().all(
+            |(direction, actual)| {
+                let wanted = self.is_wanted(direction);
+                wanted == actual.capturing && (!wanted || actual.shadowed.is_none())
+            },
+        )
+    }
+
+    /// True if `direction` is wanted. On `lo` either direction has every packet, so one is enough.
+    #[must_use]
+    pub fn is_wanted(&self, direction: Direction) -> bool {
+        self.wanted.is_some_and(|wanted| {
+            let other = self.is_loopback() && wanted == Directions::Both;
+            wanted.contains(direction) && !(other && direction == Direction::Egress)
+        })
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.kind == "loopback"
+    }
 }
 
 /// State of one direction of an interface.

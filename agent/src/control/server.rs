@@ -149,6 +149,12 @@ impl Server {
         self.counts.read()
     }
 
+    /// As [`counts`](Self::counts), to be read later.
+    #[must_use]
+    pub fn published(&self) -> Published<Counts> {
+        self.counts.clone()
+    }
+
     /// Tells who follows that the agent ends, and removes the socket.
     pub fn stop(self) {
         drop(self);

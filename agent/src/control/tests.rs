@@ -25,6 +25,7 @@ use crate::{
     enrich,
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
+    telemetry::Health,
 };
 
 /// Of a request; short, and long enough for a machine that does other things.
@@ -86,6 +87,7 @@ fn status() -> Status {
         config: ConfigStatus::default(),
         annotation: AnnotationStatus::default(),
         enrichment: enrich::Status { enabled: true, pods: 3, ..Default::default() },
+        health: Health::default(),
         interfaces: vec![interface("eth0")],
         ledger: Ledger::new(&Sources {
             node: "node-1".to_owned(),

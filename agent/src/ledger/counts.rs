@@ -82,7 +82,7 @@ impl SinkLoss {
         Self::SpoolFailed,
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::EncodeFailed => "encode_failed",
             Self::QueueFull => "queue_full",
@@ -228,6 +228,8 @@ pub struct SinkCounts {
     pub carried: Amount,
     /// In the spool, whether on their way or not, and not yet known to have arrived.
     pub spooled: Amount,
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: u64,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
 }

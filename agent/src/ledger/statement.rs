@@ -55,121 +55,123 @@ impl Sources {
     }
 }
 
-pub(super) type ByReason = BTreeMap<&'static str, u64>;
+pub(crate) type ByReason = BTreeMap<&'static str, u64>;
 
 /// The ledger, as it is printed and written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
-    pub(super) tap53_version: &'static str,
-    pub(super) node: String,
-    pub(super) written_at: String,
-    pub(super) interfaces: Vec<Interface>,
-    pub(super) agent: Agent,
+    pub(crate) tap53_version: &'static str,
+    pub(crate) node: String,
+    pub(crate) written_at: String,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) agent: Agent,
     /// Lines that do not add up; empty in a balanced ledger.
-    pub(super) imbalances: Vec<String>,
-    pub(super) balanced: bool,
+    pub(crate) imbalances: Vec<String>,
+    pub(crate) balanced: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Interface {
-    pub(super) name: String,
-    pub(super) ifindex: u32,
-    pub(super) hooks: BTreeMap<&'static str, String>,
-    pub(super) ingress: Hook,
-    pub(super) egress: Hook,
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) hooks: BTreeMap<&'static str, String>,
+    pub(crate) ingress: Hook,
+    pub(crate) egress: Hook,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Hook {
-    pub(super) seen: u64,
-    pub(super) captured: u64,
-    pub(super) bytes_captured: u64,
-    pub(super) truncated: u64,
-    pub(super) ignored: ByReason,
-    pub(super) lost: ByReason,
+pub(crate) struct Hook {
+    pub(crate) seen: u64,
+    pub(crate) captured: u64,
+    pub(crate) bytes_captured: u64,
+    pub(crate) truncated: u64,
+    pub(crate) ignored: ByReason,
+    pub(crate) lost: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Agent {
-    pub(super) packets: Packets,
-    pub(super) fragments: Fragments,
-    pub(super) tcp_bytes: TcpBytes,
-    pub(super) messages: Messages,
-    pub(super) records: Records,
-    pub(super) sinks: Vec<Sink>,
+pub(crate) struct Agent {
+    pub(crate) packets: Packets,
+    pub(crate) fragments: Fragments,
+    pub(crate) tcp_bytes: TcpBytes,
+    pub(crate) messages: Messages,
+    pub(crate) records: Records,
+    pub(crate) sinks: Vec<Sink>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Packets {
-    pub(super) in_rings: u64,
-    pub(super) received: u64,
+pub(crate) struct Packets {
+    pub(crate) in_rings: u64,
+    pub(crate) received: u64,
     /// Datagrams joined from fragments: taken in beside the packets.
-    pub(super) joined: u64,
-    pub(super) decoded: u64,
+    pub(crate) joined: u64,
+    pub(crate) decoded: u64,
     /// Packets that are fragments; the next line tells of them.
-    pub(super) fragments: u64,
-    pub(super) ignored: ByReason,
-    pub(super) lost: ByReason,
+    pub(crate) fragments: u64,
+    pub(crate) ignored: ByReason,
+    pub(crate) lost: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Fragments {
-    pub(super) received: u64,
+pub(crate) struct Fragments {
+    pub(crate) received: u64,
     /// Fragments in whole datagrams, and those datagrams.
-    pub(super) joined: u64,
-    pub(super) datagrams: u64,
-    pub(super) waiting: u64,
-    pub(super) ignored: ByReason,
-    pub(super) lost: ByReason,
+    pub(crate) joined: u64,
+    pub(crate) datagrams: u64,
+    pub(crate) waiting: u64,
+    pub(crate) ignored: ByReason,
+    pub(crate) lost: ByReason,
     /// Datagrams that the worker of their flow could not take in.
-    pub(super) datagrams_lost: u64,
+    pub(crate) datagrams_lost: u64,
 }
 
 /// Bytes of TCP payload.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct TcpBytes {
-    pub(super) received: u64,
-    pub(super) in_messages: u64,
-    pub(super) waiting: u64,
-    pub(super) ignored: ByReason,
-    pub(super) lost: ByReason,
+pub(crate) struct TcpBytes {
+    pub(crate) received: u64,
+    pub(crate) in_messages: u64,
+    pub(crate) waiting: u64,
+    pub(crate) ignored: ByReason,
+    pub(crate) lost: ByReason,
     /// Of streams that were captured, and never came; outside the sum.
-    pub(super) missing: u64,
+    pub(crate) missing: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Messages {
-    pub(super) decoded: u64,
-    pub(super) pending: u64,
-    pub(super) in_records: u64,
-    pub(super) filtered: ByReason,
-    pub(super) ignored: ByReason,
-    pub(super) lost: ByReason,
+pub(crate) struct Messages {
+    pub(crate) decoded: u64,
+    pub(crate) pending: u64,
+    pub(crate) in_records: u64,
+    pub(crate) filtered: ByReason,
+    pub(crate) ignored: ByReason,
+    pub(crate) lost: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Records {
-    pub(super) created: u64,
-    pub(super) filtered: ByReason,
+pub(crate) struct Records {
+    pub(crate) created: u64,
+    pub(crate) filtered: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Sink {
-    pub(super) name: String,
-    pub(super) records: Deliveries,
-    pub(super) messages: Deliveries,
+pub(crate) struct Sink {
+    pub(crate) name: String,
+    pub(crate) records: Deliveries,
+    pub(crate) messages: Deliveries,
+    /// Bytes that its spool takes on disk.
+    pub(crate) spool_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Deliveries {
-    pub(super) offered: u64,
-    pub(super) delivered: u64,
-    pub(super) in_flight: u64,
+pub(crate) struct Deliveries {
+    pub(crate) offered: u64,
+    pub(crate) delivered: u64,
+    pub(crate) in_flight: u64,
     /// In the spool at the start of this run: to be accounted for beside what was offered.
-    pub(super) carried: u64,
+    pub(crate) carried: u64,
     /// In the spool now.
-    pub(super) spooled: u64,
-    pub(super) lost: ByReason,
+    pub(crate) spooled: u64,
+    pub(crate) lost: ByReason,
 }
 
 impl Hook {
@@ -415,6 +417,7 @@ impl Sink {
             name: name.to_owned(),
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
+            spool_bytes: counts.spool_bytes,
         }
     }
 }

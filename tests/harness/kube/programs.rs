@@ -71,34 +71,58 @@ pub fn are_built() -> Result<bool> {
     Ok(cache::directory()?.join(cache_name()?).is_dir())
 }
 
+/// Go from which on it fetches a newer one by itself, as a module with a checksum.
+const FETCHES_NEWER: (u32, u32) = (1, 21);
+
 /// A Go that can build the programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Go {
+    program: PathBuf,
+    /// Value of GOTOOLCHAIN.
+    toolchain: &'static str,
+}
+
+/// A Go that can build the programs, by itself or by fetching a newer one.
 ///
 /// # Errors
 /// When there is none; the message names what was found and what is needed.
-pub fn go() -> Result<PathBuf> {
+pub fn go() -> Result<Go> {
     let needed = required_go()?;
     let mut found = Vec::new();
     for program in go_candidates() {
         let mut command = Command::new(&program);
-        // Without it, an old go would fetch a newer one.
+        // Its own version, not that of one that it fetches.
         command.args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").current_dir("/");
         let Ok(version) = run(&mut command) else { continue };
-        let version = version.trim().trim_start_matches("go").to_owned();
-        if major_minor(&version) >= Some(needed) {
-            return Ok(program);
+        if let Some(version) = major_minor(version.trim().trim_start_matches("go")) {
+            found.push((program, version));
         }
-        found.push(format!("{} is {version}", program.display()));
     }
-    if found.is_empty() {
-        found.push("there is none".to_owned());
+    if let Some(go) = choose(&found, needed) {
+        return Ok(go);
     }
-    let (major, minor) = needed;
+    let mut names: Vec<String> = found
+        .iter()
+        .map(|(program, (major, minor))| format!("{} is {major}.{minor}", program.display()))
+        .collect();
+    if names.is_empty() {
+        names.push("there is none".to_owned());
+    }
+    let ((major, minor), (least_major, least_minor)) = (needed, FETCHES_NEWER);
     bail!(
-        "Go {major}.{minor} or newer is needed, to build the Kubernetes API server that tests run: \
-         {}. Install it under /usr/local/go, or Debian's golang-{major}.{minor}-go where there is \
-         one (golang-go of Debian 12 and 13 is older)",
-        found.join(", ")
+        "Go {major}.{minor} or newer is needed, to build the Kubernetes API server that tests run, \
+         or {least_major}.{least_minor} or newer, which fetches it: {}. Install it under \
+         /usr/local/go, or Debian 13's golang-go (that of Debian 12 is older)",
+        names.join(", ")
     )
+}
+
+/// One that is new enough; else one that fetches such a one.
+fn choose(found: &[(PathBuf, (u32, u32))], needed: (u32, u32)) -> Option<Go> {
+    [(needed, "local"), (FETCHES_NEWER, "auto")].into_iter().find_map(|(least, toolchain)| {
+        let (program, _) = found.iter().find(|(_, version)| *version >= least)?;
+        Some(Go { program: program.clone(), toolchain })
+    })
 }
 
 fn go_candidates() -> Vec<PathBuf> {
@@ -160,7 +184,7 @@ fn build(target: &Path) -> Result<()> {
         version(KUBERNETES)?,
         version(ETCD)?,
         version(HELM)?,
-        go.display()
+        go.program.display()
     );
     let kubernetes = version(KUBERNETES)?;
     let (major, minor) = major_minor(kubernetes.trim_start_matches('v'))
@@ -181,13 +205,13 @@ fn build(target: &Path) -> Result<()> {
         ("etcd", ETCD.to_owned()),
     ];
     for (program, package) in packages {
-        let mut command = Command::new(&go);
+        let mut command = Command::new(&go.program);
         command
             .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
             .arg(target.join(program))
             .arg(package)
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs"))
-            .env("GOTOOLCHAIN", "local")
+            .env("GOTOOLCHAIN", go.toolchain)
             .env("GOWORK", "off")
             .env("GOFLAGS", "-mod=readonly")
             .env("CGO_ENABLED", "0");
@@ -214,6 +238,17 @@ mod tests {
         assert_eq!(major_minor("1.19.8"), Some((1, 19)));
         assert_eq!(major_minor("1.27rc1"), Some((1, 27)));
         assert_eq!(major_minor("devel"), None);
+    }
+
+    #[test]
+    fn an_old_go_fetches_a_newer_one_where_it_can() {
+        let found = |versions: &[(u32, u32)]| -> Vec<(PathBuf, (u32, u32))> {
+            versions.iter().map(|version| (format!("go{}", version.1).into(), *version)).collect()
+        };
+        let go = |program: &str, toolchain| Some(Go { program: program.into(), toolchain });
+        assert_eq!(choose(&found(&[(1, 24), (1, 27)]), (1, 26)), go("go27", "local"));
+        assert_eq!(choose(&found(&[(1, 19), (1, 24)]), (1, 26)), go("go24", "auto"));
+        assert_eq!(choose(&found(&[(1, 19)]), (1, 26)), None);
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
+    Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),
     Need::program(Purpose::Test, "busybox", &["busybox-static"], "older kernels"),
     Need::program(Purpose::Test, "cpio", &["cpio"], "older kernels"),
     Need::program(

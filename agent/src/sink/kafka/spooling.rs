@@ -90,6 +90,7 @@ impl Spooling {
         link.counts.update(|counts| {
             counts.carried = carried;
             counts.spooled = carried;
+            counts.spool_bytes = spool.bytes();
         });
         let inner = Arc::new(Inner {
             mode: spool_config.mode,
@@ -184,10 +185,11 @@ impl Inner {
     /// Changes the counts together with what the spool holds and has lost, so that they add up at
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
-        let (losses, held) = (spool.take_losses(), spool.held());
+        let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
+            counts.spool_bytes = bytes;
             add_losses(counts, &losses);
         });
     }

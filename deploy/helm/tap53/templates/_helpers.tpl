@@ -49,6 +49,29 @@ app.kubernetes.io/component: agent
 {{- $ports | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* Where the agent listens for probes and Prometheus; empty where it does not. */}}
+{{- define "tap53.telemetry" -}}
+{{- with .Values.config.telemetry -}}
+{{- if ne (toString .enabled) "false" -}}
+{{- default "127.0.0.1:9530" .listen -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The kubelet is on the agent's network, so loopback does. */}}
+{{- define "tap53.liveness" -}}
+{{- $listen := include "tap53.telemetry" . -}}
+{{- if $listen -}}
+{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" -}}
+{{- if has $host (list "0.0.0.0" "::") -}}
+{{- $host = "127.0.0.1" -}}
+{{- end -}}
+httpGet: {host: {{ $host | quote }}, path: /livez, port: {{ regexFind "[0-9]+$" $listen }}}
+{{- else -}}
+exec: {command: [/usr/bin/tap53, status]}
+{{- end -}}
+{{- end -}}
+
 {{/* The time to flush, and five seconds to detach and to write the last ledger. */}}
 {{- define "tap53.gracePeriod" -}}
 {{- $shutdown := default dict .Values.config.shutdown -}}

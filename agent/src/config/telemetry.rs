@@ -1,0 +1,51 @@
+//! The `telemetry` section: the port that probes and Prometheus ask.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{
+    as_milliseconds,
+    tree::{Section, boolean, milliseconds, text},
+};
+
+/// Not 9153, which is CoreDNS's own on many nodes.
+const PORT: u16 = 9530;
+
+/// The port that probes and Prometheus ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TelemetryConfig {
+    /// Whether there is one; true where the section is there.
+    pub enabled: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How long a worker may stay away from its ring before the agent counts as not alive.
+    #[serde(rename = "heartbeat_timeout_ms", serialize_with = "as_milliseconds")]
+    pub heartbeat_timeout: Duration,
+}
+
+impl TelemetryConfig {
+    pub(super) fn read(section: &mut Section<'_>, present: bool) -> Self {
+        Self {
+            enabled: section.read("enabled", boolean).unwrap_or(present),
+            listen: section
+                .read("listen", text(address))
+                .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
+            // An idle worker looks fifty times a second; a batch that waits for a full Kafka queue
+            // takes 200 ms for each such sink. Less than a second would be noise of the scheduler.
+            heartbeat_timeout: section
+                .read("heartbeat_timeout_ms", milliseconds(1_000..=600_000))
+                .unwrap_or(Duration::from_secs(15)),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() > 0 => Ok(address),
+        _ => Err("must be an address and a port, such as 127.0.0.1:9530 or [::]:9530".to_owned()),
+    }
+}

@@ -1,0 +1,87 @@
+//! Whether the agent is alive and ready, and why not.
+
+use serde::{Deserialize, Serialize};
+
+use super::{heartbeat::Liveness, storing::Storing};
+use crate::{control::InterfaceStatus, ledger::SinkCounts, worker::monotonic_ns};
+
+/// What probes ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Every worker is at its ring; a restart is due where one is not.
+    pub live: Probe,
+    /// Captures as it is wanted to, and every sink keeps what it takes.
+    pub ready: Probe,
+    /// Sinks that lost what they took last.
+    pub failing_sinks: Vec<String>,
+}
+
+/// One question and its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The answer.
+    pub ok: bool,
+    /// Why not; empty if it is.
+    pub reasons: Vec<String>,
+}
+
+impl From<Vec<String>> for Probe {
+    fn from(reasons: Vec<String>) -> Self {
+        Self { ok: reasons.is_empty(), reasons }
+    }
+}
+
+/// What health is judged by, as the run loop holds it.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    liveness: Liveness,
+    storing: Storing,
+    /// Whether the log was last told that the agent is alive.
+    told_live: bool,
+}
+
+impl Vitals {
+    /// Nothing is amiss yet.
+    #[must_use]
+    pub fn new(liveness: Liveness) -> Self {
+        Self { liveness, storing: Storing::default(), told_live: true }
+    }
+
+    /// The workers' heartbeats.
+    #[must_use]
+    pub const fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    /// Looks at workers and sinks; the log is told once when a worker stops, and when all go on.
+    pub fn look<'a>(&mut self, sinks: impl Iterator<Item = (&'a str, SinkCounts)>) {
+        self.storing.look(sinks);
+        let reasons = self.liveness.reasons(monotonic_ns());
+        if reasons.is_empty() != self.told_live {
+            self.told_live = reasons.is_empty();
+            if self.told_live {
+                tracing::info!("all workers are at their rings again");
+            } else {
+                tracing::error!("{}; a sink may hold it up", reasons.join("; "));
+            }
+        }
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn health(&self, interfaces: &[InterfaceStatus]) -> Health {
+        let live = self.liveness.reasons(monotonic_ns());
+        let mut ready = live.clone();
+        for interface in interfaces.iter().filter(|interface| !interface.is_as_wanted()) {
+            let InterfaceStatus { name, why, .. } = interface;
+            ready.push(format!("{name} is not captured from as wanted: {why}"));
+        }
+        let mut failing_sinks = Vec::new();
+        for (name, reason) in self.storing.failing() {
+            failing_sinks.push(name.to_owned());
+            let reason = reason.name();
+            ready.push(format!("sink {name} lost the last records that it took: {reason}"));
+        }
+        Health { live: live.into(), ready: ready.into(), failing_sinks }
+    }
+}

@@ -1,0 +1,28 @@
+//! What a running agent tells machines: whether it is alive and ready, and its metrics.
+//!
+//! ```text
+//!  workers ── heartbeat ─▶ Liveness ──┬─▶ /livez
+//!  sinks ──── counts ────▶ Storing ─┐ │
+//!  interfaces ─ wanted, actual ─────┴─┴─▶ Health ─▶ /readyz, tap53 status --check
+//!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, docs/metrics.md
+//! ```
+//!
+//! - **Liveness is the data path's heartbeat and nothing else.** No answer of a broker or an API
+//!   server has a part in it, nor has the run loop, so that no outage restarts an agent: a restart
+//!   loses what is in the rings and mends nothing outside.
+//! - **Readiness is attached as wanted, and sinks that keep what they take.** Nothing wanted is
+//!   ready.
+//! - **The server cannot hold anything up**: a thread of its own without privileges, bounds on
+//!   connections, bytes and time, and what it asks of the run loop it asks as an operator does.
+
+mod families;
+mod health;
+mod heartbeat;
+mod process;
+mod server;
+mod storing;
+mod text;
+
+pub use health::{Health, Probe, Vitals};
+pub use heartbeat::{Heartbeat, Liveness};
+pub use server::{Server, Sources};

@@ -1,0 +1,293 @@
+//! HTTP/1.1 at the admin port: `/livez`, `/readyz`, `/metrics`.
+//!
+//! | bound | what happens beyond |
+//! |---|---|
+//! | [`CONNECTIONS`] at a time | the connection is closed |
+//! | [`HEADER_DEADLINE`] for a request's head | the connection is closed |
+//! | [`HEAD_BYTES`] of it | 431 |
+//! | [`ANSWER_DEADLINE`] for the run loop | 503 |
+//! | [`CONNECTION_DEADLINE`] in all, one request each | the connection is closed |
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    families::Reading,
+    health::Probe,
+    heartbeat::Liveness,
+    process::Process,
+    text::{CONTENT_TYPE, exposition},
+};
+use crate::{
+    config::TelemetryConfig,
+    control::{self, Status},
+    enrich::Directory,
+    ledger::Published,
+    tail::Tails,
+    worker::monotonic_ns,
+};
+
+/// Connections at a time; some 20 KiB each.
+const CONNECTIONS: usize = 64;
+
+/// The least that hyper takes.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// For the head of a request. Short, so that idle connections leave room for probes.
+const HEADER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For the run loop. Less than the ten seconds that Prometheus waits.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For a connection, whatever happens on it.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Until the next try for an address that could not be had: an agent that is replaced may hold it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After accept(2) has failed, as it does without free file descriptors.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where what is told comes from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The workers' heartbeats.
+    pub liveness: Liveness,
+    /// To the run loop.
+    pub requests: mpsc::Sender<control::Request>,
+    /// What happened at the control socket.
+    pub control: Published<control::Counts>,
+    /// Who follows the records.
+    pub tails: Tails,
+    /// Who owns which address.
+    pub owners: Directory,
+}
+
+/// The admin port of a running agent. Dropping it ends it.
+pub struct Server {
+    stop: Option<watch::Sender<bool>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Context {
+    sources: Sources,
+    started_at_s: f64,
+}
+
+impl Server {
+    /// Listens where the configuration says, if it says so. An address that cannot be had is logged
+    /// and tried for again: capture does not depend on it.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(config: &TelemetryConfig, sources: Sources) -> io::Result<Self> {
+        if !config.enabled {
+            return Ok(Self { stop: None, thread: None });
+        }
+        let (stop, stopped) = watch::channel(false);
+        let started_at_s = jiff::Timestamp::now().as_duration().as_secs_f64();
+        let context = Arc::new(Context { sources, started_at_s });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut hindrance = String::new();
+        // Here, so that it is there when the agent says that it is ready.
+        let listener = listen(config.listen, &mut hindrance);
+        let address = config.listen;
+        let thread = thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
+            runtime.block_on(serve(&context, address, listener, hindrance, stopped));
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Closes the port.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(true);
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the telemetry port panicked");
+        }
+    }
+}
+
+/// Takes the address, or says once what hinders.
+fn listen(address: SocketAddr, hindrance: &mut String) -> Option<StdListener> {
+    let bound = StdListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    match bound {
+        Ok(listener) => {
+            tracing::info!(%address, "telemetry port open");
+            Some(listener)
+        }
+        Err(error) => {
+            let text = error.to_string();
+            if *hindrance != text {
+                tracing::error!(%address, "cannot listen for probes and Prometheus: {text}; trying again");
+                *hindrance = text;
+            }
+            None
+        }
+    }
+}
+
+async fn serve(
+    context: &Arc<Context>,
+    address: SocketAddr,
+    first: Option<StdListener>,
+    mut hindrance: String,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut listener = first;
+    let listener = loop {
+        if let Some(listener) = listener {
+            break listener;
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(RETRY_INTERVAL) => listener = listen(address, &mut hindrance),
+        }
+    };
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot listen for probes and Prometheus"),
+    };
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    // What is still open at the end is closed with it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Ok(slot) = slots.clone().try_acquire_owned() {
+                        connections.spawn(connection(context.clone(), stream, slot));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept at the telemetry port");
+                    sleep(ACCEPT_INTERVAL).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+async fn connection(context: Arc<Context>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+    let answer = service_fn(|request: Request<Incoming>| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(context.answer(request.method(), request.uri().path()).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(HEAD_BYTES)
+        // A connection for each request needs no other bound.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Ok(Err(error)) = timeout(CONNECTION_DEADLINE, served).await {
+        tracing::debug!(%error, "telemetry: a connection broke off");
+    }
+}
+
+impl Context {
+    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD\n".to_owned());
+        }
+        match path {
+            "/livez" => probe("live", &self.sources.liveness.reasons(monotonic_ns()).into()),
+            "/readyz" => match self.status().await {
+                Ok(status) => probe("ready", &status.health.ready),
+                Err(reason) => probe("ready", &vec![reason.to_owned()].into()),
+            },
+            "/metrics" => match self.status().await {
+                Ok(status) => {
+                    let mut response = Response::new(Full::from(self.metrics(&status)));
+                    let value = HeaderValue::from_static(CONTENT_TYPE);
+                    response.headers_mut().insert(header::CONTENT_TYPE, value);
+                    response
+                }
+                Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            },
+            _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics\n".to_owned()),
+        }
+    }
+
+    /// State of everything, by the run loop.
+    async fn status(&self) -> Result<Status, &'static str> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.sources.requests.send(control::Request::Status { answer }).await.ok()?;
+            answered.await.ok()
+        };
+        match timeout(ANSWER_DEADLINE, asked).await {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("the agent is stopping"),
+            Err(_) => Err("the run loop does not answer"),
+        }
+    }
+
+    fn metrics(&self, status: &Status) -> String {
+        let Sources { liveness, control, tails, owners, .. } = &self.sources;
+        exposition(&Reading {
+            status,
+            heartbeats: liveness.heartbeats(),
+            now_ns: monotonic_ns(),
+            control: control.read(),
+            followers: tails.followers(),
+            follower_lines_lost: tails.lines_lost(),
+            enrichment: &owners.status(),
+            process: Process::read(self.started_at_s),
+        })
+    }
+}
+
+/// 200 or 503, with the reasons a line each.
+fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
+    if probe.ok {
+        return plain(StatusCode::OK, format!("{question}\n"));
+    }
+    let mut text = format!("not {question}\n");
+    for reason in &probe.reasons {
+        text.push_str(reason);
+        text.push('\n');
+    }
+    plain(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let value = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}

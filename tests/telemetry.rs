@@ -1,0 +1,387 @@
+//! What a running agent tells probes and Prometheus.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tap53_harness::{
+    agent::{self, Agent},
+    client::Transport,
+    http::{self, Answer},
+    lab::{ANSWERED, Lab},
+    piped::Piped,
+    wait,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// In a namespace of the test's own.
+const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
+
+fn get(lab: &Lab, path: &str) -> Result<Answer> {
+    http::get(&lab.server, PORT, path)
+}
+
+fn wait_for(lab: &Lab, path: &str, code: u16, reason: &str) -> Result<Answer> {
+    let what = format!("{path} to be {code} with {reason:?}");
+    wait::until(&what, DEADLINE, || {
+        let answer = get(lab, path)?;
+        Ok((answer.code == code && answer.body.contains(reason)).then_some(answer))
+    })
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
+}
+
+/// Series by their text before the value.
+fn series(text: &str) -> BTreeMap<&str, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(k, v)| Some((k, v.parse().ok()?)))
+        .collect()
+}
+
+#[test]
+fn without_broker_and_api_server_it_is_alive_and_captures_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let kubeconfig = directory.path().join("kubeconfig");
+    // Nobody listens at port 1 of a namespace that is ours.
+    fs::write(
+        &kubeconfig,
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         contexts: [{name: c, context: {cluster: c, user: u}}]\n\
+         clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
+         users: [{name: u, user: {}}]\n",
+    )?;
+    let yaml = format!(
+        "interfaces: {{include: [s0]}}\ncapture: {{workers: 2}}\n\
+         kubernetes: {{kubeconfig: {}}}\n\
+         sinks: [{{type: stdout, format: json}}, {{type: kafka, brokers: ['127.0.0.1:1'], topic: t,\n\
+         message_timeout_ms: 1000}}]\n\
+         shutdown: {{flush_timeout_ms: 500}}\n\
+         telemetry: {{listen: '{PORT}', heartbeat_timeout_ms: 5000}}\n",
+        kubeconfig.display()
+    );
+    let agent = Agent::start(&lab.server, &yaml, &[])?;
+    assert_eq!(get(&lab, "/livez")?.code, 200);
+    let ready = get(&lab, "/readyz")?;
+    assert_eq!((ready.code, ready.body.as_str()), (200, "ready\n"), "what waits is not lost");
+
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    agent.wait_for_output("MATCHED", 0, DEADLINE)?;
+    wait_for(&lab, "/readyz", 503, "sink kafka lost the last records that it took: expired")?;
+    assert_eq!(get(&lab, "/livez")?.code, 200, "no outage is a reason to start anew");
+    let check = agent.command(&["status", "--check"])?.output()?;
+    let told = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(1), "{told}");
+    assert!(told.contains("sink kafka lost"), "{told}");
+
+    lab.client_v4().ask(Transport::Udp, ANSWERED[1])?;
+    agent.wait_for_output("MATCHED", 1, DEADLINE)?;
+    // Until the second record is known to be lost too, so that nothing is on its way.
+    let lost = "tap53_sink_records_lost_total{sink=\"kafka\",reason=\"expired\"} 2\n";
+    let metrics = wait_for(&lab, "/metrics", 200, lost)?;
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
+    let of = series(&metrics.body);
+    for (name, value) in [
+        ("tap53_live", 1.0),
+        ("tap53_ready", 0.0),
+        ("tap53_ledger_balanced", 1.0),
+        ("tap53_hook_packets_captured_total{interface=\"s0\",direction=\"ingress\"}", 2.0),
+        ("tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"}", 2.0),
+        ("tap53_interface_wanted{interface=\"s0\",direction=\"egress\"}", 1.0),
+        ("tap53_interface_capturing{interface=\"s0\",direction=\"ingress\"}", 1.0),
+        ("tap53_messages_in_records_total", 4.0),
+        ("tap53_sink_records_delivered_total{sink=\"stdout\"}", 2.0),
+        ("tap53_sink_able_to_store{sink=\"stdout\"}", 1.0),
+        ("tap53_sink_able_to_store{sink=\"kafka\"}", 0.0),
+        ("tap53_kubernetes_enabled", 1.0),
+        ("tap53_kubernetes_watch_connected{resource=\"pods\"}", 0.0),
+        ("tap53_control_requests_total", 1.0),
+        ("tap53_config_last_reload_successful", 1.0),
+    ] {
+        assert_eq!(of.get(name), Some(&value), "{name} in {}", metrics.body);
+    }
+    assert!(of["process_resident_memory_bytes"] > 1e6, "{}", metrics.body);
+    assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"1\"}"] < 5.0, "{}", metrics.body);
+    is_as_documented(&metrics.body)?;
+    promtool_agrees(&metrics.body)?;
+
+    let ended = agent.stop()?;
+    assert_eq!(ended.ledger["balanced"], true, "{}", ended.ledger);
+    Ok(())
+}
+
+/// Every metric of the document is told, and no other.
+fn is_as_documented(metrics: &str) -> Result<()> {
+    let document = fs::read_to_string(root().join("docs/metrics.md"))?;
+    let documented: Vec<&str> =
+        document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let told: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    ensure!(documented == told, "documented: {documented:?}; told: {told:?}");
+    Ok(())
+}
+
+fn promtool_agrees(metrics: &str) -> Result<()> {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("promtool, of Debian's prometheus")?;
+    promtool.stdin.take().context("stdin is piped")?.write_all(metrics.as_bytes())?;
+    let output = promtool.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_a_sink_holds_up_is_not_alive_until_it_goes_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let (configuration, socket) =
+        (directory.path().join("tap53.yaml"), directory.path().join("control.sock"));
+    fs::write(
+        &configuration,
+        format!(
+            "interfaces: {{include: [s0]}}\ncapture: {{workers: 1}}\n\
+             sinks: [{{type: stdout, format: json}}]\nshutdown: {{flush_timeout_ms: 500}}\n\
+             telemetry: {{listen: '{PORT}', heartbeat_timeout_ms: 1000}}\n\
+             control: {{socket: {}}}\n",
+            socket.display()
+        ),
+    )?;
+    let path = configuration.to_str().context("a temporary path in UTF-8")?;
+    let mut agent = Piped::start(&lab, &["--config", path])?;
+    let mut log = agent.read_until_ready()?;
+    // The log must not be what holds it up.
+    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let check = || -> Result<std::process::Output> {
+        let mut command = Command::new(agent::binary()?);
+        Ok(command.args(["status", "--check", "--socket"]).arg(&socket).output()?)
+    };
+    wait_for(&lab, "/livez", 200, "live")?;
+    wait::until("a healthy agent", DEADLINE, || Ok(check()?.status.success().then_some(())))?;
+
+    // A record is over 1 KiB of JSON, so these are more than a pipe holds (64 KiB).
+    for _ in 0..100 {
+        lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    }
+    wait_for(&lab, "/livez", 503, "not live\nworker 0 has not been at its ring for ")?;
+    wait_for(&lab, "/readyz", 503, "worker 0 has not been at its ring for ")?;
+    let output = check()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("worker 0 has not been at its ring for "), "{told}");
+    let metrics = get(&lab, "/metrics")?.body;
+    let of = series(&metrics);
+    assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
+    assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
+
+    let mut records = agent.take_stdout()?;
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        records.read_to_string(&mut text).map(|_| text.lines().count())
+    });
+    wait_for(&lab, "/livez", 200, "live")?;
+    wait::until("a healthy agent", DEADLINE, || Ok(check()?.status.success().then_some(())))?;
+    agent.signal(nix::sys::signal::Signal::SIGTERM)?;
+    assert_eq!(agent.wait()?.code(), Some(0));
+    let read = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+    assert_eq!(read, 100, "nothing is lost by waiting");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_lost_is_no_longer_ready_and_still_alive() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: ['s*']}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    assert_eq!(get(&lab, "/readyz")?.code, 200);
+    // Asked for by name, and not as one of those that fit a pattern, so that it is missed.
+    let enabled = agent.command(&["enable", "s0"])?.output()?;
+    assert!(enabled.status.success(), "{}", String::from_utf8_lossy(&enabled.stderr));
+    lab.server.ip(&["link", "delete", "s0"])?;
+    wait_for(&lab, "/readyz", 503, "s0 is not captured from as wanted: no such interface")?;
+    assert_eq!(get(&lab, "/livez")?.code, 200);
+    let reset = agent.command(&["reset", "s0"])?.output()?;
+    assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+    // Nothing is there to be wanted.
+    wait_for(&lab, "/readyz", 200, "ready")?;
+    Ok(())
+}
+
+#[test]
+fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
+    let lab = Lab::new()?;
+    let _agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    assert_eq!(get(&lab, "/")?.code, 404);
+    assert_eq!(get(&lab, "/livez?verbose")?.code, 200);
+    let post = "POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(http::ask(&lab.server, PORT, post)?.code, 405);
+    assert_eq!(http::ask(&lab.server, PORT, "no request\r\n\r\n")?.code, 400);
+    let long = format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(9_000));
+    assert_eq!(http::ask(&lab.server, PORT, &long)?.code, 431);
+
+    // Half a request each, and more of them than there is room for.
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        let mut stream = http::connect(&lab.server, PORT)?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\n")?;
+        idle.push(stream);
+    }
+    wait::until("a probe to get through", DEADLINE, || {
+        Ok(get(&lab, "/livez").ok().filter(|answer| answer.code == 200))
+    })?;
+    // The agent has closed them; a 408 may come first.
+    for mut stream in idle {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).context("the end of an idle connection")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_know_the_metrics() -> Result<()> {
+    let alerts = root().join("deploy/prometheus");
+    promtool(&["test", "rules"], &alerts.join("alerts_test.yaml"))?;
+    let text = fs::read_to_string(alerts.join("alerts.yaml"))?;
+    assert_eq!(undocumented(&text)?, Vec::<String>::new());
+    // Each rule has a test that it fires.
+    let tests = fs::read_to_string(alerts.join("alerts_test.yaml"))?;
+    for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist_in_queries_that_parse() -> Result<()> {
+    let text = fs::read_to_string(root().join("deploy/grafana/tap53.json"))?;
+    assert_eq!(undocumented(&text)?, Vec::<String>::new());
+    let dashboard: serde_json::Value = serde_json::from_str(&text)?;
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut queries = 0;
+    for target in targets {
+        let query = target["expr"].as_str().context("a query")?;
+        let query = query.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        ensure!(!query.contains('$'), "not known here: {query}");
+        // JSON is YAML.
+        rules
+            .push_str(&format!("  - {{record: q{queries}, expr: {}}}\n", serde_json::json!(query)));
+        queries += 1;
+    }
+    assert!(queries > 20, "{queries}");
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("rules.yaml");
+    fs::write(&file, rules)?;
+    promtool(&["check", "rules"], &file)
+}
+
+/// Names of metrics in `text` that `docs/metrics.md` does not have.
+fn undocumented(text: &str) -> Result<Vec<String>> {
+    let document = fs::read_to_string(root().join("docs/metrics.md"))?;
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names = words.filter(|word| word.starts_with("tap53_") || word.starts_with("process_"));
+    Ok(names
+        .filter(|name| !document.contains(&format!("| `{name}` |")))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn promtool(arguments: &[&str], file: &Path) -> Result<()> {
+    let output = Command::new("promtool")
+        .args(arguments)
+        .arg(file)
+        .output()
+        .context("promtool, of Debian's prometheus")?;
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_port_that_is_held_is_taken_when_it_is_free_and_capture_does_not_wait() -> Result<()> {
+    let lab = Lab::new()?;
+    let held = lab.server.enter(|| Ok(TcpListener::bind(PORT)?))?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    agent.wait_for_output("MATCHED", 0, DEADLINE)?;
+    drop(held);
+    wait::until("the port to be taken", DEADLINE, || {
+        Ok(get(&lab, "/livez").ok().filter(|answer| answer.code == 200))
+    })?;
+    let ended = agent.stop()?;
+    assert!(ended.stderr.contains("cannot listen for probes and Prometheus"), "{}", ended.stderr);
+    Ok(())
+}
+
+#[test]
+fn what_waits_in_a_spool_is_told_and_costs_no_readiness() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\n\
+             sinks: [{{type: kafka, brokers: ['127.0.0.1:1'], topic: t,\n\
+             spool: {{mode: durable, directory: $OUT/spool}}}}]\n\
+             shutdown: {{flush_timeout_ms: 500}}\ntelemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    let empty = get(&lab, "/metrics")?.body;
+    assert_eq!(series(&empty).get("tap53_sink_records_spooled{sink=\"kafka\"}"), Some(&0.0));
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let spooled = "tap53_sink_records_spooled{sink=\"kafka\"} 1\n";
+    let metrics = wait_for(&lab, "/metrics", 200, spooled)?.body;
+    let of = series(&metrics);
+    assert!(of["tap53_sink_spool_bytes{sink=\"kafka\"}"] > 200.0, "{metrics}");
+    assert_eq!(of["tap53_sink_able_to_store{sink=\"kafka\"}"], 1.0, "{metrics}");
+    assert_eq!(get(&lab, "/readyz")?.code, 200, "{}", get(&lab, "/readyz")?.body);
+    // While a worker waits for the disk, its batch is the sink's already, and not yet its own.
+    wait_for(&lab, "/metrics", 200, "tap53_ledger_balanced 1\n")?;
+    drop(agent);
+    Ok(())
+}
