@@ -491,6 +491,26 @@ fn allowed(role: &Value) -> BTreeSet<(String, String, String)> {
     all
 }
 
+/// The rights that `tap53 doctor` in the pod looks for and finds, as (verb, group, resource).
+fn rights_by_doctor(pod: &Pod<'_>) -> Result<BTreeSet<(String, String, String)>> {
+    let options = pod.arguments.get(1..).context("options behind `run`")?;
+    let mut doctor =
+        pod.start(&[&["doctor", "-o", "json"].map(str::to_owned)[..], options].concat())?;
+    // Whatever it thinks of the rest.
+    doctor.wait(DEADLINE)?;
+    let report: Value = serde_json::from_str(&doctor.stdout().text())?;
+    let checks = report["checks"].as_array().context("checks")?;
+    let found = checks.iter().find(|check| check["area"] == "kubernetes").context("an area")?;
+    let rights = found["what"].as_str().and_then(|what| what.strip_prefix("allowed: "));
+    let rights = rights.with_context(|| found.to_string())?.split(", ");
+    let parts = |right: &str| {
+        let (verb, kind) = right.split_once(' ')?;
+        let (resource, group) = kind.split_once('.').unwrap_or((kind, ""));
+        Some((verb.to_owned(), group.to_owned(), resource.to_owned()))
+    };
+    rights.map(|right| parts(right).with_context(|| right.to_owned())).collect()
+}
+
 #[test]
 fn the_agent_uses_every_permission_of_its_role_and_is_refused_nothing() -> Result<()> {
     let lab = Lab::new()?;
@@ -533,6 +553,7 @@ fn the_agent_uses_every_permission_of_its_role_and_is_refused_nothing() -> Resul
         let refused: Vec<&Request> = requests.iter().filter(|r| r.code >= 400).collect();
         assert!(refused.is_empty(), "{refused:#?}");
         assert_eq!(used(&requests), allowed);
+        assert_eq!(rights_by_doctor(&pod)?, allowed);
     }
     Ok(())
 }

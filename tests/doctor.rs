@@ -284,7 +284,7 @@ fn without_root_it_looks_at_what_it_can_and_says_what_it_could_not() -> Result<(
     }
     said.check("warn", "kernel", &["programs", "could not be tried"])?;
     said.check("warn", "kernel", &["TCX", "could not be tried"])?;
-    said.check("ok", "interfaces", &["s0: veth"])?;
+    said.check("ok", "interfaces", &["s0: veth", "egress tcx > clsact", "CAP_NET_ADMIN"])?;
     said.check("ok", "resources", &["memory"])?;
     said.require_fine_but_for(&["capabilities", "kernel"])
 }
@@ -545,6 +545,56 @@ fn rings_that_the_machine_has_no_memory_for_are_named() -> Result<()> {
     )?;
     said.require("warn", "resources", &["64 workers"], &["capture: {workers:"])?;
     said.check("ok", "kernel", &["load"])?;
+    Ok(())
+}
+
+/// None of them hides another.
+#[test]
+fn on_a_machine_broken_in_eleven_ways_each_is_named() -> Result<()> {
+    let machine = Machine::new()?;
+    let _holder = XdpHolder::attach(&machine.namespace, INTERFACE, bpf::XdpMode::Generic)?;
+    machine.namespace.ip(&["tuntap", "add", "dev", "tun0", "mode", "tun"])?;
+    machine.namespace.ip(&["link", "add", "br0", "type", "bridge"])?;
+    fs::create_dir(machine.path("out"))?;
+    fs::create_dir(machine.path("run"))?;
+    drop(UnixListener::bind(machine.path("run/control.sock"))?);
+    let [out, socket, kubeconfig] = ["out", "run/control.sock", "kubeconfig"]
+        .map(|name| machine.path(name).display().to_string());
+    let config = text(&machine.path("tap53.yaml"))?;
+    fs::write(
+        &config,
+        format!(
+            "interfaces: {{include: [{INTERFACE}, eth7, tun0, br0]}}\n\
+             capture: {{hook: xdp, workers: 64, ring_bytes: 1073741824}}\n\
+             kubernetes: {{kubeconfig: {kubeconfig}}}\n\
+             control: {{socket: {socket}}}\n\
+             sinks:\n\
+             - {{type: file, directory: {out}}}\n\
+             - {{type: kafka, brokers: [\"127.0.0.1:9\"], topic: dns}}\n"
+        ),
+    )?;
+    let said = machine.doctor(&Start {
+        before: &format!("mount -t tmpfs none /sys/kernel/btf\nmount -t tmpfs -o ro none {out}"),
+        // The one stands for the other.
+        privileges: &["--bounding-set=-perfmon,-sys_admin", "--inh-caps=-perfmon,-sys_admin"],
+        arguments: &["--config", &config],
+        ..Start::default()
+    })?;
+    for (verdict, area, parts, fix) in [
+        ("fail", "capabilities", &["CAP_PERFMON", "bounding set"][..], "AmbientCapabilities"),
+        ("warn", "kernel", &["BTF"], "CONFIG_DEBUG_INFO_BTF"),
+        ("warn", "interfaces", &["eth7", "no such interface"], "ip link show eth7"),
+        ("fail", "interfaces", &["tun0", "no Ethernet header"], "exclude"),
+        ("warn", "interfaces", &["br0: link", "no packets"], "ip link set dev br0 up"),
+        ("warn", "interfaces", &["s0: XDP", "held by program"], "capture: {hook: tc}"),
+        ("fail", "resources", &["64 rings of 1024 MiB", "more than"], "ring_bytes"),
+        ("fail", "outputs", &["sinks[0]", "Read-only"], "remount,rw"),
+        ("fail", "kafka", &["sinks[1]", "127.0.0.1:9", "refused"], "nc -vz"),
+        ("fail", "kubernetes", &["API server", "kubeconfig"], "ls -l"),
+        ("warn", "control", &["control.sock", "killed"], "tap53 run"),
+    ] {
+        said.require(verdict, area, parts, &[fix])?;
+    }
     Ok(())
 }
 

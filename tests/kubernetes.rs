@@ -20,6 +20,7 @@ use tap53_harness::{
     kube::{Account, KubeApi},
     lab::{ANSWERED, Lab, UNANSWERED},
     namespace::{CLIENT_END, Namespace, SERVER_END},
+    process,
     unbound::Unbound,
     wait,
 };
@@ -261,6 +262,19 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// What a command prints that is put to the agent.
+    fn tap53(&self, arguments: &[&str]) -> Result<String> {
+        process::run(&mut self.agent.command(arguments)?)
+    }
+
+    /// The agent's own status, once it is as `wanted`.
+    fn status_when(&self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        wait::until("the agent's status", DEADLINE, || {
+            let status: Value = serde_json::from_str(&self.tap53(&["status", "-o", "json"])?)?;
+            Ok(wanted(&status).then_some(status))
+        })
+    }
+
     /// Stops the agent; every record names whom it should.
     fn finish(self) -> Result<Vec<Value>> {
         let ended = self.agent.stop()?;
@@ -459,11 +473,19 @@ fn an_api_server_that_dies_and_returns_costs_no_record_and_no_name() -> Result<(
         stage.ask(&pod.uid)?;
     }
     assert_eq!(watches.directory().status().pods, 1);
+    let told = stage.status_when(|status| status["enrichment"]["connected"] == false)?;
+    assert_eq!(told["enrichment"]["pods"], 1);
+    assert!(told["enrichment"]["stale_since"].is_string(), "{told:#}");
+    let text = stage.tap53(&["status"])?;
+    assert!(text.contains("kubernetes: not connected; known: pods of this node 1"), "{text}");
+    assert!(text.contains("cannot be reached"), "{text}");
 
     cluster.api.restart()?;
     let status = status_when(&watches, |status| status.connected)?;
     assert_eq!(status.stale_since, None);
     assert!(status.errors > 0);
+    let told = stage.status_when(|status| status["enrichment"]["connected"] == true)?;
+    assert_eq!(told["enrichment"]["stale_since"], Value::Null);
     stage.ask(&pod.uid)?;
     cluster.complete(&pod, now_s()?)?;
     next_second()?;

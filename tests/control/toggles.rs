@@ -124,6 +124,18 @@ fn a_pattern_that_matches_nothing_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_reset_is_done_though_what_the_file_names_is_not_there() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, absent0]"), &[])?;
+    succeed(&agent, &["disable", "s0"])?;
+    let table = succeed(&agent, &["reset", "*"])?;
+    assert!(table.contains("no such interface"), "{table}");
+    assert_eq!(is_capturing(&status(&agent)?, "s0"), [true, true]);
+    agent.stop()?;
+    Ok(())
+}
+
 /// Toggles of one interface through the socket, while both carry load.
 const TOGGLES: u32 = 1_000;
 
@@ -196,17 +208,64 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     Ok(())
 }
 
+/// What the agent's process holds of the kernel: descriptors and threads.
+fn held(agent: &Agent) -> Result<[usize; 2]> {
+    let count = |what: &str| -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/{what}", agent.process().pid()))?.count())
+    };
+    Ok([count("fd")?, count("task")?])
+}
+
+/// Nothing more than `before`, once the connection of the last command is closed.
+fn require_nothing_more(agent: &Agent, before: [usize; 2]) -> Result<()> {
+    wait::until("no descriptor and no thread to be left", DEADLINE, || {
+        let now = held(agent)?;
+        Ok((now[0] <= before[0] && now[1] <= before[1]).then_some(()))
+    })
+}
+
+#[test]
+fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
+    let lab = Lab::new()?;
+    let _pair = SecondPair::new(&lab)?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    status(&agent)?;
+    let (links, before) = (links_held(&agent)?, held(&agent)?);
+    let path = agent.directory().join("tap53.yaml");
+    let without = fs::read_to_string(&path)?;
+    let with = without.replace("[s0]", "[s0, s1]");
+    let client = Client::new(&agent.control_socket());
+    for round in 0..60 {
+        for (yaml, on) in [(&with, true), (&without, false)] {
+            // As an editor does it, and half of the time by a signal as well.
+            let new = agent.directory().join("new");
+            fs::write(&new, yaml)?;
+            fs::rename(&new, &path)?;
+            if round % 2 == 0 {
+                agent.process().signal(Signal::SIGHUP)?;
+            }
+            wait::until("the file to be taken up", DEADLINE, || {
+                let status = client.status()?.status;
+                let attached = status["interfaces"].as_array().map_or(0, Vec::len);
+                Ok((attached == 1 + usize::from(on)).then_some(()))
+            })?;
+        }
+    }
+    assert_eq!(links_held(&agent)?, links);
+    require_nothing_more(&agent, before)?;
+    bpf::require_bare(&lab.server, "s1")?;
+    agent.stop()?;
+    Ok(())
+}
+
 #[test]
 fn detaching_again_and_again_leaves_nothing_behind() -> Result<()> {
     let lab = Lab::new()?;
     let _pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
-    let descriptors = || -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?.count())
-    };
     // Answered: all that the agent opens at its start is open.
     status(&agent)?;
-    let (links, open) = (links_held(&agent)?, descriptors()?);
+    let (links, before) = (links_held(&agent)?, held(&agent)?);
     let client = Client::new(&agent.control_socket());
     for _ in 0..60 {
         client.switch(Call::Enable {
@@ -217,10 +276,7 @@ fn detaching_again_and_again_leaves_nothing_behind() -> Result<()> {
         client.switch(Call::Disable { pattern: "s1".to_owned(), detach: true, lasts_ms: None })?;
     }
     assert_eq!(links_held(&agent)?, links);
-    // The connection of the last command may be closing still.
-    wait::until("no descriptor to be left", DEADLINE, || {
-        Ok((descriptors()? <= open).then_some(()))
-    })?;
+    require_nothing_more(&agent, before)?;
     bpf::require_bare(&lab.server, "s1")?;
     agent.stop()?;
     Ok(())

@@ -238,6 +238,23 @@ fn a_repeated_enable_attaches_nothing_anew_and_directions_change_by_setting() ->
 }
 
 #[test]
+fn the_status_tells_of_a_link_as_it_is_now() -> Result<()> {
+    let stage = Stage::new("")?;
+    let agent = stage.start("include: [a0]")?;
+    stage.server.ip(&["link", "set", "b0", "down"])?;
+    agent.switch("b0", ON)??;
+    for (state, expected) in
+        [("down", "tc is configured; link is down"), ("up", "tc is configured")]
+    {
+        stage.server.ip(&["link", "set", "b0", state])?;
+        agent.wait_until(&format!("b0 to be told of as {state}"), |status| {
+            find(&status.interfaces, "b0").is_ok_and(|b0| b0.why == expected).then_some(())
+        })?;
+    }
+    account::Ledger(&agent.stop()?).require_balance()
+}
+
+#[test]
 fn the_order_of_precedence_holds_in_the_running_agent() -> Result<()> {
     let stage = Stage::new("")?;
     let agent = stage.start("include: [a0]")?;

@@ -116,6 +116,7 @@ pub struct Agent {
     pipeline: Pipeline,
     file: ConfigFile,
     switching: Switching,
+    owners: Directory,
     vitals: Vitals,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
@@ -149,6 +150,7 @@ impl Agent {
             switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
+            owners: owners.clone(),
             annotation: AnnotationStatus::default(),
             links,
             file_watch,
@@ -394,6 +396,7 @@ impl Agent {
             uptime_s: now.saturating_duration_since(self.started_at).as_secs(),
             config: self.file.status().clone(),
             annotation: self.annotation.clone(),
+            enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
             ledger: self.pipeline.ledger()?,
@@ -455,7 +458,7 @@ fn describe(to: SwitchTo) -> String {
 }
 
 /// The ledger for people. A reader of standard error that went away is no reason to fail.
-fn report(ledger: &Ledger) {
+pub fn report(ledger: &Ledger) {
     let _ = write!(io::stderr(), "{ledger}");
 }
 

@@ -91,7 +91,8 @@ impl ConfigFile {
             Err(error) => {
                 let error = error.to_string();
                 if self.status.error.as_deref() != Some(&error) {
-                    tracing::error!("configuration not changed: {error}");
+                    // One line, whatever number of mistakes.
+                    tracing::error!("configuration not changed: {}", error.replace('\n', "; "));
                     self.status.reloads_refused += 1;
                 }
                 self.status.error = Some(error);

@@ -64,13 +64,24 @@ impl Attached {
         if directions.contains(Direction::Egress) && self.attachment.egress.is_none() {
             self.attachment.egress = Some(self.attach_tc(Direction::Egress, config, programs)?);
         }
-        let mut why = self.notes.clone();
-        why.extend(device.iter().flat_map(circumstances));
-        if self.notes.is_empty() {
-            why.insert(0, "first choice".to_owned());
-        }
-        self.attachment.why = why.join("; ");
+        self.attachment.why = self.why(device.as_ref());
         Ok(())
+    }
+
+    /// Why these hooks, and what surrounds the interface.
+    fn why(&self, device: Option<&Device>) -> String {
+        let mut why = self.notes.clone();
+        if why.is_empty() {
+            why.push("first choice".to_owned());
+        }
+        why.extend(device.into_iter().flat_map(circumstances));
+        why.join("; ")
+    }
+
+    /// As it is attached, with what surrounds it now: a link may have come up since.
+    pub(super) fn attachment_now(&self) -> Attachment {
+        let device = Device::of(&self.attachment.interface).ok();
+        Attachment { why: self.why(device.as_ref()), ..self.attachment.clone() }
     }
 
     fn attach_ingress(

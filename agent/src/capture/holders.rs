@@ -1,6 +1,9 @@
 //! Who holds the hooks of an interface: for error messages, and for `tap53 interfaces`.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+};
 
 use tap53_ebpf::settings::Direction;
 
@@ -71,6 +74,8 @@ pub struct Holders {
     /// TCX programs of ingress and egress in the order in which they run; `None` where the kernel
     /// has no TCX, or does not let us ask.
     pub tcx: Option<[Vec<Program>; 2]>,
+    /// Whether the kernel does not let us ask for TCX programs: that takes CAP_NET_ADMIN.
+    pub tcx_hidden: bool,
     /// The qdisc in clsact's place.
     pub qdisc: Qdisc,
     /// Its filters.
@@ -88,6 +93,7 @@ impl Holders {
         let failed = |error| Error::netlink(&interface.name, "asking who holds the hooks", error);
         let mut socket = Socket::open().map_err(failed)?;
         let qdisc = qdisc::get(&mut socket, interface.ifindex).map_err(failed)?;
+        let tcx = tcx(interface.ifindex);
         Ok(Self {
             xdp: device::link(&mut socket, interface.ifindex)
                 .map_err(failed)?
@@ -95,7 +101,10 @@ impl Holders {
                 .into_iter()
                 .map(|(mode, id)| (mode, Program::new(id)))
                 .collect(),
-            tcx: tcx(interface.ifindex),
+            tcx_hidden: tcx
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
+            tcx: tcx.ok(),
             qdisc,
             filters: match qdisc {
                 Qdisc::Absent => Vec::new(),
@@ -120,12 +129,12 @@ impl Holders {
 }
 
 /// The programs of both TCX hooks, by asking: kernels without TCX refuse the question.
-fn tcx(ifindex: u32) -> Option<[Vec<Program>; 2]> {
+fn tcx(ifindex: u32) -> io::Result<[Vec<Program>; 2]> {
     let programs = |direction| {
-        let ids = bpf::tcx_programs(ifindex, direction).ok()?;
-        Some(ids.into_iter().map(Program::new).collect())
+        let ids = bpf::tcx_programs(ifindex, direction)?;
+        io::Result::Ok(ids.into_iter().map(Program::new).collect())
     };
-    Some([programs(Direction::Ingress)?, programs(Direction::Egress)?])
+    Ok([programs(Direction::Ingress)?, programs(Direction::Egress)?])
 }
 
 impl Holders {
@@ -178,6 +187,7 @@ mod tests {
             Holders {
                 xdp: vec![(XdpAttached::Native, program)],
                 tcx: None,
+                tcx_hidden: false,
                 qdisc: Qdisc::Absent,
                 filters: Vec::new(),
             }

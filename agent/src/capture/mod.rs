@@ -265,7 +265,7 @@ impl Capture {
             let settings = self.settings.get(attached.attachment.interface.ifindex)?;
             let enabled = Direction::ALL
                 .map(|direction| settings.is_some_and(|settings| settings.wants(direction)));
-            let attachment = attached.attachment.clone();
+            let attachment = attached.attachment_now();
             states.push(State { attachment, enabled, in_place: attached.in_place(), shadowed });
         }
         Ok(states)

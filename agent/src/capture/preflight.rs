@@ -58,8 +58,11 @@ impl Preflight {
             if !xdp.is_empty() && interface.mtu > ONE_PAGE_MTU {
                 why.push(format!("MTU {} takes a driver with frags for XDP", interface.mtu));
             }
-            let tc = tc_hook(config, &holders);
-            [[xdp, &[tc]].concat(), vec![tc]]
+            let tc = tc_hooks(config, &holders);
+            if tc.len() > 1 {
+                why.push("without CAP_NET_ADMIN it cannot be told whether TCX is there".to_owned());
+            }
+            [[xdp, tc].concat(), tc.to_vec()]
         } else {
             why.push("packets have no Ethernet header".to_owned());
             [Vec::new(), Vec::new()]
@@ -90,9 +93,11 @@ pub(super) fn circumstances(device: &Device) -> Vec<String> {
     notes
 }
 
-fn tc_hook(config: &CaptureConfig, holders: &Holders) -> Hook {
+/// Both where the kernel does not let us ask.
+const fn tc_hooks(config: &CaptureConfig, holders: &Holders) -> &'static [Hook] {
     match (config.tc, holders.tcx.is_some()) {
-        (TcChoice::Tcx, _) | (TcChoice::Auto, true) => Hook::Tcx,
-        (TcChoice::Clsact, _) | (TcChoice::Auto, false) => Hook::Clsact,
+        (TcChoice::Tcx, _) | (TcChoice::Auto, true) => &[Hook::Tcx],
+        (TcChoice::Auto, false) if holders.tcx_hidden => &[Hook::Tcx, Hook::Clsact],
+        (TcChoice::Clsact, _) | (TcChoice::Auto, false) => &[Hook::Clsact],
     }
 }

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Say what is wrong here for capture, and the line that fixes it
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
-    /// Tell how a running agent is: interfaces, ledger, configuration
+    /// Tell how a running agent is: interfaces, ledger, configuration, Kubernetes, sinks
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
     /// Have a running agent capture from interfaces

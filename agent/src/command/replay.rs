@@ -13,12 +13,13 @@ use clap::Args;
 use glob::Pattern;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tap53::{
+    agent::report,
     config::{Config, Error, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule, TunnelType},
     replay::{Plan, Replay, Speed},
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use super::run::{LedgerFile, Signals, report, start_log};
+use super::run::{LedgerFile, Signals, start_log};
 use crate::exit;
 
 /// How often sinks are asked whether something is due, and the progress bar is drawn.

@@ -15,7 +15,7 @@ use nix::sys::signal::{
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel},
+    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel, report},
     capture::{CaptureThread, KernelLog},
     config::LogLevel,
     control,
@@ -217,11 +217,6 @@ pub(super) fn start_log(level: LogLevel) -> anyhow::Result<SetLogLevel> {
             tracing::error!(%error, "the log's level stays as it is");
         }
     }))
-}
-
-/// The ledger for people. A reader of standard error that went away is no reason to fail.
-pub(super) fn report(ledger: &Ledger) {
-    let _ = write!(io::stderr(), "{ledger}");
 }
 
 /// Where the final ledger goes. Tried at the start, so that a mistake shows then; written whole or

@@ -1,5 +1,7 @@
 //! `tap53 status`.
 
+mod enrichment;
+
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -23,6 +25,7 @@ use super::{
     table::{Cell, Color, colored, paint, print, table},
 };
 use crate::exit;
+use enrichment::enrichment_text;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -113,13 +116,23 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         let config: ConfigStatus = serde_json::from_value(config.clone()).unwrap_or_default();
         text.push_str(&config_text(&config, colored));
     }
+    text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
     text.push_str(&health_text(&health(status).unwrap_or_default(), colored));
     text.push('\n');
     text.push_str(&interface_table(&interfaces(status)?));
     // What this version does not know how to show better, such as what a newer agent tells.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 8] =
-            ["version", "node", "uptime_s", "config", "health", "interfaces", "control", "ledger"];
+        const SHOWN: [&str; 9] = [
+            "version",
+            "node",
+            "uptime_s",
+            "config",
+            "enrichment",
+            "health",
+            "interfaces",
+            "control",
+            "ledger",
+        ];
         if !SHOWN.contains(&key.as_str()) && says_something(value) {
             text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
             write_value(&mut text, value, 1);
@@ -165,6 +178,7 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     let file = config.file.as_deref().unwrap_or("flags and defaults");
     let mut text = format!("configuration: {file}, read {}\n", config.loaded_at);
     if let Some(error) = &config.error {
+        let error = error.replace('\n', "\n    ");
         let told = format!("  the file as it is now is refused, and not in force: {error}");
         text.push_str(&paint(colored, Color::Bad, &told));
         text.push('\n');

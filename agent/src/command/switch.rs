@@ -113,7 +113,9 @@ pub(crate) fn disable(arguments: Disable) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn reset(arguments: Reset) -> anyhow::Result<ExitCode> {
-    switch(&arguments.socket, Call::Reset { pattern: arguments.pattern })
+    let Reset { pattern, socket } = arguments;
+    // Done with the forgetting, whatever becomes of what the file or the annotation wants then.
+    print(&status::interface_table(&socket.client().switch(Call::Reset { pattern })?))
 }
 
 fn switch(socket: &Socket, call: Call) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 use tokio::sync::oneshot;
 
-use crate::{config::Directions, ledger::Ledger, telemetry::Health};
+use crate::{config::Directions, enrich, ledger::Ledger, telemetry::Health};
 
 /// Something for the run loop to do; the answer goes back through the channel.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Where the annotation of the Node object stands.
     pub annotation: AnnotationStatus,
+    /// Where the naming of clients and servers stands.
+    pub enrichment: enrich::Status,
     /// Whether it is alive and ready, and why not.
     pub health: Health,
     /// Interfaces that are captured from, or that something asked to be.

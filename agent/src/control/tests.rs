@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::{ControlConfig, Directions},
     encode::{HEADING, samples},
+    enrich,
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
     telemetry::Health,
@@ -85,6 +86,7 @@ fn status() -> Status {
         uptime_s: 5,
         config: ConfigStatus::default(),
         annotation: AnnotationStatus::default(),
+        enrichment: enrich::Status { enabled: true, pods: 3, ..Default::default() },
         health: Health::default(),
         interfaces: vec![interface("eth0")],
         ledger: Ledger::new(&Sources {
@@ -178,6 +180,7 @@ fn the_status_has_all_parts_and_what_happened_at_the_socket() {
     let answer = setup.client().status().unwrap();
     assert_eq!(answer.status["node"], "node-1");
     assert_eq!(answer.status["interfaces"][0]["ingress"]["hook"], "tcx");
+    assert_eq!(answer.status["enrichment"]["pods"], 3);
     assert_eq!(answer.status["ledger"]["balanced"], true);
     assert_eq!(answer.status["control"]["connections"], 1);
     assert!(answer.ledger_text.starts_with("ledger of node-1"), "{}", answer.ledger_text);

@@ -127,7 +127,11 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
 
 /// What leaves a direction without a hook.
 fn blocked(name: &str, found: &Preflight) -> Option<Check> {
-    let takes_clsact = found.candidates.iter().flatten().any(|hook| *hook == Hook::Clsact);
+    // Where TCX may be there, it is taken first.
+    let takes_clsact = found
+        .candidates
+        .iter()
+        .any(|hooks| hooks.contains(&Hook::Clsact) && !hooks.contains(&Hook::Tcx));
     (takes_clsact && found.holders.qdisc == Qdisc::Ingress).then(|| {
         Check::fail(
             AREA,

@@ -87,6 +87,18 @@ impl Trouble {
         }
     }
 
+    /// Whether it is of the API server or the way to it, not of what was asked for.
+    pub(super) const fn passes(&self) -> bool {
+        match self {
+            Self::NoAccess(_)
+            | Self::Unauthorized(_)
+            | Self::Busy { .. }
+            | Self::Unreachable(_)
+            | Self::Silent(_) => true,
+            Self::Forbidden(_) | Self::Gone | Self::Refused { .. } | Self::Unreadable(_) => false,
+        }
+    }
+
     /// Whether another client might have better credentials.
     pub(super) const fn is_about_credentials(&self) -> bool {
         matches!(self, Self::Unauthorized(_) | Self::NoAccess(_))

@@ -56,7 +56,7 @@ use hub::{AskFor, Hub, JOBS_ASKED, now_us};
 use object::{Node, Object, Pod, Service};
 use ownership::{Hold, Ownership, PodClaim};
 use tenancy::End;
-use watch::{Change, follow};
+use watch::{Change, Waits, follow};
 
 /// The annotation of a Node object that says what to capture from.
 pub const CAPTURE_ANNOTATION: &str = "tap53.io/capture";
@@ -287,24 +287,34 @@ async fn follow_nodes(
     follow(&hub, selector, take).await;
 }
 
-/// Asks for jobs, one after the other.
+/// Asks for jobs, one after the other. An API server that is away is asked again, as it would not
+/// answer for the next one either, and what is said of a job is remembered.
 async fn answer_for_jobs(hub: Arc<Hub>, mut asked: mpsc::Receiver<AskFor>) {
     let patience = hub.patience();
+    let mut waits = Waits::new(&patience);
     while let Some(AskFor { uid, namespace, name }) = asked.recv().await {
-        let answer =
-            async { client::job(&hub.client().await?, &namespace, &name, &patience).await };
-        match answer.await {
-            // Another one of that name is not the one asked for.
-            Ok(job) if job.metadata.uid == uid => hub.job(&uid, job.metadata.controller()),
-            Ok(_) => hub.job(&uid, None),
-            Err(trouble) => {
-                hub.job(&uid, None);
-                let gone = matches!(trouble, Trouble::Refused { status: 404, .. });
-                if !gone {
+        loop {
+            let answer =
+                async { client::job(&hub.client().await?, &namespace, &name, &patience).await };
+            match answer.await {
+                // Another one of that name is not the one asked for.
+                Ok(job) if job.metadata.uid == uid => hub.job(&uid, job.metadata.controller()),
+                Ok(_) | Err(Trouble::Refused { status: 404, .. }) => hub.job(&uid, None),
+                Err(trouble) => {
                     hub.job_trouble(&trouble);
+                    if trouble.passes() {
+                        if trouble.is_about_credentials() {
+                            hub.forget_client().await;
+                        }
+                        sleep(waits.next(trouble.retry_after())).await;
+                        continue;
+                    }
+                    hub.job(&uid, None);
                 }
             }
+            break;
         }
+        waits = Waits::new(&patience);
         sleep(JOB_PAUSE).await;
     }
 }

@@ -350,6 +350,45 @@ fn a_job_is_asked_for_once_and_its_pods_are_its_cron_jobs() {
 }
 
 #[test]
+fn a_job_is_asked_for_again_where_the_api_server_was_away_and_not_where_it_refused() {
+    let of_job = |uid: &str, address: &str, job: &str| {
+        let owner = format!(
+            r#""ownerReferences":[{{"kind":"Job","name":"{job}","uid":"uid-{job}","controller":true}}],"namespace""#
+        );
+        pod(uid, address, 1).replace(r#""namespace""#, &owner)
+    };
+    let stub = Stub::start(move |request| match (request.resource(), request.is_watch()) {
+        ("jobs", _) if request.target.ends_with("/denied") => {
+            answer(403, r#"{"kind":"Status","code":403,"message":"denied"}"#)
+        }
+        ("jobs", _) if request.number < 3 => vec![Part::Head(200, Vec::new()), Part::Cut],
+        ("jobs", _) => answer(
+            200,
+            r#"{"metadata":{"uid":"uid-nightly-1","name":"nightly-1","ownerReferences":[{"kind":"CronJob","name":"nightly","uid":"c","controller":true}]}}"#,
+        ),
+        ("pods", false) => {
+            list(5, &[of_job("a", "10.0.0.1", "denied"), of_job("b", "10.0.0.2", "nightly-1")])
+        }
+        (_, false) => list(5, &[]),
+        (_, true) => silent(&[]),
+    });
+    let kubernetes = start(&stub, CALM);
+    let deadline = Instant::now() + DEADLINE;
+    let workload = || {
+        let reader = kubernetes.directory.reader();
+        let owner = reader.owner("10.0.0.2".parse().unwrap(), now_us()).identity();
+        owner.workload_name.clone().unwrap_or_default()
+    };
+    while workload() != "nightly" {
+        assert!(Instant::now() < deadline, "{:#?}", kubernetes.directory.status());
+        thread::yield_now();
+    }
+    // Once refused, twice cut, then told.
+    assert_eq!(stub.requests("jobs", false).len(), 4);
+    assert_eq!(kubernetes.directory.status().jobs_failed, 3);
+}
+
+#[test]
 fn the_annotation_of_this_node_is_handed_on_as_it_changes() {
     let node = |name: &str, value: &str, version: u32| {
         format!(

@@ -98,19 +98,19 @@ struct Refusal {
 }
 
 /// Waits between requests.
-struct Waits {
+pub(super) struct Waits {
     first: Duration,
     longest: Duration,
     failures: u32,
 }
 
 impl Waits {
-    const fn new(patience: &Patience) -> Self {
+    pub(super) const fn new(patience: &Patience) -> Self {
         Self { first: patience.first_wait, longest: patience.longest_wait, failures: 0 }
     }
 
     /// The next wait: half of it by chance, so that agents do not come all at once.
-    fn next(&mut self, at_least: Option<Duration>) -> Duration {
+    pub(super) fn next(&mut self, at_least: Option<Duration>) -> Duration {
         let doubled = 1u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         self.failures = self.failures.saturating_add(1).min(31);
         let wait = self.first.saturating_mul(doubled).min(self.longest);

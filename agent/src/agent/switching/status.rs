@@ -8,7 +8,7 @@ use super::{Switching, Tracked, ifindex_of, is_lost};
 use crate::{
     capture::{CaptureThread, State},
     control::{Actual, InterfaceStatus, WantedBy},
-    interfaces::Verdict,
+    interfaces::{Kind, Verdict},
 };
 
 impl Switching {
@@ -77,6 +77,9 @@ impl Tracked {
                 reasons.push("switched off, programs stay attached".to_owned());
             } else {
                 reasons.push(state.attachment.why.clone());
+                if self.interface.kind == Kind::Loopback {
+                    reasons.push("either direction has every packet".to_owned());
+                }
             }
         }
         if let Some(refused) = self.refused.as_ref().filter(|_| verdict.directions.is_some()) {
