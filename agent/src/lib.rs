@@ -8,8 +8,8 @@
 //!  ring       ─▶ drain in batches                           ┘
 //!  decode     ─▶ packet ─▶ message                          ┐
 //!  pair       ─▶ transaction                                │ one thread a worker
-//!  filter     ─▶ dropped, with a reason                       │
-//!  privacy    ─▶ addresses hidden                             │
+//!  filter     ─▶ dropped, with a reason                     │
+//!  privacy    ─▶ addresses hidden                           │
 //!  enrich     ─▶ client and server named                    │
 //!  encode     ─▶ record: Avro, JSON, text                   │
 //!  spool      ─▶ on disk, while Kafka is away               │
