@@ -54,6 +54,18 @@ struct Slot {
     newer: u32,
 }
 
+impl Slot {
+    /// True if its query waits, and a response that came along `flow` answers it.
+    #[inline]
+    fn is_answered_by(&self, flow: &Flow, response: &Observation) -> bool {
+        let question = response.message.question();
+        self.pending
+            && self.query.message.id == response.message.id
+            && self.flow == *flow
+            && (question.is_none() || question == self.query.message.question())
+    }
+}
+
 /// Pending queries of one transport, in order of arrival.
 #[derive(Clone, Copy)]
 struct List {
@@ -244,11 +256,7 @@ impl Table {
         let question = response.message.question();
         let slots = &self.slots;
         let answers = |slot: &u32| {
-            slots.get(*slot as usize).filter(|slot| slot.pending).is_some_and(|pending| {
-                pending.query.message.id == response.message.id
-                    && pending.flow == *flow
-                    && (question.is_none() || question == pending.query.message.question())
-            })
+            slots.get(*slot as usize).is_some_and(|slot| slot.is_answered_by(flow, response))
         };
         let found = match self.index.find_entry(hash, answers) {
             Ok(entry) => {
@@ -273,11 +281,7 @@ impl Table {
         let question = response.message.question();
         let slots = &self.slots;
         let to_host = |slot: &u32| {
-            slots.get(*slot as usize).filter(|slot| slot.pending).is_some_and(|pending| {
-                pending.query.message.id == response.message.id
-                    && pending.flow == *flow
-                    && (question.is_none() || question == pending.query.message.question())
-            })
+            slots.get(*slot as usize).is_some_and(|slot| slot.is_answered_by(flow, response))
         };
         if self.index.find(hash, to_host).is_some() {
             return self.respond(hash, flow, response, wire);
