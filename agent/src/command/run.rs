@@ -195,7 +195,12 @@ pub(super) fn start_log(level: LogLevel) -> anyhow::Result<SetLogLevel> {
     };
     let filter = |level| {
         let level = LevelFilter::from_level(tracing::Level::from(level));
-        Targets::new().with_default(level).with_target(AUDIT, level.max(LevelFilter::INFO))
+        // It calls each attempt an error, of which the watches tell once and with the cause.
+        let kube = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+        Targets::new()
+            .with_default(level)
+            .with_target(AUDIT, level.max(LevelFilter::INFO))
+            .with_target("kube_client", kube)
     };
     let (reloadable, handle) = reload::Layer::new(filter(level));
     let lines = tracing_subscriber::fmt::layer()
