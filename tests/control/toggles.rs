@@ -166,6 +166,8 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
         Ok(seen.is_some_and(|seen| seen > 500).then_some(()))
     };
     wait::until("dnsperf to be under way", DEADLINE, under_load)?;
+    // Once the first records have opened what records need.
+    let before_all = self::held(&agent)?;
     for toggle in 0..TOGGLES {
         let on = toggle % 2 == 1;
         let changed = client.switch(if on { enable() } else { disable(false) })?;
@@ -187,6 +189,7 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
         .find_map(|line| line.trim().strip_prefix("Queries sent:")?.trim().parse().ok())
         .with_context(|| format!("dnsperf's report:\n{report}"))?;
     assert_eq!(bpf::held_by(agent.process().pid())?, held, "nothing is attached anew or left");
+    require_nothing_more(&agent, before_all)?;
     assert!(sent > 1_000, "there was load: {sent}");
 
     let received =
