@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
+use tap53::control::client::Client;
 use tap53_harness::{
     account,
     agent::{self, Agent},
@@ -57,6 +58,23 @@ fn send(client: &Namespace, interface: &str, id: u16) -> Result<()> {
     FrameSocket::open(client, interface)?.send(&udp_to_port_53(4_000, &query))
 }
 
+/// Packets captured on their way in, on all interfaces.
+fn captured(agent: &Agent) -> Result<u64> {
+    let status = Client::new(&agent.control_socket()).status()?.status;
+    let interfaces = status["ledger"]["interfaces"].as_array().context("interfaces")?;
+    Ok(interfaces.iter().filter_map(|it| it["ingress"]["captured"].as_u64()).sum())
+}
+
+/// Sends a query and waits until it is captured: a busy kernel may have it wait at the interface,
+/// over the next thing that happens to that.
+fn send_captured(agent: &Agent, client: &Namespace, interface: &str, id: u16) -> Result<()> {
+    let before = captured(agent)?;
+    send(client, interface, id)?;
+    wait::until("the query to be captured", DEADLINE, || {
+        Ok((captured(agent)? > before).then_some(()))
+    })
+}
+
 #[test]
 fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result<()> {
     for hook in ["tc", "xdp"] {
@@ -66,13 +84,13 @@ fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result
         let pid = agent.process().pid();
         let before = links(pid)?;
         assert_eq!(before.len(), 2);
-        send(&client, "a1", 1)?;
+        send_captured(&agent, &client, "a1", 1)?;
         for (name, id) in [("wan0", 2), ("wan1", 3)] {
             let old = if id == 2 { "a0" } else { "wan0" };
             server.ip(&["link", "set", old, "name", name])?;
             let line = format!("from=\"{old}\" to=\"{name}\"");
             agent.process().wait_for_line(&line, 0, DEADLINE)?;
-            send(&client, "a1", id)?;
+            send_captured(&agent, &client, "a1", id)?;
         }
         assert_eq!(links(pid)?, before, "nothing was attached anew");
         // Out of the patterns: nobody wants it any more.
@@ -146,7 +164,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
         }
         let agent = Agent::start(&server, &yaml("a0, b0", hook), &[])?;
         assert_eq!(links(agent.process().pid())?.len(), 4);
-        send(&client, "a1", 1)?;
+        send_captured(&agent, &client, "a1", 1)?;
         server.ip(&["link", "set", "a0", "netns", elsewhere.name()])?;
         agent.process().wait_for_line("interface is gone", 0, DEADLINE)?;
         wait::until("the links to be closed", DEADLINE, || {
@@ -162,8 +180,8 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
         wait::until("it to be captured from again", DEADLINE, || {
             Ok((links(agent.process().pid())?.len() == 4).then_some(()))
         })?;
-        send(&client, "a1", 3)?;
-        send(&client, "b1", 4)?;
+        send_captured(&agent, &client, "a1", 3)?;
+        send_captured(&agent, &client, "b1", 4)?;
         let ended = agent.stop()?;
         account::Ledger(&ended.ledger).require_balance()?;
         let mut seen: Vec<_> = ended
