@@ -128,20 +128,21 @@ impl Switching {
         if tracked.interface == interface {
             return;
         }
-        if tracked.interface.name != interface.name {
-            tracing::info!(
-                ifindex,
-                from = tracked.interface.name,
-                to = interface.name,
-                "interface renamed"
-            );
-        }
-        tracked.interface = interface;
+        let before = std::mem::replace(&mut tracked.interface, interface);
         // What was refused may be taken now: the interface is up, or has another MTU.
         tracked.try_again(Instant::now());
         if let Some(hooked) = &mut tracked.hooked {
             hooked.attachment.interface = tracked.interface.clone();
             report(capture.update(&tracked.interface));
+        }
+        if before.name != tracked.interface.name {
+            // Once records have the new name.
+            tracing::info!(
+                ifindex,
+                from = before.name,
+                to = tracked.interface.name,
+                "interface renamed"
+            );
         }
     }
 
