@@ -150,17 +150,22 @@ impl Recorder {
         may_hold: bool,
         counts: &mut WorkerCounts,
     ) {
+        // First: who is left out need not be named.
+        if let Some(reason) = self.left_out(transaction) {
+            counts.records_created += 1;
+            let amount = Amount::record(u64::from(transaction.messages()));
+            counts.filtered[reason as usize] += amount;
+            return;
+        }
         if self.named != self.names.version() {
             self.learn_names();
         }
-        let left_out = self.left_out(transaction);
         let flow = &transaction.flow;
         let began_ns = transaction.first().at_ns;
         let began_us = self.clock.utc_us(began_ns);
         let client = self.owners.owner(flow.client.ip(), began_us);
         let server = self.owners.owner(flow.server.ip(), began_us);
         if may_hold
-            && left_out.is_none()
             && (self.owners.awaits(client, flow.client.ip())
                 || self.owners.awaits(server, flow.server.ip()))
             && self.held.hold(transaction, began_ns.saturating_add(self.owners.hold_ns()))
@@ -168,11 +173,6 @@ impl Recorder {
             return;
         }
         counts.records_created += 1;
-        if let Some(reason) = left_out {
-            let amount = Amount::record(u64::from(transaction.messages()));
-            counts.filtered[reason as usize] += amount;
-            return;
-        }
         counts.messages_in_records += u64::from(transaction.messages());
         let first = transaction.first();
         let observer = self
