@@ -22,7 +22,7 @@ use crate::{
     scratch,
 };
 
-pub use jars::directory as jars;
+pub use jars::{directory as jars, version};
 pub use security::{SCRAM_PASSWORD, Security, USER};
 
 /// A JVM on a loaded two-core machine takes several seconds.
@@ -42,6 +42,9 @@ pub struct Kafka<'a> {
     namespace: &'a Namespace,
     jars: PathBuf,
     directory: TempDir,
+    /// Where it keeps its topics, metadata included.
+    log_directory: PathBuf,
+    controller: SocketAddr,
     address: SocketAddr,
     sasl_ssl: SocketAddr,
     ssl: SocketAddr,
@@ -54,7 +57,15 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
-        Self::start_with(namespace, None)
+        Self::start_with(namespace, Place::default(), None)
+    }
+
+    /// As [`start`](Self::start), elsewhere than on loopback, or on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_at(namespace: &'a Namespace, place: Place) -> Result<Self> {
+        Self::start_with(namespace, place, None)
     }
 
     /// As [`start`](Self::start), with two more listeners that ask who is there.
@@ -62,21 +73,37 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
-        Self::start_with(namespace, Some(security))
+        Self::start_with(namespace, Place::default(), Some(security))
     }
 
-    fn start_with(namespace: &'a Namespace, security: Option<&Security>) -> Result<Self> {
+    fn start_with(
+        namespace: &'a Namespace,
+        place: Place,
+        security: Option<&Security>,
+    ) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
-        let [broker, controller, sasl_ssl, ssl] = free_addresses(namespace)?;
+        let log_directory = place.log_directory.unwrap_or_else(|| directory.path().join("log"));
+        // On loopback, so that the broker has its controller whatever becomes of its link.
+        let [controller] = free_addresses(namespace, Ipv4Addr::LOCALHOST)?;
+        let [broker, sasl_ssl, ssl] = free_addresses(namespace, place.ip)?;
         let properties = directory.path().join("server.properties");
-        let mut text = configuration(broker, controller, directory.path());
+        let mut text = configuration(broker, controller, &log_directory);
         if let Some(security) = security {
             text.push_str(&security.configuration(broker, controller, sasl_ssl, ssl));
         }
         fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
-        let mut kafka =
-            Self { namespace, jars, directory, address: broker, sasl_ssl, ssl, process: None };
+        let mut kafka = Self {
+            namespace,
+            jars,
+            directory,
+            log_directory,
+            controller,
+            address: broker,
+            sasl_ssl,
+            ssl,
+            process: None,
+        };
         // The cluster id is any 16 bytes in URL-safe base64 without padding.
         let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
         let mut format = kafka.java("kafka.tools.StorageTool");
@@ -137,6 +164,40 @@ impl<'a> Kafka<'a> {
         Ok(())
     }
 
+    /// An address beside the broker's own where nothing listens, for
+    /// [`restart_at`](Self::restart_at).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn spare_address(&self) -> Result<SocketAddr> {
+        let SocketAddr::V4(own) = self.address else { bail!("not IPv4") };
+        let [spare] = free_addresses(self.namespace, *own.ip())?;
+        Ok(spare)
+    }
+
+    /// As [`restart`](Self::restart), at another address: that is where it listens, and what it
+    /// tells clients. For brokers without [`Security`].
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub fn restart_at(&mut self, address: SocketAddr) -> Result<()> {
+        self.kill();
+        self.address = address;
+        let properties = self.directory.path().join("server.properties");
+        fs::write(properties, configuration(address, self.controller, &self.log_directory))?;
+        self.restart()
+    }
+
+    /// Waits for the broker to end by itself.
+    ///
+    /// # Errors
+    /// When it goes on, or does not run.
+    pub fn wait_until_ended(&mut self) -> Result<()> {
+        self.process.as_mut().context("no broker runs")?.wait(START_DEADLINE)?;
+        self.process = None;
+        Ok(())
+    }
+
     /// Creates a topic with one partition, and waits until it has a leader. Topics are never created
     /// by themselves.
     ///
@@ -173,6 +234,21 @@ impl<'a> Kafka<'a> {
         let mut command = self.namespace.command("java");
         command.args(JVM_OPTIONS).arg("-cp").arg(self.jars.join("*")).arg(class);
         command
+    }
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address in its namespace.
+    pub ip: Ipv4Addr,
+    /// Where it keeps its topics; `None`: in a directory of its own.
+    pub log_directory: Option<PathBuf>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST, log_directory: None }
     }
 }
 
@@ -217,10 +293,13 @@ fn word<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
     Ok(word)
 }
 
-/// Addresses of the namespace's loopback where nothing listens.
-fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAddr; COUNT]> {
+/// Addresses with this IP of the namespace's where nothing listens.
+fn free_addresses<const COUNT: usize>(
+    namespace: &Namespace,
+    ip: Ipv4Addr,
+) -> Result<[SocketAddr; COUNT]> {
     namespace.enter(|| {
-        let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+        let mut addresses = [SocketAddr::from((ip, 0)); COUNT];
         // All are open before any is closed, so they differ.
         let mut listeners = Vec::with_capacity(COUNT);
         for address in &mut addresses {
@@ -234,8 +313,7 @@ fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAd
 
 /// Nothing is deleted for its age: messages have the times of the captures that they are from, which
 /// may be years ago, and the broker looks for the first time after half a minute.
-fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -> String {
-    let log_directory = directory.join("log");
+fn configuration(broker: SocketAddr, controller: SocketAddr, log_directory: &Path) -> String {
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
