@@ -4,63 +4,41 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use tap53_harness::{faults::Row, scratch};
 
-use super::stage::{AWAY, BACK, Run, Stage, Start, size};
+use super::stage::{AWAY, BACK, Both, Run, Stage, Start, row, size};
 
 /// Queries before, while and after it is away.
 fn queries() -> u32 {
     size(2_000, 20_000)
 }
 
-pub(super) fn killed_durable(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
-    killed(stage, row, "durable")
-}
-
-pub(super) fn killed_fast(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
-    killed(stage, row, "fast")
-}
-
-fn killed(stage: &mut Stage<'_>, row: &mut Row, mode: &'static str) -> Result<()> {
-    let spool = scratch::directory("queue")?;
-    let run = Run::start(stage, &Start::new(mode, spool.path()))?;
-    run.feed(stage, queries())?;
+pub(super) fn killed(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
+    let both = Both::start(stage, "")?;
+    both.feed(stage, queries())?;
     stage.kafka.kill();
-    run.feed(stage, queries())?;
-    run.wait_until_noticed(AWAY)?;
-    run.feed(stage, queries())?;
+    both.feed(stage, queries())?;
+    both.wait_until_noticed(AWAY)?;
+    both.feed(stage, queries())?;
     stage.kafka.restart()?;
-    run.wait_until_noticed(BACK)?;
-    run.feed(stage, queries())?;
-    row.mode = mode.to_owned();
-    run.finish(row)?;
-    stage.consume(row).map(drop)
+    both.wait_until_noticed(BACK)?;
+    both.feed(stage, queries())?;
+    both.finish(stage)
 }
 
-pub(super) fn stopped_durable(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
-    stopped(stage, row, "durable")
-}
-
-pub(super) fn stopped_fast(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
-    stopped(stage, row, "fast")
-}
-
-fn stopped(stage: &mut Stage<'_>, row: &mut Row, mode: &'static str) -> Result<()> {
-    let spool = scratch::directory("queue")?;
-    let run = Run::start(stage, &Start::new(mode, spool.path()))?;
-    run.feed(stage, queries())?;
+pub(super) fn stopped(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
+    let both = Both::start(stage, "")?;
+    both.feed(stage, queries())?;
     stage.kafka.signal(Signal::SIGSTOP)?;
-    run.feed(stage, queries())?;
-    run.wait_until_noticed(AWAY)?;
-    run.feed(stage, queries())?;
+    both.feed(stage, queries())?;
+    both.wait_until_noticed(AWAY)?;
+    both.feed(stage, queries())?;
     stage.kafka.signal(Signal::SIGCONT)?;
-    run.wait_until_noticed(BACK)?;
-    run.feed(stage, queries())?;
-    row.mode = mode.to_owned();
-    run.finish(row)?;
-    stage.consume(row).map(drop)
+    both.wait_until_noticed(BACK)?;
+    both.feed(stage, queries())?;
+    both.finish(stage)
 }
 
 /// The agent knows both addresses from the start.
-pub(super) fn moved(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
+pub(super) fn moved(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let spool = scratch::directory("queue")?;
     let other = stage.kafka.spare_address()?;
     let mut start = Start::new("durable", spool.path());
@@ -73,13 +51,14 @@ pub(super) fn moved(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
     stage.kafka.restart_at(other)?;
     run.wait_until_noticed(BACK)?;
     run.feed(stage, queries())?;
-    row.mode = "durable".to_owned();
-    run.finish(row)?;
-    stage.consume(row).map(drop)
+    let mut row = row("durable");
+    run.finish(&mut row)?;
+    stage.consume(&mut row)?;
+    Ok(vec![row])
 }
 
 /// Nobody told the agent: an operator writes the new address into its configuration.
-pub(super) fn moved_unknown(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> {
+pub(super) fn moved_unknown(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let spool = scratch::directory("queue")?;
     let start = Start::new("durable", spool.path());
     let run = Run::start(stage, &start)?;
@@ -89,10 +68,11 @@ pub(super) fn moved_unknown(stage: &mut Stage<'_>, row: &mut Row) -> Result<()> 
     run.feed(stage, queries())?;
     run.wait_until_noticed(AWAY)?;
     run.feed(stage, queries())?;
-    row.mode = "durable".to_owned();
-    run.stop(row)?;
+    let mut row = row("durable");
+    run.stop(&mut row)?;
     let run = Run::start(stage, &start)?;
     run.feed(stage, queries())?;
-    run.finish(row)?;
-    stage.consume(row).map(drop)
+    run.finish(&mut row)?;
+    stage.consume(&mut row)?;
+    Ok(vec![row])
 }

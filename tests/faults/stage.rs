@@ -22,14 +22,18 @@ use tap53_harness::{
     memory_limit::MemoryLimit,
     namespace::{End, Namespace, join},
     numbered::{Consumed, name},
-    wait,
+    scratch, wait,
 };
+use tempfile::TempDir;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What the agent says at the beginning and at the end of an outage.
 pub(super) const AWAY: &str = "records do not arrive";
 pub(super) const BACK: &str = "records arrive again";
+
+/// Of the spool.
+const MODES: [&str; 2] = ["durable", "fast"];
 
 /// Far below what each outage here lasts: an outage ends only after deliveries have failed.
 const MESSAGE_TIMEOUT_MS: u32 = 1_000;
@@ -78,7 +82,8 @@ impl Places {
 pub(super) struct Stage<'a> {
     pub(super) places: &'a Places,
     pub(super) kafka: Kafka<'a>,
-    pub(super) topic: String,
+    /// Its topics are this, a hyphen, and the spool's mode.
+    topic: String,
     sockets: Vec<UdpSocket>,
     /// The next number.
     next: u32,
@@ -97,11 +102,15 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// An empty topic, and numbers from the beginning.
+    /// Empty topics, and numbers from the beginning.
     pub(super) fn begin(&mut self, place: u32) -> Result<()> {
         self.topic = format!("fault-{place}");
         self.next = 0;
-        self.kafka.create_topic(&self.topic)
+        MODES.iter().try_for_each(|mode| self.kafka.create_topic(&self.topic(mode)))
+    }
+
+    pub(super) fn topic(&self, mode: &str) -> String {
+        format!("{}-{mode}", self.topic)
     }
 
     pub(super) const fn next(&self) -> u32 {
@@ -129,13 +138,13 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Reads the topic, and what became of the numbers goes into the row.
+    /// Reads the row's topic, and what became of the numbers goes into the row.
     pub(super) fn consume(&self, row: &mut Row) -> Result<Consumed> {
         self.consume_from(&self.kafka, row)
     }
 
     pub(super) fn consume_from(&self, kafka: &Kafka<'_>, row: &mut Row) -> Result<Consumed> {
-        let consumed = Consumed::read(kafka, &self.topic)?;
+        let consumed = Consumed::read(kafka, &self.topic(&row.mode))?;
         row.sent = u64::from(self.next);
         row.messages = consumed.numbers.len() as u64;
         row.records = consumed.ids as u64;
@@ -194,7 +203,7 @@ impl Run {
             brokers => brokers.iter().map(|broker| format!("{broker:?},")).collect(),
         };
         let Start { mode, more, sink, message_timeout_ms, queue_bytes, .. } = start;
-        let (topic, spool) = (&stage.topic, start.spool.display());
+        let (topic, spool) = (stage.topic(mode), start.spool.display());
         // The Kafka sink comes first: what the other one has, it has accepted.
         let tells = if start.tells { "- {type: stdout, format: json}" } else { "" };
         let yaml = format!(
@@ -325,6 +334,55 @@ impl Run {
         row.complaints += complaints(&self.log());
         Ok(self.agent.process().stdout().lines())
     }
+}
+
+/// An agent of each mode under the same fault.
+pub(super) struct Both {
+    runs: Vec<(Run, TempDir, Row)>,
+}
+
+impl Both {
+    /// `sink`: more keys of both.
+    pub(super) fn start(stage: &Stage<'_>, sink: &str) -> Result<Self> {
+        let mut runs = Vec::new();
+        for mode in MODES {
+            let spool = scratch::directory("queue")?;
+            let mut start = Start::new(mode, spool.path());
+            start.sink = sink;
+            let run = Run::start(stage, &start)?;
+            runs.push((run, spool, row(mode)));
+        }
+        Ok(Self { runs })
+    }
+
+    pub(super) fn feed(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
+        stage.ask(count)?;
+        self.each(|run| run.wait_until_accepted(stage))
+    }
+
+    pub(super) fn wait_until_noticed(&self, what: &str) -> Result<()> {
+        self.each(|run| run.wait_until_noticed(what))
+    }
+
+    pub(super) fn each(&self, act: impl Fn(&Run) -> Result<()>) -> Result<()> {
+        self.runs.iter().try_for_each(|(run, ..)| act(run))
+    }
+
+    /// Ends both, and reads their topics.
+    pub(super) fn finish(self, stage: &Stage<'_>) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (run, _spool, mut row) in self.runs {
+            run.finish(&mut row)?;
+            stage.consume(&mut row)?;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+}
+
+/// A row to be filled in.
+pub(super) fn row(mode: &str) -> Row {
+    Row { mode: mode.to_owned(), ..Row::default() }
 }
 
 fn hold(limit: Option<&MemoryLimit>, command: &mut Command) {
