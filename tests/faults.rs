@@ -13,10 +13,16 @@
 //! The broker is behind a link of its own, which can be cut and slowed down. A fault is a function
 //! from the stage to a row.
 
+#[path = "faults/agent.rs"]
+mod agent;
 #[path = "faults/broker.rs"]
 mod broker;
+#[path = "faults/clock.rs"]
+mod clock;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/memory.rs"]
+mod memory;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/stage.rs"]
@@ -84,5 +90,28 @@ fn whatever_becomes_of_a_disk_each_number_is_consumed_or_counted() -> Result<()>
     try_all(&[
         (40, "broker's disk full; freed, and the broker started again", disk::full_at_broker),
         (50, "spool's disk full", disk::full_at_spool),
+    ])
+}
+
+#[test]
+fn whatever_becomes_of_the_clock_each_number_is_consumed_or_counted() -> Result<()> {
+    try_all(&[
+        (90, "clock set an hour forward, and two back, in an outage", clock::stepped),
+        (
+            91,
+            "clock an hour ahead when the agent starts, `max_age_s: 600`",
+            clock::ahead_at_restart,
+        ),
+        (92, "clock two hours ahead of the broker's, then set", clock::ahead_of_the_broker),
+    ])
+}
+
+#[test]
+fn whatever_becomes_of_the_agent_each_number_is_consumed_or_counted() -> Result<()> {
+    try_all(&[
+        (100, "agent killed (SIGKILL), again and again", agent::killed_durable),
+        (101, "the same, and the broker with it now and then", agent::killed_fast),
+        (110, "spool damaged between two runs: bytes changed, a segment cut", agent::spool_damaged),
+        (120, "broker away for an hour's worth of queries, memory limited", memory::an_hour_away),
     ])
 }

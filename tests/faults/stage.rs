@@ -26,7 +26,7 @@ use tap53_harness::{
 };
 use tempfile::TempDir;
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What the agent says at the beginning and at the end of an outage.
 pub(super) const AWAY: &str = "records do not arrive";
@@ -233,6 +233,16 @@ impl Run {
         self.wait_until_accepted(stage)
     }
 
+    /// As [`feed`](Self::feed), until the agent has written a line for each; where it tells.
+    pub(super) fn feed_until_told(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
+        stage.ask(count)?;
+        let sent = (stage.next - self.begin) as usize;
+        wait::until("a line for each record", DEADLINE, || {
+            Ok((self.agent.process().stdout().len() >= sent).then_some(()))
+        })
+        .with_context(|| self.log())
+    }
+
     fn wait_until_accepted(&self, stage: &Stage<'_>) -> Result<()> {
         let sent = u64::from(stage.next - self.begin);
         wait::until("the records to be accepted", DEADLINE, || {
@@ -260,10 +270,6 @@ impl Run {
     /// A number of the Kafka sink's records.
     pub(super) fn records(&self, key: &str) -> Result<u64> {
         Ledger(&self.ledger()?).number(&format!("/agent/sinks/0/records/{key}"))
-    }
-
-    pub(super) fn agent(&self) -> &Agent {
-        &self.agent
     }
 
     pub(super) fn log(&self) -> String {
