@@ -24,6 +24,7 @@ mod settings;
 mod spooling;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::{
     sync::Arc,

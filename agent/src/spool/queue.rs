@@ -337,6 +337,7 @@ impl Spool {
             self.active = None;
         }
         let mut lost = self.window.give_up_failed_below(after.id);
+        self.window.segments_gone_below(after.id, reason);
         if self.read.place.id < after.id {
             lost += between(self.read.place, after);
             self.read.place = after;

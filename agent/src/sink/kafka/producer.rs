@@ -59,8 +59,10 @@ pub(super) struct Link {
     pub(super) counts: Published<SinkCounts>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
-    /// Records that have arrived, to see whether any do.
-    pub(super) arrived: AtomicU64,
+    /// Records that have arrived, or that the broker has refused for good: whether it is there.
+    pub(super) answered: AtomicU64,
+    /// What was last wrong with the way to the broker.
+    trouble: Mutex<String>,
     /// Errors that were logged, and when last.
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
@@ -72,7 +74,8 @@ impl Link {
             topic: config.topic.clone(),
             counts: Published::default(),
             mailbox: config.spool.is_some().then(Mailbox::default),
-            arrived: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            trouble: Mutex::default(),
             told: Mutex::default(),
         }
     }
@@ -80,6 +83,15 @@ impl Link {
     /// Logs an error, unless it was logged a moment ago.
     fn tell(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
+        if self.mailbox.is_some() && code.is_some_and(is_outage) {
+            // The sender tells of the outage, once, and with the last that names a cause.
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || trouble.is_empty() {
+                reason.clone_into(&mut trouble);
+            }
+            tracing::debug!(sink = self.sink, %error, reason, "producer");
+            return;
+        }
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // As many as there are codes, at most.
@@ -106,8 +118,17 @@ impl Link {
                 let topic = &self.topic;
                 tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
             }
+            Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => {
+                let topic = &self.topic;
+                tracing::error!(sink, topic, %error, "the broker refuses records, which are lost and counted: is this node's clock right? It takes none that are further ahead of its own than message.timestamp.after.max.ms");
+            }
             _ => tracing::error!(sink, %error, reason, "producer"),
         }
+    }
+
+    /// What was last wrong with the way to the broker, since this was last asked.
+    pub(super) fn take_trouble(&self) -> String {
+        std::mem::take(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -159,6 +180,17 @@ pub(super) enum Refusal {
     NotNow,
 }
 
+/// True for errors that say no more than that a broker does not answer.
+const fn is_outage(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::OperationTimedOut
+    )
+}
+
 /// True for errors that the message itself is to blame for.
 const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
     matches!(
@@ -200,14 +232,15 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let link = &*self.0;
-        if result.is_ok() {
-            link.arrived.fetch_add(1, Ordering::Relaxed);
+        if result.as_ref().map_or_else(|(error, _)| is_never(error), |_| true) {
+            link.answered.fetch_add(1, Ordering::Relaxed);
         }
         match Origin::from_opaque(opaque) {
             Origin::Spool { id } => {
                 let outcome = match result {
                     Ok(_) => Outcome::Arrived,
                     Err((error, _)) if is_never(error) => Outcome::Rejected,
+                    Err((error, _)) if is_again(error) => Outcome::Again,
                     Err(_) => Outcome::Failed,
                 };
                 if let Some(mailbox) = &link.mailbox {
@@ -223,8 +256,8 @@ impl ProducerContext for Reports {
                 error.rdkafka_error_code(),
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
             );
-            if !is_ours {
-                link.tell(error, "a record was not delivered");
+            if !is_ours && !is_again(error) {
+                link.tell(error, "a record was not acknowledged in time, or was refused");
             }
         }
     }
@@ -234,13 +267,19 @@ fn is_never(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(is_for_ever)
 }
 
+/// True where the broker refused another record of the batch.
+fn is_again(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidDifferentRecord)
+}
+
 impl Reports {
     fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.0.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages);
+                let returned =
+                    Returned { is_again: is_again(error), ..returned(message, messages) };
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => self.0.counts.update(|counts| {
@@ -260,6 +299,7 @@ fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
         messages,
         key: message.key().unwrap_or_default().to_vec(),
         value: message.payload().unwrap_or_default().to_vec(),
+        is_again: false,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     mailbox::{Mail, Mailbox, Outcome},
     producer::{Message, Origin, Refusal},
     purge,
-    spooling::{Inner, now_ms},
+    spooling::Inner,
 };
 use crate::{
     config::SpoolMode,
@@ -45,8 +45,8 @@ pub(super) struct Sender {
     /// Nothing is sent before.
     not_before: Instant,
     pause: Duration,
-    /// Deliveries at the last look, and since when there have been no more.
-    arrived: u64,
+    /// Records answered at the last look, and since when there have been no more.
+    answered: u64,
     no_progress_since: Instant,
     next_period: Instant,
     next_checkpoint: Instant,
@@ -61,7 +61,7 @@ impl Sender {
             allowance: Allowance::new(replay_records_per_s, now),
             not_before: now,
             pause: SHORTEST_PAUSE,
-            arrived: 0,
+            answered: 0,
             no_progress_since: now,
             next_period: now,
             next_checkpoint: now,
@@ -114,12 +114,13 @@ impl Sender {
                     spool.fail(id);
                     has_failed = true;
                 }
+                Outcome::Again => spool.fail(id),
                 Outcome::Rejected => spool.reject(id),
             }
         }
         inner.account(&mut spool, |counts| counts.delivered += delivered);
         if !mail.returned.is_empty() {
-            has_failed = true;
+            has_failed |= mail.returned.iter().any(|returned| !returned.is_again);
             inner.is_direct.store(false, Ordering::Release);
             let records = mail.returned.iter().map(|returned| Record {
                 timestamp_ms: returned.timestamp_ms,
@@ -127,7 +128,7 @@ impl Sender {
                 key: &returned.key,
                 value: &returned.value,
             });
-            match spool.append(records, now_ms()) {
+            match spool.append(records, inner.clock.now_ms()) {
                 Ok(amount) => {
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
@@ -217,7 +218,7 @@ impl Sender {
         }
         self.watch_progress(now);
         let mut spool = inner.lock();
-        spool.drop_old(now_ms());
+        spool.drop_old(inner.clock.now_ms());
         inner.account(&mut spool, |_| {});
         if now >= self.next_checkpoint {
             self.next_checkpoint = now + CHECKPOINT_INTERVAL;
@@ -253,13 +254,14 @@ impl Sender {
     /// Notices that nothing arrives any more, though something is on its way.
     fn watch_progress(&mut self, now: Instant) {
         let inner = &self.inner;
-        let arrived = inner.link.arrived.load(Ordering::Relaxed);
+        let answered = inner.link.answered.load(Ordering::Relaxed);
         let in_memory = inner.link.counts.read().in_flight.records;
         let is_waiting = in_memory > 0 || inner.lock().sent() > 0;
-        if arrived != self.arrived {
-            self.arrived = arrived;
+        if answered != self.answered {
+            self.answered = answered;
             self.no_progress_since = now;
             if inner.is_failing.swap(false, Ordering::Relaxed) {
+                inner.link.take_trouble();
                 tracing::info!(sink = inner.link.sink, "records arrive again");
             }
         } else if !is_waiting {

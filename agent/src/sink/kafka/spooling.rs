@@ -69,6 +69,7 @@ pub(super) struct Inner {
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
+    pub(super) clock: Clock,
 }
 
 impl Spooling {
@@ -104,6 +105,7 @@ impl Spooling {
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
+            clock: Clock::new(),
         });
         let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
         let sender = thread::Builder::new()
@@ -214,7 +216,7 @@ impl Inner {
             self.write(batch);
             return;
         }
-        match spool.append(records(batch, 0), now_ms()) {
+        match spool.append(records(batch, 0), self.clock.now_ms()) {
             Ok(_) => {
                 self.account(&mut spool, |counts| counts.offered += amount);
                 self.appended(spool, batch.entries());
@@ -259,7 +261,7 @@ impl Inner {
     fn spool_rest(&self, batch: &Batch, from: usize) {
         let mut spool = self.lock();
         self.is_direct.store(false, Ordering::Release);
-        match spool.append(records(batch, from), now_ms()) {
+        match spool.append(records(batch, from), self.clock.now_ms()) {
             Ok(rest) => {
                 self.account(&mut spool, |counts| counts.in_flight -= rest);
                 self.appended(spool, batch.entries() - from);
@@ -276,8 +278,13 @@ impl Inner {
     pub(super) fn note_failing(&self) {
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             let sink = &self.link.sink;
+            let why = match self.link.take_trouble() {
+                why if why.is_empty() => "no answer".to_owned(),
+                why => why,
+            };
             tracing::error!(
                 sink,
+                why,
                 "records do not arrive: they are kept in the spool until they do"
             );
         }
@@ -347,6 +354,20 @@ fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     }
 }
 
-pub(super) fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+/// Tells how old records in the spool are: the wall clock as it was at the start, and the time since
+/// then. Where the wall clock is set meanwhile, no record grows old by that.
+pub(super) struct Clock {
+    started_ms: i64,
+    started: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { started_ms: jiff::Timestamp::now().as_millisecond(), started: Instant::now() }
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.started_ms.saturating_add(passed_ms)
+    }
 }
