@@ -105,10 +105,11 @@ pub(super) fn stepped(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     }
     // Latency is measured by the other clock.
     for clocks in &consumed.clocks {
-        let latency_ns = clocks.latency_ns.unwrap_or(0);
+        let times = clocks.query_time_us.zip(clocks.response_time_us);
+        let Some((query_us, response_us)) = times else { continue };
+        let latency_ns = clocks.latency_ns.context("a latency")?;
         ensure!((0..DEADLINE.as_nanos() as i64).contains(&latency_ns), "{clocks:?}");
-        let between_us =
-            clocks.response_time_us.unwrap_or(clocks.query_time_us) - clocks.query_time_us;
+        let between_us = response_us - query_us;
         ensure!((between_us - latency_ns / 1_000).abs() <= 1, "{clocks:?}");
     }
     Ok(vec![row])
@@ -122,7 +123,7 @@ fn clocks_of(consumed: &Consumed, number: u32) -> Result<Clocks> {
 /// How far a record's time is ahead of now, on this machine.
 fn ahead_of_us_s(clocks: &Clocks) -> Result<i64> {
     let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
-    Ok(clocks.query_time_us / 1_000_000 - now_s)
+    Ok(clocks.query_time_us.context("a query_time")? / 1_000_000 - now_s)
 }
 
 /// The next run begins with a clock that is an hour ahead: what waits is older than it may be, as far

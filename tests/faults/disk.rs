@@ -11,7 +11,7 @@ use tap53_harness::{
     scratch,
 };
 
-use super::stage::{AWAY, BACK, BROKER_END, Run, Stage, Start, row, size};
+use super::stage::{AWAY, BACK, Run, Stage, Start, place, row, size};
 
 /// Of the broker: metadata and topics are on one small disk, most of which somebody else takes.
 pub(super) fn full_at_broker(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
@@ -21,7 +21,7 @@ pub(super) fn full_at_broker(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(4_000, 20_000);
     let disk = Mount::tmpfs(DISK_BYTES)?;
     let log_directory = disk.path().join("log");
-    let place = Place { ip: BROKER_END.ipv4, log_directory: Some(log_directory) };
+    let place = Place { log_directory: Some(log_directory), ..place() };
     let mut kafka = Kafka::start_at(&stage.places.far, place)?;
     kafka.create_topic(&stage.topic("durable"))?;
     let spool = scratch::directory("queue")?;

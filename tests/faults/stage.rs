@@ -78,6 +78,11 @@ impl Places {
     }
 }
 
+/// The broker's, which is to be back soon.
+pub(super) fn place() -> Place {
+    Place { ip: BROKER_END.ipv4, session_timeout_ms: 3_000, ..Place::default() }
+}
+
 /// A broker in its place, and the stream.
 pub(super) struct Stage<'a> {
     pub(super) places: &'a Places,
@@ -91,11 +96,10 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(places: &'a Places) -> Result<Self> {
-        let place = Place { ip: BROKER_END.ipv4, ..Place::default() };
         let client = places.lab.client_v4();
         Ok(Self {
             places,
-            kafka: Kafka::start_at(&places.far, place)?,
+            kafka: Kafka::start_at(&places.far, place())?,
             topic: String::new(),
             sockets: (0..SOCKETS).map(|_| client.udp_socket()).collect::<Result<_>>()?,
             next: 0,

@@ -50,8 +50,8 @@ pub struct Consumed {
 /// What a record says of time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
-    /// Microseconds since 1970 UTC.
-    pub query_time_us: i64,
+    /// Microseconds since 1970 UTC; `None` where the query was not seen.
+    pub query_time_us: Option<i64>,
     /// Microseconds since 1970 UTC; `None` without a response.
     pub response_time_us: Option<i64>,
     /// Between the two.
@@ -78,7 +78,7 @@ impl Consumed {
                 numbers.push(number);
                 ids.insert(record["record_id"].to_string());
                 clocks.push(Clocks {
-                    query_time_us: record["query_time"].as_i64().context("a query_time")?,
+                    query_time_us: record["query_time"].as_i64(),
                     response_time_us: record["response_time"].as_i64(),
                     latency_ns: record["latency_ns"].as_i64(),
                 });

@@ -28,6 +28,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
     let directory = workspace.target.join("faults");
     fs::create_dir_all(&directory)?;
+    // A copy, so that a build meanwhile does not change what is tried.
+    let binary = directory.join("tap53");
+    fs::copy(workspace.target.join("debug/tap53"), &binary)
+        .with_context(|| format!("copy the agent to {}", binary.display()))?;
     let rows = directory.join("rows.jsonl");
     if rows.exists() {
         fs::remove_file(&rows)?;
@@ -39,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .args(&runner)
             // One after the other: each is to have the machine for itself.
             .args(["--", "--test-threads=1", "--nocapture"])
+            .env("TAP53_BIN", &binary)
             .env(ROWS_VARIABLE, &rows),
     );
     // Where a test failed, for those that passed.

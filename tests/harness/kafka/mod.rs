@@ -45,6 +45,7 @@ pub struct Kafka<'a> {
     /// Where it keeps its topics, metadata included.
     log_directory: PathBuf,
     controller: SocketAddr,
+    session_timeout_ms: u32,
     address: SocketAddr,
     sasl_ssl: SocketAddr,
     ssl: SocketAddr,
@@ -83,12 +84,13 @@ impl<'a> Kafka<'a> {
     ) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
+        let session_timeout_ms = place.session_timeout_ms;
         let log_directory = place.log_directory.unwrap_or_else(|| directory.path().join("log"));
         // On loopback, so that the broker has its controller whatever becomes of its link.
         let [controller] = free_addresses(namespace, Ipv4Addr::LOCALHOST)?;
         let [broker, sasl_ssl, ssl] = free_addresses(namespace, place.ip)?;
         let properties = directory.path().join("server.properties");
-        let mut text = configuration(broker, controller, &log_directory);
+        let mut text = configuration(broker, controller, &log_directory, session_timeout_ms);
         if let Some(security) = security {
             text.push_str(&security.configuration(broker, controller, sasl_ssl, ssl));
         }
@@ -99,6 +101,7 @@ impl<'a> Kafka<'a> {
             directory,
             log_directory,
             controller,
+            session_timeout_ms,
             address: broker,
             sasl_ssl,
             ssl,
@@ -184,7 +187,9 @@ impl<'a> Kafka<'a> {
         self.kill();
         self.address = address;
         let properties = self.directory.path().join("server.properties");
-        fs::write(properties, configuration(address, self.controller, &self.log_directory))?;
+        let (log_directory, session_timeout_ms) = (&self.log_directory, self.session_timeout_ms);
+        let text = configuration(address, self.controller, log_directory, session_timeout_ms);
+        fs::write(properties, text)?;
         self.restart()
     }
 
@@ -244,11 +249,13 @@ pub struct Place {
     pub ip: Ipv4Addr,
     /// Where it keeps its topics; `None`: in a directory of its own.
     pub log_directory: Option<PathBuf>,
+    /// How long a broker that was killed counts as there: only then may it come back.
+    pub session_timeout_ms: u32,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { ip: Ipv4Addr::LOCALHOST, log_directory: None }
+        Self { ip: Ipv4Addr::LOCALHOST, log_directory: None, session_timeout_ms: 9_000 }
     }
 }
 
@@ -313,7 +320,13 @@ fn free_addresses<const COUNT: usize>(
 
 /// Nothing is deleted for its age: messages have the times of the captures that they are from, which
 /// may be years ago, and the broker looks for the first time after half a minute.
-fn configuration(broker: SocketAddr, controller: SocketAddr, log_directory: &Path) -> String {
+fn configuration(
+    broker: SocketAddr,
+    controller: SocketAddr,
+    log_directory: &Path,
+    session_timeout_ms: u32,
+) -> String {
+    let heartbeat_ms = session_timeout_ms / 4;
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
@@ -323,6 +336,8 @@ fn configuration(broker: SocketAddr, controller: SocketAddr, log_directory: &Pat
          advertised.listeners=PLAINTEXT://{broker}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\n\
+         broker.session.timeout.ms={session_timeout_ms}\n\
+         broker.heartbeat.interval.ms={heartbeat_ms}\n\
          auto.create.topics.enable=false\n\
          log.retention.ms=-1\n\
          offsets.topic.replication.factor=1\n\
