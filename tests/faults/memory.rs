@@ -14,8 +14,8 @@ const DEFAULT_QUEUE_BYTES: u64 = 32 << 20;
 const PARTS: u32 = 20;
 
 pub(super) fn an_hour_away(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
-    // The long form: 500 records a second.
-    let queries = size(60_000, 500 * 3_600);
+    // The long form: 300 records a second.
+    let queries = size(60_000, 300 * 3_600);
     let spool = scratch::directory("queue")?;
     // Dropped before the directory that its processes write to, and after them.
     let limit = MemoryLimit::new(CAP_BYTES)?;

@@ -114,16 +114,19 @@ impl Row {
             .with_context(|| format!("write {}", Path::new(&path).display()))
     }
 
-    /// All rows of a file, in the order of the table.
+    /// All rows of a file, in the order of the table. Of those that were tried more than once, the
+    /// last.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn read_all(path: &Path) -> Result<Vec<Self>> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let mut rows: Vec<Self> =
-            text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        rows.sort_by_key(|row| row.place);
-        Ok(rows)
+        let mut rows = BTreeMap::new();
+        for line in text.lines() {
+            let row: Self = serde_json::from_str(line).context("a row")?;
+            rows.insert((row.place, row.mode.clone()), row);
+        }
+        Ok(rows.into_values().collect())
     }
 }
 

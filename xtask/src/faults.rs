@@ -16,9 +16,16 @@ use crate::{
 const DOCUMENT: &str = "docs/faults.md";
 const COMMAND: &str = "cargo xtask faults";
 
+/// What to try.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests with this in their names; the other rows stay as they were [default: all].
+    filter: Option<String>,
+}
+
 /// Runs the long form of the tests and writes the table; only if all of them passed, so that no row
 /// is missing from it.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let runner = test::runner(workspace)?;
     setup::install_missing(workspace, Purpose::Test)?;
     build_ebpf::run(workspace)?;
@@ -33,7 +40,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     fs::copy(workspace.target.join("debug/tap53"), &binary)
         .with_context(|| format!("copy the agent to {}", binary.display()))?;
     let rows = directory.join("rows.jsonl");
-    if rows.exists() {
+    if rows.exists() && arguments.filter.is_none() {
         fs::remove_file(&rows)?;
     }
     let tested = run_command(
@@ -43,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .args(&runner)
             // One after the other: each is to have the machine for itself.
             .args(["--", "--test-threads=1", "--nocapture"])
+            .args(&arguments.filter)
             .env("TAP53_BIN", &binary)
             .env(ROWS_VARIABLE, &rows),
     );
