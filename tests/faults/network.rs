@@ -1,12 +1,13 @@
 //! The way to the broker is cut, and is slow.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tap53_harness::{
     faults::Row,
     namespace::{cut, mend},
+    wait,
 };
 
-use super::stage::{AGENT_END, AWAY, BACK, BROKER_END, Both, Stage, size};
+use super::stage::{AGENT_END, AWAY, BACK, BROKER_END, Both, DEADLINE, Stage, size};
 
 pub(super) fn cut_off(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(2_000, 20_000);
@@ -23,11 +24,12 @@ pub(super) fn cut_off(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     both.finish(stage)
 }
 
-/// Slower than what comes in, so slow that deliveries time out.
+/// Slower than what comes in, so slow that of what goes there some arrives and some times out.
 pub(super) fn slow(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(4_000, 20_000);
     let server = &stage.places.lab.server;
-    let both = Both::start(stage, "compression: none")?;
+    // A request gets through in a quarter of the message timeout.
+    let both = Both::start(stage, "compression: none\n  options: {batch.size: 16384}")?;
     both.feed(stage, queries)?;
     #[rustfmt::skip]
     server.tc(&[
@@ -41,6 +43,13 @@ pub(super) fn slow(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
         Ok(())
     })?;
     both.wait_until_noticed(AWAY)?;
+    both.each(|run| {
+        let before = run.records("delivered")?;
+        wait::until("more records to arrive", DEADLINE, || {
+            Ok((run.records("delivered")? > before + 1_000).then_some(()))
+        })
+        .with_context(|| run.log())
+    })?;
     server.tc(&["qdisc", "del", "dev", AGENT_END.interface, "root"])?;
     both.wait_until_noticed(BACK)?;
     both.feed(stage, queries)?;

@@ -18,6 +18,7 @@
 
 mod allowance;
 mod mailbox;
+mod outage;
 mod producer;
 mod sender;
 mod settings;

@@ -213,6 +213,11 @@ impl ClientContext for Reports {
             }
             // Told again, and less often, by error().
             RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            // A request that timed out, again with each one: its records are reported as failed. And
+            // an identity not yet given by a broker that starts: it is asked for again.
+            RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
+                tracing::debug!(sink, facility, "{message}");
+            }
             RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(sink, facility, "{message}");

@@ -8,6 +8,7 @@ use std::{
 use super::{
     allowance::Allowance,
     mailbox::{Mail, Mailbox, Outcome},
+    outage::Outage,
     producer::{Message, Origin, Refusal},
     purge,
     spooling::Inner,
@@ -45,6 +46,7 @@ pub(super) struct Sender {
     /// Nothing is sent before.
     not_before: Instant,
     pause: Duration,
+    outage: Outage,
     /// Records answered at the last look, and since when there have been no more.
     answered: u64,
     no_progress_since: Instant,
@@ -54,13 +56,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(inner: Arc<Inner>, replay_records_per_s: Option<u32>) -> Self {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        replay_records_per_s: Option<u32>,
+        outage: Outage,
+    ) -> Self {
         let now = Instant::now();
         Self {
             inner,
             allowance: Allowance::new(replay_records_per_s, now),
             not_before: now,
             pause: SHORTEST_PAUSE,
+            outage,
             answered: 0,
             no_progress_since: now,
             next_period: now,
@@ -155,10 +162,26 @@ impl Sender {
     }
 
     fn failed(&mut self, now: Instant) {
-        self.inner.note_failing();
+        self.note_failing(now);
         if now >= self.not_before {
             self.not_before = now + self.pause;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn note_failing(&mut self, now: Instant) {
+        let link = &self.inner.link;
+        self.inner.is_failing.store(true, Ordering::Relaxed);
+        if self.outage.failed(now) {
+            let why = match link.take_trouble() {
+                why if why.is_empty() => "no answer".to_owned(),
+                why => why,
+            };
+            tracing::error!(
+                sink = link.sink,
+                why,
+                "records do not arrive: they are kept in the spool until they do"
+            );
         }
     }
 
@@ -260,18 +283,20 @@ impl Sender {
         if answered != self.answered {
             self.answered = answered;
             self.no_progress_since = now;
-            if inner.is_failing.swap(false, Ordering::Relaxed) {
-                inner.link.take_trouble();
-                tracing::info!(sink = inner.link.sink, "records arrive again");
-            }
+            inner.is_failing.store(false, Ordering::Relaxed);
         } else if !is_waiting {
             self.no_progress_since = now;
+        }
+        if !inner.is_failing.load(Ordering::Relaxed) && self.outage.is_over(now) {
+            inner.link.take_trouble();
+            tracing::info!(sink = inner.link.sink, "records arrive again");
         }
         if now.saturating_duration_since(self.no_progress_since) < STALL {
             return;
         }
         self.no_progress_since = now;
-        inner.note_failing();
+        self.note_failing(now);
+        let inner = &self.inner;
         if in_memory > 0 {
             inner.is_direct.store(false, Ordering::Release);
             // They come back as reports.

@@ -31,6 +31,7 @@ use std::{
 
 use super::{
     mailbox::Mailbox,
+    outage::Outage,
     producer::{Link, Message, Origin, Producer, Refusal},
     sender::Sender,
 };
@@ -107,7 +108,8 @@ impl Spooling {
             node_directory: spool_config.directory.display().to_string(),
             clock: Clock::new(),
         });
-        let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
+        let outage = Outage::new(config.message_timeout);
+        let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s, outage);
         let sender = thread::Builder::new()
             .name("kafka-spool".to_owned())
             .spawn(move || sender.run())
@@ -271,22 +273,6 @@ impl Inner {
                 self.disk_failed(&error);
                 self.lose(batch, from, SinkLoss::SpoolFailed);
             }
-        }
-    }
-
-    /// Each outage is logged once.
-    pub(super) fn note_failing(&self) {
-        if !self.is_failing.swap(true, Ordering::Relaxed) {
-            let sink = &self.link.sink;
-            let why = match self.link.take_trouble() {
-                why if why.is_empty() => "no answer".to_owned(),
-                why => why,
-            };
-            tracing::error!(
-                sink,
-                why,
-                "records do not arrive: they are kept in the spool until they do"
-            );
         }
     }
 
