@@ -62,11 +62,33 @@ impl Run {
         Self::start_prepared(namespace, broker, keys, next, |_| {})
     }
 
+    /// As [`start`](Self::start), with another time to deliver what it has at the end.
+    pub(super) fn start_flushing_for(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
+    ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, flush_timeout_ms, |_| {})
+    }
+
     pub(super) fn start_prepared(
         namespace: &Namespace,
         broker: &str,
         keys: &str,
         next: u32,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, 30_000, prepare)
+    }
+
+    fn start_with(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let directory = scratch::directory("spool")?;
@@ -82,7 +104,7 @@ impl Run {
                  \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
                  linger_ms: 5\n    {keys}\n\
                  \x20 - type: stdout\n    format: json\n\
-                 shutdown: {{flush_timeout_ms: 30000}}\n"
+                 shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}\n"
             ),
         )?;
         let mut command = namespace.command(agent::binary()?);

@@ -17,6 +17,7 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+mod held;
 mod mailbox;
 mod producer;
 mod sender;

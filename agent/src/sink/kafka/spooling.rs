@@ -19,10 +19,13 @@
 //!
 //! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
 //! and lost, and counted, if that fails as well.
+//!
+//! Where another agent has the spool, as the one before this one until it has ended, [`held`] says
+//! what happens until then.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -30,6 +33,7 @@ use std::{
 };
 
 use super::{
+    held::Held,
     mailbox::Mailbox,
     producer::{Link, Message, Origin, Producer, Refusal},
     sender::Sender,
@@ -61,7 +65,11 @@ pub(super) struct Inner {
     pub(super) fsync: Fsync,
     pub(super) link: Arc<Link>,
     pub(super) producer: Arc<Producer>,
-    pub(super) spool: Mutex<Spool>,
+    pub(super) spool_config: spool::Config,
+    /// Empty until it is this agent's.
+    pub(super) spool: OnceLock<Mutex<Spool>>,
+    /// Records that wait for the spool.
+    pub(super) held: Mutex<Held>,
     /// In fast mode: whether records go to the producer directly. Set with the spool locked.
     pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
@@ -78,33 +86,31 @@ impl Spooling {
         link: &Arc<Link>,
         producer: &Arc<Producer>,
     ) -> Result<Self, Error> {
-        let spool = Spool::open(&spool::Config {
-            directory: spool_config.directory.clone(),
-            max_bytes: spool_config.max_bytes,
-            max_age: spool_config.max_age,
-            fsync: spool_config.fsync(),
-            schema_version: SCHEMA_VERSION.unsigned_abs(),
-        })
-        .map_err(|cause| Error::Spool { sink: config.name.clone(), cause })?;
-        let carried = spool.held();
-        link.counts.update(|counts| {
-            counts.carried = carried;
-            counts.spooled = carried;
-            counts.spool_bytes = spool.bytes();
-        });
         let inner = Arc::new(Inner {
             mode: spool_config.mode,
             fsync: spool_config.fsync(),
             link: link.clone(),
             producer: producer.clone(),
-            is_direct: AtomicBool::new(
-                spool_config.mode == SpoolMode::Fast && carried.records == 0,
-            ),
-            spool: Mutex::new(spool),
+            // As long as there is no spool.
+            is_direct: AtomicBool::new(true),
+            spool_config: spool::Config {
+                directory: spool_config.directory.clone(),
+                max_bytes: spool_config.max_bytes,
+                max_age: spool_config.max_age,
+                fsync: spool_config.fsync(),
+                schema_version: SCHEMA_VERSION.unsigned_abs(),
+            },
+            spool: OnceLock::new(),
+            held: Mutex::new(Held::new(config.queue_bytes)),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
         });
+        match inner.take_over() {
+            Ok(()) => {}
+            Err(spool::Error::Locked(_)) => inner.say_that_it_waits(),
+            Err(cause) => return Err(Error::Spool { sink: config.name.clone(), cause }),
+        }
         let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
         let sender = thread::Builder::new()
             .name("kafka-spool".to_owned())
@@ -122,6 +128,11 @@ impl Spooling {
         self.inner.write(batch);
     }
 
+    #[cfg(test)]
+    pub(super) fn has_spool(&self) -> bool {
+        self.inner.has_spool()
+    }
+
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
@@ -134,7 +145,9 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
-            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            // What is not delivered is on disk, unless there is no spool.
+            let is_hopeless = self.is_failing() && inner.has_spool();
+            let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
             }
@@ -170,9 +183,14 @@ impl Drop for Spooling {
 }
 
 impl Inner {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Spool> {
+    /// The spool; `None` while another agent has it.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Spool>> {
         // Its parts change together, within calls that do not panic.
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(self.spool.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn has_spool(&self) -> bool {
+        self.spool.get().is_some()
     }
 
     pub(super) fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
@@ -207,7 +225,8 @@ impl Inner {
             }
             return;
         }
-        let mut spool = self.lock();
+        // There is one: while there is none, records go directly.
+        let Some(mut spool) = self.lock() else { return };
         if self.is_direct.load(Ordering::Acquire) {
             // The spool has been worked off meanwhile.
             drop(spool);
@@ -256,8 +275,11 @@ impl Inner {
     }
 
     /// Moves what the producer did not take from memory to the disk.
-    fn spool_rest(&self, batch: &Batch, from: usize) {
-        let mut spool = self.lock();
+    pub(super) fn spool_rest(&self, batch: &Batch, from: usize) {
+        let Some(mut spool) = self.lock() else {
+            self.hold_rest(batch, from);
+            return;
+        };
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), now_ms()) {
             Ok(rest) => {
@@ -276,10 +298,8 @@ impl Inner {
     pub(super) fn note_failing(&self) {
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             let sink = &self.link.sink;
-            tracing::error!(
-                sink,
-                "records do not arrive: they are kept in the spool until they do"
-            );
+            let place = if self.has_spool() { "the spool" } else { "memory" };
+            tracing::error!(sink, "records do not arrive: they are kept in {place} until they do");
         }
     }
 
@@ -301,7 +321,7 @@ impl Inner {
         if let Err(error) = unsynced.force_to_disk() {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
-            self.lock().distrust_active();
+            self.lock().iter_mut().for_each(|spool| spool.distrust_active());
         }
     }
 
@@ -313,7 +333,7 @@ impl Inner {
     }
 
     /// Counts records of a batch, from `from` on, that were in flight and are lost.
-    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
+    pub(super) fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
         let mut lost = Amount::default();
         for (_, entry) in batch.iter().skip(from) {
             lost += Amount::record(u64::from(entry.messages));
@@ -335,7 +355,7 @@ fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clo
     })
 }
 
-fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
+pub(super) fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     for (reason, lost) in Loss::ALL.into_iter().zip(losses) {
         let reason = match reason {
             Loss::DroppedOldest => SinkLoss::DroppedOldest,
