@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use tap53::{
     encode::fingerprint,
     sink::AvroFile,
-    spool::{self, Contents},
+    spool::{self, Contents, Loss, Totals},
 };
 
 use super::table::{Cell, colored, print, table};
@@ -81,12 +81,31 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
     }
     let waiting = contents.waiting();
     print(&format!(
-        "{}waiting: {} records ({} messages), from id {} on\n",
+        "{}waiting: {} records ({} messages), from id {} on\n{}",
         table(&rows, colored()),
         waiting.records,
         waiting.messages,
         contents.done_id(),
+        totals(&contents.totals()),
     ))
+}
+
+fn totals(totals: &Totals) -> String {
+    let since = match totals.from_id {
+        0 => "ever".to_owned(),
+        id => format!("from id {id} on"),
+    };
+    let mut text = format!(
+        "{since}: {} records appended = {} arrived + {} waiting",
+        totals.appended.records, totals.arrived.records, totals.waiting.records
+    );
+    for (reason, lost) in Loss::ALL.into_iter().zip(totals.lost) {
+        if lost.records > 0 {
+            text.push_str(&format!(" + {} lost ({})", lost.records, reason.name()));
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
+    spool::Totals,
 };
 
 /// Why a message is in no record.
@@ -230,6 +231,8 @@ pub struct SinkCounts {
     pub spooled: Amount,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: u64,
+    /// What became of all that ever was in the spool; `None` without one.
+    pub spool_totals: Option<Totals>,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
 }

@@ -190,6 +190,7 @@ impl Inner {
             counts.carried = carried;
             counts.spooled = spool.held();
             counts.spool_bytes = spool.bytes();
+            counts.spool_totals = Some(spool.totals());
             add_losses(counts, &losses);
             counts.in_flight -= kept;
         });

@@ -204,10 +204,12 @@ impl Inner {
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
+        let totals = spool.totals();
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
             counts.spool_bytes = bytes;
+            counts.spool_totals = Some(totals);
             add_losses(counts, &losses);
         });
     }
