@@ -165,14 +165,19 @@ impl Run {
     }
 
     /// Kills it with SIGKILL; the numbers of the records that it had accepted.
-    pub(super) fn kill(mut self) -> Result<Vec<u32>> {
+    pub(super) fn kill(self) -> Result<Vec<u32>> {
+        let (accepted, log) = self.kill_however_full()?;
+        // It had no time to say so in a ledger.
+        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
+        Ok(accepted)
+    }
+
+    /// As [`kill`](Self::kill), where its spool may have been too small; and its log.
+    pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.
         let _ = self.process.wait(DEADLINE);
-        // It had no time to say so in a ledger.
-        let log = self.process.stderr().text();
-        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
-        self.accepted()
+        Ok((self.accepted()?, self.process.stderr().text()))
     }
 
     /// Ends the feed, and waits for the agent to deliver what it can and end.
