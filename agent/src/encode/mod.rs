@@ -22,6 +22,7 @@ mod owner;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -36,6 +37,7 @@ pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use shown::push_json_line;
 pub use text::{HEADING, Text};
 
 /// The Avro schema of a record, as text.
