@@ -211,7 +211,7 @@ fn the_command_lists_verifies_and_exports_what_waits() -> Result<()> {
     assert_eq!(lines.lines().count(), 700);
     let piped = agent::run(&["spool", "export", path, "-"])?;
     let copy = out.path().join("piped.avro");
-    std::fs::write(&copy, piped.stdout)?;
+    fs::write(&copy, piped.stdout)?;
     assert_eq!(fastavro::read_containers(&[copy])?, records);
     // A file that is there is not written over.
     assert_eq!(agent::run(&["spool", "export", path, file_text])?.status.code(), Some(1));

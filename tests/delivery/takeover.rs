@@ -1,9 +1,9 @@
 //! Two agents, one spool.
 
 use anyhow::Result;
-use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
+use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool, wait_for};
 
 const WAITS: &str = "another agent has the spool";
 const TAKEN: &str = "the spool is this agent's now";
@@ -30,10 +30,7 @@ fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_take
         second.process().wait_for_line(WAITS, 0, DEADLINE)?;
         // With the broker there, it goes on as if nothing were.
         second.feed(100)?;
-        let arrived = second.next() as usize;
-        wait::until("the records of both to arrive", DEADLINE, || {
-            Ok((consume(&kafka)?.times.len() == arrived).then_some(()))
-        })?;
+        wait_for(&kafka, second.next())?;
         // Without it, its records wait in memory: the other one's files stay the other one's.
         kafka.kill();
         second.feed(300)?;
