@@ -101,6 +101,7 @@ async fn run_agent(
         control: control.published(),
         tails,
         owners,
+        path: pipeline.path(),
     };
     let telemetry = telemetry::Server::start(&telemetry_config, sources)
         .context("cannot start the thread of the telemetry port")?;

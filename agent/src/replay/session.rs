@@ -87,7 +87,7 @@ impl Replay {
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
-            sink::build(&config.sinks, &config.node, ended)?
+            sink::build(&config.sinks, &config.node, false, ended)?
         };
         let player = Player::new(config, plan, sinks.clone());
         let (control, published) = (player.control.clone(), player.published.clone());
@@ -166,9 +166,9 @@ impl Replay {
 
     fn read_ledger(&self, ended: bool) -> Ledger {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
-        let (files, (workers, counts)) = self.published.with(|counts| {
-            (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks))
-        });
+        let (files, (workers, counts)) = self
+            .published
+            .with(|counts| (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks)));
         let names = self.sinks.iter().map(|sink| sink.name.clone());
         Ledger::new(&Sources {
             node: self.node.clone(),

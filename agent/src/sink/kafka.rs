@@ -22,6 +22,7 @@ mod producer;
 mod sender;
 mod settings;
 mod spooling;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -36,13 +37,15 @@ use rdkafka::{
     producer::{Producer as _, PurgeConfig},
 };
 
-use super::{Error, Sink};
+use super::{Error, Sink, State};
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format, Key, SCHEMA_VERSION},
+    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    telemetry::SinkTimings,
 };
 pub(crate) use settings::connection;
+pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use producer::{Link, Message, Origin, Producer, Refusal};
 use spooling::Spooling;
@@ -66,8 +69,8 @@ pub(super) struct Kafka {
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
-    pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
-        let link = Arc::new(Link::new(config));
+    pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
+        let link = Arc::new(Link::new(config, watches));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         let spooling = config
@@ -83,10 +86,11 @@ impl Kafka {
         &self,
         producer: &producer::Threaded,
         message: &Message<'_>,
-        messages: u32,
+        entry: &Entry,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages };
+        let messages = entry.messages;
+        let origin = Origin::memory(entry);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -119,6 +123,17 @@ impl Sink for Kafka {
         &self.link.counts
     }
 
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.link.timings)
+    }
+
+    fn state(&self) -> State {
+        State {
+            spool: self.spooling.as_ref().map(Spooling::state),
+            kafka: self.link.statistics.read(),
+        }
+    }
+
     fn write(&self, batch: &Batch) {
         if let Some(spooling) = &self.spooling {
             spooling.write(batch);
@@ -134,7 +149,7 @@ impl Sink for Kafka {
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, give_up_at);
+            self.send(&producer, &message, &entry, give_up_at);
         }
     }
 

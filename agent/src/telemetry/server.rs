@@ -38,6 +38,7 @@ use super::{
     heartbeat::Liveness,
     process::Process,
     text::{CONTENT_TYPE, exposition},
+    timings::DataPath,
 };
 use crate::{
     config::TelemetryConfig,
@@ -82,6 +83,8 @@ pub struct Sources {
     pub tails: Tails,
     /// Who owns which address.
     pub owners: Directory,
+    /// What the data path shows of itself.
+    pub path: DataPath,
 }
 
 /// The admin port of a running agent. Dropping it ends it.
@@ -257,7 +260,8 @@ impl Context {
     }
 
     fn metrics(&self, status: &Status) -> String {
-        let Sources { liveness, control, tails, owners, .. } = &self.sources;
+        let Sources { liveness, control, tails, owners, path, .. } = &self.sources;
+        let workers = path.workers.iter().map(|worker| worker.counts.read());
         exposition(&Reading {
             status,
             heartbeats: liveness.heartbeats(),
@@ -265,8 +269,12 @@ impl Context {
             control: control.read(),
             followers: tails.followers(),
             follower_lines_lost: tails.lines_lost(),
+            follower_bytes: tails.bytes_waiting(),
             enrichment: &owners.status(),
             process: Process::read(self.started_at_s),
+            path,
+            workers: workers.collect(),
+            sink_states: path.sinks.iter().map(|sink| sink.sink.state()).collect(),
         })
     }
 }
