@@ -2,6 +2,8 @@
 
 #[path = "telemetry/balance.rs"]
 mod balance;
+#[path = "telemetry/latencies.rs"]
+mod latencies;
 
 use std::{
     collections::BTreeMap,
@@ -196,6 +198,13 @@ fn a_worker_that_a_sink_holds_up_is_not_alive_until_it_goes_on() -> Result<()> {
     let of = series(&metrics);
     assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
     assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
+    // What comes meanwhile stays in the ring, which says so.
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 101\n";
+    let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;
+    let of = series(&metrics);
+    assert!(of["tap53_ring_used_bytes{worker=\"0\"}"] > 200.0, "{metrics}");
+    assert!(of["tap53_ring_packets"] >= 2.0, "{metrics}");
 
     let mut records = agent.take_stdout()?;
     let reader = thread::spawn(move || {
@@ -203,11 +212,12 @@ fn a_worker_that_a_sink_holds_up_is_not_alive_until_it_goes_on() -> Result<()> {
         records.read_to_string(&mut text).map(|_| text.lines().count())
     });
     wait_for(&lab, "/livez", 200, "live")?;
+    wait_for(&lab, "/metrics", 200, "tap53_ring_used_bytes{worker=\"0\"} 0\n")?;
     wait::until("a healthy agent", DEADLINE, || Ok(check()?.status.success().then_some(())))?;
     agent.signal(nix::sys::signal::Signal::SIGTERM)?;
     assert_eq!(agent.wait()?.code(), Some(0));
     let read = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-    assert_eq!(read, 100, "nothing is lost by waiting");
+    assert_eq!(read, 101, "nothing is lost by waiting");
     Ok(())
 }
 
