@@ -4,6 +4,8 @@
 mod balance;
 #[path = "telemetry/latencies.rs"]
 mod latencies;
+#[path = "telemetry/logs.rs"]
+mod logs;
 
 use std::{
     collections::BTreeMap,

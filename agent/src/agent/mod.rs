@@ -22,7 +22,7 @@ mod reload;
 mod switching;
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,7 +36,6 @@ use tokio::{
 
 use crate::{
     capture::{self, CaptureThread},
-    config::LogLevel,
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
@@ -44,16 +43,13 @@ use crate::{
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
-    telemetry::{Liveness, Vitals},
+    telemetry::{AUDIT, Liveness, Log, Vitals, report},
     worker::Rules,
 };
 use reload::FileWatch;
 use switching::Switching;
 
 pub use reload::ConfigFile;
-
-/// Target of the lines that say who changed what; they are written at every level of the log.
-pub const AUDIT: &str = "audit";
 
 /// How often sinks are asked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -108,9 +104,6 @@ pub enum Order {
     Report,
 }
 
-/// Sets the level of the log.
-pub type SetLogLevel = Box<dyn Fn(LogLevel) + Send>;
-
 /// A running agent.
 pub struct Agent {
     pipeline: Pipeline,
@@ -123,7 +116,7 @@ pub struct Agent {
     file_watch: Option<AsyncFd<FileWatch>>,
     /// When to read the file, where something has happened to it.
     reload_at: Option<Instant>,
-    set_log_level: SetLogLevel,
+    log: Log,
     started_at: Instant,
     ticks: u32,
 }
@@ -138,7 +131,7 @@ impl Agent {
         file: ConfigFile,
         capture: CaptureThread,
         owners: &Directory,
-        set_log_level: SetLogLevel,
+        log: Log,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
@@ -155,7 +148,7 @@ impl Agent {
             links,
             file_watch,
             reload_at: None,
-            set_log_level,
+            log,
             started_at: Instant::now(),
             ticks: 0,
         };
@@ -248,6 +241,7 @@ impl Agent {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(self) -> Result<Ledger, Error> {
+        self.log.end_limit();
         let flush_timeout = self.file.config().shutdown.flush_timeout;
         Ok(self.pipeline.shutdown(flush_timeout)?)
     }
@@ -281,7 +275,7 @@ impl Agent {
         let changed = self.file.reload();
         let config = self.file.config();
         if changed.log_level {
-            (self.set_log_level)(config.log.level);
+            self.log.set_level(config.log.level);
         }
         if changed.rules {
             self.pipeline.replace_rules(Rules::new(&config.filter, &config.privacy));
@@ -427,6 +421,7 @@ impl Agent {
         }
         self.pipeline.tick(now);
         self.vitals.look(self.pipeline.sink_counts());
+        self.log.tell_suppressed();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.switching.drop_lost_hooks(self.pipeline.capture());
@@ -455,11 +450,6 @@ fn describe(to: SwitchTo) -> String {
         SwitchTo::Off { detach: true } => "disable and detach".to_owned(),
         SwitchTo::Reset => "reset".to_owned(),
     }
-}
-
-/// The ledger for people. A reader of standard error that went away is no reason to fail.
-pub fn report(ledger: &Ledger) {
-    let _ = write!(io::stderr(), "{ledger}");
 }
 
 fn wait_for<T: AsRawFd>(what: &'static str, source: T) -> Result<AsyncFd<T>, Error> {

@@ -20,12 +20,14 @@ mod families;
 mod health;
 mod heartbeat;
 mod histogram;
+mod log;
 mod process;
 mod server;
 mod storing;
 mod text;
 mod timings;
 
+pub use self::log::{AUDIT, Error as LogError, Lines, Log, SUPPRESSED, report, say_error};
 pub use health::{Health, Probe, Vitals};
 pub use heartbeat::{Heartbeat, Liveness};
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};

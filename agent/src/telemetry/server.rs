@@ -36,6 +36,7 @@ use super::{
     families::Reading,
     health::Probe,
     heartbeat::Liveness,
+    log::Log,
     process::Process,
     text::{CONTENT_TYPE, exposition},
     timings::DataPath,
@@ -85,6 +86,8 @@ pub struct Sources {
     pub owners: Directory,
     /// What the data path shows of itself.
     pub path: DataPath,
+    /// The log.
+    pub log: Log,
 }
 
 /// The admin port of a running agent. Dropping it ends it.
@@ -260,7 +263,7 @@ impl Context {
     }
 
     fn metrics(&self, status: &Status) -> String {
-        let Sources { liveness, control, tails, owners, path, .. } = &self.sources;
+        let Sources { liveness, control, tails, owners, path, log, .. } = &self.sources;
         let workers = path.workers.iter().map(|worker| worker.counts.read());
         exposition(&Reading {
             status,
@@ -273,6 +276,7 @@ impl Context {
             enrichment: &owners.status(),
             process: Process::read(self.started_at_s),
             path,
+            log_lines: log.lines(),
             workers: workers.collect(),
             sink_states: path.sinks.iter().map(|sink| sink.sink.state()).collect(),
         })

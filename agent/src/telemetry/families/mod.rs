@@ -23,6 +23,7 @@ use tap53_ebpf::settings::Direction;
 
 use super::{
     heartbeat::Heartbeat,
+    log::Lines,
     process::Process,
     text::{
         Family,
@@ -49,6 +50,7 @@ pub(super) struct Reading<'a> {
     pub(super) enrichment: &'a enrich::Status,
     pub(super) process: Process,
     pub(super) path: &'a DataPath,
+    pub(super) log_lines: Lines,
     /// Of the workers of `path`, in their order.
     pub(super) workers: Vec<WorkerCounts>,
     /// Of the sinks of `path`, in their order.

@@ -50,6 +50,25 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &[],
         collect: |r, s| s.count(&[], r.follower_lines_lost),
     },
+    // The log.
+    Family {
+        name: "tap53_log_lines_total",
+        kind: Counter,
+        help: "Lines written to the log.",
+        labels: &["level"],
+        collect: |r, s| {
+            r.log_lines.written.iter().for_each(|(level, lines)| s.count(&[level], *lines))
+        },
+    },
+    Family {
+        name: "tap53_log_lines_suppressed_total",
+        kind: Counter,
+        help: "Lines left out since they repeated too often.",
+        labels: &["level"],
+        collect: |r, s| {
+            r.log_lines.suppressed.iter().for_each(|(level, lines)| s.count(&[level], *lines))
+        },
+    },
     // The process.
     Family {
         name: "tap53_build_info",
