@@ -114,14 +114,10 @@ impl Pipeline {
         })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
-            each_message: false,
-            tails: Tails::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
         let run = random_bytes();
