@@ -22,7 +22,7 @@ use super::{
 };
 use crate::encode::Key;
 
-pub use sasl::{SaslConfig, SaslMechanism};
+pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
 pub use tls::TlsConfig;
 
@@ -106,7 +106,9 @@ impl KafkaConfig {
         let key = section.read("key", choice);
         let headers = section.read("headers", boolean);
         let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
-        let sasl = section.has("sasl").then(|| section.section("sasl", SaslConfig::read)).flatten();
+        let has_tls = tls.is_some();
+        let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
+        let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
         let options = section.section("options", options::read);
         Some(Self {
             name,
