@@ -13,8 +13,8 @@ use super::{
 };
 
 pub use kafka::{
-    FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism, SpoolConfig, SpoolMode,
-    TlsConfig,
+    Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism,
+    SpoolConfig, SpoolMode, TlsConfig, TokenEndpoint,
 };
 
 /// One sink.

@@ -18,6 +18,7 @@
 
 mod allowance;
 mod mailbox;
+pub(crate) mod oauth;
 mod producer;
 mod sender;
 mod settings;
@@ -140,6 +141,7 @@ impl Sink for Kafka {
 
     fn tick(&self, _now: Instant) {
         self.producer.reread_password();
+        self.producer.renew_token();
         self.producer.reread_certificates();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
