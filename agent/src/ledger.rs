@@ -16,6 +16,8 @@
 //! up is a defect that the ledger finds. A stage publishes its counts together, after a whole
 //! batch, so that a snapshot of a running agent adds up too.
 //!
+//! Before the hooks there is time in which nobody captured: see [`crate::runs`].
+//!
 //! Carried is what an earlier run left in a sink's spool, and spooled what this one leaves to the
 //! next: what a run that ended in good order says of the one, the next says of the other.
 

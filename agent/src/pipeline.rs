@@ -212,14 +212,31 @@ impl Pipeline {
         Ok(ledger)
     }
 
+    /// The ledger as of one look, which may catch a packet between two counters.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn glance(&self) -> Result<Ledger, Error> {
+        self.read_ledger(false)
+    }
+
+    /// Stops capture; what was captured waits in the rings or is on its way.
+    ///
+    /// # Errors
+    /// When the capture thread has ended.
+    pub fn detach(&self) -> Result<(), Error> {
+        for error in self.capture.detach_all()? {
+            tracing::error!("{error}");
+        }
+        Ok(())
+    }
+
     /// Stops capture, delivers what was captured and draws up the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
-        for error in self.capture.detach_all()? {
-            tracing::error!("{error}");
-        }
+        self.detach()?;
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {

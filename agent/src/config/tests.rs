@@ -77,6 +77,8 @@ sinks:
 privileges:
   user: "65534:53"
   keep: true
+state:
+  directory: /var/lib/tap53/state
 shutdown:
   flush_timeout_ms: 1500
 log:
@@ -200,6 +202,7 @@ fn every_key_reaches_its_field() {
     );
     let run_as = RunAs::Number { uid: 65_534, gid: 53 };
     assert_eq!(config.privileges, PrivilegesConfig { user: Some(run_as), keep: true });
+    assert_eq!(config.state.directory.as_deref(), Some(Path::new("/var/lib/tap53/state")));
     assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
     assert_eq!(config.log.level, LogLevel::Debug);
 }

@@ -16,6 +16,7 @@ use crate::{
         stream::{StreamCounts, StreamIgnored, StreamLoss},
     },
     filter::FilterReason,
+    runs::Told,
 };
 
 /// What the kernel programs counted for one interface.
@@ -65,6 +66,9 @@ pub struct Ledger {
     pub(crate) written_at: String,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) agent: Agent,
+    /// What is known of the runs before; nothing where nothing is written down.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<Told>,
     /// Lines that do not add up; empty in a balanced ledger.
     pub(crate) imbalances: Vec<String>,
     pub(crate) balanced: bool,
@@ -319,12 +323,20 @@ impl Ledger {
                 },
                 sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
             },
+            before: None,
             imbalances: Vec::new(),
             balanced: false,
         };
         ledger.imbalances = ledger.check(captured, sources.ended);
         ledger.balanced = ledger.imbalances.is_empty();
         ledger
+    }
+
+    /// The same, with what is known of the runs before.
+    #[must_use]
+    pub fn after(mut self, before: Option<&Told>) -> Self {
+        self.before = before.cloned();
+        self
     }
 
     /// True if every line adds up.
