@@ -128,7 +128,7 @@ impl Sink for Kafka {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         // Before the first is sent: its report may come before the send returns.
         self.link.counts.update(|counts| {
-            counts.offered += amount;
+            counts.offer(amount);
             counts.in_flight += amount;
         });
         let give_up_at = Instant::now() + ROOM_TIMEOUT;
