@@ -23,6 +23,8 @@ mod counts;
 mod render;
 mod statement;
 
-pub use counts::{Amount, MessageLoss, Published, SinkCounts, SinkLoss, WorkerCounts};
+pub use counts::{
+    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts,
+};
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};

@@ -48,8 +48,9 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
-    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
+    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, RegistryConfig,
+    RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig, SpoolConfig, SpoolMode,
+    StdoutConfig, SubjectStrategy, TextFormat, TlsConfig,
 };
 pub use telemetry::TelemetryConfig;
 
