@@ -33,6 +33,8 @@ mod render;
 mod statement;
 
 pub(crate) use counts::snapshot;
-pub use counts::{Amount, MessageLoss, Published, SinkCounts, SinkLoss, WorkerCounts};
+pub use counts::{
+    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts,
+};
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};

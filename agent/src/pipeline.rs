@@ -220,7 +220,7 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn glance(&self) -> Result<Ledger, Error> {
-        self.read_ledger(false)
+        Ok(Ledger::new(&self.read_sources(false)?))
     }
 
     /// Stops capture; what was captured waits in the rings or is on its way.

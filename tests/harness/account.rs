@@ -179,8 +179,8 @@ impl Ledger<'_> {
         for sink in agent["sinks"].as_array().context("no sinks")? {
             let records = &agent["records"];
             let in_records = number(&messages["in_records"])? + number(&messages["ahead"])?;
-            let unfiltered =
-                number(&records["created"])? + number(&records["ahead"])? - sum(&records["filtered"]);
+            let unfiltered = number(&records["created"])? + number(&records["ahead"])?
+                - sum(&records["filtered"]);
             for (unit, created) in [("records", unfiltered), ("messages", in_records)] {
                 let amounts = &sink[unit];
                 let offered = number(&amounts["offered"])?;

@@ -50,8 +50,8 @@ pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, 
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig,
-    SaslConfig, SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat,
-    TlsConfig, TokenEndpoint,
+    RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig, SpoolConfig,
+    SpoolMode, StdoutConfig, SubjectStrategy, TextFormat, TlsConfig, TokenEndpoint,
 };
 pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;

@@ -188,6 +188,7 @@ fn every_key_reaches_its_field() {
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+                registry: None,
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
                     directory: "/var/lib/tap53/spool".into(),

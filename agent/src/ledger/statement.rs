@@ -8,7 +8,7 @@ use tap53_ebpf::{
     settings::Direction,
 };
 
-use super::{Amount, MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
+use super::{Amount, MessageLoss, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts};
 use crate::{
     decode::{
         PacketLoss,
@@ -161,6 +161,9 @@ pub(crate) struct Sink {
     pub(crate) messages: Deliveries,
     /// Bytes that its spool takes on disk.
     pub(crate) spool_bytes: u64,
+    /// Its schema registry, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) registry: Option<RegistryCounts>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -436,6 +439,7 @@ impl Sink {
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
             spool_bytes: counts.spool_bytes,
+            registry: counts.registry,
         }
     }
 }

@@ -166,9 +166,9 @@ impl Replay {
 
     fn read_ledger(&self, ended: bool) -> Ledger {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
-        let (files, (workers, counts)) = self.published.with(|counts| {
-            (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks))
-        });
+        let (files, (workers, counts)) = self
+            .published
+            .with(|counts| (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks)));
         let names = self.sinks.iter().map(|sink| sink.name.clone());
         Ledger::new(&Sources {
             node: self.node.clone(),

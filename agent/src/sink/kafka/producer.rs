@@ -1,6 +1,7 @@
 //! The producer: its reports, and making a new one when it is broken for good.
 
 use std::{
+    cell::RefCell,
     ffi::{CStr, CString},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -27,8 +28,12 @@ use super::{
 };
 use crate::{
     config::{Credentials, KafkaConfig},
+    encode,
     ledger::{Amount, Published, SinkCounts},
-    sink::Error,
+    sink::{
+        Error,
+        registry::{Framed, Ids},
+    },
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
@@ -58,6 +63,8 @@ pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
     pub(super) counts: Published<SinkCounts>,
+    /// Where the ids come from that values are framed with, if they are.
+    pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
@@ -66,12 +73,36 @@ pub(super) struct Link {
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
+/// Ids from a registry in place of fingerprints.
+pub(super) struct Framing {
+    pub(super) ids: Arc<Ids>,
+    /// Of the schema that new records are written with.
+    pub(super) fingerprint: encode::Fingerprint,
+}
+
+impl Framing {
+    /// Whether new records can be framed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ids.get(self.fingerprint).is_some()
+    }
+}
+
+thread_local! {
+    /// Where a value is framed. librdkafka copies it.
+    static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Link {
-    pub(super) fn new(config: &KafkaConfig) -> Self {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        counts: Published<SinkCounts>,
+        framing: Option<Framing>,
+    ) -> Self {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
-            counts: Published::default(),
+            counts,
+            framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
             told: Mutex::default(),
@@ -158,6 +189,8 @@ pub(super) enum Refusal {
     Never,
     /// For now it takes none.
     NotNow,
+    /// The id of its schema is not known yet.
+    NoId,
 }
 
 /// True for errors that the message itself is to blame for.
@@ -241,7 +274,7 @@ impl Reports {
         match (result, &self.0.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages);
+                let returned = returned(message, messages, self.0.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => self.0.counts.update(|counts| {
@@ -255,12 +288,15 @@ impl Reports {
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+fn returned(message: &BorrowedMessage<'_>, messages: u32, framing: Option<&Framing>) -> Returned {
+    let value = message.payload().unwrap_or_default();
+    // In the spool a record says itself what it is. Out of memory come new ones alone.
+    let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
     Returned {
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: unframed.unwrap_or_else(|| value.to_vec()),
     }
 }
 
@@ -303,8 +339,28 @@ impl Producer {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hands a message to `producer`.
+    /// Hands a message to `producer`, framed by the registry's id where there is a registry.
     pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(framing) = &self.link.framing else {
+            return self.hand_over(producer, origin, schema_version, message);
+        };
+        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+            Framed::Yes => {
+                let message = Message { value: framed, ..*message };
+                self.hand_over(producer, origin, schema_version, &message)
+            }
+            Framed::NotYet => Err(Refusal::NoId),
+            Framed::Never => Err(Refusal::Never),
+        })
+    }
+
+    fn hand_over(
         &self,
         producer: &Threaded,
         origin: Origin,
