@@ -23,6 +23,8 @@
 //! seen from the sinks, and added to what the worker has published. [`snapshot`] reads all of it as
 //! of one moment.
 //!
+//! Before the hooks there is time in which nobody captured: see [`crate::runs`].
+//!
 //! Carried is what an earlier run left in a sink's spool, and spooled what this one leaves to the
 //! next: what a run that ended in good order says of the one, the next says of the other.
 
@@ -31,6 +33,8 @@ mod render;
 mod statement;
 
 pub(crate) use counts::snapshot;
-pub use counts::{Amount, MessageLoss, Published, SinkCounts, SinkLoss, WorkerCounts};
+pub use counts::{
+    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts,
+};
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};

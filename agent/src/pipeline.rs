@@ -119,14 +119,10 @@ impl Pipeline {
         })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
-            each_message: false,
-            tails: Tails::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
         let run = random_bytes();
@@ -243,14 +239,31 @@ impl Pipeline {
         Ok(ledger)
     }
 
+    /// The ledger as of one look, which may catch a packet between two counters.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn glance(&self) -> Result<Ledger, Error> {
+        Ok(Ledger::new(&self.read_sources(false)?))
+    }
+
+    /// Stops capture; what was captured waits in the rings or is on its way.
+    ///
+    /// # Errors
+    /// When the capture thread has ended.
+    pub fn detach(&self) -> Result<(), Error> {
+        for error in self.capture.detach_all()? {
+            tracing::error!("{error}");
+        }
+        Ok(())
+    }
+
     /// Stops capture, delivers what was captured and draws up the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
-        for error in self.capture.detach_all()? {
-            tracing::error!("{error}");
-        }
+        self.detach()?;
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {

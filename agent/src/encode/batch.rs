@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 /// Records of one format, back to back in one buffer that is used again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,

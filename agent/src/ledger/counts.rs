@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 use crate::{
     decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
@@ -64,11 +66,13 @@ pub enum SinkLoss {
     Unreadable,
     /// Could neither be put into the spool nor sent directly.
     SpoolFailed,
+    /// The registry gave no id of its schema while there was room to wait for it.
+    NoSchemaId,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -80,6 +84,7 @@ impl SinkLoss {
         Self::TooOld,
         Self::Unreadable,
         Self::SpoolFailed,
+        Self::NoSchemaId,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -95,6 +100,7 @@ impl SinkLoss {
             Self::TooOld => "too_old",
             Self::Unreadable => "unreadable",
             Self::SpoolFailed => "spool_failed",
+            Self::NoSchemaId => "no_schema_id",
         }
     }
 }
@@ -270,6 +276,23 @@ pub struct SinkCounts {
     pub spool_bytes: u64,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
+    /// What was asked of its schema registry, where it has one.
+    pub registry: Option<RegistryCounts>,
+}
+
+/// Counts of a schema registry's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RegistryCounts {
+    /// Requests made.
+    pub requests: u64,
+    /// Those that failed: no answer, or a refusal.
+    pub failures: u64,
+    /// How often the registry gave another id than before.
+    pub id_changes: u64,
+    /// Schemas whose id is needed.
+    pub ids_wanted: u64,
+    /// Those of them whose id is known.
+    pub ids_known: u64,
 }
 
 impl SinkCounts {

@@ -8,7 +8,7 @@ use tap53_ebpf::{
     settings::Direction,
 };
 
-use super::{Amount, MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
+use super::{Amount, MessageLoss, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts};
 use crate::{
     decode::{
         PacketLoss,
@@ -16,6 +16,7 @@ use crate::{
         stream::{StreamCounts, StreamIgnored, StreamLoss},
     },
     filter::FilterReason,
+    runs::Told,
 };
 
 /// What the kernel programs counted for one interface.
@@ -58,6 +59,9 @@ pub struct Ledger {
     pub(crate) written_at: String,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) agent: Agent,
+    /// What is known of the runs before; nothing where nothing is written down.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<Told>,
     /// Lines that do not add up; empty in a balanced ledger.
     pub(crate) imbalances: Vec<String>,
     pub(crate) balanced: bool,
@@ -157,6 +161,9 @@ pub(crate) struct Sink {
     pub(crate) messages: Deliveries,
     /// Bytes that its spool takes on disk.
     pub(crate) spool_bytes: u64,
+    /// Its schema registry, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) registry: Option<RegistryCounts>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -321,12 +328,20 @@ impl Ledger {
                 },
                 sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
             },
+            before: None,
             imbalances: Vec::new(),
             balanced: false,
         };
         ledger.imbalances = ledger.check(captured, sources.ended);
         ledger.balanced = ledger.imbalances.is_empty();
         ledger
+    }
+
+    /// The same, with what is known of the runs before.
+    #[must_use]
+    pub fn after(mut self, before: Option<&Told>) -> Self {
+        self.before = before.cloned();
+        self
     }
 
     /// True if every line adds up.
@@ -424,6 +439,7 @@ impl Sink {
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
             spool_bytes: counts.spool_bytes,
+            registry: counts.registry,
         }
     }
 }

@@ -20,7 +20,6 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
-    enrich::Directory,
     interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
@@ -311,16 +310,13 @@ impl Epoch {
         messages: bool,
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
+        let names = Arc::new(Names::of(interfaces.names().clone()));
+        // Without owners: who has an address now says nothing of who had it then.
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: Arc::new(Names::of(interfaces.names().clone())),
             wire_bytes: config.record.wire_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
-            // Who has an address now says nothing of who had it then.
-            owners: Directory::default(),
             each_message: messages,
-            tails: Default::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let ids = RecordIds::new(random_bytes(), 0);
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());

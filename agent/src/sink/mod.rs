@@ -8,6 +8,7 @@
 mod container;
 mod file;
 pub(crate) mod kafka;
+pub(crate) mod registry;
 mod stdout;
 
 pub use container::AvroFile;
@@ -51,6 +52,14 @@ pub enum Error {
         sink: String,
         /// Why.
         cause: rdkafka::error::KafkaError,
+    },
+    /// The registry's thread cannot be started.
+    #[error("sink {sink}: cannot start the thread that asks the registry: {cause}")]
+    Registry {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: std::io::Error,
     },
     /// The spool cannot be opened.
     #[error("sink {sink}: {cause}")]

@@ -1,6 +1,7 @@
 //! The producer: its reports, and making a new one when it is broken for good.
 
 use std::{
+    cell::RefCell,
     ffi::{CStr, CString},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -24,22 +25,26 @@ use rdkafka::{
 
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
+    oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
     statistics::Statistics,
 };
 use crate::{
-    config::KafkaConfig,
-    encode::Entry,
+    config::{Credentials, KafkaConfig},
+    encode::{self, Entry},
     ledger::{Amount, Published, SinkCounts},
-    sink::Error,
+    sink::{
+        Error,
+        registry::{Framed, Ids},
+    },
     telemetry::{Reached, SinkTimings},
     worker::monotonic_ns,
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
 /// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
@@ -68,6 +73,8 @@ pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
     pub(super) counts: Published<SinkCounts>,
+    /// Where the ids come from that values are framed with, if they are.
+    pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
@@ -82,12 +89,37 @@ pub(super) struct Link {
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
+/// Ids from a registry in place of fingerprints.
+pub(super) struct Framing {
+    pub(super) ids: Arc<Ids>,
+    /// Of the schema that new records are written with.
+    pub(super) fingerprint: encode::Fingerprint,
+}
+
+impl Framing {
+    /// Whether new records can be framed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ids.get(self.fingerprint).is_some()
+    }
+}
+
+thread_local! {
+    /// Where a value is framed. librdkafka copies it.
+    static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Link {
-    pub(super) fn new(config: &KafkaConfig, watches: bool) -> Self {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        counts: Published<SinkCounts>,
+        framing: Option<Framing>,
+        watches: bool,
+    ) -> Self {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
-            counts: Published::default(),
+            counts,
+            framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
             timings: SinkTimings::default(),
@@ -199,6 +231,8 @@ pub(super) enum Refusal {
     Never,
     /// For now it takes none.
     NotNow,
+    /// The id of its schema is not known yet.
+    NoId,
 }
 
 /// True for errors that the message itself is to blame for.
@@ -324,7 +358,7 @@ impl Reports {
         match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages);
+                let returned = returned(message, messages, self.link.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => self.link.counts.update(|counts| {
@@ -338,12 +372,15 @@ impl Reports {
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+fn returned(message: &BorrowedMessage<'_>, messages: u32, framing: Option<&Framing>) -> Returned {
+    let value = message.payload().unwrap_or_default();
+    // In the spool a record says itself what it is. Out of memory come new ones alone.
+    let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
     Returned {
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: unframed.unwrap_or_else(|| value.to_vec()),
     }
 }
 
@@ -356,6 +393,8 @@ pub(super) struct Producer {
     current: RwLock<Arc<Threaded>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
+    /// Where tokens come from, if those say who this is.
+    bearer: Option<Bearer>,
     /// Of the files that TLS needs, as they were when the producer was made.
     certificates: Mutex<Fingerprint>,
 }
@@ -363,12 +402,17 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
         let (current, password) = make(config, link)?;
+        let bearer = Bearer::open(&config.name, config.sasl.as_ref());
+        if let Some(bearer) = &bearer {
+            bearer.renew(&current);
+        }
         Ok(Self {
             config: config.clone(),
             node: node.to_owned(),
             link: link.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
+            bearer,
             // If they changed just now, that is found out in a moment.
             certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
         })
@@ -379,8 +423,28 @@ impl Producer {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hands a message to `producer`.
+    /// Hands a message to `producer`, framed by the registry's id where there is a registry.
     pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(framing) = &self.link.framing else {
+            return self.hand_over(producer, origin, schema_version, message);
+        };
+        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+            Framed::Yes => {
+                let message = Message { value: framed, ..*message };
+                self.hand_over(producer, origin, schema_version, &message)
+            }
+            Framed::NotYet => Err(Refusal::NoId),
+            Framed::Never => Err(Refusal::Never),
+        })
+    }
+
+    fn hand_over(
         &self,
         producer: &Threaded,
         origin: Origin,
@@ -419,12 +483,13 @@ impl Producer {
     /// Gives librdkafka the password that is in its file now, where that is another one: from the
     /// next connection on it is used.
     pub(super) fn reread_password(&self) {
-        let Some(sasl) = &self.config.sasl else { return };
+        let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
+        let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.link.sink;
         let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
-        match secret(&sasl.password_file) {
+        match secret(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+            Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {
                     *known = password;
                     tracing::info!(sink, "the password has changed: the new one is used");
@@ -433,6 +498,13 @@ impl Producer {
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Gives librdkafka the latest token, where tokens say who this is.
+    pub(super) fn renew_token(&self) {
+        if let Some(bearer) = &self.bearer {
+            bearer.renew(&self.current());
         }
     }
 
@@ -457,6 +529,7 @@ impl Producer {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 let old = std::mem::replace(&mut *current, Arc::new(made));
                 drop(current);
+                self.renew_token();
                 tracing::info!(sink, "the files of TLS have changed: the new ones are used");
                 let sink = sink.clone();
                 let flush =
@@ -486,6 +559,7 @@ impl Producer {
             Ok((made, password)) => {
                 *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                self.renew_token();
                 purge(&broken, sink);
                 true
             }

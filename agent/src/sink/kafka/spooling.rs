@@ -31,7 +31,7 @@ use std::{
 
 use super::{
     mailbox::Mailbox,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
 };
 use crate::{
@@ -44,10 +44,10 @@ use crate::{
     worker::monotonic_ns,
 };
 
-/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -126,6 +126,11 @@ impl Spooling {
         Ok(Self { inner, sender: Mutex::new(Some(sender)) })
     }
 
+    /// Versions of the schema that records in the spool may be of.
+    pub(super) fn schema_versions(&self) -> Vec<u32> {
+        self.inner.lock().schema_versions()
+    }
+
     pub(super) fn write(&self, batch: &Batch) {
         self.inner.write(batch);
     }
@@ -152,7 +157,9 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
-            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
+            let is_hopeless = self.is_failing() || !is_ready;
+            let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
             }
@@ -269,7 +276,7 @@ impl Inner {
                         counts.lose(SinkLoss::Rejected, amount);
                     });
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
         }
         batch.entries()

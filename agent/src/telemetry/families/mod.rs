@@ -8,6 +8,7 @@
 //! attached at a time and the last 64 that were are told of by name; resources of Kubernetes; and at
 //! most 64 brokers. No address, name or port of a packet is ever a label.
 
+mod gap;
 mod health;
 mod hooks;
 mod kafka;
@@ -67,6 +68,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Family> {
         latencies::FAMILIES,
         queues::FAMILIES,
         kafka::FAMILIES,
+        gap::FAMILIES,
         health::FAMILIES,
         owners::FAMILIES,
         process::FAMILIES,

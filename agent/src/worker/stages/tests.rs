@@ -54,14 +54,10 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
 fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
         rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         owners,
-        each_message: false,
-        tails: Default::default(),
-        ending: Arc::default(),
+        ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
     };
     let table = pair::Config {
         udp_timeout: Duration::from_secs(5),
