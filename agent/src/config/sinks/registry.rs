@@ -99,6 +99,14 @@ impl RegistryConfig {
                 None
             }
         };
+        if urls.iter().flatten().any(|url| url.contains('@')) {
+            // Without showing it.
+            section.refuse(
+                "urls",
+                None,
+                "must not hold a name or a password: use username and password_file",
+            );
+        }
         let is_secure = |url: &String| url.starts_with("https:");
         let urls = urls?;
         if ca_file.is_some() && !urls.iter().any(is_secure) {
@@ -126,9 +134,6 @@ fn url(text: &str) -> Result<String, String> {
     let authority = uri.authority().ok_or(FORM)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
         return Err(FORM.to_owned());
-    }
-    if authority.as_str().contains('@') {
-        return Err("must not hold a name or a password: use username and password_file".to_owned());
     }
     if uri.query().is_some() || text.contains('#') {
         return Err("must not have anything behind the path".to_owned());
