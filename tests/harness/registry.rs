@@ -108,8 +108,8 @@ impl<'a> Registry<'a> {
             let [one, other] = listeners;
             Ok([one?.local_addr()?, other?.local_addr()?])
         })?;
-        let security =
-            security.map(|security| (tls, security.path("broker.pem"), security.path("broker.key")));
+        let security = security
+            .map(|security| (tls, security.path("broker.pem"), security.path("broker.key")));
         let directory = scratch::directory("registry")?;
         let mut registry =
             Self { namespace, distribution, directory, address, security, process: None };
@@ -171,9 +171,8 @@ impl<'a> Registry<'a> {
         let mut process = Process::spawn("Apicurio Registry", command)?;
         wait::until("the registry to answer", START_DEADLINE, || {
             ensure!(process.is_running()?, "it ended: {}", process.stdout().text());
-            Ok(http::get(self.namespace, self.address, &format!("{API}/subjects"))
-                .is_ok_and(|answer| answer.code == 200)
-                .then_some(()))
+            let answer = self.ask("GET", "/subjects", None);
+            Ok(answer.is_ok_and(|answer| answer.code == 200).then_some(()))
         })?;
         self.process = Some(process);
         Ok(())
@@ -254,7 +253,12 @@ impl<'a> Registry<'a> {
             body.len()
         );
         let answer = http::ask(self.namespace, self.address, &request)?;
-        Ok(Answer { code: answer.code, body: serde_json::from_str(&answer.body).unwrap_or_default() })
+        let body = if answer.head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            unchunked(&answer.body)?
+        } else {
+            answer.body
+        };
+        Ok(Answer { code: answer.code, body: serde_json::from_str(&body).unwrap_or_default() })
     }
 
     /// Everything in partition 0 of `topic`, read by Confluent's client for Python with the schemas
@@ -276,5 +280,31 @@ impl<'a> Registry<'a> {
             Ok(Read { id: id.context("an id")?, record: line["record"].take() })
         };
         lines.into_iter().map(read).collect()
+    }
+}
+
+/// A body without the lengths of its parts (RFC 9112 §7.1).
+fn unchunked(mut rest: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").context("a chunk's length")?;
+        let length = usize::from_str_radix(length, 16)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        let (chunk, after) = after.split_at_checked(length).context("a chunk")?;
+        body.push_str(chunk);
+        rest = after.strip_prefix("\r\n").context("a chunk's end")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_joined() {
+        assert_eq!(unchunked("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n").unwrap(), "abc0123456789");
+        assert!(unchunked("3\r\nab").is_err() && unchunked("").is_err());
     }
 }

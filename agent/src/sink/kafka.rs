@@ -105,7 +105,9 @@ impl Kafka {
                     registry.ids().want(schema.fingerprint);
                 }
             }
-            registry.start().map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
+            registry
+                .start()
+                .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
         }
         Ok(Self { key: config.key, link, producer, spooling, held, _registry: registry })
     }

@@ -287,11 +287,7 @@ impl Reports {
     }
 }
 
-fn returned(
-    message: &BorrowedMessage<'_>,
-    messages: u32,
-    framing: Option<&Framing>,
-) -> Returned {
+fn returned(message: &BorrowedMessage<'_>, messages: u32, framing: Option<&Framing>) -> Returned {
     let value = message.payload().unwrap_or_default();
     // In the spool a record says itself what it is. Out of memory come new ones alone.
     let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));

@@ -115,7 +115,11 @@ impl Client {
     }
 
     /// The id of a schema that stands under `subject`, if it does.
-    pub(crate) async fn look_up(&mut self, subject: &str, schema: &str) -> Result<Option<u32>, Trouble> {
+    pub(crate) async fn look_up(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<u32>, Trouble> {
         // Registered by hand it may differ in white space, which some registries take literally
         // unless told otherwise.
         for query in ["", "?normalize=true"] {
@@ -161,7 +165,11 @@ impl Client {
 
     /// Posts a schema to the instances one after the other, until one can answer; `None` where there
     /// is no such thing.
-    async fn ask<T: DeserializeOwned>(&mut self, path: &str, schema: &str) -> Result<Option<T>, Trouble> {
+    async fn ask<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        schema: &str,
+    ) -> Result<Option<T>, Trouble> {
         let mut trouble = Trouble::Unreachable("no URL".to_owned());
         for _ in 0..self.urls.len() {
             let url = format!("{}{path}", self.urls[self.current]);
@@ -178,7 +186,11 @@ impl Client {
         Err(trouble)
     }
 
-    async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Trouble> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        schema: &str,
+    ) -> Result<Option<T>, Trouble> {
         let unsent = |error: &dyn std::fmt::Display| Trouble::Unreachable(error.to_string());
         let body = serde_json::to_vec(&Asked { schema }).map_err(|error| unsent(&error))?;
         let mut request = Request::builder()
@@ -191,8 +203,11 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
-        let response =
-            self.http.request(request).await.map_err(|error| Trouble::Unreachable(chain(&error)))?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| Trouble::Unreachable(chain(&error)))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|error| Trouble::Unreadable(chain(&*error)))?.to_bytes();

@@ -193,7 +193,10 @@ impl Keeper {
         let (sink, version) = (&self.sink, schema.version);
         let had_trouble = told.take().is_some();
         let mut id_changes = 0;
-        match self.ids.get(schema.fingerprint) {
+        let before = self.ids.get(schema.fingerprint);
+        // First: what comes right after the line has it.
+        self.ids.set(schema.fingerprint, id);
+        match before {
             None => {
                 tracing::info!(sink, subject, version, id, "the registry knows the schema");
             }
@@ -213,7 +216,6 @@ impl Keeper {
             }
             Some(_) => {}
         }
-        self.ids.set(schema.fingerprint, id);
         if let Some(kept) = &self.kept
             && let Err(error) = kept.keep(subject, schema.fingerprint, id)
         {
@@ -254,7 +256,8 @@ impl Keeper {
 
     /// Adds to the counts, and says how many ids are known.
     fn count(&self, requests: u64, failures: u64, id_changes: u64) {
-        let wanted = self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
+        let wanted =
+            self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
         let (mut ids_wanted, mut ids_known) = (0, 0);
         for (schema, ..) in wanted {
             ids_wanted += 1;

@@ -158,7 +158,8 @@ mod tests {
     fn a_damaged_file_is_as_none_and_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ids.json");
-        for damaged in ["", "{", "[]", "{\"version\": 2, \"ids\": []}", "{\"version\": 1}", "\0\0"] {
+        for damaged in ["", "{", "[]", "{\"version\": 2, \"ids\": []}", "{\"version\": 1}", "\0\0"]
+        {
             fs::write(&path, damaged).unwrap();
             assert_eq!(kept(&path).ids("dns-value"), [], "{damaged:?}");
             kept(&path).keep("dns-value", [1; 8], 7).unwrap();

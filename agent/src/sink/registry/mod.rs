@@ -113,7 +113,12 @@ impl Registry {
         counts: Published<SinkCounts>,
     ) -> Self {
         let keeper = Keeper::new(config, sink, topic, schemas, counts);
-        Self { ids: keeper.ids(), keeper: Some(keeper), stop: watch::channel(false).0, thread: None }
+        Self {
+            ids: keeper.ids(),
+            keeper: Some(keeper),
+            stop: watch::channel(false).0,
+            thread: None,
+        }
     }
 
     pub(crate) fn ids(&self) -> &Arc<Ids> {

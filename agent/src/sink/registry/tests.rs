@@ -12,11 +12,7 @@ use super::{
     stub::{Answer, Asked, Stub, ids_from, not_found},
     *,
 };
-use crate::{
-    config::RegistryCredentials,
-    encode::single_object_header,
-    ledger::RegistryCounts,
-};
+use crate::{config::RegistryCredentials, encode::single_object_header, ledger::RegistryCounts};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const SUBJECT: &str = "dns-value";
@@ -107,7 +103,10 @@ fn each_way_to_fail_is_one_clear_line() {
             Box::new(json(422, "{\"error_code\": 42201, \"message\": \"Invalid\\nAvro\"}")),
             "refuses the schema as invalid (422): Invalid Avro",
         ),
-        (Box::new(json(404, "<html>")), "has no such path (404), so that the URL may lack a part: <html>"),
+        (
+            Box::new(json(404, "<html>")),
+            "has no such path (404), so that the URL may lack a part: <html>",
+        ),
         (
             Box::new(json(500, "{\"error_code\": 50001, \"message\": \"Error in the backend\"}")),
             "answers with an error (500): Error in the backend",
@@ -118,10 +117,15 @@ fn each_way_to_fail_is_one_clear_line() {
         (Box::new(json(200, "{\"id\": -1}")), "gives an answer that cannot be read: "),
         (Box::new(json(200, "\u{1}\u{7f}")), "gives an answer that cannot be read: "),
         (
-            Box::new(raw("HTTP/1.1 302 x\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n")),
+            Box::new(raw(
+                "HTTP/1.1 302 x\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n",
+            )),
             "redirects (302) to https://elsewhere/, which is not followed: give the URL that answers",
         ),
-        (Box::new(raw("HTTP/1.1 308 x\r\ncontent-length: 0\r\n\r\n")), "redirects (308) to somewhere"),
+        (
+            Box::new(raw("HTTP/1.1 308 x\r\ncontent-length: 0\r\n\r\n")),
+            "redirects (308) to somewhere",
+        ),
         (Box::new(raw("SSH-2.0-OpenSSH_9.2\r\n")), "cannot be reached: "),
         (Box::new(raw("")), "cannot be reached: "),
         (
@@ -203,9 +207,8 @@ fn what_is_incompatible_is_never_registered() {
         assert_eq!(has_tried, !is_told_beforehand, "{:?}", stub.paths());
     }
     let stub = Stub::new(|_| Answer::Json(409, "{\"message\": \"a field is gone\"}".to_owned()));
-    let trouble = block_on(async {
-        Client::new(&config(&[stub.url()]))?.register(SUBJECT, "{}").await
-    });
+    let trouble =
+        block_on(async { Client::new(&config(&[stub.url()]))?.register(SUBJECT, "{}").await });
     assert_eq!(
         trouble.unwrap_err().to_string(),
         "refuses the schema as incompatible with subject dns-value: a field is gone"
@@ -349,7 +352,8 @@ fn earlier_versions_are_asked_for_when_there_are_such_records_the_oldest_first()
     let stub = Stub::registry(7);
     let counts = Published::default();
     let schemas = vec![schema(1), schema(2), schema(3)];
-    let mut registry = Registry::new(&config(&[stub.url()]), "kafka", "dns", schemas, counts.clone());
+    let mut registry =
+        Registry::new(&config(&[stub.url()]), "kafka", "dns", schemas, counts.clone());
     registry.ids().want([2; 8]);
     registry.start().unwrap();
     let running = Running { registry, counts };

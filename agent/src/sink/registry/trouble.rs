@@ -50,9 +50,10 @@ impl Trouble {
     /// Whether another instance of the registry may do better.
     pub(super) const fn is_of_the_instance(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Silent(_) | Self::Unreadable(_) | Self::Redirected { .. } => {
-                true
-            }
+            Self::Unreachable(_)
+            | Self::Silent(_)
+            | Self::Unreadable(_)
+            | Self::Redirected { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             _ => false,
         }

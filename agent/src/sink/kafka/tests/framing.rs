@@ -204,10 +204,8 @@ fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
 /// What agents of version 2 left in a spool.
 fn spool_earlier(directory: &Path) -> usize {
     let text = include_str!("../../../../schema/history/dns_transaction_v2.hex");
-    let messages: Vec<_> = text
-        .lines()
-        .map(|line| data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap())
-        .collect();
+    let messages: Vec<_> =
+        text.lines().map(|line| data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap()).collect();
     let mut spool = Spool::open(&spool::Config {
         directory: directory.to_owned(),
         max_bytes: 64 << 20,
