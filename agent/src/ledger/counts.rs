@@ -136,10 +136,12 @@ pub struct WorkerCounts {
     pub records_created: u64,
     /// Transactions that a filter left out, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
+    /// Records that sinks were handed before the batch that they come from is counted here.
+    pub ahead: Amount,
 }
 
 impl WorkerCounts {
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.packets_received += other.packets_received;
         self.packets_decoded += other.packets_decoded;
         self.packets_in_fragments += other.packets_in_fragments;
@@ -151,6 +153,7 @@ impl WorkerCounts {
         self.messages_pending += other.messages_pending;
         self.messages_in_records += other.messages_in_records;
         self.records_created += other.records_created;
+        self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;
         }
@@ -164,6 +167,9 @@ impl WorkerCounts {
 }
 
 /// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+///
+/// Who changes several together holds them all meanwhile, and so does [`snapshot`]; a worker's is
+/// taken before a sink's.
 #[derive(Clone, Debug, Default)]
 pub struct Published<T>(Arc<Mutex<T>>);
 
@@ -178,6 +184,11 @@ impl<T: Clone> Published<T> {
         change(&mut self.lock());
     }
 
+    /// Looks at the counts, which stay as they are meanwhile.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock())
+    }
+
     /// The counts as of now.
     #[must_use]
     pub fn read(&self) -> T {
@@ -188,6 +199,19 @@ impl<T: Clone> Published<T> {
         // Counts stay true even if another holder panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The counts of workers, added up, and of sinks, as of one moment: nothing is counted between the
+/// first and the last.
+pub(crate) fn snapshot<'w, 's>(
+    workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
+    sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
+) -> (WorkerCounts, Vec<SinkCounts>) {
+    let workers: Vec<_> = workers.into_iter().map(Published::lock).collect();
+    let sinks: Vec<_> = sinks.into_iter().map(Published::lock).collect();
+    let mut sum = WorkerCounts::default();
+    workers.iter().for_each(|counts| sum.add(counts));
+    (sum, sinks.iter().map(|counts| **counts).collect())
 }
 
 /// Records, and the messages that they stand for.
@@ -224,7 +248,9 @@ impl std::ops::SubAssign for Amount {
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
-    /// Handed to the sink.
+    /// In the batches of workers, which the sink is handed but has not taken yet.
+    pub in_batches: Amount,
+    /// Taken by the sink.
     pub offered: Amount,
     /// Known to have arrived.
     pub delivered: Amount,
@@ -258,6 +284,13 @@ pub struct RegistryCounts {
 }
 
 impl SinkCounts {
+    /// Counts what the sink takes out of a worker's batch. What becomes of it is to be counted in
+    /// the same update.
+    pub fn offer(&mut self, amount: Amount) {
+        self.in_batches -= amount;
+        self.offered += amount;
+    }
+
     /// Counts what a sink will not deliver.
     pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
         self.lost[reason as usize] += amount;

@@ -20,6 +20,7 @@
 mod allowance;
 mod held;
 mod mailbox;
+pub(crate) mod oauth;
 mod producer;
 mod sender;
 mod settings;
@@ -227,7 +228,7 @@ impl Sink for Kafka {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         // Before the first is sent: its report may come before the send returns.
         self.link.counts.update(|counts| {
-            counts.offered += amount;
+            counts.offer(amount);
             counts.in_flight += amount;
         });
         if !self.hold(Some(batch)) {
@@ -237,6 +238,7 @@ impl Sink for Kafka {
 
     fn tick(&self, _now: Instant) {
         self.producer.reread_password();
+        self.producer.renew_token();
         self.producer.reread_certificates();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {

@@ -22,11 +22,12 @@ use rdkafka::{
 
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
+    oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
 };
 use crate::{
-    config::KafkaConfig,
+    config::{Credentials, KafkaConfig},
     encode,
     ledger::{Amount, Published, SinkCounts},
     sink::{
@@ -37,7 +38,7 @@ use crate::{
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
@@ -308,6 +309,8 @@ pub(super) struct Producer {
     current: RwLock<Arc<Threaded>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
+    /// Where tokens come from, if those say who this is.
+    bearer: Option<Bearer>,
     /// Of the files that TLS needs, as they were when the producer was made.
     certificates: Mutex<Fingerprint>,
 }
@@ -315,12 +318,17 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
         let (current, password) = make(config, link)?;
+        let bearer = Bearer::open(&config.name, config.sasl.as_ref());
+        if let Some(bearer) = &bearer {
+            bearer.renew(&current);
+        }
         Ok(Self {
             config: config.clone(),
             node: node.to_owned(),
             link: link.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
+            bearer,
             // If they changed just now, that is found out in a moment.
             certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
         })
@@ -391,12 +399,13 @@ impl Producer {
     /// Gives librdkafka the password that is in its file now, where that is another one: from the
     /// next connection on it is used.
     pub(super) fn reread_password(&self) {
-        let Some(sasl) = &self.config.sasl else { return };
+        let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
+        let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.link.sink;
         let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
-        match secret(&sasl.password_file) {
+        match secret(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+            Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {
                     *known = password;
                     tracing::info!(sink, "the password has changed: the new one is used");
@@ -405,6 +414,13 @@ impl Producer {
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Gives librdkafka the latest token, where tokens say who this is.
+    pub(super) fn renew_token(&self) {
+        if let Some(bearer) = &self.bearer {
+            bearer.renew(&self.current());
         }
     }
 
@@ -429,6 +445,7 @@ impl Producer {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 let old = std::mem::replace(&mut *current, Arc::new(made));
                 drop(current);
+                self.renew_token();
                 tracing::info!(sink, "the files of TLS have changed: the new ones are used");
                 let sink = sink.clone();
                 let flush =
@@ -458,6 +475,7 @@ impl Producer {
             Ok((made, password)) => {
                 *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                self.renew_token();
                 purge(&broken, sink);
                 true
             }

@@ -211,7 +211,7 @@ impl Inner {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         if self.is_direct.load(Ordering::Acquire) {
             self.link.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 counts.in_flight += amount;
             });
             let sent = self.send_directly(batch, 0);
@@ -229,12 +229,12 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
-                self.account(&mut spool, |counts| counts.offered += amount);
+                self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
-                    counts.offered += amount;
+                    counts.offer(amount);
                     counts.in_flight += amount;
                 });
                 drop(spool);

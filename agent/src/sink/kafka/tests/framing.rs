@@ -20,6 +20,7 @@ fn registry(stub: &Stub) -> Option<RegistryConfig> {
         subject: SubjectStrategy::TopicName,
         register: true,
         credentials: None,
+        allow_cleartext: true,
         ca_file: None,
         timeout: Duration::from_millis(300),
         ids_file: None,
