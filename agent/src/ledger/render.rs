@@ -119,6 +119,9 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
         }
     }
     write_reasons(f, "lost", &counts.lost)?;
+    if counts.in_batches > 0 {
+        write!(f, ", and {} more on their way to it", counts.in_batches)?;
+    }
     writeln!(f)
 }
 

@@ -20,8 +20,8 @@
 //! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
 //! and lost, and counted, if that fails as well.
 //!
-//! Where another agent has the spool, as the one before this one until it has ended, [`held`] says
-//! what happens until then.
+//! Where another agent has the spool, as the one before this one until it has ended, [`takeover`](super::takeover)
+//! says what happens until then.
 
 use std::{
     sync::{
@@ -33,23 +33,25 @@ use std::{
 };
 
 use super::{
-    held::Held,
     mailbox::Mailbox,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
+    takeover::Memory,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
     encode::{Batch, SCHEMA_VERSION},
-    ledger::{Amount, SinkCounts, SinkLoss},
-    sink::Error,
+    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    sink::{Error, SpoolState, registry::Schema},
     spool::{self, Fsync, Loss, Losses, Record, Spool},
+    telemetry::Reached,
+    worker::monotonic_ns,
 };
 
-/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -66,10 +68,12 @@ pub(super) struct Inner {
     pub(super) link: Arc<Link>,
     pub(super) producer: Arc<Producer>,
     pub(super) spool_config: spool::Config,
+    /// What records in the spool may be of.
+    pub(super) schemas: Vec<Schema>,
     /// Empty until it is this agent's.
     pub(super) spool: OnceLock<Mutex<Spool>>,
     /// Records that wait for the spool.
-    pub(super) held: Mutex<Held>,
+    pub(super) memory: Mutex<Memory>,
     /// In fast mode: whether records go to the producer directly. Set with the spool locked.
     pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
@@ -77,6 +81,10 @@ pub(super) struct Inner {
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
+    limit_bytes: u64,
+    /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
+    /// locked while the disk is written to.
+    pub(super) oldest_at_ms: Published<Option<i64>>,
 }
 
 impl Spooling {
@@ -85,6 +93,7 @@ impl Spooling {
         spool_config: &SpoolConfig,
         link: &Arc<Link>,
         producer: &Arc<Producer>,
+        schemas: &[Schema],
     ) -> Result<Self, Error> {
         let inner = Arc::new(Inner {
             mode: spool_config.mode,
@@ -100,8 +109,11 @@ impl Spooling {
                 fsync: spool_config.fsync(),
                 schema_version: SCHEMA_VERSION.unsigned_abs(),
             },
+            schemas: schemas.to_vec(),
             spool: OnceLock::new(),
-            held: Mutex::new(Held::new(config.queue_bytes)),
+            memory: Mutex::new(Memory::new(config.queue_bytes)),
+            limit_bytes: spool_config.max_bytes,
+            oldest_at_ms: Published::new(None),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
@@ -133,9 +145,25 @@ impl Spooling {
         self.inner.has_spool()
     }
 
+    /// As it is now.
+    pub(super) fn state(&self) -> SpoolState {
+        let inner = &self.inner;
+        SpoolState {
+            limit_bytes: inner.limit_bytes,
+            oldest_at_ms: inner.oldest_at_ms.read(),
+            reports_waiting: inner.link.mailbox.as_ref().map_or(0, Mailbox::depth),
+        }
+    }
+
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// True while new records go to the producer directly.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.inner.is_direct.load(Ordering::Acquire)
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
@@ -146,7 +174,8 @@ impl Spooling {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
             // What is not delivered is on disk, unless there is no spool.
-            let is_hopeless = self.is_failing() && inner.has_spool();
+            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
+            let is_hopeless = (self.is_failing() || !is_ready) && inner.has_spool();
             let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
@@ -205,6 +234,7 @@ impl Inner {
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
         let totals = spool.totals();
+        self.oldest_at_ms.publish(spool.oldest_at_ms());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
@@ -218,7 +248,7 @@ impl Inner {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         if self.is_direct.load(Ordering::Acquire) {
             self.link.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 counts.in_flight += amount;
             });
             let sent = self.send_directly(batch, 0);
@@ -237,12 +267,13 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
-                self.account(&mut spool, |counts| counts.offered += amount);
+                self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
+                self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
-                    counts.offered += amount;
+                    counts.offer(amount);
                     counts.in_flight += amount;
                 });
                 drop(spool);
@@ -259,7 +290,7 @@ impl Inner {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::Memory { messages: entry.messages };
+            let origin = Origin::memory(&entry);
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -270,7 +301,7 @@ impl Inner {
                         counts.lose(SinkLoss::Rejected, amount);
                     });
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
         }
         batch.entries()
@@ -320,7 +351,13 @@ impl Inner {
     }
 
     pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
-        if let Err(error) = unsynced.force_to_disk() {
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let forced = unsynced.force_to_disk();
+        self.link.timings.sync.observe(began.elapsed());
+        if let Err(error) = forced {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
             self.lock().iter_mut().for_each(|spool| spool.distrust_active());
