@@ -32,5 +32,5 @@ pub use health::{Health, Probe, Vitals};
 pub use heartbeat::{Heartbeat, Liveness};
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};
 pub use server::{Server, Sources};
-pub use timings::{DataPath, SinkTimings, WorkerTimings};
-pub(crate) use timings::{Reached, WorkerView};
+pub(crate) use timings::WorkerView;
+pub use timings::{DataPath, Reached, SinkTimings, WorkerTimings};
