@@ -44,6 +44,7 @@ pub mod pcap;
 pub mod piped;
 pub mod process;
 pub mod python;
+pub mod registry;
 pub mod scratch;
 pub mod unbound;
 pub mod wait;

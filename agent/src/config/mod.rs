@@ -277,6 +277,7 @@ impl Config {
         let privacy = root.section("privacy", PrivacyConfig::read);
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
+        let state = root.section("state", StateConfig::read);
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -288,12 +289,12 @@ impl Config {
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
-            sinks: sinks::read(root, overrides),
+            sinks: sinks::read(root, overrides, state.directory.as_deref()),
             control: root.section("control", ControlConfig::read),
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             privileges: root.section("privileges", PrivilegesConfig::read),
-            state: root.section("state", StateConfig::read),
+            state,
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }

@@ -10,6 +10,7 @@ mod file;
 pub(crate) mod kafka;
 pub(crate) mod registry;
 mod stdout;
+mod trust;
 
 pub use container::AvroFile;
 pub(crate) use kafka::{Broker, Spread, Statistics};

@@ -150,6 +150,12 @@ impl Spooling {
         self.inner.is_failing.load(Ordering::Relaxed)
     }
 
+    /// True while new records go to the producer directly.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.inner.is_direct.load(Ordering::Acquire)
+    }
+
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
     pub(super) fn close(&self, deadline: Duration) {
         let inner = &self.inner;

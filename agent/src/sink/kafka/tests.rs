@@ -1,6 +1,8 @@
 //! Against librdkafka's own mock of a cluster, which can be told to fail in ways that a real broker
 //! would not on demand. The real one is in the integration tests.
 
+mod framing;
+
 use std::{collections::BTreeMap, path::Path};
 
 use rdkafka::{
