@@ -19,3 +19,5 @@ mod outage;
 mod run;
 #[path = "delivery/security.rs"]
 mod security;
+#[path = "delivery/tokens.rs"]
+mod tokens;

@@ -49,6 +49,7 @@ pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) ledger: Value,
     pub(super) log: String,
+    pub(super) stdout: String,
 }
 
 impl Run {
@@ -170,7 +171,8 @@ impl Run {
         let log = self.process.stderr().text();
         let ledger = fs::read(self.directory.path().join("ledger.json"))
             .with_context(|| format!("{status}, and no ledger; its log:\n{log}"))?;
-        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log })
+        let stdout = self.process.stdout().text();
+        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log, stdout })
     }
 }
 

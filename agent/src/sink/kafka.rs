@@ -68,6 +68,7 @@ impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
     pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
+        warn(config);
         let link = Arc::new(Link::new(config));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
@@ -169,6 +170,26 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+    }
+}
+
+/// Says what was allowed that costs something.
+fn warn(config: &KafkaConfig) {
+    let sink = &config.name;
+    if let Some(sasl) = &config.sasl
+        && config.tls.is_none()
+        && sasl.mechanism.shows_secret()
+    {
+        tracing::warn!(
+            sink,
+            "allow_cleartext: who listens on the way to the brokers can learn the secret that is sent there in the clear"
+        );
+    }
+    if config.options.get("enable.idempotence").is_some_and(|value| value != "true") {
+        tracing::warn!(
+            sink,
+            "enable.idempotence is off: records may arrive twice and out of order whenever a request is tried again"
+        );
     }
 }
 

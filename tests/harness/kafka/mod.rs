@@ -3,6 +3,7 @@
 mod admin;
 mod jars;
 mod security;
+mod tokens;
 
 use std::{
     fs,
@@ -23,7 +24,8 @@ use crate::{
 };
 
 pub use jars::directory as jars;
-pub use security::{SCRAM_PASSWORD, Security, USER};
+pub use security::{PLAIN_PASSWORD, SCRAM_PASSWORD, Security, USER};
+pub use tokens::{CLIENT_ID, CLIENT_SECRET, Issuer, SCOPE, SUBJECT, TokenEndpoint};
 
 /// A JVM on a loaded two-core machine takes several seconds.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -43,8 +45,8 @@ pub struct Kafka<'a> {
     jars: PathBuf,
     directory: TempDir,
     address: SocketAddr,
-    sasl_ssl: SocketAddr,
-    ssl: SocketAddr,
+    listeners: security::Listeners,
+    jvm_option: Option<String>,
     process: Option<Process>,
 }
 
@@ -68,15 +70,24 @@ impl<'a> Kafka<'a> {
     fn start_with(namespace: &'a Namespace, security: Option<&Security>) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
-        let [broker, controller, sasl_ssl, ssl] = free_addresses(namespace)?;
+        let [broker, controller, sasl_ssl, ssl, token, cleartext] = free_addresses(namespace)?;
+        let listeners = security::Listeners { sasl_ssl, ssl, token, cleartext };
+        let jvm_option = security.map(|security| security.issuer().jvm_option());
         let properties = directory.path().join("server.properties");
         let mut text = configuration(broker, controller, directory.path());
         if let Some(security) = security {
-            text.push_str(&security.configuration(broker, controller, sasl_ssl, ssl));
+            text.push_str(&security.configuration(broker, controller, listeners));
         }
         fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
-        let mut kafka =
-            Self { namespace, jars, directory, address: broker, sasl_ssl, ssl, process: None };
+        let mut kafka = Self {
+            namespace,
+            jars,
+            directory,
+            address: broker,
+            listeners,
+            jvm_option,
+            process: None,
+        };
         // The cluster id is any 16 bytes in URL-safe base64 without padding.
         let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
         let mut format = kafka.java("kafka.tools.StorageTool");
@@ -85,7 +96,9 @@ impl<'a> Kafka<'a> {
             "format", "--standalone", "--cluster-id", cluster_id, "--config",
         ]).arg(&properties);
         if security.is_some() {
-            format.args(["--add-scram", &security::credentials()]);
+            for credentials in security::credentials() {
+                format.args(["--add-scram", &credentials]);
+            }
         }
         run(&mut format)?;
         kafka.restart()?;
@@ -101,13 +114,25 @@ impl<'a> Kafka<'a> {
     /// `host:port` of the listener with TLS and SASL, where the broker is secure.
     #[must_use]
     pub fn sasl_ssl_address(&self) -> String {
-        self.sasl_ssl.to_string()
+        self.listeners.sasl_ssl.to_string()
     }
 
     /// `host:port` of the listener that asks for a certificate, where the broker is secure.
     #[must_use]
     pub fn ssl_address(&self) -> String {
-        self.ssl.to_string()
+        self.listeners.ssl.to_string()
+    }
+
+    /// `host:port` of the listener with TLS that asks for a token, where the broker is secure.
+    #[must_use]
+    pub fn token_address(&self) -> String {
+        self.listeners.token.to_string()
+    }
+
+    /// `host:port` of the listener that takes a password in the clear, where the broker is secure.
+    #[must_use]
+    pub fn cleartext_address(&self) -> String {
+        self.listeners.cleartext.to_string()
     }
 
     /// Ends the broker with SIGKILL. What it had acknowledged stays on disk.
@@ -147,7 +172,8 @@ impl<'a> Kafka<'a> {
         admin::create_topic(stream, topic)
     }
 
-    /// Everything in partition 0 of `topic`, from the beginning to its end, read by kcat.
+    /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in
+    /// one partition is in its order.
     ///
     /// # Errors
     /// When kcat is not installed, or fails.
@@ -156,10 +182,10 @@ impl<'a> Kafka<'a> {
         let mut command = self.namespace.command("timeout");
         #[rustfmt::skip]
         command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
-            "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-p", "0", "-o", "beginning", "-e",
-            // Timestamp in ms and the key's length as text, headers, the value's length as four
+            "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-o", "beginning", "-e",
+            // Partition, timestamp in ms and the key's length as text, headers, the value's length as four
             // big-endian bytes, key, value.
-            "-f", "%T %K %h %R%k%s",
+            "-f", "%p %T %K %h %R%k%s",
         ]);
         let output = command.stdin(Stdio::null()).output().context("start kcat")?;
         if !output.status.success() {
@@ -171,7 +197,12 @@ impl<'a> Kafka<'a> {
 
     fn java(&self, class: &str) -> Command {
         let mut command = self.namespace.command("java");
-        command.args(JVM_OPTIONS).arg("-cp").arg(self.jars.join("*")).arg(class);
+        command
+            .args(JVM_OPTIONS)
+            .args(&self.jvm_option)
+            .arg("-cp")
+            .arg(self.jars.join("*"))
+            .arg(class);
         command
     }
 }
@@ -179,6 +210,8 @@ impl<'a> Kafka<'a> {
 /// A consumed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Number of its partition.
+    pub partition: u32,
     /// Kafka timestamp, milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
     /// The key; empty if there is none.
@@ -192,6 +225,7 @@ pub struct Message {
 fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
+        let partition = word(&mut rest)?.parse()?;
         let timestamp_ms = word(&mut rest)?.parse()?;
         // -1: none.
         let key_length = usize::try_from(word(&mut rest)?.parse::<i64>()?).unwrap_or(0);
@@ -204,7 +238,13 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
             .split_at_checked(u32::from_be_bytes(*length) as usize)
             .context("kcat's output ends in a value")?;
         rest = after;
-        messages.push(Message { timestamp_ms, key: key.to_vec(), headers, value: value.to_vec() });
+        messages.push(Message {
+            partition,
+            timestamp_ms,
+            key: key.to_vec(),
+            headers,
+            value: value.to_vec(),
+        });
     }
     Ok(messages)
 }
@@ -262,12 +302,13 @@ mod tests {
 
     #[test]
     fn consumed_values_may_hold_any_byte() {
-        let output = b"12 -1  \0\0\0\x03 \n\x00-1 2 a=b,c=d \0\0\0\0k ";
+        let output = b"0 12 -1  \0\0\0\x03 \n\x003 -1 2 a=b,c=d \0\0\0\0k ";
         let messages = parse_consumed(output).expect("well-formed");
         assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].partition, messages[1].partition), (0, 3));
         assert_eq!((messages[0].timestamp_ms, &messages[0].value[..]), (12, &b" \n\0"[..]));
         assert_eq!((messages[1].timestamp_ms, &messages[1].value[..]), (-1, &b""[..]));
         assert_eq!((&messages[1].key[..], messages[1].headers.as_str()), (&b"k "[..], "a=b,c=d"));
-        assert!(parse_consumed(b"12 -1  \0\0\0\x03ab").is_err());
+        assert!(parse_consumed(b"0 12 -1  \0\0\0\x03ab").is_err());
     }
 }

@@ -57,6 +57,8 @@ pub(super) type Threaded = ThreadedProducer<Reports>;
 pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
+    /// What proves to brokers who this is.
+    proof: &'static str,
     pub(super) counts: Published<SinkCounts>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
@@ -71,6 +73,12 @@ impl Link {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
+            proof: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+                Some(Credentials::Password { .. }) => "the password",
+                // It does not tell clients more than that.
+                Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
+                None => "a client without sasl",
+            },
             counts: Published::default(),
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
@@ -106,6 +114,10 @@ impl Link {
             ) => {
                 let topic = &self.topic;
                 tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                let proof = self.proof;
+                tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
             }
             _ => tracing::error!(sink, %error, reason, "producer"),
         }

@@ -30,7 +30,11 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        .set_log_level(RDKafkaLogLevel::Info);
+        // Who asks librdkafka for more, by option `debug`, gets it, at our own level of that name.
+        .set_log_level(match config.options.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
     for (name, value) in &config.options {
         client.set(name, value);
     }
