@@ -38,6 +38,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Brokers of a cluster that are looked at: with a timeout for each, more would take minutes.
 const MAX_BROKERS: usize = 8;
 
+/// Errors and lines that librdkafka may have had in that time: it tries again every other second.
+const MAX_HEARD: usize = 200;
+
 pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     let (mut checks, reached) = bootstrap(number, &config.brokers);
     if !reached {
@@ -130,7 +133,7 @@ fn fix_token(config: &KafkaConfig) -> String {
     match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
         Some(Credentials::TokenEndpoint(endpoint)) => {
             format!(
-                "curl -sS -u {}:… -d grant_type=client_credentials {}",
+                "curl -sS -u '{}:…' -d grant_type=client_credentials {}",
                 endpoint.client_id, endpoint.url
             )
         }
@@ -187,8 +190,10 @@ fn metadata(
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
     let consumer = client.consumer().map_err(failed)?;
     consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT).map_err(|error| {
-        // Brings what is to be heard.
-        while consumer.poll(Duration::ZERO).is_some() {}
+        // Brings what is to be heard, among lines of its log.
+        for _ in 0..MAX_HEARD {
+            let _ = consumer.poll(Duration::ZERO);
+        }
         let heard = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         heard.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
     })
@@ -198,9 +203,9 @@ fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -
     let what = format!("metadata of {}", config.brokers.join(", "));
     let brokers = &config.brokers[0];
     let fix = match code {
-        Some(RDKafkaErrorCode::SSL) => {
+        _ if why.contains("SSL") => {
             format!(
-                "openssl s_client -connect {brokers} -brief   # which authority signed for the broker?"
+                "openssl s_client -connect {brokers} -brief   # TLS there? signed by which authority?"
             )
         }
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {

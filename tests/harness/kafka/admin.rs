@@ -15,9 +15,18 @@ const CREATE_TOPICS: i16 = 19;
 const CREATE_TOPICS_VERSION: i16 = 4;
 const CORRELATION_ID: i32 = 53;
 
-pub(super) fn create_topic(mut stream: TcpStream, topic: &str) -> Result<()> {
+/// How a topic is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape<'a> {
+    pub(super) partitions: i32,
+    pub(super) replicas: i16,
+    /// Settings of its own.
+    pub(super) settings: &'a [(&'a str, &'a str)],
+}
+
+pub(super) fn create_topic(mut stream: TcpStream, topic: &str, shape: Shape<'_>) -> Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
-    let request = request(topic)?;
+    let request = request(topic, shape)?;
     let length = i32::try_from(request.len())?.to_be_bytes();
     stream.write_all(&[&length, &request[..]].concat())?;
 
@@ -31,7 +40,7 @@ pub(super) fn create_topic(mut stream: TcpStream, topic: &str) -> Result<()> {
     }
 }
 
-fn request(topic: &str) -> Result<Vec<u8>> {
+fn request(topic: &str, shape: Shape<'_>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     out.extend(CREATE_TOPICS.to_be_bytes());
     out.extend(CREATE_TOPICS_VERSION.to_be_bytes());
@@ -39,10 +48,14 @@ fn request(topic: &str) -> Result<Vec<u8>> {
     push_string(&mut out, "tap53-harness")?;
     out.extend(1i32.to_be_bytes()); // topics
     push_string(&mut out, topic)?;
-    out.extend(1i32.to_be_bytes()); // partitions
-    out.extend(1i16.to_be_bytes()); // replication factor
+    out.extend(shape.partitions.to_be_bytes());
+    out.extend(shape.replicas.to_be_bytes());
     out.extend(0i32.to_be_bytes()); // no manual assignments
-    out.extend(0i32.to_be_bytes()); // no topic configuration
+    out.extend(i32::try_from(shape.settings.len())?.to_be_bytes());
+    for (name, value) in shape.settings {
+        push_string(&mut out, name)?;
+        push_string(&mut out, value)?;
+    }
     out.extend(i32::try_from(DEADLINE.as_millis())?.to_be_bytes());
     out.push(0); // create, do not only validate
     Ok(out)

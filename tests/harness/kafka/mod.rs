@@ -1,6 +1,7 @@
-//! The broker: a real Apache Kafka (KRaft, one node), started from its jars.
+//! The broker: a real Apache Kafka (KRaft, one node, or a cluster of some), started from its jars.
 
 mod admin;
+mod cluster;
 mod jars;
 mod security;
 mod tokens;
@@ -23,6 +24,7 @@ use crate::{
     scratch,
 };
 
+pub use cluster::Cluster;
 pub use jars::directory as jars;
 pub use security::{PLAIN_PASSWORD, SCRAM_PASSWORD, Security, USER};
 pub use tokens::{CLIENT_ID, CLIENT_SECRET, Issuer, SCOPE, SUBJECT, TokenEndpoint};
@@ -38,6 +40,9 @@ const JVM_OPTIONS: [&str; 4] = [
     "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
 ];
+
+/// Any 16 bytes in URL-safe base64 without padding.
+const CLUSTER_ID: &str = "dGFwNTMtdGVzdC1jbHVzdA";
 
 /// A broker on 127.0.0.1 of a namespace; dropping it kills it and removes its files.
 pub struct Kafka<'a> {
@@ -88,12 +93,10 @@ impl<'a> Kafka<'a> {
             jvm_option,
             process: None,
         };
-        // The cluster id is any 16 bytes in URL-safe base64 without padding.
-        let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
         let mut format = kafka.java("kafka.tools.StorageTool");
         #[rustfmt::skip]
         format.args([
-            "format", "--standalone", "--cluster-id", cluster_id, "--config",
+            "format", "--standalone", "--cluster-id", CLUSTER_ID, "--config",
         ]).arg(&properties);
         if security.is_some() {
             for credentials in security::credentials() {
@@ -169,7 +172,8 @@ impl<'a> Kafka<'a> {
     /// When the broker refuses.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
         let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
-        admin::create_topic(stream, topic)
+        let shape = admin::Shape { partitions: 1, replicas: 1, settings: &[] };
+        admin::create_topic(stream, topic, shape)
     }
 
     /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in
@@ -178,33 +182,36 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When kcat is not installed, or fails.
     pub fn consume(&self, topic: &str) -> Result<Vec<Message>> {
-        let broker = self.address();
-        let mut command = self.namespace.command("timeout");
-        #[rustfmt::skip]
+        read_topic(self.namespace, &self.address(), topic)
+    }
+
+    fn java(&self, class: &str) -> Command {
+        java(self.namespace, &self.jars, self.jvm_option.as_deref(), class)
+    }
+}
+
+fn java(namespace: &Namespace, jars: &Path, jvm_option: Option<&str>, class: &str) -> Command {
+    let mut command = namespace.command("java");
+    command.args(JVM_OPTIONS).args(jvm_option).arg("-cp").arg(jars.join("*")).arg(class);
+    command
+}
+
+/// See [`Kafka::consume`].
+fn read_topic(namespace: &Namespace, broker: &str, topic: &str) -> Result<Vec<Message>> {
+    let mut command = namespace.command("timeout");
+    #[rustfmt::skip]
         command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
-            "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-o", "beginning", "-e",
+            "kcat", "-q", "-b", broker, "-C", "-t", topic, "-o", "beginning", "-e",
             // Partition, timestamp in ms and the key's length as text, headers, the value's length as four
             // big-endian bytes, key, value.
             "-f", "%p %T %K %h %R%k%s",
         ]);
-        let output = command.stdin(Stdio::null()).output().context("start kcat")?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr);
-            bail!("kcat could not read topic {topic}: {}: {}", output.status, message.trim_end());
-        }
-        parse_consumed(&output.stdout)
+    let output = command.stdin(Stdio::null()).output().context("start kcat")?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("kcat could not read topic {topic}: {}: {}", output.status, message.trim_end());
     }
-
-    fn java(&self, class: &str) -> Command {
-        let mut command = self.namespace.command("java");
-        command
-            .args(JVM_OPTIONS)
-            .args(&self.jvm_option)
-            .arg("-cp")
-            .arg(self.jars.join("*"))
-            .arg(class);
-        command
-    }
+    parse_consumed(&output.stdout)
 }
 
 /// A consumed message.
