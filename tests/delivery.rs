@@ -23,3 +23,5 @@ mod run;
 mod security;
 #[path = "delivery/tokens.rs"]
 mod tokens;
+#[path = "delivery/topics.rs"]
+mod topics;

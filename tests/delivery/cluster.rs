@@ -25,7 +25,7 @@ fn no_record_is_lost_and_each_client_keeps_its_order_while_brokers_restart_in_tu
     let directory = scratch::directory("queue")?;
     let mut next = 0;
     let mut duplicates_before = 0;
-    for mode in [None, Some("durable"), Some("fast")] {
+    for mode in [None, Some("durable")] {
         let spool = mode.map_or(String::new(), |mode| {
             spool(mode, &directory.path().join(mode), "fsync: never")
         });

@@ -143,6 +143,11 @@ impl Run {
         self.next
     }
 
+    /// The configuration file that it runs with.
+    pub(super) fn configuration(&self) -> PathBuf {
+        self.directory.path().join("tap53.yaml")
+    }
+
     pub(super) fn process(&self) -> &Process {
         &self.process
     }

@@ -48,9 +48,9 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig,
-    SaslConfig, SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat,
-    TlsConfig, TokenEndpoint,
+    ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
+    KafkaConfig, SaslConfig, SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig,
+    TextFormat, TlsConfig, TokenEndpoint,
 };
 pub use telemetry::TelemetryConfig;
 

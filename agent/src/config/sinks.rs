@@ -13,8 +13,8 @@ use super::{
 };
 
 pub use kafka::{
-    Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism,
-    SpoolConfig, SpoolMode, TlsConfig, TokenEndpoint,
+    CreateTopic, Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
+    SaslMechanism, SpoolConfig, SpoolMode, TlsConfig, TokenEndpoint,
 };
 
 /// One sink.

@@ -17,6 +17,7 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+pub(crate) mod errand;
 mod mailbox;
 pub(crate) mod oauth;
 mod producer;
@@ -25,6 +26,7 @@ mod settings;
 mod spooling;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 use std::{
     sync::Arc,
@@ -43,7 +45,6 @@ use crate::{
     encode::{Batch, Format, Key, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
 };
-pub(crate) use settings::connection;
 
 use producer::{Link, Message, Origin, Producer, Refusal};
 use spooling::Spooling;

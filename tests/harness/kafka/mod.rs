@@ -61,7 +61,7 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
-        Self::start_with(namespace, None)
+        Self::start_with(namespace, None, "")
     }
 
     /// As [`start`](Self::start), with two more listeners that ask who is there.
@@ -69,10 +69,22 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
-        Self::start_with(namespace, Some(security))
+        Self::start_with(namespace, Some(security), "")
     }
 
-    fn start_with(namespace: &'a Namespace, security: Option<&Security>) -> Result<Self> {
+    /// As [`start`](Self::start), with more properties; of two with one name the last one counts.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_properties(namespace: &'a Namespace, properties: &str) -> Result<Self> {
+        Self::start_with(namespace, None, properties)
+    }
+
+    fn start_with(
+        namespace: &'a Namespace,
+        security: Option<&Security>,
+        more: &str,
+    ) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
         let [broker, controller, sasl_ssl, ssl, token, cleartext] = free_addresses(namespace)?;
@@ -83,6 +95,7 @@ impl<'a> Kafka<'a> {
         if let Some(security) = security {
             text.push_str(&security.configuration(broker, controller, listeners));
         }
+        text.push_str(more);
         fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
         let mut kafka = Self {
             namespace,
@@ -185,6 +198,15 @@ impl<'a> Kafka<'a> {
         read_topic(self.namespace, &self.address(), topic)
     }
 
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
+        admin::delete_topic(stream, topic)
+    }
+
     fn java(&self, class: &str) -> Command {
         java(self.namespace, &self.jars, self.jvm_option.as_deref(), class)
     }
@@ -194,6 +216,25 @@ fn java(namespace: &Namespace, jars: &Path, jvm_option: Option<&str>, class: &st
     let mut command = namespace.command("java");
     command.args(JVM_OPTIONS).args(jvm_option).arg("-cp").arg(jars.join("*")).arg(class);
     command
+}
+
+/// Names of the topics that clients see, with their numbers of partitions.
+///
+/// # Errors
+/// When kcat is not installed, or fails.
+pub fn topics(namespace: &Namespace, broker: &str) -> Result<Vec<String>> {
+    let mut command = namespace.command("timeout");
+    command
+        .arg(CONSUME_DEADLINE.as_secs().to_string())
+        .args(["kcat", "-q", "-L", "-J", "-b", broker]);
+    let told: serde_json::Value = serde_json::from_str(&run(&mut command)?)?;
+    let topics = told["topics"].as_array().context("no topics")?.iter();
+    let named = topics.filter_map(|topic| {
+        Some((topic["topic"].as_str()?, topic["partitions"].as_array()?.len()))
+    });
+    // The others are the brokers' own.
+    let clients = named.filter(|(name, _)| !name.starts_with("__"));
+    Ok(clients.map(|(name, count)| format!("{name} with {count} partitions")).collect())
 }
 
 /// See [`Kafka::consume`].

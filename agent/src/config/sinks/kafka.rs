@@ -1,5 +1,6 @@
 //! A Kafka sink's keys. Sections of it are files.
 
+mod create_topic;
 mod options;
 mod sasl;
 mod spool;
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::encode::Key;
 
+pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
 pub use tls::TlsConfig;
@@ -35,6 +37,9 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// Topic.
     pub topic: String,
+    /// How the topic is made if it is not there; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
     /// Compression of message batches.
     pub compression: KafkaCompression,
     /// How long a message may wait for others to share a request with.
@@ -87,6 +92,8 @@ impl KafkaConfig {
         }
         let brokers = section.read_some("brokers", text(broker));
         let topic = section.require("topic", text(topic));
+        let create_topic =
+            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
         let compression = section.read("compression", compression);
         // The limits of these four are librdkafka's own.
         let linger = section
@@ -114,6 +121,7 @@ impl KafkaConfig {
             name,
             brokers: brokers?,
             topic: topic?,
+            create_topic,
             compression: compression.unwrap_or(KafkaCompression::Lz4),
             linger,
             message_timeout,

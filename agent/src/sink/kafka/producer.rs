@@ -24,6 +24,7 @@ use super::{
     oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
+    topic::Maker,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
@@ -59,6 +60,8 @@ pub(super) struct Link {
     topic: String,
     /// What proves to brokers who this is.
     proof: &'static str,
+    /// Who makes the topic, if anybody does.
+    maker: Option<Maker>,
     pub(super) counts: Published<SinkCounts>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
@@ -79,6 +82,7 @@ impl Link {
                 Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
                 None => "a client without sasl",
             },
+            maker: Maker::start(config),
             counts: Published::default(),
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
@@ -102,11 +106,16 @@ impl Link {
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let topic = &self.topic;
-                tracing::error!(
-                    sink,
-                    topic,
-                    "the topic does not exist, and tap53 creates none: create it"
-                );
+                if let Some(maker) = &self.maker {
+                    tracing::warn!(sink, topic, "the topic does not exist: it will be created");
+                    maker.want();
+                } else {
+                    tracing::error!(
+                        sink,
+                        topic,
+                        "the topic does not exist, and tap53 creates none: create it, or set create_topic"
+                    );
+                }
             }
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed

@@ -45,7 +45,7 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
 ///
 /// # Errors
 /// When a file with a secret cannot be read.
-pub(crate) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+pub(super) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
     // A producer would else ask brokers to make the topic, with their defaults, where they do.

@@ -31,6 +31,7 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         name: "kafka".to_owned(),
         brokers: vec![cluster.bootstrap_servers()],
         topic: "dns".to_owned(),
+        create_topic: None,
         compression: KafkaCompression::None,
         linger: Duration::ZERO,
         message_timeout: Duration::from_millis(400),
