@@ -24,6 +24,8 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", config.linger.as_millis().to_string())
+        .set("batch.size", config.batch_bytes.to_string())
+        .set("batch.num.messages", config.batch_records.to_string())
         .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
         // A broker that is back is found again soon; by default ten seconds may pass.
         .set("reconnect.backoff.max.ms", "2000")

@@ -34,6 +34,8 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         create_topic: None,
         compression: KafkaCompression::None,
         linger: Duration::ZERO,
+        batch_bytes: 1_000_000,
+        batch_records: 10_000,
         message_timeout: Duration::from_millis(400),
         queue_bytes: 1 << 20,
         key: Key::None,
