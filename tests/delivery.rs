@@ -15,6 +15,8 @@ mod cluster;
 mod crash;
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/fatal.rs"]
+mod fatal;
 #[path = "delivery/outage.rs"]
 mod outage;
 #[path = "delivery/run.rs"]

@@ -198,6 +198,25 @@ impl<'a> Kafka<'a> {
         read_topic(self.namespace, &self.address(), topic)
     }
 
+    /// The files of a topic's partitions, as they are now.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn partition_files(&self, topic: &str) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.directory.path().join("log"))? {
+            let directory = entry?.path();
+            let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let number = name.strip_prefix(topic).and_then(|rest| rest.strip_prefix('-'));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                for file in fs::read_dir(directory)? {
+                    files.push(file?.path());
+                }
+            }
+        }
+        Ok(files)
+    }
+
     /// Deletes a topic.
     ///
     /// # Errors
