@@ -19,12 +19,13 @@ fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
         let directory = scratch::directory("queue")?;
         let keys = mode.map_or(String::new(), |mode| spool(mode, directory.path(), ""));
         let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
-        for _ in 0..10 {
-            run.feed(100)?;
+        // In more than one batch.
+        for fed in [100, 1_000] {
+            run.feed(fed - run.next())?;
+            wait::until("records to arrive", DEADLINE, || {
+                Ok((consume(&kafka)?.times.len() == fed as usize).then_some(()))
+            })?;
         }
-        wait::until("the first records to arrive", DEADLINE, || {
-            Ok((consume(&kafka)?.times.len() == 1_000).then_some(()))
-        })?;
         kafka.kill();
         forget_the_end(&kafka)?;
         kafka.restart()?;
