@@ -19,6 +19,8 @@ mod disk;
 mod fatal;
 #[path = "delivery/outage.rs"]
 mod outage;
+#[path = "delivery/registry.rs"]
+mod registry;
 #[path = "delivery/run.rs"]
 mod run;
 #[path = "delivery/security.rs"]

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     super::tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number},
-    name,
+    RegistryConfig, name,
 };
 use crate::encode::Key;
 
@@ -70,6 +70,9 @@ pub struct KafkaConfig {
     /// Where records are kept while the broker does not take them; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolConfig>,
+    /// Where the schema's id comes from; `None`: records carry its fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryConfig>,
 }
 
 /// Compression of Kafka message batches.
@@ -116,6 +119,10 @@ impl KafkaConfig {
         let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
         let spool =
             section.has("spool").then(|| section.section("spool", SpoolConfig::read)).flatten();
+        let directory = spool.as_ref().map(|spool| spool.directory.as_path());
+        let registry = section.has("registry").then(|| {
+            section.section("registry", |section| RegistryConfig::read(section, directory))
+        });
         let key = section.read("key", choice);
         let headers = section.read("headers", boolean);
         let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
@@ -140,6 +147,7 @@ impl KafkaConfig {
             sasl,
             options,
             spool,
+            registry: registry.flatten(),
         })
     }
 
@@ -196,7 +204,7 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
 }
 
 /// A file that can be read now; its content is nobody's business here.
-fn readable_file(text: &str) -> Result<PathBuf, String> {
+pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let metadata = File::open(&path).and_then(|file| file.metadata());
     match metadata {

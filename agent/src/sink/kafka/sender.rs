@@ -187,7 +187,7 @@ impl Sender {
                     spool.mark_sent();
                     spool.reject(id);
                 }
-                Err(Refusal::QueueFull) => break,
+                Err(Refusal::QueueFull | Refusal::NoId) => break,
                 Err(Refusal::NotNow) => {
                     self.failed(now);
                     break;

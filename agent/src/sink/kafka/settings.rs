@@ -124,7 +124,7 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
 }
 
 /// The secret in a file, without the line feed that editors put behind it.
-pub(super) fn secret(path: &Path) -> io::Result<String> {
+pub(crate) fn secret(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -31,21 +31,23 @@ use std::{
 
 use super::{
     mailbox::Mailbox,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
     encode::{Batch, SCHEMA_VERSION},
-    ledger::{Amount, SinkCounts, SinkLoss},
-    sink::Error,
+    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    sink::{Error, SpoolState},
     spool::{self, Fsync, Loss, Losses, Record, Spool},
+    telemetry::Reached,
+    worker::monotonic_ns,
 };
 
-/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -69,6 +71,10 @@ pub(super) struct Inner {
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
+    limit_bytes: u64,
+    /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
+    /// locked while the disk is written to.
+    oldest_at_ms: Published<Option<i64>>,
 }
 
 impl Spooling {
@@ -78,7 +84,7 @@ impl Spooling {
         link: &Arc<Link>,
         producer: &Arc<Producer>,
     ) -> Result<Self, Error> {
-        let spool = Spool::open(&spool::Config {
+        let mut spool = Spool::open(&spool::Config {
             directory: spool_config.directory.clone(),
             max_bytes: spool_config.max_bytes,
             max_age: spool_config.max_age,
@@ -100,6 +106,8 @@ impl Spooling {
             is_direct: AtomicBool::new(
                 spool_config.mode == SpoolMode::Fast && carried.records == 0,
             ),
+            limit_bytes: spool_config.max_bytes,
+            oldest_at_ms: Published::new(spool.oldest_at_ms()),
             spool: Mutex::new(spool),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
@@ -118,13 +126,34 @@ impl Spooling {
         Ok(Self { inner, sender: Mutex::new(Some(sender)) })
     }
 
+    /// Versions of the schema that records in the spool may be of.
+    pub(super) fn schema_versions(&self) -> Vec<u32> {
+        self.inner.lock().schema_versions()
+    }
+
     pub(super) fn write(&self, batch: &Batch) {
         self.inner.write(batch);
+    }
+
+    /// As it is now.
+    pub(super) fn state(&self) -> SpoolState {
+        let inner = &self.inner;
+        SpoolState {
+            limit_bytes: inner.limit_bytes,
+            oldest_at_ms: inner.oldest_at_ms.read(),
+            reports_waiting: inner.link.mailbox.as_ref().map_or(0, Mailbox::depth),
+        }
     }
 
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// True while new records go to the producer directly.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.inner.is_direct.load(Ordering::Acquire)
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
@@ -134,7 +163,9 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
-            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
+            let is_hopeless = self.is_failing() || !is_ready;
+            let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
             }
@@ -186,6 +217,7 @@ impl Inner {
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
+        self.oldest_at_ms.publish(spool.oldest_at_ms());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
@@ -198,7 +230,7 @@ impl Inner {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         if self.is_direct.load(Ordering::Acquire) {
             self.link.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 counts.in_flight += amount;
             });
             let sent = self.send_directly(batch, 0);
@@ -216,12 +248,13 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
-                self.account(&mut spool, |counts| counts.offered += amount);
+                self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
+                self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
-                    counts.offered += amount;
+                    counts.offer(amount);
                     counts.in_flight += amount;
                 });
                 drop(spool);
@@ -238,7 +271,7 @@ impl Inner {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::Memory { messages: entry.messages };
+            let origin = Origin::memory(&entry);
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -249,7 +282,7 @@ impl Inner {
                         counts.lose(SinkLoss::Rejected, amount);
                     });
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
         }
         batch.entries()
@@ -298,7 +331,13 @@ impl Inner {
     }
 
     pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
-        if let Err(error) = unsynced.force_to_disk() {
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let forced = unsynced.force_to_disk();
+        self.link.timings.sync.observe(began.elapsed());
+        if let Err(error) = forced {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
             self.lock().distrust_active();
