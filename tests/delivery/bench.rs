@@ -1,4 +1,4 @@
-//! What linger, batch size and compression do: bytes and requests to a real broker, and the agent's
+//! What compression makes of batches of a size: bytes and requests to a real broker, and the agent's
 //! CPU. `cargo xtask bench` runs it.
 //!
 //! Figures of one run compare; those of two machines do not. The traffic is made, after a cluster's:
@@ -11,8 +11,7 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,42 +24,25 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of a pcap file before its first packet.
 const PCAP_HEADER: usize = 24;
 
-/// Live traffic: transactions each of these times.
-const PACE: Duration = Duration::from_millis(10);
-const LIVE_PER_PACE: u32 = 50;
-const LIVE: u32 = 20_000;
-/// As fast as it goes, as a spool is worked off.
-const BACKLOG: u32 = 100_000;
+const TRANSACTIONS: u32 = 50_000;
+/// Written to the FIFO at once.
+const CHUNK: u32 = 500;
 
-struct Case {
-    name: &'static str,
-    keys: &'static str,
-    is_live: bool,
-}
-
-const fn live(name: &'static str, keys: &'static str) -> Case {
-    Case { name, keys, is_live: true }
-}
-
-const fn backlog(name: &'static str, keys: &'static str) -> Case {
-    Case { name, keys, is_live: false }
-}
-
-const CASES: [Case; 14] = [
-    live("linger 0 ms", "linger_ms: 0"),
-    live("linger 5 ms", "linger_ms: 5"),
-    live("linger 20 ms", "linger_ms: 20"),
-    live("linger 100 ms", "linger_ms: 100"),
-    live("none", "compression: none"),
-    live("snappy", "compression: snappy"),
-    live("lz4", "compression: lz4"),
-    live("zstd", "compression: zstd"),
-    live("gzip", "compression: gzip"),
-    backlog("batch 16 KB", "batch_bytes: 16000"),
-    backlog("batch 100 KB", "batch_bytes: 100000"),
-    backlog("batch 1 MB", "batch_bytes: 1000000"),
-    backlog("batch 1 MB, none", "compression: none"),
-    backlog("batch 1 MB, zstd", "compression: zstd"),
+/// Compression and the most records that go together: at 5,000 records a second for a partition, 20 ms
+/// of linger make a hundred.
+const CASES: [(&str, u32); 12] = [
+    ("none", 10),
+    ("none", 100),
+    ("none", 1_000),
+    ("lz4", 10),
+    ("lz4", 100),
+    ("lz4", 1_000),
+    ("lz4", 10_000),
+    ("zstd", 100),
+    ("zstd", 1_000),
+    ("zstd", 10_000),
+    ("snappy", 100),
+    ("gzip", 100),
 ];
 
 fn main() -> Result<()> {
@@ -68,16 +50,15 @@ fn main() -> Result<()> {
     namespace.ip(&["link", "set", "lo", "up"])?;
     let kafka = Kafka::start(&namespace)?;
     println!("agent: {}", agent::binary()?.display());
-    println!("{} transactions live, {BACKLOG} as backlog", LIVE);
-    println!("producer                         bytes/record   records/request   CPU µs/record");
-    for (number, case) in CASES.iter().enumerate() {
+    println!("producer: batches of          bytes/record   records/request   CPU µs/record");
+    for (number, (compression, most)) in CASES.iter().enumerate() {
         let topic = format!("case-{number}");
         kafka.create_topic(&topic)?;
-        let figures = measure(&namespace, &kafka, &topic, case)?;
-        let traffic = if case.is_live { "live" } else { "backlog" };
+        let keys = format!("compression: {compression}, batch_records: {most}");
+        let figures = measure(&namespace, &kafka, &topic, &keys)?;
         println!(
-            "{traffic:<8} {:<22} {:>13.1}   {:>15.1}   {:>13.1}",
-            case.name, figures.bytes, figures.records, figures.cpu_us
+            "{most:>6} records, {compression:<10} {:>14.1}   {:>15.1}   {:>13.1}",
+            figures.bytes, figures.records, figures.cpu_us
         );
     }
     Ok(())
@@ -91,12 +72,12 @@ struct Figures {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn measure(namespace: &Namespace, kafka: &Kafka<'_>, topic: &str, case: &Case) -> Result<Figures> {
+fn measure(namespace: &Namespace, kafka: &Kafka<'_>, topic: &str, keys: &str) -> Result<Figures> {
     let directory = scratch::directory("bench")?;
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
     let file = directory.path().join("tap53.yaml");
-    let (broker, keys) = (kafka.address(), case.keys);
+    let broker = kafka.address();
     fs::write(
         &file,
         format!(
@@ -115,33 +96,28 @@ fn measure(namespace: &Namespace, kafka: &Kafka<'_>, topic: &str, case: &Case) -
     })?;
     nix::fcntl::fcntl(&input, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))?;
     input.write_all(&Pcap::default().bytes()[..PCAP_HEADER])?;
-    let count = if case.is_live { LIVE } else { BACKLOG };
     let mut random = Random(0x5eed);
-    let began = Instant::now();
-    for first in (0..count).step_by(LIVE_PER_PACE as usize) {
+    for first in (0..TRANSACTIONS).step_by(CHUNK as usize) {
         let mut packets = Pcap::default();
-        for number in first..first + LIVE_PER_PACE {
+        for number in first..first + CHUNK {
             push_transaction(&mut packets, number, &mut random);
         }
         input.write_all(&packets.bytes()[PCAP_HEADER..])?;
-        if case.is_live {
-            let due = began + PACE * (first / LIVE_PER_PACE + 1);
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
     }
-    let (batches, bytes) = wait::until("all records to be in the log", DEADLINE, || {
+    let (records, batches, bytes) = wait::until("all records to be in the log", DEADLINE, || {
         let (records, batches, bytes) = log(kafka, topic)?;
-        Ok((records >= u64::from(count) - u64::from(LIVE_PER_PACE)).then_some((batches, bytes)))
+        // The last few wait for more input.
+        let is_all = records >= u64::from(TRANSACTIONS - TRANSACTIONS / 50);
+        Ok(is_all.then_some((records, batches, bytes)))
     })?;
     let cpu_us = cpu_us(process.pid().as_raw())?;
     drop(input);
     process.signal(Signal::SIGTERM)?;
     process.wait(DEADLINE)?;
-    let records = f64::from(count);
     Ok(Figures {
-        bytes: bytes as f64 / records,
-        records: records / batches as f64,
-        cpu_us: cpu_us as f64 / records,
+        bytes: bytes as f64 / records as f64,
+        records: records as f64 / batches as f64,
+        cpu_us: cpu_us as f64 / records as f64,
     })
 }
 
