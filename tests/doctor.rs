@@ -228,7 +228,7 @@ fn on_a_healthy_machine_nothing_is_wrong() -> Result<()> {
         said.require(
             "fail",
             "kafka",
-            &["topic absent", "makes none by itself"],
+            &["topic absent", "tap53 creates none"],
             &["kafka-topics.sh", &create],
         )?;
         said.require_fine_but_for(&["kafka"])?;

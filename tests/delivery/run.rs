@@ -15,8 +15,13 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::{signal::Signal, stat::Mode};
 use serde_json::Value;
 use tap53_harness::{
-    account::Ledger, agent, dns, fastavro, kafka::Kafka, namespace::Namespace, pcap::Pcap,
-    process::Process, scratch, wait,
+    account::Ledger,
+    agent, dns, fastavro,
+    kafka::{Kafka, Message},
+    namespace::Namespace,
+    pcap::Pcap,
+    process::Process,
+    scratch, wait,
 };
 use tempfile::TempDir;
 
@@ -42,6 +47,8 @@ pub(super) struct Run {
     directory: TempDir,
     fifo: Option<File>,
     next: u32,
+    /// How many clients ask in turn.
+    clients: u32,
 }
 
 /// How it ended.
@@ -49,6 +56,7 @@ pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) ledger: Value,
     pub(super) log: String,
+    pub(super) stdout: String,
 }
 
 impl Run {
@@ -118,9 +126,14 @@ impl Run {
         prepare(&mut command);
         let mut process = Process::spawn("tap53", command)?;
         let fifo = open_for_writing(&fifo, &mut process)?;
-        let mut run = Self { process, directory, fifo: Some(fifo), next };
+        let mut run = Self { process, directory, fifo: Some(fifo), next, clients: 1 };
         run.write(&Pcap::default().bytes()[..PCAP_HEADER])?;
         Ok(run)
+    }
+
+    /// From now on so many clients ask in turn, each for the numbers that leave its own over.
+    pub(super) fn ask_as(&mut self, clients: u8) {
+        self.clients = u32::from(clients);
     }
 
     /// Feeds so many exchanges, and waits until the records of all are accepted.
@@ -142,7 +155,7 @@ impl Run {
     pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + count {
-            push_exchange(&mut packets, number);
+            push_exchange(&mut packets, number, (number % self.clients) as u8);
         }
         self.next += count;
         self.write(&packets.bytes()[PCAP_HEADER..])
@@ -155,6 +168,11 @@ impl Run {
 
     pub(super) const fn next(&self) -> u32 {
         self.next
+    }
+
+    /// The configuration file that it runs with.
+    pub(super) fn configuration(&self) -> PathBuf {
+        self.directory.path().join("tap53.yaml")
     }
 
     pub(super) fn process(&self) -> &Process {
@@ -206,7 +224,8 @@ impl Run {
         let log = self.process.stderr().text();
         let ledger = fs::read(self.directory.path().join("ledger.json"))
             .with_context(|| format!("{status}, and no ledger; its log:\n{log}"))?;
-        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log })
+        let stdout = self.process.stdout().text();
+        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log, stdout })
     }
 }
 
@@ -248,8 +267,8 @@ fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
     Ok(file)
 }
 
-fn push_exchange(packets: &mut Pcap, number: u32) {
-    let client = SocketAddr::from(([192, 0, 2, 1], 40_000 + (number >> 16) as u16));
+fn push_exchange(packets: &mut Pcap, number: u32, client: u8) {
+    let client = SocketAddr::from(([192, 0, 2, 1 + client], 40_000 + (number >> 16) as u16));
     let server = SocketAddr::from(([192, 0, 2, 53], 53));
     let at = Duration::from_millis(u64::from(number) * 2);
     // Text that fills a record up to what is usual.
@@ -274,7 +293,10 @@ pub(super) struct Consumed {
 }
 
 pub(super) fn consume(kafka: &Kafka<'_>) -> Result<Consumed> {
-    let messages = kafka.consume(TOPIC)?;
+    read(&kafka.consume(TOPIC)?)
+}
+
+pub(super) fn read(messages: &[Message]) -> Result<Consumed> {
     let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
     let numbers = numbers(messages.iter().map(|message| &message.value[..]))?;
     let mut times = HashMap::new();

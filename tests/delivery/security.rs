@@ -71,7 +71,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
     let queue = spool("durable", &directory.path().join("spool"), "");
     let by_certificate = format!(
         "tls: {{ca_file: {}, certificate_file: {}, key_file: {}, key_password_file: {}}}\n    \
-         compression: zstd\n    options: {{batch.size: 20000}}\n    {queue}",
+         compression: zstd\n    batch_bytes: 20000\n    batch_records: 50\n    {queue}",
         ca.display(),
         certificate.display(),
         key.display(),
