@@ -2,10 +2,12 @@
 
 mod command;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use command::{Arguments, Command, doctor, replay, run, show, spool, status, switch, tail};
+use command::{
+    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail,
+};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {
@@ -31,13 +33,13 @@ fn main() -> ExitCode {
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Spool(command) => spool::run(&command),
+        Command::Prepare(arguments) => prepare::run(&arguments),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
             // The alternate form: the error and what caused it, on one line.
-            // A reader of standard error that went away is no reason to panic.
-            let _ = writeln!(std::io::stderr(), "tap53: {error:#}");
+            tap53::telemetry::say_error(&format!("{error:#}"));
             let refused = error.downcast_ref::<tap53::config::Error>().is_some();
             ExitCode::from(if refused { exit::REFUSED } else { exit::FAILED })
         }

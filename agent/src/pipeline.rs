@@ -30,17 +30,18 @@ use crate::{
     config::{Config, PairConfig},
     encode,
     enrich::Directory,
-    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
+    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot},
     pair::{self, RecordIds, Truncations},
     ring,
     sink::{self, Named},
     tail::Tails,
-    telemetry::{Heartbeat, Liveness},
-    worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
+    telemetry::{DataPath, Heartbeat, Liveness, WorkerTimings, WorkerView},
+    worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker, monotonic_ns},
 };
 
-/// Looks at a running agent's counts until they add up. Counters move while they are read, so a
-/// reading can catch a packet between two of them.
+/// How often the kernel's counters are read until they agree with what came out of the rings: a
+/// program submits a packet before it counts it, and on another CPU that may take a moment. All
+/// other counts are as of one moment, and need no second look.
 const READINGS: usize = 100;
 
 /// How often an ending worker is looked at: a thread cannot be joined with a deadline.
@@ -81,6 +82,7 @@ pub struct Pipeline {
     kernel_log: Option<KernelLog>,
     rules: Arc<RulesInForce>,
     workers: Vec<Running>,
+    timings: Arc<WorkerTimings>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
     tails: Tails,
@@ -89,6 +91,9 @@ pub struct Pipeline {
 struct Running {
     counts: Published<WorkerCounts>,
     heartbeat: Heartbeat,
+    /// `None` where the kernel does not map it.
+    ring: Option<ring::Depth>,
+    datagrams_waiting: Waiting,
     /// `None` once joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -105,7 +110,7 @@ impl Pipeline {
         owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
-        let sinks = sink::build(&config.sinks, &config.node, stop)?;
+        let sinks = sink::build(&config.sinks, &config.node, config.telemetry.enabled, stop)?;
         let capture::Loaded { rings, ring_lost, names, kernel_log } =
             capture.load(&config.capture)?;
         // By a thread without privileges, as the workers are: kernel 5.19.
@@ -114,20 +119,17 @@ impl Pipeline {
         })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
-            each_message: false,
-            tails: Tails::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
         let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
             workers: Vec::new(),
+            timings: Arc::default(),
             ending: shared.ending.clone(),
             sinks,
             tails: shared.tails.clone(),
@@ -139,6 +141,8 @@ impl Pipeline {
         for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
+            let depth = ring::Depth::new(&ring.buffer, config.capture.ring_bytes)
+                .inspect_err(|error| tracing::warn!(%error, "cannot see how full a ring is"));
             let worker = Worker::new(
                 number,
                 ring::Drain::new(ring.buffer),
@@ -148,7 +152,8 @@ impl Pipeline {
                 &shared,
                 handover,
             )?;
-            pipeline.workers.push(spawn(number, worker, stop.clone())?);
+            let timings = pipeline.timings.clone();
+            pipeline.workers.push(spawn(number, worker, depth.ok(), timings, stop.clone())?);
         }
         Ok(pipeline)
     }
@@ -183,6 +188,22 @@ impl Pipeline {
         Liveness::new(heartbeats.collect(), bound)
     }
 
+    /// What the data path shows of itself while it runs.
+    #[must_use]
+    pub fn path(&self) -> DataPath {
+        let worker = |running: &Running| WorkerView {
+            number: running.heartbeat.worker(),
+            counts: running.counts.clone(),
+            ring: running.ring.clone(),
+            datagrams_waiting: running.datagrams_waiting.clone(),
+        };
+        DataPath {
+            timings: self.timings.clone(),
+            workers: self.workers.iter().map(worker).collect(),
+            sinks: self.sinks.clone(),
+        }
+    }
+
     /// Name and counts of each sink.
     pub fn sink_counts(&self) -> impl Iterator<Item = (&str, SinkCounts)> {
         self.sinks.iter().map(|sink| (sink.name.as_str(), sink.sink.counts().read()))
@@ -205,15 +226,36 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let mut ledger = self.read_ledger(false)?;
+        let mut sources = self.read_sources(false)?;
+        let mut ledger = Ledger::new(&sources);
         for _ in 1..READINGS {
             if ledger.balanced() {
                 break;
             }
             thread::yield_now();
-            ledger = self.read_ledger(false)?;
+            sources.interfaces = self.interface_counts()?;
+            ledger = Ledger::new(&sources);
         }
         Ok(ledger)
+    }
+
+    /// The ledger as of one look, which may catch a packet between two counters.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn glance(&self) -> Result<Ledger, Error> {
+        Ok(Ledger::new(&self.read_sources(false)?))
+    }
+
+    /// Stops capture; what was captured waits in the rings or is on its way.
+    ///
+    /// # Errors
+    /// When the capture thread has ended.
+    pub fn detach(&self) -> Result<(), Error> {
+        for error in self.capture.detach_all()? {
+            tracing::error!("{error}");
+        }
+        Ok(())
     }
 
     /// Stops capture, delivers what was captured and draws up the final ledger.
@@ -221,34 +263,29 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
-        for error in self.capture.detach_all()? {
-            tracing::error!("{error}");
-        }
+        self.detach()?;
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        self.read_ledger(true)
+        Ok(Ledger::new(&self.read_sources(true)?))
     }
 
-    fn read_ledger(&self, ended: bool) -> Result<Ledger, Error> {
-        // Against the flow: what a later stage has counted, an earlier one has counted too.
-        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
-        let mut sources = Sources {
+    fn read_sources(&self, ended: bool) -> Result<Sources, Error> {
+        let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
+        let (workers, counts) = snapshot(self.workers.iter().map(|worker| &worker.counts), sinks);
+        let names = self.sinks.iter().map(|sink| sink.name.clone());
+        Ok(Sources {
             node: self.node.clone(),
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
-            interfaces: Vec::new(),
-            workers: WorkerCounts::default(),
-            sinks: sinks.collect(),
-        };
-        for worker in &self.workers {
-            sources.add_worker(&worker.counts.read());
-        }
-        sources.interfaces = self.interface_counts()?;
-        Ok(Ledger::new(&sources))
+            workers,
+            sinks: names.zip(counts).collect(),
+            // Last, against the flow: what came out of a ring went into it before.
+            interfaces: self.interface_counts()?,
+        })
     }
 
     fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {
@@ -299,7 +336,13 @@ impl Drop for Pipeline {
     }
 }
 
-fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Error> {
+fn spawn(
+    number: u16,
+    worker: Worker,
+    ring: Option<ring::Depth>,
+    timings: Arc<WorkerTimings>,
+    stop: Arc<Notify>,
+) -> Result<Running, Error> {
     /// Notifies also when the thread unwinds.
     struct Ended(Arc<Notify>);
     impl Drop for Ended {
@@ -308,15 +351,16 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
         }
     }
     let (counts, heartbeat) = (worker.counts(), worker.heartbeat());
+    let datagrams_waiting = worker.datagrams_waiting();
     let ended = Ended(stop);
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
             let _ended = ended;
-            worker.run();
+            worker.run(&timings);
         })
         .map_err(|cause| Error::Worker { number, cause })?;
-    Ok(Running { counts, heartbeat, thread: Some(thread) })
+    Ok(Running { counts, heartbeat, ring, datagrams_waiting, thread: Some(thread) })
 }
 
 /// How messages are paired.

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{agent, fastavro, kafka::Kafka};
+use crate::{
+    agent, fastavro,
+    kafka::{Kafka, Message},
+};
 
 /// Messages decoded at a time: as JSON they take several times their size.
 const AT_A_TIME: usize = 50_000;
@@ -59,12 +62,19 @@ pub struct Clocks {
 }
 
 impl Consumed {
-    /// Reads partition 0 of a topic.
+    /// Reads a topic.
     ///
     /// # Errors
     /// When kcat or fastavro cannot, or a record has no number.
     pub fn read(kafka: &Kafka<'_>, topic: &str) -> Result<Self> {
-        let messages = kafka.consume(topic)?;
+        Self::of(&kafka.consume(topic)?)
+    }
+
+    /// Of messages that were read already.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(messages: &[Message]) -> Result<Self> {
         let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
         let schema = tempfile::NamedTempFile::new()?;
         fs::write(schema.path(), agent::run(&["schema"])?.stdout)?;

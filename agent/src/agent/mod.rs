@@ -22,7 +22,7 @@ mod reload;
 mod switching;
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     capture::{self, CaptureThread},
-    config::LogLevel,
+    config::Directions,
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
@@ -44,16 +44,14 @@ use crate::{
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
-    telemetry::{Liveness, Vitals},
+    runs::{Runs, Standing},
+    telemetry::{AUDIT, Liveness, Log, Vitals, report},
     worker::Rules,
 };
 use reload::FileWatch;
 use switching::Switching;
 
 pub use reload::ConfigFile;
-
-/// Target of the lines that say who changed what; they are written at every level of the log.
-pub const AUDIT: &str = "audit";
 
 /// How often sinks are asked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -108,9 +106,6 @@ pub enum Order {
     Report,
 }
 
-/// Sets the level of the log.
-pub type SetLogLevel = Box<dyn Fn(LogLevel) + Send>;
-
 /// A running agent.
 pub struct Agent {
     pipeline: Pipeline,
@@ -118,12 +113,13 @@ pub struct Agent {
     switching: Switching,
     owners: Directory,
     vitals: Vitals,
+    runs: Runs,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
     file_watch: Option<AsyncFd<FileWatch>>,
     /// When to read the file, where something has happened to it.
     reload_at: Option<Instant>,
-    set_log_level: SetLogLevel,
+    log: Log,
     started_at: Instant,
     ticks: u32,
 }
@@ -138,7 +134,7 @@ impl Agent {
         file: ConfigFile,
         capture: CaptureThread,
         owners: &Directory,
-        set_log_level: SetLogLevel,
+        log: Log,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
@@ -147,6 +143,7 @@ impl Agent {
         let heartbeat_timeout = file.config().telemetry.heartbeat_timeout;
         let mut agent = Self {
             vitals: Vitals::new(pipeline.liveness(heartbeat_timeout)),
+            runs: Runs::open(&file.config().state),
             switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
@@ -155,18 +152,20 @@ impl Agent {
             links,
             file_watch,
             reload_at: None,
-            set_log_level,
+            log,
             started_at: Instant::now(),
             ticks: 0,
         };
         // After the subscription, so that nothing comes in between.
         agent.switching.note_all(agent.pipeline.capture(), interfaces::list()?);
+        let before = agent.runs.before_attaching();
         agent.reconcile();
         match agent.switching.counts() {
             (_, 0) => agent.say_that_nothing_matches(),
             (0, wanted) => return Err(Error::NothingAttached(wanted)),
             _ => {}
         }
+        agent.runs.attached(&before, &agent.switching.captured());
         Ok(agent)
     }
 
@@ -207,7 +206,7 @@ impl Agent {
                     // Whoever started it by hand without a file has closed the terminal.
                     Some(Order::Reload) if !self.file.is_there() => break,
                     Some(Order::Reload) => self.reload(),
-                    Some(Order::Report) => report(&self.pipeline.ledger()?),
+                    Some(Order::Report) => report(&self.ledger()?),
                     None => ordered = false,
                 },
                 request = inputs.requests.recv(), if requests => match request {
@@ -240,16 +239,34 @@ impl Agent {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        Ok(self.pipeline.ledger()?)
+        Ok(self.pipeline.ledger()?.after(self.runs.told()))
     }
 
     /// Stops capture, delivers what was captured and draws up the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
-    pub fn shutdown(self) -> Result<Ledger, Error> {
+    pub fn shutdown(mut self) -> Result<Ledger, Error> {
+        self.log.end_limit();
         let flush_timeout = self.file.config().shutdown.flush_timeout;
-        Ok(self.pipeline.shutdown(flush_timeout)?)
+        self.write_down(Runs::stopping);
+        self.pipeline.detach()?;
+        self.runs.detached();
+        let ledger = self.pipeline.shutdown(flush_timeout)?;
+        self.runs.ended(Standing::from(&ledger));
+        Ok(ledger.after(self.runs.told()))
+    }
+
+    /// Writes down where this run is, for the next one.
+    fn write_down(
+        &mut self,
+        write: impl FnOnce(&mut Runs, &[(u32, Directions)], &dyn Fn() -> Standing),
+    ) {
+        let Self { runs, pipeline, switching, .. } = self;
+        // One look: a sum that does not balance at this moment is near enough.
+        let standing =
+            || pipeline.glance().as_ref().map_or_else(|_| Standing::default(), Into::into);
+        write(runs, &switching.captured(), &standing);
     }
 
     fn reconcile(&mut self) -> usize {
@@ -281,7 +298,7 @@ impl Agent {
         let changed = self.file.reload();
         let config = self.file.config();
         if changed.log_level {
-            (self.set_log_level)(config.log.level);
+            self.log.set_level(config.log.level);
         }
         if changed.rules {
             self.pipeline.replace_rules(Rules::new(&config.filter, &config.privacy));
@@ -399,7 +416,7 @@ impl Agent {
             enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
-            ledger: self.pipeline.ledger()?,
+            ledger: self.ledger()?,
         })
     }
 
@@ -427,6 +444,8 @@ impl Agent {
         }
         self.pipeline.tick(now);
         self.vitals.look(self.pipeline.sink_counts());
+        self.log.tell_suppressed();
+        self.write_down(Runs::beat);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.switching.drop_lost_hooks(self.pipeline.capture());
@@ -455,11 +474,6 @@ fn describe(to: SwitchTo) -> String {
         SwitchTo::Off { detach: true } => "disable and detach".to_owned(),
         SwitchTo::Reset => "reset".to_owned(),
     }
-}
-
-/// The ledger for people. A reader of standard error that went away is no reason to fail.
-pub fn report(ledger: &Ledger) {
-    let _ = write!(io::stderr(), "{ledger}");
 }
 
 fn wait_for<T: AsRawFd>(what: &'static str, source: T) -> Result<AsyncFd<T>, Error> {

@@ -19,6 +19,7 @@ use crate::{
     capture::{self, Attachment, CaptureThread, State},
     config::Directions,
     interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
+    telemetry::CHANGE,
 };
 
 pub(super) use status::is_of_interest;
@@ -84,6 +85,14 @@ impl Switching {
         )
     }
 
+    /// Interfaces that are captured from, by number, and in which directions.
+    pub(super) fn captured(&self) -> Vec<(u32, Directions)> {
+        let captured = self.interfaces.iter().filter_map(|(ifindex, tracked)| {
+            Some((*ifindex, tracked.hooked.as_ref()?.directions?))
+        });
+        captured.collect()
+    }
+
     /// Takes note of what happened to the interfaces.
     pub(super) fn note(&mut self, capture: &CaptureThread, changes: Vec<Change>) {
         // Together, since detaching from many takes little longer than from one; but before another
@@ -138,6 +147,7 @@ impl Switching {
         if before.name != tracked.interface.name {
             // Once records have the new name.
             tracing::info!(
+                target: CHANGE,
                 ifindex,
                 from = before.name,
                 to = tracked.interface.name,
@@ -153,7 +163,7 @@ impl Switching {
             if tracked.hooked.is_some() {
                 hooked.push(*ifindex);
                 let name = tracked.interface.name;
-                tracing::info!(interface = name, ifindex, "interface is gone: capture there ends");
+                tracing::info!(target: CHANGE, interface = name, ifindex, "interface is gone: capture there ends");
             }
         }
         // Also of one that has only moved to another namespace, where its programs still run.
@@ -175,7 +185,7 @@ impl Switching {
                 && tracked.hooked.take().is_some()
             {
                 let name = &tracked.interface.name;
-                tracing::warn!(interface = name, ifindex, "somebody has detached our programs");
+                tracing::warn!(target: CHANGE, interface = name, ifindex, "somebody has detached our programs");
             }
         }
         detach(capture, &lost);
@@ -323,6 +333,7 @@ impl Tracked {
                 .map_or_else(|| "off".to_owned(), |hooked| hooked.attachment.describe(direction))
         };
         tracing::info!(
+            target: CHANGE,
             interface = self.interface.name,
             ifindex = self.interface.ifindex,
             ingress = describe(Direction::Ingress),

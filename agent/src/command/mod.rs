@@ -1,6 +1,7 @@
 //! The command line: its arguments here, each command in a file.
 
 pub(crate) mod doctor;
+pub(crate) mod prepare;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use tap53::{
     agent::ConfigFile,
-    config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat},
+    config::{Config, Error, HookChoice, LogFormat, LogLevel, Overrides, TextFormat},
 };
 
 /// Below the commands, for who sees this for the first time.
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Look into the queue on disk of a Kafka sink; the agent may run
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
+    /// Give a directory to the user that the agent runs as
+    #[command(after_help = prepare::EXAMPLES)]
+    Prepare(prepare::Arguments),
 }
 
 #[derive(Args, Debug)]
@@ -120,6 +124,9 @@ pub(crate) struct Selection {
     /// Least severe log level that is written
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    /// What the log is written as
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 impl Selection {
@@ -162,6 +169,7 @@ impl Selection {
             hook: self.hook,
             stdout,
             log_level: self.log_level,
+            log_format: self.log_format,
         }
     }
 }

@@ -22,6 +22,7 @@ mod kubernetes;
 mod privacy;
 mod privileges;
 mod sinks;
+mod state;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -48,9 +49,11 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
-    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
+    ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
+    KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
+    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, TextFormat, TlsConfig, TokenEndpoint,
 };
+pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;
 
 /// The whole configuration, checked.
@@ -81,6 +84,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// What the agent gives up once it has started.
     pub privileges: PrivilegesConfig,
+    /// What one run leaves to the next.
+    pub state: StateConfig,
     /// What happens between the signal to stop and the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
@@ -171,6 +176,19 @@ pub struct ShutdownConfig {
 pub struct LogConfig {
     /// Least severe level that is written.
     pub level: LogLevel,
+    /// What lines are written as.
+    pub format: LogFormat,
+}
+
+/// What lines of the log are written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: time, level, what, and its fields.
+    #[default]
+    Text,
+    /// One JSON object a line, with the node's name.
+    Json,
 }
 
 /// Severity of a log line.
@@ -213,6 +231,8 @@ pub struct Overrides {
     pub stdout: Option<TextFormat>,
     /// `--log-level`: replaces `log.level`.
     pub log_level: Option<LogLevel>,
+    /// `--log-format`: replaces `log.format`.
+    pub log_format: Option<LogFormat>,
 }
 
 impl Config {
@@ -257,6 +277,7 @@ impl Config {
         let privacy = root.section("privacy", PrivacyConfig::read);
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
+        let state = root.section("state", StateConfig::read);
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -268,11 +289,12 @@ impl Config {
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
-            sinks: sinks::read(root, overrides),
+            sinks: sinks::read(root, overrides, state.directory.as_deref()),
             control: root.section("control", ControlConfig::read),
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             privileges: root.section("privileges", PrivilegesConfig::read),
+            state,
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }
@@ -388,7 +410,11 @@ impl ShutdownConfig {
 impl LogConfig {
     fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
         let level = section.read("level", choice);
-        Self { level: overrides.log_level.or(level).unwrap_or(LogLevel::Info) }
+        let format = section.read("format", choice);
+        Self {
+            level: overrides.log_level.or(level).unwrap_or(LogLevel::Info),
+            format: overrides.log_format.or(format).unwrap_or_default(),
+        }
     }
 }
 

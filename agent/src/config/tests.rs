@@ -46,8 +46,16 @@ sinks:
     name: archive
     brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
     topic: dns-transactions
+    create_topic:
+      partitions: 6
+      replication_factor: 3
+      options:
+        retention.ms: 604800000
+        cleanup.policy: delete
     compression: gzip
     linger_ms: 0
+    batch_bytes: 65536
+    batch_records: 500
     message_timeout_ms: 60000
     queue_bytes: 1048576
     key: registrable_domain
@@ -60,11 +68,12 @@ sinks:
       verify_hostname: false
     sasl:
       mechanism: scram-sha-512
+      allow_cleartext: true
       username: tap53
       password_file: /etc/passwd
     options:
       client.id: x
-      batch.size: 1000
+      retries: 1000
       socket.keepalive.enable: true
     spool:
       mode: durable
@@ -74,9 +83,20 @@ sinks:
       fsync: interval
       fsync_interval_ms: 250
       replay_records_per_s: 500
+    registry:
+      urls: ["http://registry:8081/", "http://[::1]:8082/apis/ccompat/v7"]
+      subject: topic_record_name
+      register: false
+      username: tap53
+      password_file: /etc/passwd
+      allow_cleartext: true
+      timeout_ms: 2500
+      ids_file: /var/tap53-ids.json
 privileges:
   user: "65534:53"
   keep: true
+state:
+  directory: /var/lib/tap53/state
 shutdown:
   flush_timeout_ms: 1500
 log:
@@ -158,8 +178,17 @@ fn every_key_reaches_its_field() {
                     .map(str::to_owned)
                     .to_vec(),
                 topic: "dns-transactions".to_owned(),
+                create_topic: Some(CreateTopic {
+                    partitions: Some(6),
+                    replication_factor: Some(3),
+                    options: [("retention.ms", "604800000"), ("cleanup.policy", "delete")]
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .into(),
+                }),
                 compression: KafkaCompression::Gzip,
                 linger: Duration::ZERO,
+                batch_bytes: 65_536,
+                batch_records: 500,
                 message_timeout: Duration::from_secs(60),
                 queue_bytes: 1 << 20,
                 key: Key::RegistrableDomain,
@@ -172,13 +201,16 @@ fn every_key_reaches_its_field() {
                     verify_hostname: false,
                 }),
                 sasl: Some(SaslConfig {
+                    allow_cleartext: true,
                     mechanism: SaslMechanism::ScramSha512,
-                    username: "tap53".to_owned(),
-                    password_file: "/etc/passwd".into(),
+                    credentials: Credentials::Password {
+                        username: "tap53".to_owned(),
+                        password_file: "/etc/passwd".into(),
+                    },
                 }),
                 options: [
-                    ("batch.size", "1000"),
                     ("client.id", "x"),
+                    ("retries", "1000"),
                     ("socket.keepalive.enable", "true")
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -192,11 +224,28 @@ fn every_key_reaches_its_field() {
                     fsync_interval: Duration::from_millis(250),
                     replay_records_per_s: Some(500),
                 }),
+                registry: Some(RegistryConfig {
+                    urls: vec![
+                        "http://registry:8081".to_owned(),
+                        "http://[::1]:8082/apis/ccompat/v7".to_owned(),
+                    ],
+                    subject: SubjectStrategy::TopicRecordName,
+                    register: false,
+                    credentials: Some(RegistryCredentials::Password {
+                        username: "tap53".to_owned(),
+                        password_file: "/etc/passwd".into(),
+                    }),
+                    allow_cleartext: true,
+                    ca_file: None,
+                    timeout: Duration::from_millis(2_500),
+                    ids_file: Some("/var/tap53-ids.json".into()),
+                }),
             })),
         ]
     );
     let run_as = RunAs::Number { uid: 65_534, gid: 53 };
     assert_eq!(config.privileges, PrivilegesConfig { user: Some(run_as), keep: true });
+    assert_eq!(config.state.directory.as_deref(), Some(Path::new("/var/lib/tap53/state")));
     assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
     assert_eq!(config.log.level, LogLevel::Debug);
 }
@@ -457,13 +506,14 @@ fn flags_override_the_file() {
         hook: Some(HookChoice::Xdp),
         stdout: Some(TextFormat::Text),
         log_level: Some(LogLevel::Error),
+        log_format: Some(LogFormat::Json),
     };
     let config = parse_with(FULL, &overrides).unwrap();
     let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
     assert_eq!(include, ["lo", "br-*"]);
     assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
     assert_eq!(config.capture.hook, HookChoice::Xdp);
-    assert_eq!(config.log.level, LogLevel::Error);
+    assert_eq!(config.log, LogConfig { level: LogLevel::Error, format: LogFormat::Json });
     assert_eq!(config.sinks.len(), 3, "the file's stdout sink is used");
     assert!(matches!(&config.sinks[0], SinkConfig::Stdout(s) if s.format == TextFormat::Text));
 }
@@ -565,28 +615,45 @@ fn a_spool_that_cannot_be_is_refused() {
     assert!(problems(two)[0].contains("has its spool there"), "{:?}", problems(two));
 }
 
-/// The problems of a Kafka sink with these keys.
+/// The problems of a Kafka sink with these keys; empty if there are none.
 fn kafka_problems(keys: &str) -> String {
-    problems(&format!(
+    let text = format!(
         "interfaces: {{include: [lo]}}\n\
          sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {keys}}}]"
-    ))
-    .join("\n")
+    );
+    if parse(&text).is_ok() { String::new() } else { problems(&text).join("\n") }
 }
 
 #[test]
 fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
     for (keys, said) in [
         ("options: {no.such.setting: 1}", "No such configuration property"),
-        ("options: {batch.size: many}", "librdkafka says"),
-        ("options: {acks: 77777}", "librdkafka says"),
+        ("options: {socket.timeout.ms: many}", "librdkafka says"),
+        ("options: {acks: 0}", "must be all: a record counts as delivered when"),
+        ("options: {request.required.acks: 1}", "must be all"),
+        ("options: {delivery.report.only.error: true}", "must be false"),
+        ("options: {test.mock.num.brokers: 3}", "records would go nowhere"),
+        ("options: {batch.size: 1}", "is made by batch_bytes"),
+        ("options: {allow.auto.create.topics: true}", "is made by create_topic"),
+        ("options: {enable.ssl.certificate.verification: false}", "anybody could take"),
         ("options: {linger.ms: 5}", "is made by linger_ms"),
-        ("options: {sasl.password: hunter2}", "is made by sasl.password_file"),
+        ("options: {sasl.password: hunter2}", "belongs into a file: sasl.password_file"),
+        ("options: {sasl.oauthbearer.client.secret: hunter2}", "sasl.client_secret_file"),
+        ("options: {ssl.key.pem: hunter2}", "belongs into a file: tls.key_file"),
         ("options: {client.id: [x]}", "must be a text or a number"),
     ] {
         let problems = kafka_problems(keys);
         assert!(problems.contains("sinks[0].options.") && problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
+    // Each may be right, but not beside the others.
+    for keys in ["options: {retries: 0}", "options: {max.in.flight: 10}"] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains("sinks[0].options: librdkafka says"), "{problems}");
+    }
+    let accepted =
+        "options: {acks: -1, enable.idempotence: false, retries: 0, socket.timeout.ms: 90}";
+    assert_eq!(kafka_problems(accepted), "");
 }
 
 #[test]
@@ -595,15 +662,139 @@ fn secrets_and_certificates_are_files_that_can_be_read() {
         ("tls: {ca_file: /no/such}", "sinks[0].tls.ca_file: \"/no/such\": cannot be read"),
         ("tls: {key_file: /etc/passwd}", "certificate_file and key_file belong together"),
         (
-            "sasl: {mechanism: plain, username: u, password: p}",
+            "tls: {}, sasl: {mechanism: plain, username: u, password: hunter2}",
             "sinks[0].sasl.password_file: missing",
         ),
         ("sasl: {mechanism: md5, username: u, password_file: /etc/passwd}", "must be one of plain"),
-        ("sasl: {mechanism: plain, username: u, password_file: /etc}", "is not a file"),
+        ("sasl: {mechanism: scram-sha-256, username: u, password_file: /etc}", "is not a file"),
     ] {
         let problems = kafka_problems(keys);
         assert!(problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
+}
+
+#[test]
+fn a_registry_needs_only_a_url_and_keeps_ids_in_the_spool() {
+    let registry_and = |keys: &str, more: &str| {
+        let config = parse(&format!(
+            "interfaces: {{include: [lo]}}\n\
+             sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {keys}}}]\n\
+             {more}"
+        ));
+        match config.unwrap().sinks.into_iter().next() {
+            Some(SinkConfig::Kafka(kafka)) => kafka.registry.unwrap(),
+            other => panic!("not a Kafka sink: {other:?}"),
+        }
+    };
+    let registry = |keys: &str| registry_and(keys, "");
+    let plain = registry("registry: {urls: [\"https://r\"]}");
+    assert_eq!(
+        plain,
+        RegistryConfig {
+            urls: vec!["https://r".to_owned()],
+            subject: SubjectStrategy::TopicName,
+            register: true,
+            credentials: None,
+            allow_cleartext: false,
+            ca_file: None,
+            timeout: Duration::from_secs(10),
+            ids_file: None,
+        }
+    );
+    let kept = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
+    assert_eq!(kept.ids_file, Some("/spool/schema-ids.json".into()));
+    let state = registry_and("registry: {urls: [\"https://r\"]}", "state: {directory: /state}");
+    assert_eq!(state.ids_file, Some("/state/schema-ids.json".into()));
+    let named = "registry: {urls: [\"https://r\"], ids_file: /ids.json}";
+    let named = registry_and(named, "state: {directory: /state}");
+    assert_eq!(named.ids_file, Some("/ids.json".into()));
+    let token = registry("registry: {urls: [\"https://r\"], token_file: /etc/passwd}");
+    let token_file = "/etc/passwd".into();
+    assert_eq!(token.credentials, Some(RegistryCredentials::Token { token_file }));
+}
+
+#[test]
+fn a_registry_that_cannot_be_is_refused() {
+    for (section, said) in [
+        ("{}", "registry.urls: missing: name at least one"),
+        ("{urls: []}", "registry.urls: must not be empty"),
+        ("{urls: [\"registry:8081\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"ftp://r\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"http://\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"http://me:secret@r\"]}", "must not hold a name or a password"),
+        ("{urls: [\"http://r/?a=b\"]}", "must not have anything behind the path"),
+        ("{urls: [\"http://r\"], subject: topic}", "must be one of topic_name, record_name"),
+        ("{urls: [\"http://r\"], username: u}", "username and password_file belong together"),
+        ("{urls: [\"http://r\"], password_file: /etc/passwd}", "belong together"),
+        (
+            "{urls: [\"http://r\"], username: u, password_file: /etc/passwd, token_file: /etc/passwd}",
+            "token_file stands for username and password_file",
+        ),
+        ("{urls: [\"http://r\"], username: \"a:b\", password_file: /etc/passwd}", "a colon"),
+        ("{urls: [\"http://r\"], token_file: /no/such}", "cannot be read"),
+        ("{urls: [\"http://r\"], ca_file: /etc/passwd}", "ca_file is for https"),
+        (
+            "{urls: [\"http://r\", \"https://r\"], token_file: /etc/passwd}",
+            "without https whoever listens on the way has them",
+        ),
+        ("{urls: [\"http://r\"], ids_file: ids.json}", "must be an absolute path"),
+        ("{urls: [\"http://r\"], ids_file: /etc}", "is a directory"),
+        ("{urls: [\"http://r\"], timeout_ms: 5}", "registry.timeout_ms"),
+        ("{urls: [\"http://r\"], password: hunter2}", "registry.password: no such key"),
+    ] {
+        let problems = kafka_problems(&format!("registry: {section}"));
+        assert!(problems.contains(said), "{section}: {problems}");
+        assert!(problems.contains("sinks[0].registry"), "{section}: {problems}");
+        assert!(!problems.contains("secret"), "{problems}");
+    }
+}
+
+#[test]
+fn what_shows_a_secret_to_who_listens_needs_tls_or_a_word() {
+    for proof in [
+        "mechanism: plain, username: u, password_file: /etc/passwd",
+        "mechanism: oauthbearer, token_file: /etc/passwd",
+    ] {
+        let problems = kafka_problems(&format!("sasl: {{{proof}}}"));
+        assert!(problems.contains("whoever listens on the way has it"), "{problems}");
+        for keys in [
+            format!("tls: {{}}, sasl: {{{proof}}}"),
+            format!("sasl: {{{proof}, allow_cleartext: true}}"),
+        ] {
+            assert_eq!(kafka_problems(&keys), "");
+        }
+    }
+    let scram = "sasl: {mechanism: scram-sha-256, username: u, password_file: /etc/passwd}";
+    assert_eq!(kafka_problems(scram), "");
+}
+
+#[test]
+fn a_token_is_in_a_file_or_asked_for() {
+    let asked =
+        "token_endpoint: 'https://idp/token', client_id: tap53, client_secret_file: /etc/passwd";
+    for (keys, said) in [
+        ("", "oauthbearer needs token_file, or token_endpoint"),
+        ("token_file: /etc/passwd, token_endpoint: 'https://idp'", "choose one"),
+        ("token_file: /no/such", "cannot be read"),
+        ("token_file: /etc/passwd, scope: x", "sasl.scope: "),
+        ("token_file: /etc/passwd, username: x", "sasl.username: "),
+        ("token_endpoint: 'https://idp/token', client_id: tap53", "client_secret_file: missing"),
+        ("token_endpoint: 'http://idp', client_id: c, client_secret_file: /etc/passwd", "https://"),
+        (
+            "token_endpoint: 'https://u@idp', client_id: c, client_secret_file: /etc/passwd",
+            "a user",
+        ),
+        (&format!("{asked}, token_ca_file: /no/such"), "token_ca_file"),
+        (&format!("{asked}, client_secret: hunter2"), "client_secret: "),
+    ] {
+        let problems =
+            kafka_problems(&format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {keys}}}"));
+        assert!(problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+    let keys = format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {asked}, scope: kafka}}");
+    assert_eq!(kafka_problems(&keys), "");
 }
 
 #[test]
@@ -635,4 +826,20 @@ fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
         let problems = problems(&control(keys));
         assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
     }
+}
+
+#[test]
+fn a_topic_is_made_with_numbers_that_brokers_take() {
+    for (keys, said) in [
+        ("create_topic: {partitions: 0}", "create_topic.partitions: 0: must be a whole number"),
+        ("create_topic: {replication_factor: 0}", "create_topic.replication_factor"),
+        ("create_topic: {options: {retention.ms: [1]}}", "create_topic.options.retention.ms"),
+        ("create_topic: true", "create_topic"),
+        ("batch_bytes: 0", "batch_bytes: 0: must be a whole number"),
+        ("batch_records: 0", "batch_records: 0: must be a whole number"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains(said), "{problems}");
+    }
+    assert_eq!(kafka_problems("create_topic: {}"), "");
 }

@@ -6,20 +6,23 @@
 use std::{
     io::{self, ErrorKind},
     net::{TcpStream, ToSocketAddrs},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, ResourceSpecifier},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
 };
 
 use super::Check;
-use crate::{config::KafkaConfig, sink::kafka::connection};
+use crate::{
+    config::{Credentials, KafkaConfig, SaslMechanism},
+    sink::kafka::errand::{Errand, Unprepared},
+};
 
 const AREA: &str = "kafka";
 
@@ -29,29 +32,80 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Brokers of a cluster that are looked at: with a timeout for each, more would take minutes.
 const MAX_BROKERS: usize = 8;
 
+/// Errors and lines that librdkafka may have had in that time: it tries again every other second.
+const MAX_HEARD: usize = 200;
+
 pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     let (mut checks, reached) = bootstrap(number, &config.brokers);
     if !reached {
         return checks;
     }
-    let mut client = match connection(config) {
-        Ok((client, _password)) => client,
-        Err(error) => {
+    let client = match Errand::prepare(config) {
+        Ok(client) => client,
+        Err(Unprepared::Secret(error)) => {
             let what = format!("sinks[{number}]: secrets");
             let fix = "ls -l   # the file, and whether this user may read it".to_owned();
             checks.push(Check::fail(AREA, what, error.to_string(), fix));
             return checks;
         }
+        Err(Unprepared::Token(why)) => {
+            checks.push(Check::fail(
+                AREA,
+                format!("sinks[{number}]: token"),
+                why,
+                fix_token(config),
+            ));
+            return checks;
+        }
     };
-    client.set("allow.auto.create.topics", "false");
+    if let Some(token) = client.token() {
+        checks.push(Check::ok(AREA, format!("sinks[{number}]: {token}")));
+    }
     match metadata(&client, config) {
         Ok(metadata) => {
             checks.extend(advertised(&metadata, &config.brokers));
-            checks.extend(topic(&client, config, &metadata));
+            checks.extend(topic(config, &metadata));
         }
-        Err(error) => checks.push(unanswered(config, &error)),
+        Err((code, why)) => checks.push(unanswered(config, code, &why)),
     }
     checks
+}
+
+/// What librdkafka says of connections while it is asked for something, and says only that it got
+/// no answer.
+#[derive(Default)]
+struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // "All brokers are down" follows from whatever came before.
+        if heard.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
+            *heard = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// Where a token comes from, looked at by other means.
+fn fix_token(config: &KafkaConfig) -> String {
+    match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+        Some(Credentials::TokenEndpoint(endpoint)) => {
+            format!(
+                "curl -sS -u '{}:…' -d grant_type=client_credentials {}",
+                endpoint.client_id, endpoint.url
+            )
+        }
+        Some(Credentials::TokenFile { token_file }) => format!(
+            "cut -d. -f2 {} | basenc -d --base64url 2>/dev/null   # exp and sub; a pod's token is renewed by the kubelet",
+            token_file.display()
+        ),
+        _ => "ls -l   # the file with the password".to_owned(),
+    }
 }
 
 /// The brokers of the configuration; one that can be reached is enough.
@@ -91,23 +145,48 @@ fn fix(broker: &str, error: &io::Error) -> String {
     }
 }
 
-fn metadata(client: &ClientConfig, config: &KafkaConfig) -> Result<Metadata, KafkaError> {
-    // A producer's question would make the topic, where brokers allow it.
-    let consumer: BaseConsumer = client.create()?;
-    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
+/// What brokers say of the topic; or why they do not, as far as librdkafka knows.
+fn metadata(
+    client: &Errand,
+    config: &KafkaConfig,
+) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
+    let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
+    let consumer = client.consumer(Heard::default()).map_err(failed)?;
+    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT).map_err(|error| {
+        // Brings what is to be heard, among lines of its log.
+        for _ in 0..MAX_HEARD {
+            let _ = consumer.poll(Duration::ZERO);
+        }
+        let heard = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        heard.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
+    })
 }
 
-fn unanswered(config: &KafkaConfig, error: &KafkaError) -> Check {
+fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -> Check {
     let what = format!("metadata of {}", config.brokers.join(", "));
     let brokers = &config.brokers[0];
-    let fix = match error.rdkafka_error_code() {
+    let fix = match code {
+        _ if why.contains("SSL") => {
+            format!(
+                "openssl s_client -connect {brokers} -brief   # TLS there? signed by which authority?"
+            )
+        }
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-            "kafka-configs.sh --describe --entity-type users   # the user and its password"
-                .to_owned()
+            match config.sasl.as_ref().map(|sasl| sasl.mechanism) {
+                Some(SaslMechanism::OauthBearer) => {
+                    "grep sasl.oauthbearer server.properties   # at the broker: expected.issuer, expected.audience, jwks.endpoint.url"
+                }
+                // Passwords for PLAIN are in the listener's own settings.
+                Some(SaslMechanism::Plain) => {
+                    "grep plain.sasl.jaas.config server.properties   # at the broker: the user and its password"
+                }
+                _ => "kafka-configs.sh --describe --entity-type users   # the user and its password",
+            }
+            .to_owned()
         }
         _ => format!("kcat -L -b {brokers}   # a listener that wants TLS or a password?"),
     };
-    Check::fail(AREA, what, format!("connected, but no answer: {error}"), fix)
+    Check::fail(AREA, what, format!("connected, but no answer: {why}"), fix)
 }
 
 /// The brokers by the names that they tell clients to use from then on.
@@ -132,7 +211,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
         .collect()
 }
 
-fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
+fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
     let name = &config.topic;
     let broker = &config.brokers[0];
     let what = format!("topic {name}");
@@ -158,28 +237,18 @@ fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Ve
             vec![Check::fail(AREA, what, format!("{leaderless} have no leader"), fix)]
         }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            // Whoever answered may have done so before its number was known, as -1.
-            let id = metadata.brokers().first().map_or(0, |broker| broker.id());
-            vec![match makes_topics(client, id) {
-                Ok(Some(true)) => Check::warn(
+            vec![match &config.create_topic {
+                Some(_) => Check::warn(
                     AREA,
                     what,
-                    "is not there yet: the broker makes it with the first record, with its defaults",
+                    "is not there yet: tap53 creates it when it starts",
                     create,
                 ),
-                Ok(Some(false)) => Check::fail(
+                None => Check::fail(
                     AREA,
                     what,
-                    "is not there, and the broker makes none by itself: every record would be lost",
-                    create,
-                ),
-                Ok(None) => Check::fail(AREA, what, "is not there", create),
-                Err(error) => Check::fail(
-                    AREA,
-                    what,
-                    format!(
-                        "is not there; whether the broker would make it, it does not tell: {error}"
-                    ),
+                    "is not there, and tap53 creates none unless create_topic is set: records wait \
+                     in the spool, or are lost",
                     create,
                 ),
             }]
@@ -195,21 +264,6 @@ fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Ve
             vec![Check::fail(AREA, what, code.to_string(), fix)]
         }
     }
-}
-
-/// Whether a broker makes topics that it is asked for; `None` if it does not know the setting.
-fn makes_topics(client: &ClientConfig, broker: i32) -> Result<Option<bool>, String> {
-    let admin: AdminClient<DefaultClientContext> =
-        client.create().map_err(|error| error.to_string())?;
-    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let broker = [ResourceSpecifier::Broker(broker)];
-    let answer = admin.describe_configs(&broker, &options);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let answers = runtime.block_on(answer).map_err(|error| error.to_string())?;
-    let broker = answers.into_iter().next().ok_or("no answer")?.map_err(|code| code.to_string())?;
-    let entry = broker.get("auto.create.topics.enable");
-    Ok(entry.and_then(|entry| entry.value.as_deref()).map(|value| value == "true"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
-use super::{Encode, Error, Record, SCHEMA_TEXT, binary::Room};
+use super::{
+    Encode, Error, Fingerprint, Record, SCHEMA_TEXT, binary::Room, framing::single_object_header,
+};
 
 /// The parsed schema of a record.
 ///
@@ -29,9 +31,14 @@ pub fn schema() -> Result<&'static Schema, Error> {
 ///
 /// # Errors
 /// See [`schema`].
-pub fn fingerprint() -> Result<[u8; 8], Error> {
+pub fn fingerprint() -> Result<Fingerprint, Error> {
+    fingerprint_of(SCHEMA_TEXT)
+}
+
+/// As [`fingerprint`], of any schema.
+pub(crate) fn fingerprint_of(text: &str) -> Result<Fingerprint, Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
-    let mut plain = serde_json::from_str(SCHEMA_TEXT).map_err(|error| defect(&error))?;
+    let mut plain = serde_json::from_str(text).map_err(|error| defect(&error))?;
     drop_logical_types(&mut plain);
     let plain = Schema::parse(&plain).map_err(|error| defect(&error))?;
     let bytes = plain.fingerprint::<Rabin>().bytes;
@@ -86,9 +93,7 @@ impl SingleObject {
     /// # Errors
     /// See [`schema`].
     pub fn new() -> Result<Self, Error> {
-        let mut header = [0xc3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
-        header[2..].copy_from_slice(&fingerprint()?);
-        Ok(Self { header, datum: Datum::default() })
+        Ok(Self { header: single_object_header(fingerprint()?), datum: Datum::default() })
     }
 }
 

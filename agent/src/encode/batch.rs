@@ -11,12 +11,15 @@ pub struct Entry {
     key_end: usize,
     /// When the transaction began, milliseconds since 1970 UTC: the Kafka timestamp.
     pub timestamp_ms: i64,
+    /// When its response was captured, nanoseconds of the clock that packets are stamped by; 0
+    /// without one.
+    pub answered_at_ns: u64,
     /// Messages that the record stands for.
     pub messages: u32,
 }
 
 /// Records of one format, back to back in one buffer that is used again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -43,6 +46,7 @@ impl Batch {
             end: self.bytes.len(),
             key_end: self.keys.len(),
             timestamp_ms: record.timestamp_ms(),
+            answered_at_ns: record.transaction.response().map_or(0, |response| response.at_ns),
             messages: record.transaction.messages(),
         });
         Ok(())

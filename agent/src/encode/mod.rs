@@ -15,6 +15,7 @@ mod batch;
 mod binary;
 mod domain;
 mod fields;
+mod framing;
 mod key;
 mod message;
 mod mnemonic;
@@ -22,21 +23,26 @@ mod owner;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod text;
 mod value;
+mod versions;
 
 use serde::Serialize;
 
 pub use avro::{Datum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry};
 pub(crate) use binary::push_long;
+pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use shown::push_json_line;
 pub use text::{HEADING, Text};
+pub use versions::{RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");

@@ -17,12 +17,9 @@ use super::{
 use crate::{
     config::Config,
     encode,
-    ledger::{Ledger, Published, Sources, WorkerCounts},
+    ledger::{Ledger, Published, Sources, snapshot},
     sink::{self, Named},
 };
-
-/// Looks at a running replay's counts until they add up, as at a running agent's.
-const READINGS: usize = 100;
 
 /// How often the ending thread is looked at: a thread cannot be joined with a deadline.
 const ENDING_LOOK: Duration = Duration::from_millis(2);
@@ -90,7 +87,7 @@ impl Replay {
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
-            sink::build(&config.sinks, &config.node, ended)?
+            sink::build(&config.sinks, &config.node, false, ended)?
         };
         let player = Player::new(config, plan, sinks.clone());
         let (control, published) = (player.control.clone(), player.published.clone());
@@ -134,15 +131,7 @@ impl Replay {
     /// The ledger as of now.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        let mut ledger = self.read_ledger(false);
-        for _ in 1..READINGS {
-            if ledger.balanced() {
-                break;
-            }
-            thread::yield_now();
-            ledger = self.read_ledger(false);
-        }
-        ledger
+        self.read_ledger(false)
     }
 
     /// Stops reading where that has not ended, delivers what was read, and draws up the final
@@ -176,22 +165,19 @@ impl Replay {
     }
 
     fn read_ledger(&self, ended: bool) -> Ledger {
-        // Against the flow: what a later stage has counted, an earlier one has counted too.
-        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
-        let sinks = sinks.collect();
-        let counts = self.published.read();
-        let mut sources = Sources {
+        let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
+        let (files, (workers, counts)) = self
+            .published
+            .with(|counts| (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks)));
+        let names = self.sinks.iter().map(|sink| sink.name.clone());
+        Ledger::new(&Sources {
             node: self.node.clone(),
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
-            interfaces: counts.files,
-            workers: WorkerCounts::default(),
-            sinks,
-        };
-        for worker in &counts.workers {
-            sources.add_worker(worker);
-        }
-        Ledger::new(&sources)
+            interfaces: files,
+            workers,
+            sinks: names.zip(counts).collect(),
+        })
     }
 }
 

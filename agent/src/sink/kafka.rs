@@ -1,6 +1,7 @@
 //! A Kafka topic, by librdkafka.
 //!
-//! One message for each record: Avro single-object encoding, a key where one is chosen, the query's
+//! One message for each record: Avro single-object encoding, or with a registry Confluent's framing,
+//! a key where one is chosen, the query's
 //! time as the message's timestamp. `acks=all` and idempotence: a record counts as delivered when all in-sync
 //! replicas have it, once. librdkafka calls back for each message, from a thread of its own; no
 //! future is made for a record, which would cost twice as much.
@@ -17,14 +18,20 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+pub(crate) mod errand;
+mod held;
 mod mailbox;
+pub(crate) mod oauth;
 mod outage;
 mod producer;
 mod sender;
 mod settings;
 mod spooling;
+mod statistics;
+mod takeover;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod waits;
 
 use std::{
@@ -38,16 +45,22 @@ use rdkafka::{
     producer::{Producer as _, PurgeConfig},
 };
 
-use super::{Error, Sink};
+use super::{
+    Error, Sink, State,
+    registry::{Registry, Schema},
+};
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format, Key, SCHEMA_VERSION},
+    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    telemetry::SinkTimings,
 };
-pub(crate) use settings::connection;
+pub(crate) use settings::secret;
+pub(crate) use statistics::{Broker, Spread, Statistics};
 
-use producer::{Link, Message, Origin, Producer, Refusal};
-use spooling::Spooling;
+use held::Held;
+use producer::{Framing, Link, Message, Origin, Producer, Refusal};
+use spooling::{HOPELESS_FLUSH, Spooling};
 
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
 /// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
@@ -63,21 +76,44 @@ pub(super) struct Kafka {
     link: Arc<Link>,
     producer: Arc<Producer>,
     spooling: Option<Spooling>,
+    /// Where there is a registry, and no spool.
+    held: Option<Held>,
+    /// Ends with this.
+    _registry: Option<Registry>,
 }
 
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
-    pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
-        let link = Arc::new(Link::new(config));
+    pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
+        warn(config);
+        let counts = Published::default();
+        let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
+        let schemas = Schema::of_transactions().map_err(encode)?;
+        let mut registry = config.registry.as_ref().map(|registry| {
+            let schemas = schemas.clone();
+            Registry::new(registry, &config.name, &config.topic, schemas, counts.clone())
+        });
+        let framing = registry.as_ref().zip(schemas.last()).map(|(registry, newest)| Framing {
+            ids: registry.ids().clone(),
+            fingerprint: newest.fingerprint,
+        });
+        let link = Arc::new(Link::new(config, counts, framing, watches));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         let spooling = config
             .spool
             .as_ref()
-            .map(|spool| Spooling::open(config, spool, &link, &producer))
+            .map(|spool| Spooling::open(config, spool, &link, &producer, &schemas))
             .transpose()?;
-        Ok(Self { key: config.key, link, producer, spooling })
+        let held = (registry.is_some() && spooling.is_none())
+            .then(|| Held::new(config.queue_bytes, config.message_timeout));
+        if let Some(registry) = &mut registry {
+            registry
+                .start()
+                .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
+        }
+        Ok(Self { key: config.key, link, producer, spooling, held, _registry: registry })
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
@@ -85,10 +121,11 @@ impl Kafka {
         &self,
         producer: &producer::Threaded,
         message: &Message<'_>,
-        messages: u32,
+        entry: &Entry,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages };
+        let messages = entry.messages;
+        let origin = Origin::memory(entry);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -97,14 +134,80 @@ impl Kafka {
                 thread::park_timeout(Duration::from_millis(1));
                 continue;
             }
-            let reason = if is_full { SinkLoss::QueueFull } else { SinkLoss::Rejected };
-            let amount = Amount::record(u64::from(messages));
+            let reason = match refusal {
+                Refusal::QueueFull => SinkLoss::QueueFull,
+                Refusal::NoId => SinkLoss::NoSchemaId,
+                Refusal::Never | Refusal::NotNow => SinkLoss::Rejected,
+            };
+            self.lose(reason, Amount::record(u64::from(messages)));
+            return;
+        }
+    }
+
+    /// Counts what was in flight as lost.
+    fn lose(&self, reason: SinkLoss, amount: Amount) {
+        if amount.records > 0 {
             self.link.counts.update(|counts| {
                 counts.in_flight -= amount;
                 counts.lose(reason, amount);
             });
-            return;
         }
+    }
+
+    fn send_all(&self, batch: &Batch, give_up_at: Instant) {
+        let producer = self.producer.current();
+        for (key, value, entry) in batch.iter_keyed() {
+            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
+            self.send(&producer, &message, &entry, give_up_at);
+        }
+    }
+
+    /// Whether new records can be framed, or need not be.
+    fn is_ready(&self) -> bool {
+        self.link.framing.as_ref().is_none_or(Framing::is_ready)
+    }
+
+    /// Takes a batch for the time that the id of its schema is not known; true if it did. Once it is
+    /// known, sends what waited, in its order.
+    fn hold(&self, batch: Option<&Batch>) -> bool {
+        let Some(held) = &self.held else { return false };
+        let Some(mut queue) = held.queue() else { return false };
+        let now = Instant::now();
+        if self.is_ready() {
+            let give_up_at = now + ROOM_TIMEOUT;
+            while let Some(waited) = queue.pop() {
+                self.send_all(&waited, give_up_at);
+            }
+            held.give_up(queue);
+            return false;
+        }
+        self.lose(SinkLoss::NoSchemaId, held.drop_old(&mut queue, now));
+        if let Some(batch) = batch
+            && !held.push(&mut queue, batch, now)
+        {
+            let amount = Amount { records: batch.records(), messages: batch.messages() };
+            self.lose(SinkLoss::NoSchemaId, amount);
+        }
+        true
+    }
+
+    /// At the shutdown: gives the registry a moment, and counts as lost what waits for it still.
+    fn release(&self, deadline: Duration) {
+        let give_up_at = Instant::now() + deadline.min(HOPELESS_FLUSH);
+        let waits = || {
+            let queue = self.held.as_ref().and_then(Held::queue);
+            queue.is_some_and(|queue| !queue.is_empty())
+        };
+        while !self.is_ready() && waits() && Instant::now() < give_up_at {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        self.hold(None);
+        let Some(mut queue) = self.held.as_ref().and_then(Held::queue) else { return };
+        let mut lost = Amount::default();
+        while let Some(batch) = queue.pop() {
+            lost += Amount { records: batch.records(), messages: batch.messages() };
+        }
+        self.lose(SinkLoss::NoSchemaId, lost);
     }
 }
 
@@ -121,6 +224,17 @@ impl Sink for Kafka {
         &self.link.counts
     }
 
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.link.timings)
+    }
+
+    fn state(&self) -> State {
+        State {
+            spool: self.spooling.as_ref().map(Spooling::state),
+            kafka: self.link.statistics.read(),
+        }
+    }
+
     fn write(&self, batch: &Batch) {
         if let Some(spooling) = &self.spooling {
             spooling.write(batch);
@@ -129,23 +243,22 @@ impl Sink for Kafka {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         // Before the first is sent: its report may come before the send returns.
         self.link.counts.update(|counts| {
-            counts.offered += amount;
+            counts.offer(amount);
             counts.in_flight += amount;
         });
-        let give_up_at = Instant::now() + ROOM_TIMEOUT;
-        let producer = self.producer.current();
-        for (key, value, entry) in batch.iter_keyed() {
-            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, give_up_at);
+        if !self.hold(Some(batch)) {
+            self.send_all(batch, Instant::now() + ROOM_TIMEOUT);
         }
     }
 
     fn tick(&self, _now: Instant) {
         self.producer.reread_password();
+        self.producer.renew_token();
         self.producer.reread_certificates();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();
+            self.hold(None);
         }
     }
 
@@ -153,6 +266,9 @@ impl Sink for Kafka {
         if let Some(spooling) = &self.spooling {
             spooling.close(deadline);
         } else {
+            let began = Instant::now();
+            self.release(deadline);
+            let deadline = deadline.saturating_sub(began.elapsed());
             let producer = self.producer.current();
             if producer.flush(deadline).is_err() {
                 let records = self.link.counts.read().in_flight.records;
@@ -169,6 +285,26 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+    }
+}
+
+/// Says what was allowed that costs something.
+fn warn(config: &KafkaConfig) {
+    let sink = &config.name;
+    if let Some(sasl) = &config.sasl
+        && config.tls.is_none()
+        && sasl.mechanism.shows_secret()
+    {
+        tracing::warn!(
+            sink,
+            "allow_cleartext: who listens on the way to the brokers can learn the secret that is sent there in the clear"
+        );
+    }
+    if config.options.get("enable.idempotence").is_some_and(|value| value != "true") {
+        tracing::warn!(
+            sink,
+            "enable.idempotence is off: records may arrive twice and out of order whenever a request is tried again"
+        );
     }
 }
 

@@ -19,11 +19,12 @@ use std::{
 };
 
 use super::{
+    ages::Ages,
     checkpoint::Checkpoint,
     config::{Config, Fsync},
     directory::{self, Segment, start},
     error::{AppendError, Error},
-    loss::{Loss, Losses},
+    loss::{History, Loss, Losses, Totals, Unsettled},
     reader::{Found, Reader},
     segment::{ENTRY_BYTES, Header, LONGEST, Name, Place, Record, push_entry},
     unsynced::Unsynced,
@@ -51,7 +52,12 @@ pub struct Spool {
     /// For those that are sent again.
     again_reader: Option<(u64, Reader)>,
     held: Amount,
+    ages: Ages,
     losses: Losses,
+    /// Of all processes that had the queue, what is unsettled included.
+    history: History,
+    /// Lost, and not written down: something older is not done with.
+    unsettled: Vec<Unsettled>,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
     buffer: Vec<u8>,
@@ -117,13 +123,20 @@ impl Spool {
             reader: None,
             again_reader: None,
             held: between(scan.done, scan.end),
+            ages: Ages::default(),
             losses: Losses::default(),
+            history: scan.history,
+            unsettled: Vec::new(),
             written: None,
             unsynced: Unsynced::default(),
             buffer: Vec::new(),
         };
         spool.remove_done();
         spool.seek();
+        // Of one whose beginning cannot be read it is not known.
+        for segment in spool.segments.iter().filter(|segment| segment.created_at_ms < i64::MAX) {
+            spool.ages.note(segment.first.id, segment.created_at_ms);
+        }
         let records = spool.held.records;
         if records > 0 {
             tracing::info!(directory = %path, records, "spool: records of an earlier run wait");
@@ -137,6 +150,13 @@ impl Spool {
         self.held
     }
 
+    /// Since when the oldest that is held waits, milliseconds since 1970 UTC; of one that an
+    /// earlier run has left, since when its segment is there.
+    pub fn oldest_at_ms(&mut self) -> Option<i64> {
+        let oldest = self.done().id;
+        self.ages.since(oldest).filter(|_| self.held.records > 0)
+    }
+
     /// Id of the next record to be appended.
     #[must_use]
     pub const fn next_id(&self) -> u64 {
@@ -147,6 +167,15 @@ impl Spool {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.length).sum()
+    }
+
+    /// Versions of the schema that the segments' records may be of, oldest segment first.
+    #[must_use]
+    pub fn schema_versions(&self) -> Vec<u32> {
+        let mut versions: Vec<_> =
+            self.segments.iter().map(|segment| segment.schema_version).collect();
+        versions.dedup();
+        versions
     }
 
     /// True if every record has been handed out, and none is to be handed out again.
@@ -164,6 +193,12 @@ impl Spool {
     /// What was lost since this was last called.
     pub fn take_losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
+    }
+
+    /// What became of all records that ever were in the queue.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::new(&self.history, self.end, self.held)
     }
 
     /// Appends all of `records` or none, dropping the oldest where that makes room.
@@ -204,6 +239,7 @@ impl Spool {
                 return Err(AppendError::NoSpace);
             }
         }
+        self.ages.note(self.end.id, now_ms);
         self.end.id += amount.records;
         self.end.messages += amount.messages;
         self.held += amount;
@@ -336,15 +372,23 @@ impl Spool {
         if self.segments.is_empty() {
             self.active = None;
         }
-        let mut lost = self.window.give_up_failed_below(after.id);
+        let mut lost = Amount::default();
+        for slot in self.window.give_up_failed_below(after.id) {
+            lost += slot.amount();
+            self.lose(reason, slot.place.id + 1, slot.amount());
+        }
         self.window.segments_gone_below(after.id, reason);
         if self.read.place.id < after.id {
-            lost += between(self.read.place, after);
+            let unread = between(self.read.place, after);
+            lost += unread;
             self.read.place = after;
             self.read.offset = start();
+            self.lose(reason, after.id, unread);
         }
-        self.lose(reason, lost);
         self.prepared = None;
+        // First, so that a crash in between loses no loss. Where that fails, as on a full disk, what
+        // had arrived since the last one counts as lost after a crash, and not the other way round.
+        let _ = self.checkpoint(false);
         self.forget(&oldest);
         self.seek();
         if lost.records > 0 {
@@ -356,13 +400,29 @@ impl Spool {
 
     fn lose_slot(&mut self, id: u64, state: State, reason: Loss) {
         if let Some(slot) = self.window.change(id, state, State::Done) {
-            self.lose(reason, slot.amount());
+            self.lose(reason, id + 1, slot.amount());
         }
     }
 
-    fn lose(&mut self, reason: Loss, amount: Amount) {
+    /// Counts as lost what lies before `after_id`.
+    fn lose(&mut self, reason: Loss, after_id: u64, amount: Amount) {
+        if amount == Amount::default() {
+            return;
+        }
         self.losses[reason as usize] += amount;
+        self.history.lost[reason as usize] += amount;
+        self.unsettled.push(Unsettled { after_id, reason, amount });
         self.held -= amount;
+    }
+
+    /// What was lost before `done`: the rest is read again after a crash, and lost again.
+    fn settle(&mut self, done: Place) -> History {
+        self.unsettled.retain(|unsettled| unsettled.after_id > done.id);
+        let mut history = self.history;
+        for Unsettled { reason, amount, .. } in &self.unsettled {
+            history.lost[*reason as usize] -= *amount;
+        }
+        history
     }
 
     /// All before it is done with.
@@ -427,7 +487,9 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; records may be sent again after a crash then.
     pub fn checkpoint(&mut self, force_to_disk: bool) -> Result<(), Error> {
-        let checkpoint = Checkpoint { done: self.done(), end: self.end };
+        let done = self.done();
+        let history = Some(self.settle(done));
+        let checkpoint = Checkpoint { done, end: self.end, history };
         if self.written == Some(checkpoint) && !force_to_disk {
             return Ok(());
         }
@@ -457,7 +519,7 @@ impl Spool {
 }
 
 /// What lies between two places.
-fn between(from: Place, to: Place) -> Amount {
+pub(super) fn between(from: Place, to: Place) -> Amount {
     Amount {
         records: to.id.saturating_sub(from.id),
         messages: to.messages.saturating_sub(from.messages),

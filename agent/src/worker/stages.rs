@@ -6,7 +6,7 @@ use tap53_ebpf::{headers, record::RecordHeader};
 
 use super::{
     Recorder, Shared,
-    handover::{Handover, Joined},
+    handover::{Handover, Joined, Waiting},
 };
 use crate::{
     decode::{
@@ -61,9 +61,10 @@ impl Stages {
         handover: Handover,
         clock: Clock,
     ) -> Result<Self, encode::Error> {
+        let published = Published::default();
         let pairing = Pairing {
             table,
-            recorder: Recorder::new(sinks, shared, clock)?,
+            recorder: Recorder::new(sinks, shared, clock, published.clone())?,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,
@@ -75,7 +76,7 @@ impl Stages {
             fragments: fragments::Config::default().build(),
             handover,
             datagrams: Datagrams { streams: stream::Config::default().build(), pairing },
-            published: Published::default(),
+            published,
         })
     }
 
@@ -83,6 +84,11 @@ impl Stages {
     #[must_use]
     pub fn published(&self) -> Published<WorkerCounts> {
         self.published.clone()
+    }
+
+    /// Datagrams from other workers that wait to be taken in.
+    pub(super) fn datagrams_waiting(&self) -> Waiting {
+        self.handover.waiting()
     }
 
     /// Sets how capture times become UTC from now on, takes in who has which address by now and rules
@@ -183,15 +189,16 @@ impl Stages {
         recorder.release(now_ns, counts);
     }
 
-    /// Hands the batches to their sinks and publishes the counts.
+    /// Publishes the counts and hands the batches to their sinks.
     pub fn deliver(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
-        pairing.recorder.deliver();
         let held = pairing.recorder.held_messages();
         pairing.counts.messages_pending = pairing.table.pending_messages() + held;
+        pairing.counts.queries_pending = pairing.table.pending_queries() as u64;
+        pairing.counts.transactions_held = pairing.recorder.held() as u64;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
-        self.published.publish(pairing.counts);
+        pairing.recorder.deliver(pairing.counts);
     }
 
     /// The end of capture: what still waits for a response is recorded as it stands.

@@ -1,6 +1,7 @@
 //! The producer: its reports, and making a new one when it is broken for good.
 
 use std::{
+    cell::RefCell,
     ffi::{CStr, CString},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -12,7 +13,10 @@ use std::{
 
 use rdkafka::{
     ClientContext, Message as _,
-    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
+    bindings::{
+        rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_message_latency,
+        rd_kafka_sasl_set_credentials,
+    },
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Header, OwnedHeaders},
@@ -21,18 +25,31 @@ use rdkafka::{
 
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
+    oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
+    statistics::Statistics,
+    topic::Maker,
 };
 use crate::{
-    config::KafkaConfig,
+    config::{Credentials, KafkaConfig},
+    encode::{self, Entry},
     ledger::{Amount, Published, SinkCounts},
-    sink::Error,
+    sink::{
+        Error,
+        registry::{Framed, Ids},
+    },
+    telemetry::{Reached, SinkTimings},
+    worker::monotonic_ns,
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
+/// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
@@ -56,26 +73,74 @@ pub(super) type Threaded = ThreadedProducer<Reports>;
 pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
+    /// What proves to brokers who this is.
+    proof: &'static str,
+    /// Who makes the topic, if anybody does.
+    maker: Option<Maker>,
     pub(super) counts: Published<SinkCounts>,
+    /// Where the ids come from that values are framed with, if they are.
+    pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, or that the broker has refused for good: whether it is there.
     pub(super) answered: AtomicU64,
     /// What was last wrong with the way to the broker.
     trouble: Mutex<String>,
+    pub(super) timings: SinkTimings,
+    /// What the producer in use said last of itself, where it is asked to.
+    pub(super) statistics: Published<Option<Arc<Statistics>>>,
+    watches: bool,
+    /// Number of the latest producer: one that is replaced tells of itself until it has ended.
+    generation: AtomicU64,
     /// Errors that were logged, and when last.
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
+/// Ids from a registry in place of fingerprints.
+pub(super) struct Framing {
+    pub(super) ids: Arc<Ids>,
+    /// Of the schema that new records are written with.
+    pub(super) fingerprint: encode::Fingerprint,
+}
+
+impl Framing {
+    /// Whether new records can be framed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ids.get(self.fingerprint).is_some()
+    }
+}
+
+thread_local! {
+    /// Where a value is framed. librdkafka copies it.
+    static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Link {
-    pub(super) fn new(config: &KafkaConfig) -> Self {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        counts: Published<SinkCounts>,
+        framing: Option<Framing>,
+        watches: bool,
+    ) -> Self {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
-            counts: Published::default(),
+            proof: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+                Some(Credentials::Password { .. }) => "the password",
+                // It does not tell clients more than that.
+                Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
+                None => "a client without sasl",
+            },
+            maker: Maker::start(config),
+            counts,
+            framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             answered: AtomicU64::new(0),
             trouble: Mutex::default(),
+            timings: SinkTimings::default(),
+            statistics: Published::default(),
+            watches,
+            generation: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
@@ -105,11 +170,16 @@ impl Link {
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let topic = &self.topic;
-                tracing::error!(
-                    sink,
-                    topic,
-                    "the topic does not exist, and tap53 creates none: create it"
-                );
+                if let Some(maker) = &self.maker {
+                    tracing::warn!(sink, topic, "the topic does not exist: it will be created");
+                    maker.want();
+                } else {
+                    tracing::error!(
+                        sink,
+                        topic,
+                        "the topic does not exist, and tap53 creates none: create it, or set create_topic"
+                    );
+                }
             }
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed
@@ -117,6 +187,10 @@ impl Link {
             ) => {
                 let topic = &self.topic;
                 tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                let proof = self.proof;
+                tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
             }
             Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => {
                 let topic = &self.topic;
@@ -139,6 +213,9 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
+        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^31 (25 days); 0
+        /// without one.
+        answered_at_ms: u32,
     },
     /// It is in the spool.
     Spool {
@@ -151,18 +228,37 @@ pub(super) enum Origin {
 const SPOOLED: usize = 1 << 63;
 const _: () = assert!(usize::BITS == 64);
 
+/// Of a time in milliseconds, what there is room for.
+const TIME_MS: u64 = (1 << 31) - 1;
+
 impl Origin {
+    pub(super) fn memory(entry: &Entry) -> Self {
+        let at_ms = match entry.answered_at_ns {
+            0 => 0,
+            // Not 0, which says that there is none.
+            at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
+        };
+        // Below 2^31.
+        let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
+        Self::Memory { messages: entry.messages, answered_at_ms }
+    }
+
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages } => messages as usize,
+            Self::Memory { messages, answered_at_ms } => {
+                (answered_at_ms as usize) << 32 | messages as usize
+            }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
         }
     }
 
     fn from_opaque(opaque: usize) -> Self {
         if opaque & SPOOLED == 0 {
-            // It was a u32.
-            Self::Memory { messages: u32::try_from(opaque).unwrap_or(u32::MAX) }
+            // Both were u32.
+            Self::Memory {
+                messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
+                answered_at_ms: u32::try_from(opaque >> 32).unwrap_or(0),
+            }
         } else {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }
         }
@@ -178,6 +274,8 @@ pub(super) enum Refusal {
     Never,
     /// For now it takes none.
     NotNow,
+    /// The id of its schema is not known yet.
+    NoId,
 }
 
 /// True for errors that say no more than that a broker does not answer.
@@ -202,11 +300,38 @@ const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Passes delivery reports and librdkafka's log on.
-pub(super) struct Reports(Arc<Link>);
+pub(super) struct Reports {
+    link: Arc<Link>,
+    generation: u64,
+}
+
+impl Reports {
+    /// For the producer that is used from now on.
+    fn new(link: &Arc<Link>) -> Self {
+        let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { link: link.clone(), generation }
+    }
+
+    /// Notes how long a record took that has arrived.
+    fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
+        // SAFETY: the message is librdkafka's for as long as it is borrowed.
+        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
+        let timings = &self.link.timings;
+        // Negative where it is not known.
+        if let Ok(took_us) = u64::try_from(took_us) {
+            timings.acknowledgement.observe(Duration::from_micros(took_us));
+        }
+        if answered_at_ms > 0 {
+            let now_ms = monotonic_ns() / 1_000_000;
+            let age_ms = now_ms.wrapping_sub(answered_at_ms.into()) & TIME_MS;
+            timings.age(Reached::Acknowledged).observe(Duration::from_millis(age_ms));
+        }
+    }
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let sink = &self.0.sink;
+        let sink = &self.link.sink;
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(sink, facility, "{message}");
@@ -227,7 +352,14 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.tell(&error, reason);
+        self.link.tell(&error, reason);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        if self.generation == self.link.generation.load(Ordering::Relaxed) {
+            let told = Statistics::of(&statistics, &self.link.topic);
+            self.link.statistics.publish(Some(Arc::new(told)));
+        }
     }
 }
 
@@ -236,12 +368,15 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let link = &*self.0;
+        let link = &*self.link;
         if result.as_ref().map_or_else(|(error, _)| is_never(error), |_| true) {
             link.answered.fetch_add(1, Ordering::Relaxed);
         }
         match Origin::from_opaque(opaque) {
             Origin::Spool { id } => {
+                if let Ok(message) = result {
+                    self.time(message, 0);
+                }
                 let outcome = match result {
                     Ok(_) => Outcome::Arrived,
                     Err((error, _)) if is_never(error) => Outcome::Rejected,
@@ -252,7 +387,12 @@ impl ProducerContext for Reports {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages } => self.delivery_from_memory(result, messages),
+            Origin::Memory { messages, answered_at_ms } => {
+                if let Ok(message) = result {
+                    self.time(message, answered_at_ms);
+                }
+                self.delivery_from_memory(result, messages);
+            }
         }
         if let Err((error, message)) = result {
             let topic = message.topic();
@@ -280,14 +420,15 @@ fn is_again(error: &KafkaError) -> bool {
 impl Reports {
     fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
         let amount = Amount::record(u64::from(messages));
-        match (result, &self.0.mailbox) {
+        match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned =
-                    Returned { is_again: is_again(error), ..returned(message, messages) };
+                let framing = self.link.framing.as_ref();
+                let mut returned = returned(message, messages, framing);
+                returned.is_again = is_again(error);
                 mailbox.put(|mail| mail.returned.push(returned));
             }
-            _ => self.0.counts.update(|counts| {
+            _ => self.link.counts.update(|counts| {
                 counts.in_flight -= amount;
                 match result {
                     Ok(_) => counts.delivered += amount,
@@ -298,12 +439,15 @@ impl Reports {
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+fn returned(message: &BorrowedMessage<'_>, messages: u32, framing: Option<&Framing>) -> Returned {
+    let value = message.payload().unwrap_or_default();
+    // In the spool a record says itself what it is. Out of memory come new ones alone.
+    let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
     Returned {
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: unframed.unwrap_or_else(|| value.to_vec()),
         is_again: false,
     }
 }
@@ -317,6 +461,8 @@ pub(super) struct Producer {
     current: RwLock<Arc<Threaded>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
+    /// Where tokens come from, if those say who this is.
+    bearer: Option<Bearer>,
     /// Of the files that TLS needs, as they were when the producer was made.
     certificates: Mutex<Fingerprint>,
 }
@@ -324,12 +470,17 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
         let (current, password) = make(config, link)?;
+        let bearer = Bearer::open(&config.name, config.sasl.as_ref());
+        if let Some(bearer) = &bearer {
+            bearer.renew(&current);
+        }
         Ok(Self {
             config: config.clone(),
             node: node.to_owned(),
             link: link.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
+            bearer,
             // If they changed just now, that is found out in a moment.
             certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
         })
@@ -340,8 +491,28 @@ impl Producer {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hands a message to `producer`.
+    /// Hands a message to `producer`, framed by the registry's id where there is a registry.
     pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(framing) = &self.link.framing else {
+            return self.hand_over(producer, origin, schema_version, message);
+        };
+        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+            Framed::Yes => {
+                let message = Message { value: framed, ..*message };
+                self.hand_over(producer, origin, schema_version, &message)
+            }
+            Framed::NotYet => Err(Refusal::NoId),
+            Framed::Never => Err(Refusal::Never),
+        })
+    }
+
+    fn hand_over(
         &self,
         producer: &Threaded,
         origin: Origin,
@@ -380,12 +551,13 @@ impl Producer {
     /// Gives librdkafka the password that is in its file now, where that is another one: from the
     /// next connection on it is used.
     pub(super) fn reread_password(&self) {
-        let Some(sasl) = &self.config.sasl else { return };
+        let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
+        let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.link.sink;
         let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
-        match secret(&sasl.password_file) {
+        match secret(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+            Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {
                     *known = password;
                     tracing::info!(sink, "the password has changed: the new one is used");
@@ -394,6 +566,13 @@ impl Producer {
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Gives librdkafka the latest token, where tokens say who this is.
+    pub(super) fn renew_token(&self) {
+        if let Some(bearer) = &self.bearer {
+            bearer.renew(&self.current());
         }
     }
 
@@ -418,6 +597,7 @@ impl Producer {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 let old = std::mem::replace(&mut *current, Arc::new(made));
                 drop(current);
+                self.renew_token();
                 tracing::info!(sink, "the files of TLS have changed: the new ones are used");
                 let sink = sink.clone();
                 let flush =
@@ -447,6 +627,7 @@ impl Producer {
             Ok((made, password)) => {
                 *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                self.renew_token();
                 purge(&broken, sink);
                 true
             }
@@ -461,9 +642,12 @@ impl Producer {
 
 /// A producer, and the password that it has.
 fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
-    let (client, password) = settings::client_config(config)?;
+    let (mut client, password) = settings::client_config(config)?;
+    if link.watches && client.get("statistics.interval.ms").is_none() {
+        client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
+    }
     let producer = client
-        .create_with_context(Reports(link.clone()))
+        .create_with_context(Reports::new(link))
         .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
     Ok((producer, password))
 }
@@ -492,8 +676,9 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0 },
-            Origin::Memory { messages: u32::MAX },
+            Origin::Memory { messages: 0, answered_at_ms: 0 },
+            Origin::Memory { messages: u32::MAX, answered_at_ms: 1 },
+            Origin::Memory { messages: 2, answered_at_ms: (1 << 31) - 1 },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
         ] {

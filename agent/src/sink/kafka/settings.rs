@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::{
-    config::{KafkaCompression, KafkaConfig, SaslMechanism},
+    config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
     sink::Error,
 };
 
@@ -24,13 +24,19 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", config.linger.as_millis().to_string())
+        .set("batch.size", config.batch_bytes.to_string())
+        .set("batch.num.messages", config.batch_records.to_string())
         .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
         // A broker that is back is found again soon; by default ten seconds may pass.
         .set("reconnect.backoff.max.ms", "2000")
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        .set_log_level(RDKafkaLogLevel::Info);
+        // Who asks librdkafka for more, by option `debug`, gets it, at our own level of that name.
+        .set_log_level(match config.options.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
     for (name, value) in &config.options {
         client.set(name, value);
     }
@@ -41,9 +47,11 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
 ///
 /// # Errors
 /// When a file with a secret cannot be read.
-pub(crate) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+pub(super) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
+    // A producer would else ask brokers to make the topic, with their defaults, where they do.
+    client.set("allow.auto.create.topics", "false");
     let password = set_security(&mut client, config)?;
     Ok((client, password))
 }
@@ -83,16 +91,19 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
         client.set("ssl.endpoint.identification.algorithm", check);
     }
     let Some(sasl) = &config.sasl else { return Ok(String::new()) };
-    let password = read(&sasl.password_file)?;
     let mechanism = match sasl.mechanism {
         SaslMechanism::Plain => "PLAIN",
         SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
         SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        SaslMechanism::OauthBearer => "OAUTHBEARER",
     };
-    client
-        .set("sasl.mechanisms", mechanism)
-        .set("sasl.username", &sasl.username)
-        .set("sasl.password", &password);
+    client.set("sasl.mechanisms", mechanism);
+    // Tokens are not settings: see `oauth`.
+    let Credentials::Password { username, password_file } = &sasl.credentials else {
+        return Ok(String::new());
+    };
+    let password = read(password_file)?;
+    client.set("sasl.username", username).set("sasl.password", &password);
     Ok(password)
 }
 
@@ -113,7 +124,7 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
 }
 
 /// The secret in a file, without the line feed that editors put behind it.
-pub(super) fn secret(path: &Path) -> io::Result<String> {
+pub(crate) fn secret(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -19,10 +19,13 @@
 //!
 //! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
 //! and lost, and counted, if that fails as well.
+//!
+//! Where another agent has the spool, as the one before this one until it has ended, [`takeover`](super::takeover)
+//! says what happens until then.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -32,21 +35,24 @@ use std::{
 use super::{
     mailbox::Mailbox,
     outage::Outage,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
+    takeover::Memory,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
     encode::{Batch, SCHEMA_VERSION},
-    ledger::{Amount, SinkCounts, SinkLoss},
-    sink::Error,
+    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    sink::{Error, SpoolState, registry::Schema},
     spool::{self, Fsync, Loss, Losses, Record, Spool},
+    telemetry::Reached,
+    worker::monotonic_ns,
 };
 
-/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -62,7 +68,13 @@ pub(super) struct Inner {
     pub(super) fsync: Fsync,
     pub(super) link: Arc<Link>,
     pub(super) producer: Arc<Producer>,
-    pub(super) spool: Mutex<Spool>,
+    pub(super) spool_config: spool::Config,
+    /// What records in the spool may be of.
+    pub(super) schemas: Vec<Schema>,
+    /// Empty until it is this agent's.
+    pub(super) spool: OnceLock<Mutex<Spool>>,
+    /// Records that wait for the spool.
+    pub(super) memory: Mutex<Memory>,
     /// In fast mode: whether records go to the producer directly. Set with the spool locked.
     pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
@@ -71,6 +83,10 @@ pub(super) struct Inner {
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
     pub(super) clock: Clock,
+    limit_bytes: u64,
+    /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
+    /// locked while the disk is written to.
+    pub(super) oldest_at_ms: Published<Option<i64>>,
 }
 
 impl Spooling {
@@ -79,35 +95,37 @@ impl Spooling {
         spool_config: &SpoolConfig,
         link: &Arc<Link>,
         producer: &Arc<Producer>,
+        schemas: &[Schema],
     ) -> Result<Self, Error> {
-        let spool = Spool::open(&spool::Config {
-            directory: spool_config.directory.clone(),
-            max_bytes: spool_config.max_bytes,
-            max_age: spool_config.max_age,
-            fsync: spool_config.fsync(),
-            schema_version: SCHEMA_VERSION.unsigned_abs(),
-        })
-        .map_err(|cause| Error::Spool { sink: config.name.clone(), cause })?;
-        let carried = spool.held();
-        link.counts.update(|counts| {
-            counts.carried = carried;
-            counts.spooled = carried;
-            counts.spool_bytes = spool.bytes();
-        });
         let inner = Arc::new(Inner {
             mode: spool_config.mode,
             fsync: spool_config.fsync(),
             link: link.clone(),
             producer: producer.clone(),
-            is_direct: AtomicBool::new(
-                spool_config.mode == SpoolMode::Fast && carried.records == 0,
-            ),
-            spool: Mutex::new(spool),
+            // As long as there is no spool.
+            is_direct: AtomicBool::new(true),
+            spool_config: spool::Config {
+                directory: spool_config.directory.clone(),
+                max_bytes: spool_config.max_bytes,
+                max_age: spool_config.max_age,
+                fsync: spool_config.fsync(),
+                schema_version: SCHEMA_VERSION.unsigned_abs(),
+            },
+            schemas: schemas.to_vec(),
+            spool: OnceLock::new(),
+            memory: Mutex::new(Memory::new(config.queue_bytes)),
+            limit_bytes: spool_config.max_bytes,
+            oldest_at_ms: Published::new(None),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
             clock: Clock::new(),
         });
+        match inner.take_over() {
+            Ok(()) => {}
+            Err(spool::Error::Locked(_)) => inner.say_that_it_waits(),
+            Err(cause) => return Err(Error::Spool { sink: config.name.clone(), cause }),
+        }
         let outage = Outage::new(config.message_timeout);
         let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s, outage);
         let sender = thread::Builder::new()
@@ -126,9 +144,30 @@ impl Spooling {
         self.inner.write(batch);
     }
 
+    #[cfg(test)]
+    pub(super) fn has_spool(&self) -> bool {
+        self.inner.has_spool()
+    }
+
+    /// As it is now.
+    pub(super) fn state(&self) -> SpoolState {
+        let inner = &self.inner;
+        SpoolState {
+            limit_bytes: inner.limit_bytes,
+            oldest_at_ms: inner.oldest_at_ms.read(),
+            reports_waiting: inner.link.mailbox.as_ref().map_or(0, Mailbox::depth),
+        }
+    }
+
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// True while new records go to the producer directly.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.inner.is_direct.load(Ordering::Acquire)
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
@@ -138,7 +177,10 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
-            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            // What is not delivered is on disk, unless there is no spool.
+            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
+            let is_hopeless = (self.is_failing() || !is_ready) && inner.has_spool();
+            let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
             }
@@ -174,9 +216,14 @@ impl Drop for Spooling {
 }
 
 impl Inner {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Spool> {
+    /// The spool; `None` while another agent has it.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Spool>> {
         // Its parts change together, within calls that do not panic.
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(self.spool.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn has_spool(&self) -> bool {
+        self.spool.get().is_some()
     }
 
     pub(super) fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
@@ -190,10 +237,13 @@ impl Inner {
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
+        let totals = spool.totals();
+        self.oldest_at_ms.publish(spool.oldest_at_ms());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
             counts.spool_bytes = bytes;
+            counts.spool_totals = Some(totals);
             add_losses(counts, &losses);
         });
     }
@@ -202,7 +252,7 @@ impl Inner {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         if self.is_direct.load(Ordering::Acquire) {
             self.link.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 counts.in_flight += amount;
             });
             let sent = self.send_directly(batch, 0);
@@ -211,7 +261,8 @@ impl Inner {
             }
             return;
         }
-        let mut spool = self.lock();
+        // There is one: while there is none, records go directly.
+        let Some(mut spool) = self.lock() else { return };
         if self.is_direct.load(Ordering::Acquire) {
             // The spool has been worked off meanwhile.
             drop(spool);
@@ -220,12 +271,13 @@ impl Inner {
         }
         match spool.append(records(batch, 0), self.clock.now_ms()) {
             Ok(_) => {
-                self.account(&mut spool, |counts| counts.offered += amount);
+                self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
+                self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
-                    counts.offered += amount;
+                    counts.offer(amount);
                     counts.in_flight += amount;
                 });
                 drop(spool);
@@ -242,7 +294,7 @@ impl Inner {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::Memory { messages: entry.messages };
+            let origin = Origin::memory(&entry);
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -253,15 +305,18 @@ impl Inner {
                         counts.lose(SinkLoss::Rejected, amount);
                     });
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
         }
         batch.entries()
     }
 
     /// Moves what the producer did not take from memory to the disk.
-    fn spool_rest(&self, batch: &Batch, from: usize) {
-        let mut spool = self.lock();
+    pub(super) fn spool_rest(&self, batch: &Batch, from: usize) {
+        let Some(mut spool) = self.lock() else {
+            self.hold_rest(batch, from);
+            return;
+        };
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), self.clock.now_ms()) {
             Ok(rest) => {
@@ -291,10 +346,16 @@ impl Inner {
     }
 
     pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
-        if let Err(error) = unsynced.force_to_disk() {
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let forced = unsynced.force_to_disk();
+        self.link.timings.sync.observe(began.elapsed());
+        if let Err(error) = forced {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
-            self.lock().distrust_active();
+            self.lock().iter_mut().for_each(|spool| spool.distrust_active());
         }
     }
 
@@ -306,7 +367,7 @@ impl Inner {
     }
 
     /// Counts records of a batch, from `from` on, that were in flight and are lost.
-    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
+    pub(super) fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
         let mut lost = Amount::default();
         for (_, entry) in batch.iter().skip(from) {
             lost += Amount::record(u64::from(entry.messages));
@@ -328,7 +389,7 @@ fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clo
     })
 }
 
-fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
+pub(super) fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     for (reason, lost) in Loss::ALL.into_iter().zip(losses) {
         let reason = match reason {
             Loss::DroppedOldest => SinkLoss::DroppedOldest,

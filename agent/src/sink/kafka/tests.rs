@@ -1,6 +1,8 @@
 //! Against librdkafka's own mock of a cluster, which can be told to fail in ways that a real broker
 //! would not on demand. The real one is in the integration tests.
 
+mod framing;
+
 use std::{collections::BTreeMap, path::Path};
 
 use rdkafka::{
@@ -31,8 +33,11 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         name: "kafka".to_owned(),
         brokers: vec![cluster.bootstrap_servers()],
         topic: "dns".to_owned(),
+        create_topic: None,
         compression: KafkaCompression::None,
         linger: Duration::ZERO,
+        batch_bytes: 1_000_000,
+        batch_records: 10_000,
         message_timeout: Duration::from_millis(400),
         queue_bytes: 1 << 20,
         key: Key::None,
@@ -41,6 +46,7 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         sasl: None,
         options: BTreeMap::new(),
         spool,
+        registry: None,
     }
 }
 
@@ -95,7 +101,8 @@ const MODES: [SpoolMode; 2] = [SpoolMode::Durable, SpoolMode::Fast];
 fn a_broker_that_is_away_for_longer_than_the_message_timeout_loses_nothing() {
     for mode in MODES {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
-        let kafka = Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE).unwrap();
+        let kafka =
+            Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE, true).unwrap();
         kafka.write(&batch(100));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 100);
         cluster.broker_down(1).unwrap();
@@ -122,7 +129,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let config = config(&cluster, spool(directory.path(), mode));
         cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(300));
         kafka.close(Duration::from_millis(100));
         let counts = kafka.counts().read();
@@ -130,7 +137,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         assert_eq!((counts.spooled.records, counts.in_flight.records), (300, 0), "{mode:?}");
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         assert_eq!(kafka.counts().read().carried, counts.spooled);
         kafka.write(&batch(5));
         wait_until("all", &kafka, |counts| counts.delivered.records == 305);
@@ -147,7 +154,7 @@ fn a_full_producer_queue_is_no_loss_and_no_wait() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let mut config = config(&cluster, spool(directory.path(), mode));
         config.message_timeout = DEADLINE;
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(1));
         wait_until("a connection", &kafka, |counts| counts.delivered.records == 1);
         cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
@@ -175,7 +182,7 @@ fn in_fast_mode_records_are_in_memory_alone_again_once_the_spool_is_worked_off()
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(10));
     wait_until("the disk", &kafka, |counts| counts.spooled.records == 10);
     cluster.broker_up(1).unwrap();
@@ -201,7 +208,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let has_spool = spool.is_some();
         let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(10));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 10);
         let producer = kafka.producer.current();
@@ -230,7 +237,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
     config.message_timeout = DEADLINE;
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     let refused = Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
@@ -249,17 +256,51 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
 fn without_a_spool_what_the_broker_does_not_take_is_counted() {
     let cluster = cluster();
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config(&cluster, None), NODE).unwrap();
+    let kafka = Kafka::open(&config(&cluster, None), NODE, true).unwrap();
     kafka.write(&batch(30));
     wait_until("a verdict", &kafka, |counts| counts.lost[SinkLoss::Expired as usize].records == 30);
     kafka.close(Duration::from_millis(10));
 }
 
 #[test]
-fn a_spool_that_another_process_has_is_refused() {
+fn a_spool_that_another_process_has_is_taken_over_once_it_is_free() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
-    let _kafka = Kafka::open(&config, NODE).unwrap();
-    let refused = Kafka::open(&config, NODE).err().unwrap().to_string();
-    assert!(refused.contains("sink kafka: spool") && refused.contains("in use"), "{refused}");
+    let first = Kafka::open(&config, NODE, true).unwrap();
+    let second = Kafka::open(&config, NODE, true).unwrap();
+    second.write(&batch(10));
+    wait_until("records that went directly", &second, |counts| counts.delivered.records == 10);
+    // Nothing arrives: what is in memory waits there, and never in the files of the other one.
+    cluster
+        .request_errors(RDKafkaApiKey::Produce, &[Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 20]);
+    second.write(&batch(10));
+    first.close(DEADLINE);
+    assert_eq!(first.counts().read().carried.records, 0);
+    drop(first);
+    let has_spool = || second.spooling.as_ref().is_some_and(Spooling::has_spool);
+    wait_until("the spool", &second, |_| has_spool());
+    second.write(&batch(10));
+    wait_until("all records", &second, |counts| counts.delivered.records == 30);
+    assert_eq!(second.counts().read().lost, SinkCounts::default().lost);
+}
+
+#[test]
+fn what_does_not_fit_memory_while_another_process_has_the_spool_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster();
+    let mut config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
+    // Nobody listens.
+    config.brokers = vec!["127.0.0.1:9".to_owned()];
+    let _first = Kafka::open(&config, NODE, true).unwrap();
+    let second = Kafka::open(&config, NODE, true).unwrap();
+    for _ in 0..20 {
+        second.write(&batch(1_000));
+    }
+    let lost = |counts: &SinkCounts, reason: SinkLoss| counts.lost[reason as usize].records;
+    wait_until("a loss", &second, |counts| lost(counts, SinkLoss::SpoolFailed) > 0);
+    second.close(Duration::from_millis(10));
+    let counts = second.counts().read();
+    require_balance(&counts);
+    assert!(lost(&counts, SinkLoss::Unflushed) > 0, "{counts:?}");
+    assert_eq!(counts.spooled.records, 0);
 }
