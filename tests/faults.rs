@@ -25,6 +25,8 @@ mod disk;
 mod memory;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "faults/registry.rs"]
+mod registry;
 #[path = "faults/stage.rs"]
 mod stage;
 
@@ -83,6 +85,11 @@ fn whatever_becomes_of_the_network_each_number_is_consumed_or_counted() -> Resul
         (60, "network cut (the link goes down), and up again", network::cut_off),
         (70, "broker slow (`tc qdisc … tbf` on its link)", network::slow),
     ])
+}
+
+#[test]
+fn whatever_becomes_of_the_registry_each_number_is_consumed_or_counted() -> Result<()> {
+    try_all(&[(80, "registry killed, and away while an agent starts", registry::gone)])
 }
 
 #[test]

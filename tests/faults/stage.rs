@@ -152,12 +152,17 @@ impl<'a> Stage<'a> {
 
     pub(super) fn consume_from(&self, kafka: &Kafka<'_>, row: &mut Row) -> Result<Consumed> {
         let consumed = Consumed::read(kafka, &self.topic(&row.mode))?;
+        self.fill_in(&consumed, row);
+        Ok(consumed)
+    }
+
+    /// What became of the numbers goes into the row.
+    pub(super) fn fill_in(&self, consumed: &Consumed, row: &mut Row) {
         row.sent = u64::from(self.next);
         row.messages = consumed.numbers.len() as u64;
-        row.records = consumed.ids as u64;
+        row.records = consumed.ids.len() as u64;
         row.numbers = consumed.times.len() as u64;
         row.foreign = consumed.times.keys().filter(|number| **number >= self.next).count() as u64;
-        Ok(consumed)
     }
 }
 

@@ -44,8 +44,8 @@ pub struct Consumed {
     pub shortest: usize,
     /// The numbers, in the order of the topic.
     pub numbers: Vec<u32>,
-    /// Different values of `record_id`.
-    pub ids: usize,
+    /// The values of `record_id`.
+    pub ids: HashSet<String>,
     /// What the records say of time, in the order of the topic.
     pub clocks: Vec<Clocks>,
 }
@@ -75,26 +75,47 @@ impl Consumed {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn of(messages: &[Message]) -> Result<Self> {
-        let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
         let schema = tempfile::NamedTempFile::new()?;
         fs::write(schema.path(), agent::run(&["schema"])?.stdout)?;
-        let (mut times, mut numbers, mut clocks) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut ids = HashSet::new();
+        let mut consumed = Self::of_records([])?;
+        let sizes = messages.iter().map(|message| message.value.len());
+        consumed.shortest = sizes.min().unwrap_or(0);
         for messages in messages.chunks(AT_A_TIME) {
             let values = messages.iter().map(|message| &message.value[..]);
-            for record in fastavro::read_fields(schema.path(), &FIELDS, values)? {
-                let number = number(&record)?;
-                *times.entry(number).or_default() += 1;
-                numbers.push(number);
-                ids.insert(record["record_id"].to_string());
-                clocks.push(Clocks {
-                    query_time_us: record["query_time"].as_i64(),
-                    response_time_us: record["response_time"].as_i64(),
-                    latency_ns: record["latency_ns"].as_i64(),
-                });
-            }
+            consumed.add(fastavro::read_fields(schema.path(), &FIELDS, values)?)?;
         }
-        Ok(Self { times, shortest, numbers, ids: ids.len(), clocks })
+        Ok(consumed)
+    }
+
+    /// Of records that were decoded already; nothing is known of their size.
+    ///
+    /// # Errors
+    /// When a record has no number.
+    pub fn of_records(records: impl IntoIterator<Item = Value>) -> Result<Self> {
+        let mut consumed = Self {
+            times: HashMap::new(),
+            shortest: 0,
+            numbers: Vec::new(),
+            ids: HashSet::new(),
+            clocks: Vec::new(),
+        };
+        consumed.add(records)?;
+        Ok(consumed)
+    }
+
+    fn add(&mut self, records: impl IntoIterator<Item = Value>) -> Result<()> {
+        for record in records {
+            let number = number(&record)?;
+            *self.times.entry(number).or_default() += 1;
+            self.numbers.push(number);
+            self.ids.insert(record["record_id"].to_string());
+            self.clocks.push(Clocks {
+                query_time_us: record["query_time"].as_i64(),
+                response_time_us: record["response_time"].as_i64(),
+                latency_ns: record["latency_ns"].as_i64(),
+            });
+        }
+        Ok(())
     }
 
     /// Those of `numbers` that are missing.

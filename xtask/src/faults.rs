@@ -99,7 +99,7 @@ fn document(rows: &[Row], circumstances: &Circumstances) -> String {
             .iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .chain((row.unaccepted > 0).then(|| format!("not accepted {}", row.unaccepted)))
-            .chain((row.bound > 0).then(|| format!("bound {}", row.bound)))
+            .chain((row.bound > 0).then(|| in_memory(row)))
             .collect();
         let problems = row.problems();
         let verdict = if problems.is_empty() { "holds".to_owned() } else { problems.join("; ") };
@@ -123,6 +123,12 @@ fn document(rows: &[Row], circumstances: &Circumstances) -> String {
     }
     text.push_str(NOTES);
     text
+}
+
+/// What is missing for no other reason than that it was in memory when the agent was killed.
+fn in_memory(row: &Row) -> String {
+    let others = row.counted() + row.unaccepted;
+    format!("in memory {}, at most {}", row.missing().saturating_sub(others), row.bound)
 }
 
 const INTRODUCTION: &str = "
@@ -149,8 +155,13 @@ const NOTES: &str = "
   the spool while on its way is counted, and may have arrived.
 - *not accepted*: in the kernel's rings, or waiting for a response, when the agent was killed: captured
   and not yet a record.
-- *bound*: what mode `fast` may have in memory, `queue_bytes` for each kill, in the smallest records
-  that were consumed.
+- *in memory*: accepted in mode `fast`, and on its way when the agent was killed; at most
+  `queue_bytes`, here 1 MiB, for each kill, in the smallest records that were consumed.
+- Of the two at another port: librdkafka asks only the brokers that `brokers` names and those that
+  these tell of. An operator whose broker moves names both addresses, or the new one and starts the
+  agent again; nothing is lost meanwhile.
+- A broker takes no record that is more than `message.timestamp.after.max.ms`, an hour unless it is set,
+  ahead of its own clock: a node whose clock is further ahead loses records, counted as `rejected`.
 ";
 
 #[cfg(test)]
