@@ -187,7 +187,7 @@ mod tests {
             peak_kib: 2_048,
             ..Row::default()
         };
-        let text = document(&[row.clone()], &circumstances);
+        let text = document(std::slice::from_ref(&row), &circumstances);
         assert!(
             text.contains(
                 "| a fault | fast | 10 | 9 | 3 | 1 | - | 1 of 1 | 2 | 0 | 1 missing, 0 explained |"
