@@ -29,7 +29,7 @@ pub(super) fn slow(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(4_000, 20_000);
     let server = &stage.places.lab.server;
     // A request gets through in a quarter of the message timeout.
-    let both = Both::start(stage, "compression: none\n  options: {batch.size: 16384}")?;
+    let both = Both::start(stage, "compression: none\n  batch_bytes: 16384")?;
     both.feed(stage, queries)?;
     #[rustfmt::skip]
     server.tc(&[
