@@ -19,6 +19,7 @@ mod kernel;
 mod kubernetes;
 mod outputs;
 mod privileges;
+mod registry;
 mod resources;
 
 use std::{env, fmt, path::Path};
@@ -156,7 +157,10 @@ pub fn examine(subject: &Subject<'_>) -> Report {
             match sink {
                 SinkConfig::Stdout(_) => {}
                 SinkConfig::File(file) => checks.extend(outputs::look(number, file)),
-                SinkConfig::Kafka(kafka) => checks.extend(kafka::look(number, kafka)),
+                SinkConfig::Kafka(kafka) => {
+                    checks.extend(kafka::look(number, kafka));
+                    checks.extend(registry::look(number, kafka));
+                }
             }
         }
     }

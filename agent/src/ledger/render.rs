@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::statement::{ByReason, Deliveries, Hook, Ledger};
+use super::{
+    RegistryCounts,
+    statement::{ByReason, Deliveries, Hook, Ledger},
+};
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +50,9 @@ impl fmt::Display for Ledger {
         writeln!(f)?;
         for sink in &self.agent.sinks {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
+            if let Some(registry) = &sink.registry {
+                write_registry(f, &sink.name, registry)?;
+            }
         }
         if self.balanced {
             return writeln!(f, "  balanced: yes");
@@ -118,6 +124,20 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
     write_reasons(f, "lost", &counts.lost)?;
     if counts.in_batches > 0 {
         write!(f, ", and {} more on their way to it", counts.in_batches)?;
+    }
+    writeln!(f)
+}
+
+fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCounts) -> fmt::Result {
+    let label = format!("schema registry of {sink}");
+    write!(f, "  {label:<34} requests {:>9}", counts.requests)?;
+    write!(
+        f,
+        ", failed {}; ids known {} of {}",
+        counts.failures, counts.ids_known, counts.ids_wanted
+    )?;
+    if counts.id_changes > 0 {
+        write!(f, ", changed {}", counts.id_changes)?;
     }
     writeln!(f)
 }

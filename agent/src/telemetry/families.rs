@@ -15,7 +15,7 @@ use super::{
 use crate::{
     control::{Counts, InterfaceStatus, Status},
     enrich::{self, Moment, WatchStatus},
-    ledger::{ByReason, Deliveries, Hook},
+    ledger::{ByReason, Deliveries, Hook, RegistryCounts},
     runs::Gap,
 };
 
@@ -359,6 +359,36 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "tap53_sink_registry_requests_total",
+        kind: Counter,
+        help: "Requests to the sink's schema registry.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.requests)),
+    },
+    Family {
+        name: "tap53_sink_registry_failures_total",
+        kind: Counter,
+        help: "Those of them that failed: no answer, or a refusal.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.failures)),
+    },
+    Family {
+        name: "tap53_sink_registry_id_changes_total",
+        kind: Counter,
+        help: "How often the registry gave a schema another id than before.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.id_changes)),
+    },
+    Family {
+        name: "tap53_sink_registry_ids_known",
+        kind: Gauge,
+        help: "1 if the ids of all schemas that records are written with are known; else they wait.",
+        labels: &["sink"],
+        collect: |r, s| {
+            each_registry(r, |of, counts| s.flag(&[of], counts.ids_known == counts.ids_wanted))
+        },
+    },
+    Family {
         name: "tap53_sink_able_to_store",
         kind: Gauge,
         help: "1 unless the sink lost the last records that it took.",
@@ -688,6 +718,14 @@ fn each_hook<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], &'a H
 
 fn gap<'a>(reading: &Reading<'a>) -> Option<&'a Gap> {
     reading.status.ledger.before.as_ref()?.previous_run.as_ref()?.gap.as_ref()
+}
+
+fn each_registry<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a RegistryCounts)) {
+    for sink in &reading.status.ledger.agent.sinks {
+        if let Some(counts) = &sink.registry {
+            tell(&sink.name, counts);
+        }
+    }
 }
 
 fn each_sink<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a Deliveries)) {

@@ -94,6 +94,13 @@ impl Schema {
     }
 }
 
+/// The id of a schema that an earlier run left.
+pub(crate) fn kept_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Option<u32> {
+    let kept = kept::Kept::new(config.ids_file.as_deref()?, &config.urls);
+    let ids = kept.ids(&schema.subject(config.subject, topic));
+    ids.iter().find(|(fingerprint, _)| *fingerprint == schema.fingerprint).map(|(_, id)| *id)
+}
+
 /// The ids of a topic's schemas, and once it is started the thread that looks after them.
 pub(crate) struct Registry {
     ids: Arc<Ids>,
