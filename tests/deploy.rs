@@ -116,6 +116,15 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
         ])?,
         ["- {protocol: TCP, port: 9094}", "- a:9094", "- '[::1]:9094'", "- b:9092", "topic: t"]
     );
+    let registry = differing(&[
+        "--set-json",
+        r#"config.sinks[0].registry={"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}"#,
+    ])?;
+    for port in ["8443", "8081", "443"] {
+        let rule = format!("- {{protocol: TCP, port: {port}}}");
+        // The API server's is there already.
+        assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
+    }
     assert_eq!(
         differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
         ["image: ghcr.io/tap53/tap53:1.2.3"]

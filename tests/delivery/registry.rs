@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Error, Result, ensure};
 use data_encoding::HEXLOWER;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tap53::spool::{self, Spool};
 use tap53_harness::{
     agent, fastavro,
@@ -368,6 +368,63 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
             assert_eq!(read.record["schema_version"], read.id);
             assert_eq!(*headers, format!("tap53-node=test,tap53-schema-version={}", read.id));
         }
+    }
+    Ok(())
+}
+
+/// The check of every new version: a registry takes it after all that came before, and this one can
+/// tell.
+#[test]
+fn a_registry_refuses_every_way_to_break_the_schema_and_takes_the_right_ones() -> Result<()> {
+    let namespace = namespace()?;
+    let registry = Registry::start(&namespace)?;
+    registry.require_compatibility("FULL_TRANSITIVE")?;
+    for version in 1..=tap53::encode::SCHEMA_VERSION.unsigned_abs() {
+        let text = fs::read_to_string(schema_file(version))?;
+        registry.register(SUBJECT, &text).with_context(|| format!("version {version}"))?;
+    }
+    let schema: Value = serde_json::from_str(&schema_text()?)?;
+    let fields = schema["fields"].as_array().context("fields")?.clone();
+    let at = |name: &str| fields.iter().position(|field| field["name"] == name).context("a field");
+    let (qname, outcome) = (at("record_id")?, at("outcome")?);
+    let last = fields.len() - 1;
+    let new_field = json!({"name": "new", "type": "string", "default": "-"});
+    type Change = Box<dyn Fn(&mut Vec<Value>)>;
+    let changes: [(&str, bool, Change); 7] = [
+        ("nothing", true, Box::new(|_| {})),
+        ("a field with a default", true, Box::new(move |all| all.push(new_field.clone()))),
+        (
+            "a field without one",
+            false,
+            Box::new(|all| all.push(json!({"name": "new", "type": "string"}))),
+        ),
+        ("a field less that has no default", false, Box::new(move |all| drop(all.remove(qname)))),
+        (
+            "a default less",
+            false,
+            Box::new(move |all| {
+                all[last].as_object_mut().map(|field| field.remove("default"));
+            }),
+        ),
+        ("another type", false, Box::new(move |all| all[last]["type"] = json!("int"))),
+        (
+            "a symbol less",
+            false,
+            Box::new(move |all| {
+                all[outcome]["type"]["symbols"].as_array_mut().map(Vec::pop);
+                all[outcome]["type"].as_object_mut().map(|kind| kind.remove("default"));
+            }),
+        ),
+    ];
+    for (what, fits, change) in changes {
+        let mut changed = fields.clone();
+        change(&mut changed);
+        let mut schema = schema.clone();
+        schema["fields"] = Value::Array(changed);
+        let path = format!("/compatibility/subjects/{SUBJECT}/versions/latest");
+        let body = json!({"schema": schema.to_string()});
+        let answer = registry.ask("POST", &path, Some(&body))?;
+        assert_eq!(answer.body["is_compatible"], fits, "{what}: {answer:?}");
     }
     Ok(())
 }
