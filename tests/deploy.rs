@@ -118,7 +118,8 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
     );
     let registry = differing(&[
         "--set-json",
-        r#"config.sinks[0].registry={"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}"#,
+        r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9092"],"registry":
+            {"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}}]"#,
     ])?;
     for port in ["8443", "8081", "443"] {
         let rule = format!("- {{protocol: TCP, port: {port}}}");
