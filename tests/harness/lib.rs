@@ -27,6 +27,7 @@ pub mod cache;
 pub mod captures;
 pub mod client;
 pub mod container;
+pub mod disk_limit;
 pub mod dns;
 pub mod dumpcap;
 pub mod fastavro;

@@ -488,13 +488,14 @@ fn flags_override_the_file() {
         hook: Some(HookChoice::Xdp),
         stdout: Some(TextFormat::Text),
         log_level: Some(LogLevel::Error),
+        log_format: Some(LogFormat::Json),
     };
     let config = parse_with(FULL, &overrides).unwrap();
     let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
     assert_eq!(include, ["lo", "br-*"]);
     assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
     assert_eq!(config.capture.hook, HookChoice::Xdp);
-    assert_eq!(config.log.level, LogLevel::Error);
+    assert_eq!(config.log, LogConfig { level: LogLevel::Error, format: LogFormat::Json });
     assert_eq!(config.sinks.len(), 3, "the file's stdout sink is used");
     assert!(matches!(&config.sinks[0], SinkConfig::Stdout(s) if s.format == TextFormat::Text));
 }

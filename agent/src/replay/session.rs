@@ -87,7 +87,7 @@ impl Replay {
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
-            sink::build(&config.sinks, &config.node, ended)?
+            sink::build(&config.sinks, &config.node, false, ended)?
         };
         let player = Player::new(config, plan, sinks.clone());
         let (control, published) = (player.control.clone(), player.published.clone());

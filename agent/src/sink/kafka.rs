@@ -25,6 +25,7 @@ mod producer;
 mod sender;
 mod settings;
 mod spooling;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -40,15 +41,17 @@ use rdkafka::{
 };
 
 use super::{
-    Error, Sink,
+    Error, Sink, State,
     registry::{Registry, Schema},
 };
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format, Key, SCHEMA_VERSION},
+    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    telemetry::SinkTimings,
 };
 pub(crate) use settings::{connection, secret};
+pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use held::Held;
 use producer::{Framing, Link, Message, Origin, Producer, Refusal};
@@ -77,7 +80,7 @@ pub(super) struct Kafka {
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
-    pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
+    pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
         let counts = Published::default();
         let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
         let schemas = Schema::of_transactions().map_err(encode)?;
@@ -89,7 +92,7 @@ impl Kafka {
             ids: registry.ids().clone(),
             fingerprint: newest.fingerprint,
         });
-        let link = Arc::new(Link::new(config, counts, framing));
+        let link = Arc::new(Link::new(config, counts, framing, watches));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         let spooling = config
@@ -118,10 +121,11 @@ impl Kafka {
         &self,
         producer: &producer::Threaded,
         message: &Message<'_>,
-        messages: u32,
+        entry: &Entry,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages };
+        let messages = entry.messages;
+        let origin = Origin::memory(entry);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -154,7 +158,7 @@ impl Kafka {
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, give_up_at);
+            self.send(&producer, &message, &entry, give_up_at);
         }
     }
 
@@ -218,6 +222,17 @@ impl Sink for Kafka {
 
     fn counts(&self) -> &Published<SinkCounts> {
         &self.link.counts
+    }
+
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.link.timings)
+    }
+
+    fn state(&self) -> State {
+        State {
+            spool: self.spooling.as_ref().map(Spooling::state),
+            kafka: self.link.statistics.read(),
+        }
     }
 
     fn write(&self, batch: &Batch) {

@@ -19,6 +19,7 @@ use std::{
 };
 
 use super::{
+    ages::Ages,
     checkpoint::Checkpoint,
     config::{Config, Fsync},
     directory::{self, Segment, start},
@@ -51,6 +52,7 @@ pub struct Spool {
     /// For those that are sent again.
     again_reader: Option<(u64, Reader)>,
     held: Amount,
+    ages: Ages,
     losses: Losses,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
@@ -117,6 +119,7 @@ impl Spool {
             reader: None,
             again_reader: None,
             held: between(scan.done, scan.end),
+            ages: Ages::default(),
             losses: Losses::default(),
             written: None,
             unsynced: Unsynced::default(),
@@ -124,6 +127,10 @@ impl Spool {
         };
         spool.remove_done();
         spool.seek();
+        // Of one whose beginning cannot be read it is not known.
+        for segment in spool.segments.iter().filter(|segment| segment.created_at_ms < i64::MAX) {
+            spool.ages.note(segment.first.id, segment.created_at_ms);
+        }
         let records = spool.held.records;
         if records > 0 {
             tracing::info!(directory = %path, records, "spool: records of an earlier run wait");
@@ -135,6 +142,13 @@ impl Spool {
     #[must_use]
     pub const fn held(&self) -> Amount {
         self.held
+    }
+
+    /// Since when the oldest that is held waits, milliseconds since 1970 UTC; of one that an
+    /// earlier run has left, since when its segment is there.
+    pub fn oldest_at_ms(&mut self) -> Option<i64> {
+        let oldest = self.done().id;
+        self.ages.since(oldest).filter(|_| self.held.records > 0)
     }
 
     /// Id of the next record to be appended.
@@ -213,6 +227,7 @@ impl Spool {
                 return Err(AppendError::NoSpace);
             }
         }
+        self.ages.note(self.end.id, now_ms);
         self.end.id += amount.records;
         self.end.messages += amount.messages;
         self.held += amount;

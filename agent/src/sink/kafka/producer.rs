@@ -13,7 +13,10 @@ use std::{
 
 use rdkafka::{
     ClientContext, Message as _,
-    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
+    bindings::{
+        rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_message_latency,
+        rd_kafka_sasl_set_credentials,
+    },
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Header, OwnedHeaders},
@@ -25,20 +28,27 @@ use super::{
     oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
+    statistics::Statistics,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
-    encode,
+    encode::{self, Entry},
     ledger::{Amount, Published, SinkCounts},
     sink::{
         Error,
         registry::{Framed, Ids},
     },
+    telemetry::{Reached, SinkTimings},
+    worker::monotonic_ns,
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
+/// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
@@ -69,6 +79,12 @@ pub(super) struct Link {
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
     pub(super) arrived: AtomicU64,
+    pub(super) timings: SinkTimings,
+    /// What the producer in use said last of itself, where it is asked to.
+    pub(super) statistics: Published<Option<Arc<Statistics>>>,
+    watches: bool,
+    /// Number of the latest producer: one that is replaced tells of itself until it has ended.
+    generation: AtomicU64,
     /// Errors that were logged, and when last.
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
@@ -97,6 +113,7 @@ impl Link {
         config: &KafkaConfig,
         counts: Published<SinkCounts>,
         framing: Option<Framing>,
+        watches: bool,
     ) -> Self {
         Self {
             sink: config.name.clone(),
@@ -105,6 +122,10 @@ impl Link {
             framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
+            timings: SinkTimings::default(),
+            statistics: Published::default(),
+            watches,
+            generation: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
@@ -150,6 +171,9 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
+        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^31 (25 days); 0
+        /// without one.
+        answered_at_ms: u32,
     },
     /// It is in the spool.
     Spool {
@@ -162,18 +186,36 @@ pub(super) enum Origin {
 const SPOOLED: usize = 1 << 63;
 const _: () = assert!(usize::BITS == 64);
 
+/// Of a time in milliseconds, what there is room for.
+const TIME_MS: u64 = (1 << 31) - 1;
+
 impl Origin {
+    pub(super) fn memory(entry: &Entry) -> Self {
+        let at_ms = match entry.answered_at_ns {
+            0 => 0,
+            // Not 0, which says that there is none.
+            at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
+        };
+        // Below 2^31.
+        Self::Memory { messages: entry.messages, answered_at_ms: at_ms as u32 }
+    }
+
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages } => messages as usize,
+            Self::Memory { messages, answered_at_ms } => {
+                (answered_at_ms as usize) << 32 | messages as usize
+            }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
         }
     }
 
     fn from_opaque(opaque: usize) -> Self {
         if opaque & SPOOLED == 0 {
-            // It was a u32.
-            Self::Memory { messages: u32::try_from(opaque).unwrap_or(u32::MAX) }
+            // Both were u32.
+            Self::Memory {
+                messages: (opaque & 0xffff_ffff) as u32,
+                answered_at_ms: (opaque >> 32) as u32,
+            }
         } else {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }
         }
@@ -204,11 +246,38 @@ const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Passes delivery reports and librdkafka's log on.
-pub(super) struct Reports(Arc<Link>);
+pub(super) struct Reports {
+    link: Arc<Link>,
+    generation: u64,
+}
+
+impl Reports {
+    /// For the producer that is used from now on.
+    fn new(link: &Arc<Link>) -> Self {
+        let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { link: link.clone(), generation }
+    }
+
+    /// Notes how long a record took that has arrived.
+    fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
+        // SAFETY: the message is librdkafka's for as long as it is borrowed.
+        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
+        let timings = &self.link.timings;
+        // Negative where it is not known.
+        if let Ok(took_us) = u64::try_from(took_us) {
+            timings.acknowledgement.observe(Duration::from_micros(took_us));
+        }
+        if answered_at_ms > 0 {
+            let now_ms = monotonic_ns() / 1_000_000;
+            let age_ms = now_ms.wrapping_sub(answered_at_ms.into()) & TIME_MS;
+            timings.age(Reached::Acknowledged).observe(Duration::from_millis(age_ms));
+        }
+    }
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let sink = &self.0.sink;
+        let sink = &self.link.sink;
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(sink, facility, "{message}");
@@ -224,7 +293,14 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.tell(&error, reason);
+        self.link.tell(&error, reason);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        if self.generation == self.link.generation.load(Ordering::Relaxed) {
+            let told = Statistics::of(&statistics, &self.link.topic);
+            self.link.statistics.publish(Some(Arc::new(told)));
+        }
     }
 }
 
@@ -233,12 +309,15 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let link = &*self.0;
+        let link = &*self.link;
         if result.is_ok() {
             link.arrived.fetch_add(1, Ordering::Relaxed);
         }
         match Origin::from_opaque(opaque) {
             Origin::Spool { id } => {
+                if let Ok(message) = result {
+                    self.time(message, 0);
+                }
                 let outcome = match result {
                     Ok(_) => Outcome::Arrived,
                     Err((error, _)) if is_never(error) => Outcome::Rejected,
@@ -248,7 +327,12 @@ impl ProducerContext for Reports {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages } => self.delivery_from_memory(result, messages),
+            Origin::Memory { messages, answered_at_ms } => {
+                if let Ok(message) = result {
+                    self.time(message, answered_at_ms);
+                }
+                self.delivery_from_memory(result, messages);
+            }
         }
         if let Err((error, message)) = result {
             let topic = message.topic();
@@ -271,13 +355,13 @@ fn is_never(error: &KafkaError) -> bool {
 impl Reports {
     fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
         let amount = Amount::record(u64::from(messages));
-        match (result, &self.0.mailbox) {
+        match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages, self.0.framing.as_ref());
+                let returned = returned(message, messages, self.link.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
-            _ => self.0.counts.update(|counts| {
+            _ => self.link.counts.update(|counts| {
                 counts.in_flight -= amount;
                 match result {
                     Ok(_) => counts.delivered += amount,
@@ -490,9 +574,12 @@ impl Producer {
 
 /// A producer, and the password that it has.
 fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
-    let (client, password) = settings::client_config(config)?;
+    let (mut client, password) = settings::client_config(config)?;
+    if link.watches && client.get("statistics.interval.ms").is_none() {
+        client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
+    }
     let producer = client
-        .create_with_context(Reports(link.clone()))
+        .create_with_context(Reports::new(link))
         .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
     Ok((producer, password))
 }
@@ -521,8 +608,9 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0 },
-            Origin::Memory { messages: u32::MAX },
+            Origin::Memory { messages: 0, answered_at_ms: 0 },
+            Origin::Memory { messages: u32::MAX, answered_at_ms: 1 },
+            Origin::Memory { messages: 2, answered_at_ms: (1 << 31) - 1 },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
         ] {

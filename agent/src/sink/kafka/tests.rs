@@ -98,7 +98,8 @@ const MODES: [SpoolMode; 2] = [SpoolMode::Durable, SpoolMode::Fast];
 fn a_broker_that_is_away_for_longer_than_the_message_timeout_loses_nothing() {
     for mode in MODES {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
-        let kafka = Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE).unwrap();
+        let kafka =
+            Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE, true).unwrap();
         kafka.write(&batch(100));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 100);
         cluster.broker_down(1).unwrap();
@@ -125,7 +126,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let config = config(&cluster, spool(directory.path(), mode));
         cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(300));
         kafka.close(Duration::from_millis(100));
         let counts = kafka.counts().read();
@@ -133,7 +134,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         assert_eq!((counts.spooled.records, counts.in_flight.records), (300, 0), "{mode:?}");
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         assert_eq!(kafka.counts().read().carried, counts.spooled);
         kafka.write(&batch(5));
         wait_until("all", &kafka, |counts| counts.delivered.records == 305);
@@ -150,7 +151,7 @@ fn a_full_producer_queue_is_no_loss_and_no_wait() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let mut config = config(&cluster, spool(directory.path(), mode));
         config.message_timeout = DEADLINE;
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(1));
         wait_until("a connection", &kafka, |counts| counts.delivered.records == 1);
         cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
@@ -178,7 +179,7 @@ fn in_fast_mode_records_are_in_memory_alone_again_once_the_spool_is_worked_off()
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(10));
     wait_until("the disk", &kafka, |counts| counts.spooled.records == 10);
     cluster.broker_up(1).unwrap();
@@ -204,7 +205,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let has_spool = spool.is_some();
         let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(10));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 10);
         let producer = kafka.producer.current();
@@ -233,7 +234,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
     config.message_timeout = DEADLINE;
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     let refused = Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
@@ -252,7 +253,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
 fn without_a_spool_what_the_broker_does_not_take_is_counted() {
     let cluster = cluster();
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config(&cluster, None), NODE).unwrap();
+    let kafka = Kafka::open(&config(&cluster, None), NODE, true).unwrap();
     kafka.write(&batch(30));
     wait_until("a verdict", &kafka, |counts| counts.lost[SinkLoss::Expired as usize].records == 30);
     kafka.close(Duration::from_millis(10));
@@ -262,7 +263,7 @@ fn without_a_spool_what_the_broker_does_not_take_is_counted() {
 fn a_spool_that_another_process_has_is_refused() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
-    let _kafka = Kafka::open(&config, NODE).unwrap();
-    let refused = Kafka::open(&config, NODE).err().unwrap().to_string();
+    let _kafka = Kafka::open(&config, NODE, true).unwrap();
+    let refused = Kafka::open(&config, NODE, true).err().unwrap().to_string();
     assert!(refused.contains("sink kafka: spool") && refused.contains("in use"), "{refused}");
 }

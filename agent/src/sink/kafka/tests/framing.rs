@@ -68,7 +68,7 @@ fn without_a_spool_records_wait_in_memory_for_the_id_and_leave_with_it() {
         message_timeout: DEADLINE,
         ..config(&cluster, None)
     };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     for _ in 0..3 {
         kafka.write(&batch(10));
     }
@@ -96,7 +96,7 @@ fn without_a_spool_records_wait_in_memory_for_the_id_and_leave_with_it() {
 fn what_waits_too_long_for_an_id_or_finds_no_room_is_counted() {
     let (cluster, stub) = (cluster(), away());
     let config = KafkaConfig { registry: registry(&stub), ..config(&cluster, None) };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     let batch = batch(100);
     let fits = config.queue_bytes / batch.bytes().len() as u64;
     for _ in 0..fits + 2 {
@@ -130,7 +130,7 @@ fn an_id_that_comes_during_the_shutdown_is_not_too_late() {
         message_timeout: DEADLINE,
         ..config(&cluster, None)
     };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(10));
     stub.answer_by(ids_from(7));
     kafka.close(DEADLINE);
@@ -146,7 +146,7 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
             registry: registry(&stub),
             ..config(&cluster, spool(directory.path(), mode))
         };
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         for _ in 0..3 {
             kafka.write(&batch(100));
         }
@@ -161,7 +161,7 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
         kafka.close(DEADLINE);
         drop(kafka);
         stub.answer_by(ids_from(7));
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(10));
         wait_until("all", &kafka, |counts| counts.delivered.records == 310);
         kafka.close(DEADLINE);
@@ -178,7 +178,7 @@ fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
         registry: registry(&stub),
         ..config(&cluster, spool(directory.path(), SpoolMode::Fast))
     };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
     wait_until("the id", &kafka, knows);
     kafka.write(&batch(10));
@@ -230,7 +230,7 @@ fn records_of_an_earlier_version_leave_with_the_id_of_theirs() {
         registry: registry(&stub),
         ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
     };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(5));
     wait_until("all", &kafka, |counts| counts.delivered.records == 5 + earlier as u64);
     kafka.close(DEADLINE);
@@ -264,7 +264,7 @@ fn a_record_whose_schema_nobody_knows_is_counted_and_holds_up_no_other() {
         registry: registry(&stub),
         ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
     };
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(5));
     wait_until("all", &kafka, |counts| counts.delivered.records == 5);
     kafka.close(DEADLINE);
