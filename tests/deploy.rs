@@ -77,6 +77,7 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         ("user=0", "user"),
         ("config.interfaces.include=null", "include"),
         ("config.sinks[0].brokers[0]=kafka", "brokers"),
+        ("config.sinks[0].registry.urls[0]=registry:8081", "urls"),
         ("image.digest=sha256:12", "digest"),
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
     ] {
