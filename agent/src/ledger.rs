@@ -22,7 +22,11 @@
 mod counts;
 mod render;
 mod statement;
+mod summary;
 
-pub use counts::{Amount, MessageLoss, Published, SinkCounts, SinkLoss, WorkerCounts};
+pub use counts::{
+    Amount, MessageLoss, Published, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
+};
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};
+pub use summary::{Kind, Moment, SUMMARY_SCHEMA_VERSION, Summary, Windows};

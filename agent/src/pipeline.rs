@@ -33,7 +33,7 @@ use crate::{
     ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{self, RecordIds, Truncations},
     ring,
-    sink::{self, Named},
+    sink::{self, Named, Summaries},
     tail::Tails,
     telemetry::{Heartbeat, Liveness},
     worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
@@ -77,12 +77,14 @@ pub enum Error {
 /// A running capture.
 pub struct Pipeline {
     node: String,
+    run: [u8; 8],
     capture: CaptureThread,
     kernel_log: Option<KernelLog>,
     rules: Arc<RulesInForce>,
     workers: Vec<Running>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    summaries: Summaries,
     tails: Tails,
 }
 
@@ -127,7 +129,9 @@ impl Pipeline {
         let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
+            run,
             workers: Vec::new(),
+            summaries: Summaries::begin(&sinks, Instant::now()),
             ending: shared.ending.clone(),
             sinks,
             tails: shared.tails.clone(),
@@ -198,6 +202,14 @@ impl Pipeline {
         for sink in &self.sinks {
             sink.sink.tick(now);
         }
+        if self.summaries.is_due(now) {
+            match self.ledger() {
+                Ok(ledger) => self.summaries.write(&ledger, now),
+                Err(error) => {
+                    tracing::error!(%error, "no summary of the ledger: it cannot be read")
+                }
+            }
+        }
     }
 
     /// The ledger of the running agent.
@@ -230,7 +242,12 @@ impl Pipeline {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        self.read_ledger(true)
+        let ledger = self.read_ledger(true)?;
+        if std::mem::take(&mut self.summaries).end(&ledger) {
+            // With what has become of the summaries.
+            return self.read_ledger(true);
+        }
+        Ok(ledger)
     }
 
     fn read_ledger(&self, ended: bool) -> Result<Ledger, Error> {
@@ -238,10 +255,12 @@ impl Pipeline {
         let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
         let mut sources = Sources {
             node: self.node.clone(),
+            run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
             interfaces: Vec::new(),
             workers: WorkerCounts::default(),
+            last_numbers: Vec::new(),
             sinks: sinks.collect(),
         };
         for worker in &self.workers {

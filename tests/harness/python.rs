@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::{cache, process::run};
 
-/// Avro; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages.
-const PACKAGES: [(&str, &str); 3] =
-    [("fastavro", "1.13.1"), ("scapy", "2.8.0"), ("dnspython", "2.9.2")];
+/// Avro; SQL; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages.
+const PACKAGES: [(&str, &str); 4] =
+    [("fastavro", "1.13.1"), ("duckdb", "2.0.1"), ("scapy", "2.8.0"), ("dnspython", "2.9.2")];
 
 /// The interpreter of a virtual environment in the cache that has [`PACKAGES`]; made now if it is
 /// not there yet.

@@ -49,7 +49,8 @@ pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, 
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
-    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, TextFormat, TlsConfig,
+    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, SummaryConfig, TextFormat,
+    TlsConfig,
 };
 pub use telemetry::TelemetryConfig;
 

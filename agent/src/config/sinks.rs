@@ -14,7 +14,7 @@ use super::{
 
 pub use kafka::{
     FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism, SpoolConfig, SpoolMode,
-    TlsConfig,
+    SummaryConfig, TlsConfig,
 };
 
 /// One sink.

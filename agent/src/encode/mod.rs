@@ -22,6 +22,7 @@ mod owner;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -36,6 +37,7 @@ pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use summary::{SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
 
 /// The Avro schema of a record, as text.

@@ -128,6 +128,8 @@ pub struct WorkerCounts {
     pub messages_lost: [u64; MessageLoss::ALL.len()],
     /// Transactions: each a record, or left out by a filter.
     pub records_created: u64,
+    /// Those that are records: the number of the last one.
+    pub records_numbered: u64,
     /// Transactions that a filter left out, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
 }
@@ -145,6 +147,7 @@ impl WorkerCounts {
         self.messages_pending += other.messages_pending;
         self.messages_in_records += other.messages_in_records;
         self.records_created += other.records_created;
+        self.records_numbered += other.records_numbered;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;
         }
@@ -215,6 +218,21 @@ impl std::ops::SubAssign for Amount {
     }
 }
 
+/// Summaries of the ledger that a sink takes to their topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SummaryCounts {
+    /// Written by this run.
+    pub written: u64,
+    /// Written by earlier runs, and not delivered by them.
+    pub carried: u64,
+    /// Known to have arrived.
+    pub delivered: u64,
+    /// Not yet known to have arrived.
+    pub waiting: u64,
+    /// Given up: the next one makes good for them.
+    pub lost: u64,
+}
+
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
@@ -232,6 +250,8 @@ pub struct SinkCounts {
     pub spool_bytes: u64,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
+    /// Summaries of the ledger, where it takes them.
+    pub summaries: SummaryCounts,
 }
 
 impl SinkCounts {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::statement::{ByReason, Deliveries, Hook, Ledger};
+use super::statement::{ByReason, Deliveries, Hook, Ledger, Summaries};
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "ledger of {} at {}", self.node, self.written_at)?;
+        writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
         for interface in &self.interfaces {
             for (direction, hook) in
                 [("ingress", &interface.ingress), ("egress", &interface.egress)]
@@ -46,6 +46,9 @@ impl fmt::Display for Ledger {
         writeln!(f)?;
         for sink in &self.agent.sinks {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
+            if let Some(summaries) = &sink.summaries {
+                write_summaries(f, &sink.name, summaries)?;
+            }
         }
         if self.balanced {
             return writeln!(f, "  balanced: yes");
@@ -103,6 +106,21 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
         }
     }
     write_reasons(f, "lost", &counts.lost)?;
+    writeln!(f)
+}
+
+fn write_summaries(f: &mut fmt::Formatter<'_>, sink: &str, of: &Summaries) -> fmt::Result {
+    let label = format!("summaries to {sink}");
+    write!(f, "  {label:<34} written  {:>9}", of.written)?;
+    if of.carried > 0 {
+        write!(f, " + carried {}", of.carried)?;
+    }
+    write!(f, " = delivered {}", of.delivered)?;
+    for (what, count) in [("waiting", of.waiting), ("lost", of.lost)] {
+        if count > 0 {
+            write!(f, " + {what} {count}")?;
+        }
+    }
     writeln!(f)
 }
 

@@ -81,12 +81,21 @@ pub(super) struct Player {
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
+    /// Random prefix of the records' identifiers, and epochs so far: each numbers its records as a
+    /// worker does.
+    run: [u8; 8],
+    epochs: usize,
     /// Since the last delivery.
     undelivered: usize,
 }
 
 impl Player {
-    pub(super) fn new(config: &Config, plan: &super::Plan, sinks: Vec<Named>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: &super::Plan,
+        sinks: Vec<Named>,
+        run: [u8; 8],
+    ) -> Self {
         let CaptureConfig { snap_length, .. } = config.capture;
         Self {
             files: plan.files.clone(),
@@ -100,6 +109,8 @@ impl Player {
             features: Vec::new(),
             pace: Pace::new(plan.speed),
             epoch: None,
+            run,
+            epochs: 0,
             undelivered: 0,
         }
     }
@@ -204,13 +215,18 @@ impl Player {
         };
         let epoch = match &mut self.epoch {
             Some(epoch) => epoch,
-            epoch => epoch.insert(Epoch::new(
-                &self.config,
-                &self.interfaces,
-                &self.sinks,
-                self.messages,
-                frame.at_ns,
-            )?),
+            epoch => {
+                let ids = ids(self.run, self.epochs);
+                self.epochs += 1;
+                epoch.insert(Epoch::new(
+                    &self.config,
+                    &self.interfaces,
+                    &self.sinks,
+                    self.messages,
+                    ids,
+                    frame.at_ns,
+                )?)
+            }
         };
         epoch.now_ns = epoch.now_ns.max(frame.at_ns);
         if let Some((header, bytes)) = captured {
@@ -300,12 +316,22 @@ impl Player {
     }
 }
 
+/// The identifiers of an epoch's records. Where there are more epochs than workers are counted,
+/// identifiers are unique all the same, and no summary tells of them.
+fn ids(run: [u8; 8], epoch: usize) -> RecordIds {
+    match u16::try_from(epoch) {
+        Ok(worker) => RecordIds::new(run, worker),
+        Err(_) => RecordIds::new(random_bytes(), 0),
+    }
+}
+
 impl Epoch {
     fn new(
         config: &Config,
         interfaces: &Interfaces,
         sinks: &[Named],
         messages: bool,
+        ids: RecordIds,
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
         let shared = Shared {
@@ -319,7 +345,6 @@ impl Epoch {
             tails: Default::default(),
             ending: Arc::default(),
         };
-        let ids = RecordIds::new(random_bytes(), 0);
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
         // Frames have their times in UTC.
         let mut stages =

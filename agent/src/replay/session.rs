@@ -18,7 +18,8 @@ use crate::{
     config::Config,
     encode,
     ledger::{Ledger, Published, Sources, WorkerCounts},
-    sink::{self, Named},
+    pipeline::random_bytes,
+    sink::{self, Named, Summaries},
 };
 
 /// Looks at a running replay's counts until they add up, as at a running agent's.
@@ -70,7 +71,9 @@ pub struct Outcome {
 /// A running replay.
 pub struct Replay {
     node: String,
+    run: [u8; 8],
     sinks: Vec<Named>,
+    summaries: Summaries,
     control: Arc<Control>,
     published: Published<Counts>,
     /// `None` once joined.
@@ -92,7 +95,8 @@ impl Replay {
         } else {
             sink::build(&config.sinks, &config.node, ended)?
         };
-        let player = Player::new(config, plan, sinks.clone());
+        let run = random_bytes();
+        let player = Player::new(config, plan, sinks.clone(), run);
         let (control, published) = (player.control.clone(), player.published.clone());
         let ended = ended.clone();
         let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || {
@@ -101,6 +105,8 @@ impl Replay {
         });
         Ok(Self {
             node: config.node.clone(),
+            run,
+            summaries: Summaries::begin(&sinks, Instant::now()),
             sinks,
             control,
             published,
@@ -125,9 +131,13 @@ impl Replay {
     }
 
     /// Does what is due with time alone.
-    pub fn tick(&self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         for sink in &self.sinks {
             sink.sink.tick(now);
+        }
+        if self.summaries.is_due(now) {
+            let ledger = self.ledger();
+            self.summaries.write(&ledger, now);
         }
     }
 
@@ -172,7 +182,12 @@ impl Replay {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        Ok(Outcome { ledger: self.read_ledger(true), errors, stopped })
+        let mut ledger = self.read_ledger(true);
+        if std::mem::take(&mut self.summaries).end(&ledger) {
+            // With what has become of the summaries.
+            ledger = self.read_ledger(true);
+        }
+        Ok(Outcome { ledger, errors, stopped })
     }
 
     fn read_ledger(&self, ended: bool) -> Ledger {
@@ -182,10 +197,12 @@ impl Replay {
         let counts = self.published.read();
         let mut sources = Sources {
             node: self.node.clone(),
+            run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
             interfaces: counts.files,
             workers: WorkerCounts::default(),
+            last_numbers: Vec::new(),
             sinks,
         };
         for worker in &counts.workers {

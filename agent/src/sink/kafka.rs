@@ -21,7 +21,9 @@ mod mailbox;
 mod producer;
 mod sender;
 mod settings;
+mod settling;
 mod spooling;
+mod summaries;
 #[cfg(test)]
 mod tests;
 
@@ -36,16 +38,18 @@ use rdkafka::{
     producer::{Producer as _, PurgeConfig},
 };
 
-use super::{Error, Sink};
+use super::{Error, Sink, TakesSummaries};
 use crate::{
     config::KafkaConfig,
     encode::{Batch, Format, Key, SCHEMA_VERSION},
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    ledger::{Amount, Published, SinkCounts, SinkLoss, Summary},
 };
 pub(crate) use settings::connection;
 
 use producer::{Link, Message, Origin, Producer, Refusal};
+use settling::Place;
 use spooling::Spooling;
+use summaries::Summaries;
 
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
 /// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
@@ -70,6 +74,10 @@ impl Kafka {
         let link = Arc::new(Link::new(config));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
+        if let Some(summaries) = Summaries::open(config, &link.counts)? {
+            // The link is new: nobody has set them before.
+            let _ = link.summaries.set(summaries);
+        }
         let spooling = config
             .spool
             .as_ref()
@@ -84,9 +92,10 @@ impl Kafka {
         producer: &producer::Threaded,
         message: &Message<'_>,
         messages: u32,
+        place: Place,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages };
+        let origin = Origin::Memory { messages, place };
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -101,6 +110,7 @@ impl Kafka {
                 counts.in_flight -= amount;
                 counts.lose(reason, amount);
             });
+            self.link.settling.leave(place, 1);
             return;
         }
     }
@@ -119,6 +129,10 @@ impl Sink for Kafka {
         &self.link.counts
     }
 
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.link.summaries.get().map(|_| self as &dyn TakesSummaries)
+    }
+
     fn write(&self, batch: &Batch) {
         if let Some(spooling) = &self.spooling {
             spooling.write(batch);
@@ -130,11 +144,12 @@ impl Sink for Kafka {
             counts.offered += amount;
             counts.in_flight += amount;
         });
+        let place = self.link.settling.enter(batch.records());
         let give_up_at = Instant::now() + ROOM_TIMEOUT;
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, give_up_at);
+            self.send(&producer, &message, entry.messages, place, give_up_at);
         }
     }
 
@@ -144,6 +159,9 @@ impl Sink for Kafka {
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();
+        }
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.send(&self.producer);
         }
     }
 
@@ -167,6 +185,34 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+    }
+}
+
+impl TakesSummaries for Kafka {
+    fn interval(&self) -> Duration {
+        self.link.summaries.get().map_or(Duration::MAX, |summaries| summaries.interval)
+    }
+
+    fn topic(&self) -> &str {
+        self.link.summaries.get().map_or("", |summaries| &summaries.records_topic)
+    }
+
+    fn begin_window(&self, window: i64) -> Option<i64> {
+        let done_id = self.spooling.as_ref().map_or(0, Spooling::done_id);
+        self.link.settling.begin_window(window, done_id)
+    }
+
+    fn take(&self, summary: &Summary) {
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.take(summary);
+            summaries.send(&self.producer);
+        }
+    }
+
+    fn end(&self, deadline: Duration) {
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.end(&self.producer, deadline);
+        }
     }
 }
 

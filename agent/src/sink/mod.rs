@@ -9,8 +9,11 @@ mod container;
 mod file;
 pub(crate) mod kafka;
 mod stdout;
+mod summaries;
 
 pub use container::AvroFile;
+pub(crate) use summaries::Summaries;
+pub use summaries::TakesSummaries;
 
 use std::{
     io::IsTerminal,
@@ -80,6 +83,11 @@ pub trait Sink: Send + Sync {
 
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
+
+    /// Where summaries of the ledger go, if they are to go anywhere beside its records.
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        None
+    }
 
     /// Takes the records of `batch`.
     fn write(&self, batch: &Batch);

@@ -143,6 +143,12 @@ impl Spool {
         self.end.id
     }
 
+    /// Id below which all is done with.
+    #[must_use]
+    pub fn done_id(&self) -> u64 {
+        self.done().id
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -62,8 +62,8 @@ impl Stages {
         clock: Clock,
     ) -> Result<Self, encode::Error> {
         let pairing = Pairing {
+            recorder: Recorder::new(sinks, shared, table.ids(), clock)?,
             table,
-            recorder: Recorder::new(sinks, shared, clock)?,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,

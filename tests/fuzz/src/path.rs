@@ -88,6 +88,7 @@ impl Path {
         .collect();
         let shared = Shared {
             node: "node".into(),
+            run: [7; 8],
             interfaces: Arc::default(),
             wire_bytes: true,
             rules: Arc::default(),
@@ -140,6 +141,7 @@ impl Path {
             ended: true,
             interfaces: vec![interface],
             workers: workers.read(),
+            last_numbers: vec![workers.read().records_numbered],
             sinks: sinks
                 .into_iter()
                 .map(|named| (named.name, named.sink.counts().read()))

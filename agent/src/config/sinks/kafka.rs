@@ -57,6 +57,19 @@ pub struct KafkaConfig {
     /// Where records are kept while the broker does not take them; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolConfig>,
+    /// Where summaries of the ledger go; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
+}
+
+/// A topic of summaries of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SummaryConfig {
+    /// Topic.
+    pub topic: String,
+    /// How often one is written.
+    #[serde(rename = "interval_s", serialize_with = "super::super::as_seconds")]
+    pub interval: Duration,
 }
 
 /// A queue on disk between the agent and a broker.
@@ -208,6 +221,12 @@ impl KafkaConfig {
         let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
         let sasl = section.has("sasl").then(|| section.section("sasl", SaslConfig::read)).flatten();
         let options = section.section("options", options);
+        let summary = section
+            .has("summary")
+            .then(|| {
+                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
+            })
+            .flatten();
         Some(Self {
             name,
             brokers: brokers?,
@@ -222,11 +241,24 @@ impl KafkaConfig {
             sasl,
             options,
             spool,
+            summary,
         })
     }
 
     pub(super) fn spool_directory(&self) -> Option<&Path> {
         self.spool.as_ref().map(|spool| spool.directory.as_path())
+    }
+}
+
+impl SummaryConfig {
+    fn read(section: &mut Section<'_>, records: Option<&str>) -> Option<Self> {
+        let topic = section.require("topic", text(topic));
+        let interval = section.read("interval_s", seconds(1..=3_600));
+        if topic.is_some() && topic.as_deref() == records {
+            let value = topic.as_ref().map(|topic| format!("{topic:?}"));
+            section.refuse("topic", value, "has the records: give summaries a topic of their own");
+        }
+        Some(Self { topic: topic?, interval: interval.unwrap_or(Duration::from_secs(60)) })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, CString},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -23,6 +23,8 @@ use super::{
     mailbox::{Mailbox, Outcome, Returned},
     purge, reason,
     settings::{self, Fingerprint, secret},
+    settling::{Place, Settling},
+    summaries::Summaries,
 };
 use crate::{
     config::KafkaConfig,
@@ -57,6 +59,10 @@ pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
     pub(super) counts: Published<SinkCounts>,
+    /// Which windows of the ledger have records on their way.
+    pub(super) settling: Settling,
+    /// Summaries of the ledger, where they are wanted; set once.
+    pub(super) summaries: OnceLock<Summaries>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
@@ -71,6 +77,8 @@ impl Link {
             sink: config.name.clone(),
             topic: config.topic.clone(),
             counts: Published::default(),
+            settling: Settling::new(),
+            summaries: OnceLock::new(),
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
             told: Mutex::default(),
@@ -118,32 +126,45 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
+        /// Where it is counted.
+        place: Place,
     },
     /// It is in the spool.
     Spool {
         /// Its id there.
         id: u64,
     },
+    /// It is a summary of the ledger.
+    Summary {
+        /// Its id in their queue.
+        id: u64,
+    },
 }
 
-/// The highest bit of what librdkafka carries for us says which of the two it is.
+/// The highest bits of what librdkafka carries for us say which of these it is.
 const SPOOLED: usize = 1 << 63;
+const SUMMARY: usize = 1 << 62;
 const _: () = assert!(usize::BITS == 64);
 
 impl Origin {
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages } => messages as usize,
+            Self::Memory { messages, place } => usize::from(place.0) << 32 | messages as usize,
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
+            Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
         }
     }
 
     fn from_opaque(opaque: usize) -> Self {
-        if opaque & SPOOLED == 0 {
-            // It was a u32.
-            Self::Memory { messages: u32::try_from(opaque).unwrap_or(u32::MAX) }
-        } else {
+        if opaque & SPOOLED != 0 {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }
+        } else if opaque & SUMMARY != 0 {
+            Self::Summary { id: (opaque & !SUMMARY) as u64 }
+        } else {
+            // It was a u32, and a u8 above it.
+            let messages = u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX);
+            let place = Place(u8::try_from(opaque >> 32).unwrap_or(0));
+            Self::Memory { messages, place }
         }
     }
 }
@@ -200,21 +221,33 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let link = &*self.0;
+        let outcome = match result {
+            Ok(_) => Outcome::Arrived,
+            Err((error, _)) if is_never(error) => Outcome::Rejected,
+            Err(_) => Outcome::Failed,
+        };
+        let origin = Origin::from_opaque(opaque);
+        if let Origin::Summary { id } = origin {
+            if let Some(summaries) = link.summaries.get() {
+                let error = result.as_ref().err().map(|(error, _)| error);
+                summaries.report(id, outcome, error);
+            }
+            return;
+        }
         if result.is_ok() {
             link.arrived.fetch_add(1, Ordering::Relaxed);
         }
-        match Origin::from_opaque(opaque) {
+        match origin {
+            // Dealt with above.
+            Origin::Summary { .. } => {}
             Origin::Spool { id } => {
-                let outcome = match result {
-                    Ok(_) => Outcome::Arrived,
-                    Err((error, _)) if is_never(error) => Outcome::Rejected,
-                    Err(_) => Outcome::Failed,
-                };
                 if let Some(mailbox) = &link.mailbox {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages } => self.delivery_from_memory(result, messages),
+            Origin::Memory { messages, place } => {
+                self.delivery_from_memory(result, messages, place);
+            }
         }
         if let Err((error, message)) = result {
             let topic = message.topic();
@@ -235,27 +268,31 @@ fn is_never(error: &KafkaError) -> bool {
 }
 
 impl Reports {
-    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
+    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, place: Place) {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.0.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages);
+                let returned = returned(message, messages, place);
                 mailbox.put(|mail| mail.returned.push(returned));
             }
-            _ => self.0.counts.update(|counts| {
-                counts.in_flight -= amount;
-                match result {
-                    Ok(_) => counts.delivered += amount,
-                    Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
-                }
-            }),
+            _ => {
+                self.0.counts.update(|counts| {
+                    counts.in_flight -= amount;
+                    match result {
+                        Ok(_) => counts.delivered += amount,
+                        Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
+                    }
+                });
+                self.0.settling.leave(place, 1);
+            }
         }
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32) -> Returned {
+fn returned(message: &BorrowedMessage<'_>, messages: u32, place: Place) -> Returned {
     Returned {
+        place,
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
@@ -303,7 +340,11 @@ impl Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let mut record = BaseRecord::with_opaque_to(&self.config.topic, origin.to_opaque())
+        let topic = match (origin, &self.config.summary) {
+            (Origin::Summary { .. }, Some(summary)) => &summary.topic,
+            _ => &self.config.topic,
+        };
+        let mut record = BaseRecord::with_opaque_to(topic, origin.to_opaque())
             .payload(message.value)
             .timestamp(message.timestamp_ms);
         if !message.key.is_empty() {
@@ -447,10 +488,12 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0 },
-            Origin::Memory { messages: u32::MAX },
+            Origin::Memory { messages: 0, place: Place(63) },
+            Origin::Memory { messages: u32::MAX, place: Place(0) },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
+            Origin::Summary { id: 0 },
+            Origin::Summary { id: u64::MAX >> 2 },
         ] {
             assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
         }

@@ -129,6 +129,11 @@ impl Sender {
             });
             match spool.append(records, now_ms()) {
                 Ok(amount) => {
+                    let end_id = spool.next_id();
+                    for returned in &mail.returned {
+                        inner.link.settling.spool(Some(returned.place), end_id);
+                        inner.link.settling.leave(returned.place, 1);
+                    }
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
                 }
@@ -136,6 +141,7 @@ impl Sender {
                     let mut lost = Amount::default();
                     for returned in &mail.returned {
                         lost += Amount::record(u64::from(returned.messages));
+                        inner.link.settling.leave(returned.place, 1);
                     }
                     inner.account(&mut spool, |counts| {
                         counts.in_flight -= lost;

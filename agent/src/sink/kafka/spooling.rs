@@ -33,6 +33,7 @@ use super::{
     mailbox::Mailbox,
     producer::{Link, Message, Origin, Producer, Refusal},
     sender::Sender,
+    settling::Place,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
@@ -87,6 +88,9 @@ impl Spooling {
         })
         .map_err(|cause| Error::Spool { sink: config.name.clone(), cause })?;
         let carried = spool.held();
+        if carried.records > 0 {
+            link.settling.carry(spool.next_id());
+        }
         link.counts.update(|counts| {
             counts.carried = carried;
             counts.spooled = carried;
@@ -125,6 +129,11 @@ impl Spooling {
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Id in the spool below which all is done with.
+    pub(super) fn done_id(&self) -> u64 {
+        self.inner.lock().done_id()
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
@@ -201,9 +210,10 @@ impl Inner {
                 counts.offered += amount;
                 counts.in_flight += amount;
             });
-            let sent = self.send_directly(batch, 0);
+            let place = self.link.settling.enter(amount.records);
+            let sent = self.send_directly(batch, place);
             if sent < batch.entries() {
-                self.spool_rest(batch, sent);
+                self.spool_rest(batch, sent, place);
             }
             return;
         }
@@ -216,6 +226,7 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
+                self.link.settling.spool(None, spool.next_id());
                 self.account(&mut spool, |counts| counts.offered += amount);
                 self.appended(spool, batch.entries());
             }
@@ -224,21 +235,22 @@ impl Inner {
                     counts.offered += amount;
                     counts.in_flight += amount;
                 });
+                let place = self.link.settling.enter(amount.records);
                 drop(spool);
                 self.disk_failed(&error);
-                let sent = self.send_directly(batch, 0);
-                self.lose(batch, sent, SinkLoss::SpoolFailed);
+                let sent = self.send_directly(batch, place);
+                self.lose(batch, sent, place, SinkLoss::SpoolFailed);
             }
         }
     }
 
     /// Hands records to the producer until it refuses one; the index of that one. They are counted
     /// as in flight already.
-    fn send_directly(&self, batch: &Batch, from: usize) -> usize {
+    fn send_directly(&self, batch: &Batch, place: Place) -> usize {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
-        for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::Memory { messages: entry.messages };
+        for (index, (key, value, entry)) in batch.iter_keyed().enumerate() {
+            let origin = Origin::Memory { messages: entry.messages, place };
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -248,6 +260,7 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
+                    self.link.settling.leave(place, 1);
                 }
                 Err(Refusal::QueueFull | Refusal::NotNow) => return index,
             }
@@ -256,18 +269,21 @@ impl Inner {
     }
 
     /// Moves what the producer did not take from memory to the disk.
-    fn spool_rest(&self, batch: &Batch, from: usize) {
+    fn spool_rest(&self, batch: &Batch, from: usize, place: Place) {
         let mut spool = self.lock();
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), now_ms()) {
             Ok(rest) => {
+                // In the spool before they leave memory, so that they are never nowhere.
+                self.link.settling.spool(Some(place), spool.next_id());
+                self.link.settling.leave(place, rest.records);
                 self.account(&mut spool, |counts| counts.in_flight -= rest);
                 self.appended(spool, batch.entries() - from);
             }
             Err(error) => {
                 drop(spool);
                 self.disk_failed(&error);
-                self.lose(batch, from, SinkLoss::SpoolFailed);
+                self.lose(batch, from, place, SinkLoss::SpoolFailed);
             }
         }
     }
@@ -313,7 +329,7 @@ impl Inner {
     }
 
     /// Counts records of a batch, from `from` on, that were in flight and are lost.
-    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
+    fn lose(&self, batch: &Batch, from: usize, place: Place, reason: SinkLoss) {
         let mut lost = Amount::default();
         for (_, entry) in batch.iter().skip(from) {
             lost += Amount::record(u64::from(entry.messages));
@@ -322,6 +338,7 @@ impl Inner {
             counts.in_flight -= lost;
             counts.lose(reason, lost);
         });
+        self.link.settling.leave(place, lost.records);
     }
 }
 

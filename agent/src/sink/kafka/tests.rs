@@ -41,6 +41,7 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         sasl: None,
         options: BTreeMap::new(),
         spool,
+        summary: None,
     }
 }
 
