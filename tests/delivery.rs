@@ -9,6 +9,8 @@
 //! Each exchange asks for a name with its number, so that a record tells which one it is of. The
 //! Kafka sink comes first: once the other one has a record, this one has accepted it.
 
+#[path = "delivery/completeness.rs"]
+mod completeness;
 #[path = "delivery/crash.rs"]
 mod crash;
 #[path = "delivery/disk.rs"]

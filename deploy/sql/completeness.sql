@@ -77,9 +77,11 @@ FROM each_run AS this;
 --   unknown  the agent was killed in this window: how many to expect nobody knows
 CREATE OR REPLACE VIEW windows AS
 WITH expected AS (
-    SELECT node, run_id, window_number, sum(last_number - first_number + 1)::BIGINT AS expected
-    FROM ranges
-    GROUP BY node, run_id, window_number
+    SELECT summaries.node, summaries.run_id, summaries.window_number,
+           coalesce(sum(last_number - first_number + 1), 0)::BIGINT AS expected
+    FROM summaries LEFT JOIN ranges
+      ON ranges.run_id = summaries.run_id AND ranges.window_number = summaries.window_number
+    GROUP BY summaries.node, summaries.run_id, summaries.window_number
 ),
 arrived AS (
     SELECT ranges.run_id, window_number,
