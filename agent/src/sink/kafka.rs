@@ -185,6 +185,7 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+        self.link.settling.give_up_memory();
     }
 }
 

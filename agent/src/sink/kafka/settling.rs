@@ -57,8 +57,15 @@ impl Settling {
     /// So many of them are delivered, lost, or in the spool.
     pub(super) fn leave(&self, place: Place, records: u64) {
         if let Some(count) = self.in_memory.get(usize::from(place.0)) {
-            count.fetch_sub(records, Ordering::AcqRel);
+            // A report may come after everything was given up.
+            let less = |count: u64| Some(count.saturating_sub(records));
+            let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         }
+    }
+
+    /// What is in memory has been given up.
+    pub(super) fn give_up_memory(&self) {
+        self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
     }
 
     /// Records that were handed over in the window of `place`, or now if there is none, are in the

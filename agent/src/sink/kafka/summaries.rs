@@ -141,6 +141,12 @@ impl Summaries {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((id, outcome));
     }
 
+    /// Whether the last that was heard of them is a failure.
+    #[cfg(test)]
+    pub(super) fn has_failed(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
     /// Takes in what became of those that were sent, and sends what waits; true if none is left.
     pub(super) fn send(&self, producer: &Producer) -> bool {
         let reports =
