@@ -93,16 +93,8 @@ fn stages(owners: Directory) -> Stages {
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
-    let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
-        wire_bytes: false,
-        rules: Arc::default(),
-        tails: Default::default(),
-        owners,
-        each_message: false,
-        ending: Arc::default(),
-    };
+    let shared =
+        Shared { owners, ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())]))) };
     Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)
         .expect("the embedded schema parses")
 }

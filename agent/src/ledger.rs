@@ -9,12 +9,21 @@
 //!  messages   decoded   = pending + in records + Σ ignored + Σ lost
 //!  sinks      offered + carried = delivered + in flight + spooled + Σ lost
 //!                                                                    records, and their messages
-//!             offered   = created (records), in records (messages)
+//!             offered + in batches = created (records), in records (messages)
 //! ```
 //!
 //! Each side of a line is counted where it happens, by different code, so a line that does not add
-//! up is a defect that the ledger finds. A stage publishes its counts together, after a whole
-//! batch, so that a snapshot of a running agent adds up too.
+//! up is a defect that the ledger finds.
+//!
+//! A snapshot of a running agent adds up too, at every moment. A worker publishes its counts
+//! together, after a whole batch and before a sink is handed it, and in the same step enters the
+//! batch in each sink's counts as *in batches*; the sink moves it from there to *offered* together
+//! with what became of it. So it does not matter how long a sink takes, say for its disk. Where a
+//! batch grows so large that sinks are handed a part of it early, that part is *ahead*: created, as
+//! seen from the sinks, and added to what the worker has published. [`snapshot`] reads all of it as
+//! of one moment.
+//!
+//! Before the hooks there is time in which nobody captured: see [`crate::runs`].
 //!
 //! Carried is what an earlier run left in a sink's spool, and spooled what this one leaves to the
 //! next: what a run that ended in good order says of the one, the next says of the other.
@@ -24,8 +33,10 @@ mod render;
 mod statement;
 mod summary;
 
+pub(crate) use counts::snapshot;
 pub use counts::{
-    Amount, MessageLoss, Published, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
+    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
+    WorkerCounts,
 };
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};

@@ -18,6 +18,7 @@
 //!  ledger     what became of every packet, message and record
 //!  worker     runs ring to sink, a thread each
 //!  pipeline   wires them
+//!  runs       what one run leaves to the next
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  control    operators switch capture while it runs
@@ -51,6 +52,7 @@ pub mod agent;
 pub mod ledger;
 pub mod pipeline;
 pub mod privileges;
+pub mod runs;
 pub mod worker;
 
 pub mod control;

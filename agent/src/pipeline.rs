@@ -30,7 +30,7 @@ use crate::{
     config::{Config, PairConfig},
     encode,
     enrich::Directory,
-    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
+    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot},
     pair::{self, RecordIds, Truncations},
     ring,
     sink::{self, Named, Summaries},
@@ -39,8 +39,9 @@ use crate::{
     worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
 };
 
-/// Looks at a running agent's counts until they add up. Counters move while they are read, so a
-/// reading can catch a packet between two of them.
+/// How often the kernel's counters are read until they agree with what came out of the rings: a
+/// program submits a packet before it counts it, and on another CPU that may take a moment. All
+/// other counts are as of one moment, and need no second look.
 const READINGS: usize = 100;
 
 /// How often an ending worker is looked at: a thread cannot be joined with a deadline.
@@ -116,14 +117,10 @@ impl Pipeline {
         })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: names,
             wire_bytes: config.record.wire_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
-            each_message: false,
-            tails: Tails::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
         let run = random_bytes();
@@ -217,15 +214,36 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let mut ledger = self.read_ledger(false)?;
+        let mut sources = self.read_sources(false)?;
+        let mut ledger = Ledger::new(&sources);
         for _ in 1..READINGS {
             if ledger.balanced() {
                 break;
             }
             thread::yield_now();
-            ledger = self.read_ledger(false)?;
+            sources.interfaces = self.interface_counts()?;
+            ledger = Ledger::new(&sources);
         }
         Ok(ledger)
+    }
+
+    /// The ledger as of one look, which may catch a packet between two counters.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn glance(&self) -> Result<Ledger, Error> {
+        Ok(Ledger::new(&self.read_sources(false)?))
+    }
+
+    /// Stops capture; what was captured waits in the rings or is on its way.
+    ///
+    /// # Errors
+    /// When the capture thread has ended.
+    pub fn detach(&self) -> Result<(), Error> {
+        for error in self.capture.detach_all()? {
+            tracing::error!("{error}");
+        }
+        Ok(())
     }
 
     /// Stops capture, delivers what was captured and draws up the final ledger.
@@ -233,41 +251,37 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self, flush_timeout: Duration) -> Result<Ledger, Error> {
-        for error in self.capture.detach_all()? {
-            tracing::error!("{error}");
-        }
+        self.detach()?;
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        let ledger = self.read_ledger(true)?;
+        let ledger = Ledger::new(&self.read_sources(true)?);
         if std::mem::take(&mut self.summaries).end(&ledger) {
             // With what has become of the summaries.
-            return self.read_ledger(true);
+            return Ok(Ledger::new(&self.read_sources(true)?));
         }
         Ok(ledger)
     }
 
-    fn read_ledger(&self, ended: bool) -> Result<Ledger, Error> {
-        // Against the flow: what a later stage has counted, an earlier one has counted too.
-        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
-        let mut sources = Sources {
+    fn read_sources(&self, ended: bool) -> Result<Sources, Error> {
+        let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
+        let workers = self.workers.iter().map(|worker| &worker.counts);
+        let (workers, last_numbers, counts) = snapshot(workers, sinks);
+        let names = self.sinks.iter().map(|sink| sink.name.clone());
+        Ok(Sources {
             node: self.node.clone(),
             run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
-            interfaces: Vec::new(),
-            workers: WorkerCounts::default(),
-            last_numbers: Vec::new(),
-            sinks: sinks.collect(),
-        };
-        for worker in &self.workers {
-            sources.add_worker(&worker.counts.read());
-        }
-        sources.interfaces = self.interface_counts()?;
-        Ok(Ledger::new(&sources))
+            workers,
+            last_numbers,
+            sinks: names.zip(counts).collect(),
+            // Last, against the flow: what came out of a ring went into it before.
+            interfaces: self.interface_counts()?,
+        })
     }
 
     fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {

@@ -55,6 +55,24 @@ pub struct Shared {
     pub ending: Arc<AtomicBool>,
 }
 
+impl Shared {
+    /// What workers are told where every transaction becomes a record and nothing is known of
+    /// addresses.
+    #[must_use]
+    pub fn new(node: &str, interfaces: Arc<Names>) -> Self {
+        Self {
+            node: node.into(),
+            interfaces,
+            wire_bytes: false,
+            rules: Arc::default(),
+            owners: Directory::default(),
+            each_message: false,
+            tails: Tails::default(),
+            ending: Arc::default(),
+        }
+    }
+}
+
 /// One worker.
 pub(crate) struct Worker {
     number: u16,

@@ -10,7 +10,6 @@ use std::{
 use tap53::{
     decode::Message,
     encode::{Batch, Clock, Format},
-    enrich::Directory,
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -164,16 +163,7 @@ fn transactions_are_recorded_without_allocation() {
         merge_interfaces: true,
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
-    let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
-        wire_bytes: false,
-        rules: Arc::default(),
-        owners: Directory::default(),
-        tails: Default::default(),
-        each_message: false,
-        ending: Arc::default(),
-    };
+    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     let discard = Arc::new(Discard::default());
     let sink = Named { name: "discard".into(), sink: discard.clone() };
     let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };

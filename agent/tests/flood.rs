@@ -15,7 +15,6 @@ use std::{
 
 use tap53::{
     encode::{Batch, Clock, Format},
-    enrich::Directory,
     interfaces::Names,
     ledger::{MessageLoss, Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -113,16 +112,7 @@ fn resident_bytes() -> u64 {
 fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
     let spoofed = std::env::var("TAP53_FLOOD").map_or(SPOOFED, |count| count.parse().unwrap());
     let keep = Arc::new(Keep::default());
-    let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
-        wire_bytes: false,
-        rules: Arc::default(),
-        owners: Directory::default(),
-        each_message: false,
-        tails: Default::default(),
-        ending: Arc::default(),
-    };
+    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     let timeout = Duration::from_secs(5);
     let config = pair::Config {
         udp_timeout: timeout,

@@ -177,8 +177,10 @@ impl Ledger<'_> {
                 + sum(&messages["lost"]),
         );
         for sink in agent["sinks"].as_array().context("no sinks")? {
-            let (records, in_records) = (&agent["records"], number(&messages["in_records"])?);
-            let unfiltered = number(&records["created"])? - sum(&records["filtered"]);
+            let records = &agent["records"];
+            let in_records = number(&messages["in_records"])? + number(&messages["ahead"])?;
+            let unfiltered = number(&records["created"])? + number(&records["ahead"])?
+                - sum(&records["filtered"]);
             for (unit, created) in [("records", unfiltered), ("messages", in_records)] {
                 let amounts = &sink[unit];
                 let offered = number(&amounts["offered"])?;

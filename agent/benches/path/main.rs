@@ -26,7 +26,6 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
-    enrich::Directory,
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
@@ -86,16 +85,7 @@ fn stages(format: Format) -> Stages {
         name: "discard".into(),
         sink: Arc::new(Discard { format, counts: Published::default() }),
     };
-    let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
-        wire_bytes: false,
-        rules: Arc::default(),
-        owners: Directory::default(),
-        each_message: false,
-        tails: Default::default(),
-        ending: Arc::default(),
-    };
+    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
         .expect("the embedded schema parses")
 }

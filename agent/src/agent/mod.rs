@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     capture::{self, CaptureThread},
-    config::LogLevel,
+    config::{Directions, LogLevel},
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
@@ -44,6 +44,7 @@ use crate::{
     interfaces::{self, Change, Wanted, Watch},
     ledger::Ledger,
     pipeline::{self, Pipeline},
+    runs::{Runs, Standing},
     telemetry::{Liveness, Vitals},
     worker::Rules,
 };
@@ -118,6 +119,7 @@ pub struct Agent {
     switching: Switching,
     owners: Directory,
     vitals: Vitals,
+    runs: Runs,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
     file_watch: Option<AsyncFd<FileWatch>>,
@@ -147,6 +149,7 @@ impl Agent {
         let heartbeat_timeout = file.config().telemetry.heartbeat_timeout;
         let mut agent = Self {
             vitals: Vitals::new(pipeline.liveness(heartbeat_timeout)),
+            runs: Runs::open(&file.config().state),
             switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
@@ -161,12 +164,14 @@ impl Agent {
         };
         // After the subscription, so that nothing comes in between.
         agent.switching.note_all(agent.pipeline.capture(), interfaces::list()?);
+        let before = agent.runs.before_attaching();
         agent.reconcile();
         match agent.switching.counts() {
             (_, 0) => agent.say_that_nothing_matches(),
             (0, wanted) => return Err(Error::NothingAttached(wanted)),
             _ => {}
         }
+        agent.runs.attached(&before, &agent.switching.captured());
         Ok(agent)
     }
 
@@ -207,7 +212,7 @@ impl Agent {
                     // Whoever started it by hand without a file has closed the terminal.
                     Some(Order::Reload) if !self.file.is_there() => break,
                     Some(Order::Reload) => self.reload(),
-                    Some(Order::Report) => report(&self.pipeline.ledger()?),
+                    Some(Order::Report) => report(&self.ledger()?),
                     None => ordered = false,
                 },
                 request = inputs.requests.recv(), if requests => match request {
@@ -240,16 +245,33 @@ impl Agent {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        Ok(self.pipeline.ledger()?)
+        Ok(self.pipeline.ledger()?.after(self.runs.told()))
     }
 
     /// Stops capture, delivers what was captured and draws up the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
-    pub fn shutdown(self) -> Result<Ledger, Error> {
+    pub fn shutdown(mut self) -> Result<Ledger, Error> {
         let flush_timeout = self.file.config().shutdown.flush_timeout;
-        Ok(self.pipeline.shutdown(flush_timeout)?)
+        self.write_down(Runs::stopping);
+        self.pipeline.detach()?;
+        self.runs.detached();
+        let ledger = self.pipeline.shutdown(flush_timeout)?;
+        self.runs.ended(Standing::from(&ledger));
+        Ok(ledger.after(self.runs.told()))
+    }
+
+    /// Writes down where this run is, for the next one.
+    fn write_down(
+        &mut self,
+        write: impl FnOnce(&mut Runs, &[(u32, Directions)], &dyn Fn() -> Standing),
+    ) {
+        let Self { runs, pipeline, switching, .. } = self;
+        // One look: a sum that does not balance at this moment is near enough.
+        let standing =
+            || pipeline.glance().as_ref().map_or_else(|_| Standing::default(), Into::into);
+        write(runs, &switching.captured(), &standing);
     }
 
     fn reconcile(&mut self) -> usize {
@@ -399,7 +421,7 @@ impl Agent {
             enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
-            ledger: self.pipeline.ledger()?,
+            ledger: self.ledger()?,
         })
     }
 
@@ -427,6 +449,7 @@ impl Agent {
         }
         self.pipeline.tick(now);
         self.vitals.look(self.pipeline.sink_counts());
+        self.write_down(Runs::beat);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.switching.drop_lost_hooks(self.pipeline.capture());

@@ -84,6 +84,14 @@ impl Switching {
         )
     }
 
+    /// Interfaces that are captured from, by number, and in which directions.
+    pub(super) fn captured(&self) -> Vec<(u32, Directions)> {
+        let captured = self.interfaces.iter().filter_map(|(ifindex, tracked)| {
+            Some((*ifindex, tracked.hooked.as_ref()?.directions?))
+        });
+        captured.collect()
+    }
+
     /// Takes note of what happened to the interfaces.
     pub(super) fn note(&mut self, capture: &CaptureThread, changes: Vec<Change>) {
         // Together, since detaching from many takes little longer than from one; but before another

@@ -14,7 +14,8 @@
 //!   exception: the next start removes them (see `clsact.rs`).
 //! - **Nothing of others is touched**: no program is replaced, no foreign qdisc or filter removed.
 //! - **Settings before programs**: an interface's settings are in their map before a program runs
-//!   on it, and are changed there; programs are not attached anew.
+//!   on it, and are changed there; programs are not attached anew. Both directions begin and end in
+//!   one moment, by the settings; what passes a hook before and after is counted as `disabled`.
 //! - **Counter slots are used again**: what an interface counted is kept when it is detached, so
 //!   that neither maps nor ledger grow with the interfaces that come and go (`slots.rs`).
 //! - **Exact counts**: when [`Capture::detach_all`] returns, no program runs any more, so that
@@ -365,17 +366,22 @@ impl Capture {
         })
     }
 
-    /// Writes the settings, then attaches what is missing; undoes both on failure.
+    /// Attaches what is missing, then enables the directions, both in the same moment: a query of
+    /// which one hook had the answer only because the other was late would look unanswered. Undoes
+    /// both on failure.
     fn apply(&mut self, position: usize, directions: Directions) -> Result<(), Error> {
         let attached = &mut self.attached[position];
         let ifindex = attached.attachment.interface.ifindex;
         let before = attached.settings;
         let was_bare = attached.is_bare();
-        attached.settings.directions = directions.bits();
         let result = self
             .settings
-            .set(ifindex, attached.settings)
-            .and_then(|()| attached.attach(directions, &self.config, &self.programs));
+            .set(ifindex, before)
+            .and_then(|()| attached.attach(directions, &self.config, &self.programs))
+            .and_then(|()| {
+                attached.settings.directions = directions.bits();
+                self.settings.set(ifindex, attached.settings)
+            });
         let Err(error) = result else {
             return Ok(());
         };
@@ -402,6 +408,14 @@ impl Capture {
     fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
+        // One hook is detached after the other; what is captured ends in one moment.
+        for attached in &self.attached {
+            let ifindex = attached.attachment.interface.ifindex;
+            if ifindexes.contains(&ifindex) {
+                let off = InterfaceSettings { directions: 0, ..attached.settings };
+                errors.extend(self.settings.set(ifindex, off).err());
+            }
+        }
         for ifindex in ifindexes {
             if let Some(position) = self.position(*ifindex) {
                 let mut attached = self.attached.remove(position);

@@ -22,6 +22,7 @@ mod kubernetes;
 mod privacy;
 mod privileges;
 mod sinks;
+mod state;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -48,10 +49,11 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
-    SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, SummaryConfig, TextFormat,
-    TlsConfig,
+    ColorChoice, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig,
+    RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig, SpoolConfig,
+    SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig, TokenEndpoint,
 };
+pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;
 
 /// The whole configuration, checked.
@@ -82,6 +84,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// What the agent gives up once it has started.
     pub privileges: PrivilegesConfig,
+    /// What one run leaves to the next.
+    pub state: StateConfig,
     /// What happens between the signal to stop and the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
@@ -274,6 +278,7 @@ impl Config {
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             privileges: root.section("privileges", PrivilegesConfig::read),
+            state: root.section("state", StateConfig::read),
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }

@@ -1,6 +1,7 @@
 //! The `sinks` section: where records go.
 
 mod kafka;
+mod registry;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,9 +14,10 @@ use super::{
 };
 
 pub use kafka::{
-    FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism, SpoolConfig, SpoolMode,
-    SummaryConfig, TlsConfig,
+    Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism,
+    SpoolConfig, SpoolMode, SummaryConfig, TlsConfig, TokenEndpoint,
 };
+pub use registry::{RegistryConfig, RegistryCredentials, SubjectStrategy};
 
 /// One sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

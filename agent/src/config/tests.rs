@@ -78,6 +78,8 @@ sinks:
 privileges:
   user: "65534:53"
   keep: true
+state:
+  directory: /var/lib/tap53/state
 shutdown:
   flush_timeout_ms: 1500
 log:
@@ -173,9 +175,12 @@ fn every_key_reaches_its_field() {
                     verify_hostname: false,
                 }),
                 sasl: Some(SaslConfig {
+                    allow_cleartext: false,
                     mechanism: SaslMechanism::ScramSha512,
-                    username: "tap53".to_owned(),
-                    password_file: "/etc/passwd".into(),
+                    credentials: Credentials::Password {
+                        username: "tap53".to_owned(),
+                        password_file: "/etc/passwd".into(),
+                    },
                 }),
                 options: [
                     ("batch.size", "1000"),
@@ -188,6 +193,7 @@ fn every_key_reaches_its_field() {
                     topic: "dns-ledger".to_owned(),
                     interval: Duration::from_secs(30),
                 }),
+                registry: None,
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
                     directory: "/var/lib/tap53/spool".into(),
@@ -202,6 +208,7 @@ fn every_key_reaches_its_field() {
     );
     let run_as = RunAs::Number { uid: 65_534, gid: 53 };
     assert_eq!(config.privileges, PrivilegesConfig { user: Some(run_as), keep: true });
+    assert_eq!(config.state.directory.as_deref(), Some(Path::new("/var/lib/tap53/state")));
     assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
     assert_eq!(config.log.level, LogLevel::Debug);
 }
@@ -570,13 +577,13 @@ fn a_spool_that_cannot_be_is_refused() {
     assert!(problems(two)[0].contains("has its spool there"), "{:?}", problems(two));
 }
 
-/// The problems of a Kafka sink with these keys.
+/// The problems of a Kafka sink with these keys; empty if there are none.
 fn kafka_problems(keys: &str) -> String {
-    problems(&format!(
+    let text = format!(
         "interfaces: {{include: [lo]}}\n\
          sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {keys}}}]"
-    ))
-    .join("\n")
+    );
+    if parse(&text).is_ok() { String::new() } else { problems(&text).join("\n") }
 }
 
 #[test]
@@ -584,14 +591,30 @@ fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
     for (keys, said) in [
         ("options: {no.such.setting: 1}", "No such configuration property"),
         ("options: {batch.size: many}", "librdkafka says"),
-        ("options: {acks: 77777}", "librdkafka says"),
+        ("options: {acks: 0}", "must be all: a record counts as delivered when"),
+        ("options: {request.required.acks: 1}", "must be all"),
+        ("options: {delivery.report.only.error: true}", "must be false"),
+        ("options: {test.mock.num.brokers: 3}", "records would go nowhere"),
+        ("options: {allow.auto.create.topics: true}", "is made by create_topic"),
+        ("options: {enable.ssl.certificate.verification: false}", "anybody could take"),
         ("options: {linger.ms: 5}", "is made by linger_ms"),
-        ("options: {sasl.password: hunter2}", "is made by sasl.password_file"),
+        ("options: {sasl.password: hunter2}", "belongs into a file: sasl.password_file"),
+        ("options: {sasl.oauthbearer.client.secret: hunter2}", "sasl.client_secret_file"),
+        ("options: {ssl.key.pem: hunter2}", "belongs into a file: tls.key_file"),
         ("options: {client.id: [x]}", "must be a text or a number"),
     ] {
         let problems = kafka_problems(keys);
         assert!(problems.contains("sinks[0].options.") && problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
+    // Each may be right, but not beside the others.
+    for keys in ["options: {retries: 0}", "options: {max.in.flight: 10}"] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains("sinks[0].options: librdkafka says"), "{problems}");
+    }
+    let accepted =
+        "options: {acks: -1, enable.idempotence: false, retries: 0, socket.timeout.ms: 90}";
+    assert_eq!(kafka_problems(accepted), "");
 }
 
 #[test]
@@ -612,15 +635,63 @@ fn secrets_and_certificates_are_files_that_can_be_read() {
         ("tls: {ca_file: /no/such}", "sinks[0].tls.ca_file: \"/no/such\": cannot be read"),
         ("tls: {key_file: /etc/passwd}", "certificate_file and key_file belong together"),
         (
-            "sasl: {mechanism: plain, username: u, password: p}",
+            "tls: {}, sasl: {mechanism: plain, username: u, password: hunter2}",
             "sinks[0].sasl.password_file: missing",
         ),
         ("sasl: {mechanism: md5, username: u, password_file: /etc/passwd}", "must be one of plain"),
-        ("sasl: {mechanism: plain, username: u, password_file: /etc}", "is not a file"),
+        ("sasl: {mechanism: scram-sha-256, username: u, password_file: /etc}", "is not a file"),
     ] {
         let problems = kafka_problems(keys);
         assert!(problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
     }
+}
+
+#[test]
+fn what_shows_a_secret_to_who_listens_needs_tls_or_a_word() {
+    for proof in [
+        "mechanism: plain, username: u, password_file: /etc/passwd",
+        "mechanism: oauthbearer, token_file: /etc/passwd",
+    ] {
+        let problems = kafka_problems(&format!("sasl: {{{proof}}}"));
+        assert!(problems.contains("whoever listens on the way has it"), "{problems}");
+        for keys in [
+            format!("tls: {{}}, sasl: {{{proof}}}"),
+            format!("sasl: {{{proof}, allow_cleartext: true}}"),
+        ] {
+            assert_eq!(kafka_problems(&keys), "");
+        }
+    }
+    let scram = "sasl: {mechanism: scram-sha-256, username: u, password_file: /etc/passwd}";
+    assert_eq!(kafka_problems(scram), "");
+}
+
+#[test]
+fn a_token_is_in_a_file_or_asked_for() {
+    let asked =
+        "token_endpoint: 'https://idp/token', client_id: tap53, client_secret_file: /etc/passwd";
+    for (keys, said) in [
+        ("", "oauthbearer needs token_file, or token_endpoint"),
+        ("token_file: /etc/passwd, token_endpoint: 'https://idp'", "choose one"),
+        ("token_file: /no/such", "cannot be read"),
+        ("token_file: /etc/passwd, scope: x", "sasl.scope: "),
+        ("token_file: /etc/passwd, username: x", "sasl.username: "),
+        ("token_endpoint: 'https://idp/token', client_id: tap53", "client_secret_file: missing"),
+        ("token_endpoint: 'http://idp', client_id: c, client_secret_file: /etc/passwd", "https://"),
+        (
+            "token_endpoint: 'https://u@idp', client_id: c, client_secret_file: /etc/passwd",
+            "a user",
+        ),
+        (&format!("{asked}, token_ca_file: /no/such"), "token_ca_file"),
+        (&format!("{asked}, client_secret: hunter2"), "client_secret: "),
+    ] {
+        let problems =
+            kafka_problems(&format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {keys}}}"));
+        assert!(problems.contains(said), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+    let keys = format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {asked}, scope: kafka}}");
+    assert_eq!(kafka_problems(&keys), "");
 }
 
 #[test]

@@ -6,20 +6,29 @@
 use std::{
     io::{self, ErrorKind},
     net::{TcpStream, ToSocketAddrs},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
+    types::RDKafka,
 };
 
 use super::Check;
-use crate::{config::KafkaConfig, sink::kafka::connection};
+use crate::{
+    config::{Credentials, KafkaConfig, SaslMechanism},
+    sink::kafka::{
+        connection,
+        oauth::{self, Token},
+    },
+};
 
 const AREA: &str = "kafka";
 
@@ -34,7 +43,7 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     if !reached {
         return checks;
     }
-    let mut client = match connection(config) {
+    let client = match connection(config) {
         Ok((client, _password)) => client,
         Err(error) => {
             let what = format!("sinks[{number}]: secrets");
@@ -43,15 +52,94 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
             return checks;
         }
     };
-    client.set("allow.auto.create.topics", "false");
+    let token = match oauth::obtain(config.sasl.as_ref()).transpose() {
+        Ok(token) => token,
+        Err(why) => {
+            checks.push(Check::fail(
+                AREA,
+                format!("sinks[{number}]: token"),
+                why,
+                fix_token(config),
+            ));
+            return checks;
+        }
+    };
+    if let Some(token) = &token {
+        checks.push(Check::ok(AREA, format!("sinks[{number}]: {token}")));
+    }
+    let client = Client { config: client, token };
     match metadata(&client, config) {
         Ok(metadata) => {
             checks.extend(advertised(&metadata, &config.brokers));
             checks.extend(topic(&client, config, &metadata));
         }
-        Err(error) => checks.push(unanswered(config, &error)),
+        Err((code, why)) => checks.push(unanswered(config, code, &why)),
     }
     checks
+}
+
+/// What clients are made of.
+struct Client {
+    config: ClientConfig,
+    token: Option<Token>,
+}
+
+impl Client {
+    fn consumer(&self) -> Result<BaseConsumer<Heard>, KafkaError> {
+        let consumer: BaseConsumer<Heard> = self.config.create_with_context(Heard::default())?;
+        self.introduce(consumer.client().native_ptr())?;
+        Ok(consumer)
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
+        self.introduce(admin.inner().native_ptr())?;
+        Ok(admin)
+    }
+
+    fn introduce(&self, client: *mut RDKafka) -> Result<(), KafkaError> {
+        match &self.token {
+            Some(token) => oauth::set_token(client, token).map_err(KafkaError::ClientCreation),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What librdkafka says of connections while it is asked for something, and says only that it got
+/// no answer.
+#[derive(Default)]
+struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // "All brokers are down" follows from whatever came before.
+        if heard.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
+            *heard = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// Where a token comes from, looked at by other means.
+fn fix_token(config: &KafkaConfig) -> String {
+    match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+        Some(Credentials::TokenEndpoint(endpoint)) => {
+            format!(
+                "curl -sS -u {}:… -d grant_type=client_credentials {}",
+                endpoint.client_id, endpoint.url
+            )
+        }
+        Some(Credentials::TokenFile { token_file }) => format!(
+            "cut -d. -f2 {} | basenc -d --base64url 2>/dev/null   # exp and sub; a pod's token is renewed by the kubelet",
+            token_file.display()
+        ),
+        _ => "ls -l   # the file with the password".to_owned(),
+    }
 }
 
 /// The brokers of the configuration; one that can be reached is enough.
@@ -91,23 +179,46 @@ fn fix(broker: &str, error: &io::Error) -> String {
     }
 }
 
-fn metadata(client: &ClientConfig, config: &KafkaConfig) -> Result<Metadata, KafkaError> {
-    // A producer's question would make the topic, where brokers allow it.
-    let consumer: BaseConsumer = client.create()?;
-    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
+/// What brokers say of the topic; or why they do not, as far as librdkafka knows.
+fn metadata(
+    client: &Client,
+    config: &KafkaConfig,
+) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
+    let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
+    let consumer = client.consumer().map_err(failed)?;
+    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT).map_err(|error| {
+        // Brings what is to be heard.
+        while consumer.poll(Duration::ZERO).is_some() {}
+        let heard = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        heard.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
+    })
 }
 
-fn unanswered(config: &KafkaConfig, error: &KafkaError) -> Check {
+fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -> Check {
     let what = format!("metadata of {}", config.brokers.join(", "));
     let brokers = &config.brokers[0];
-    let fix = match error.rdkafka_error_code() {
+    let fix = match code {
+        Some(RDKafkaErrorCode::SSL) => {
+            format!(
+                "openssl s_client -connect {brokers} -brief   # which authority signed for the broker?"
+            )
+        }
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-            "kafka-configs.sh --describe --entity-type users   # the user and its password"
-                .to_owned()
+            match config.sasl.as_ref().map(|sasl| sasl.mechanism) {
+                Some(SaslMechanism::OauthBearer) => {
+                    "grep sasl.oauthbearer server.properties   # at the broker: expected.issuer, expected.audience, jwks.endpoint.url"
+                }
+                // Passwords for PLAIN are in the listener's own settings.
+                Some(SaslMechanism::Plain) => {
+                    "grep plain.sasl.jaas.config server.properties   # at the broker: the user and its password"
+                }
+                _ => "kafka-configs.sh --describe --entity-type users   # the user and its password",
+            }
+            .to_owned()
         }
         _ => format!("kcat -L -b {brokers}   # a listener that wants TLS or a password?"),
     };
-    Check::fail(AREA, what, format!("connected, but no answer: {error}"), fix)
+    Check::fail(AREA, what, format!("connected, but no answer: {why}"), fix)
 }
 
 /// The brokers by the names that they tell clients to use from then on.
@@ -132,7 +243,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
         .collect()
 }
 
-fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
+fn topic(client: &Client, config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
     let name = &config.topic;
     let broker = &config.brokers[0];
     let what = format!("topic {name}");
@@ -198,9 +309,8 @@ fn topic(client: &ClientConfig, config: &KafkaConfig, metadata: &Metadata) -> Ve
 }
 
 /// Whether a broker makes topics that it is asked for; `None` if it does not know the setting.
-fn makes_topics(client: &ClientConfig, broker: i32) -> Result<Option<bool>, String> {
-    let admin: AdminClient<DefaultClientContext> =
-        client.create().map_err(|error| error.to_string())?;
+fn makes_topics(client: &Client, broker: i32) -> Result<Option<bool>, String> {
+    let admin = client.admin().map_err(|error| error.to_string())?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let broker = [ResourceSpecifier::Broker(broker)];
     let answer = admin.describe_configs(&broker, &options);

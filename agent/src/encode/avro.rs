@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
-use super::{Encode, Error, Record, SCHEMA_TEXT, binary::Room};
+use super::{
+    Encode, Error, Fingerprint, Record, SCHEMA_TEXT, binary::Room, framing::single_object_header,
+};
 
 /// The parsed schema of a record.
 ///
@@ -29,25 +31,18 @@ pub fn schema() -> Result<&'static Schema, Error> {
 ///
 /// # Errors
 /// See [`schema`].
-pub fn fingerprint() -> Result<[u8; 8], Error> {
+pub fn fingerprint() -> Result<Fingerprint, Error> {
     fingerprint_of(SCHEMA_TEXT)
 }
 
-fn fingerprint_of(schema: &str) -> Result<[u8; 8], Error> {
+/// As [`fingerprint`], of any schema.
+pub(crate) fn fingerprint_of(text: &str) -> Result<Fingerprint, Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
-    let mut plain = serde_json::from_str(schema).map_err(|error| defect(&error))?;
+    let mut plain = serde_json::from_str(text).map_err(|error| defect(&error))?;
     drop_logical_types(&mut plain);
     let plain = Schema::parse(&plain).map_err(|error| defect(&error))?;
     let bytes = plain.fingerprint::<Rabin>().bytes;
     bytes.try_into().map_err(|_| defect(&"CRC-64-AVRO has 8 bytes"))
-}
-
-/// The header of the single-object encoding: `C3 01`, then the little-endian CRC-64-AVRO fingerprint
-/// of the schema's canonical form (Avro 1.12, "Single-object encoding").
-pub(super) fn single_object_header(schema: &str) -> Result<[u8; 10], Error> {
-    let mut header = [0xc3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[2..].copy_from_slice(&fingerprint_of(schema)?);
-    Ok(header)
 }
 
 /// Replaces a primitive type with a logical type by the primitive type alone.
@@ -85,7 +80,8 @@ impl Encode for Datum {
     }
 }
 
-/// A datum behind the header of the single-object encoding, see [`single_object_header`].
+/// A datum behind the header of the single-object encoding: `C3 01`, then the little-endian
+/// CRC-64-AVRO fingerprint of the schema's canonical form (Avro 1.12, "Single-object encoding").
 pub struct SingleObject {
     header: [u8; 10],
     datum: Datum,
@@ -97,7 +93,7 @@ impl SingleObject {
     /// # Errors
     /// See [`schema`].
     pub fn new() -> Result<Self, Error> {
-        Ok(Self { header: single_object_header(SCHEMA_TEXT)?, datum: Datum::default() })
+        Ok(Self { header: single_object_header(fingerprint()?), datum: Datum::default() })
     }
 }
 

@@ -15,6 +15,7 @@ mod batch;
 mod binary;
 mod domain;
 mod fields;
+mod framing;
 mod key;
 mod message;
 mod mnemonic;
@@ -27,18 +28,21 @@ mod summary;
 mod tests;
 mod text;
 mod value;
+mod versions;
 
 use serde::Serialize;
 
 pub use avro::{Datum, SingleObject, fingerprint, schema};
-pub use batch::{Batch, Entry};
+pub use batch::{Batch, Entry, Ticket};
 pub(crate) use binary::push_long;
+pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
-pub use summary::{SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
+pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
+pub use versions::{RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");

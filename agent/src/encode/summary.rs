@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use apache_avro::{Schema, writer::datum::GenericDatumWriter};
 
-use super::{Error, avro};
+use super::{Error, Fingerprint, avro::fingerprint_of, framing::single_object_header};
 use crate::ledger::Summary;
 
 /// The Avro schema of a summary, as text.
@@ -24,21 +24,30 @@ pub fn summary_schema() -> Result<&'static Schema, Error> {
     Ok(SCHEMA.get_or_init(|| parsed))
 }
 
-/// Writes summaries behind a header: that of the single-object encoding, or of a registry.
+/// Full name of a summary.
+pub const SUMMARY_NAME: &str = "tap53.LedgerSummary";
+
+/// Writes summaries as single objects.
 pub struct SummaryEncoder {
-    header: Vec<u8>,
+    fingerprint: Fingerprint,
 }
 
 impl SummaryEncoder {
-    /// In single-object encoding.
+    /// A writer for the summary's schema.
     ///
     /// # Errors
     /// See [`summary_schema`].
-    pub fn single_object() -> Result<Self, Error> {
-        Ok(Self { header: avro::single_object_header(SUMMARY_SCHEMA_TEXT)?.to_vec() })
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { fingerprint: fingerprint_of(SUMMARY_SCHEMA_TEXT)? })
     }
 
-    /// The bytes of a message.
+    /// The fingerprint of the schema.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The bytes of a summary.
     ///
     /// # Errors
     /// When summary and schema disagree, which is a defect of this program.
@@ -46,6 +55,6 @@ impl SummaryEncoder {
         let defect = |error: apache_avro::Error| Error::Avro(error.to_string());
         let writer = GenericDatumWriter::builder(summary_schema()?).human_readable(false);
         let datum = writer.build().map_err(defect)?.write_ser_to_vec(summary).map_err(defect)?;
-        Ok([&self.header[..], &datum].concat())
+        Ok([&single_object_header(self.fingerprint)[..], &datum].concat())
     }
 }

@@ -115,7 +115,7 @@ impl From<kube::Error> for Trouble {
 }
 
 /// An error with its causes: "client error (Connect)" alone says nothing.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

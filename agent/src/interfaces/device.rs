@@ -95,6 +95,11 @@ pub(crate) fn link(socket: &mut Socket, ifindex: u32) -> Result<Link, Error> {
 }
 
 impl Link {
+    /// From the payload of a link message.
+    pub(crate) const fn new(payload: Vec<u8>) -> Self {
+        Self(payload)
+    }
+
     /// The value of an attribute.
     pub(crate) fn find(&self, wanted: u16) -> Option<&[u8]> {
         attributes(self.0.get(IFINFOMSG_BYTES..)?)

@@ -132,6 +132,33 @@ pub fn list() -> Result<Vec<Interface>, Error> {
     Ok(interfaces)
 }
 
+/// What the device of an interface has counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacketCounts {
+    /// Name of the interface.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Packets that arrived and that left.
+    pub packets: [u64; 2],
+}
+
+/// What the devices of all interfaces have counted.
+///
+/// # Errors
+///
+/// As [`list`].
+pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
+    let request = Request::new(libc::RTM_GETLINK, 0, &[0; IFINFOMSG_BYTES]);
+    let messages = Socket::open()?.dump(request)?;
+    let links = messages.into_iter().filter(|message| message.message_type == libc::RTM_NEWLINK);
+    let counts = links.filter_map(|message| {
+        let Interface { name, ifindex, .. } = parse(&message.payload)?;
+        Some(PacketCounts { name, ifindex, packets: device::Link::new(message.payload).packets() })
+    });
+    Ok(counts.collect())
+}
+
 /// Whether the configuration selects an interface of this name; exclusion wins.
 #[must_use]
 pub fn selects(config: &InterfacesConfig, name: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 use crate::{
     decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
@@ -64,11 +66,13 @@ pub enum SinkLoss {
     Unreadable,
     /// Could neither be put into the spool nor sent directly.
     SpoolFailed,
+    /// The registry gave no id of its schema while there was room to wait for it.
+    NoSchemaId,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -80,6 +84,7 @@ impl SinkLoss {
         Self::TooOld,
         Self::Unreadable,
         Self::SpoolFailed,
+        Self::NoSchemaId,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -95,6 +100,7 @@ impl SinkLoss {
             Self::TooOld => "too_old",
             Self::Unreadable => "unreadable",
             Self::SpoolFailed => "spool_failed",
+            Self::NoSchemaId => "no_schema_id",
         }
     }
 }
@@ -132,10 +138,12 @@ pub struct WorkerCounts {
     pub records_numbered: u64,
     /// Transactions that a filter left out, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
+    /// Records that sinks were handed before the batch that they come from is counted here.
+    pub ahead: Amount,
 }
 
 impl WorkerCounts {
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.packets_received += other.packets_received;
         self.packets_decoded += other.packets_decoded;
         self.packets_in_fragments += other.packets_in_fragments;
@@ -148,6 +156,7 @@ impl WorkerCounts {
         self.messages_in_records += other.messages_in_records;
         self.records_created += other.records_created;
         self.records_numbered += other.records_numbered;
+        self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;
         }
@@ -161,6 +170,9 @@ impl WorkerCounts {
 }
 
 /// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+///
+/// Who changes several together holds them all meanwhile, and so does [`snapshot`]; a worker's is
+/// taken before a sink's.
 #[derive(Clone, Debug, Default)]
 pub struct Published<T>(Arc<Mutex<T>>);
 
@@ -175,6 +187,11 @@ impl<T: Clone> Published<T> {
         change(&mut self.lock());
     }
 
+    /// Looks at the counts, which stay as they are meanwhile.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock())
+    }
+
     /// The counts as of now.
     #[must_use]
     pub fn read(&self) -> T {
@@ -185,6 +202,21 @@ impl<T: Clone> Published<T> {
         // Counts stay true even if another holder panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The counts of workers, added up; the number of each one's last record; and the counts of sinks, as
+/// of one moment: nothing is counted between the
+/// first and the last.
+pub(crate) fn snapshot<'w, 's>(
+    workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
+    sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
+) -> (WorkerCounts, Vec<u64>, Vec<SinkCounts>) {
+    let workers: Vec<_> = workers.into_iter().map(Published::lock).collect();
+    let sinks: Vec<_> = sinks.into_iter().map(Published::lock).collect();
+    let mut sum = WorkerCounts::default();
+    workers.iter().for_each(|counts| sum.add(counts));
+    let last_numbers = workers.iter().map(|counts| counts.records_numbered).collect();
+    (sum, last_numbers, sinks.iter().map(|counts| **counts).collect())
 }
 
 /// Records, and the messages that they stand for.
@@ -236,7 +268,9 @@ pub struct SummaryCounts {
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
-    /// Handed to the sink.
+    /// In the batches of workers, which the sink is handed but has not taken yet.
+    pub in_batches: Amount,
+    /// Taken by the sink.
     pub offered: Amount,
     /// Known to have arrived.
     pub delivered: Amount,
@@ -252,9 +286,33 @@ pub struct SinkCounts {
     pub lost: [Amount; SinkLoss::ALL.len()],
     /// Summaries of the ledger, where it takes them.
     pub summaries: SummaryCounts,
+    /// What was asked of its schema registry, where it has one.
+    pub registry: Option<RegistryCounts>,
+}
+
+/// Counts of a schema registry's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RegistryCounts {
+    /// Requests made.
+    pub requests: u64,
+    /// Those that failed: no answer, or a refusal.
+    pub failures: u64,
+    /// How often the registry gave another id than before.
+    pub id_changes: u64,
+    /// Schemas whose id is needed.
+    pub ids_wanted: u64,
+    /// Those of them whose id is known.
+    pub ids_known: u64,
 }
 
 impl SinkCounts {
+    /// Counts what the sink takes out of a worker's batch. What becomes of it is to be counted in
+    /// the same update.
+    pub fn offer(&mut self, amount: Amount) {
+        self.in_batches -= amount;
+        self.offered += amount;
+    }
+
     /// Counts what a sink will not deliver.
     pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
         self.lost[reason as usize] += amount;

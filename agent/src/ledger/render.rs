@@ -7,6 +7,7 @@ use super::statement::{ByReason, Deliveries, Hook, Ledger, Summaries};
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
+        self.write_gap(f)?;
         for interface in &self.interfaces {
             for (direction, hook) in
                 [("ingress", &interface.ingress), ("egress", &interface.egress)]
@@ -59,6 +60,18 @@ impl fmt::Display for Ledger {
 }
 
 impl Ledger {
+    /// What nobody captured before this run, where that is known.
+    fn write_gap(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let previous = self.before.as_ref().and_then(|before| before.previous_run.as_ref());
+        let Some(gap) = previous.and_then(|previous| previous.gap.as_ref()) else { return Ok(()) };
+        let (label, packets) = ("before this run, nobody captured", gap.packets);
+        write!(f, "  {label:<34} for {:.3} s: ", gap.seconds)?;
+        if packets.at_least == packets.at_most {
+            return writeln!(f, "{} packets passed", packets.at_most);
+        }
+        writeln!(f, "from {} to {} packets passed", packets.at_least, packets.at_most)
+    }
+
     /// Fragments and streams, where there were any.
     fn write_joining(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (fragments, bytes) = (&self.agent.fragments, &self.agent.tcp_bytes);
@@ -106,6 +119,9 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
         }
     }
     write_reasons(f, "lost", &counts.lost)?;
+    if counts.in_batches > 0 {
+        write!(f, ", and {} more on their way to it", counts.in_batches)?;
+    }
     writeln!(f)
 }
 

@@ -20,7 +20,6 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     encode::{self, Clock},
-    enrich::Directory,
     interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
@@ -51,19 +50,22 @@ impl Control {
     }
 }
 
-/// What the thread has counted, as of one moment.
+/// What the thread has counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     /// One for each file.
     pub(super) files: Vec<InterfaceCounts>,
-    /// One for each [`Epoch`], the current one's last.
-    pub(super) workers: Vec<WorkerCounts>,
+    /// Of all epochs that have ended.
+    pub(super) ended: Published<WorkerCounts>,
+    /// Number of the last record of each of those.
+    pub(super) ended_numbers: Vec<u64>,
+    /// Of the current one.
+    pub(super) epoch: Published<WorkerCounts>,
 }
 
 /// Frames whose times go on from each other: what began in one file can end in the next.
 struct Epoch {
     stages: Stages,
-    counts: Published<WorkerCounts>,
     /// The latest time of a frame so far.
     now_ns: u64,
 }
@@ -218,14 +220,16 @@ impl Player {
             epoch => {
                 let ids = ids(self.run, self.epochs);
                 self.epochs += 1;
-                epoch.insert(Epoch::new(
+                let begun = Epoch::new(
                     &self.config,
                     &self.interfaces,
                     &self.sinks,
                     self.messages,
                     ids,
                     frame.at_ns,
-                )?)
+                )?;
+                self.published.update(|counts| counts.epoch = begun.stages.published());
+                epoch.insert(begun)
             }
         };
         epoch.now_ns = epoch.now_ns.max(frame.at_ns);
@@ -284,33 +288,32 @@ impl Player {
     /// time of the last frame, and the rest with a capture gap.
     fn end_epoch(&mut self) {
         if let Some(mut epoch) = self.epoch.take() {
+            self.publish_files();
             epoch.stages.expire(epoch.now_ns);
             epoch.stages.finish();
-            self.publish(&epoch.counts);
-            // The next one's follow.
-            self.published.update(|counts| counts.workers.push(WorkerCounts::default()));
+            self.published.update(|counts| {
+                let epoch = std::mem::take(&mut counts.epoch).read();
+                counts.ended.update(|ended| ended.add(&epoch));
+                counts.ended_numbers.push(epoch.records_numbered);
+            });
         }
     }
 
     fn deliver(&mut self) {
         self.undelivered = 0;
-        if let Some(mut epoch) = self.epoch.take() {
+        self.publish_files();
+        if let Some(epoch) = &mut self.epoch {
             epoch.stages.deliver();
-            self.publish(&epoch.counts);
-            self.epoch = Some(epoch);
         }
     }
 
-    /// Publishes what has been counted since, always after the sinks have been handed it.
-    fn publish(&self, epoch: &Published<WorkerCounts>) {
-        let (counters, epoch) = (*self.hook.counters(), epoch.read());
+    /// Publishes what the file's hook has counted: before the stages publish what became of it, as
+    /// if it were still in a ring until then.
+    fn publish_files(&self) {
+        let counters = *self.hook.counters();
         self.published.update(|counts| {
             if let Some(file) = counts.files.last_mut() {
                 file.counters = counters;
-            }
-            match counts.workers.last_mut() {
-                Some(worker) => *worker = epoch,
-                None => counts.workers.push(epoch),
             }
         });
     }
@@ -334,23 +337,19 @@ impl Epoch {
         ids: RecordIds,
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
+        let names = Arc::new(Names::of(interfaces.names().clone()));
+        // Without owners: who has an address now says nothing of who had it then.
         let shared = Shared {
-            node: config.node.as_str().into(),
-            interfaces: Arc::new(Names::of(interfaces.names().clone())),
             wire_bytes: config.record.wire_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
-            // Who has an address now says nothing of who had it then.
-            owners: Directory::default(),
             each_message: messages,
-            tails: Default::default(),
-            ending: Arc::default(),
+            ..Shared::new(&config.node, names)
         };
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
         // Frames have their times in UTC.
         let mut stages =
             Stages::new(table, sinks, &shared, Handover::alone(), Clock { utc_offset_ns: 0 })?;
         stages.name_file(interfaces.file());
-        let counts = stages.published();
-        Ok(Self { stages, counts, now_ns: began_ns })
+        Ok(Self { stages, now_ns: began_ns })
     }
 }

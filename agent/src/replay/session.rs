@@ -17,13 +17,10 @@ use super::{
 use crate::{
     config::Config,
     encode,
-    ledger::{Ledger, Published, Sources, WorkerCounts},
+    ledger::{Ledger, Published, Sources, snapshot},
     pipeline::random_bytes,
     sink::{self, Named, Summaries},
 };
-
-/// Looks at a running replay's counts until they add up, as at a running agent's.
-const READINGS: usize = 100;
 
 /// How often the ending thread is looked at: a thread cannot be joined with a deadline.
 const ENDING_LOOK: Duration = Duration::from_millis(2);
@@ -144,15 +141,7 @@ impl Replay {
     /// The ledger as of now.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        let mut ledger = self.read_ledger(false);
-        for _ in 1..READINGS {
-            if ledger.balanced() {
-                break;
-            }
-            thread::yield_now();
-            ledger = self.read_ledger(false);
-        }
-        ledger
+        self.read_ledger(false)
     }
 
     /// Stops reading where that has not ended, delivers what was read, and draws up the final
@@ -191,24 +180,24 @@ impl Replay {
     }
 
     fn read_ledger(&self, ended: bool) -> Ledger {
-        // Against the flow: what a later stage has counted, an earlier one has counted too.
-        let sinks = self.sinks.iter().map(|sink| (sink.name.clone(), sink.sink.counts().read()));
-        let sinks = sinks.collect();
-        let counts = self.published.read();
-        let mut sources = Sources {
+        let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
+        let (files, mut last_numbers, (workers, numbers, counts)) = self.published.with(|counts| {
+            let snapshot = snapshot([&counts.ended, &counts.epoch], sinks);
+            (counts.files.clone(), counts.ended_numbers.clone(), snapshot)
+        });
+        // Each epoch is as good as a worker, and the current one is the last.
+        last_numbers.extend(numbers.last());
+        let names = self.sinks.iter().map(|sink| sink.name.clone());
+        Ledger::new(&Sources {
             node: self.node.clone(),
             run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
-            interfaces: counts.files,
-            workers: WorkerCounts::default(),
-            last_numbers: Vec::new(),
-            sinks,
-        };
-        for worker in &counts.workers {
-            sources.add_worker(worker);
-        }
-        Ledger::new(&sources)
+            interfaces: files,
+            workers,
+            last_numbers,
+            sinks: names.zip(counts).collect(),
+        })
     }
 }
 

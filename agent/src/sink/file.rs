@@ -164,7 +164,7 @@ impl Sink for Files {
         self.with_state(|state| {
             let appended = self.append(state, batch, amount);
             self.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 match appended {
                     Ok(_) => counts.in_flight += amount,
                     Err(_) => counts.lose(SinkLoss::WriteFailed, amount),

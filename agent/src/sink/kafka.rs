@@ -1,6 +1,7 @@
 //! A Kafka topic, by librdkafka.
 //!
-//! One message for each record: Avro single-object encoding, a key where one is chosen, the query's
+//! One message for each record: Avro single-object encoding, or with a registry Confluent's framing,
+//! a key where one is chosen, the query's
 //! time as the message's timestamp. `acks=all` and idempotence: a record counts as delivered when all in-sync
 //! replicas have it, once. librdkafka calls back for each message, from a thread of its own; no
 //! future is made for a record, which would cost twice as much.
@@ -17,7 +18,9 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+mod held;
 mod mailbox;
+pub(crate) mod oauth;
 mod producer;
 mod sender;
 mod settings;
@@ -38,17 +41,20 @@ use rdkafka::{
     producer::{Producer as _, PurgeConfig},
 };
 
-use super::{Error, Sink, TakesSummaries};
+use super::{
+    Error, Sink, TakesSummaries,
+    registry::{Registry, Schema},
+};
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format, Key, SCHEMA_VERSION},
+    encode::{Batch, Format, Key, SCHEMA_VERSION, Ticket},
     ledger::{Amount, Published, SinkCounts, SinkLoss, Summary},
 };
-pub(crate) use settings::connection;
+pub(crate) use settings::{connection, secret};
 
-use producer::{Link, Message, Origin, Producer, Refusal};
-use settling::Place;
-use spooling::Spooling;
+use held::Held;
+use producer::{Framing, Link, Message, Origin, Producer, Refusal};
+use spooling::{HOPELESS_FLUSH, Spooling};
 use summaries::Summaries;
 
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
@@ -65,13 +71,28 @@ pub(super) struct Kafka {
     link: Arc<Link>,
     producer: Arc<Producer>,
     spooling: Option<Spooling>,
+    /// Where there is a registry, and no spool.
+    held: Option<Held>,
+    /// Ends with this.
+    _registry: Option<Registry>,
 }
 
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
     pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
-        let link = Arc::new(Link::new(config));
+        let counts = Published::default();
+        let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
+        let schemas = Schema::of_transactions().map_err(encode)?;
+        let mut registry = config.registry.as_ref().map(|registry| {
+            let schemas = schemas.clone();
+            Registry::new(registry, &config.name, &config.topic, schemas, counts.clone())
+        });
+        let framing = registry.as_ref().zip(schemas.last()).map(|(registry, newest)| Framing {
+            ids: registry.ids().clone(),
+            fingerprint: newest.fingerprint,
+        });
+        let link = Arc::new(Link::new(config, counts, framing));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         if let Some(summaries) = Summaries::open(config, &link.counts)? {
@@ -83,7 +104,20 @@ impl Kafka {
             .as_ref()
             .map(|spool| Spooling::open(config, spool, &link, &producer))
             .transpose()?;
-        Ok(Self { key: config.key, link, producer, spooling })
+        let held = (registry.is_some() && spooling.is_none())
+            .then(|| Held::new(config.queue_bytes, config.message_timeout));
+        if let Some(registry) = &mut registry {
+            let waiting = spooling.as_ref().map(Spooling::schema_versions).unwrap_or_default();
+            for schema in &schemas {
+                if waiting.contains(&schema.version.unsigned_abs()) {
+                    registry.ids().want(schema.fingerprint);
+                }
+            }
+            registry
+                .start()
+                .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
+        }
+        Ok(Self { key: config.key, link, producer, spooling, held, _registry: registry })
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
@@ -92,10 +126,10 @@ impl Kafka {
         producer: &producer::Threaded,
         message: &Message<'_>,
         messages: u32,
-        place: Place,
+        ticket: Ticket,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages, place };
+        let origin = Origin::Memory { messages, ticket };
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -104,14 +138,83 @@ impl Kafka {
                 thread::park_timeout(Duration::from_millis(1));
                 continue;
             }
-            let reason = if is_full { SinkLoss::QueueFull } else { SinkLoss::Rejected };
-            let amount = Amount::record(u64::from(messages));
-            self.link.counts.update(|counts| {
-                counts.in_flight -= amount;
-                counts.lose(reason, amount);
-            });
-            self.link.settling.leave(place, 1);
+            let reason = match refusal {
+                Refusal::QueueFull => SinkLoss::QueueFull,
+                Refusal::NoId => SinkLoss::NoSchemaId,
+                Refusal::Never | Refusal::NotNow => SinkLoss::Rejected,
+            };
+            self.lose(reason, Amount::record(u64::from(messages)), ticket);
             return;
+        }
+    }
+
+    /// Counts what was in flight as lost.
+    fn lose(&self, reason: SinkLoss, amount: Amount, ticket: Ticket) {
+        self.link.counts.update(|counts| {
+            counts.in_flight -= amount;
+            counts.lose(reason, amount);
+        });
+        self.link.settling.leave(ticket, amount.records);
+    }
+
+    /// Counts a whole batch that was in flight as lost.
+    fn lose_batch(&self, reason: SinkLoss, batch: &Batch) {
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        self.lose(reason, amount, batch.ticket());
+    }
+
+    fn send_all(&self, batch: &Batch, give_up_at: Instant) {
+        let producer = self.producer.current();
+        for (key, value, entry) in batch.iter_keyed() {
+            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
+            self.send(&producer, &message, entry.messages, batch.ticket(), give_up_at);
+        }
+    }
+
+    /// Whether new records can be framed, or need not be.
+    fn is_ready(&self) -> bool {
+        self.link.framing.as_ref().is_none_or(Framing::is_ready)
+    }
+
+    /// Takes a batch for the time that the id of its schema is not known; true if it did. Once it is
+    /// known, sends what waited, in its order.
+    fn hold(&self, batch: Option<&Batch>) -> bool {
+        let Some(held) = &self.held else { return false };
+        let Some(mut queue) = held.queue() else { return false };
+        let now = Instant::now();
+        if self.is_ready() {
+            let give_up_at = now + ROOM_TIMEOUT;
+            while let Some(waited) = queue.pop() {
+                self.send_all(&waited, give_up_at);
+            }
+            held.give_up(queue);
+            return false;
+        }
+        while let Some(old) = held.pop_old(&mut queue, now) {
+            self.lose_batch(SinkLoss::NoSchemaId, &old);
+        }
+        if let Some(batch) = batch
+            && !held.push(&mut queue, batch, now)
+        {
+            self.lose_batch(SinkLoss::NoSchemaId, batch);
+        }
+        true
+    }
+
+    /// At the shutdown: gives the registry a moment, and counts as lost what waits for it still.
+    fn release(&self, deadline: Duration) {
+        let give_up_at = Instant::now() + deadline.min(HOPELESS_FLUSH);
+        let waits = || {
+            let queue = self.held.as_ref().and_then(Held::queue);
+            queue.is_some_and(|queue| !queue.is_empty())
+        };
+        while !self.is_ready() && waits() && Instant::now() < give_up_at {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        self.hold(None);
+        let Some(mut queue) = self.held.as_ref().and_then(Held::queue) else { return };
+        while let Some(batch) = queue.pop() {
+            self.lose_batch(SinkLoss::NoSchemaId, &batch);
         }
     }
 }
@@ -133,6 +236,10 @@ impl Sink for Kafka {
         self.link.summaries.get().map(|_| self as &dyn TakesSummaries)
     }
 
+    fn announce(&self, records: u64) -> Ticket {
+        self.link.settling.enter(records)
+    }
+
     fn write(&self, batch: &Batch) {
         if let Some(spooling) = &self.spooling {
             spooling.write(batch);
@@ -141,24 +248,22 @@ impl Sink for Kafka {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         // Before the first is sent: its report may come before the send returns.
         self.link.counts.update(|counts| {
-            counts.offered += amount;
+            counts.offer(amount);
             counts.in_flight += amount;
         });
-        let place = self.link.settling.enter(batch.records());
-        let give_up_at = Instant::now() + ROOM_TIMEOUT;
-        let producer = self.producer.current();
-        for (key, value, entry) in batch.iter_keyed() {
-            let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, place, give_up_at);
+        if !self.hold(Some(batch)) {
+            self.send_all(batch, Instant::now() + ROOM_TIMEOUT);
         }
     }
 
     fn tick(&self, _now: Instant) {
         self.producer.reread_password();
+        self.producer.renew_token();
         self.producer.reread_certificates();
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();
+            self.hold(None);
         }
         if let Some(summaries) = self.link.summaries.get() {
             summaries.send(&self.producer);
@@ -169,6 +274,9 @@ impl Sink for Kafka {
         if let Some(spooling) = &self.spooling {
             spooling.close(deadline);
         } else {
+            let began = Instant::now();
+            self.release(deadline);
+            let deadline = deadline.saturating_sub(began.elapsed());
             let producer = self.producer.current();
             if producer.flush(deadline).is_err() {
                 let records = self.link.counts.read().in_flight.records;

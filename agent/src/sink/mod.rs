@@ -8,6 +8,7 @@
 mod container;
 mod file;
 pub(crate) mod kafka;
+pub(crate) mod registry;
 mod stdout;
 mod summaries;
 
@@ -25,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::{ColorChoice, SinkConfig, TextFormat},
-    encode::{self, Batch, Format, Key},
+    encode::{self, Batch, Format, Key, Ticket},
     ledger::{Published, SinkCounts},
 };
 
@@ -52,6 +53,14 @@ pub enum Error {
         sink: String,
         /// Why.
         cause: rdkafka::error::KafkaError,
+    },
+    /// The registry's thread cannot be started.
+    #[error("sink {sink}: cannot start the thread that asks the registry: {cause}")]
+    Registry {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: std::io::Error,
     },
     /// The spool cannot be opened.
     #[error("sink {sink}: {cause}")]
@@ -89,7 +98,12 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// Takes the records of `batch`.
+    /// So many records will be handed over; to be told before anybody else hears of them.
+    fn announce(&self, _records: u64) -> Ticket {
+        Ticket::default()
+    }
+
+    /// Takes the records of `batch`, which have been announced.
     fn write(&self, batch: &Batch);
 
     /// Does what is due with time alone, such as finishing a file of its age.

@@ -62,7 +62,7 @@ impl Sink for Stdout {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         let written = self.write_out(batch.bytes());
         self.counts.update(|counts| {
-            counts.offered += amount;
+            counts.offer(amount);
             match &written {
                 Ok(()) => counts.delivered += amount,
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -155,6 +155,15 @@ impl Spool {
         self.segments.iter().map(|segment| segment.length).sum()
     }
 
+    /// Versions of the schema that the segments' records may be of, oldest segment first.
+    #[must_use]
+    pub fn schema_versions(&self) -> Vec<u32> {
+        let mut versions: Vec<_> =
+            self.segments.iter().map(|segment| segment.schema_version).collect();
+        versions.dedup();
+        versions
+    }
+
     /// True if every record has been handed out, and none is to be handed out again.
     #[must_use]
     pub const fn is_read(&self) -> bool {

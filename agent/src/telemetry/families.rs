@@ -16,6 +16,7 @@ use crate::{
     control::{Counts, InterfaceStatus, Status},
     enrich::{self, Moment, WatchStatus},
     ledger::{ByReason, Deliveries, Hook},
+    runs::Gap,
 };
 
 /// What the metrics are read from.
@@ -368,6 +369,34 @@ pub(super) const FAMILIES: &[Family] = &[
             })
         },
     },
+    // Before this run.
+    Family {
+        name: "tap53_gap_seconds",
+        kind: Gauge,
+        help: "Time before this run in which nobody captured; absent where it is not known.",
+        labels: &[],
+        collect: |r, s| {
+            if let Some(gap) = gap(r) {
+                s.measure(&[], gap.seconds);
+            }
+        },
+    },
+    Family {
+        name: "tap53_gap_packets",
+        kind: Gauge,
+        help: "Packets that passed meanwhile: at least and at most.",
+        labels: &["interface", "direction", "bound"],
+        collect: |r, s| {
+            for interface in gap(r).iter().flat_map(|gap| &gap.interfaces) {
+                for direction in Direction::ALL {
+                    let Some(bounds) = interface.of(direction) else { continue };
+                    let of = |bound| [interface.name.as_str(), direction.name(), bound];
+                    s.count(&of("at_least"), bounds.at_least);
+                    s.count(&of("at_most"), bounds.at_most);
+                }
+            }
+        },
+    },
     // Health.
     Family {
         name: "tap53_ledger_balanced",
@@ -655,6 +684,10 @@ fn each_hook<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], &'a H
         tell([name, Direction::Ingress.name()], &interface.ingress);
         tell([name, Direction::Egress.name()], &interface.egress);
     }
+}
+
+fn gap<'a>(reading: &Reading<'a>) -> Option<&'a Gap> {
+    reading.status.ledger.before.as_ref()?.previous_run.as_ref()?.gap.as_ref()
 }
 
 fn each_sink<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a Deliveries)) {

@@ -14,7 +14,7 @@ use crate::{
     enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
-    ledger::{Amount, SinkLoss, WorkerCounts},
+    ledger::{Amount, Published, SinkLoss, WorkerCounts},
     pair::{RecordIds, Transaction},
     sink::Named,
     tail::Feed,
@@ -45,6 +45,10 @@ pub(super) struct Recorder {
     /// Generation of `in_force` that `rules` is.
     generation: u64,
     outputs: Vec<Output>,
+    /// Where this worker's counts are published.
+    published: Published<WorkerCounts>,
+    /// Recorded since sinks were last handed anything.
+    recorded: Amount,
     owners: Reader,
     /// Whether more is known since what is held was looked at.
     news: bool,
@@ -57,6 +61,8 @@ struct Output {
     sink: Named,
     encoder: Box<dyn Encode>,
     batch: Batch,
+    /// Records that could not be encoded, since the batch was last delivered.
+    failed: Amount,
 }
 
 impl Recorder {
@@ -65,13 +71,14 @@ impl Recorder {
         shared: &Shared,
         ids: RecordIds,
         clock: Clock,
+        published: Published<WorkerCounts>,
     ) -> Result<Self, encode::Error> {
         let outputs = sinks
             .iter()
             .map(|sink| {
                 let encoder = sink.sink.format().build()?;
                 let batch = Batch::keyed(sink.sink.key());
-                Ok(Output { sink: sink.clone(), encoder, batch })
+                Ok(Output { sink: sink.clone(), encoder, batch, failed: Amount::default() })
             })
             .collect::<Result<_, encode::Error>>()?;
         let mut recorder = Self {
@@ -87,6 +94,8 @@ impl Recorder {
             rules: shared.rules.read(),
             in_force: shared.rules.clone(),
             outputs,
+            published,
+            recorded: Amount::default(),
             owners: shared.owners.reader(),
             news: false,
             held: Held::default(),
@@ -198,6 +207,10 @@ impl Recorder {
             output.push(&record);
         }
         self.feed.push(&record);
+        self.recorded += Amount::record(u64::from(transaction.messages()));
+        if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
+            self.deliver_early();
+        }
     }
 
     /// Copies the names of interfaces, which rarely change.
@@ -223,31 +236,53 @@ impl Recorder {
         self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
-    /// Hands the batches to their sinks, and their lines to who follows.
-    pub(super) fn deliver(&mut self) {
-        for output in &mut self.outputs {
-            output.deliver();
-        }
+    /// Publishes the counts of a whole batch, and hands it to the sinks, and its lines to who
+    /// follows.
+    pub(super) fn deliver(&mut self, counts: WorkerCounts) {
+        self.hand_over(|published, _| *published = counts);
         self.feed.deliver();
+    }
+
+    /// In the middle of a batch, whose counts do not add up yet.
+    fn deliver_early(&mut self) {
+        self.hand_over(|published, recorded| published.ahead += recorded);
+    }
+
+    /// Changes what is published, together with what is on its way to each sink, and hands it to
+    /// them. In this order, since a sink may wait: for its disk, or for room.
+    fn hand_over(&mut self, publish: impl FnOnce(&mut WorkerCounts, Amount)) {
+        let recorded = std::mem::take(&mut self.recorded);
+        let outputs = &mut self.outputs;
+        self.published.update(|published| {
+            publish(published, recorded);
+            if recorded.records > 0 {
+                for output in outputs.iter_mut() {
+                    let ticket = output.sink.sink.announce(output.batch.records());
+                    output.batch.set_ticket(ticket);
+                    output.sink.sink.counts().update(|counts| counts.in_batches += recorded);
+                }
+            }
+        });
+        outputs.iter_mut().for_each(Output::deliver);
     }
 }
 
 impl Output {
     fn push(&mut self, record: &Record<'_>) {
         if let Err(error) = self.batch.push(self.encoder.as_mut(), record) {
-            let amount = Amount::record(u64::from(record.transaction.messages()));
-            self.sink.sink.counts().update(|counts| {
-                counts.offered += amount;
-                counts.lose(SinkLoss::EncodeFailed, amount);
-            });
+            self.failed += Amount::record(u64::from(record.transaction.messages()));
             tracing::debug!(%error, sink = self.sink.name, "record lost");
-        }
-        if self.batch.bytes().len() >= BATCH_BYTES {
-            self.deliver();
         }
     }
 
     fn deliver(&mut self) {
+        let failed = std::mem::take(&mut self.failed);
+        if failed.records > 0 {
+            self.sink.sink.counts().update(|counts| {
+                counts.offer(failed);
+                counts.lose(SinkLoss::EncodeFailed, failed);
+            });
+        }
         if !self.batch.is_empty() {
             self.sink.sink.write(&self.batch);
             self.batch.clear();

@@ -61,8 +61,9 @@ impl Stages {
         handover: Handover,
         clock: Clock,
     ) -> Result<Self, encode::Error> {
+        let published = Published::default();
         let pairing = Pairing {
-            recorder: Recorder::new(sinks, shared, table.ids(), clock)?,
+            recorder: Recorder::new(sinks, shared, table.ids(), clock, published.clone())?,
             table,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
@@ -75,7 +76,7 @@ impl Stages {
             fragments: fragments::Config::default().build(),
             handover,
             datagrams: Datagrams { streams: stream::Config::default().build(), pairing },
-            published: Published::default(),
+            published,
         })
     }
 
@@ -183,15 +184,14 @@ impl Stages {
         recorder.release(now_ns, counts);
     }
 
-    /// Hands the batches to their sinks and publishes the counts.
+    /// Publishes the counts and hands the batches to their sinks.
     pub fn deliver(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
-        pairing.recorder.deliver();
         let held = pairing.recorder.held_messages();
         pairing.counts.messages_pending = pairing.table.pending_messages() + held;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
-        self.published.publish(pairing.counts);
+        pairing.recorder.deliver(pairing.counts);
     }
 
     /// The end of capture: what still waits for a response is recorded as it stands.

@@ -191,7 +191,7 @@ impl Sink for ReadBack {
         }
         let taken = Amount { records: batch.records(), messages: batch.messages() };
         self.counts.update(|counts| {
-            counts.offered += taken;
+            counts.offer(taken);
             counts.delivered += taken;
         });
     }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{room::HISTORY, *};
+use crate::encode::{Attribution, Identity};
 
 const SECOND: Us = 1_000_000;
 

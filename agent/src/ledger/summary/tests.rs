@@ -59,7 +59,7 @@ fn summaries() -> [Summary; 3] {
 }
 
 fn fields(summary: &Summary) -> HashMap<String, AvroValue> {
-    let message = SummaryEncoder::single_object().unwrap().encode(summary).unwrap();
+    let message = SummaryEncoder::new().unwrap().encode(summary).unwrap();
     let mut datum = &message[HEADER_SIZE..];
     let reader = GenericDatumReader::builder(summary_schema().unwrap()).build().unwrap();
     let value = reader.read_value(&mut datum).unwrap();
@@ -133,7 +133,7 @@ fn this_version_is_as_it_was_when_it_became_one() {
     let golden = include_str!("../../../schema/history/ledger_summary_v1.hex");
     let messages = summaries().map(|summary| {
         let summary = Summary { tap53_version: "0.1.0", ..summary };
-        let message = SummaryEncoder::single_object().unwrap().encode(&summary).unwrap();
+        let message = SummaryEncoder::new().unwrap().encode(&summary).unwrap();
         data_encoding::HEXLOWER.encode(&message) + "\n"
     });
     assert_eq!(SUMMARY_SCHEMA_VERSION, 1);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::settling::Place;
+use crate::encode::Ticket;
 
 /// What became of a record of the spool that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
 /// A record that was in memory alone, and comes back.
 #[derive(Debug)]
 pub(super) struct Returned {
-    pub(super) place: Place,
+    pub(super) ticket: Ticket,
     pub(super) timestamp_ms: i64,
     pub(super) messages: u32,
     pub(super) key: Vec<u8>,

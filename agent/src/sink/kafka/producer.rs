@@ -1,6 +1,7 @@
 //! The producer: its reports, and making a new one when it is broken for good.
 
 use std::{
+    cell::RefCell,
     ffi::{CStr, CString},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -21,20 +22,25 @@ use rdkafka::{
 
 use super::{
     mailbox::{Mailbox, Outcome, Returned},
+    oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
-    settling::{Place, Settling},
+    settling::Settling,
     summaries::Summaries,
 };
 use crate::{
-    config::KafkaConfig,
+    config::{Credentials, KafkaConfig},
+    encode::{self, Ticket},
     ledger::{Amount, Published, SinkCounts},
-    sink::Error,
+    sink::{
+        Error,
+        registry::{Framed, Ids},
+    },
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
@@ -63,6 +69,8 @@ pub(super) struct Link {
     pub(super) settling: Settling,
     /// Summaries of the ledger, where they are wanted; set once.
     pub(super) summaries: OnceLock<Summaries>,
+    /// Where the ids come from that values are framed with, if they are.
+    pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
@@ -71,14 +79,38 @@ pub(super) struct Link {
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
+/// Ids from a registry in place of fingerprints.
+pub(super) struct Framing {
+    pub(super) ids: Arc<Ids>,
+    /// Of the schema that new records are written with.
+    pub(super) fingerprint: encode::Fingerprint,
+}
+
+impl Framing {
+    /// Whether new records can be framed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ids.get(self.fingerprint).is_some()
+    }
+}
+
+thread_local! {
+    /// Where a value is framed. librdkafka copies it.
+    static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Link {
-    pub(super) fn new(config: &KafkaConfig) -> Self {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        counts: Published<SinkCounts>,
+        framing: Option<Framing>,
+    ) -> Self {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
-            counts: Published::default(),
+            counts,
             settling: Settling::new(),
             summaries: OnceLock::new(),
+            framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
             told: Mutex::default(),
@@ -126,8 +158,8 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
-        /// Where it is counted.
-        place: Place,
+        /// What the sink gave for its batch.
+        ticket: Ticket,
     },
     /// It is in the spool.
     Spool {
@@ -149,7 +181,7 @@ const _: () = assert!(usize::BITS == 64);
 impl Origin {
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages, place } => usize::from(place.0) << 32 | messages as usize,
+            Self::Memory { messages, ticket } => usize::from(ticket.0) << 32 | messages as usize,
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
             Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
         }
@@ -163,8 +195,8 @@ impl Origin {
         } else {
             // It was a u32, and a u8 above it.
             let messages = u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX);
-            let place = Place(u8::try_from(opaque >> 32).unwrap_or(0));
-            Self::Memory { messages, place }
+            let ticket = Ticket(u8::try_from(opaque >> 32).unwrap_or(0));
+            Self::Memory { messages, ticket }
         }
     }
 }
@@ -178,6 +210,8 @@ pub(super) enum Refusal {
     Never,
     /// For now it takes none.
     NotNow,
+    /// The id of its schema is not known yet.
+    NoId,
 }
 
 /// True for errors that the message itself is to blame for.
@@ -245,8 +279,8 @@ impl ProducerContext for Reports {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages, place } => {
-                self.delivery_from_memory(result, messages, place);
+            Origin::Memory { messages, ticket } => {
+                self.delivery_from_memory(result, messages, ticket);
             }
         }
         if let Err((error, message)) = result {
@@ -268,12 +302,12 @@ fn is_never(error: &KafkaError) -> bool {
 }
 
 impl Reports {
-    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, place: Place) {
+    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, ticket: Ticket) {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.0.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages, place);
+                let returned = returned(message, messages, ticket, self.0.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => {
@@ -284,19 +318,27 @@ impl Reports {
                         Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
                     }
                 });
-                self.0.settling.leave(place, 1);
+                self.0.settling.leave(ticket, 1);
             }
         }
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32, place: Place) -> Returned {
+fn returned(
+    message: &BorrowedMessage<'_>,
+    messages: u32,
+    ticket: Ticket,
+    framing: Option<&Framing>,
+) -> Returned {
+    let value = message.payload().unwrap_or_default();
+    // In the spool a record says itself what it is. Out of memory come new ones alone.
+    let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
     Returned {
-        place,
+        ticket,
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: unframed.unwrap_or_else(|| value.to_vec()),
     }
 }
 
@@ -309,6 +351,8 @@ pub(super) struct Producer {
     current: RwLock<Arc<Threaded>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
+    /// Where tokens come from, if those say who this is.
+    bearer: Option<Bearer>,
     /// Of the files that TLS needs, as they were when the producer was made.
     certificates: Mutex<Fingerprint>,
 }
@@ -316,12 +360,17 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
         let (current, password) = make(config, link)?;
+        let bearer = Bearer::open(&config.name, config.sasl.as_ref());
+        if let Some(bearer) = &bearer {
+            bearer.renew(&current);
+        }
         Ok(Self {
             config: config.clone(),
             node: node.to_owned(),
             link: link.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
+            bearer,
             // If they changed just now, that is found out in a moment.
             certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
         })
@@ -332,8 +381,32 @@ impl Producer {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hands a message to `producer`.
+    /// Hands a message to `producer`, framed by the registry's id where there is a registry.
     pub(super) fn send(
+        &self,
+        producer: &Threaded,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let framing = match origin {
+            Origin::Summary { .. } => self.link.summaries.get().and_then(Summaries::framing),
+            Origin::Memory { .. } | Origin::Spool { .. } => self.link.framing.as_ref(),
+        };
+        let Some(framing) = framing else {
+            return self.hand_over(producer, origin, schema_version, message);
+        };
+        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+            Framed::Yes => {
+                let message = Message { value: framed, ..*message };
+                self.hand_over(producer, origin, schema_version, &message)
+            }
+            Framed::NotYet => Err(Refusal::NoId),
+            Framed::Never => Err(Refusal::Never),
+        })
+    }
+
+    fn hand_over(
         &self,
         producer: &Threaded,
         origin: Origin,
@@ -376,12 +449,13 @@ impl Producer {
     /// Gives librdkafka the password that is in its file now, where that is another one: from the
     /// next connection on it is used.
     pub(super) fn reread_password(&self) {
-        let Some(sasl) = &self.config.sasl else { return };
+        let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
+        let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.link.sink;
         let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
-        match secret(&sasl.password_file) {
+        match secret(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), &sasl.username, &password) {
+            Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {
                     *known = password;
                     tracing::info!(sink, "the password has changed: the new one is used");
@@ -390,6 +464,13 @@ impl Producer {
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+        }
+    }
+
+    /// Gives librdkafka the latest token, where tokens say who this is.
+    pub(super) fn renew_token(&self) {
+        if let Some(bearer) = &self.bearer {
+            bearer.renew(&self.current());
         }
     }
 
@@ -414,6 +495,7 @@ impl Producer {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 let old = std::mem::replace(&mut *current, Arc::new(made));
                 drop(current);
+                self.renew_token();
                 tracing::info!(sink, "the files of TLS have changed: the new ones are used");
                 let sink = sink.clone();
                 let flush =
@@ -443,6 +525,7 @@ impl Producer {
             Ok((made, password)) => {
                 *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                self.renew_token();
                 purge(&broken, sink);
                 true
             }
@@ -488,8 +571,8 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0, place: Place(63) },
-            Origin::Memory { messages: u32::MAX, place: Place(0) },
+            Origin::Memory { messages: 0, ticket: Ticket(63) },
+            Origin::Memory { messages: u32::MAX, ticket: Ticket(0) },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
             Origin::Summary { id: 0 },

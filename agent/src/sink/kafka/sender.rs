@@ -131,8 +131,8 @@ impl Sender {
                 Ok(amount) => {
                     let end_id = spool.next_id();
                     for returned in &mail.returned {
-                        inner.link.settling.spool(Some(returned.place), end_id);
-                        inner.link.settling.leave(returned.place, 1);
+                        inner.link.settling.spool(returned.ticket, end_id);
+                        inner.link.settling.leave(returned.ticket, 1);
                     }
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
@@ -141,7 +141,7 @@ impl Sender {
                     let mut lost = Amount::default();
                     for returned in &mail.returned {
                         lost += Amount::record(u64::from(returned.messages));
-                        inner.link.settling.leave(returned.place, 1);
+                        inner.link.settling.leave(returned.ticket, 1);
                     }
                     inner.account(&mut spool, |counts| {
                         counts.in_flight -= lost;
@@ -193,7 +193,7 @@ impl Sender {
                     spool.mark_sent();
                     spool.reject(id);
                 }
-                Err(Refusal::QueueFull) => break,
+                Err(Refusal::QueueFull | Refusal::NoId) => break,
                 Err(Refusal::NotNow) => {
                     self.failed(now);
                     break;

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::{
-    config::{KafkaCompression, KafkaConfig, SaslMechanism},
+    config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
     sink::Error,
 };
 
@@ -44,6 +44,8 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
 pub(crate) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
+    // A producer would else ask brokers to make the topic, with their defaults, where they do.
+    client.set("allow.auto.create.topics", "false");
     let password = set_security(&mut client, config)?;
     Ok((client, password))
 }
@@ -83,16 +85,19 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
         client.set("ssl.endpoint.identification.algorithm", check);
     }
     let Some(sasl) = &config.sasl else { return Ok(String::new()) };
-    let password = read(&sasl.password_file)?;
     let mechanism = match sasl.mechanism {
         SaslMechanism::Plain => "PLAIN",
         SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
         SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        SaslMechanism::OauthBearer => "OAUTHBEARER",
     };
-    client
-        .set("sasl.mechanisms", mechanism)
-        .set("sasl.username", &sasl.username)
-        .set("sasl.password", &password);
+    client.set("sasl.mechanisms", mechanism);
+    // Tokens are not settings: see `oauth`.
+    let Credentials::Password { username, password_file } = &sasl.credentials else {
+        return Ok(String::new());
+    };
+    let password = read(password_file)?;
+    client.set("sasl.username", username).set("sasl.password", &password);
     Ok(password)
 }
 
@@ -113,7 +118,7 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
 }
 
 /// The secret in a file, without the line feed that editors put behind it.
-pub(super) fn secret(path: &Path) -> io::Result<String> {
+pub(crate) fn secret(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -1,9 +1,10 @@
 //! Which windows of the ledger have records that are on their way, in memory or in the spool.
 //!
-//! A count for each of the last windows, of what was handed over in it and is in memory; and for
-//! stretches of the spool, in which window they were handed over. Where this cannot be told exactly,
-//! a record counts for a window that is too early, which delays what a summary says and makes
-//! nothing wrong.
+//! A count for each of the last windows, of what was announced in it and is in memory; and for
+//! stretches of the spool, in which window they were announced. A worker announces its batch before
+//! it publishes the numbers of its records, and a summary reads the numbers before it begins a
+//! window here; so a record counts for its window or for one before, which may delay what a summary
+//! says and makes nothing wrong.
 
 use std::{
     collections::VecDeque,
@@ -13,16 +14,14 @@ use std::{
     },
 };
 
+use crate::encode::Ticket;
+
 /// Windows that memory is counted for. While the place of the next one is still in use, as with
 /// windows of a second and a message timeout of minutes, the one before goes on.
 const PLACES: usize = 64;
 
 /// Stretches of the spool that are told apart.
 const STRETCHES: usize = 4_096;
-
-/// Where a window counts what is in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u8);
 
 pub(super) struct Settling {
     /// The window that records are handed over in.
@@ -47,16 +46,16 @@ impl Settling {
         }
     }
 
-    /// So many records were handed over; where they count until they have left memory.
-    pub(super) fn enter(&self, records: u64) -> Place {
+    /// So many records are about to be handed over; where they count until they have left memory.
+    pub(super) fn enter(&self, records: u64) -> Ticket {
         let place = Self::place(self.current.load(Ordering::Acquire));
-        self.in_memory[usize::from(place.0)].fetch_add(records, Ordering::AcqRel);
-        place
+        self.in_memory[usize::from(place)].fetch_add(records, Ordering::AcqRel);
+        Ticket(place)
     }
 
     /// So many of them are delivered, lost, or in the spool.
-    pub(super) fn leave(&self, place: Place, records: u64) {
-        if let Some(count) = self.in_memory.get(usize::from(place.0)) {
+    pub(super) fn leave(&self, ticket: Ticket, records: u64) {
+        if let Some(count) = self.in_memory.get(usize::from(ticket.0)) {
             // A report may come after everything was given up.
             let less = |count: u64| Some(count.saturating_sub(records));
             let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
@@ -68,12 +67,11 @@ impl Settling {
         self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
     }
 
-    /// Records that were handed over in the window of `place`, or now if there is none, are in the
-    /// spool, up to `end_id`.
-    pub(super) fn spool(&self, place: Option<Place>, end_id: u64) {
+    /// Records that were handed over with `ticket` are in the spool, up to `end_id`. To be called
+    /// before they leave memory, so that they are never nowhere.
+    pub(super) fn spool(&self, ticket: Ticket, end_id: u64) {
         let current = self.current.load(Ordering::Acquire);
-        let window = place.map_or(current, |place| Self::latest_at(place.0, current));
-        self.push(end_id, window);
+        self.push(end_id, Self::latest_at(ticket.0, current));
     }
 
     /// What earlier runs have left in the spool counts for the first window.
@@ -120,9 +118,9 @@ impl Settling {
             .min()
     }
 
-    fn place(window: i64) -> Place {
+    fn place(window: i64) -> u8 {
         // Below 64, so it fits.
-        Place(u8::try_from(window.rem_euclid(PLACES as i64)).unwrap_or(0))
+        u8::try_from(window.rem_euclid(PLACES as i64)).unwrap_or(0)
     }
 
     /// The last window up to `current` that counts at `place`.
@@ -160,7 +158,9 @@ mod tests {
         let settling = Settling::new();
         settling.carry(10);
         assert_eq!(settling.begin_window(1, 0), None);
-        settling.spool(None, 12);
+        let ticket = settling.enter(2);
+        settling.spool(ticket, 12);
+        settling.leave(ticket, 2);
         assert_eq!(settling.begin_window(2, 9), None);
         assert_eq!(settling.begin_window(3, 10), Some(0));
         assert_eq!(settling.begin_window(4, 12), Some(3));
@@ -170,11 +170,13 @@ mod tests {
     fn what_comes_back_late_counts_for_its_own_window() {
         let settling = Settling::new();
         settling.begin_window(1, 0);
-        let place = settling.enter(1);
+        let late = settling.enter(1);
         settling.begin_window(2, 0);
-        settling.spool(None, 5);
-        settling.leave(place, 1);
-        settling.spool(Some(place), 6);
+        let other = settling.enter(1);
+        settling.spool(other, 5);
+        settling.leave(other, 1);
+        settling.spool(late, 6);
+        settling.leave(late, 1);
         assert_eq!(settling.begin_window(3, 4), Some(0));
         assert_eq!(settling.begin_window(4, 5), Some(0), "the one of window 1 is behind");
         assert_eq!(settling.begin_window(5, 6), Some(4));

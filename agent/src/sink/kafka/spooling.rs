@@ -31,9 +31,8 @@ use std::{
 
 use super::{
     mailbox::Mailbox,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
-    settling::Place,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
@@ -43,10 +42,10 @@ use crate::{
     spool::{self, Fsync, Loss, Losses, Record, Spool},
 };
 
-/// At the shutdown, how long a broker gets that is known to be away: enough for librdkafka to find it
+/// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
-const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -122,6 +121,11 @@ impl Spooling {
         Ok(Self { inner, sender: Mutex::new(Some(sender)) })
     }
 
+    /// Versions of the schema that records in the spool may be of.
+    pub(super) fn schema_versions(&self) -> Vec<u32> {
+        self.inner.lock().schema_versions()
+    }
+
     pub(super) fn write(&self, batch: &Batch) {
         self.inner.write(batch);
     }
@@ -143,7 +147,9 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
-            let limit = if self.is_failing() { deadline.min(HOPELESS_FLUSH) } else { deadline };
+            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
+            let is_hopeless = self.is_failing() || !is_ready;
+            let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
             }
@@ -207,13 +213,12 @@ impl Inner {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         if self.is_direct.load(Ordering::Acquire) {
             self.link.counts.update(|counts| {
-                counts.offered += amount;
+                counts.offer(amount);
                 counts.in_flight += amount;
             });
-            let place = self.link.settling.enter(amount.records);
-            let sent = self.send_directly(batch, place);
+            let sent = self.send_directly(batch);
             if sent < batch.entries() {
-                self.spool_rest(batch, sent, place);
+                self.spool_rest(batch, sent);
             }
             return;
         }
@@ -226,31 +231,31 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
-                self.link.settling.spool(None, spool.next_id());
-                self.account(&mut spool, |counts| counts.offered += amount);
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), amount.records);
+                self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
-                    counts.offered += amount;
+                    counts.offer(amount);
                     counts.in_flight += amount;
                 });
-                let place = self.link.settling.enter(amount.records);
                 drop(spool);
                 self.disk_failed(&error);
-                let sent = self.send_directly(batch, place);
-                self.lose(batch, sent, place, SinkLoss::SpoolFailed);
+                let sent = self.send_directly(batch);
+                self.lose(batch, sent, SinkLoss::SpoolFailed);
             }
         }
     }
 
     /// Hands records to the producer until it refuses one; the index of that one. They are counted
     /// as in flight already.
-    fn send_directly(&self, batch: &Batch, place: Place) -> usize {
+    fn send_directly(&self, batch: &Batch) -> usize {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate() {
-            let origin = Origin::Memory { messages: entry.messages, place };
+            let origin = Origin::Memory { messages: entry.messages, ticket: batch.ticket() };
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -260,30 +265,30 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
-                    self.link.settling.leave(place, 1);
+                    self.link.settling.leave(batch.ticket(), 1);
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => return index,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
         }
         batch.entries()
     }
 
     /// Moves what the producer did not take from memory to the disk.
-    fn spool_rest(&self, batch: &Batch, from: usize, place: Place) {
+    fn spool_rest(&self, batch: &Batch, from: usize) {
         let mut spool = self.lock();
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), now_ms()) {
             Ok(rest) => {
                 // In the spool before they leave memory, so that they are never nowhere.
-                self.link.settling.spool(Some(place), spool.next_id());
-                self.link.settling.leave(place, rest.records);
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), rest.records);
                 self.account(&mut spool, |counts| counts.in_flight -= rest);
                 self.appended(spool, batch.entries() - from);
             }
             Err(error) => {
                 drop(spool);
                 self.disk_failed(&error);
-                self.lose(batch, from, place, SinkLoss::SpoolFailed);
+                self.lose(batch, from, SinkLoss::SpoolFailed);
             }
         }
     }
@@ -329,7 +334,7 @@ impl Inner {
     }
 
     /// Counts records of a batch, from `from` on, that were in flight and are lost.
-    fn lose(&self, batch: &Batch, from: usize, place: Place, reason: SinkLoss) {
+    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
         let mut lost = Amount::default();
         for (_, entry) in batch.iter().skip(from) {
             lost += Amount::record(u64::from(entry.messages));
@@ -338,7 +343,7 @@ impl Inner {
             counts.in_flight -= lost;
             counts.lose(reason, lost);
         });
-        self.link.settling.leave(place, lost.records);
+        self.link.settling.leave(batch.ticket(), lost.records);
     }
 }
 

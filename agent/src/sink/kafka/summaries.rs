@@ -21,14 +21,17 @@ use rdkafka::{
 
 use super::{
     mailbox::Outcome,
-    producer::{Message, Origin, Producer, Refusal},
+    producer::{Framing, Message, Origin, Producer, Refusal},
     spooling::now_ms,
 };
 use crate::{
     config::KafkaConfig,
-    encode::SummaryEncoder,
+    encode::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder},
     ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts},
-    sink::Error,
+    sink::{
+        Error,
+        registry::{Registry, Schema},
+    },
     spool::{self, Fsync, Loss, Record, Spool},
 };
 
@@ -56,6 +59,9 @@ pub(super) struct Summaries {
     reports: Mutex<Vec<(u64, Outcome)>>,
     /// Whether the last that was heard of them is a failure: each outage is logged once.
     is_failing: AtomicBool,
+    framing: Option<Framing>,
+    /// Ends with this.
+    _registry: Option<Registry>,
 }
 
 /// Where they wait.
@@ -80,9 +86,27 @@ impl Summaries {
     ) -> Result<Option<Self>, Error> {
         let Some(summary) = &config.summary else { return Ok(None) };
         let sink = config.name.clone();
-        // With a schema registry its header goes here.
-        let encoder = SummaryEncoder::single_object()
-            .map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
+        let encoder =
+            SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
+        let registry = config.registry.as_ref().map(|registry| {
+            let schema = Schema {
+                name: SUMMARY_NAME.into(),
+                text: SUMMARY_SCHEMA_TEXT.into(),
+                fingerprint: encoder.fingerprint(),
+                version: SUMMARY_SCHEMA_VERSION,
+            };
+            // The counts are those of the records' schemas.
+            let counts = Published::default();
+            Registry::new(registry, &sink, &summary.topic, vec![schema], counts)
+        });
+        let framing = registry.as_ref().map(|registry| Framing {
+            ids: registry.ids().clone(),
+            fingerprint: encoder.fingerprint(),
+        });
+        let registry = registry
+            .map(|mut registry| registry.start().map(|()| registry))
+            .transpose()
+            .map_err(|cause| Error::Registry { sink: sink.clone(), cause })?;
         let queue = match &config.spool {
             None => Queue::Memory { waiting: VecDeque::new(), next_id: 0 },
             Some(spool) => Queue::Disk(Box::new(
@@ -100,10 +124,17 @@ impl Summaries {
             queue: Mutex::new(queue),
             reports: Mutex::default(),
             is_failing: AtomicBool::new(false),
+            framing,
+            _registry: registry,
         };
         let carried = summaries.lock().waiting();
         summaries.count(|counts| counts.carried = carried);
         Ok(Some(summaries))
+    }
+
+    /// Where the id comes from that they are framed with, if they are.
+    pub(super) const fn framing(&self) -> Option<&Framing> {
+        self.framing.as_ref()
     }
 
     /// Takes one, behind those that wait.
@@ -170,7 +201,7 @@ impl Summaries {
                     queue.report(id, Outcome::Rejected);
                     self.count(|counts| counts.lost += 1);
                 }
-                Err(Refusal::QueueFull | Refusal::NotNow) => break,
+                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => break,
             }
         }
         let waiting = queue.waiting();

@@ -43,6 +43,7 @@ fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
         options: BTreeMap::new(),
         spool,
         summary: None,
+        registry: None,
     }
 }
 
@@ -346,14 +347,14 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         let kafka = Kafka::open(&config, NODE).unwrap();
         let mut summarising = Summarising::begin();
         assert_eq!(summarising.take(&kafka), Some(0));
-        kafka.write(&batch(100));
+        write(&kafka, 100);
         wait_until("the first", &kafka, |counts| counts.delivered.records == 100);
         assert_eq!(settled(&mut summarising, &kafka, 1), 1, "{mode:?}");
         cluster.broker_down(1).unwrap();
         let window = summarising.0.current();
-        kafka.write(&batch(50));
+        write(&kafka, 50);
         assert_eq!(summarising.take(&kafka), Some(window - 1), "{mode:?}");
-        kafka.write(&batch(50));
+        write(&kafka, 50);
         assert_eq!(summarising.take(&kafka), Some(window - 1), "{mode:?}");
         if mode.is_some() {
             let spooling = kafka.spooling.as_ref().unwrap();
@@ -373,7 +374,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         // What this run leaves in the spool is before all windows of the next.
         if mode.is_some() {
             cluster.broker_down(1).unwrap();
-            kafka.write(&batch(10));
+            write(&kafka, 10);
             kafka.close(Duration::from_millis(100));
             drop(kafka);
             let kafka = Kafka::open(&config, NODE).unwrap();
@@ -384,6 +385,13 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
             assert!(settled(&mut summarising, &kafka, 1) >= 1);
         }
     }
+}
+
+/// As a worker does.
+fn write(kafka: &Kafka, records: u64) {
+    let mut batch = batch(records);
+    batch.set_ticket(kafka.announce(records));
+    kafka.write(&batch);
 }
 
 /// The window that is settled, once it is `least`: a report is counted a moment before it is settled.

@@ -11,7 +11,7 @@ use crate::{
     enrich::{Directory, Scripted},
     filter::FilterReason,
     interfaces::Names,
-    ledger::SinkCounts,
+    ledger::{Amount, SinkCounts},
     pair::{self, RecordIds, Truncations},
     sink::Sink,
     worker::{Rules, RulesInForce},
@@ -54,14 +54,10 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
 fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared {
-        node: "node-1".into(),
-        interfaces: Arc::new(Names::of([(3, "eth0".to_owned())])),
         wire_bytes,
         rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         owners,
-        each_message: false,
-        tails: Default::default(),
-        ending: Arc::default(),
+        ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
     };
     let table = pair::Config {
         udp_timeout: Duration::from_secs(5),
@@ -321,4 +317,108 @@ fn a_transaction_is_named_by_its_own_time() {
     stages.expire(900_000_000);
     stages.deliver();
     assert_eq!(uids(&keep), ["a"]);
+}
+
+/// A sink that lets the test look at each of its steps: before it has taken a batch, and after, as
+/// while it waits for a disk.
+struct Slow {
+    counts: Published<SinkCounts>,
+    steps: std::sync::mpsc::SyncSender<()>,
+}
+
+impl Sink for Slow {
+    fn format(&self) -> Format {
+        Format::Json
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.counts
+    }
+
+    fn write(&self, batch: &Batch) {
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        self.steps.send(()).unwrap();
+        self.counts.update(|counts| {
+            counts.offer(amount);
+            counts.delivered += amount;
+        });
+        self.steps.send(()).unwrap();
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn close(&self, _deadline: Duration) {}
+}
+
+#[test]
+fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch() {
+    // The records of ten queries are handed over at once, those of five thousand in parts.
+    for (queries, least_early) in [(10_u16, 0), (5_000, 2)] {
+        let (steps, look) = std::sync::mpsc::sync_channel(0);
+        let sinks = [0, 1].map(|number| {
+            let sink = Arc::new(Slow { counts: Published::default(), steps: steps.clone() });
+            Named { name: format!("slow{number}"), sink }
+        });
+        drop(steps);
+        let counts: Vec<_> = sinks.iter().map(|sink| sink.sink.counts().clone()).collect();
+        let shared = Shared {
+            node: "node-1".into(),
+            interfaces: Arc::default(),
+            wire_bytes: true,
+            rules: Arc::default(),
+            owners: Directory::default(),
+            each_message: false,
+            tails: Default::default(),
+            ending: Arc::default(),
+        };
+        let timeout = Duration::from_secs(5);
+        let table = pair::Config {
+            udp_timeout: timeout,
+            tcp_timeout: timeout,
+            capacity: 8_192,
+            merge_interfaces: true,
+        };
+        let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+        let clock = Clock { utc_offset_ns: 0 };
+        let mut stages = Stages::new(table, &sinks, &shared, Handover::alone(), clock).unwrap();
+        drop(sinks);
+        let published = stages.published();
+        let worker = std::thread::spawn(move || {
+            for id in 0..queries {
+                stages.take(&item(17, &message(id, false), false));
+            }
+            stages.deliver();
+            stages.expire(10_000_000_000);
+            stages.finish();
+        });
+        let (mut looks, mut early) = (0, 0);
+        loop {
+            // Until the worker has ended, and its sinks with it.
+            let ended = look.recv().is_err();
+            let (workers, last_numbers, sinks) = crate::ledger::snapshot([&published], &counts);
+            early += usize::from(workers.ahead.records > 0);
+            looks += 1;
+            let mut sources = crate::ledger::Sources {
+                node: String::new(),
+                run: [7; 8],
+                taken_at_us: 0,
+                ended,
+                interfaces: Vec::new(),
+                workers,
+                last_numbers,
+                sinks: sinks.into_iter().map(|counts| ("slow".to_owned(), counts)).collect(),
+            };
+            // There are no hooks here.
+            sources.workers.packets_received = 0;
+            sources.workers.packets_decoded = 0;
+            let ledger = crate::ledger::Ledger::new(&sources);
+            assert!(ledger.balanced(), "step {looks}: {ledger}");
+            if ended {
+                assert_eq!(sources.workers.records_created, u64::from(queries));
+                break;
+            }
+        }
+        worker.join().unwrap();
+        assert!(looks > 4 && early >= least_early, "{looks} {early}");
+    }
 }

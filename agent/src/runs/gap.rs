@@ -1,0 +1,153 @@
+//! What passed between two runs.
+
+use serde::{Deserialize, Serialize};
+use tap53_ebpf::settings::Direction;
+
+use super::file::{Moment, Position, Saved, Stage};
+use crate::{config::Directions, interfaces::PacketCounts};
+
+/// Bounds of a number of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// No fewer.
+    pub at_least: u64,
+    /// No more.
+    pub at_most: u64,
+}
+
+impl std::ops::AddAssign for Bounds {
+    fn add_assign(&mut self, other: Self) {
+        self.at_least = self.at_least.saturating_add(other.at_least);
+        self.at_most = self.at_most.saturating_add(other.at_most);
+    }
+}
+
+/// From when on the packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Since {
+    /// From where the run before stopped.
+    Stop,
+    /// From where the run before was when it last wrote: it was killed some time after that.
+    LastWritten,
+    /// From the start of the machine. What passed between the end of the run before and the end of
+    /// the machine is not known.
+    Boot,
+}
+
+/// What nobody captured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Gap {
+    /// How long, at most.
+    pub seconds: f64,
+    /// From when on packets are counted.
+    pub since: Since,
+    /// Packets of all interfaces.
+    pub packets: Bounds,
+    /// Of each interface that both runs captured from.
+    pub interfaces: Vec<InterfaceGap>,
+}
+
+/// What nobody captured of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceGap {
+    /// Its name now.
+    pub name: String,
+    /// What arrived, where that is captured.
+    pub ingress: Option<Bounds>,
+    /// What left, where that is captured.
+    pub egress: Option<Bounds>,
+}
+
+impl InterfaceGap {
+    /// Of a direction.
+    #[must_use]
+    pub const fn of(&self, direction: Direction) -> Option<Bounds> {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+}
+
+/// What passed between where `previous` stopped and where this run began, on the interfaces of which
+/// both captured the same direction.
+pub(super) fn between(
+    previous: &Saved,
+    before: &[PacketCounts],
+    after: &[PacketCounts],
+    captured: &[(u32, Directions)],
+    now: Moment,
+) -> Gap {
+    let here = Saved::new(now);
+    let is_same_boot = previous.boot_id == here.boot_id;
+    let is_same_place = is_same_boot && previous.namespace == here.namespace;
+    let since = match previous.stage {
+        _ if !is_same_boot => Since::Boot,
+        Stage::Running => Since::LastWritten,
+        Stage::Stopping | Stage::Detached | Stage::Ended => Since::Stop,
+    };
+    let mut gap = Gap {
+        seconds: seconds(previous, is_same_boot, now),
+        since,
+        packets: Bounds::default(),
+        interfaces: Vec::new(),
+    };
+    for (ifindex, directions) in captured {
+        let Some(after) = after.iter().find(|counts| counts.ifindex == *ifindex) else { continue };
+        let before = before.iter().find(|counts| counts.ifindex == *ifindex);
+        // Numbers belong to a namespace, and to one run of the machine; names last.
+        let position = previous.positions.iter().find(|position| {
+            if is_same_place { position.ifindex == *ifindex } else { position.name == after.name }
+        });
+        let Some(position) = position else { continue };
+        let of = |direction: Direction| {
+            let is_both = position.captured[direction as usize] && directions.contains(direction);
+            is_both.then(|| bounds(position, before, after, direction, is_same_place))
+        };
+        let of = InterfaceGap {
+            name: after.name.clone(),
+            ingress: of(Direction::Ingress),
+            egress: of(Direction::Egress),
+        };
+        for bounds in [of.ingress, of.egress].into_iter().flatten() {
+            gap.packets += bounds;
+        }
+        gap.interfaces.push(of);
+    }
+    gap
+}
+
+fn bounds(
+    position: &Position,
+    before: Option<&PacketCounts>,
+    after: &PacketCounts,
+    direction: Direction,
+    is_same_place: bool,
+) -> Bounds {
+    let index = direction as usize;
+    let (end, begin) = (after.packets[index], position.packets[index]);
+    let before = before.map(|counts| counts.packets[index]);
+    // Counters that went back, or began with the machine, are another device's: all that it has
+    // counted passed since.
+    if !is_same_place || end < begin {
+        return Bounds { at_least: before.unwrap_or(0), at_most: end };
+    }
+    let detached = position.packets_after.map(|packets| packets[index]);
+    let at_least = match (detached, before) {
+        (Some(detached), Some(before)) => before.saturating_sub(detached),
+        _ => 0,
+    };
+    Bounds { at_least, at_most: end - begin }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 microseconds, 285 years")]
+fn seconds(previous: &Saved, is_same_boot: bool, now: Moment) -> f64 {
+    let from = previous.positions_at;
+    let us = if is_same_boot {
+        now.boot_us.saturating_sub(from.boot_us)
+    } else {
+        u64::try_from(now.utc_us.saturating_sub(from.utc_us)).unwrap_or(0)
+    };
+    us as f64 / 1e6
+}

@@ -1,0 +1,176 @@
+use std::{fs, path::Path};
+
+use super::*;
+use crate::interfaces::PacketCounts;
+
+const BOTH: [(u32, Directions); 1] = [(7, Directions::Both)];
+
+fn counts(packets: [u64; 2]) -> Vec<PacketCounts> {
+    vec![
+        PacketCounts { name: "other".to_owned(), ifindex: 6, packets: [9_999; 2] },
+        PacketCounts { name: "eth0".to_owned(), ifindex: 7, packets },
+    ]
+}
+
+/// A run that stopped at 100 packets received and 50 sent, and at 104 and 53 was detached.
+fn stopped() -> Saved {
+    let now = Moment::now();
+    let mut saved = Saved::new(now);
+    saved.stage = Stage::Ended;
+    saved.positions = positions(&counts([100, 50]), &BOTH);
+    saved.positions[0].packets_after = Some([104, 53]);
+    saved
+}
+
+fn gap_after(previous: &Saved, captured: &[(u32, Directions)]) -> Gap {
+    let mut now = previous.positions_at;
+    now.boot_us += 1_500_000;
+    now.utc_us -= 3_600_000_000;
+    gap::between(previous, &counts([110, 60]), &counts([113, 61]), captured, now)
+}
+
+fn of(at_least: u64, at_most: u64) -> Option<Bounds> {
+    Some(Bounds { at_least, at_most })
+}
+
+#[test]
+fn a_gap_is_what_the_device_counted_between_stop_and_start_whatever_the_wall_clock_says() {
+    let gap = gap_after(&stopped(), &BOTH);
+    assert_eq!((gap.seconds, gap.since), (1.5, gap::Since::Stop));
+    assert_eq!(gap.interfaces.len(), 1);
+    assert_eq!(gap.interfaces[0].ingress, of(6, 13));
+    assert_eq!(gap.interfaces[0].egress, of(7, 11));
+    assert_eq!(gap.packets, Bounds { at_least: 13, at_most: 24 });
+}
+
+#[test]
+fn only_what_both_runs_captured_is_in_it() {
+    let mut previous = stopped();
+    let gap = gap_after(&previous, &[(7, Directions::Ingress)]);
+    assert_eq!((gap.interfaces[0].ingress, gap.interfaces[0].egress), (of(6, 13), None));
+    previous.positions[0].captured = [false, true];
+    let gap = gap_after(&previous, &[(7, Directions::Ingress)]);
+    assert_eq!((gap.interfaces[0].ingress, gap.interfaces[0].egress), (None, None));
+    assert_eq!(gap_after(&previous, &[(6, Directions::Both)]).interfaces, []);
+}
+
+#[test]
+fn after_a_kill_the_gap_is_counted_from_where_it_last_wrote() {
+    let mut previous = stopped();
+    previous.stage = Stage::Running;
+    previous.positions[0].packets_after = None;
+    let gap = gap_after(&previous, &BOTH);
+    assert_eq!(gap.since, gap::Since::LastWritten);
+    assert_eq!(gap.packets, Bounds { at_least: 0, at_most: 24 });
+}
+
+#[test]
+fn another_device_or_another_boot_counts_from_its_own_beginning() {
+    let mut previous = stopped();
+    previous.positions[0].packets = [1_000, 1_000];
+    assert_eq!(gap_after(&previous, &BOTH).interfaces[0].ingress, of(110, 113));
+    let mut previous = stopped();
+    previous.boot_id = "another".to_owned();
+    // Numbers are given out anew.
+    previous.positions[0].ifindex = 3;
+    let mut now = previous.positions_at;
+    now.utc_us += 60_000_000;
+    now.boot_us = 5;
+    let gap = gap::between(&previous, &counts([110, 60]), &counts([113, 61]), &BOTH, now);
+    assert_eq!((gap.seconds, gap.since), (60.0, gap::Since::Boot));
+    assert_eq!(gap.interfaces[0].egress, of(60, 61));
+}
+
+fn open(directory: &Path) -> Runs {
+    Runs::open(&StateConfig { directory: Some(directory.to_owned()) })
+}
+
+fn standing(reason: &str, count: u64) -> Standing {
+    let mut standing = Standing { messages_pending: 3, ..Standing::default() };
+    standing.lost.messages.insert(reason.to_owned(), count);
+    standing
+}
+
+fn previous(runs: &Runs) -> &PreviousRun {
+    runs.told().unwrap().previous_run.as_ref().unwrap()
+}
+
+#[test]
+fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let mut first = open(&path);
+    first.attached(&first.before_attaching(), &[]);
+    assert_eq!(first.told().unwrap().previous_run, None);
+    first.beat(&[], &|| standing("copy", 2));
+    // As after a kill: the lock goes with the process.
+    drop(first);
+    let mut second = open(&path);
+    second.attached(&second.before_attaching(), &[]);
+    assert_eq!(previous(&second).ended, End::Killed);
+    assert_eq!(previous(&second).standing, standing("copy", 2));
+    second.stopping(&[], &|| standing("copy", 5));
+    second.detached();
+    second.ended(standing("copy", 7));
+    drop(second);
+    let mut third = open(&path);
+    third.attached(&third.before_attaching(), &[]);
+    assert_eq!(previous(&third).ended, End::InGoodOrder);
+    let earlier = &third.told().unwrap().earlier_runs;
+    assert_eq!((earlier.runs, earlier.killed), (2, 1));
+    assert_eq!(earlier.lost.messages["copy"], 9);
+}
+
+#[test]
+fn a_run_that_overlaps_writes_only_once_the_other_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut old = open(directory.path());
+    old.attached(&old.before_attaching(), &[]);
+    old.beat(&[], &|| standing("copy", 1));
+    let mut new = open(directory.path());
+    new.attached(&new.before_attaching(), &[]);
+    assert_eq!(previous(&new).ended, End::StillRunning);
+    assert_eq!(previous(&new).gap, None);
+    let file = directory.path().join("run.json");
+    let text = fs::read(&file).unwrap();
+    new.beat(&[], &Standing::default);
+    assert_eq!(fs::read(&file).unwrap(), text);
+    old.stopping(&[], &|| standing("copy", 1));
+    old.detached();
+    old.ended(standing("copy", 4));
+    drop(old);
+    new.beat(&[], &Standing::default);
+    assert_eq!((previous(&new).ended, &previous(&new).gap), (End::InGoodOrder, &None));
+    assert_eq!(new.told().unwrap().earlier_runs.lost.messages["copy"], 4);
+    assert_ne!(fs::read(&file).unwrap(), text);
+}
+
+#[test]
+fn one_that_starts_while_the_other_delivers_has_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut old = open(directory.path());
+    old.attached(&old.before_attaching(), &[]);
+    old.stopping(&[], &Standing::default);
+    old.detached();
+    let mut new = open(directory.path());
+    new.attached(&new.before_attaching(), &[]);
+    assert_eq!(previous(&new).ended, End::StillRunning);
+    assert_eq!(previous(&new).gap.as_ref().unwrap().since, gap::Since::Stop);
+}
+
+#[test]
+fn what_cannot_be_read_is_no_reason_not_to_capture() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("run.json");
+    for text in ["", "{", "{\"version\": 2}"] {
+        fs::write(&file, text).unwrap();
+        let mut runs = open(directory.path());
+        runs.attached(&runs.before_attaching(), &[]);
+        assert_eq!(runs.told().unwrap().previous_run, None, "{text}");
+        assert!(Place::open(directory.path()).unwrap().0.read().is_some());
+    }
+    let blocked = directory.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    assert_eq!(open(&blocked).told(), None);
+    assert_eq!(Runs::open(&StateConfig::default()).told(), None);
+}

@@ -1,0 +1,261 @@
+//! Tokens for SASL OAUTHBEARER: from a file that somebody renews, or from an authorization server.
+//!
+//! librdkafka has one place for a token, which each connection and each re-authentication takes it
+//! from. A new token is put there as soon as there is one, by [`Bearer::renew`] once a tick, so that
+//! nothing ever waits for one; librdkafka's own request for a refresh, at four fifths of a token's
+//! life, is not answered. An authorization server is asked in a thread of its own: it may take
+//! seconds, and librdkafka's thread has delivery reports to bring.
+
+mod endpoint;
+mod token;
+
+use std::{
+    ffi::{CStr, CString},
+    path::{Path, PathBuf},
+    ptr,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use rdkafka::{
+    bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t as Code},
+    producer::Producer as _,
+    types::RDKafka,
+};
+
+use super::{
+    producer::{REMINDER_INTERVAL, Threaded},
+    settings::secret,
+};
+use crate::config::{Credentials, SaslConfig, TokenEndpoint};
+
+pub(crate) use token::Token;
+
+/// A server that gives no token is asked again after this long, doubled up to the second.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// However short the life of its tokens is, a server is not asked more often.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
+/// Where the tokens of a producer come from, and which one it has.
+pub(super) struct Bearer {
+    sink: String,
+    source: Source,
+    given: Mutex<Given>,
+}
+
+enum Source {
+    File(PathBuf),
+    Endpoint(Asker),
+}
+
+#[derive(Default)]
+struct Given {
+    /// The latest one, and the client that has it, by its address.
+    token: Option<(Token, usize)>,
+    /// When trouble was last told.
+    told: Option<Instant>,
+}
+
+impl Bearer {
+    /// `None` where no token is needed.
+    pub(super) fn open(sink: &str, sasl: Option<&SaslConfig>) -> Option<Self> {
+        let source = match &sasl?.credentials {
+            Credentials::Password { .. } => return None,
+            Credentials::TokenFile { token_file } => Source::File(token_file.clone()),
+            Credentials::TokenEndpoint(endpoint) => Source::Endpoint(Asker::start(endpoint)),
+        };
+        Some(Self { sink: sink.to_owned(), source, given: Mutex::default() })
+    }
+
+    /// Gives the producer the latest token, unless it has it. What is wrong is logged, and goes on
+    /// being looked at.
+    pub(super) fn renew(&self, producer: &Threaded) {
+        let now = Timestamp::now();
+        let client = producer.client().native_ptr();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = match &self.source {
+            Source::File(path) => {
+                of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
+            }
+            Source::Endpoint(asker) => match asker.latest() {
+                None => return,
+                Some(latest) => latest.map_err(|why| format!("{}: {why}", asker.url)),
+            },
+        };
+        let token = match (latest, &given.token) {
+            (Ok(token), _) => token,
+            // A producer that was just made needs the one that there is.
+            (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
+            (Err(why), _) => return self.tell(&mut given, &why),
+        };
+        let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, client as usize);
+        if given.token.as_ref().is_some_and(has_it) {
+            return;
+        }
+        if let Err(why) = set_token(client, &token) {
+            return self.tell(&mut given, &why);
+        }
+        let is_new = given.token.as_ref().is_none_or(|(last, _)| *last != token);
+        if is_new {
+            let (sink, principal) = (&self.sink, &token.principal);
+            tracing::info!(
+                sink,
+                principal,
+                "a new token is used: valid until {:.0}",
+                token.expires_at
+            );
+        }
+        *given = Given { token: Some((token, client as usize)), told: None };
+    }
+
+    /// Logs that there is no token, unless it was logged a moment ago.
+    fn tell(&self, given: &mut Given, why: &str) {
+        let sink = &self.sink;
+        if given.told.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
+            return;
+        }
+        given.told = Some(Instant::now());
+        tracing::error!(sink, "no valid token for the brokers: {why}");
+    }
+}
+
+/// A token for a client that lives for a moment: a file is read, a server is asked now. `None` where
+/// none is needed.
+pub(crate) fn obtain(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
+    match &sasl?.credentials {
+        Credentials::Password { .. } => None,
+        Credentials::TokenFile { token_file } => Some(
+            of_file(token_file, Timestamp::now())
+                .map_err(|why| format!("{}: {why}", token_file.display())),
+        ),
+        Credentials::TokenEndpoint(endpoint) => {
+            Some(ask_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
+        }
+    }
+}
+
+fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
+    let text = secret(path).map_err(|error| format!("cannot be read: {error}"))?;
+    Token::of_jwt(text.trim(), now).map_err(|why| format!("no token to use: {why}"))
+}
+
+fn ask_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(endpoint::ask(endpoint)).map_err(|trouble| trouble.to_string())
+}
+
+/// Puts a token where librdkafka takes it from.
+pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), String> {
+    let text = |text: &str| CString::new(text).map_err(|_| "a zero byte in a token".to_owned());
+    let (token_text, principal) = (text(token.text())?, text(&token.principal)?);
+    let mut why = [0; 256];
+    // SAFETY: the caller has the client alive; librdkafka copies both strings, takes no extensions
+    // where there are none, and writes a C string of at most that size.
+    let code = unsafe {
+        rd_kafka_oauthbearer_set_token(
+            client,
+            token_text.as_ptr(),
+            token.expires_at.as_millisecond(),
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    // SAFETY: a C string, see above; zeros where nothing was written.
+    let why = unsafe { CStr::from_ptr(why.as_ptr()) };
+    Err(why.to_string_lossy().into_owned())
+}
+
+/// The thread that asks an authorization server.
+struct Asker {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    latest: Option<Result<Token, String>>,
+    stop: bool,
+}
+
+impl Asker {
+    fn start(endpoint: &TokenEndpoint) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (endpoint, of_thread) = (endpoint.clone(), shared.clone());
+        let url = endpoint.url.clone();
+        let started = thread::Builder::new()
+            .name("kafka-token".to_owned())
+            .spawn(move || of_thread.run(&endpoint));
+        if let Err(error) = started {
+            shared.lock().latest = Some(Err(format!("no thread to ask it: {error}")));
+        }
+        Self { url, shared }
+    }
+
+    /// What came of asking last; `None` before that.
+    fn latest(&self) -> Option<Result<Token, String>> {
+        self.shared.lock().latest.clone()
+    }
+}
+
+impl Drop for Asker {
+    /// The thread ends on its own, after what it has just asked: nobody waits for that.
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.woken.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, endpoint: &TokenEndpoint) {
+        let mut after_failure = FIRST_WAIT;
+        loop {
+            let answer = ask_now(endpoint);
+            let wait = match &answer {
+                Ok(token) => {
+                    after_failure = FIRST_WAIT;
+                    until_renewal(token, Timestamp::now())
+                }
+                Err(_) => {
+                    let wait = after_failure;
+                    after_failure = (after_failure * 2).min(LONGEST_WAIT);
+                    wait
+                }
+            };
+            let mut state = self.lock();
+            state.latest = Some(answer);
+            let ended = self.woken.wait_timeout_while(state, wait, |state| !state.stop);
+            if ended.unwrap_or_else(PoisonError::into_inner).0.stop {
+                return;
+            }
+        }
+    }
+}
+
+/// Four fifths of a token's life, so that there is time to ask again where that fails.
+fn until_renewal(token: &Token, now: Timestamp) -> Duration {
+    let left = token.expires_at.duration_since(now);
+    Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(LEAST_AGE)
+}

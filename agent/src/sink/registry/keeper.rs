@@ -1,0 +1,275 @@
+//! The thread that asks the registry.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+
+use super::{Client, Compatibility, Ids, Schema, Trouble, kept::Kept};
+use crate::{
+    config::RegistryConfig,
+    ledger::{Published, RegistryCounts, SinkCounts},
+};
+
+/// How long it waits for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// After a failure; twice as long after each that follows.
+    pub(super) first_pause: Duration,
+    /// The longest that it gets. With a thousand nodes, that many requests in that time.
+    pub(super) longest_pause: Duration,
+    /// Until a registry that gave the ids is asked whether it still does.
+    pub(super) recheck: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(30),
+            recheck: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Keeps the ids of a topic's schemas true.
+pub(super) struct Keeper {
+    config: RegistryConfig,
+    sink: String,
+    /// With the subject of each, and what was last told of it.
+    schemas: Vec<(Schema, String, Option<Trouble>)>,
+    ids: Arc<Ids>,
+    kept: Option<Kept>,
+    counts: Published<SinkCounts>,
+    pub(super) patience: Patience,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        config: &RegistryConfig,
+        sink: &str,
+        topic: &str,
+        schemas: Vec<Schema>,
+        counts: Published<SinkCounts>,
+    ) -> Self {
+        let kept = config.ids_file.as_ref().map(|path| Kept::new(path, &config.urls));
+        let schemas: Vec<_> = schemas
+            .into_iter()
+            .map(|schema| {
+                let subject = schema.subject(config.subject, topic);
+                (schema, subject, None)
+            })
+            .collect();
+        let mut known: Vec<_> = Vec::with_capacity(schemas.len());
+        for (schema, subject, _) in &schemas {
+            let ids = kept.as_ref().map(|kept| kept.ids(subject)).unwrap_or_default();
+            let of = |fingerprint| {
+                ids.iter().find(|(other, _)| *other == fingerprint).map(|(_, id)| *id)
+            };
+            known.push((schema.fingerprint, of(schema.fingerprint)));
+            // What a later version of this program has written may wait in the spool: its schema is
+            // not known here, but its id is.
+            for (fingerprint, id) in &ids {
+                if !schemas.iter().any(|(schema, ..)| schema.fingerprint == *fingerprint)
+                    && !known.iter().any(|(known, _)| known == fingerprint)
+                {
+                    known.push((*fingerprint, Some(*id)));
+                }
+            }
+        }
+        let ids = Arc::new(Ids::new(known.into_iter()));
+        if let Some((schema, subject, _)) = schemas.last() {
+            ids.want(schema.fingerprint);
+            if let Some(id) = ids.get(schema.fingerprint) {
+                tracing::info!(
+                    sink,
+                    subject,
+                    id,
+                    "the schema's id is that of an earlier run until the registry answers"
+                );
+            }
+        }
+        let patience = Patience::default();
+        let config = config.clone();
+        let keeper = Self { config, sink: sink.to_owned(), schemas, ids, kept, counts, patience };
+        keeper.count(0, 0, 0);
+        keeper
+    }
+
+    pub(super) fn ids(&self) -> Arc<Ids> {
+        self.ids.clone()
+    }
+
+    /// Asks until it is stopped.
+    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = self.keep() => {}
+        }
+    }
+
+    async fn keep(&mut self) {
+        let ids = self.ids.clone();
+        let mut pause = self.patience.first_pause;
+        loop {
+            let wait = match self.round().await {
+                Ok(()) => {
+                    pause = self.patience.first_pause;
+                    self.patience.recheck
+                }
+                Err(after) => {
+                    let wait = after.unwrap_or_default().max(pause);
+                    pause = (pause * 2).min(self.patience.longest_pause);
+                    wait.min(self.patience.recheck)
+                }
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = ids.missed() => {}
+            }
+        }
+    }
+
+    /// Asks for each id that is wanted, the oldest first; on failure how long to wait, if the
+    /// registry says.
+    async fn round(&mut self) -> Result<(), Option<Duration>> {
+        let mut client = match Client::new(&self.config) {
+            Ok(client) => client,
+            Err(trouble) => {
+                self.count(0, 1, 0);
+                let last = self.schemas.len().saturating_sub(1);
+                self.tell(last, trouble);
+                return Err(None);
+            }
+        };
+        let mut outcome = Ok(());
+        for index in 0..self.schemas.len() {
+            let (schema, subject, _) = &self.schemas[index];
+            if !self.ids.is_wanted(schema.fingerprint) {
+                continue;
+            }
+            let answer = self.id(&mut client, subject, &schema.text).await;
+            let (requests, failures) = client.take_counts();
+            self.count(requests, failures, 0);
+            match answer {
+                Ok(id) => self.learn(index, id),
+                Err(trouble) => {
+                    outcome = Err(trouble.retry_after());
+                    let is_of_the_instance = trouble.is_of_the_instance();
+                    self.tell(index, trouble);
+                    if is_of_the_instance {
+                        break;
+                    }
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The id of a schema, which is registered if need be and allowed.
+    async fn id(&self, client: &mut Client, subject: &str, schema: &str) -> Result<u32, Trouble> {
+        if let Some(id) = client.look_up(subject, schema).await? {
+            return Ok(id);
+        }
+        match client.compatibility(subject, schema).await {
+            Ok(Compatibility::Incompatible(why)) => {
+                return Err(Trouble::Incompatible { subject: subject.to_owned(), why });
+            }
+            Ok(Compatibility::Compatible | Compatibility::NoSubject) => {}
+            // It may be nobody's right to ask, or not be there to be asked for. Whoever registers is
+            // told again.
+            Err(Trouble::Forbidden(_) | Trouble::NoSuchPath(_)) => {}
+            Err(trouble) => return Err(trouble),
+        }
+        if self.config.register {
+            client.register(subject, schema).await
+        } else {
+            Err(Trouble::NotRegistered { subject: subject.to_owned() })
+        }
+    }
+
+    fn learn(&mut self, index: usize, id: u32) {
+        let (schema, subject, told) = &mut self.schemas[index];
+        let (sink, version) = (&self.sink, schema.version);
+        let had_trouble = told.take().is_some();
+        let mut id_changes = 0;
+        match self.ids.get(schema.fingerprint) {
+            None => {
+                tracing::info!(sink, subject, version, id, "the registry knows the schema");
+            }
+            Some(known) if known != id => {
+                tracing::error!(
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    known,
+                    "the registry gives another id than before: it was wiped, or is another one. Records from now on have the new id; those with the one before may be unreadable"
+                );
+                id_changes = 1;
+            }
+            Some(_) if had_trouble => {
+                tracing::info!(sink, subject, version, id, "the registry confirms the schema's id");
+            }
+            Some(_) => {}
+        }
+        self.ids.set(schema.fingerprint, id);
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.keep(subject, schema.fingerprint, id)
+        {
+            let path = kept.path().display();
+            tracing::warn!(sink, %error, %path, "cannot keep the schema's id for the next start");
+        }
+        self.count(0, 0, id_changes);
+    }
+
+    /// Logs what is wrong, unless it was so before.
+    fn tell(&mut self, index: usize, trouble: Trouble) {
+        let Some((schema, subject, told)) = self.schemas.get_mut(index) else { return };
+        let is_known = told.as_ref().is_some_and(|told| told.is_like(&trouble));
+        let (sink, version) = (&self.sink, schema.version);
+        let registry = self.config.urls.join(", ");
+        if is_known {
+            tracing::debug!(sink, registry, subject, version, "the registry {trouble}");
+        } else if self.ids.get(schema.fingerprint).is_some() {
+            tracing::warn!(
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {trouble}; the id that is known stays in use"
+            );
+        } else {
+            tracing::error!(
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {trouble}; records wait for the id of their schema"
+            );
+        }
+        *told = Some(trouble);
+        self.count(0, 0, 0);
+    }
+
+    /// Adds to the counts, and says how many ids are known.
+    fn count(&self, requests: u64, failures: u64, id_changes: u64) {
+        let wanted =
+            self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
+        let (mut ids_wanted, mut ids_known) = (0, 0);
+        for (schema, ..) in wanted {
+            ids_wanted += 1;
+            ids_known += u64::from(self.ids.get(schema.fingerprint).is_some());
+        }
+        self.counts.update(|counts| {
+            let before = counts.registry.unwrap_or_default();
+            counts.registry = Some(RegistryCounts {
+                requests: before.requests + requests,
+                failures: before.failures + failures,
+                id_changes: before.id_changes + id_changes,
+                ids_wanted,
+                ids_known,
+            });
+        });
+    }
+}

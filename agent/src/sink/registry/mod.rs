@@ -1,0 +1,153 @@
+//! Ids of schemas, from a registry with Confluent's API.
+//!
+//! ```text
+//!  workers, spool's sender ── frame ──▶ Ids ◀── keeper (a thread) ──▶ client ──▶ registry
+//!                                        ▲          │
+//!                              next start└── kept ◀─┘  a file
+//! ```
+//!
+//! - **Nobody waits for the registry.** A thread of its own asks it; who frames a record looks at an
+//!   atomic number, and keeps the record where there is none yet.
+//! - **An id that was known once is used at once**, from the file of an earlier run, while the
+//!   registry is away as well.
+//! - **The registry that answers now is right.** It is asked again every [`RECHECK`](keeper): one
+//!   that was wiped has the schema registered again, and where it then gives another id, that one is
+//!   used from then on. Consumers ask this registry and no other; keeping to the old id would make
+//!   unreadable, or worse be read by another schema, what is yet to come as well.
+//! - **Nothing is registered that need not be.** A schema is looked up first, which takes no right to
+//!   write, and then held against the latest version of its subject.
+//! - Several schemas, by fingerprint: a spool may hold records of earlier versions. They are asked
+//!   for only when there are such records, oldest first, so that the newest is the subject's latest.
+//! - No answer of a registry is followed elsewhere: a redirect would take the credentials along.
+//!
+//! Own code, on the HTTP client that the watch of Kubernetes has brought: `schema_registry_converter`
+//! 6 comes with a second one (reqwest), keeps a failure for ever unless told otherwise by each call,
+//! and neither holds schemas against a subject nor has a place for ids from a file.
+
+mod client;
+mod ids;
+mod keeper;
+mod kept;
+#[cfg(test)]
+mod stub;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+use std::{
+    borrow::Cow,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::watch;
+
+pub(crate) use client::{Client, Compatibility};
+pub(crate) use ids::{Framed, Ids};
+pub(crate) use trouble::Trouble;
+
+use crate::{
+    config::{RegistryConfig, SubjectStrategy},
+    encode::{self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS},
+    ledger::{Published, SinkCounts},
+};
+use keeper::Keeper;
+
+/// A schema that records may be written with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schema {
+    /// Full name of the record.
+    pub(crate) name: Cow<'static, str>,
+    /// The schema, as it is registered.
+    pub(crate) text: Cow<'static, str>,
+    /// Of its canonical form.
+    pub(crate) fingerprint: Fingerprint,
+    /// What its records carry as the schema's version; for the log.
+    pub(crate) version: i32,
+}
+
+impl Schema {
+    /// All versions of the record of a transaction, oldest first.
+    ///
+    /// # Errors
+    /// When one does not parse, which is a defect of this program.
+    pub(crate) fn of_transactions() -> Result<Vec<Self>, encode::Error> {
+        let schema = |version: &encode::SchemaVersion| {
+            Ok(Self {
+                name: RECORD_NAME.into(),
+                text: version.text.into(),
+                fingerprint: version.fingerprint()?,
+                version: version.number,
+            })
+        };
+        SCHEMA_VERSIONS.iter().map(schema).collect()
+    }
+
+    /// What it stands under in a registry.
+    pub(crate) fn subject(&self, strategy: SubjectStrategy, topic: &str) -> String {
+        match strategy {
+            SubjectStrategy::TopicName => format!("{topic}-value"),
+            SubjectStrategy::RecordName => self.name.clone().into_owned(),
+            SubjectStrategy::TopicRecordName => format!("{topic}-{}", self.name),
+        }
+    }
+}
+
+/// The ids of a topic's schemas, and once it is started the thread that looks after them.
+pub(crate) struct Registry {
+    ids: Arc<Ids>,
+    keeper: Option<Keeper>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Registry {
+    /// Takes up what is kept of an earlier run. The last of `schemas` is the one that new records
+    /// are written with.
+    pub(crate) fn new(
+        config: &RegistryConfig,
+        sink: &str,
+        topic: &str,
+        schemas: Vec<Schema>,
+        counts: Published<SinkCounts>,
+    ) -> Self {
+        let keeper = Keeper::new(config, sink, topic, schemas, counts);
+        Self {
+            ids: keeper.ids(),
+            keeper: Some(keeper),
+            stop: watch::channel(false).0,
+            thread: None,
+        }
+    }
+
+    pub(crate) fn ids(&self) -> &Arc<Ids> {
+        &self.ids
+    }
+
+    /// Begins to ask the registry.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(crate) fn start(&mut self) -> io::Result<()> {
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stopped = self.stop.subscribe();
+        let thread = thread::Builder::new().name("registry".to_owned()).spawn(move || {
+            runtime.block_on(keeper.run(stopped));
+            // Name resolution of the system has threads of its own, which nobody waits for.
+            runtime.shutdown_background();
+        })?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the registry's thread panicked");
+        }
+    }
+}
