@@ -40,4 +40,4 @@ pub use counts::{
 };
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};
-pub use summary::{Kind, Moment, SUMMARY_SCHEMA_VERSION, Summary, Windows};
+pub use summary::{Kind, Moment, Progress, SUMMARY_SCHEMA_VERSION, Summary, Windows};

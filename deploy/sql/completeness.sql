@@ -47,7 +47,8 @@ WITH each_run AS (
            max(window_number) + 1 - count(*) AS summaries_missing,
            bool_or(kind = 'FINAL') AS has_final,
            arg_max(coalesce(settled_window, -1), window_number) AS settled_window,
-           arg_max(records_lost_total, window_number) AS lost,
+           arg_max(records_lost_total - records_carried_lost_total, window_number) AS lost,
+           arg_max(records_carried_lost_total, window_number) AS carried_lost,
            arg_max(records_in_flight, window_number) AS in_flight,
            arg_max(records_spooled, window_number) AS spooled,
            arg_max(records_carried, window_number) AS carried
@@ -129,8 +130,10 @@ FROM (
 ) AS wanted
 ANTI JOIN arrivals USING (run_id, worker, record_number);
 
--- Each run. complete: as for windows, all of them together. reported_lost is what this run has given
--- up, also of what it carried from earlier ones. A run of which there is no summary has no node here.
+-- Each run. complete: as for windows, all of them together. reported_lost is what it has given up of
+-- its own records, and carried_lost of those that earlier runs had left in the spool. Once nothing of a
+-- run is waiting, what it misses beyond reported_lost is in carried_lost of later ones, or was in the
+-- memory of a killed agent, or was lost behind the topic. A run without any summary has no node here.
 CREATE OR REPLACE VIEW runs AS
 SELECT windows.node, windows.run_id, state,
        sum(expected)::BIGINT AS expected,
@@ -141,6 +144,7 @@ SELECT windows.node, windows.run_id, state,
        -- What a killed agent had in memory is gone.
        any_value(CASE state WHEN 'killed' THEN spooled ELSE in_flight + spooled END) AS waiting,
        any_value(carried) AS carried,
+       any_value(carried_lost) AS carried_lost,
        CASE WHEN bool_or(complete = 'no') THEN 'no'
             WHEN bool_or(complete = 'unknown') THEN 'unknown'
             WHEN bool_or(complete IN ('not yet', 'open')) THEN 'not yet'
@@ -152,7 +156,7 @@ FROM windows JOIN last_words ON last_words.run_id = windows.run_id
 GROUP BY windows.node, windows.run_id, state
 UNION ALL
 SELECT NULL, run_id, 'no summary', NULL, count(*), NULL, sum(copies - 1)::BIGINT, NULL, NULL, NULL,
-       'unknown', NULL, NULL, NULL
+       NULL, 'unknown', NULL, NULL, NULL
 FROM arrivals ANTI JOIN summaries USING (run_id)
 GROUP BY run_id;
 
@@ -164,9 +168,10 @@ SELECT node,
        sum(expected)::BIGINT AS expected,
        (sum(expected) - sum(missing))::BIGINT AS arrived,
        sum(missing)::BIGINT AS missing,
-       sum(reported_lost)::BIGINT AS reported_lost,
+       sum(reported_lost + carried_lost)::BIGINT AS reported_lost,
        (sum(waiting) - sum(carried))::BIGINT AS waiting,
-       (sum(missing) - sum(reported_lost) - sum(waiting) + sum(carried))::BIGINT AS unexplained,
+       (sum(missing) - sum(reported_lost + carried_lost) - sum(waiting) + sum(carried))::BIGINT
+           AS unexplained,
        count(*) FILTER (state = 'killed') AS killed_runs
 FROM runs
 WHERE node IS NOT NULL

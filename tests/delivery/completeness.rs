@@ -174,3 +174,56 @@ fn what_waits_in_the_spool_is_not_missing_yet(
     }
     Ok(())
 }
+
+#[test]
+fn what_a_spool_drops_is_told_by_the_run_that_drops_it_and_the_sums_are_whole() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    let mut kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    kafka.create_topic(SUMMARIES)?;
+    kafka.kill();
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "{QUICK}\n    summary: {{topic: {SUMMARIES}, interval_s: 1}}\n    {}",
+        spool("durable", directory.path(), "max_bytes: 4194304, replay_records_per_s: 0")
+    );
+    let (mut next, mut dropped) = (0, Vec::new());
+    // Two runs without a broker: more than the spool holds, and then more again.
+    for count in [14_000, 6_000] {
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(count)?;
+        next = run.next();
+        let ended = run.terminate()?;
+        assert_eq!(ended.records("lost/dropped_oldest")?, ended.lost()?, "{}", ended.log);
+        dropped.push(i64::try_from(ended.lost()?)?);
+    }
+    ensure!(dropped.iter().all(|dropped| *dropped > 0), "{dropped:?}");
+    kafka.restart()?;
+    Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?.require_nothing_lost()?;
+
+    let consumed = consume_both(&kafka)?;
+    let [runs, nodes, windows] = consumed.ask([RUNS, "SELECT * FROM nodes", WINDOWS])?;
+    let [first, second, last] = &runs[..] else { anyhow::bail!("{runs:?}") };
+    println!("{first:#}\n{second:#}\n{nodes:?}");
+    // The first told of its own, and the second dropped what the first had left.
+    assert_eq!(number(first, "reported_lost")?, dropped[0], "{first}");
+    assert_eq!(
+        (number(second, "reported_lost")?, number(second, "carried_lost")?),
+        (0, dropped[1])
+    );
+    assert_eq!(number(first, "missing")?, dropped[0] + dropped[1], "{first}");
+    assert_eq!((&first["complete"], &second["complete"]), (&json!("no"), &json!("yes")));
+    assert_eq!((number(first, "expected")?, number(second, "expected")?), (14_000, 6_000));
+    // What the last one delivered is all the rest.
+    let arrived = i64::from(next) - dropped.iter().sum::<i64>();
+    assert_eq!(consume(&kafka)?.times.len() as i64, arrived);
+    assert_eq!((number(last, "expected")?, number(last, "carried")?), (0, arrived));
+    let node = &nodes[0];
+    assert_eq!((number(node, "arrived")?, number(node, "expected")?), (arrived, next.into()));
+    assert_eq!(number(node, "reported_lost")?, number(node, "missing")?);
+    assert_eq!((number(node, "unexplained")?, number(node, "waiting")?), (0, 0), "{node}");
+    // All of it is settled, and told apart by window.
+    ensure!(windows.iter().all(|row| row["complete"] != "not yet"), "{windows:?}");
+    Ok(())
+}

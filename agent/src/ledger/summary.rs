@@ -24,22 +24,23 @@
 //!
 //! **What is exact.**
 //! - For each window: which records to expect, by number; hence which are missing, by number.
-//! - For each run, once it has its final summary: expected = arrived + missing. Losses by reason
-//!   are told by the run that counts them: what it carried from an earlier run's spool and then
-//!   lost is among its own.
-//! - For a node, over its runs, once nothing is spooled: missing = Σ lost by reason, and what a
-//!   killed agent held in memory, which nobody could count. Two things only numbers can tell: of
-//!   the records that expired some may have arrived all the same, and a killed agent may have
-//!   delivered records after its last summary; those have numbers that no window has.
+//! - For each run, once it has its final summary and nothing of it is spooled: expected = arrived +
+//!   Σ lost by reason + what later runs lost of what it left in the spool. Those say how much that
+//!   was, apart from their own, and not whose it was: a segment that is dropped is not read again.
+//! - For a node, over its runs, once nothing is spooled: Σ expected = Σ arrived + Σ lost by reason,
+//!   unless an agent was killed: what that held in memory nobody could count, and it may have
+//!   delivered records after its last summary, which have numbers that no window has.
+//! - Of records that expired some may have arrived all the same. Then more arrived than the sums
+//!   say, and the numbers are right.
 //! - Losses by reason change in the window in which they become known, not in that of the record.
 //! - Losses before there is a record are here by stage, as in the ledger.
 //!
 //! **Complete, incomplete, or not yet.** Under load something is always on its way, so "in flight:
 //! 0" may never be seen. The sink therefore knows for each window whether anything of it is on its
 //! way, in memory or on disk, and a summary tells up to which window nothing is: from there on down,
-//! what is missing stays missing. The sink counts a record for the window in which it was handed
-//! over, which is that of its number or one before, and a summary reads the numbers first; so it
-//! may say "settled" a window late, and never too early.
+//! what is missing stays missing. A batch is announced to the sink before its numbers are published,
+//! and a summary reads the numbers before the sink begins the next window; so the sink counts a
+//! record for its window or for one before, and says "settled" late at times, and never too early.
 //!
 //! **Summaries may get lost or come twice.** Totals count from the start of the run, and ranges
 //! follow from totals, so a lost summary makes one window of two, and no sum wrong. Where the sink
@@ -89,6 +90,7 @@ pub struct Summary {
     records_in_flight: i64,
     records_spooled: i64,
     records_carried: i64,
+    records_carried_lost_total: i64,
     settled_window: Option<i64>,
     counts: Vec<Count>,
 }
@@ -125,6 +127,16 @@ pub struct Windows {
     counts: Vec<Count>,
 }
 
+/// How far a sink has come with its records, other than by counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last window of which nothing is on its way any more, nor of any before it; `None` if
+    /// something is that was there before the first.
+    pub settled_window: Option<i64>,
+    /// Records that earlier runs had left, and this one has lost.
+    pub carried_lost: u64,
+}
+
 /// A moment, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -155,14 +167,14 @@ impl Windows {
         self.window
     }
 
-    /// Ends the window and begins the next. `ledger` was read a moment ago, and `settled_window`
-    /// after it. `None` if the ledger has no such sink.
+    /// Ends the window and begins the next. `ledger` was read a moment ago, and `progress` after it.
+    /// `None` if the ledger has no such sink.
     pub fn end(
         &mut self,
         kind: Kind,
         sink: &str,
         ledger: &Ledger,
-        settled_window: Option<i64>,
+        progress: Progress,
         now: Moment,
     ) -> Option<Summary> {
         let of = ledger.agent.sinks.iter().find(|of| of.name == sink)?;
@@ -200,7 +212,8 @@ impl Windows {
             records_in_flight: signed(records.in_flight),
             records_spooled: signed(records.spooled),
             records_carried: signed(records.carried),
-            settled_window,
+            records_carried_lost_total: signed(progress.carried_lost),
+            settled_window: progress.settled_window,
             counts: counts
                 .iter()
                 .filter(|count| count.total != 0 || count.change != 0)

@@ -48,7 +48,7 @@ use super::{
 use crate::{
     config::KafkaConfig,
     encode::{Batch, Format, Key, SCHEMA_VERSION, Ticket},
-    ledger::{Amount, Published, SinkCounts, SinkLoss, Summary},
+    ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
 };
 pub(crate) use settings::{connection, secret};
 
@@ -306,9 +306,10 @@ impl TakesSummaries for Kafka {
         self.link.summaries.get().map_or("", |summaries| &summaries.records_topic)
     }
 
-    fn begin_window(&self, window: i64) -> Option<i64> {
-        let done_id = self.spooling.as_ref().map_or(0, Spooling::done_id);
-        self.link.settling.begin_window(window, done_id)
+    fn begin_window(&self, window: i64) -> Progress {
+        let (done_id, carried_lost) = self.spooling.as_ref().map_or((0, 0), Spooling::progress);
+        let settled_window = self.link.settling.begin_window(window, done_id);
+        Progress { settled_window, carried_lost }
     }
 
     fn take(&self, summary: &Summary) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Named;
 use crate::{
-    ledger::{Kind, Ledger, Moment, Windows},
+    ledger::{Kind, Ledger, Moment, Progress, Windows},
     worker::monotonic_ns,
 };
 
@@ -19,10 +19,9 @@ pub trait TakesSummaries {
     /// Topic of the records.
     fn topic(&self) -> &str;
 
-    /// From now on records are of the window with this number, or of one after it. The last window
-    /// before it of which nothing is on its way any more, nor of any before that; `None` if
-    /// something is that was there before the first.
-    fn begin_window(&self, window: i64) -> Option<i64>;
+    /// From now on records are of the window with this number, or of one after it. What is settled
+    /// of those before it.
+    fn begin_window(&self, window: i64) -> Progress;
 
     /// Takes one, to be sent in its order.
     fn take(&self, summary: &crate::ledger::Summary);
@@ -93,8 +92,8 @@ impl Summaries {
 impl Of {
     fn end_window(&mut self, kind: Kind, ledger: &Ledger) {
         let Some(takes) = self.sink.sink.summaries() else { return };
-        let settled = takes.begin_window(self.windows.current() + 1);
-        match self.windows.end(kind, &self.sink.name, ledger, settled, moment()) {
+        let progress = takes.begin_window(self.windows.current() + 1);
+        match self.windows.end(kind, &self.sink.name, ledger, progress, moment()) {
             Some(summary) => takes.take(&summary),
             None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
         }

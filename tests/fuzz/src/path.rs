@@ -88,7 +88,6 @@ impl Path {
         .collect();
         let shared = Shared {
             node: "node".into(),
-            run: [7; 8],
             interfaces: Arc::default(),
             wire_bytes: true,
             rules: Arc::default(),
@@ -137,6 +136,7 @@ impl Path {
         };
         let sources = Sources {
             node: "node".into(),
+            run: [7; 8],
             taken_at_us: 0,
             ended: true,
             interfaces: vec![interface],

@@ -27,7 +27,7 @@ TABLES = {
     "workers STRUCT(worker INTEGER, last_record_number BIGINT, records BIGINT)[], "
     "records_expected BIGINT, records_expected_total BIGINT, records_delivered_total BIGINT, "
     "records_lost_total BIGINT, records_in_flight BIGINT, records_spooled BIGINT, "
-    "records_carried BIGINT, settled_window BIGINT, "
+    "records_carried BIGINT, records_carried_lost_total BIGINT, settled_window BIGINT, "
     "counts STRUCT(stage VARCHAR, fate VARCHAR, reason VARCHAR, unit VARCHAR, total BIGINT, "
     "change BIGINT)[]",
 }

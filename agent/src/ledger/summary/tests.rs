@@ -49,8 +49,10 @@ fn at(seconds: i64) -> Moment {
 /// The first three summaries of a run.
 fn summaries() -> [Summary; 3] {
     let mut windows = Windows::begin("dns", at(0));
-    let mut end =
-        |kind, ledger, settled, now| windows.end(kind, "kafka", &ledger, settled, at(now)).unwrap();
+    let mut end = |kind, ledger: Ledger, settled_window, now| {
+        let progress = Progress { settled_window, carried_lost: 1 };
+        windows.end(kind, "kafka", &ledger, progress, at(now)).unwrap()
+    };
     [
         end(Kind::Start, ledger([0, 0], 0), None, 1),
         end(Kind::Window, ledger([5, 3], 2), Some(0), 61),
@@ -123,6 +125,7 @@ fn the_schema_reads_what_is_written() {
     assert_eq!(read["window_ended_at"], AvroValue::TimestampMicros(at(61).utc_us));
     assert_eq!(read["settled_window"], AvroValue::Union(1, Box::new(AvroValue::Long(0))));
     assert_eq!(read["records_carried"], AvroValue::Long(4));
+    assert_eq!(read["records_carried_lost_total"], AvroValue::Long(1));
     let AvroValue::Array(workers) = &read["workers"] else { panic!("no array") };
     assert_eq!(workers.len(), 2);
 }

@@ -135,9 +135,11 @@ impl Spooling {
         self.inner.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Id in the spool below which all is done with.
-    pub(super) fn done_id(&self) -> u64 {
-        self.inner.lock().done_id()
+    /// Id in the spool below which all is done with, and how much of what it held at the start has
+    /// been lost.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let spool = self.inner.lock();
+        (spool.done_id(), spool.carried_lost())
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.

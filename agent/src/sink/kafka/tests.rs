@@ -283,11 +283,11 @@ impl Summarising {
             last_numbers: Vec::new(),
             sinks: vec![("kafka".to_owned(), kafka.counts().read())],
         });
-        let settled = kafka.begin_window(self.0.current() + 1);
+        let progress = kafka.begin_window(self.0.current() + 1);
         let moment = Moment { utc_us: 0, monotonic_ns: 0 };
-        let summary = self.0.end(LedgerKind::Window, "kafka", &ledger, settled, moment);
+        let summary = self.0.end(LedgerKind::Window, "kafka", &ledger, progress, moment);
         kafka.take(&summary.unwrap());
-        settled
+        progress.settled_window
     }
 }
 
