@@ -38,6 +38,7 @@ FROM (SELECT node, run_id, window_number, entry.worker AS worker,
 --   ended    it has its final summary
 --   killed   it has none, and the node's next run began after its last summary
 --   running  or killed, and the node has not started another: last_summary_at tells how long ago
+-- The order of a node's runs is by its clock. A replay is a run as well: give it another node name.
 CREATE OR REPLACE VIEW last_words AS
 WITH each_run AS (
     SELECT node, run_id,
