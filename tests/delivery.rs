@@ -17,6 +17,8 @@ mod crash;
 mod disk;
 #[path = "delivery/outage.rs"]
 mod outage;
+#[path = "delivery/registry.rs"]
+mod registry;
 #[path = "delivery/run.rs"]
 mod run;
 #[path = "delivery/security.rs"]

@@ -2,7 +2,7 @@
 
 mod command;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use command::{Arguments, Command, doctor, replay, run, show, spool, status, switch, tail};
@@ -36,8 +36,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // The alternate form: the error and what caused it, on one line.
-            // A reader of standard error that went away is no reason to panic.
-            let _ = writeln!(std::io::stderr(), "tap53: {error:#}");
+            tap53::telemetry::say_error(&format!("{error:#}"));
             let refused = error.downcast_ref::<tap53::config::Error>().is_some();
             ExitCode::from(if refused { exit::REFUSED } else { exit::FAILED })
         }

@@ -35,8 +35,8 @@ use crate::{
     ring,
     sink::{self, Named, Summaries},
     tail::Tails,
-    telemetry::{Heartbeat, Liveness},
-    worker::{Handover, Rules, RulesInForce, Shared, Worker, monotonic_ns},
+    telemetry::{DataPath, Heartbeat, Liveness, WorkerTimings, WorkerView},
+    worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker, monotonic_ns},
 };
 
 /// How often the kernel's counters are read until they agree with what came out of the rings: a
@@ -83,6 +83,7 @@ pub struct Pipeline {
     kernel_log: Option<KernelLog>,
     rules: Arc<RulesInForce>,
     workers: Vec<Running>,
+    timings: Arc<WorkerTimings>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
     summaries: Summaries,
@@ -92,6 +93,9 @@ pub struct Pipeline {
 struct Running {
     counts: Published<WorkerCounts>,
     heartbeat: Heartbeat,
+    /// `None` where the kernel does not map it.
+    ring: Option<ring::Depth>,
+    datagrams_waiting: Waiting,
     /// `None` once joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -108,7 +112,7 @@ impl Pipeline {
         owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
-        let sinks = sink::build(&config.sinks, &config.node, stop)?;
+        let sinks = sink::build(&config.sinks, &config.node, config.telemetry.enabled, stop)?;
         let capture::Loaded { rings, ring_lost, names, kernel_log } =
             capture.load(&config.capture)?;
         // By a thread without privileges, as the workers are: kernel 5.19.
@@ -129,6 +133,7 @@ impl Pipeline {
             run,
             workers: Vec::new(),
             summaries: Summaries::begin(&sinks, Instant::now()),
+            timings: Arc::default(),
             ending: shared.ending.clone(),
             sinks,
             tails: shared.tails.clone(),
@@ -140,6 +145,8 @@ impl Pipeline {
         for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
+            let depth = ring::Depth::new(&ring.buffer, config.capture.ring_bytes)
+                .inspect_err(|error| tracing::warn!(%error, "cannot see how full a ring is"));
             let worker = Worker::new(
                 number,
                 ring::Drain::new(ring.buffer),
@@ -148,8 +155,9 @@ impl Pipeline {
                 &pipeline.sinks,
                 &shared,
                 handover,
+                pipeline.timings.clone(),
             )?;
-            pipeline.workers.push(spawn(number, worker, stop.clone())?);
+            pipeline.workers.push(spawn(number, worker, depth.ok(), stop.clone())?);
         }
         Ok(pipeline)
     }
@@ -182,6 +190,22 @@ impl Pipeline {
     pub fn liveness(&self, bound: Duration) -> Liveness {
         let heartbeats = self.workers.iter().map(|worker| worker.heartbeat.clone());
         Liveness::new(heartbeats.collect(), bound)
+    }
+
+    /// What the data path shows of itself while it runs.
+    #[must_use]
+    pub fn path(&self) -> DataPath {
+        let worker = |running: &Running| WorkerView {
+            number: running.heartbeat.worker(),
+            counts: running.counts.clone(),
+            ring: running.ring.clone(),
+            datagrams_waiting: running.datagrams_waiting.clone(),
+        };
+        DataPath {
+            timings: self.timings.clone(),
+            workers: self.workers.iter().map(worker).collect(),
+            sinks: self.sinks.clone(),
+        }
     }
 
     /// Name and counts of each sink.
@@ -332,7 +356,12 @@ impl Drop for Pipeline {
     }
 }
 
-fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Error> {
+fn spawn(
+    number: u16,
+    worker: Worker,
+    ring: Option<ring::Depth>,
+    stop: Arc<Notify>,
+) -> Result<Running, Error> {
     /// Notifies also when the thread unwinds.
     struct Ended(Arc<Notify>);
     impl Drop for Ended {
@@ -341,6 +370,7 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
         }
     }
     let (counts, heartbeat) = (worker.counts(), worker.heartbeat());
+    let datagrams_waiting = worker.datagrams_waiting();
     let ended = Ended(stop);
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
@@ -349,7 +379,7 @@ fn spawn(number: u16, worker: Worker, stop: Arc<Notify>) -> Result<Running, Erro
             worker.run();
         })
         .map_err(|cause| Error::Worker { number, cause })?;
-    Ok(Running { counts, heartbeat, thread: Some(thread) })
+    Ok(Running { counts, heartbeat, ring, datagrams_waiting, thread: Some(thread) })
 }
 
 /// How messages are paired.

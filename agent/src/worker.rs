@@ -9,9 +9,12 @@ mod recorder;
 mod rules;
 mod stages;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -26,11 +29,12 @@ use crate::{
     ring::Drain,
     sink::Named,
     tail::Tails,
-    telemetry::Heartbeat,
+    telemetry::{Heartbeat, Tally, WITHIN, WorkerTimings},
 };
 use recorder::Recorder;
 
 pub use handover::Handover;
+pub(crate) use handover::{QUEUED, Waiting};
 pub use rules::{Rules, RulesInForce};
 pub use stages::Stages;
 
@@ -80,12 +84,14 @@ pub(crate) struct Worker {
     ring_lost: RingLost,
     ending: Arc<AtomicBool>,
     heartbeat: Heartbeat,
+    timings: Arc<WorkerTimings>,
     stages: Stages,
 }
 
 impl Worker {
     /// # Errors
     /// When an encoder cannot be made.
+    #[allow(clippy::too_many_arguments)] // The parts of a worker, put together in one place.
     pub(crate) fn new(
         number: u16,
         drain: Drain,
@@ -94,15 +100,22 @@ impl Worker {
         sinks: &[Named],
         shared: &Shared,
         handover: Handover,
+        timings: Arc<WorkerTimings>,
     ) -> Result<Self, encode::Error> {
         let stages = Stages::new(table, sinks, shared, handover, read_clock())?;
         let heartbeat = Heartbeat::new(number, monotonic_ns());
-        Ok(Self { number, drain, ring_lost, ending: shared.ending.clone(), heartbeat, stages })
+        let ending = shared.ending.clone();
+        Ok(Self { number, drain, ring_lost, ending, heartbeat, timings, stages })
     }
 
     /// Where this worker publishes its counts.
     pub(crate) fn counts(&self) -> Published<WorkerCounts> {
         self.stages.published()
+    }
+
+    /// Datagrams that other workers have for this one.
+    pub(crate) fn datagrams_waiting(&self) -> Waiting {
+        self.stages.datagrams_waiting()
     }
 
     /// Where this worker says that it is at its ring.
@@ -112,6 +125,7 @@ impl Worker {
 
     /// Runs until [`Shared::ending`] is set and the ring is empty.
     pub(crate) fn run(mut self) {
+        let mut waits = Tally::new(WITHIN);
         loop {
             // In this order: once `ending` is set the ring gets nothing more, so what is found
             // empty after that stays empty.
@@ -122,7 +136,11 @@ impl Worker {
             let mut read_up_to_ns = 0;
             let stages = &mut self.stages;
             let taken = self.drain.batch(|item| {
-                read_up_to_ns = stages.take(item).unwrap_or(read_up_to_ns);
+                if let Some(captured_at_ns) = stages.take(item) {
+                    read_up_to_ns = captured_at_ns;
+                    // What was captured since the batch began has not waited.
+                    waits.observe(now_ns.saturating_sub(captured_at_ns));
+                }
             });
             if taken == 0 {
                 // Losses with nothing behind them in the ring show in the map alone.
@@ -135,6 +153,11 @@ impl Worker {
             }
             self.stages.receive();
             self.stages.expire(read_up_to_ns);
+            if taken > 0 {
+                self.timings.ring_wait.take(&mut waits);
+                let took_ns = monotonic_ns().saturating_sub(now_ns);
+                self.timings.batch.observe(Duration::from_nanos(took_ns));
+            }
             self.stages.deliver();
             if taken == 0 && ending {
                 break;

@@ -223,7 +223,7 @@ fn push_exchange(packets: &mut Pcap, number: u32) {
     packets.udp_at(at + Duration::from_millis(1), server, client, &query);
 }
 
-fn number(record: &Value) -> Result<u32> {
+pub(super) fn number(record: &Value) -> Result<u32> {
     let qname = record["qname"].as_str().context("a qname")?;
     let number = qname.strip_prefix('q').and_then(|rest| rest.split('.').next());
     Ok(number.with_context(|| format!("a number in {qname}"))?.parse()?)

@@ -12,9 +12,15 @@ use serde_json::Value;
 
 use crate::{cache, process::run};
 
-/// Avro; SQL; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages.
-const PACKAGES: [(&str, &str); 4] =
-    [("fastavro", "1.13.1"), ("duckdb", "2.0.1"), ("scapy", "2.8.0"), ("dnspython", "2.9.2")];
+/// Avro; SQL; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages;
+/// Kafka with a schema registry.
+const PACKAGES: [(&str, &str); 5] = [
+    ("fastavro", "1.13.1"),
+    ("duckdb", "2.0.1"),
+    ("scapy", "2.8.0"),
+    ("dnspython", "2.9.2"),
+    ("confluent-kafka[avro,schemaregistry]", "2.16.1"),
+];
 
 /// The interpreter of a virtual environment in the cache that has [`PACKAGES`]; made now if it is
 /// not there yet.
@@ -45,9 +51,10 @@ pub fn is_ready() -> Result<bool> {
 
 /// Directory in the cache. Its name changes with the packages, so that no older one is taken for it.
 fn environment() -> String {
-    PACKAGES
-        .iter()
-        .fold("python".to_owned(), |name, (package, version)| format!("{name}-{package}-{version}"))
+    PACKAGES.iter().fold("python".to_owned(), |name, (package, version)| {
+        let package = package.split('[').next().unwrap_or_default();
+        format!("{name}-{package}-{version}")
+    })
 }
 
 /// Runs a script of `harness/python` with `input`, and returns the lines of JSON that it prints.
@@ -59,8 +66,21 @@ pub(crate) fn json_lines<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
     input: &[u8],
 ) -> Result<Vec<Value>> {
+    json_lines_of(Command::new(python()?), script, arguments, input)
+}
+
+/// As [`json_lines`], where `python` starts the interpreter, as in a namespace.
+///
+/// # Errors
+/// As [`json_lines`].
+pub(crate) fn json_lines_of<S: AsRef<OsStr>>(
+    mut python: Command,
+    script: &str,
+    arguments: impl IntoIterator<Item = S>,
+    input: &[u8],
+) -> Result<Vec<Value>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/python");
-    let mut child = Command::new(python()?)
+    let mut child = python
         .arg(directory.join(script))
         .args(arguments)
         // The scripts import each other; what Python would cache beside them is no part of the tree.

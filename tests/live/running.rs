@@ -16,6 +16,7 @@ use tap53::{
     config::{Directions, LogLevel, Overrides},
     control::{InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo},
     enrich::Directory,
+    telemetry::Log,
 };
 use tap53_harness::{namespace::Namespace, wait};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -54,15 +55,9 @@ impl Running {
             runtime.block_on(async move {
                 let stop = Arc::new(Notify::new());
                 let file = ConfigFile::load(Some(&path), Overrides::default())?;
-                let set_log_level =
-                    Box::new(move |level| levels.lock().expect("no panic").push(level));
-                let mut agent = Agent::start(
-                    file,
-                    CaptureThread::start()?,
-                    &Directory::default(),
-                    set_log_level,
-                    &stop,
-                )?;
+                let log = Log::elsewhere(move |level| levels.lock().expect("no panic").push(level));
+                let mut agent =
+                    Agent::start(file, CaptureThread::start()?, &Directory::default(), log, &stop)?;
                 ready.send(())?;
                 agent.run(Inputs { requests, annotation, orders }, &stop).await?;
                 Ok(serde_json::to_value(agent.shutdown()?)?)

@@ -22,7 +22,7 @@ mod reload;
 mod switching;
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     capture::{self, CaptureThread},
-    config::{Directions, LogLevel},
+    config::Directions,
     control::{
         AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
     },
@@ -45,16 +45,13 @@ use crate::{
     ledger::Ledger,
     pipeline::{self, Pipeline},
     runs::{Runs, Standing},
-    telemetry::{Liveness, Vitals},
+    telemetry::{AUDIT, Liveness, Log, Vitals, report},
     worker::Rules,
 };
 use reload::FileWatch;
 use switching::Switching;
 
 pub use reload::ConfigFile;
-
-/// Target of the lines that say who changed what; they are written at every level of the log.
-pub const AUDIT: &str = "audit";
 
 /// How often sinks are asked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -109,9 +106,6 @@ pub enum Order {
     Report,
 }
 
-/// Sets the level of the log.
-pub type SetLogLevel = Box<dyn Fn(LogLevel) + Send>;
-
 /// A running agent.
 pub struct Agent {
     pipeline: Pipeline,
@@ -125,7 +119,7 @@ pub struct Agent {
     file_watch: Option<AsyncFd<FileWatch>>,
     /// When to read the file, where something has happened to it.
     reload_at: Option<Instant>,
-    set_log_level: SetLogLevel,
+    log: Log,
     started_at: Instant,
     ticks: u32,
 }
@@ -140,7 +134,7 @@ impl Agent {
         file: ConfigFile,
         capture: CaptureThread,
         owners: &Directory,
-        set_log_level: SetLogLevel,
+        log: Log,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
@@ -158,7 +152,7 @@ impl Agent {
             links,
             file_watch,
             reload_at: None,
-            set_log_level,
+            log,
             started_at: Instant::now(),
             ticks: 0,
         };
@@ -253,6 +247,7 @@ impl Agent {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self) -> Result<Ledger, Error> {
+        self.log.end_limit();
         let flush_timeout = self.file.config().shutdown.flush_timeout;
         self.write_down(Runs::stopping);
         self.pipeline.detach()?;
@@ -303,7 +298,7 @@ impl Agent {
         let changed = self.file.reload();
         let config = self.file.config();
         if changed.log_level {
-            (self.set_log_level)(config.log.level);
+            self.log.set_level(config.log.level);
         }
         if changed.rules {
             self.pipeline.replace_rules(Rules::new(&config.filter, &config.privacy));
@@ -449,6 +444,7 @@ impl Agent {
         }
         self.pipeline.tick(now);
         self.vitals.look(self.pipeline.sink_counts());
+        self.log.tell_suppressed();
         self.write_down(Runs::beat);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
@@ -478,11 +474,6 @@ fn describe(to: SwitchTo) -> String {
         SwitchTo::Off { detach: true } => "disable and detach".to_owned(),
         SwitchTo::Reset => "reset".to_owned(),
     }
-}
-
-/// The ledger for people. A reader of standard error that went away is no reason to fail.
-pub fn report(ledger: &Ledger) {
-    let _ = write!(io::stderr(), "{ledger}");
 }
 
 fn wait_for<T: AsRawFd>(what: &'static str, source: T) -> Result<AsyncFd<T>, Error> {

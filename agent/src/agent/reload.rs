@@ -4,7 +4,7 @@
 //! ConfigMap's files are links into a directory `..data`, which is itself a link that is exchanged.
 //! Where the file is a link to elsewhere, that directory is watched too.
 //!
-//! What can change while the agent runs: `interfaces`, `filter`, `privacy` and `log`. What else
+//! What can change while the agent runs: `interfaces`, `filter`, `privacy` and `log.level`. What else
 //! differs waits for a restart, and is named. Flags override the file as they did at the start.
 
 use std::{
@@ -20,10 +20,10 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::AUDIT;
 use crate::{
     config::{Config, Overrides},
     control::ConfigStatus,
+    telemetry::AUDIT,
 };
 
 /// The file, what it said last, and what of it is in force.
@@ -129,13 +129,13 @@ impl ConfigFile {
     fn take_up(&mut self, read: &Config) -> Changed {
         let force = &mut self.in_force;
         let interfaces = force.interfaces != read.interfaces;
-        let log_level = force.log != read.log;
+        let log_level = force.log.level != read.log.level;
         // Messages as sent would show what the new rules hide, until a restart ends them too.
         let shows_all = force.record.wire_bytes && !read.privacy.keeps_everything();
         let privacy = force.privacy != read.privacy && !shows_all;
         let rules = force.filter != read.filter || privacy;
         force.interfaces.clone_from(&read.interfaces);
-        force.log = read.log;
+        force.log.level = read.log.level;
         force.filter.clone_from(&read.filter);
         if privacy {
             force.privacy.clone_from(&read.privacy);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use tap53::{
     agent::ConfigFile,
-    config::{Config, Error, HookChoice, LogLevel, Overrides, TextFormat},
+    config::{Config, Error, HookChoice, LogFormat, LogLevel, Overrides, TextFormat},
 };
 
 /// Below the commands, for who sees this for the first time.
@@ -120,6 +120,9 @@ pub(crate) struct Selection {
     /// Least severe log level that is written
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    /// What the log is written as
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 impl Selection {
@@ -162,6 +165,7 @@ impl Selection {
             hook: self.hook,
             stdout,
             log_level: self.log_level,
+            log_format: self.log_format,
         }
     }
 }

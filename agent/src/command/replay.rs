@@ -1,7 +1,7 @@
 //! `tap53 replay`.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -13,13 +13,16 @@ use clap::Args;
 use glob::Pattern;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tap53::{
-    agent::report,
-    config::{Config, Error, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule, TunnelType},
+    config::{
+        Config, Error, LogFormat, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule,
+        TunnelType,
+    },
     replay::{Plan, Replay, Speed},
+    telemetry::{Log, report, say_error},
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use super::run::{LedgerFile, Signals, start_log};
+use super::run::{LedgerFile, Signals};
 use crate::exit;
 
 /// How often sinks are asked whether something is due, and the progress bar is drawn.
@@ -73,6 +76,9 @@ pub(crate) struct Arguments {
     /// Least severe log level that is written
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    /// What the log is written as
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 impl Arguments {
@@ -88,6 +94,7 @@ impl Arguments {
             interfaces: vec!["*".to_owned()],
             stdout,
             log_level: self.log_level,
+            log_format: self.log_format,
             ..Overrides::default()
         };
         let mut config = Config::load(self.config.as_deref(), &overrides)?;
@@ -108,7 +115,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
-    drop(start_log(config.log.level)?);
+    let log = Log::start(&config.log, &config.node)?;
     let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     let plan = Plan {
         files: arguments.files.clone(),
@@ -120,12 +127,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(replay(&config, &plan, ledger))
+    runtime.block_on(replay(&config, &plan, &log, ledger))
 }
 
 async fn replay(
     config: &Config,
     plan: &Plan,
+    log: &Log,
     ledger_file: Option<LedgerFile>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -142,6 +150,7 @@ async fn replay(
             _ = signals.report.recv() => bar.suspend(|| report(&replay.ledger())),
             _ = ticks.tick() => {
                 replay.tick(Instant::now());
+                log.tell_suppressed();
                 let (frames, bytes) = replay.progress();
                 bar.set_message(frames_per_second(frames, bar.elapsed()));
                 bar.set_position(bytes);
@@ -149,6 +158,7 @@ async fn replay(
         }
     };
     bar.finish_and_clear();
+    log.end_limit();
     let outcome = replay.finish(config.shutdown.flush_timeout)?;
     if signalled && outcome.stopped {
         tracing::warn!("stopped before the end of what was to be replayed");
@@ -158,8 +168,7 @@ async fn replay(
         file.write(&outcome.ledger)?;
     }
     for error in &outcome.errors {
-        // A reader of standard error that went away is no reason to panic.
-        let _ = writeln!(io::stderr(), "tap53: {error}");
+        say_error(&error.to_string());
     }
     Ok(if !outcome.errors.is_empty() {
         ExitCode::from(exit::FAILED)

@@ -15,14 +15,13 @@ use nix::sys::signal::{
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
 };
 use tap53::{
-    agent::{self, AUDIT, Agent, ConfigFile, Inputs, Order, SetLogLevel, report},
+    agent::{self, Agent, ConfigFile, Inputs, Order},
     capture::{CaptureThread, KernelLog},
-    config::LogLevel,
     control,
     enrich::Kubernetes,
     ledger::Ledger,
     pipeline, privileges, sink, spool,
-    telemetry::{self, Sources},
+    telemetry::{self, Log, Sources, report},
 };
 use tempfile::NamedTempFile;
 use tokio::{
@@ -36,7 +35,7 @@ use crate::exit;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
-    let set_log_level = start_log(file.config().log.level)?;
+    let log = Log::start(&file.config().log, &file.config().node)?;
     // In this order: threads have the privileges of the thread that starts them, and from here on
     // only the capture thread is to have any.
     let dropping = privileges::begin(&file.config().privileges)?;
@@ -50,7 +49,7 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(run_agent(file, capture, set_log_level, ledger)).map_err(explain)
+    runtime.block_on(run_agent(file, capture, log, ledger)).map_err(explain)
 }
 
 /// Says why root may not write where root is used to.
@@ -76,7 +75,7 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
 async fn run_agent(
     file: ConfigFile,
     capture: CaptureThread,
-    set_log_level: SetLogLevel,
+    log: Log,
     ledger_file: Option<LedgerFile>,
 ) -> anyhow::Result<ExitCode> {
     // Before anything attaches: a signal that comes early must still detach.
@@ -87,7 +86,7 @@ async fn run_agent(
     let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
     let control_config = file.config().control.clone();
     let telemetry_config = file.config().telemetry.clone();
-    let mut agent = Agent::start(file, capture, &owners, set_log_level, &stop)?;
+    let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
     let (to, requests) = mpsc::channel(control::QUEUED);
     let (telemetry_requests, liveness) = (to.clone(), agent.liveness());
@@ -101,6 +100,8 @@ async fn run_agent(
         control: control.published(),
         tails,
         owners,
+        path: pipeline.path(),
+        log,
     };
     let telemetry = telemetry::Server::start(&telemetry_config, sources)
         .context("cannot start the thread of the telemetry port")?;
@@ -182,46 +183,6 @@ impl Signals {
             report: listen(SignalKind::user_defined1())?,
         })
     }
-}
-
-/// Starts the log; what it returns changes the level.
-pub(super) fn start_log(level: LogLevel) -> anyhow::Result<SetLogLevel> {
-    use std::io::IsTerminal;
-
-    use tracing_subscriber::{
-        filter::{LevelFilter, Targets},
-        layer::SubscriberExt,
-        registry, reload,
-    };
-    let filter = |level| {
-        let level = LevelFilter::from_level(tracing::Level::from(level));
-        // It calls each attempt an error, of which the watches tell once and with the cause.
-        let kube = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
-        Targets::new()
-            .with_default(level)
-            .with_target(AUDIT, level.max(LevelFilter::INFO))
-            .with_target("kube_client", kube)
-    };
-    let (reloadable, handle) = reload::Layer::new(filter(level));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        // It would panic where standard error has lost its reader.
-        .log_internal_errors(false);
-    let subscriber = registry().with(reloadable).with(lines);
-    tracing::subscriber::set_global_default(subscriber).context("cannot start the log")?;
-    // aya and librdkafka's wrapper speak to the `log` crate.
-    tracing_log::LogTracer::builder()
-        // It tells of each relocation and instruction.
-        .ignore_crate("aya_obj")
-        .init()
-        .context("cannot take over the log of libraries")?;
-    Ok(Box::new(move |level| {
-        if let Err(error) = handle.reload(filter(level)) {
-            tracing::error!(%error, "the log's level stays as it is");
-        }
-    }))
 }
 
 /// Where the final ledger goes. Tried at the start, so that a mistake shows then; written whole or

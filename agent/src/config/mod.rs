@@ -176,6 +176,19 @@ pub struct ShutdownConfig {
 pub struct LogConfig {
     /// Least severe level that is written.
     pub level: LogLevel,
+    /// What lines are written as.
+    pub format: LogFormat,
+}
+
+/// What lines of the log are written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: time, level, what, and its fields.
+    #[default]
+    Text,
+    /// One JSON object a line, with the node's name.
+    Json,
 }
 
 /// Severity of a log line.
@@ -218,6 +231,8 @@ pub struct Overrides {
     pub stdout: Option<TextFormat>,
     /// `--log-level`: replaces `log.level`.
     pub log_level: Option<LogLevel>,
+    /// `--log-format`: replaces `log.format`.
+    pub log_format: Option<LogFormat>,
 }
 
 impl Config {
@@ -262,6 +277,7 @@ impl Config {
         let privacy = root.section("privacy", PrivacyConfig::read);
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
+        let state = root.section("state", StateConfig::read);
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -273,12 +289,12 @@ impl Config {
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
             record: root.section("record", |section| RecordConfig::read(section, &privacy)),
             privacy,
-            sinks: sinks::read(root, overrides),
+            sinks: sinks::read(root, overrides, state.directory.as_deref()),
             control: root.section("control", ControlConfig::read),
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             privileges: root.section("privileges", PrivilegesConfig::read),
-            state: root.section("state", StateConfig::read),
+            state,
             shutdown: root.section("shutdown", ShutdownConfig::read),
             log: root.section("log", |section| LogConfig::read(section, overrides)),
         }
@@ -394,7 +410,11 @@ impl ShutdownConfig {
 impl LogConfig {
     fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
         let level = section.read("level", choice);
-        Self { level: overrides.log_level.or(level).unwrap_or(LogLevel::Info) }
+        let format = section.read("format", choice);
+        Self {
+            level: overrides.log_level.or(level).unwrap_or(LogLevel::Info),
+            format: overrides.log_format.or(format).unwrap_or_default(),
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 mod kafka;
 mod registry;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -105,7 +108,11 @@ pub enum FileCodec {
 }
 
 /// The `sinks` list, with what the flags add; standard output where there is neither.
-pub(super) fn read(root: &mut Section<'_>, overrides: &Overrides) -> Vec<SinkConfig> {
+pub(super) fn read(
+    root: &mut Section<'_>,
+    overrides: &Overrides,
+    state: Option<&Path>,
+) -> Vec<SinkConfig> {
     let mut taken = Vec::new();
     let sinks = root.sections("sinks", |section| {
         let sink = read_one(section);
@@ -116,6 +123,7 @@ pub(super) fn read(root: &mut Section<'_>, overrides: &Overrides) -> Vec<SinkCon
         sink
     });
     let mut sinks: Vec<_> = sinks.into_iter().flatten().collect();
+    registry::keep_ids(&mut sinks, state);
     let format = overrides.stdout.or_else(|| sinks.is_empty().then_some(TextFormat::Text));
     if let Some(format) = format {
         let present = sinks.iter_mut().find_map(|sink| match sink {

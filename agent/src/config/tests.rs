@@ -75,6 +75,15 @@ sinks:
       fsync: interval
       fsync_interval_ms: 250
       replay_records_per_s: 500
+    registry:
+      urls: ["http://registry:8081/", "http://[::1]:8082/apis/ccompat/v7"]
+      subject: topic_record_name
+      register: false
+      username: tap53
+      password_file: /etc/passwd
+      allow_cleartext: true
+      timeout_ms: 2500
+      ids_file: /var/tap53-ids.json
 privileges:
   user: "65534:53"
   keep: true
@@ -193,7 +202,6 @@ fn every_key_reaches_its_field() {
                     topic: "dns-ledger".to_owned(),
                     interval: Duration::from_secs(30),
                 }),
-                registry: None,
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
                     directory: "/var/lib/tap53/spool".into(),
@@ -202,6 +210,22 @@ fn every_key_reaches_its_field() {
                     fsync: FsyncChoice::Interval,
                     fsync_interval: Duration::from_millis(250),
                     replay_records_per_s: Some(500),
+                }),
+                registry: Some(RegistryConfig {
+                    urls: vec![
+                        "http://registry:8081".to_owned(),
+                        "http://[::1]:8082/apis/ccompat/v7".to_owned(),
+                    ],
+                    subject: SubjectStrategy::TopicRecordName,
+                    register: false,
+                    credentials: Some(RegistryCredentials::Password {
+                        username: "tap53".to_owned(),
+                        password_file: "/etc/passwd".into(),
+                    }),
+                    allow_cleartext: true,
+                    ca_file: None,
+                    timeout: Duration::from_millis(2_500),
+                    ids_file: Some("/var/tap53-ids.json".into()),
                 }),
             })),
         ]
@@ -469,13 +493,14 @@ fn flags_override_the_file() {
         hook: Some(HookChoice::Xdp),
         stdout: Some(TextFormat::Text),
         log_level: Some(LogLevel::Error),
+        log_format: Some(LogFormat::Json),
     };
     let config = parse_with(FULL, &overrides).unwrap();
     let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
     assert_eq!(include, ["lo", "br-*"]);
     assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
     assert_eq!(config.capture.hook, HookChoice::Xdp);
-    assert_eq!(config.log.level, LogLevel::Error);
+    assert_eq!(config.log, LogConfig { level: LogLevel::Error, format: LogFormat::Json });
     assert_eq!(config.sinks.len(), 3, "the file's stdout sink is used");
     assert!(matches!(&config.sinks[0], SinkConfig::Stdout(s) if s.format == TextFormat::Text));
 }
@@ -644,6 +669,82 @@ fn secrets_and_certificates_are_files_that_can_be_read() {
         let problems = kafka_problems(keys);
         assert!(problems.contains(said), "{problems}");
         assert!(!problems.contains("hunter2"), "{problems}");
+    }
+}
+
+#[test]
+fn a_registry_needs_only_a_url_and_keeps_ids_in_the_spool() {
+    let registry_and = |keys: &str, more: &str| {
+        let config = parse(&format!(
+            "interfaces: {{include: [lo]}}\n\
+             sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {keys}}}]\n\
+             {more}"
+        ));
+        match config.unwrap().sinks.into_iter().next() {
+            Some(SinkConfig::Kafka(kafka)) => kafka.registry.unwrap(),
+            other => panic!("not a Kafka sink: {other:?}"),
+        }
+    };
+    let registry = |keys: &str| registry_and(keys, "");
+    let plain = registry("registry: {urls: [\"https://r\"]}");
+    assert_eq!(
+        plain,
+        RegistryConfig {
+            urls: vec!["https://r".to_owned()],
+            subject: SubjectStrategy::TopicName,
+            register: true,
+            credentials: None,
+            allow_cleartext: false,
+            ca_file: None,
+            timeout: Duration::from_secs(10),
+            ids_file: None,
+        }
+    );
+    let kept = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
+    assert_eq!(kept.ids_file, Some("/spool/schema-ids.json".into()));
+    let state = registry_and("registry: {urls: [\"https://r\"]}", "state: {directory: /state}");
+    assert_eq!(state.ids_file, Some("/state/schema-ids.json".into()));
+    let named = "registry: {urls: [\"https://r\"], ids_file: /ids.json}";
+    let named = registry_and(named, "state: {directory: /state}");
+    assert_eq!(named.ids_file, Some("/ids.json".into()));
+    let token = registry("registry: {urls: [\"https://r\"], token_file: /etc/passwd}");
+    let token_file = "/etc/passwd".into();
+    assert_eq!(token.credentials, Some(RegistryCredentials::Token { token_file }));
+}
+
+#[test]
+fn a_registry_that_cannot_be_is_refused() {
+    for (section, said) in [
+        ("{}", "registry.urls: missing: name at least one"),
+        ("{urls: []}", "registry.urls: must not be empty"),
+        ("{urls: [\"registry:8081\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"ftp://r\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"http://\"]}", "must be http://host:port or https://host:port"),
+        ("{urls: [\"http://me:secret@r\"]}", "must not hold a name or a password"),
+        ("{urls: [\"http://r/?a=b\"]}", "must not have anything behind the path"),
+        ("{urls: [\"http://r\"], subject: topic}", "must be one of topic_name, record_name"),
+        ("{urls: [\"http://r\"], username: u}", "username and password_file belong together"),
+        ("{urls: [\"http://r\"], password_file: /etc/passwd}", "belong together"),
+        (
+            "{urls: [\"http://r\"], username: u, password_file: /etc/passwd, token_file: /etc/passwd}",
+            "token_file stands for username and password_file",
+        ),
+        ("{urls: [\"http://r\"], username: \"a:b\", password_file: /etc/passwd}", "a colon"),
+        ("{urls: [\"http://r\"], token_file: /no/such}", "cannot be read"),
+        ("{urls: [\"http://r\"], ca_file: /etc/passwd}", "ca_file is for https"),
+        (
+            "{urls: [\"http://r\", \"https://r\"], token_file: /etc/passwd}",
+            "without https whoever listens on the way has them",
+        ),
+        ("{urls: [\"http://r\"], ids_file: ids.json}", "must be an absolute path"),
+        ("{urls: [\"http://r\"], ids_file: /etc}", "is a directory"),
+        ("{urls: [\"http://r\"], timeout_ms: 5}", "registry.timeout_ms"),
+        ("{urls: [\"http://r\"], password: hunter2}", "registry.password: no such key"),
+    ] {
+        let problems = kafka_problems(&format!("registry: {section}"));
+        assert!(problems.contains(said), "{section}: {problems}");
+        assert!(problems.contains("sinks[0].registry"), "{section}: {problems}");
+        assert!(!problems.contains("secret"), "{problems}");
     }
 }
 

@@ -39,11 +39,11 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
-    agent::AUDIT,
     config::ControlConfig,
     encode::HEADING,
     ledger::Published,
     tail::{LineFormat, Selection, Tail, Tails},
+    telemetry::AUDIT,
     worker::RulesInForce,
 };
 

@@ -15,6 +15,9 @@ pub struct Entry {
     key_end: usize,
     /// When the transaction began, milliseconds since 1970 UTC: the Kafka timestamp.
     pub timestamp_ms: i64,
+    /// When its response was captured, nanoseconds of the clock that packets are stamped by; 0
+    /// without one.
+    pub answered_at_ns: u64,
     /// Messages that the record stands for.
     pub messages: u32,
 }
@@ -48,6 +51,7 @@ impl Batch {
             end: self.bytes.len(),
             key_end: self.keys.len(),
             timestamp_ms: record.timestamp_ms(),
+            answered_at_ns: record.transaction.response().map_or(0, |response| response.at_ns),
             messages: record.transaction.messages(),
         });
         Ok(())

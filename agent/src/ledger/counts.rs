@@ -138,6 +138,11 @@ pub struct WorkerCounts {
     pub records_numbered: u64,
     /// Transactions that a filter left out, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
+    /// Queries that wait for a response, and transactions that wait for a name. Of
+    /// `messages_pending`; in no line of the ledger.
+    pub queries_pending: u64,
+    /// See [`queries_pending`](Self::queries_pending).
+    pub transactions_held: u64,
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
 }
@@ -156,6 +161,8 @@ impl WorkerCounts {
         self.messages_in_records += other.messages_in_records;
         self.records_created += other.records_created;
         self.records_numbered += other.records_numbered;
+        self.queries_pending += other.queries_pending;
+        self.transactions_held += other.transactions_held;
         self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;
@@ -177,6 +184,11 @@ impl WorkerCounts {
 pub struct Published<T>(Arc<Mutex<T>>);
 
 impl<T: Clone> Published<T> {
+    /// A cell with these counts.
+    pub(crate) fn new(counts: T) -> Self {
+        Self(Arc::new(Mutex::new(counts)))
+    }
+
     /// Replaces the counts.
     pub fn publish(&self, counts: T) {
         *self.lock() = counts;

@@ -158,6 +158,12 @@ impl Table {
         self.pending_messages
     }
 
+    /// Queries that wait.
+    #[must_use]
+    pub fn pending_queries(&self) -> usize {
+        self.index.len()
+    }
+
     /// Takes note of the ring's loss count as of `at_ns`. A step means that packets are missing.
     pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
         self.gaps.note_ring_lost(ring_lost, at_ns);

@@ -5,6 +5,8 @@
 //! times the packet). So a worker looks on its own: often while records come in numbers, seldom while they
 //! do not, and at once when the threshold calls.
 
+mod depth;
+
 use std::{os::fd::AsFd, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
@@ -12,6 +14,8 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
+
+pub use depth::Depth;
 
 /// Records taken at most before what they became is delivered.
 pub const BATCH: usize = 1_024;

@@ -19,6 +19,8 @@ use crate::{
     config::{FileCodec, FileConfig},
     encode::{Batch, Format},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    telemetry::{Reached, SinkTimings},
+    worker::monotonic_ns,
 };
 
 /// Files one after the other.
@@ -27,6 +29,7 @@ pub(super) struct Files {
     codec: Codec,
     node: String,
     counts: Published<SinkCounts>,
+    timings: SinkTimings,
     state: Mutex<State>,
 }
 
@@ -77,6 +80,7 @@ impl Files {
             },
             node: node.to_owned(),
             counts: Published::default(),
+            timings: SinkTimings::default(),
             state: Mutex::default(),
         })
     }
@@ -159,6 +163,10 @@ impl Sink for Files {
         &self.counts
     }
 
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.timings)
+    }
+
     fn write(&self, batch: &Batch) {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         self.with_state(|state| {
@@ -173,6 +181,7 @@ impl Sink for Files {
             let directory = self.config.directory.display();
             match (appended, state.failing) {
                 (Ok(full), failing) => {
+                    self.timings.all_reached(Reached::Written, batch, monotonic_ns());
                     if failing {
                         tracing::info!(%directory, "writing again");
                     }

@@ -26,6 +26,7 @@ mod sender;
 mod settings;
 mod settling;
 mod spooling;
+mod statistics;
 mod summaries;
 #[cfg(test)]
 mod tests;
@@ -42,15 +43,17 @@ use rdkafka::{
 };
 
 use super::{
-    Error, Sink, TakesSummaries,
+    Error, Sink, State, TakesSummaries,
     registry::{Registry, Schema},
 };
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Format, Key, SCHEMA_VERSION, Ticket},
+    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION, Ticket},
     ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
+    telemetry::SinkTimings,
 };
 pub(crate) use settings::{connection, secret};
+pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use held::Held;
 use producer::{Framing, Link, Message, Origin, Producer, Refusal};
@@ -80,7 +83,7 @@ pub(super) struct Kafka {
 impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
-    pub(super) fn open(config: &KafkaConfig, node: &str) -> Result<Self, Error> {
+    pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
         let counts = Published::default();
         let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
         let schemas = Schema::of_transactions().map_err(encode)?;
@@ -92,7 +95,7 @@ impl Kafka {
             ids: registry.ids().clone(),
             fingerprint: newest.fingerprint,
         });
-        let link = Arc::new(Link::new(config, counts, framing));
+        let link = Arc::new(Link::new(config, counts, framing, watches));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
         if let Some(summaries) = Summaries::open(config, &link.counts)? {
@@ -125,11 +128,12 @@ impl Kafka {
         &self,
         producer: &producer::Threaded,
         message: &Message<'_>,
-        messages: u32,
+        entry: &Entry,
         ticket: Ticket,
         give_up_at: Instant,
     ) {
-        let origin = Origin::Memory { messages, ticket };
+        let messages = entry.messages;
+        let origin = Origin::memory(entry, ticket);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -167,7 +171,7 @@ impl Kafka {
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, entry.messages, batch.ticket(), give_up_at);
+            self.send(&producer, &message, &entry, batch.ticket(), give_up_at);
         }
     }
 
@@ -238,6 +242,17 @@ impl Sink for Kafka {
 
     fn announce(&self, records: u64) -> Ticket {
         self.link.settling.enter(records)
+    }
+
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.link.timings)
+    }
+
+    fn state(&self) -> State {
+        State {
+            spool: self.spooling.as_ref().map(Spooling::state),
+            kafka: self.link.statistics.read(),
+        }
     }
 
     fn write(&self, batch: &Batch) {

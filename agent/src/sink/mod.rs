@@ -11,8 +11,10 @@ pub(crate) mod kafka;
 pub(crate) mod registry;
 mod stdout;
 mod summaries;
+mod trust;
 
 pub use container::AvroFile;
+pub(crate) use kafka::{Broker, Spread, Statistics};
 pub(crate) use summaries::Summaries;
 pub use summaries::TakesSummaries;
 
@@ -28,6 +30,7 @@ use crate::{
     config::{ColorChoice, SinkConfig, TextFormat},
     encode::{self, Batch, Format, Key, Ticket},
     ledger::{Published, SinkCounts},
+    telemetry::SinkTimings,
 };
 
 /// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which
@@ -93,6 +96,16 @@ pub trait Sink: Send + Sync {
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
 
+    /// How long what takes, where it is measured.
+    fn timings(&self) -> Option<&SinkTimings> {
+        None
+    }
+
+    /// What is going on inside, for who watches it. Never waits for a disk or a broker.
+    fn state(&self) -> State {
+        State::default()
+    }
+
     /// Where summaries of the ledger go, if they are to go anywhere beside its records.
     fn summaries(&self) -> Option<&dyn TakesSummaries> {
         None
@@ -113,6 +126,26 @@ pub trait Sink: Send + Sync {
     fn close(&self, deadline: Duration);
 }
 
+/// What is going on inside a sink, beside what the ledger has.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Its spool.
+    pub(crate) spool: Option<SpoolState>,
+    /// What librdkafka said last of itself.
+    pub(crate) kafka: Option<Arc<Statistics>>,
+}
+
+/// A spool, beside what the ledger has of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpoolState {
+    /// Bytes that it may take.
+    pub(crate) limit_bytes: u64,
+    /// Since when its oldest record waits, milliseconds since 1970 UTC.
+    pub(crate) oldest_at_ms: Option<i64>,
+    /// Delivery reports that its sender has yet to take in, and records that came back.
+    pub(crate) reports_waiting: usize,
+}
+
 /// A sink and its name in the ledger.
 #[derive(Clone)]
 pub struct Named {
@@ -123,11 +156,16 @@ pub struct Named {
 }
 
 /// Opens the sinks of a configuration. `stop` is notified when a sink's reader went away and
-/// running on has no purpose.
+/// running on has no purpose. What costs something to watch is measured where somebody `watches`.
 ///
 /// # Errors
 /// The first sink that cannot be opened.
-pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<Vec<Named>, Error> {
+pub fn build(
+    configs: &[SinkConfig],
+    node: &str,
+    watches: bool,
+    stop: &Arc<Notify>,
+) -> Result<Vec<Named>, Error> {
     configs
         .iter()
         .map(|config| {
@@ -136,7 +174,7 @@ pub fn build(configs: &[SinkConfig], node: &str, stop: &Arc<Notify>) -> Result<V
                     Arc::new(stdout::Stdout::new(format(stdout.format, stdout.color), stop.clone()))
                 }
                 SinkConfig::File(file) => Arc::new(file::Files::open(file, node)?),
-                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka, node)?),
+                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka, node, watches)?),
             };
             Ok(Named { name: config.name().to_owned(), sink })
         })

@@ -15,6 +15,8 @@ use super::Sink;
 use crate::{
     encode::{Batch, Format, HEADING},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    telemetry::{Reached, SinkTimings},
+    worker::monotonic_ns,
 };
 
 /// Writes whole batches, so that lines of different workers do not mix.
@@ -25,6 +27,7 @@ pub(super) struct Stdout {
     headed: AtomicBool,
     /// True after a failed write, until one succeeds: each outage is logged once.
     failing: AtomicBool,
+    timings: SinkTimings,
 }
 
 impl Stdout {
@@ -35,6 +38,7 @@ impl Stdout {
             stop,
             headed: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            timings: SinkTimings::default(),
         }
     }
 
@@ -58,6 +62,10 @@ impl Sink for Stdout {
         &self.counts
     }
 
+    fn timings(&self) -> Option<&SinkTimings> {
+        Some(&self.timings)
+    }
+
     fn write(&self, batch: &Batch) {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         let written = self.write_out(batch.bytes());
@@ -73,6 +81,7 @@ impl Sink for Stdout {
         });
         let was_failing = self.failing.swap(written.is_err(), Ordering::Relaxed);
         match written {
+            Ok(()) => self.timings.all_reached(Reached::Written, batch, monotonic_ns()),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stop.notify_one(),
             Err(error) if !was_failing => {
                 tracing::error!(%error, "cannot write to standard output; records are lost and counted");

@@ -71,6 +71,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ages;
 mod checkpoint;
 mod config;
 mod directory;

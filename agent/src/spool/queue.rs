@@ -19,6 +19,7 @@ use std::{
 };
 
 use super::{
+    ages::Ages,
     checkpoint::Checkpoint,
     config::{Config, Fsync},
     directory::{self, Segment, start},
@@ -56,6 +57,7 @@ pub struct Spool {
     carried: u64,
     carried_end: u64,
     carried_acknowledged: u64,
+    ages: Ages,
     losses: Losses,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
@@ -125,6 +127,7 @@ impl Spool {
             carried: between(scan.done, scan.end).records,
             carried_end: scan.end.id,
             carried_acknowledged: 0,
+            ages: Ages::default(),
             losses: Losses::default(),
             written: None,
             unsynced: Unsynced::default(),
@@ -132,6 +135,10 @@ impl Spool {
         };
         spool.remove_done();
         spool.seek();
+        // Of one whose beginning cannot be read it is not known.
+        for segment in spool.segments.iter().filter(|segment| segment.created_at_ms < i64::MAX) {
+            spool.ages.note(segment.first.id, segment.created_at_ms);
+        }
         let records = spool.held.records;
         if records > 0 {
             tracing::info!(directory = %path, records, "spool: records of an earlier run wait");
@@ -143,6 +150,13 @@ impl Spool {
     #[must_use]
     pub const fn held(&self) -> Amount {
         self.held
+    }
+
+    /// Since when the oldest that is held waits, milliseconds since 1970 UTC; of one that an
+    /// earlier run has left, since when its segment is there.
+    pub fn oldest_at_ms(&mut self) -> Option<i64> {
+        let oldest = self.done().id;
+        self.ages.since(oldest).filter(|_| self.held.records > 0)
     }
 
     /// Id of the next record to be appended.
@@ -235,6 +249,7 @@ impl Spool {
                 return Err(AppendError::NoSpace);
             }
         }
+        self.ages.note(self.end.id, now_ms);
         self.end.id += amount.records;
         self.end.messages += amount.messages;
         self.held += amount;

@@ -123,6 +123,12 @@ impl Tails {
         self.0.lines_lost.load(Ordering::Relaxed)
     }
 
+    /// Bytes of lines that followers have yet to take.
+    #[must_use]
+    pub fn bytes_waiting(&self) -> usize {
+        self.queues().iter().map(|queue| queue.bytes()).sum()
+    }
+
     fn version(&self) -> u64 {
         self.0.version.load(Ordering::Relaxed)
     }

@@ -67,6 +67,11 @@ impl Queue {
         std::mem::take(&mut held.lost)
     }
 
+    /// Bytes of the lines that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.held().lines.len()
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         // Lines are appended whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)

@@ -5,6 +5,7 @@
 //!  sinks ──── counts ────▶ Storing ─┐ │
 //!  interfaces ─ wanted, actual ─────┴─┴─▶ Health ─▶ /readyz, tap53 status --check
 //!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, docs/metrics.md
+//!  workers, sinks ─ timings, depths, librdkafka ──────┘
 //! ```
 //!
 //! - **Liveness is the data path's heartbeat and nothing else.** No answer of a broker or an API
@@ -18,11 +19,18 @@
 mod families;
 mod health;
 mod heartbeat;
+mod histogram;
+mod log;
 mod process;
 mod server;
 mod storing;
 mod text;
+mod timings;
 
+pub use self::log::{AUDIT, Error as LogError, Lines, Log, SUPPRESSED, report, say_error};
 pub use health::{Health, Probe, Vitals};
 pub use heartbeat::{Heartbeat, Liveness};
+pub use histogram::{ABROAD, Histogram, Tally, WITHIN};
 pub use server::{Server, Sources};
+pub use timings::{DataPath, SinkTimings, WorkerTimings};
+pub(crate) use timings::{Reached, WorkerView};

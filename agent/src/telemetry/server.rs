@@ -36,8 +36,10 @@ use super::{
     families::Reading,
     health::Probe,
     heartbeat::Liveness,
+    log::Log,
     process::Process,
     text::{CONTENT_TYPE, exposition},
+    timings::DataPath,
 };
 use crate::{
     config::TelemetryConfig,
@@ -82,6 +84,10 @@ pub struct Sources {
     pub tails: Tails,
     /// Who owns which address.
     pub owners: Directory,
+    /// What the data path shows of itself.
+    pub path: DataPath,
+    /// The log.
+    pub log: Log,
 }
 
 /// The admin port of a running agent. Dropping it ends it.
@@ -257,7 +263,8 @@ impl Context {
     }
 
     fn metrics(&self, status: &Status) -> String {
-        let Sources { liveness, control, tails, owners, .. } = &self.sources;
+        let Sources { liveness, control, tails, owners, path, log, .. } = &self.sources;
+        let workers = path.workers.iter().map(|worker| worker.counts.read());
         exposition(&Reading {
             status,
             heartbeats: liveness.heartbeats(),
@@ -265,8 +272,13 @@ impl Context {
             control: control.read(),
             followers: tails.followers(),
             follower_lines_lost: tails.lines_lost(),
+            follower_bytes: tails.bytes_waiting(),
             enrichment: &owners.status(),
             process: Process::read(self.started_at_s),
+            path,
+            log_lines: log.lines(),
+            workers: workers.collect(),
+            sink_states: path.sinks.iter().map(|sink| sink.sink.state()).collect(),
         })
     }
 }

@@ -6,7 +6,10 @@ use std::{
     fmt::{self, Write},
 };
 
-use super::families::{FAMILIES, Reading};
+use super::{
+    families::{self, Reading},
+    histogram::{Histogram, Snapshot},
+};
 
 /// Content-Type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -18,6 +21,8 @@ pub(super) enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Durations by size.
+    Histogram,
 }
 
 impl Kind {
@@ -25,6 +30,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -41,7 +47,10 @@ pub(super) struct Family {
 /// The series of one family by the values of their labels. Those with the same values are one: an
 /// interface can bear the name of one that is gone.
 #[derive(Debug, Default)]
-pub(super) struct Series(BTreeMap<Vec<String>, f64>);
+pub(super) struct Series {
+    numbers: BTreeMap<Vec<String>, f64>,
+    histograms: BTreeMap<Vec<String>, Snapshot>,
+}
 
 impl Series {
     /// Adds to the series with these values, in the order of the family's labels.
@@ -52,8 +61,12 @@ impl Series {
 
     /// As [`count`](Self::count), for what is no count.
     pub(super) fn measure(&mut self, labels: &[&str], value: f64) {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        *self.0.entry(labels).or_default() += value;
+        *self.numbers.entry(owned(labels)).or_default() += value;
+    }
+
+    /// A whole histogram; one for the same values is not expected.
+    pub(super) fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
+        self.histograms.insert(owned(labels), histogram.read());
     }
 
     /// 1 for true.
@@ -62,10 +75,14 @@ impl Series {
     }
 }
 
+fn owned(labels: &[&str]) -> Vec<String> {
+    labels.iter().map(|label| (*label).to_owned()).collect()
+}
+
 /// All metrics as text.
 pub(super) fn exposition(reading: &Reading<'_>) -> String {
     let mut text = String::with_capacity(16 << 10);
-    for family in FAMILIES {
+    for family in families::all() {
         let mut series = Series::default();
         (family.collect)(reading, &mut series);
         // Writing to a String does not fail.
@@ -77,18 +94,47 @@ pub(super) fn exposition(reading: &Reading<'_>) -> String {
 fn write_family(text: &mut String, family: &Family, series: &Series) -> fmt::Result {
     let Family { name, kind, help, .. } = family;
     writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name())?;
-    for (values, value) in &series.0 {
-        text.push_str(name);
-        for (position, (label, of)) in family.labels.iter().zip(values).enumerate() {
-            text.push(if position == 0 { '{' } else { ',' });
-            write!(text, "{label}=\"{}\"", Escaped(of))?;
+    for (values, value) in &series.numbers {
+        writeln!(text, "{name}{} {value}", Labels(family.labels, values, None))?;
+    }
+    for (values, histogram) in &series.histograms {
+        let mut count = 0;
+        for (bucket, in_bucket) in histogram.counts.iter().enumerate() {
+            count += in_bucket;
+            let bound = histogram.bounds_ns.get(bucket);
+            let bound = bound.map_or("+Inf".to_owned(), |bound| seconds(*bound).to_string());
+            let labels = Labels(family.labels, values, Some(&bound));
+            writeln!(text, "{name}_bucket{labels} {count}")?;
         }
-        if !values.is_empty() {
-            text.push('}');
-        }
-        writeln!(text, " {value}")?;
+        let labels = Labels(family.labels, values, None);
+        writeln!(text, "{name}_sum{labels} {}", seconds(histogram.sum_ns))?;
+        writeln!(text, "{name}_count{labels} {count}")?;
     }
     Ok(())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact up to 2^53 ns, 104 days; then to a part in it"
+)]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// Names and values, and the upper bound of a bucket.
+struct Labels<'a>(&'a [&'a str], &'a [String], Option<&'a str>);
+
+impl fmt::Display for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(names, values, bound) = self;
+        let labels = names.iter().copied().zip(values.iter().map(String::as_str));
+        let mut opening = '{';
+        for (name, value) in labels.chain(bound.map(|bound| ("le", bound))) {
+            write!(f, "{opening}{name}=\"{}\"", Escaped(value))?;
+            opening = ',';
+        }
+        if opening == ',' { f.write_char('}') } else { Ok(()) }
+    }
 }
 
 /// A label's value: backslash, quotation mark and line feed are escaped.
@@ -111,11 +157,11 @@ pub(super) fn document() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          What `/metrics` of a running agent tells, in the text format of Prometheus. Made from the \
-         table in\n`agent/src/telemetry/families.rs`; a test keeps it so \
+         table in\n`agent/src/telemetry/families`; a test keeps it so \
          (`UPDATE_DOCS=1 cargo test -p tap53 --lib metrics`\nwrites it anew).\n\n\
          | Name | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
-    for Family { name, kind, help, labels, .. } in FAMILIES {
+    for Family { name, kind, help, labels, .. } in families::all() {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(text, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));
     }
@@ -124,7 +170,7 @@ pub(super) fn document() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, env, fs, path::Path};
+    use std::{collections::BTreeSet, env, fs, path::Path, time::Duration};
 
     use super::*;
 
@@ -141,9 +187,12 @@ mod tests {
 
     #[test]
     fn metrics_are_named_once_and_as_prometheus_asks() {
-        let names: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
-        assert_eq!(names.len(), FAMILIES.len());
-        for Family { name, kind, help, .. } in FAMILIES {
+        let names: BTreeSet<&str> = families::all().map(|family| family.name).collect();
+        assert_eq!(names.len(), families::all().count());
+        for Family { name, kind, help, .. } in families::all() {
+            if *kind == Kind::Histogram {
+                assert!(name.ends_with("_seconds"), "{name}");
+            }
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert!(name.starts_with("tap53_") || name.starts_with("process_"), "{name}");
             assert!(!help.contains(['\n', '\\', '|']), "{name}: {help}");
@@ -170,6 +219,35 @@ mod tests {
             "# HELP tap53_x_total X.\n# TYPE tap53_x_total counter\n\
              tap53_x_total{interface=\"a\\\"b\\\\\\n\",direction=\"ingress\"} 5\n\
              tap53_x_total{interface=\"v0\",direction=\"egress\"} 0.25\n"
+        );
+    }
+
+    #[test]
+    fn the_buckets_of_a_histogram_add_up_to_the_last_which_is_the_count() {
+        let family = Family {
+            name: "tap53_x_seconds",
+            kind: Kind::Histogram,
+            help: "X.",
+            labels: &["sink"],
+            collect: |_, _| {},
+        };
+        let histogram = Histogram::new(&[1_000, 250_000_000, 10_000_000_000]);
+        for ms in [1, 250, 251, 10_000, 11_000] {
+            histogram.observe(Duration::from_millis(ms));
+        }
+        let mut series = Series::default();
+        series.histogram(&["kafka"], &histogram);
+        let mut text = String::new();
+        write_family(&mut text, &family, &series).unwrap();
+        assert_eq!(
+            text,
+            "# HELP tap53_x_seconds X.\n# TYPE tap53_x_seconds histogram\n\
+             tap53_x_seconds_bucket{sink=\"kafka\",le=\"0.000001\"} 0\n\
+             tap53_x_seconds_bucket{sink=\"kafka\",le=\"0.25\"} 2\n\
+             tap53_x_seconds_bucket{sink=\"kafka\",le=\"10\"} 4\n\
+             tap53_x_seconds_bucket{sink=\"kafka\",le=\"+Inf\"} 5\n\
+             tap53_x_seconds_sum{sink=\"kafka\"} 21.502\n\
+             tap53_x_seconds_count{sink=\"kafka\"} 5\n"
         );
     }
 }

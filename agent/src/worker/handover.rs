@@ -7,7 +7,11 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,7 +20,7 @@ use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
 use crate::{decode::Origin, pair::Flow};
 
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
-const QUEUED: usize = 256;
+pub(crate) const QUEUED: usize = 256;
 
 /// How long an ending worker waits for those that still empty their rings. One that a sink holds up
 /// sends nothing more.
@@ -35,6 +39,21 @@ pub struct Handover {
     /// To each worker by its number; empty once this one ends.
     to: Vec<SyncSender<Joined>>,
     from: Receiver<Joined>,
+    /// On their way to each worker, by its number.
+    waiting: Arc<[AtomicUsize]>,
+}
+
+/// How many datagrams are on their way to a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    number: usize,
+    waiting: Arc<[AtomicUsize]>,
+}
+
+impl Waiting {
+    pub(crate) fn datagrams(&self) -> usize {
+        self.waiting.get(self.number).map_or(0, |waiting| waiting.load(Ordering::Relaxed))
+    }
 }
 
 impl Handover {
@@ -42,14 +61,21 @@ impl Handover {
     #[must_use]
     pub fn between(workers: usize) -> Vec<Self> {
         let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
+        let waiting: Arc<[_]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let ends = from.into_iter().enumerate();
-        ends.map(|(number, from)| Self { number, to: to.clone(), from }).collect()
+        let end = |(number, from)| Self { number, to: to.clone(), from, waiting: waiting.clone() };
+        ends.map(end).collect()
     }
 
     /// For a worker that is the only one.
     #[must_use]
     pub fn alone() -> Self {
-        Self { number: 0, to: Vec::new(), from: sync_channel(0).1 }
+        Self { number: 0, to: Vec::new(), from: sync_channel(0).1, waiting: Arc::new([]) }
+    }
+
+    /// How many datagrams are on their way here.
+    pub(super) fn waiting(&self) -> Waiting {
+        Waiting { number: self.number, waiting: self.waiting.clone() }
     }
 
     /// The worker of a flow, if it is another one.
@@ -65,13 +91,24 @@ impl Handover {
 
     /// Sends a datagram to another worker; false if that has too many to take in, or is gone.
     pub(super) fn send(&self, worker: usize, joined: Joined) -> bool {
-        self.to.get(worker).is_some_and(|to| to.try_send(joined).is_ok())
+        let (Some(to), Some(waiting)) = (self.to.get(worker), self.waiting.get(worker)) else {
+            return false;
+        };
+        // First: it may be taken in before the sending returns.
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let is_sent = to.try_send(joined).is_ok();
+        if !is_sent {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_sent
     }
 
     /// A datagram from another worker, if there is one now.
     pub(super) fn receive(&self) -> Option<Joined> {
         // Empty, or the others have ended.
-        self.from.try_recv().ok()
+        let joined = self.from.try_recv().ok()?;
+        self.waiting.get(self.number)?.fetch_sub(1, Ordering::Relaxed);
+        Some(joined)
     }
 
     /// Hands what the other workers still send to `each`, until they have ended too.
@@ -183,5 +220,9 @@ mod tests {
         let ways = Handover::between(2);
         let sent = (0..=QUEUED).filter(|_| ways[0].send(1, joined(0))).count();
         assert_eq!(sent, QUEUED);
+        assert_eq!(ways[1].waiting().datagrams(), QUEUED);
+        assert!(ways[1].receive().is_some());
+        assert_eq!(ways[1].waiting().datagrams(), QUEUED - 1);
+        assert_eq!(ways[0].waiting().datagrams(), 0);
     }
 }

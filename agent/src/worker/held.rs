@@ -49,6 +49,11 @@ pub(super) struct Waiting {
 }
 
 impl Held {
+    /// Transactions that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Messages of the transactions that wait.
     pub(super) const fn messages(&self) -> u64 {
         self.messages

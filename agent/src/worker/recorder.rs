@@ -1,6 +1,6 @@
 //! From a transaction to the sinks' batches.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use hashbrown::HashMap;
 
@@ -152,6 +152,11 @@ impl Recorder {
         }
     }
 
+    /// Transactions that are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Messages of the transactions that are held.
     pub(super) const fn held_messages(&self) -> u64 {
         self.held.messages()
@@ -284,7 +289,11 @@ impl Output {
             });
         }
         if !self.batch.is_empty() {
+            let began = Instant::now();
             self.sink.sink.write(&self.batch);
+            if let Some(timings) = self.sink.sink.timings() {
+                timings.write.observe(began.elapsed());
+            }
             self.batch.clear();
         }
     }

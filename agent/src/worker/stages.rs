@@ -6,7 +6,7 @@ use tap53_ebpf::{headers, record::RecordHeader};
 
 use super::{
     Recorder, Shared,
-    handover::{Handover, Joined},
+    handover::{Handover, Joined, Waiting},
 };
 use crate::{
     decode::{
@@ -84,6 +84,11 @@ impl Stages {
     #[must_use]
     pub fn published(&self) -> Published<WorkerCounts> {
         self.published.clone()
+    }
+
+    /// Datagrams from other workers that wait to be taken in.
+    pub(super) fn datagrams_waiting(&self) -> Waiting {
+        self.handover.waiting()
     }
 
     /// Sets how capture times become UTC from now on, takes in who has which address by now and rules
@@ -189,6 +194,8 @@ impl Stages {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         let held = pairing.recorder.held_messages();
         pairing.counts.messages_pending = pairing.table.pending_messages() + held;
+        pairing.counts.queries_pending = pairing.table.pending_queries() as u64;
+        pairing.counts.transactions_held = pairing.recorder.held() as u64;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
         pairing.recorder.deliver(pairing.counts);

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     super::tree::{Section, boolean, choice, milliseconds, text},
+    SinkConfig,
     kafka::readable_file,
 };
 
@@ -27,6 +28,8 @@ pub struct RegistryConfig {
     /// Who the agent says it is; `None`: nobody.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<RegistryCredentials>,
+    /// Whether a password or a token may be sent without TLS.
+    pub allow_cleartext: bool,
     /// Certificates of the authorities to trust; `None`: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -81,6 +84,7 @@ impl RegistryConfig {
         let username = section.read("username", text(username));
         let password_file = section.read("password_file", text(readable_file));
         let token_file = section.read("token_file", text(readable_file));
+        let allow_cleartext = section.read("allow_cleartext", boolean).unwrap_or(false);
         let ca_file = section.read("ca_file", text(readable_file));
         let timeout = section.read("timeout_ms", milliseconds(100..=300_000));
         let ids_file = section.read("ids_file", text(ids_file));
@@ -99,23 +103,52 @@ impl RegistryConfig {
                 None
             }
         };
+        if urls.iter().flatten().any(|url| url.contains('@')) {
+            // Without showing it.
+            section.refuse(
+                "urls",
+                None,
+                "must not hold a name or a password: use username and password_file",
+            );
+        }
         let is_secure = |url: &String| url.starts_with("https:");
         let urls = urls?;
         if ca_file.is_some() && !urls.iter().any(is_secure) {
             section.refuse_all("ca_file is for https, and no URL is one");
         }
-        if urls.iter().any(is_secure) && !urls.iter().all(is_secure) && credentials.is_some() {
-            section.refuse_all("some of the URLs would send the credentials in the clear");
+        if credentials.is_some() && !allow_cleartext && !urls.iter().all(is_secure) {
+            section.refuse_all(
+                "the credentials are sent as they are, and without https whoever listens on the \
+                 way has them: give https URLs alone, or say allow_cleartext: true",
+            );
         }
         Some(Self {
             urls,
             subject,
             register,
             credentials,
+            allow_cleartext,
             ca_file,
             timeout: timeout.unwrap_or(Duration::from_secs(10)),
-            ids_file: ids_file.or_else(|| spool.map(|directory| directory.join("schema-ids.json"))),
+            ids_file: ids_file.or_else(|| spool.map(in_directory)),
         })
+    }
+}
+
+/// Where ids are kept unless the section says otherwise.
+fn in_directory(directory: &Path) -> PathBuf {
+    directory.join("schema-ids.json")
+}
+
+/// Keeps ids beside what else one run leaves to the next, where there is no place for them yet.
+pub(in crate::config) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
+    for sink in sinks {
+        if let SinkConfig::Kafka(kafka) = sink
+            && let Some(registry) = &mut kafka.registry
+            && registry.ids_file.is_none()
+        {
+            registry.ids_file = state.map(in_directory);
+        }
     }
 }
 
@@ -126,9 +159,6 @@ fn url(text: &str) -> Result<String, String> {
     let authority = uri.authority().ok_or(FORM)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
         return Err(FORM.to_owned());
-    }
-    if authority.as_str().contains('@') {
-        return Err("must not hold a name or a password: use username and password_file".to_owned());
     }
     if uri.query().is_some() || text.contains('#') {
         return Err("must not have anything behind the path".to_owned());
@@ -145,17 +175,11 @@ fn username(text: &str) -> Result<String, String> {
     }
 }
 
-/// It need not exist, but its directory.
+/// It need not exist, nor its directory yet.
 fn ids_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         return Err("must be an absolute path".to_owned());
     }
-    if path.is_dir() {
-        return Err("is a directory".to_owned());
-    }
-    match path.parent() {
-        Some(parent) if parent.is_dir() => Ok(path),
-        _ => Err("its directory does not exist".to_owned()),
-    }
+    if path.is_dir() { Err("is a directory".to_owned()) } else { Ok(path) }
 }

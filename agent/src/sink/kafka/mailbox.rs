@@ -72,6 +72,12 @@ impl Mailbox {
         std::mem::take(&mut mail)
     }
 
+    /// Reports and records that wait to be taken in.
+    pub(super) fn depth(&self) -> usize {
+        let mail = self.lock();
+        mail.reports.len() + mail.returned.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mail> {
         // Mail is only added and taken whole.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)

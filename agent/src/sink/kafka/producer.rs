@@ -13,7 +13,10 @@ use std::{
 
 use rdkafka::{
     ClientContext, Message as _,
-    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
+    bindings::{
+        rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_message_latency,
+        rd_kafka_sasl_set_credentials,
+    },
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Header, OwnedHeaders},
@@ -25,22 +28,29 @@ use super::{
     oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
-    settling::Settling,
+    settling::{self, Settling},
+    statistics::Statistics,
     summaries::Summaries,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
-    encode::{self, Ticket},
+    encode::{self, Entry, Ticket},
     ledger::{Amount, Published, SinkCounts},
     sink::{
         Error,
         registry::{Framed, Ids},
     },
+    telemetry::{Reached, SinkTimings},
+    worker::monotonic_ns,
 };
 
 /// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
 /// several times a second.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
+/// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
@@ -75,6 +85,12 @@ pub(super) struct Link {
     pub(super) mailbox: Option<Mailbox>,
     /// Records that have arrived, to see whether any do.
     pub(super) arrived: AtomicU64,
+    pub(super) timings: SinkTimings,
+    /// What the producer in use said last of itself, where it is asked to.
+    pub(super) statistics: Published<Option<Arc<Statistics>>>,
+    watches: bool,
+    /// Number of the latest producer: one that is replaced tells of itself until it has ended.
+    generation: AtomicU64,
     /// Errors that were logged, and when last.
     told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
@@ -103,6 +119,7 @@ impl Link {
         config: &KafkaConfig,
         counts: Published<SinkCounts>,
         framing: Option<Framing>,
+        watches: bool,
     ) -> Self {
         Self {
             sink: config.name.clone(),
@@ -113,6 +130,10 @@ impl Link {
             framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
+            timings: SinkTimings::default(),
+            statistics: Published::default(),
+            watches,
+            generation: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
@@ -158,6 +179,9 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
+        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^24 (4.6 hours); 0
+        /// without one.
+        answered_at_ms: u32,
         /// What the sink gave for its batch.
         ticket: Ticket,
     },
@@ -178,10 +202,32 @@ const SPOOLED: usize = 1 << 63;
 const SUMMARY: usize = 1 << 62;
 const _: () = assert!(usize::BITS == 64);
 
+/// Of a time in milliseconds, what there is room for.
+const TIME_MS: u64 = (1 << 24) - 1;
+
+/// Above those, what the sink gave for the batch: 6 bits.
+const TICKET_BIT: u32 = 56;
+const _: () = assert!(settling::PLACES <= 1 << 6);
+
 impl Origin {
+    pub(super) fn memory(entry: &Entry, ticket: Ticket) -> Self {
+        let at_ms = match entry.answered_at_ns {
+            0 => 0,
+            // Not 0, which says that there is none.
+            at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
+        };
+        // Below 2^24.
+        let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
+        Self::Memory { messages: entry.messages, answered_at_ms, ticket }
+    }
+
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages, ticket } => usize::from(ticket.0) << 32 | messages as usize,
+            Self::Memory { messages, answered_at_ms, ticket } => {
+                usize::from(ticket.0) << TICKET_BIT
+                    | (answered_at_ms as usize) << 32
+                    | messages as usize
+            }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
             Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
         }
@@ -193,10 +239,13 @@ impl Origin {
         } else if opaque & SUMMARY != 0 {
             Self::Summary { id: (opaque & !SUMMARY) as u64 }
         } else {
-            // It was a u32, and a u8 above it.
-            let messages = u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX);
-            let ticket = Ticket(u8::try_from(opaque >> 32).unwrap_or(0));
-            Self::Memory { messages, ticket }
+            // Of 32, 24 and 6 bits.
+            let time = (opaque as u64 >> 32) & TIME_MS;
+            Self::Memory {
+                messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
+                answered_at_ms: u32::try_from(time).unwrap_or(0),
+                ticket: Ticket(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
+            }
         }
     }
 }
@@ -225,11 +274,38 @@ const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Passes delivery reports and librdkafka's log on.
-pub(super) struct Reports(Arc<Link>);
+pub(super) struct Reports {
+    link: Arc<Link>,
+    generation: u64,
+}
+
+impl Reports {
+    /// For the producer that is used from now on.
+    fn new(link: &Arc<Link>) -> Self {
+        let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { link: link.clone(), generation }
+    }
+
+    /// Notes how long a record took that has arrived.
+    fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
+        // SAFETY: the message is librdkafka's for as long as it is borrowed.
+        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
+        let timings = &self.link.timings;
+        // Negative where it is not known.
+        if let Ok(took_us) = u64::try_from(took_us) {
+            timings.acknowledgement.observe(Duration::from_micros(took_us));
+        }
+        if answered_at_ms > 0 {
+            let now_ms = monotonic_ns() / 1_000_000;
+            let age_ms = now_ms.wrapping_sub(answered_at_ms.into()) & TIME_MS;
+            timings.age(Reached::Acknowledged).observe(Duration::from_millis(age_ms));
+        }
+    }
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let sink = &self.0.sink;
+        let sink = &self.link.sink;
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(sink, facility, "{message}");
@@ -245,7 +321,14 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.tell(&error, reason);
+        self.link.tell(&error, reason);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        if self.generation == self.link.generation.load(Ordering::Relaxed) {
+            let told = Statistics::of(&statistics, &self.link.topic);
+            self.link.statistics.publish(Some(Arc::new(told)));
+        }
     }
 }
 
@@ -254,7 +337,7 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let link = &*self.0;
+        let link = &*self.link;
         let outcome = match result {
             Ok(_) => Outcome::Arrived,
             Err((error, _)) if is_never(error) => Outcome::Rejected,
@@ -275,11 +358,17 @@ impl ProducerContext for Reports {
             // Dealt with above.
             Origin::Summary { .. } => {}
             Origin::Spool { id } => {
+                if let Ok(message) = result {
+                    self.time(message, 0);
+                }
                 if let Some(mailbox) = &link.mailbox {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages, ticket } => {
+            Origin::Memory { messages, answered_at_ms, ticket } => {
+                if let Ok(message) = result {
+                    self.time(message, answered_at_ms);
+                }
                 self.delivery_from_memory(result, messages, ticket);
             }
         }
@@ -304,21 +393,21 @@ fn is_never(error: &KafkaError) -> bool {
 impl Reports {
     fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, ticket: Ticket) {
         let amount = Amount::record(u64::from(messages));
-        match (result, &self.0.mailbox) {
+        match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages, ticket, self.0.framing.as_ref());
+                let returned = returned(message, messages, ticket, self.link.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => {
-                self.0.counts.update(|counts| {
+                self.link.counts.update(|counts| {
                     counts.in_flight -= amount;
                     match result {
                         Ok(_) => counts.delivered += amount,
                         Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
                     }
                 });
-                self.0.settling.leave(ticket, 1);
+                self.link.settling.leave(ticket, 1);
             }
         }
     }
@@ -540,9 +629,12 @@ impl Producer {
 
 /// A producer, and the password that it has.
 fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
-    let (client, password) = settings::client_config(config)?;
+    let (mut client, password) = settings::client_config(config)?;
+    if link.watches && client.get("statistics.interval.ms").is_none() {
+        client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
+    }
     let producer = client
-        .create_with_context(Reports(link.clone()))
+        .create_with_context(Reports::new(link))
         .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
     Ok((producer, password))
 }
@@ -571,8 +663,9 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0, ticket: Ticket(63) },
-            Origin::Memory { messages: u32::MAX, ticket: Ticket(0) },
+            Origin::Memory { messages: 0, answered_at_ms: 0, ticket: Ticket(63) },
+            Origin::Memory { messages: u32::MAX, answered_at_ms: 1, ticket: Ticket(0) },
+            Origin::Memory { messages: 2, answered_at_ms: (1 << 24) - 1, ticket: Ticket(1) },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
             Origin::Summary { id: 0 },

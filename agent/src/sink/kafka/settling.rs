@@ -18,7 +18,7 @@ use crate::encode::Ticket;
 
 /// Windows that memory is counted for. While the place of the next one is still in use, as with
 /// windows of a second and a message timeout of minutes, the one before goes on.
-const PLACES: usize = 64;
+pub(super) const PLACES: usize = 64;
 
 /// Stretches of the spool that are told apart.
 const STRETCHES: usize = 4_096;

@@ -37,9 +37,11 @@ use super::{
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
     encode::{Batch, SCHEMA_VERSION},
-    ledger::{Amount, SinkCounts, SinkLoss},
-    sink::Error,
+    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    sink::{Error, SpoolState},
     spool::{self, Fsync, Loss, Losses, Record, Spool},
+    telemetry::Reached,
+    worker::monotonic_ns,
 };
 
 /// At the shutdown, how long a broker gets that is known to be away, or a registry: enough to find it
@@ -69,6 +71,10 @@ pub(super) struct Inner {
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
+    limit_bytes: u64,
+    /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
+    /// locked while the disk is written to.
+    oldest_at_ms: Published<Option<i64>>,
 }
 
 impl Spooling {
@@ -78,7 +84,7 @@ impl Spooling {
         link: &Arc<Link>,
         producer: &Arc<Producer>,
     ) -> Result<Self, Error> {
-        let spool = Spool::open(&spool::Config {
+        let mut spool = Spool::open(&spool::Config {
             directory: spool_config.directory.clone(),
             max_bytes: spool_config.max_bytes,
             max_age: spool_config.max_age,
@@ -103,6 +109,8 @@ impl Spooling {
             is_direct: AtomicBool::new(
                 spool_config.mode == SpoolMode::Fast && carried.records == 0,
             ),
+            limit_bytes: spool_config.max_bytes,
+            oldest_at_ms: Published::new(spool.oldest_at_ms()),
             spool: Mutex::new(spool),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
@@ -130,6 +138,16 @@ impl Spooling {
         self.inner.write(batch);
     }
 
+    /// As it is now.
+    pub(super) fn state(&self) -> SpoolState {
+        let inner = &self.inner;
+        SpoolState {
+            limit_bytes: inner.limit_bytes,
+            oldest_at_ms: inner.oldest_at_ms.read(),
+            reports_waiting: inner.link.mailbox.as_ref().map_or(0, Mailbox::depth),
+        }
+    }
+
     /// True if the last that was heard of the broker is a failure, or nothing for too long.
     pub(super) fn is_failing(&self) -> bool {
         self.inner.is_failing.load(Ordering::Relaxed)
@@ -140,6 +158,12 @@ impl Spooling {
     pub(super) fn progress(&self) -> (u64, u64) {
         let spool = self.inner.lock();
         (spool.done_id(), spool.carried_lost())
+    }
+
+    /// True while new records go to the producer directly.
+    #[cfg(test)]
+    pub(super) fn is_direct(&self) -> bool {
+        self.inner.is_direct.load(Ordering::Acquire)
     }
 
     /// Delivers what can be delivered within `deadline`, and leaves the rest in the spool.
@@ -203,6 +227,7 @@ impl Inner {
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
+        self.oldest_at_ms.publish(spool.oldest_at_ms());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
@@ -237,6 +262,7 @@ impl Inner {
                 self.link.settling.leave(batch.ticket(), amount.records);
                 self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
+                self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
             }
             Err(error) => {
                 self.account(&mut spool, |counts| {
@@ -257,7 +283,7 @@ impl Inner {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate() {
-            let origin = Origin::Memory { messages: entry.messages, ticket: batch.ticket() };
+            let origin = Origin::memory(&entry, batch.ticket());
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -321,7 +347,13 @@ impl Inner {
     }
 
     pub(super) fn force_to_disk(&self, unsynced: &spool::Unsynced) {
-        if let Err(error) = unsynced.force_to_disk() {
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let forced = unsynced.force_to_disk();
+        self.link.timings.sync.observe(began.elapsed());
+        if let Err(error) = forced {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
             self.lock().distrust_active();

@@ -1,6 +1,8 @@
 //! Against librdkafka's own mock of a cluster, which can be told to fail in ways that a real broker
 //! would not on demand. The real one is in the integration tests.
 
+mod framing;
+
 use std::{collections::BTreeMap, path::Path};
 
 use rdkafka::{
@@ -98,7 +100,8 @@ const MODES: [SpoolMode; 2] = [SpoolMode::Durable, SpoolMode::Fast];
 fn a_broker_that_is_away_for_longer_than_the_message_timeout_loses_nothing() {
     for mode in MODES {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
-        let kafka = Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE).unwrap();
+        let kafka =
+            Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE, true).unwrap();
         kafka.write(&batch(100));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 100);
         cluster.broker_down(1).unwrap();
@@ -125,7 +128,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let config = config(&cluster, spool(directory.path(), mode));
         cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(300));
         kafka.close(Duration::from_millis(100));
         let counts = kafka.counts().read();
@@ -133,7 +136,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         assert_eq!((counts.spooled.records, counts.in_flight.records), (300, 0), "{mode:?}");
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         assert_eq!(kafka.counts().read().carried, counts.spooled);
         kafka.write(&batch(5));
         wait_until("all", &kafka, |counts| counts.delivered.records == 305);
@@ -150,7 +153,7 @@ fn a_full_producer_queue_is_no_loss_and_no_wait() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let mut config = config(&cluster, spool(directory.path(), mode));
         config.message_timeout = DEADLINE;
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(1));
         wait_until("a connection", &kafka, |counts| counts.delivered.records == 1);
         cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
@@ -178,7 +181,7 @@ fn in_fast_mode_records_are_in_memory_alone_again_once_the_spool_is_worked_off()
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     kafka.write(&batch(10));
     wait_until("the disk", &kafka, |counts| counts.spooled.records == 10);
     cluster.broker_up(1).unwrap();
@@ -204,7 +207,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let has_spool = spool.is_some();
         let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
         kafka.write(&batch(10));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 10);
         let producer = kafka.producer.current();
@@ -233,7 +236,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
     config.message_timeout = DEADLINE;
-    let kafka = Kafka::open(&config, NODE).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
     let refused = Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
@@ -252,7 +255,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
 fn without_a_spool_what_the_broker_does_not_take_is_counted() {
     let cluster = cluster();
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config(&cluster, None), NODE).unwrap();
+    let kafka = Kafka::open(&config(&cluster, None), NODE, true).unwrap();
     kafka.write(&batch(30));
     wait_until("a verdict", &kafka, |counts| counts.lost[SinkLoss::Expired as usize].records == 30);
     kafka.close(Duration::from_millis(10));
@@ -308,7 +311,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         cluster.create_topic("ledger", 1, 1).unwrap();
         let spool = spool(directory.path(), SpoolMode::Durable).filter(|_| has_spool);
         let config = with_summaries(config(&cluster, spool));
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, false).unwrap();
         let mut summarising = Summarising::begin();
         summarising.take(&kafka);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == 1);
@@ -330,7 +333,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         assert_eq!((left.waiting, left.lost), if has_spool { (1, 0) } else { (0, 1) });
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, false).unwrap();
         let carried = kafka.counts().read().summaries.carried;
         assert_eq!(carried, left.waiting);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == carried);
@@ -344,7 +347,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         cluster.create_topic("ledger", 1, 1).unwrap();
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let config = with_summaries(config(&cluster, spool));
-        let kafka = Kafka::open(&config, NODE).unwrap();
+        let kafka = Kafka::open(&config, NODE, false).unwrap();
         let mut summarising = Summarising::begin();
         assert_eq!(summarising.take(&kafka), Some(0));
         write(&kafka, 100);
@@ -377,7 +380,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
             write(&kafka, 10);
             kafka.close(Duration::from_millis(100));
             drop(kafka);
-            let kafka = Kafka::open(&config, NODE).unwrap();
+            let kafka = Kafka::open(&config, NODE, false).unwrap();
             let mut summarising = Summarising::begin();
             assert_eq!(summarising.take(&kafka), None, "{mode:?}");
             cluster.broker_up(1).unwrap();
@@ -410,7 +413,7 @@ fn settled(summarising: &mut Summarising, kafka: &Kafka, least: i64) -> i64 {
 fn a_spool_that_another_process_has_is_refused() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
-    let _kafka = Kafka::open(&config, NODE).unwrap();
-    let refused = Kafka::open(&config, NODE).err().unwrap().to_string();
+    let _kafka = Kafka::open(&config, NODE, true).unwrap();
+    let refused = Kafka::open(&config, NODE, true).err().unwrap().to_string();
     assert!(refused.contains("sink kafka: spool") && refused.contains("in use"), "{refused}");
 }

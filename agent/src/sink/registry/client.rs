@@ -3,7 +3,7 @@
 //! A client is made for each round of requests: files are read anew, and no connection is left to
 //! break in between. There are few rounds.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use data_encoding::BASE64;
 use http::{
@@ -17,16 +17,16 @@ use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::trouble::Trouble;
-use crate::config::{RegistryConfig, RegistryCredentials};
+use crate::{
+    config::{RegistryConfig, RegistryCredentials},
+    enrich::chain,
+    sink::trust,
+};
 
 /// The answer to one request: schemas have some 100 KB.
 const MAX_ANSWER: usize = 4 << 20;
@@ -253,32 +253,15 @@ impl Client {
 
 /// By the authorities of a file, or those of the system.
 fn tls(config: &RegistryConfig) -> Result<ClientConfig, Trouble> {
-    let broken = |why: String| Trouble::Unreachable(format!("TLS cannot be used: {why}"));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| broken(error.to_string()))?;
-    let Some(path) = &config.ca_file else {
+    if !config.urls.iter().any(|url| url.starts_with("https:")) {
         // Reading the system's takes a while, and fails where it has none.
-        let needed = config.urls.iter().any(|url| url.starts_with("https:"));
-        let builder = if needed {
-            builder.with_platform_verifier().map_err(|error| broken(error.to_string()))?
-        } else {
-            builder.with_root_certificates(RootCertStore::empty())
-        };
-        return Ok(builder.with_no_client_auth());
-    };
-    let refused = |why: String| Trouble::File { path: path.display().to_string(), why };
-    let pem = fs::read(path).map_err(|error| refused(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let added = certificate.map_err(|error| refused(error.to_string()))?;
-        roots.add(added).map_err(|error| refused(error.to_string()))?;
+        let none = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        return Ok(none.with_no_client_auth());
     }
-    if roots.is_empty() {
-        return Err(refused("no certificate in it".to_owned()));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    trust::client_config(config.ca_file.as_deref()).map_err(|error| match error {
+        trust::Error::File { path, why } => Trouble::File { path: path.display().to_string(), why },
+        trust::Error::System(_) => Trouble::Unreachable(error.to_string()),
+    })
 }
 
 fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Trouble> {
@@ -317,19 +300,4 @@ fn shortened(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// An error with its causes: "client error (Connect)" alone says nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -193,7 +193,10 @@ impl Keeper {
         let (sink, version) = (&self.sink, schema.version);
         let had_trouble = told.take().is_some();
         let mut id_changes = 0;
-        match self.ids.get(schema.fingerprint) {
+        let before = self.ids.get(schema.fingerprint);
+        // First: what comes right after the line has it.
+        self.ids.set(schema.fingerprint, id);
+        match before {
             None => {
                 tracing::info!(sink, subject, version, id, "the registry knows the schema");
             }
@@ -213,7 +216,6 @@ impl Keeper {
             }
             Some(_) => {}
         }
-        self.ids.set(schema.fingerprint, id);
         if let Some(kept) = &self.kept
             && let Err(error) = kept.keep(subject, schema.fingerprint, id)
         {

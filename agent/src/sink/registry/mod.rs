@@ -29,7 +29,7 @@ mod ids;
 mod keeper;
 mod kept;
 #[cfg(test)]
-mod stub;
+pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -23,6 +23,7 @@ fn config(urls: &[String]) -> RegistryConfig {
         subject: SubjectStrategy::TopicName,
         register: true,
         credentials: None,
+        allow_cleartext: true,
         ca_file: None,
         timeout: Duration::from_millis(500),
         ids_file: None,

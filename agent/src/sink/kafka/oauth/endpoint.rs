@@ -13,13 +13,10 @@ use http::{
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use jiff::Timestamp;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -27,7 +24,7 @@ use super::{
     super::settings::secret,
     token::{Token, Unusable},
 };
-use crate::config::TokenEndpoint;
+use crate::{config::TokenEndpoint, sink::trust};
 
 /// From the connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -138,27 +135,10 @@ fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, Trouble> {
 }
 
 fn tls(endpoint: &TokenEndpoint) -> Result<ClientConfig, Trouble> {
-    let builder = ClientConfig::builder();
-    let builder = match &endpoint.ca_file {
-        None => builder
-            .with_native_roots()
-            .map_err(|error| Trouble::Unreachable(format!("the system's authorities: {error}")))?,
-        Some(path) => {
-            let wrong = |why: String| Trouble::File { path: path.clone(), why };
-            let mut roots = RootCertStore::empty();
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("there is no certificate in it".to_owned()));
-            }
-            builder.with_root_certificates(roots)
-        }
-    };
-    Ok(builder.with_no_client_auth())
+    trust::client_config(endpoint.ca_file.as_deref()).map_err(|error| match error {
+        trust::Error::File { path, why } => Trouble::File { path, why },
+        trust::Error::System(_) => Trouble::Unreachable(error.to_string()),
+    })
 }
 
 fn read(

@@ -1,0 +1,150 @@
+//! What librdkafka tells of itself, as far as an operator can use it.
+//! <https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md>
+
+use rdkafka::statistics::{self, Window};
+
+/// Brokers that are told of, those with the lowest numbers: what is told of each is a series of
+/// metrics for each of its figures. Larger clusters are rare, and the one record topic has its
+/// leaders on a part of them.
+const BROKERS: usize = 64;
+
+/// A producer at a moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statistics {
+    /// Messages in its queues and on their way, and their bytes.
+    pub(crate) queued_messages: u64,
+    pub(crate) queued_bytes: u64,
+    /// Callbacks that wait for their turn.
+    pub(crate) callbacks_waiting: u64,
+    /// Bytes and messages of the batches that were sent.
+    pub(crate) batch_bytes: Spread,
+    pub(crate) batch_messages: Spread,
+    pub(crate) brokers: Vec<Broker>,
+}
+
+/// Mean and 99th percentile since it was last told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spread {
+    pub(crate) mean: u64,
+    pub(crate) p99: u64,
+}
+
+/// A broker, as the producer sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Broker {
+    /// Its number, or `bootstrap` for an address of the configuration.
+    pub(crate) name: String,
+    pub(crate) is_connected: bool,
+    /// Attempts, those that failed included.
+    pub(crate) connects: u64,
+    pub(crate) disconnects: u64,
+    pub(crate) requests: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) retries: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) send_errors: u64,
+    pub(crate) receive_errors: u64,
+    pub(crate) requests_waiting: u64,
+    pub(crate) requests_in_flight: u64,
+    /// Microseconds that messages wait in the producer's queue.
+    pub(crate) queue_us: Spread,
+    /// Microseconds that requests wait to be sent.
+    pub(crate) outbuf_us: Spread,
+    /// Microseconds from sending a request to its answer.
+    pub(crate) rtt_us: Spread,
+    /// Milliseconds that the broker asked to wait.
+    pub(crate) throttle_ms: Spread,
+}
+
+impl Statistics {
+    /// The part of it that matters to a producer of `topic`.
+    pub(super) fn of(told: &rdkafka::Statistics, topic: &str) -> Self {
+        let topic = told.topics.get(topic);
+        let mut brokers: Vec<_> = told
+            .brokers
+            .values()
+            // Others stand for a role, such as the coordinator of a group.
+            .filter(|broker| broker.source != "logical" && broker.source != "internal")
+            .collect();
+        brokers.sort_by_key(|broker| broker.nodeid);
+        Self {
+            queued_messages: told.msg_cnt,
+            queued_bytes: told.msg_size,
+            callbacks_waiting: count(told.replyq),
+            batch_bytes: topic.map(|topic| Spread::of(&topic.batchsize)).unwrap_or_default(),
+            batch_messages: topic.map(|topic| Spread::of(&topic.batchcnt)).unwrap_or_default(),
+            brokers: brokers.into_iter().take(BROKERS).map(Broker::of).collect(),
+        }
+    }
+}
+
+impl Broker {
+    fn of(told: &statistics::Broker) -> Self {
+        let spread = |window: &Option<Window>| window.as_ref().map(Spread::of).unwrap_or_default();
+        Self {
+            name: match told.nodeid {
+                ..0 => "bootstrap".to_owned(),
+                number => number.to_string(),
+            },
+            is_connected: told.state == "UP",
+            connects: count(told.connects.unwrap_or(0)),
+            disconnects: count(told.disconnects.unwrap_or(0)),
+            requests: told.tx,
+            bytes_sent: told.txbytes,
+            retries: told.txretries,
+            timeouts: told.req_timeouts,
+            send_errors: told.txerrs,
+            receive_errors: told.rxerrs,
+            requests_waiting: count(told.outbuf_cnt),
+            requests_in_flight: count(told.waitresp_cnt),
+            queue_us: spread(&told.int_latency),
+            outbuf_us: spread(&told.outbuf_latency),
+            rtt_us: spread(&told.rtt),
+            throttle_ms: spread(&told.throttle),
+        }
+    }
+}
+
+impl Spread {
+    fn of(window: &Window) -> Self {
+        Self { mean: count(window.avg), p99: count(window.p99) }
+    }
+}
+
+/// Negative is unknown.
+fn count(told: i64) -> u64 {
+    u64::try_from(told).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_are_bounded_and_the_addresses_of_the_configuration_are_one() {
+        let mut told = rdkafka::Statistics::default();
+        for nodeid in -2..100 {
+            let source = if nodeid < 0 { "configured" } else { "learned" };
+            let broker = statistics::Broker {
+                nodeid,
+                source: source.to_owned(),
+                state: "UP".to_owned(),
+                outbuf_cnt: -1,
+                rtt: Some(Window { avg: 300, p99: 900, ..Window::default() }),
+                ..statistics::Broker::default()
+            };
+            told.brokers.insert(format!("b{nodeid}"), broker);
+        }
+        let logical =
+            statistics::Broker { source: "logical".to_owned(), ..statistics::Broker::default() };
+        told.brokers.insert("GroupCoordinator".to_owned(), logical);
+        let of = Statistics::of(&told, "absent");
+        assert_eq!(of.brokers.len(), BROKERS);
+        let names: Vec<_> = of.brokers.iter().map(|broker| broker.name.as_str()).collect();
+        assert_eq!(names[..4], ["bootstrap", "bootstrap", "0", "1"]);
+        let broker = &of.brokers[2];
+        assert_eq!((broker.requests_waiting, broker.is_connected), (0, true));
+        assert_eq!(broker.rtt_us, Spread { mean: 300, p99: 900 });
+        assert_eq!(of.batch_bytes, Spread::default());
+    }
+}

@@ -1,0 +1,53 @@
+//! TLS to servers that are asked by HTTP: a schema registry, an authorization server.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use hyper_rustls::ConfigBuilderExt;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+/// Why TLS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The file with certificates.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What the system brings.
+    #[error("the system's authorities: {0}")]
+    System(String),
+}
+
+/// A client that trusts the authorities in a file, or those of the system. The file is read now.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder();
+    let builder = match ca_file {
+        None => builder.with_native_roots().map_err(|error| Error::System(error.to_string()))?,
+        Some(path) => {
+            let wrong = |why: &dyn fmt::Display| Error::File {
+                path: path.to_owned(),
+                why: why.to_string(),
+            };
+            let mut roots = RootCertStore::empty();
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|e| wrong(&e))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| wrong(&error))?;
+                roots.add(certificate).map_err(|error| wrong(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong(&"there is no certificate in it"));
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}

@@ -1,0 +1,113 @@
+//! Owners of addresses; without Kubernetes only the first.
+
+use super::{Counter, Family, Gauge, each_watch, if_kubernetes, seconds};
+
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "tap53_kubernetes_enabled",
+        kind: Gauge,
+        help: "1 where the Kubernetes API is asked for the owners of addresses.",
+        labels: &[],
+        collect: |r, s| s.flag(&[], r.enrichment.enabled),
+    },
+    Family {
+        name: "tap53_kubernetes_watch_connected",
+        kind: Gauge,
+        help: "1 while the watch has listed its objects and follows them.",
+        labels: &["resource"],
+        collect: |r, s| each_watch(r, |watch| s.flag(&[watch.resource], watch.connected)),
+    },
+    Family {
+        name: "tap53_kubernetes_watch_stale_timestamp_seconds",
+        kind: Gauge,
+        help: "Since when what the watch knows may be old, seconds since 1970 UTC; none while it is connected.",
+        labels: &["resource"],
+        collect: |r, s| {
+            each_watch(r, |watch| {
+                if let Some(since) = watch.stale_since {
+                    s.measure(&[watch.resource], seconds(since));
+                }
+            })
+        },
+    },
+    Family {
+        name: "tap53_kubernetes_watch_event_timestamp_seconds",
+        kind: Gauge,
+        help: "When the last event came, seconds since 1970 UTC.",
+        labels: &["resource"],
+        collect: |r, s| {
+            each_watch(r, |watch| {
+                if let Some(at) = watch.last_event {
+                    s.measure(&[watch.resource], seconds(at));
+                }
+            })
+        },
+    },
+    Family {
+        name: "tap53_kubernetes_watch_lists_total",
+        kind: Counter,
+        help: "Lists of everything that were taken; one is the start.",
+        labels: &["resource"],
+        collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.lists)),
+    },
+    Family {
+        name: "tap53_kubernetes_watch_events_total",
+        kind: Counter,
+        help: "Events taken in.",
+        labels: &["resource"],
+        collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.events)),
+    },
+    Family {
+        name: "tap53_kubernetes_watch_errors_total",
+        kind: Counter,
+        help: "Requests that failed, and streams that broke.",
+        labels: &["resource"],
+        collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.errors)),
+    },
+    Family {
+        name: "tap53_kubernetes_objects",
+        kind: Gauge,
+        help: "Live objects known.",
+        labels: &["resource"],
+        collect: |r, s| {
+            if_kubernetes(r, |of| {
+                for (resource, known) in
+                    [("pods", of.pods), ("services", of.services), ("nodes", of.nodes)]
+                {
+                    s.count(&[resource], known as u64);
+                }
+            })
+        },
+    },
+    Family {
+        name: "tap53_kubernetes_claims",
+        kind: Gauge,
+        help: "Claims of addresses held: of live objects, and for a while of those that ended.",
+        labels: &[],
+        collect: |r, s| if_kubernetes(r, |of| s.count(&[], of.claims as u64)),
+    },
+    Family {
+        name: "tap53_kubernetes_claims_dropped_total",
+        kind: Counter,
+        help: "Claims of addresses given up or not taken in, by reason.",
+        labels: &["reason"],
+        collect: |r, s| {
+            if_kubernetes(r, |of| {
+                for (reason, n) in [
+                    ("history_full", of.history_evicted),
+                    ("ended_early", of.ended_evicted),
+                    ("refused", of.refused),
+                ] {
+                    s.count(&[reason], n);
+                }
+            })
+        },
+    },
+    Family {
+        name: "tap53_kubernetes_jobs_failed_total",
+        kind: Counter,
+        help: "Jobs that could not be asked for: their pods are named by the Job, not by its CronJob.",
+        labels: &[],
+        collect: |r, s| if_kubernetes(r, |of| s.count(&[], of.jobs_failed)),
+    },
+];

@@ -1,0 +1,108 @@
+//! The control socket, those who follow, and the process.
+
+use super::{Counter, Family, Gauge};
+
+pub(super) const FAMILIES: &[Family] = &[
+    // Control socket.
+    Family {
+        name: "tap53_control_connections_total",
+        kind: Counter,
+        help: "Connections at the control socket.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.control.connections),
+    },
+    Family {
+        name: "tap53_control_requests_total",
+        kind: Counter,
+        help: "Requests read and understood.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.control.requests),
+    },
+    Family {
+        name: "tap53_control_requests_refused_total",
+        kind: Counter,
+        help: "Connections and requests that got no proper answer, by reason.",
+        labels: &["reason"],
+        collect: |r, s| {
+            let of = &r.control;
+            for (reason, n) in [
+                ("denied", of.denied),
+                ("busy", of.busy),
+                ("timed_out", of.timed_out),
+                ("malformed", of.malformed),
+                ("unread", of.unread),
+            ] {
+                s.count(&[reason], n);
+            }
+        },
+    },
+    Family {
+        name: "tap53_followers",
+        kind: Gauge,
+        help: "Readers that follow the records (tap53 tail).",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.followers as u64),
+    },
+    Family {
+        name: "tap53_follower_lines_lost_total",
+        kind: Counter,
+        help: "Lines that followers read too slowly for.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.follower_lines_lost),
+    },
+    // The log.
+    Family {
+        name: "tap53_log_lines_total",
+        kind: Counter,
+        help: "Lines written to the log.",
+        labels: &["level"],
+        collect: |r, s| {
+            r.log_lines.written.iter().for_each(|(level, lines)| s.count(&[level], *lines))
+        },
+    },
+    Family {
+        name: "tap53_log_lines_suppressed_total",
+        kind: Counter,
+        help: "Lines left out since they repeated too often.",
+        labels: &["level"],
+        collect: |r, s| {
+            r.log_lines.suppressed.iter().for_each(|(level, lines)| s.count(&[level], *lines))
+        },
+    },
+    // The process.
+    Family {
+        name: "tap53_build_info",
+        kind: Gauge,
+        help: "1, with the version of the agent.",
+        labels: &["version"],
+        collect: |r, s| s.flag(&[r.status.version], true),
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: Gauge,
+        help: "When the agent started, seconds since 1970 UTC.",
+        labels: &[],
+        collect: |r, s| s.measure(&[], r.process.started_at_s),
+    },
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: Counter,
+        help: "Time on CPUs, user and system.",
+        labels: &[],
+        collect: |r, s| s.measure(&[], r.process.cpu_seconds),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: Gauge,
+        help: "Resident memory.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.process.resident_bytes),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Gauge,
+        help: "Open file descriptors.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.process.open_fds),
+    },
+];

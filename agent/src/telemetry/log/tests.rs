@@ -1,0 +1,97 @@
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+use super::*;
+
+/// Standard error of a test.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged meanwhile, each line parsed by itself.
+fn logged(limit: &Limit, log: impl FnOnce()) -> Vec<Value> {
+    let written = Written::default();
+    let to = written.clone();
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(JsonLine::new("node \"1\""))
+        .fmt_fields(format::JsonFields::new())
+        .with_writer(move || to.clone());
+    let subscriber = registry().with(lines.with_filter(limit.clone()));
+    tracing::subscriber::with_default(subscriber, log);
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn flood(lines: u64) {
+    for number in 0..lines {
+        tracing::error!(number, "a broker is away");
+    }
+}
+
+#[test]
+fn a_line_in_json_has_its_fields_and_the_node() {
+    let lines = logged(&Limit::default(), || {
+        tracing::info!(target: AUDIT, uid = 0, process = "sh \"x\"\n", "audit: enable");
+    });
+    let line = &lines[0];
+    assert_eq!(line["node"], "node \"1\"");
+    assert_eq!((&line["level"], &line["target"]), (&"INFO".into(), &"audit".into()));
+    assert_eq!(line["message"], "audit: enable");
+    assert_eq!((&line["uid"], &line["process"]), (&0.into(), &"sh \"x\"\n".into()));
+    let timestamp: jiff::Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+    assert!(timestamp.as_second() > 1_700_000_000);
+}
+
+#[test]
+fn a_flood_of_one_line_is_limited_counted_and_told_of_once() {
+    let limit = Limit::default();
+    let lines = logged(&limit, || {
+        flood(50_000);
+        // Others are not held up by it, not even with the same words.
+        tracing::error!(number = 1, "a broker is away");
+        limit.tell();
+        limit.tell();
+    });
+    let of = |target: &str| lines.iter().filter(|line| line["target"] == target).count();
+    // Some come through while it lasts, which on a busy machine may be a second or two.
+    let written = of(module_path!());
+    assert!((101..1_000).contains(&written), "{written}");
+    assert_eq!(of(SUPPRESSED), 1);
+    let told = lines.last().unwrap();
+    assert_eq!(told["lines"], 50_001 - written);
+    assert_eq!((&told["said"], &told["of_level"]), (&"a broker is away".into(), &"ERROR".into()));
+    let counted = limit.lines();
+    assert_eq!(counted.suppressed[0], ("error", (50_001 - written) as u64));
+    assert_eq!(counted.written[0], ("error", written as u64));
+    assert_eq!(counted.written[1], ("warn", 1));
+}
+
+#[test]
+fn who_changed_what_and_the_last_lines_are_never_left_out() {
+    let limit = Limit::default();
+    let lines = logged(&limit, || {
+        for uid in 0..2_000 {
+            tracing::info!(target: AUDIT, uid, "audit: disable");
+        }
+    });
+    assert_eq!(lines.len(), 2_000);
+    let lines = logged(&limit, || {
+        flood(2_000);
+        limit.end();
+        flood(500);
+    });
+    assert!(lines.len() < 1_500, "{}", lines.len());
+    let told = lines.iter().position(|line| line["target"] == SUPPRESSED).unwrap();
+    assert_eq!(lines.len() - told - 1, 500);
+}

@@ -1,0 +1,118 @@
+//! What is timed on the way of a packet, from the kernel's timestamp to the delivery report.
+//!
+//! ```text
+//!  hook ──▶ ring ──▶ decode ▸ pair ▸ encode ──▶ sink ──▶ spool ──▶ producer ──▶ broker
+//!  └ ring wait ┘└────────── batch ──────────┘└─ write ───────────┘└── acknowledgement ──┘
+//!  └ response ──────────────── age: written, or ──────┴ spooled, or ─────┴ acknowledged ┘
+//! ```
+//!
+//! A query that waits for its response waits outside of the agent: that is the record's `latency_ns`.
+//! So a record's age is that of its response, and a record without one, which is made when the time
+//! for a response is over, has none.
+
+use std::sync::Arc;
+
+use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
+use crate::{
+    encode::Batch,
+    ledger::{Published, WorkerCounts},
+    ring::Depth,
+    sink::Named,
+    worker::Waiting,
+};
+
+/// What the data path shows of itself while it runs, beside the ledger.
+#[derive(Clone)]
+pub struct DataPath {
+    pub(crate) timings: Arc<WorkerTimings>,
+    pub(crate) workers: Vec<WorkerView>,
+    pub(crate) sinks: Vec<Named>,
+}
+
+/// What a worker shows.
+#[derive(Clone)]
+pub(crate) struct WorkerView {
+    pub(crate) number: u16,
+    pub(crate) counts: Published<WorkerCounts>,
+    pub(crate) ring: Option<Depth>,
+    pub(crate) datagrams_waiting: Waiting,
+}
+
+/// Times of the workers.
+#[derive(Debug)]
+pub struct WorkerTimings {
+    /// From a packet's capture to the batch that it came out of its ring with. Each packet.
+    pub(crate) ring_wait: Histogram,
+    /// What a batch took from the ring to where sinks are handed it. Each batch with packets.
+    pub(crate) batch: Histogram,
+}
+
+impl Default for WorkerTimings {
+    fn default() -> Self {
+        Self { ring_wait: Histogram::new(WITHIN), batch: Histogram::new(WITHIN) }
+    }
+}
+
+/// How far a record has got.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// A file, or standard output.
+    Written,
+    /// The disk, or the page cache, by what `fsync` says.
+    Spooled,
+    /// The broker, straight from memory.
+    Acknowledged,
+}
+
+impl Reached {
+    pub(crate) const ALL: [Self; 3] = [Self::Written, Self::Spooled, Self::Acknowledged];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Spooled => "spooled",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+}
+
+/// Times of one sink.
+#[derive(Debug)]
+pub struct SinkTimings {
+    /// What taking a batch took. Each batch.
+    pub(crate) write: Histogram,
+    /// What forcing the spool to the disk took.
+    pub(crate) sync: Histogram,
+    /// From handing a record to the producer to its delivery report. Each record that arrived.
+    pub(crate) acknowledgement: Histogram,
+    /// From the capture of a record's response. Each record that has one, by [`Reached`].
+    ages: [Histogram; Reached::ALL.len()],
+}
+
+impl Default for SinkTimings {
+    fn default() -> Self {
+        Self {
+            write: Histogram::new(WITHIN),
+            sync: Histogram::new(WITHIN),
+            acknowledgement: Histogram::new(ABROAD),
+            ages: Reached::ALL.map(|_| Histogram::new(ABROAD)),
+        }
+    }
+}
+
+impl SinkTimings {
+    /// The ages at which records got so far.
+    pub(crate) fn age(&self, reached: Reached) -> &Histogram {
+        &self.ages[reached as usize]
+    }
+
+    /// Notes that the records of a batch have got so far at `now_ns`, CLOCK_MONOTONIC.
+    pub(crate) fn all_reached(&self, reached: Reached, batch: &Batch, now_ns: u64) {
+        let mut tally = Tally::new(ABROAD);
+        for (_, entry) in batch.iter().filter(|(_, entry)| entry.answered_at_ns > 0) {
+            tally.observe(now_ns.saturating_sub(entry.answered_at_ns));
+        }
+        self.age(reached).take(&mut tally);
+    }
+}

@@ -1,0 +1,373 @@
+//! With a real schema registry: what is in the topic is read by Confluent's client, with the schemas
+//! that it fetches there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Error, Result, ensure};
+use data_encoding::HEXLOWER;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tap53::spool::{self, Spool};
+use tap53_harness::{
+    agent, fastavro,
+    kafka::{Kafka, Security},
+    namespace::Namespace,
+    process::run as run_to_end,
+    registry::{Read, Registry},
+    scratch, wait,
+};
+
+use super::run::{DEADLINE, QUICK, Run, TOPIC, number, spool as spool_keys};
+
+const SUBJECT: &str = "dns-transactions-value";
+/// A record of this name that shares no field.
+const FOREIGN: &str = r#"{"type": "record", "name": "DnsTransaction", "namespace": "tap53",
+    "fields": [{"name": "something_else", "type": "int"}]}"#;
+
+fn namespace() -> Result<Namespace> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    Ok(namespace)
+}
+
+fn registry_keys(url: &str, more: &str) -> String {
+    format!("registry: {{urls: [\"{url}\"], timeout_ms: 1000, {more}}}")
+}
+
+fn schema_text() -> Result<String> {
+    Ok(String::from_utf8(agent::run(&["schema"])?.stdout)?)
+}
+
+/// The ids of the schemas that the records were written with, each once, after it is known that all
+/// of `0..next` are there.
+fn require_all(read: &[Read], next: u32) -> Result<Vec<u32>> {
+    let mut numbers: Vec<_> =
+        read.iter().map(|read| number(&read.record)).collect::<Result<_>>()?;
+    numbers.sort_unstable();
+    numbers.dedup();
+    ensure!(numbers.iter().copied().eq(0..next), "{} of {next}: {numbers:?}", numbers.len());
+    let mut ids: Vec<_> = read.iter().map(|read| read.id).collect();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
+    wait::until("the records to be in the topic", DEADLINE, || {
+        Ok((kafka.consume(TOPIC)?.len() >= records as usize).then_some(()))
+    })
+}
+
+#[test]
+fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let registry = Registry::start(&namespace)?;
+    // So that the first id is none that anything could be by itself.
+    for subject in ["a-value", "b-value"] {
+        registry.register(subject, &FOREIGN.replace("something_else", &subject[..1]))?;
+    }
+    let keys = registry_keys(&registry.url(), "");
+    // Without a spool the first records may wait in memory for the registry's answer.
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(300)?;
+    run.finish()?.require_nothing_lost()?;
+    let read = registry.consume(&kafka.address(), TOPIC, None)?;
+    assert_eq!(read.len(), 300);
+    assert_eq!(require_all(&read, 300)?, [3]);
+    assert_eq!(registry.schema(3)?, schema_text()?);
+    assert_eq!(registry.versions(SUBJECT)?, 1);
+    assert_eq!(read[0].record["schema_version"], tap53::encode::SCHEMA_VERSION);
+    assert_eq!(read[0].record["node"], "test");
+
+    // The same again: nothing is registered twice, whatever the subject.
+    let mut next = 300;
+    for (strategy, subject) in [
+        ("topic_name", SUBJECT),
+        ("record_name", "tap53.DnsTransaction"),
+        ("topic_record_name", "dns-transactions-tap53.DnsTransaction"),
+        ("record_name", "tap53.DnsTransaction"),
+    ] {
+        let keys = registry_keys(&registry.url(), &format!("subject: {strategy}"));
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(10)?;
+        next = run.next();
+        run.finish()?.require_nothing_lost()?;
+        assert_eq!(registry.versions(subject)?, 1, "{subject}");
+    }
+    require_all(&registry.consume(&kafka.address(), TOPIC, None)?, next)?;
+    Ok(())
+}
+
+#[test]
+fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let mut registry = Registry::start(&namespace)?;
+    let mut next = 0;
+    for mode in ["durable", "fast", "off"] {
+        registry.kill();
+        let directory = scratch::directory("queue")?;
+        let keys = format!(
+            "queue_bytes: 4194304\n    {}\n    {}",
+            registry_keys(&registry.url(), ""),
+            spool_keys(mode, directory.path(), "")
+        );
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(500)?;
+        let line = run.process().wait_for_line("the registry cannot be reached", 0, DEADLINE)?;
+        assert!(line.contains("Connection refused") && line.contains(&registry.url()), "{line}");
+        assert_eq!(kafka.consume(TOPIC)?.len(), next as usize, "{mode}");
+        if mode != "off" {
+            export_is_readable(directory.path(), 500)?;
+        }
+        // It hangs before it answers: the thread that asks is the only one that waits.
+        registry.restart()?;
+        registry.signal(Signal::SIGSTOP)?;
+        run.feed(100)?;
+        registry.signal(Signal::SIGCONT)?;
+        wait_for(&kafka, run.next())?;
+        next = run.next();
+        let ended = run.finish()?;
+        ended.require_nothing_lost()?;
+        assert!(!ended.log.contains("records do not arrive"), "{}", ended.log);
+        let told = ended.log.lines().filter(|line| line.contains("cannot be reached")).count();
+        assert_eq!(told, 1, "{mode}: each trouble is told once: {}", ended.log);
+    }
+    let ids = require_all(&registry.consume(&kafka.address(), TOPIC, None)?, next)?;
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    Ok(())
+}
+
+/// What waits is exported as what it is, not as it will be framed.
+fn export_is_readable(directory: &Path, records: usize) -> Result<()> {
+    let out = scratch::directory("export")?;
+    let file = out.path().join("waiting.avro");
+    let mut export = Command::new(agent::binary()?);
+    run_to_end(export.args(["spool", "export"]).arg(directory).arg(&file))?;
+    assert_eq!(fastavro::read_containers(&[file])?.len(), records);
+    Ok(())
+}
+
+#[test]
+fn without_registry_and_spool_what_waits_too_long_is_lost_for_a_reason_of_its_own() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let keys = format!("{QUICK}\n    {}", registry_keys("http://127.0.0.1:9", ""));
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(200)?;
+    let ended = run.finish()?;
+    assert_eq!(ended.status.code(), Some(3), "{}", ended.log);
+    assert_eq!((ended.records("lost/no_schema_id")?, ended.lost()?), (200, 200));
+    assert_eq!(kafka.consume(TOPIC)?.len(), 0);
+    Ok(())
+}
+
+#[test]
+fn an_id_outlives_the_registry_the_agent_and_both() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let mut registry = Registry::start(&namespace)?;
+    registry.register("a-value", FOREIGN)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "{}\n    {}",
+        registry_keys(&registry.url(), ""),
+        spool_keys("durable", directory.path(), "fsync: never")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(1_000)?;
+    wait_for(&kafka, 1_000)?;
+    // Under load, and for good.
+    run.feed_unseen(1_000)?;
+    registry.kill();
+    run.feed(1_000)?;
+    wait_for(&kafka, 3_000)?;
+    run.kill()?;
+    let kept = fs::read_to_string(directory.path().join("schema-ids.json"))?;
+    assert!(kept.contains(SUBJECT), "{kept}");
+
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 3_000)?;
+    run.feed(1_000)?;
+    wait_for(&kafka, 4_000)?;
+    run.process().wait_for_line("the id that is known stays in use", 0, DEADLINE)?;
+    registry.restart()?;
+    run.process().wait_for_line("the registry confirms the schema's id", 0, DEADLINE)?;
+    run.finish()?.require_nothing_lost()?;
+    let read = registry.consume(&kafka.address(), TOPIC, None)?;
+    assert_eq!(require_all(&read, 4_000)?, [2]);
+
+    // Another one in its place, where another schema has the id.
+    registry.wipe()?;
+    for field in ["a", "b"] {
+        let schema = FOREIGN.replace("something_else", field);
+        registry.register(&format!("{field}-value"), &schema)?;
+    }
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 4_000)?;
+    let line = run.process().wait_for_line("the registry gives another id", 0, DEADLINE)?;
+    assert!(line.contains("id=3") && line.contains("known=2"), "{line}");
+    run.feed(1_000)?;
+    run.finish()?.require_nothing_lost()?;
+    let messages = kafka.consume(TOPIC)?;
+    // Some of those before may have come twice.
+    let ids = messages[messages.len() - 1_000..].iter().map(|message| message.value[..5].to_vec());
+    assert!(ids.eq(std::iter::repeat_n(vec![0, 0, 0, 0, 3], 1_000)));
+    Ok(())
+}
+
+#[test]
+fn a_schema_that_does_not_fit_is_refused_and_records_wait_until_it_does() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let registry = Registry::start(&namespace)?;
+    registry.register(SUBJECT, FOREIGN)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "{}\n    {}",
+        registry_keys(&registry.url(), ""),
+        spool_keys("fast", directory.path(), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(100)?;
+    let line = run.process().wait_for_line("refuses the schema as incompatible", 0, DEADLINE)?;
+    assert!(line.contains(SUBJECT), "{line}");
+    assert_eq!((registry.versions(SUBJECT)?, kafka.consume(TOPIC)?.len()), (1, 0));
+    // The operator knows what they do.
+    registry.require_compatibility("NONE")?;
+    wait_for(&kafka, 100)?;
+    run.finish()?.require_nothing_lost()?;
+    assert_eq!(registry.versions(SUBJECT)?, 2);
+    require_all(&registry.consume(&kafka.address(), TOPIC, None)?, 100)?;
+    Ok(())
+}
+
+#[test]
+fn with_register_false_a_schema_is_looked_up_and_never_registered() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let registry = Registry::start(&namespace)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "{}\n    {}",
+        registry_keys(&registry.url(), "register: false"),
+        spool_keys("durable", directory.path(), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(100)?;
+    let line = run.process().wait_for_line("register is false", 0, DEADLINE)?;
+    assert!(line.contains(SUBJECT) && line.contains("tap53 schema"), "{line}");
+    assert_eq!((registry.versions(SUBJECT)?, kafka.consume(TOPIC)?.len()), (0, 0));
+    // By hand, through a tool that lays it out in its own way.
+    let schema: Value = serde_json::from_str(&schema_text()?)?;
+    registry.register(SUBJECT, &schema.to_string())?;
+    wait_for(&kafka, 100)?;
+    run.finish()?.require_nothing_lost()?;
+    assert_eq!(registry.versions(SUBJECT)?, 1);
+    require_all(&registry.consume(&kafka.address(), TOPIC, None)?, 100)?;
+    Ok(())
+}
+
+#[test]
+fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<()> {
+    let namespace = namespace()?;
+    let (security, others) = (Security::new()?, Security::new()?);
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let registry = Registry::start_secure(&namespace, &security)?;
+    let directory = scratch::directory("queue")?;
+    let ca = directory.path().join("ca.pem");
+    fs::copy(others.path("ca.pem"), &ca)?;
+    let keys = format!(
+        "{}\n    {}",
+        registry_keys(&registry.secure_url(), &format!("ca_file: {}", ca.display())),
+        spool_keys("durable", &directory.path().join("spool"), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(100)?;
+    let line = run.process().wait_for_line("the registry cannot be reached", 0, DEADLINE)?;
+    assert!(line.contains("invalid peer certificate"), "{line}");
+    assert_eq!(registry.versions(SUBJECT)?, 0);
+    // The right one, while it runs.
+    fs::copy(security.path("ca.pem"), &ca)?;
+    wait_for(&kafka, 100)?;
+    run.finish()?.require_nothing_lost()?;
+    require_all(&registry.consume(&kafka.address(), TOPIC, None)?, 100)?;
+    Ok(())
+}
+
+fn schema_file(version: u32) -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema");
+    match version {
+        3 => directory.join("dns_transaction.avsc"),
+        earlier => directory.join(format!("history/dns_transaction_v{earlier}.avsc")),
+    }
+}
+
+/// What an agent of an earlier version left in a spool.
+fn leave_in_spool(directory: &Path, version: u32) -> Result<u32> {
+    let text = fs::read_to_string(schema_file(version).with_extension("hex"))?;
+    let decode = |line: &str| HEXLOWER.decode(line.as_bytes()).map_err(Error::msg);
+    let values: Vec<_> = text.lines().map(decode).collect::<Result<_>>()?;
+    let mut spool = Spool::open(&spool::Config {
+        directory: directory.to_owned(),
+        max_bytes: 64 << 20,
+        max_age: None,
+        fsync: spool::Fsync::Never,
+        schema_version: version,
+    })?;
+    let record = |value| spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
+    spool.append(values.iter().map(|value| record(value)), 1)?;
+    spool.close()?;
+    Ok(u32::try_from(values.len())?)
+}
+
+#[test]
+fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let registry = Registry::start(&namespace)?;
+    // The registry itself sees to it that each version reads each other.
+    registry.require_compatibility("FULL_TRANSITIVE")?;
+    let directory = scratch::directory("queue")?;
+    let earlier = leave_in_spool(directory.path(), 1)? + leave_in_spool(directory.path(), 2)?;
+    let keys = format!(
+        "headers: true\n    {}\n    {}",
+        registry_keys(&registry.url(), ""),
+        spool_keys("durable", directory.path(), "")
+    );
+    let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+    run.feed(3)?;
+    wait_for(&kafka, earlier + 3)?;
+    let ended = run.finish()?;
+    ended.require_nothing_lost()?;
+    assert_eq!(ended.records("carried")?, u64::from(earlier));
+    let headers: Vec<_> =
+        kafka.consume(TOPIC)?.into_iter().map(|message| message.headers).collect();
+    // Each by its id, and the newest is the latest of the subject.
+    for (version, id) in [(1, 1), (2, 2), (3, 3)] {
+        assert_eq!(registry.schema(id)?, fs::read_to_string(schema_file(version))?);
+    }
+    assert_eq!(registry.versions(SUBJECT)?, 3);
+    for reader in 1..=3 {
+        let read = registry.consume(&kafka.address(), TOPIC, Some(&schema_file(reader)))?;
+        let reader: Value = serde_json::from_str(&fs::read_to_string(schema_file(reader))?)?;
+        let fields = reader["fields"].as_array().context("fields")?.len();
+        assert_eq!(read.len(), earlier as usize + 3);
+        for (read, headers) in read.iter().zip(&headers) {
+            assert_eq!(read.record.as_object().context("a record")?.len(), fields);
+            assert_eq!(read.record["schema_version"], read.id);
+            assert_eq!(*headers, format!("tap53-node=test,tap53-schema-version={}", read.id));
+        }
+    }
+    Ok(())
+}
