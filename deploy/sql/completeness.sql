@@ -66,8 +66,8 @@ SELECT this.*,
        -- A later run has delivered or given up all that it found in the spool.
        EXISTS (SELECT 1 FROM each_run AS later
                WHERE later.node = this.node
-                 AND later.started_at >= this.last_summary_at
-                 AND later.run_id <> this.run_id
+                 AND later.started_at > this.started_at
+                 AND later.last_summary_at > this.last_summary_at
                  AND later.settled_window >= 0) AS left_is_settled
 FROM each_run AS this;
 
@@ -161,8 +161,8 @@ SELECT NULL, run_id, 'no summary', NULL, count(*), NULL, sum(copies - 1)::BIGINT
 FROM arrivals ANTI JOIN summaries USING (run_id)
 GROUP BY run_id;
 
--- Each node over all of its runs: what one run leaves in the spool the next one carries. Where no run
--- was killed, unexplained is what is missing for no reason that an agent knows: lost behind the
+-- Each node over all of its runs: what one run leaves in the spool the next one carries, so what the
+-- last one has is all that waits. Where no run was killed, unexplained is what is missing for no reason that an agent knows: lost behind the
 -- topic. Less than zero: so many arrived although they had been given up.
 CREATE OR REPLACE VIEW nodes AS
 SELECT node,
@@ -170,8 +170,8 @@ SELECT node,
        (sum(expected) - sum(missing))::BIGINT AS arrived,
        sum(missing)::BIGINT AS missing,
        sum(reported_lost + carried_lost)::BIGINT AS reported_lost,
-       (sum(waiting) - sum(carried))::BIGINT AS waiting,
-       (sum(missing) - sum(reported_lost + carried_lost) - sum(waiting) + sum(carried))::BIGINT
+       arg_max(waiting, started_at) AS waiting,
+       (sum(missing) - sum(reported_lost + carried_lost) - arg_max(waiting, started_at))::BIGINT
            AS unexplained,
        count(*) FILTER (state = 'killed') AS killed_runs
 FROM runs

@@ -135,7 +135,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     let [runs, nodes] = consumed.ask([RUNS, "SELECT * FROM nodes"])?;
     require(&runs[3], "ended", "yes", 200)?;
     require(&runs[4], "ended", "yes", 100)?;
-    for column in ["missing", "reported_lost"] {
+    for column in ["missing", "reported_lost", "waiting", "unexplained"] {
         assert_eq!(number(&nodes[0], column)?, 0, "{column}: {nodes:?}");
     }
     assert_eq!(number(&nodes[0], "killed_runs")?, 1);
