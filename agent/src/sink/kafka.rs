@@ -18,6 +18,7 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+pub(crate) mod errand;
 mod held;
 mod mailbox;
 pub(crate) mod oauth;
@@ -28,8 +29,10 @@ mod settling;
 mod spooling;
 mod statistics;
 mod summaries;
+mod takeover;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 use std::{
     sync::Arc,
@@ -52,7 +55,7 @@ use crate::{
     ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
     telemetry::SinkTimings,
 };
-pub(crate) use settings::{connection, secret};
+pub(crate) use settings::secret;
 pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use held::Held;
@@ -84,6 +87,7 @@ impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
     pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
+        warn(config);
         let counts = Published::default();
         let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
         let schemas = Schema::of_transactions().map_err(encode)?;
@@ -105,17 +109,11 @@ impl Kafka {
         let spooling = config
             .spool
             .as_ref()
-            .map(|spool| Spooling::open(config, spool, &link, &producer))
+            .map(|spool| Spooling::open(config, spool, &link, &producer, &schemas))
             .transpose()?;
         let held = (registry.is_some() && spooling.is_none())
             .then(|| Held::new(config.queue_bytes, config.message_timeout));
         if let Some(registry) = &mut registry {
-            let waiting = spooling.as_ref().map(Spooling::schema_versions).unwrap_or_default();
-            for schema in &schemas {
-                if waiting.contains(&schema.version.unsigned_abs()) {
-                    registry.ids().want(schema.fingerprint);
-                }
-            }
             registry
                 .start()
                 .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
@@ -322,9 +320,14 @@ impl TakesSummaries for Kafka {
     }
 
     fn begin_window(&self, window: i64) -> Progress {
-        let (done_id, carried_lost) = self.spooling.as_ref().map_or((0, 0), Spooling::progress);
+        let spool = match &self.spooling {
+            None => Some((0, 0)),
+            Some(spooling) => spooling.progress(),
+        };
+        let (done_id, carried_lost) = spool.unwrap_or_default();
         let settled_window = self.link.settling.begin_window(window, done_id);
-        Progress { settled_window, carried_lost }
+        // What an agent has in the spool that still has it is before all windows of this one.
+        Progress { settled_window: settled_window.filter(|_| spool.is_some()), carried_lost }
     }
 
     fn take(&self, summary: &Summary) {
@@ -338,6 +341,26 @@ impl TakesSummaries for Kafka {
         if let Some(summaries) = self.link.summaries.get() {
             summaries.end(&self.producer, deadline);
         }
+    }
+}
+
+/// Says what was allowed that costs something.
+fn warn(config: &KafkaConfig) {
+    let sink = &config.name;
+    if let Some(sasl) = &config.sasl
+        && config.tls.is_none()
+        && sasl.mechanism.shows_secret()
+    {
+        tracing::warn!(
+            sink,
+            "allow_cleartext: who listens on the way to the brokers can learn the secret that is sent there in the clear"
+        );
+    }
+    if config.options.get("enable.idempotence").is_some_and(|value| value != "true") {
+        tracing::warn!(
+            sink,
+            "enable.idempotence is off: records may arrive twice and out of order whenever a request is tried again"
+        );
     }
 }
 

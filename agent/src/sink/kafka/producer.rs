@@ -31,6 +31,7 @@ use super::{
     settling::{self, Settling},
     statistics::Statistics,
     summaries::Summaries,
+    topic::Maker,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
@@ -74,6 +75,10 @@ pub(super) type Threaded = ThreadedProducer<Reports>;
 pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
+    /// What proves to brokers who this is.
+    proof: &'static str,
+    /// Who makes the topic, if anybody does.
+    maker: Option<Maker>,
     pub(super) counts: Published<SinkCounts>,
     /// Which windows of the ledger have records on their way.
     pub(super) settling: Settling,
@@ -124,6 +129,13 @@ impl Link {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
+            proof: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+                Some(Credentials::Password { .. }) => "the password",
+                // It does not tell clients more than that.
+                Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
+                None => "a client without sasl",
+            },
+            maker: Maker::start(config),
             counts,
             settling: Settling::new(),
             summaries: OnceLock::new(),
@@ -154,11 +166,16 @@ impl Link {
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let topic = &self.topic;
-                tracing::error!(
-                    sink,
-                    topic,
-                    "the topic does not exist, and tap53 creates none: create it"
-                );
+                if let Some(maker) = &self.maker {
+                    tracing::warn!(sink, topic, "the topic does not exist: it will be created");
+                    maker.want();
+                } else {
+                    tracing::error!(
+                        sink,
+                        topic,
+                        "the topic does not exist, and tap53 creates none: create it, or set create_topic"
+                    );
+                }
             }
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed
@@ -166,6 +183,10 @@ impl Link {
             ) => {
                 let topic = &self.topic;
                 tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                let proof = self.proof;
+                tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
             }
             _ => tracing::error!(sink, %error, reason, "producer"),
         }

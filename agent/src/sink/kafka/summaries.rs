@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +23,7 @@ use super::{
     mailbox::Outcome,
     producer::{Framing, Message, Origin, Producer, Refusal},
     spooling::now_ms,
+    topic::Maker,
 };
 use crate::{
     config::KafkaConfig,
@@ -56,6 +57,9 @@ pub(super) struct Summaries {
     encoder: SummaryEncoder,
     counts: Published<SinkCounts>,
     queue: Mutex<Queue>,
+    /// The records' spool, if there is one.
+    directory: Option<PathBuf>,
+    maker: Option<Maker>,
     reports: Mutex<Vec<(u64, Outcome)>>,
     /// Whether the last that was heard of them is a failure: each outage is logged once.
     is_failing: AtomicBool,
@@ -108,12 +112,15 @@ impl Summaries {
             .transpose()
             .map_err(|cause| Error::Registry { sink: sink.clone(), cause })?;
         let queue = match &config.spool {
-            None => Queue::Memory { waiting: VecDeque::new(), next_id: 0 },
-            Some(spool) => Queue::Disk(Box::new(
-                open_spool(&spool.directory)
-                    .map_err(|cause| Error::Spool { sink: sink.clone(), cause })?,
-            )),
+            None => Queue::memory(),
+            Some(spool) => match open_spool(&spool.directory) {
+                Ok(spool) => Queue::Disk(Box::new(spool)),
+                // Another agent has it, and it is asked for again.
+                Err(spool::Error::Locked(_)) => Queue::memory(),
+                Err(cause) => return Err(Error::Spool { sink, cause }),
+            },
         };
+        let maker = Maker::start(&KafkaConfig { topic: summary.topic.clone(), ..config.clone() });
         let summaries = Self {
             interval: summary.interval,
             records_topic: config.topic.clone(),
@@ -122,6 +129,8 @@ impl Summaries {
             encoder,
             counts: counts.clone(),
             queue: Mutex::new(queue),
+            directory: config.spool.as_ref().map(|spool| spool.directory.clone()),
+            maker,
             reports: Mutex::default(),
             is_failing: AtomicBool::new(false),
             framing,
@@ -191,6 +200,7 @@ impl Summaries {
                 Outcome::Failed => {}
             }
         }
+        self.take_over(&mut queue);
         let threaded = producer.current();
         let version = SUMMARY_SCHEMA_VERSION.unsigned_abs();
         while let Some((id, message)) = queue.next() {
@@ -207,6 +217,29 @@ impl Summaries {
         let waiting = queue.waiting();
         self.count(|counts| counts.waiting = waiting);
         waiting == 0
+    }
+
+    /// Moves to the disk, once no other agent has it any more.
+    fn take_over(&self, queue: &mut Queue) {
+        let (Queue::Memory { waiting, .. }, Some(directory)) = (&*queue, &self.directory) else {
+            return;
+        };
+        // Reports name them by where they wait.
+        if waiting.iter().any(|waiting| waiting.is_sent) {
+            return;
+        }
+        let Ok(spool) = open_spool(directory) else { return };
+        let mut disk = Queue::Disk(Box::new(spool));
+        let carried = disk.waiting();
+        for Waiting { timestamp_ms, key, value, .. } in waiting {
+            if let Err(error) = disk.push(*timestamp_ms, key, value) {
+                let sink = &self.sink;
+                self.count(|counts| counts.lost += 1);
+                tracing::error!(sink, %error, "a summary cannot be put into its spool and is lost");
+            }
+        }
+        self.count(|counts| counts.carried = carried);
+        *queue = disk;
     }
 
     /// Delivers what waits within `deadline`. The rest stays on disk for the next run, or is lost.
@@ -246,6 +279,15 @@ impl Summaries {
 
     /// Logs the first error of an outage.
     fn tell(&self, error: &KafkaError) {
+        let is_missing = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+        );
+        if let Some(maker) = &self.maker
+            && is_missing
+        {
+            maker.want();
+        }
         let is_ours = matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
@@ -259,7 +301,7 @@ impl Summaries {
                 tracing::error!(
                     sink,
                     topic,
-                    "the topic of summaries does not exist, and tap53 creates none: create it"
+                    "the topic of summaries does not exist: create it, or set create_topic"
                 );
             }
             _ => tracing::error!(sink, topic, %error, "summaries of the ledger do not arrive"),
@@ -289,6 +331,10 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
 }
 
 impl Queue {
+    const fn memory() -> Self {
+        Self::Memory { waiting: VecDeque::new(), next_id: 0 }
+    }
+
     /// Appends one; how many of the oldest were dropped for it.
     fn push(
         &mut self,
