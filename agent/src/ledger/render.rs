@@ -4,12 +4,12 @@ use std::fmt;
 
 use super::{
     RegistryCounts,
-    statement::{ByReason, Deliveries, Fates, Hook, Ledger},
+    statement::{ByReason, Deliveries, Fates, Hook, Ledger, Summaries},
 };
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "ledger of {} at {}", self.node, self.written_at)?;
+        writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
         self.write_gap(f)?;
         for interface in &self.interfaces {
             for (direction, hook) in
@@ -55,6 +55,9 @@ impl fmt::Display for Ledger {
             }
             if let Some(registry) = &sink.registry {
                 write_registry(f, &sink.name, registry)?;
+            }
+            if let Some(summaries) = &sink.summaries {
+                write_summaries(f, &sink.name, summaries)?;
             }
         }
         if self.balanced {
@@ -127,6 +130,21 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
     write_reasons(f, "lost", &counts.lost)?;
     if counts.in_batches > 0 {
         write!(f, ", and {} more on their way to it", counts.in_batches)?;
+    }
+    writeln!(f)
+}
+
+fn write_summaries(f: &mut fmt::Formatter<'_>, sink: &str, of: &Summaries) -> fmt::Result {
+    let label = format!("summaries to {sink}");
+    write!(f, "  {label:<34} written  {:>9}", of.written)?;
+    if of.carried > 0 {
+        write!(f, " + carried {}", of.carried)?;
+    }
+    write!(f, " = delivered {}", of.delivered)?;
+    for (what, count) in [("waiting", of.waiting), ("lost", of.lost)] {
+        if count > 0 {
+            write!(f, " + {what} {count}")?;
+        }
     }
     writeln!(f)
 }

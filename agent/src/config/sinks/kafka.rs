@@ -4,6 +4,7 @@ mod create_topic;
 mod options;
 mod sasl;
 mod spool;
+mod summary;
 mod tls;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::encode::Key;
 pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
+pub use summary::SummaryConfig;
 pub use tls::TlsConfig;
 
 /// A Kafka topic.
@@ -73,6 +75,9 @@ pub struct KafkaConfig {
     /// Where the schema's id comes from; `None`: records carry its fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryConfig>,
+    /// Where summaries of the ledger go; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
 }
 
 /// Compression of Kafka message batches.
@@ -113,6 +118,7 @@ impl KafkaConfig {
             sasl: None,
             options: BTreeMap::new(),
             spool: None,
+            summary: None,
             registry: None,
         }
     }
@@ -157,6 +163,12 @@ impl KafkaConfig {
         let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
         let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
         let options = section.section("options", options::read);
+        let summary = section
+            .has("summary")
+            .then(|| {
+                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
+            })
+            .flatten();
         Some(Self {
             name,
             brokers: brokers?,
@@ -175,6 +187,7 @@ impl KafkaConfig {
             options,
             spool,
             registry: registry.flatten(),
+            summary,
         })
     }
 
