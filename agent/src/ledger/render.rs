@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     RegistryCounts,
-    statement::{ByReason, Deliveries, Hook, Ledger},
+    statement::{ByReason, Deliveries, Fates, Hook, Ledger},
 };
 
 impl fmt::Display for Ledger {
@@ -52,6 +52,9 @@ impl fmt::Display for Ledger {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
             if let Some(registry) = &sink.registry {
                 write_registry(f, &sink.name, registry)?;
+            }
+            if let Some(spool) = &sink.spool {
+                write_spool(f, &spool.records)?;
             }
         }
         if self.balanced {
@@ -139,6 +142,18 @@ fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCount
     if counts.id_changes > 0 {
         write!(f, ", changed {}", counts.id_changes)?;
     }
+    writeln!(f)
+}
+
+/// Where something was lost, in this run or in one before.
+fn write_spool(f: &mut fmt::Formatter<'_>, fates: &Fates) -> fmt::Result {
+    if fates.lost.values().all(|count| *count == 0) {
+        return Ok(());
+    }
+    let label = "  in its spool, in all runs";
+    write!(f, "  {label:<34} appended {:>9} = arrived {}", fates.appended, fates.arrived)?;
+    write!(f, " + waiting {}", fates.waiting)?;
+    write_reasons(f, "lost", &fates.lost)?;
     writeln!(f)
 }
 

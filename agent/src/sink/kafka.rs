@@ -18,6 +18,7 @@
 //! is lost for a reason that may pass: see [`spooling`].
 
 mod allowance;
+pub(crate) mod errand;
 mod held;
 mod mailbox;
 pub(crate) mod oauth;
@@ -26,8 +27,10 @@ mod sender;
 mod settings;
 mod spooling;
 mod statistics;
+mod takeover;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 use std::{
     sync::Arc,
@@ -50,7 +53,7 @@ use crate::{
     ledger::{Amount, Published, SinkCounts, SinkLoss},
     telemetry::SinkTimings,
 };
-pub(crate) use settings::{connection, secret};
+pub(crate) use settings::secret;
 pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use held::Held;
@@ -81,6 +84,7 @@ impl Kafka {
     /// Opens the spool and makes the producer. It connects on its own, now or when a broker is
     /// there.
     pub(super) fn open(config: &KafkaConfig, node: &str, watches: bool) -> Result<Self, Error> {
+        warn(config);
         let counts = Published::default();
         let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
         let schemas = Schema::of_transactions().map_err(encode)?;
@@ -98,17 +102,11 @@ impl Kafka {
         let spooling = config
             .spool
             .as_ref()
-            .map(|spool| Spooling::open(config, spool, &link, &producer))
+            .map(|spool| Spooling::open(config, spool, &link, &producer, &schemas))
             .transpose()?;
         let held = (registry.is_some() && spooling.is_none())
             .then(|| Held::new(config.queue_bytes, config.message_timeout));
         if let Some(registry) = &mut registry {
-            let waiting = spooling.as_ref().map(Spooling::schema_versions).unwrap_or_default();
-            for schema in &schemas {
-                if waiting.contains(&schema.version.unsigned_abs()) {
-                    registry.ids().want(schema.fingerprint);
-                }
-            }
             registry
                 .start()
                 .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
@@ -285,6 +283,26 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+    }
+}
+
+/// Says what was allowed that costs something.
+fn warn(config: &KafkaConfig) {
+    let sink = &config.name;
+    if let Some(sasl) = &config.sasl
+        && config.tls.is_none()
+        && sasl.mechanism.shows_secret()
+    {
+        tracing::warn!(
+            sink,
+            "allow_cleartext: who listens on the way to the brokers can learn the secret that is sent there in the clear"
+        );
+    }
+    if config.options.get("enable.idempotence").is_some_and(|value| value != "true") {
+        tracing::warn!(
+            sink,
+            "enable.idempotence is off: records may arrive twice and out of order whenever a request is tried again"
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! A Kafka sink's keys. Sections of it are files.
 
+mod create_topic;
 mod options;
 mod sasl;
 mod spool;
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::encode::Key;
 
+pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
 pub use tls::TlsConfig;
@@ -35,11 +37,18 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// Topic.
     pub topic: String,
+    /// How the topic is made if it is not there; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
     /// Compression of message batches.
     pub compression: KafkaCompression,
     /// How long a message may wait for others to share a request with.
     #[serde(rename = "linger_ms", serialize_with = "super::super::as_milliseconds")]
     pub linger: Duration,
+    /// Bytes of messages that go with each other at most, before compression.
+    pub batch_bytes: u32,
+    /// Messages that go with each other at most.
+    pub batch_records: u32,
     /// How long a message may take from the queue to its acknowledgement.
     #[serde(rename = "message_timeout_ms", serialize_with = "super::super::as_milliseconds")]
     pub message_timeout: Duration,
@@ -90,11 +99,15 @@ impl KafkaConfig {
         }
         let brokers = section.read_some("brokers", text(broker));
         let topic = section.require("topic", text(topic));
+        let create_topic =
+            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
         let compression = section.read("compression", compression);
-        // The limits of these four are librdkafka's own.
+        // The limits of these six are librdkafka's own.
         let linger = section
             .read("linger_ms", milliseconds(0..=900_000))
             .unwrap_or(Duration::from_millis(20));
+        let batch_bytes = section.read("batch_bytes", whole_number(1..=i32::MAX.unsigned_abs()));
+        let batch_records = section.read("batch_records", whole_number(1..=1_000_000));
         let message_timeout = section
             .read("message_timeout_ms", milliseconds(1..=i32::MAX as u64))
             .unwrap_or(Duration::from_secs(300));
@@ -121,8 +134,11 @@ impl KafkaConfig {
             name,
             brokers: brokers?,
             topic: topic?,
+            create_topic,
             compression: compression.unwrap_or(KafkaCompression::Lz4),
             linger,
+            batch_bytes: batch_bytes.unwrap_or(1_000_000),
+            batch_records: batch_records.unwrap_or(10_000),
             message_timeout,
             queue_bytes: queue_bytes.unwrap_or(32 << 20),
             key: key.unwrap_or(Key::None),

@@ -29,6 +29,7 @@ use super::{
     purge, reason,
     settings::{self, Fingerprint, secret},
     statistics::Statistics,
+    topic::Maker,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
@@ -72,6 +73,10 @@ pub(super) type Threaded = ThreadedProducer<Reports>;
 pub(super) struct Link {
     pub(super) sink: String,
     topic: String,
+    /// What proves to brokers who this is.
+    proof: &'static str,
+    /// Who makes the topic, if anybody does.
+    maker: Option<Maker>,
     pub(super) counts: Published<SinkCounts>,
     /// Where the ids come from that values are framed with, if they are.
     pub(super) framing: Option<Framing>,
@@ -118,6 +123,13 @@ impl Link {
         Self {
             sink: config.name.clone(),
             topic: config.topic.clone(),
+            proof: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
+                Some(Credentials::Password { .. }) => "the password",
+                // It does not tell clients more than that.
+                Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
+                None => "a client without sasl",
+            },
+            maker: Maker::start(config),
             counts,
             framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
@@ -146,11 +158,16 @@ impl Link {
         match code {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let topic = &self.topic;
-                tracing::error!(
-                    sink,
-                    topic,
-                    "the topic does not exist, and tap53 creates none: create it"
-                );
+                if let Some(maker) = &self.maker {
+                    tracing::warn!(sink, topic, "the topic does not exist: it will be created");
+                    maker.want();
+                } else {
+                    tracing::error!(
+                        sink,
+                        topic,
+                        "the topic does not exist, and tap53 creates none: create it, or set create_topic"
+                    );
+                }
             }
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed
@@ -158,6 +175,10 @@ impl Link {
             ) => {
                 let topic = &self.topic;
                 tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
+            }
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                let proof = self.proof;
+                tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
             }
             _ => tracing::error!(sink, %error, reason, "producer"),
         }
@@ -197,7 +218,8 @@ impl Origin {
             at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
         };
         // Below 2^31.
-        Self::Memory { messages: entry.messages, answered_at_ms: at_ms as u32 }
+        let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
+        Self::Memory { messages: entry.messages, answered_at_ms }
     }
 
     fn to_opaque(self) -> usize {
@@ -213,8 +235,8 @@ impl Origin {
         if opaque & SPOOLED == 0 {
             // Both were u32.
             Self::Memory {
-                messages: (opaque & 0xffff_ffff) as u32,
-                answered_at_ms: (opaque >> 32) as u32,
+                messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
+                answered_at_ms: u32::try_from(opaque >> 32).unwrap_or(0),
             }
         } else {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }
