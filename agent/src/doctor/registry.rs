@@ -198,28 +198,26 @@ fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs;
 
     use super::*;
     use crate::{
-        config::SubjectStrategy,
+        config::{Config, Overrides, SinkConfig},
         doctor::Verdict,
         sink::registry::stub::{Answer, Stub, not_found},
     };
 
     fn kafka(urls: &[String], register: bool) -> KafkaConfig {
-        KafkaConfig {
-            registry: Some(RegistryConfig {
-                urls: urls.to_vec(),
-                subject: SubjectStrategy::TopicName,
-                register,
-                credentials: None,
-                allow_cleartext: false,
-                ca_file: None,
-                timeout: Duration::from_millis(500),
-                ids_file: None,
-            }),
-            ..KafkaConfig::to("b:1", "dns")
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "interfaces: {{include: [lo]}}\nsinks: [{{type: kafka, brokers: ['b:1'], topic: dns, \
+             registry: {{urls: {urls:?}, register: {register}, timeout_ms: 500}}}}]"
+        );
+        fs::write(file.path(), text).unwrap();
+        let config = Config::load(Some(file.path()), &Overrides::default()).unwrap();
+        match config.sinks.into_iter().next() {
+            Some(SinkConfig::Kafka(kafka)) => *kafka,
+            other => panic!("not a Kafka sink: {other:?}"),
         }
     }
 
