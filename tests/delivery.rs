@@ -25,6 +25,8 @@ mod registry;
 mod run;
 #[path = "delivery/security.rs"]
 mod security;
+#[path = "delivery/takeover.rs"]
+mod takeover;
 #[path = "delivery/tokens.rs"]
 mod tokens;
 #[path = "delivery/topics.rs"]

@@ -518,6 +518,47 @@ fn a_directory_that_cannot_be_written_to_is_named() -> Result<()> {
 }
 
 #[test]
+fn directories_that_are_made_at_the_start_are_looked_at_where_they_will_be() -> Result<()> {
+    let machine = Machine::new()?;
+    let kept = machine.path("kept");
+    let kept_text = text(&kept)?;
+    let config = machine.configure(&format!(
+        "sinks: [{{type: kafka, brokers: [\"127.0.0.1:9\"], topic: dns, spool: {{directory: \
+         {kept_text}/spool, max_bytes: 8388608}}}}]\nstate: {{directory: {kept_text}/state}}\n"
+    ))?;
+    let doctor = |before: &str, privileges: &[&str]| {
+        let arguments = &["--config", &config];
+        machine.doctor(&Start { before, privileges, arguments, ..Start::default() })
+    };
+    let said = doctor("", &[])?;
+    said.check("ok", "outputs", &["sinks[0].spool", "writable"])?;
+    said.check("ok", "outputs", &["state", "kept/state"])?;
+    assert!(!kept.exists(), "nothing is made");
+
+    let needed = "-all,+bpf,+net_admin,+perfmon";
+    let nobody = [
+        &format!("--reuid={NOBODY}"),
+        "--clear-groups",
+        &format!("--inh-caps={needed}"),
+        &format!("--ambient-caps={needed}"),
+    ];
+    let said = doctor("", &nobody)?;
+    let install = format!("install -d -o {NOBODY} -g {NOBODY} -m 0750 {kept_text}/state");
+    said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
+    // As the container beside the agent's does it.
+    let status = std::process::Command::new(agent::binary()?)
+        .args(["prepare", &kept_text, "--user", &NOBODY.to_string()])
+        .status()?;
+    assert!(status.success());
+    let said = doctor("", &nobody)?;
+    said.check("ok", "outputs", &["state", "kept/state"])?;
+
+    let small = format!("mount -t tmpfs -o size=2m none {kept_text}");
+    let said = doctor(&small, &[])?;
+    said.require("warn", "outputs", &["sinks[0].spool", "may take 8 MiB"], &["max_bytes"])
+}
+
+#[test]
 fn a_configuration_that_is_refused_is_named_line_by_line() -> Result<()> {
     let machine = Machine::new()?;
     let config = machine.configure("capture:\n  hook: xpd\n  ports: [0]\n")?;

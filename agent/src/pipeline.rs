@@ -151,9 +151,9 @@ impl Pipeline {
                 &pipeline.sinks,
                 &shared,
                 handover,
-                pipeline.timings.clone(),
             )?;
-            pipeline.workers.push(spawn(number, worker, depth.ok(), stop.clone())?);
+            let timings = pipeline.timings.clone();
+            pipeline.workers.push(spawn(number, worker, depth.ok(), timings, stop.clone())?);
         }
         Ok(pipeline)
     }
@@ -340,6 +340,7 @@ fn spawn(
     number: u16,
     worker: Worker,
     ring: Option<ring::Depth>,
+    timings: Arc<WorkerTimings>,
     stop: Arc<Notify>,
 ) -> Result<Running, Error> {
     /// Notifies also when the thread unwinds.
@@ -356,7 +357,7 @@ fn spawn(
         .name(format!("worker-{number}"))
         .spawn(move || {
             let _ended = ended;
-            worker.run();
+            worker.run(&timings);
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, thread: Some(thread) })

@@ -232,10 +232,10 @@ fn name(rank: u32) -> (String, bool) {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "each is below what it is cut to")]
 fn push_transaction(packets: &mut Pcap, number: u32, random: &mut Random) {
     let (name, exists) = name(random.popular(5_000));
     let pod = random.popular(60);
-    #[expect(clippy::cast_possible_truncation, reason = "below 65536")]
     let (id, port) = (random.below(65_536) as u16, 32_768 + random.below(28_000) as u16);
     let client = SocketAddr::from(([10, 244, (pod / 16) as u8, 10 + (pod % 16) as u8], port));
     let server = SocketAddr::from(([10, 96, 0, 10], 53));

@@ -21,7 +21,7 @@ use tap53_harness::{
     namespace::Namespace,
     pcap::Pcap,
     process::Process,
-    scratch,
+    scratch, wait,
 };
 use tempfile::TempDir;
 
@@ -70,6 +70,17 @@ impl Run {
         Self::start_prepared(namespace, broker, keys, next, |_| {})
     }
 
+    /// As [`start`](Self::start), with another time to deliver what it has at the end.
+    pub(super) fn start_flushing_for(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
+    ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, flush_timeout_ms, |_| {})
+    }
+
     pub(super) fn start_prepared(
         namespace: &Namespace,
         broker: &str,
@@ -77,9 +88,25 @@ impl Run {
         next: u32,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, 30_000, prepare)
+    }
+
+    fn start_with(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let directory = scratch::directory("spool")?;
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
+        // A broker that comes back is to be noticed soon, where a test says nothing else of it.
+        let options = match keys.contains("options:") {
+            true => "",
+            false => "options: {reconnect.backoff.max.ms: 250}",
+        };
         let configuration = directory.path().join("tap53.yaml");
         fs::write(
             &configuration,
@@ -88,9 +115,9 @@ impl Run {
                  interfaces: {{include: [lo]}}\n\
                  sinks:\n\
                  \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
-                 linger_ms: 5\n    {keys}\n\
+                 linger_ms: 5\n    {keys}\n    {options}\n\
                  \x20 - type: stdout\n    format: json\n\
-                 shutdown: {{flush_timeout_ms: 30000}}\n"
+                 shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}\n"
             ),
         )?;
         let mut command = namespace.command(agent::binary()?);
@@ -155,20 +182,29 @@ impl Run {
     /// Numbers of the records that were accepted so far.
     pub(super) fn accepted(&self) -> Result<Vec<u32>> {
         let lines = self.process.stdout().lines();
-        // The last one may be cut by a kill.
+        // The last one may be cut by a kill. Parsing each would take longer than all the rest.
         let lines = lines.iter().filter(|line| line.ends_with('}'));
-        lines.map(|line| number(&serde_json::from_str(line)?)).collect()
+        let digits = |line: &str| -> Option<u32> {
+            let (_, rest) = line.split_once("\"qname\":\"q")?;
+            rest.split('.').next()?.parse().ok()
+        };
+        lines.map(|line| digits(line).with_context(|| format!("a number in {line}"))).collect()
     }
 
     /// Kills it with SIGKILL; the numbers of the records that it had accepted.
-    pub(super) fn kill(mut self) -> Result<Vec<u32>> {
+    pub(super) fn kill(self) -> Result<Vec<u32>> {
+        let (accepted, log) = self.kill_however_full()?;
+        // It had no time to say so in a ledger.
+        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
+        Ok(accepted)
+    }
+
+    /// As [`kill`](Self::kill), where its spool may have been too small; and its log.
+    pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.
         let _ = self.process.wait(DEADLINE);
-        // It had no time to say so in a ledger.
-        let log = self.process.stderr().text();
-        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
-        self.accepted()
+        Ok((self.accepted()?, self.process.stderr().text()))
     }
 
     /// Ends the feed, and waits for the agent to deliver what it can and end.
@@ -215,7 +251,7 @@ impl Ended {
 /// Waits for the agent to open the FIFO for reading, or to end.
 fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let file = tap53_harness::wait::until("the agent to open its input", DEADLINE, || {
+    let file = wait::until("the agent to open its input", DEADLINE, || {
         let mut options = fs::OpenOptions::new();
         match options.write(true).custom_flags(libc::O_NONBLOCK).open(fifo) {
             Ok(file) => Ok(Some(file)),
@@ -266,6 +302,15 @@ pub(super) fn read(messages: &[Message]) -> Result<Consumed> {
     let mut times = HashMap::new();
     numbers.iter().for_each(|number| *times.entry(*number).or_default() += 1);
     Ok(Consumed { times, shortest, numbers })
+}
+
+/// Waits until so many different records are in the topic.
+pub(super) fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
+    wait::until("the records to arrive", DEADLINE, || {
+        // Counting is quick, and decoding is not.
+        let is_enough = kafka.consume(TOPIC)?.len() >= records as usize;
+        Ok((is_enough && consume(kafka)?.times.len() == records as usize).then_some(()))
+    })
 }
 
 /// The numbers of records in single-object encoding, read by fastavro.

@@ -1,6 +1,7 @@
 //! The command line: its arguments here, each command in a file.
 
 pub(crate) mod doctor;
+pub(crate) mod prepare;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Look into the queue on disk of a Kafka sink; the agent may run
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
+    /// Give a directory to the user that the agent runs as
+    #[command(after_help = prepare::EXAMPLES)]
+    Prepare(prepare::Arguments),
 }
 
 #[derive(Args, Debug)]

@@ -23,6 +23,7 @@ mod owner;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -39,6 +40,7 @@ pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use shown::push_json_line;
 pub use text::{HEADING, Text};
 pub use versions::{RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
+    spool::Totals,
 };
 
 /// Why a message is in no record.
@@ -274,6 +275,8 @@ pub struct SinkCounts {
     pub spooled: Amount,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: u64,
+    /// What became of all that ever was in the spool; `None` without one.
+    pub spool_totals: Option<Totals>,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
     /// What was asked of its schema registry, where it has one.

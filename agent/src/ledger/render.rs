@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::statement::{ByReason, Deliveries, Hook, Ledger};
+use super::statement::{ByReason, Deliveries, Fates, Hook, Ledger};
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +47,9 @@ impl fmt::Display for Ledger {
         writeln!(f)?;
         for sink in &self.agent.sinks {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
+            if let Some(spool) = &sink.spool {
+                write_spool(f, &spool.records)?;
+            }
         }
         if self.balanced {
             return writeln!(f, "  balanced: yes");
@@ -119,6 +122,18 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
     if counts.in_batches > 0 {
         write!(f, ", and {} more on their way to it", counts.in_batches)?;
     }
+    writeln!(f)
+}
+
+/// Where something was lost, in this run or in one before.
+fn write_spool(f: &mut fmt::Formatter<'_>, fates: &Fates) -> fmt::Result {
+    if fates.lost.values().all(|count| *count == 0) {
+        return Ok(());
+    }
+    let label = "  in its spool, in all runs";
+    write!(f, "  {label:<34} appended {:>9} = arrived {}", fates.appended, fates.arrived)?;
+    write!(f, " + waiting {}", fates.waiting)?;
+    write_reasons(f, "lost", &fates.lost)?;
     writeln!(f)
 }
 

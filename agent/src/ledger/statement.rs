@@ -17,6 +17,7 @@ use crate::{
     },
     filter::FilterReason,
     runs::Told,
+    spool::{Loss, Totals},
 };
 
 /// What the kernel programs counted for one interface.
@@ -161,9 +162,48 @@ pub(crate) struct Sink {
     pub(crate) messages: Deliveries,
     /// Bytes that its spool takes on disk.
     pub(crate) spool_bytes: u64,
+    /// What became of all that ever was in its spool, in this run and in those before.
+    pub(crate) spool: Option<SpoolTotals>,
     /// Its schema registry, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) registry: Option<RegistryCounts>,
+}
+
+/// Of all runs, killed ones included: appended = waiting + arrived + Σ lost.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SpoolTotals {
+    /// Id of the first record that is counted.
+    pub(crate) from_id: u64,
+    pub(crate) records: Fates,
+    pub(crate) messages: Fates,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Fates {
+    pub(crate) appended: u64,
+    pub(crate) waiting: u64,
+    pub(crate) arrived: u64,
+    pub(crate) lost: ByReason,
+}
+
+impl SpoolTotals {
+    fn new(totals: &Totals) -> Self {
+        let fates = |part: fn(&Amount) -> u64| Fates {
+            appended: part(&totals.appended),
+            waiting: part(&totals.waiting),
+            arrived: part(&totals.arrived),
+            lost: Loss::ALL
+                .into_iter()
+                .zip(&totals.lost)
+                .map(|(reason, lost)| (reason.name(), part(lost)))
+                .collect(),
+        };
+        Self {
+            from_id: totals.from_id,
+            records: fates(|amount| amount.records),
+            messages: fates(|amount| amount.messages),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -439,6 +479,7 @@ impl Sink {
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
             spool_bytes: counts.spool_bytes,
+            spool: counts.spool_totals.as_ref().map(SpoolTotals::new),
             registry: counts.registry,
         }
     }

@@ -27,6 +27,7 @@ mod sender;
 mod settings;
 mod spooling;
 mod statistics;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -101,17 +102,11 @@ impl Kafka {
         let spooling = config
             .spool
             .as_ref()
-            .map(|spool| Spooling::open(config, spool, &link, &producer))
+            .map(|spool| Spooling::open(config, spool, &link, &producer, &schemas))
             .transpose()?;
         let held = (registry.is_some() && spooling.is_none())
             .then(|| Held::new(config.queue_bytes, config.message_timeout));
         if let Some(registry) = &mut registry {
-            let waiting = spooling.as_ref().map(Spooling::schema_versions).unwrap_or_default();
-            for schema in &schemas {
-                if waiting.contains(&schema.version.unsigned_abs()) {
-                    registry.ids().want(schema.fingerprint);
-                }
-            }
             registry
                 .start()
                 .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;

@@ -218,7 +218,8 @@ impl Origin {
             at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
         };
         // Below 2^31.
-        Self::Memory { messages: entry.messages, answered_at_ms: at_ms as u32 }
+        let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
+        Self::Memory { messages: entry.messages, answered_at_ms }
     }
 
     fn to_opaque(self) -> usize {
@@ -234,8 +235,8 @@ impl Origin {
         if opaque & SPOOLED == 0 {
             // Both were u32.
             Self::Memory {
-                messages: (opaque & 0xffff_ffff) as u32,
-                answered_at_ms: (opaque >> 32) as u32,
+                messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
+                answered_at_ms: u32::try_from(opaque >> 32).unwrap_or(0),
             }
         } else {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }

@@ -85,3 +85,40 @@ exec: {command: [/usr/bin/tap53, status]}
 {{- ne (toString .Values.config.kubernetes.enabled) "false" | ternary "yes" "" -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The volume at /var/lib/tap53; empty where there is none. */}}
+{{- define "tap53.stateVolume" -}}
+{{- if kindIs "map" .Values.stateVolume -}}
+{{- toYaml .Values.stateVolume -}}
+{{- else if eq (toString .Values.stateVolume) "hostPath" -}}
+hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration: that of the values, with spools and state where there is a volume for them. */}}
+{{- define "tap53.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if include "tap53.stateVolume" . -}}
+{{- if not (hasKey $config "state") -}}
+{{- $_ := set $config "state" (dict "directory" "/var/lib/tap53/state") -}}
+{{- end -}}
+{{/* YAML 1.1 reads off as false. */}}
+{{- $mode := toString .Values.spool.mode -}}
+{{- if not (has $mode (list "off" "false")) -}}
+{{- $number := 0 -}}
+{{- range $config.sinks -}}
+{{- if and (eq .type "kafka") (not (hasKey . "spool")) -}}
+{{- $directory := "/var/lib/tap53/spool" -}}
+{{- if .name -}}
+{{- $directory = printf "/var/lib/tap53/spool-%s" .name -}}
+{{- else if $number -}}
+{{- $directory = printf "/var/lib/tap53/spool-%d" $number -}}
+{{- end -}}
+{{- $_ := set . "spool" (dict "mode" $mode "directory" $directory "max_bytes" (int64 $.Values.spool.maxBytes)) -}}
+{{- $number = add1 $number -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
