@@ -155,7 +155,7 @@ impl Run {
     pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + count {
-            push_exchange(&mut packets, number, (number % self.clients) as u8);
+            push_exchange(&mut packets, number, u8::try_from(number % self.clients)?);
         }
         self.next += count;
         self.write(&packets.bytes()[PCAP_HEADER..])
