@@ -547,7 +547,7 @@ fn directories_that_are_made_at_the_start_are_looked_at_where_they_will_be() -> 
     said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
     // As the container beside the agent's does it.
     let status = std::process::Command::new(agent::binary()?)
-        .args(["prepare", &kept_text, "--user", &NOBODY.to_string()])
+        .args(["prepare", &kept_text, "--user", NOBODY])
         .status()?;
     assert!(status.success());
     let said = doctor("", &nobody)?;
