@@ -3,6 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::sender::LONGEST_PAUSE;
+
+/// A message timeout is minutes, unless it is set: nobody wants to wait that long for the news.
+const LONGEST_CALM: Duration = Duration::from_secs(10);
+
 /// Since when nothing has failed, and what was said.
 pub(super) struct Outage {
     /// So long without a failure, and it is over.
@@ -11,10 +16,10 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// What is on its way when a broker comes back fails within the message timeout.
+    /// What is sent after the longest pause fails within the message timeout, if it does.
     pub(super) fn new(message_timeout: Duration) -> Self {
-        let calm = message_timeout.saturating_mul(3);
-        Self { calm: calm.min(Duration::from_secs(10)), last_failure: None }
+        let calm = message_timeout.saturating_add(LONGEST_PAUSE + Duration::from_secs(1));
+        Self { calm: calm.min(LONGEST_CALM), last_failure: None }
     }
 
     /// Something has failed; true if that is news.
@@ -50,8 +55,8 @@ mod tests {
             assert!(!outage.is_over(now + Duration::from_millis(900)));
         }
         assert_eq!(told, 1);
-        assert!(outage.is_over(start + Duration::from_secs(62)));
-        assert!(!outage.is_over(start + Duration::from_secs(63)), "that was said");
+        assert!(outage.is_over(start + Duration::from_secs(66)));
+        assert!(!outage.is_over(start + Duration::from_secs(67)), "that was said");
         assert!(outage.failed(start + Duration::from_secs(70)), "the next one");
     }
 

@@ -42,7 +42,7 @@ const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(5);
 /// Pause after a failure, doubled with each one that follows, so that a broker that refuses at once
 /// is not asked without end.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The thread that sends what is in the spool, and takes in what became of it.
 pub(super) struct Sender {
@@ -154,6 +154,11 @@ impl Sender {
             });
             match spool.append(records, inner.clock.now_ms()) {
                 Ok(amount) => {
+                    let end_id = spool.next_id();
+                    for returned in &mail.returned {
+                        inner.link.settling.spool(returned.ticket, end_id);
+                        inner.link.settling.leave(returned.ticket, 1);
+                    }
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
                 }
@@ -161,6 +166,7 @@ impl Sender {
                     let mut lost = Amount::default();
                     for returned in &mail.returned {
                         lost += Amount::record(u64::from(returned.messages));
+                        inner.link.settling.leave(returned.ticket, 1);
                     }
                     inner.account(&mut spool, |counts| {
                         counts.in_flight -= lost;

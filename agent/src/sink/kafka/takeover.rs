@@ -18,6 +18,7 @@ use std::{
 use super::{
     mailbox::Returned,
     producer::{Message, Origin, Refusal},
+    settling::Settling,
     spooling::{Inner, add_losses},
 };
 use crate::{
@@ -45,8 +46,17 @@ impl Memory {
     }
 
     /// Moves all to the spool.
-    fn spool(&mut self, spool: &mut Spool, now_ms: i64) -> Result<Amount, AppendError> {
+    fn spool(
+        &mut self,
+        spool: &mut Spool,
+        settling: &Settling,
+        now_ms: i64,
+    ) -> Result<Amount, AppendError> {
         let amount = spool.append(self.records.iter().map(as_record), now_ms)?;
+        for record in &self.records {
+            settling.spool(record.ticket, spool.next_id());
+            settling.leave(record.ticket, 1);
+        }
         self.records.clear();
         self.bytes = 0;
         Ok(amount)
@@ -105,8 +115,10 @@ impl Inner {
         let mut held = self.memory();
         for record in records {
             let amount = Amount::record(u64::from(record.messages));
+            let ticket = record.ticket;
             if !held.push(record) {
                 lost += amount;
+                self.link.settling.leave(ticket, 1);
             }
         }
         drop(held);
@@ -124,6 +136,7 @@ impl Inner {
         let rest = batch.iter_keyed().skip(from).map(|(key, value, entry)| Returned {
             timestamp_ms: entry.timestamp_ms,
             messages: entry.messages,
+            ticket: batch.ticket(),
             key: key.to_vec(),
             value: value.to_vec(),
             is_again: false,
@@ -143,7 +156,7 @@ impl Inner {
         }
         let producer = self.producer.current();
         while let Some(record) = held.records.front() {
-            let messages = record.messages;
+            let (messages, ticket) = (record.messages, record.ticket);
             let message = Message {
                 timestamp_ms: record.timestamp_ms,
                 key: &record.key,
@@ -151,7 +164,7 @@ impl Inner {
             };
             match self.producer.send(
                 &producer,
-                Origin::Memory { messages, answered_at_ms: 0 },
+                Origin::Memory { messages, answered_at_ms: 0, ticket },
                 version,
                 &message,
             ) {
@@ -164,6 +177,7 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
+                    self.link.settling.leave(ticket, 1);
                 }
             }
             held.pop();
@@ -173,7 +187,7 @@ impl Inner {
 
     /// Puts what is held into the spool: a worker may have come too late for [`Self::take_over`].
     pub(super) fn spool_held(&self, spool: &mut Spool) {
-        match self.memory().spool(spool, self.clock.now_ms()) {
+        match self.memory().spool(spool, &self.link.settling, self.clock.now_ms()) {
             Ok(amount) => self.account(spool, |counts| counts.in_flight -= amount),
             Err(error) => self.disk_failed(&error),
         }
@@ -186,9 +200,13 @@ impl Inner {
     pub(super) fn take_over(&self) -> Result<(), spool::Error> {
         let mut spool = Spool::open(&self.spool_config)?;
         let carried = spool.held();
+        if carried.records > 0 {
+            self.link.settling.carry(spool.next_id());
+        }
         let mut held = self.memory();
         // Where it cannot be written to, they are sent from here, as room in the producer comes.
-        let kept = held.spool(&mut spool, self.clock.now_ms()).unwrap_or_else(|error| {
+        let now_ms = self.clock.now_ms();
+        let kept = held.spool(&mut spool, &self.link.settling, now_ms).unwrap_or_else(|error| {
             self.disk_failed(&error);
             Amount::default()
         });
