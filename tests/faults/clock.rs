@@ -108,7 +108,8 @@ pub(super) fn stepped(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
         let times = clocks.query_time_us.zip(clocks.response_time_us);
         let Some((query_us, response_us)) = times else { continue };
         let latency_ns = clocks.latency_ns.context("a latency")?;
-        ensure!((0..DEADLINE.as_nanos() as i64).contains(&latency_ns), "{clocks:?}");
+        let limit_ns = i64::try_from(DEADLINE.as_nanos())?;
+        ensure!((0..limit_ns).contains(&latency_ns), "{clocks:?}");
         let between_us = response_us - query_us;
         ensure!((between_us - latency_ns / 1_000).abs() <= 1, "{clocks:?}");
     }
