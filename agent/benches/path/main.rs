@@ -321,7 +321,7 @@ fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
         for sample in samples {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
                 let (flow, wire) = observe(item, seen);
-                black_box(matches!(table.observe(&flow, seen, wire), Observed::Done(_)));
+                black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
             }
         }
     })

@@ -176,11 +176,10 @@ impl Table {
     /// one then, to be written over.
     pub fn observe<'a>(
         &'a mut self,
-        flow: &Flow,
+        mut flow: Flow,
         seen: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
-        let mut flow = *flow;
         self.tidy();
         self.latest_ns = self.latest_ns.max(seen.at_ns);
         self.identify(&mut flow);

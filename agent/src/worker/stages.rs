@@ -308,14 +308,15 @@ impl Pairing {
     fn message(&mut self, origin: &Origin, sent: &Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        let mut flow = *sent;
-        let seen = if response {
-            std::mem::swap(&mut flow.client, &mut flow.server);
-            &mut self.response
+        // Put together piece by piece: loaded whole, what was just stored in pieces has to wait.
+        let (flow, seen) = if response {
+            (Flow { client: sent.server, server: sent.client, ..*sent }, &mut self.response)
         } else {
-            self.recorder.fetch(&flow);
-            &mut self.query
+            (*sent, &mut self.query)
         };
+        if !response {
+            self.recorder.fetch(&flow);
+        }
         self.counts.messages_decoded += 1;
         if !seen.message.read(wire) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
@@ -341,7 +342,7 @@ impl Pairing {
             self.recorder.record(&self.table.alone(flow, seen), &mut self.counts);
             return;
         }
-        match self.table.observe(&flow, seen, wire) {
+        match self.table.observe(flow, seen, wire) {
             Observed::Waits { evicted } => {
                 self.counts.messages_lost[MessageLoss::PairTableFull as usize] += evicted;
             }

@@ -79,7 +79,7 @@ impl Link {
             message,
             ..Observation::default()
         });
-        match self.table.observe(&flow, &mut seen, &wire) {
+        match self.table.observe(flow, &mut seen, &wire) {
             Observed::Done(transaction) => Some((&transaction).into()),
             _ => None,
         }

@@ -47,7 +47,7 @@ fn observe(
     mut seen: Box<Observation>,
 ) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
-    match table.observe(&flow, &mut seen, &wire) {
+    match table.observe(flow, &mut seen, &wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
         _ => None,
     }
@@ -72,7 +72,7 @@ fn kept(transaction: &Transaction<'_>) -> Transaction<'static> {
 fn a_response_finds_its_query() {
     let mut table = table(8);
     let mut query = message(SECOND, 9, "a.test", false);
-    assert_eq!(table.observe(&flow(1_000), &mut query, &[]), Observed::Waits { evicted: 0 });
+    assert_eq!(table.observe(flow(1_000), &mut query, &[]), Observed::Waits { evicted: 0 });
     let found = done(observe(&mut table, flow(1_000), message(SECOND + 70, 9, "a.test", true)));
     assert_eq!((found.outcome(), found.messages()), (Outcome::Matched, 2));
     assert!(!found.capture_gap);
@@ -98,7 +98,7 @@ fn a_repeated_query_is_one_transaction_with_a_count() {
     let mut table = table(8);
     observe(&mut table, flow(1), message(0, 1, "a.test", false));
     let mut again = message(SECOND, 1, "a.test", false);
-    assert_eq!(table.observe(&flow(1), &mut again, &[]), Observed::Repeated);
+    assert_eq!(table.observe(flow(1), &mut again, &[]), Observed::Repeated);
     assert_eq!(table.pending_messages(), 2);
     let found = done(observe(&mut table, flow(1), message(2 * SECOND, 1, "a.test", true)));
     assert_eq!((found.query_count, found.messages()), (2, 3));
@@ -128,7 +128,7 @@ fn a_second_response_names_the_record_of_the_first() {
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     let first = done(observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", true)));
     let mut forged = message(20 * SECOND, 1, "a.test", true);
-    let Observed::Done(second) = table.observe(&flow(1), &mut forged, b"another") else {
+    let Observed::Done(second) = table.observe(flow(1), &mut forged, b"another") else {
         panic!("no transaction");
     };
     let related = Related { relation: Relation::RepeatedResponse, record: first.id };
@@ -147,14 +147,14 @@ fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
     observe(&mut table, flow(1), query());
     for ifindex in [8, 9] {
         let mut copy = elsewhere(ifindex, query());
-        assert_eq!(table.observe(&flow(1), &mut copy, &[]), Observed::Copy);
+        assert_eq!(table.observe(flow(1), &mut copy, &[]), Observed::Copy);
     }
     let found = done(observe(&mut table, flow(1), elsewhere(9, response())));
     assert_eq!((found.query_count, found.copy_count, found.messages()), (1, 2, 2));
     assert_eq!(found.query().unwrap().point.ifindex, 7, "where it was seen first");
     for ifindex in [8, 7] {
         let mut copy = elsewhere(ifindex, response());
-        assert_eq!(table.observe(&flow(1), &mut copy, &[0, 1]), Observed::Copy);
+        assert_eq!(table.observe(flow(1), &mut copy, &[0, 1]), Observed::Copy);
     }
     let again = done(observe(&mut table, flow(1), elsewhere(9, response())));
     assert_eq!(again.related.unwrap().relation, Relation::RepeatedResponse);
@@ -258,7 +258,7 @@ fn a_full_table_evicts_the_oldest_and_says_how_much() {
     observe(&mut table, flow(1), message(2, 1, "a.test", false));
     observe(&mut table, flow(2), message(3, 1, "a.test", false));
     let mut third = message(4, 1, "a.test", false);
-    assert_eq!(table.observe(&flow(3), &mut third, &[]), Observed::Waits { evicted: 2 });
+    assert_eq!(table.observe(flow(3), &mut third, &[]), Observed::Waits { evicted: 2 });
     assert_eq!((table.pending_messages(), table.index.len()), (2, 2));
     let genuine = done(observe(&mut table, flow(2), message(5, 1, "a.test", true)));
     assert_eq!(genuine.outcome(), Outcome::Matched);
