@@ -9,10 +9,16 @@
 //! Each exchange asks for a name with its number, so that a record tells which one it is of. The
 //! Kafka sink comes first: once the other one has a record, this one has accepted it.
 
+#[path = "delivery/cluster.rs"]
+mod cluster;
+#[path = "delivery/completeness.rs"]
+mod completeness;
 #[path = "delivery/crash.rs"]
 mod crash;
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/fatal.rs"]
+mod fatal;
 #[path = "delivery/outage.rs"]
 mod outage;
 #[path = "delivery/registry.rs"]
@@ -21,3 +27,9 @@ mod registry;
 mod run;
 #[path = "delivery/security.rs"]
 mod security;
+#[path = "delivery/takeover.rs"]
+mod takeover;
+#[path = "delivery/tokens.rs"]
+mod tokens;
+#[path = "delivery/topics.rs"]
+mod topics;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tap53_harness::{
@@ -70,15 +70,18 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         "--set", "serviceAccount.create=false", "--set", "serviceAccount.name=other",
         "--set", "rbac.create=false", "--set", "networkPolicy.enabled=false",
         "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
-        "--set", "stateVolume.hostPath.path=/var/lib/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
+        "--set", "stateVolume.hostPath.path=/srv/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
     ])?;
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
         ("user=0", "user"),
         ("config.interfaces.include=null", "include"),
         ("config.sinks[0].brokers[0]=kafka", "brokers"),
+        ("config.sinks[0].registry.urls[0]=registry:8081", "urls"),
         ("image.digest=sha256:12", "digest"),
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
+        ("spool.mode=slow", "mode"),
+        ("stateVolume=somewhere", "stateVolume"),
     ] {
         let error = lint(&["--set", value]).expect_err(value);
         assert!(format!("{error:#}").contains(named), "{value}: {error:#}");
@@ -116,9 +119,19 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
         ])?,
         ["- {protocol: TCP, port: 9094}", "- a:9094", "- '[::1]:9094'", "- b:9092", "topic: t"]
     );
+    let registry = differing(&[
+        "--set-json",
+        r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9092"],"registry":
+            {"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}}]"#,
+    ])?;
+    for port in ["8443", "8081", "443"] {
+        let rule = format!("- {{protocol: TCP, port: {port}}}");
+        // The API server's is there already.
+        assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
+    }
     assert_eq!(
         differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
-        ["image: ghcr.io/tap53/tap53:1.2.3"]
+        ["image: ghcr.io/tap53/tap53:1.2.3"; 2]
     );
     assert_eq!(
         differing(&["--set", "secrets[0].name=pseudonyms"])?,
@@ -128,6 +141,18 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
             "secret: {secretName: pseudonyms, defaultMode: 0440}",
         ]
     );
+    assert_eq!(
+        differing(&["--set", "spool.mode=durable", "--set", "spool.maxBytes=8388608"])?,
+        ["max_bytes: 8388608", "mode: durable"]
+    );
+    let of_node = differing(&["--set", "stateVolume.hostPath.path=/srv/tap53"])?;
+    assert_eq!(of_node, ["hostPath:", "path: /srv/tap53"]);
+    // What takes things away adds nothing.
+    for less in ["spool.mode=off", "prepareStateVolume=false", "stateVolume=null"] {
+        assert_eq!(differing(&["--set", less])?, [""; 0], "{less}");
+    }
+    let without = kube::render(&["--set", "stateVolume=null"])?;
+    assert!(!without.contains("/var/lib/tap53"), "{without}");
     let hash = differing(&["--set", "restartOnConfigChange=true"])?;
     assert_eq!(hash.len(), 2, "{hash:?}");
     assert!(hash[1].starts_with("tap53/config-sha256: "), "{hash:?}");
@@ -150,11 +175,22 @@ fn the_api_server_takes_the_manifests_and_the_agent_the_configuration_in_them() 
     let daemon_set = object(&api, "daemonset", RELEASE)?;
     let spec = &daemon_set["spec"]["template"]["spec"];
     assert_eq!(spec["hostNetwork"], true);
-    for absent in ["hostPID", "hostIPC", "initContainers"] {
+    for absent in ["hostPID", "hostIPC"] {
         assert!(spec[absent].is_null(), "{absent}");
     }
     let volumes = spec["volumes"].as_array().context("volumes")?;
-    assert!(volumes.iter().all(|volume| volume["hostPath"].is_null()), "{volumes:?}");
+    let of_node: Vec<&Value> =
+        volumes.iter().map(|volume| &volume["hostPath"]).filter(|of| !of.is_null()).collect();
+    assert_eq!(of_node, [&json!({"path": "/var/lib/tap53", "type": "DirectoryOrCreate"})]);
+    // Root, to give that directory away, and nothing else.
+    let first = spec["initContainers"].as_array().context("initContainers")?;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(first[0]["args"], json!(["prepare", "/var/lib/tap53", "--user", "65532"]));
+    assert_eq!(
+        first[0]["securityContext"]["capabilities"],
+        json!({"drop": ["ALL"], "add": ["CHOWN"]})
+    );
+    assert_eq!(first[0]["volumeMounts"].as_array().map(Vec::len), Some(1));
 
     let config_map = object(&api, "configmap", RELEASE)?;
     let yaml = config_map["data"]["tap53.yaml"].as_str().context("tap53.yaml")?;
@@ -177,28 +213,50 @@ fn the_api_server_takes_the_manifests_and_the_agent_the_configuration_in_them() 
 }
 
 #[test]
-fn the_pods_need_the_level_privileged_for_two_reasons_alone() -> Result<()> {
+fn the_pods_need_the_level_privileged_for_the_reasons_that_are_told_and_no_other() -> Result<()> {
+    const NETWORK: &str = "hostNetwork=true";
+    const CAPABILITIES: &str = r#"must not include "BPF", "NET_ADMIN", "PERFMON""#;
     let api = KubeApi::start_with(None, &[])?;
-    apply_manifests(&api)?;
-    let daemon_set = object(&api, "daemonset", RELEASE)?;
     for level in ["baseline", "restricted"] {
         api.apply(&format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {level}, labels: \
              {{pod-security.kubernetes.io/enforce: {level}}}}}}}"
         ))?;
-        let error = api.apply(&pod_of(&daemon_set, level).to_string()).expect_err(level);
-        let message = format!("{error:#}");
-        let (_, reasons) = message.split_once("violates PodSecurity").context(message.clone())?;
-        for reason in ["hostNetwork=true", r#"must not include "BPF", "NET_ADMIN", "PERFMON""#] {
-            assert!(reasons.contains(reason), "{reason} in {message}");
+    }
+    // What is kept on the node, and the container that gives it to the agent, can be left out.
+    for (values, of_node, of_root) in [
+        (&[][..], true, true),
+        (&["--set", "prepareStateVolume=false"], true, false),
+        (&["--set", "stateVolume=null"], false, false),
+    ] {
+        api.apply(&kube::render(&[&["--set", "namespace.create=true"], values].concat())?)?;
+        let daemon_set = object(&api, "daemonset", RELEASE)?;
+        for level in ["baseline", "restricted"] {
+            let error = api.apply(&pod_of(&daemon_set, level).to_string()).expect_err(level);
+            let message = format!("{error:#}");
+            let (_, reasons) =
+                message.split_once("violates PodSecurity").context(message.clone())?;
+            let is_restricted = level == "restricted";
+            for (reason, is_told) in [
+                (NETWORK, true),
+                (CAPABILITIES, !(is_restricted && of_root)),
+                ("hostPath", of_node),
+                ("runAsNonRoot", is_restricted && of_root),
+                ("runAsUser=0", is_restricted && of_root),
+                ("hostPort", false),
+                ("seccomp", false),
+                ("Escalation", false),
+            ] {
+                assert_eq!(reasons.contains(reason), is_told, "{reason}, {values:?}: {message}");
+            }
         }
-        for fine in ["hostPath", "hostPort", "seccomp", "runAsNonRoot", "runAsUser", "Escalation"] {
-            assert!(!reasons.contains(fine), "{fine} in {message}");
-        }
+        api.apply(&pod_of(&daemon_set, RELEASE).to_string())?;
+        // No kubelet ends it.
+        let of = ["delete", "pod", "agent", "--namespace", RELEASE];
+        api.kubectl(&[&of[..], &["--force", "--grace-period=0"]].concat())?;
     }
     let label = &object(&api, "namespace", RELEASE)?["metadata"]["labels"];
     assert_eq!(label["pod-security.kubernetes.io/enforce"], "privileged");
-    api.apply(&pod_of(&daemon_set, RELEASE).to_string())?;
     Ok(())
 }
 
@@ -262,6 +320,8 @@ struct Pod<'a> {
     ready: Vec<String>,
     environment: Vec<(String, String)>,
     volumes: Vec<(String, Volume)>,
+    /// What runs before the agent: its privileges and arguments.
+    first: Option<(Privileges, Vec<String>)>,
     image: Image,
     account: Account,
     // Holds what is mounted.
@@ -290,7 +350,7 @@ impl<'a> Pod<'a> {
         let yaml = config_map["data"]["tap53.yaml"].as_str().context("tap53.yaml")?;
         fs::write(config.path().join("tap53.yaml"), yaml)?;
 
-        let privileges = Privileges::of_pod(spec)?;
+        let privileges = Privileges::of(spec, container)?;
         let account = api.account(RELEASE, RELEASE, HOUR)?;
         let mut volumes = Vec::new();
         if spec["automountServiceAccountToken"] == true {
@@ -302,6 +362,8 @@ impl<'a> Pod<'a> {
                 all.find(|volume| volume["name"] == mount["name"]).context("its volume")?;
             let source = if volume["configMap"]["name"] == RELEASE {
                 Volume::Files(config.path().to_owned())
+            } else if volume["hostPath"]["type"] == "DirectoryOrCreate" {
+                Volume::node()?
             } else {
                 ensure!(volume["emptyDir"].is_object(), "not known here: {volume}");
                 Volume::empty(privileges.user)?
@@ -326,6 +388,11 @@ impl<'a> Pod<'a> {
         let host = alive["host"].as_str().context("the probe's host")?.parse()?;
         let port = alive["port"].as_u64().context("the probe's port")?.try_into()?;
         let path = alive["path"].as_str().context("the probe's path")?.to_owned();
+        let first = spec["initContainers"].as_array().map(|containers| -> Result<_> {
+            let [container] = &containers[..] else { bail!("not known here: {containers:?}") };
+            ensure!(container["image"] == spec["containers"][0]["image"], "another image");
+            Ok((Privileges::of(spec, container)?, words(&container["args"])))
+        });
         let ready = words(&container["readinessProbe"]["exec"]["command"]).split_off(1);
         Ok(Self {
             lab,
@@ -335,6 +402,7 @@ impl<'a> Pod<'a> {
             ready,
             environment,
             volumes,
+            first: first.transpose()?,
             image: Image::of(&agent::binary()?)?,
             account,
             _config: config,
@@ -343,9 +411,13 @@ impl<'a> Pod<'a> {
 
     /// A process of the container, not waited for.
     fn start(&self, arguments: &[String]) -> Result<Process> {
+        self.start_as(&self.privileges, arguments)
+    }
+
+    fn start_as(&self, privileges: &Privileges, arguments: &[String]) -> Result<Process> {
         let volumes: Vec<(&str, Volume)> =
             self.volumes.iter().map(|(path, volume)| (path.as_str(), volume.clone())).collect();
-        let mut command = self.privileges.command(&self.lab.server, &self.image, &volumes)?;
+        let mut command = privileges.command(&self.lab.server, &self.image, &volumes)?;
         // A container has the variables that its pod names, and none of ours.
         command.env_clear().envs(self.environment.iter().cloned()).args(arguments);
         Process::spawn("tap53", command)
@@ -411,7 +483,61 @@ fn the_agent_captures_in_its_container_and_no_thread_has_more_than_the_container
         pod.volumes.iter().find(|(path, _)| path == "/var/lib/tap53").context("stateVolume")?;
     let files = fs::read_dir(state.path())?.collect::<Result<Vec<_>, _>>()?;
     let files: Vec<PathBuf> = files.into_iter().map(|file| file.path()).collect();
+    let files: Vec<PathBuf> =
+        files.into_iter().filter(|file| file.extension().is_some_and(|of| of == "avro")).collect();
     assert_eq!(fastavro::read_containers(&files)?.len(), 1, "{files:?}");
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_the_node_is_given_to_the_agent_which_finds_there_what_it_left() -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = Lab::new()?;
+    let api = KubeApi::start(&lab.server)?;
+    // Nobody listens at the broker's address, so that all waits in the spool.
+    let sinks = r#"config.sinks=[
+        {"type": "stdout", "format": "json"},
+        {"type": "kafka", "brokers": ["127.0.0.1:9"], "topic": "dns"}
+    ]"#;
+    let values =
+        ["--set-json", sinks, "--set", "stateVolume=hostPath", "--set", "spool.mode=durable"];
+    let pod = Pod::installed(&lab, &api, &values)?;
+    let (privileges, arguments) = pod.first.as_ref().context("a container before the agent")?;
+    assert_eq!((privileges.user, privileges.capabilities), (0, 1), "CAP_CHOWN alone");
+    assert!(privileges.no_new_privileges && privileges.read_only_root);
+    let (_, state) =
+        pod.volumes.iter().find(|(path, _)| path == "/var/lib/tap53").context("stateVolume")?;
+
+    // Without it the agent says what it cannot do.
+    let mut refused = pod.start(&pod.arguments)?;
+    assert_eq!(refused.wait(DEADLINE)?.code(), Some(1));
+    let log = refused.stderr().text();
+    assert!(log.contains("cannot create directory /var/lib/tap53/spool"), "{log}");
+
+    for _ in 0..2 {
+        let mut first = pod.start_as(privileges, arguments)?;
+        let status = first.wait(DEADLINE)?;
+        assert_eq!(status.code(), Some(0), "{}", first.stderr().text());
+        let found = fs::metadata(state.path())?;
+        let owner = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(owner, (pod.privileges.user, pod.privileges.user, 0o750));
+    }
+    let mut process = pod.run()?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    process.stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    process.signal(Signal::SIGTERM)?;
+    let status = process.wait(DEADLINE)?;
+    assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
+    let next = pod.run()?;
+    next.wait_for_line("records of an earlier run wait", 0, DEADLINE)?;
+    next.wait_for_line("nobody captured between the run before and this one", 0, DEADLINE)?;
+
+    // A directory of somebody else stays that.
+    let (privileges, arguments) = (privileges.clone(), arguments.clone());
+    std::os::unix::fs::chown(state.path(), Some(12_345), None)?;
+    let mut first = pod.start_as(&privileges, &arguments)?;
+    assert_eq!(first.wait(DEADLINE)?.code(), Some(1));
+    assert!(first.stderr().text().contains("belongs to user 12345"), "{}", first.stderr().text());
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tap53_harness::{
     kafka::Kafka,
     kube::KubeApi,
     namespace::{CLIENT_END, Namespace, SERVER_END, join},
+    registry::Registry,
     wait,
 };
 use tempfile::TempDir;
@@ -228,7 +229,7 @@ fn on_a_healthy_machine_nothing_is_wrong() -> Result<()> {
         said.require(
             "fail",
             "kafka",
-            &["topic absent", "makes none by itself"],
+            &["topic absent", "tap53 creates none"],
             &["kafka-topics.sh", &create],
         )?;
         said.require_fine_but_for(&["kafka"])?;
@@ -518,6 +519,47 @@ fn a_directory_that_cannot_be_written_to_is_named() -> Result<()> {
 }
 
 #[test]
+fn directories_that_are_made_at_the_start_are_looked_at_where_they_will_be() -> Result<()> {
+    let machine = Machine::new()?;
+    let kept = machine.path("kept");
+    let kept_text = text(&kept)?;
+    let config = machine.configure(&format!(
+        "sinks: [{{type: kafka, brokers: [\"127.0.0.1:9\"], topic: dns, spool: {{directory: \
+         {kept_text}/spool, max_bytes: 8388608}}}}]\nstate: {{directory: {kept_text}/state}}\n"
+    ))?;
+    let doctor = |before: &str, privileges: &[&str]| {
+        let arguments = &["--config", &config];
+        machine.doctor(&Start { before, privileges, arguments, ..Start::default() })
+    };
+    let said = doctor("", &[])?;
+    said.check("ok", "outputs", &["sinks[0].spool", "writable"])?;
+    said.check("ok", "outputs", &["state", "kept/state"])?;
+    assert!(!kept.exists(), "nothing is made");
+
+    let needed = "-all,+bpf,+net_admin,+perfmon";
+    let nobody = [
+        &format!("--reuid={NOBODY}"),
+        "--clear-groups",
+        &format!("--inh-caps={needed}"),
+        &format!("--ambient-caps={needed}"),
+    ];
+    let said = doctor("", &nobody)?;
+    let install = format!("install -d -o {NOBODY} -g {NOBODY} -m 0750 {kept_text}/state");
+    said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
+    // As the container beside the agent's does it.
+    let status = std::process::Command::new(agent::binary()?)
+        .args(["prepare", &kept_text, "--user", NOBODY])
+        .status()?;
+    assert!(status.success());
+    let said = doctor("", &nobody)?;
+    said.check("ok", "outputs", &["state", "kept/state"])?;
+
+    let small = format!("mount -t tmpfs -o size=2m none {kept_text}");
+    let said = doctor(&small, &[])?;
+    said.require("warn", "outputs", &["sinks[0].spool", "may take 8 MiB"], &["max_bytes"])
+}
+
+#[test]
 fn a_configuration_that_is_refused_is_named_line_by_line() -> Result<()> {
     let machine = Machine::new()?;
     let config = machine.configure("capture:\n  hook: xpd\n  ports: [0]\n")?;
@@ -695,4 +737,72 @@ fn the_text_has_a_line_a_check_with_the_fix_below() -> Result<()> {
     assert!(lines[at + 2].trim_start().starts_with("fix: interfaces: {include:"), "{said}");
     assert!(lines.last().is_some_and(|line| line.ends_with(" 1 fail")), "{said}");
     Ok(())
+}
+
+#[test]
+fn a_schema_registry_is_asked_whether_it_takes_the_schema_and_told_nothing() -> Result<()> {
+    let machine = Machine::new()?;
+    let kafka = Kafka::start(&machine.namespace)?;
+    kafka.create_topic("dns")?;
+    let mut registry = Registry::start(&machine.namespace)?;
+    let configure = |machine: &Machine, url: &str, more: &str| {
+        machine.configure(&format!(
+            "sinks:\n  - type: kafka\n    brokers: [\"{}\"]\n    topic: dns\n    \
+             registry: {{urls: [\"{url}\"], {more}}}\n",
+            kafka.address()
+        ))
+    };
+    let look = |machine: &Machine, url: &str, more: &str| {
+        let config = configure(machine, url, more)?;
+        machine.doctor(&Start { arguments: &["--config", &config], ..Start::default() })
+    };
+    let url = registry.url();
+    let said = look(&machine, &url, "")?;
+    said.check("ok", "registry", &["sinks[0]", &url, "dns-value", "the first run registers"])?;
+    said.require_fine_but_for(&[])?;
+    let register = format!("{url}/subjects/dns-value/versions");
+    let said = look(&machine, &url, "register: false")?;
+    said.require(
+        "fail",
+        "registry",
+        &["no such schema under subject dns-value", "records would wait"],
+        &["tap53 schema | jq", &register],
+    )?;
+    said.require_fine_but_for(&["registry"])?;
+    assert_eq!(registry.versions("dns-value")?, 0, "doctor has registered it");
+
+    // A path that is not the API's.
+    let wrong = url.replace("ccompat/v7", "nothing");
+    let said = look(&machine, &wrong, "")?;
+    said.require("fail", "registry", &["no such path (404)"], &["/apis/ccompat/v7"])?;
+
+    // Somebody else's schema under the same subject, then also ours.
+    let foreign = r#"{"type": "record", "name": "X", "fields": [{"name": "y", "type": "int"}]}"#;
+    registry.register("dns-value", foreign)?;
+    let said = look(&machine, &url, "")?;
+    said.require(
+        "fail",
+        "registry",
+        &["incompatible with subject dns-value"],
+        &["topic_record_name", "/subjects/dns-value/versions/latest"],
+    )?;
+    registry.require_compatibility("NONE")?;
+    let schema = String::from_utf8(agent::run(&["schema"])?.stdout)?;
+    let id = registry.register("dns-value", &schema)?;
+    let said = look(&machine, &url, "register: false")?;
+    said.check("ok", "registry", &["dns-value has version", &format!("as id {id}")])?;
+
+    registry.kill();
+    let said = look(&machine, &url, "")?;
+    said.require("fail", "registry", &["cannot be reached", "refused"], &["nc -vz 127.0.0.1"])?;
+    // With an id that an earlier run left, records need not wait.
+    let ids = machine.path("ids.json");
+    let fingerprint = data_encoding::HEXLOWER.encode(&tap53::encode::fingerprint()?);
+    let entry = serde_json::json!({
+        "registry": url, "subject": "dns-value", "fingerprint": fingerprint, "id": 77,
+    });
+    fs::write(&ids, serde_json::json!({"version": 1, "ids": [entry]}).to_string())?;
+    let said = look(&machine, &url, &format!("ids_file: {}", text(&ids)?))?;
+    said.check("warn", "registry", &["cannot be reached", "id 77 of an earlier run is used"])?;
+    said.require_fine_but_for(&["registry"])
 }

@@ -1,5 +1,8 @@
 //! Into a real Apache Kafka, read back by kcat and decoded by fastavro, neither of them ours.
 
+#[path = "kafka/secrets.rs"]
+mod secrets;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};

@@ -5,7 +5,9 @@ mod command;
 use std::process::ExitCode;
 
 use clap::Parser;
-use command::{Arguments, Command, doctor, replay, run, show, spool, status, switch, tail};
+use command::{
+    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail,
+};
 
 /// What a run's outcome is for whoever started it; the numbers are documented in the README.
 pub(crate) mod exit {
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
-        Command::Schema => show::schema(),
+        Command::Schema(arguments) => show::schema(arguments),
         Command::Interfaces(arguments) => show::interfaces(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Spool(command) => spool::run(&command),
+        Command::Prepare(arguments) => prepare::run(&arguments),
     };
     match outcome {
         Ok(code) => code,

@@ -84,13 +84,13 @@ pub(crate) struct Worker {
     ring_lost: RingLost,
     ending: Arc<AtomicBool>,
     heartbeat: Heartbeat,
-    timings: Arc<WorkerTimings>,
     stages: Stages,
 }
 
 impl Worker {
     /// # Errors
     /// When an encoder cannot be made.
+    #[allow(clippy::too_many_arguments)] // The parts of a worker, put together in one place.
     pub(crate) fn new(
         number: u16,
         drain: Drain,
@@ -99,12 +99,11 @@ impl Worker {
         sinks: &[Named],
         shared: &Shared,
         handover: Handover,
-        timings: Arc<WorkerTimings>,
     ) -> Result<Self, encode::Error> {
         let stages = Stages::new(table, sinks, shared, handover, read_clock())?;
         let heartbeat = Heartbeat::new(number, monotonic_ns());
         let ending = shared.ending.clone();
-        Ok(Self { number, drain, ring_lost, ending, heartbeat, timings, stages })
+        Ok(Self { number, drain, ring_lost, ending, heartbeat, stages })
     }
 
     /// Where this worker publishes its counts.
@@ -123,7 +122,7 @@ impl Worker {
     }
 
     /// Runs until [`Shared::ending`] is set and the ring is empty.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, timings: &WorkerTimings) {
         let mut waits = Tally::new(WITHIN);
         loop {
             // In this order: once `ending` is set the ring gets nothing more, so what is found
@@ -153,9 +152,8 @@ impl Worker {
             self.stages.receive();
             self.stages.expire(read_up_to_ns);
             if taken > 0 {
-                self.timings.ring_wait.take(&mut waits);
                 let took_ns = monotonic_ns().saturating_sub(now_ns);
-                self.timings.batch.observe(Duration::from_nanos(took_ns));
+                timings.note_batch(&mut waits, Duration::from_nanos(took_ns));
             }
             self.stages.deliver();
             if taken == 0 && ending {

@@ -2,11 +2,11 @@
 
 use std::{env, ops::Range};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
+use tap53_harness::{agent, kafka::Kafka, namespace::Namespace, scratch, wait};
 
-use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool};
 
 /// Rounds of the loop; more of them by this variable.
 const ROUNDS: u32 = 20;
@@ -91,7 +91,10 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
         run.feed(500)?;
         // The records of low numbers are the shortest.
         wait::until("these to be delivered", DEADLINE, || {
-            Ok((consume(&kafka)?.numbers.contains(&(run.next() - 1))).then_some(()))
+            let from = run.process().stderr().len();
+            run.process().signal(Signal::SIGUSR1)?;
+            let line = run.process().wait_for_line("records to kafka", from, DEADLINE)?;
+            Ok((!line.contains("in flight") && !line.contains("spooled")).then_some(()))
         })?;
         // Not stopped: what had got as far as its socket would be in its topic once it went on.
         kafka.kill();
@@ -136,6 +139,46 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
     Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?.require_nothing_lost()?;
     let missing = consume(&kafka)?.missing(accepted);
     assert!(missing.is_empty(), "{:?}", ranges(&missing));
+    Ok(())
+}
+
+#[test]
+fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() -> Result<()> {
+    let namespace = namespace()?;
+    let mut kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    // Nothing gets through before the end.
+    kafka.kill();
+    let directory = scratch::directory("queue")?;
+    let keys = spool("durable", directory.path(), "max_bytes: 4194304, replay_records_per_s: 0");
+    let keys = format!("{QUICK}\n    {keys}");
+    let mut next = 0;
+    // More than the spool holds, and then more than it has room for.
+    for count in [16_000, 4_000] {
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
+        run.feed(count)?;
+        next = run.next();
+        let (accepted, log) = run.kill_however_full()?;
+        assert_eq!(accepted.last(), Some(&(next - 1)));
+        assert!(log.contains("dropped the oldest"), "{log}");
+    }
+    kafka.restart()?;
+    let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
+    // This one has lost nothing.
+    ended.require_nothing_lost()?;
+    let spool = &ended.ledger["agent"]["sinks"][0]["spool"];
+    let number = |key: &str| spool["records"][key].as_u64().context("a number of the spool");
+    let lost = spool["records"]["lost"]["dropped_oldest"].as_u64().context("a loss")?;
+    println!("{next} accepted, {lost} dropped by agents that were killed: {spool}");
+    assert_eq!((number("appended")?, number("waiting")?), (u64::from(next), 0));
+    assert_eq!(number("arrived")? + lost, u64::from(next));
+    let missing = consume(&kafka)?.missing(0..next);
+    assert_eq!(missing.len() as u64, lost, "{:?}", ranges(&missing));
+    // And the command says the same.
+    let listed = agent::run(&["spool", "ls", directory.path().to_str().context("a path")?])?;
+    let text = String::from_utf8(listed.stdout)?;
+    assert!(text.contains(&format!("ever: {next} records appended")), "{text}");
+    assert!(text.contains(&format!("{lost} lost (dropped_oldest)")), "{text}");
     Ok(())
 }
 

@@ -196,6 +196,23 @@ fn the_command_lists_verifies_and_exports_what_waits() -> Result<()> {
         records.iter().map(|record| record["qname"].as_str().unwrap_or("")).collect();
     let expected: Vec<_> = (0..700).map(|number| format!("q{number}.tap53.test")).collect();
     assert_eq!(names, expected);
+    // As JSON, and to standard output, where nothing else is then.
+    let json = agent::run(&["spool", "export", "--json", path, "-"])?;
+    assert_eq!((json.status.code(), &json.stderr[..]), (Some(0), &b"700 records exported\n"[..]));
+    let lines = String::from_utf8(json.stdout)?;
+    for ((line, record), name) in lines.lines().zip(&records).zip(&expected) {
+        let shown: serde_json::Value = serde_json::from_str(line)?;
+        assert_eq!(shown["qname"], *name);
+        // Bytes are hexadecimal in both; the number of names is that of the schema.
+        assert_eq!(shown["record_id"], record["record_id"]);
+        let names = |value: &serde_json::Value| value.as_object().map(serde_json::Map::len);
+        assert_eq!(names(&shown), names(record));
+    }
+    assert_eq!(lines.lines().count(), 700);
+    let piped = agent::run(&["spool", "export", path, "-"])?;
+    let copy = out.path().join("piped.avro");
+    fs::write(&copy, piped.stdout)?;
+    assert_eq!(fastavro::read_containers(&[copy])?, records);
     // A file that is there is not written over.
     assert_eq!(agent::run(&["spool", "export", path, file_text])?.status.code(), Some(1));
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool, wait_for};
 
 const AWAY: &str = "records do not arrive";
 const BACK: &str = "records arrive again";
@@ -154,13 +154,6 @@ fn wait_until_noticed(run: &Run, what: &str) -> Result<()> {
         let lines = run.process().stderr().lines();
         let said = lines.iter().rev().find(|line| line.contains(AWAY) || line.contains(BACK));
         Ok(said.filter(|line| line.contains(what)).map(|_| ()))
-    })
-}
-
-/// Waits until so many different records are in the topic.
-fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
-    wait::until("the spool to be worked off", DEADLINE, || {
-        Ok((consume(kafka)?.times.len() == records as usize).then_some(()))
     })
 }
 

@@ -15,8 +15,13 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::{signal::Signal, stat::Mode};
 use serde_json::Value;
 use tap53_harness::{
-    account::Ledger, agent, dns, fastavro, kafka::Kafka, namespace::Namespace, pcap::Pcap,
-    process::Process, scratch,
+    account::Ledger,
+    agent, dns, fastavro,
+    kafka::{Kafka, Message},
+    namespace::Namespace,
+    pcap::Pcap,
+    process::Process,
+    scratch, wait,
 };
 use tempfile::TempDir;
 
@@ -42,6 +47,8 @@ pub(super) struct Run {
     directory: TempDir,
     fifo: Option<File>,
     next: u32,
+    /// How many clients ask in turn.
+    clients: u8,
 }
 
 /// How it ended.
@@ -49,6 +56,7 @@ pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) ledger: Value,
     pub(super) log: String,
+    pub(super) stdout: String,
 }
 
 impl Run {
@@ -62,6 +70,17 @@ impl Run {
         Self::start_prepared(namespace, broker, keys, next, |_| {})
     }
 
+    /// As [`start`](Self::start), with another time to deliver what it has at the end.
+    pub(super) fn start_flushing_for(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
+    ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, flush_timeout_ms, |_| {})
+    }
+
     pub(super) fn start_prepared(
         namespace: &Namespace,
         broker: &str,
@@ -69,9 +88,25 @@ impl Run {
         next: u32,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
+        Self::start_with(namespace, broker, keys, next, 30_000, prepare)
+    }
+
+    fn start_with(
+        namespace: &Namespace,
+        broker: &str,
+        keys: &str,
+        next: u32,
+        flush_timeout_ms: u32,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let directory = scratch::directory("spool")?;
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
+        // A broker that comes back is to be noticed soon, where a test says nothing else of it.
+        let options = match keys.contains("options:") {
+            true => "",
+            false => "options: {reconnect.backoff.max.ms: 250}",
+        };
         let configuration = directory.path().join("tap53.yaml");
         fs::write(
             &configuration,
@@ -80,9 +115,9 @@ impl Run {
                  interfaces: {{include: [lo]}}\n\
                  sinks:\n\
                  \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
-                 linger_ms: 5\n    {keys}\n\
+                 linger_ms: 5\n    {keys}\n    {options}\n\
                  \x20 - type: stdout\n    format: json\n\
-                 shutdown: {{flush_timeout_ms: 30000}}\n"
+                 shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}\n"
             ),
         )?;
         let mut command = namespace.command(agent::binary()?);
@@ -91,9 +126,14 @@ impl Run {
         prepare(&mut command);
         let mut process = Process::spawn("tap53", command)?;
         let fifo = open_for_writing(&fifo, &mut process)?;
-        let mut run = Self { process, directory, fifo: Some(fifo), next };
+        let mut run = Self { process, directory, fifo: Some(fifo), next, clients: 1 };
         run.write(&Pcap::default().bytes()[..PCAP_HEADER])?;
         Ok(run)
+    }
+
+    /// From now on so many clients ask in turn, each for the numbers that leave its own over.
+    pub(super) fn ask_as(&mut self, clients: u8) {
+        self.clients = clients;
     }
 
     /// Feeds so many exchanges, and waits until the records of all are accepted.
@@ -115,7 +155,9 @@ impl Run {
     pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + count {
-            push_exchange(&mut packets, number);
+            // The lowest byte holds all of it.
+            let [.., client] = (number % u32::from(self.clients)).to_be_bytes();
+            push_exchange(&mut packets, number, client);
         }
         self.next += count;
         self.write(&packets.bytes()[PCAP_HEADER..])
@@ -130,6 +172,11 @@ impl Run {
         self.next
     }
 
+    /// The configuration file that it runs with.
+    pub(super) fn configuration(&self) -> PathBuf {
+        self.directory.path().join("tap53.yaml")
+    }
+
     pub(super) fn process(&self) -> &Process {
         &self.process
     }
@@ -137,20 +184,29 @@ impl Run {
     /// Numbers of the records that were accepted so far.
     pub(super) fn accepted(&self) -> Result<Vec<u32>> {
         let lines = self.process.stdout().lines();
-        // The last one may be cut by a kill.
+        // The last one may be cut by a kill. Parsing each would take longer than all the rest.
         let lines = lines.iter().filter(|line| line.ends_with('}'));
-        lines.map(|line| number(&serde_json::from_str(line)?)).collect()
+        let digits = |line: &str| -> Option<u32> {
+            let (_, rest) = line.split_once("\"qname\":\"q")?;
+            rest.split('.').next()?.parse().ok()
+        };
+        lines.map(|line| digits(line).with_context(|| format!("a number in {line}"))).collect()
     }
 
     /// Kills it with SIGKILL; the numbers of the records that it had accepted.
-    pub(super) fn kill(mut self) -> Result<Vec<u32>> {
+    pub(super) fn kill(self) -> Result<Vec<u32>> {
+        let (accepted, log) = self.kill_however_full()?;
+        // It had no time to say so in a ledger.
+        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
+        Ok(accepted)
+    }
+
+    /// As [`kill`](Self::kill), where its spool may have been too small; and its log.
+    pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.
         let _ = self.process.wait(DEADLINE);
-        // It had no time to say so in a ledger.
-        let log = self.process.stderr().text();
-        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
-        self.accepted()
+        Ok((self.accepted()?, self.process.stderr().text()))
     }
 
     /// Ends the feed, and waits for the agent to deliver what it can and end.
@@ -170,7 +226,8 @@ impl Run {
         let log = self.process.stderr().text();
         let ledger = fs::read(self.directory.path().join("ledger.json"))
             .with_context(|| format!("{status}, and no ledger; its log:\n{log}"))?;
-        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log })
+        let stdout = self.process.stdout().text();
+        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log, stdout })
     }
 }
 
@@ -196,7 +253,7 @@ impl Ended {
 /// Waits for the agent to open the FIFO for reading, or to end.
 fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let file = tap53_harness::wait::until("the agent to open its input", DEADLINE, || {
+    let file = wait::until("the agent to open its input", DEADLINE, || {
         let mut options = fs::OpenOptions::new();
         match options.write(true).custom_flags(libc::O_NONBLOCK).open(fifo) {
             Ok(file) => Ok(Some(file)),
@@ -212,8 +269,8 @@ fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
     Ok(file)
 }
 
-fn push_exchange(packets: &mut Pcap, number: u32) {
-    let client = SocketAddr::from(([192, 0, 2, 1], 40_000 + (number >> 16) as u16));
+fn push_exchange(packets: &mut Pcap, number: u32, client: u8) {
+    let client = SocketAddr::from(([192, 0, 2, 1 + client], 40_000 + (number >> 16) as u16));
     let server = SocketAddr::from(([192, 0, 2, 53], 53));
     let at = Duration::from_millis(u64::from(number) * 2);
     // Text that fills a record up to what is usual.
@@ -238,12 +295,24 @@ pub(super) struct Consumed {
 }
 
 pub(super) fn consume(kafka: &Kafka<'_>) -> Result<Consumed> {
-    let messages = kafka.consume(TOPIC)?;
+    read(&kafka.consume(TOPIC)?)
+}
+
+pub(super) fn read(messages: &[Message]) -> Result<Consumed> {
     let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
     let numbers = numbers(messages.iter().map(|message| &message.value[..]))?;
     let mut times = HashMap::new();
     numbers.iter().for_each(|number| *times.entry(*number).or_default() += 1);
     Ok(Consumed { times, shortest, numbers })
+}
+
+/// Waits until so many different records are in the topic.
+pub(super) fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
+    wait::until("the records to arrive", DEADLINE, || {
+        // Counting is quick, and decoding is not.
+        let is_enough = kafka.consume(TOPIC)?.len() >= records as usize;
+        Ok((is_enough && consume(kafka)?.times.len() == records as usize).then_some(()))
+    })
 }
 
 /// The numbers of records in single-object encoding, read by fastavro.

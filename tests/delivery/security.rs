@@ -9,7 +9,7 @@ use tap53_harness::{
     scratch,
 };
 
-use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, Run, TOPIC, consume, spool, wait_for};
 
 fn namespace() -> Result<Namespace> {
     let namespace = Namespace::new()?;
@@ -50,9 +50,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
     // The right one is written while it runs.
     fs::write(&password, SCRAM_PASSWORD)?;
     run.process().wait_for_line("the new one is used", 0, DEADLINE)?;
-    tap53_harness::wait::until("the records to arrive", DEADLINE, || {
-        Ok((consume(&kafka)?.times.len() == 200).then_some(()))
-    })?;
+    wait_for(&kafka, 200)?;
     let ended = run.finish()?;
     ended.require_nothing_lost()?;
     for secret in ["not the password", SCRAM_PASSWORD] {
@@ -73,7 +71,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
     let queue = spool("durable", &directory.path().join("spool"), "");
     let by_certificate = format!(
         "tls: {{ca_file: {}, certificate_file: {}, key_file: {}, key_password_file: {}}}\n    \
-         compression: zstd\n    options: {{batch.size: 20000}}\n    {queue}",
+         compression: zstd\n    batch_bytes: 20000\n    batch_records: 50\n    {queue}",
         ca.display(),
         certificate.display(),
         key.display(),
@@ -161,8 +159,6 @@ fn a_topic_that_does_not_exist_is_named_and_its_records_wait_for_it() -> Result<
     let line = run.process().wait_for_line("tap53 creates none", 0, DEADLINE)?;
     assert!(line.contains(TOPIC), "{line}");
     kafka.create_topic(TOPIC)?;
-    tap53_harness::wait::until("the records to arrive", DEADLINE, || {
-        Ok((consume(&kafka)?.times.len() == 10).then_some(()))
-    })?;
+    wait_for(&kafka, 10)?;
     run.finish()?.require_nothing_lost()
 }

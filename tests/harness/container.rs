@@ -33,8 +33,8 @@ use crate::{namespace::Namespace, process::run, scratch};
 
 const PROGRAM: &str = "/usr/bin/tap53";
 /// Numbers of the capabilities that are used here (`linux/capability.h`).
-const CAPABILITIES: [(&str, u32); 4] =
-    [("NET_ADMIN", 12), ("SYS_ADMIN", 21), ("PERFMON", 38), ("BPF", 39)];
+const CAPABILITIES: [(&str, u32); 5] =
+    [("CHOWN", 0), ("NET_ADMIN", 12), ("SYS_ADMIN", 21), ("PERFMON", 38), ("BPF", 39)];
 /// `CAP_CHECKPOINT_RESTORE`, the last one of Linux 5.9 and of those since.
 const LAST_CAPABILITY: u32 = 40;
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two halves.
@@ -87,6 +87,8 @@ pub enum Volume {
     Files(PathBuf),
     /// An empty directory that the container's group may write to, and which its processes share.
     Empty(Arc<TempDir>),
+    /// A directory of the node, as the kubelet makes one that is missing: root's.
+    Node(Arc<TempDir>),
 }
 
 impl Volume {
@@ -101,12 +103,22 @@ impl Volume {
         Ok(Self::Empty(Arc::new(directory)))
     }
 
+    /// A `hostPath` of type `DirectoryOrCreate` that is not there yet.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn node() -> Result<Self> {
+        let directory = scratch::directory("volume")?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        Ok(Self::Node(Arc::new(directory)))
+    }
+
     /// Where it is on this host.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
             Self::Files(path) => path,
-            Self::Empty(directory) => directory.path(),
+            Self::Empty(directory) | Self::Node(directory) => directory.path(),
         }
     }
 }
@@ -125,13 +137,15 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Those of the first container of a pod's `spec`.
+    /// Those of a container of a pod's `spec`.
     ///
     /// # Errors
-    /// When it leaves a part open, or names a capability that is not known here.
-    pub fn of_pod(spec: &Value) -> Result<Self> {
-        let container = &spec["containers"][0]["securityContext"];
-        let user = spec["securityContext"]["runAsUser"].as_u64().context("no runAsUser")?;
+    /// When they leave a part open, or name a capability that is not known here.
+    pub fn of(spec: &Value, container: &Value) -> Result<Self> {
+        let container = &container["securityContext"];
+        let own = container["runAsUser"].as_u64();
+        let user = own.or_else(|| spec["securityContext"]["runAsUser"].as_u64());
+        let user = user.context("no runAsUser")?;
         ensure!(container["capabilities"]["drop"][0] == "ALL", "not all capabilities are dropped");
         let mut capabilities = 0;
         for name in container["capabilities"]["add"].as_array().context("no capabilities")? {

@@ -19,10 +19,10 @@ fn a_kill_costs_no_more_than_the_next_run_reports() -> Result<()> {
     let mut agent = stage.start(&kafka, "durable")?;
     let stream = Stream::start(&stage.client, &stage.server)?;
     let (mut at_most, mut in_memory) = ([0, 0], 0);
-    const KILLS: u64 = 3;
+    const KILLS: usize = 3;
     for kill in 1..=KILLS {
         // At another moment between two looks each time.
-        wait_for_more(&agent, 600 + 130 * kill as usize)?;
+        wait_for_more(&agent, 600 + 130 * kill)?;
         agent.process_mut().kill();
         drop(agent);
         agent = stage.start(&kafka, "durable")?;

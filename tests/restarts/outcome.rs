@@ -115,11 +115,12 @@ fn is_overlapped(one: &Value, other: &Value) -> bool {
         "dns_id",
         "qname",
     ];
-    let at_us = |record: &Value| {
-        let time = if record["query_time"].is_null() { "response_time" } else { "query_time" };
-        record[time].as_i64().unwrap_or(0)
+    // A half has one of the two times.
+    let is_near = |time: &str| match (one[time].as_i64(), other[time].as_i64()) {
+        (Some(one), Some(other)) => (one - other).abs() <= SAME_US,
+        _ => false,
     };
     run(one) != run(other)
         && IDENTITY.iter().all(|field| one[field] == other[field])
-        && (at_us(one) - at_us(other)).abs() <= SAME_US
+        && (is_near("query_time") || is_near("response_time"))
 }

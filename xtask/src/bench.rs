@@ -15,6 +15,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     for (package, bench) in [
         ("tap53-tests", "kernel_programs"),
         ("tap53-tests", "hooks"),
+        ("tap53-tests", "producer"),
         ("tap53", "path"),
         ("tap53", "owners"),
     ] {

@@ -34,6 +34,7 @@ use tap53::{
     },
     privacy::Policy,
     sink::{Named, Sink},
+    telemetry::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
     worker::{Handover, Shared, Stages},
 };
 use tap53_ebpf::record::RecordHeader;
@@ -49,6 +50,7 @@ const ROUNDS: usize = 41;
 struct Discard {
     format: Format,
     counts: Published<SinkCounts>,
+    timings: Option<SinkTimings>,
 }
 
 impl Sink for Discard {
@@ -60,8 +62,15 @@ impl Sink for Discard {
         &self.counts
     }
 
+    fn timings(&self) -> Option<&SinkTimings> {
+        self.timings.as_ref()
+    }
+
     fn write(&self, batch: &Batch) {
         black_box(batch.bytes());
+        if let Some(timings) = &self.timings {
+            timings.all_reached(Reached::Written, batch, monotonic_ns());
+        }
     }
 
     fn tick(&self, _now: Instant) {}
@@ -80,10 +89,10 @@ fn table() -> Table {
     config.build(0, RecordIds::new([7; 8], 0), Truncations::default())
 }
 
-fn stages(format: Format) -> Stages {
+fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
     let sink = Named {
         name: "discard".into(),
-        sink: Arc::new(Discard { format, counts: Published::default() }),
+        sink: Arc::new(Discard { format, counts: Published::default(), timings }),
     };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
@@ -137,6 +146,7 @@ enum Name {
     EncodeBySerde,
     EncodeByValue,
     PathToAvro,
+    PathTimed,
     PathToJson,
     PathReplaced,
 }
@@ -152,6 +162,7 @@ impl Name {
             Self::EncodeBySerde => "  Avro, by apache-avro's serde",
             Self::EncodeByValue => "  Avro, by apache-avro's Value",
             Self::PathToAvro => "ring record to Avro",
+            Self::PathTimed => "  the same, timed for /metrics",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
@@ -210,11 +221,12 @@ fn measure(title: &str, kind: Kind) {
     let samples = &prepared.samples;
     let transactions = prepared.transactions();
     let (nobody, policy) = (Owner::default(), Policy::default());
-    let observer = Observer::new("node-1", "eth0");
+    let observer = Observer::new("node-1", "eth0", RecordIds::new([7; 8], 0));
     let records: Vec<Record<'_>> = transactions
         .iter()
         .map(|transaction| Record {
             observer: &observer,
+            number: 1_000,
             file: "",
             policy: &policy,
             clock: CLOCK,
@@ -233,6 +245,7 @@ fn measure(title: &str, kind: Kind) {
         by_apache_avro(Name::EncodeBySerde, &records),
         by_apache_avro(Name::EncodeByValue, &records),
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
+        path_timed(samples),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -279,6 +292,8 @@ fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
     faster("encode: times faster than serde_json", "   target: at least 8", encode);
     let whole = replaced / ns(Name::PathToAvro);
     faster("whole path: times faster than the replaced", "   target: at least 9", whole);
+    let timed = ns(Name::PathTimed) / ns(Name::PathToAvro);
+    println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
     let sizes = |text: &str, avro: f64, json: f64, target: &str| {
@@ -360,7 +375,7 @@ fn by_apache_avro<'a>(name: Name, records: &'a [Record<'a>]) -> Stage<'a> {
 }
 
 fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
-    let mut stages = stages(format);
+    let mut stages = stages(format, None);
     stage(name, move || {
         for sample in samples {
             stages.take(&sample.query);
@@ -368,6 +383,30 @@ fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
         }
         stages.deliver();
     })
+}
+
+/// The path with all that a worker and its sink time.
+fn path_timed(samples: &[Sample]) -> Stage<'_> {
+    let mut stages = stages(Format::AvroSingleObject, Some(SinkTimings::default()));
+    let (timings, mut waits) = (WorkerTimings::default(), Tally::new(WITHIN));
+    stage(Name::PathTimed, move || {
+        let began_ns = monotonic_ns();
+        for sample in samples {
+            for item in [&sample.query, &sample.response] {
+                let captured_at_ns = stages.take(item).unwrap_or_default();
+                waits.observe(began_ns.saturating_sub(captured_at_ns));
+            }
+        }
+        let took = Duration::from_nanos(monotonic_ns() - began_ns);
+        timings.note_batch(&mut waits, took);
+        stages.deliver();
+    })
+}
+
+fn monotonic_ns() -> u64 {
+    let now: Duration =
+        clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock").into();
+    u64::try_from(now.as_nanos()).expect("five centuries")
 }
 
 /// The path that is replaced. What its records hold is made before, so that it writes the same.

@@ -19,6 +19,7 @@ use crate::{
     capture::{self, Attachment, CaptureThread, State},
     config::Directions,
     interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
+    telemetry::CHANGE,
 };
 
 pub(super) use status::is_of_interest;
@@ -146,6 +147,7 @@ impl Switching {
         if before.name != tracked.interface.name {
             // Once records have the new name.
             tracing::info!(
+                target: CHANGE,
                 ifindex,
                 from = before.name,
                 to = tracked.interface.name,
@@ -161,7 +163,7 @@ impl Switching {
             if tracked.hooked.is_some() {
                 hooked.push(*ifindex);
                 let name = tracked.interface.name;
-                tracing::info!(interface = name, ifindex, "interface is gone: capture there ends");
+                tracing::info!(target: CHANGE, interface = name, ifindex, "interface is gone: capture there ends");
             }
         }
         // Also of one that has only moved to another namespace, where its programs still run.
@@ -183,7 +185,7 @@ impl Switching {
                 && tracked.hooked.take().is_some()
             {
                 let name = &tracked.interface.name;
-                tracing::warn!(interface = name, ifindex, "somebody has detached our programs");
+                tracing::warn!(target: CHANGE, interface = name, ifindex, "somebody has detached our programs");
             }
         }
         detach(capture, &lost);
@@ -331,6 +333,7 @@ impl Tracked {
                 .map_or_else(|| "off".to_owned(), |hooked| hooked.attachment.describe(direction))
         };
         tracing::info!(
+            target: CHANGE,
             interface = self.interface.name,
             ifindex = self.interface.ifindex,
             ingress = describe(Direction::Ingress),

@@ -1,6 +1,7 @@
 //! The command line: its arguments here, each command in a file.
 
 pub(crate) mod doctor;
+pub(crate) mod prepare;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -64,7 +65,7 @@ pub(crate) enum Command {
     /// Check the configuration and print what is in force
     CheckConfig(Selection),
     /// Print the Avro schema of a record
-    Schema,
+    Schema(show::Schema),
     /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
     Interfaces(show::Interfaces),
     /// Say what is wrong here for capture, and the line that fixes it
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Look into the queue on disk of a Kafka sink; the agent may run
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
+    /// Give a directory to the user that the agent runs as
+    #[command(after_help = prepare::EXAMPLES)]
+    Prepare(prepare::Arguments),
 }
 
 #[derive(Args, Debug)]

@@ -2,18 +2,18 @@
 
 use std::{
     fs::OpenOptions,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use tap53::{
-    encode::fingerprint,
+    encode::{fingerprint, push_json_line},
     sink::AvroFile,
-    spool::{self, Contents},
+    spool::{self, Contents, Loss, Totals},
 };
 
 use super::table::{Cell, colored, print, table};
@@ -23,6 +23,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   tap53 spool ls /var/lib/tap53/spool
   tap53 spool export /var/lib/tap53/spool waiting.avro
+  tap53 spool export /var/lib/tap53/spool - --json | jq .qname
 
 Exit status: 0 done; 1 failed; 3 records that wait cannot be read.";
 
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     Ls(Directory),
     /// Read everything and say what of it is whole
     Verify(Directory),
-    /// Write the records that wait to an Avro object container file; they stay in the spool
+    /// Write the records that wait to a file; they stay in the spool
     Export(Export),
 }
 
@@ -48,16 +49,21 @@ pub(crate) struct Export {
     /// The spool's directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The file to write; must not exist
+    /// The file to write, an Avro object container; must not exist. -: standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Write one JSON object a line instead, as `tap53 run --json` does
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ls(Directory { directory }) => list(&spool::contents(directory)?),
         Command::Verify(Directory { directory }) => verify(&spool::contents(directory)?),
-        Command::Export(Export { directory, file }) => export(&spool::contents(directory)?, file),
+        Command::Export(Export { directory, file, json }) => {
+            export(&spool::contents(directory)?, file, *json)
+        }
     }
 }
 
@@ -81,12 +87,31 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
     }
     let waiting = contents.waiting();
     print(&format!(
-        "{}waiting: {} records ({} messages), from id {} on\n",
+        "{}waiting: {} records ({} messages), from id {} on\n{}",
         table(&rows, colored()),
         waiting.records,
         waiting.messages,
         contents.done_id(),
+        totals(&contents.totals()),
     ))
+}
+
+fn totals(totals: &Totals) -> String {
+    let since = match totals.from_id {
+        0 => "ever".to_owned(),
+        id => format!("from id {id} on"),
+    };
+    let mut text = format!(
+        "{since}: {} records appended = {} arrived + {} waiting",
+        totals.appended.records, totals.arrived.records, totals.waiting.records
+    );
+    for (reason, lost) in Loss::ALL.into_iter().zip(totals.lost) {
+        if lost.records > 0 {
+            text.push_str(&format!(" + {} lost ({})", lost.records, reason.name()));
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
@@ -108,15 +133,17 @@ fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
     Ok(code(reading.unreadable.records == 0))
 }
 
-fn export(contents: &Contents, path: &PathBuf) -> anyhow::Result<ExitCode> {
+fn export(contents: &Contents, path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     // Avro single-object encoding, which is what the Kafka sink writes.
     let mut header = [0xc3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
     header[2..].copy_from_slice(&fingerprint()?);
-    let refused = || format!("cannot write {}", path.display());
-    // For nobody else's eyes, as the spool is.
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path).with_context(refused)?;
-    let mut out = AvroFile::begin(BufWriter::new(file)).with_context(refused)?;
+    let is_stdout = path == Path::new("-");
+    let refused = || match is_stdout {
+        true => "cannot write to standard output".to_owned(),
+        false => format!("cannot write {}", path.display()),
+    };
+    let mut out =
+        Out::begin(open(path, is_stdout).with_context(refused)?, json).with_context(refused)?;
     let mut others = 0_u64;
     let reading = contents.read(|entry| -> anyhow::Result<()> {
         match entry.record.value.strip_prefix(&header) {
@@ -126,8 +153,15 @@ fn export(contents: &Contents, path: &PathBuf) -> anyhow::Result<ExitCode> {
                 Ok(())
             }
         }
-    })?;
-    out.finish().and_then(|mut out| out.flush()).with_context(refused)?;
+    });
+    let reading = match reading.and_then(|reading| {
+        out.finish().with_context(refused)?;
+        Ok(reading)
+    }) {
+        // A reader that goes away, such as `head`, has seen enough.
+        Err(error) if is_stdout && is_broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
+        other => other?,
+    };
     let mut text = format!("{} records exported\n", reading.waiting.records - others);
     if others > 0 {
         text.push_str(&format!("{others} records of another schema or framing left out\n"));
@@ -135,8 +169,59 @@ fn export(contents: &Contents, path: &PathBuf) -> anyhow::Result<ExitCode> {
     if reading.unreadable.records > 0 {
         text.push_str(&format!("{} records cannot be read\n", reading.unreadable.records));
     }
-    print(&text)?;
+    if is_stdout {
+        // Where the records are not.
+        let _ = io::stderr().write_all(text.as_bytes());
+    } else {
+        print(&text)?;
+    }
     Ok(code(others == 0 && reading.unreadable.records == 0))
+}
+
+fn open(path: &Path, is_stdout: bool) -> io::Result<Box<dyn Write>> {
+    if is_stdout {
+        return Ok(Box::new(io::stdout().lock()));
+    }
+    // For nobody else's eyes, as the spool is.
+    let mut options = OpenOptions::new();
+    Ok(Box::new(options.write(true).create_new(true).mode(0o600).open(path)?))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Where records are written, and as what.
+enum Out {
+    Avro(AvroFile<BufWriter<Box<dyn Write>>>),
+    Json(BufWriter<Box<dyn Write>>, Vec<u8>),
+}
+
+impl Out {
+    fn begin(to: Box<dyn Write>, json: bool) -> io::Result<Self> {
+        let to = BufWriter::new(to);
+        Ok(if json { Self::Json(to, Vec::new()) } else { Self::Avro(AvroFile::begin(to)?) })
+    }
+
+    fn push(&mut self, datum: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Avro(file) => file.push(datum)?,
+            Self::Json(to, line) => {
+                line.clear();
+                push_json_line(datum, line)?;
+                to.write_all(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Avro(file) => file.finish()?.flush(),
+            Self::Json(mut to, _) => to.flush(),
+        }
+    }
 }
 
 fn code(is_whole: bool) -> ExitCode {

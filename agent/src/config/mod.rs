@@ -49,9 +49,10 @@ pub use kubernetes::{KubernetesConfig, Scope};
 pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
 pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
-    ColorChoice, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression, KafkaConfig,
-    RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig, SpoolConfig,
-    SpoolMode, StdoutConfig, SubjectStrategy, TextFormat, TlsConfig, TokenEndpoint,
+    ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
+    KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
+    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig,
+    TokenEndpoint,
 };
 pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;

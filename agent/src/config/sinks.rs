@@ -17,8 +17,8 @@ use super::{
 };
 
 pub use kafka::{
-    Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig, SaslMechanism,
-    SpoolConfig, SpoolMode, TlsConfig, TokenEndpoint,
+    CreateTopic, Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
+    SaslMechanism, SpoolConfig, SpoolMode, SummaryConfig, TlsConfig, TokenEndpoint,
 };
 pub use registry::{RegistryConfig, RegistryCredentials, SubjectStrategy};
 

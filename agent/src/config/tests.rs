@@ -46,8 +46,16 @@ sinks:
     name: archive
     brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
     topic: dns-transactions
+    create_topic:
+      partitions: 6
+      replication_factor: 3
+      options:
+        retention.ms: 604800000
+        cleanup.policy: delete
     compression: gzip
     linger_ms: 0
+    batch_bytes: 65536
+    batch_records: 500
     message_timeout_ms: 60000
     queue_bytes: 1048576
     key: registrable_domain
@@ -60,12 +68,14 @@ sinks:
       verify_hostname: false
     sasl:
       mechanism: scram-sha-512
+      allow_cleartext: true
       username: tap53
       password_file: /etc/passwd
     options:
       client.id: x
-      batch.size: 1000
+      retries: 1000
       socket.keepalive.enable: true
+    summary: {topic: dns-ledger, interval_s: 30}
     spool:
       mode: durable
       directory: /var/lib/tap53/spool
@@ -169,8 +179,17 @@ fn every_key_reaches_its_field() {
                     .map(str::to_owned)
                     .to_vec(),
                 topic: "dns-transactions".to_owned(),
+                create_topic: Some(CreateTopic {
+                    partitions: Some(6),
+                    replication_factor: Some(3),
+                    options: [("retention.ms", "604800000"), ("cleanup.policy", "delete")]
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .into(),
+                }),
                 compression: KafkaCompression::Gzip,
                 linger: Duration::ZERO,
+                batch_bytes: 65_536,
+                batch_records: 500,
                 message_timeout: Duration::from_secs(60),
                 queue_bytes: 1 << 20,
                 key: Key::RegistrableDomain,
@@ -183,7 +202,7 @@ fn every_key_reaches_its_field() {
                     verify_hostname: false,
                 }),
                 sasl: Some(SaslConfig {
-                    allow_cleartext: false,
+                    allow_cleartext: true,
                     mechanism: SaslMechanism::ScramSha512,
                     credentials: Credentials::Password {
                         username: "tap53".to_owned(),
@@ -191,12 +210,16 @@ fn every_key_reaches_its_field() {
                     },
                 }),
                 options: [
-                    ("batch.size", "1000"),
                     ("client.id", "x"),
+                    ("retries", "1000"),
                     ("socket.keepalive.enable", "true")
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+                summary: Some(SummaryConfig {
+                    topic: "dns-ledger".to_owned(),
+                    interval: Duration::from_secs(30),
+                }),
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
                     directory: "/var/lib/tap53/spool".into(),
@@ -610,11 +633,12 @@ fn kafka_problems(keys: &str) -> String {
 fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
     for (keys, said) in [
         ("options: {no.such.setting: 1}", "No such configuration property"),
-        ("options: {batch.size: many}", "librdkafka says"),
+        ("options: {socket.timeout.ms: many}", "librdkafka says"),
         ("options: {acks: 0}", "must be all: a record counts as delivered when"),
         ("options: {request.required.acks: 1}", "must be all"),
         ("options: {delivery.report.only.error: true}", "must be false"),
         ("options: {test.mock.num.brokers: 3}", "records would go nowhere"),
+        ("options: {batch.size: 1}", "is made by batch_bytes"),
         ("options: {allow.auto.create.topics: true}", "is made by create_topic"),
         ("options: {enable.ssl.certificate.verification: false}", "anybody could take"),
         ("options: {linger.ms: 5}", "is made by linger_ms"),
@@ -635,6 +659,18 @@ fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
     let accepted =
         "options: {acks: -1, enable.idempotence: false, retries: 0, socket.timeout.ms: 90}";
     assert_eq!(kafka_problems(accepted), "");
+}
+
+#[test]
+fn summaries_have_a_topic_of_their_own() {
+    for (keys, said) in [
+        ("summary: {interval_s: 5}", "sinks[0].summary.topic: missing"),
+        ("summary: {topic: t}", "sinks[0].summary.topic: \"t\": has the records"),
+        ("summary: {topic: ledger, interval_s: 0}", "sinks[0].summary.interval_s: 0"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains(said), "{problems}");
+    }
 }
 
 #[test]
@@ -807,4 +843,20 @@ fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
         let problems = problems(&control(keys));
         assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
     }
+}
+
+#[test]
+fn a_topic_is_made_with_numbers_that_brokers_take() {
+    for (keys, said) in [
+        ("create_topic: {partitions: 0}", "create_topic.partitions: 0: must be a whole number"),
+        ("create_topic: {replication_factor: 0}", "create_topic.replication_factor"),
+        ("create_topic: {options: {retention.ms: [1]}}", "create_topic.options.retention.ms"),
+        ("create_topic: true", "create_topic"),
+        ("batch_bytes: 0", "batch_bytes: 0: must be a whole number"),
+        ("batch_records: 0", "batch_records: 0: must be a whole number"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains(said), "{problems}");
+    }
+    assert_eq!(kafka_problems("create_topic: {}"), "");
 }

@@ -11,23 +11,17 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext,
-    admin::{AdminClient, AdminOptions, ResourceSpecifier},
-    client::DefaultClientContext,
+    ClientContext,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
-    types::RDKafka,
 };
 
 use super::Check;
 use crate::{
     config::{Credentials, KafkaConfig, SaslMechanism},
-    sink::kafka::{
-        connection,
-        oauth::{self, Token},
-    },
+    sink::kafka::errand::{Errand, Unprepared},
 };
 
 const AREA: &str = "kafka";
@@ -38,23 +32,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Brokers of a cluster that are looked at: with a timeout for each, more would take minutes.
 const MAX_BROKERS: usize = 8;
 
+/// Errors and lines that librdkafka may have had in that time: it tries again every other second.
+const MAX_HEARD: usize = 200;
+
 pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     let (mut checks, reached) = bootstrap(number, &config.brokers);
     if !reached {
         return checks;
     }
-    let client = match connection(config) {
-        Ok((client, _password)) => client,
-        Err(error) => {
+    let client = match Errand::prepare(config) {
+        Ok(client) => client,
+        Err(Unprepared::Secret(error)) => {
             let what = format!("sinks[{number}]: secrets");
             let fix = "ls -l   # the file, and whether this user may read it".to_owned();
             checks.push(Check::fail(AREA, what, error.to_string(), fix));
             return checks;
         }
-    };
-    let token = match oauth::obtain(config.sasl.as_ref()).transpose() {
-        Ok(token) => token,
-        Err(why) => {
+        Err(Unprepared::Token(why)) => {
             checks.push(Check::fail(
                 AREA,
                 format!("sinks[{number}]: token"),
@@ -64,45 +58,27 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
             return checks;
         }
     };
-    if let Some(token) = &token {
+    if let Some(token) = client.token() {
         checks.push(Check::ok(AREA, format!("sinks[{number}]: {token}")));
     }
-    let client = Client { config: client, token };
-    match metadata(&client, config) {
-        Ok(metadata) => {
-            checks.extend(advertised(&metadata, &config.brokers));
-            checks.extend(topic(&client, config, &metadata));
+    let summaries = config.summary.as_ref().map(|summary| summary.topic.as_str());
+    for (position, name) in
+        [Some(config.topic.as_str()), summaries].into_iter().flatten().enumerate()
+    {
+        match metadata(&client, name) {
+            Ok(metadata) => {
+                if position == 0 {
+                    checks.extend(advertised(&metadata, &config.brokers));
+                }
+                checks.extend(topic(config, name, &metadata));
+            }
+            Err((code, why)) => {
+                checks.push(unanswered(config, code, &why));
+                break;
+            }
         }
-        Err((code, why)) => checks.push(unanswered(config, code, &why)),
     }
     checks
-}
-
-/// What clients are made of.
-struct Client {
-    config: ClientConfig,
-    token: Option<Token>,
-}
-
-impl Client {
-    fn consumer(&self) -> Result<BaseConsumer<Heard>, KafkaError> {
-        let consumer: BaseConsumer<Heard> = self.config.create_with_context(Heard::default())?;
-        self.introduce(consumer.client().native_ptr())?;
-        Ok(consumer)
-    }
-
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
-        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
-        self.introduce(admin.inner().native_ptr())?;
-        Ok(admin)
-    }
-
-    fn introduce(&self, client: *mut RDKafka) -> Result<(), KafkaError> {
-        match &self.token {
-            Some(token) => oauth::set_token(client, token).map_err(KafkaError::ClientCreation),
-            None => Ok(()),
-        }
-    }
 }
 
 /// What librdkafka says of connections while it is asked for something, and says only that it got
@@ -130,7 +106,7 @@ fn fix_token(config: &KafkaConfig) -> String {
     match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
         Some(Credentials::TokenEndpoint(endpoint)) => {
             format!(
-                "curl -sS -u {}:… -d grant_type=client_credentials {}",
+                "curl -sS -u '{}:…' -d grant_type=client_credentials {}",
                 endpoint.client_id, endpoint.url
             )
         }
@@ -180,15 +156,14 @@ fn fix(broker: &str, error: &io::Error) -> String {
 }
 
 /// What brokers say of the topic; or why they do not, as far as librdkafka knows.
-fn metadata(
-    client: &Client,
-    config: &KafkaConfig,
-) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
+fn metadata(client: &Errand, topic: &str) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
-    let consumer = client.consumer().map_err(failed)?;
-    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT).map_err(|error| {
-        // Brings what is to be heard.
-        while consumer.poll(Duration::ZERO).is_some() {}
+    let consumer = client.consumer(Heard::default()).map_err(failed)?;
+    consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| {
+        // Brings what is to be heard, among lines of its log.
+        for _ in 0..MAX_HEARD {
+            let _ = consumer.poll(Duration::ZERO);
+        }
         let heard = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         heard.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
     })
@@ -198,9 +173,9 @@ fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -
     let what = format!("metadata of {}", config.brokers.join(", "));
     let brokers = &config.brokers[0];
     let fix = match code {
-        Some(RDKafkaErrorCode::SSL) => {
+        _ if why.contains("SSL") => {
             format!(
-                "openssl s_client -connect {brokers} -brief   # which authority signed for the broker?"
+                "openssl s_client -connect {brokers} -brief   # TLS there? signed by which authority?"
             )
         }
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
@@ -243,8 +218,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
         .collect()
 }
 
-fn topic(client: &Client, config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
-    let name = &config.topic;
+fn topic(config: &KafkaConfig, name: &str, metadata: &Metadata) -> Vec<Check> {
     let broker = &config.brokers[0];
     let what = format!("topic {name}");
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
@@ -269,28 +243,18 @@ fn topic(client: &Client, config: &KafkaConfig, metadata: &Metadata) -> Vec<Chec
             vec![Check::fail(AREA, what, format!("{leaderless} have no leader"), fix)]
         }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            // Whoever answered may have done so before its number was known, as -1.
-            let id = metadata.brokers().first().map_or(0, |broker| broker.id());
-            vec![match makes_topics(client, id) {
-                Ok(Some(true)) => Check::warn(
+            vec![match &config.create_topic {
+                Some(_) => Check::warn(
                     AREA,
                     what,
-                    "is not there yet: the broker makes it with the first record, with its defaults",
+                    "is not there yet: tap53 creates it when it starts",
                     create,
                 ),
-                Ok(Some(false)) => Check::fail(
+                None => Check::fail(
                     AREA,
                     what,
-                    "is not there, and the broker makes none by itself: every record would be lost",
-                    create,
-                ),
-                Ok(None) => Check::fail(AREA, what, "is not there", create),
-                Err(error) => Check::fail(
-                    AREA,
-                    what,
-                    format!(
-                        "is not there; whether the broker would make it, it does not tell: {error}"
-                    ),
+                    "is not there, and tap53 creates none unless create_topic is set: records wait \
+                     in the spool, or are lost",
                     create,
                 ),
             }]
@@ -306,20 +270,6 @@ fn topic(client: &Client, config: &KafkaConfig, metadata: &Metadata) -> Vec<Chec
             vec![Check::fail(AREA, what, code.to_string(), fix)]
         }
     }
-}
-
-/// Whether a broker makes topics that it is asked for; `None` if it does not know the setting.
-fn makes_topics(client: &Client, broker: i32) -> Result<Option<bool>, String> {
-    let admin = client.admin().map_err(|error| error.to_string())?;
-    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let broker = [ResourceSpecifier::Broker(broker)];
-    let answer = admin.describe_configs(&broker, &options);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let answers = runtime.block_on(answer).map_err(|error| error.to_string())?;
-    let broker = answers.into_iter().next().ok_or("no answer")?.map_err(|code| code.to_string())?;
-    let entry = broker.get("auto.create.topics.enable");
-    Ok(entry.and_then(|entry| entry.value.as_deref()).map(|value| value == "true"))
 }
 
 #[cfg(test)]

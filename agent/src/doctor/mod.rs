@@ -19,6 +19,7 @@ mod kernel;
 mod kubernetes;
 mod outputs;
 mod privileges;
+mod registry;
 mod resources;
 
 use std::{env, fmt, path::Path};
@@ -156,8 +157,19 @@ pub fn examine(subject: &Subject<'_>) -> Report {
             match sink {
                 SinkConfig::Stdout(_) => {}
                 SinkConfig::File(file) => checks.extend(outputs::look(number, file)),
-                SinkConfig::Kafka(kafka) => checks.extend(kafka::look(number, kafka)),
+                SinkConfig::Kafka(kafka) => {
+                    checks.extend(kafka::look(number, kafka));
+                    if let Some(spool) = &kafka.spool {
+                        let what = format!("sinks[{number}].spool");
+                        let bytes = Some(spool.max_bytes);
+                        checks.extend(outputs::look_kept(&what, &spool.directory, bytes));
+                    }
+                    checks.extend(registry::look(number, kafka));
+                }
             }
+        }
+        if let Some(directory) = &config.state.directory {
+            checks.extend(outputs::look_kept("state", directory, None));
         }
     }
     if let Some(config) = config {

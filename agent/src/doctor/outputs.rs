@@ -34,6 +34,50 @@ pub(super) fn look(number: usize, config: &FileConfig) -> Vec<Check> {
     vec![Check::fail(AREA, what, format!("cannot be written to: {wrong}"), fix)]
 }
 
+/// A directory that is made at the start if it is missing: of a spool, or of the state.
+pub(super) fn look_kept(what: &str, directory: &Path, bytes: Option<u64>) -> Vec<Check> {
+    let what = format!("{what}: {}", directory.display());
+    // Where it will be made.
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+    let shown = directory.display();
+    let Err(wrong) = write(there) else {
+        let free = free_bytes(there);
+        let (Some(bytes), Some(free)) = (bytes, free) else { return vec![Check::ok(AREA, what)] };
+        // What it holds is its part of the room already.
+        let held = fs::read_dir(directory).into_iter().flatten().flatten();
+        let held: u64 = held.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
+        if free.saturating_add(held) >= bytes {
+            return vec![Check::ok(AREA, format!("{what}: writable, {} free", mebibytes(free)))];
+        }
+        let wrong = format!("{} free, and it may take {}", mebibytes(free), mebibytes(bytes));
+        let fix = format!(
+            "df -h {shown}   # make room, or lower max_bytes: a full disk costs the oldest records"
+        );
+        return vec![Check::warn(AREA, what, wrong, fix)];
+    };
+    let user = geteuid();
+    let fix = match wrong.raw_os_error() {
+        Some(libc::EROFS) => {
+            format!("mount -o remount,rw {}   # a pod: a volume there", there.display())
+        }
+        Some(libc::ENOSPC | libc::EDQUOT) => format!("df -h {shown}   # make room"),
+        _ => format!("install -d -o {user} -g {user} -m 0750 {shown}   # a pod: on the node"),
+    };
+    let wrong = match there == directory {
+        true => format!("cannot be written to: {wrong}"),
+        false => format!("is missing, and cannot be made in {}: {wrong}", there.display()),
+    };
+    vec![Check::fail(AREA, what, wrong, fix)]
+}
+
+fn free_bytes(directory: &Path) -> Option<u64> {
+    let found = statvfs(directory).ok()?;
+    // The types differ between architectures.
+    #[allow(clippy::useless_conversion, reason = "u32 on some")]
+    let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
+    Some(free)
+}
+
 /// Writes a file without a name (O_TMPFILE), which goes with its descriptor.
 fn write(directory: &Path) -> io::Result<()> {
     let mut file = tempfile::tempfile_in(directory)?;
@@ -45,13 +89,9 @@ fn write(directory: &Path) -> io::Result<()> {
 
 fn room(what: String, config: &FileConfig) -> Check {
     let directory = config.directory.display();
-    let Ok(found) = statvfs(&config.directory) else {
+    let Some(free_bytes) = free_bytes(&config.directory) else {
         return Check::ok(AREA, what);
     };
-    // The types differ between architectures.
-    #[allow(clippy::useless_conversion, reason = "u32 on some")]
-    let free_bytes =
-        u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
     let free = mebibytes(free_bytes);
     if free_bytes < config.rotate_bytes {
         return Check::warn(

@@ -11,6 +11,8 @@ use std::{
 use super::{
     checkpoint::Checkpoint,
     error::Error,
+    loss::{History, Loss},
+    queue::between,
     reader::Reader,
     segment::{HEADER_BYTES, Header, Name, Place},
 };
@@ -47,6 +49,8 @@ pub(super) struct Scan {
     pub(super) done: Place,
     /// Where the next record goes.
     pub(super) end: Place,
+    /// What is known of all before `done`.
+    pub(super) history: History,
     /// Bytes behind the last whole entry of the last segment.
     pub(super) torn_bytes: u64,
     /// Last segments without any entry, which are not among the segments.
@@ -113,7 +117,15 @@ pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
     let oldest = segments.front().map_or(end, |segment| segment.first);
     let done = checkpoint.map_or(oldest, |checkpoint| later(checkpoint.done, oldest));
     let done = if done.id > end.id { end } else { done };
-    Ok(Scan { segments, done, end, torn_bytes, empty })
+    let history = checkpoint.and_then(|checkpoint| {
+        let mut history = checkpoint.history?;
+        // A process that was killed had dropped them, and had no time to say so. What arrives is
+        // written down before its segment goes.
+        history.lost[Loss::DroppedOldest as usize] += between(checkpoint.done, done);
+        Some(history)
+    });
+    let history = history.unwrap_or(History { from: done, ..History::default() });
+    Ok(Scan { segments, done, end, history, torn_bytes, empty })
 }
 
 fn later(one: Place, other: Place) -> Place {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     directory::{self, Segment, start},
     error::Error,
+    loss::{History, Totals},
     segment::{Entry, Place},
 };
 use crate::ledger::Amount;
@@ -15,6 +16,7 @@ pub struct Contents {
     segments: Vec<Segment>,
     done: Place,
     end: Place,
+    history: History,
     torn_bytes: u64,
 }
 
@@ -52,8 +54,8 @@ pub struct Reading {
 /// See [`Error`].
 pub fn contents(directory: &Path) -> Result<Contents, Error> {
     let scan = directory::scan(directory)?;
-    let segments = scan.segments.into();
-    Ok(Contents { segments, done: scan.done, end: scan.end, torn_bytes: scan.torn_bytes })
+    let directory::Scan { segments, done, end, history, torn_bytes, .. } = scan;
+    Ok(Contents { segments: segments.into(), done, end, history, torn_bytes })
 }
 
 impl Contents {
@@ -91,6 +93,12 @@ impl Contents {
             records: self.end.id.saturating_sub(self.done.id),
             messages: self.end.messages.saturating_sub(self.done.messages),
         }
+    }
+
+    /// What became of all records that ever were in the queue, as of the last checkpoint.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::new(&self.history, self.end, self.waiting())
     }
 
     /// Bytes behind the last whole record: an append that was not complete.

@@ -50,7 +50,17 @@
 //!   24  messages before it                8
 //!   32  id of the next record             8    when this was written
 //!   40  messages before it                8
+//!   48  "tap53his"                        8    of all records before 16
+//!   56  version 1                         2
+//!   58  length of this part, 96           2
+//!   60  CRC32C of bytes 0–60, 64–144      4
+//!   64  id from which on it is known      8
+//!   72  messages before it                8
+//!   80  records and messages lost      4×16    dropped_oldest, too_old, unreadable, rejected
 //! ```
+//!
+//! A version that knows no second part of a checkpoint reads the first and leaves the second out;
+//! one that finds none begins to count there.
 //!
 //! Since ids have no gaps and each entry says how many messages came before it, what lies between
 //! two entries that can be read is known exactly, readable or not. The salt is in the file's name
@@ -65,6 +75,10 @@
 //! - The checkpoint is replaced by rename, and before segments are removed. A crash between leaves
 //!   segments that are done with, which are removed now. A lost or bad checkpoint means that
 //!   records are sent again, never that one is left out.
+//! - What was lost is written down once all before it is done with, in one file with what is done
+//!   with, and before a segment is dropped. What lies between the checkpoint and the first segment
+//!   was dropped by a process that was killed, and is counted. So every record that ever was in the
+//!   queue waits, has arrived, or is in exactly one count of what was lost, whoever was killed.
 //! - If the checkpoint knows of more records than the segments hold (power loss without fsync, a
 //!   damaged file system), those are counted as unreadable.
 //! - A segment or checkpoint of a version that is not known is refused, untouched.
@@ -90,7 +104,7 @@ mod tests;
 pub use config::{Config, Fsync};
 pub use error::{AppendError, Error};
 pub use inspect::{Contents, Listed, Reading, contents};
-pub use loss::{Loss, Losses};
+pub use loss::{Loss, Losses, Totals};
 pub use queue::Spool;
 pub use segment::{Entry, Record};
 pub use unsynced::Unsynced;

@@ -24,7 +24,7 @@ use super::{
     config::{Config, Fsync},
     directory::{self, Segment, start},
     error::{AppendError, Error},
-    loss::{Loss, Losses},
+    loss::{History, Loss, Losses, Totals, Unsettled},
     reader::{Found, Reader},
     segment::{ENTRY_BYTES, Header, LONGEST, Name, Place, Record, push_entry},
     unsynced::Unsynced,
@@ -52,8 +52,17 @@ pub struct Spool {
     /// For those that are sent again.
     again_reader: Option<(u64, Reader)>,
     held: Amount,
+    /// Records that were there when it was opened: how many, the id behind them, and how many of them
+    /// have been acknowledged.
+    carried: u64,
+    carried_end: u64,
+    carried_acknowledged: u64,
     ages: Ages,
     losses: Losses,
+    /// Of all processes that had the queue, what is unsettled included.
+    history: History,
+    /// Lost, and not written down: something older is not done with.
+    unsettled: Vec<Unsettled>,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
     buffer: Vec<u8>,
@@ -119,8 +128,13 @@ impl Spool {
             reader: None,
             again_reader: None,
             held: between(scan.done, scan.end),
+            carried: between(scan.done, scan.end).records,
+            carried_end: scan.end.id,
+            carried_acknowledged: 0,
             ages: Ages::default(),
             losses: Losses::default(),
+            history: scan.history,
+            unsettled: Vec::new(),
             written: None,
             unsynced: Unsynced::default(),
             buffer: Vec::new(),
@@ -157,6 +171,20 @@ impl Spool {
         self.end.id
     }
 
+    /// Records that were there when it was opened, and have been lost since.
+    #[must_use]
+    pub fn carried_lost(&self) -> u64 {
+        let unread = self.carried_end.saturating_sub(self.read.place.id);
+        let left = self.window.undone_below(self.carried_end) + unread;
+        self.carried.saturating_sub(self.carried_acknowledged + left)
+    }
+
+    /// Id below which all is done with.
+    #[must_use]
+    pub fn done_id(&self) -> u64 {
+        self.done().id
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -187,6 +215,12 @@ impl Spool {
     /// What was lost since this was last called.
     pub fn take_losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
+    }
+
+    /// What became of all records that ever were in the queue.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::new(&self.history, self.end, self.held)
     }
 
     /// Appends all of `records` or none, dropping the oldest where that makes room.
@@ -360,14 +394,22 @@ impl Spool {
         if self.segments.is_empty() {
             self.active = None;
         }
-        let mut lost = self.window.give_up_failed_below(after.id);
+        let mut lost = Amount::default();
+        for slot in self.window.give_up_failed_below(after.id) {
+            lost += slot.amount();
+            self.lose(reason, slot.place.id + 1, slot.amount());
+        }
         if self.read.place.id < after.id {
-            lost += between(self.read.place, after);
+            let unread = between(self.read.place, after);
+            lost += unread;
             self.read.place = after;
             self.read.offset = start();
+            self.lose(reason, after.id, unread);
         }
-        self.lose(reason, lost);
         self.prepared = None;
+        // First, so that a crash in between loses no loss. Where that fails, as on a full disk, what
+        // had arrived since the last one counts as lost after a crash, and not the other way round.
+        let _ = self.checkpoint(false);
         self.forget(&oldest);
         self.seek();
         if lost.records > 0 {
@@ -379,13 +421,29 @@ impl Spool {
 
     fn lose_slot(&mut self, id: u64, state: State, reason: Loss) {
         if let Some(slot) = self.window.change(id, state, State::Done) {
-            self.lose(reason, slot.amount());
+            self.lose(reason, id + 1, slot.amount());
         }
     }
 
-    fn lose(&mut self, reason: Loss, amount: Amount) {
+    /// Counts as lost what lies before `after_id`.
+    fn lose(&mut self, reason: Loss, after_id: u64, amount: Amount) {
+        if amount == Amount::default() {
+            return;
+        }
         self.losses[reason as usize] += amount;
+        self.history.lost[reason as usize] += amount;
+        self.unsettled.push(Unsettled { after_id, reason, amount });
         self.held -= amount;
+    }
+
+    /// What was lost before `done`: the rest is read again after a crash, and lost again.
+    fn settle(&mut self, done: Place) -> History {
+        self.unsettled.retain(|unsettled| unsettled.after_id > done.id);
+        let mut history = self.history;
+        for Unsettled { reason, amount, .. } in &self.unsettled {
+            history.lost[*reason as usize] -= *amount;
+        }
+        history
     }
 
     /// All before it is done with.
@@ -450,7 +508,9 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; records may be sent again after a crash then.
     pub fn checkpoint(&mut self, force_to_disk: bool) -> Result<(), Error> {
-        let checkpoint = Checkpoint { done: self.done(), end: self.end };
+        let done = self.done();
+        let history = Some(self.settle(done));
+        let checkpoint = Checkpoint { done, end: self.end, history };
         if self.written == Some(checkpoint) && !force_to_disk {
             return Ok(());
         }
@@ -480,7 +540,7 @@ impl Spool {
 }
 
 /// What lies between two places.
-fn between(from: Place, to: Place) -> Amount {
+pub(super) fn between(from: Place, to: Place) -> Amount {
     Amount {
         records: to.id.saturating_sub(from.id),
         messages: to.messages.saturating_sub(from.messages),

@@ -83,18 +83,24 @@ impl Window {
         Some(slot)
     }
 
-    /// Is done with all that failed below `id`; how much that was.
-    pub(super) fn give_up_failed_below(&mut self, id: u64) -> Amount {
-        let mut amount = Amount::default();
+    /// Is done with all that failed below `id`, and tells which.
+    pub(super) fn give_up_failed_below(&mut self, id: u64) -> Vec<Slot> {
+        let mut given_up = Vec::new();
         for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
             if slot.state == State::Failed {
                 slot.state = State::Done;
                 self.failed -= 1;
-                amount += slot.amount();
+                given_up.push(*slot);
             }
         }
         self.drop_done();
-        amount
+        given_up
+    }
+
+    /// How many below `id` are not done with.
+    pub(super) fn undone_below(&self, id: u64) -> u64 {
+        let below = self.slots.iter().take_while(|slot| slot.place.id < id);
+        below.filter(|slot| slot.state != State::Done).count() as u64
     }
 
     fn drop_done(&mut self) {

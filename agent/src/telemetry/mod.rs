@@ -27,10 +27,10 @@ mod storing;
 mod text;
 mod timings;
 
-pub use self::log::{AUDIT, Error as LogError, Lines, Log, SUPPRESSED, report, say_error};
+pub use self::log::{AUDIT, CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error};
 pub use health::{Health, Probe, Vitals};
 pub use heartbeat::{Heartbeat, Liveness};
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};
 pub use server::{Server, Sources};
-pub use timings::{DataPath, SinkTimings, WorkerTimings};
-pub(crate) use timings::{Reached, WorkerView};
+pub(crate) use timings::WorkerView;
+pub use timings::{DataPath, Reached, SinkTimings, WorkerTimings};

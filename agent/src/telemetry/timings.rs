@@ -10,7 +10,7 @@
 //! So a record's age is that of its response, and a record without one, which is made when the time
 //! for a response is over, has none.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 use crate::{
@@ -53,10 +53,18 @@ impl Default for WorkerTimings {
     }
 }
 
+impl WorkerTimings {
+    /// Notes how long the packets of a batch waited, and what the batch took.
+    pub fn note_batch(&self, waits: &mut Tally, took: Duration) {
+        self.ring_wait.take(waits);
+        self.batch.observe(took);
+    }
+}
+
 /// How far a record has got.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
+pub enum Reached {
     /// A file, or standard output.
     Written,
     /// The disk, or the page cache, by what `fsync` says.
@@ -108,7 +116,7 @@ impl SinkTimings {
     }
 
     /// Notes that the records of a batch have got so far at `now_ns`, CLOCK_MONOTONIC.
-    pub(crate) fn all_reached(&self, reached: Reached, batch: &Batch, now_ns: u64) {
+    pub fn all_reached(&self, reached: Reached, batch: &Batch, now_ns: u64) {
         let mut tally = Tally::new(ABROAD);
         for (_, entry) in batch.iter().filter(|(_, entry)| entry.answered_at_ns > 0) {
             tally.observe(now_ns.saturating_sub(entry.answered_at_ns));

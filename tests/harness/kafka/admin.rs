@@ -1,4 +1,4 @@
-//! Topic creation by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
+//! Topics made and deleted by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
 //! start a JVM.
 
 use std::{
@@ -13,39 +13,71 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const CREATE_TOPICS: i16 = 19;
 /// The last version before tagged fields; brokers 4.x take 2 to 7.
 const CREATE_TOPICS_VERSION: i16 = 4;
+const DELETE_TOPICS: i16 = 20;
+/// As above; brokers 4.x take 1 to 6.
+const DELETE_TOPICS_VERSION: i16 = 3;
 const CORRELATION_ID: i32 = 53;
 
-pub(super) fn create_topic(mut stream: TcpStream, topic: &str) -> Result<()> {
-    stream.set_read_timeout(Some(DEADLINE))?;
-    let request = request(topic)?;
-    let length = i32::try_from(request.len())?.to_be_bytes();
-    stream.write_all(&[&length, &request[..]].concat())?;
+/// How a topic is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape<'a> {
+    pub(super) partitions: i32,
+    pub(super) replicas: i16,
+    /// Settings of its own.
+    pub(super) settings: &'a [(&'a str, &'a str)],
+}
 
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut response = vec![0; usize::try_from(i32::from_be_bytes(length))?];
-    stream.read_exact(&mut response)?;
-    match error_code(&response, topic).context("CreateTopics response too short")? {
+pub(super) fn create_topic(stream: TcpStream, topic: &str, shape: Shape<'_>) -> Result<()> {
+    let mut out = begin(CREATE_TOPICS, CREATE_TOPICS_VERSION)?;
+    out.extend(1i32.to_be_bytes()); // topics
+    push_string(&mut out, topic)?;
+    out.extend(shape.partitions.to_be_bytes());
+    out.extend(shape.replicas.to_be_bytes());
+    out.extend(0i32.to_be_bytes()); // no manual assignments
+    out.extend(i32::try_from(shape.settings.len())?.to_be_bytes());
+    for (name, value) in shape.settings {
+        push_string(&mut out, name)?;
+        push_string(&mut out, value)?;
+    }
+    out.extend(i32::try_from(DEADLINE.as_millis())?.to_be_bytes());
+    out.push(0); // create, do not only validate
+    match ask(stream, &out, topic)? {
         0 => Ok(()),
         code => bail!("the broker refused to create topic {topic}: error code {code}"),
     }
 }
 
-fn request(topic: &str) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    out.extend(CREATE_TOPICS.to_be_bytes());
-    out.extend(CREATE_TOPICS_VERSION.to_be_bytes());
-    out.extend(CORRELATION_ID.to_be_bytes());
-    push_string(&mut out, "tap53-harness")?;
+pub(super) fn delete_topic(stream: TcpStream, topic: &str) -> Result<()> {
+    let mut out = begin(DELETE_TOPICS, DELETE_TOPICS_VERSION)?;
     out.extend(1i32.to_be_bytes()); // topics
     push_string(&mut out, topic)?;
-    out.extend(1i32.to_be_bytes()); // partitions
-    out.extend(1i16.to_be_bytes()); // replication factor
-    out.extend(0i32.to_be_bytes()); // no manual assignments
-    out.extend(0i32.to_be_bytes()); // no topic configuration
     out.extend(i32::try_from(DEADLINE.as_millis())?.to_be_bytes());
-    out.push(0); // create, do not only validate
+    match ask(stream, &out, topic)? {
+        0 => Ok(()),
+        code => bail!("the broker refused to delete topic {topic}: error code {code}"),
+    }
+}
+
+/// A request's header.
+fn begin(api: i16, version: i16) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    out.extend(api.to_be_bytes());
+    out.extend(version.to_be_bytes());
+    out.extend(CORRELATION_ID.to_be_bytes());
+    push_string(&mut out, "tap53-harness")?;
     Ok(out)
+}
+
+/// Sends a request about one topic; the error code of the answer.
+fn ask(mut stream: TcpStream, request: &[u8], topic: &str) -> Result<i16> {
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let length = i32::try_from(request.len())?.to_be_bytes();
+    stream.write_all(&[&length, request].concat())?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut response = vec![0; usize::try_from(i32::from_be_bytes(length))?];
+    stream.read_exact(&mut response)?;
+    error_code(&response, topic).context("response too short")
 }
 
 fn push_string(out: &mut Vec<u8>, text: &str) -> Result<()> {

@@ -1,8 +1,10 @@
-//! The broker: a real Apache Kafka (KRaft, one node), started from its jars.
+//! The broker: a real Apache Kafka (KRaft, one node, or a cluster of some), started from its jars.
 
 mod admin;
+mod cluster;
 mod jars;
 mod security;
+mod tokens;
 
 use std::{
     fs,
@@ -22,8 +24,10 @@ use crate::{
     scratch,
 };
 
+pub use cluster::Cluster;
 pub use jars::directory as jars;
-pub use security::{SCRAM_PASSWORD, Security, USER};
+pub use security::{PLAIN_PASSWORD, SCRAM_PASSWORD, Security, USER};
+pub use tokens::{CLIENT_ID, CLIENT_SECRET, Issuer, SCOPE, SUBJECT, TokenEndpoint};
 
 /// A JVM on a loaded two-core machine takes several seconds.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -37,14 +41,17 @@ const JVM_OPTIONS: [&str; 4] = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
 ];
 
+/// Any 16 bytes in URL-safe base64 without padding.
+const CLUSTER_ID: &str = "dGFwNTMtdGVzdC1jbHVzdA";
+
 /// A broker on 127.0.0.1 of a namespace; dropping it kills it and removes its files.
 pub struct Kafka<'a> {
     namespace: &'a Namespace,
     jars: PathBuf,
     directory: TempDir,
     address: SocketAddr,
-    sasl_ssl: SocketAddr,
-    ssl: SocketAddr,
+    listeners: security::Listeners,
+    jvm_option: Option<String>,
     process: Option<Process>,
 }
 
@@ -54,7 +61,7 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
-        Self::start_with(namespace, None)
+        Self::start_with(namespace, None, "")
     }
 
     /// As [`start`](Self::start), with two more listeners that ask who is there.
@@ -62,30 +69,52 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
-        Self::start_with(namespace, Some(security))
+        Self::start_with(namespace, Some(security), "")
     }
 
-    fn start_with(namespace: &'a Namespace, security: Option<&Security>) -> Result<Self> {
+    /// As [`start`](Self::start), with more properties; of two with one name the last one counts.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_properties(namespace: &'a Namespace, properties: &str) -> Result<Self> {
+        Self::start_with(namespace, None, properties)
+    }
+
+    fn start_with(
+        namespace: &'a Namespace,
+        security: Option<&Security>,
+        more: &str,
+    ) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
-        let [broker, controller, sasl_ssl, ssl] = free_addresses(namespace)?;
+        let [broker, controller, sasl_ssl, ssl, token, cleartext] = free_addresses(namespace)?;
+        let listeners = security::Listeners { sasl_ssl, ssl, token, cleartext };
+        let jvm_option = security.map(|security| security.issuer().jvm_option());
         let properties = directory.path().join("server.properties");
         let mut text = configuration(broker, controller, directory.path());
         if let Some(security) = security {
-            text.push_str(&security.configuration(broker, controller, sasl_ssl, ssl));
+            text.push_str(&security.configuration(broker, controller, listeners));
         }
+        text.push_str(more);
         fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
-        let mut kafka =
-            Self { namespace, jars, directory, address: broker, sasl_ssl, ssl, process: None };
-        // The cluster id is any 16 bytes in URL-safe base64 without padding.
-        let cluster_id = "dGFwNTMtdGVzdC1jbHVzdA";
+        let mut kafka = Self {
+            namespace,
+            jars,
+            directory,
+            address: broker,
+            listeners,
+            jvm_option,
+            process: None,
+        };
         let mut format = kafka.java("kafka.tools.StorageTool");
         #[rustfmt::skip]
         format.args([
-            "format", "--standalone", "--cluster-id", cluster_id, "--config",
+            "format", "--standalone", "--cluster-id", CLUSTER_ID, "--config",
         ]).arg(&properties);
         if security.is_some() {
-            format.args(["--add-scram", &security::credentials()]);
+            for credentials in security::credentials() {
+                format.args(["--add-scram", &credentials]);
+            }
         }
         run(&mut format)?;
         kafka.restart()?;
@@ -101,13 +130,25 @@ impl<'a> Kafka<'a> {
     /// `host:port` of the listener with TLS and SASL, where the broker is secure.
     #[must_use]
     pub fn sasl_ssl_address(&self) -> String {
-        self.sasl_ssl.to_string()
+        self.listeners.sasl_ssl.to_string()
     }
 
     /// `host:port` of the listener that asks for a certificate, where the broker is secure.
     #[must_use]
     pub fn ssl_address(&self) -> String {
-        self.ssl.to_string()
+        self.listeners.ssl.to_string()
+    }
+
+    /// `host:port` of the listener with TLS that asks for a token, where the broker is secure.
+    #[must_use]
+    pub fn token_address(&self) -> String {
+        self.listeners.token.to_string()
+    }
+
+    /// `host:port` of the listener that takes a password in the clear, where the broker is secure.
+    #[must_use]
+    pub fn cleartext_address(&self) -> String {
+        self.listeners.cleartext.to_string()
     }
 
     /// Ends the broker with SIGKILL. What it had acknowledged stays on disk.
@@ -144,41 +185,100 @@ impl<'a> Kafka<'a> {
     /// When the broker refuses.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
         let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
-        admin::create_topic(stream, topic)
+        let shape = admin::Shape { partitions: 1, replicas: 1, settings: &[] };
+        admin::create_topic(stream, topic, shape)
     }
 
-    /// Everything in partition 0 of `topic`, from the beginning to its end, read by kcat.
+    /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in
+    /// one partition is in its order.
     ///
     /// # Errors
     /// When kcat is not installed, or fails.
     pub fn consume(&self, topic: &str) -> Result<Vec<Message>> {
-        let broker = self.address();
-        let mut command = self.namespace.command("timeout");
-        #[rustfmt::skip]
-        command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
-            "kcat", "-q", "-b", &broker, "-C", "-t", topic, "-p", "0", "-o", "beginning", "-e",
-            // Timestamp in ms and the key's length as text, headers, the value's length as four
-            // big-endian bytes, key, value.
-            "-f", "%T %K %h %R%k%s",
-        ]);
-        let output = command.stdin(Stdio::null()).output().context("start kcat")?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr);
-            bail!("kcat could not read topic {topic}: {}: {}", output.status, message.trim_end());
+        read_topic(self.namespace, &self.address(), topic)
+    }
+
+    /// The files of a topic's partitions, as they are now.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn partition_files(&self, topic: &str) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.directory.path().join("log"))? {
+            let directory = entry?.path();
+            let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let number = name.strip_prefix(topic).and_then(|rest| rest.strip_prefix('-'));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                for file in fs::read_dir(directory)? {
+                    files.push(file?.path());
+                }
+            }
         }
-        parse_consumed(&output.stdout)
+        Ok(files)
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
+        admin::delete_topic(stream, topic)
     }
 
     fn java(&self, class: &str) -> Command {
-        let mut command = self.namespace.command("java");
-        command.args(JVM_OPTIONS).arg("-cp").arg(self.jars.join("*")).arg(class);
-        command
+        java(self.namespace, &self.jars, self.jvm_option.as_deref(), class)
     }
+}
+
+fn java(namespace: &Namespace, jars: &Path, jvm_option: Option<&str>, class: &str) -> Command {
+    let mut command = namespace.command("java");
+    command.args(JVM_OPTIONS).args(jvm_option).arg("-cp").arg(jars.join("*")).arg(class);
+    command
+}
+
+/// Names of the topics that clients see, with their numbers of partitions.
+///
+/// # Errors
+/// When kcat is not installed, or fails.
+pub fn topics(namespace: &Namespace, broker: &str) -> Result<Vec<String>> {
+    let mut command = namespace.command("timeout");
+    command
+        .arg(CONSUME_DEADLINE.as_secs().to_string())
+        .args(["kcat", "-q", "-L", "-J", "-b", broker]);
+    let told: serde_json::Value = serde_json::from_str(&run(&mut command)?)?;
+    let topics = told["topics"].as_array().context("no topics")?.iter();
+    let named = topics.filter_map(|topic| {
+        Some((topic["topic"].as_str()?, topic["partitions"].as_array()?.len()))
+    });
+    // The others are the brokers' own.
+    let clients = named.filter(|(name, _)| !name.starts_with("__"));
+    Ok(clients.map(|(name, count)| format!("{name} with {count} partitions")).collect())
+}
+
+/// See [`Kafka::consume`].
+fn read_topic(namespace: &Namespace, broker: &str, topic: &str) -> Result<Vec<Message>> {
+    let mut command = namespace.command("timeout");
+    #[rustfmt::skip]
+        command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
+            "kcat", "-q", "-b", broker, "-C", "-t", topic, "-o", "beginning", "-e",
+            // Partition, timestamp in ms and the key's length as text, headers, the value's length as four
+            // big-endian bytes, key, value.
+            "-f", "%p %T %K %h %R%k%s",
+        ]);
+    let output = command.stdin(Stdio::null()).output().context("start kcat")?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("kcat could not read topic {topic}: {}: {}", output.status, message.trim_end());
+    }
+    parse_consumed(&output.stdout)
 }
 
 /// A consumed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Number of its partition.
+    pub partition: u32,
     /// Kafka timestamp, milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
     /// The key; empty if there is none.
@@ -192,6 +292,7 @@ pub struct Message {
 fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
+        let partition = word(&mut rest)?.parse()?;
         let timestamp_ms = word(&mut rest)?.parse()?;
         // -1: none.
         let key_length = usize::try_from(word(&mut rest)?.parse::<i64>()?).unwrap_or(0);
@@ -204,7 +305,13 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
             .split_at_checked(u32::from_be_bytes(*length) as usize)
             .context("kcat's output ends in a value")?;
         rest = after;
-        messages.push(Message { timestamp_ms, key: key.to_vec(), headers, value: value.to_vec() });
+        messages.push(Message {
+            partition,
+            timestamp_ms,
+            key: key.to_vec(),
+            headers,
+            value: value.to_vec(),
+        });
     }
     Ok(messages)
 }
@@ -262,12 +369,13 @@ mod tests {
 
     #[test]
     fn consumed_values_may_hold_any_byte() {
-        let output = b"12 -1  \0\0\0\x03 \n\x00-1 2 a=b,c=d \0\0\0\0k ";
+        let output = b"0 12 -1  \0\0\0\x03 \n\x003 -1 2 a=b,c=d \0\0\0\0k ";
         let messages = parse_consumed(output).expect("well-formed");
         assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].partition, messages[1].partition), (0, 3));
         assert_eq!((messages[0].timestamp_ms, &messages[0].value[..]), (12, &b" \n\0"[..]));
         assert_eq!((messages[1].timestamp_ms, &messages[1].value[..]), (-1, &b""[..]));
         assert_eq!((&messages[1].key[..], messages[1].headers.as_str()), (&b"k "[..], "a=b,c=d"));
-        assert!(parse_consumed(b"12 -1  \0\0\0\x03ab").is_err());
+        assert!(parse_consumed(b"0 12 -1  \0\0\0\x03ab").is_err());
     }
 }

@@ -10,18 +10,36 @@ use std::{
 use anyhow::Result;
 use tempfile::TempDir;
 
+use super::Issuer;
 use crate::{process::run, scratch};
 
 /// The user whom the broker knows.
 pub const USER: &str = "tap53";
-/// The password of that user.
+/// The password of that user, where it is proved.
 pub const SCRAM_PASSWORD: &str = "a scram password";
+/// The password of that user, where it is sent.
+pub const PLAIN_PASSWORD: &str = "a plain password";
 /// The password of the key of the client's certificate.
 const KEY_PASSWORD: &str = "a key's password";
 
-/// An authority made for the test, and what it certified.
+/// An authority made for the test, and what it certified; whose tokens the broker believes.
 pub struct Security {
     directory: TempDir,
+    issuer: Issuer,
+    reauthentication_ms: u64,
+}
+
+/// Where a broker with security listens beside its usual address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listeners {
+    /// TLS and a password.
+    pub(super) sasl_ssl: SocketAddr,
+    /// TLS and a certificate.
+    pub(super) ssl: SocketAddr,
+    /// TLS and a token.
+    pub(super) token: SocketAddr,
+    /// A password in the clear.
+    pub(super) cleartext: SocketAddr,
 }
 
 impl Security {
@@ -30,7 +48,11 @@ impl Security {
     /// # Errors
     /// Without openssl.
     pub fn new() -> Result<Self> {
-        let security = Self { directory: scratch::directory("certificates")? };
+        let security = Self {
+            directory: scratch::directory("certificates")?,
+            issuer: Issuer::new()?,
+            reauthentication_ms: 0,
+        };
         #[rustfmt::skip]
         security.openssl(&[
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
@@ -68,6 +90,18 @@ impl Security {
         self.directory.path().join(name)
     }
 
+    /// Who signs tokens that the broker believes.
+    #[must_use]
+    pub const fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// Has the broker ask for a new proof after so long, where tokens are the proof.
+    #[must_use]
+    pub fn with_reauthentication_ms(self, reauthentication_ms: u64) -> Self {
+        Self { reauthentication_ms, ..self }
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         Ok(fs::read(self.path(name))?)
     }
@@ -82,21 +116,33 @@ impl Security {
         &self,
         broker: SocketAddr,
         controller: SocketAddr,
-        sasl_ssl: SocketAddr,
-        ssl: SocketAddr,
+        listeners: Listeners,
     ) -> String {
+        let Listeners { sasl_ssl, ssl, token, cleartext } = listeners;
+        let more = format!(
+            "PASSWORD://{sasl_ssl},CERTIFICATE://{ssl},TOKEN://{token},CLEARTEXT://{cleartext}"
+        );
         let path = |name| -> String { Path::display(&self.path(name)).to_string() };
+        let plain = format!(
+            "org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PLAIN_PASSWORD}\";"
+        );
         format!(
-            "listeners=PLAINTEXT://{broker},CONTROLLER://{controller},PASSWORD://{sasl_ssl},CERTIFICATE://{ssl}\n\
-             advertised.listeners=PLAINTEXT://{broker},PASSWORD://{sasl_ssl},CERTIFICATE://{ssl}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORD:SASL_SSL,CERTIFICATE:SSL\n\
-             sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+            "listeners=PLAINTEXT://{broker},CONTROLLER://{controller},{more}\n\
+             advertised.listeners=PLAINTEXT://{broker},{more}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORD:SASL_SSL,CERTIFICATE:SSL,TOKEN:SASL_SSL,CLEARTEXT:SASL_PLAINTEXT\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN\n\
              listener.name.password.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             listener.name.password.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             listener.name.password.plain.sasl.jaas.config={plain}\n\
+             listener.name.cleartext.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.cleartext.plain.sasl.jaas.config={plain}\n\
+             {}\
              ssl.keystore.type=PEM\n\
              ssl.keystore.location={}\n\
              ssl.truststore.type=PEM\n\
              ssl.truststore.location={}\n\
              listener.name.certificate.ssl.client.auth=required\n",
+            self.issuer.configuration(self.reauthentication_ms),
             path("broker.both"),
             path("ca.pem"),
         )
@@ -104,6 +150,7 @@ impl Security {
 }
 
 /// What the storage tool is told of the user.
-pub(super) fn credentials() -> String {
-    format!("SCRAM-SHA-512=[name={USER},password={SCRAM_PASSWORD}]")
+pub(super) fn credentials() -> [String; 2] {
+    ["SCRAM-SHA-512", "SCRAM-SHA-256"]
+        .map(|mechanism| format!("{mechanism}=[name={USER},password={SCRAM_PASSWORD}]"))
 }

@@ -1,8 +1,10 @@
 //! A Kafka sink's keys. Sections of it are files.
 
+mod create_topic;
 mod options;
 mod sasl;
 mod spool;
+mod summary;
 mod tls;
 
 use std::{
@@ -22,8 +24,10 @@ use super::{
 };
 use crate::encode::Key;
 
+pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
+pub use summary::SummaryConfig;
 pub use tls::TlsConfig;
 
 /// A Kafka topic.
@@ -35,11 +39,18 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// Topic.
     pub topic: String,
+    /// How the topic is made if it is not there; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
     /// Compression of message batches.
     pub compression: KafkaCompression,
     /// How long a message may wait for others to share a request with.
     #[serde(rename = "linger_ms", serialize_with = "super::super::as_milliseconds")]
     pub linger: Duration,
+    /// Bytes of messages that go with each other at most, before compression.
+    pub batch_bytes: u32,
+    /// Messages that go with each other at most.
+    pub batch_records: u32,
     /// How long a message may take from the queue to its acknowledgement.
     #[serde(rename = "message_timeout_ms", serialize_with = "super::super::as_milliseconds")]
     pub message_timeout: Duration,
@@ -64,6 +75,9 @@ pub struct KafkaConfig {
     /// Where the schema's id comes from; `None`: records carry its fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryConfig>,
+    /// Where summaries of the ledger go; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
 }
 
 /// Compression of Kafka message batches.
@@ -82,6 +96,34 @@ pub enum KafkaCompression {
     Zstd,
 }
 
+#[cfg(test)]
+impl KafkaConfig {
+    /// What the file makes of nothing but these two keys, without waiting for others to share a
+    /// request with, or compression, which not every build has.
+    pub(crate) fn to(brokers: &str, topic: &str) -> Self {
+        Self {
+            name: "kafka".to_owned(),
+            brokers: vec![brokers.to_owned()],
+            topic: topic.to_owned(),
+            create_topic: None,
+            compression: KafkaCompression::None,
+            linger: Duration::ZERO,
+            batch_bytes: 1_000_000,
+            batch_records: 10_000,
+            message_timeout: Duration::from_secs(300),
+            queue_bytes: 1 << 20,
+            key: Key::None,
+            headers: false,
+            tls: None,
+            sasl: None,
+            options: BTreeMap::new(),
+            spool: None,
+            summary: None,
+            registry: None,
+        }
+    }
+}
+
 impl KafkaConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let name = name(section, "kafka");
@@ -90,11 +132,15 @@ impl KafkaConfig {
         }
         let brokers = section.read_some("brokers", text(broker));
         let topic = section.require("topic", text(topic));
+        let create_topic =
+            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
         let compression = section.read("compression", compression);
-        // The limits of these four are librdkafka's own.
+        // The limits of these six are librdkafka's own.
         let linger = section
             .read("linger_ms", milliseconds(0..=900_000))
             .unwrap_or(Duration::from_millis(20));
+        let batch_bytes = section.read("batch_bytes", whole_number(1..=i32::MAX.unsigned_abs()));
+        let batch_records = section.read("batch_records", whole_number(1..=1_000_000));
         let message_timeout = section
             .read("message_timeout_ms", milliseconds(1..=i32::MAX as u64))
             .unwrap_or(Duration::from_secs(300));
@@ -117,12 +163,21 @@ impl KafkaConfig {
         let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
         let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
         let options = section.section("options", options::read);
+        let summary = section
+            .has("summary")
+            .then(|| {
+                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
+            })
+            .flatten();
         Some(Self {
             name,
             brokers: brokers?,
             topic: topic?,
+            create_topic,
             compression: compression.unwrap_or(KafkaCompression::Lz4),
             linger,
+            batch_bytes: batch_bytes.unwrap_or(1_000_000),
+            batch_records: batch_records.unwrap_or(10_000),
             message_timeout,
             queue_bytes: queue_bytes.unwrap_or(32 << 20),
             key: key.unwrap_or(Key::None),
@@ -132,6 +187,7 @@ impl KafkaConfig {
             options,
             spool,
             registry: registry.flatten(),
+            summary,
         })
     }
 

@@ -140,7 +140,7 @@ pub(crate) fn obtain(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>>
 
 fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
     let text = secret(path).map_err(|error| format!("cannot be read: {error}"))?;
-    Token::of_jwt(text.trim(), now).map_err(|why| format!("no token to use: {why}"))
+    Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
 }
 
 fn ask_now(endpoint: &TokenEndpoint) -> Result<Token, String> {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::SpoolMode,
     ledger::{Amount, SinkLoss},
-    spool::{Fsync, Record},
+    spool::{self, Fsync, Record},
 };
 
 /// So long without any delivery, with records on their way, is a broker that is away.
@@ -26,6 +26,11 @@ const PERIOD: Duration = Duration::from_millis(100);
 
 /// How often what is done with is written down. What arrived since is sent again after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the other agent has ended that has the spool, and how often it is
+/// said that it has not.
+const ASKING_INTERVAL: Duration = Duration::from_millis(200);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Records sent before others get at the spool.
 const ROUND: usize = 512;
@@ -51,6 +56,9 @@ pub(super) struct Sender {
     next_period: Instant,
     next_checkpoint: Instant,
     next_sync: Instant,
+    /// While another agent has the spool.
+    next_asking: Instant,
+    next_reminder: Instant,
 }
 
 impl Sender {
@@ -66,6 +74,8 @@ impl Sender {
             next_period: now,
             next_checkpoint: now,
             next_sync: now,
+            next_asking: now,
+            next_reminder: now + REMINDER_INTERVAL,
         }
     }
 
@@ -100,7 +110,14 @@ impl Sender {
             return;
         }
         let inner = self.inner.clone();
-        let mut spool = inner.lock();
+        let Some(mut spool) = inner.lock() else {
+            // Reports on records of the spool there are none.
+            if !mail.returned.is_empty() {
+                inner.hold(mail.returned);
+                self.failed(Instant::now());
+            }
+            return;
+        };
         let mut delivered = Amount::default();
         let mut has_failed = false;
         for (id, outcome) in mail.reports {
@@ -129,6 +146,11 @@ impl Sender {
             });
             match spool.append(records, now_ms()) {
                 Ok(amount) => {
+                    let end_id = spool.next_id();
+                    for returned in &mail.returned {
+                        inner.link.settling.spool(returned.ticket, end_id);
+                        inner.link.settling.leave(returned.ticket, 1);
+                    }
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
                 }
@@ -136,6 +158,7 @@ impl Sender {
                     let mut lost = Amount::default();
                     for returned in &mail.returned {
                         lost += Amount::record(u64::from(returned.messages));
+                        inner.link.settling.leave(returned.ticket, 1);
                     }
                     inner.account(&mut spool, |counts| {
                         counts.in_flight -= lost;
@@ -167,8 +190,12 @@ impl Sender {
             return self.not_before - now;
         }
         let inner = self.inner.clone();
+        if inner.send_held().is_err() {
+            self.failed(now);
+            return PERIOD;
+        }
         let producer = inner.producer.current();
-        let mut spool = inner.lock();
+        let Some(mut spool) = inner.lock() else { return PERIOD };
         // Reports make room in the producer's queue, and what is appended is mail as well.
         let mut next = PERIOD;
         for sent in 1..=ROUND {
@@ -213,18 +240,17 @@ impl Sender {
         if inner.producer.rebuild_if_broken() {
             let mail = inner.link.mailbox.as_ref().map(|mailbox| mailbox.take(Duration::ZERO));
             self.put_back(mail);
-            inner.lock().fail_all();
+            inner.lock().iter_mut().for_each(|spool| spool.fail_all());
         }
         self.watch_progress(now);
-        let mut spool = inner.lock();
+        self.ask_for_the_spool(now);
+        let Some(mut spool) = inner.lock() else { return };
         spool.drop_old(now_ms());
         inner.account(&mut spool, |_| {});
         if now >= self.next_checkpoint {
             self.next_checkpoint = now + CHECKPOINT_INTERVAL;
             if let Err(error) = spool.checkpoint(false) {
-                drop(spool);
                 inner.disk_failed(&error);
-                spool = inner.lock();
             }
         }
         if let Fsync::Interval(interval) = inner.fsync
@@ -234,6 +260,27 @@ impl Sender {
             let unsynced = spool.take_unsynced();
             drop(spool);
             inner.force_to_disk(&unsynced);
+        }
+    }
+
+    /// Takes the spool over once the other agent has ended.
+    fn ask_for_the_spool(&mut self, now: Instant) {
+        let inner = &self.inner;
+        if inner.has_spool() || now < self.next_asking {
+            return;
+        }
+        self.next_asking = now + ASKING_INTERVAL;
+        match inner.take_over() {
+            Ok(()) => {
+                let (sink, directory) = (&inner.link.sink, &inner.node_directory);
+                tracing::info!(sink, directory, "the spool is this agent's now");
+            }
+            Err(spool::Error::Locked(_)) if now >= self.next_reminder => {
+                self.next_reminder = now + REMINDER_INTERVAL;
+                inner.say_that_it_waits();
+            }
+            Err(spool::Error::Locked(_)) => {}
+            Err(error) => inner.disk_failed(&error),
         }
     }
 
@@ -255,7 +302,8 @@ impl Sender {
         let inner = &self.inner;
         let arrived = inner.link.arrived.load(Ordering::Relaxed);
         let in_memory = inner.link.counts.read().in_flight.records;
-        let is_waiting = in_memory > 0 || inner.lock().sent() > 0;
+        let sent = inner.lock().map_or(0, |spool| spool.sent());
+        let is_waiting = in_memory > 0 || sent > 0;
         if arrived != self.arrived {
             self.arrived = arrived;
             self.no_progress_since = now;
@@ -270,7 +318,7 @@ impl Sender {
         }
         self.no_progress_since = now;
         inner.note_failing();
-        if in_memory > 0 {
+        if in_memory > 0 && inner.has_spool() {
             inner.is_direct.store(false, Ordering::Release);
             // They come back as reports.
             purge(&inner.producer.current(), &inner.link.sink);
@@ -279,10 +327,21 @@ impl Sender {
 
     /// Puts all that is only in memory into the spool, and closes it.
     fn end(&mut self, mailbox: &Mailbox) {
-        self.inner.is_direct.store(false, Ordering::Release);
-        purge(&self.inner.producer.current(), &self.inner.link.sink);
+        let inner = self.inner.clone();
+        if inner.has_spool() {
+            inner.is_direct.store(false, Ordering::Release);
+        }
+        purge(&inner.producer.current(), &inner.link.sink);
         self.take_in(mailbox.take(Duration::ZERO));
-        let mut spool = self.inner.lock();
+        if !inner.has_spool()
+            && let Err(error) = inner.take_over()
+        {
+            // What is held is in flight, and counted as not flushed.
+            let sink = &inner.link.sink;
+            tracing::error!(sink, %error, "what is not delivered cannot be kept");
+        }
+        let Some(mut spool) = inner.lock() else { return };
+        inner.spool_held(&mut spool);
         // Reports that did not come. These are on disk, and will be sent again.
         spool.fail_all();
         self.inner.account(&mut spool, |_| {});

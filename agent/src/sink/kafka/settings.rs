@@ -24,13 +24,19 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         .set("enable.idempotence", "true")
         .set("compression.type", compression)
         .set("linger.ms", config.linger.as_millis().to_string())
+        .set("batch.size", config.batch_bytes.to_string())
+        .set("batch.num.messages", config.batch_records.to_string())
         .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
         // A broker that is back is found again soon; by default ten seconds may pass.
         .set("reconnect.backoff.max.ms", "2000")
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        .set_log_level(RDKafkaLogLevel::Info);
+        // Who asks librdkafka for more, by option `debug`, gets it, at our own level of that name.
+        .set_log_level(match config.options.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
     for (name, value) in &config.options {
         client.set(name, value);
     }
@@ -41,7 +47,7 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
 ///
 /// # Errors
 /// When a file with a secret cannot be read.
-pub(crate) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+pub(super) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
     // A producer would else ask brokers to make the topic, with their defaults, where they do.

@@ -19,10 +19,13 @@
 //!
 //! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
 //! and lost, and counted, if that fails as well.
+//!
+//! Where another agent has the spool, as the one before this one until it has ended, [`takeover`](super::takeover)
+//! says what happens until then.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -33,12 +36,13 @@ use super::{
     mailbox::Mailbox,
     producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
+    takeover::Memory,
 };
 use crate::{
     config::{KafkaConfig, SpoolConfig, SpoolMode},
     encode::{Batch, SCHEMA_VERSION},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
-    sink::{Error, SpoolState},
+    sink::{Error, SpoolState, registry::Schema},
     spool::{self, Fsync, Loss, Losses, Record, Spool},
     telemetry::Reached,
     worker::monotonic_ns,
@@ -63,7 +67,13 @@ pub(super) struct Inner {
     pub(super) fsync: Fsync,
     pub(super) link: Arc<Link>,
     pub(super) producer: Arc<Producer>,
-    pub(super) spool: Mutex<Spool>,
+    pub(super) spool_config: spool::Config,
+    /// What records in the spool may be of.
+    pub(super) schemas: Vec<Schema>,
+    /// Empty until it is this agent's.
+    pub(super) spool: OnceLock<Mutex<Spool>>,
+    /// Records that wait for the spool.
+    pub(super) memory: Mutex<Memory>,
     /// In fast mode: whether records go to the producer directly. Set with the spool locked.
     pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
@@ -74,7 +84,7 @@ pub(super) struct Inner {
     limit_bytes: u64,
     /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
     /// locked while the disk is written to.
-    oldest_at_ms: Published<Option<i64>>,
+    pub(super) oldest_at_ms: Published<Option<i64>>,
 }
 
 impl Spooling {
@@ -83,36 +93,36 @@ impl Spooling {
         spool_config: &SpoolConfig,
         link: &Arc<Link>,
         producer: &Arc<Producer>,
+        schemas: &[Schema],
     ) -> Result<Self, Error> {
-        let mut spool = Spool::open(&spool::Config {
-            directory: spool_config.directory.clone(),
-            max_bytes: spool_config.max_bytes,
-            max_age: spool_config.max_age,
-            fsync: spool_config.fsync(),
-            schema_version: SCHEMA_VERSION.unsigned_abs(),
-        })
-        .map_err(|cause| Error::Spool { sink: config.name.clone(), cause })?;
-        let carried = spool.held();
-        link.counts.update(|counts| {
-            counts.carried = carried;
-            counts.spooled = carried;
-            counts.spool_bytes = spool.bytes();
-        });
         let inner = Arc::new(Inner {
             mode: spool_config.mode,
             fsync: spool_config.fsync(),
             link: link.clone(),
             producer: producer.clone(),
-            is_direct: AtomicBool::new(
-                spool_config.mode == SpoolMode::Fast && carried.records == 0,
-            ),
+            // As long as there is no spool.
+            is_direct: AtomicBool::new(true),
+            spool_config: spool::Config {
+                directory: spool_config.directory.clone(),
+                max_bytes: spool_config.max_bytes,
+                max_age: spool_config.max_age,
+                fsync: spool_config.fsync(),
+                schema_version: SCHEMA_VERSION.unsigned_abs(),
+            },
+            schemas: schemas.to_vec(),
+            spool: OnceLock::new(),
+            memory: Mutex::new(Memory::new(config.queue_bytes)),
             limit_bytes: spool_config.max_bytes,
-            oldest_at_ms: Published::new(spool.oldest_at_ms()),
-            spool: Mutex::new(spool),
+            oldest_at_ms: Published::new(None),
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
         });
+        match inner.take_over() {
+            Ok(()) => {}
+            Err(spool::Error::Locked(_)) => inner.say_that_it_waits(),
+            Err(cause) => return Err(Error::Spool { sink: config.name.clone(), cause }),
+        }
         let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
         let sender = thread::Builder::new()
             .name("kafka-spool".to_owned())
@@ -126,13 +136,13 @@ impl Spooling {
         Ok(Self { inner, sender: Mutex::new(Some(sender)) })
     }
 
-    /// Versions of the schema that records in the spool may be of.
-    pub(super) fn schema_versions(&self) -> Vec<u32> {
-        self.inner.lock().schema_versions()
-    }
-
     pub(super) fn write(&self, batch: &Batch) {
         self.inner.write(batch);
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_spool(&self) -> bool {
+        self.inner.has_spool()
     }
 
     /// As it is now.
@@ -150,6 +160,13 @@ impl Spooling {
         self.inner.is_failing.load(Ordering::Relaxed)
     }
 
+    /// Id in the spool below which all is done with, and how much of what it held at the start has
+    /// been lost; `None` while another agent has it.
+    pub(super) fn progress(&self) -> Option<(u64, u64)> {
+        let spool = self.inner.lock()?;
+        Some((spool.done_id(), spool.carried_lost()))
+    }
+
     /// True while new records go to the producer directly.
     #[cfg(test)]
     pub(super) fn is_direct(&self) -> bool {
@@ -163,8 +180,9 @@ impl Spooling {
         loop {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
+            // What is not delivered is on disk, unless there is no spool.
             let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
-            let is_hopeless = self.is_failing() || !is_ready;
+            let is_hopeless = (self.is_failing() || !is_ready) && inner.has_spool();
             let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;
@@ -201,9 +219,14 @@ impl Drop for Spooling {
 }
 
 impl Inner {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Spool> {
+    /// The spool; `None` while another agent has it.
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Spool>> {
         // Its parts change together, within calls that do not panic.
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(self.spool.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn has_spool(&self) -> bool {
+        self.spool.get().is_some()
     }
 
     pub(super) fn mailbox(&self, act: impl FnOnce(&Mailbox)) {
@@ -217,11 +240,13 @@ impl Inner {
     /// every moment.
     pub(super) fn account(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
+        let totals = spool.totals();
         self.oldest_at_ms.publish(spool.oldest_at_ms());
         self.link.counts.update(|counts| {
             change(counts);
             counts.spooled = held;
             counts.spool_bytes = bytes;
+            counts.spool_totals = Some(totals);
             add_losses(counts, &losses);
         });
     }
@@ -233,13 +258,14 @@ impl Inner {
                 counts.offer(amount);
                 counts.in_flight += amount;
             });
-            let sent = self.send_directly(batch, 0);
+            let sent = self.send_directly(batch);
             if sent < batch.entries() {
                 self.spool_rest(batch, sent);
             }
             return;
         }
-        let mut spool = self.lock();
+        // There is one: while there is none, records go directly.
+        let Some(mut spool) = self.lock() else { return };
         if self.is_direct.load(Ordering::Acquire) {
             // The spool has been worked off meanwhile.
             drop(spool);
@@ -248,6 +274,8 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), amount.records);
                 self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
                 self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
@@ -259,7 +287,7 @@ impl Inner {
                 });
                 drop(spool);
                 self.disk_failed(&error);
-                let sent = self.send_directly(batch, 0);
+                let sent = self.send_directly(batch);
                 self.lose(batch, sent, SinkLoss::SpoolFailed);
             }
         }
@@ -267,11 +295,11 @@ impl Inner {
 
     /// Hands records to the producer until it refuses one; the index of that one. They are counted
     /// as in flight already.
-    fn send_directly(&self, batch: &Batch, from: usize) -> usize {
+    fn send_directly(&self, batch: &Batch) -> usize {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
-        for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::memory(&entry);
+        for (index, (key, value, entry)) in batch.iter_keyed().enumerate() {
+            let origin = Origin::memory(&entry, batch.ticket());
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -281,6 +309,7 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
+                    self.link.settling.leave(batch.ticket(), 1);
                 }
                 Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
@@ -289,11 +318,17 @@ impl Inner {
     }
 
     /// Moves what the producer did not take from memory to the disk.
-    fn spool_rest(&self, batch: &Batch, from: usize) {
-        let mut spool = self.lock();
+    pub(super) fn spool_rest(&self, batch: &Batch, from: usize) {
+        let Some(mut spool) = self.lock() else {
+            self.hold_rest(batch, from);
+            return;
+        };
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), now_ms()) {
             Ok(rest) => {
+                // In the spool before they leave memory, so that they are never nowhere.
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), rest.records);
                 self.account(&mut spool, |counts| counts.in_flight -= rest);
                 self.appended(spool, batch.entries() - from);
             }
@@ -309,10 +344,8 @@ impl Inner {
     pub(super) fn note_failing(&self) {
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             let sink = &self.link.sink;
-            tracing::error!(
-                sink,
-                "records do not arrive: they are kept in the spool until they do"
-            );
+            let place = if self.has_spool() { "the spool" } else { "memory" };
+            tracing::error!(sink, "records do not arrive: they are kept in {place} until they do");
         }
     }
 
@@ -340,7 +373,7 @@ impl Inner {
         if let Err(error) = forced {
             let directory = &self.node_directory;
             tracing::error!(%error, directory, "cannot force the spool to the disk: records may be lost with the node's power");
-            self.lock().distrust_active();
+            self.lock().iter_mut().for_each(|spool| spool.distrust_active());
         }
     }
 
@@ -352,7 +385,7 @@ impl Inner {
     }
 
     /// Counts records of a batch, from `from` on, that were in flight and are lost.
-    fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
+    pub(super) fn lose(&self, batch: &Batch, from: usize, reason: SinkLoss) {
         let mut lost = Amount::default();
         for (_, entry) in batch.iter().skip(from) {
             lost += Amount::record(u64::from(entry.messages));
@@ -361,6 +394,7 @@ impl Inner {
             counts.in_flight -= lost;
             counts.lose(reason, lost);
         });
+        self.link.settling.leave(batch.ticket(), lost.records);
     }
 }
 
@@ -374,7 +408,7 @@ fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clo
     })
 }
 
-fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
+pub(super) fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     for (reason, lost) in Loss::ALL.into_iter().zip(losses) {
         let reason = match reason {
             Loss::DroppedOldest => SinkLoss::DroppedOldest,

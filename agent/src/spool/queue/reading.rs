@@ -79,7 +79,8 @@ impl Spool {
             match found {
                 Ok(Some(found)) => {
                     // Of two places that are both readable, so neither can be less.
-                    self.lose(Loss::Unreadable, between(self.read.place, found.header.place));
+                    let place = found.header.place;
+                    self.lose(Loss::Unreadable, place.id, between(self.read.place, place));
                     self.read.offset = found.offset;
                     self.read.place = found.header.place;
                     return Some(Prepared { found, segment, is_again: false });
@@ -89,7 +90,7 @@ impl Spool {
                     tracing::error!(%error, segment, "spool: cannot read a segment; what remains of it is lost and counted");
                 }
             }
-            self.lose(Loss::Unreadable, between(self.read.place, next));
+            self.lose(Loss::Unreadable, next.id, between(self.read.place, next));
             self.read.place = next;
             match self.segments.get(index + 1) {
                 Some(following) => {
@@ -128,6 +129,7 @@ impl Spool {
     pub fn acknowledge(&mut self, id: u64) -> Option<Amount> {
         let amount = self.window.change(id, State::Sent, State::Done)?.amount();
         self.held -= amount;
+        self.carried_acknowledged += u64::from(id < self.carried_end);
         self.remove_done();
         Some(amount)
     }

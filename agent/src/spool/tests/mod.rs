@@ -3,6 +3,7 @@ mod format;
 mod limits;
 mod model;
 mod order;
+mod totals;
 
 use std::{fs, path::Path};
 

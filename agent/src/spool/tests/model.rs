@@ -1,6 +1,6 @@
 //! Against a naive queue: any order of calls, with crashes and restarts between.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::{prelude::*, test_runner::Config as Runner};
 
@@ -44,6 +44,10 @@ struct Naive {
     /// Acknowledged, lost: to be told from records that never were.
     done: Amount,
     lost: Amount,
+    /// Of all that is not held, over all crashes: whether it was lost.
+    fates: BTreeMap<u64, bool>,
+    /// On their way when their segment was dropped: a crash makes lost ones of them.
+    orphans: BTreeSet<u64>,
 }
 
 impl Naive {
@@ -80,6 +84,7 @@ fn run(acts: &[Act], max_bytes: u64) {
                 if let Some(id) = naive.take_sent(choice) {
                     acknowledge(&mut spool, [id]);
                     naive.remove(id);
+                    naive.fates.insert(id, false);
                     naive.done += amount([id]);
                 }
             }
@@ -92,6 +97,7 @@ fn run(acts: &[Act], max_bytes: u64) {
                 if let Some(id) = naive.take_sent(choice) {
                     spool.reject(id);
                     naive.remove(id);
+                    naive.fates.insert(id, true);
                     assert_eq!(spool.take_losses()[Loss::Rejected as usize], amount([id]));
                     naive.lost += amount([id]);
                 }
@@ -123,9 +129,11 @@ fn run(acts: &[Act], max_bytes: u64) {
         let mut dropped = losses[Loss::DroppedOldest as usize];
         naive.lost += dropped;
         let sent = naive.sent.clone();
+        let fates = &mut naive.fates;
         naive.held.retain(|id| {
             let goes = dropped.records > 0 && !sent.contains(id);
             if goes {
+                fates.insert(*id, true);
                 dropped -= amount([*id]);
             }
             !goes
@@ -137,7 +145,29 @@ fn run(acts: &[Act], max_bytes: u64) {
         accounted += naive.lost;
         accounted += spool.held();
         assert_eq!(accounted, amount(0..naive.next_id));
+        let listed = contents(directory.path()).unwrap().list();
+        let first = listed.first().map_or(naive.next_id, |segment| segment.first_id);
+        naive.orphans.extend(naive.sent.iter().filter(|id| **id < first));
+        require_totals(&naive, &spool.totals());
     }
+}
+
+/// Over all crashes, each record is held, has arrived, or is lost for one reason.
+fn require_totals(naive: &Naive, totals: &Totals) {
+    assert_eq!((totals.from_id, totals.appended), (0, amount(0..naive.next_id)));
+    assert_eq!(totals.waiting, amount(naive.held.iter().copied()));
+    let counted = lost(&totals.lost).records;
+    let surely = naive.fates.values().filter(|lost| **lost).count() as u64;
+    let perhaps = surely + naive.orphans.len() as u64;
+    assert!((surely..=perhaps).contains(&counted), "{surely} to {perhaps} lost: {totals:?}");
+    if naive.orphans.is_empty() {
+        let is_lost = |id: &u64| naive.fates.get(id) == Some(&true);
+        assert_eq!(lost(&totals.lost), amount((0..naive.next_id).filter(is_lost)));
+    }
+    let mut sum = totals.arrived;
+    sum += totals.waiting;
+    sum += lost(&totals.lost);
+    assert_eq!(sum, totals.appended);
 }
 
 /// What was on its way when its segment was dropped ends with the process: a report that it arrived
@@ -163,6 +193,14 @@ fn reopened(naive: &mut Naive, spool: &Spool, in_order: bool) {
         assert_eq!(first, oldest);
     }
     naive.held = (first..naive.next_id).collect();
+    // What is held again has no fate yet, and what is not held has one.
+    naive.fates.retain(|id, _| *id < first);
+    for id in 0..first {
+        naive.fates.entry(id).or_insert_with(|| {
+            assert!(naive.orphans.contains(&id), "{id} is nowhere");
+            true
+        });
+    }
     let held = amount(naive.held.iter().copied());
     let mut rest = amount(0..naive.next_id);
     rest -= held;

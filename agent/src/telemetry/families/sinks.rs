@@ -66,6 +66,19 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "tap53_spool_records_lost_total",
+        kind: Counter,
+        help: "Records that were lost in the spool, in this run and in those before, killed ones too.",
+        labels: &["sink", "reason"],
+        collect: |r, s| {
+            for sink in &r.status.ledger.agent.sinks {
+                if let Some(spool) = &sink.spool {
+                    each(&spool.records.lost, |reason, n| s.count(&[&sink.name, reason], n));
+                }
+            }
+        },
+    },
+    Family {
         name: "tap53_sink_able_to_store",
         kind: Gauge,
         help: "1 unless the sink lost the last records that it took.",

@@ -5,7 +5,8 @@
 //! The same line is the same place in the code at the same level, whatever its fields: a flood
 //! differs in an address or an id. (Crates that limit by content, `tracing-throttle` for one, let
 //! such a flood pass, or keep a state for each of its lines.) Of libraries that log by the `log`
-//! crate it is the module.
+//! crate it is the module. Never limited is what is one line for each change: who asked for it
+//! ([`AUDIT`]), and what it changed at which interface ([`CHANGE`]).
 
 use std::{
     collections::HashMap,
@@ -24,9 +25,9 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-use super::AUDIT;
+use super::{AUDIT, CHANGE};
 
-/// Lines at once: more than the interfaces of most nodes, each of which has a line at the start.
+/// Lines at once: what a start or a reload on a large node may say of each of its interfaces.
 const BURST: f64 = 100.0;
 
 /// Lines a second after that.
@@ -83,7 +84,8 @@ struct Bucket {
 impl Limit {
     fn allows(&self, event: &Event<'_>, now: Instant) -> bool {
         let metadata = event.metadata();
-        if matches!(metadata.target(), AUDIT | SUPPRESSED) || self.0.is_over.load(Ordering::Relaxed)
+        if matches!(metadata.target(), AUDIT | CHANGE | SUPPRESSED)
+            || self.0.is_over.load(Ordering::Relaxed)
         {
             return true;
         }

@@ -42,6 +42,10 @@ pub use limit::{Lines, SUPPRESSED};
 /// never limited.
 pub const AUDIT: &str = "audit";
 
+/// Target of the lines that say what changed at an interface, one for each change; never limited
+/// either.
+pub const CHANGE: &str = "change";
+
 /// Node of the lines in JSON, once the log has begun and is in JSON.
 static JSON_OF: OnceLock<String> = OnceLock::new();
 

@@ -78,14 +78,15 @@ fn a_flood_of_one_line_is_limited_counted_and_told_of_once() {
 }
 
 #[test]
-fn who_changed_what_and_the_last_lines_are_never_left_out() {
+fn who_changed_what_and_what_that_changed_and_the_last_lines_are_never_left_out() {
     let limit = Limit::default();
     let lines = logged(&limit, || {
         for uid in 0..2_000 {
             tracing::info!(target: AUDIT, uid, "audit: disable");
+            tracing::info!(target: CHANGE, ifindex = uid, "capture switched off");
         }
     });
-    assert_eq!(lines.len(), 2_000);
+    assert_eq!(lines.len(), 4_000);
     let lines = logged(&limit, || {
         flood(2_000);
         limit.end();

@@ -36,13 +36,20 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of the brokers of all Kafka sinks, as a JSON list, sorted, without duplicates. */}}
+{{/* Ports of the brokers and schema registries of all Kafka sinks, as a JSON list, sorted, without
+     duplicates. */}}
 {{- define "tap53.kafkaPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.config.sinks -}}
 {{- if eq .type "kafka" -}}
 {{- range .brokers -}}
 {{- $ports = append $ports (regexFind "[0-9]+$" .) -}}
+{{- end -}}
+{{- with .registry -}}
+{{- range .urls -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" .)) $port) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -84,4 +91,41 @@ exec: {command: [/usr/bin/tap53, status]}
 {{- if .Values.config.kubernetes -}}
 {{- ne (toString .Values.config.kubernetes.enabled) "false" | ternary "yes" "" -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The volume at /var/lib/tap53; empty where there is none. */}}
+{{- define "tap53.stateVolume" -}}
+{{- if kindIs "map" .Values.stateVolume -}}
+{{- toYaml .Values.stateVolume -}}
+{{- else if eq (toString .Values.stateVolume) "hostPath" -}}
+hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration: that of the values, with spools and state where there is a volume for them. */}}
+{{- define "tap53.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if include "tap53.stateVolume" . -}}
+{{- if not (hasKey $config "state") -}}
+{{- $_ := set $config "state" (dict "directory" "/var/lib/tap53/state") -}}
+{{- end -}}
+{{/* YAML 1.1 reads off as false. */}}
+{{- $mode := toString .Values.spool.mode -}}
+{{- if not (has $mode (list "off" "false")) -}}
+{{- $number := 0 -}}
+{{- range $config.sinks -}}
+{{- if and (eq .type "kafka") (not (hasKey . "spool")) -}}
+{{- $directory := "/var/lib/tap53/spool" -}}
+{{- if .name -}}
+{{- $directory = printf "/var/lib/tap53/spool-%s" .name -}}
+{{- else if $number -}}
+{{- $directory = printf "/var/lib/tap53/spool-%d" $number -}}
+{{- end -}}
+{{- $_ := set . "spool" (dict "mode" $mode "directory" $directory "max_bytes" (int64 $.Values.spool.maxBytes)) -}}
+{{- $number = add1 $number -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
 {{- end -}}

@@ -11,13 +11,15 @@ use rdkafka::{
 use super::super::super::tree::{Section, Value};
 
 /// Settings that are not to be made here, and why.
-const REFUSED: [(&str, Refused); 35] = [
+const REFUSED: [(&str, Refused); 37] = [
     ("bootstrap.servers", Refused::MadeBy("brokers")),
     ("metadata.broker.list", Refused::MadeBy("brokers")),
     ("compression.codec", Refused::MadeBy("compression")),
     ("compression.type", Refused::MadeBy("compression")),
     ("linger.ms", Refused::MadeBy("linger_ms")),
     ("queue.buffering.max.ms", Refused::MadeBy("linger_ms")),
+    ("batch.size", Refused::MadeBy("batch_bytes")),
+    ("batch.num.messages", Refused::MadeBy("batch_records")),
     ("message.timeout.ms", Refused::MadeBy("message_timeout_ms")),
     ("delivery.timeout.ms", Refused::MadeBy("message_timeout_ms")),
     ("queue.buffering.max.kbytes", Refused::MadeBy("queue_bytes")),

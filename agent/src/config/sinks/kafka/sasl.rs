@@ -82,8 +82,9 @@ pub struct TokenEndpoint {
 }
 
 impl SaslMechanism {
-    /// Whether who listens on the way learns what proves it.
-    const fn shows_secret(self) -> bool {
+    /// Whether who listens on the way learns what proves it, unless there is TLS.
+    #[must_use]
+    pub const fn shows_secret(self) -> bool {
         matches!(self, Self::Plain | Self::OauthBearer)
     }
 }

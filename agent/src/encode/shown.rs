@@ -1,0 +1,98 @@
+//! A record that was encoded, for people: from Avro back to the JSON that [`JsonLine`](super::JsonLine)
+//! writes.
+
+use apache_avro::{reader::datum::GenericDatumReader, types::Value};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::{Error, schema};
+
+/// Appends a datum of the record's schema to `out` as one JSON object and a line feed.
+///
+/// # Errors
+/// When it is not such a datum; `out` is then as it was.
+pub fn push_json_line(mut datum: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
+    let reader = GenericDatumReader::builder(schema()?).build().map_err(|error| defect(&error))?;
+    let value = reader.read_value(&mut datum).map_err(|error| defect(&error))?;
+    if !datum.is_empty() {
+        return Err(defect(&format_args!("{} bytes behind it", datum.len())));
+    }
+    let start = out.len();
+    if let Err(error) = Shown(&value).serialize(&mut serde_json::Serializer::new(&mut *out)) {
+        out.truncate(start);
+        return Err(error.into());
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+/// A value of the schema: names in its order, times in RFC 3339, bytes in hexadecimal.
+struct Shown<'a>(&'a Value);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_none(),
+            Value::Union(_, value) => Shown(value).serialize(serializer),
+            Value::Boolean(value) => serializer.serialize_bool(*value),
+            Value::Int(value) => serializer.serialize_i32(*value),
+            Value::Long(value) => serializer.serialize_i64(*value),
+            Value::String(text) | Value::Enum(_, text) => serializer.serialize_str(text),
+            Value::Bytes(bytes) | Value::Fixed(_, bytes) => {
+                super::value::Bytes(bytes).serialize(serializer)
+            }
+            Value::TimestampMicros(us) => super::value::Time(*us).serialize(serializer),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(Shown)),
+            Value::Map(values) => {
+                // In one order, since they have none.
+                let mut values: Vec<_> = values.iter().collect();
+                values.sort_unstable_by_key(|(name, _)| *name);
+                serializer.collect_map(values.into_iter().map(|(name, of)| (name, Shown(of))))
+            }
+            Value::Record(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (name, value) in fields {
+                    map.serialize_entry(name, &Shown(value))?;
+                }
+                map.end()
+            }
+            other => Err(serde::ser::Error::custom(format_args!("{other:?} is of no type here"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{Datum, Encode, JsonLine, samples};
+
+    #[test]
+    fn what_was_encoded_reads_as_it_would_have_been_printed() {
+        for name in samples::NAMES {
+            let (mut datum, mut expected, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+            samples::with_record(name, |record| {
+                Datum::default().encode(record, &mut datum).unwrap();
+                JsonLine.encode(record, &mut expected).unwrap();
+            });
+            push_json_line(&datum, &mut shown).unwrap();
+            assert_eq!(
+                String::from_utf8(shown).unwrap(),
+                String::from_utf8(expected).unwrap(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        let mut out = b"before".to_vec();
+        let mut datum = Vec::new();
+        samples::with_record("matched", |record| {
+            Datum::default().encode(record, &mut datum).unwrap();
+        });
+        assert!(push_json_line(&datum[..datum.len() - 1], &mut out).is_err());
+        datum.push(0);
+        assert!(push_json_line(&datum, &mut out).is_err());
+        assert_eq!(out, b"before");
+    }
+}

@@ -1,0 +1,236 @@
+//! Records without a spool: another agent has it, as while an upgrade overlaps two of them.
+//!
+//! - Capture runs, and records go to the producer directly, in either mode. What the broker does not
+//!   take waits here and is sent again.
+//! - What waits is at most `queue_bytes`, beside what the producer holds; more is lost, and counted
+//!   as `spool_failed`. Killing the agent loses both, in mode durable too.
+//! - The lock is asked for as long as the agent runs, however long the other one takes to end. The
+//!   kernel gives it to one, and keeps it until that process is gone: there is never a second
+//!   writer. What waits then goes into the spool, behind what the other agent has left there.
+//! - At the shutdown it is asked for once more. What is neither delivered within the deadline nor
+//!   can be kept is counted as `unflushed`.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use super::{
+    mailbox::Returned,
+    producer::{Message, Origin, Refusal},
+    settling::Settling,
+    spooling::{Inner, add_losses, now_ms},
+};
+use crate::{
+    config::SpoolMode,
+    encode::{Batch, SCHEMA_VERSION},
+    ledger::{Amount, SinkLoss},
+    sink::registry::Schema,
+    spool::{self, AppendError, Record, Spool},
+};
+
+/// What a record takes beside its bytes, about.
+const OVERHEAD: usize = size_of::<Returned>();
+
+/// Records in memory, oldest first; they count as in flight.
+pub(super) struct Memory {
+    records: VecDeque<Returned>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Memory {
+    pub(super) fn new(limit: u64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { records: VecDeque::new(), bytes: 0, limit }
+    }
+
+    /// Moves all to the spool.
+    fn spool(&mut self, spool: &mut Spool, settling: &Settling) -> Result<Amount, AppendError> {
+        let amount = spool.append(self.records.iter().map(as_record), now_ms())?;
+        for record in &self.records {
+            settling.spool(record.ticket, spool.next_id());
+            settling.leave(record.ticket, 1);
+        }
+        self.records.clear();
+        self.bytes = 0;
+        Ok(amount)
+    }
+
+    /// False if there is no room.
+    fn push(&mut self, record: Returned) -> bool {
+        let bytes = size(&record);
+        let fits = self.bytes + bytes <= self.limit;
+        if fits {
+            self.bytes += bytes;
+            self.records.push_back(record);
+        }
+        fits
+    }
+
+    fn pop(&mut self) -> Option<Returned> {
+        let record = self.records.pop_front()?;
+        self.bytes -= size(&record);
+        Some(record)
+    }
+}
+
+fn size(record: &Returned) -> usize {
+    OVERHEAD + record.key.len() + record.value.len()
+}
+
+fn as_record(record: &Returned) -> Record<'_> {
+    Record {
+        timestamp_ms: record.timestamp_ms,
+        messages: record.messages,
+        key: &record.key,
+        value: &record.value,
+    }
+}
+
+impl Inner {
+    pub(super) fn say_that_it_waits(&self) {
+        let (sink, directory) = (&self.link.sink, &self.node_directory);
+        tracing::warn!(
+            sink,
+            directory,
+            "another agent has the spool: until it ends, records are sent without it, and those \
+             that do not arrive wait in memory"
+        );
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Records are pushed and taken whole.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps records that came back, which are in flight, for want of a spool.
+    pub(super) fn hold(&self, records: Vec<Returned>) {
+        let mut lost = Amount::default();
+        let mut held = self.memory();
+        for record in records {
+            let amount = Amount::record(u64::from(record.messages));
+            let ticket = record.ticket;
+            if !held.push(record) {
+                lost += amount;
+                self.link.settling.leave(ticket, 1);
+            }
+        }
+        drop(held);
+        if lost.records > 0 {
+            self.link.counts.update(|counts| {
+                counts.in_flight -= lost;
+                counts.lose(SinkLoss::SpoolFailed, lost);
+            });
+            self.disk_failed(&"another agent has it, and memory is full");
+        }
+    }
+
+    /// As [`hold`](Self::hold), what the producer did not take of a batch.
+    pub(super) fn hold_rest(&self, batch: &Batch, from: usize) {
+        let rest = batch.iter_keyed().skip(from).map(|(key, value, entry)| Returned {
+            timestamp_ms: entry.timestamp_ms,
+            messages: entry.messages,
+            ticket: batch.ticket(),
+            key: key.to_vec(),
+            value: value.to_vec(),
+        });
+        self.hold(rest.collect());
+    }
+
+    /// Sends what is held, as far as the producer takes it.
+    ///
+    /// # Errors
+    /// If the producer takes nothing for now.
+    pub(super) fn send_held(&self) -> Result<(), Refusal> {
+        let version = SCHEMA_VERSION.unsigned_abs();
+        let mut held = self.memory();
+        if held.records.is_empty() {
+            return Ok(());
+        }
+        let producer = self.producer.current();
+        while let Some(record) = held.records.front() {
+            let (messages, ticket) = (record.messages, record.ticket);
+            let message = Message {
+                timestamp_ms: record.timestamp_ms,
+                key: &record.key,
+                value: &record.value,
+            };
+            match self.producer.send(
+                &producer,
+                Origin::Memory { messages, answered_at_ms: 0, ticket },
+                version,
+                &message,
+            ) {
+                Ok(()) => {}
+                Err(Refusal::QueueFull | Refusal::NoId) => return Ok(()),
+                Err(Refusal::NotNow) => return Err(Refusal::NotNow),
+                Err(Refusal::Never) => {
+                    let amount = Amount::record(u64::from(messages));
+                    self.link.counts.update(|counts| {
+                        counts.in_flight -= amount;
+                        counts.lose(SinkLoss::Rejected, amount);
+                    });
+                    self.link.settling.leave(ticket, 1);
+                }
+            }
+            held.pop();
+        }
+        Ok(())
+    }
+
+    /// Puts what is held into the spool: a worker may have come too late for [`Self::take_over`].
+    pub(super) fn spool_held(&self, spool: &mut Spool) {
+        match self.memory().spool(spool, &self.link.settling) {
+            Ok(amount) => self.account(spool, |counts| counts.in_flight -= amount),
+            Err(error) => self.disk_failed(&error),
+        }
+    }
+
+    /// Opens the spool, and puts into it what is held.
+    ///
+    /// # Errors
+    /// [`Locked`](spool::Error::Locked) while another agent has it, and what else the spool says.
+    pub(super) fn take_over(&self) -> Result<(), spool::Error> {
+        let mut spool = Spool::open(&self.spool_config)?;
+        let carried = spool.held();
+        if carried.records > 0 {
+            self.link.settling.carry(spool.next_id());
+        }
+        let mut held = self.memory();
+        // Where it cannot be written to, they are sent from here, as room in the producer comes.
+        let kept = held.spool(&mut spool, &self.link.settling).unwrap_or_else(|error| {
+            self.disk_failed(&error);
+            Amount::default()
+        });
+        // Records of an older version of the schema may wait there.
+        if let Some(framing) = &self.link.framing {
+            let versions = spool.schema_versions();
+            let is_there = |schema: &&Schema| versions.contains(&schema.version.unsigned_abs());
+            for schema in self.schemas.iter().filter(is_there) {
+                framing.ids.want(schema.fingerprint);
+            }
+        }
+        let losses = spool.take_losses();
+        self.oldest_at_ms.publish(spool.oldest_at_ms());
+        self.link.counts.update(|counts| {
+            counts.carried = carried;
+            counts.spooled = spool.held();
+            counts.spool_bytes = spool.bytes();
+            counts.spool_totals = Some(spool.totals());
+            add_losses(counts, &losses);
+            counts.in_flight -= kept;
+        });
+        let is_direct = self.mode == SpoolMode::Fast && spool.held().records == 0;
+        // Only this thread sets it, or the one that starts it.
+        let _ = self.spool.set(Mutex::new(spool));
+        self.is_direct.store(is_direct, Ordering::Release);
+        drop(held);
+        if kept.records > 0
+            && let Some(spool) = self.lock()
+        {
+            self.appended(spool, usize::try_from(kept.records).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! A broker that lost the end of its log, which an idempotent producer has acknowledgements of.
+
+use std::fs::{self, File};
+
+use anyhow::{Result, ensure};
+use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
+
+use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+
+/// The broker then knows an older sequence number than the producer's next one. librdkafka (2.12)
+/// begins anew by itself; it takes no new producer.
+#[test]
+fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    for mode in [Some("durable"), None] {
+        let mut kafka = Kafka::start(&namespace)?;
+        kafka.create_topic(TOPIC)?;
+        let directory = scratch::directory("queue")?;
+        let keys = mode.map_or(String::new(), |mode| spool(mode, directory.path(), ""));
+        let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
+        // In more than one batch.
+        for fed in [100, 1_000] {
+            run.feed(fed - run.next())?;
+            wait::until("records to arrive", DEADLINE, || {
+                Ok((consume(&kafka)?.times.len() == fed as usize).then_some(()))
+            })?;
+        }
+        kafka.kill();
+        forget_the_end(&kafka)?;
+        kafka.restart()?;
+        let kept = consume(&kafka)?.times.len();
+        ensure!((1..1_000).contains(&kept), "{kept} are left");
+        run.feed(100)?;
+        let ended = run.finish()?;
+        ended.require_nothing_lost()?;
+        let consumed = consume(&kafka)?;
+        assert!(consumed.missing(1_000..1_100).is_empty());
+        assert_eq!((consumed.numbers.len(), consumed.duplicates()), (kept + 100, 0), "{mode:?}");
+    }
+    Ok(())
+}
+
+/// As a file system does that did not get to write it: a batch that was cut is dropped by the broker
+/// itself.
+fn forget_the_end(kafka: &Kafka<'_>) -> Result<()> {
+    for file in kafka.partition_files(TOPIC)? {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("log") => {
+                let log = File::options().write(true).open(&file)?;
+                log.set_len(log.metadata()?.len() / 2)?;
+            }
+            // Made anew from the log.
+            Some("index" | "timeindex" | "snapshot") => fs::remove_file(file)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
