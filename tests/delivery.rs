@@ -11,6 +11,8 @@
 
 #[path = "delivery/cluster.rs"]
 mod cluster;
+#[path = "delivery/completeness.rs"]
+mod completeness;
 #[path = "delivery/crash.rs"]
 mod crash;
 #[path = "delivery/disk.rs"]

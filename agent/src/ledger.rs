@@ -31,10 +31,13 @@
 mod counts;
 mod render;
 mod statement;
+mod summary;
 
 pub(crate) use counts::snapshot;
 pub use counts::{
-    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts,
+    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
+    WorkerCounts,
 };
 pub(crate) use statement::{ByReason, Deliveries, Hook};
 pub use statement::{InterfaceCounts, Ledger, Sources};
+pub use summary::{Kind, Moment, Progress, SUMMARY_SCHEMA_VERSION, Summary, Windows};

@@ -33,7 +33,7 @@ use crate::{
     ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot},
     pair::{self, RecordIds, Truncations},
     ring,
-    sink::{self, Named},
+    sink::{self, Named, Summaries},
     tail::Tails,
     telemetry::{DataPath, Heartbeat, Liveness, WorkerTimings, WorkerView},
     worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker, monotonic_ns},
@@ -78,6 +78,7 @@ pub enum Error {
 /// A running capture.
 pub struct Pipeline {
     node: String,
+    run: [u8; 8],
     capture: CaptureThread,
     kernel_log: Option<KernelLog>,
     rules: Arc<RulesInForce>,
@@ -85,6 +86,7 @@ pub struct Pipeline {
     timings: Arc<WorkerTimings>,
     ending: Arc<AtomicBool>,
     sinks: Vec<Named>,
+    summaries: Summaries,
     tails: Tails,
 }
 
@@ -128,7 +130,9 @@ impl Pipeline {
         let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
+            run,
             workers: Vec::new(),
+            summaries: Summaries::begin(&sinks, Instant::now()),
             timings: Arc::default(),
             ending: shared.ending.clone(),
             sinks,
@@ -219,6 +223,14 @@ impl Pipeline {
         for sink in &self.sinks {
             sink.sink.tick(now);
         }
+        if self.summaries.is_due(now) {
+            match self.ledger() {
+                Ok(ledger) => self.summaries.write(&ledger, now),
+                Err(error) => {
+                    tracing::error!(%error, "no summary of the ledger: it cannot be read")
+                }
+            }
+        }
     }
 
     /// The ledger of the running agent.
@@ -270,18 +282,26 @@ impl Pipeline {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        Ok(Ledger::new(&self.read_sources(true)?))
+        let ledger = Ledger::new(&self.read_sources(true)?);
+        if std::mem::take(&mut self.summaries).end(&ledger) {
+            // With what has become of the summaries.
+            return Ok(Ledger::new(&self.read_sources(true)?));
+        }
+        Ok(ledger)
     }
 
     fn read_sources(&self, ended: bool) -> Result<Sources, Error> {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
-        let (workers, counts) = snapshot(self.workers.iter().map(|worker| &worker.counts), sinks);
+        let workers = self.workers.iter().map(|worker| &worker.counts);
+        let (workers, last_numbers, counts) = snapshot(workers, sinks);
         let names = self.sinks.iter().map(|sink| sink.name.clone());
         Ok(Sources {
             node: self.node.clone(),
+            run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
             workers,
+            last_numbers,
             sinks: names.zip(counts).collect(),
             // Last, against the flow: what came out of a ring went into it before.
             interfaces: self.interface_counts()?,

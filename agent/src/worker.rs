@@ -90,6 +90,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// # Errors
     /// When an encoder cannot be made.
+    #[allow(clippy::too_many_arguments)] // The parts of a worker, put together in one place.
     pub(crate) fn new(
         number: u16,
         drain: Drain,

@@ -26,6 +26,7 @@ pub mod bpf;
 pub mod cache;
 pub mod captures;
 pub mod client;
+pub mod completeness;
 pub mod container;
 pub mod disk_limit;
 pub mod dns;

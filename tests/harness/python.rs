@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use crate::{cache, process::run};
 
-/// Avro; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages; Kafka
-/// with a schema registry.
-const PACKAGES: [(&str, &str); 4] = [
+/// Avro; SQL; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages;
+/// Kafka with a schema registry.
+const PACKAGES: [(&str, &str); 5] = [
     ("fastavro", "1.13.1"),
+    ("duckdb", "2.0.1"),
     ("scapy", "2.8.0"),
     ("dnspython", "2.9.2"),
     ("confluent-kafka[avro,schemaregistry]", "2.16.1"),

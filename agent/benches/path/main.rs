@@ -221,11 +221,12 @@ fn measure(title: &str, kind: Kind) {
     let samples = &prepared.samples;
     let transactions = prepared.transactions();
     let (nobody, policy) = (Owner::default(), Policy::default());
-    let observer = Observer::new("node-1", "eth0");
+    let observer = Observer::new("node-1", "eth0", RecordIds::new([7; 8], 0));
     let records: Vec<Record<'_>> = transactions
         .iter()
         .map(|transaction| Record {
             observer: &observer,
+            number: 1_000,
             file: "",
             policy: &policy,
             clock: CLOCK,

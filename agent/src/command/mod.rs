@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// Check the configuration and print what is in force
     CheckConfig(Selection),
     /// Print the Avro schema of a record
-    Schema,
+    Schema(show::Schema),
     /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
     Interfaces(show::Interfaces),
     /// Say what is wrong here for capture, and the line that fixes it

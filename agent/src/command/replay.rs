@@ -138,7 +138,7 @@ async fn replay(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let ended = Arc::new(Notify::new());
-    let replay = Replay::start(config, plan, &ended)?;
+    let mut replay = Replay::start(config, plan, &ended)?;
     let bar = progress_bar(config, plan, replay.total_bytes());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

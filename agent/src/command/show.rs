@@ -8,7 +8,7 @@ use tap53::{
     capture::Preflight,
     config::CaptureConfig,
     control::InterfaceStatus,
-    encode::SCHEMA_TEXT,
+    encode::{SCHEMA_TEXT, SUMMARY_SCHEMA_TEXT},
     interfaces::{self, Interface},
 };
 use tap53_ebpf::settings::Direction;
@@ -23,8 +23,15 @@ pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     print(&selection.load()?.to_yaml().context("cannot write the configuration as YAML")?)
 }
 
-pub(crate) fn schema() -> anyhow::Result<ExitCode> {
-    print(SCHEMA_TEXT)
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Schema {
+    /// That of a summary of the ledger instead
+    #[arg(long)]
+    summary: bool,
+}
+
+pub(crate) fn schema(arguments: Schema) -> anyhow::Result<ExitCode> {
+    print(if arguments.summary { SUMMARY_SCHEMA_TEXT } else { SCHEMA_TEXT })
 }
 
 #[derive(Args, Debug)]

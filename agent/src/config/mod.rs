@@ -51,7 +51,8 @@ pub use privileges::{PrivilegesConfig, RunAs};
 pub use sinks::{
     ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
     KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
-    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, TextFormat, TlsConfig, TokenEndpoint,
+    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig,
+    TokenEndpoint,
 };
 pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;

@@ -18,7 +18,7 @@ use super::{
 
 pub use kafka::{
     CreateTopic, Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
-    SaslMechanism, SpoolConfig, SpoolMode, TlsConfig, TokenEndpoint,
+    SaslMechanism, SpoolConfig, SpoolMode, SummaryConfig, TlsConfig, TokenEndpoint,
 };
 pub use registry::{RegistryConfig, RegistryCredentials, SubjectStrategy};
 

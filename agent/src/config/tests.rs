@@ -75,6 +75,7 @@ sinks:
       client.id: x
       retries: 1000
       socket.keepalive.enable: true
+    summary: {topic: dns-ledger, interval_s: 30}
     spool:
       mode: durable
       directory: /var/lib/tap53/spool
@@ -215,6 +216,10 @@ fn every_key_reaches_its_field() {
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+                summary: Some(SummaryConfig {
+                    topic: "dns-ledger".to_owned(),
+                    interval: Duration::from_secs(30),
+                }),
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
                     directory: "/var/lib/tap53/spool".into(),
@@ -654,6 +659,18 @@ fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
     let accepted =
         "options: {acks: -1, enable.idempotence: false, retries: 0, socket.timeout.ms: 90}";
     assert_eq!(kafka_problems(accepted), "");
+}
+
+#[test]
+fn summaries_have_a_topic_of_their_own() {
+    for (keys, said) in [
+        ("summary: {interval_s: 5}", "sinks[0].summary.topic: missing"),
+        ("summary: {topic: t}", "sinks[0].summary.topic: \"t\": has the records"),
+        ("summary: {topic: ledger, interval_s: 0}", "sinks[0].summary.interval_s: 0"),
+    ] {
+        let problems = kafka_problems(keys);
+        assert!(problems.contains(said), "{problems}");
+    }
 }
 
 #[test]

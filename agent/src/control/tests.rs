@@ -91,10 +91,12 @@ fn status() -> Status {
         interfaces: vec![interface("eth0")],
         ledger: Ledger::new(&Sources {
             node: "node-1".to_owned(),
+            run: [7; 8],
             taken_at_us: 0,
             ended: false,
             interfaces: Vec::new(),
             workers: WorkerCounts::default(),
+            last_numbers: Vec::new(),
             sinks: Vec::new(),
         }),
     }

@@ -61,12 +61,22 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     if let Some(token) = client.token() {
         checks.push(Check::ok(AREA, format!("sinks[{number}]: {token}")));
     }
-    match metadata(&client, config) {
-        Ok(metadata) => {
-            checks.extend(advertised(&metadata, &config.brokers));
-            checks.extend(topic(config, &metadata));
+    let summaries = config.summary.as_ref().map(|summary| summary.topic.as_str());
+    for (position, name) in
+        [Some(config.topic.as_str()), summaries].into_iter().flatten().enumerate()
+    {
+        match metadata(&client, name) {
+            Ok(metadata) => {
+                if position == 0 {
+                    checks.extend(advertised(&metadata, &config.brokers));
+                }
+                checks.extend(topic(config, name, &metadata));
+            }
+            Err((code, why)) => {
+                checks.push(unanswered(config, code, &why));
+                break;
+            }
         }
-        Err((code, why)) => checks.push(unanswered(config, code, &why)),
     }
     checks
 }
@@ -146,13 +156,10 @@ fn fix(broker: &str, error: &io::Error) -> String {
 }
 
 /// What brokers say of the topic; or why they do not, as far as librdkafka knows.
-fn metadata(
-    client: &Errand,
-    config: &KafkaConfig,
-) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
+fn metadata(client: &Errand, topic: &str) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
     let consumer = client.consumer(Heard::default()).map_err(failed)?;
-    consumer.fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT).map_err(|error| {
+    consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| {
         // Brings what is to be heard, among lines of its log.
         for _ in 0..MAX_HEARD {
             let _ = consumer.poll(Duration::ZERO);
@@ -211,8 +218,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
         .collect()
 }
 
-fn topic(config: &KafkaConfig, metadata: &Metadata) -> Vec<Check> {
-    let name = &config.topic;
+fn topic(config: &KafkaConfig, name: &str, metadata: &Metadata) -> Vec<Check> {
     let broker = &config.brokers[0];
     let what = format!("topic {name}");
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {

@@ -159,12 +159,12 @@ pub fn examine(subject: &Subject<'_>) -> Report {
                 SinkConfig::File(file) => checks.extend(outputs::look(number, file)),
                 SinkConfig::Kafka(kafka) => {
                     checks.extend(kafka::look(number, kafka));
-                    checks.extend(registry::look(number, kafka));
                     if let Some(spool) = &kafka.spool {
                         let what = format!("sinks[{number}].spool");
                         let bytes = Some(spool.max_bytes);
                         checks.extend(outputs::look_kept(&what, &spool.directory, bytes));
                     }
+                    checks.extend(registry::look(number, kafka));
                 }
             }
         }

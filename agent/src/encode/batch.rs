@@ -2,6 +2,10 @@
 
 use super::{Encode, Error, Key, Record};
 
+/// What a sink gives for a batch that is announced to it, and finds on the batch when it gets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u8);
+
 /// One record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -26,6 +30,7 @@ pub struct Batch {
     key: Key,
     /// The keys, back to back.
     keys: Vec<u8>,
+    ticket: Ticket,
 }
 
 impl Batch {
@@ -57,6 +62,17 @@ impl Batch {
         self.bytes.clear();
         self.entries.clear();
         self.keys.clear();
+    }
+
+    /// Puts what the sink gave for it on the batch.
+    pub const fn set_ticket(&mut self, ticket: Ticket) {
+        self.ticket = ticket;
+    }
+
+    /// What the sink gave for it.
+    #[must_use]
+    pub const fn ticket(&self) -> Ticket {
+        self.ticket
     }
 
     /// True without records.

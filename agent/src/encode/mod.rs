@@ -24,6 +24,7 @@ mod record;
 #[cfg(test)]
 pub(crate) mod samples;
 mod shown;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -33,7 +34,7 @@ mod versions;
 use serde::Serialize;
 
 pub use avro::{Datum, SingleObject, fingerprint, schema};
-pub use batch::{Batch, Entry};
+pub use batch::{Batch, Entry, Ticket};
 pub(crate) use binary::push_long;
 pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;
@@ -41,6 +42,7 @@ pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
+pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
 pub use versions::{RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 

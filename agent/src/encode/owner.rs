@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
+
 use super::{
     SCHEMA_VERSION,
     binary::encoded,
     fields::Fields,
     value::{Labels, Symbol},
 };
+use crate::pair::RecordIds;
 
 /// What an address names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,20 +153,27 @@ impl Identity {
     }
 }
 
-/// Who observes: a node, at one of its interfaces.
+/// Who observes: a worker of a run on a node, at one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observer {
     node: String,
     interface: String,
+    run_id: String,
+    worker: u16,
     encoded: Vec<u8>,
 }
 
 impl Observer {
-    /// The node and interface with these names.
+    /// The node and interface with these names, and the worker that `ids` are of.
     #[must_use]
-    pub fn new(node: &str, interface: &str) -> Self {
-        let (node, interface) = (node.to_owned(), interface.to_owned());
-        let mut observer = Self { node, interface, encoded: Vec::new() };
+    pub fn new(node: &str, interface: &str, ids: RecordIds) -> Self {
+        let mut observer = Self {
+            node: node.to_owned(),
+            interface: interface.to_owned(),
+            run_id: HEXLOWER.encode(&ids.run()),
+            worker: ids.worker(),
+            encoded: Vec::new(),
+        };
         observer.encoded = encoded(|f| {
             let Ok(()) = observer.each(f);
         });
@@ -176,7 +186,7 @@ impl Observer {
         &self.interface
     }
 
-    /// Hands the schema's version and the names to `f`.
+    /// Hands the schema's version, the names and whose numbers the record has to `f`.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         f.known(&self.encoded, |f| self.each(f))
@@ -185,6 +195,8 @@ impl Observer {
     fn each<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         f.field("schema_version", SCHEMA_VERSION)?;
         f.field("node", self.node.as_str())?;
-        f.field("interface", self.interface.as_str())
+        f.field("interface", self.interface.as_str())?;
+        f.field("run_id", self.run_id.as_str())?;
+        f.field("worker", self.worker)
     }
 }

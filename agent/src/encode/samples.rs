@@ -3,7 +3,7 @@
 use super::{Clock, Observer, Owner, Record};
 use crate::{
     decode::{Transport, build::Build},
-    pair::{Exchange, Flow, Observation, Point, RecordId, Transaction},
+    pair::{Exchange, Flow, Observation, Point, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
 use tap53_ebpf::settings::Direction;
@@ -61,7 +61,8 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
         related: None,
     };
     each(&Record {
-        observer: &Observer::new("node-1", "eth0"),
+        observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
+        number: 2,
         file: "",
         policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },

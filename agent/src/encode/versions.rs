@@ -18,9 +18,10 @@ pub struct SchemaVersion {
 }
 
 /// All versions, oldest first; the last one is what this agent writes.
-pub const SCHEMA_VERSIONS: [SchemaVersion; 3] = [
+pub const SCHEMA_VERSIONS: [SchemaVersion; 4] = [
     SchemaVersion { number: 1, text: include_str!("../../schema/history/dns_transaction_v1.avsc") },
     SchemaVersion { number: 2, text: include_str!("../../schema/history/dns_transaction_v2.avsc") },
+    SchemaVersion { number: 3, text: include_str!("../../schema/history/dns_transaction_v3.avsc") },
     SchemaVersion { number: SCHEMA_VERSION, text: SCHEMA_TEXT },
 ];
 

@@ -135,6 +135,8 @@ pub struct WorkerCounts {
     pub messages_lost: [u64; MessageLoss::ALL.len()],
     /// Transactions: each a record, or left out by a filter.
     pub records_created: u64,
+    /// Those that are records: the number of the last one.
+    pub records_numbered: u64,
     /// Transactions that a filter left out, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
     /// Queries that wait for a response, and transactions that wait for a name. Of
@@ -159,6 +161,7 @@ impl WorkerCounts {
         self.messages_pending += other.messages_pending;
         self.messages_in_records += other.messages_in_records;
         self.records_created += other.records_created;
+        self.records_numbered += other.records_numbered;
         self.queries_pending += other.queries_pending;
         self.transactions_held += other.transactions_held;
         self.ahead += other.ahead;
@@ -214,17 +217,19 @@ impl<T: Clone> Published<T> {
     }
 }
 
-/// The counts of workers, added up, and of sinks, as of one moment: nothing is counted between the
+/// The counts of workers, added up; the number of each one's last record; and the counts of sinks, as
+/// of one moment: nothing is counted between the
 /// first and the last.
 pub(crate) fn snapshot<'w, 's>(
     workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
     sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
-) -> (WorkerCounts, Vec<SinkCounts>) {
+) -> (WorkerCounts, Vec<u64>, Vec<SinkCounts>) {
     let workers: Vec<_> = workers.into_iter().map(Published::lock).collect();
     let sinks: Vec<_> = sinks.into_iter().map(Published::lock).collect();
     let mut sum = WorkerCounts::default();
     workers.iter().for_each(|counts| sum.add(counts));
-    (sum, sinks.iter().map(|counts| **counts).collect())
+    let last_numbers = workers.iter().map(|counts| counts.records_numbered).collect();
+    (sum, last_numbers, sinks.iter().map(|counts| **counts).collect())
 }
 
 /// Records, and the messages that they stand for.
@@ -258,6 +263,21 @@ impl std::ops::SubAssign for Amount {
     }
 }
 
+/// Summaries of the ledger that a sink takes to their topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SummaryCounts {
+    /// Written by this run.
+    pub written: u64,
+    /// Written by earlier runs, and not delivered by them.
+    pub carried: u64,
+    /// Known to have arrived.
+    pub delivered: u64,
+    /// Not yet known to have arrived.
+    pub waiting: u64,
+    /// Given up: the next one makes good for them.
+    pub lost: u64,
+}
+
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
@@ -279,6 +299,8 @@ pub struct SinkCounts {
     pub spool_totals: Option<Totals>,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
+    /// Summaries of the ledger, where it takes them.
+    pub summaries: SummaryCounts,
     /// What was asked of its schema registry, where it has one.
     pub registry: Option<RegistryCounts>,
 }

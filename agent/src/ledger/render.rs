@@ -4,12 +4,12 @@ use std::fmt;
 
 use super::{
     RegistryCounts,
-    statement::{ByReason, Deliveries, Fates, Hook, Ledger},
+    statement::{ByReason, Deliveries, Fates, Hook, Ledger, Summaries},
 };
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "ledger of {} at {}", self.node, self.written_at)?;
+        writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
         self.write_gap(f)?;
         for interface in &self.interfaces {
             for (direction, hook) in
@@ -50,11 +50,14 @@ impl fmt::Display for Ledger {
         writeln!(f)?;
         for sink in &self.agent.sinks {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
+            if let Some(spool) = &sink.spool {
+                write_spool(f, &spool.records)?;
+            }
             if let Some(registry) = &sink.registry {
                 write_registry(f, &sink.name, registry)?;
             }
-            if let Some(spool) = &sink.spool {
-                write_spool(f, &spool.records)?;
+            if let Some(summaries) = &sink.summaries {
+                write_summaries(f, &sink.name, summaries)?;
             }
         }
         if self.balanced {
@@ -131,16 +134,17 @@ fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries)
     writeln!(f)
 }
 
-fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCounts) -> fmt::Result {
-    let label = format!("schema registry of {sink}");
-    write!(f, "  {label:<34} requests {:>9}", counts.requests)?;
-    write!(
-        f,
-        ", failed {}; ids known {} of {}",
-        counts.failures, counts.ids_known, counts.ids_wanted
-    )?;
-    if counts.id_changes > 0 {
-        write!(f, ", changed {}", counts.id_changes)?;
+fn write_summaries(f: &mut fmt::Formatter<'_>, sink: &str, of: &Summaries) -> fmt::Result {
+    let label = format!("summaries to {sink}");
+    write!(f, "  {label:<34} written  {:>9}", of.written)?;
+    if of.carried > 0 {
+        write!(f, " + carried {}", of.carried)?;
+    }
+    write!(f, " = delivered {}", of.delivered)?;
+    for (what, count) in [("waiting", of.waiting), ("lost", of.lost)] {
+        if count > 0 {
+            write!(f, " + {what} {count}")?;
+        }
     }
     writeln!(f)
 }
@@ -154,6 +158,20 @@ fn write_spool(f: &mut fmt::Formatter<'_>, fates: &Fates) -> fmt::Result {
     write!(f, "  {label:<34} appended {:>9} = arrived {}", fates.appended, fates.arrived)?;
     write!(f, " + waiting {}", fates.waiting)?;
     write_reasons(f, "lost", &fates.lost)?;
+    writeln!(f)
+}
+
+fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCounts) -> fmt::Result {
+    let label = format!("schema registry of {sink}");
+    write!(f, "  {label:<34} requests {:>9}", counts.requests)?;
+    write!(
+        f,
+        ", failed {}; ids known {} of {}",
+        counts.failures, counts.ids_known, counts.ids_wanted
+    )?;
+    if counts.id_changes > 0 {
+        write!(f, ", changed {}", counts.id_changes)?;
+    }
     writeln!(f)
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use tap53_ebpf::{
     counter::{Counter, Counters, Fate},
     settings::Direction,
 };
 
-use super::{Amount, MessageLoss, RegistryCounts, SinkCounts, SinkLoss, WorkerCounts};
+use super::{
+    Amount, MessageLoss, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
+};
 use crate::{
     decode::{
         PacketLoss,
@@ -38,6 +41,8 @@ pub struct InterfaceCounts {
 pub struct Sources {
     /// Name of the node.
     pub node: String,
+    /// Run of the agent.
+    pub run: [u8; 8],
     /// When it was taken, microseconds since 1970 UTC.
     pub taken_at_us: i64,
     /// True after the workers and sinks have ended: nothing may be left in the rings.
@@ -46,6 +51,8 @@ pub struct Sources {
     pub interfaces: Vec<InterfaceCounts>,
     /// Sum of the workers' counts.
     pub workers: WorkerCounts,
+    /// Number of each worker's last record.
+    pub last_numbers: Vec<u64>,
     /// Name and counts of each sink.
     pub sinks: Vec<(String, SinkCounts)>,
 }
@@ -57,6 +64,8 @@ pub(crate) type ByReason = BTreeMap<&'static str, u64>;
 pub struct Ledger {
     pub(crate) tap53_version: &'static str,
     pub(crate) node: String,
+    /// Run of the agent, as in its records.
+    pub(crate) run_id: String,
     pub(crate) written_at: String,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) agent: Agent,
@@ -153,6 +162,8 @@ pub(crate) struct Records {
     /// Beside those: handed to sinks before the batch that they come from is counted.
     pub(crate) ahead: u64,
     pub(crate) filtered: ByReason,
+    /// Number of each worker's last record: all from 1 on have been offered to the sinks.
+    pub(crate) last_numbers: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -167,6 +178,17 @@ pub(crate) struct Sink {
     /// Its schema registry, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) registry: Option<RegistryCounts>,
+    /// Summaries of the ledger beside them.
+    pub(crate) summaries: Option<Summaries>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summaries {
+    pub(crate) written: u64,
+    pub(crate) carried: u64,
+    pub(crate) delivered: u64,
+    pub(crate) waiting: u64,
+    pub(crate) lost: u64,
 }
 
 /// Of all runs, killed ones included: appended = waiting + arrived + Σ lost.
@@ -337,6 +359,7 @@ impl Ledger {
         let mut ledger = Self {
             tap53_version: env!("CARGO_PKG_VERSION"),
             node: sources.node.clone(),
+            run_id: HEXLOWER.encode(&sources.run),
             written_at: jiff::Timestamp::from_microsecond(sources.taken_at_us)
                 .map_or_else(|_| "unknown".into(), |timestamp| format!("{timestamp:.6}")),
             interfaces,
@@ -365,6 +388,7 @@ impl Ledger {
                     created: workers.records_created,
                     ahead: workers.ahead.records,
                     filtered: filtered(|amount| amount.records),
+                    last_numbers: sources.last_numbers.clone(),
                 },
                 sinks: sources.sinks.iter().map(|(name, counts)| Sink::new(name, counts)).collect(),
             },
@@ -375,6 +399,21 @@ impl Ledger {
         ledger.imbalances = ledger.check(captured, sources.ended);
         ledger.balanced = ledger.imbalances.is_empty();
         ledger
+    }
+
+    /// What all hooks saw together.
+    pub(super) fn hooks(&self) -> Hook {
+        let mut sum = Hook::new(&Counters::default());
+        for hook in self.interfaces.iter().flat_map(|of| [&of.ingress, &of.egress]) {
+            sum.seen += hook.seen;
+            sum.captured += hook.captured;
+            for (total, part) in [(&mut sum.ignored, &hook.ignored), (&mut sum.lost, &hook.lost)] {
+                for (reason, count) in part {
+                    *total.entry(reason).or_default() += count;
+                }
+            }
+        }
+        sum
     }
 
     /// The same, with what is known of the runs before.
@@ -431,6 +470,10 @@ impl Ledger {
         let left_out = [&messages.filtered, &messages.ignored, &messages.lost].map(sum);
         let accounted = messages.pending + messages.in_records + left_out.iter().sum::<u64>();
         equal("messages: decoded".into(), messages.decoded, accounted);
+        let records = &self.agent.records;
+        let numbered = records.last_numbers.iter().sum::<u64>();
+        let accounted = numbered + sum(&records.filtered);
+        equal("records: created".into(), records.created, accounted);
         for sink in &self.agent.sinks {
             let name = &sink.name;
             let (records, carried) = (&sink.records, &sink.messages);
@@ -439,7 +482,7 @@ impl Ledger {
             equal(format!("sink {name}: offered messages"), taken(carried), carried.accounted());
             // At the end a batch that nobody took is lost without a reason.
             let handed = |of: &Deliveries| of.offered + if ended { 0 } else { of.in_batches };
-            let Records { created, ahead, filtered } = &self.agent.records;
+            let Records { created, ahead, filtered, .. } = &self.agent.records;
             let accounted = handed(records) + sum(filtered);
             equal(format!("sink {name}: records created"), created + ahead, accounted);
             let in_records = messages.in_records + messages.ahead;
@@ -472,6 +515,14 @@ impl Interface {
     }
 }
 
+impl Summaries {
+    /// `None` where there are none.
+    fn new(counts: &SummaryCounts) -> Option<Self> {
+        let SummaryCounts { written, carried, delivered, waiting, lost } = *counts;
+        (written + carried > 0).then_some(Self { written, carried, delivered, waiting, lost })
+    }
+}
+
 impl Sink {
     fn new(name: &str, counts: &SinkCounts) -> Self {
         Self {
@@ -479,6 +530,7 @@ impl Sink {
             records: Deliveries::new(counts, |amount| amount.records),
             messages: Deliveries::new(counts, |amount| amount.messages),
             spool_bytes: counts.spool_bytes,
+            summaries: Summaries::new(&counts.summaries),
             spool: counts.spool_totals.as_ref().map(SpoolTotals::new),
             registry: counts.registry,
         }
@@ -516,10 +568,12 @@ mod tests {
         let sink = SinkCounts { offered: amount, delivered: amount, ..Default::default() };
         Sources {
             node: "node-1".into(),
+            run: [7; 8],
             taken_at_us: 0,
             ended: true,
             interfaces,
             workers,
+            last_numbers: vec![1],
             sinks: vec![("file".into(), sink)],
         }
     }
@@ -536,7 +590,7 @@ mod tests {
 
     #[test]
     fn one_missing_unit_anywhere_unbalances_it() {
-        let changes: [fn(&mut Sources); 15] = [
+        let changes: [fn(&mut Sources); 16] = [
             |s| s.interfaces[0].counters[0].counts[Counter::Seen as usize] += 1,
             |s| s.interfaces[0].counters[1].counts[Counter::Captured as usize] += 1,
             |s| s.workers.packets_received -= 1,
@@ -544,6 +598,7 @@ mod tests {
             |s| s.workers.messages_decoded += 1,
             |s| s.workers.messages_pending = 0,
             |s| s.workers.records_created += 1,
+            |s| s.last_numbers[0] += 1,
             |s| s.workers.filtered[FilterReason::QnameDenied as usize].records = 1,
             |s| s.workers.filtered[FilterReason::QnameDenied as usize].messages = 1,
             |s| s.workers.ahead.records += 1,

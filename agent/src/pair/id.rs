@@ -32,6 +32,18 @@ impl RecordIds {
         Self { run, worker, last: 0 }
     }
 
+    /// The agent run's random prefix.
+    #[must_use]
+    pub const fn run(&self) -> [u8; 8] {
+        self.run
+    }
+
+    /// The worker's number.
+    #[must_use]
+    pub const fn worker(&self) -> u16 {
+        self.worker
+    }
+
     /// The next sequence number.
     pub(super) const fn next(&mut self) -> u64 {
         self.last += 1;

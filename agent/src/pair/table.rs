@@ -146,6 +146,12 @@ impl Table {
         }
     }
 
+    /// What the records of this table are identified by.
+    #[must_use]
+    pub const fn ids(&self) -> RecordIds {
+        self.ids
+    }
+
     /// Messages that wait, repeated queries included.
     #[must_use]
     pub const fn pending_messages(&self) -> u64 {

@@ -57,6 +57,8 @@ pub(super) struct Counts {
     pub(super) files: Vec<InterfaceCounts>,
     /// Of all epochs that have ended.
     pub(super) ended: Published<WorkerCounts>,
+    /// Number of the last record of each of those.
+    pub(super) ended_numbers: Vec<u64>,
     /// Of the current one.
     pub(super) epoch: Published<WorkerCounts>,
 }
@@ -81,12 +83,21 @@ pub(super) struct Player {
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
+    /// Random prefix of the records' identifiers, and epochs so far: each numbers its records as a
+    /// worker does.
+    run: [u8; 8],
+    epochs: usize,
     /// Since the last delivery.
     undelivered: usize,
 }
 
 impl Player {
-    pub(super) fn new(config: &Config, plan: &super::Plan, sinks: Vec<Named>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: &super::Plan,
+        sinks: Vec<Named>,
+        run: [u8; 8],
+    ) -> Self {
         let CaptureConfig { snap_length, .. } = config.capture;
         Self {
             files: plan.files.clone(),
@@ -100,6 +111,8 @@ impl Player {
             features: Vec::new(),
             pace: Pace::new(plan.speed),
             epoch: None,
+            run,
+            epochs: 0,
             undelivered: 0,
         }
     }
@@ -205,11 +218,14 @@ impl Player {
         let epoch = match &mut self.epoch {
             Some(epoch) => epoch,
             epoch => {
+                let ids = ids(self.run, self.epochs);
+                self.epochs += 1;
                 let begun = Epoch::new(
                     &self.config,
                     &self.interfaces,
                     &self.sinks,
                     self.messages,
+                    ids,
                     frame.at_ns,
                 )?;
                 self.published.update(|counts| counts.epoch = begun.stages.published());
@@ -278,6 +294,7 @@ impl Player {
             self.published.update(|counts| {
                 let epoch = std::mem::take(&mut counts.epoch).read();
                 counts.ended.update(|ended| ended.add(&epoch));
+                counts.ended_numbers.push(epoch.records_numbered);
             });
         }
     }
@@ -302,12 +319,22 @@ impl Player {
     }
 }
 
+/// The identifiers of an epoch's records. Where there are more epochs than workers are counted,
+/// identifiers are unique all the same, and no summary tells of them.
+fn ids(run: [u8; 8], epoch: usize) -> RecordIds {
+    match u16::try_from(epoch) {
+        Ok(worker) => RecordIds::new(run, worker),
+        Err(_) => RecordIds::new(random_bytes(), 0),
+    }
+}
+
 impl Epoch {
     fn new(
         config: &Config,
         interfaces: &Interfaces,
         sinks: &[Named],
         messages: bool,
+        ids: RecordIds,
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
         let names = Arc::new(Names::of(interfaces.names().clone()));
@@ -318,7 +345,6 @@ impl Epoch {
             each_message: messages,
             ..Shared::new(&config.node, names)
         };
-        let ids = RecordIds::new(random_bytes(), 0);
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
         // Frames have their times in UTC.
         let mut stages =

@@ -18,7 +18,8 @@ use crate::{
     config::Config,
     encode,
     ledger::{Ledger, Published, Sources, snapshot},
-    sink::{self, Named},
+    pipeline::random_bytes,
+    sink::{self, Named, Summaries},
 };
 
 /// How often the ending thread is looked at: a thread cannot be joined with a deadline.
@@ -67,7 +68,9 @@ pub struct Outcome {
 /// A running replay.
 pub struct Replay {
     node: String,
+    run: [u8; 8],
     sinks: Vec<Named>,
+    summaries: Summaries,
     control: Arc<Control>,
     published: Published<Counts>,
     /// `None` once joined.
@@ -89,7 +92,8 @@ impl Replay {
         } else {
             sink::build(&config.sinks, &config.node, false, ended)?
         };
-        let player = Player::new(config, plan, sinks.clone());
+        let run = random_bytes();
+        let player = Player::new(config, plan, sinks.clone(), run);
         let (control, published) = (player.control.clone(), player.published.clone());
         let ended = ended.clone();
         let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || {
@@ -98,6 +102,8 @@ impl Replay {
         });
         Ok(Self {
             node: config.node.clone(),
+            run,
+            summaries: Summaries::begin(&sinks, Instant::now()),
             sinks,
             control,
             published,
@@ -122,9 +128,13 @@ impl Replay {
     }
 
     /// Does what is due with time alone.
-    pub fn tick(&self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         for sink in &self.sinks {
             sink.sink.tick(now);
+        }
+        if self.summaries.is_due(now) {
+            let ledger = self.ledger();
+            self.summaries.write(&ledger, now);
         }
     }
 
@@ -161,21 +171,31 @@ impl Replay {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        Ok(Outcome { ledger: self.read_ledger(true), errors, stopped })
+        let mut ledger = self.read_ledger(true);
+        if std::mem::take(&mut self.summaries).end(&ledger) {
+            // With what has become of the summaries.
+            ledger = self.read_ledger(true);
+        }
+        Ok(Outcome { ledger, errors, stopped })
     }
 
     fn read_ledger(&self, ended: bool) -> Ledger {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
-        let (files, (workers, counts)) = self
-            .published
-            .with(|counts| (counts.files.clone(), snapshot([&counts.ended, &counts.epoch], sinks)));
+        let (files, mut last_numbers, (workers, numbers, counts)) = self.published.with(|counts| {
+            let snapshot = snapshot([&counts.ended, &counts.epoch], sinks);
+            (counts.files.clone(), counts.ended_numbers.clone(), snapshot)
+        });
+        // Each epoch is as good as a worker, and the current one is the last.
+        last_numbers.extend(numbers.last());
         let names = self.sinks.iter().map(|sink| sink.name.clone());
         Ledger::new(&Sources {
             node: self.node.clone(),
+            run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
             interfaces: files,
             workers,
+            last_numbers,
             sinks: names.zip(counts).collect(),
         })
     }

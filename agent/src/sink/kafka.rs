@@ -25,8 +25,10 @@ pub(crate) mod oauth;
 mod producer;
 mod sender;
 mod settings;
+mod settling;
 mod spooling;
 mod statistics;
+mod summaries;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -44,13 +46,13 @@ use rdkafka::{
 };
 
 use super::{
-    Error, Sink, State,
+    Error, Sink, State, TakesSummaries,
     registry::{Registry, Schema},
 };
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION},
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION, Ticket},
+    ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
     telemetry::SinkTimings,
 };
 pub(crate) use settings::secret;
@@ -59,6 +61,7 @@ pub(crate) use statistics::{Broker, Spread, Statistics};
 use held::Held;
 use producer::{Framing, Link, Message, Origin, Producer, Refusal};
 use spooling::{HOPELESS_FLUSH, Spooling};
+use summaries::Summaries;
 
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
 /// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
@@ -99,6 +102,10 @@ impl Kafka {
         let link = Arc::new(Link::new(config, counts, framing, watches));
         let producer = Producer::open(config, node, &link)?;
         let producer = Arc::new(producer);
+        if let Some(summaries) = Summaries::open(config, &link.counts)? {
+            // The link is new: nobody has set them before.
+            let _ = link.summaries.set(summaries);
+        }
         let spooling = config
             .spool
             .as_ref()
@@ -120,10 +127,11 @@ impl Kafka {
         producer: &producer::Threaded,
         message: &Message<'_>,
         entry: &Entry,
+        ticket: Ticket,
         give_up_at: Instant,
     ) {
         let messages = entry.messages;
-        let origin = Origin::memory(entry);
+        let origin = Origin::memory(entry, ticket);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
@@ -137,26 +145,31 @@ impl Kafka {
                 Refusal::NoId => SinkLoss::NoSchemaId,
                 Refusal::Never | Refusal::NotNow => SinkLoss::Rejected,
             };
-            self.lose(reason, Amount::record(u64::from(messages)));
+            self.lose(reason, Amount::record(u64::from(messages)), ticket);
             return;
         }
     }
 
     /// Counts what was in flight as lost.
-    fn lose(&self, reason: SinkLoss, amount: Amount) {
-        if amount.records > 0 {
-            self.link.counts.update(|counts| {
-                counts.in_flight -= amount;
-                counts.lose(reason, amount);
-            });
-        }
+    fn lose(&self, reason: SinkLoss, amount: Amount, ticket: Ticket) {
+        self.link.counts.update(|counts| {
+            counts.in_flight -= amount;
+            counts.lose(reason, amount);
+        });
+        self.link.settling.leave(ticket, amount.records);
+    }
+
+    /// Counts a whole batch that was in flight as lost.
+    fn lose_batch(&self, reason: SinkLoss, batch: &Batch) {
+        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        self.lose(reason, amount, batch.ticket());
     }
 
     fn send_all(&self, batch: &Batch, give_up_at: Instant) {
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, &entry, give_up_at);
+            self.send(&producer, &message, &entry, batch.ticket(), give_up_at);
         }
     }
 
@@ -179,12 +192,13 @@ impl Kafka {
             held.give_up(queue);
             return false;
         }
-        self.lose(SinkLoss::NoSchemaId, held.drop_old(&mut queue, now));
+        while let Some(old) = held.pop_old(&mut queue, now) {
+            self.lose_batch(SinkLoss::NoSchemaId, &old);
+        }
         if let Some(batch) = batch
             && !held.push(&mut queue, batch, now)
         {
-            let amount = Amount { records: batch.records(), messages: batch.messages() };
-            self.lose(SinkLoss::NoSchemaId, amount);
+            self.lose_batch(SinkLoss::NoSchemaId, batch);
         }
         true
     }
@@ -201,11 +215,9 @@ impl Kafka {
         }
         self.hold(None);
         let Some(mut queue) = self.held.as_ref().and_then(Held::queue) else { return };
-        let mut lost = Amount::default();
         while let Some(batch) = queue.pop() {
-            lost += Amount { records: batch.records(), messages: batch.messages() };
+            self.lose_batch(SinkLoss::NoSchemaId, &batch);
         }
-        self.lose(SinkLoss::NoSchemaId, lost);
     }
 }
 
@@ -220,6 +232,14 @@ impl Sink for Kafka {
 
     fn counts(&self) -> &Published<SinkCounts> {
         &self.link.counts
+    }
+
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.link.summaries.get().map(|_| self as &dyn TakesSummaries)
+    }
+
+    fn announce(&self, records: u64) -> Ticket {
+        self.link.settling.enter(records)
     }
 
     fn timings(&self) -> Option<&SinkTimings> {
@@ -258,6 +278,9 @@ impl Sink for Kafka {
             self.producer.rebuild_if_broken();
             self.hold(None);
         }
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.send(&self.producer);
+        }
     }
 
     fn close(&self, deadline: Duration) {
@@ -283,6 +306,41 @@ impl Sink for Kafka {
             let rest = std::mem::take(&mut counts.in_flight);
             counts.lose(SinkLoss::Unflushed, rest);
         });
+        self.link.settling.give_up_memory();
+    }
+}
+
+impl TakesSummaries for Kafka {
+    fn interval(&self) -> Duration {
+        self.link.summaries.get().map_or(Duration::MAX, |summaries| summaries.interval)
+    }
+
+    fn topic(&self) -> &str {
+        self.link.summaries.get().map_or("", |summaries| &summaries.records_topic)
+    }
+
+    fn begin_window(&self, window: i64) -> Progress {
+        let spool = match &self.spooling {
+            None => Some((0, 0)),
+            Some(spooling) => spooling.progress(),
+        };
+        let (done_id, carried_lost) = spool.unwrap_or_default();
+        let settled_window = self.link.settling.begin_window(window, done_id);
+        // What an agent has in the spool that still has it is before all windows of this one.
+        Progress { settled_window: settled_window.filter(|_| spool.is_some()), carried_lost }
+    }
+
+    fn take(&self, summary: &Summary) {
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.take(summary);
+            summaries.send(&self.producer);
+        }
+    }
+
+    fn end(&self, deadline: Duration) {
+        if let Some(summaries) = self.link.summaries.get() {
+            summaries.end(&self.producer, deadline);
+        }
     }
 }
 

@@ -10,10 +10,13 @@ mod file;
 pub(crate) mod kafka;
 pub(crate) mod registry;
 mod stdout;
+mod summaries;
 mod trust;
 
 pub use container::AvroFile;
 pub(crate) use kafka::{Broker, Spread, Statistics};
+pub(crate) use summaries::Summaries;
+pub use summaries::TakesSummaries;
 
 use std::{
     io::IsTerminal,
@@ -25,7 +28,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::{ColorChoice, SinkConfig, TextFormat},
-    encode::{self, Batch, Format, Key},
+    encode::{self, Batch, Format, Key, Ticket},
     ledger::{Published, SinkCounts},
     telemetry::SinkTimings,
 };
@@ -103,7 +106,17 @@ pub trait Sink: Send + Sync {
         State::default()
     }
 
-    /// Takes the records of `batch`.
+    /// Where summaries of the ledger go, if they are to go anywhere beside its records.
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        None
+    }
+
+    /// So many records will be handed over; to be told before anybody else hears of them.
+    fn announce(&self, _records: u64) -> Ticket {
+        Ticket::default()
+    }
+
+    /// Takes the records of `batch`, which have been announced.
     fn write(&self, batch: &Batch);
 
     /// Does what is due with time alone, such as finishing a file of its age.

@@ -52,6 +52,11 @@ pub struct Spool {
     /// For those that are sent again.
     again_reader: Option<(u64, Reader)>,
     held: Amount,
+    /// Records that were there when it was opened: how many, the id behind them, and how many of them
+    /// have been acknowledged.
+    carried: u64,
+    carried_end: u64,
+    carried_acknowledged: u64,
     ages: Ages,
     losses: Losses,
     /// Of all processes that had the queue, what is unsettled included.
@@ -123,6 +128,9 @@ impl Spool {
             reader: None,
             again_reader: None,
             held: between(scan.done, scan.end),
+            carried: between(scan.done, scan.end).records,
+            carried_end: scan.end.id,
+            carried_acknowledged: 0,
             ages: Ages::default(),
             losses: Losses::default(),
             history: scan.history,
@@ -161,6 +169,20 @@ impl Spool {
     #[must_use]
     pub const fn next_id(&self) -> u64 {
         self.end.id
+    }
+
+    /// Records that were there when it was opened, and have been lost since.
+    #[must_use]
+    pub fn carried_lost(&self) -> u64 {
+        let unread = self.carried_end.saturating_sub(self.read.place.id);
+        let left = self.window.undone_below(self.carried_end) + unread;
+        self.carried.saturating_sub(self.carried_acknowledged + left)
+    }
+
+    /// Id below which all is done with.
+    #[must_use]
+    pub fn done_id(&self) -> u64 {
+        self.done().id
     }
 
     /// Bytes of all segments.

@@ -97,6 +97,12 @@ impl Window {
         given_up
     }
 
+    /// How many below `id` are not done with.
+    pub(super) fn undone_below(&self, id: u64) -> u64 {
+        let below = self.slots.iter().take_while(|slot| slot.place.id < id);
+        below.filter(|slot| slot.state != State::Done).count() as u64
+    }
+
     fn drop_done(&mut self) {
         while self.slots.front().is_some_and(|slot| slot.state == State::Done) {
             self.slots.pop_front();

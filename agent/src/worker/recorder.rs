@@ -15,7 +15,7 @@ use crate::{
     filter::FilterReason,
     interfaces::Names,
     ledger::{Amount, Published, SinkLoss, WorkerCounts},
-    pair::Transaction,
+    pair::{RecordIds, Transaction},
     sink::Named,
     tail::Feed,
 };
@@ -27,6 +27,8 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Makes records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
+    /// Whose records these are.
+    ids: RecordIds,
     /// This node at each interface, by ifindex; under each name that it had, the oldest first, with
     /// the time from which on it had it.
     observers: HashMap<u32, Vec<(u64, Observer)>>,
@@ -67,6 +69,7 @@ impl Recorder {
     pub(super) fn new(
         sinks: &[Named],
         shared: &Shared,
+        ids: RecordIds,
         clock: Clock,
         published: Published<WorkerCounts>,
     ) -> Result<Self, encode::Error> {
@@ -80,10 +83,11 @@ impl Recorder {
             .collect::<Result<_, encode::Error>>()?;
         let mut recorder = Self {
             node: shared.node.clone(),
+            ids,
             observers: HashMap::new(),
             names: shared.interfaces.clone(),
             named: 0,
-            elsewhere: Observer::new(&shared.node, ""),
+            elsewhere: Observer::new(&shared.node, "", ids),
             file: String::new(),
             clock,
             generation: shared.rules.generation(),
@@ -116,7 +120,7 @@ impl Recorder {
     }
 
     pub(super) fn name_interface(&mut self, ifindex: u32, name: &str) {
-        self.observers.insert(ifindex, vec![(0, Observer::new(&self.node, name))]);
+        self.observers.insert(ifindex, vec![(0, Observer::new(&self.node, name, self.ids))]);
     }
 
     pub(super) fn name_file(&mut self, name: &str) {
@@ -188,6 +192,7 @@ impl Recorder {
         }
         counts.records_created += 1;
         counts.messages_in_records += u64::from(transaction.messages());
+        counts.records_numbered += 1;
         let first = transaction.first();
         let observer = self
             .observers
@@ -195,6 +200,7 @@ impl Recorder {
             .and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= first.at_ns));
         let record = Record {
             observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
+            number: counts.records_numbered,
             file: &self.file,
             policy: &self.rules.privacy,
             clock: self.clock,
@@ -220,7 +226,7 @@ impl Recorder {
         self.observers = names
             .into_iter()
             .map(|(ifindex, names)| {
-                let observer = |name: &str| Observer::new(&self.node, name);
+                let observer = |name: &str| Observer::new(&self.node, name, self.ids);
                 let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
                 (ifindex, names.collect())
             })
@@ -255,7 +261,9 @@ impl Recorder {
         self.published.update(|published| {
             publish(published, recorded);
             if recorded.records > 0 {
-                for output in &*outputs {
+                for output in outputs.iter_mut() {
+                    let ticket = output.sink.sink.announce(output.batch.records());
+                    output.batch.set_ticket(ticket);
                     output.sink.sink.counts().update(|counts| counts.in_batches += recorded);
                 }
             }

@@ -63,8 +63,8 @@ impl Stages {
     ) -> Result<Self, encode::Error> {
         let published = Published::default();
         let pairing = Pairing {
+            recorder: Recorder::new(sinks, shared, table.ids(), clock, published.clone())?,
             table,
-            recorder: Recorder::new(sinks, shared, clock, published.clone())?,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,

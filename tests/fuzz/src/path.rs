@@ -136,10 +136,12 @@ impl Path {
         };
         let sources = Sources {
             node: "node".into(),
+            run: [7; 8],
             taken_at_us: 0,
             ended: true,
             interfaces: vec![interface],
             workers: workers.read(),
+            last_numbers: vec![workers.read().records_numbered],
             sinks: sinks
                 .into_iter()
                 .map(|named| (named.name, named.sink.counts().read()))

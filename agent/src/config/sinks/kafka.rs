@@ -4,6 +4,7 @@ mod create_topic;
 mod options;
 mod sasl;
 mod spool;
+mod summary;
 mod tls;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::encode::Key;
 pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
 pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
+pub use summary::SummaryConfig;
 pub use tls::TlsConfig;
 
 /// A Kafka topic.
@@ -73,6 +75,9 @@ pub struct KafkaConfig {
     /// Where the schema's id comes from; `None`: records carry its fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryConfig>,
+    /// Where summaries of the ledger go; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
 }
 
 /// Compression of Kafka message batches.
@@ -89,6 +94,34 @@ pub enum KafkaCompression {
     Snappy,
     /// Zstandard, where librdkafka was built with it.
     Zstd,
+}
+
+#[cfg(test)]
+impl KafkaConfig {
+    /// What the file makes of nothing but these two keys, without waiting for others to share a
+    /// request with, or compression, which not every build has.
+    pub(crate) fn to(brokers: &str, topic: &str) -> Self {
+        Self {
+            name: "kafka".to_owned(),
+            brokers: vec![brokers.to_owned()],
+            topic: topic.to_owned(),
+            create_topic: None,
+            compression: KafkaCompression::None,
+            linger: Duration::ZERO,
+            batch_bytes: 1_000_000,
+            batch_records: 10_000,
+            message_timeout: Duration::from_secs(300),
+            queue_bytes: 1 << 20,
+            key: Key::None,
+            headers: false,
+            tls: None,
+            sasl: None,
+            options: BTreeMap::new(),
+            spool: None,
+            summary: None,
+            registry: None,
+        }
+    }
 }
 
 impl KafkaConfig {
@@ -130,6 +163,12 @@ impl KafkaConfig {
         let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
         let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
         let options = section.section("options", options::read);
+        let summary = section
+            .has("summary")
+            .then(|| {
+                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
+            })
+            .flatten();
         Some(Self {
             name,
             brokers: brokers?,
@@ -148,6 +187,7 @@ impl KafkaConfig {
             options,
             spool,
             registry: registry.flatten(),
+            summary,
         })
     }
 

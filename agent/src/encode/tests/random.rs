@@ -14,7 +14,9 @@ use crate::{
     config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::{Message, Transport, Tunnel, TunnelKind},
     encode::{Attribution, Clock, Identity, Observer, Owner, Record},
-    pair::{Exchange, Flow, Observation, Point, RecordId, Related, Relation, Transaction},
+    pair::{
+        Exchange, Flow, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
+    },
     privacy::Policy,
 };
 
@@ -22,6 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Parts {
     observer: Observer,
+    number: u64,
     policy: Policy,
     clock: Clock,
     transaction: Transaction<'static>,
@@ -41,6 +44,7 @@ impl Parts {
         };
         each(&Record {
             observer: &self.observer,
+            number: self.number,
             file: "",
             policy: &self.policy,
             clock: self.clock,
@@ -54,7 +58,12 @@ impl Parts {
 pub(super) fn parts() -> impl Strategy<Value = Parts> {
     let message = |response| option::weighted(0.8, observation(response));
     (
-        ("[a-z0-9.-]{0,70}", "[a-z0-9.@-]{0,15}", any::<i64>()),
+        (
+            "[a-z0-9.-]{0,70}",
+            "[a-z0-9.@-]{0,15}",
+            any::<i64>(),
+            (any::<[u8; 8]>(), any::<u16>(), 1..u64::MAX >> 1),
+        ),
         transaction(),
         message(false),
         message(true),
@@ -62,9 +71,17 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         policy(),
     )
         .prop_map(
-            |((node, interface, utc_offset_ns), transaction, query, response, owners, policy)| {
+            |(
+                (node, interface, utc_offset_ns, (run, worker, number)),
+                transaction,
+                query,
+                response,
+                owners,
+                policy,
+            )| {
                 Parts {
-                    observer: Observer::new(&node, &interface),
+                    observer: Observer::new(&node, &interface, RecordIds::new(run, worker)),
+                    number,
                     policy,
                     clock: Clock { utc_offset_ns },
                     transaction,

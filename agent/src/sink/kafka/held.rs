@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{encode::Batch, ledger::Amount};
+use crate::encode::Batch;
 
 /// Batches that wait, oldest first.
 pub(super) struct Held {
@@ -67,16 +67,13 @@ impl Held {
         true
     }
 
-    /// Drops what has waited too long; how much it was.
-    pub(super) fn drop_old(&self, queue: &mut Queue, now: Instant) -> Amount {
-        let mut dropped = Amount::default();
-        while let Some((since, _)) = queue.batches.front()
-            && now.saturating_duration_since(*since) >= self.max_age
-            && let Some(batch) = queue.pop()
-        {
-            dropped += Amount { records: batch.records(), messages: batch.messages() };
+    /// Takes a batch out that has waited too long, if there is one.
+    pub(super) fn pop_old(&self, queue: &mut Queue, now: Instant) -> Option<Batch> {
+        let (since, _) = queue.batches.front()?;
+        if now.saturating_duration_since(*since) < self.max_age {
+            return None;
         }
-        dropped
+        queue.pop()
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::encode::Ticket;
+
 /// What became of a record of the spool that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -19,6 +21,7 @@ pub(super) enum Outcome {
 /// A record that was in memory alone, and comes back.
 #[derive(Debug)]
 pub(super) struct Returned {
+    pub(super) ticket: Ticket,
     pub(super) timestamp_ms: i64,
     pub(super) messages: u32,
     pub(super) key: Vec<u8>,

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     ffi::{CStr, CString},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -28,12 +28,14 @@ use super::{
     oauth::Bearer,
     purge, reason,
     settings::{self, Fingerprint, secret},
+    settling::{self, Settling},
     statistics::Statistics,
+    summaries::Summaries,
     topic::Maker,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
-    encode::{self, Entry},
+    encode::{self, Entry, Ticket},
     ledger::{Amount, Published, SinkCounts},
     sink::{
         Error,
@@ -78,6 +80,10 @@ pub(super) struct Link {
     /// Who makes the topic, if anybody does.
     maker: Option<Maker>,
     pub(super) counts: Published<SinkCounts>,
+    /// Which windows of the ledger have records on their way.
+    pub(super) settling: Settling,
+    /// Summaries of the ledger, where they are wanted; set once.
+    pub(super) summaries: OnceLock<Summaries>,
     /// Where the ids come from that values are framed with, if they are.
     pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
@@ -131,6 +137,8 @@ impl Link {
             },
             maker: Maker::start(config),
             counts,
+            settling: Settling::new(),
+            summaries: OnceLock::new(),
             framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
             arrived: AtomicU64::new(0),
@@ -192,54 +200,73 @@ pub(super) enum Origin {
     Memory {
         /// Messages that the record stands for.
         messages: u32,
-        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^31 (25 days); 0
+        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^24 (4.6 hours); 0
         /// without one.
         answered_at_ms: u32,
+        /// What the sink gave for its batch.
+        ticket: Ticket,
     },
     /// It is in the spool.
     Spool {
         /// Its id there.
         id: u64,
     },
+    /// It is a summary of the ledger.
+    Summary {
+        /// Its id in their queue.
+        id: u64,
+    },
 }
 
-/// The highest bit of what librdkafka carries for us says which of the two it is.
+/// The highest bits of what librdkafka carries for us say which of these it is.
 const SPOOLED: usize = 1 << 63;
+const SUMMARY: usize = 1 << 62;
 const _: () = assert!(usize::BITS == 64);
 
 /// Of a time in milliseconds, what there is room for.
-const TIME_MS: u64 = (1 << 31) - 1;
+const TIME_MS: u64 = (1 << 24) - 1;
+
+/// Above those, what the sink gave for the batch: 6 bits.
+const TICKET_BIT: u32 = 56;
+const _: () = assert!(settling::PLACES <= 1 << 6);
 
 impl Origin {
-    pub(super) fn memory(entry: &Entry) -> Self {
+    pub(super) fn memory(entry: &Entry, ticket: Ticket) -> Self {
         let at_ms = match entry.answered_at_ns {
             0 => 0,
             // Not 0, which says that there is none.
             at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
         };
-        // Below 2^31.
+        // Below 2^24.
         let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
-        Self::Memory { messages: entry.messages, answered_at_ms }
+        Self::Memory { messages: entry.messages, answered_at_ms, ticket }
     }
 
     fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages, answered_at_ms } => {
-                (answered_at_ms as usize) << 32 | messages as usize
+            Self::Memory { messages, answered_at_ms, ticket } => {
+                usize::from(ticket.0) << TICKET_BIT
+                    | (answered_at_ms as usize) << 32
+                    | messages as usize
             }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
+            Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
         }
     }
 
     fn from_opaque(opaque: usize) -> Self {
-        if opaque & SPOOLED == 0 {
-            // Both were u32.
+        if opaque & SPOOLED != 0 {
+            Self::Spool { id: (opaque & !SPOOLED) as u64 }
+        } else if opaque & SUMMARY != 0 {
+            Self::Summary { id: (opaque & !SUMMARY) as u64 }
+        } else {
+            // Of 32, 24 and 6 bits.
+            let time = (opaque as u64 >> 32) & TIME_MS;
             Self::Memory {
                 messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
-                answered_at_ms: u32::try_from(opaque >> 32).unwrap_or(0),
+                answered_at_ms: u32::try_from(time).unwrap_or(0),
+                ticket: Ticket(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
             }
-        } else {
-            Self::Spool { id: (opaque & !SPOOLED) as u64 }
         }
     }
 }
@@ -332,28 +359,38 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let link = &*self.link;
+        let outcome = match result {
+            Ok(_) => Outcome::Arrived,
+            Err((error, _)) if is_never(error) => Outcome::Rejected,
+            Err(_) => Outcome::Failed,
+        };
+        let origin = Origin::from_opaque(opaque);
+        if let Origin::Summary { id } = origin {
+            if let Some(summaries) = link.summaries.get() {
+                let error = result.as_ref().err().map(|(error, _)| error);
+                summaries.report(id, outcome, error);
+            }
+            return;
+        }
         if result.is_ok() {
             link.arrived.fetch_add(1, Ordering::Relaxed);
         }
-        match Origin::from_opaque(opaque) {
+        match origin {
+            // Dealt with above.
+            Origin::Summary { .. } => {}
             Origin::Spool { id } => {
                 if let Ok(message) = result {
                     self.time(message, 0);
                 }
-                let outcome = match result {
-                    Ok(_) => Outcome::Arrived,
-                    Err((error, _)) if is_never(error) => Outcome::Rejected,
-                    Err(_) => Outcome::Failed,
-                };
                 if let Some(mailbox) = &link.mailbox {
                     mailbox.put(|mail| mail.reports.push((id, outcome)));
                 }
             }
-            Origin::Memory { messages, answered_at_ms } => {
+            Origin::Memory { messages, answered_at_ms, ticket } => {
                 if let Ok(message) = result {
                     self.time(message, answered_at_ms);
                 }
-                self.delivery_from_memory(result, messages);
+                self.delivery_from_memory(result, messages, ticket);
             }
         }
         if let Err((error, message)) = result {
@@ -375,30 +412,39 @@ fn is_never(error: &KafkaError) -> bool {
 }
 
 impl Reports {
-    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32) {
+    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, ticket: Ticket) {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages, self.link.framing.as_ref());
+                let returned = returned(message, messages, ticket, self.link.framing.as_ref());
                 mailbox.put(|mail| mail.returned.push(returned));
             }
-            _ => self.link.counts.update(|counts| {
-                counts.in_flight -= amount;
-                match result {
-                    Ok(_) => counts.delivered += amount,
-                    Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
-                }
-            }),
+            _ => {
+                self.link.counts.update(|counts| {
+                    counts.in_flight -= amount;
+                    match result {
+                        Ok(_) => counts.delivered += amount,
+                        Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
+                    }
+                });
+                self.link.settling.leave(ticket, 1);
+            }
         }
     }
 }
 
-fn returned(message: &BorrowedMessage<'_>, messages: u32, framing: Option<&Framing>) -> Returned {
+fn returned(
+    message: &BorrowedMessage<'_>,
+    messages: u32,
+    ticket: Ticket,
+    framing: Option<&Framing>,
+) -> Returned {
     let value = message.payload().unwrap_or_default();
     // In the spool a record says itself what it is. Out of memory come new ones alone.
     let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
     Returned {
+        ticket,
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         messages,
         key: message.key().unwrap_or_default().to_vec(),
@@ -453,7 +499,11 @@ impl Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let Some(framing) = &self.link.framing else {
+        let framing = match origin {
+            Origin::Summary { .. } => self.link.summaries.get().and_then(Summaries::framing),
+            Origin::Memory { .. } | Origin::Spool { .. } => self.link.framing.as_ref(),
+        };
+        let Some(framing) = framing else {
             return self.hand_over(producer, origin, schema_version, message);
         };
         FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
@@ -473,7 +523,11 @@ impl Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let mut record = BaseRecord::with_opaque_to(&self.config.topic, origin.to_opaque())
+        let topic = match (origin, &self.config.summary) {
+            (Origin::Summary { .. }, Some(summary)) => &summary.topic,
+            _ => &self.config.topic,
+        };
+        let mut record = BaseRecord::with_opaque_to(topic, origin.to_opaque())
             .payload(message.value)
             .timestamp(message.timestamp_ms);
         if !message.key.is_empty() {
@@ -630,11 +684,13 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0, answered_at_ms: 0 },
-            Origin::Memory { messages: u32::MAX, answered_at_ms: 1 },
-            Origin::Memory { messages: 2, answered_at_ms: (1 << 31) - 1 },
+            Origin::Memory { messages: 0, answered_at_ms: 0, ticket: Ticket(63) },
+            Origin::Memory { messages: u32::MAX, answered_at_ms: 1, ticket: Ticket(0) },
+            Origin::Memory { messages: 2, answered_at_ms: (1 << 24) - 1, ticket: Ticket(1) },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
+            Origin::Summary { id: 0 },
+            Origin::Summary { id: u64::MAX >> 2 },
         ] {
             assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
         }

@@ -146,6 +146,11 @@ impl Sender {
             });
             match spool.append(records, now_ms()) {
                 Ok(amount) => {
+                    let end_id = spool.next_id();
+                    for returned in &mail.returned {
+                        inner.link.settling.spool(returned.ticket, end_id);
+                        inner.link.settling.leave(returned.ticket, 1);
+                    }
                     inner.account(&mut spool, |counts| counts.in_flight -= amount);
                     inner.appended(spool, 0);
                 }
@@ -153,6 +158,7 @@ impl Sender {
                     let mut lost = Amount::default();
                     for returned in &mail.returned {
                         lost += Amount::record(u64::from(returned.messages));
+                        inner.link.settling.leave(returned.ticket, 1);
                     }
                     inner.account(&mut spool, |counts| {
                         counts.in_flight -= lost;

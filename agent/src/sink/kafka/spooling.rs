@@ -160,6 +160,13 @@ impl Spooling {
         self.inner.is_failing.load(Ordering::Relaxed)
     }
 
+    /// Id in the spool below which all is done with, and how much of what it held at the start has
+    /// been lost; `None` while another agent has it.
+    pub(super) fn progress(&self) -> Option<(u64, u64)> {
+        let spool = self.inner.lock()?;
+        Some((spool.done_id(), spool.carried_lost()))
+    }
+
     /// True while new records go to the producer directly.
     #[cfg(test)]
     pub(super) fn is_direct(&self) -> bool {
@@ -251,7 +258,7 @@ impl Inner {
                 counts.offer(amount);
                 counts.in_flight += amount;
             });
-            let sent = self.send_directly(batch, 0);
+            let sent = self.send_directly(batch);
             if sent < batch.entries() {
                 self.spool_rest(batch, sent);
             }
@@ -267,6 +274,8 @@ impl Inner {
         }
         match spool.append(records(batch, 0), now_ms()) {
             Ok(_) => {
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), amount.records);
                 self.account(&mut spool, |counts| counts.offer(amount));
                 self.appended(spool, batch.entries());
                 self.link.timings.all_reached(Reached::Spooled, batch, monotonic_ns());
@@ -278,7 +287,7 @@ impl Inner {
                 });
                 drop(spool);
                 self.disk_failed(&error);
-                let sent = self.send_directly(batch, 0);
+                let sent = self.send_directly(batch);
                 self.lose(batch, sent, SinkLoss::SpoolFailed);
             }
         }
@@ -286,11 +295,11 @@ impl Inner {
 
     /// Hands records to the producer until it refuses one; the index of that one. They are counted
     /// as in flight already.
-    fn send_directly(&self, batch: &Batch, from: usize) -> usize {
+    fn send_directly(&self, batch: &Batch) -> usize {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
-        for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
-            let origin = Origin::memory(&entry);
+        for (index, (key, value, entry)) in batch.iter_keyed().enumerate() {
+            let origin = Origin::memory(&entry, batch.ticket());
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             match self.producer.send(&producer, origin, version, &message) {
                 Ok(()) => {}
@@ -300,6 +309,7 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
+                    self.link.settling.leave(batch.ticket(), 1);
                 }
                 Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => return index,
             }
@@ -316,6 +326,9 @@ impl Inner {
         self.is_direct.store(false, Ordering::Release);
         match spool.append(records(batch, from), now_ms()) {
             Ok(rest) => {
+                // In the spool before they leave memory, so that they are never nowhere.
+                self.link.settling.spool(batch.ticket(), spool.next_id());
+                self.link.settling.leave(batch.ticket(), rest.records);
                 self.account(&mut spool, |counts| counts.in_flight -= rest);
                 self.appended(spool, batch.entries() - from);
             }
@@ -381,6 +394,7 @@ impl Inner {
             counts.in_flight -= lost;
             counts.lose(reason, lost);
         });
+        self.link.settling.leave(batch.ticket(), lost.records);
     }
 }
 

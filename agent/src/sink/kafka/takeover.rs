@@ -18,6 +18,7 @@ use std::{
 use super::{
     mailbox::Returned,
     producer::{Message, Origin, Refusal},
+    settling::Settling,
     spooling::{Inner, add_losses, now_ms},
 };
 use crate::{
@@ -45,8 +46,12 @@ impl Memory {
     }
 
     /// Moves all to the spool.
-    fn spool(&mut self, spool: &mut Spool) -> Result<Amount, AppendError> {
+    fn spool(&mut self, spool: &mut Spool, settling: &Settling) -> Result<Amount, AppendError> {
         let amount = spool.append(self.records.iter().map(as_record), now_ms())?;
+        for record in &self.records {
+            settling.spool(record.ticket, spool.next_id());
+            settling.leave(record.ticket, 1);
+        }
         self.records.clear();
         self.bytes = 0;
         Ok(amount)
@@ -105,8 +110,10 @@ impl Inner {
         let mut held = self.memory();
         for record in records {
             let amount = Amount::record(u64::from(record.messages));
+            let ticket = record.ticket;
             if !held.push(record) {
                 lost += amount;
+                self.link.settling.leave(ticket, 1);
             }
         }
         drop(held);
@@ -124,6 +131,7 @@ impl Inner {
         let rest = batch.iter_keyed().skip(from).map(|(key, value, entry)| Returned {
             timestamp_ms: entry.timestamp_ms,
             messages: entry.messages,
+            ticket: batch.ticket(),
             key: key.to_vec(),
             value: value.to_vec(),
         });
@@ -142,7 +150,7 @@ impl Inner {
         }
         let producer = self.producer.current();
         while let Some(record) = held.records.front() {
-            let messages = record.messages;
+            let (messages, ticket) = (record.messages, record.ticket);
             let message = Message {
                 timestamp_ms: record.timestamp_ms,
                 key: &record.key,
@@ -150,7 +158,7 @@ impl Inner {
             };
             match self.producer.send(
                 &producer,
-                Origin::Memory { messages, answered_at_ms: 0 },
+                Origin::Memory { messages, answered_at_ms: 0, ticket },
                 version,
                 &message,
             ) {
@@ -163,6 +171,7 @@ impl Inner {
                         counts.in_flight -= amount;
                         counts.lose(SinkLoss::Rejected, amount);
                     });
+                    self.link.settling.leave(ticket, 1);
                 }
             }
             held.pop();
@@ -172,7 +181,7 @@ impl Inner {
 
     /// Puts what is held into the spool: a worker may have come too late for [`Self::take_over`].
     pub(super) fn spool_held(&self, spool: &mut Spool) {
-        match self.memory().spool(spool) {
+        match self.memory().spool(spool, &self.link.settling) {
             Ok(amount) => self.account(spool, |counts| counts.in_flight -= amount),
             Err(error) => self.disk_failed(&error),
         }
@@ -185,9 +194,12 @@ impl Inner {
     pub(super) fn take_over(&self) -> Result<(), spool::Error> {
         let mut spool = Spool::open(&self.spool_config)?;
         let carried = spool.held();
+        if carried.records > 0 {
+            self.link.settling.carry(spool.next_id());
+        }
         let mut held = self.memory();
         // Where it cannot be written to, they are sent from here, as room in the producer comes.
-        let kept = held.spool(&mut spool).unwrap_or_else(|error| {
+        let kept = held.spool(&mut spool, &self.link.settling).unwrap_or_else(|error| {
             self.disk_failed(&error);
             Amount::default()
         });

@@ -129,6 +129,7 @@ impl Spool {
     pub fn acknowledge(&mut self, id: u64) -> Option<Amount> {
         let amount = self.window.change(id, State::Sent, State::Done)?.amount();
         self.held -= amount;
+        self.carried_acknowledged += u64::from(id < self.carried_end);
         self.remove_done();
         Some(amount)
     }

@@ -395,15 +395,17 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
         loop {
             // Until the worker has ended, and its sinks with it.
             let ended = look.recv().is_err();
-            let (workers, sinks) = crate::ledger::snapshot([&published], &counts);
+            let (workers, last_numbers, sinks) = crate::ledger::snapshot([&published], &counts);
             early += usize::from(workers.ahead.records > 0);
             looks += 1;
             let mut sources = crate::ledger::Sources {
                 node: String::new(),
+                run: [7; 8],
                 taken_at_us: 0,
                 ended,
                 interfaces: Vec::new(),
                 workers,
+                last_numbers,
                 sinks: sinks.into_iter().map(|counts| ("slow".to_owned(), counts)).collect(),
             };
             // There are no hooks here.

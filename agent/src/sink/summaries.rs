@@ -1,0 +1,105 @@
+//! Summaries of the ledger, for each sink that takes them; see [`Summary`](crate::ledger::Summary).
+
+use std::time::{Duration, Instant};
+
+use super::Named;
+use crate::{
+    ledger::{Kind, Ledger, Moment, Progress, Windows},
+    worker::monotonic_ns,
+};
+
+/// How long the last summaries may take to be delivered, after everything else was.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// Takes summaries of the ledger to where a sink's records go.
+pub trait TakesSummaries {
+    /// How often there is to be one.
+    fn interval(&self) -> Duration;
+
+    /// Topic of the records.
+    fn topic(&self) -> &str;
+
+    /// From now on records are of the window with this number, or of one after it. What is settled
+    /// of those before it.
+    fn begin_window(&self, window: i64) -> Progress;
+
+    /// Takes one, to be sent in its order.
+    fn take(&self, summary: &crate::ledger::Summary);
+
+    /// Delivers what it has within `deadline`, and keeps the rest where it can.
+    fn end(&self, deadline: Duration);
+}
+
+/// The summaries of a run.
+#[derive(Default)]
+pub(crate) struct Summaries(Vec<Of>);
+
+/// Those of one sink.
+struct Of {
+    sink: Named,
+    interval: Duration,
+    windows: Windows,
+    due_at: Instant,
+}
+
+impl Summaries {
+    /// The first ones are due at once.
+    pub(crate) fn begin(sinks: &[Named], now: Instant) -> Self {
+        let of = sinks.iter().filter_map(|sink| {
+            let takes = sink.sink.summaries()?;
+            Some(Of {
+                interval: takes.interval(),
+                windows: Windows::begin(takes.topic(), moment()),
+                due_at: now,
+                sink: sink.clone(),
+            })
+        });
+        Self(of.collect())
+    }
+
+    /// True if one is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.0.iter().any(|of| of.due_at <= now)
+    }
+
+    /// Ends the windows that are due. `ledger` is read before anything here.
+    pub(crate) fn write(&mut self, ledger: &Ledger, now: Instant) {
+        for of in self.0.iter_mut().filter(|of| of.due_at <= now) {
+            of.end_window(
+                if of.windows.current() == 0 { Kind::Start } else { Kind::Window },
+                ledger,
+            );
+            // One window for the time of several, where nobody looked.
+            while of.due_at <= now {
+                of.due_at += of.interval;
+            }
+        }
+    }
+
+    /// Ends the last windows, and delivers all summaries; true if there were any.
+    pub(crate) fn end(self, ledger: &Ledger) -> bool {
+        let has_any = !self.0.is_empty();
+        for mut of in self.0 {
+            of.end_window(Kind::Final, ledger);
+            if let Some(takes) = of.sink.sink.summaries() {
+                takes.end(LAST_FLUSH);
+            }
+        }
+        has_any
+    }
+}
+
+impl Of {
+    fn end_window(&mut self, kind: Kind, ledger: &Ledger) {
+        let Some(takes) = self.sink.sink.summaries() else { return };
+        let progress = takes.begin_window(self.windows.current() + 1);
+        match self.windows.end(kind, &self.sink.name, ledger, progress, moment()) {
+            Some(summary) => takes.take(&summary),
+            None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
+        }
+    }
+}
+
+fn moment() -> Moment {
+    Moment { utc_us: jiff::Timestamp::now().as_microsecond(), monotonic_ns: monotonic_ns() }
+}
