@@ -131,7 +131,8 @@ fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
     for windows in [2, 4] {
         send(&lab, 500, &[ANSWERED, FILTERED])?;
         wait::until("another window to end", DEADLINE, || {
-            let written = now(&agent, "/agent/sinks/0/summaries/written")?;
+            // The first one may not be written yet, and then the ledger has no line for them.
+            let written = now(&agent, "/agent/sinks/0/summaries/written").unwrap_or(0);
             Ok((written >= windows).then_some(()))
         })?;
     }
