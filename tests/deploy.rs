@@ -77,6 +77,7 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         ("user=0", "user"),
         ("config.interfaces.include=null", "include"),
         ("config.sinks[0].brokers[0]=kafka", "brokers"),
+        ("config.sinks[0].registry.urls[0]=registry:8081", "urls"),
         ("image.digest=sha256:12", "digest"),
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
         ("spool.mode=slow", "mode"),
@@ -118,6 +119,16 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
         ])?,
         ["- {protocol: TCP, port: 9094}", "- a:9094", "- '[::1]:9094'", "- b:9092", "topic: t"]
     );
+    let registry = differing(&[
+        "--set-json",
+        r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9092"],"registry":
+            {"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}}]"#,
+    ])?;
+    for port in ["8443", "8081", "443"] {
+        let rule = format!("- {{protocol: TCP, port: {port}}}");
+        // The API server's is there already.
+        assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
+    }
     assert_eq!(
         differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
         ["image: ghcr.io/tap53/tap53:1.2.3"; 2]

@@ -18,6 +18,7 @@ use tap53_harness::{
     kafka::Kafka,
     kube::KubeApi,
     namespace::{CLIENT_END, Namespace, SERVER_END, join},
+    registry::Registry,
     wait,
 };
 use tempfile::TempDir;
@@ -547,7 +548,7 @@ fn directories_that_are_made_at_the_start_are_looked_at_where_they_will_be() -> 
     said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
     // As the container beside the agent's does it.
     let status = std::process::Command::new(agent::binary()?)
-        .args(["prepare", &kept_text, "--user", &NOBODY.to_string()])
+        .args(["prepare", &kept_text, "--user", NOBODY])
         .status()?;
     assert!(status.success());
     let said = doctor("", &nobody)?;
@@ -736,4 +737,72 @@ fn the_text_has_a_line_a_check_with_the_fix_below() -> Result<()> {
     assert!(lines[at + 2].trim_start().starts_with("fix: interfaces: {include:"), "{said}");
     assert!(lines.last().is_some_and(|line| line.ends_with(" 1 fail")), "{said}");
     Ok(())
+}
+
+#[test]
+fn a_schema_registry_is_asked_whether_it_takes_the_schema_and_told_nothing() -> Result<()> {
+    let machine = Machine::new()?;
+    let kafka = Kafka::start(&machine.namespace)?;
+    kafka.create_topic("dns")?;
+    let mut registry = Registry::start(&machine.namespace)?;
+    let configure = |machine: &Machine, url: &str, more: &str| {
+        machine.configure(&format!(
+            "sinks:\n  - type: kafka\n    brokers: [\"{}\"]\n    topic: dns\n    \
+             registry: {{urls: [\"{url}\"], {more}}}\n",
+            kafka.address()
+        ))
+    };
+    let look = |machine: &Machine, url: &str, more: &str| {
+        let config = configure(machine, url, more)?;
+        machine.doctor(&Start { arguments: &["--config", &config], ..Start::default() })
+    };
+    let url = registry.url();
+    let said = look(&machine, &url, "")?;
+    said.check("ok", "registry", &["sinks[0]", &url, "dns-value", "the first run registers"])?;
+    said.require_fine_but_for(&[])?;
+    let register = format!("{url}/subjects/dns-value/versions");
+    let said = look(&machine, &url, "register: false")?;
+    said.require(
+        "fail",
+        "registry",
+        &["no such schema under subject dns-value", "records would wait"],
+        &["tap53 schema | jq", &register],
+    )?;
+    said.require_fine_but_for(&["registry"])?;
+    assert_eq!(registry.versions("dns-value")?, 0, "doctor has registered it");
+
+    // A path that is not the API's.
+    let wrong = url.replace("ccompat/v7", "nothing");
+    let said = look(&machine, &wrong, "")?;
+    said.require("fail", "registry", &["no such path (404)"], &["/apis/ccompat/v7"])?;
+
+    // Somebody else's schema under the same subject, then also ours.
+    let foreign = r#"{"type": "record", "name": "X", "fields": [{"name": "y", "type": "int"}]}"#;
+    registry.register("dns-value", foreign)?;
+    let said = look(&machine, &url, "")?;
+    said.require(
+        "fail",
+        "registry",
+        &["incompatible with subject dns-value"],
+        &["topic_record_name", "/subjects/dns-value/versions/latest"],
+    )?;
+    registry.require_compatibility("NONE")?;
+    let schema = String::from_utf8(agent::run(&["schema"])?.stdout)?;
+    let id = registry.register("dns-value", &schema)?;
+    let said = look(&machine, &url, "register: false")?;
+    said.check("ok", "registry", &["dns-value has version", &format!("as id {id}")])?;
+
+    registry.kill();
+    let said = look(&machine, &url, "")?;
+    said.require("fail", "registry", &["cannot be reached", "refused"], &["nc -vz 127.0.0.1"])?;
+    // With an id that an earlier run left, records need not wait.
+    let ids = machine.path("ids.json");
+    let fingerprint = data_encoding::HEXLOWER.encode(&tap53::encode::fingerprint()?);
+    let entry = serde_json::json!({
+        "registry": url, "subject": "dns-value", "fingerprint": fingerprint, "id": 77,
+    });
+    fs::write(&ids, serde_json::json!({"version": 1, "ids": [entry]}).to_string())?;
+    let said = look(&machine, &url, &format!("ids_file: {}", text(&ids)?))?;
+    said.check("warn", "registry", &["cannot be reached", "id 77 of an earlier run is used"])?;
+    said.require_fine_but_for(&["registry"])
 }

@@ -407,3 +407,43 @@ fn what_waits_in_a_spool_is_told_and_costs_no_readiness() -> Result<()> {
     drop(agent);
     Ok(())
 }
+
+#[test]
+fn a_registry_that_is_away_is_told_and_costs_readiness_once_records_are_lost_to_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\n\
+             sinks: [{{type: kafka, brokers: ['127.0.0.1:1'], topic: t, message_timeout_ms: 1000,\n\
+             registry: {{urls: ['http://127.0.0.1:1']}}}}]\n\
+             shutdown: {{flush_timeout_ms: 500}}\ntelemetry: {{listen: '{PORT}'}}\n"
+        ),
+        &[],
+    )?;
+    let line = agent.process().wait_for_line("the registry cannot be reached", 0, DEADLINE)?;
+    assert!(line.contains("t-value") && line.contains("records wait"), "{line}");
+    assert_eq!(get(&lab, "/readyz")?.code, 200, "nothing is lost yet");
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    wait_for(&lab, "/readyz", 503, "sink kafka lost the last records that it took: no_schema_id")?;
+    assert_eq!(get(&lab, "/livez")?.code, 200);
+    let metrics = get(&lab, "/metrics")?.body;
+    let of = series(&metrics);
+    let lost = "tap53_sink_records_lost_total{sink=\"kafka\",reason=\"no_schema_id\"}";
+    for (name, value) in [
+        (lost, 1.0),
+        ("tap53_registry_ids_known{sink=\"kafka\"}", 0.0),
+        ("tap53_registry_id_changes_total{sink=\"kafka\"}", 0.0),
+        ("tap53_ledger_balanced", 1.0),
+    ] {
+        assert_eq!(of.get(name), Some(&value), "{name} in {metrics}");
+    }
+    assert!(of["tap53_registry_failures_total{sink=\"kafka\"}"] >= 1.0, "{metrics}");
+    is_as_documented(&metrics)?;
+    let status = agent.command(&["status"])?.output()?;
+    let told = String::from_utf8_lossy(&status.stdout);
+    assert!(told.contains("schema registry of kafka"), "{told}");
+    assert!(told.contains("ids known 0 of 1"), "{told}");
+    assert_eq!(agent.stop()?.ledger["balanced"], true);
+    Ok(())
+}

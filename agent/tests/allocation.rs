@@ -9,7 +9,7 @@ use std::{
 
 use tap53::{
     decode::Message,
-    encode::{Batch, Clock, Format},
+    encode::{Batch, Clock, Format, frame, read_single_object, single_object_header},
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -103,6 +103,19 @@ fn announced_counts_cost_no_memory() {
     let wire = header(0x8180, [u16::MAX; 4]);
     let mut message = Message::default();
     assert_eq!(allocations(|| assert!(message.read(&wire))), 0);
+}
+
+#[test]
+fn records_are_framed_for_a_registry_without_allocation() {
+    let record = [&single_object_header([7; 8])[..], &[1; 700]].concat();
+    let mut framed = Vec::new();
+    let mut frame_it = || {
+        let (_, datum) = read_single_object(&record).unwrap_or_default();
+        frame(7, datum, &mut framed);
+    };
+    assert!(allocations(&mut frame_it) > 0);
+    assert_eq!(allocations(&mut frame_it), 0);
+    assert_eq!(framed.len(), 705);
 }
 
 /// Counts what it is given.

@@ -153,10 +153,10 @@ fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() 
     let keys = spool("durable", directory.path(), "max_bytes: 4194304, replay_records_per_s: 0");
     let keys = format!("{QUICK}\n    {keys}");
     let mut next = 0;
-    for _ in 0..2 {
+    // More than the spool holds, and then more than it has room for.
+    for count in [16_000, 4_000] {
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
-        // More than the spool holds.
-        run.feed(16_000)?;
+        run.feed(count)?;
         next = run.next();
         let (accepted, log) = run.kill_however_full()?;
         assert_eq!(accepted.last(), Some(&(next - 1)));

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Error, Result, ensure};
 use data_encoding::HEXLOWER;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tap53::spool::{self, Spool};
 use tap53_harness::{
     agent, fastavro,
@@ -304,10 +304,13 @@ fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<(
     Ok(())
 }
 
+/// The version that this agent writes.
+const NEWEST: u32 = tap53::encode::SCHEMA_VERSION.unsigned_abs();
+
 fn schema_file(version: u32) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema");
     match version {
-        3 => directory.join("dns_transaction.avsc"),
+        NEWEST => directory.join("dns_transaction.avsc"),
         earlier => directory.join(format!("history/dns_transaction_v{earlier}.avsc")),
     }
 }
@@ -339,7 +342,10 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
     // The registry itself sees to it that each version reads each other.
     registry.require_compatibility("FULL_TRANSITIVE")?;
     let directory = scratch::directory("queue")?;
-    let earlier = leave_in_spool(directory.path(), 1)? + leave_in_spool(directory.path(), 2)?;
+    let mut earlier = 0;
+    for version in 1..NEWEST {
+        earlier += leave_in_spool(directory.path(), version)?;
+    }
     let keys = format!(
         "headers: true\n    {}\n    {}",
         registry_keys(&registry.url(), ""),
@@ -354,11 +360,11 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
     let headers: Vec<_> =
         kafka.consume(TOPIC)?.into_iter().map(|message| message.headers).collect();
     // Each by its id, and the newest is the latest of the subject.
-    for (version, id) in [(1, 1), (2, 2), (3, 3)] {
-        assert_eq!(registry.schema(id)?, fs::read_to_string(schema_file(version))?);
+    for version in 1..=NEWEST {
+        assert_eq!(registry.schema(version)?, fs::read_to_string(schema_file(version))?);
     }
-    assert_eq!(registry.versions(SUBJECT)?, 3);
-    for reader in 1..=3 {
+    assert_eq!(registry.versions(SUBJECT)?, NEWEST as usize);
+    for reader in 1..=NEWEST {
         let read = registry.consume(&kafka.address(), TOPIC, Some(&schema_file(reader)))?;
         let reader: Value = serde_json::from_str(&fs::read_to_string(schema_file(reader))?)?;
         let fields = reader["fields"].as_array().context("fields")?.len();
@@ -367,6 +373,71 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
             assert_eq!(read.record.as_object().context("a record")?.len(), fields);
             assert_eq!(read.record["schema_version"], read.id);
             assert_eq!(*headers, format!("tap53-node=test,tap53-schema-version={}", read.id));
+        }
+    }
+    Ok(())
+}
+
+/// The check of every new version: a registry takes it after all that came before, and this one can
+/// tell.
+#[test]
+fn a_registry_refuses_every_way_to_break_the_schema_and_takes_the_right_ones() -> Result<()> {
+    let namespace = namespace()?;
+    let registry = Registry::start(&namespace)?;
+    registry.require_compatibility("FULL_TRANSITIVE")?;
+    for version in 1..=NEWEST {
+        let text = fs::read_to_string(schema_file(version))?;
+        registry.register(SUBJECT, &text).with_context(|| format!("version {version}"))?;
+    }
+    let schema: Value = serde_json::from_str(&schema_text()?)?;
+    let fields = schema["fields"].as_array().context("fields")?.clone();
+    let at = |name: &str| fields.iter().position(|field| field["name"] == name).context("a field");
+    // One of the first version, and one that came later.
+    let (node, updates) = (at("node")?, at("updates")?);
+    let outcome = at("outcome")?;
+    let new_field = json!({"name": "new", "type": "string", "default": "-"});
+    type Change = Box<dyn Fn(&mut Vec<Value>)>;
+    let changes: [(&str, bool, Change); 7] = [
+        ("nothing", true, Box::new(|_| {})),
+        ("a field with a default", true, Box::new(move |all| all.push(new_field.clone()))),
+        (
+            "a field without one",
+            false,
+            Box::new(|all| all.push(json!({"name": "new", "type": "string"}))),
+        ),
+        ("a field less that has no default", false, Box::new(move |all| drop(all.remove(node)))),
+        (
+            "a default less",
+            false,
+            Box::new(move |all| {
+                all[updates].as_object_mut().map(|field| field.remove("default"));
+            }),
+        ),
+        ("another type", false, Box::new(move |all| all[node]["type"] = json!("int"))),
+        (
+            "a symbol less",
+            false,
+            Box::new(move |all| {
+                all[outcome]["type"]["symbols"].as_array_mut().map(Vec::pop);
+                all[outcome]["type"].as_object_mut().map(|kind| kind.remove("default"));
+            }),
+        ),
+    ];
+    for (what, fits, change) in changes {
+        let mut changed = fields.clone();
+        change(&mut changed);
+        let mut schema = schema.clone();
+        schema["fields"] = Value::Array(changed);
+        // What fits is not registered, so that the next is held against what we have alone.
+        let body = json!({"schema": schema.to_string()});
+        if fits {
+            let path = format!("/compatibility/subjects/{SUBJECT}/versions/latest");
+            let answer = registry.ask("POST", &path, Some(&body))?;
+            assert_eq!(answer.body["is_compatible"], true, "{what}: {answer:?}");
+        } else {
+            let answer =
+                registry.ask("POST", &format!("/subjects/{SUBJECT}/versions"), Some(&body))?;
+            assert_eq!(answer.code, 409, "{what}: {answer:?}");
         }
     }
     Ok(())

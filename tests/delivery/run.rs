@@ -48,7 +48,7 @@ pub(super) struct Run {
     fifo: Option<File>,
     next: u32,
     /// How many clients ask in turn.
-    clients: u32,
+    clients: u8,
 }
 
 /// How it ended.
@@ -133,7 +133,7 @@ impl Run {
 
     /// From now on so many clients ask in turn, each for the numbers that leave its own over.
     pub(super) fn ask_as(&mut self, clients: u8) {
-        self.clients = u32::from(clients);
+        self.clients = clients;
     }
 
     /// Feeds so many exchanges, and waits until the records of all are accepted.
@@ -155,7 +155,9 @@ impl Run {
     pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + count {
-            push_exchange(&mut packets, number, (number % self.clients) as u8);
+            // The lowest byte holds all of it.
+            let [.., client] = (number % u32::from(self.clients)).to_be_bytes();
+            push_exchange(&mut packets, number, client);
         }
         self.next += count;
         self.write(&packets.bytes()[PCAP_HEADER..])

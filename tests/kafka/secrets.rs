@@ -54,8 +54,7 @@ fn secrets_show_neither_in_the_configuration_nor_in_status_metrics_log_and_ledge
     let token = security.issuer().token(600)?;
     fs::write(&token_file, &token)?;
     fs::write(&secret_file, CLIENT_SECRET)?;
-    let mut delivered = 0;
-    for sasl in [
+    for (earlier, sasl) in [
         format!("mechanism: oauthbearer, token_file: {}", token_file.display()),
         format!(
             "mechanism: oauthbearer, token_endpoint: '{}', client_id: '{CLIENT_ID}', \
@@ -64,15 +63,17 @@ fn secrets_show_neither_in_the_configuration_nor_in_status_metrics_log_and_ledge
             secret_file.display(),
             security.path("ca.pem").display()
         ),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         // What tokens begin with: those of the endpoint are not known here.
         let secrets = [token.as_str(), CLIENT_SECRET, "eyJ0eXAi"];
         let yaml = sink(&kafka.token_address(), &security, &sasl);
         let agent = Agent::start(&lab.server, &yaml, &["--log-level", "debug"])?;
         lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-        delivered += 1;
         wait::until("the record to arrive", DEADLINE, || {
-            Ok((kafka.consume(TOPIC)?.len() == delivered).then_some(()))
+            Ok((kafka.consume(TOPIC)?.len() > earlier).then_some(()))
         })?;
         let file = agent.directory().join("tap53.yaml");
         let checked = agent::run(&["check-config", "--config", &file.display().to_string()])?;

@@ -50,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     // Parts of other people that the tests would otherwise fetch while a test's clock runs.
     step("broker and readers");
     tap53_harness::kafka::jars()?;
+    tap53_harness::registry::distribution()?;
     tap53_harness::python::python()?;
     tap53_harness::kube::programs()?;
 

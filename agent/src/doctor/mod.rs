@@ -19,6 +19,7 @@ mod kernel;
 mod kubernetes;
 mod outputs;
 mod privileges;
+mod registry;
 mod resources;
 
 use std::{env, fmt, path::Path};
@@ -163,6 +164,7 @@ pub fn examine(subject: &Subject<'_>) -> Report {
                         let bytes = Some(spool.max_bytes);
                         checks.extend(outputs::look_kept(&what, &spool.directory, bytes));
                     }
+                    checks.extend(registry::look(number, kafka));
                 }
             }
         }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::statement::{ByReason, Deliveries, Fates, Hook, Ledger, Summaries};
+use super::{
+    RegistryCounts,
+    statement::{ByReason, Deliveries, Fates, Hook, Ledger, Summaries},
+};
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +52,9 @@ impl fmt::Display for Ledger {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
             if let Some(spool) = &sink.spool {
                 write_spool(f, &spool.records)?;
+            }
+            if let Some(registry) = &sink.registry {
+                write_registry(f, &sink.name, registry)?;
             }
             if let Some(summaries) = &sink.summaries {
                 write_summaries(f, &sink.name, summaries)?;
@@ -152,6 +158,20 @@ fn write_spool(f: &mut fmt::Formatter<'_>, fates: &Fates) -> fmt::Result {
     write!(f, "  {label:<34} appended {:>9} = arrived {}", fates.appended, fates.arrived)?;
     write!(f, " + waiting {}", fates.waiting)?;
     write_reasons(f, "lost", &fates.lost)?;
+    writeln!(f)
+}
+
+fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCounts) -> fmt::Result {
+    let label = format!("schema registry of {sink}");
+    write!(f, "  {label:<34} requests {:>9}", counts.requests)?;
+    write!(
+        f,
+        ", failed {}; ids known {} of {}",
+        counts.failures, counts.ids_known, counts.ids_wanted
+    )?;
+    if counts.id_changes > 0 {
+        write!(f, ", changed {}", counts.id_changes)?;
+    }
     writeln!(f)
 }
 

@@ -96,6 +96,34 @@ pub enum KafkaCompression {
     Zstd,
 }
 
+#[cfg(test)]
+impl KafkaConfig {
+    /// What the file makes of nothing but these two keys, without waiting for others to share a
+    /// request with, or compression, which not every build has.
+    pub(crate) fn to(brokers: &str, topic: &str) -> Self {
+        Self {
+            name: "kafka".to_owned(),
+            brokers: vec![brokers.to_owned()],
+            topic: topic.to_owned(),
+            create_topic: None,
+            compression: KafkaCompression::None,
+            linger: Duration::ZERO,
+            batch_bytes: 1_000_000,
+            batch_records: 10_000,
+            message_timeout: Duration::from_secs(300),
+            queue_bytes: 1 << 20,
+            key: Key::None,
+            headers: false,
+            tls: None,
+            sasl: None,
+            options: BTreeMap::new(),
+            spool: None,
+            summary: None,
+            registry: None,
+        }
+    }
+}
+
 impl KafkaConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let name = name(section, "kafka");

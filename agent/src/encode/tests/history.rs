@@ -1,14 +1,19 @@
 //! Versions of the schema read each other's records.
 //!
-//! `agent/schema/history` has each earlier version as it was, and single-object messages that the
-//! agent of that version wrote, one line of hexadecimal each.
+//! `agent/schema/history` has each earlier version as it was, and of every version single-object
+//! messages that the agent of that version writes, one line of hexadecimal each. A new version gets
+//! its own by `UPDATE_GOLDEN=1 cargo test -p tap53 --lib golden`, and is then not changed any more.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, env, fs, path::Path};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value as AvroValue};
+use data_encoding::HEXLOWER;
 
 use super::{encoded, samples, schema};
-use crate::encode::{Attribution, Identity, Owner, Record, SCHEMA_TEXT, SCHEMA_VERSION};
+use crate::encode::{
+    Attribution, Encode as _, Identity, Owner, Record, SCHEMA_TEXT, SCHEMA_VERSION,
+    SCHEMA_VERSIONS, SingleObject, read_single_object,
+};
 
 /// An earlier version.
 struct Version {
@@ -72,6 +77,46 @@ fn symbol(value: &AvroValue) -> &str {
     match value {
         AvroValue::Enum(_, symbol) => symbol,
         other => panic!("not an enum: {other:?}"),
+    }
+}
+
+/// A change of the schema, or of what is written by it, is a new version: move this one's schema to
+/// the history, and count up [`SCHEMA_VERSION`].
+#[test]
+fn this_version_writes_byte_for_byte_what_its_golden_messages_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("schema/history/dns_transaction_v{SCHEMA_VERSION}.hex"));
+    let written: String = samples::NAMES
+        .iter()
+        .map(|sample| {
+            let mut message = Vec::new();
+            samples::with_record(sample, |record| {
+                SingleObject::new().unwrap().encode(record, &mut message).unwrap();
+            });
+            HEXLOWER.encode(&message) + "\n"
+        })
+        .collect();
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        assert!(!path.exists(), "a version that is there is not changed any more");
+        fs::write(&path, &written).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), written);
+}
+
+/// What registries and the spool know versions by.
+#[test]
+fn golden_messages_begin_with_the_fingerprint_of_their_schema() {
+    let messages = EARLIER.map(|version| version.messages).into_iter().map(str::to_owned);
+    let path = format!("schema/history/dns_transaction_v{SCHEMA_VERSION}.hex");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let messages = messages.chain([fs::read_to_string(path).unwrap()]);
+    for (version, messages) in SCHEMA_VERSIONS.iter().zip(messages) {
+        assert_eq!(messages.lines().count(), 3);
+        for line in messages.lines() {
+            let message = HEXLOWER.decode(line.as_bytes()).unwrap();
+            let (fingerprint, _) = read_single_object(&message).unwrap();
+            assert_eq!(fingerprint, version.fingerprint().unwrap(), "version {}", version.number);
+        }
     }
 }
 

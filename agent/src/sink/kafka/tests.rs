@@ -3,7 +3,7 @@
 
 mod framing;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use rdkafka::{
     bindings::{rd_kafka_resp_err_t as Code, rd_kafka_test_fatal_error},
@@ -14,7 +14,7 @@ use rdkafka::{
 
 use super::*;
 use crate::{
-    config::{FsyncChoice, KafkaCompression, SpoolConfig, SpoolMode, SummaryConfig},
+    config::{FsyncChoice, SpoolConfig, SpoolMode, SummaryConfig},
     encode::{SingleObject, samples},
     ledger::{Kind as LedgerKind, Ledger, Moment, Sources, SummaryCounts, Windows},
 };
@@ -31,24 +31,9 @@ fn cluster() -> Cluster {
 
 fn config(cluster: &Cluster, spool: Option<SpoolConfig>) -> KafkaConfig {
     KafkaConfig {
-        name: "kafka".to_owned(),
-        brokers: vec![cluster.bootstrap_servers()],
-        topic: "dns".to_owned(),
-        create_topic: None,
-        compression: KafkaCompression::None,
-        linger: Duration::ZERO,
-        batch_bytes: 1_000_000,
-        batch_records: 10_000,
         message_timeout: Duration::from_millis(400),
-        queue_bytes: 1 << 20,
-        key: Key::None,
-        headers: false,
-        tls: None,
-        sasl: None,
-        options: BTreeMap::new(),
         spool,
-        summary: None,
-        registry: None,
+        ..KafkaConfig::to(&cluster.bootstrap_servers(), "dns")
     }
 }
 

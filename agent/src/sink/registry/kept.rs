@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -99,6 +100,8 @@ impl Kept {
         let surplus = contents.ids.len().saturating_sub(MAX_IDS);
         contents.ids.drain(..surplus);
         let directory = self.path.parent().unwrap_or(Path::new("/"));
+        // It may be that of the state, which is made by whoever needs it first.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&contents)?)?;
         file.as_file().sync_all()?;
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn ids_are_those_of_one_registry_and_subject() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ids.json");
+        let path = directory.path().join("state/ids.json");
         let kept_now = kept(&path);
         assert_eq!(kept_now.ids("dns-value"), []);
         kept_now.keep("dns-value", [1; 8], 7).unwrap();
@@ -150,7 +153,7 @@ mod tests {
         urls.reverse();
         assert_eq!(Kept::new(&path, &urls).ids("dns-value"), [([2; 8], 8), ([1; 8], 11)]);
         assert_eq!(Kept::new(&path, &urls[..1]).ids("dns-value"), []);
-        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 1, "nothing is left beside it: {names:?}");
     }
 

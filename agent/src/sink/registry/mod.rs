@@ -20,9 +20,8 @@
 //!   for only when there are such records, oldest first, so that the newest is the subject's latest.
 //! - No answer of a registry is followed elsewhere: a redirect would take the credentials along.
 //!
-//! Own code, on the HTTP client that the watch of Kubernetes has brought: `schema_registry_converter`
-//! 6 comes with a second one (reqwest), keeps a failure for ever unless told otherwise by each call,
-//! and neither holds schemas against a subject nor has a place for ids from a file.
+//! Own code, on the HTTP client that the watch of Kubernetes has brought: `docs/decisions/delivery.md`
+//! says why.
 
 mod client;
 mod ids;
@@ -92,6 +91,13 @@ impl Schema {
             SubjectStrategy::TopicRecordName => format!("{topic}-{}", self.name),
         }
     }
+}
+
+/// The id of a schema that an earlier run left.
+pub(crate) fn kept_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Option<u32> {
+    let kept = kept::Kept::new(config.ids_file.as_deref()?, &config.urls);
+    let ids = kept.ids(&schema.subject(config.subject, topic));
+    ids.iter().find(|(fingerprint, _)| *fingerprint == schema.fingerprint).map(|(_, id)| *id)
 }
 
 /// The ids of a topic's schemas, and once it is started the thread that looks after them.

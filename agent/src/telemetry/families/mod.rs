@@ -18,6 +18,7 @@ mod owners;
 mod packets;
 mod process;
 mod queues;
+mod registry;
 mod sinks;
 
 use tap53_ebpf::settings::Direction;
@@ -68,6 +69,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Family> {
         latencies::FAMILIES,
         queues::FAMILIES,
         kafka::FAMILIES,
+        registry::FAMILIES,
         gap::FAMILIES,
         health::FAMILIES,
         owners::FAMILIES,

@@ -36,13 +36,20 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of the brokers of all Kafka sinks, as a JSON list, sorted, without duplicates. */}}
+{{/* Ports of the brokers and schema registries of all Kafka sinks, as a JSON list, sorted, without
+     duplicates. */}}
 {{- define "tap53.kafkaPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.config.sinks -}}
 {{- if eq .type "kafka" -}}
 {{- range .brokers -}}
 {{- $ports = append $ports (regexFind "[0-9]+$" .) -}}
+{{- end -}}
+{{- with .registry -}}
+{{- range .urls -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" .)) $port) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,265 @@
+//! The schema registry: whether it can be reached and lets this client in, and whether it has the
+//! schema or would take it. Nothing is registered.
+//!
+//! Whether this client may *register* shows only when it does, so that it is not looked at.
+
+use http::Uri;
+
+use super::Check;
+use crate::{
+    config::{KafkaConfig, RegistryConfig},
+    encode,
+    sink::registry::{Client, Compatibility, Schema, Trouble, kept_id},
+};
+
+const AREA: &str = "registry";
+
+pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
+    let Some(config) = &kafka.registry else { return Vec::new() };
+    let schema = match newest() {
+        Ok(schema) => schema,
+        Err(error) => {
+            let fix = "tap53 schema   # a defect of this program";
+            return vec![Check::fail(AREA, "schema", error.to_string(), fix)];
+        }
+    };
+    let place = Place {
+        config,
+        subject: schema.subject(config.subject, &kafka.topic),
+        what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
+        kept: kept_id(config, &schema, &kafka.topic),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let fix = "ulimit -n   # file descriptors";
+            return vec![Check::fail(AREA, place.what, error.to_string(), fix)];
+        }
+    };
+    let mut checks = Vec::new();
+    let check = runtime.block_on(place.ask(&schema));
+    if config.urls.len() > 1 && check.wrong.is_none() {
+        checks.extend(runtime.block_on(others(number, config, &place.subject, &schema)));
+    }
+    checks.push(check);
+    // A name that is being resolved is not waited for.
+    runtime.shutdown_background();
+    checks
+}
+
+fn newest() -> Result<Schema, encode::Error> {
+    let newest = Schema::of_transactions()?.pop();
+    newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))
+}
+
+/// Instances that cannot answer, where another one did.
+async fn others(
+    number: usize,
+    config: &RegistryConfig,
+    subject: &str,
+    schema: &Schema,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for url in &config.urls {
+        let alone = RegistryConfig { urls: vec![url.clone()], ..config.clone() };
+        let answer = match Client::new(&alone) {
+            Ok(mut client) => client.look_up(subject, &schema.text).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = answer {
+            let what = format!("sinks[{number}]: registry {url}");
+            let fix = fix(&alone, subject, &trouble);
+            checks.push(Check::warn(AREA, what, format!("{trouble}; another one answers"), fix));
+        }
+    }
+    checks
+}
+
+struct Place<'a> {
+    config: &'a RegistryConfig,
+    subject: String,
+    what: String,
+    /// The id that an earlier run left.
+    kept: Option<u32>,
+}
+
+impl Place<'_> {
+    async fn ask(&self, schema: &Schema) -> Check {
+        match self.try_to_ask(schema).await {
+            Ok(check) => check,
+            Err(trouble) => {
+                let fix = fix(self.config, &self.subject, &trouble);
+                match self.kept {
+                    Some(id) => {
+                        let wrong = format!("{trouble}; id {id} of an earlier run is used");
+                        Check::warn(AREA, &self.what, wrong, fix)
+                    }
+                    None => {
+                        let wrong = format!("{trouble}; no id is known, records would wait");
+                        Check::fail(AREA, &self.what, wrong, fix)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Trouble> {
+        let mut client = Client::new(self.config)?;
+        let (what, subject, version) = (&self.what, &self.subject, schema.version);
+        if let Some(id) = client.look_up(subject, &schema.text).await? {
+            let known = format!("{what}: subject {subject} has version {version} as id {id}");
+            return Ok(match self.kept {
+                Some(kept) if kept != id => Check::warn(
+                    AREA,
+                    known,
+                    format!(
+                        "an earlier run had id {kept} of it: records of that one may be unreadable"
+                    ),
+                    format!("curl {}/schemas/ids/{kept}   # is it the same schema?", self.url()),
+                ),
+                _ => Check::ok(AREA, known),
+            });
+        }
+        let found = match client.compatibility(subject, &schema.text).await {
+            Ok(Compatibility::Incompatible(why)) => {
+                return Err(Trouble::Incompatible { subject: subject.clone(), why });
+            }
+            Ok(Compatibility::Compatible) => "takes",
+            Ok(Compatibility::NoSubject) => "is new, and takes",
+            Err(trouble @ (Trouble::Forbidden(_) | Trouble::NoSuchPath(_))) => {
+                let wrong = format!("whether the schema fits cannot be asked: it {trouble}");
+                let fix = fix(self.config, subject, &trouble);
+                return Ok(Check::warn(AREA, what, wrong, fix));
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        if self.config.register {
+            let what = format!(
+                "{what}: subject {subject} {found} version {version}, which the first run registers"
+            );
+            Ok(Check::ok(AREA, what))
+        } else {
+            Err(Trouble::NotRegistered { subject: subject.clone() })
+        }
+    }
+
+    fn url(&self) -> &str {
+        first(self.config)
+    }
+}
+
+/// There is one at least.
+fn first(config: &RegistryConfig) -> &str {
+    config.urls.first().map_or("", String::as_str)
+}
+
+fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
+    let url = first(config);
+    match trouble {
+        Trouble::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
+        Trouble::Unreachable(_) => {
+            let uri: Uri = url.parse().unwrap_or_default();
+            let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+                Some("https") => 443,
+                _ => 80,
+            });
+            let host = uri.host().unwrap_or_default();
+            format!(
+                "nc -vz {host} {port}   # does it run, is there a way, does its certificate name {host}?"
+            )
+        }
+        Trouble::Unauthorized(_) => {
+            format!("curl -u USER {url}/subjects   # the user and its password, or the token")
+        }
+        Trouble::Forbidden(_) => format!(
+            "curl -u USER {url}/subjects/{subject}/versions   # the user needs to read this subject, \
+             and to write it unless register is false"
+        ),
+        Trouble::NotRegistered { .. } => format!(
+            "tap53 schema | jq -Rs '{{schema: .}}' | curl -H 'Content-Type: \
+             application/vnd.schemaregistry.v1+json' -d @- {url}/subjects/{subject}/versions"
+        ),
+        Trouble::Incompatible { .. } => format!(
+            "registry: {{subject: topic_record_name}}   # or see who else writes to it: curl \
+             {url}/subjects/{subject}/versions/latest"
+        ),
+        Trouble::Redirected { location, .. } => {
+            format!("registry: {{urls: [\"{location}\"]}}   # less what stands for /subjects/…")
+        }
+        Trouble::NoSuchPath(_) => {
+            format!("curl -i {url}/subjects   # Apicurio has this API at /apis/ccompat/v7")
+        }
+        Trouble::Silent(_)
+        | Trouble::Invalid(_)
+        | Trouble::Refused { .. }
+        | Trouble::Unreadable(_) => format!("curl -i {url}/subjects   # and the registry's log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        config::{Config, Overrides, SinkConfig},
+        doctor::Verdict,
+        sink::registry::stub::{Answer, Stub, not_found},
+    };
+
+    fn kafka(urls: &[String], register: bool) -> KafkaConfig {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "interfaces: {{include: [lo]}}\nsinks: [{{type: kafka, brokers: ['b:1'], topic: dns, \
+             registry: {{urls: {urls:?}, register: {register}, timeout_ms: 500}}}}]"
+        );
+        fs::write(file.path(), text).unwrap();
+        let config = Config::load(Some(file.path()), &Overrides::default()).unwrap();
+        match config.sinks.into_iter().next() {
+            Some(SinkConfig::Kafka(kafka)) => *kafka,
+            other => panic!("not a Kafka sink: {other:?}"),
+        }
+    }
+
+    /// What a real registry does is in the integration tests.
+    #[test]
+    fn each_trouble_is_named_with_the_line_that_fixes_it() {
+        let json = |status, body: &str| Answer::Json(status, body.to_owned());
+        type Case = (u16, &'static str, &'static str, &'static str);
+        let cases: [Case; 5] = [
+            (
+                401,
+                "{\"message\": \"who?\"}",
+                "does not accept the credentials (401)",
+                "curl -u USER",
+            ),
+            (403, "{\"message\": \"no\"}", "denies access (403)", "needs to read this subject"),
+            (404, "nothing", "has no such path (404)", "/apis/ccompat/v7"),
+            (500, "{}", "answers with an error (500)", "the registry's log"),
+            (200, "[]", "gives an answer that cannot be read", "curl -i"),
+        ];
+        let stub = Stub::new(|_| not_found());
+        for (status, body, wrong, fix) in cases {
+            stub.answer_by(move |_| json(status, body));
+            let checks = look(0, &kafka(&[stub.url()], true));
+            assert_eq!((checks.len(), checks[0].verdict), (1, Verdict::Fail), "{checks:?}");
+            assert!(checks[0].wrong.as_deref().unwrap().contains(wrong), "{checks:?}");
+            assert!(checks[0].fix.as_deref().unwrap().contains(fix), "{checks:?}");
+        }
+        // It cannot be asked whether the schema fits.
+        stub.answer_by(move |asked| match asked.path.starts_with("/compatibility") {
+            true => json(403, "{}"),
+            false => not_found(),
+        });
+        let checks = look(0, &kafka(&[stub.url()], true));
+        assert_eq!(checks[0].verdict, Verdict::Warn, "{checks:?}");
+        // One instance of two.
+        let urls = [stub.url(), "http://127.0.0.1:9".to_owned()];
+        stub.answer_by(move |_| json(200, "{\"id\": 7}"));
+        let checks = look(0, &kafka(&urls, true));
+        let verdicts: Vec<_> = checks.iter().map(|check| check.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Warn, Verdict::Ok], "{checks:?}");
+        assert!(checks[0].fix.as_deref().unwrap().starts_with("nc -vz 127.0.0.1 9 "));
+        assert!(!stub.paths().iter().any(|path| path.ends_with("/versions")), "registered");
+    }
+}

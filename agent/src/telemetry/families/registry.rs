@@ -1,0 +1,46 @@
+//! What is asked of schema registries. Of sinks that have one.
+
+use super::{Counter, Family, Gauge, Reading};
+use crate::ledger::RegistryCounts;
+
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "tap53_registry_requests_total",
+        kind: Counter,
+        help: "Requests to the sink's schema registry.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.requests)),
+    },
+    Family {
+        name: "tap53_registry_failures_total",
+        kind: Counter,
+        help: "Those of them that failed: no answer, or a refusal.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.failures)),
+    },
+    Family {
+        name: "tap53_registry_id_changes_total",
+        kind: Counter,
+        help: "How often the registry gave a schema another id than before.",
+        labels: &["sink"],
+        collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.id_changes)),
+    },
+    Family {
+        name: "tap53_registry_ids_known",
+        kind: Gauge,
+        help: "1 if the id of every schema that records were written with is known; 0 while records \
+               wait for one.",
+        labels: &["sink"],
+        collect: |r, s| {
+            each_registry(r, |of, counts| s.flag(&[of], counts.ids_known == counts.ids_wanted))
+        },
+    },
+];
+
+fn each_registry<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a RegistryCounts)) {
+    for sink in &reading.status.ledger.agent.sinks {
+        if let Some(counts) = &sink.registry {
+            tell(&sink.name, counts);
+        }
+    }
+}
