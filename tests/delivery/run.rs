@@ -1,7 +1,6 @@
 //! An agent that is fed numbered exchanges, and what of them got through.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::Write,
     net::SocketAddr,
@@ -16,9 +15,10 @@ use nix::sys::{signal::Signal, stat::Mode};
 use serde_json::Value;
 use tap53_harness::{
     account::Ledger,
-    agent, dns, fastavro,
+    agent, dns,
     kafka::{Kafka, Message},
     namespace::Namespace,
+    numbered::{Consumed, name},
     pcap::Pcap,
     process::Process,
     scratch, wait,
@@ -142,7 +142,7 @@ impl Run {
         for first in (begin..begin + count).step_by(CHUNK as usize) {
             let from = self.process.stdout().len();
             self.feed_unseen(CHUNK.min(begin + count - first))?;
-            let last = format!("\"q{}.tap53.test\"", self.next - 1);
+            let last = format!("{:?}", name(self.next - 1));
             self.process
                 .stdout()
                 .wait_for_line(&last, from, DEADLINE)
@@ -274,36 +274,20 @@ fn push_exchange(packets: &mut Pcap, number: u32, client: u8) {
     let server = SocketAddr::from(([192, 0, 2, 53], 53));
     let at = Duration::from_millis(u64::from(number) * 2);
     // Text that fills a record up to what is usual.
-    let mut query = dns::query((number & 0xffff) as u16, &format!("q{number}.tap53.test"), "A");
+    let mut query = dns::query((number & 0xffff) as u16, &name(number), "A");
     packets.udp_at(at, client, server, &query);
     query[2] |= 0x80;
     packets.udp_at(at + Duration::from_millis(1), server, client, &query);
 }
 
-pub(super) fn number(record: &Value) -> Result<u32> {
-    let qname = record["qname"].as_str().context("a qname")?;
-    let number = qname.strip_prefix('q').and_then(|rest| rest.split('.').next());
-    Ok(number.with_context(|| format!("a number in {qname}"))?.parse()?)
-}
-
-/// What is in the topic: how often each number, and the fewest bytes that one takes.
-pub(super) struct Consumed {
-    pub(super) times: HashMap<u32, u32>,
-    pub(super) shortest: usize,
-    /// In the order of the topic.
-    pub(super) numbers: Vec<u32>,
-}
+pub(super) use tap53_harness::numbered::number;
 
 pub(super) fn consume(kafka: &Kafka<'_>) -> Result<Consumed> {
-    read(&kafka.consume(TOPIC)?)
+    Consumed::read(kafka, TOPIC)
 }
 
 pub(super) fn read(messages: &[Message]) -> Result<Consumed> {
-    let shortest = messages.iter().map(|message| message.value.len()).min().unwrap_or(0);
-    let numbers = numbers(messages.iter().map(|message| &message.value[..]))?;
-    let mut times = HashMap::new();
-    numbers.iter().for_each(|number| *times.entry(*number).or_default() += 1);
-    Ok(Consumed { times, shortest, numbers })
+    Consumed::of(messages)
 }
 
 /// Waits until so many different records are in the topic.
@@ -313,31 +297,4 @@ pub(super) fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
         let is_enough = kafka.consume(TOPIC)?.len() >= records as usize;
         Ok((is_enough && consume(kafka)?.times.len() == records as usize).then_some(()))
     })
-}
-
-/// The numbers of records in single-object encoding, read by fastavro.
-fn numbers<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u32>> {
-    let schema = tempfile::NamedTempFile::new()?;
-    fs::write(schema.path(), agent::run(&["schema"])?.stdout)?;
-    fastavro::read_single_objects(schema.path(), values)?.iter().map(number).collect()
-}
-
-impl Consumed {
-    /// Those of `numbers` that are missing.
-    pub(super) fn missing(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<u32> {
-        numbers.into_iter().filter(|number| !self.times.contains_key(number)).collect()
-    }
-
-    pub(super) fn duplicates(&self) -> usize {
-        self.numbers.len() - self.times.len()
-    }
-
-    /// Fails unless all of `numbers` are there, and nothing else.
-    pub(super) fn require_exactly(&self, numbers: Range<u32>) -> Result<()> {
-        let missing = self.missing(numbers.clone());
-        ensure!(missing.is_empty(), "{} are missing, from {} on", missing.len(), missing[0]);
-        let foreign = self.times.keys().find(|number| !numbers.contains(number));
-        ensure!(foreign.is_none(), "{foreign:?} was never fed");
-        Ok(())
-    }
 }

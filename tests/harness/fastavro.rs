@@ -46,6 +46,25 @@ pub fn resolve_single_objects<'a>(
     reader: Option<&Path>,
     messages: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Value>> {
+    let arguments = [OsStr::new("single-object"), schema.as_os_str()].into_iter();
+    json_lines(SCRIPT, arguments.chain(reader.map(Path::as_os_str)), &lines_of_hex(messages)?)
+}
+
+/// As [`read_single_objects`], of each record only the fields `names`: for a great many.
+///
+/// # Errors
+/// Also when there is no such field.
+pub fn read_fields<'a>(
+    schema: &Path,
+    names: &[&str],
+    messages: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<Value>> {
+    let names = names.join(",");
+    let arguments = [OsStr::new("fields"), schema.as_os_str(), OsStr::new(&names)];
+    json_lines(SCRIPT, arguments, &lines_of_hex(messages)?)
+}
+
+fn lines_of_hex<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     for message in messages {
         for byte in message {
@@ -53,6 +72,5 @@ pub fn resolve_single_objects<'a>(
         }
         lines.push(b'\n');
     }
-    let arguments = [OsStr::new("single-object"), schema.as_os_str()].into_iter();
-    json_lines(SCRIPT, arguments.chain(reader.map(Path::as_os_str)), &lines)
+    Ok(lines)
 }

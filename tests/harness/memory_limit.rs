@@ -5,6 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result};
@@ -29,7 +30,9 @@ impl MemoryLimit {
         } else {
             (root.to_owned(), "memory.max")
         };
-        let path = parent.join(format!("{PREFIX}{}-memory", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{PREFIX}{}-memory-{number}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("make cgroup {}", path.display()))?;
         let group = Self { path };
         fs::write(group.path.join(limit), bytes.to_string()).context("limit memory")?;

@@ -224,9 +224,37 @@ pub fn join(near: (&Namespace, End), far: (&Namespace, End), mtu_bytes: u32) -> 
     configure(far_space, far_end, near_end)
 }
 
+/// Takes a link down at one end: neither end has a carrier then, and what is sent is lost.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn cut(space: &Namespace, end: End) -> Result<()> {
+    space.ip(&["link", "set", end.interface, "down"]).map(drop)
+}
+
+/// Takes a link up again that was [`cut`] at the near end. (An interface that goes down forgets its
+/// neighbours and IPv6 addresses; IPv4 is what is back.)
+///
+/// # Errors
+/// As [`cut`].
+pub fn mend(near: (&Namespace, End), far: (&Namespace, End)) -> Result<()> {
+    near.0.ip(&["link", "set", near.1.interface, "up"])?;
+    introduce(near.0, near.1, &far.1.ipv4.to_string(), far.1.mac)?;
+    introduce(far.0, far.1, &near.1.ipv4.to_string(), near.1.mac)
+}
+
+fn introduce(space: &Namespace, own: End, address: &str, mac: [u8; 6]) -> Result<()> {
+    let mac = mac_text(mac);
+    #[rustfmt::skip]
+    space.ip(&[
+        "neighbour", "replace", address, "lladdr", &mac, "dev", own.interface, "nud", "permanent",
+    ])?;
+    Ok(())
+}
+
 fn configure(space: &Namespace, own: End, peer: End) -> Result<()> {
     let interface = own.interface;
-    let (mac, peer_mac) = (mac_text(own.mac), mac_text(peer.mac));
+    let mac = mac_text(own.mac);
     // `arp off` also keeps IPv6 from joining solicited-node groups, whose multicast reports would
     // come at random times; `addrgenmode none` leaves no link-local address to advertise.
     space.ip(&["link", "set", interface, "address", &mac, "arp", "off", "addrgenmode", "none"])?;
@@ -235,10 +263,7 @@ fn configure(space: &Namespace, own: End, peer: End) -> Result<()> {
     space.ip(&["address", "add", &ipv6, "dev", interface, "nodad"])?;
     space.ip(&["link", "set", interface, "up"])?;
     for address in [peer.ipv4.to_string(), peer.ipv6.to_string()] {
-        #[rustfmt::skip]
-        space.ip(&[
-            "neighbour", "replace", &address, "lladdr", &peer_mac, "dev", interface, "nud", "permanent",
-        ])?;
+        introduce(space, own, &address, peer.mac)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod faults;
 mod fuzz;
 mod inspect;
 mod manifests;
@@ -43,6 +44,8 @@ enum Task {
     Manifests,
     /// Check and test everything, as the continuous integration does; as root.
     Test,
+    /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
+    Faults(faults::Arguments),
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
     Fuzz(fuzz::Arguments),
     /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Manifests => manifests::run(),
         Task::Test => test::run(&workspace),
+        Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench => bench::run(&workspace),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),

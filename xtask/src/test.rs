@@ -72,7 +72,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 /// Arguments that make cargo run the test programs by sudo where we are not root: network namespaces
 /// and BPF need it, and building does not.
-fn runner(workspace: &Workspace) -> Result<Vec<String>> {
+pub(crate) fn runner(workspace: &Workspace) -> Result<Vec<String>> {
     let Err(not_root) = tap53_harness::require_root() else {
         return Ok(Vec::new());
     };

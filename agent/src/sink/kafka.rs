@@ -22,6 +22,7 @@ pub(crate) mod errand;
 mod held;
 mod mailbox;
 pub(crate) mod oauth;
+mod outage;
 mod producer;
 mod sender;
 mod settings;
@@ -33,6 +34,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod waits;
 
 use std::{
     sync::Arc,

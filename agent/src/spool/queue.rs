@@ -399,6 +399,7 @@ impl Spool {
             lost += slot.amount();
             self.lose(reason, slot.place.id + 1, slot.amount());
         }
+        self.window.segments_gone_below(after.id, reason);
         if self.read.place.id < after.id {
             let unread = between(self.read.place, after);
             lost += unread;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::segment::Place;
+use super::{loss::Loss, segment::Place};
 use crate::ledger::Amount;
 
 /// What became of a record so far.
@@ -24,6 +24,8 @@ pub(super) struct Slot {
     /// First id of its segment, and where in it the entry is.
     pub(super) segment: u64,
     pub(super) offset: u64,
+    /// Why its segment was dropped while it was on its way.
+    pub(super) gone: Option<Loss>,
 }
 
 impl Slot {
@@ -95,6 +97,13 @@ impl Window {
         }
         self.drop_done();
         given_up
+    }
+
+    /// The segments of all below `id` are gone: what of it is on its way is not to be sent again.
+    pub(super) fn segments_gone_below(&mut self, id: u64, reason: Loss) {
+        for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
+            slot.gone = slot.gone.or(Some(reason));
+        }
     }
 
     /// How many below `id` are not done with.

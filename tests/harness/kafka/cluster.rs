@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -47,7 +47,7 @@ impl<'a> Cluster<'a> {
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("cluster")?;
-        let addresses: [SocketAddr; 2 * SIZE] = free_addresses(namespace)?;
+        let addresses: [SocketAddr; 2 * SIZE] = free_addresses(namespace, Ipv4Addr::LOCALHOST)?;
         let (brokers, controllers) = addresses.split_at(SIZE);
         let voters: Vec<_> =
             (1..).zip(controllers).map(|(id, address)| format!("{id}@{address}")).collect();

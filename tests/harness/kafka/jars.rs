@@ -20,7 +20,11 @@ pub fn directory() -> Result<PathBuf> {
     cache::filled(&format!("kafka-{}", version()?), fetch)
 }
 
-fn version() -> Result<&'static str> {
+/// Kafka's version.
+///
+/// # Errors
+/// When `pom.xml` names none.
+pub fn version() -> Result<&'static str> {
     let (_, rest) =
         POM.split_once("<kafka.version>").context("kafka/pom.xml has no kafka.version")?;
     Ok(rest.split('<').next().unwrap_or_default())

@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use cluster::Cluster;
-pub use jars::directory as jars;
+pub use jars::{directory as jars, version};
 pub use security::{PLAIN_PASSWORD, SCRAM_PASSWORD, Security, USER};
 pub use tokens::{CLIENT_ID, CLIENT_SECRET, Issuer, SCOPE, SUBJECT, TokenEndpoint};
 
@@ -49,6 +49,10 @@ pub struct Kafka<'a> {
     namespace: &'a Namespace,
     jars: PathBuf,
     directory: TempDir,
+    /// Where it keeps its topics, metadata included.
+    log_directory: PathBuf,
+    controller: SocketAddr,
+    session_timeout_ms: u32,
     address: SocketAddr,
     listeners: security::Listeners,
     jvm_option: Option<String>,
@@ -61,7 +65,15 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the jars cannot be had, or the broker does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
-        Self::start_with(namespace, None, "")
+        Self::start_with(namespace, Place::default(), None, "")
+    }
+
+    /// As [`start`](Self::start), elsewhere than on loopback, or on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_at(namespace: &'a Namespace, place: Place) -> Result<Self> {
+        Self::start_with(namespace, place, None, "")
     }
 
     /// As [`start`](Self::start), with two more listeners that ask who is there.
@@ -69,7 +81,7 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
-        Self::start_with(namespace, Some(security), "")
+        Self::start_with(namespace, Place::default(), Some(security), "")
     }
 
     /// As [`start`](Self::start), with more properties; of two with one name the last one counts.
@@ -77,21 +89,26 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with_properties(namespace: &'a Namespace, properties: &str) -> Result<Self> {
-        Self::start_with(namespace, None, properties)
+        Self::start_with(namespace, Place::default(), None, properties)
     }
 
     fn start_with(
         namespace: &'a Namespace,
+        place: Place,
         security: Option<&Security>,
         more: &str,
     ) -> Result<Self> {
         let jars = jars()?;
         let directory = scratch::directory("kafka")?;
-        let [broker, controller, sasl_ssl, ssl, token, cleartext] = free_addresses(namespace)?;
+        let session_timeout_ms = place.session_timeout_ms;
+        let log_directory = place.log_directory.unwrap_or_else(|| directory.path().join("log"));
+        // On loopback, so that the broker has its controller whatever becomes of its link.
+        let [controller] = free_addresses(namespace, Ipv4Addr::LOCALHOST)?;
+        let [broker, sasl_ssl, ssl, token, cleartext] = free_addresses(namespace, place.ip)?;
         let listeners = security::Listeners { sasl_ssl, ssl, token, cleartext };
         let jvm_option = security.map(|security| security.issuer().jvm_option());
         let properties = directory.path().join("server.properties");
-        let mut text = configuration(broker, controller, directory.path());
+        let mut text = configuration(broker, controller, &log_directory, session_timeout_ms);
         if let Some(security) = security {
             text.push_str(&security.configuration(broker, controller, listeners));
         }
@@ -101,6 +118,9 @@ impl<'a> Kafka<'a> {
             namespace,
             jars,
             directory,
+            log_directory,
+            controller,
+            session_timeout_ms,
             address: broker,
             listeners,
             jvm_option,
@@ -178,6 +198,42 @@ impl<'a> Kafka<'a> {
         Ok(())
     }
 
+    /// An address beside the broker's own where nothing listens, for
+    /// [`restart_at`](Self::restart_at).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn spare_address(&self) -> Result<SocketAddr> {
+        let SocketAddr::V4(own) = self.address else { bail!("not IPv4") };
+        let [spare] = free_addresses(self.namespace, *own.ip())?;
+        Ok(spare)
+    }
+
+    /// As [`restart`](Self::restart), at another address: that is where it listens, and what it
+    /// tells clients. For brokers without [`Security`].
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub fn restart_at(&mut self, address: SocketAddr) -> Result<()> {
+        self.kill();
+        self.address = address;
+        let properties = self.directory.path().join("server.properties");
+        let (log_directory, session_timeout_ms) = (&self.log_directory, self.session_timeout_ms);
+        let text = configuration(address, self.controller, log_directory, session_timeout_ms);
+        fs::write(properties, text)?;
+        self.restart()
+    }
+
+    /// Waits for the broker to end by itself.
+    ///
+    /// # Errors
+    /// When it goes on, or does not run.
+    pub fn wait_until_ended(&mut self) -> Result<()> {
+        self.process.as_mut().context("no broker runs")?.wait(START_DEADLINE)?;
+        self.process = None;
+        Ok(())
+    }
+
     /// Creates a topic with one partition, and waits until it has a leader. Topics are never created
     /// by themselves.
     ///
@@ -228,6 +284,23 @@ impl<'a> Kafka<'a> {
 
     fn java(&self, class: &str) -> Command {
         java(self.namespace, &self.jars, self.jvm_option.as_deref(), class)
+    }
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address in its namespace.
+    pub ip: Ipv4Addr,
+    /// Where it keeps its topics; `None`: in a directory of its own.
+    pub log_directory: Option<PathBuf>,
+    /// How long a broker that was killed counts as there: only then may it come back.
+    pub session_timeout_ms: u32,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST, log_directory: None, session_timeout_ms: 9_000 }
     }
 }
 
@@ -324,10 +397,13 @@ fn word<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
     Ok(word)
 }
 
-/// Addresses of the namespace's loopback where nothing listens.
-fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAddr; COUNT]> {
+/// Addresses with this IP of the namespace's where nothing listens.
+fn free_addresses<const COUNT: usize>(
+    namespace: &Namespace,
+    ip: Ipv4Addr,
+) -> Result<[SocketAddr; COUNT]> {
     namespace.enter(|| {
-        let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+        let mut addresses = [SocketAddr::from((ip, 0)); COUNT];
         // All are open before any is closed, so they differ.
         let mut listeners = Vec::with_capacity(COUNT);
         for address in &mut addresses {
@@ -341,8 +417,13 @@ fn free_addresses<const COUNT: usize>(namespace: &Namespace) -> Result<[SocketAd
 
 /// Nothing is deleted for its age: messages have the times of the captures that they are from, which
 /// may be years ago, and the broker looks for the first time after half a minute.
-fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -> String {
-    let log_directory = directory.join("log");
+fn configuration(
+    broker: SocketAddr,
+    controller: SocketAddr,
+    log_directory: &Path,
+    session_timeout_ms: u32,
+) -> String {
+    let heartbeat_ms = session_timeout_ms / 4;
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
@@ -352,6 +433,8 @@ fn configuration(broker: SocketAddr, controller: SocketAddr, directory: &Path) -
          advertised.listeners=PLAINTEXT://{broker}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          log.dirs={}\n\
+         broker.session.timeout.ms={session_timeout_ms}\n\
+         broker.heartbeat.interval.ms={heartbeat_ms}\n\
          auto.create.topics.enable=false\n\
          log.retention.ms=-1\n\
          offsets.topic.replication.factor=1\n\

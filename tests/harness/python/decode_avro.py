@@ -4,6 +4,8 @@
     decode_avro.py single-object SCHEMA [READER]
                                           single-object messages of SCHEMA, one line of hex each,
                                           from stdin; resolved to the schema READER
+    decode_avro.py fields SCHEMA NAMES    the same, and of each record only these fields, with
+                                          commas between their names
 
 Bytes come out as hex, times as microseconds since 1970 UTC, as they are in the encoding.
 """
@@ -21,7 +23,9 @@ MARKER = b"\xc3\x01"
 HEADER_SIZE = 10
 
 
-def show(record):
+def show(record, names=None):
+    if names:
+        record = {name: record[name] for name in names}
     print(json.dumps(record, default=lambda value: value.hex()))
 
 
@@ -37,7 +41,7 @@ def load(schema_path):
         return json.load(file)
 
 
-def single_objects(schema_path, reader_path, lines):
+def single_objects(schema_path, reader_path, lines, names=None):
     schema = load(schema_path)
     # Hex of the little-endian bytes that the encoding carries.
     expected = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
@@ -51,7 +55,7 @@ def single_objects(schema_path, reader_path, lines):
         if message[2:HEADER_SIZE] != expected:
             sys.exit(f"fingerprint {message[2:HEADER_SIZE].hex()}, the schema's is {expected.hex()}")
         body = io.BytesIO(message[HEADER_SIZE:])
-        show(fastavro.schemaless_reader(body, parsed, reader))
+        show(fastavro.schemaless_reader(body, parsed, reader), names)
         if body.read(1):
             sys.exit("bytes after the record")
 
@@ -66,6 +70,8 @@ def main(arguments):
             single_objects(schema_path, None, sys.stdin)
         case ["single-object", schema_path, reader_path]:
             single_objects(schema_path, reader_path, sys.stdin)
+        case ["fields", schema_path, names]:
+            single_objects(schema_path, None, sys.stdin, names.split(","))
         case _:
             sys.exit(__doc__)
 

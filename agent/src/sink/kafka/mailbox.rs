@@ -14,6 +14,8 @@ pub(super) enum Outcome {
     Arrived,
     /// Perhaps it arrived all the same, which nobody can know.
     Failed,
+    /// It came with one that the broker refuses, which is why it was refused as well.
+    Again,
     /// It never will.
     Rejected,
 }
@@ -26,6 +28,8 @@ pub(super) struct Returned {
     pub(super) messages: u32,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
+    /// Whether it comes back for nothing that is wrong with the broker: see [`Outcome::Again`].
+    pub(super) is_again: bool,
 }
 
 /// All that came since the last look.

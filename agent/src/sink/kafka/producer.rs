@@ -88,8 +88,10 @@ pub(super) struct Link {
     pub(super) framing: Option<Framing>,
     /// Where reports go, if there is a spool.
     pub(super) mailbox: Option<Mailbox>,
-    /// Records that have arrived, to see whether any do.
-    pub(super) arrived: AtomicU64,
+    /// Records that have arrived, or that the broker has refused for good: whether it is there.
+    pub(super) answered: AtomicU64,
+    /// What was last wrong with the way to the broker.
+    trouble: Mutex<String>,
     pub(super) timings: SinkTimings,
     /// What the producer in use said last of itself, where it is asked to.
     pub(super) statistics: Published<Option<Arc<Statistics>>>,
@@ -141,7 +143,8 @@ impl Link {
             summaries: OnceLock::new(),
             framing,
             mailbox: config.spool.is_some().then(Mailbox::default),
-            arrived: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            trouble: Mutex::default(),
             timings: SinkTimings::default(),
             statistics: Published::default(),
             watches,
@@ -153,6 +156,15 @@ impl Link {
     /// Logs an error, unless it was logged a moment ago.
     fn tell(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
+        if self.mailbox.is_some() && code.is_some_and(is_outage) {
+            // The sender tells of the outage, once, and with the last that names a cause.
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || trouble.is_empty() {
+                reason.clone_into(&mut trouble);
+            }
+            tracing::debug!(sink = self.sink, %error, reason, "producer");
+            return;
+        }
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // As many as there are codes, at most.
@@ -188,8 +200,17 @@ impl Link {
                 let proof = self.proof;
                 tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
             }
+            Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => {
+                let topic = &self.topic;
+                tracing::error!(sink, topic, %error, "the broker refuses records, which are lost and counted: is this node's clock right? It takes none that are further ahead of its own than message.timestamp.after.max.ms");
+            }
             _ => tracing::error!(sink, %error, reason, "producer"),
         }
+    }
+
+    /// What was last wrong with the way to the broker, since this was last asked.
+    pub(super) fn take_trouble(&self) -> String {
+        std::mem::take(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -284,6 +305,17 @@ pub(super) enum Refusal {
     NoId,
 }
 
+/// True for errors that say no more than that a broker does not answer.
+const fn is_outage(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::OperationTimedOut
+    )
+}
+
 /// True for errors that the message itself is to blame for.
 const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
     matches!(
@@ -333,6 +365,11 @@ impl ClientContext for Reports {
             }
             // Told again, and less often, by error().
             RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            // A request that timed out, again with each one: its records are reported as failed. And
+            // an identity not yet given by a broker that starts: it is asked for again.
+            RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
+                tracing::debug!(sink, facility, "{message}");
+            }
             RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(sink, facility, "{message}");
@@ -362,6 +399,7 @@ impl ProducerContext for Reports {
         let outcome = match result {
             Ok(_) => Outcome::Arrived,
             Err((error, _)) if is_never(error) => Outcome::Rejected,
+            Err((error, _)) if is_again(error) => Outcome::Again,
             Err(_) => Outcome::Failed,
         };
         let origin = Origin::from_opaque(opaque);
@@ -372,8 +410,8 @@ impl ProducerContext for Reports {
             }
             return;
         }
-        if result.is_ok() {
-            link.arrived.fetch_add(1, Ordering::Relaxed);
+        if matches!(outcome, Outcome::Arrived | Outcome::Rejected) {
+            link.answered.fetch_add(1, Ordering::Relaxed);
         }
         match origin {
             // Dealt with above.
@@ -400,8 +438,8 @@ impl ProducerContext for Reports {
                 error.rdkafka_error_code(),
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
             );
-            if !is_ours {
-                link.tell(error, "a record was not delivered");
+            if !is_ours && !is_again(error) {
+                link.tell(error, "a record was not acknowledged in time, or was refused");
             }
         }
     }
@@ -411,13 +449,20 @@ fn is_never(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(is_for_ever)
 }
 
+/// True where the broker refused another record of the batch.
+fn is_again(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidDifferentRecord)
+}
+
 impl Reports {
     fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, ticket: Ticket) {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
             (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let returned = returned(message, messages, ticket, self.link.framing.as_ref());
+                let framing = self.link.framing.as_ref();
+                let mut returned = returned(message, messages, ticket, framing);
+                returned.is_again = is_again(error);
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => {
@@ -449,6 +494,7 @@ fn returned(
         messages,
         key: message.key().unwrap_or_default().to_vec(),
         value: unframed.unwrap_or_else(|| value.to_vec()),
+        is_again: false,
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
 use super::{
     allowance::Allowance,
     mailbox::{Mail, Mailbox, Outcome},
+    outage::Outage,
     producer::{Message, Origin, Refusal},
     purge,
-    spooling::{Inner, now_ms},
+    spooling::Inner,
 };
 use crate::{
     config::SpoolMode,
@@ -41,7 +42,7 @@ const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(5);
 /// Pause after a failure, doubled with each one that follows, so that a broker that refuses at once
 /// is not asked without end.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The thread that sends what is in the spool, and takes in what became of it.
 pub(super) struct Sender {
@@ -50,8 +51,9 @@ pub(super) struct Sender {
     /// Nothing is sent before.
     not_before: Instant,
     pause: Duration,
-    /// Deliveries at the last look, and since when there have been no more.
-    arrived: u64,
+    outage: Outage,
+    /// Records answered at the last look, and since when there have been no more.
+    answered: u64,
     no_progress_since: Instant,
     next_period: Instant,
     next_checkpoint: Instant,
@@ -62,14 +64,19 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(inner: Arc<Inner>, replay_records_per_s: Option<u32>) -> Self {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        replay_records_per_s: Option<u32>,
+        outage: Outage,
+    ) -> Self {
         let now = Instant::now();
         Self {
             inner,
             allowance: Allowance::new(replay_records_per_s, now),
             not_before: now,
             pause: SHORTEST_PAUSE,
-            arrived: 0,
+            outage,
+            answered: 0,
             no_progress_since: now,
             next_period: now,
             next_checkpoint: now,
@@ -131,12 +138,13 @@ impl Sender {
                     spool.fail(id);
                     has_failed = true;
                 }
+                Outcome::Again => spool.fail(id),
                 Outcome::Rejected => spool.reject(id),
             }
         }
         inner.account(&mut spool, |counts| counts.delivered += delivered);
         if !mail.returned.is_empty() {
-            has_failed = true;
+            has_failed |= mail.returned.iter().any(|returned| !returned.is_again);
             inner.is_direct.store(false, Ordering::Release);
             let records = mail.returned.iter().map(|returned| Record {
                 timestamp_ms: returned.timestamp_ms,
@@ -144,7 +152,7 @@ impl Sender {
                 key: &returned.key,
                 value: &returned.value,
             });
-            match spool.append(records, now_ms()) {
+            match spool.append(records, inner.clock.now_ms()) {
                 Ok(amount) => {
                     let end_id = spool.next_id();
                     for returned in &mail.returned {
@@ -177,10 +185,27 @@ impl Sender {
     }
 
     fn failed(&mut self, now: Instant) {
-        self.inner.note_failing();
+        self.note_failing(now);
         if now >= self.not_before {
             self.not_before = now + self.pause;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn note_failing(&mut self, now: Instant) {
+        let link = &self.inner.link;
+        self.inner.is_failing.store(true, Ordering::Relaxed);
+        if self.outage.failed(now) {
+            let why = match link.take_trouble() {
+                why if why.is_empty() => "no answer".to_owned(),
+                why => why,
+            };
+            let place = if self.inner.has_spool() { "the spool" } else { "memory" };
+            tracing::error!(
+                sink = link.sink,
+                why,
+                "records do not arrive: they are kept in {place} until they do"
+            );
         }
     }
 
@@ -245,7 +270,7 @@ impl Sender {
         self.watch_progress(now);
         self.ask_for_the_spool(now);
         let Some(mut spool) = inner.lock() else { return };
-        spool.drop_old(now_ms());
+        spool.drop_old(inner.clock.now_ms());
         inner.account(&mut spool, |_| {});
         if now >= self.next_checkpoint {
             self.next_checkpoint = now + CHECKPOINT_INTERVAL;
@@ -300,24 +325,27 @@ impl Sender {
     /// Notices that nothing arrives any more, though something is on its way.
     fn watch_progress(&mut self, now: Instant) {
         let inner = &self.inner;
-        let arrived = inner.link.arrived.load(Ordering::Relaxed);
+        let answered = inner.link.answered.load(Ordering::Relaxed);
         let in_memory = inner.link.counts.read().in_flight.records;
         let sent = inner.lock().map_or(0, |spool| spool.sent());
         let is_waiting = in_memory > 0 || sent > 0;
-        if arrived != self.arrived {
-            self.arrived = arrived;
+        if answered != self.answered {
+            self.answered = answered;
             self.no_progress_since = now;
-            if inner.is_failing.swap(false, Ordering::Relaxed) {
-                tracing::info!(sink = inner.link.sink, "records arrive again");
-            }
+            inner.is_failing.store(false, Ordering::Relaxed);
         } else if !is_waiting {
             self.no_progress_since = now;
+        }
+        if !inner.is_failing.load(Ordering::Relaxed) && self.outage.is_over(now) {
+            inner.link.take_trouble();
+            tracing::info!(sink = inner.link.sink, "records arrive again");
         }
         if now.saturating_duration_since(self.no_progress_since) < STALL {
             return;
         }
         self.no_progress_since = now;
-        inner.note_failing();
+        self.note_failing(now);
+        let inner = &self.inner;
         if in_memory > 0 && inner.has_spool() {
             inner.is_direct.store(false, Ordering::Release);
             // They come back as reports.

@@ -34,6 +34,7 @@ use std::{
 
 use super::{
     mailbox::Mailbox,
+    outage::Outage,
     producer::{Framing, Link, Message, Origin, Producer, Refusal},
     sender::Sender,
     takeover::Memory,
@@ -81,6 +82,7 @@ pub(super) struct Inner {
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
+    pub(super) clock: Clock,
     limit_bytes: u64,
     /// Since when the oldest record waits, milliseconds since 1970 UTC. Beside the spool, which is
     /// locked while the disk is written to.
@@ -117,13 +119,15 @@ impl Spooling {
             is_failing: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
+            clock: Clock::new(),
         });
         match inner.take_over() {
             Ok(()) => {}
             Err(spool::Error::Locked(_)) => inner.say_that_it_waits(),
             Err(cause) => return Err(Error::Spool { sink: config.name.clone(), cause }),
         }
-        let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s);
+        let outage = Outage::new(config.message_timeout);
+        let sender = Sender::new(inner.clone(), spool_config.replay_records_per_s, outage);
         let sender = thread::Builder::new()
             .name("kafka-spool".to_owned())
             .spawn(move || sender.run())
@@ -272,7 +276,7 @@ impl Inner {
             self.write(batch);
             return;
         }
-        match spool.append(records(batch, 0), now_ms()) {
+        match spool.append(records(batch, 0), self.clock.now_ms()) {
             Ok(_) => {
                 self.link.settling.spool(batch.ticket(), spool.next_id());
                 self.link.settling.leave(batch.ticket(), amount.records);
@@ -324,7 +328,7 @@ impl Inner {
             return;
         };
         self.is_direct.store(false, Ordering::Release);
-        match spool.append(records(batch, from), now_ms()) {
+        match spool.append(records(batch, from), self.clock.now_ms()) {
             Ok(rest) => {
                 // In the spool before they leave memory, so that they are never nowhere.
                 self.link.settling.spool(batch.ticket(), spool.next_id());
@@ -337,15 +341,6 @@ impl Inner {
                 self.disk_failed(&error);
                 self.lose(batch, from, SinkLoss::SpoolFailed);
             }
-        }
-    }
-
-    /// Each outage is logged once.
-    pub(super) fn note_failing(&self) {
-        if !self.is_failing.swap(true, Ordering::Relaxed) {
-            let sink = &self.link.sink;
-            let place = if self.has_spool() { "the spool" } else { "memory" };
-            tracing::error!(sink, "records do not arrive: they are kept in {place} until they do");
         }
     }
 
@@ -420,6 +415,25 @@ pub(super) fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     }
 }
 
+/// Tells how old records in the spool are: the wall clock as it was at the start, and the time since
+/// then. Where the wall clock is set meanwhile, no record grows old by that.
+pub(super) struct Clock {
+    started_ms: i64,
+    started: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { started_ms: now_ms(), started: Instant::now() }
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.started_ms.saturating_add(passed_ms)
+    }
+}
+
+/// By the wall clock.
 pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

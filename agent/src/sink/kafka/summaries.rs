@@ -191,7 +191,7 @@ impl Summaries {
             match outcome {
                 Outcome::Arrived => self.count(|counts| counts.delivered += 1),
                 Outcome::Rejected => self.count(|counts| counts.lost += 1),
-                Outcome::Failed => {}
+                Outcome::Again | Outcome::Failed => {}
             }
         }
         self.take_over(&mut queue);
@@ -394,7 +394,7 @@ impl Queue {
         match self {
             Self::Memory { waiting, .. } => match outcome {
                 Outcome::Arrived | Outcome::Rejected => waiting.retain(|waiting| waiting.id != id),
-                Outcome::Failed => {
+                Outcome::Again | Outcome::Failed => {
                     waiting
                         .iter_mut()
                         .filter(|waiting| waiting.id == id)
@@ -403,7 +403,7 @@ impl Queue {
             },
             Self::Disk(spool) => match outcome {
                 Outcome::Arrived => drop(spool.acknowledge(id)),
-                Outcome::Failed => spool.fail(id),
+                Outcome::Again | Outcome::Failed => spool.fail(id),
                 Outcome::Rejected => spool.reject(id),
             },
         }

@@ -19,7 +19,7 @@ use super::{
     mailbox::Returned,
     producer::{Message, Origin, Refusal},
     settling::Settling,
-    spooling::{Inner, add_losses, now_ms},
+    spooling::{Inner, add_losses},
 };
 use crate::{
     config::SpoolMode,
@@ -46,8 +46,13 @@ impl Memory {
     }
 
     /// Moves all to the spool.
-    fn spool(&mut self, spool: &mut Spool, settling: &Settling) -> Result<Amount, AppendError> {
-        let amount = spool.append(self.records.iter().map(as_record), now_ms())?;
+    fn spool(
+        &mut self,
+        spool: &mut Spool,
+        settling: &Settling,
+        now_ms: i64,
+    ) -> Result<Amount, AppendError> {
+        let amount = spool.append(self.records.iter().map(as_record), now_ms)?;
         for record in &self.records {
             settling.spool(record.ticket, spool.next_id());
             settling.leave(record.ticket, 1);
@@ -134,6 +139,7 @@ impl Inner {
             ticket: batch.ticket(),
             key: key.to_vec(),
             value: value.to_vec(),
+            is_again: false,
         });
         self.hold(rest.collect());
     }
@@ -181,7 +187,7 @@ impl Inner {
 
     /// Puts what is held into the spool: a worker may have come too late for [`Self::take_over`].
     pub(super) fn spool_held(&self, spool: &mut Spool) {
-        match self.memory().spool(spool, &self.link.settling) {
+        match self.memory().spool(spool, &self.link.settling, self.clock.now_ms()) {
             Ok(amount) => self.account(spool, |counts| counts.in_flight -= amount),
             Err(error) => self.disk_failed(&error),
         }
@@ -199,7 +205,8 @@ impl Inner {
         }
         let mut held = self.memory();
         // Where it cannot be written to, they are sent from here, as room in the producer comes.
-        let kept = held.spool(&mut spool, &self.link.settling).unwrap_or_else(|error| {
+        let now_ms = self.clock.now_ms();
+        let kept = held.spool(&mut spool, &self.link.settling, now_ms).unwrap_or_else(|error| {
             self.disk_failed(&error);
             Amount::default()
         });

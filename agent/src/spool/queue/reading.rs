@@ -120,6 +120,7 @@ impl Spool {
             state: State::Sent,
             segment,
             offset: found.offset,
+            gone: None,
         });
         self.read.offset = found.end();
         self.read.place = found.header.after();
@@ -140,9 +141,8 @@ impl Spool {
         self.prepared = None;
         // From the oldest one, once the others are reported on.
         self.again_from = None;
-        if self.index_of(slot.segment).is_none() {
-            // Its segment went while it was on its way.
-            self.lose_slot(id, State::Failed, Loss::DroppedOldest);
+        if let Some(reason) = slot.gone {
+            self.lose_slot(id, State::Failed, reason);
         }
     }
 

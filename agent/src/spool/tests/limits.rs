@@ -66,6 +66,21 @@ fn what_is_too_old_is_dropped_a_segment_at_a_time() {
 }
 
 #[test]
+fn what_fails_after_its_segment_was_dropped_is_lost_for_the_reason_of_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
+    let mut spool = Spool::open(&config).unwrap();
+    append(&mut spool, 3, NOW_MS).unwrap();
+    assert_eq!(send(&mut spool, 2), [0, 1]);
+    spool.drop_old(NOW_MS + 500_000);
+    assert_eq!(spool.take_losses()[Loss::TooOld as usize], amount([2]));
+    acknowledge(&mut spool, [0]);
+    spool.fail(1);
+    assert_eq!(spool.take_losses()[Loss::TooOld as usize], amount([1]));
+    assert_eq!(spool.held(), Amount::default());
+}
+
+#[test]
 fn a_record_that_is_too_long_for_an_entry_is_refused_with_its_batch() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();

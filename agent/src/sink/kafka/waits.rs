@@ -1,0 +1,110 @@
+//! librdkafka's waits, by a clock that nobody sets.
+//!
+//! librdkafka works out by the wall clock when a wait is to end, and hands that to C11's
+//! `cnd_timedwait`, which goes by the wall clock too. Where the clock is set back while a thread
+//! waits, as by an hour, the thread waits for that hour: nothing reconnects, nothing times out
+//! (librdkafka, issue 2145). So the function is defined here, in glibc's place: what is left of the
+//! wait when it begins is waited for by CLOCK_MONOTONIC.
+//!
+//! glibc's own is `pthread_cond_timedwait` on the same objects: `cnd_t` and `mtx_t` have its
+//! condition and mutex inside (nptl, `thrd_priv.h`).
+
+use libc::{
+    CLOCK_MONOTONIC, CLOCK_REALTIME, ETIMEDOUT, c_int, clock_gettime, clockid_t, pthread_cond_t,
+    pthread_mutex_t, timespec,
+};
+
+/// Of C11's `<threads.h>`, as glibc numbers them.
+const THRD_SUCCESS: c_int = 0;
+const THRD_ERROR: c_int = 2;
+const THRD_TIMEDOUT: c_int = 4;
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+unsafe extern "C" {
+    /// From glibc 2.30 on.
+    fn pthread_cond_clockwait(
+        condition: *mut pthread_cond_t,
+        mutex: *mut pthread_mutex_t,
+        clock: clockid_t,
+        until: *const timespec,
+    ) -> c_int;
+}
+
+/// C11's `cnd_timedwait`, but that setting the wall clock has no part in it.
+///
+/// # Safety
+/// As of C's: a condition, a mutex that this thread has locked, and a time by the wall clock.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn cnd_timedwait(
+    condition: *mut pthread_cond_t,
+    mutex: *mut pthread_mutex_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: the caller's time can be read, and the clocks are written to places of ours.
+    let left = unsafe { *until };
+    let Some((wall, steady)) = now(CLOCK_REALTIME).zip(now(CLOCK_MONOTONIC)) else {
+        return THRD_ERROR;
+    };
+    let until = later_by(steady, until_then_ns(wall, left));
+    // SAFETY: condition and mutex are the caller's to wait with.
+    match unsafe { pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &raw const until) } {
+        0 => THRD_SUCCESS,
+        ETIMEDOUT => THRD_TIMEDOUT,
+        _ => THRD_ERROR,
+    }
+}
+
+fn now(clock: clockid_t) -> Option<timespec> {
+    let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes to `time` alone.
+    let failed = unsafe { clock_gettime(clock, &raw mut time) };
+    (failed == 0).then_some(time)
+}
+
+/// Nanoseconds from one time to a later one; none to an earlier one.
+fn until_then_ns(from: timespec, to: timespec) -> i64 {
+    let seconds = to.tv_sec.saturating_sub(from.tv_sec);
+    seconds.saturating_mul(NS_PER_S).saturating_add(to.tv_nsec - from.tv_nsec).max(0)
+}
+
+fn later_by(time: timespec, ns: i64) -> timespec {
+    let (seconds, ns) = (ns / NS_PER_S, time.tv_nsec + ns % NS_PER_S);
+    timespec { tv_sec: time.tv_sec.saturating_add(seconds + ns / NS_PER_S), tv_nsec: ns % NS_PER_S }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const fn at(tv_sec: i64, tv_nsec: i64) -> timespec {
+        timespec { tv_sec, tv_nsec }
+    }
+
+    #[test]
+    fn what_is_left_is_counted_across_seconds_and_never_less_than_nothing() {
+        assert_eq!(until_then_ns(at(10, 900_000_000), at(12, 100_000_000)), 1_200_000_000);
+        assert_eq!(until_then_ns(at(12, 0), at(10, 0)), 0);
+        let time = later_by(at(5, 900_000_000), 1_200_000_000);
+        assert_eq!((time.tv_sec, time.tv_nsec), (7, 100_000_000));
+    }
+
+    #[test]
+    fn a_wait_in_vain_ends_in_time_and_says_so() {
+        let mut condition = libc::PTHREAD_COND_INITIALIZER;
+        let mut mutex = libc::PTHREAD_MUTEX_INITIALIZER;
+        let until = later_by(now(CLOCK_REALTIME).expect("a clock"), 50_000_000);
+        let begin = Instant::now();
+        // SAFETY: both are initialised, live longer than the calls, and are this thread's alone.
+        let outcome = unsafe {
+            libc::pthread_mutex_lock(&raw mut mutex);
+            let outcome = cnd_timedwait(&raw mut condition, &raw mut mutex, &raw const until);
+            libc::pthread_mutex_unlock(&raw mut mutex);
+            outcome
+        };
+        assert_eq!(outcome, THRD_TIMEDOUT);
+        assert!(begin.elapsed() >= Duration::from_millis(49), "{:?}", begin.elapsed());
+    }
+}

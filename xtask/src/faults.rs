@@ -1,0 +1,204 @@
+//! `cargo xtask faults`: real faults under a numbered stream, and `docs/faults.md` made of what
+//! became of it.
+
+use std::{fmt::Write as _, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use tap53_harness::faults::{ROWS_VARIABLE, Row};
+
+use crate::{
+    build_ebpf,
+    setup::{self, Purpose},
+    test,
+    workspace::{Workspace, output, run as run_command},
+};
+
+const DOCUMENT: &str = "docs/faults.md";
+const COMMAND: &str = "cargo xtask faults";
+
+/// What to try.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests with this in their names; the other rows stay as they were [default: all].
+    filter: Option<String>,
+}
+
+/// Runs the long form of the tests and writes the table; only if all of them passed, so that no row
+/// is missing from it.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let runner = test::runner(workspace)?;
+    setup::install_missing(workspace, Purpose::Test)?;
+    build_ebpf::run(workspace)?;
+    run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
+    tap53_harness::kafka::jars()?;
+    tap53_harness::python::python()?;
+
+    let directory = workspace.target.join("faults");
+    fs::create_dir_all(&directory)?;
+    // A copy, so that a build meanwhile does not change what is tried.
+    let binary = directory.join("tap53");
+    fs::copy(workspace.target.join("debug/tap53"), &binary)
+        .with_context(|| format!("copy the agent to {}", binary.display()))?;
+    let rows = directory.join("rows.jsonl");
+    if rows.exists() && arguments.filter.is_none() {
+        fs::remove_file(&rows)?;
+    }
+    let tested = run_command(
+        workspace
+            .cargo()
+            .args(["test", "--quiet", "--package", "tap53-tests", "--test", "faults"])
+            .args(&runner)
+            // One after the other: each is to have the machine for itself.
+            .args(["--", "--test-threads=1", "--nocapture"])
+            .args(&arguments.filter)
+            .env("TAP53_BIN", &binary)
+            .env(ROWS_VARIABLE, &rows),
+    );
+    // Where a test failed, for those that passed.
+    let read = rows.exists().then(|| Row::read_all(&rows)).transpose()?.unwrap_or_default();
+    let table = document(&read, &Circumstances::now()?);
+    if tested.is_err() {
+        println!("{table}");
+    }
+    tested?;
+    ensure!(!read.is_empty(), "no row was written");
+    let path = workspace.root.join(DOCUMENT);
+    fs::write(&path, table).with_context(|| format!("write {}", path.display()))?;
+    println!("wrote {DOCUMENT}");
+    Ok(())
+}
+
+/// What the numbers hold for.
+struct Circumstances {
+    date: String,
+    kernel: String,
+    broker: String,
+}
+
+impl Circumstances {
+    fn now() -> Result<Self> {
+        Ok(Self {
+            date: output(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?,
+            kernel: fs::read_to_string(Path::new("/proc/sys/kernel/osrelease"))?.trim().to_owned(),
+            broker: tap53_harness::kafka::version()?.to_owned(),
+        })
+    }
+}
+
+fn document(rows: &[Row], circumstances: &Circumstances) -> String {
+    let Circumstances { date, kernel, broker } = circumstances;
+    let mut text = INTRODUCTION.trim_start().replace("$COMMAND", COMMAND);
+    let _ = writeln!(
+        text,
+        "\n{date}, Linux {kernel}, Apache Kafka {broker}, agent built for debugging.\n"
+    );
+    text.push_str(HEADING.trim_start());
+    for row in rows {
+        let reasons: Vec<String> = row
+            .lost
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .chain((row.unaccepted > 0).then(|| format!("not accepted {}", row.unaccepted)))
+            .chain((row.bound > 0).then(|| in_memory(row)))
+            .collect();
+        let problems = row.problems();
+        let verdict = if problems.is_empty() { "holds".to_owned() } else { problems.join("; ") };
+        let cap = row.cap_kib.map_or(String::new(), |cap| format!(" of {}", cap / 1024));
+        let kills = if row.kills > 0 { format!(", {} killed", row.kills) } else { String::new() };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} of {}{kills} | {}{cap} | {} | {verdict} |",
+            row.fault,
+            row.mode,
+            row.sent,
+            row.numbers,
+            row.duplicates(),
+            row.missing(),
+            if reasons.is_empty() { "-".to_owned() } else { reasons.join(", ") },
+            row.balanced,
+            row.ledgers,
+            row.peak_kib / 1024,
+            row.complaints,
+        );
+    }
+    text.push_str(NOTES);
+    text
+}
+
+/// What is missing for no other reason than that it was in memory when the agent was killed.
+fn in_memory(row: &Row) -> String {
+    let others = row.counted() + row.unaccepted;
+    format!("in memory {}, at most {}", row.missing().saturating_sub(others), row.bound)
+}
+
+const INTRODUCTION: &str = "
+# Faults
+
+What real faults cost. This file is made by `$COMMAND`, the verdicts from the numbers beside them; a
+shorter form of the same runs with the tests.
+
+A client sends queries with numbers in their names through a veth to a resolver. The agent captures
+them there and produces to a real broker behind a link of its own, with a spool, and a message
+timeout of one second, which every outage outlasts. Then the fault. What the topic holds at the end is
+read by kcat and fastavro, and the identity must hold: **each number that was sent is consumed, or is
+in a counted reason, and each ledger balances.**
+";
+
+const HEADING: &str = "
+| fault | mode | sent | consumed | duplicates | missing | counted as lost, by reason | ledgers that balance | agent's memory, peak, MiB | warnings and errors in its log | identity |
+|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+const NOTES: &str = "
+- *consumed*: different numbers; *duplicates*: messages whose `record_id` came before.
+- *missing*: sent, and not consumed. Never more than what is counted: a record that was dropped from
+  the spool while on its way is counted, and may have arrived.
+- *not accepted*: in the kernel's rings, or waiting for a response, when the agent was killed: captured
+  and not yet a record.
+- *in memory*: accepted in mode `fast`, and on its way when the agent was killed; at most
+  `queue_bytes`, here 1 MiB, for each kill, in the smallest records that were consumed.
+- Of the two at another port: librdkafka asks only the brokers that `brokers` names and those that
+  these tell of. An operator whose broker moves names both addresses, or the new one and starts the
+  agent again; nothing is lost meanwhile.
+- A broker takes no record that is more than `message.timestamp.after.max.ms`, an hour unless it is set,
+  ahead of its own clock: a node whose clock is further ahead loses records, counted as `rejected`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_comes_from_the_numbers() {
+        let circumstances = Circumstances {
+            date: "2001-01-01".to_owned(),
+            kernel: "6.1".to_owned(),
+            broker: "4".to_owned(),
+        };
+        let row = Row {
+            fault: "a fault".to_owned(),
+            mode: "fast".to_owned(),
+            sent: 10,
+            messages: 12,
+            records: 9,
+            numbers: 9,
+            ledgers: 1,
+            balanced: 1,
+            peak_kib: 2_048,
+            ..Row::default()
+        };
+        let text = document(std::slice::from_ref(&row), &circumstances);
+        assert!(
+            text.contains(
+                "| a fault | fast | 10 | 9 | 3 | 1 | - | 1 of 1 | 2 | 0 | 1 missing, 0 explained |"
+            ),
+            "{text}"
+        );
+        let lost = [("dropped_oldest".to_owned(), 1)].into();
+        let text = document(&[Row { lost, kills: 2, ..row }], &circumstances);
+        assert!(
+            text.contains("| 1 | dropped_oldest 1 | 1 of 1, 2 killed | 2 | 0 | holds |"),
+            "{text}"
+        );
+    }
+}
