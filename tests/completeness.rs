@@ -106,17 +106,17 @@ fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
     // A run that loses in its rings, and in its sink.
     let agent = Agent::start(&lab.server, &yaml, &[])?;
     send(&lab, 2_000, &[ANSWERED, FILTERED])?;
-    wait_until_delivered(&agent, 1_000)?;
+    wait_until_delivered(&agent, 50)?;
     agent.process().signal(Signal::SIGSTOP)?;
     send(&lab, 20_000, &[ANSWERED])?;
     agent.process().signal(Signal::SIGCONT)?;
-    wait_until_delivered(&agent, 1_500)?;
+    wait_until_delivered(&agent, 60)?;
     kafka.kill();
     send(&lab, 500, &[ANSWERED])?;
     wait::until("records to expire", DEADLINE, || {
         let lost = now(&agent, "/agent/sinks/0/records/lost/expired")?;
         let in_flight = now(&agent, "/agent/sinks/0/records/in_flight")?;
-        Ok((lost > 100 && in_flight == 0).then_some(()))
+        Ok((lost > 10 && in_flight == 0).then_some(()))
     })?;
     kafka.restart()?;
     send(&lab, 500, &[ANSWERED])?;
@@ -131,11 +131,12 @@ fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
     for windows in [2, 4] {
         send(&lab, 500, &[ANSWERED, FILTERED])?;
         wait::until("another window to end", DEADLINE, || {
-            let written = now(&agent, "/agent/sinks/0/summaries/written")?;
+            // The first one may not be written yet, and then the ledger has no line for them.
+            let written = now(&agent, "/agent/sinks/0/summaries/written").unwrap_or(0);
             Ok((written >= windows).then_some(()))
         })?;
     }
-    wait_until_delivered(&agent, 500)?;
+    wait_until_delivered(&agent, 50)?;
     let clean = agent.stop()?;
     assert_eq!(clean.status.code(), Some(0), "{}", clean.stderr);
 
@@ -236,7 +237,7 @@ fn records_that_are_taken_away_are_named(consumed: &Consumed, clean: &Ended) -> 
     rest.records.retain(|_| {
         let record = &records[position];
         position += 1;
-        let is_taken = record["run_id"] == *run_id && position % 90 == 0;
+        let is_taken = record["run_id"] == *run_id && position % 7 == 0;
         if is_taken {
             taken.insert((record["worker"].as_i64(), record["record_number"].as_i64()));
         }

@@ -760,6 +760,16 @@ fn a_schema_registry_is_asked_whether_it_takes_the_schema_and_told_nothing() -> 
     let said = look(&machine, &url, "")?;
     said.check("ok", "registry", &["sinks[0]", &url, "dns-value", "the first run registers"])?;
     said.require_fine_but_for(&[])?;
+    let with_summaries = machine.configure(&format!(
+        "sinks:\n  - {{type: kafka, brokers: [\"{}\"], topic: dns, summary: {{topic: sums}}, \
+         registry: {{urls: [\"{url}\"]}}}}\n",
+        kafka.address()
+    ))?;
+    let said =
+        machine.doctor(&Start { arguments: &["--config", &with_summaries], ..Start::default() })?;
+    for subject in ["dns-value", "sums-value"] {
+        said.check("ok", "registry", &[subject, "the first run registers"])?;
+    }
     let register = format!("{url}/subjects/dns-value/versions");
     let said = look(&machine, &url, "register: false")?;
     said.require(

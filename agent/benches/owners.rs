@@ -1,5 +1,10 @@
-//! What naming client and server costs: a look-up, and a whole transaction with and without, at 100
-//! pods (a node's) and at 100,000 (a cluster's). Only ratios within one run mean anything.
+//! What naming client and server costs: a look-up, and a whole transaction with and without.
+//!
+//! - The pods of a node ask, each of 110 in turn: known are these alone, or a cluster's 100,000.
+//! - 2,048 of 100,000 ask, each once in a round, behind which other work has taken the cache: as at
+//!   a resolver that a whole cluster asks, where nobody who asks was heard of lately.
+//!
+//! Who is named makes the record longer, too. Only ratios within one run mean anything.
 
 #![allow(clippy::cast_precision_loss, reason = "statistics")]
 
@@ -32,6 +37,12 @@ use sample::{Kind, Sample};
 const TRANSACTIONS: usize = 2_048;
 /// Look-ups in a round.
 const LOOK_UPS: usize = 65_536;
+/// Queries that wait for their responses: those of a millisecond, at 32,000 a second.
+const WAITING: usize = 32;
+/// Pods of a node, as many as a kubelet runs unless told otherwise.
+const NODE: usize = 110;
+/// Pods of a large cluster.
+const CLUSTER: usize = 100_000;
 /// Rounds, the first of which only warms up.
 const ROUNDS: usize = 41;
 
@@ -58,14 +69,19 @@ impl Sink for Discard {
     fn close(&self, _deadline: Duration) {}
 }
 
-/// The address of a pod: those of the samples' clients come first.
+/// One of `pods`, in an order that no cache foresees: a step that has no factor in common with them.
+const fn scattered(number: usize, pods: usize) -> usize {
+    number * 7_919 % pods
+}
+
+/// The address of a pod.
 fn address(number: usize) -> IpAddr {
     let number = u32::try_from(number).unwrap_or_default();
     Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + number).into()
 }
 
-fn directory(pods: usize) -> Directory {
-    Directory::of_pods((0..pods).map(|number| {
+fn directory(pods: impl Iterator<Item = usize>) -> Directory {
+    Directory::of_pods(pods.map(|number| {
         let text = |text: &str| Some(text.to_owned());
         let labels = BTreeMap::from([("app".to_owned(), "checkout-service".to_owned())]);
         let identity = Identity {
@@ -116,13 +132,12 @@ impl Stage<'_> {
 }
 
 fn look_ups<'a>(name: &str, pods: usize) -> Stage<'a> {
-    let reader = directory(pods).reader();
-    // In an order that no cache foresees: a step that has no factor in common with the count.
+    let reader = directory(0..pods).reader();
     let addresses: Vec<IpAddr> =
-        (0..LOOK_UPS).map(|number| address(number * 7_919 % pods)).collect();
+        (0..LOOK_UPS).map(|number| address(scattered(number, pods))).collect();
     let run = move || {
         for address in &addresses {
-            black_box(reader.owner(*address, 1_900_000_000_000_000).identity().attribution);
+            black_box(reader.owner(*address, 1_900_000_000_000_000));
         }
     };
     Stage { name: name.to_owned(), units: LOOK_UPS, run: Box::new(run), rounds: Vec::new() }
@@ -132,9 +147,13 @@ fn path<'a>(name: &str, samples: &'a [Sample], owners: Directory) -> Stage<'a> {
     let mut stages = stages(owners);
     let run = move || {
         stages.begin_batch(CLOCK);
-        for sample in samples {
-            stages.take(&sample.query);
-            stages.take(&sample.response);
+        for number in 0..samples.len() + WAITING {
+            if let Some(sample) = samples.get(number) {
+                stages.take(&sample.query);
+            }
+            if let Some(sample) = number.checked_sub(WAITING).and_then(|it| samples.get(it)) {
+                stages.take(&sample.response);
+            }
         }
         stages.deliver();
     };
@@ -148,14 +167,23 @@ fn cpu_time() -> Duration {
 
 fn main() {
     // As the kernel delivers them: no client asks twice in a row.
-    let samples: Vec<Sample> =
-        (0..TRANSACTIONS).map(|number| Sample::new(number, Kind::Plain)).collect();
+    let clients = |clients: usize| -> Vec<Sample> {
+        let client = |number| u32::try_from(scattered(number % clients, CLUSTER));
+        (0..TRANSACTIONS)
+            .map(|number| {
+                Sample::of_client(number, client(number).unwrap_or_default(), Kind::Plain)
+            })
+            .collect()
+    };
+    let (few, many) = (clients(NODE), clients(TRANSACTIONS));
+    let pods_of_node = (0..NODE).map(|number| scattered(number, CLUSTER));
     let mut all = vec![
         look_ups("look-up, 100 pods", 100),
-        look_ups("look-up, 100,000 pods", 100_000),
-        path("transaction to Avro, nobody named", &samples, Directory::default()),
-        path("transaction to Avro, 100 pods", &samples, directory(100)),
-        path("transaction to Avro, 100,000 pods", &samples, directory(100_000)),
+        look_ups("look-up, 100,000 pods", CLUSTER),
+        path("transaction to Avro, nobody named", &many, Directory::default()),
+        path("110 clients, 110 pods known", &few, directory(pods_of_node)),
+        path("110 clients, 100,000 pods known", &few, directory(0..CLUSTER)),
+        path("2,048 clients, 100,000 pods known", &many, directory(0..CLUSTER)),
     ];
     for round in 0..ROUNDS {
         for stage in &mut all {

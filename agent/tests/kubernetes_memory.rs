@@ -175,6 +175,7 @@ fn naming_an_address_allocates_nothing() {
     let mut named = 0;
     for number in 0..2_000 {
         reader.refresh();
+        reader.fetch(address(number));
         let owner = reader.owner(address(number), 1_900_000_000_000_000);
         named += usize::from(owner.identity().attribution == Attribution::Pod);
     }

@@ -115,6 +115,10 @@ fn with_the_broker_away_the_old_agent_ends_in_time_and_the_new_one_delivers_what
         kafka.restart()?;
         wait_for_more(&new, 500)?;
         let sent = stream.end()?;
+        wait::until("the spool to be worked off", DEADLINE, || {
+            let waiting = Ledger(&ledger(&new)?).number("/agent/sinks/0/records/spooled")?;
+            Ok((waiting == 0).then_some(()))
+        })?;
         let new = new.stop()?;
         require_nothing_lost(&new)?;
         assert_eq!(Ledger(&new.ledger).number("/agent/sinks/0/records/carried")?, spooled);

@@ -30,6 +30,11 @@ impl Sample {
     /// A transaction over UDP and IPv4, of a question for A and a response with three answers.
     /// Clients differ in address and port, names in their first label.
     pub(crate) fn new(number: usize, kind: Kind) -> Self {
+        Self::of_client(number, u32::try_from(number).unwrap_or_default(), kind)
+    }
+
+    /// As above, of a client with this number.
+    pub(crate) fn of_client(number: usize, client: u32, kind: Kind) -> Self {
         let id = u16::try_from(number & 0xffff).unwrap_or_default();
         let name = format!("host-{number:05}");
         let mut question = vec![u8::try_from(name.len()).unwrap_or_default()];
@@ -50,7 +55,7 @@ impl Sample {
             response.push(last);
         }
         response.extend(&opt);
-        let client = (u32::from_be_bytes([10, 0, 0, 0]) + u32::from(id)).to_be_bytes();
+        let client = (u32::from_be_bytes([10, 0, 0, 0]) + client).to_be_bytes();
         let port = 1_024 + id % 60_000;
         Self {
             query: ring_record(&query, (client, port), ([192, 0, 2, 53], 53), 0),

@@ -2,23 +2,23 @@
 
 /// A place in a message, and where the part that may be read from here ends.
 ///
-/// A cursor on the RDATA of one record ends with that RDATA and still sees the whole message,
-/// because compressed names point to what lies before (RFC 1035 §4.1.4).
+/// A cursor on the RDATA of one record ends with that RDATA and still sees all that is before it,
+/// because that is where compressed names point to (RFC 1035 §4.1.4).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
+    /// The message, up to the end of the part.
     message: &'a [u8],
     at: usize,
-    end: usize,
 }
 
 /// All reads return `None`, and the cursor stays where it is, when the part ends too early.
 impl<'a> Cursor<'a> {
     /// At the start of a whole message.
     pub(super) const fn new(message: &'a [u8]) -> Self {
-        Self { message, at: 0, end: message.len() }
+        Self { message, at: 0 }
     }
 
-    /// The whole message.
+    /// The message from its beginning to the end of the part.
     pub(super) const fn message(&self) -> &'a [u8] {
         self.message
     }
@@ -30,17 +30,17 @@ impl<'a> Cursor<'a> {
 
     /// Offset of the first byte behind the part.
     pub(super) const fn end(&self) -> usize {
-        self.end
+        self.message.len()
     }
 
     /// Nothing is left.
     pub(super) const fn is_empty(&self) -> bool {
-        self.at == self.end
+        self.at == self.message.len()
     }
 
     /// Goes to `offset`, which a reader of names found within the part.
     pub(super) fn seek(&mut self, offset: usize) {
-        self.at = offset.min(self.end);
+        self.at = offset.min(self.message.len());
     }
 
     /// The next `length` bytes.
@@ -54,31 +54,36 @@ impl<'a> Cursor<'a> {
     pub(super) fn part(&mut self, length: usize) -> Option<Self> {
         let start = self.at;
         self.take(length)?;
-        Some(Self { message: self.message, at: start, end: self.at })
+        Some(Self { message: self.message.get(..self.at)?, at: start })
     }
 
     /// The next bytes, without going on.
     pub(super) fn peek(&self, length: usize) -> Option<&'a [u8]> {
-        self.message.get(self.at..self.end)?.get(..length)
+        self.message.get(self.at..)?.get(..length)
     }
 
     /// All that is left, without going on.
     pub(super) fn left(&self) -> &'a [u8] {
-        self.message.get(self.at..self.end).unwrap_or_default()
+        self.message.get(self.at..).unwrap_or_default()
     }
 
     /// All that is left.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         let rest = self.left();
-        self.at = self.end;
+        self.at = self.message.len();
         rest
     }
 
     /// The next `N` bytes.
     pub(super) fn octets<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let octets = *self.message.get(self.at..self.end)?.first_chunk::<N>()?;
+        let octets = *self.message.get(self.at..)?.first_chunk::<N>()?;
         self.at += N;
         Some(octets)
+    }
+
+    /// All that is left, if it is `N` bytes, without going on.
+    pub(super) fn whole<const N: usize>(&self) -> Option<[u8; N]> {
+        self.left().try_into().ok()
     }
 
     /// One byte.

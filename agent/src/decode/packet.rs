@@ -196,6 +196,7 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// The reason why there is nothing to read.
+    #[inline]
     pub fn parse(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         Self::parse_whole(header, bytes, frame).map_err(|reason| match reason {
             // The kernel program read the headers in the packet, where they may lie behind the cut.
@@ -215,19 +216,7 @@ impl<'a> Packet<'a> {
             bytes.get(usize::from(header.network_offset)..).ok_or(PacketLoss::RecordMismatch)?;
         let (source, destination, network_length) = addresses(header.ip_version, network)?;
         let network_end = usize::from(header.network_offset) + network_length;
-        let vlan_id = |flag, tci: u16| header.has(flag).then_some(tci & 0x0fff);
-        let origin = Origin {
-            captured_at_ns: header.captured_at_ns,
-            ifindex: header.ifindex,
-            direction,
-            frame,
-            vlan_id: vlan_id(flags::VLAN_OUTER, header.vlan_outer_tci),
-            vlan_inner_id: vlan_id(flags::VLAN_INNER, header.vlan_inner_tci),
-            vlan_visible: !header.has(flags::VLAN_UNKNOWN),
-            tunnel: tunnel(header)?,
-            source,
-            destination,
-        };
+        let tunnel = tunnel(header)?;
         let content = if header.has(flags::FIRST_FRAGMENT) || header.has(flags::LATER_FRAGMENT) {
             Content::Fragment(part(header, bytes, network_end)?)
         } else {
@@ -246,7 +235,23 @@ impl<'a> Packet<'a> {
             }
             Content::Datagram(datagram)
         };
-        Ok(Self { origin, content })
+        let vlan_id = |flag, tci: u16| header.has(flag).then_some(tci & 0x0fff);
+        // Put together where it stays: one that is moved there is copied piece by piece.
+        Ok(Self {
+            origin: Origin {
+                captured_at_ns: header.captured_at_ns,
+                ifindex: header.ifindex,
+                direction,
+                frame,
+                vlan_id: vlan_id(flags::VLAN_OUTER, header.vlan_outer_tci),
+                vlan_inner_id: vlan_id(flags::VLAN_INNER, header.vlan_inner_tci),
+                vlan_visible: !header.has(flags::VLAN_UNKNOWN),
+                tunnel,
+                source,
+                destination,
+            },
+            content,
+        })
     }
 
     /// The flow of a packet, also of one that cannot be read further, as if its sender asked.

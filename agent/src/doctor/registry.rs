@@ -16,40 +16,63 @@ const AREA: &str = "registry";
 
 pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
     let Some(config) = &kafka.registry else { return Vec::new() };
-    let schema = match newest() {
-        Ok(schema) => schema,
+    let schemas = match schemas(kafka) {
+        Ok(schemas) => schemas,
         Err(error) => {
             let fix = "tap53 schema   # a defect of this program";
             return vec![Check::fail(AREA, "schema", error.to_string(), fix)];
         }
     };
-    let place = Place {
-        config,
-        subject: schema.subject(config.subject, &kafka.topic),
-        what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
-        kept: kept_id(config, &schema, &kafka.topic),
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let fix = "ulimit -n   # file descriptors";
-            return vec![Check::fail(AREA, place.what, error.to_string(), fix)];
+            return vec![Check::fail(AREA, "registry", error.to_string(), fix)];
         }
     };
-    let mut checks = Vec::new();
-    let check = runtime.block_on(place.ask(&schema));
-    if config.urls.len() > 1 && check.wrong.is_none() {
-        checks.extend(runtime.block_on(others(number, config, &place.subject, &schema)));
-    }
-    checks.push(check);
+    let checks = runtime.block_on(ask(number, config, &schemas));
     // A name that is being resolved is not waited for.
     runtime.shutdown_background();
     checks
 }
 
-fn newest() -> Result<Schema, encode::Error> {
+/// What is written to which topic.
+fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
     let newest = Schema::of_transactions()?.pop();
-    newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))
+    let newest = newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))?;
+    let mut schemas = vec![(kafka.topic.as_str(), newest)];
+    if let Some(summary) = &kafka.summary {
+        schemas.push((&summary.topic, Schema::of_summaries()?));
+    }
+    Ok(schemas)
+}
+
+async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (position, (topic, schema)) in schemas.iter().enumerate() {
+        let place = Place {
+            config,
+            subject: schema.subject(config.subject, topic),
+            what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
+            kept: kept_id(config, schema, topic),
+        };
+        let answer = place.try_to_ask(schema).await;
+        // What is wrong with all of it is said once.
+        let is_of_the_schema = answer.as_ref().err().is_none_or(|trouble| {
+            matches!(
+                trouble,
+                Trouble::NotRegistered { .. } | Trouble::Incompatible { .. } | Trouble::Invalid(_)
+            )
+        });
+        if position == 0 && config.urls.len() > 1 && is_of_the_schema {
+            checks.extend(others(number, config, &place.subject, schema).await);
+        }
+        checks.push(answer.unwrap_or_else(|trouble| place.refused(&trouble)));
+        if !is_of_the_schema {
+            break;
+        }
+    }
+    checks
 }
 
 /// Instances that cannot answer, where another one did.
@@ -84,21 +107,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    async fn ask(&self, schema: &Schema) -> Check {
-        match self.try_to_ask(schema).await {
-            Ok(check) => check,
-            Err(trouble) => {
-                let fix = fix(self.config, &self.subject, &trouble);
-                match self.kept {
-                    Some(id) => {
-                        let wrong = format!("{trouble}; id {id} of an earlier run is used");
-                        Check::warn(AREA, &self.what, wrong, fix)
-                    }
-                    None => {
-                        let wrong = format!("{trouble}; no id is known, records would wait");
-                        Check::fail(AREA, &self.what, wrong, fix)
-                    }
-                }
+    fn refused(&self, trouble: &Trouble) -> Check {
+        let fix = fix(self.config, &self.subject, trouble);
+        match self.kept {
+            Some(id) => {
+                let wrong = format!("{trouble}; id {id} of an earlier run is used");
+                Check::warn(AREA, &self.what, wrong, fix)
+            }
+            None => {
+                let wrong = format!("{trouble}; no id is known, records would wait");
+                Check::fail(AREA, &self.what, wrong, fix)
             }
         }
     }
@@ -198,26 +216,28 @@ fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::time::Duration;
 
     use super::*;
     use crate::{
-        config::{Config, Overrides, SinkConfig},
+        config::SubjectStrategy,
         doctor::Verdict,
         sink::registry::stub::{Answer, Stub, not_found},
     };
 
     fn kafka(urls: &[String], register: bool) -> KafkaConfig {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let text = format!(
-            "interfaces: {{include: [lo]}}\nsinks: [{{type: kafka, brokers: ['b:1'], topic: dns, \
-             registry: {{urls: {urls:?}, register: {register}, timeout_ms: 500}}}}]"
-        );
-        fs::write(file.path(), text).unwrap();
-        let config = Config::load(Some(file.path()), &Overrides::default()).unwrap();
-        match config.sinks.into_iter().next() {
-            Some(SinkConfig::Kafka(kafka)) => *kafka,
-            other => panic!("not a Kafka sink: {other:?}"),
+        KafkaConfig {
+            registry: Some(RegistryConfig {
+                urls: urls.to_vec(),
+                subject: SubjectStrategy::TopicName,
+                register,
+                credentials: None,
+                allow_cleartext: false,
+                ca_file: None,
+                timeout: Duration::from_millis(500),
+                ids_file: None,
+            }),
+            ..KafkaConfig::to("b:1", "dns")
         }
     }
 

@@ -6,7 +6,7 @@ use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
 use super::{
-    Encode, Error, Fingerprint, Record, SCHEMA_TEXT, binary::Room, framing::single_object_header,
+    Encode, Error, Fingerprint, Record, SCHEMA_TEXT, binary::Rooms, framing::single_object_header,
 };
 
 /// The parsed schema of a record.
@@ -62,21 +62,15 @@ fn drop_logical_types(schema: &mut Value) {
 }
 
 /// An Avro datum without any framing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Datum {
-    room: Room,
+    rooms: Rooms,
 }
 
 impl Encode for Datum {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        loop {
-            let mut binary = self.room.binary();
-            let Ok(()) = record.fields(&mut binary);
-            let end = binary.end();
-            if self.room.take(end, out) {
-                return Ok(());
-            }
-        }
+        self.rooms.append(record, out);
+        Ok(())
     }
 }
 

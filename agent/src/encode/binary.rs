@@ -17,78 +17,143 @@
 //! What costs time is not a byte but a step that waits for the one before, and a copy whose size is
 //! not known when compiling. So a record is written into room that is all zeros: what is absent,
 //! false or empty is stepped over. Short texts go out in a block of constant size, behind which the
-//! next field begins. Whether the room was enough is asked once, at the end. And everything here is
-//! inlined into one function, so that the position stays in a register; a [`Binary`] that is handed
-//! to a function of its own costs half as much again.
+//! next field begins. Whether the room was enough is asked once, at the end, and of a record that
+//! it was not enough for, the work is done again in larger room: a question at each of a hundred
+//! fields is a quarter of all instructions. And everything here is inlined into one function, so that
+//! the position stays in a register; a [`Binary`] that is handed to a function of its own costs half
+//! as much again.
 
 use std::convert::Infallible;
 
 use super::fields::{Fields, Value};
 
-/// Bytes of room at first: what a record takes as a rule.
-const FIRST_ROOM: usize = 1_024;
+/// Bytes of room for a record of usual size: a power of two.
+const USUAL: usize = 4 * 1_024;
 
-/// Bytes of room that are kept for the next record.
+/// Bytes of the largest block.
+const LARGEST_BLOCK: usize = 16;
+
+/// Bytes of room that are kept for the next record that is larger.
 const KEPT_ROOM: usize = 64 * 1_024;
 
 /// A position that is in no room, whatever is added to it.
 const BEYOND: usize = usize::MAX / 2;
 
-/// Writes fields one behind the other. What does not fit is not written.
-pub(super) struct Binary<'a> {
+/// Where fields are written.
+pub(super) trait Room {
+    /// The place of a block, where there is room for one.
+    fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
+
+    /// The place of so many bytes.
+    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]>;
+}
+
+/// Room whose size is known when compiling. A block always has a place, and none is looked for: what
+/// goes beyond the end is written to the beginning, and the position says so at last.
+pub(super) struct UsualRoom([u8; USUAL + LARGEST_BLOCK]);
+
+impl Room for UsualRoom {
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        self.0[at % USUAL..].first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
+        self.0.get_mut(at..)?.get_mut(..length)
+    }
+}
+
+impl Room for [u8] {
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        self.get_mut(at..)?.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
+        self.get_mut(at..)?.get_mut(..length)
+    }
+}
+
+/// Writes fields one behind the other. What does not fit is not written, or not where it belongs.
+pub(super) struct Binary<'a, R: Room + ?Sized> {
     /// Zeros from `at` on.
-    room: &'a mut [u8],
+    room: &'a mut R,
     at: usize,
 }
 
-/// Where records are written before they are appended to others. All zeros between two of them.
-#[derive(Debug, Default)]
-pub(super) struct Room(Vec<u8>);
-
-impl Room {
-    /// Writes from the beginning of the room. Again, where [`take`](Self::take) says so.
+impl<'a, R: Room + ?Sized> Binary<'a, R> {
+    /// Writes from the beginning of the room.
     #[inline(always)]
-    pub(super) fn binary(&mut self) -> Binary<'_> {
-        Binary { room: &mut self.0, at: 0 }
+    const fn new(room: &'a mut R) -> Self {
+        Self { room, at: 0 }
     }
+}
 
-    /// Appends what was written up to `end` to `out`; false, and more room, if it did not fit.
+/// What can be written into any room: a record.
+pub(super) trait Written {
+    /// Writes all fields.
+    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>);
+}
+
+/// Where records are written before they are appended to others. All zeros between two of them.
+pub(super) struct Rooms {
+    usual: Box<UsualRoom>,
+    large: Vec<u8>,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { usual: Box::new(UsualRoom([0; USUAL + LARGEST_BLOCK])), large: Vec::new() }
+    }
+}
+
+impl Rooms {
+    /// Appends a record to `out`.
     #[inline(always)]
-    pub(super) fn take(&mut self, end: usize, out: &mut Vec<u8>) -> bool {
-        let Some(written) = self.0.get_mut(..end) else {
-            self.grow();
-            return false;
-        };
-        out.extend_from_slice(written);
-        written.fill(0);
-        if self.0.len() > KEPT_ROOM {
-            self.0 = Vec::new();
+    pub(super) fn append(&mut self, record: &impl Written, out: &mut Vec<u8>) {
+        let mut binary = Binary::new(&mut *self.usual);
+        record.write(&mut binary);
+        let end = binary.at;
+        if let Some(written) = self.usual.0.get_mut(..end).filter(|_| end <= USUAL) {
+            out.extend_from_slice(written);
+            written.fill(0);
+        } else {
+            self.usual.0.fill(0);
+            self.append_large(record, out);
         }
-        true
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let size = (2 * self.0.len()).max(FIRST_ROOM);
-        self.0.clear();
-        self.0.resize(size, 0);
-    }
-}
-
-/// What `write` writes.
-pub(super) fn encoded(write: impl Fn(&mut Binary<'_>)) -> Vec<u8> {
-    let (mut room, mut out) = (Room::default(), Vec::new());
-    loop {
-        let mut binary = room.binary();
-        write(&mut binary);
-        let end = binary.end();
-        if room.take(end, &mut out) {
-            return out;
+    fn append_large(&mut self, record: &impl Written, out: &mut Vec<u8>) {
+        let mut size = self.large.len().max(2 * USUAL);
+        loop {
+            self.large.clear();
+            self.large.resize(size, 0);
+            let mut binary = Binary::new(&mut self.large[..]);
+            record.write(&mut binary);
+            let end = binary.at;
+            if let Some(written) = self.large.get(..end) {
+                out.extend_from_slice(written);
+                break;
+            }
+            size *= 2;
+        }
+        if size > KEPT_ROOM {
+            self.large = Vec::new();
         }
     }
 }
 
-impl Fields for Binary<'_> {
+/// What `record` writes.
+pub(super) fn encoded(record: &impl Written) -> Vec<u8> {
+    let mut out = Vec::new();
+    Rooms::default().append(record, &mut out);
+    out
+}
+
+impl<R: Room + ?Sized> Fields for Binary<'_, R> {
     type Error = Infallible;
 
     #[inline(always)]
@@ -108,13 +173,7 @@ impl Fields for Binary<'_> {
     }
 }
 
-impl Binary<'_> {
-    /// Where the next field would begin.
-    #[inline(always)]
-    pub(super) const fn end(&self) -> usize {
-        self.at
-    }
-
+impl<R: Room + ?Sized> Binary<'_, R> {
     /// A zero: branch 0 of an optional, the end of an array, an empty text.
     #[inline(always)]
     pub(super) const fn zero(&mut self) {
@@ -124,7 +183,7 @@ impl Binary<'_> {
     /// The first `length` bytes of a block; those behind them are zeros.
     #[inline(always)]
     pub(super) fn block<const N: usize>(&mut self, block: [u8; N], length: usize) {
-        match self.room.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut) {
+        match self.room.block(self.at) {
             Some(place) => {
                 *place = block;
                 self.at += length;
@@ -136,7 +195,7 @@ impl Binary<'_> {
     /// Bytes as they are.
     #[inline(always)]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        match self.room.get_mut(self.at..).and_then(|rest| rest.get_mut(..bytes.len())) {
+        match self.room.bytes(self.at, bytes.len()) {
             Some(place) => {
                 place.copy_from_slice(bytes);
                 self.at += bytes.len();
@@ -221,7 +280,7 @@ macro_rules! integers {
     ($($integer:ty),*) => {
         $(impl Value for $integer {
             #[inline(always)]
-            fn push(&self, out: &mut Binary<'_>) {
+            fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
                 out.long(i64::from(*self));
             }
         })*
@@ -232,21 +291,21 @@ integers!(u8, u16, u32, i32, i64);
 
 impl Value for bool {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block([u8::from(*self)], 1);
     }
 }
 
 impl Value for &str {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.as_bytes());
     }
 }
 
 impl<V: Value> Value for Option<V> {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         match self {
             None => out.zero(),
             Some(value) => {
@@ -257,9 +316,33 @@ impl<V: Value> Value for Option<V> {
     }
 }
 
+/// What a value writes.
+#[cfg(test)]
+pub(super) fn encoded_value(value: impl Value) -> Vec<u8> {
+    struct Alone<V>(V);
+
+    impl<V: Value> Written for Alone<V> {
+        fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+            self.0.push(out);
+        }
+    }
+
+    encoded(&Alone(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A text and a zero behind it.
+    struct Text<'a>(&'a [u8]);
+
+    impl Written for Text<'_> {
+        fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+            out.bytes(self.0);
+            out.zero();
+        }
+    }
 
     #[test]
     fn longs_are_zig_zag_varints() {
@@ -276,7 +359,7 @@ mod tests {
             let mut out = Vec::new();
             push_long(&mut out, value);
             assert_eq!(out, bytes);
-            assert_eq!(encoded(|out| value.push(out)), bytes);
+            assert_eq!(encoded_value(value), bytes);
         }
     }
 
@@ -287,31 +370,48 @@ mod tests {
                 let value = (number >> 1).cast_signed() ^ -(number & 1).cast_signed();
                 let mut bytes = Vec::new();
                 push_long(&mut bytes, value);
-                assert_eq!(encoded(|out| out.long(value)), bytes, "{value}");
+                assert_eq!(encoded_value(value), bytes, "{value}");
             }
         }
     }
 
     #[test]
     fn room_grows_to_what_is_written_and_is_zero_again_after_it() {
-        let mut room = Room::default();
-        for length in [0, 1, FIRST_ROOM - 2, FIRST_ROOM - 1, FIRST_ROOM, 5 * KEPT_ROOM, 3] {
+        let mut rooms = Rooms::default();
+        let around_usual = USUAL - 5..USUAL + LARGEST_BLOCK + 5;
+        for length in [0, 1].into_iter().chain(around_usual).chain([5 * KEPT_ROOM, 3]) {
             let text = vec![b'x'; length];
             let (mut out, mut expected) = (vec![9], vec![9]);
-            loop {
-                let mut binary = room.binary();
-                binary.bytes(&text);
-                binary.zero();
-                let end = binary.end();
-                if room.take(end, &mut out) {
-                    break;
-                }
-            }
+            rooms.append(&Text(&text), &mut out);
             push_long(&mut expected, i64::try_from(length).unwrap());
             expected.extend(text);
             expected.push(0);
             assert!(out == expected, "{length}");
-            assert!(room.0.iter().all(|byte| *byte == 0) && room.0.len() <= KEPT_ROOM);
+            assert!(rooms.usual.0.iter().all(|byte| *byte == 0), "{length}");
+            assert!(rooms.large.len() <= KEPT_ROOM);
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_the_usual_room_are_where_they_belong() {
+        /// So many blocks of numbers.
+        struct Blocks(usize);
+
+        impl Written for Blocks {
+            fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+                for number in 0..self.0 {
+                    out.block(number.to_le_bytes(), 7);
+                }
+            }
+        }
+
+        let mut rooms = Rooms::default();
+        for blocks in (USUAL / 7 - 2..USUAL / 7 + 5).chain([20 * USUAL, 3]) {
+            let expected = (0..blocks).flat_map(|number| number.to_le_bytes().into_iter().take(7));
+            let (expected, mut out) = (expected.collect::<Vec<_>>(), Vec::new());
+            rooms.append(&Blocks(blocks), &mut out);
+            assert!(out == expected, "{blocks}");
+            assert!(rooms.usual.0.iter().all(|byte| *byte == 0), "{blocks}");
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use serde::{Serialize, ser::SerializeStruct};
 
-use super::binary::Binary;
+use super::binary::{Binary, Room};
 
 /// Takes fields, in the schema's order.
 pub(super) trait Fields {
@@ -29,7 +29,7 @@ pub(super) trait Fields {
 /// What a field can hold: for serde, and for Avro's binary encoding.
 pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
-    fn push(&self, out: &mut Binary<'_>);
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>);
 }
 
 /// Fields for a serde serializer.

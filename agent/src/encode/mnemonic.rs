@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{binary::Binary, fields::Value};
+use super::{
+    binary::{Binary, Room},
+    fields::Value,
+};
 use crate::decode::{
     class_mnemonic, class_name, opcode_mnemonic, opcode_name, rcode_mnemonic, rcode_name,
     type_mnemonic, type_name,
@@ -51,7 +54,7 @@ impl Serialize for Mnemonic {
 
 impl Value for Mnemonic {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let encoded = match *self {
             Self::Opcode(code) => OPCODES.get(usize::from(code)),
             Self::Rcode(code) => RCODES.get(usize::from(code)),
@@ -138,7 +141,7 @@ impl Encoded {
     }
 
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, 1 + usize::from(self.0[0] / 2));
     }
 }
@@ -146,7 +149,7 @@ impl Encoded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::binary::encoded;
+    use crate::encode::binary::encoded_value;
 
     #[test]
     fn every_code_is_written_whole() {
@@ -155,7 +158,7 @@ mod tests {
             for mnemonic in
                 [opcode, Mnemonic::Rcode(code), Mnemonic::Type(code), Mnemonic::Class(code)]
             {
-                let out = encoded(|out| mnemonic.push(out));
+                let out = encoded_value(mnemonic);
                 let (length, text) = out.split_first().unwrap();
                 assert_eq!(usize::from(*length), 2 * text.len());
                 assert_eq!(text, mnemonic.text().as_bytes());

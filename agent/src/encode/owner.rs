@@ -1,12 +1,12 @@
 //! What is the same in many records, encoded once: who owns an address, and who observes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use data_encoding::HEXLOWER;
 
 use super::{
     SCHEMA_VERSION,
-    binary::encoded,
+    binary::{Binary, Room, Written, encoded},
     fields::Fields,
     value::{Labels, Symbol},
 };
@@ -71,28 +71,33 @@ pub struct Identity {
     pub service_namespace: Option<String>,
 }
 
-/// Who owned an address when the transaction began.
+/// Who owned an address when the transaction began. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    identity: Identity,
-    /// The fields of either side: only their names differ.
-    encoded: Vec<u8>,
+    /// The fields of either side: only their names differ. Apart from the identity, so that an Avro
+    /// record is written without a look at that: of many owners nearly every look is one at cold
+    /// memory.
+    encoded: Arc<[u8]>,
+    identity: Arc<Identity>,
 }
 
 impl Owner {
     /// The owner with this identity.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        let encoded = encoded(|f| {
-            let Ok(()) = identity.fields(f, &CLIENT);
-        });
-        Self { identity, encoded }
+        let encoded = encoded(&identity);
+        Self { encoded: encoded.into(), identity: Arc::new(identity) }
     }
 
     /// What is known of it.
     #[must_use]
-    pub const fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its fields in Avro.
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 
     /// Hands the fields of one side to `f`.
@@ -153,6 +158,12 @@ impl Identity {
     }
 }
 
+impl Written for Identity {
+    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        let Ok(()) = self.fields(out, &CLIENT);
+    }
+}
+
 /// Who observes: a worker of a run on a node, at one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observer {
@@ -174,9 +185,7 @@ impl Observer {
             worker: ids.worker(),
             encoded: Vec::new(),
         };
-        observer.encoded = encoded(|f| {
-            let Ok(()) = observer.each(f);
-        });
+        observer.encoded = encoded(&observer);
         observer
     }
 
@@ -198,5 +207,11 @@ impl Observer {
         f.field("interface", self.interface.as_str())?;
         f.field("run_id", self.run_id.as_str())?;
         f.field("worker", self.worker)
+    }
+}
+
+impl Written for Observer {
+    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        let Ok(()) = self.each(out);
     }
 }

@@ -5,6 +5,7 @@ use tap53_ebpf::settings::Direction;
 
 use super::{
     Observer, Owner,
+    binary::{Binary, Room, Written},
     domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
@@ -251,6 +252,13 @@ fn edns_fields<'a, F: Fields>(
     f.field(names[9], edns.and_then(|edns| edns.padding))?;
     let options = |edns: Edns<'a>| edns.options().filter(|(code, _)| policy.shows_option(*code));
     f.field(names[10], Array(edns.map(|edns| move || options(edns))))
+}
+
+impl Written for Record<'_> {
+    #[inline(always)]
+    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        let Ok(()) = self.fields(out);
+    }
 }
 
 impl Serialize for Record<'_> {

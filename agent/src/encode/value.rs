@@ -11,7 +11,7 @@ use tap53_ebpf::settings::Direction;
 use super::{
     Attribution,
     address::AddressText,
-    binary::Binary,
+    binary::{Binary, Room},
     fields::{Fields, Named, Value},
     mnemonic::Mnemonic,
 };
@@ -71,7 +71,7 @@ impl Serialize for Symbol {
 
 impl Value for Symbol {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         // An Avro int; no enum here has more than 63 symbols.
         out.block([self.position << 1], 1);
     }
@@ -94,7 +94,7 @@ impl Serialize for Time {
 
 impl Value for Time {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.long(self.0);
     }
 }
@@ -119,7 +119,7 @@ impl Serialize for Bytes<'_> {
 
 impl Value for Bytes<'_> {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.0);
     }
 }
@@ -132,7 +132,7 @@ impl Serialize for RecordId {
 
 impl Value for RecordId {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, self.0.len());
     }
 }
@@ -161,7 +161,7 @@ impl Serialize for Address {
 
 impl Value for Address {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         self.0.push_string(out);
     }
 }
@@ -265,7 +265,7 @@ where
     I: Item,
 {
     #[inline(always)]
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Some(make) = &self.0 else { return out.zero() };
         let count = count(make);
         if count > 0 {
@@ -314,7 +314,7 @@ impl Serialize for Labels<'_> {
 }
 
 impl Value for Labels<'_> {
-    fn push(&self, out: &mut Binary<'_>) {
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         if !self.0.is_empty() {
             out.length(self.0.len());
             for (name, value) in self.0 {

@@ -8,11 +8,11 @@
 //! ```
 //!
 //! A worker that holds a snapshot shares it with nobody who writes, so a look-up is that of a
-//! hash map. Rejected: a lock (two atomic writes to one shared cache line per look-up, by all
+//! hash table. Rejected: a lock (two atomic writes to one shared cache line per look-up, by all
 //! workers), and a map for each worker (memory times workers: 8 × 10 MB at 100,000 pods).
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,67 +20,19 @@ use std::{
     time::Duration,
 };
 
-use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::{
     Status,
-    tenancy::{Span, Us},
+    index::{Shards, Tenants, fetch_fields},
+    tenancy::Us,
 };
 use crate::encode::{Attribution, Identity, Owner};
-
-/// Shards of a snapshot. A change of one address copies one of them: at 100,000 addresses some 400
-/// entries of 72 bytes, 28 KB, and the list of shards, 2 KB.
-pub(super) const SHARDS: usize = 256;
-
-/// The owners of the addresses of one shard.
-pub(super) type Shard = HashMap<IpAddr, Tenants>;
-
-/// Who owned one address: mostly one owner, which needs no memory of its own.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tenants {
-    latest: Span,
-    earlier: Option<Box<[Span]>>,
-}
-
-impl Tenants {
-    /// Takes spans in order of time; `None` without any.
-    pub(super) fn new(mut spans: Vec<Span>) -> Option<Self> {
-        let latest = spans.pop()?;
-        let earlier = (!spans.is_empty()).then(|| spans.into_boxed_slice());
-        Some(Self { latest, earlier })
-    }
-
-    #[inline]
-    fn at(&self, at_us: Us) -> Option<&Owner> {
-        let within = |span: &Span| span.from <= at_us && at_us < span.until;
-        if within(&self.latest) {
-            return Some(&self.latest.owner);
-        }
-        let earlier = self.earlier.as_deref()?;
-        earlier.iter().rev().find(|span| within(span)).map(|span| &*span.owner)
-    }
-}
-
-/// The shard of an address.
-pub(super) fn shard_of(address: &IpAddr) -> usize {
-    let word = match address {
-        IpAddr::V4(address) => address.to_bits(),
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            let [a, b, c, d] = [bits, bits >> 32, bits >> 64, bits >> 96]
-                .map(|part| u32::try_from(part & 0xffff_ffff).unwrap_or_default());
-            a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d.rotate_left(19)
-        }
-    };
-    // Multiplicative hashing: pods of a node differ in the lowest bits, those of nodes above.
-    (word.wrapping_mul(0x9e37_79b1) >> 24) as usize % SHARDS
-}
 
 /// Everything known at a moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) shards: Box<[Arc<Shard>]>,
+    pub(super) shards: Shards,
     /// Ranges of the cluster that are not private ones, in order and apart from each other.
     pub(super) ranges: Arc<[IpNet]>,
     /// Ranges in which pods are expected that are not known yet, in order and apart.
@@ -107,7 +59,7 @@ impl Default for Nobody {
 impl Snapshot {
     pub(super) fn empty() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Arc::default()).collect(),
+            shards: Shards::default(),
             ranges: Arc::new([]),
             awaited: Arc::new([]),
             hold_ns: 0,
@@ -117,8 +69,7 @@ impl Snapshot {
 
     #[inline]
     pub(super) fn owner(&self, address: IpAddr, at_us: Us) -> &Owner {
-        let tenants = self.shards.get(shard_of(&address)).and_then(|shard| shard.get(&address));
-        match tenants.map(|tenants| tenants.at(at_us)) {
+        match self.shards.get(&address).map(|tenants| tenants.at(at_us)) {
             Some(Some(owner)) => owner,
             // Somebody's before or after: an address of the cluster.
             Some(None) => &self.nobody.unknown,
@@ -228,6 +179,8 @@ impl Directory {
             generation: u64::MAX,
             snapshot: None,
             unattributed: Owner::default(),
+            upcoming: [IpAddr::V4(Ipv4Addr::UNSPECIFIED); UPCOMING],
+            next: 0,
         };
         reader.refresh();
         reader
@@ -241,7 +194,14 @@ pub struct Reader {
     generation: u64,
     snapshot: Option<Arc<Snapshot>>,
     unattributed: Owner,
+    /// Addresses whose places were asked for, in a circle, and where in it the oldest stands.
+    upcoming: [IpAddr; UPCOMING],
+    next: usize,
 }
+
+/// Addresses between the moment that a place is asked for and that at which it is looked at: those of
+/// four queries, a microsecond or two. Cold memory takes up to half of one.
+const UPCOMING: usize = 8;
 
 impl Reader {
     /// Takes in what is newly known; true if there was something. Once a batch: a record is not
@@ -266,11 +226,27 @@ impl Reader {
     #[must_use]
     #[inline]
     pub fn awaits(&self, owner: &Owner, address: IpAddr) -> bool {
-        owner.identity().attribution == Attribution::Unknown
-            && self
-                .snapshot
-                .as_ref()
-                .is_some_and(|snapshot| snapshot.hold_ns > 0 && within(&snapshot.awaited, &address))
+        self.snapshot.as_ref().is_some_and(|snapshot| {
+            snapshot.hold_ns > 0
+                // Nobody else is unknown, and memory that is not near is not looked at.
+                && std::ptr::eq(owner, &raw const snapshot.nobody.unknown)
+                && within(&snapshot.awaited, &address)
+        })
+    }
+
+    /// Has memory fetched that [`owner`](Self::owner) of an address and its record will look at: said
+    /// of a query, so that it is near when the response comes. Nothing here waits: the place of the
+    /// address is asked for now, and what it points to at a later call, when it has come.
+    #[inline]
+    pub fn fetch(&mut self, address: IpAddr) {
+        let Some(snapshot) = &self.snapshot else { return };
+        snapshot.shards.fetch(&address);
+        let Some(upcoming) = self.upcoming.get_mut(self.next) else { return };
+        let earlier = std::mem::replace(upcoming, address);
+        self.next = (self.next + 1) % UPCOMING;
+        if let Some(owner) = snapshot.shards.get(&earlier).and_then(Tenants::latest) {
+            fetch_fields(owner);
+        }
     }
 
     /// How long a name is worth waiting for, nanoseconds from the first message on.
@@ -293,6 +269,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrich::{index::Index, tenancy::Span};
 
     #[test]
     fn a_directory_of_nobody_attributes_nothing() {
@@ -332,41 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_used_alike() {
-        let mut used = vec![0; SHARDS];
-        for node in 0..=255 {
-            for pod in 0..100 {
-                used[shard_of(&IpAddr::from([10, 244, node, pod]))] += 1;
-            }
-        }
-        let most = used.iter().max().unwrap();
-        assert!(*most < 200, "one of {SHARDS} has {most} of 25600");
-        let mut used = vec![0; SHARDS];
-        for node in 0..100 {
-            for pod in 0..=255 {
-                used[shard_of(&IpAddr::from([0xfd00, 0, 0, node, 0, 0, 0, pod]))] += 1;
-            }
-        }
-        let most = used.iter().max().unwrap();
-        assert!(*most < 200, "one of {SHARDS} has {most} of 25600");
-    }
-
-    #[test]
     fn a_reader_sees_what_was_published_from_its_next_refresh_on() {
         let published = Arc::new(Published::new(Status::default()));
         let directory = Directory::new(&published);
         let mut reader = directory.reader();
         let address = IpAddr::from([10, 0, 0, 1]);
-        let owner = Arc::new(Owner::new(Identity {
+        let owner = Owner::new(Identity {
             attribution: Attribution::Pod,
             pod_name: Some("a".into()),
             ..Default::default()
-        }));
-        let mut snapshot = Snapshot::empty();
-        let spans = vec![Span { from: 10, until: 20, owner }];
-        Arc::make_mut(&mut snapshot.shards[shard_of(&address)])
-            .insert(address, Tenants::new(spans).unwrap());
-        published.publish(snapshot);
+        });
+        let mut index = Index::default();
+        index.set(address, Tenants::new(vec![Span { from: 10, until: 20, owner }]));
+        published.publish(Snapshot { shards: index.shards().clone(), ..Snapshot::empty() });
         let named = |reader: &Reader, at| reader.owner(address, at).identity().pod_name.clone();
         assert_eq!(named(&reader, 10), None);
         assert!(reader.refresh() && !reader.refresh());
@@ -375,6 +330,27 @@ mod tests {
         for at in [9, 20] {
             let owner = reader.owner(address, at);
             assert_eq!(owner.identity().attribution, Attribution::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_is_named_as_before() {
+        let mut index = Index::default();
+        let addresses: Vec<IpAddr> = (0..200).map(|last| [10, 0, 0, last].into()).collect();
+        let mut reader = Directory::default().reader();
+        addresses.iter().for_each(|address| reader.fetch(*address));
+        for address in addresses.iter().step_by(2) {
+            let pod_name = Some(address.to_string());
+            let owner = Owner::new(Identity { pod_name, ..Default::default() });
+            index.set(*address, Tenants::new(vec![Span { from: 0, until: Us::MAX, owner }]));
+        }
+        let published = Arc::new(Published::new(Status::default()));
+        published.publish(Snapshot { shards: index.shards().clone(), ..Snapshot::empty() });
+        let mut reader = Directory::new(&published).reader();
+        for (number, address) in addresses.iter().enumerate() {
+            reader.fetch(*address);
+            let name = reader.owner(*address, 5).identity().pod_name.clone();
+            assert_eq!(name, (number % 2 == 0).then(|| address.to_string()));
         }
     }
 }

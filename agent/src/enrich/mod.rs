@@ -21,6 +21,7 @@
 mod client;
 mod directory;
 mod hub;
+mod index;
 mod object;
 mod ownership;
 pub(crate) mod rights;

@@ -21,7 +21,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    directory::{Nobody, SHARDS, Shard, Snapshot},
+    directory::{Nobody, Snapshot},
+    index::Index,
     tenancy::{End, Start, Us},
 };
 use crate::encode::Owner;
@@ -70,7 +71,7 @@ pub(super) struct Ownership {
     holders: HashMap<Arc<str>, Holder>,
     hosts: HashMap<Arc<str>, Host>,
     addresses: HashMap<IpAddr, Claimants>,
-    shards: Vec<Arc<Shard>>,
+    index: Index,
     configured_ranges: Vec<IpNet>,
     ranges: Arc<[IpNet]>,
     hold: Hold,
@@ -87,7 +88,7 @@ impl Ownership {
             holders: HashMap::new(),
             hosts: HashMap::new(),
             addresses: HashMap::new(),
-            shards: (0..SHARDS).map(|_| Arc::default()).collect(),
+            index: Index::default(),
             configured_ranges: ranges.to_vec(),
             ranges: Arc::new([]),
             hold,
@@ -107,7 +108,7 @@ impl Ownership {
     /// A snapshot, if something has changed since the last one.
     pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
         std::mem::take(&mut self.changed).then(|| Snapshot {
-            shards: self.shards.iter().cloned().collect(),
+            shards: self.index.shards().clone(),
             ranges: self.ranges.clone(),
             awaited: self.awaited.clone(),
             hold_ns: self.hold.ns,
@@ -202,7 +203,7 @@ impl Ownership {
         let mut identity = holder.owner.identity().clone();
         identity.workload_kind = Some(kind.to_owned());
         identity.workload_name = Some(name.to_owned());
-        holder.owner = Arc::new(Owner::new(identity));
+        holder.owner = Owner::new(identity);
         self.resolve_all(uid);
     }
 
@@ -229,11 +230,11 @@ impl Ownership {
         }
         let holder = self.holders.entry(uid.clone()).or_insert_with(|| {
             *live_of(&mut self.counts, kind) += 1;
-            let owner = Arc::new(Owner::new(identity.clone()));
+            let owner = Owner::new(identity.clone());
             Holder { kind, owner, held: Vec::new(), live: true }
         });
         if holder.owner.identity() != &identity {
-            holder.owner = Arc::new(Owner::new(identity));
+            holder.owner = Owner::new(identity);
         }
         for held in &mut holder.held {
             if held.first

@@ -20,8 +20,6 @@
 //! - A start that is not known lies between two times; it is the earlier claim's end, as far as
 //!   that lies between them too.
 
-use std::sync::Arc;
-
 use crate::encode::Owner;
 
 /// UTC, microseconds since 1970.
@@ -50,7 +48,7 @@ pub(super) enum End {
 /// What one object says of an address.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
-    pub(super) owner: Arc<Owner>,
+    pub(super) owner: Owner,
     pub(super) start: Start,
     pub(super) end: End,
 }
@@ -60,7 +58,7 @@ pub(super) struct Claim {
 pub(super) struct Span {
     pub(super) from: Us,
     pub(super) until: Us,
-    pub(super) owner: Arc<Owner>,
+    pub(super) owner: Owner,
 }
 
 impl Start {
@@ -140,7 +138,7 @@ pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span
 }
 
 /// Spans in which at least one claim holds, all of `owner`.
-pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Arc<Owner>) -> Vec<Span> {
+pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) -> Vec<Span> {
     let mut times: Vec<(Us, Us)> = claims
         .map(|claim| {
             let (Start::Known(from) | Start::Between(from, _)) = claim.start;
@@ -188,12 +186,12 @@ mod tests {
     use super::*;
     use crate::encode::{Attribution, Identity};
 
-    fn owner(uid: &str) -> Arc<Owner> {
-        Arc::new(Owner::new(Identity {
+    fn owner(uid: &str) -> Owner {
+        Owner::new(Identity {
             attribution: Attribution::Pod,
             pod_uid: Some(uid.to_owned()),
             ..Default::default()
-        }))
+        })
     }
 
     fn claim(uid: &str, start: Start, end: End) -> Claim {

@@ -152,6 +152,12 @@ impl Filter {
         Self { rules }
     }
 
+    /// Whether there is nothing to decide.
+    #[must_use]
+    pub const fn keeps_everything(&self) -> bool {
+        self.rules.is_none()
+    }
+
     /// Why a transaction between `client` and `server` about `questions` is not recorded, the first
     /// question first; `None` if it is.
     #[must_use]

@@ -29,7 +29,9 @@ const ANY: u16 = 255;
 /// True if a query may have gone to a group, or its response may answer such a query.
 #[inline]
 pub(super) fn is_possible(flow: &Flow) -> bool {
-    MULTICAST_PORTS.contains(&flow.server.port()) && flow.transport == Transport::Udp
+    let [one, other] = MULTICAST_PORTS;
+    let port = flow.server.port();
+    (port == one || port == other) && flow.transport == Transport::Udp
 }
 
 /// What a query to a group and its response have in common; hashed.

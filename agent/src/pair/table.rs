@@ -41,6 +41,8 @@ struct Slot {
     pending: bool,
     flow: Flow,
     query: Box<Observation>,
+    /// Of the query, as of when it came.
+    buffer_bytes: usize,
     query_count: u32,
     copy_count: u32,
     /// Since when the query waits: when it was captured, or, where time had been further already,
@@ -467,6 +469,7 @@ impl Table {
                 pending: false,
                 flow: *flow,
                 query: Box::default(),
+                buffer_bytes: 0,
                 query_count: 0,
                 copy_count: 0,
                 since_ns: 0,
@@ -491,7 +494,8 @@ impl Table {
         slot.older = list.newest;
         slot.newer = NONE;
         self.pending_messages += 1;
-        self.buffer_bytes += slot.query.buffer_bytes();
+        slot.buffer_bytes = slot.query.buffer_bytes();
+        self.buffer_bytes += slot.buffer_bytes;
         match self.slots.get_mut(list.newest as usize) {
             Some(newest) => newest.newer = number,
             None => list.oldest = number,
@@ -517,7 +521,7 @@ impl Table {
         let (older, newer) = (slot.older, slot.newer);
         let list = &mut self.lists[slot.flow.transport as usize];
         self.pending_messages -= u64::from(slot.query_count);
-        self.buffer_bytes -= slot.query.buffer_bytes();
+        self.buffer_bytes -= slot.buffer_bytes;
         match self.slots.get_mut(older as usize) {
             Some(slot) => slot.newer = newer,
             None => list.oldest = newer,
@@ -534,9 +538,10 @@ impl Table {
     fn tidy(&mut self) {
         if let Some(slot) = self.slots.get_mut(self.taken as usize)
             && !slot.pending
-            && slot.query.buffer_bytes() > KEPT_BUFFER_BYTES
+            && slot.buffer_bytes > KEPT_BUFFER_BYTES
         {
             *slot.query = Observation::default();
+            slot.buffer_bytes = 0;
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     filter::FilterReason,
     interfaces::Names,
     ledger::{Amount, Published, SinkLoss, WorkerCounts},
-    pair::{RecordIds, Transaction},
+    pair::{Flow, RecordIds, Transaction},
     sink::Named,
     tail::Feed,
 };
@@ -127,6 +127,13 @@ impl Recorder {
         name.clone_into(&mut self.file);
     }
 
+    /// Has memory fetched that the record of a query along `flow` will be written from.
+    #[inline]
+    pub(super) fn fetch(&mut self, flow: &Flow) {
+        self.owners.fetch(flow.client.ip());
+        self.owners.fetch(flow.server.ip());
+    }
+
     /// Records a transaction, unless the filter leaves it out; later, where a name may come.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
         self.record_or_hold(transaction, true, counts);
@@ -234,6 +241,9 @@ impl Recorder {
     }
 
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
+        if self.rules.filter.keeps_everything() {
+            return None;
+        }
         let flow = &transaction.flow;
         // A response repeats the question, so it can stand in for a query that was not seen.
         let asked = &transaction.first().message;

@@ -128,16 +128,17 @@ impl Stages {
     /// Takes in one captured packet, of the frame with this number in a replayed file, or 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
         self.datagrams.pairing.counts.packets_received += 1;
-        let taken = Packet::parse(header, bytes, frame).and_then(|packet| self.packet(&packet));
-        match taken {
-            Ok(()) => {}
-            Err(reason) => {
-                self.datagrams.pairing.counts.packets_lost[reason as usize] += 1;
-                if !reason.is_ignored()
-                    && let Some(flow) = Packet::flow(header, bytes)
-                {
-                    self.datagrams.pairing.table.note_unreadable(flow, header.captured_at_ns);
-                }
+        // By reference: a packet that is moved out of its result is copied piece by piece.
+        let taken = match &Packet::parse(header, bytes, frame) {
+            Ok(packet) => self.packet(packet),
+            Err(reason) => Err(*reason),
+        };
+        if let Err(reason) = taken {
+            self.datagrams.pairing.counts.packets_lost[reason as usize] += 1;
+            if !reason.is_ignored()
+                && let Some(flow) = Packet::flow(header, bytes)
+            {
+                self.datagrams.pairing.table.note_unreadable(flow, header.captured_at_ns);
             }
         }
     }
@@ -246,7 +247,7 @@ impl Datagrams {
                 }
                 let size = if gso_size == 0 { payload.len() } else { gso_size.into() };
                 for wire in payload.chunks(size) {
-                    pairing.message(origin, flow, wire, missing);
+                    pairing.message(origin, &flow, wire, missing);
                 }
             }
             TransportHeader::Tcp { sequence, acknowledgement, flags } => {
@@ -275,7 +276,7 @@ impl Pairing {
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
-                self.message(&Origin { captured_at_ns: at_ns, ..context }, flow, message, 0);
+                self.message(&Origin { captured_at_ns: at_ns, ..context }, &flow, message, 0);
             }
             StreamEvent::Loss { flow, at_ns, .. } => self.table.note_unreadable(flow, at_ns),
         }
@@ -303,16 +304,19 @@ impl Pairing {
         }
     }
 
-    /// Takes in a message that was sent along `flow`. So many bytes behind `wire` are `missing`.
-    fn message(&mut self, origin: &Origin, mut flow: Flow, wire: &[u8], missing: usize) {
+    /// Takes in a message that was `sent` along a flow. So many bytes behind `wire` are `missing`.
+    fn message(&mut self, origin: &Origin, sent: &Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        let seen = if response {
-            std::mem::swap(&mut flow.client, &mut flow.server);
-            &mut self.response
+        // Put together piece by piece: loaded whole, what was just stored in pieces has to wait.
+        let (flow, seen) = if response {
+            (Flow { client: sent.server, server: sent.client, ..*sent }, &mut self.response)
         } else {
-            &mut self.query
+            (*sent, &mut self.query)
         };
+        if !response {
+            self.recorder.fetch(&flow);
+        }
         self.counts.messages_decoded += 1;
         if !seen.message.read(wire) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;

@@ -189,6 +189,7 @@ impl Message {
         Question { name: self.text(spans.name), qtype: spans.qtype, qclass }
     }
 
+    #[inline]
     fn view_record(&self, spans: &RecordSpans) -> Answer<'_> {
         Answer {
             name: self.text(spans.name),

@@ -7,6 +7,9 @@ use super::{
 
 /// Opcode of dynamic updates (RFC 2136).
 const UPDATE: u8 = 5;
+/// Type of an IPv4 address (RFC 1035 §3.4.1), and the class of the Internet.
+const A: u16 = 1;
+const IN: u16 = 1;
 /// Type of the OPT record (RFC 6891 §6.1.2).
 const OPT: u16 = 41;
 /// Classes of records that an update has without RDATA (RFC 2136 §2.4, §2.5).
@@ -119,18 +122,14 @@ impl<'m, 'w> Sections<'m, 'w> {
             None => (self.name()?, body(&mut self.wire)?),
         };
         let Body { rtype, class, ttl, rdata } = body;
-        let form = rdata::form(rtype, class);
-        let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
-        let rdata = if rdata.is_empty() && no_rdata {
-            Span::default()
-        } else if let Some(span) = self.name_as_rdata(form, rdata) {
-            span
-        } else {
-            let start = extent(self.text.len());
-            if !rdata::write(rdata, form, &mut self.text) {
-                self.flaw(flaw);
+        let rdata = match (rtype, class, rdata.whole()) {
+            // As the others, without a look at what the type consists of: most are of this one.
+            (A, IN, Some(address)) => {
+                let start = extent(self.text.len());
+                self.text.ipv4(address);
+                Span { start, end: extent(self.text.len()) }
             }
-            Span { start, end: extent(self.text.len()) }
+            _ => self.rdata(rtype, class, rdata, flaw),
         };
         self.drop_when_full(start);
         if self.full {
@@ -140,6 +139,23 @@ impl<'m, 'w> Sections<'m, 'w> {
             list(self.message).push(RecordSpans { name, rdata, rtype, class, ttl });
         }
         Some(())
+    }
+
+    /// Writes RDATA. What has not the form of its type is a `flaw`.
+    fn rdata(&mut self, rtype: u16, class: u16, rdata: Cursor<'w>, flaw: ParseStatus) -> Span {
+        let form = rdata::form(rtype, class);
+        let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
+        if rdata.is_empty() && no_rdata {
+            return Span::default();
+        }
+        if let Some(span) = self.name_as_rdata(form, rdata) {
+            return span;
+        }
+        let start = extent(self.text.len());
+        if !rdata::write(rdata, form, &mut self.text) {
+            self.flaw(flaw);
+        }
+        Span { start, end: extent(self.text.len()) }
     }
 
     /// A record of the additional section, of which none but OPT is kept.

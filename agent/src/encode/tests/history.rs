@@ -2,7 +2,7 @@
 //!
 //! `agent/schema/history` has each earlier version as it was, and of every version single-object
 //! messages that the agent of that version writes, one line of hexadecimal each. A new version gets
-//! its own by `UPDATE_GOLDEN=1 cargo test -p tap53 --lib golden`, and is then not changed any more.
+//! its own by `UPDATE_GOLDEN=1 cargo test -p tap53 --lib byte_for_byte`, and is then not changed any more.
 
 use std::{collections::HashMap, env, fs, path::Path};
 

@@ -1,6 +1,6 @@
 //! A pod or service, and the addresses that it holds or held.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use super::{
     super::tenancy::{Claim, End, Start, Us},
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 /// An object that has, or had, addresses.
 pub(super) struct Holder {
     pub(super) kind: Kind,
-    pub(super) owner: Arc<Owner>,
+    pub(super) owner: Owner,
     pub(super) held: Vec<Held>,
     pub(super) live: bool,
 }

@@ -9,8 +9,8 @@ use crate::encode::{Attribution, Identity, Owner};
 
 /// A node.
 pub(super) struct Host {
-    pub(super) ambiguous: Arc<Owner>,
-    pub(super) alone: Arc<Owner>,
+    pub(super) ambiguous: Owner,
+    pub(super) alone: Owner,
     /// Whether its object is there.
     pub(super) known: bool,
     /// What its object names.
@@ -27,7 +27,7 @@ impl Host {
     pub(super) fn new(name: &str) -> Self {
         let owner = |attribution| {
             let node_name = Some(name.to_owned());
-            Arc::new(Owner::new(Identity { attribution, node_name, ..Default::default() }))
+            Owner::new(Identity { attribution, node_name, ..Default::default() })
         };
         Self {
             ambiguous: owner(Attribution::AmbiguousHostNetwork),

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{
     super::{
-        directory::{Tenants, shard_of},
+        index::Tenants,
         tenancy::{Claim, Span, Us, any, exclusive, overlay},
     },
     Ownership,
@@ -69,17 +69,8 @@ impl Ownership {
         if tenants.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
             self.addresses.remove(&address);
         }
-        let Some(shard) = self.shards.get_mut(shard_of(&address)) else { return };
         // Most events change nothing here: a pod's status has much else in it.
-        if shard.get(&address) == tenants.as_ref() {
-            return;
-        }
-        let shard = Arc::make_mut(shard);
-        match tenants {
-            Some(tenants) => shard.insert(address, tenants),
-            None => shard.remove(&address),
-        };
-        self.changed = true;
+        self.changed |= self.index.set(address, tenants);
     }
 
     fn host_spans(&self, host: &Host) -> Vec<Span> {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::KafkaConfig,
-    encode::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder},
+    encode::SummaryEncoder,
     ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts},
     sink::{
         Error,
@@ -92,16 +92,10 @@ impl Summaries {
         let sink = config.name.clone();
         let encoder =
             SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
+        let schema =
+            Schema::of_summaries().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
         let registry = config.registry.as_ref().map(|registry| {
-            let schema = Schema {
-                name: SUMMARY_NAME.into(),
-                text: SUMMARY_SCHEMA_TEXT.into(),
-                fingerprint: encoder.fingerprint(),
-                version: SUMMARY_SCHEMA_VERSION,
-            };
-            // The counts are those of the records' schemas.
-            let counts = Published::default();
-            Registry::new(registry, &sink, &summary.topic, vec![schema], counts)
+            Registry::new(registry, &sink, &summary.topic, vec![schema], counts.clone())
         });
         let framing = registry.as_ref().map(|registry| Framing {
             ids: registry.ids().clone(),

@@ -39,7 +39,10 @@ pub(super) struct Keeper {
     schemas: Vec<(Schema, String, Option<Trouble>)>,
     ids: Arc<Ids>,
     kept: Option<Kept>,
+    /// Of the sink, which may have another keeper.
     counts: Published<SinkCounts>,
+    /// What of it is ours: ids wanted, and known.
+    counted: (u64, u64),
     pub(super) patience: Patience,
 }
 
@@ -90,7 +93,8 @@ impl Keeper {
         }
         let patience = Patience::default();
         let config = config.clone();
-        let keeper = Self { config, sink: sink.to_owned(), schemas, ids, kept, counts, patience };
+        let (sink, counted) = (sink.to_owned(), (0, 0));
+        let mut keeper = Self { config, sink, schemas, ids, kept, counts, counted, patience };
         keeper.count(0, 0, 0);
         keeper
     }
@@ -255,7 +259,7 @@ impl Keeper {
     }
 
     /// Adds to the counts, and says how many ids are known.
-    fn count(&self, requests: u64, failures: u64, id_changes: u64) {
+    fn count(&mut self, requests: u64, failures: u64, id_changes: u64) {
         let wanted =
             self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
         let (mut ids_wanted, mut ids_known) = (0, 0);
@@ -263,14 +267,17 @@ impl Keeper {
             ids_wanted += 1;
             ids_known += u64::from(self.ids.get(schema.fingerprint).is_some());
         }
+        let (wanted_before, known_before) =
+            std::mem::replace(&mut self.counted, (ids_wanted, ids_known));
         self.counts.update(|counts| {
             let before = counts.registry.unwrap_or_default();
             counts.registry = Some(RegistryCounts {
                 requests: before.requests + requests,
                 failures: before.failures + failures,
                 id_changes: before.id_changes + id_changes,
-                ids_wanted,
-                ids_known,
+                // Neither of ours gets fewer.
+                ids_wanted: before.ids_wanted + ids_wanted - wanted_before,
+                ids_known: before.ids_known + ids_known - known_before,
             });
         });
     }

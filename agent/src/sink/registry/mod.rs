@@ -48,8 +48,8 @@ pub(crate) use trouble::Trouble;
 
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
-    encode::{self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS},
-    ledger::{Published, SinkCounts},
+    encode::{self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT},
+    ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts},
 };
 use keeper::Keeper;
 
@@ -81,6 +81,19 @@ impl Schema {
             })
         };
         SCHEMA_VERSIONS.iter().map(schema).collect()
+    }
+
+    /// The one of the ledger's summaries.
+    ///
+    /// # Errors
+    /// When it does not parse, which is a defect of this program.
+    pub(crate) fn of_summaries() -> Result<Self, encode::Error> {
+        Ok(Self {
+            name: SUMMARY_NAME.into(),
+            text: SUMMARY_SCHEMA_TEXT.into(),
+            fingerprint: encode::SummaryEncoder::new()?.fingerprint(),
+            version: SUMMARY_SCHEMA_VERSION,
+        })
     }
 
     /// What it stands under in a registry.

@@ -367,6 +367,29 @@ fn earlier_versions_are_asked_for_when_there_are_such_records_the_oldest_first()
 }
 
 #[test]
+fn two_topics_of_a_sink_are_counted_together() {
+    let stub = Stub::registry(7);
+    let counts = Published::default();
+    let of = |topic, version| {
+        let schemas = vec![schema(version)];
+        Registry::new(&config(&[stub.url()]), "kafka", topic, schemas, counts.clone())
+    };
+    let mut registries = [of("dns", 1), of("summaries", 2)];
+    let ids = |counts: &Published<SinkCounts>| {
+        let counts: RegistryCounts = counts.read().registry.unwrap();
+        (counts.ids_wanted, counts.ids_known)
+    };
+    assert_eq!(ids(&counts), (2, 0));
+    registries.iter_mut().for_each(|registry| registry.start().unwrap());
+    let end = Instant::now() + DEADLINE;
+    while ids(&counts) != (2, 2) {
+        assert!(Instant::now() < end, "{:?}", counts.read().registry);
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    assert!(stub.paths().iter().any(|path| path == "/subjects/summaries-value/versions"));
+}
+
+#[test]
 fn records_of_a_later_version_have_the_id_that_it_left() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ids.json");

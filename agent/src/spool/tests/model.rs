@@ -46,7 +46,8 @@ struct Naive {
     lost: Amount,
     /// Of all that is not held, over all crashes: whether it was lost.
     fates: BTreeMap<u64, bool>,
-    /// On their way when their segment was dropped: a crash makes lost ones of them.
+    /// On their way when their segment was dropped, or arrived behind one that was: a crash makes
+    /// lost ones of them.
     orphans: BTreeSet<u64>,
 }
 
@@ -148,6 +149,10 @@ fn run(acts: &[Act], max_bytes: u64) {
         let listed = contents(directory.path()).unwrap().list();
         let first = listed.first().map_or(naive.next_id, |segment| segment.first_id);
         naive.orphans.extend(naive.sent.iter().filter(|id| **id < first));
+        // And what arrived behind those: a checkpoint says nothing of it.
+        let oldest = naive.held.front().copied().unwrap_or(naive.next_id);
+        let arrived = naive.fates.range(oldest.min(first)..first).filter(|(_, is_lost)| !**is_lost);
+        naive.orphans.extend(arrived.map(|(id, _)| *id));
         require_totals(&naive, &spool.totals());
     }
 }
