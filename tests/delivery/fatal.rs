@@ -7,8 +7,9 @@ use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
 
 use super::run::{DEADLINE, Run, TOPIC, consume, spool};
 
-/// The broker then knows an older sequence number than the producer's next one. librdkafka (2.12)
-/// begins anew by itself; it takes no new producer.
+/// The broker then knows an older sequence number than the producer's next one, which could end an
+/// idempotent producer for good. With Kafka 4.4 and librdkafka 2.12 what follows arrives without a
+/// new one; that a new one is made where it takes that, is tested on librdkafka's mock.
 #[test]
 fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
     let namespace = Namespace::new()?;

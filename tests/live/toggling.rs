@@ -1,6 +1,7 @@
 //! Switching one interface on and off, under load on another.
 
 use std::{
+    collections::BTreeMap,
     fs,
     sync::mpsc::{Receiver, channel},
     thread,
@@ -208,6 +209,44 @@ fn send_bursts(stage: &Stage, bursts: &Receiver<()>) -> Result<u64> {
         }
     }
     Ok(sent)
+}
+
+#[test]
+fn a_query_that_was_open_when_capture_ended_or_began_is_not_called_unanswered_for_sure()
+-> Result<()> {
+    let stage = Stage::new("")?;
+    stage.write_config("include: [a0, b0]", "pair: {timeout_ms: 3000}")?;
+    let agent = Running::start(&stage.server, &stage.config())?;
+    let open = |interface, id| -> Result<()> {
+        FrameSocket::open(&stage.client, interface)?
+            .send(&udp_to_port_53(4_000, &dns::query(id, "open.test", "A")))
+    };
+    let records = |count: u64| {
+        agent.wait_until(&format!("{count} records"), |status| {
+            let ledger = serde_json::to_value(&status.ledger).ok()?;
+            (ledger["agent"]["records"]["created"] == count).then_some(())
+        })
+    };
+    // Longer ago than any query waits: what began with the agent is a gap of its own.
+    open("a1", 1)?;
+    records(1)?;
+    open("a1", 2)?;
+    open("b1", 3)?;
+    agent.wait_until("both to be captured", |status| {
+        let ledger = serde_json::to_value(&status.ledger).ok()?;
+        let captured = |name| counter(&ledger, name, "captured");
+        ((captured("a0"), captured("b0")) == (2, 1)).then_some(())
+    })?;
+    agent.switch("b0", OFF)??;
+    agent.switch("b0", ON)??;
+    records(3)?;
+    agent.stop()?;
+    let gaps: BTreeMap<_, _> = fastavro::read_containers(&stage.files()?)?
+        .iter()
+        .map(|record| (record["dns_id"].as_u64(), record["capture_gap"] == true))
+        .collect();
+    assert_eq!(gaps, BTreeMap::from([(Some(1), false), (Some(2), false), (Some(3), true)]));
+    Ok(())
 }
 
 #[test]

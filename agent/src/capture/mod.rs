@@ -195,8 +195,12 @@ impl Capture {
     pub fn switch_off(&mut self, ifindex: u32) -> Result<(), Error> {
         let position = self.required_position(ifindex)?;
         let settings = InterfaceSettings { directions: 0, ..self.attached[position].settings };
+        let is_on = self.attached[position].settings.directions != 0;
         self.settings.set(ifindex, settings)?;
         self.attached[position].settings = settings;
+        if is_on {
+            self.names.switch(ifindex, monotonic_ns());
+        }
         Ok(())
     }
 
@@ -374,6 +378,11 @@ impl Capture {
         let ifindex = attached.attachment.interface.ifindex;
         let before = attached.settings;
         let was_bare = attached.is_bare();
+        let changes = before.directions != directions.bits();
+        if changes {
+            // Before a response can come of which the query was not looked at.
+            self.names.switch(ifindex, monotonic_ns());
+        }
         let result = self
             .settings
             .set(ifindex, before)
@@ -383,6 +392,10 @@ impl Capture {
                 self.settings.set(ifindex, attached.settings)
             });
         let Err(error) = result else {
+            if changes {
+                // And after the last query of which the response is not looked at.
+                self.names.switch(ifindex, monotonic_ns());
+            }
             return Ok(());
         };
         attached.settings = before;
@@ -414,6 +427,7 @@ impl Capture {
             if ifindexes.contains(&ifindex) {
                 let off = InterfaceSettings { directions: 0, ..attached.settings };
                 errors.extend(self.settings.set(ifindex, off).err());
+                self.names.switch(ifindex, monotonic_ns());
             }
         }
         for ifindex in ifindexes {

@@ -740,6 +740,7 @@ fn a_registry_that_cannot_be_is_refused() {
         ("{urls: [\"ftp://r\"]}", "must be http://host:port or https://host:port"),
         ("{urls: [\"http://\"]}", "must be http://host:port or https://host:port"),
         ("{urls: [\"http://me:secret@r\"]}", "must not hold a name or a password"),
+        ("{urls: [\"ftp://me:secret@r\"]}", "must not hold a name or a password"),
         ("{urls: [\"http://r/?a=b\"]}", "must not have anything behind the path"),
         ("{urls: [\"http://r\"], subject: topic}", "must be one of topic_name, record_name"),
         ("{urls: [\"http://r\"], username: u}", "username and password_file belong together"),
@@ -799,7 +800,7 @@ fn a_token_is_in_a_file_or_asked_for() {
         ("token_endpoint: 'https://idp/token', client_id: tap53", "client_secret_file: missing"),
         ("token_endpoint: 'http://idp', client_id: c, client_secret_file: /etc/passwd", "https://"),
         (
-            "token_endpoint: 'https://u@idp', client_id: c, client_secret_file: /etc/passwd",
+            "token_endpoint: 'http://u:hunter2@idp', client_id: c, client_secret_file: /etc/passwd",
             "a user",
         ),
         (&format!("{asked}, token_ca_file: /no/such"), "token_ca_file"),

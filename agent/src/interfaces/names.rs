@@ -1,4 +1,5 @@
-//! What interfaces were called, and when: for the workers, which see only their numbers.
+//! What interfaces were called, and when, and when capture on them began or ended: for the workers,
+//! which see only their numbers.
 //!
 //! Written by whoever attaches, before programs run on the interface; read by the workers, which
 //! look at a version for each record and copy the table when it has moved. A name holds from a time
@@ -41,6 +42,8 @@ pub struct Names {
 struct Table {
     /// By number, oldest name first.
     names: HashMap<u32, Vec<Since>>,
+    /// When capture last began or ended, CLOCK_MONOTONIC nanoseconds; of named ones.
+    switched: HashMap<u32, u64>,
     /// Numbers of interfaces that are gone, in that order.
     gone: VecDeque<u32>,
 }
@@ -49,7 +52,7 @@ impl Names {
     /// Names that hold from the beginning, such as those of a capture file.
     pub fn of(names: impl IntoIterator<Item = (u32, String)>) -> Self {
         let since = |(ifindex, name)| (ifindex, vec![Since { from_ns: 0, name }]);
-        let table = Table { names: names.into_iter().map(since).collect(), gone: VecDeque::new() };
+        let table = Table { names: names.into_iter().map(since).collect(), ..Table::default() };
         // Past the version that a reader begins with.
         Self { version: AtomicU64::new(1), table: Mutex::new(table) }
     }
@@ -71,6 +74,21 @@ impl Names {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// Notes that capture on an interface that has a name begins or ends.
+    pub fn switch(&self, ifindex: u32, now_ns: u64) {
+        let mut table = self.lock();
+        if table.names.contains_key(&ifindex) {
+            table.switched.insert(ifindex, now_ns);
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// When capture last began or ended on each interface.
+    #[must_use]
+    pub fn switched(&self) -> HashMap<u32, u64> {
+        self.lock().switched.clone()
+    }
+
     /// Notes that nothing more will come from an interface; its names are kept for a while.
     pub fn retire(&self, ifindex: u32) {
         let mut table = self.lock();
@@ -82,6 +100,7 @@ impl Names {
             && let Some(oldest) = table.gone.pop_front()
         {
             table.names.remove(&oldest);
+            table.switched.remove(&oldest);
         }
         self.version.fetch_add(1, Ordering::Release);
     }

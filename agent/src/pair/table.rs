@@ -178,6 +178,12 @@ impl Table {
         self.gaps.note_unreadable(flow, at_ns);
     }
 
+    /// Takes note that capture on an interface began or ended at `at_ns`: what belongs to a message
+    /// seen there may have passed while nobody looked.
+    pub fn note_switched(&mut self, ifindex: u32, at_ns: u64) {
+        self.gaps.note_switched(ifindex, at_ns);
+    }
+
     /// Takes in a message. `wire` are its bytes. A query goes into the table, and `seen` is another
     /// one then, to be written over.
     pub fn observe<'a>(
@@ -392,7 +398,9 @@ impl Table {
                     query_count: 0,
                     copy_count: 0,
                     capture_gap: response.cut
-                        || earlier.is_none() && self.gaps.any_since(flow, since_ns),
+                        || earlier.is_none()
+                            && (self.gaps.any_since(flow, since_ns)
+                                || self.gaps.is_switched(response.point.ifindex, since_ns)),
                     exchange: Exchange::Response(response),
                     related,
                 }
@@ -418,7 +426,8 @@ impl Table {
         let pending = &self.slots[slot as usize];
         let capture_gap = pending.query.cut
             || pending.gaps != self.gaps.known()
-            || self.gaps.is_damaged(&pending.flow, pending.query.at_ns);
+            || self.gaps.is_damaged(&pending.flow, pending.query.at_ns)
+            || self.gaps.is_switched(pending.query.point.ifindex, pending.query.at_ns);
         let exchange = self.hasher.hash_one((pending.hash, pending.query.message.question()));
         let sequence = self.ids.next();
         self.recent.insert(&Ended { exchange, at_ns: now_ns, sequence, end: End::Expired });

@@ -1,6 +1,6 @@
 //! What a worker does with what comes out of its ring.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use tap53_ebpf::{headers, record::RecordHeader};
 
@@ -15,6 +15,7 @@ use crate::{
         stream::{self, Segment, StreamEvent, Streams},
     },
     encode::{self, Clock},
+    interfaces::Names,
     ledger::{MessageLoss, Published, WorkerCounts},
     pair::{Flow, Observation, Observed, Point, Table},
     sink::Named,
@@ -37,6 +38,9 @@ struct Datagrams {
 /// Message to record.
 struct Pairing {
     table: Table,
+    interfaces: Arc<Names>,
+    /// Version of `interfaces` that `table` knows of.
+    interfaces_version: u64,
     recorder: Recorder,
     counts: WorkerCounts,
     /// Whether messages carry the bytes that they were read from.
@@ -65,6 +69,8 @@ impl Stages {
         let pairing = Pairing {
             recorder: Recorder::new(sinks, shared, table.ids(), clock, published.clone())?,
             table,
+            interfaces: shared.interfaces.clone(),
+            interfaces_version: 0,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
             alone: shared.each_message,
@@ -95,6 +101,7 @@ impl Stages {
     /// that have changed, and looks who follows.
     pub fn begin_batch(&mut self, clock: Clock) {
         self.datagrams.pairing.recorder.begin_batch(clock);
+        self.datagrams.pairing.learn_switches();
     }
 
     /// Names an interface in the records from now on.
@@ -272,6 +279,18 @@ impl Datagrams {
 }
 
 impl Pairing {
+    /// Tells the table on which interfaces capture has begun or ended since it was last told.
+    fn learn_switches(&mut self) {
+        let version = self.interfaces.version();
+        if version != self.interfaces_version {
+            // The version first: what comes in between is told again.
+            self.interfaces_version = version;
+            for (ifindex, at_ns) in self.interfaces.switched() {
+                self.table.note_switched(ifindex, at_ns);
+            }
+        }
+    }
+
     /// Takes in what comes of a stream.
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {

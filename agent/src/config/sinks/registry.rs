@@ -152,9 +152,13 @@ pub(in crate::config) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>
     }
 }
 
-/// What comes behind it, such as `/subjects`, is put to its path.
+/// What comes behind it, such as `/subjects`, is put to its path. What may hold a password passes, to
+/// be refused where nobody is shown it.
 fn url(text: &str) -> Result<String, String> {
     const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
+    if text.contains('@') {
+        return Ok(text.to_owned());
+    }
     let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
     let authority = uri.authority().ok_or(FORM)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {

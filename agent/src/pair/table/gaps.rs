@@ -7,6 +7,9 @@ use crate::pair::Flow;
 /// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
 const DAMAGED_FLOWS: usize = 4_096;
 
+/// Interfaces of which is remembered when capture on them began or ended, 16 bytes each.
+const SWITCHED_INTERFACES: usize = 4_096;
+
 /// Gaps of one worker's capture.
 pub(super) struct Gaps {
     ring_lost: u32,
@@ -15,12 +18,20 @@ pub(super) struct Gaps {
     last_at_ns: u64,
     /// Flows of which a packet could not be read, and when.
     damaged: HashMap<Flow, u64>,
+    /// When capture last began or ended on an interface.
+    switched: HashMap<u32, u64>,
 }
 
 impl Gaps {
     pub(super) fn new(started_at_ns: u64) -> Self {
         // What came before the start was not seen either.
-        Self { ring_lost: 0, known: 0, last_at_ns: started_at_ns, damaged: HashMap::new() }
+        Self {
+            ring_lost: 0,
+            known: 0,
+            last_at_ns: started_at_ns,
+            damaged: HashMap::new(),
+            switched: HashMap::new(),
+        }
     }
 
     /// Number of gaps that any flow may have suffered from.
@@ -48,6 +59,16 @@ impl Gaps {
         }
     }
 
+    pub(super) fn note_switched(&mut self, ifindex: u32, at_ns: u64) {
+        if self.switched.len() >= SWITCHED_INTERFACES {
+            // As above.
+            self.switched.clear();
+            self.note(at_ns);
+        }
+        let latest = self.switched.entry(ifindex).or_default();
+        *latest = at_ns.max(*latest);
+    }
+
     const fn note(&mut self, at_ns: u64) {
         self.known += 1;
         self.last_at_ns = at_ns;
@@ -58,9 +79,19 @@ impl Gaps {
         self.damaged.get(flow).is_some_and(|at_ns| *at_ns >= since_ns)
     }
 
+    /// True if capture on the interface began or ended since then.
+    pub(super) fn is_switched(&self, ifindex: u32, since_ns: u64) -> bool {
+        self.switched.get(&ifindex).is_some_and(|at_ns| *at_ns >= since_ns)
+    }
+
     /// True if anything of the flow may have been missed since then.
     pub(super) fn any_since(&self, flow: &Flow, since_ns: u64) -> bool {
         self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
+    }
+
+    #[cfg(test)]
+    pub(super) fn switched_interfaces(&self) -> usize {
+        self.switched.len()
     }
 
     #[cfg(test)]

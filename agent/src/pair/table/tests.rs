@@ -317,6 +317,33 @@ fn an_unreadable_packet_is_a_gap_for_its_flow_alone() {
 }
 
 #[test]
+fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
+    let mut table = table(8);
+    let at = |ifindex, at_s: u64, response| {
+        let mut seen = message(at_s * SECOND, 1, "a.test", response);
+        seen.point.ifindex = ifindex;
+        seen
+    };
+    observe(&mut table, flow(1), at(7, 20, false));
+    observe(&mut table, flow(2), at(8, 20, false));
+    table.note_switched(7, 21 * SECOND);
+    assert!(table.expire(25 * SECOND).unwrap().capture_gap);
+    assert!(!table.expire(25 * SECOND).unwrap().capture_gap);
+    observe(&mut table, flow(3), at(7, 22, false));
+    assert!(!table.expire(31 * SECOND).unwrap().capture_gap, "it was asked afterwards");
+    // And a response whose query was sent before.
+    table.note_switched(8, 40 * SECOND);
+    assert!(done(observe(&mut table, flow(4), at(8, 41, true))).capture_gap);
+    assert!(!done(observe(&mut table, flow(5), at(7, 41, true))).capture_gap);
+    assert!(!done(observe(&mut table, flow(6), at(8, 46, true))).capture_gap, "too long ago");
+    for ifindex in 0..10_000 {
+        table.note_switched(ifindex, 50 * SECOND);
+    }
+    assert!(table.gaps.switched_interfaces() <= 4_096);
+    assert!(done(observe(&mut table, flow(7), at(20_000, 51, true))).capture_gap, "it may be any");
+}
+
+#[test]
 fn a_query_of_a_clock_that_is_behind_waits_as_long() {
     let mut table = table(8);
     observe(&mut table, flow(1_000), message(100 * SECOND, 1, "a.test", false));

@@ -134,6 +134,10 @@ impl Credentials {
             return None;
         }
         let url = section.require("token_endpoint", text(https));
+        if url.as_ref().is_some_and(|url| url.contains('@')) {
+            // Without showing it.
+            section.refuse("token_endpoint", None, "must not hold a user or a password");
+        }
         let client_id = section.require("client_id", text(not_empty));
         let client_secret_file = section.require("client_secret_file", text(readable_file));
         let scope = section.read("scope", text(not_empty));
@@ -152,15 +156,16 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The client's secret is sent there (RFC 6749 §3.2 wants TLS).
+/// The client's secret is sent there (RFC 6749 §3.2 wants TLS). What may hold a password passes, to be
+/// refused where nobody is shown it.
 fn https(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        return Ok(text.to_owned());
+    }
     let uri: Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
     if uri.scheme() != Some(&Scheme::HTTPS) || !has_host {
         return Err("must be https://host/path: the client's secret is sent there".to_owned());
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("must not hold a user or a password".to_owned());
     }
     Ok(text.to_owned())
 }
