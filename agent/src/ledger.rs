@@ -38,6 +38,6 @@ pub use counts::{
     Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
     WorkerCounts,
 };
-pub(crate) use statement::{ByReason, Deliveries, Hook};
+pub(crate) use statement::{ByReason, Deliveries, Hook, Summaries};
 pub use statement::{InterfaceCounts, Ledger, Sources};
 pub use summary::{Kind, Moment, Progress, SUMMARY_SCHEMA_VERSION, Summary, Windows};

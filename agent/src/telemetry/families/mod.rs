@@ -20,6 +20,7 @@ mod process;
 mod queues;
 mod registry;
 mod sinks;
+mod summaries;
 
 use tap53_ebpf::settings::Direction;
 
@@ -70,6 +71,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Family> {
         queues::FAMILIES,
         kafka::FAMILIES,
         registry::FAMILIES,
+        summaries::FAMILIES,
         gap::FAMILIES,
         health::FAMILIES,
         owners::FAMILIES,

@@ -1,0 +1,52 @@
+//! Summaries of the ledger. Of sinks that write them.
+
+use super::{Counter, Family, Gauge, Reading};
+use crate::ledger::Summaries;
+
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "tap53_summaries_written_total",
+        kind: Counter,
+        help: "Summaries of the ledger that this run made for the sink's topic of summaries.",
+        labels: &["sink"],
+        collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.written)),
+    },
+    Family {
+        name: "tap53_summaries_delivered_total",
+        kind: Counter,
+        help: "Those that arrived, of earlier runs too.",
+        labels: &["sink"],
+        collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.delivered)),
+    },
+    Family {
+        name: "tap53_summaries_lost_total",
+        kind: Counter,
+        help: "Those that were given up. No sum downstream is wrong for it: later ones count from the \
+               run's start.",
+        labels: &["sink"],
+        collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.lost)),
+    },
+    Family {
+        name: "tap53_summaries_carried",
+        kind: Gauge,
+        help: "Those of earlier runs that waited when this one began. written + carried = delivered + \
+               waiting + lost.",
+        labels: &["sink"],
+        collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.carried)),
+    },
+    Family {
+        name: "tap53_summaries_waiting",
+        kind: Gauge,
+        help: "Those that have not arrived yet.",
+        labels: &["sink"],
+        collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.waiting)),
+    },
+];
+
+fn each<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a Summaries)) {
+    for sink in &reading.status.ledger.agent.sinks {
+        if let Some(summaries) = &sink.summaries {
+            tell(&sink.name, summaries);
+        }
+    }
+}
