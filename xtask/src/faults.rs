@@ -139,8 +139,8 @@ shorter form of the same runs with the tests.
 
 A client sends queries with numbers in their names through a veth to a resolver. The agent captures
 them there and produces to a real broker behind a link of its own, with a spool, and a message
-timeout of one second, which every outage outlasts. Then the fault. What the topic holds at the end is
-read by kcat and fastavro, and the identity must hold: **each number that was sent is consumed, or is
+timeout of one second, which every outage outlasts (but where the agent is killed in mode `fast`: 60 s,
+so that records are in memory when it is). Then the fault. What the topic holds at the end is read by kcat and fastavro, and the identity must hold: **each number that was sent is consumed, or is
 in a counted reason, and each ledger balances.**
 ";
 
