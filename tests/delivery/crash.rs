@@ -158,9 +158,8 @@ fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() 
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
         run.feed(count)?;
         next = run.next();
-        let (accepted, log) = run.kill_however_full()?;
+        let (accepted, _) = run.kill_however_full()?;
         assert_eq!(accepted.last(), Some(&(next - 1)));
-        assert!(log.contains("dropped the oldest"), "{log}");
     }
     kafka.restart()?;
     let ended = Run::start(&namespace, &kafka.address(), &keys, next)?.finish()?;
@@ -170,6 +169,8 @@ fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() 
     let number = |key: &str| spool["records"][key].as_u64().context("a number of the spool");
     let lost = spool["records"]["lost"]["dropped_oldest"].as_u64().context("a loss")?;
     println!("{next} accepted, {lost} dropped by agents that were killed: {spool}");
+    // Whether they had counted it, or it was on its way to a broker that was not there.
+    ensure!(lost > 4_000, "more than that did not fit");
     assert_eq!((number("appended")?, number("waiting")?), (u64::from(next), 0));
     assert_eq!(number("arrived")? + lost, u64::from(next));
     let missing = consume(&kafka)?.missing(0..next);
