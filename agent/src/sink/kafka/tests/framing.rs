@@ -1,6 +1,7 @@
 //! With a registry: a stub, which fails when it is told to. The real one is in the integration
 //! tests.
 
+use nix::time::{ClockId, clock_gettime};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -271,4 +272,19 @@ fn a_record_whose_schema_nobody_knows_is_counted_and_holds_up_no_other() {
     let counts = kafka.counts().read();
     assert_eq!(lost(&counts, SinkLoss::Rejected), 1);
     require_balance(&counts);
+}
+
+#[test]
+fn the_end_waits_for_the_id_of_the_summaries_without_keeping_a_processor_busy() {
+    let (cluster, stub) = (cluster(), away());
+    cluster.create_topic("ledger", 1, 1).unwrap();
+    let config = KafkaConfig { registry: registry(&stub), ..config(&cluster, None) };
+    let kafka = Kafka::open(&with_summaries(config), NODE, false).unwrap();
+    Summarising::begin().take(&kafka);
+    let busy = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let (began, before) = (Instant::now(), busy());
+    kafka.end(Duration::from_millis(500));
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(busy() - before < Duration::from_millis(100), "{:?}", busy() - before);
+    assert_eq!(kafka.counts().read().summaries.lost, 1);
 }
