@@ -24,6 +24,7 @@ mod mailbox;
 pub(crate) mod oauth;
 mod outage;
 mod producer;
+mod returned;
 mod sender;
 mod settings;
 mod settling;
