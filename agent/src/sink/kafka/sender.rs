@@ -194,6 +194,7 @@ impl Sender {
         let Some(mut spool) = inner.lock() else { return PERIOD };
         // Reports make room in the producer's queue, and what is appended is mail as well.
         let mut next = PERIOD;
+        let mut awaits_id = false;
         for sent in 1..=ROUND {
             let Some(entry) = spool.peek() else { break };
             if !self.allowance.allows_one() {
@@ -210,7 +211,11 @@ impl Sender {
                     spool.mark_sent();
                     spool.reject(id);
                 }
-                Err(Refusal::QueueFull | Refusal::NoId) => break,
+                Err(Refusal::QueueFull) => break,
+                Err(Refusal::NoId) => {
+                    awaits_id = true;
+                    break;
+                }
                 Err(Refusal::NotNow) => {
                     self.failed(now);
                     break;
@@ -221,6 +226,7 @@ impl Sender {
                 next = Duration::ZERO;
             }
         }
+        inner.awaits_id.store(awaits_id, Ordering::Relaxed);
         let is_worked_off = spool.is_read() && !inner.is_failing.load(Ordering::Relaxed);
         if inner.mode == SpoolMode::Fast && is_worked_off {
             inner.is_direct.store(true, Ordering::Release);
