@@ -27,6 +27,7 @@ mod origin;
 mod outage;
 mod producer;
 mod reports;
+mod returned;
 mod sender;
 mod settings;
 mod settling;

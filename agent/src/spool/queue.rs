@@ -307,10 +307,8 @@ impl Spool {
         segment.newest_at_ms = segment.newest_at_ms.max(Some(now_ms));
         // A batch is at most a megabyte or so, unless a record alone is longer.
         self.buffer.shrink_to(2 << 20);
-        if self.config.fsync != Fsync::Never
-            && !self.unsynced.files.iter().any(|other| Arc::ptr_eq(other, &file))
-        {
-            self.unsynced.files.push(file);
+        if self.config.fsync != Fsync::Never {
+            self.unsynced.push(segment.first.id, file);
         }
         Ok(())
     }
@@ -475,6 +473,7 @@ impl Spool {
     }
 
     fn forget(&mut self, segment: &Segment) {
+        self.unsynced.forget(segment.first.id);
         if let Err(error) = fs::remove_file(&segment.path) {
             let path = segment.path.display();
             tracing::error!(%error, %path, "spool: cannot remove a segment");

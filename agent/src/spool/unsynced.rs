@@ -7,12 +7,25 @@ use std::{fs::File, io, sync::Arc};
 #[derive(Debug, Default)]
 #[must_use = "nothing is on the disk before this was forced there"]
 pub struct Unsynced {
-    pub(super) files: Vec<Arc<File>>,
+    /// With the first id of each one's segment.
+    files: Vec<(u64, Arc<File>)>,
     /// The directory, where it has new files.
     pub(super) directory: Option<Arc<File>>,
 }
 
 impl Unsynced {
+    /// The file of the segment that begins with an id was written to.
+    pub(super) fn push(&mut self, first_id: u64, file: Arc<File>) {
+        if !self.files.iter().any(|(_, other)| Arc::ptr_eq(other, &file)) {
+            self.files.push((first_id, file));
+        }
+    }
+
+    /// That segment is gone, and its file with it once nobody has it open.
+    pub(super) fn forget(&mut self, first_id: u64) {
+        self.files.retain(|(other, _)| *other != first_id);
+    }
+
     /// True if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -26,7 +39,7 @@ impl Unsynced {
     /// that all is well the next time (fsync(2)): see
     /// [`distrust_active`](super::Spool::distrust_active).
     pub fn force_to_disk(&self) -> io::Result<()> {
-        for file in &self.files {
+        for (_, file) in &self.files {
             file.sync_data()?;
         }
         self.directory.as_ref().map_or(Ok(()), |directory| directory.sync_all())

@@ -145,7 +145,10 @@ fn ask_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    runtime.block_on(endpoint::ask(endpoint)).map_err(|trouble| trouble.to_string())
+    let answer = runtime.block_on(endpoint::ask(endpoint)).map_err(|trouble| trouble.to_string());
+    // Name resolution of the system has threads of its own, which nobody waits for.
+    runtime.shutdown_background();
+    answer
 }
 
 /// Puts a token where librdkafka takes it from.

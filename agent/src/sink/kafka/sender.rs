@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     config::SpoolMode,
-    ledger::{Amount, SinkLoss},
-    spool::{self, Fsync, Record},
+    ledger::Amount,
+    spool::{self, Fsync},
 };
 
 /// So long without any delivery, with records on their way, is a broker that is away.
@@ -146,36 +146,7 @@ impl Sender {
         if !mail.returned.is_empty() {
             has_failed |= mail.returned.iter().any(|returned| !returned.is_again);
             inner.is_direct.store(false, Ordering::Release);
-            let records = mail.returned.iter().map(|returned| Record {
-                timestamp_ms: returned.timestamp_ms,
-                messages: returned.messages,
-                key: &returned.key,
-                value: &returned.value,
-            });
-            match spool.append(records, inner.clock.now_ms()) {
-                Ok(amount) => {
-                    let end_id = spool.next_id();
-                    for returned in &mail.returned {
-                        inner.link.settling.spool(returned.ticket, end_id);
-                        inner.link.settling.leave(returned.ticket, 1);
-                    }
-                    inner.account(&mut spool, |counts| counts.in_flight -= amount);
-                    inner.appended(spool, 0);
-                }
-                Err(error) => {
-                    let mut lost = Amount::default();
-                    for returned in &mail.returned {
-                        lost += Amount::record(u64::from(returned.messages));
-                        inner.link.settling.leave(returned.ticket, 1);
-                    }
-                    inner.account(&mut spool, |counts| {
-                        counts.in_flight -= lost;
-                        counts.lose(SinkLoss::SpoolFailed, lost);
-                    });
-                    drop(spool);
-                    inner.disk_failed(&error);
-                }
-            }
+            inner.take_back(spool, &mail.returned);
         }
         if has_failed {
             self.failed(Instant::now());
@@ -223,6 +194,7 @@ impl Sender {
         let Some(mut spool) = inner.lock() else { return PERIOD };
         // Reports make room in the producer's queue, and what is appended is mail as well.
         let mut next = PERIOD;
+        let mut awaits_id = false;
         for sent in 1..=ROUND {
             let Some(entry) = spool.peek() else { break };
             if !self.allowance.allows_one() {
@@ -239,7 +211,11 @@ impl Sender {
                     spool.mark_sent();
                     spool.reject(id);
                 }
-                Err(Refusal::QueueFull | Refusal::NoId) => break,
+                Err(Refusal::QueueFull) => break,
+                Err(Refusal::NoId) => {
+                    awaits_id = true;
+                    break;
+                }
                 Err(Refusal::NotNow) => {
                     self.failed(now);
                     break;
@@ -250,6 +226,7 @@ impl Sender {
                 next = Duration::ZERO;
             }
         }
+        inner.awaits_id.store(awaits_id, Ordering::Relaxed);
         let is_worked_off = spool.is_read() && !inner.is_failing.load(Ordering::Relaxed);
         if inner.mode == SpoolMode::Fast && is_worked_off {
             inner.is_direct.store(true, Ordering::Release);

@@ -33,7 +33,7 @@ use std::{
 };
 
 use super::{
-    link::{Framing, Link},
+    link::Link,
     mailbox::Mailbox,
     origin::Origin,
     outage::Outage,
@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) is_direct: AtomicBool,
     /// Whether the last that was heard of the broker is a failure, or nothing.
     pub(super) is_failing: AtomicBool,
+    /// Whether the oldest in the spool waits for the id of its schema, which may be an earlier one.
+    pub(super) awaits_id: AtomicBool,
     /// Whether the disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
     pub(super) node_directory: String,
@@ -119,6 +121,7 @@ impl Spooling {
             limit_bytes: spool_config.max_bytes,
             oldest_at_ms: Published::new(None),
             is_failing: AtomicBool::new(false),
+            awaits_id: AtomicBool::new(false),
             disk_fails: AtomicBool::new(false),
             node_directory: spool_config.directory.display().to_string(),
             clock: Clock::new(),
@@ -187,8 +190,8 @@ impl Spooling {
             let counts = inner.link.counts.read();
             let waiting = counts.spooled.records + counts.in_flight.records;
             // What is not delivered is on disk, unless there is no spool.
-            let is_ready = inner.link.framing.as_ref().is_none_or(Framing::is_ready);
-            let is_hopeless = (self.is_failing() || !is_ready) && inner.has_spool();
+            let awaits_id = inner.awaits_id.load(Ordering::Relaxed);
+            let is_hopeless = (self.is_failing() || awaits_id) && inner.has_spool();
             let limit = if is_hopeless { deadline.min(HOPELESS_FLUSH) } else { deadline };
             if waiting == 0 || began.elapsed() >= limit {
                 break;

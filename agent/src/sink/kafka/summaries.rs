@@ -11,6 +11,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -47,8 +48,9 @@ const DIRECTORY: &str = "summaries";
 /// What they take on disk at most: days of them.
 const ON_DISK_BYTES: u64 = 16 << 20;
 
-/// How often the ending is looked at.
+/// How often the ending is looked at, while summaries are on their way and while none is.
 const ENDING_LOOK: Duration = Duration::from_millis(50);
+const ENDING_PAUSE: Duration = Duration::from_millis(5);
 
 /// Those of one sink.
 pub(super) struct Summaries {
@@ -72,7 +74,12 @@ pub(super) struct Summaries {
 
 /// Where they wait.
 enum Queue {
-    Memory { waiting: VecDeque<Waiting>, next_id: u64 },
+    Memory {
+        waiting: VecDeque<Waiting>,
+        next_id: u64,
+        /// Reports that are to come, on those that were dropped meanwhile as well.
+        reports_due: usize,
+    },
     Disk(Box<Spool>),
 }
 
@@ -155,7 +162,13 @@ impl Summaries {
             }
         };
         let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
-        match self.lock().push(timestamp_ms, summary.node.as_bytes(), &value) {
+        self.put(&mut self.lock(), timestamp_ms, summary.node.as_bytes(), &value);
+    }
+
+    /// Appends one, and counts what is lost by that.
+    fn put(&self, queue: &mut Queue, timestamp_ms: i64, key: &[u8], value: &[u8]) {
+        let sink = &self.sink;
+        match queue.push(timestamp_ms, key, value) {
             Ok(0) => {}
             Ok(dropped) => {
                 self.count(|counts| counts.lost += dropped);
@@ -188,13 +201,19 @@ impl Summaries {
         let reports =
             std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner));
         let mut queue = self.lock();
+        let have_come = !reports.is_empty();
         for (id, outcome) in reports {
-            queue.report(id, outcome);
+            // One that was dropped meanwhile has been counted by that.
+            let is_known = queue.report(id, outcome);
             match outcome {
-                Outcome::Arrived => self.count(|counts| counts.delivered += 1),
-                Outcome::Rejected => self.count(|counts| counts.lost += 1),
-                Outcome::Again | Outcome::Failed => {}
+                Outcome::Arrived if is_known => self.count(|counts| counts.delivered += 1),
+                Outcome::Rejected if is_known => self.count(|counts| counts.lost += 1),
+                Outcome::Arrived | Outcome::Rejected | Outcome::Again | Outcome::Failed => {}
             }
+        }
+        if have_come && let Err(error) = queue.checkpoint() {
+            let sink = &self.sink;
+            tracing::warn!(sink, %error, "cannot write down which summaries have arrived: they come again after a crash");
         }
         self.take_over(&mut queue);
         let threaded = producer.current();
@@ -217,22 +236,20 @@ impl Summaries {
 
     /// Moves to the disk, once no other agent has it any more.
     fn take_over(&self, queue: &mut Queue) {
-        let (Queue::Memory { waiting, .. }, Some(directory)) = (&*queue, &self.directory) else {
+        let (Queue::Memory { waiting, reports_due, .. }, Some(directory)) =
+            (&*queue, &self.directory)
+        else {
             return;
         };
         // Reports name them by where they wait.
-        if waiting.iter().any(|waiting| waiting.is_sent) {
+        if *reports_due > 0 {
             return;
         }
         let Ok(spool) = open_spool(directory) else { return };
         let mut disk = Queue::Disk(Box::new(spool));
         let carried = disk.waiting();
         for Waiting { timestamp_ms, key, value, .. } in waiting {
-            if let Err(error) = disk.push(*timestamp_ms, key, value) {
-                let sink = &self.sink;
-                self.count(|counts| counts.lost += 1);
-                tracing::error!(sink, %error, "a summary cannot be put into its spool and is lost");
-            }
+            self.put(&mut disk, *timestamp_ms, key, value);
         }
         self.count(|counts| counts.carried = carried);
         *queue = disk;
@@ -246,8 +263,11 @@ impl Summaries {
             if left.is_zero() {
                 break;
             }
-            // Reports come meanwhile; that not all have is no news.
-            let _ = producer.current().flush(left.min(ENDING_LOOK));
+            // Reports come meanwhile; that not all have is no news. Where none is to come, as while
+            // they wait for the id of their schema, it returns at once.
+            if producer.current().flush(left.min(ENDING_LOOK)).is_ok() {
+                thread::park_timeout(left.min(ENDING_PAUSE));
+            }
         }
         let sink = &self.sink;
         match &mut *self.lock() {
@@ -328,7 +348,7 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
 
 impl Queue {
     const fn memory() -> Self {
-        Self::Memory { waiting: VecDeque::new(), next_id: 0 }
+        Self::Memory { waiting: VecDeque::new(), next_id: 0, reports_due: 0 }
     }
 
     /// Appends one; how many of the oldest were dropped for it.
@@ -339,7 +359,7 @@ impl Queue {
         value: &[u8],
     ) -> Result<u64, spool::AppendError> {
         match self {
-            Self::Memory { waiting, next_id } => {
+            Self::Memory { waiting, next_id, .. } => {
                 let (key, value) = (key.to_vec(), value.to_vec());
                 waiting.push_back(Waiting {
                     id: *next_id,
@@ -383,31 +403,46 @@ impl Queue {
     /// That one was handed to the producer.
     fn mark_sent(&mut self) {
         match self {
-            Self::Memory { waiting, .. } => {
+            Self::Memory { waiting, reports_due, .. } => {
                 if let Some(next) = waiting.iter_mut().find(|waiting| !waiting.is_sent) {
                     next.is_sent = true;
+                    *reports_due += 1;
                 }
             }
             Self::Disk(spool) => spool.mark_sent(),
         }
     }
 
-    fn report(&mut self, id: u64, outcome: Outcome) {
+    /// Takes in what became of one; false if it does not wait here any more.
+    fn report(&mut self, id: u64, outcome: Outcome) -> bool {
         match self {
-            Self::Memory { waiting, .. } => match outcome {
-                Outcome::Arrived | Outcome::Rejected => waiting.retain(|waiting| waiting.id != id),
-                Outcome::Again | Outcome::Failed => {
-                    waiting
-                        .iter_mut()
-                        .filter(|waiting| waiting.id == id)
-                        .for_each(|waiting| waiting.is_sent = false);
+            Self::Memory { waiting, reports_due, .. } => {
+                *reports_due = reports_due.saturating_sub(1);
+                let Some(index) = waiting.iter().position(|waiting| waiting.id == id) else {
+                    return false;
+                };
+                match outcome {
+                    Outcome::Arrived | Outcome::Rejected => drop(waiting.remove(index)),
+                    Outcome::Again | Outcome::Failed => waiting[index].is_sent = false,
                 }
-            },
-            Self::Disk(spool) => match outcome {
-                Outcome::Arrived => drop(spool.acknowledge(id)),
-                Outcome::Again | Outcome::Failed => spool.fail(id),
-                Outcome::Rejected => spool.reject(id),
-            },
+                true
+            }
+            Self::Disk(spool) => {
+                match outcome {
+                    Outcome::Arrived => return spool.acknowledge(id).is_some(),
+                    Outcome::Again | Outcome::Failed => spool.fail(id),
+                    Outcome::Rejected => spool.reject(id),
+                }
+                true
+            }
+        }
+    }
+
+    /// Writes down which have arrived.
+    fn checkpoint(&mut self) -> Result<(), spool::Error> {
+        match self {
+            Self::Memory { .. } => Ok(()),
+            Self::Disk(spool) => spool.checkpoint(false),
         }
     }
 
@@ -416,6 +451,31 @@ impl Queue {
         match self {
             Self::Memory { waiting, .. } => waiting.len() as u64,
             Self::Disk(spool) => spool.held().records,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_was_dropped_while_it_was_on_its_way_is_not_counted_again_by_its_report() {
+        for outcome in [Outcome::Arrived, Outcome::Rejected, Outcome::Failed] {
+            let mut queue = Queue::memory();
+            assert_eq!(queue.push(0, b"node", b"first").unwrap(), 0);
+            queue.mark_sent();
+            for _ in 1..IN_MEMORY {
+                assert_eq!(queue.push(0, b"node", b"other").unwrap(), 0);
+            }
+            assert_eq!(queue.push(0, b"node", b"last").unwrap(), 1);
+            let due = |queue: &Queue| matches!(queue, Queue::Memory { reports_due, .. } if *reports_due == 1);
+            assert!(due(&queue), "nothing may move to the disk before its report");
+            assert!(!queue.report(0, outcome));
+            assert!(!due(&queue));
+            assert_eq!(queue.waiting(), IN_MEMORY as u64);
+            queue.mark_sent();
+            assert!(queue.report(1, outcome));
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     mailbox::Returned,
     origin::Origin,
     producer::{Message, Refusal},
+    returned::{append_piece, size},
     settling::Settling,
     spooling::{Inner, add_losses},
 };
@@ -27,11 +28,8 @@ use crate::{
     encode::{Batch, SCHEMA_VERSION},
     ledger::{Amount, SinkLoss},
     sink::registry::Schema,
-    spool::{self, AppendError, Record, Spool},
+    spool::{self, AppendError, Spool},
 };
-
-/// What a record takes beside its bytes, about.
-const OVERHEAD: usize = size_of::<Returned>();
 
 /// Records in memory, oldest first; they count as in flight.
 pub(super) struct Memory {
@@ -46,21 +44,26 @@ impl Memory {
         Self { records: VecDeque::new(), bytes: 0, limit }
     }
 
-    /// Moves all to the spool.
+    /// Moves all to the spool, or what can be until it fails.
     fn spool(
         &mut self,
         spool: &mut Spool,
         settling: &Settling,
         now_ms: i64,
-    ) -> Result<Amount, AppendError> {
-        let amount = spool.append(self.records.iter().map(as_record), now_ms)?;
-        for record in &self.records {
-            settling.spool(record.ticket, spool.next_id());
-            settling.leave(record.ticket, 1);
+    ) -> (Amount, Result<(), AppendError>) {
+        let mut moved = Amount::default();
+        while !self.records.is_empty() {
+            let records = self.records.make_contiguous();
+            match append_piece(spool, settling, records, now_ms) {
+                Ok((count, amount)) => {
+                    moved += amount;
+                    self.bytes -=
+                        self.records.drain(..count).map(|record| size(&record)).sum::<usize>();
+                }
+                Err(error) => return (moved, Err(error)),
+            }
         }
-        self.records.clear();
-        self.bytes = 0;
-        Ok(amount)
+        (moved, Ok(()))
     }
 
     /// False if there is no room.
@@ -78,19 +81,6 @@ impl Memory {
         let record = self.records.pop_front()?;
         self.bytes -= size(&record);
         Some(record)
-    }
-}
-
-fn size(record: &Returned) -> usize {
-    OVERHEAD + record.key.len() + record.value.len()
-}
-
-fn as_record(record: &Returned) -> Record<'_> {
-    Record {
-        timestamp_ms: record.timestamp_ms,
-        messages: record.messages,
-        key: &record.key,
-        value: &record.value,
     }
 }
 
@@ -188,9 +178,11 @@ impl Inner {
 
     /// Puts what is held into the spool: a worker may have come too late for [`Self::take_over`].
     pub(super) fn spool_held(&self, spool: &mut Spool) {
-        match self.memory().spool(spool, &self.link.settling, self.clock.now_ms()) {
-            Ok(amount) => self.account(spool, |counts| counts.in_flight -= amount),
-            Err(error) => self.disk_failed(&error),
+        let now_ms = self.clock.now_ms();
+        let (kept, outcome) = self.memory().spool(spool, &self.link.settling, now_ms);
+        self.account(spool, |counts| counts.in_flight -= kept);
+        if let Err(error) = outcome {
+            self.disk_failed(&error);
         }
     }
 
@@ -207,10 +199,7 @@ impl Inner {
         let mut held = self.memory();
         // Where it cannot be written to, they are sent from here, as room in the producer comes.
         let now_ms = self.clock.now_ms();
-        let kept = held.spool(&mut spool, &self.link.settling, now_ms).unwrap_or_else(|error| {
-            self.disk_failed(&error);
-            Amount::default()
-        });
+        let (kept, outcome) = held.spool(&mut spool, &self.link.settling, now_ms);
         // Records of an older version of the schema may wait there.
         if let Some(framing) = &self.link.framing {
             let versions = spool.schema_versions();
@@ -239,6 +228,49 @@ impl Inner {
         {
             self.appended(spool, usize::try_from(kept.records).unwrap_or(usize::MAX));
         }
+        if let Err(error) = outcome {
+            self.disk_failed(&error);
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        encode::Ticket,
+        spool::{Config, Fsync, Loss},
+    };
+
+    #[test]
+    fn more_than_the_spool_holds_is_moved_to_it_and_the_oldest_of_it_are_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config {
+            directory: directory.path().to_owned(),
+            max_bytes: Config::LEAST_BYTES,
+            max_age: None,
+            fsync: Fsync::Never,
+            schema_version: 1,
+        };
+        let mut spool = Spool::open(&config).unwrap();
+        let mut memory = Memory::new(16 << 20);
+        for _ in 0..8_000 {
+            assert!(memory.push(Returned {
+                ticket: Ticket(0),
+                timestamp_ms: 1,
+                messages: 1,
+                key: Vec::new(),
+                value: vec![b'x'; 1_000],
+                is_again: false,
+            }));
+        }
+        let (moved, outcome) = memory.spool(&mut spool, &Settling::new(), 1);
+        assert!(outcome.is_ok());
+        assert_eq!((moved.records, memory.records.len(), memory.bytes), (8_000, 0, 0));
+        assert!(spool.bytes() <= config.max_bytes, "{}", spool.bytes());
+        let dropped = spool.take_losses()[Loss::DroppedOldest as usize].records;
+        assert_eq!(dropped + spool.held().records, 8_000);
+        assert!(spool.held().records > 2_000, "{dropped}");
     }
 }

@@ -346,6 +346,11 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         let mut summarising = Summarising::begin();
         summarising.take(&kafka);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == 1);
+        if has_spool {
+            // One that is killed now does not send it again.
+            let left = crate::spool::contents(&directory.path().join("summaries")).unwrap();
+            assert_eq!(left.waiting().records, 0);
+        }
         cluster.broker_down(1).unwrap();
         for _ in 0..5 {
             summarising.take(&kafka);

@@ -1,8 +1,11 @@
 //! Which id a schema has, for who frames records.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -101,6 +104,13 @@ impl Ids {
         self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
     }
 
+    /// What was missed until now is about to be asked for.
+    pub(super) fn heed(&self) {
+        // Takes the permit, if there is one.
+        pin!(self.missed.notified()).as_mut().enable();
+    }
+
+    /// Waits until an id is missed that nobody asked for, or one was since [`Self::heed`].
     pub(super) async fn missed(&self) {
         self.missed.notified().await;
     }

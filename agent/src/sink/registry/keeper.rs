@@ -116,6 +116,7 @@ impl Keeper {
         let ids = self.ids.clone();
         let mut pause = self.patience.first_pause;
         loop {
+            ids.heed();
             let wait = match self.round().await {
                 Ok(()) => {
                     pause = self.patience.first_pause;

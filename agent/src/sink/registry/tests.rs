@@ -367,6 +367,23 @@ fn earlier_versions_are_asked_for_when_there_are_such_records_the_oldest_first()
 }
 
 #[test]
+fn at_the_start_the_registry_is_asked_once() {
+    let stub = Stub::new(|_| Answer::Json(200, "{\"id\": 7}".to_owned()));
+    let counts = Published::default();
+    let schemas = vec![schema(1), schema(2)];
+    let mut registry =
+        Registry::new(&config(&[stub.url()]), "kafka", "dns", schemas, counts.clone());
+    registry.start().unwrap();
+    let running = Running { registry, counts };
+    running.wait_until("the id", |_, counts| counts.ids_known == 1);
+    // What is missed later is asked for at once, all the same.
+    running.registry.ids().want([1; 8]);
+    running.wait_until("both", |_, counts| counts.ids_known == 2 && counts.requests >= 3);
+    let asked: Vec<_> = stub.seen().into_iter().map(|asked| asked.schema).collect();
+    assert_eq!(asked, [2, 1, 2].map(|version| schema(version).text));
+}
+
+#[test]
 fn two_topics_of_a_sink_are_counted_together() {
     let stub = Stub::registry(7);
     let counts = Published::default();

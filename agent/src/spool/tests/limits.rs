@@ -42,6 +42,24 @@ fn what_is_on_its_way_when_it_is_dropped_may_yet_arrive() {
 }
 
 #[test]
+fn a_segment_that_is_gone_is_not_kept_open_until_it_would_be_forced_to_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { fsync: Fsync::Interval(Duration::MAX), ..config(directory.path()) };
+    let mut spool = Spool::open(&config).unwrap();
+    for _ in 0..20 {
+        append(&mut spool, 10, NOW_MS).unwrap();
+        let ids = send(&mut spool, 10);
+        acknowledge(&mut spool, ids);
+    }
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let gone = open.filter(|path| {
+        path.starts_with(directory.path()) && path.to_string_lossy().ends_with(" (deleted)")
+    });
+    assert_eq!(gone.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
 fn what_is_too_old_is_dropped_a_segment_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };

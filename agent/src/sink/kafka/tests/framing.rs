@@ -1,6 +1,7 @@
 //! With a registry: a stub, which fails when it is told to. The real one is in the integration
 //! tests.
 
+use nix::time::{ClockId, clock_gettime};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -271,4 +272,40 @@ fn a_record_whose_schema_nobody_knows_is_counted_and_holds_up_no_other() {
     let counts = kafka.counts().read();
     assert_eq!(lost(&counts, SinkLoss::Rejected), 1);
     require_balance(&counts);
+}
+
+#[test]
+fn the_shutdown_does_not_wait_for_long_for_the_id_of_an_earlier_schema_alone() {
+    let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
+    let stub = Stub::new(|asked| match &*asked.schema {
+        SCHEMA_TEXT => Answer::Json(200, "{\"id\": 7}".to_owned()),
+        _ => Answer::Json(422, "{\"error_code\": 42201, \"message\": \"no\"}".to_owned()),
+    });
+    let earlier = spool_earlier(directory.path());
+    let config = KafkaConfig {
+        registry: registry(&stub),
+        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
+    };
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
+    wait_until("the id of the newest", &kafka, knows);
+    let began = Instant::now();
+    kafka.close(DEADLINE);
+    assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    assert_eq!(kafka.counts().read().spooled.records, earlier as u64);
+}
+
+#[test]
+fn the_end_waits_for_the_id_of_the_summaries_without_keeping_a_processor_busy() {
+    let (cluster, stub) = (cluster(), away());
+    cluster.create_topic("ledger", 1, 1).unwrap();
+    let config = KafkaConfig { registry: registry(&stub), ..config(&cluster, None) };
+    let kafka = Kafka::open(&with_summaries(config), NODE, false).unwrap();
+    Summarising::begin().take(&kafka);
+    let busy = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let (began, before) = (Instant::now(), busy());
+    kafka.end(Duration::from_millis(500));
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(busy() - before < Duration::from_millis(100), "{:?}", busy() - before);
+    assert_eq!(kafka.counts().read().summaries.lost, 1);
 }
