@@ -36,14 +36,16 @@ FROM (SELECT node, run_id, window_number, entry.worker AS worker,
 
 -- What the last summary of each run says.
 --   ended    it has its final summary
---   killed   it has none, and the node's next run began after its last summary
---   running  or killed, and the node has not started another: last_summary_at tells how long ago
+--   killed   it has none, and another run of the node began after its last summary, or has gone on
+--            for five of its windows since: agents may overlap
+--   running  or killed, and no other run of the node tells: last_summary_at says how long ago
 -- The order of a node's runs is by its clock. A replay is a run as well: give it another node name.
 CREATE OR REPLACE VIEW last_words AS
 WITH each_run AS (
     SELECT node, run_id,
            min(run_started_at) AS started_at,
            max(window_ended_at) AS last_summary_at,
+           max(window_ended_at - window_began_at) AS longest_window,
            max(window_number) AS last_window,
            max(window_number) + 1 - count(*) AS summaries_missing,
            bool_or(kind = 'FINAL') AS has_final,
@@ -60,8 +62,10 @@ SELECT this.*,
        CASE WHEN has_final THEN 'ended'
             WHEN EXISTS (SELECT 1 FROM each_run AS later
                          WHERE later.node = this.node
-                           AND later.started_at >= this.last_summary_at
-                           AND later.run_id <> this.run_id) THEN 'killed'
+                           AND later.run_id <> this.run_id
+                           AND (later.started_at >= this.last_summary_at
+                                OR later.last_summary_at
+                                   > this.last_summary_at + 5 * this.longest_window)) THEN 'killed'
             ELSE 'running' END AS state,
        -- A later run has delivered or given up all that it found in the spool.
        EXISTS (SELECT 1 FROM each_run AS later
