@@ -20,10 +20,13 @@
 mod allowance;
 pub(crate) mod errand;
 mod held;
+mod link;
 mod mailbox;
 pub(crate) mod oauth;
+mod origin;
 mod outage;
 mod producer;
+mod reports;
 mod returned;
 mod sender;
 mod settings;
@@ -62,7 +65,9 @@ pub(crate) use settings::secret;
 pub(crate) use statistics::{Broker, Spread, Statistics};
 
 use held::Held;
-use producer::{Framing, Link, Message, Origin, Producer, Refusal};
+use link::{Framing, Link};
+use origin::Origin;
+use producer::{Message, Producer, Refusal};
 use spooling::{HOPELESS_FLUSH, Spooling};
 use summaries::Summaries;
 
@@ -276,6 +281,7 @@ impl Sink for Kafka {
         self.producer.reread_password();
         self.producer.renew_token();
         self.producer.reread_certificates();
+        self.producer.look_after_replaced(Instant::now());
         // Where there is a spool, its sender looks after the producer.
         if self.spooling.is_none() {
             self.producer.rebuild_if_broken();
@@ -293,8 +299,7 @@ impl Sink for Kafka {
             let began = Instant::now();
             self.release(deadline);
             let deadline = deadline.saturating_sub(began.elapsed());
-            let producer = self.producer.current();
-            if producer.flush(deadline).is_err() {
+            if !self.producer.flush(deadline) {
                 let records = self.link.counts.read().in_flight.records;
                 let seconds = deadline.as_secs_f32();
                 tracing::error!(
@@ -302,7 +307,7 @@ impl Sink for Kafka {
                     records,
                     "not acknowledged within {seconds} s of the shutdown; records are lost and counted"
                 );
-                purge(&producer, &self.link.sink);
+                self.producer.purge();
             }
         }
         self.link.counts.update(|counts| {

@@ -25,10 +25,7 @@ use rdkafka::{
     types::RDKafka,
 };
 
-use super::{
-    producer::{REMINDER_INTERVAL, Threaded},
-    settings::secret,
-};
+use super::{link::REMINDER_INTERVAL, producer::Threaded, settings::secret};
 use crate::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;

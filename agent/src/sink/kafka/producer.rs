@@ -1,53 +1,32 @@
-//! The producer: its reports, and making a new one when it is broken for good.
+//! The producer, and making another one: when it is broken for good, and when TLS has new files.
 
 use std::{
     cell::RefCell,
     ffi::{CStr, CString},
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Message as _,
-    bindings::{
-        rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_message_latency,
-        rd_kafka_sasl_set_credentials,
-    },
-    config::RDKafkaLogLevel,
-    error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Header, OwnedHeaders},
-    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
+    error::RDKafkaErrorCode,
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer},
 };
 
 use super::{
-    mailbox::{Mailbox, Outcome, Returned},
+    link::Link,
     oauth::Bearer,
-    purge, reason,
+    origin::Origin,
+    purge,
+    reports::{Reports, is_for_ever},
     settings::{self, Fingerprint, secret},
-    settling::{self, Settling},
-    statistics::Statistics,
     summaries::Summaries,
-    topic::Maker,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
-    encode::{self, Entry, Ticket},
-    ledger::{Amount, Published, SinkCounts},
-    sink::{
-        Error,
-        registry::{Framed, Ids},
-    },
-    telemetry::{Reached, SinkTimings},
-    worker::monotonic_ns,
+    sink::{Error, registry::Framed},
 };
-
-/// An error that lasts is logged again after this long: with a broker away, librdkafka reports it
-/// several times a second.
-pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
 /// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
@@ -65,231 +44,15 @@ pub(super) struct Message<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// How long a producer that is replaced may take to deliver what it has. What it has not delivered
-/// then is reported as failed.
+/// How long a producer that is replaced may take to deliver what it has, where there is a spool. Then
+/// it gives that back, to be sent by the one in use. Without one, its messages time out by themselves.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
 pub(super) type Threaded = ThreadedProducer<Reports>;
 
-/// What the sink, its sender and the callbacks share.
-pub(super) struct Link {
-    pub(super) sink: String,
-    topic: String,
-    /// What proves to brokers who this is.
-    proof: &'static str,
-    /// Who makes the topic, if anybody does.
-    maker: Option<Maker>,
-    pub(super) counts: Published<SinkCounts>,
-    /// Which windows of the ledger have records on their way.
-    pub(super) settling: Settling,
-    /// Summaries of the ledger, where they are wanted; set once.
-    pub(super) summaries: OnceLock<Summaries>,
-    /// Where the ids come from that values are framed with, if they are.
-    pub(super) framing: Option<Framing>,
-    /// Where reports go, if there is a spool.
-    pub(super) mailbox: Option<Mailbox>,
-    /// Records that have arrived, or that the broker has refused for good: whether it is there.
-    pub(super) answered: AtomicU64,
-    /// What was last wrong with the way to the broker.
-    trouble: Mutex<String>,
-    pub(super) timings: SinkTimings,
-    /// What the producer in use said last of itself, where it is asked to.
-    pub(super) statistics: Published<Option<Arc<Statistics>>>,
-    watches: bool,
-    /// Number of the latest producer: one that is replaced tells of itself until it has ended.
-    generation: AtomicU64,
-    /// Errors that were logged, and when last.
-    told: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
-}
-
-/// Ids from a registry in place of fingerprints.
-pub(super) struct Framing {
-    pub(super) ids: Arc<Ids>,
-    /// Of the schema that new records are written with.
-    pub(super) fingerprint: encode::Fingerprint,
-}
-
-impl Framing {
-    /// Whether new records can be framed.
-    pub(super) fn is_ready(&self) -> bool {
-        self.ids.get(self.fingerprint).is_some()
-    }
-}
-
 thread_local! {
     /// Where a value is framed. librdkafka copies it.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Link {
-    pub(super) fn new(
-        config: &KafkaConfig,
-        counts: Published<SinkCounts>,
-        framing: Option<Framing>,
-        watches: bool,
-    ) -> Self {
-        Self {
-            sink: config.name.clone(),
-            topic: config.topic.clone(),
-            proof: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
-                Some(Credentials::Password { .. }) => "the password",
-                // It does not tell clients more than that.
-                Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
-                None => "a client without sasl",
-            },
-            maker: Maker::start(config),
-            counts,
-            settling: Settling::new(),
-            summaries: OnceLock::new(),
-            framing,
-            mailbox: config.spool.is_some().then(Mailbox::default),
-            answered: AtomicU64::new(0),
-            trouble: Mutex::default(),
-            timings: SinkTimings::default(),
-            statistics: Published::default(),
-            watches,
-            generation: AtomicU64::new(0),
-            told: Mutex::default(),
-        }
-    }
-
-    /// Logs an error, unless it was logged a moment ago.
-    fn tell(&self, error: &KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        if self.mailbox.is_some() && code.is_some_and(is_outage) {
-            // The sender tells of the outage, once, and with the last that names a cause.
-            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || trouble.is_empty() {
-                reason.clone_into(&mut trouble);
-            }
-            tracing::debug!(sink = self.sink, %error, reason, "producer");
-            return;
-        }
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        // As many as there are codes, at most.
-        told.retain(|(_, at)| now.saturating_duration_since(*at) < REMINDER_INTERVAL);
-        if told.iter().any(|(other, _)| *other == code) {
-            return;
-        }
-        told.push((code, now));
-        drop(told);
-        let sink = &self.sink;
-        match code {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                let topic = &self.topic;
-                if let Some(maker) = &self.maker {
-                    tracing::warn!(sink, topic, "the topic does not exist: it will be created");
-                    maker.want();
-                } else {
-                    tracing::error!(
-                        sink,
-                        topic,
-                        "the topic does not exist, and tap53 creates none: create it, or set create_topic"
-                    );
-                }
-            }
-            Some(
-                RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed,
-            ) => {
-                let topic = &self.topic;
-                tracing::error!(sink, topic, %error, "the broker does not let this user write: it needs WRITE on the topic");
-            }
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                let proof = self.proof;
-                tracing::error!(sink, %error, reason, "the broker does not accept {proof}");
-            }
-            Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => {
-                let topic = &self.topic;
-                tracing::error!(sink, topic, %error, "the broker refuses records, which are lost and counted: is this node's clock right? It takes none that are further ahead of its own than message.timestamp.after.max.ms");
-            }
-            _ => tracing::error!(sink, %error, reason, "producer"),
-        }
-    }
-
-    /// What was last wrong with the way to the broker, since this was last asked.
-    pub(super) fn take_trouble(&self) -> String {
-        std::mem::take(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Where a message came from, which comes back with its report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It is nowhere else.
-    Memory {
-        /// Messages that the record stands for.
-        messages: u32,
-        /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^24 (4.6 hours); 0
-        /// without one.
-        answered_at_ms: u32,
-        /// What the sink gave for its batch.
-        ticket: Ticket,
-    },
-    /// It is in the spool.
-    Spool {
-        /// Its id there.
-        id: u64,
-    },
-    /// It is a summary of the ledger.
-    Summary {
-        /// Its id in their queue.
-        id: u64,
-    },
-}
-
-/// The highest bits of what librdkafka carries for us say which of these it is.
-const SPOOLED: usize = 1 << 63;
-const SUMMARY: usize = 1 << 62;
-const _: () = assert!(usize::BITS == 64);
-
-/// Of a time in milliseconds, what there is room for.
-const TIME_MS: u64 = (1 << 24) - 1;
-
-/// Above those, what the sink gave for the batch: 6 bits.
-const TICKET_BIT: u32 = 56;
-const _: () = assert!(settling::PLACES <= 1 << 6);
-
-impl Origin {
-    pub(super) fn memory(entry: &Entry, ticket: Ticket) -> Self {
-        let at_ms = match entry.answered_at_ns {
-            0 => 0,
-            // Not 0, which says that there is none.
-            at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
-        };
-        // Below 2^24.
-        let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
-        Self::Memory { messages: entry.messages, answered_at_ms, ticket }
-    }
-
-    fn to_opaque(self) -> usize {
-        match self {
-            Self::Memory { messages, answered_at_ms, ticket } => {
-                usize::from(ticket.0) << TICKET_BIT
-                    | (answered_at_ms as usize) << 32
-                    | messages as usize
-            }
-            Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
-            Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
-        }
-    }
-
-    fn from_opaque(opaque: usize) -> Self {
-        if opaque & SPOOLED != 0 {
-            Self::Spool { id: (opaque & !SPOOLED) as u64 }
-        } else if opaque & SUMMARY != 0 {
-            Self::Summary { id: (opaque & !SUMMARY) as u64 }
-        } else {
-            // Of 32, 24 and 6 bits.
-            let time = (opaque as u64 >> 32) & TIME_MS;
-            Self::Memory {
-                messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
-                answered_at_ms: u32::try_from(time).unwrap_or(0),
-                ticket: Ticket(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
-            }
-        }
-    }
 }
 
 /// Why librdkafka did not take a message.
@@ -305,199 +68,6 @@ pub(super) enum Refusal {
     NoId,
 }
 
-/// True for errors that say no more than that a broker does not answer.
-const fn is_outage(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::MessageTimedOut
-            | RDKafkaErrorCode::OperationTimedOut
-    )
-}
-
-/// True for errors that the message itself is to blame for.
-const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidTimestamp
-            | RDKafkaErrorCode::InvalidRecord
-    )
-}
-
-/// Passes delivery reports and librdkafka's log on.
-pub(super) struct Reports {
-    link: Arc<Link>,
-    generation: u64,
-}
-
-impl Reports {
-    /// For the producer that is used from now on.
-    fn new(link: &Arc<Link>) -> Self {
-        let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { link: link.clone(), generation }
-    }
-
-    /// Notes how long a record took that has arrived.
-    fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
-        // SAFETY: the message is librdkafka's for as long as it is borrowed.
-        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
-        let timings = &self.link.timings;
-        // Negative where it is not known.
-        if let Ok(took_us) = u64::try_from(took_us) {
-            timings.acknowledgement.observe(Duration::from_micros(took_us));
-        }
-        if answered_at_ms > 0 {
-            let now_ms = monotonic_ns() / 1_000_000;
-            let age_ms = now_ms.wrapping_sub(answered_at_ms.into()) & TIME_MS;
-            timings.age(Reached::Acknowledged).observe(Duration::from_millis(age_ms));
-        }
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let sink = &self.link.sink;
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(sink, facility, "{message}");
-            }
-            // Told again, and less often, by error().
-            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
-            // A request that timed out, again with each one: its records are reported as failed. And
-            // an identity not yet given by a broker that starts: it is asked for again.
-            RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
-                tracing::debug!(sink, facility, "{message}");
-            }
-            RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(sink, facility, "{message}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(sink, facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.link.tell(&error, reason);
-    }
-
-    fn stats(&self, statistics: rdkafka::Statistics) {
-        if self.generation == self.link.generation.load(Ordering::Relaxed) {
-            let told = Statistics::of(&statistics, &self.link.topic);
-            self.link.statistics.publish(Some(Arc::new(told)));
-        }
-    }
-}
-
-impl ProducerContext for Reports {
-    /// See [`Origin::to_opaque`].
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let link = &*self.link;
-        let outcome = match result {
-            Ok(_) => Outcome::Arrived,
-            Err((error, _)) if is_never(error) => Outcome::Rejected,
-            Err((error, _)) if is_again(error) => Outcome::Again,
-            Err(_) => Outcome::Failed,
-        };
-        let origin = Origin::from_opaque(opaque);
-        if let Origin::Summary { id } = origin {
-            if let Some(summaries) = link.summaries.get() {
-                let error = result.as_ref().err().map(|(error, _)| error);
-                summaries.report(id, outcome, error);
-            }
-            return;
-        }
-        if matches!(outcome, Outcome::Arrived | Outcome::Rejected) {
-            link.answered.fetch_add(1, Ordering::Relaxed);
-        }
-        match origin {
-            // Dealt with above.
-            Origin::Summary { .. } => {}
-            Origin::Spool { id } => {
-                if let Ok(message) = result {
-                    self.time(message, 0);
-                }
-                if let Some(mailbox) = &link.mailbox {
-                    mailbox.put(|mail| mail.reports.push((id, outcome)));
-                }
-            }
-            Origin::Memory { messages, answered_at_ms, ticket } => {
-                if let Ok(message) = result {
-                    self.time(message, answered_at_ms);
-                }
-                self.delivery_from_memory(result, messages, ticket);
-            }
-        }
-        if let Err((error, message)) = result {
-            let topic = message.topic();
-            tracing::debug!(sink = link.sink, %error, topic, "record not delivered");
-            let is_ours = matches!(
-                error.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
-            );
-            if !is_ours && !is_again(error) {
-                link.tell(error, "a record was not acknowledged in time, or was refused");
-            }
-        }
-    }
-}
-
-fn is_never(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(is_for_ever)
-}
-
-/// True where the broker refused another record of the batch.
-fn is_again(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidDifferentRecord)
-}
-
-impl Reports {
-    fn delivery_from_memory(&self, result: &DeliveryResult<'_>, messages: u32, ticket: Ticket) {
-        let amount = Amount::record(u64::from(messages));
-        match (result, &self.link.mailbox) {
-            // It stays in flight until the sender has put it into the spool.
-            (Err((error, message)), Some(mailbox)) if !is_never(error) => {
-                let framing = self.link.framing.as_ref();
-                let mut returned = returned(message, messages, ticket, framing);
-                returned.is_again = is_again(error);
-                mailbox.put(|mail| mail.returned.push(returned));
-            }
-            _ => {
-                self.link.counts.update(|counts| {
-                    counts.in_flight -= amount;
-                    match result {
-                        Ok(_) => counts.delivered += amount,
-                        Err((error, _)) => counts.lose(reason(error.rdkafka_error_code()), amount),
-                    }
-                });
-                self.link.settling.leave(ticket, 1);
-            }
-        }
-    }
-}
-
-fn returned(
-    message: &BorrowedMessage<'_>,
-    messages: u32,
-    ticket: Ticket,
-    framing: Option<&Framing>,
-) -> Returned {
-    let value = message.payload().unwrap_or_default();
-    // In the spool a record says itself what it is. Out of memory come new ones alone.
-    let unframed = framing.and_then(|framing| Ids::unframed(framing.fingerprint, value));
-    Returned {
-        ticket,
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        messages,
-        key: message.key().unwrap_or_default().to_vec(),
-        value: unframed.unwrap_or_else(|| value.to_vec()),
-        is_again: false,
-    }
-}
-
 /// A producer that is replaced when librdkafka says that it is broken for good, as the idempotent
 /// producer may be.
 pub(super) struct Producer {
@@ -509,8 +79,19 @@ pub(super) struct Producer {
     password: Mutex<String>,
     /// Where tokens come from, if those say who this is.
     bearer: Option<Bearer>,
-    /// Of the files that TLS needs, as they were when the producer was made.
-    certificates: Mutex<Fingerprint>,
+    certificates: Mutex<Certificates>,
+    /// Those that were in use before and have something yet, and since when.
+    replaced: Mutex<Vec<(Arc<Threaded>, Instant)>>,
+    /// Held by whoever makes a producer.
+    making: Mutex<()>,
+}
+
+/// The files that TLS needs.
+struct Certificates {
+    /// As they were when the producer in use was made.
+    used: Fingerprint,
+    /// As they were when no producer could be made with them: that is said once.
+    refused: Option<Fingerprint>,
 }
 
 impl Producer {
@@ -528,7 +109,12 @@ impl Producer {
             password: Mutex::new(password),
             bearer,
             // If they changed just now, that is found out in a moment.
-            certificates: Mutex::new(settings::certificates(config).unwrap_or([0; 32])),
+            certificates: Mutex::new(Certificates {
+                used: settings::certificates(config).unwrap_or([0; 32]),
+                refused: None,
+            }),
+            replaced: Mutex::default(),
+            making: Mutex::default(),
         })
     }
 
@@ -608,7 +194,7 @@ impl Producer {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.link.sink;
-        let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.password);
         match secret(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
@@ -634,9 +220,9 @@ impl Producer {
     /// delivers what it has.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.link.sink;
-        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.certificates);
         let certificates = match settings::certificates(&self.config) {
-            Ok(certificates) if certificates != *known => certificates,
+            Ok(certificates) if certificates != known.used => certificates,
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
@@ -644,30 +230,28 @@ impl Producer {
                 return;
             }
         };
-        *known = certificates;
-        match make(&self.config, &self.link) {
-            Ok((made, password)) => {
-                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                let old = std::mem::replace(&mut *current, Arc::new(made));
-                drop(current);
-                self.renew_token();
+        match self.renew() {
+            Ok(()) => {
+                *known = Certificates { used: certificates, refused: None };
                 tracing::info!(sink, "the files of TLS have changed: the new ones are used");
-                let sink = sink.clone();
-                let flush =
-                    thread::Builder::new().name("kafka-flush".to_owned()).spawn(move || {
-                        if old.flush(OLD_FLUSH).is_err() {
-                            purge(&old, &sink);
-                        }
-                    });
-                if let Err(error) = flush {
-                    tracing::error!(%error, "cannot start a thread: what the old producer holds is taken back");
-                }
+            }
+            // At the next look again.
+            Err(error) if known.refused == Some(certificates) => {
+                tracing::debug!(sink, %error, "cannot use the new files of TLS");
             }
             Err(error) => {
+                known.refused = Some(certificates);
                 tracing::error!(sink, %error, "cannot use the new files of TLS: the old ones stay in use");
             }
         }
+    }
+
+    /// Makes a new producer, and lets the old one deliver what it has.
+    pub(super) fn renew(&self) -> Result<(), Error> {
+        if let Some(old) = self.replace(&self.current())? {
+            lock(&self.replaced).push((old, Instant::now()));
+        }
+        Ok(())
     }
 
     /// Replaces a producer that is broken for good; true if that was so. All that it held has been
@@ -677,11 +261,8 @@ impl Producer {
         let Some((code, why)) = broken.client().fatal_error() else { return false };
         let sink = &self.link.sink;
         tracing::error!(sink, %code, why, "the producer is broken for good: making a new one");
-        match make(&self.config, &self.link) {
-            Ok((made, password)) => {
-                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
-                self.renew_token();
+        match self.replace(&broken) {
+            Ok(_) => {
                 purge(&broken, sink);
                 true
             }
@@ -692,6 +273,62 @@ impl Producer {
             }
         }
     }
+
+    /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
+    /// done so meanwhile.
+    fn replace(&self, old: &Arc<Threaded>) -> Result<Option<Arc<Threaded>>, Error> {
+        let _making = lock(&self.making);
+        if !Arc::ptr_eq(&self.current(), old) {
+            return Ok(None);
+        }
+        let (made, password) = make(&self.config, &self.link)?;
+        *lock(&self.password) = password;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(made));
+        drop(current);
+        self.renew_token();
+        Ok(Some(old))
+    }
+
+    /// Lets go of producers that were replaced and have nothing any more, and takes back what others
+    /// have not delivered in time.
+    pub(super) fn look_after_replaced(&self, now: Instant) {
+        let mut replaced = lock(&self.replaced);
+        replaced.retain(|(old, _)| old.in_flight_count() > 0);
+        if self.link.mailbox.is_some() {
+            for (old, since) in &*replaced {
+                if now.saturating_duration_since(*since) > OLD_FLUSH {
+                    // They are reported as failed.
+                    old.purge(PurgeConfig::default().queue().inflight());
+                }
+            }
+        }
+    }
+
+    /// Takes back all that is on its way, also by producers that were replaced, and waits until that
+    /// is reported.
+    pub(super) fn purge(&self) {
+        for (old, _) in lock(&self.replaced).drain(..) {
+            purge(&old, &self.link.sink);
+        }
+        purge(&self.current(), &self.link.sink);
+    }
+
+    /// Waits until all that is on its way has been reported, also by producers that were replaced;
+    /// false if that takes longer than `deadline`.
+    pub(super) fn flush(&self, deadline: Duration) -> bool {
+        let until = Instant::now() + deadline;
+        let replaced: Vec<_> = lock(&self.replaced).iter().map(|(old, _)| old.clone()).collect();
+        replaced
+            .into_iter()
+            .chain([self.current()])
+            .all(|producer| producer.flush(until.saturating_duration_since(Instant::now())).is_ok())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each is whole after every statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A producer, and the password that it has.
@@ -700,9 +337,12 @@ fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Er
     if link.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
+    let generation = link.generation.load(Ordering::Relaxed) + 1;
     let producer = client
-        .create_with_context(Reports::new(link))
+        .create_with_context(Reports::new(link, generation))
         .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
+    // Now it is the one in use. One is made at a time.
+    link.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
 }
 
@@ -720,25 +360,5 @@ fn set_credentials(producer: &Threaded, username: &str, password: &str) -> Resul
         let why = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
         rd_kafka_error_destroy(error);
         Err(why)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_survive_the_way_through_librdkafka() {
-        for origin in [
-            Origin::Memory { messages: 0, answered_at_ms: 0, ticket: Ticket(63) },
-            Origin::Memory { messages: u32::MAX, answered_at_ms: 1, ticket: Ticket(0) },
-            Origin::Memory { messages: 2, answered_at_ms: (1 << 24) - 1, ticket: Ticket(1) },
-            Origin::Spool { id: 0 },
-            Origin::Spool { id: u64::MAX >> 1 },
-            Origin::Summary { id: 0 },
-            Origin::Summary { id: u64::MAX >> 2 },
-        ] {
-            assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
-        }
     }
 }

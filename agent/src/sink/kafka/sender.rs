@@ -8,9 +8,9 @@ use std::{
 use super::{
     allowance::Allowance,
     mailbox::{Mail, Mailbox, Outcome},
+    origin::Origin,
     outage::Outage,
-    producer::{Message, Origin, Refusal},
-    purge,
+    producer::{Message, Refusal},
     spooling::Inner,
 };
 use crate::{
@@ -326,7 +326,7 @@ impl Sender {
         if in_memory > 0 && inner.has_spool() {
             inner.is_direct.store(false, Ordering::Release);
             // They come back as reports.
-            purge(&inner.producer.current(), &inner.link.sink);
+            inner.producer.purge();
         }
     }
 
@@ -336,7 +336,7 @@ impl Sender {
         if inner.has_spool() {
             inner.is_direct.store(false, Ordering::Release);
         }
-        purge(&inner.producer.current(), &inner.link.sink);
+        inner.producer.purge();
         self.take_in(mailbox.take(Duration::ZERO));
         if !inner.has_spool()
             && let Err(error) = inner.take_over()

@@ -33,9 +33,11 @@ use std::{
 };
 
 use super::{
+    link::Link,
     mailbox::Mailbox,
+    origin::Origin,
     outage::Outage,
-    producer::{Link, Message, Origin, Producer, Refusal},
+    producer::{Message, Producer, Refusal},
     sender::Sender,
     takeover::Memory,
 };

@@ -21,8 +21,10 @@ use rdkafka::{
 };
 
 use super::{
+    link::Framing,
     mailbox::Outcome,
-    producer::{Framing, Message, Origin, Producer, Refusal},
+    origin::Origin,
+    producer::{Message, Producer, Refusal},
     spooling::now_ms,
     topic::Maker,
 };

@@ -17,7 +17,8 @@ use std::{
 
 use super::{
     mailbox::Returned,
-    producer::{Message, Origin, Refusal},
+    origin::Origin,
+    producer::{Message, Refusal},
     returned::{append_piece, size},
     settling::Settling,
     spooling::{Inner, add_losses},
