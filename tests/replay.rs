@@ -148,7 +148,7 @@ fn json_lines(text: &[u8]) -> Result<Vec<Value>> {
 
 /// Fields by which a live record and a replayed one may differ: each has an identifier of its own
 /// and a clock that reads a little later or earlier, and frames are of files only.
-const OWN_FIELDS: [&str; 8] = [
+const OWN_FIELDS: [&str; 11] = [
     "record_id",
     "related_record_id",
     "query_time",
@@ -157,6 +157,9 @@ const OWN_FIELDS: [&str; 8] = [
     "vlan_visible",
     "query_frame",
     "response_frame",
+    "run_id",
+    "worker",
+    "record_number",
 ];
 
 type ByExchange = BTreeMap<(u64, u64), Value>;

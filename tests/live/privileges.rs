@@ -1,6 +1,6 @@
 //! Privileges, thread by thread, while everything that needs some is done.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -13,6 +13,7 @@ use tap53_harness::{
     dns,
     frames::{FrameSocket, udp_to_port_53},
     namespace::Namespace,
+    wait,
 };
 
 use crate::{
@@ -200,7 +201,14 @@ fn send(client: &Namespace, interface: &str, id: u16) -> Result<()> {
 }
 
 fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
-    let threads = threads(pid)?;
+    // A thread names itself, soon after it has begun.
+    let all = ["capture", "worker-0", "worker-1", "tap53", "rdk"];
+    let threads = wait::until("each thread to have its name", DEADLINE, || {
+        let threads = threads(pid)?;
+        let is_there = |name: &&str| threads.iter().any(|thread| thread.name.starts_with(name));
+        Ok(all.iter().all(|name| is_there(name)).then_some(threads))
+    })
+    .with_context(|| format!("{when}, with {}", start.capture))?;
     for thread in &threads {
         let expected = if thread.name == "capture" { NET_ADMIN } else { 0 };
         let is_right = thread.effective == expected
@@ -212,11 +220,6 @@ fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
             && thread.uids.iter().all(|uid| *uid == start.uid);
         ensure!(is_right, "{when}, with {}: {thread:?}", start.capture);
     }
-    let names: BTreeSet<&str> = threads.iter().map(|thread| thread.name.as_str()).collect();
-    for name in ["capture", "worker-0", "worker-1", "tap53"] {
-        ensure!(names.contains(name), "{when}: no thread {name} among {names:?}");
-    }
-    ensure!(names.iter().any(|name| name.starts_with("rdk")), "librdkafka's: {names:?}");
     Ok(())
 }
 

@@ -153,23 +153,24 @@ pub fn examine(subject: &Subject<'_>) -> Report {
     if let Some(config) = config {
         checks.extend(interfaces::look(config, subject.interfaces_named));
         checks.extend(resources::look(config));
+        let writer = outputs::Writer::of(&config.privileges);
         for (number, sink) in config.sinks.iter().enumerate() {
             match sink {
                 SinkConfig::Stdout(_) => {}
-                SinkConfig::File(file) => checks.extend(outputs::look(number, file)),
+                SinkConfig::File(file) => checks.extend(outputs::look(number, file, writer)),
                 SinkConfig::Kafka(kafka) => {
                     checks.extend(kafka::look(number, kafka));
                     if let Some(spool) = &kafka.spool {
                         let what = format!("sinks[{number}].spool");
                         let bytes = Some(spool.max_bytes);
-                        checks.extend(outputs::look_kept(&what, &spool.directory, bytes));
+                        checks.extend(outputs::look_kept(&what, &spool.directory, bytes, writer));
                     }
                     checks.extend(registry::look(number, kafka));
                 }
             }
         }
         if let Some(directory) = &config.state.directory {
-            checks.extend(outputs::look_kept("state", directory, None));
+            checks.extend(outputs::look_kept("state", directory, None, writer));
         }
     }
     if let Some(config) = config {

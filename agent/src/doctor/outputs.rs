@@ -4,22 +4,68 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
+    thread,
 };
 
-use nix::{sys::statvfs::statvfs, unistd::geteuid};
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{Gid, Uid, User, getegid, geteuid, setfsgid, setfsuid},
+};
 
 use super::Check;
-use crate::config::FileConfig;
+use crate::config::{FileConfig, PrivilegesConfig, RunAs};
 
 const AREA: &str = "outputs";
 
 /// Written on trial: a small block of an Avro file.
 const TRIAL_BYTES: usize = 4 << 10;
 
-pub(super) fn look(number: usize, config: &FileConfig) -> Vec<Check> {
+/// Who will write.
+#[derive(Clone, Copy)]
+pub(super) struct Writer {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Writer {
+    /// Whom the agent becomes where root starts it, or who asks.
+    pub(super) fn of(config: &PrivilegesConfig) -> Self {
+        let becomes = match &config.user {
+            Some(RunAs::Number { uid, gid }) => Some((Uid::from_raw(*uid), Gid::from_raw(*gid))),
+            Some(RunAs::Name(name)) => {
+                User::from_name(name).ok().flatten().map(|user| (user.uid, user.gid))
+            }
+            None => None,
+        };
+        let (uid, gid) =
+            becomes.filter(|_| geteuid().is_root()).unwrap_or_else(|| (geteuid(), getegid()));
+        Self { uid, gid }
+    }
+
+    /// Writes a file without a name (O_TMPFILE), which goes with its descriptor.
+    fn write(self, directory: &Path) -> io::Result<()> {
+        // Of a thread of its own: who it is for files is a thread's (setfsuid(2)), and with another
+        // user than root the capabilities go that would let it past the permissions.
+        let trial = || {
+            if self.uid != geteuid() {
+                setfsgid(self.gid);
+                setfsuid(self.uid);
+            }
+            let mut file = tempfile::tempfile_in(directory)?;
+            file.write_all(&[0; TRIAL_BYTES])?;
+            file.sync_all()?;
+            // Finished files get a name here.
+            fs::read_dir(directory).map(drop)
+        };
+        thread::scope(|scope| scope.spawn(trial).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the trial panicked")))
+    }
+}
+
+pub(super) fn look(number: usize, config: &FileConfig, writer: Writer) -> Vec<Check> {
     let directory = &config.directory;
     let what = format!("sinks[{number}]: {}", directory.display());
-    let wrong = match write(directory) {
+    let wrong = match writer.write(directory) {
         Ok(()) => return vec![room(what, config)],
         Err(error) => error,
     };
@@ -29,18 +75,23 @@ pub(super) fn look(number: usize, config: &FileConfig) -> Vec<Check> {
         Some(libc::ENOSPC | libc::EDQUOT) => {
             format!("df -h {directory}   # make room, or name another sinks[{number}].directory")
         }
-        _ => format!("chown {} {directory}", geteuid()),
+        _ => format!("chown {} {directory}", writer.uid),
     };
     vec![Check::fail(AREA, what, format!("cannot be written to: {wrong}"), fix)]
 }
 
 /// A directory that is made at the start if it is missing: of a spool, or of the state.
-pub(super) fn look_kept(what: &str, directory: &Path, bytes: Option<u64>) -> Vec<Check> {
+pub(super) fn look_kept(
+    what: &str,
+    directory: &Path,
+    bytes: Option<u64>,
+    writer: Writer,
+) -> Vec<Check> {
     let what = format!("{what}: {}", directory.display());
     // Where it will be made.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
     let shown = directory.display();
-    let Err(wrong) = write(there) else {
+    let Err(wrong) = writer.write(there) else {
         let free = free_bytes(there);
         let (Some(bytes), Some(free)) = (bytes, free) else { return vec![Check::ok(AREA, what)] };
         // What it holds is its part of the room already.
@@ -55,13 +106,13 @@ pub(super) fn look_kept(what: &str, directory: &Path, bytes: Option<u64>) -> Vec
         );
         return vec![Check::warn(AREA, what, wrong, fix)];
     };
-    let user = geteuid();
+    let Writer { uid: user, gid: group } = writer;
     let fix = match wrong.raw_os_error() {
         Some(libc::EROFS) => {
             format!("mount -o remount,rw {}   # a pod: a volume there", there.display())
         }
         Some(libc::ENOSPC | libc::EDQUOT) => format!("df -h {shown}   # make room"),
-        _ => format!("install -d -o {user} -g {user} -m 0750 {shown}   # a pod: on the node"),
+        _ => format!("install -d -o {user} -g {group} -m 0750 {shown}   # a pod: on the node"),
     };
     let wrong = match there == directory {
         true => format!("cannot be written to: {wrong}"),
@@ -76,15 +127,6 @@ fn free_bytes(directory: &Path) -> Option<u64> {
     #[allow(clippy::useless_conversion, reason = "u32 on some")]
     let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
     Some(free)
-}
-
-/// Writes a file without a name (O_TMPFILE), which goes with its descriptor.
-fn write(directory: &Path) -> io::Result<()> {
-    let mut file = tempfile::tempfile_in(directory)?;
-    file.write_all(&[0; TRIAL_BYTES])?;
-    file.sync_all()?;
-    // Finished files get a name here.
-    fs::read_dir(directory).map(drop)
 }
 
 fn room(what: String, config: &FileConfig) -> Check {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use http::Uri;
+use http::{Uri, uri::Authority};
 use serde::Serialize;
 
 use super::{
@@ -111,6 +111,9 @@ impl RegistryConfig {
                 "must not hold a name or a password: use username and password_file",
             );
         }
+        if urls.iter().flatten().any(|url| url.contains('?')) {
+            section.refuse("urls", None, "must not have anything behind the path");
+        }
         let is_secure = |url: &String| url.starts_with("https:");
         let urls = urls?;
         if ca_file.is_some() && !urls.iter().any(is_secure) {
@@ -152,11 +155,21 @@ pub(in crate::config) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>
     }
 }
 
+/// Refuses a port that there cannot be: the client would take the scheme's own instead.
+pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    match authority.port_u16() {
+        Some(1..) => Ok(()),
+        None if rest.is_empty() => Ok(()),
+        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
+    }
+}
+
 /// What comes behind it, such as `/subjects`, is put to its path. What may hold a password passes, to
 /// be refused where nobody is shown it.
 fn url(text: &str) -> Result<String, String> {
     const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
-    if text.contains('@') {
+    if text.contains(['@', '?']) {
         return Ok(text.to_owned());
     }
     let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
@@ -164,7 +177,8 @@ fn url(text: &str) -> Result<String, String> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
         return Err(FORM.to_owned());
     }
-    if uri.query().is_some() || text.contains('#') {
+    has_usable_port(authority)?;
+    if text.contains('#') {
         return Err("must not have anything behind the path".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())

@@ -225,7 +225,9 @@ fn a_registry_that_cannot_be_is_refused() {
         ("{urls: [\"http://\"]}", "must be http://host:port or https://host:port"),
         ("{urls: [\"http://me:secret@r\"]}", "must not hold a name or a password"),
         ("{urls: [\"ftp://me:secret@r\"]}", "must not hold a name or a password"),
-        ("{urls: [\"http://r/?a=b\"]}", "must not have anything behind the path"),
+        ("{urls: [\"http://r/?a=secret\"]}", "must not have anything behind the path"),
+        ("{urls: [\"http://r:99999\"]}", "the port must be a whole number from 1 to 65535"),
+        ("{urls: [\"http://[::1]:0/x\"]}", "the port must be a whole number from 1 to 65535"),
         ("{urls: [\"http://r\"], subject: topic}", "must be one of topic_name, record_name"),
         ("{urls: [\"http://r\"], username: u}", "username and password_file belong together"),
         ("{urls: [\"http://r\"], password_file: /etc/passwd}", "belong together"),
@@ -283,6 +285,10 @@ fn a_token_is_in_a_file_or_asked_for() {
         ("token_file: /etc/passwd, username: x", "sasl.username: "),
         ("token_endpoint: 'https://idp/token', client_id: tap53", "client_secret_file: missing"),
         ("token_endpoint: 'http://idp', client_id: c, client_secret_file: /etc/passwd", "https://"),
+        (
+            "token_endpoint: 'https://i:0/', client_id: c, client_secret_file: /etc/passwd",
+            "the port",
+        ),
         (
             "token_endpoint: 'http://u:hunter2@idp', client_id: c, client_secret_file: /etc/passwd",
             "a user",

@@ -203,7 +203,7 @@ impl Keeper {
         self.ids.set(schema.fingerprint, id);
         match before {
             None => {
-                tracing::info!(sink, subject, version, id, "the registry knows the schema");
+                tracing::info!(sink, subject, version, id, "the registry gives the schema this id");
             }
             Some(known) if known != id => {
                 tracing::error!(

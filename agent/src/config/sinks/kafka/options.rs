@@ -6,6 +6,7 @@ use rdkafka::{
     ClientConfig,
     error::KafkaError,
     producer::{BaseProducer, DefaultProducerContext},
+    types::RDKafkaConfRes,
 };
 
 use super::super::super::tree::{Section, Value};
@@ -76,6 +77,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
             let _ = section.read(&name, |_| Ok(()));
             continue;
         }
+        let mut unknown = None;
         let checked = section.read(&name, |value| {
             let value = match value {
                 Value::Text(text) => text.clone(),
@@ -83,13 +85,20 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
                 _ => return Err("must be a text or a number".to_owned()),
             };
             refuse(&name, &value)?;
-            ClientConfig::new()
-                .set(name.as_str(), value.as_str())
-                .create_native_config()
-                .map_err(said)?;
-            Ok(value)
+            match ClientConfig::new().set(name.as_str(), value.as_str()).create_native_config() {
+                Ok(_) => Ok(Some(value)),
+                Err(error) if is_unknown(&error) => {
+                    unknown = Some(said(error));
+                    Ok(None)
+                }
+                Err(error) => Err(said(error)),
+            }
         });
-        if let Some(value) = checked {
+        if let Some(why) = unknown {
+            // Without its value: it may be that of a secret, with a slip in its name.
+            section.refuse(&name, None, why);
+        }
+        if let Some(value) = checked.flatten() {
             options.insert(name, value);
         }
     }
@@ -134,6 +143,10 @@ fn agree(options: &BTreeMap<String, String>) -> Result<(), String> {
         client.set(name, value);
     }
     client.create::<BaseProducer<DefaultProducerContext>>().map(|_| ()).map_err(said)
+}
+
+fn is_unknown(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
 }
 
 fn said(error: KafkaError) -> String {

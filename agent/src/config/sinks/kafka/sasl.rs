@@ -7,7 +7,10 @@ use http::{Uri, uri::Scheme};
 use serde::Serialize;
 
 use super::{
-    super::super::tree::{Section, boolean, choice, text},
+    super::{
+        super::tree::{Section, boolean, choice, text},
+        registry::has_usable_port,
+    },
     readable_file,
 };
 
@@ -167,5 +170,6 @@ fn https(text: &str) -> Result<String, String> {
     if uri.scheme() != Some(&Scheme::HTTPS) || !has_host {
         return Err("must be https://host/path: the client's secret is sent there".to_owned());
     }
+    uri.authority().map_or(Ok(()), has_usable_port)?;
     Ok(text.to_owned())
 }
