@@ -206,7 +206,7 @@ fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
     let threads = wait::until("each thread to have its name", DEADLINE, || {
         let threads = threads(pid)?;
         let is_there = |name: &&str| threads.iter().any(|thread| thread.name.starts_with(name));
-        Ok(all.iter().all(|name| is_there(name)).then_some(threads))
+        Ok(all.iter().all(is_there).then_some(threads))
     })
     .with_context(|| format!("{when}, with {}", start.capture))?;
     for thread in &threads {
