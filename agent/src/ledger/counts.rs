@@ -57,7 +57,8 @@ pub enum SinkLoss {
     WriteFailed,
     /// The reader of standard output went away.
     Closed,
-    /// Not acknowledged within the flush deadline at shutdown.
+    /// Not acknowledged within the flush deadline at shutdown, and in memory alone: there is no spool,
+    /// or another agent has it, or it could not be written to.
     Unflushed,
     /// Among the oldest in the spool when it was full.
     DroppedOldest,

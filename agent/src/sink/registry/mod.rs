@@ -18,6 +18,10 @@
 //!   write, and then held against the latest version of its subject.
 //! - Several schemas, by fingerprint: a spool may hold records of earlier versions. They are asked
 //!   for only when there are such records, oldest first, so that the newest is the subject's latest.
+//!   What a spool holds that another agent has is not known, though, until it is taken over: an
+//!   earlier version that was never registered gets behind the newest then.
+//! - Of a later version only the id is known, from the file, where that version has left it. Without
+//!   it such a record is rejected.
 //! - No answer of a registry is followed elsewhere: a redirect would take the credentials along.
 //!
 //! Own code, on the HTTP client that the watch of Kubernetes has brought: `docs/decisions/delivery.md`
