@@ -539,12 +539,19 @@ fn directories_that_are_made_at_the_start_are_looked_at_where_they_will_be() -> 
     let needed = "-all,+bpf,+net_admin,+perfmon";
     let nobody = [
         &format!("--reuid={NOBODY}"),
+        &format!("--regid={NOBODY}"),
         "--clear-groups",
         &format!("--inh-caps={needed}"),
         &format!("--ambient-caps={needed}"),
     ];
     let said = doctor("", &nobody)?;
     let install = format!("install -d -o {NOBODY} -g {NOBODY} -m 0750 {kept_text}/state");
+    said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
+    // Root looks for the user that the agent becomes.
+    let becomes = format!("{}privileges: {{user: {NOBODY}}}\n", fs::read_to_string(&config)?);
+    fs::write(&config, becomes)?;
+    let arguments = &["--config", &config];
+    let said = machine.doctor(&Start { arguments, ..Start::default() })?;
     said.require("fail", "outputs", &["state", "cannot be made", "Permission"], &[&install])?;
     // As the container beside the agent's does it.
     let status = std::process::Command::new(agent::binary()?)
