@@ -219,17 +219,23 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
     }
 }
 
+/// Of 15 records that no broker has taken, 10 are the replaced producer's.
+fn with_replaced_producer(cluster: &Cluster, spool: Option<SpoolConfig>) -> Kafka {
+    let config = KafkaConfig { message_timeout: DEADLINE, ..config(cluster, spool) };
+    cluster.broker_down(1).unwrap();
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    kafka.write(&batch(10));
+    kafka.producer.renew().unwrap();
+    kafka.write(&batch(5));
+    kafka
+}
+
 #[test]
 fn a_producer_that_is_replaced_delivers_what_it_has() {
     for mode in [Some(SpoolMode::Fast), None] {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
-        let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
-        kafka.write(&batch(10));
-        kafka.producer.renew().unwrap();
-        kafka.write(&batch(5));
+        let kafka = with_replaced_producer(&cluster, spool);
         kafka.tick(Instant::now());
         cluster.broker_up(1).unwrap();
         kafka.close(DEADLINE);
@@ -244,12 +250,7 @@ fn what_a_replaced_producer_still_has_at_the_end_is_kept_or_counted() {
     for mode in [Some(SpoolMode::Fast), None] {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
-        let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
-        kafka.write(&batch(10));
-        kafka.producer.renew().unwrap();
-        kafka.write(&batch(5));
+        let kafka = with_replaced_producer(&cluster, spool);
         kafka.close(Duration::from_millis(100));
         let counts = kafka.counts().read();
         require_balance(&counts);
