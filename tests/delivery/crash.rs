@@ -4,19 +4,13 @@ use std::{env, ops::Range};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tap53_harness::{agent, kafka::Kafka, namespace::Namespace, scratch, wait};
+use tap53_harness::{agent, kafka::Kafka, scratch, wait};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool};
 
 /// Rounds of the loop; more of them by this variable.
 const ROUNDS: u32 = 20;
 const ROUNDS_VARIABLE: &str = "TAP53_KILL_ROUNDS";
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
 
 fn rounds() -> u32 {
     env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)

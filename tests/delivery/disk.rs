@@ -8,17 +8,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tap53::spool::{self, Config, Fsync, Record, Spool};
 use tap53_harness::{
-    agent, fastavro, kafka::Kafka, memory_limit::MemoryLimit, mount::Mount, namespace::Namespace,
-    scratch, wait,
+    agent, fastavro, kafka::Kafka, memory_limit::MemoryLimit, mount::Mount, scratch, wait,
 };
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool as spool_keys};
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool as spool_keys};
 
 #[test]
 fn a_full_disk_costs_the_oldest_records_and_each_is_counted() -> Result<()> {

@@ -2,18 +2,12 @@
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
+use tap53_harness::{kafka::Kafka, scratch, wait};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool, wait_for};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
 
 const AWAY: &str = "records do not arrive";
 const BACK: &str = "records arrive again";
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
 
 #[test]
 fn each_record_arrives_though_the_broker_was_away_for_longer_than_the_message_timeout() -> Result<()>

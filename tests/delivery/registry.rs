@@ -15,25 +15,18 @@ use tap53::spool::{self, Spool};
 use tap53_harness::{
     agent, fastavro,
     kafka::{Kafka, Security},
-    namespace::Namespace,
     process::run as run_to_end,
     registry::{Read, Registry},
     scratch, wait,
 };
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, number, spool as spool_keys};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, namespace, number, spool as spool_keys};
 
 const SUMMARIES: &str = "ledger-summaries";
 const SUBJECT: &str = "dns-transactions-value";
 /// A record of this name that shares no field.
 const FOREIGN: &str = r#"{"type": "record", "name": "DnsTransaction", "namespace": "tap53",
     "fields": [{"name": "something_else", "type": "int"}]}"#;
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
 
 fn registry_keys(url: &str, more: &str) -> String {
     format!("registry: {{urls: [\"{url}\"], timeout_ms: 1000, {more}}}")

@@ -59,6 +59,13 @@ pub(super) struct Ended {
     pub(super) stdout: String,
 }
 
+/// A namespace with nothing but its loopback.
+pub(super) fn namespace() -> Result<Namespace> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&["link", "set", "lo", "up"])?;
+    Ok(namespace)
+}
+
 impl Run {
     /// Starts an agent that writes to `broker`; the numbers of its exchanges begin at `next`.
     pub(super) fn start(

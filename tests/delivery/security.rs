@@ -5,17 +5,10 @@ use std::fs;
 use anyhow::Result;
 use tap53_harness::{
     kafka::{Kafka, SCRAM_PASSWORD, Security, USER},
-    namespace::Namespace,
     scratch,
 };
 
-use super::run::{DEADLINE, Run, TOPIC, consume, spool, wait_for};
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
+use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool, wait_for};
 
 #[test]
 fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_up() -> Result<()> {

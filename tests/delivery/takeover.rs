@@ -1,18 +1,12 @@
 //! Two agents, one spool.
 
 use anyhow::Result;
-use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch};
+use tap53_harness::{kafka::Kafka, scratch};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool, wait_for};
+use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
 
 const WAITS: &str = "another agent has the spool";
 const TAKEN: &str = "the spool is this agent's now";
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
 
 #[test]
 fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_takes_it_over()

@@ -4,20 +4,13 @@ use anyhow::{Result, ensure};
 use tap53_harness::{
     agent,
     kafka::{Kafka, topics},
-    namespace::Namespace,
     scratch, wait,
 };
 
-use super::run::{DEADLINE, Run, TOPIC, consume, spool};
+use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool};
 
 /// Quick to find out.
 const QUICK: &str = "options: {topic.metadata.propagation.max.ms: 500}";
-
-fn namespace() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.ip(&["link", "set", "lo", "up"])?;
-    Ok(namespace)
-}
 
 #[test]
 fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() -> Result<()> {
