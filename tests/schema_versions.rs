@@ -32,7 +32,7 @@ fn messages_of(version: u32) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Versions before this one, and their numbers of fields.
-const EARLIER: [(u32, usize); 3] = [(1, 70), (2, 89), (3, 95)];
+const EARLIER: [(u32, usize); 4] = [(1, 70), (2, 89), (3, 95), (4, 98)];
 
 fn schema_of(version: u32) -> PathBuf {
     schema(&format!("history/dns_transaction_v{version}.avsc"))
@@ -59,8 +59,12 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("server_service_name", Value::Null),
                 ("run_id", json!("")),
                 ("record_number", json!(0)),
+                ("response_direction", Value::Null),
             ] {
-                assert_eq!(resolved.get(field), Some(&value), "{field}");
+                // Version 4 is the first with runs and numbers.
+                if as_written.get(field).is_none() {
+                    assert_eq!(resolved.get(field), Some(&value), "{field}");
+                }
             }
         }
     }

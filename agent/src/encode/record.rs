@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// Version of the schema, as the record carries it.
-pub const SCHEMA_VERSION: i32 = 4;
+pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 98;
+const FIELDS: usize = 99;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,8 @@ impl<'a> Record<'a> {
         // A worker that makes a million a second gets there after 290,000 years.
         f.field("record_number", self.number.cast_signed())?;
         f.field("direction", Symbol::of_direction(self.direction()))?;
+        let answered = response.map(|seen| Symbol::of_direction(seen.point.direction));
+        f.field("response_direction", answered)?;
         f.field("outcome", Symbol::of_outcome(transaction.outcome()))?;
         let related = transaction.related;
         f.field("relation", related.map(|related| Symbol::of_relation(related.relation)))?;

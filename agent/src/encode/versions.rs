@@ -18,10 +18,11 @@ pub struct SchemaVersion {
 }
 
 /// All versions, oldest first; the last one is what this agent writes.
-pub const SCHEMA_VERSIONS: [SchemaVersion; 4] = [
+pub const SCHEMA_VERSIONS: [SchemaVersion; 5] = [
     SchemaVersion { number: 1, text: include_str!("../../schema/history/dns_transaction_v1.avsc") },
     SchemaVersion { number: 2, text: include_str!("../../schema/history/dns_transaction_v2.avsc") },
     SchemaVersion { number: 3, text: include_str!("../../schema/history/dns_transaction_v3.avsc") },
+    SchemaVersion { number: 4, text: include_str!("../../schema/history/dns_transaction_v4.avsc") },
     SchemaVersion { number: SCHEMA_VERSION, text: SCHEMA_TEXT },
 ];
 

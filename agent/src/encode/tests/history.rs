@@ -22,7 +22,7 @@ struct Version {
     messages: &'static str,
 }
 
-const EARLIER: [Version; 3] = [
+const EARLIER: [Version; 4] = [
     Version {
         number: 1,
         schema: include_str!("../../../schema/history/dns_transaction_v1.avsc"),
@@ -37,6 +37,11 @@ const EARLIER: [Version; 3] = [
         number: 3,
         schema: include_str!("../../../schema/history/dns_transaction_v3.avsc"),
         messages: include_str!("../../../schema/history/dns_transaction_v3.hex"),
+    },
+    Version {
+        number: 4,
+        schema: include_str!("../../../schema/history/dns_transaction_v4.avsc"),
+        messages: include_str!("../../../schema/history/dns_transaction_v4.hex"),
     },
 ];
 
@@ -123,8 +128,8 @@ fn golden_messages_begin_with_the_fingerprint_of_their_schema() {
 #[test]
 fn this_version_is_one_more_than_the_last_in_history() {
     let numbers = EARLIER.map(|version| version.number);
-    assert_eq!(numbers, [1, 2, 3]);
-    assert_eq!(SCHEMA_VERSION, 4);
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!(SCHEMA_VERSION, 5);
 }
 
 #[test]
@@ -146,8 +151,9 @@ fn this_version_reads_what_earlier_ones_wrote() {
                 assert!(matches!(&record[field], AvroValue::Union(0, _)), "{:?}", record[field]);
             }
             assert_eq!(symbol(&record["client_attribution"]), "UNATTRIBUTED");
-            // The numbers begin with 1.
-            assert_eq!(record["record_number"], AvroValue::Long(0));
+            // Records have numbers since version 4, and numbers begin with 1.
+            let AvroValue::Long(number) = record["record_number"] else { panic!("not a long") };
+            assert_eq!(number == 0, version.number < 4, "version {}", version.number);
         }
     }
 }
