@@ -60,6 +60,8 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("run_id", json!("")),
                 ("record_number", json!(0)),
                 ("response_direction", Value::Null),
+                ("latest_query_time", Value::Null),
+                ("latency_from_latest_query_ns", Value::Null),
             ] {
                 // Version 4 is the first with runs and numbers.
                 if as_written.get(field).is_none() {
@@ -124,6 +126,7 @@ fn this_version_message() -> Result<Vec<u8>> {
         },
         exchange: Exchange::Query(&query),
         query_count: 1,
+        latest_query_ns: 0,
         copy_count: 2,
         capture_gap: false,
         related: Some(Related { relation: Relation::LateResponse, record: id }),

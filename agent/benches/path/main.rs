@@ -202,6 +202,7 @@ impl Prepared {
                 },
                 exchange: Exchange::Matched(query, response),
                 query_count: 1,
+                latest_query_ns: query.at_ns,
                 copy_count: 0,
                 capture_gap: false,
                 related: None,

@@ -22,7 +22,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 99;
+const FIELDS: usize = 101;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,13 @@ impl Record<'_> {
         let (query, response) = (self.transaction.query()?, self.transaction.response()?);
         // Two CPUs may stamp a few nanoseconds the wrong way round.
         i64::try_from(response.at_ns.saturating_sub(query.at_ns)).ok()
+    }
+
+    /// Nanoseconds from the latest query to the response.
+    fn latency_from_latest_query_ns(&self) -> Option<i64> {
+        self.transaction.query()?;
+        let response = self.transaction.response()?;
+        i64::try_from(response.at_ns.saturating_sub(self.transaction.latest_query_ns)).ok()
     }
 
     /// How much of the messages could be read: the worse of the two.
@@ -130,6 +137,9 @@ impl<'a> Record<'a> {
         f.field("query_time", query.map(time))?;
         f.field("response_time", response.map(time))?;
         f.field("latency_ns", self.latency_ns())?;
+        let latest = query.map(|_| Time(self.clock.utc_us(transaction.latest_query_ns)));
+        f.field("latest_query_time", latest)?;
+        f.field("latency_from_latest_query_ns", self.latency_from_latest_query_ns())?;
         f.field("query_frame", query.and_then(frame))?;
         f.field("response_frame", response.and_then(frame))?;
         f.field("query_count", int(transaction.query_count))?;

@@ -14,17 +14,15 @@ use crate::{
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageLoss {
-    /// It was seen at another interface before.
+    /// It was seen at another interface before, or is shown twice by a mirror port.
     Copy,
-    /// The table of pending queries was full and this query was its oldest.
-    PairTableFull,
     /// Too short for a DNS header, in a packet that carries several messages.
     ShorterThanHeader,
 }
 
 impl MessageLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Copy, Self::PairTableFull, Self::ShorterThanHeader];
+    pub const ALL: [Self; 2] = [Self::Copy, Self::ShorterThanHeader];
 
     /// True where nothing is missing: another message stands for this one.
     #[must_use]
@@ -35,7 +33,6 @@ impl MessageLoss {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
-            Self::PairTableFull => "pair_table_full",
             Self::ShorterThanHeader => "shorter_than_header",
         }
     }
@@ -145,6 +142,9 @@ pub struct WorkerCounts {
     pub queries_pending: u64,
     /// See [`queries_pending`](Self::queries_pending).
     pub transactions_held: u64,
+    /// Queries recorded as unanswered before their time, because the table was full. Part of
+    /// `messages_in_records`; in no line of the ledger.
+    pub queries_evicted: u64,
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
 }
@@ -164,6 +164,7 @@ impl WorkerCounts {
         self.records_created += other.records_created;
         self.records_numbered += other.records_numbered;
         self.queries_pending += other.queries_pending;
+        self.queries_evicted += other.queries_evicted;
         self.transactions_held += other.transactions_held;
         self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
