@@ -8,12 +8,13 @@ mod latencies;
 mod logs;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -24,6 +25,7 @@ use tap53_harness::{
     client::Transport,
     http::{self, Answer},
     lab::{ANSWERED, Lab},
+    namespace::{Namespace, SERVER_END},
     piped::Piped,
     wait,
 };
@@ -282,6 +284,93 @@ fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).context("the end of an idle connection")?;
     }
+    Ok(())
+}
+
+/// Opens connections that say nothing, from `namespace`, until `done`; how many.
+fn flood(
+    namespace: &Namespace,
+    to: SocketAddr,
+    pause: Option<Duration>,
+    done: &AtomicBool,
+) -> Result<u64> {
+    // More than there are slots, so that the agent closes them and not their end.
+    const OPEN: usize = 300;
+    namespace.enter(|| {
+        let (mut open, mut opened) = (VecDeque::with_capacity(OPEN), 0);
+        while !done.load(Ordering::Relaxed) {
+            if open.len() == OPEN {
+                open.pop_front();
+            }
+            // Refused where the kernel's own queue is full.
+            if let Ok(stream) = TcpStream::connect_timeout(&to, DEADLINE) {
+                open.push_back(stream);
+                opened += 1;
+            }
+            if let Some(pause) = pause {
+                thread::park_timeout(pause);
+            }
+        }
+        Ok(opened)
+    })
+}
+
+/// As a scanner, or a pod that means harm: 150 a second were enough to have every probe fail.
+#[test]
+fn idle_connections_without_end_keep_nobody_from_being_answered() -> Result<()> {
+    const PROBES: usize = 15;
+    let lab = Lab::new()?;
+    let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT.port());
+    let port = SocketAddr::new(SERVER_END.ipv4.into(), PORT.port());
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{anywhere}'}}\n"
+        ),
+        &[],
+    )?;
+    // From elsewhere as fast as can be, and from the prober's own address at twice the rate that was
+    // enough.
+    let floods = [(&lab.client, port, None), (&lab.server, PORT, Some(Duration::from_millis(3)))];
+    for (from, to, pause) in floods {
+        let before = series(&get(&lab, "/metrics")?.body)["tap53_telemetry_connections_total"];
+        let done = AtomicBool::new(false);
+        let (opened, probed) = thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(from, to, pause, &done));
+            let probed = (|| -> Result<()> {
+                // Until it is under way.
+                wait::until("more connections than there are slots", DEADLINE, || {
+                    let metrics = get(&lab, "/metrics")?.body;
+                    let now = series(&metrics)["tap53_telemetry_connections_total"];
+                    Ok((now > before + 100.0).then_some(()))
+                })?;
+                for probe in 0..PROBES {
+                    for path in ["/livez", "/readyz", "/metrics"] {
+                        let answer = get(&lab, path).with_context(|| format!("{path} {probe}"))?;
+                        ensure!(answer.code == 200, "{path} {probe}: {answer:?}");
+                    }
+                    let check = agent.command(&["status", "--check", "live"])?.output()?;
+                    ensure!(check.status.success(), "{check:?}");
+                }
+                Ok(())
+            })();
+            done.store(true, Ordering::Relaxed);
+            (flood.join(), probed)
+        });
+        probed?;
+        let opened = opened.map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        let metrics = get(&lab, "/metrics")?.body;
+        let of = series(&metrics);
+        assert!(of["tap53_telemetry_connections_total"] - before >= 100.0, "{opened}");
+        let idle = of["tap53_telemetry_connections_closed_total{reason=\"idle\"}"];
+        assert!(idle > 0.0, "{metrics}");
+        assert_eq!(of["tap53_telemetry_connections_closed_total{reason=\"busy\"}"], 0.0);
+        eprintln!("{opened} connections opened, {idle} closed for newer ones");
+    }
+    let ended = agent.stop()?;
+    let lines = ended.stderr.matches("telemetry_connections_closed").count();
+    assert!(lines > 0 && lines < 20, "{lines} lines of the log: {}", ended.stderr);
     Ok(())
 }
 

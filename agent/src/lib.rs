@@ -21,6 +21,7 @@
 //!  runs       what one run leaves to the next
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
+//!  admission  who is let in where connections are bounded
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
@@ -55,6 +56,7 @@ pub mod privileges;
 pub mod runs;
 pub mod worker;
 
+mod admission;
 pub mod control;
 pub mod doctor;
 pub mod telemetry;
