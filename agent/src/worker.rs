@@ -26,6 +26,7 @@ use crate::{
     interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
+    privileges,
     ring::Drain,
     sink::Named,
     tail::Tails,
@@ -123,6 +124,7 @@ impl Worker {
 
     /// Runs until [`Shared::ending`] is set and the ring is empty.
     pub(crate) fn run(mut self, timings: &WorkerTimings) {
+        privileges::confine_to_work();
         let mut waits = Tally::new(WITHIN);
         loop {
             // In this order: once `ending` is set the ring gets nothing more, so what is found

@@ -44,6 +44,7 @@ sinks:
     rotate_bytes: 65536
     rotate_after_s: 60
     codec: deflate
+    group_read: true
   - type: kafka
     name: archive
     brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
@@ -174,6 +175,7 @@ fn every_key_reaches_its_field() {
                 rotate_bytes: 65_536,
                 rotate_after: Duration::from_secs(60),
                 codec: FileCodec::Deflate,
+                group_read: true,
             }),
             SinkConfig::Kafka(Box::new(KafkaConfig {
                 name: "archive".to_owned(),

@@ -64,6 +64,24 @@ impl Batch {
         self.keys.clear();
     }
 
+    /// Appends the records of another batch, which are keyed alike; its ticket stays with it.
+    pub fn append(&mut self, other: &Self) {
+        let (bytes, keys) = (self.bytes.len(), self.keys.len());
+        self.bytes.extend_from_slice(&other.bytes);
+        self.keys.extend_from_slice(&other.keys);
+        self.entries.extend(other.entries.iter().map(|entry| Entry {
+            end: entry.end + bytes,
+            key_end: entry.key_end + keys,
+            ..*entry
+        }));
+    }
+
+    /// Bytes that the batch has memory for.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Puts what the sink gave for it on the batch.
     pub const fn set_ticket(&mut self, ticket: Ticket) {
         self.ticket = ticket;

@@ -9,7 +9,8 @@ mod tls;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -246,7 +247,9 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
 /// A file that can be read now; its content is nobody's business here.
 pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    let metadata = File::open(&path).and_then(|file| file.metadata());
+    // Without O_NONBLOCK, opening a pipe waits for its writer.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    let metadata = opened.and_then(|file| file.metadata());
     match metadata {
         Ok(metadata) if metadata.is_file() => Ok(path),
         Ok(_) => Err("is not a file".to_owned()),
