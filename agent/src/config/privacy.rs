@@ -107,6 +107,14 @@ impl PrivacyConfig {
         *self == Self::default()
     }
 
+    /// True if a rule hides addresses, in whatever place.
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        let keep = &AddressRule::Keep;
+        [&self.client_address, &self.server_address, &self.reverse_names] != [keep; 3]
+            || self.client_subnet != SubnetRule::Keep
+    }
+
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut address = |key| address_rule(section, key).unwrap_or(AddressRule::Keep);
         let client_address = address("client_address");

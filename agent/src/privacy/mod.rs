@@ -41,9 +41,12 @@ pub use key::{Key, KeyError, Pseudonym};
 /// RDATA that is withheld (RFC 3597 §5).
 const WITHHELD: &str = "\\# 0";
 
-/// Option codes of EDNS that have a rule: client subnet (RFC 7871) and cookie (RFC 7873).
+/// Option codes of EDNS that have a rule: name server identifier (RFC 5001), client subnet (RFC
+/// 7871), cookie (RFC 7873) and extended error (RFC 8914).
+const NSID: u16 = 3;
 const CLIENT_SUBNET: u16 = 8;
 const COOKIE: u16 = 10;
+const EXTENDED_ERROR: u16 = 15;
 
 /// Whose address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,8 @@ impl fmt::Display for ShownAddress {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     config: PrivacyConfig,
+    error_texts_hidden: bool,
+    server_addresses_hidden: bool,
     reverse_names_hidden: bool,
     update_addresses_hidden: bool,
 }
@@ -88,6 +93,8 @@ impl Policy {
     #[must_use]
     pub fn new(config: &PrivacyConfig) -> Self {
         Self {
+            error_texts_hidden: config.hides_addresses(),
+            server_addresses_hidden: config.server_address != AddressRule::Keep,
             reverse_names_hidden: config.reverse_names != AddressRule::Keep,
             update_addresses_hidden: config.client_address != AddressRule::Keep,
             config: config.clone(),
@@ -139,6 +146,20 @@ impl Policy {
         self.config.cookies == Presence::Keep
     }
 
+    /// The text of an extended error; `None` if it is not shown.
+    #[inline]
+    #[must_use]
+    pub fn error_text<'a>(&self, text: &'a str) -> Option<&'a str> {
+        (!self.error_texts_hidden).then_some(text)
+    }
+
+    /// True if a name server identifier is shown: an empty one asks for it.
+    #[inline]
+    #[must_use]
+    pub const fn shows_nsid(&self, nsid: &[u8]) -> bool {
+        nsid.is_empty() || !self.server_addresses_hidden
+    }
+
     /// True if the EDNS option `code` is shown among those without a field of their own, where
     /// malformed and repeated subnets and cookies stand too.
     #[inline]
@@ -147,6 +168,8 @@ impl Policy {
         match code {
             CLIENT_SUBNET => self.config.client_subnet == SubnetRule::Keep,
             COOKIE => self.shows_cookies(),
+            EXTENDED_ERROR if self.error_texts_hidden => false,
+            NSID if self.server_addresses_hidden => false,
             _ => self.config.other_options == Presence::Keep,
         }
     }
