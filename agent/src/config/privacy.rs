@@ -11,7 +11,7 @@ use crate::privacy::Key;
 /// What records show of addresses; what each rule does stands in [`crate::privacy`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrivacyConfig {
-    /// Sender of the query; also A and AAAA records that an UPDATE request carries.
+    /// Sender of the query; also the addresses and texts of records that an UPDATE request carries.
     pub client_address: AddressRule,
     /// Receiver of the query.
     pub server_address: AddressRule,

@@ -17,9 +17,15 @@
 //! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
 //!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included, and such with other labels
 //!   behind them, as search lists make them. Names elsewhere that contain an address, as those of block lists and of many providers' hosts do, are not recognised.
-//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them, so A and AAAA
-//!   records in them follow the rule for clients. Addresses in answers are those of services and
-//!   stay.
+//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them. Where the rule for
+//!   clients is not to keep, A and AAAA records in them follow it; so do reverse names, where there
+//!   is no rule for these; RDATA that holds nothing but names and numbers stays; all other RDATA is
+//!   withheld, as `\# 0`: hints of SVCB, prefixes of APL, text, bytes of unknown types. Addresses in
+//!   answers are those of services and stay.
+//! - **Texts of extended errors** (RFC 8914) say what servers like, often whom they refused, or which
+//!   server failed: they are hidden where any rule hides addresses, their code is not.
+//! - **Name server identifiers** (RFC 5001) follow the rule for servers: an address is what many
+//!   servers send. They are shown where that is to keep.
 //! - **Ports** stay.
 
 mod key;
@@ -196,18 +202,46 @@ impl Policy {
             .map_or(Cow::Borrowed(rdata), Cow::Owned)
     }
 
-    /// RDATA of a record of type `rtype` in the update section of an UPDATE request.
+    /// The owner of a record in an UPDATE request.
+    #[must_use]
+    pub fn update_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        let rule = self.update_reverse_rule();
+        reverse::rewritten(rule, name).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    /// RDATA of a record of type `rtype` in an UPDATE request.
     #[must_use]
     pub fn update_rdata<'a>(&self, rtype: u16, rdata: &'a str) -> Cow<'a, str> {
         /// A and AAAA.
         const ADDRESS_TYPES: [u16; 2] = [1, 28];
-        if !self.update_addresses_hidden || !ADDRESS_TYPES.contains(&rtype) {
+        /// NS, CNAME, SOA, PTR, MX, SRV and DNAME.
+        const NAME_TYPES: [u16; 7] = [2, 5, 6, 12, 15, 33, 39];
+        if !self.update_addresses_hidden {
             return self.answer_rdata(rdata);
         }
+        // As in a deletion (RFC 2136 §2.5.2).
+        if rdata.is_empty() {
+            return Cow::Borrowed(rdata);
+        }
         match rdata.parse() {
-            Ok(address) => Cow::Owned(self.address(Side::Client, address).to_string()),
-            // Nothing, as in a deletion (RFC 2136 §2.5.2), or an address that is not one.
-            Err(_) => Cow::Borrowed(if rdata.is_empty() { rdata } else { WITHHELD }),
+            Ok(address) if ADDRESS_TYPES.contains(&rtype) => {
+                Cow::Owned(self.address(Side::Client, address).to_string())
+            }
+            // RDATA of another form than its type's may hold anything.
+            _ if NAME_TYPES.contains(&rtype) && !rdata.starts_with("\\#") => {
+                let rule = self.update_reverse_rule();
+                reverse::rewritten_rdata(rule, rdata).map_or(Cow::Borrowed(rdata), Cow::Owned)
+            }
+            _ => Cow::Borrowed(WITHHELD),
+        }
+    }
+
+    /// The rule for reverse names in an UPDATE request: they are the sender's.
+    fn update_reverse_rule(&self) -> &AddressRule {
+        if self.reverse_names_hidden {
+            &self.config.reverse_names
+        } else {
+            &self.config.client_address
         }
     }
 }
