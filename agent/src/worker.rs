@@ -48,6 +48,8 @@ pub struct Shared {
     pub interfaces: Arc<Names>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
+    /// Bytes of a record's Avro datum at most.
+    pub max_record_bytes: usize,
     /// Which transactions become records, and what they show of addresses.
     pub rules: Arc<RulesInForce>,
     /// Who owned which address when.
@@ -69,6 +71,7 @@ impl Shared {
             node: node.into(),
             interfaces,
             wire_bytes: false,
+            max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,

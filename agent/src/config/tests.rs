@@ -34,6 +34,7 @@ pair:
   capacity: 1024
 record:
   wire_bytes: true
+  max_bytes: 65536
 sinks:
   - type: stdout
     format: json
@@ -160,6 +161,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.pair.udp_timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
     assert!(config.record.wire_bytes);
+    assert_eq!(config.record.max_bytes, 65_536);
     assert_eq!(
         config.sinks,
         [

@@ -70,11 +70,13 @@ pub enum SinkLoss {
     SpoolFailed,
     /// The registry gave no id of its schema while there was room to wait for it.
     NoSchemaId,
+    /// Longer than the producer takes.
+    TooLarge,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -87,6 +89,7 @@ impl SinkLoss {
         Self::Unreadable,
         Self::SpoolFailed,
         Self::NoSchemaId,
+        Self::TooLarge,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -103,6 +106,7 @@ impl SinkLoss {
             Self::Unreadable => "unreadable",
             Self::SpoolFailed => "spool_failed",
             Self::NoSchemaId => "no_schema_id",
+            Self::TooLarge => "too_large",
         }
     }
 }
