@@ -286,7 +286,8 @@ pub struct SummaryCounts {
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
-    /// In the batches of workers, which the sink is handed but has not taken yet.
+    /// On their way to the sink, which has not taken them yet: in the batches of workers, or in the
+    /// queue before a sink that may block.
     pub in_batches: Amount,
     /// Taken by the sink.
     pub offered: Amount,

@@ -230,7 +230,7 @@ impl SpoolTotals {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Deliveries {
-    /// In the batches of workers, which the sink is handed but has not taken yet.
+    /// On their way to the sink, which has not taken them yet.
     pub(crate) in_batches: u64,
     pub(crate) offered: u64,
     pub(crate) delivered: u64,

@@ -16,6 +16,7 @@ mod trust;
 
 pub use container::AvroFile;
 pub(crate) use kafka::{Broker, Spread, Statistics};
+pub(crate) use queued::QUEUE_BYTES;
 pub(crate) use summaries::Summaries;
 pub use summaries::TakesSummaries;
 

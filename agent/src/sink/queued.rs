@@ -37,6 +37,9 @@ const CHUNKS: usize = 8;
 /// Bytes up to which batches are joined. A worker's batch is about as large at most.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Bytes of records that wait for a sink at most.
+pub(crate) const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
+
 /// How long workers wait for room.
 const WAIT: Duration = Duration::from_millis(200);
 
