@@ -24,6 +24,7 @@
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  visible    text from outside, where people see it
 //! ```
 
 pub mod config;
@@ -58,5 +59,6 @@ pub mod worker;
 pub mod control;
 pub mod doctor;
 pub mod telemetry;
+pub mod visible;
 
 pub mod replay;

@@ -18,6 +18,7 @@ use tap53::{
     config::Directions,
     control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
     telemetry::Health,
+    visible::visible,
 };
 
 use super::{
@@ -89,7 +90,7 @@ fn check(status: &Value) -> anyhow::Result<ExitCode> {
     let health = health(status)?;
     // What keeps it from being alive keeps it from being ready.
     for reason in &health.ready.reasons {
-        let _ = writeln!(io::stderr(), "{reason}");
+        let _ = writeln!(io::stderr(), "{}", visible(reason));
     }
     let healthy = health.live.ok && health.ready.ok;
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
