@@ -26,6 +26,7 @@
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  visible    text from outside, where people see it
 //! ```
 
 pub mod config;
@@ -62,5 +63,6 @@ pub mod control;
 pub mod doctor;
 mod files;
 pub mod telemetry;
+pub mod visible;
 
 pub mod replay;

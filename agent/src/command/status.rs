@@ -18,6 +18,7 @@ use tap53::{
     config::Directions,
     control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
     telemetry::{Health, Probe},
+    visible::visible,
 };
 
 use super::{
@@ -113,7 +114,7 @@ fn check(status: &Value) -> anyhow::Result<ExitCode> {
 /// The answer as an exit status, with the reasons on standard error.
 fn outcome(probe: &Probe) -> ExitCode {
     for reason in &probe.reasons {
-        let _ = writeln!(io::stderr(), "{reason}");
+        let _ = writeln!(io::stderr(), "{}", visible(reason));
     }
     if probe.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
 }

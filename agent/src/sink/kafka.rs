@@ -19,6 +19,7 @@
 
 mod allowance;
 pub(crate) mod errand;
+mod groups;
 mod held;
 mod link;
 mod mailbox;

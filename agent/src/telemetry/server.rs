@@ -57,6 +57,7 @@ use crate::{
     enrich::Directory,
     ledger::Published,
     tail::Tails,
+    visible::visible,
     worker::monotonic_ns,
 };
 
@@ -397,7 +398,7 @@ fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
     }
     let mut text = format!("not {question}\n");
     for reason in &probe.reasons {
-        text.push_str(reason);
+        text.push_str(&visible(reason));
         text.push('\n');
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -274,7 +274,9 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
     wait_until("all", &kafka, |counts| counts.delivered.records == 20);
-    cluster.request_errors(RDKafkaApiKey::Produce, &[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+    // With others, and then alone.
+    let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]);
     kafka.write(&batch(1));
     wait_until("a verdict", &kafka, |counts| {
         counts.lost[SinkLoss::Rejected as usize].records == 1 && counts.spooled.records == 0
@@ -282,6 +284,29 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     kafka.write(&batch(20));
     wait_until("all others", &kafka, |counts| counts.delivered.records == 40);
     kafka.close(DEADLINE);
+}
+
+/// librdkafka has all records of such a batch fail.
+#[test]
+fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
+    for mode in MODES {
+        let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
+        let mut config = config(&cluster, spool(directory.path(), mode));
+        config.message_timeout = DEADLINE;
+        // All twenty go together.
+        config.linger = Duration::from_millis(50);
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+        // 20, 10, 5, 2, and one that is too long by itself.
+        cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 5]);
+        kafka.write(&batch(20));
+        wait_until("all but one", &kafka, |counts| counts.delivered.records == 19);
+        assert_eq!(kafka.counts().read().lost[SinkLoss::Rejected as usize].records, 1, "{mode:?}");
+        kafka.write(&batch(200));
+        wait_until("the next", &kafka, |counts| counts.delivered.records == 219);
+        kafka.close(DEADLINE);
+        require_balance(&kafka.counts().read());
+    }
 }
 
 /// Records of which every second one is longer than the producer takes.
