@@ -17,7 +17,7 @@ use crate::{
     encode::{self, Clock},
     interfaces::Names,
     ledger::{MessageLoss, Published, WorkerCounts},
-    pair::{Flow, Observation, Observed, Point, Table},
+    pair::{Flow, Observation, Observed, Point, RecordIds, Table},
     sink::Named,
 };
 
@@ -215,6 +215,26 @@ impl Stages {
         handover.end(|joined| {
             self.datagrams.joined(&joined.origin, joined.protocol, &joined.bytes);
         });
+        self.drain();
+        self.deliver();
+    }
+
+    /// The end of one capture and the beginning of another, whose times do not go on from it: what
+    /// waits is recorded as it stands. Everything else goes on, so this costs no more than what
+    /// waited, and a `table` that is empty.
+    pub fn restart(&mut self, table: impl FnOnce(RecordIds) -> Table) {
+        self.drain();
+        let Datagrams { streams, pairing } = &mut self.datagrams;
+        self.fragments.restart();
+        streams.restart();
+        pairing.last_at_ns = 0;
+        pairing.table = table(pairing.table.ids());
+        // The new table knows of no interface.
+        pairing.interfaces_version = 0;
+    }
+
+    /// Records what still waits for a response, or for a name, as it stands.
+    fn drain(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         self.fragments.finish(|event| pairing.fragment_loss(&event));
         streams.finish(pairing.last_at_ns, |event| pairing.stream_event(event));
@@ -223,7 +243,6 @@ impl Stages {
             recorder.record(&transaction, counts);
         }
         recorder.release(u64::MAX, counts);
-        self.deliver();
     }
 }
 

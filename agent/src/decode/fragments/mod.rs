@@ -319,6 +319,11 @@ impl Fragments {
         }
     }
 
+    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    pub const fn restart(&mut self) {
+        self.latest_ns = 0;
+    }
+
     fn is_due(&self, number: u32, now_ns: u64) -> bool {
         let waiting = self.datagrams.get(number);
         waiting.is_some_and(|waiting| waiting.since_ns.saturating_add(self.timeout_ns) <= now_ns)

@@ -280,6 +280,11 @@ impl<C: Copy> Streams<C> {
         }
     }
 
+    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    pub const fn restart(&mut self) {
+        self.latest_ns = 0;
+    }
+
     /// Puts a connection that has changed into its list, and what it keeps into the sums.
     #[inline]
     fn settle(&mut self, number: u32, memory_before: usize, waited: usize) {
