@@ -300,12 +300,13 @@ impl Datagrams {
 impl Pairing {
     /// Tells the table on which interfaces capture has begun or ended since it was last told.
     fn learn_switches(&mut self) {
-        let version = self.interfaces.version();
-        if version != self.interfaces_version {
-            // The version first: what comes in between is told again.
-            self.interfaces_version = version;
-            for (ifindex, at_ns) in self.interfaces.switched() {
-                self.table.note_switched(ifindex, at_ns);
+        if self.interfaces.version() != self.interfaces_version {
+            let switched = self.interfaces.switched_since(self.interfaces_version);
+            self.interfaces_version = switched.version;
+            for (ifindex, at_ns) in switched.interfaces {
+                if let Some(at_ns) = at_ns {
+                    self.table.note_switched(ifindex, at_ns);
+                }
             }
         }
     }
