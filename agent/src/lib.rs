@@ -21,6 +21,8 @@
 //!  runs       what one run leaves to the next
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
+//!  files      opened so that nobody can put another in their place
+//!  admission  who is let in where connections are bounded
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
@@ -56,8 +58,10 @@ pub mod privileges;
 pub mod runs;
 pub mod worker;
 
+mod admission;
 pub mod control;
 pub mod doctor;
+mod files;
 pub mod telemetry;
 
 pub mod replay;

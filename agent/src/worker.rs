@@ -26,6 +26,7 @@ use crate::{
     interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
+    privileges,
     ring::Drain,
     sink::Named,
     tail::Tails,
@@ -47,6 +48,8 @@ pub struct Shared {
     pub interfaces: Arc<Names>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
+    /// Bytes of a record's Avro datum at most.
+    pub max_record_bytes: usize,
     /// Which transactions become records, and what they show of addresses.
     pub rules: Arc<RulesInForce>,
     /// Who owned which address when.
@@ -68,6 +71,7 @@ impl Shared {
             node: node.into(),
             interfaces,
             wire_bytes: false,
+            max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
@@ -123,6 +127,7 @@ impl Worker {
 
     /// Runs until [`Shared::ending`] is set and the ring is empty; false if it had to end before that.
     pub(crate) fn run(mut self, timings: &WorkerTimings) -> bool {
+        privileges::confine_to_work();
         let mut waits = Tally::new(WITHIN);
         let is_ring_empty = loop {
             // In this order: once `ending` is set the ring gets nothing more, so what is found

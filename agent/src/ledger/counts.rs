@@ -74,6 +74,8 @@ pub enum SinkLoss {
     SpoolFailed,
     /// The registry gave no id of its schema while there was room to wait for it.
     NoSchemaId,
+    /// Longer than the producer takes.
+    TooLarge,
     /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
     /// all the same, if what held the worker up lets go before the process ends.
     Abandoned,
@@ -81,7 +83,7 @@ pub enum SinkLoss {
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -94,6 +96,7 @@ impl SinkLoss {
         Self::Unreadable,
         Self::SpoolFailed,
         Self::NoSchemaId,
+        Self::TooLarge,
         Self::Abandoned,
     ];
 
@@ -111,6 +114,7 @@ impl SinkLoss {
             Self::Unreadable => "unreadable",
             Self::SpoolFailed => "spool_failed",
             Self::NoSchemaId => "no_schema_id",
+            Self::TooLarge => "too_large",
             Self::Abandoned => "abandoned",
         }
     }

@@ -469,9 +469,14 @@ impl Ledger {
         self.balanced
     }
 
-    /// True if a sink has lost records, other than to a reader that went away.
+    /// True if a sink has lost records, other than to a reader that went away, or if a worker was
+    /// abandoned with something that would have become records.
     #[must_use]
     pub fn lost_records(&self) -> bool {
+        let Agent { packets, messages, .. } = &self.agent;
+        if packets.abandoned > 0 || messages.lost[MessageLoss::Abandoned.name()] > 0 {
+            return true;
+        }
         let closed = SinkLoss::Closed.name();
         self.agent.sinks.iter().any(|sink| sum(&sink.records.lost) > sink.records.lost[closed])
     }

@@ -321,6 +321,7 @@ impl Epoch {
         // Without owners: who has an address now says nothing of who had it then.
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            max_record_bytes: config.record.max_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,
             ..Shared::new(&config.node, names)

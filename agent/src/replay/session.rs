@@ -88,7 +88,7 @@ impl Replay {
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
-            sink::build(&config.sinks, &config.node, false, ended)?
+            sink::build_without_queues(&config.sinks, &config.node, ended)?
         };
         let run = random_bytes();
         let player = Player::new(config, plan, sinks.clone(), run);

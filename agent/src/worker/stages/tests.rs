@@ -365,6 +365,7 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
             node: "node-1".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
+            max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
