@@ -53,6 +53,7 @@ fn include_directories(root: &Path) -> Result<Vec<String>, std::io::Error> {
     let makefile = fs::read_to_string(root.join("Makefile.config"))?;
     let flags =
         makefile.lines().filter(|line| line.starts_with("CFLAGS") || line.starts_with("CPPFLAGS"));
-    let directories = flags.flat_map(str::split_whitespace).filter_map(|flag| flag.strip_prefix("-I"));
+    let directories =
+        flags.flat_map(str::split_whitespace).filter_map(|flag| flag.strip_prefix("-I"));
     Ok(directories.map(str::to_owned).collect())
 }

@@ -52,6 +52,7 @@ pub mod sink;
 pub mod tail;
 
 pub mod agent;
+mod ending;
 pub mod ledger;
 pub mod pipeline;
 pub mod privileges;

@@ -1,21 +1,28 @@
 //! What holds up a worker, and what no longer does.
 
+use std::{io::BufRead as _, sync::mpsc};
+
 use nix::{
     sys::{
         ptrace,
         signal::Signal::{SIGKILL, SIGTERM},
-        wait::{WaitPidFlag, waitpid},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
-use tap53_harness::{account::Ledger, fastavro};
+use tap53_harness::{account::Ledger, fastavro, lab::UNANSWERED};
 
 use super::*;
+
+/// Exchanges that lie in a ring.
+const QUERIES: u64 = 20;
 
 /// The agent with pipes of ours, and what is beside it.
 struct Stage {
     agent: Piped,
     directory: tempfile::TempDir,
+    /// Lines of its log, as they come.
+    log: mpsc::Receiver<String>,
 }
 
 impl Stage {
@@ -37,10 +44,20 @@ impl Stage {
         let ledger = directory.path().join("ledger.json");
         let ledger = ledger.to_str().context("a temporary path in UTF-8")?;
         let mut agent = Piped::start(lab, &["--config", path, "--ledger", ledger])?;
-        let mut log = agent.read_until_ready()?;
+        let log = agent.read_until_ready()?;
+        let (to, lines) = mpsc::channel();
         // The log must not be what holds it up.
-        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Ok(Self { agent, directory })
+        thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| to.send(line)));
+        Ok(Self { agent, directory, log: lines })
+    }
+
+    fn wait_for_log(&self, text: &str) -> Result<()> {
+        loop {
+            let line = self.log.recv_timeout(DEADLINE).with_context(|| format!("no {text}"))?;
+            if line.contains(text) {
+                return Ok(());
+            }
+        }
     }
 
     fn check(&self, question: &str) -> Result<std::process::Output> {
@@ -72,6 +89,20 @@ impl Stopped {
             }
         }
         anyhow::bail!("no worker in {process}")
+    }
+}
+
+impl Stopped {
+    /// Waits for it to end with its process, which is not over before.
+    fn end(self) -> Result<()> {
+        let thread = self.0;
+        std::mem::forget(self);
+        wait::until("the stopped worker to end", DEADLINE, || {
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+            let status = waitpid(thread, Some(flags))?;
+            let is_over = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+            Ok(is_over.then_some(()))
+        })
     }
 }
 
@@ -129,6 +160,54 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
     records.read_to_string(&mut text)?;
     assert_eq!(stage.agent.wait()?.code(), Some(0));
     assert_eq!(text.lines().count(), 1, "nothing is lost by waiting");
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_is_slow_at_the_stop_is_waited_for_beyond_the_flush_timeout() -> Result<()> {
+    let lab = Lab::new()?;
+    let sinks = "[{type: file, directory: $OUT}]";
+    let mut stage = Stage::start(&lab, sinks, "heartbeat_timeout_ms: 5000")?;
+    let stopped = Stopped::worker(stage.agent.pid()?)?;
+    for _ in 0..QUERIES {
+        lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    }
+    stage.agent.signal(SIGTERM)?;
+    stage.wait_for_log("event=\"worker_slow_at_stop\"")?;
+    drop(stopped);
+    assert_eq!(stage.agent.wait()?.code(), Some(0));
+    let ledger = stage.ledger()?;
+    let ledger = Ledger(&ledger);
+    ledger.require_balance()?;
+    assert_eq!(ledger.number("/agent/sinks/0/records/delivered")?, QUERIES);
+    Ok(())
+}
+
+#[test]
+fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> Result<()> {
+    let lab = Lab::new()?;
+    let sinks = "[{type: file, directory: $OUT}]";
+    let mut stage = Stage::start(&lab, sinks, "heartbeat_timeout_ms: 5000")?;
+    // One that is recorded, and one that waits for its answer when the worker hangs.
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    lab.client_v4().ask_in_vain(UNANSWERED)?;
+    wait_for(&lab, "/metrics", 200, "tap53_messages_pending 1\n")?;
+    let stopped = Stopped::worker(stage.agent.pid()?)?;
+    for _ in 0..QUERIES {
+        lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    }
+    stage.agent.signal(SIGTERM)?;
+    stage.wait_for_log("event=\"worker_abandoned\"")?;
+    stopped.end()?;
+    assert_eq!(stage.agent.wait()?.code(), Some(3));
+    let ledger = stage.ledger()?;
+    let ledger = Ledger(&ledger);
+    ledger.require_balance()?;
+    assert_eq!(ledger.number("/agent/packets/received")?, 3);
+    assert_eq!(ledger.number("/agent/packets/abandoned")?, 2 * QUERIES);
+    assert_eq!(ledger.number("/agent/messages/lost/abandoned")?, 1);
+    assert_eq!(ledger.number("/agent/messages/pending")?, 0);
+    assert_eq!(ledger.number("/agent/sinks/0/records/delivered")?, 1);
     Ok(())
 }
 

@@ -99,6 +99,7 @@ pub(crate) fn status() -> Status {
             run: [7; 8],
             taken_at_us: 0,
             ended: false,
+            is_abandoned: false,
             interfaces: Vec::new(),
             workers: WorkerCounts::default(),
             last_numbers: Vec::new(),

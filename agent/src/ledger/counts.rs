@@ -20,11 +20,14 @@ pub enum MessageLoss {
     PairTableFull,
     /// Too short for a DNS header, in a packet that carries several messages.
     ShorterThanHeader,
+    /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
+    Abandoned,
 }
 
 impl MessageLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Copy, Self::PairTableFull, Self::ShorterThanHeader];
+    pub const ALL: [Self; 4] =
+        [Self::Copy, Self::PairTableFull, Self::ShorterThanHeader, Self::Abandoned];
 
     /// True where nothing is missing: another message stands for this one.
     #[must_use]
@@ -37,6 +40,7 @@ impl MessageLoss {
             Self::Copy => "copy",
             Self::PairTableFull => "pair_table_full",
             Self::ShorterThanHeader => "shorter_than_header",
+            Self::Abandoned => "abandoned",
         }
     }
 }
@@ -72,11 +76,14 @@ pub enum SinkLoss {
     NoSchemaId,
     /// Longer than the producer takes.
     TooLarge,
+    /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
+    /// all the same, if what held the worker up lets go before the process ends.
+    Abandoned,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -90,6 +97,7 @@ impl SinkLoss {
         Self::SpoolFailed,
         Self::NoSchemaId,
         Self::TooLarge,
+        Self::Abandoned,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -107,6 +115,7 @@ impl SinkLoss {
             Self::SpoolFailed => "spool_failed",
             Self::NoSchemaId => "no_schema_id",
             Self::TooLarge => "too_large",
+            Self::Abandoned => "abandoned",
         }
     }
 }

@@ -231,19 +231,23 @@ impl Recorder {
         }
     }
 
-    /// Copies the names of interfaces, which rarely change.
+    /// Copies the names of interfaces that have changed, which is rare.
     #[cold]
     fn learn_names(&mut self) {
-        let (version, names) = self.names.read();
-        self.named = version;
-        self.observers = names
-            .into_iter()
-            .map(|(ifindex, names)| {
-                let observer = |name: &str| Observer::new(&self.node, name, self.ids);
-                let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
-                (ifindex, names.collect())
-            })
-            .collect();
+        let changed = self.names.since(self.named);
+        self.named = changed.version;
+        if changed.is_all {
+            self.observers.clear();
+        }
+        for (ifindex, names) in changed.interfaces {
+            let Some(names) = names else {
+                self.observers.remove(&ifindex);
+                continue;
+            };
+            let observer = |name: &str| Observer::new(&self.node, name, self.ids);
+            let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
+            self.observers.insert(ifindex, names.collect());
+        }
     }
 
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {

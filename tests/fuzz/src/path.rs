@@ -142,6 +142,7 @@ impl Path {
             run: [7; 8],
             taken_at_us: 0,
             ended: true,
+            is_abandoned: false,
             interfaces: vec![interface],
             workers: workers.read(),
             last_numbers: vec![workers.read().records_numbered],

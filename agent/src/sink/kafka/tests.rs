@@ -419,6 +419,7 @@ impl Summarising {
             run: [7; 8],
             taken_at_us: 0,
             ended: false,
+            is_abandoned: false,
             interfaces: Vec::new(),
             workers: Default::default(),
             last_numbers: Vec::new(),

@@ -404,6 +404,7 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
                 run: [7; 8],
                 taken_at_us: 0,
                 ended,
+                is_abandoned: false,
                 interfaces: Vec::new(),
                 workers,
                 last_numbers,
