@@ -1,8 +1,7 @@
 //! What is in `deploy/`: the chart, the manifests made of it, and the agent as they start it.
 
 use std::{
-    collections::BTreeSet, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::PathBuf,
-    time::Duration,
+    collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +11,7 @@ use tap53_harness::{
     agent,
     client::Transport,
     container::{Image, Privileges, Volume},
-    fastavro, http,
+    fastavro,
     kube::{self, Account, KubeApi, RELEASE, Request},
     lab::{ANSWERED, Lab},
     namespace::CLIENT_END,
@@ -314,8 +313,8 @@ struct Pod<'a> {
     lab: &'a Lab,
     privileges: Privileges,
     arguments: Vec<String>,
-    /// Address and path of the liveness probe.
-    alive: (SocketAddr, String),
+    /// Arguments of the liveness probe's command.
+    alive: Vec<String>,
     /// Arguments of the readiness probe's command.
     ready: Vec<String>,
     environment: Vec<(String, String)>,
@@ -384,21 +383,23 @@ impl<'a> Pod<'a> {
             let words = list.as_array().into_iter().flatten();
             words.filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        let alive = &container["livenessProbe"]["httpGet"];
-        let host = alive["host"].as_str().context("the probe's host")?.parse()?;
-        let port = alive["port"].as_u64().context("the probe's port")?.try_into()?;
-        let path = alive["path"].as_str().context("the probe's path")?.to_owned();
         let first = spec["initContainers"].as_array().map(|containers| -> Result<_> {
             let [container] = &containers[..] else { bail!("not known here: {containers:?}") };
             ensure!(container["image"] == spec["containers"][0]["image"], "another image");
             Ok((Privileges::of(spec, container)?, words(&container["args"])))
         });
-        let ready = words(&container["readinessProbe"]["exec"]["command"]).split_off(1);
+        let probe = |name: &str| -> Result<Vec<String>> {
+            let words = words(&container[name]["exec"]["command"]);
+            let (program, arguments) = words.split_first().context("a command")?;
+            ensure!(program == "/usr/bin/tap53", "another program: {program}");
+            Ok(arguments.to_vec())
+        };
+        let (alive, ready) = (probe("livenessProbe")?, probe("readinessProbe")?);
         Ok(Self {
             lab,
             privileges,
             arguments: words(&container["args"]),
-            alive: (SocketAddr::new(host, port), path),
+            alive,
             ready,
             environment,
             volumes,
@@ -737,22 +738,37 @@ fn the_probes_fail_without_an_agent_and_pass_with_one_that_captures() -> Result<
     let lab = Lab::new()?;
     let api = KubeApi::start(&lab.server)?;
     let pod = Pod::installed(&lab, &api, &[])?;
-    let is_alive = || {
-        let (address, path) = &pod.alive;
-        // The kubelet shares the host's network with the pod.
-        http::get(&lab.server, *address, path).is_ok_and(|answer| answer.code == 200)
-    };
+    let is_alive = || -> Result<bool> { Ok(pod.start(&pod.alive)?.wait(DEADLINE)?.success()) };
     let is_ready = || -> Result<bool> { Ok(pod.start(&pod.ready)?.wait(DEADLINE)?.success()) };
-    assert!(!is_alive() && !is_ready()?, "without an agent");
+    assert!(!is_alive()? && !is_ready()?, "without an agent");
     let process = pod.run()?;
-    assert!(is_alive() && is_ready()?, "a capturing agent");
+    assert!(is_alive()? && is_ready()?, "a capturing agent");
     // An interface that is lost is no reason to start anew.
     lab.server.ip(&["link", "delete", "s0"])?;
     wait::until("the agent to be not ready", DEADLINE, || Ok((!is_ready()?).then_some(())))?;
-    assert!(is_alive());
+    assert!(is_alive()?);
     // An agent that hangs is.
     process.signal(Signal::SIGSTOP)?;
-    assert!(!is_alive());
+    assert!(!is_alive()?);
+    Ok(())
+}
+
+#[test]
+fn without_a_control_socket_liveness_is_asked_by_http() -> Result<()> {
+    let probe = |values: &[&str]| -> Result<String> {
+        let objects = kube::render(values)?;
+        let (_, probe) = objects.split_once("livenessProbe:\n").context("a liveness probe")?;
+        Ok(probe.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    let by_socket = "exec: {command: [/usr/bin/tap53, status, --check, live]}";
+    assert_eq!(probe(&[])?, by_socket);
+    assert_eq!(probe(&["--set", "config.telemetry.listen=0.0.0.0:9530"])?, by_socket);
+    let elsewhere = probe(&["--set", "config.control.socket=/run/tap53/a.sock"])?;
+    assert!(elsewhere.contains(r#"live, --socket, "/run/tap53/a.sock"]"#), "{elsewhere}");
+    assert_eq!(
+        probe(&["--set", "config.control.enabled=false"])?,
+        r#"httpGet: {host: "127.0.0.1", path: /livez, port: 9530}"#
+    );
     Ok(())
 }
 

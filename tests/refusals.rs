@@ -74,6 +74,60 @@ fn a_fault_in_the_configuration_is_named_by_its_key_and_nothing_runs() -> Result
     Ok(())
 }
 
+/// Text from outside that would move a terminal's cursor, turn what follows it, or not be seen.
+const HOSTILE: &str = "x\x1b[2K\u{202e}\u{9b}1A\u{2066}";
+
+/// Nothing but lines that can be read as they are.
+fn require_visible(bytes: &[u8]) -> Result<String> {
+    let text = String::from_utf8(bytes.to_vec())?;
+    let hidden = |character: char| {
+        let moves = character.is_control() && character != '\n';
+        moves || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!text.contains(hidden), "{text:?}");
+    Ok(text)
+}
+
+#[test]
+fn keys_and_values_that_move_the_cursor_are_shown_for_what_they_are() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tap53.yaml");
+    let path_text = path.to_str().expect("a temporary path in UTF-8");
+    let quoted = serde_json::to_string(HOSTILE)?;
+    for yaml in [
+        format!("interfaces: {{include: [s0]}}\n{quoted}: 1\n"),
+        format!("interfaces: {{include: [s0], {quoted}: 1}}\n"),
+        format!("interfaces: {{include: [s0]}}\ncapture: {{hook: {quoted}}}\n"),
+        format!("interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, name: {quoted}}}]\n"),
+        format!("interfaces: {{include: [s0]}}\nsinks: [{{type: {quoted}}}]\n"),
+        "interfaces: \u{202e}[s0\n".to_owned(),
+    ] {
+        fs::write(&path, &yaml)?;
+        let output = agent::run(&["check-config", "--config", path_text])?;
+        assert_eq!(output.status.code(), Some(REFUSED), "{yaml:?}");
+        require_visible(&output.stderr)?;
+        require_visible(&output.stdout)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_name_of_an_interface_that_moves_the_cursor_is_shown_for_what_it_is() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let name = "v\u{202e}\x1b[2K\u{9b}";
+    namespace.ip(&["link", "add", name, "type", "dummy"])?;
+    let mut command = namespace.command(agent::binary()?);
+    let output = command.args(["interfaces", "--interface", "v*"]).output()?;
+    let table = require_visible(&output.stdout)?;
+    assert!(table.contains("v\\u202e\\u001b[2K\\u009b"), "{table}");
+    require_visible(&output.stderr)?;
+    let mut command = namespace.command(agent::binary()?);
+    let output = command.args(["doctor", "--interface", "v*"]).output()?;
+    let report = require_visible(&output.stdout)?;
+    assert!(report.contains("v\\u202e\\u001b[2K\\u009b"), "{report}");
+    Ok(())
+}
+
 #[test]
 fn every_fault_is_reported_at_once() -> Result<()> {
     let directory = tempfile::tempdir()?;

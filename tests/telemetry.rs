@@ -2,18 +2,21 @@
 
 #[path = "telemetry/balance.rs"]
 mod balance;
+#[path = "telemetry/held_up.rs"]
+mod held_up;
 #[path = "telemetry/latencies.rs"]
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -24,6 +27,7 @@ use tap53_harness::{
     client::Transport,
     http::{self, Answer},
     lab::{ANSWERED, Lab},
+    namespace::{Namespace, SERVER_END},
     piped::Piped,
     wait,
 };
@@ -159,71 +163,6 @@ fn promtool_agrees(metrics: &str) -> Result<()> {
 }
 
 #[test]
-fn a_worker_that_a_sink_holds_up_is_not_alive_until_it_goes_on() -> Result<()> {
-    let lab = Lab::new()?;
-    let directory = tempfile::tempdir()?;
-    let (configuration, socket) =
-        (directory.path().join("tap53.yaml"), directory.path().join("control.sock"));
-    fs::write(
-        &configuration,
-        format!(
-            "interfaces: {{include: [s0]}}\ncapture: {{workers: 1}}\n\
-             sinks: [{{type: stdout, format: json}}]\nshutdown: {{flush_timeout_ms: 500}}\n\
-             telemetry: {{listen: '{PORT}', heartbeat_timeout_ms: 1000}}\n\
-             control: {{socket: {}}}\n",
-            socket.display()
-        ),
-    )?;
-    let path = configuration.to_str().context("a temporary path in UTF-8")?;
-    let mut agent = Piped::start(&lab, &["--config", path])?;
-    let mut log = agent.read_until_ready()?;
-    // The log must not be what holds it up.
-    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-    let check = || -> Result<std::process::Output> {
-        let mut command = Command::new(agent::binary()?);
-        Ok(command.args(["status", "--check", "--socket"]).arg(&socket).output()?)
-    };
-    wait_for(&lab, "/livez", 200, "live")?;
-    wait::until("a healthy agent", DEADLINE, || Ok(check()?.status.success().then_some(())))?;
-
-    // A record is over 1 KiB of JSON, so these are more than a pipe holds (64 KiB).
-    for _ in 0..100 {
-        lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    }
-    wait_for(&lab, "/livez", 503, "not live\nworker 0 has not been at its ring for ")?;
-    wait_for(&lab, "/readyz", 503, "worker 0 has not been at its ring for ")?;
-    let output = check()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("worker 0 has not been at its ring for "), "{told}");
-    let metrics = get(&lab, "/metrics")?.body;
-    let of = series(&metrics);
-    assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
-    assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
-    // What comes meanwhile stays in the ring, which says so.
-    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 101\n";
-    let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;
-    let of = series(&metrics);
-    assert!(of["tap53_ring_used_bytes{worker=\"0\"}"] > 200.0, "{metrics}");
-    assert!(of["tap53_ring_packets"] >= 2.0, "{metrics}");
-
-    let mut records = agent.take_stdout()?;
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        records.read_to_string(&mut text).map(|_| text.lines().count())
-    });
-    wait_for(&lab, "/livez", 200, "live")?;
-    wait_for(&lab, "/metrics", 200, "tap53_ring_used_bytes{worker=\"0\"} 0\n")?;
-    wait::until("a healthy agent", DEADLINE, || Ok(check()?.status.success().then_some(())))?;
-    agent.signal(nix::sys::signal::Signal::SIGTERM)?;
-    assert_eq!(agent.wait()?.code(), Some(0));
-    let read = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-    assert_eq!(read, 101, "nothing is lost by waiting");
-    Ok(())
-}
-
-#[test]
 fn an_interface_that_is_lost_is_no_longer_ready_and_still_alive() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(
@@ -277,11 +216,103 @@ fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
     wait::until("a probe to get through", DEADLINE, || {
         Ok(get(&lab, "/livez").ok().filter(|answer| answer.code == 200))
     })?;
-    // The agent has closed them; a 408 may come first.
+    // The agent has closed them; a 408 may come first, and a reset where it had read nothing.
     for mut stream in idle {
         let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).context("the end of an idle connection")?;
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the end of an idle connection");
+        }
     }
+    Ok(())
+}
+
+/// Opens connections that say nothing, from `namespace`, until `done`; how many.
+fn flood(
+    namespace: &Namespace,
+    to: SocketAddr,
+    pause: Option<Duration>,
+    done: &AtomicBool,
+) -> Result<u64> {
+    // More than there are slots, so that the agent closes them and not their end.
+    const OPEN: usize = 300;
+    namespace.enter(|| {
+        let (mut open, mut opened) = (VecDeque::with_capacity(OPEN), 0);
+        while !done.load(Ordering::Relaxed) {
+            if open.len() == OPEN {
+                open.pop_front();
+            }
+            // Refused where the kernel's own queue is full.
+            if let Ok(stream) = TcpStream::connect_timeout(&to, DEADLINE) {
+                open.push_back(stream);
+                opened += 1;
+            }
+            if let Some(pause) = pause {
+                thread::park_timeout(pause);
+            }
+        }
+        Ok(opened)
+    })
+}
+
+/// As a scanner, or a pod that means harm: 150 a second were enough to have every probe fail.
+#[test]
+fn idle_connections_without_end_keep_nobody_from_being_answered() -> Result<()> {
+    /// Connections that idle while probes go on.
+    const IDLE: f64 = 1_000.0;
+    const PROBES: u32 = 45;
+    let lab = Lab::new()?;
+    let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT.port());
+    let port = SocketAddr::new(SERVER_END.ipv4.into(), PORT.port());
+    let agent = Agent::start(
+        &lab.server,
+        &format!(
+            "interfaces: {{include: [s0]}}\nsinks: [{{type: stdout, format: json}}]\n\
+             telemetry: {{listen: '{anywhere}'}}\n"
+        ),
+        &[],
+    )?;
+    // From elsewhere as fast as can be, and from the prober's own address at twice the rate that was
+    // enough.
+    let floods = [(&lab.client, port, None), (&lab.server, PORT, Some(Duration::from_millis(3)))];
+    for (from, to, pause) in floods {
+        let before = series(&get(&lab, "/metrics")?.body)["tap53_telemetry_connections_total"];
+        let done = AtomicBool::new(false);
+        let (opened, probed) = thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(from, to, pause, &done));
+            let probed = (|| -> Result<()> {
+                let mut probes = 0;
+                wait::until("a thousand idle connections beside probes", DEADLINE, || {
+                    let mut answers = ["/livez", "/readyz", "/metrics"].map(|path| get(&lab, path));
+                    for answer in &mut answers {
+                        let code = answer.as_ref().map_or(0, |answer| answer.code);
+                        ensure!(code == 200, "after {probes} probes: {answer:?}");
+                        probes += 1;
+                    }
+                    let check = agent.command(&["status", "--check", "live"])?.output()?;
+                    ensure!(check.status.success(), "{check:?}");
+                    let [.., Ok(metrics)] = answers else { return Ok(None) };
+                    let now = series(&metrics.body)["tap53_telemetry_connections_total"];
+                    let enough = probes >= PROBES && now >= before + IDLE + f64::from(probes);
+                    Ok(enough.then_some(()))
+                })?;
+                eprintln!("{probes} probes, all answered");
+                Ok(())
+            })();
+            done.store(true, Ordering::Relaxed);
+            (flood.join(), probed)
+        });
+        probed?;
+        let opened = opened.map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        let metrics = get(&lab, "/metrics")?.body;
+        let of = series(&metrics);
+        let idle = of["tap53_telemetry_connections_closed_total{reason=\"idle\"}"];
+        assert!(idle > 0.0, "{metrics}");
+        assert_eq!(of["tap53_telemetry_connections_closed_total{reason=\"busy\"}"], 0.0);
+        eprintln!("{opened} connections opened, {idle} closed for newer ones");
+    }
+    let ended = agent.stop()?;
+    let lines = ended.stderr.matches("telemetry_connections_closed").count();
+    assert!(lines > 0 && lines < 20, "{lines} lines of the log: {}", ended.stderr);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  hooks      seen      = captured + Σ ignored + Σ lost              each interface and direction
-//!  rings      captured  = received + in rings                        in rings is zero at the end
+//!  rings      captured  = received + in rings + abandoned            in rings is zero at the end
 //!  packets    received + joined = decoded + fragments + Σ ignored + Σ lost
 //!  fragments  received  = joined + waiting + Σ ignored + Σ lost
 //!  TCP bytes  received  = in messages + waiting + Σ ignored + Σ lost
@@ -22,6 +22,13 @@
 //! batch grows so large that sinks are handed a part of it early, that part is *ahead*: created, as
 //! seen from the sinks, and added to what the worker has published. [`snapshot`] reads all of it as
 //! of one moment.
+//!
+//! A worker that does not come to its end (see [`crate::ending`]) is abandoned, and the ledger adds up
+//! all the same: what waits in it, and in batches that sinks have not taken, is lost with the reason
+//! `abandoned`; so are the packets in its ring and in its unfinished batch, which it has not counted
+//! and which are therefore the one number here that is a difference. Records of such a batch that
+//! sinks were handed early may have arrived: their packets are counted twice then, as abandoned and
+//! as *ahead*, and never not at all.
 //!
 //! Before the hooks there is time in which nobody captured: see [`crate::runs`].
 //!

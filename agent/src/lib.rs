@@ -21,9 +21,12 @@
 //!  runs       what one run leaves to the next
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
+//!  files      opened so that nobody can put another in their place
+//!  admission  who is let in where connections are bounded
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  visible    text from outside, where people see it
 //! ```
 
 pub mod config;
@@ -49,14 +52,18 @@ pub mod sink;
 pub mod tail;
 
 pub mod agent;
+mod ending;
 pub mod ledger;
 pub mod pipeline;
 pub mod privileges;
 pub mod runs;
 pub mod worker;
 
+mod admission;
 pub mod control;
 pub mod doctor;
+mod files;
 pub mod telemetry;
+pub mod visible;
 
 pub mod replay;

@@ -14,6 +14,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -29,6 +30,7 @@ use crate::{
     capture::{self, CaptureThread, Counted, KernelLog},
     config::{Config, PairConfig},
     encode,
+    ending::{self, EndWait, Verdict},
     enrich::Directory,
     ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot},
     pair::{self, RecordIds, Truncations},
@@ -43,9 +45,6 @@ use crate::{
 /// program submits a packet before it counts it, and on another CPU that may take a moment. All
 /// other counts are as of one moment, and need no second look.
 const READINGS: usize = 100;
-
-/// How often an ending worker is looked at: a thread cannot be joined with a deadline.
-const ENDING_LOOK: Duration = Duration::from_millis(2);
 
 /// What a sink gets to deliver what it holds, even if another used up the time.
 const LEAST_FLUSH: Duration = Duration::from_secs(1);
@@ -85,6 +84,10 @@ pub struct Pipeline {
     workers: Vec<Running>,
     timings: Arc<WorkerTimings>,
     ending: Arc<AtomicBool>,
+    /// Set once no worker is to wait for another one any more.
+    released: Arc<AtomicBool>,
+    /// Workers that did not come to their end.
+    abandoned: usize,
     sinks: Vec<Named>,
     summaries: Summaries,
     tails: Tails,
@@ -97,7 +100,7 @@ struct Running {
     ring: Option<ring::Depth>,
     datagrams_waiting: Waiting,
     /// `None` once joined.
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<bool>>,
 }
 
 impl Pipeline {
@@ -122,6 +125,7 @@ impl Pipeline {
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
             ..Shared::new(&config.node, names)
@@ -135,13 +139,15 @@ impl Pipeline {
             summaries: Summaries::begin(&sinks, Instant::now()),
             timings: Arc::default(),
             ending: shared.ending.clone(),
+            released: Arc::default(),
+            abandoned: 0,
             sinks,
             tails: shared.tails.clone(),
             capture,
             kernel_log,
             rules,
         };
-        let handovers = Handover::between(rings.len());
+        let handovers = Handover::between(rings.len(), &pipeline.released);
         for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
@@ -279,8 +285,12 @@ impl Pipeline {
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {
-            let left = deadline.saturating_duration_since(Instant::now());
-            sink.sink.close(left.max(LEAST_FLUSH));
+            let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_FLUSH);
+            if self.abandoned > 0 {
+                close_aside(sink, left);
+            } else {
+                sink.sink.close(left);
+            }
         }
         let ledger = Ledger::new(&self.read_sources(true)?);
         if std::mem::take(&mut self.summaries).end(&ledger) {
@@ -295,17 +305,22 @@ impl Pipeline {
         let workers = self.workers.iter().map(|worker| &worker.counts);
         let (workers, last_numbers, counts) = snapshot(workers, sinks);
         let names = self.sinks.iter().map(|sink| sink.name.clone());
-        Ok(Sources {
+        let mut sources = Sources {
             node: self.node.clone(),
             run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
+            is_abandoned: false,
             workers,
             last_numbers,
             sinks: names.zip(counts).collect(),
             // Last, against the flow: what came out of a ring went into it before.
             interfaces: self.interface_counts()?,
-        })
+        };
+        if ended && self.abandoned > 0 {
+            sources.abandon();
+        }
+        Ok(sources)
     }
 
     fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {
@@ -332,21 +347,72 @@ impl Pipeline {
         Ok(counts)
     }
 
-    /// Ends the workers. One that a sink holds up past `deadline`, such as a pipe that nobody reads,
-    /// is left behind, and the ledger will not balance.
+    /// Ends the workers: see [`crate::ending`].
     fn end_workers(&mut self, deadline: Instant) {
         self.ending.store(true, Ordering::Release);
+        let mut wait = EndWait::new(Instant::now(), deadline);
+        while self.workers.iter().any(Running::is_running) {
+            match wait.look(Instant::now(), self.progress()) {
+                Verdict::Wait => {}
+                Verdict::PastDeadline => tracing::warn!(
+                    event = "worker_slow_at_stop",
+                    "the flush timeout is over and workers still make progress: waiting for them"
+                ),
+                Verdict::Release => self.released.store(true, Ordering::Release),
+                Verdict::Abandon => break,
+            }
+            thread::park_timeout(ending::POLL_INTERVAL);
+        }
         for worker in &mut self.workers {
             let Some(thread) = worker.thread.take() else { continue };
-            while !thread.is_finished() && Instant::now() < deadline {
-                thread::park_timeout(ENDING_LOOK);
-            }
-            if !thread.is_finished() {
-                tracing::error!("a worker is held up by a sink; what it holds is lost");
-            } else if thread.join().is_err() {
-                tracing::error!("a worker panicked; what it held is missing from the ledger");
-            }
+            let number = worker.heartbeat.worker();
+            let ended = thread.is_finished().then(|| thread.join());
+            let why = match ended {
+                Some(Ok(true)) => continue,
+                Some(Ok(false)) => "it could not read its ring",
+                Some(Err(_)) => "it panicked",
+                None => "it is held up by a sink",
+            };
+            self.abandoned += 1;
+            tracing::error!(
+                event = "worker_abandoned",
+                worker = number,
+                "a worker is abandoned, {why}; what it holds is counted as lost"
+            );
         }
+    }
+
+    /// Something that changes whenever a worker gets on.
+    fn progress(&self) -> Vec<([u64; 2], WorkerCounts, bool)> {
+        let of = |worker: &Running| {
+            (worker.heartbeat.progress(), worker.counts.read(), worker.is_running())
+        };
+        self.workers.iter().map(of).collect()
+    }
+}
+
+impl Running {
+    fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+/// Closes a sink on a thread of its own: a worker that was left behind in it may hold what closing
+/// waits for.
+fn close_aside(sink: &Named, deadline: Duration) {
+    let (closed, is_closed) = mpsc::channel::<()>();
+    let name = sink.name.clone();
+    let sink = sink.sink.clone();
+    let thread = thread::Builder::new().name("close".to_owned()).spawn(move || {
+        sink.close(deadline);
+        drop(closed);
+    });
+    let is_stuck =
+        is_closed.recv_timeout(deadline + LEAST_FLUSH) == Err(mpsc::RecvTimeoutError::Timeout);
+    if let Err(error) = thread {
+        tracing::error!(%error, sink = name, "cannot close a sink");
+    } else if is_stuck {
+        tracing::error!(sink = name, "a sink cannot be closed: an abandoned worker is in it");
     }
 }
 
@@ -377,7 +443,7 @@ fn spawn(
         .name(format!("worker-{number}"))
         .spawn(move || {
             let _ended = ended;
-            worker.run(&timings);
+            worker.run(&timings)
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, thread: Some(thread) })

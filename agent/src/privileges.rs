@@ -14,10 +14,18 @@
 //!   take over this one, with more effort; what they cannot is open files, sockets or namespaces
 //!   with privileges by being that thread. A process apart would keep them out, and hand over every
 //!   descriptor and every counter by messages: more code with privileges, not less.
+//! - **Nobody reads its memory**: the process cannot be dumped, and other processes of its user cannot
+//!   trace it (PR_SET_DUMPABLE 0), so that passwords and keys stay in there.
+//! - **The bounding set is emptied**, however the agent is started, where it has CAP_SETPCAP for that:
+//!   as root, or as another user by ambient or file capabilities. Without, it stays, which is logged;
+//!   no_new_privs keeps it from mattering.
+//! - **System calls that a thread never needs are refused to it**; see [`seccomp`].
 //! - **Without a user of its own** the process stays user 0 where it was started as that: it owns
 //!   what root owns, and can write there, but overrides no permission.
 //! - **Kernels before 5.19** want CAP_BPF for every use of a map where unprivileged BPF is disabled;
 //!   there the workers could not read their rings' losses, and dropping is refused with a message.
+
+mod seccomp;
 
 use std::{
     ffi::CString,
@@ -32,6 +40,7 @@ use nix::{
     unistd::{self, Gid, Uid, User},
 };
 
+use self::seccomp::Filter;
 use crate::config::{PrivilegesConfig, RunAs};
 
 /// What capture needs to load and to attach.
@@ -92,7 +101,7 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     let read = |set| caps::read(None, set).map_err(Error::caps("read capabilities"));
     let before = read(CapSet::Permitted)?;
     let kept = kept(&before);
-    limit_bounding_set();
+    limit_bounding_set(&before);
     // What is executed later, if anything is, gains nothing by it.
     prctl::set_no_new_privs().map_err(Error::errno("set no_new_privs"))?;
     if let Some(user) = &config.user {
@@ -103,6 +112,8 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
         tracing::debug!(%error, "ambient capabilities not cleared");
     }
     set(&kept)?;
+    // Again: the kernel decides anew with each change of the user.
+    forbid_dumps();
     let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
     tracing::debug!(kept = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
     Ok(Dropping { drops: true })
@@ -114,7 +125,34 @@ impl Dropping {
     /// # Errors
     /// See [`Error`].
     pub fn finish(self) -> Result<(), Error> {
-        if self.drops { set(&CapsHashSet::new()) } else { Ok(()) }
+        if self.drops {
+            set(&CapsHashSet::new())?;
+            confine(Filter::Common);
+        }
+        Ok(())
+    }
+}
+
+/// Keeps other processes, and a core dump, from reading this one's memory, which holds secrets. For
+/// every command, before it reads any.
+pub fn forbid_dumps() {
+    // Root, or a process with CAP_SYS_PTRACE, reads it all the same.
+    if let Err(error) = prctl::set_dumpable(false) {
+        tracing::warn!(%error, "the memory of this process can be dumped");
+    }
+}
+
+/// Refuses to this thread, and to those that it starts, the system calls that neither a worker nor a
+/// sink that blocks needs.
+pub(crate) fn confine_to_work() {
+    if DROPPING.load(Ordering::Relaxed) {
+        confine(Filter::Work);
+    }
+}
+
+fn confine(filter: Filter) {
+    if let Err(error) = filter.apply() {
+        tracing::warn!(%error, ?filter, "no seccomp filter of its own");
     }
 }
 
@@ -171,14 +209,23 @@ fn set(kept: &CapsHashSet) -> Result<(), Error> {
 
 /// Empties the bounding set, which takes CAP_SETPCAP. A process without that was not given much, and
 /// gains nothing by executing, since it has no_new_privs.
-fn limit_bounding_set() {
+fn limit_bounding_set(permitted: &CapsHashSet) {
+    // File capabilities may permit it without making it effective.
+    if permitted.contains(&Capability::CAP_SETPCAP)
+        && let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)
+    {
+        tracing::debug!(%error, "CAP_SETPCAP cannot be used");
+    }
     for capability in caps::all() {
         match caps::has_cap(None, CapSet::Bounding, capability) {
             Ok(true) => {}
             _ => continue,
         }
         if let Err(error) = caps::drop(None, CapSet::Bounding, capability) {
-            tracing::debug!(%error, "the bounding set stays as it is");
+            tracing::info!(
+                %error,
+                "the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set"
+            );
             return;
         }
     }

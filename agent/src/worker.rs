@@ -26,6 +26,7 @@ use crate::{
     interfaces::Names,
     ledger::{Published, WorkerCounts},
     pair::Table,
+    privileges,
     ring::Drain,
     sink::Named,
     tail::Tails,
@@ -47,6 +48,8 @@ pub struct Shared {
     pub interfaces: Arc<Names>,
     /// Whether records carry their messages as they were sent.
     pub wire_bytes: bool,
+    /// Bytes of a record's Avro datum at most.
+    pub max_record_bytes: usize,
     /// Which transactions become records, and what they show of addresses.
     pub rules: Arc<RulesInForce>,
     /// Who owned which address when.
@@ -68,6 +71,7 @@ impl Shared {
             node: node.into(),
             interfaces,
             wire_bytes: false,
+            max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
@@ -121,10 +125,11 @@ impl Worker {
         self.heartbeat.clone()
     }
 
-    /// Runs until [`Shared::ending`] is set and the ring is empty.
-    pub(crate) fn run(mut self, timings: &WorkerTimings) {
+    /// Runs until [`Shared::ending`] is set and the ring is empty; false if it had to end before that.
+    pub(crate) fn run(mut self, timings: &WorkerTimings) -> bool {
+        privileges::confine_to_work();
         let mut waits = Tally::new(WITHIN);
-        loop {
+        let is_ring_empty = loop {
             // In this order: once `ending` is set the ring gets nothing more, so what is found
             // empty after that stays empty.
             let ending = self.ending.load(Ordering::Acquire);
@@ -132,8 +137,9 @@ impl Worker {
             self.heartbeat.beat(now_ns);
             self.stages.begin_batch(read_clock());
             let mut read_up_to_ns = 0;
-            let stages = &mut self.stages;
+            let (stages, heartbeat) = (&mut self.stages, &self.heartbeat);
             let taken = self.drain.batch(|item| {
+                heartbeat.count_packet();
                 if let Some(captured_at_ns) = stages.take(item) {
                     read_up_to_ns = captured_at_ns;
                     // What was captured since the batch began has not waited.
@@ -157,16 +163,17 @@ impl Worker {
             }
             self.stages.deliver();
             if taken == 0 && ending {
-                break;
+                break true;
             }
             if taken == 0
                 && let Err(error) = self.drain.wait()
             {
                 tracing::error!(%error, "cannot wait for the ring");
-                break;
+                break false;
             }
-        }
+        };
         self.stages.finish();
+        is_ring_empty
     }
 }
 

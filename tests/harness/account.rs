@@ -136,7 +136,11 @@ impl Ledger<'_> {
         }
         let agent = &self.0["agent"];
         let (packets, messages) = (&agent["packets"], &agent["messages"]);
-        check("captured, and received".to_owned(), captured, number(&packets["received"])?);
+        check(
+            "captured, and received or abandoned".to_owned(),
+            captured,
+            number(&packets["received"])? + number(&packets["abandoned"])?,
+        );
         check(
             "packets received and joined".to_owned(),
             number(&packets["received"])? + number(&packets["joined"])?,

@@ -54,12 +54,20 @@ impl Piped {
         self.0.stdout.take().context("stdout is piped, and taken once")
     }
 
+    /// Its process.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.0.id())?))
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?)
+        Ok(kill(self.pid()?, signal)?)
     }
 
     /// Waits for the exit.

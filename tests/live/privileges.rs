@@ -1,6 +1,11 @@
 //! Privileges, thread by thread, while everything that needs some is done.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -13,6 +18,7 @@ use tap53_harness::{
     dns,
     frames::{FrameSocket, udp_to_port_53},
     namespace::Namespace,
+    process::run,
     wait,
 };
 
@@ -40,6 +46,8 @@ struct Thread {
     bounding: u64,
     ambient: u64,
     no_new_privileges: bool,
+    /// Number of seccomp filters.
+    filters: u32,
 }
 
 fn threads(pid: Pid) -> Result<Vec<Thread>> {
@@ -60,6 +68,7 @@ fn threads(pid: Pid) -> Result<Vec<Thread>> {
             bounding: set("CapBnd")?,
             ambient: set("CapAmb")?,
             no_new_privileges: field("NoNewPrivs")? == "1",
+            filters: field("Seccomp_filters")?.parse()?,
         });
     }
     Ok(threads)
@@ -69,6 +78,8 @@ fn threads(pid: Pid) -> Result<Vec<Thread>> {
 struct Start {
     /// What stands before `tap53`.
     with: &'static [&'static str],
+    /// Capabilities of the program's file, as setcap(8) takes them.
+    file: Option<&'static str>,
     privileges: &'static str,
     capture: &'static str,
     /// User that it then runs as.
@@ -78,6 +89,7 @@ struct Start {
 }
 
 const THREE: &str = "-all,+bpf,+net_admin,+perfmon";
+const FOUR: &str = "-all,+bpf,+net_admin,+perfmon,+setpcap";
 
 const AS_NOBODY: &[&str] = &[
     "setpriv",
@@ -92,10 +104,33 @@ const AS_NOBODY: &[&str] = &[
     THREE,
 ];
 
+const AS_NOBODY_WITH_SETPCAP: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps",
+    FOUR,
+    "--ambient-caps",
+    FOUR,
+    "--bounding-set",
+    FOUR,
+];
+
+/// Without any capability but those that the program's file has.
+const AS_NOBODY_BY_FILE: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
 #[test]
 fn root_keeps_one_capability_in_one_thread() -> Result<()> {
     for capture in ["hook: xdp", "hook: tc", "hook: tc, tc: clsact"] {
-        run_through(&Start { with: &[], privileges: "", capture, uid: 0, bounding: 0 })?;
+        run_through(&Start {
+            with: &[],
+            file: None,
+            privileges: "",
+            capture,
+            uid: 0,
+            bounding: 0,
+        })?;
     }
     Ok(())
 }
@@ -104,7 +139,14 @@ fn root_keeps_one_capability_in_one_thread() -> Result<()> {
 fn root_becomes_the_user_that_is_configured() -> Result<()> {
     for privileges in ["user: 65534", "user: \"65534:65534\"", "user: nobody"] {
         let capture = "hook: xdp";
-        run_through(&Start { with: &[], privileges, capture, uid: NOBODY, bounding: 0 })?;
+        run_through(&Start {
+            with: &[],
+            file: None,
+            privileges,
+            capture,
+            uid: NOBODY,
+            bounding: 0,
+        })?;
     }
     Ok(())
 }
@@ -114,10 +156,34 @@ fn a_user_with_three_capabilities_keeps_one_in_one_thread() -> Result<()> {
     for capture in ["hook: xdp", "hook: tc, tc: clsact"] {
         // Taking the bounding set away would take a fourth.
         let bounding = NET_ADMIN | PERFMON | BPF;
-        let start = Start { with: AS_NOBODY, privileges: "", capture, uid: NOBODY, bounding };
-        run_through(&start)?;
+        run_through(&Start {
+            with: AS_NOBODY,
+            file: None,
+            privileges: "",
+            capture,
+            uid: NOBODY,
+            bounding,
+        })?;
     }
     Ok(())
+}
+
+#[test]
+fn the_bounding_set_is_empty_wherever_it_can_be() -> Result<()> {
+    let by_file = "cap_bpf,cap_net_admin,cap_perfmon,cap_setpcap+p";
+    for (with, file) in [(AS_NOBODY_WITH_SETPCAP, None), (AS_NOBODY_BY_FILE, Some(by_file))] {
+        let capture = "hook: tc";
+        run_through(&Start { with, file, privileges: "", capture, uid: NOBODY, bounding: 0 })?;
+    }
+    // As in the image, which does not have a capability for this.
+    run_through(&Start {
+        with: AS_NOBODY_BY_FILE,
+        file: Some("cap_bpf,cap_net_admin,cap_perfmon+p"),
+        privileges: "",
+        capture: "hook: tc",
+        uid: NOBODY,
+        bounding: u64::MAX,
+    })
 }
 
 /// Starts the agent and has it do all that may need privileges, looking at its threads all the time.
@@ -131,7 +197,11 @@ fn run_through(start: &Start) -> Result<()> {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     chown(directory.path(), Some(Uid::from_raw(start.uid)), Some(Gid::from_raw(start.uid)))?;
     let binary = directory.path().join("tap53");
-    fs::copy(agent::binary()?, &binary)?;
+    // By another process: a child of another thread's would hold it open to write for a moment.
+    run(Command::new("install").args(["-m", "755"]).arg(agent::binary()?).arg(&binary))?;
+    if let Some(capabilities) = start.file {
+        run(Command::new("setcap").arg(capabilities).arg(&binary))?;
+    }
     let config = directory.path().join("live.yaml");
     write_config(&config, start, directory.path(), "a0, v*")?;
 
@@ -148,6 +218,11 @@ fn run_through(start: &Start) -> Result<()> {
     let agent = Launched::start(command)?;
     let pid = agent.process.pid();
     require_privileges(pid, start, "in the beginning")?;
+    // What /proc shows of a process that can be dumped belongs to its user, who can then read it.
+    assert_eq!(fs::metadata(format!("/proc/{pid}/environ"))?.uid(), 0);
+    let has_bounding_set = start.bounding != 0;
+    let log = agent.process.stderr().text();
+    ensure!(log.contains("the bounding set stays as it is") == has_bounding_set, "{log}");
 
     let says = |pattern: &str| agent.process.wait_for_line(pattern, 0, DEADLINE);
     says("ready interfaces=1")?;
@@ -202,7 +277,7 @@ fn send(client: &Namespace, interface: &str, id: u16) -> Result<()> {
 
 fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
     // A thread names itself, soon after it has begun.
-    let all = ["capture", "worker-0", "worker-1", "tap53", "rdk"];
+    let all = ["capture", "worker-0", "worker-1", "sink-file", "tap53", "rdk"];
     let threads = wait::until("each thread to have its name", DEADLINE, || {
         let threads = threads(pid)?;
         let is_there = |name: &&str| threads.iter().any(|thread| thread.name.starts_with(name));
@@ -211,12 +286,19 @@ fn require_privileges(pid: Pid, start: &Start, when: &str) -> Result<()> {
     .with_context(|| format!("{when}, with {}", start.capture))?;
     for thread in &threads {
         let expected = if thread.name == "capture" { NET_ADMIN } else { 0 };
+        // One for each thread after capture's, and one more for those that only work.
+        let filters = match thread.name.as_str() {
+            "capture" => 0,
+            name if name.starts_with("worker-") || name.starts_with("sink-") => 2,
+            _ => 1,
+        };
         let is_right = thread.effective == expected
             && thread.permitted == expected
             && thread.inheritable == 0
             && thread.ambient == 0
             && thread.bounding & !start.bounding == 0
             && thread.no_new_privileges
+            && thread.filters == filters
             && thread.uids.iter().all(|uid| *uid == start.uid);
         ensure!(is_right, "{when}, with {}: {thread:?}", start.capture);
     }

@@ -21,8 +21,12 @@ const HARDWARE_ADDRESS: [u8; 6] = [2, 0xca, 0xfe, 0x4d, 0xac, 0x77];
 const A: u16 = 1;
 const CNAME: u16 = 5;
 const PTR: u16 = 12;
+const TXT: u16 = 16;
 const OPT: u16 = 41;
 const RRSIG: u16 = 46;
+const SVCB: u16 = 64;
+/// Priority 1, the root, key 4, and a length of four bytes (RFC 9460 §2.2, §7.3).
+const IPV4HINT: &[u8] = b"\0\x01\0\0\x04\0\x04";
 const UNKNOWN: u16 = 65_280;
 const QUERY: u16 = 0x0100;
 const RESPONSE: u16 = 0x8180;
@@ -151,8 +155,11 @@ impl<'a> Flow<'a> {
         let records = [
             record("client.tap53.test", A, &address.octets()),
             record(REVERSE, PTR, &wire("client.tap53.test")),
+            record("client.tap53.test", TXT, &[&[13], CLIENT.as_bytes()].concat()),
+            record("client.tap53.test", SVCB, &[IPV4HINT, &address.octets()].concat()),
+            record("client.tap53.test", UNKNOWN, &address.octets()),
         ];
-        let update = message(self.id, UPDATE, [1, 0, 2, 0], &[&zone, &records.concat()]);
+        let update = message(self.id, UPDATE, [1, 0, 5, 0], &[&zone, &records.concat()]);
         self.pcap.udp(self.client, self.server, &update);
         self.pcap.udp(self.server, self.client, &message(self.id, 1 << 15 | UPDATE, [0; 4], &[]));
     }
@@ -193,11 +200,15 @@ fn signature(signer: &str) -> Vec<u8> {
 }
 
 /// An OPT record (RFC 6891 §6.1) with a client subnet (RFC 7871 §6), the same again, a cookie
-/// (RFC 7873 §4), the same again, and an address of the link layer in an option of local use.
+/// (RFC 7873 §4), the same again, an address of the link layer in an option of local use, and the
+/// texts of errors and name servers, each twice.
 fn opt() -> Vec<u8> {
     const CLIENT_SUBNET: u16 = 8;
     const COOKIE_OPTION: u16 = 10;
     const LOCAL: u16 = 65_001;
+    const NSID: u16 = 3;
+    const EXTENDED_ERROR: u16 = 15;
+    let error = [b"\0\x12", CLIENT.as_bytes(), b" by ", SERVER.as_bytes()].concat();
     let subnet = [&[0, 1, 32, 0][..], &SUBNET].concat();
     let mut options = Vec::new();
     for (code, value) in [
@@ -206,6 +217,10 @@ fn opt() -> Vec<u8> {
         (COOKIE_OPTION, COOKIE),
         (COOKIE_OPTION, COOKIE),
         (LOCAL, &HARDWARE_ADDRESS),
+        (EXTENDED_ERROR, &error),
+        (EXTENDED_ERROR, &error),
+        (NSID, SERVER.as_bytes()),
+        (NSID, SERVER.as_bytes()),
     ] {
         options.extend(code.to_be_bytes());
         options.extend(u16::try_from(value.len()).expect("a short option").to_be_bytes());

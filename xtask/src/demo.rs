@@ -54,8 +54,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let this = env::current_exe().context("cannot find this program")?;
     progress::build("kernel programs (Rust to BPF)", Command::new(&this).arg("build-ebpf"))?;
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--release", "--package", "tap53"]);
-    progress::build("agent (release)", &mut cargo)?;
+    cargo.args(["build", "--profile", "demo", "--package", "tap53"]);
+    progress::build("agent", &mut cargo)?;
 
     if as_root.get_program() == "sudo" {
         println!("  network namespaces and BPF need root: going on by sudo");

@@ -42,8 +42,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Write the plain manifests in deploy/manifests, rendered from the Helm chart.
     Manifests,
-    /// Check and test everything, as the continuous integration does; as root.
-    Test,
+    /// Check and test everything, as the continuous integration does; or one tier of the tests.
+    Test(test::Arguments),
     /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
     Faults(faults::Arguments),
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Manifests => manifests::run(),
-        Task::Test => test::run(&workspace),
+        Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench => bench::run(&workspace),

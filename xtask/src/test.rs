@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 
 use crate::{
     build_ebpf, fuzz,
@@ -15,19 +16,76 @@ const FUZZ_SECONDS: u32 = 8;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to run.
+    #[arg(value_enum, default_value_t = Tier::All)]
+    tier: Tier,
+    /// Only tests whose names contain this; checks of format, lints and dependencies are left out then.
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+/// Tests by what they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Tests inside the crates: no root, no network namespaces, no other programs.
+    Unit,
+    /// Tests on real parts: the kernel, unbound, Kafka, kube-apiserver. As root.
+    Integration,
+    /// Format, lints, dependencies, both kinds of tests, and the fuzz targets. As root.
+    All,
+}
+
+impl Tier {
+    fn has_integration_tests(self) -> bool {
+        self != Self::Unit
+    }
+}
+
+/// Packages whose own tests need neither root nor other programs.
+const UNIT_TESTED: [&str; 3] = ["tap53", "tap53-ebpf", "xtask"];
+
 /// Sets up, builds, checks and tests, in the order in which failures are cheapest to find.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let runner = runner(workspace)?;
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let &Arguments { tier, ref filter } = arguments;
     let started = Instant::now();
+    let runner = if tier.has_integration_tests() { runner(workspace)? } else { Vec::new() };
     step("set up");
-    setup::install_missing(workspace, Purpose::Test)?;
+    let purpose = if tier.has_integration_tests() { Purpose::Test } else { Purpose::Build };
+    setup::install_missing(workspace, purpose)?;
 
-    step("format");
-    run_command(workspace.cargo().args(["fmt", "--all", "--check"]))?;
-
+    let checks = tier == Tier::All && filter.is_none();
+    if checks {
+        step("format");
+        run_command(workspace.cargo().args(["fmt", "--all", "--check"]))?;
+    }
     step("kernel programs");
     build_ebpf::run(workspace)?;
+    if checks {
+        check(workspace)?;
+    }
+    let filter = filter.as_deref();
+    if tier.has_integration_tests() {
+        prepare_parts(workspace)?;
+    }
+    step("tests");
+    match tier {
+        Tier::Unit => unit_tests(workspace, filter)?,
+        Tier::Integration => integration_tests(workspace, &runner, filter)?,
+        Tier::All => all_tests(workspace, &runner, filter)?,
+    }
+    if checks {
+        step("fuzz targets, briefly");
+        fuzz::run(workspace, &fuzz::Arguments::all_for(FUZZ_SECONDS))?;
+    }
+    println!("all passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
 
+/// Dependencies and lints.
+fn check(workspace: &Workspace) -> Result<()> {
     step("dependencies");
     run_command(
         Command::new(cargo_deny(workspace)?)
@@ -35,39 +93,49 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             .args(["bans", "licenses", "sources"])
             .current_dir(&workspace.root),
     )?;
-
     step("lints");
     run_command(
         workspace
             .cargo()
             .args(["clippy", "--workspace", "--all-targets"])
             .args(["--quiet", "--", "-D", "warnings"]),
-    )?;
+    )
+}
 
+/// Builds the agent, and fetches parts that the tests would otherwise fetch while their deadlines run.
+fn prepare_parts(workspace: &Workspace) -> Result<()> {
     step("agent");
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
-
-    // Parts of other people that the tests would otherwise fetch while a test's clock runs.
     step("broker and readers");
     tap53_harness::kafka::jars()?;
     tap53_harness::registry::distribution()?;
     tap53_harness::python::python()?;
     tap53_harness::kube::programs()?;
-
-    step("tests");
-    // Apart and first: mostly there are none, and the run should not close on that.
-    run_command(workspace.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    run_command(
-        workspace
-            .cargo()
-            .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
-            .args(runner),
-    )?;
-
-    step("fuzz targets, briefly");
-    fuzz::run(workspace, &fuzz::Arguments::all_for(FUZZ_SECONDS))?;
-    println!("all passed in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+    let packages = UNIT_TESTED.iter().flat_map(|package| ["--package", package]);
+    let mut cargo = workspace.cargo();
+    cargo.arg("test").args(packages).args(["--lib", "--bins", "--no-fail-fast"]).args(filter);
+    run_command(&mut cargo)
+}
+
+fn integration_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--test", "*", "--no-fail-fast"]).args(runner).args(filter);
+    run_command(&mut cargo)
+}
+
+fn all_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
+    // Documentation tests run apart and first: there are few, and the run should not close on them.
+    run_command(workspace.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
+        .args(runner)
+        .args(filter);
+    run_command(&mut cargo)
 }
 
 /// Arguments that make cargo run the test programs by sudo where we are not root: network namespaces

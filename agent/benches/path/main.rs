@@ -25,7 +25,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
 use tap53::{
     decode::{Content, Datagram, Origin, Packet},
-    encode::{Batch, Clock, Encode, Format, Observer, Owner, Record, schema},
+    encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
@@ -234,6 +234,7 @@ fn measure(title: &str, kind: Kind) {
             transaction,
             client: &nobody,
             server: &nobody,
+            portion: &Portion::ALL,
         })
         .collect();
     let sizes = [Format::AvroDatum, Format::Json].map(|format| sizes(&records, format));

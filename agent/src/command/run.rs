@@ -92,8 +92,14 @@ async fn run_agent(
     let (telemetry_requests, liveness) = (to.clone(), agent.liveness());
     let pipeline = agent.pipeline();
     let tails = pipeline.tails();
-    let control = control::Server::start(&control_config, pipeline.rules(), to, pipeline.tails())
-        .context("cannot start the thread of the control socket")?;
+    let control = control::Server::start(
+        &control_config,
+        pipeline.rules(),
+        to,
+        pipeline.tails(),
+        liveness.clone(),
+    )
+    .context("cannot start the thread of the control socket")?;
     let sources = Sources {
         liveness,
         requests: telemetry_requests,

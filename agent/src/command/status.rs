@@ -17,7 +17,8 @@ use serde_json::Value;
 use tap53::{
     config::Directions,
     control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
-    telemetry::Health,
+    telemetry::{Health, Probe},
+    visible::visible,
 };
 
 use super::{
@@ -31,13 +32,14 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo tap53 status
   sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
-  tap53 status --check || echo not healthy
+  tap53 status --check || echo not ready
+  tap53 status --check live || echo restart it
 
-With --check nothing is printed to standard output. Healthy is an agent that answers, whose workers
-are at work, that captures where it is wanted to and whose sinks store; otherwise standard error
-says what is amiss.
+With --check nothing is printed to standard output. Live is an agent that answers and whose workers
+are at work. Ready is one that also captures where it is wanted to and whose sinks store; this is
+asked without a word behind --check. Otherwise standard error says what is amiss.
 
-Exit status: 0 an agent answers (with --check: and is healthy); 1 none does (or it is not);
+Exit status: 0 an agent answers (with --check: and is live or ready); 1 none does (or it is not);
 2 arguments refused.";
 
 /// How to print.
@@ -47,6 +49,15 @@ enum Output {
     Text,
     /// One JSON object.
     Json,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Question {
+    /// Whether a restart is due.
+    Live,
+    /// Whether it does what it is asked to.
+    Ready,
 }
 
 #[derive(Args, Debug)]
@@ -61,18 +72,28 @@ pub(crate) struct Arguments {
         hide_possible_values = true
     )]
     output: Output,
-    /// Only tell by the exit status whether the agent is healthy; for probes
-    #[arg(long)]
-    check: bool,
+    /// Only tell by the exit status whether the agent is live, or ready; for probes
+    #[arg(
+        long,
+        value_enum,
+        value_name = "live|ready",
+        num_args = 0..=1,
+        default_missing_value = "ready",
+        hide_possible_values = true
+    )]
+    check: Option<Question>,
     #[command(flatten)]
     socket: Socket,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let answer = arguments.socket.client().status()?;
-    if arguments.check {
-        return check(&answer.status);
+    let client = arguments.socket.client();
+    match arguments.check {
+        Some(Question::Live) => return Ok(outcome(&client.live()?)),
+        Some(Question::Ready) => return check(&client.status()?.status),
+        None => {}
     }
+    let answer = client.status()?;
     match arguments.output {
         Output::Json => {
             let mut text = serde_json::to_string_pretty(&answer.status)
@@ -86,13 +107,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Whether the agent is alive and ready; what is not goes to standard error.
 fn check(status: &Value) -> anyhow::Result<ExitCode> {
-    let health = health(status)?;
     // What keeps it from being alive keeps it from being ready.
-    for reason in &health.ready.reasons {
-        let _ = writeln!(io::stderr(), "{reason}");
+    Ok(outcome(&health(status)?.ready))
+}
+
+/// The answer as an exit status, with the reasons on standard error.
+fn outcome(probe: &Probe) -> ExitCode {
+    for reason in &probe.reasons {
+        let _ = writeln!(io::stderr(), "{}", visible(reason));
     }
-    let healthy = health.live.ok && health.ready.ok;
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+    if probe.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
 }
 
 fn health(status: &Value) -> anyhow::Result<Health> {

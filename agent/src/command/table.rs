@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use tap53::visible::{visible, visible_lines};
 
 /// ANSI colours, by what they mean here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(color: Color, text: impl Into<String>) -> Self {
-        Self { text: text.into(), color }
+        Self { text: visible(&text.into()).into_owned(), color }
     }
 }
 
@@ -46,17 +47,47 @@ pub(super) fn colored() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// What ends a colour.
+const RESET: &str = "\x1b[0m";
+
+impl Color {
+    /// What begins it.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Good => "\x1b[32m",
+            Self::Notable => "\x1b[33m",
+            Self::Bad => "\x1b[31m",
+            Self::Heading => "\x1b[1m",
+        }
+    }
+}
+
 /// `text` in a colour.
 pub(super) fn paint(colored: bool, color: Color, text: &str) -> String {
-    let code = match color {
-        _ if !colored || text.is_empty() => return text.to_owned(),
-        Color::Plain => return text.to_owned(),
-        Color::Good => "32",
-        Color::Notable => "33",
-        Color::Bad => "31",
-        Color::Heading => "1",
-    };
-    format!("\x1b[{code}m{text}\x1b[0m")
+    let text = visible_lines(text);
+    if !colored || text.is_empty() || color == Color::Plain {
+        return text.into_owned();
+    }
+    format!("{}{text}{RESET}", color.code())
+}
+
+/// `text` with nothing in it that a terminal obeys, but its lines and these colours.
+fn printable(mut text: &str, colored: bool) -> String {
+    let codes = [Color::Good, Color::Notable, Color::Bad, Color::Heading].map(Color::code);
+    let mut out = String::with_capacity(text.len());
+    while let Some(at) = text.find('\x1b').filter(|_| colored) {
+        let (before, escape) = text.split_at(at);
+        out.push_str(&visible_lines(before));
+        let code = codes.into_iter().chain([RESET]).find(|code| escape.starts_with(code));
+        match code {
+            Some(code) => out.push_str(code),
+            None => out.push_str(&visible("\x1b")),
+        }
+        text = &escape[code.map_or(1, str::len)..];
+    }
+    out.push_str(&visible_lines(text));
+    out
 }
 
 /// Columns as wide as their widest cell; the last one is as long as it is. The first row is the
@@ -88,7 +119,7 @@ pub(super) fn table<R: AsRef<[Cell]>>(rows: &[R], colored: bool) -> String {
 
 /// Prints to standard output. A reader that goes away, such as `head`, is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(printable(text, colored()).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }
@@ -99,6 +130,19 @@ pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_from_outside_moves_the_cursor() {
+        let hostile = "veth\x1b[2J\u{202e}\u{9b}1A\r\n";
+        let shown = "veth\\u001b[2J\\u202e\\u009b1A\\u000d\\u000a";
+        assert_eq!(Cell::from(hostile).text, shown);
+        assert_eq!(paint(true, Color::Bad, "a\x1b[2J\nb"), "\x1b[31ma\\u001b[2J\nb\x1b[0m");
+        let text = format!("{}\n{hostile}", paint(true, Color::Good, "x"));
+        let lines = "veth\\u001b[2J\\u202e\\u009b1A\\u000d\n";
+        assert_eq!(printable(&text, true), format!("\x1b[32mx\x1b[0m\n{lines}"));
+        assert_eq!(printable(hostile, false), lines);
+        assert_eq!(printable("\x1b", true), "\\u001b");
+    }
 
     #[test]
     fn columns_are_aligned_with_and_without_colours() {

@@ -14,6 +14,7 @@ use tap53::{
     config::{QueryType, prefix, zone},
     control::client::{Following, Item},
     tail::{LineFormat, Selection, rcode},
+    visible::{visible, visible_lines},
 };
 
 use super::{switch::Socket, table::colored};
@@ -84,14 +85,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let following = arguments.socket.client().tail(format, selection)?;
     let count = arguments.count.map_or(u64::MAX, NonZeroU64::get);
-    match follow(following, count) {
+    match follow(following, format, count) {
         // A reader that goes away, such as `head`, is not an error.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         outcome => outcome.map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn follow(mut following: Following, count: u64) -> anyhow::Result<()> {
+fn follow(mut following: Following, format: LineFormat, count: u64) -> anyhow::Result<()> {
     const WRITE: &str = "cannot write to standard output";
     let mut out = BufWriter::new(io::stdout().lock());
     out.write_all(following.heading.as_bytes()).context(WRITE)?;
@@ -101,7 +102,13 @@ fn follow(mut following: Following, count: u64) -> anyhow::Result<()> {
     while printed < count {
         match following.next(&mut line)? {
             Item::Line => {
-                out.write_all(&line).context(WRITE)?;
+                // The text has its colours from the agent, and no other text of others as it is.
+                match (format, str::from_utf8(&line)) {
+                    (LineFormat::Json, Ok(text)) => {
+                        out.write_all(visible_lines(text).as_bytes()).context(WRITE)?;
+                    }
+                    _ => out.write_all(&line).context(WRITE)?,
+                }
                 printed += 1;
             }
             Item::Lost(lost) => {
@@ -112,7 +119,7 @@ fn follow(mut following: Following, count: u64) -> anyhow::Result<()> {
             }
             Item::End(why) => {
                 out.flush().context(WRITE)?;
-                let _ = writeln!(io::stderr(), "tap53: {why}");
+                let _ = writeln!(io::stderr(), "tap53: {}", visible(&why));
                 return Ok(());
             }
         }

@@ -57,6 +57,8 @@ pub use sinks::{
 pub use state::StateConfig;
 pub use telemetry::TelemetryConfig;
 
+use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES};
+
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
@@ -162,6 +164,8 @@ pub struct RecordConfig {
     /// Whether a record carries its messages as they were sent, in `query_wire` and
     /// `response_wire`.
     pub wire_bytes: bool,
+    /// Bytes of a record's Avro datum at most; what does not fit is left out and counted in it.
+    pub max_bytes: usize,
 }
 
 /// What happens between the signal to stop and the exit.
@@ -279,6 +283,7 @@ impl Config {
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
+        let sinks = sinks::read(root, overrides, state.directory.as_deref());
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -288,9 +293,9 @@ impl Config {
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
-            record: root.section("record", |section| RecordConfig::read(section, &privacy)),
+            record: root.section("record", |section| RecordConfig::read(section, &privacy, &sinks)),
             privacy,
-            sinks: sinks::read(root, overrides, state.directory.as_deref()),
+            sinks,
             control: root.section("control", ControlConfig::read),
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
@@ -383,8 +388,11 @@ impl PairConfig {
     }
 }
 
+/// What one record may take of the memory of a worker and its sinks.
+const MOST_MAX_BYTES: usize = 16 << 20;
+
 impl RecordConfig {
-    fn read(section: &mut Section<'_>, privacy: &PrivacyConfig) -> Self {
+    fn read(section: &mut Section<'_>, privacy: &PrivacyConfig, sinks: &[SinkConfig]) -> Self {
         let wire_bytes = section.read("wire_bytes", boolean).unwrap_or(false);
         if wire_bytes && !privacy.keeps_everything() {
             section.refuse(
@@ -394,7 +402,29 @@ impl RecordConfig {
                  subnets, cookies, reverse names",
             );
         }
-        Self { wire_bytes }
+        let max_bytes = section
+            .read("max_bytes", whole_number(LEAST_MAX_BYTES..=MOST_MAX_BYTES))
+            .unwrap_or(DEFAULT_MAX_BYTES);
+        for sink in sinks {
+            let SinkConfig::Kafka(kafka) = sink else { continue };
+            let most = kafka.max_record_bytes();
+            if max_bytes > most {
+                section.refuse(
+                    "max_bytes",
+                    Some(max_bytes.to_string()),
+                    format!(
+                        "sink {} could not send a record of that size: its options give \
+                         message.max.bytes {}, of which key, headers and framing need {}; lower \
+                         this to at most {most}, or raise that, and the topic's max.message.bytes \
+                         with it",
+                        kafka.name,
+                        kafka.max_message_bytes(),
+                        KafkaConfig::MESSAGE_OVERHEAD
+                    ),
+                );
+            }
+        }
+        Self { wire_bytes, max_bytes }
     }
 }
 

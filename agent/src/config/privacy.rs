@@ -11,7 +11,7 @@ use crate::privacy::Key;
 /// What records show of addresses; what each rule does stands in [`crate::privacy`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrivacyConfig {
-    /// Sender of the query; also A and AAAA records that an UPDATE request carries.
+    /// Sender of the query; also the addresses and texts of records that an UPDATE request carries.
     pub client_address: AddressRule,
     /// Receiver of the query.
     pub server_address: AddressRule,
@@ -105,6 +105,14 @@ impl PrivacyConfig {
     #[must_use]
     pub fn keeps_everything(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// True if a rule hides addresses, in whatever place.
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        let keep = &AddressRule::Keep;
+        [&self.client_address, &self.server_address, &self.reverse_names] != [keep; 3]
+            || self.client_subnet != SubnetRule::Keep
     }
 
     pub(super) fn read(section: &mut Section<'_>) -> Self {

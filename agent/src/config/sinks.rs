@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     Overrides,
-    tree::{Section, choice, label, seconds, text, whole_number},
+    tree::{Section, boolean, choice, label, seconds, text, whole_number},
 };
 
 pub use kafka::{
@@ -95,6 +95,8 @@ pub struct FileConfig {
     pub rotate_after: Duration,
     /// Compression of a file's blocks.
     pub codec: FileCodec,
+    /// Whether the files' group may read them too.
+    pub group_read: bool,
 }
 
 /// Compression of an Avro file's blocks.
@@ -237,6 +239,7 @@ impl FileConfig {
         let rotate_bytes = section.read("rotate_bytes", whole_number(4 << 10..=1 << 40));
         let rotate_after = section.read("rotate_after_s", seconds(1..=7 * 24 * 3600));
         let codec = section.read("codec", choice);
+        let group_read = section.read("group_read", boolean);
         Some(Self {
             name,
             directory: directory?,
@@ -244,6 +247,7 @@ impl FileConfig {
             rotate_bytes: rotate_bytes.unwrap_or(128 << 20),
             rotate_after: rotate_after.unwrap_or(Duration::from_secs(300)),
             codec: codec.unwrap_or(FileCodec::None),
+            group_read: group_read.unwrap_or(false),
         })
     }
 }

@@ -34,6 +34,7 @@ pair:
   capacity: 1024
 record:
   wire_bytes: true
+  max_bytes: 65536
 sinks:
   - type: stdout
     format: json
@@ -44,6 +45,7 @@ sinks:
     rotate_bytes: 65536
     rotate_after_s: 60
     codec: deflate
+    group_read: true
   - type: kafka
     name: archive
     brokers: ["127.0.0.1:9092", "[::1]:9093", "broker.example:9094"]
@@ -159,6 +161,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.pair.udp_timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
     assert!(config.record.wire_bytes);
+    assert_eq!(config.record.max_bytes, 65_536);
     assert_eq!(
         config.sinks,
         [
@@ -174,6 +177,7 @@ fn every_key_reaches_its_field() {
                 rotate_bytes: 65_536,
                 rotate_after: Duration::from_secs(60),
                 codec: FileCodec::Deflate,
+                group_read: true,
             }),
             SinkConfig::Kafka(Box::new(KafkaConfig {
                 name: "archive".to_owned(),

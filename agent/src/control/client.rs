@@ -27,7 +27,10 @@ use super::{
     protocol::{Call, Fault, Line, NOTE, Note, VERSION},
     request::InterfaceStatus,
 };
-use crate::tail::{LineFormat, Selection};
+use crate::{
+    tail::{LineFormat, Selection},
+    telemetry::Probe,
+};
 
 /// More than the agent takes at most before it says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -117,6 +120,16 @@ impl Client {
         let (_, answer) = self.call(Call::Status)?;
         let ledger_text = answer.ledger_text;
         Ok(StatusAnswer { status: answer.ok.unwrap_or_default(), ledger_text })
+    }
+
+    /// Whether the agent is alive, and why not.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn live(&self) -> Result<Probe, Error> {
+        let (_, answer) = self.call(Call::Live)?;
+        serde_json::from_value(answer.ok.unwrap_or_default())
+            .map_err(|error| self.broke_off(format!("its answer makes no sense: {error}")))
     }
 
     /// Makes a change; every interface that it concerns, as it is then.

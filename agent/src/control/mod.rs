@@ -16,7 +16,7 @@ mod request;
 mod server;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use request::{
     Actual, AnnotationStatus, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status,

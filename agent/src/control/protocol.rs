@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  {"version":1,"call":"status"}
+//!  {"version":1,"call":"live"}
 //!  {"version":1,"call":{"enable":{"pattern":"eth*","directions":"both","lasts_ms":600000}}}
 //!  {"version":1,"call":{"tail":{"format":"json","selection":{"qnames":["example.com"]}}}}
 //!    ─▶ {"ok":…}   or   {"error":{"reason":"denied","message":"…"}}
@@ -54,6 +55,8 @@ struct AnyVersion {
 pub enum Call {
     /// How things are.
     Status,
+    /// Whether the agent is alive; answered without the run loop.
+    Live,
     /// Capture on interfaces.
     Enable {
         /// Shell pattern of interface names.
@@ -182,6 +185,7 @@ mod tests {
     fn what_a_command_writes_the_agent_reads() {
         let calls = [
             Call::Status,
+            Call::Live,
             Call::Enable {
                 pattern: "eth*".into(),
                 directions: Directions::Both,

@@ -1,12 +1,14 @@
 //! Answers at the socket: who may, one request a connection, and everything within bounds.
 //!
-//! It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
+//! Whether the agent is alive is answered here, from the workers' heartbeats: the run loop has no part
+//! in that. It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
 //! but the requests that passed: at most [`QUEUED`] wait for it, and it need not answer in time.
 //!
 //! | bound | what happens beyond |
 //! |---|---|
 //! | users of SO_PEERCRED | `denied`, and the connection is closed |
-//! | [`CONNECTIONS`] at a time | `busy` |
+//! | [`CONNECTIONS`] at a time | `busy`, to the oldest without a whole request |
+//! | [`PER_USER`] of one user | the same, among those of that user |
 //! | [`MAX_REQUEST`] bytes a request | `too_long` |
 //! | `control.request_timeout_ms` for the whole request | `timed_out` |
 //! | the same for reading the answer | the connection is closed |
@@ -27,7 +29,7 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -39,12 +41,13 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
+    admission::{Admission, Connection, Limits, Stage},
     config::ControlConfig,
     encode::HEADING,
     ledger::Published,
     tail::{LineFormat, Selection, Tail, Tails},
-    telemetry::AUDIT,
-    worker::RulesInForce,
+    telemetry::{AUDIT, Liveness, Probe},
+    worker::{RulesInForce, monotonic_ns},
 };
 
 /// Requests that wait for the run loop.
@@ -52,6 +55,9 @@ pub const QUEUED: usize = 16;
 
 /// Connections at a time, those of followers not counted; a few KiB each.
 const CONNECTIONS: usize = 32;
+
+/// Connections of one user at a time, so that nobody can keep a probe from being answered.
+const PER_USER: usize = 16;
 
 /// What the run loop gets for an answer: attaching to hundreds of interfaces takes seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -101,6 +107,7 @@ pub(super) struct Context {
     rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
+    liveness: Liveness,
     counts: Published<Counts>,
     pub(super) stop: watch::Receiver<bool>,
     /// When a user who may not was last logged.
@@ -118,6 +125,7 @@ impl Server {
         rules: Arc<RulesInForce>,
         requests: mpsc::Sender<Request>,
         tails: Tails,
+        liveness: Liveness,
     ) -> io::Result<Self> {
         let counts = Published::default();
         if !config.enabled {
@@ -129,6 +137,7 @@ impl Server {
             rules,
             requests,
             tails,
+            liveness,
             counts: counts.clone(),
             stop: stopped,
             denied_at: Mutex::default(),
@@ -211,14 +220,14 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
         // Nobody else has taken it.
         None => return,
     };
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let admission = Admission::new(Limits { total: CONNECTIONS, per_peer: PER_USER });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if let Some((requester, slot)) = context.admit(&stream, &slots) {
+                    if let Some((requester, slot)) = context.admit(&stream, &admission) {
                         connections.spawn(context.clone().connection(stream, requester, slot));
                     }
                 }
@@ -242,8 +251,8 @@ impl Context {
     fn admit(
         &self,
         stream: &UnixStream,
-        slots: &Arc<Semaphore>,
-    ) -> Option<(Requester, OwnedSemaphorePermit)> {
+        admission: &Admission<u32>,
+    ) -> Option<(Requester, Connection<u32>)> {
         self.counts.update(|counts| counts.connections += 1);
         let fault = match stream.peer_cred() {
             Err(error) => {
@@ -255,18 +264,21 @@ impl Context {
                 let requester = Requester { uid: peer.uid(), pid, process: process_name(pid) };
                 if !self.allows(requester.uid) {
                     self.deny(&requester)
-                } else if let Ok(slot) = slots.clone().try_acquire_owned() {
-                    return Some((requester, slot));
+                } else if let Some(admitted) = admission.admit(requester.uid) {
+                    return Some((requester, admitted.connection));
                 } else {
-                    self.counts.update(|counts| counts.busy += 1);
-                    let message = format!("{CONNECTIONS} connections are open already: try again");
-                    Fault::new(Reason::Busy, message)
+                    self.busy()
                 }
             }
         };
         // Whoever does not read it misses it.
         let _ = stream.try_write(&error_line(&fault));
         None
+    }
+
+    fn busy(&self) -> Fault {
+        self.counts.update(|counts| counts.busy += 1);
+        Fault::new(Reason::Busy, "too many connections are open: try again")
     }
 
     fn allows(&self, uid: u32) -> bool {
@@ -306,9 +318,16 @@ impl Context {
         self: Arc<Self>,
         mut stream: UnixStream,
         requester: Requester,
-        slot: OwnedSemaphorePermit,
+        slot: Connection<u32>,
     ) {
-        let answer = match self.request(&mut stream).await {
+        let request = tokio::select! {
+            // First, so that a request that has arrived is answered.
+            biased;
+            request = self.request(&mut stream) => request,
+            () = slot.evicted() => Some(Err(self.busy())),
+        };
+        slot.enter(Stage::Working);
+        let answer = match request {
             None => return,
             Some(Ok(Call::Tail { format, selection })) => {
                 match self.tail(format, selection, &requester) {
@@ -328,7 +347,11 @@ impl Context {
             }
             Some(Err(fault)) => error_line(&fault),
         };
-        self.write(&mut stream, &answer).await;
+        slot.enter(Stage::Writing);
+        tokio::select! {
+            _ = self.write(&mut stream, &answer) => {}
+            () = slot.evicted() => self.counts.update(|counts| counts.unread += 1),
+        }
     }
 
     /// The request; `None` if the connection ended without one.
@@ -367,6 +390,10 @@ impl Context {
     /// Has the run loop do what is asked; the answer as a line.
     async fn answer(&self, call: Call, requester: Requester) -> Result<Vec<u8>, Fault> {
         let (pattern, to, lasts_ms) = match call {
+            Call::Live => {
+                let live: Probe = self.liveness.reasons(monotonic_ns()).into();
+                return Ok(line(&serde_json::json!({ "ok": live })));
+            }
             Call::Status | Call::Tail { .. } => {
                 let status = self.ask(|answer| Request::Status { answer }).await?;
                 return Ok(self.status_line(&status));

@@ -35,7 +35,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::config::ControlConfig;
+use crate::{config::ControlConfig, files::open_own};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -190,15 +190,9 @@ impl Lock {
         path.push(".lock");
         let path = PathBuf::from(path);
         loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
-                .map_err(refused("open", &path))?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let mut file = open_own(&path, &mut options).map_err(refused("open", &path))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

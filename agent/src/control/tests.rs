@@ -25,7 +25,7 @@ use crate::{
     enrich,
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
-    telemetry::Health,
+    telemetry::{Health, Heartbeat, Liveness},
 };
 
 /// Of a request; short, and long enough for a machine that does other things.
@@ -47,7 +47,12 @@ fn config(path: &std::path::Path) -> ControlConfig {
 }
 
 fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) -> Server {
-    Server::start(config, Arc::default(), requests, tails).unwrap()
+    Server::start(config, Arc::default(), requests, tails, liveness()).unwrap()
+}
+
+/// Of a worker that has been away since the machine started.
+fn liveness() -> Liveness {
+    Liveness::new(vec![Heartbeat::new(0, 0)], Duration::from_nanos(1))
 }
 
 /// A server whose requests `answer` takes.
@@ -79,7 +84,7 @@ fn interface(name: &str) -> InterfaceStatus {
     }
 }
 
-fn status() -> Status {
+pub(crate) fn status() -> Status {
     Status {
         version: "1.2.3",
         node: "node-1".to_owned(),
@@ -94,6 +99,7 @@ fn status() -> Status {
             run: [7; 8],
             taken_at_us: 0,
             ended: false,
+            is_abandoned: false,
             interfaces: Vec::new(),
             workers: WorkerCounts::default(),
             last_numbers: Vec::new(),
@@ -243,19 +249,33 @@ fn a_client_that_sends_single_bytes_is_cut_at_the_deadline_of_the_whole_request(
 }
 
 #[test]
-fn beyond_the_bound_a_connection_is_told_so_and_the_bound_clears_by_itself() {
+fn beyond_the_bound_the_oldest_is_told_so_and_whoever_asks_at_once_is_answered() {
     let setup = setup(echo);
     let mut held: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
-    let mut refused = held.split_off(32);
-    for stream in &mut refused {
+    // One more than a user may have, and it asks.
+    assert!(setup.client().status().is_ok());
+    let mut late = held.split_off(25);
+    for stream in &mut held {
         assert_eq!(answer(stream)["error"]["reason"], "busy");
     }
-    for stream in &mut held {
+    for stream in &mut late {
         assert_eq!(answer(stream)["error"]["reason"], "timed_out");
     }
-    assert!(setup.client().status().is_ok());
     let counts = setup.counts();
-    assert_eq!((counts.busy, counts.timed_out), (8, 32));
+    assert_eq!((counts.busy, counts.timed_out), (25, 15));
+}
+
+#[test]
+fn whether_it_is_alive_is_answered_without_the_run_loop() {
+    // Nobody takes what the run loop is asked.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let (requests, _unasked) = mpsc::channel(QUEUED);
+    let server = start(&config(&path), requests, Tails::default());
+    let live = Client::new(&path).live().unwrap();
+    assert!(!live.ok);
+    assert!(live.reasons[0].starts_with("worker 0 has not been at its ring"), "{live:?}");
+    server.stop();
 }
 
 #[test]

@@ -96,6 +96,17 @@ pub struct Tunnel {
     pub id: Option<u32>,
 }
 
+impl Tunnel {
+    /// A number of its own, for hashes.
+    pub(crate) const fn number(self) -> u64 {
+        let id = match self.id {
+            Some(id) => 1 << 32 | id as u64,
+            None => 0,
+        };
+        (self.kind as u64) << 40 | id
+    }
+}
+
 /// Where, when and how a packet was captured, and between whom it travelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {

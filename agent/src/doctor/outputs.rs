@@ -13,7 +13,10 @@ use nix::{
 };
 
 use super::Check;
-use crate::config::{FileConfig, PrivilegesConfig, RunAs};
+use crate::{
+    config::{FileConfig, PrivilegesConfig, RunAs},
+    files::check_directory_for,
+};
 
 const AREA: &str = "outputs";
 
@@ -91,6 +94,12 @@ pub(super) fn look_kept(
     // Where it will be made.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
     let shown = directory.display();
+    if there == directory
+        && let Err(wrong) = check_directory_for(directory, writer.uid, writer.gid)
+    {
+        let fix = format!("chown {} {shown} && chmod go-w {shown}", writer.uid);
+        return vec![Check::fail(AREA, what, format!("is refused: {wrong}"), fix)];
+    }
     let Err(wrong) = writer.write(there) else {
         let free = free_bytes(there);
         let (Some(bytes), Some(free)) = (bytes, free) else { return vec![Check::ok(AREA, what)] };

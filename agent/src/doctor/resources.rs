@@ -3,7 +3,10 @@
 use std::{fs, num::NonZero, path::PathBuf, thread};
 
 use super::{Check, outputs::mebibytes};
-use crate::config::{Config, SinkConfig};
+use crate::{
+    config::{Config, SinkConfig},
+    sink::QUEUE_BYTES,
+};
 
 const AREA: &str = "resources";
 
@@ -80,7 +83,7 @@ fn memory(config: &Config, limits: &Limits) -> Check {
         .iter()
         .map(|sink| match sink {
             SinkConfig::Kafka(kafka) => kafka.queue_bytes,
-            SinkConfig::Stdout(_) | SinkConfig::File(_) => 0,
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => QUEUE_BYTES,
         })
         .sum();
     let sum = rings + queues;
@@ -160,10 +163,10 @@ mod tests {
             let limits = Limits { group: Some(group_mib << 20), ..Limits::default() };
             memory(&config(4), &limits).verdict
         };
-        // Four rings of 8 MiB.
-        assert_eq!(verdict(31), Verdict::Fail);
-        assert_eq!(verdict(40), Verdict::Warn);
-        assert_eq!(verdict(64), Verdict::Ok);
+        // Four rings of 8 MiB, and a queue of as much before standard output.
+        assert_eq!(verdict(39), Verdict::Fail);
+        assert_eq!(verdict(48), Verdict::Warn);
+        assert_eq!(verdict(80), Verdict::Ok);
         let machine = Limits { available: Some(16 << 20), ..Limits::default() };
         assert_eq!(memory(&config(4), &machine).verdict, Verdict::Fail);
     }

@@ -31,6 +31,8 @@ pub struct Batch {
     /// The keys, back to back.
     keys: Vec<u8>,
     ticket: Ticket,
+    /// Bytes of the longest record with its key.
+    longest: usize,
 }
 
 impl Batch {
@@ -45,8 +47,10 @@ impl Batch {
     /// # Errors
     /// Those of the encoder; the batch is then as it was.
     pub fn push(&mut self, encoder: &mut dyn Encode, record: &Record<'_>) -> Result<(), Error> {
+        let before = self.bytes.len() + self.keys.len();
         encoder.encode(record, &mut self.bytes)?;
         record.push_key(self.key, &mut self.keys);
+        self.longest = self.longest.max(self.bytes.len() + self.keys.len() - before);
         self.entries.push(Entry {
             end: self.bytes.len(),
             key_end: self.keys.len(),
@@ -62,6 +66,25 @@ impl Batch {
         self.bytes.clear();
         self.entries.clear();
         self.keys.clear();
+        self.longest = 0;
+    }
+
+    /// Appends the records of another batch, which are keyed alike; its ticket stays with it.
+    pub fn append(&mut self, other: &Self) {
+        let (bytes, keys) = (self.bytes.len(), self.keys.len());
+        self.bytes.extend_from_slice(&other.bytes);
+        self.keys.extend_from_slice(&other.keys);
+        self.entries.extend(other.entries.iter().map(|entry| Entry {
+            end: entry.end + bytes,
+            key_end: entry.key_end + keys,
+            ..*entry
+        }));
+    }
+
+    /// Bytes that the batch has memory for.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Puts what the sink gave for it on the batch.
@@ -73,6 +96,29 @@ impl Batch {
     #[must_use]
     pub const fn ticket(&self) -> Ticket {
         self.ticket
+    }
+
+    /// Bytes of the longest record with its key.
+    #[must_use]
+    pub const fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The records that take at most `bytes` with their keys.
+    #[must_use]
+    pub fn up_to(&self, bytes: usize) -> Self {
+        let mut rest = Self { key: self.key, ticket: self.ticket, ..Self::default() };
+        for (key, value, entry) in self.iter_keyed() {
+            let length = key.len() + value.len();
+            if length <= bytes {
+                rest.bytes.extend_from_slice(value);
+                rest.keys.extend_from_slice(key);
+                rest.longest = rest.longest.max(length);
+                let (end, key_end) = (rest.bytes.len(), rest.keys.len());
+                rest.entries.push(Entry { end, key_end, ..entry });
+            }
+        }
+        rest
     }
 
     /// True without records.

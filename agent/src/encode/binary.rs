@@ -44,8 +44,8 @@ pub(super) trait Room {
     /// The place of a block, where there is room for one.
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
 
-    /// The place of so many bytes.
-    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]>;
+    /// Copies `bytes` to their place, where there is room for them.
+    fn copy(&mut self, at: usize, bytes: &[u8]) -> Option<()>;
 }
 
 /// Room whose size is known when compiling. A block always has a place, and none is looked for: what
@@ -59,8 +59,9 @@ impl Room for UsualRoom {
     }
 
     #[inline(always)]
-    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
-        self.0.get_mut(at..)?.get_mut(..length)
+    fn copy(&mut self, at: usize, bytes: &[u8]) -> Option<()> {
+        self.0.get_mut(at..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(())
     }
 }
 
@@ -71,9 +72,33 @@ impl Room for [u8] {
     }
 
     #[inline(always)]
-    fn bytes(&mut self, at: usize, length: usize) -> Option<&mut [u8]> {
-        self.get_mut(at..)?.get_mut(..length)
+    fn copy(&mut self, at: usize, bytes: &[u8]) -> Option<()> {
+        self.get_mut(at..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(())
     }
+}
+
+/// Room for anything, which keeps nothing: only the position after it is of interest.
+struct Measure([u8; LARGEST_BLOCK]);
+
+impl Room for Measure {
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, _at: usize) -> Option<&mut [u8; N]> {
+        self.0.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn copy(&mut self, _at: usize, _bytes: &[u8]) -> Option<()> {
+        Some(())
+    }
+}
+
+/// Bytes that `record` takes.
+pub(super) fn measured(record: &impl Written) -> usize {
+    let mut nothing = Measure([0; LARGEST_BLOCK]);
+    let mut binary = Binary::new(&mut nothing);
+    record.write(&mut binary);
+    binary.at
 }
 
 /// Writes fields one behind the other. What does not fit is not written, or not where it belongs.
@@ -195,11 +220,8 @@ impl<R: Room + ?Sized> Binary<'_, R> {
     /// Bytes as they are.
     #[inline(always)]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        match self.room.bytes(self.at, bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                self.at += bytes.len();
-            }
+        match self.room.copy(self.at, bytes) {
+            Some(()) => self.at += bytes.len(),
             None => self.at = BEYOND,
         }
     }

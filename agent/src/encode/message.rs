@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     Encode, Error, Record,
+    portion::MessagePortion,
     value::{Address, Bytes, Row, Shown, Symbol, Time},
 };
 use crate::{
@@ -116,6 +117,10 @@ impl<'a> Line<'a> {
             if message.response { (server, client) } else { (client, server) };
         let question = message.question();
         let flags = &message.flags;
+        let portion = record.first_portion();
+        let answers = message.answers();
+        let left_out = answers.len().saturating_sub(portion.answers);
+        let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         Self {
             file: record.file,
             frame: seen.frame,
@@ -153,11 +158,15 @@ impl<'a> Line<'a> {
             qclass: question.map(|question| class_name(question.qclass)),
             more_questions: message
                 .more_questions()
+                .take(portion.questions)
                 .map(|question| Asked::of(question, policy))
                 .collect(),
-            answers: message.answers().map(|answer| Row(Shown(policy, answer))).collect(),
-            answers_omitted: message.answers_omitted,
-            edns: edns(message, policy),
+            answers: answers
+                .take(portion.answers)
+                .map(|answer| Row(Shown(policy, answer)))
+                .collect(),
+            answers_omitted: message.answers_omitted.saturating_add(left_out),
+            edns: edns(message, policy, portion),
         }
     }
 }
@@ -172,7 +181,11 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn edns<'a>(message: &'a Message, policy: &Policy) -> Option<EdnsFields<'a>> {
+fn edns<'a>(
+    message: &'a Message,
+    policy: &Policy,
+    portion: &MessagePortion,
+) -> Option<EdnsFields<'a>> {
     let edns: Edns<'_> = message.edns()?;
     Some(EdnsFields {
         version: edns.version,
@@ -182,14 +195,18 @@ fn edns<'a>(message: &'a Message, policy: &Policy) -> Option<EdnsFields<'a>> {
             .client_subnet
             .and_then(|subnet| policy.client_subnet(subnet))
             .map(Address::from),
-        nsid: edns.nsid.map(Bytes),
+        nsid: edns.nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid)).map(Bytes),
         cookie: edns.cookie.filter(|_| policy.shows_cookies()).map(Bytes),
         extended_error: edns.extended_error.map(|error| error.code),
-        extended_error_text: edns.extended_error.map(|error| error.text),
+        extended_error_text: edns
+            .extended_error
+            .filter(|_| portion.error_text)
+            .and_then(|error| policy.error_text(error.text)),
         padding: edns.padding,
         options: edns
             .options()
             .filter(|(code, _)| policy.shows_option(*code))
+            .take(portion.options)
             .map(|(code, value)| EdnsOption { code, value: Bytes(value) })
             .collect(),
     })

@@ -20,6 +20,7 @@ mod key;
 mod message;
 mod mnemonic;
 mod owner;
+mod portion;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -40,6 +41,7 @@ pub use framing::{Fingerprint, frame, read_single_object, single_object_header, 
 pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
+pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
 pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 
 use super::{
     SCHEMA_VERSION,
-    binary::{Binary, Room, Written, encoded},
+    binary::{Binary, Room, Written, encoded as encoded_fields},
     fields::Fields,
     value::{Labels, Symbol},
 };
@@ -82,10 +82,19 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner with this identity.
+    /// Bytes of its fields at most. By the rules of Kubernetes for names and labels, and with the
+    /// 32 labels that can be chosen, there are some 14,000.
+    pub const MAX_BYTES: usize = 16 * 1_024;
+
+    /// The owner with this identity; without labels, and with the beginnings of its names, where it
+    /// breaks those rules, so that every record has room for it.
     #[must_use]
-    pub fn new(identity: Identity) -> Self {
-        let encoded = encoded(&identity);
+    pub fn new(mut identity: Identity) -> Self {
+        let mut encoded = encoded_fields(&identity);
+        if encoded.len() > Self::MAX_BYTES {
+            identity.shorten();
+            encoded = encoded_fields(&identity);
+        }
         Self { encoded: encoded.into(), identity: Arc::new(identity) }
     }
 
@@ -143,7 +152,34 @@ pub(super) const SERVER: OwnerNames = [
     "server_service_namespace",
 ];
 
+/// Bytes of a name at most (RFC 1123 as Kubernetes has it; interfaces of Linux have 15).
+const LONGEST_NAME: usize = 253;
+
+/// The beginning of a name that is longer than any can be.
+fn shortened(name: &str) -> &str {
+    let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    name.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
 impl Identity {
+    #[cold]
+    fn shorten(&mut self) {
+        self.labels = None;
+        let names = [
+            &mut self.pod_uid,
+            &mut self.pod_name,
+            &mut self.pod_namespace,
+            &mut self.workload_kind,
+            &mut self.workload_name,
+            &mut self.node_name,
+            &mut self.service_name,
+            &mut self.service_namespace,
+        ];
+        for name in names.into_iter().flatten() {
+            *name = shortened(name).to_owned();
+        }
+    }
+
     fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
         f.field(names[0], Symbol::of_attribution(self.attribution))?;
         f.field(names[1], self.pod_uid.as_deref())?;
@@ -175,17 +211,18 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// The node and interface with these names, and the worker that `ids` are of.
+    /// The node and interface with these names, and the worker that `ids` are of. A name that a
+    /// capture file gives an interface may be of any length: its beginning is taken.
     #[must_use]
     pub fn new(node: &str, interface: &str, ids: RecordIds) -> Self {
         let mut observer = Self {
-            node: node.to_owned(),
-            interface: interface.to_owned(),
+            node: shortened(node).to_owned(),
+            interface: shortened(interface).to_owned(),
             run_id: HEXLOWER.encode(&ids.run()),
             worker: ids.worker(),
             encoded: Vec::new(),
         };
-        observer.encoded = encoded(&observer);
+        observer.encoded = encoded_fields(&observer);
         observer
     }
 
@@ -213,5 +250,37 @@ impl Observer {
 impl Written for Observer {
     fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.each(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_of_endless_names_is_shortened_and_one_of_allowed_ones_is_whole() {
+        let longest = |length: usize| Some("é".repeat(length / 2));
+        let labels = |value: usize| {
+            let label = |number: usize| (format!("{number:0317}"), "v".repeat(value));
+            Some((0..32).map(label).collect())
+        };
+        let identity = |name, value| Identity {
+            attribution: Attribution::Pod,
+            pod_uid: longest(name),
+            pod_name: longest(name),
+            pod_namespace: longest(name),
+            workload_kind: longest(name),
+            workload_name: longest(name),
+            labels: labels(value),
+            node_name: longest(name),
+            service_name: longest(name),
+            service_namespace: longest(name),
+        };
+        let allowed = Owner::new(identity(253, 63));
+        assert_eq!(*allowed.identity(), identity(253, 63));
+        let endless = Owner::new(identity(1 << 20, 1 << 20));
+        assert!(endless.encoded().len() < Owner::MAX_BYTES, "{}", endless.encoded().len());
+        assert_eq!(endless.identity().pod_name.as_ref().map(String::len), Some(252));
+        assert_eq!(endless.identity().labels, None);
     }
 }

@@ -4,12 +4,13 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_ebpf::settings::Direction;
 
 use super::{
-    Observer, Owner,
+    Observer, Owner, Portion,
     binary::{Binary, Room, Written},
     domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
     owner,
+    portion::MessagePortion,
     value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 101;
+const FIELDS: usize = 104;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Record<'a> {
     pub client: &'a Owner,
     /// Owner of the server's address.
     pub server: &'a Owner,
+    /// How much of the transaction is written; see [`Record::within`].
+    pub portion: &'a Portion,
 }
 
 impl Record<'_> {
@@ -100,6 +103,15 @@ impl Record<'_> {
             .map(|observation| observation.message.parse_status)
             .max_by_key(severity)
             .unwrap_or_default()
+    }
+
+    /// How much is written of the transaction's first message.
+    #[inline(always)]
+    pub(super) fn first_portion(&self) -> &MessagePortion {
+        match self.transaction.query() {
+            Some(_) => &self.portion.query,
+            None => &self.portion.response,
+        }
     }
 
     /// Direction of the query at the interface.
@@ -170,27 +182,34 @@ impl<'a> Record<'a> {
         f.field("authentic_data", flags.map(|flags| flags.authentic_data))?;
         self.question_fields(f)?;
         f.field("rcode", response.map(|seen| Mnemonic::Rcode(seen.message.rcode)))?;
-        let answers =
-            |seen: &'a Observation| seen.message.answers().map(|answer| Shown(policy, answer));
+        let portion = self.portion;
+        let answers = move |seen: &'a Observation| {
+            let answers = seen.message.answers().take(portion.response.answers);
+            answers.map(move |answer| Shown(policy, answer))
+        };
         f.field("answers", Array(response.map(|seen| move || answers(seen))))?;
-        let updates =
-            |seen: &'a Observation| seen.message.updates().map(|it| Shown(policy, Update(it)));
+        let updates = move |seen: &'a Observation| {
+            let updates = seen.message.updates().take(portion.query.updates);
+            updates.map(move |it| Shown(policy, Update(it)))
+        };
         f.field("updates", Array(query.map(|seen| move || updates(seen))))?;
         let omitted = |seen: &Observation| seen.message.answers_omitted;
         let omitted = query.map_or(0, omitted).saturating_add(response.map_or(0, omitted));
-        f.field("answers_omitted", int(omitted))?;
+        f.field("answers_omitted", int(omitted.saturating_add(portion.omitted.answers)))?;
         let counts = response.map(|seen| seen.message.counts);
         f.field("answer_count", counts.map(|counts| counts[1]))?;
         f.field("authority_count", counts.map(|counts| counts[2]))?;
         f.field("additional_count", counts.map(|counts| counts[3]))?;
         let edns = |seen: &'a Observation| seen.message.edns();
-        edns_fields(f, &QUERY_EDNS, query.and_then(edns), policy)?;
-        edns_fields(f, &RESPONSE_EDNS, response.and_then(edns), policy)?;
+        edns_fields(f, &QUERY_EDNS, query.and_then(edns), policy, &portion.query)?;
+        edns_fields(f, &RESPONSE_EDNS, response.and_then(edns), policy, &portion.response)?;
+        f.field("edns_options_omitted", int(portion.omitted.options))?;
         f.field("parse_status", Symbol::of_parse_status(self.parse_status()))?;
         self.client.fields(f, &owner::CLIENT)?;
         self.server.fields(f, &owner::SERVER)?;
-        f.field("query_wire", query.and_then(wire))?;
-        f.field("response_wire", response.and_then(wire))
+        f.field("query_wire", query.filter(|_| portion.query.wire).and_then(wire))?;
+        f.field("response_wire", response.filter(|_| portion.response.wire).and_then(wire))?;
+        f.field("wire_omitted", int(portion.omitted.wires))
     }
 
     /// A response repeats the question, so it can stand in for a query that was not seen.
@@ -205,8 +224,11 @@ impl<'a> Record<'a> {
         f.field("qname_registrable_domain", name.and_then(registrable_domain))?;
         f.field("qtype", question.map(|question| Mnemonic::Type(question.qtype)))?;
         f.field("qclass", question.map(|question| Mnemonic::Class(question.qclass)))?;
-        let more = || message.more_questions().map(|question| Shown(self.policy, question));
-        f.field("more_questions", Array(Some(more)))
+        let most = self.first_portion().questions;
+        let more =
+            || message.more_questions().take(most).map(|question| Shown(self.policy, question));
+        f.field("more_questions", Array(Some(more)))?;
+        f.field("questions_omitted", int(self.portion.omitted.questions))
     }
 }
 
@@ -247,6 +269,7 @@ fn edns_fields<'a, F: Fields>(
     names: &EdnsNames,
     edns: Option<Edns<'a>>,
     policy: &Policy,
+    portion: &MessagePortion,
 ) -> Result<(), F::Error> {
     f.field(names[0], edns.map(|edns| edns.version))?;
     f.field(names[1], edns.map(|edns| edns.udp_payload_size))?;
@@ -255,14 +278,20 @@ fn edns_fields<'a, F: Fields>(
     let subnet = subnet.and_then(|subnet| policy.client_subnet(subnet));
     f.field(names[3], subnet.map(Address::from))?;
     f.field(names[4], subnet.map(|subnet| subnet.scope_prefix))?;
-    f.field(names[5], edns.and_then(|edns| edns.nsid).map(Bytes))?;
+    let nsid = edns.and_then(|edns| edns.nsid);
+    let nsid = nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid));
+    f.field(names[5], nsid.map(Bytes))?;
     let cookie = edns.and_then(|edns| edns.cookie).filter(|_| policy.shows_cookies());
     f.field(names[6], cookie.map(Bytes))?;
     let error = edns.and_then(|edns| edns.extended_error);
     f.field(names[7], error.map(|error| error.code))?;
-    f.field(names[8], error.map(|error| error.text))?;
+    let text = error.filter(|_| portion.error_text).map(|error| error.text);
+    f.field(names[8], text.and_then(|text| policy.error_text(text)))?;
     f.field(names[9], edns.and_then(|edns| edns.padding))?;
-    let options = |edns: Edns<'a>| edns.options().filter(|(code, _)| policy.shows_option(*code));
+    let options = |edns: Edns<'a>| {
+        let shown = edns.options().filter(|(code, _)| policy.shows_option(*code));
+        shown.take(portion.options)
+    };
     f.field(names[10], Array(edns.map(|edns| move || options(edns))))
 }
 

@@ -1,6 +1,6 @@
 //! Transactions to test encoders and sinks with.
 
-use super::{Clock, Observer, Owner, Record};
+use super::{Clock, Observer, Owner, Portion, Record};
 use crate::{
     decode::{Transport, build::Build},
     pair::{Exchange, Flow, Observation, Point, RecordId, RecordIds, Transaction},
@@ -71,5 +71,6 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
         transaction: &transaction,
         client: &Owner::default(),
         server: &Owner::default(),
+        portion: &Portion::ALL,
     })
 }

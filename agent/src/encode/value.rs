@@ -205,7 +205,8 @@ impl Item for Shown<'_, Answer<'_>> {
     #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let Self(policy, answer) = self;
-        answer_fields(f, policy, answer, &policy.answer_rdata(answer.rdata))
+        let name = policy.name(answer.name);
+        answer_fields(f, answer, &name, &policy.answer_rdata(answer.rdata))
     }
 }
 
@@ -216,18 +217,19 @@ impl Item for Shown<'_, Update<'_>> {
     #[inline(always)]
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let Self(policy, Update(record)) = self;
-        answer_fields(f, policy, record, &policy.update_rdata(record.rtype, record.rdata))
+        let name = policy.update_name(record.name);
+        answer_fields(f, record, &name, &policy.update_rdata(record.rtype, record.rdata))
     }
 }
 
 #[inline(always)]
 fn answer_fields<F: Fields>(
     f: &mut F,
-    policy: &Policy,
     record: &Answer<'_>,
+    name: &str,
     rdata: &str,
 ) -> Result<(), F::Error> {
-    f.field("name", &*policy.name(record.name))?;
+    f.field("name", name)?;
     f.field("type", Mnemonic::Type(record.rtype))?;
     f.field("class", Mnemonic::Class(record.class))?;
     f.field("ttl", record.ttl)?;

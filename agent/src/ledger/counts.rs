@@ -18,11 +18,13 @@ pub enum MessageLoss {
     Copy,
     /// Too short for a DNS header, in a packet that carries several messages.
     ShorterThanHeader,
+    /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
+    Abandoned,
 }
 
 impl MessageLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 2] = [Self::Copy, Self::ShorterThanHeader];
+    pub const ALL: [Self; 3] = [Self::Copy, Self::ShorterThanHeader, Self::Abandoned];
 
     /// True where nothing is missing: another message stands for this one.
     #[must_use]
@@ -34,6 +36,7 @@ impl MessageLoss {
         match self {
             Self::Copy => "copy",
             Self::ShorterThanHeader => "shorter_than_header",
+            Self::Abandoned => "abandoned",
         }
     }
 }
@@ -67,11 +70,16 @@ pub enum SinkLoss {
     SpoolFailed,
     /// The registry gave no id of its schema while there was room to wait for it.
     NoSchemaId,
+    /// Longer than the producer takes.
+    TooLarge,
+    /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
+    /// all the same, if what held the worker up lets go before the process ends.
+    Abandoned,
 }
 
 impl SinkLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::EncodeFailed,
         Self::QueueFull,
         Self::Expired,
@@ -84,6 +92,8 @@ impl SinkLoss {
         Self::Unreadable,
         Self::SpoolFailed,
         Self::NoSchemaId,
+        Self::TooLarge,
+        Self::Abandoned,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -100,6 +110,8 @@ impl SinkLoss {
             Self::Unreadable => "unreadable",
             Self::SpoolFailed => "spool_failed",
             Self::NoSchemaId => "no_schema_id",
+            Self::TooLarge => "too_large",
+            Self::Abandoned => "abandoned",
         }
     }
 }
@@ -283,7 +295,8 @@ pub struct SummaryCounts {
 /// Counts of one sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
-    /// In the batches of workers, which the sink is handed but has not taken yet.
+    /// On their way to the sink, which has not taken them yet: in the batches of workers, or in the
+    /// queue before a sink that may block.
     pub in_batches: Amount,
     /// Taken by the sink.
     pub offered: Amount,

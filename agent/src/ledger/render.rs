@@ -35,6 +35,9 @@ impl fmt::Display for Ledger {
         if packets.in_rings > 0 {
             write!(f, ", and {} more in the rings", packets.in_rings)?;
         }
+        if packets.abandoned > 0 {
+            write!(f, ", and {} more abandoned", packets.abandoned)?;
+        }
         writeln!(f)?;
         self.write_joining(f)?;
         let label = "messages";

@@ -47,6 +47,9 @@ pub struct Sources {
     pub taken_at_us: i64,
     /// True after the workers and sinks have ended: nothing may be left in the rings.
     pub ended: bool,
+    /// True once [`abandon`](Self::abandon) has counted what workers hold that did not come to their
+    /// end.
+    pub is_abandoned: bool,
     /// Kernel counters.
     pub interfaces: Vec<InterfaceCounts>,
     /// Sum of the workers' counts.
@@ -55,6 +58,36 @@ pub struct Sources {
     pub last_numbers: Vec<u64>,
     /// Name and counts of each sink.
     pub sinks: Vec<(String, SinkCounts)>,
+}
+
+impl Sources {
+    /// Counts as lost what is held by workers that did not come to their end, at the end of a run.
+    ///
+    /// All other workers hold nothing by then, so whatever waits anywhere is theirs. Only what they
+    /// took out of their rings in an unfinished batch, or never took out, was counted by nobody: those
+    /// packets are the difference to what the hooks captured. A run without abandoned workers must
+    /// never come here, since no difference is a defect then.
+    pub fn abandon(&mut self) {
+        self.is_abandoned = true;
+        let workers = &mut self.workers;
+        let messages = std::mem::take(&mut workers.messages_pending);
+        workers.messages_lost[MessageLoss::Abandoned as usize] += messages;
+        workers.queries_pending = 0;
+        workers.transactions_held = 0;
+        let fragments = &mut workers.fragments;
+        fragments.lost[FragmentLoss::Ended as usize] += std::mem::take(&mut fragments.waiting);
+        // On their way to one of those workers.
+        let taken = workers.datagrams_taken + workers.datagrams_not_handed_over;
+        workers.datagrams_not_handed_over += fragments.datagrams.saturating_sub(taken);
+        let streams = &mut workers.streams;
+        let bytes = std::mem::take(&mut streams.bytes_waiting);
+        streams.bytes_lost[StreamLoss::Ended as usize] += bytes;
+        for (_, sink) in &mut self.sinks {
+            let in_batches = sink.in_batches;
+            sink.offer(in_batches);
+            sink.lose(SinkLoss::Abandoned, in_batches);
+        }
+    }
 }
 
 pub(crate) type ByReason = BTreeMap<&'static str, u64>;
@@ -109,6 +142,9 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Packets {
     pub(crate) in_rings: u64,
+    /// At the end, in the rings or in the unfinished batches of workers that were abandoned: captured,
+    /// and never counted as received.
+    pub(crate) abandoned: u64,
     pub(crate) received: u64,
     /// Datagrams joined from fragments: taken in beside the packets.
     pub(crate) joined: u64,
@@ -230,7 +266,7 @@ impl SpoolTotals {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Deliveries {
-    /// In the batches of workers, which the sink is handed but has not taken yet.
+    /// On their way to the sink, which has not taken them yet.
     pub(crate) in_batches: u64,
     pub(crate) offered: u64,
     pub(crate) delivered: u64,
@@ -336,6 +372,9 @@ impl Ledger {
             .map(|hook| hook.captured)
             .sum();
         let workers = &sources.workers;
+        let not_received = captured.saturating_sub(workers.packets_received);
+        let (in_rings, abandoned) =
+            if sources.is_abandoned { (0, not_received) } else { (not_received, 0) };
         let by_fate = |ignored: bool| {
             PacketLoss::ALL
                 .into_iter()
@@ -365,7 +404,8 @@ impl Ledger {
             interfaces,
             agent: Agent {
                 packets: Packets {
-                    in_rings: captured.saturating_sub(workers.packets_received),
+                    in_rings,
+                    abandoned,
                     received: workers.packets_received,
                     joined: workers.datagrams_taken,
                     decoded: workers.packets_decoded,
@@ -396,7 +436,7 @@ impl Ledger {
             imbalances: Vec::new(),
             balanced: false,
         };
-        ledger.imbalances = ledger.check(captured, sources.ended);
+        ledger.imbalances = ledger.check(captured, sources);
         ledger.balanced = ledger.imbalances.is_empty();
         ledger
     }
@@ -429,14 +469,20 @@ impl Ledger {
         self.balanced
     }
 
-    /// True if a sink has lost records, other than to a reader that went away.
+    /// True if a sink has lost records, other than to a reader that went away, or if a worker was
+    /// abandoned with something that would have become records.
     #[must_use]
     pub fn lost_records(&self) -> bool {
+        let Agent { packets, messages, .. } = &self.agent;
+        if packets.abandoned > 0 || messages.lost[MessageLoss::Abandoned.name()] > 0 {
+            return true;
+        }
         let closed = SinkLoss::Closed.name();
         self.agent.sinks.iter().any(|sink| sum(&sink.records.lost) > sink.records.lost[closed])
     }
 
-    fn check(&self, captured: u64, ended: bool) -> Vec<String> {
+    fn check(&self, captured: u64, sources: &Sources) -> Vec<String> {
+        let ended = sources.ended;
         let mut imbalances = Vec::new();
         let mut equal = |what: String, left: u64, right: u64| {
             if left != right {
@@ -452,7 +498,8 @@ impl Ledger {
         }
         let (packets, messages) = (&self.agent.packets, &self.agent.messages);
         let in_rings = if ended { 0 } else { packets.in_rings };
-        equal("rings: captured".into(), captured, packets.received + in_rings);
+        let accounted = packets.received + in_rings + packets.abandoned;
+        equal("rings: captured".into(), captured, accounted);
         let accounted =
             packets.decoded + packets.fragments + sum(&packets.ignored) + sum(&packets.lost);
         equal("packets: received and joined".into(), packets.received + packets.joined, accounted);
@@ -461,7 +508,8 @@ impl Ledger {
         let accounted =
             fragments.joined + fragments.waiting + sum(&fragments.ignored) + sum(&fragments.lost);
         equal("fragments: accounted".into(), fragments.received, accounted);
-        if ended {
+        // An abandoned worker has sent datagrams that it has not counted yet.
+        if ended && !sources.is_abandoned {
             let taken = packets.joined + fragments.datagrams_lost;
             equal("fragments: datagrams".into(), fragments.datagrams, taken);
         }
@@ -571,6 +619,7 @@ mod tests {
             run: [7; 8],
             taken_at_us: 0,
             ended: true,
+            is_abandoned: false,
             interfaces,
             workers,
             last_numbers: vec![1],
@@ -623,6 +672,62 @@ mod tests {
         assert!(!Ledger::new(&sources).balanced());
         sources.ended = false;
         assert!(Ledger::new(&sources).balanced());
+    }
+
+    #[test]
+    fn what_abandoned_workers_hold_is_counted_and_nothing_else_is_excused() {
+        let held = |sources: &mut Sources| {
+            // In the ring, and in the unfinished batch.
+            sources.interfaces[0].counters[0].counts[Counter::Seen as usize] += 3;
+            sources.interfaces[0].counters[0].counts[Counter::Captured as usize] += 3;
+            let workers = &mut sources.workers;
+            // A fragment that waits, a datagram on its way to another worker, bytes of a stream.
+            workers.packets_received += 3;
+            sources.interfaces[0].counters[0].counts[Counter::Seen as usize] += 3;
+            sources.interfaces[0].counters[0].counts[Counter::Captured as usize] += 3;
+            workers.packets_in_fragments += 3;
+            workers.fragments.received += 3;
+            workers.fragments.joined += 2;
+            workers.fragments.datagrams += 1;
+            workers.fragments.waiting += 1;
+            workers.streams.bytes_received += 9;
+            workers.streams.bytes_waiting += 9;
+            let sink = &mut sources.sinks[0].1;
+            sink.in_batches = std::mem::take(&mut sink.offered);
+            sink.delivered = Amount::default();
+        };
+        let mut left = sources();
+        held(&mut left);
+        assert!(!Ledger::new(&left).balanced(), "nobody has abandoned anything");
+        let pending = left.workers.messages_pending;
+        assert!(pending > 0);
+        left.abandon();
+        let ledger = Ledger::new(&left);
+        assert!(ledger.balanced(), "{:?}", ledger.imbalances);
+        let json = serde_json::to_value(&ledger).unwrap();
+        let agent = &json["agent"];
+        assert_eq!(agent["packets"]["abandoned"], 3);
+        assert_eq!(agent["packets"]["in_rings"], 0);
+        assert_eq!(agent["messages"]["lost"]["abandoned"], pending);
+        assert_eq!(agent["messages"]["pending"], 0);
+        assert_eq!(agent["fragments"]["lost"]["ended"], 1);
+        assert_eq!(agent["fragments"]["datagrams_lost"], 1);
+        assert_eq!(agent["tcp_bytes"]["lost"]["ended"], 9);
+        assert_eq!(agent["sinks"][0]["records"]["lost"]["abandoned"], 1);
+        assert!(ledger.lost_records());
+        // What the workers have published must add up as ever.
+        let defects: [fn(&mut Sources); 5] = [
+            |s| s.workers.packets_received += 100,
+            |s| s.workers.packets_decoded += 1,
+            |s| s.workers.messages_decoded += 1,
+            |s| s.workers.records_created += 1,
+            |s| s.sinks[0].1.delivered.records += 1,
+        ];
+        for (position, defect) in defects.into_iter().enumerate() {
+            let mut sources = left.clone();
+            defect(&mut sources);
+            assert!(!Ledger::new(&sources).balanced(), "defect {position}");
+        }
     }
 
     #[test]

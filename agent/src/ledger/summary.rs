@@ -254,6 +254,7 @@ fn counts(ledger: &Ledger, sink: &Sink) -> Vec<Count> {
     let stage = all.stage("rings", "packets");
     stage.one("taken", "captured", packets.received + packets.in_rings);
     stage.one("passed", "received", packets.received).one("waiting", "in_rings", packets.in_rings);
+    stage.one("lost", "abandoned", packets.abandoned);
 
     let stage = all.stage("packets", "packets");
     stage.one("taken", "received", packets.received).one("taken", "joined", packets.joined);

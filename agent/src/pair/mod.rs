@@ -92,9 +92,11 @@ impl Hash for Flow {
         }
         let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
-        // The tunnel, and with it what is rare, is left to equality: a tunnel's tenants that ask
-        // from equal addresses and ports with equal identifiers share a bucket, no more.
         state.write_u8(self.transport as u8);
+        // All that tells flows apart, or whoever chooses tunnels could fill one bucket.
+        if let Some(tunnel) = self.tunnel {
+            state.write_u64(tunnel.number());
+        }
     }
 }
 

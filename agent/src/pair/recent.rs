@@ -127,32 +127,27 @@ impl Ended {
 }
 
 /// The exchanges.
+///
+/// New ones cost no time: the log grows into memory that is reserved, and the indexes are zeroed
+/// pages.
 pub(super) struct Recent {
     log: Vec<Logged>,
     /// Where the next one is logged.
     next: u16,
-    /// The newest exchange of a key, by the low bits of the key.
-    exchanges: Vec<Newest>,
+    /// The newest exchange of a key, by the low bits of the key: its position, and above it bits of
+    /// the key that do not choose the place.
+    exchanges: Vec<u32>,
     /// Where a response is logged, by the low bits of its content.
     contents: Vec<u16>,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Newest {
-    position: u16,
-    /// Bits of the key that do not choose the place.
-    tag: u16,
-}
-
-/// [`Ended`] in one line of the cache, and without the niches of its enums, so that a new log is
-/// zeroed memory.
-#[derive(Clone, Copy, Default)]
+/// [`Ended`] in one line of the cache.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Logged {
     key: u64,
     content: u64,
     at_ns: u64,
-    /// Zero where nothing is logged yet.
     sequence: u64,
     query_at_ns: u64,
     question: u32,
@@ -174,9 +169,9 @@ const NO_MESSAGE: u8 = u8::MAX;
 impl Recent {
     pub(super) fn new() -> Self {
         Self {
-            log: vec![Logged::default(); PLACES],
+            log: Vec::with_capacity(PLACES),
             next: 0,
-            exchanges: vec![Newest::default(); PLACES],
+            exchanges: vec![0; PLACES],
             contents: vec![0; PLACES],
         }
     }
@@ -184,7 +179,7 @@ impl Recent {
     /// True if exchanges of this key may be remembered. Looks at the index alone.
     #[inline]
     pub(super) fn may_know(&self, key: u64) -> bool {
-        self.exchanges.get(index(key)).is_some_and(|newest| newest.tag == tag(key))
+        self.newest(key).is_some()
     }
 
     /// The latest exchange that a message with this question, or 0 for none, captured at `now_ns`
@@ -243,10 +238,16 @@ impl Recent {
         (response.content == content).then_some(response)
     }
 
+    /// Where the newest exchange of a key is logged, if it is that one's.
+    #[inline]
+    fn newest(&self, key: u64) -> Option<u16> {
+        let [low, high, tag @ ..] = self.exchanges.get(index(key))?.to_le_bytes();
+        (tag == self::tag(key)).then_some(u16::from_le_bytes([low, high]))
+    }
+
     /// The exchanges of a key, the newest first.
     fn chain(&self, key: u64, now_ns: u64) -> impl Iterator<Item = Ended> {
-        let newest = self.exchanges.get(index(key)).filter(|newest| newest.tag == tag(key));
-        let first = newest.map(|newest| newest.position);
+        let first = self.newest(key);
         let older = |position: &u16| {
             let older = self.log.get(usize::from(*position))?.older;
             (older != *position).then_some(older)
@@ -262,14 +263,13 @@ impl Recent {
     #[inline]
     pub(super) fn insert(&mut self, ended: &Ended) {
         let position = self.next;
-        let newest = self.exchanges.get_mut(index(ended.key));
-        let logged = self.log.get_mut(usize::from(position));
-        let (Some(newest), Some(logged)) = (newest, logged) else { return };
         self.next = position.wrapping_add(1);
-        let tag = tag(ended.key);
         // A key that had another's place has no older ones: they are forgotten.
-        let older = if newest.tag == tag { newest.position } else { position };
-        *newest = Newest { position, tag };
+        let older = self.newest(ended.key).unwrap_or(position);
+        if let Some(newest) = self.exchanges.get_mut(index(ended.key)) {
+            let ([low, high], [first, second]) = (position.to_le_bytes(), tag(ended.key));
+            *newest = u32::from_le_bytes([low, high, first, second]);
+        }
         let (query, response) = (ended.query.as_ref(), ended.response.as_ref());
         if let Some(response) = response
             && let Some(place) = self.contents.get_mut(index(response.content))
@@ -279,7 +279,7 @@ impl Recent {
         let direction =
             |seen: Option<&Sighting>| seen.map_or(NO_MESSAGE, |seen| seen.point.direction as u8);
         let seen = response.map(|response| &response.seen);
-        *logged = Logged {
+        let logged = Logged {
             key: ended.key,
             content: response.map_or(0, |response| response.content),
             at_ns: ended.at_ns,
@@ -294,13 +294,17 @@ impl Recent {
             direction: direction(seen),
             query_direction: direction(query),
         };
+        match self.log.get_mut(usize::from(position)) {
+            Some(oldest) => *oldest = logged,
+            None => self.log.push(logged),
+        }
     }
 }
 
 impl Logged {
     /// What was logged, if it is remembered at `now_ns`.
     fn ended(&self, now_ns: u64) -> Option<Ended> {
-        if self.sequence == 0 || now_ns.saturating_sub(self.at_ns) > REMEMBERED_NS {
+        if now_ns.saturating_sub(self.at_ns) > REMEMBERED_NS {
             return None;
         }
         let sighting = |at_ns, ifindex, direction, identification| {
@@ -332,9 +336,9 @@ const fn index(hash: u64) -> usize {
 }
 
 /// Never the tag of a place that was never taken.
-#[expect(clippy::cast_possible_truncation, reason = "any bits that index() leaves")]
-const fn tag(key: u64) -> u16 {
-    (key >> 48) as u16 | 1
+const fn tag(key: u64) -> [u8; 2] {
+    let [first, second, ..] = key.to_be_bytes();
+    [first | 1, second]
 }
 
 #[cfg(test)]

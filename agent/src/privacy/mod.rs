@@ -17,9 +17,15 @@
 //! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
 //!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included, and such with other labels
 //!   behind them, as search lists make them. Names elsewhere that contain an address, as those of block lists and of many providers' hosts do, are not recognised.
-//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them, so A and AAAA
-//!   records in them follow the rule for clients. Addresses in answers are those of services and
-//!   stay.
+//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them. Where the rule for
+//!   clients is not to keep, A and AAAA records in them follow it; so do reverse names, where there
+//!   is no rule for these; RDATA that holds nothing but names and numbers stays; all other RDATA is
+//!   withheld, as `\# 0`: hints of SVCB, prefixes of APL, text, bytes of unknown types. Addresses in
+//!   answers are those of services and stay.
+//! - **Texts of extended errors** (RFC 8914) say what servers like, often whom they refused, or which
+//!   server failed: they are hidden where any rule hides addresses, their code is not.
+//! - **Name server identifiers** (RFC 5001) follow the rule for servers: an address is what many
+//!   servers send. They are shown where that is to keep.
 //! - **Ports** stay.
 
 mod key;
@@ -41,9 +47,12 @@ pub use key::{Key, KeyError, Pseudonym};
 /// RDATA that is withheld (RFC 3597 §5).
 const WITHHELD: &str = "\\# 0";
 
-/// Option codes of EDNS that have a rule: client subnet (RFC 7871) and cookie (RFC 7873).
+/// Option codes of EDNS that have a rule: name server identifier (RFC 5001), client subnet (RFC
+/// 7871), cookie (RFC 7873) and extended error (RFC 8914).
+const NSID: u16 = 3;
 const CLIENT_SUBNET: u16 = 8;
 const COOKIE: u16 = 10;
+const EXTENDED_ERROR: u16 = 15;
 
 /// Whose address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +88,8 @@ impl fmt::Display for ShownAddress {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     config: PrivacyConfig,
+    error_texts_hidden: bool,
+    server_addresses_hidden: bool,
     reverse_names_hidden: bool,
     update_addresses_hidden: bool,
 }
@@ -88,6 +99,8 @@ impl Policy {
     #[must_use]
     pub fn new(config: &PrivacyConfig) -> Self {
         Self {
+            error_texts_hidden: config.hides_addresses(),
+            server_addresses_hidden: config.server_address != AddressRule::Keep,
             reverse_names_hidden: config.reverse_names != AddressRule::Keep,
             update_addresses_hidden: config.client_address != AddressRule::Keep,
             config: config.clone(),
@@ -139,6 +152,20 @@ impl Policy {
         self.config.cookies == Presence::Keep
     }
 
+    /// The text of an extended error; `None` if it is not shown.
+    #[inline]
+    #[must_use]
+    pub fn error_text<'a>(&self, text: &'a str) -> Option<&'a str> {
+        (!self.error_texts_hidden).then_some(text)
+    }
+
+    /// True if a name server identifier is shown: an empty one asks for it.
+    #[inline]
+    #[must_use]
+    pub const fn shows_nsid(&self, nsid: &[u8]) -> bool {
+        nsid.is_empty() || !self.server_addresses_hidden
+    }
+
     /// True if the EDNS option `code` is shown among those without a field of their own, where
     /// malformed and repeated subnets and cookies stand too.
     #[inline]
@@ -147,6 +174,8 @@ impl Policy {
         match code {
             CLIENT_SUBNET => self.config.client_subnet == SubnetRule::Keep,
             COOKIE => self.shows_cookies(),
+            EXTENDED_ERROR if self.error_texts_hidden => false,
+            NSID if self.server_addresses_hidden => false,
             _ => self.config.other_options == Presence::Keep,
         }
     }
@@ -173,18 +202,46 @@ impl Policy {
             .map_or(Cow::Borrowed(rdata), Cow::Owned)
     }
 
-    /// RDATA of a record of type `rtype` in the update section of an UPDATE request.
+    /// The owner of a record in an UPDATE request.
+    #[must_use]
+    pub fn update_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        let rule = self.update_reverse_rule();
+        reverse::rewritten(rule, name).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    /// RDATA of a record of type `rtype` in an UPDATE request.
     #[must_use]
     pub fn update_rdata<'a>(&self, rtype: u16, rdata: &'a str) -> Cow<'a, str> {
         /// A and AAAA.
         const ADDRESS_TYPES: [u16; 2] = [1, 28];
-        if !self.update_addresses_hidden || !ADDRESS_TYPES.contains(&rtype) {
+        /// NS, CNAME, SOA, PTR, MX, SRV and DNAME.
+        const NAME_TYPES: [u16; 7] = [2, 5, 6, 12, 15, 33, 39];
+        if !self.update_addresses_hidden {
             return self.answer_rdata(rdata);
         }
+        // As in a deletion (RFC 2136 §2.5.2).
+        if rdata.is_empty() {
+            return Cow::Borrowed(rdata);
+        }
         match rdata.parse() {
-            Ok(address) => Cow::Owned(self.address(Side::Client, address).to_string()),
-            // Nothing, as in a deletion (RFC 2136 §2.5.2), or an address that is not one.
-            Err(_) => Cow::Borrowed(if rdata.is_empty() { rdata } else { WITHHELD }),
+            Ok(address) if ADDRESS_TYPES.contains(&rtype) => {
+                Cow::Owned(self.address(Side::Client, address).to_string())
+            }
+            // RDATA of another form than its type's may hold anything.
+            _ if NAME_TYPES.contains(&rtype) && !rdata.starts_with("\\#") => {
+                let rule = self.update_reverse_rule();
+                reverse::rewritten_rdata(rule, rdata).map_or(Cow::Borrowed(rdata), Cow::Owned)
+            }
+            _ => Cow::Borrowed(WITHHELD),
+        }
+    }
+
+    /// The rule for reverse names in an UPDATE request: they are the sender's.
+    fn update_reverse_rule(&self) -> &AddressRule {
+        if self.reverse_names_hidden {
+            &self.config.reverse_names
+        } else {
+            &self.config.client_address
         }
     }
 }

@@ -135,8 +135,55 @@ fn an_update_carries_its_senders_address() {
     assert_eq!(policy.update_rdata(28, "2001:db8::1"), "2001:db8::");
     assert_eq!(policy.update_rdata(1, ""), "");
     assert_eq!(policy.update_rdata(1, "\\# 5 c000024d00"), WITHHELD);
-    assert_eq!(policy.update_rdata(16, "\"192.0.2.77\""), "\"192.0.2.77\"");
+    // What holds names alone stays, and where another form stands in its place, that does not.
+    assert_eq!(policy.update_rdata(33, "0 0 443 www.example"), "0 0 443 www.example");
+    assert_eq!(policy.update_rdata(33, "\\# 4 c000024d"), WITHHELD);
+    for (rtype, rdata) in [
+        (16, "\"192.0.2.77\""),
+        (64, "1 . ipv4hint=192.0.2.77"),
+        (65, "1 . ipv6hint=2001:db8::77"),
+        (42, "1:192.0.2.77/32"),
+        (45, "10 1 2 192.0.2.77 AQ=="),
+        (49, "AAIBY2PC"),
+        (65_280, "\\# 4 c000024d"),
+    ] {
+        assert_eq!(policy.update_rdata(rtype, rdata), WITHHELD);
+        assert_eq!(policy.answer_rdata(rdata), rdata);
+        assert_eq!(Policy::default().update_rdata(rtype, rdata), rdata);
+    }
+    // Its own reverse name, also where such names in general are shown.
+    let (name, hidden) = ("77.2.0.192.in-addr.arpa", "0.2.0.192.in-addr.arpa");
+    assert_eq!(policy.name(name), name);
+    assert_eq!(
+        (policy.update_name(name), policy.update_rdata(12, name)),
+        (hidden.into(), hidden.into())
+    );
     assert_eq!(policy.answer_rdata("192.0.2.77"), "192.0.2.77");
+}
+
+#[test]
+fn what_servers_write_freely_is_hidden_where_addresses_are() {
+    let keep = PrivacyConfig::default();
+    let lengths = PrefixLengths::default();
+    let hiding = [
+        PrivacyConfig { client_address: AddressRule::Drop, ..keep.clone() },
+        PrivacyConfig { server_address: AddressRule::Drop, ..keep.clone() },
+        PrivacyConfig { reverse_names: truncation(24, 56), ..keep.clone() },
+        PrivacyConfig { client_subnet: SubnetRule::Truncate(lengths), ..keep.clone() },
+    ];
+    for config in hiding {
+        let policy = Policy::new(&config);
+        assert_eq!(policy.error_text("192.0.2.77 is blocked"), None);
+        // A second one, among the options.
+        assert!(!policy.shows_option(15));
+        let keeps_servers = config.server_address == AddressRule::Keep;
+        assert_eq!(policy.shows_nsid(b"192.0.2.53"), keeps_servers);
+        assert_eq!(policy.shows_option(3), keeps_servers);
+        assert!(policy.shows_nsid(b""), "who asks for one says nothing of addresses");
+    }
+    let config = PrivacyConfig { cookies: Presence::Drop, ..keep };
+    assert_eq!(Policy::new(&config).error_text("stale"), Some("stale"));
+    assert!(Policy::new(&config).shows_nsid(b"192.0.2.53"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::{
     interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
     pair::{RecordIds, Truncations},
-    pipeline::{pairing, random_bytes},
+    pipeline::pairing,
     sink::Named,
     worker::{Handover, Rules, RulesInForce, Shared, Stages},
 };
@@ -55,18 +55,16 @@ impl Control {
 pub(super) struct Counts {
     /// One for each file.
     pub(super) files: Vec<InterfaceCounts>,
-    /// Of all epochs that have ended.
-    pub(super) ended: Published<WorkerCounts>,
-    /// Number of the last record of each of those.
-    pub(super) ended_numbers: Vec<u64>,
-    /// Of the current one.
-    pub(super) epoch: Published<WorkerCounts>,
+    /// What became of what they hold.
+    pub(super) worker: Published<WorkerCounts>,
 }
 
-/// Frames whose times go on from each other: what began in one file can end in the next.
+/// What frames go into. An epoch is a run of frames whose times go on from each other: what began in
+/// one file can end in the next. Where another one begins, the stages stay, since files can begin
+/// epochs without end: a section of some 100 bytes may be one.
 struct Epoch {
     stages: Stages,
-    /// The latest time of a frame so far.
+    /// The latest time of a frame of the epoch so far.
     now_ns: u64,
 }
 
@@ -83,10 +81,8 @@ pub(super) struct Player {
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
-    /// Random prefix of the records' identifiers, and epochs so far: each numbers its records as a
-    /// worker does.
+    /// Random prefix of the records' identifiers.
     run: [u8; 8],
-    epochs: usize,
     /// Since the last delivery.
     undelivered: usize,
 }
@@ -112,7 +108,6 @@ impl Player {
             pace: Pace::new(plan.speed),
             epoch: None,
             run,
-            epochs: 0,
             undelivered: 0,
         }
     }
@@ -134,7 +129,7 @@ impl Player {
             }
             self.deliver();
         }
-        self.end_epoch();
+        self.finish();
         self.control.complete.store(!self.control.is_stopped(), Ordering::Release);
         Ok(errors)
     }
@@ -218,17 +213,15 @@ impl Player {
         let epoch = match &mut self.epoch {
             Some(epoch) => epoch,
             epoch => {
-                let ids = ids(self.run, self.epochs);
-                self.epochs += 1;
                 let begun = Epoch::new(
                     &self.config,
                     &self.interfaces,
                     &self.sinks,
                     self.messages,
-                    ids,
+                    RecordIds::new(self.run, 0),
                     frame.at_ns,
                 )?;
-                self.published.update(|counts| counts.epoch = begun.stages.published());
+                self.published.update(|counts| counts.worker = begun.stages.published());
                 epoch.insert(begun)
             }
         };
@@ -271,31 +264,27 @@ impl Player {
     }
 
     /// Ends an epoch that the time of a file's first frame does not go on from: another capture
-    /// begins. What waits for a response would wait for all of that file otherwise.
+    /// begins. What waits for a response would wait for all of that file otherwise, and is recorded:
+    /// as unanswered what has waited long enough by the time of the last frame, and the rest with a
+    /// capture gap.
     fn end_epoch_before(&mut self, at_ns: u64) {
         let pair = &self.config.pair;
         let timeout = pair.udp_timeout.max(pair.tcp_timeout).as_nanos();
-        let is_earlier = self
-            .epoch
-            .as_ref()
-            .is_some_and(|epoch| u128::from(at_ns) + timeout < u128::from(epoch.now_ns));
-        if is_earlier {
-            self.end_epoch();
+        let Some(epoch) = &mut self.epoch else { return };
+        if u128::from(at_ns) + timeout >= u128::from(epoch.now_ns) {
+            return;
         }
+        epoch.stages.expire(epoch.now_ns);
+        epoch.stages.restart(|ids| pairing(pair).build(at_ns, ids, Truncations::default()));
+        epoch.now_ns = at_ns;
     }
 
-    /// Records what still waits for a response: as unanswered what has waited long enough by the
-    /// time of the last frame, and the rest with a capture gap.
-    fn end_epoch(&mut self) {
+    /// Records what still waits at the end of the last file, as at the end of an epoch.
+    fn finish(&mut self) {
         if let Some(mut epoch) = self.epoch.take() {
             self.publish_files();
             epoch.stages.expire(epoch.now_ns);
             epoch.stages.finish();
-            self.published.update(|counts| {
-                let epoch = std::mem::take(&mut counts.epoch).read();
-                counts.ended.update(|ended| ended.add(&epoch));
-                counts.ended_numbers.push(epoch.records_numbered);
-            });
         }
     }
 
@@ -319,15 +308,6 @@ impl Player {
     }
 }
 
-/// The identifiers of an epoch's records. Where there are more epochs than workers are counted,
-/// identifiers are unique all the same, and no summary tells of them.
-fn ids(run: [u8; 8], epoch: usize) -> RecordIds {
-    match u16::try_from(epoch) {
-        Ok(worker) => RecordIds::new(run, worker),
-        Err(_) => RecordIds::new(random_bytes(), 0),
-    }
-}
-
 impl Epoch {
     fn new(
         config: &Config,
@@ -341,6 +321,7 @@ impl Epoch {
         // Without owners: who has an address now says nothing of who had it then.
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            max_record_bytes: config.record.max_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,
             ..Shared::new(&config.node, names)

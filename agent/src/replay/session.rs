@@ -17,13 +17,11 @@ use super::{
 use crate::{
     config::Config,
     encode,
-    ledger::{Ledger, Published, Sources, snapshot},
+    ending::{self, EndWait, Verdict},
+    ledger::{Ledger, Published, Sources, WorkerCounts, snapshot},
     pipeline::random_bytes,
     sink::{self, Named, Summaries},
 };
-
-/// How often the ending thread is looked at: a thread cannot be joined with a deadline.
-const ENDING_LOOK: Duration = Duration::from_millis(2);
 
 /// What a sink gets to deliver what it holds, even if another used up the time.
 const LEAST_FLUSH: Duration = Duration::from_secs(1);
@@ -90,7 +88,7 @@ impl Replay {
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
-            sink::build(&config.sinks, &config.node, false, ended)?
+            sink::build_without_queues(&config.sinks, &config.node, ended)?
         };
         let run = random_bytes();
         let player = Player::new(config, plan, sinks.clone(), run);
@@ -141,7 +139,7 @@ impl Replay {
     /// The ledger as of now.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        self.read_ledger(false)
+        self.read_ledger(false, false)
     }
 
     /// Stops reading where that has not ended, delivers what was read, and draws up the final
@@ -152,52 +150,76 @@ impl Replay {
     pub fn finish(mut self, flush_timeout: Duration) -> Result<Outcome, encode::Error> {
         let deadline = Instant::now() + flush_timeout;
         let stopped = !self.control.complete.load(Ordering::Acquire);
-        let mut errors = Vec::new();
+        let (mut errors, mut is_abandoned) = (Vec::new(), false);
         if let Some(thread) = self.thread.take() {
             self.control.stop.store(true, Ordering::Release);
             thread.thread().unpark();
-            while !thread.is_finished() && Instant::now() < deadline {
-                thread::park_timeout(ENDING_LOOK);
+            let mut wait = EndWait::new(Instant::now(), deadline);
+            while !thread.is_finished() {
+                match wait.look(Instant::now(), self.thread_progress()) {
+                    Verdict::Wait | Verdict::Release => {}
+                    Verdict::PastDeadline => tracing::warn!(
+                        event = "worker_slow_at_stop",
+                        "the flush timeout is over and the replay still makes progress: waiting for it"
+                    ),
+                    Verdict::Abandon => break,
+                }
+                thread::park_timeout(ending::POLL_INTERVAL);
             }
-            if !thread.is_finished() {
-                tracing::error!("the replay is held up by a file or sink; what it holds is lost");
+            is_abandoned = !thread.is_finished();
+            if is_abandoned {
+                tracing::error!(
+                    event = "worker_abandoned",
+                    "the replay is held up by a file or sink; what it holds is counted as lost"
+                );
             } else if let Ok(outcome) = thread.join() {
                 errors = outcome?;
             } else {
-                tracing::error!("the replay panicked; what it held is missing from the ledger");
+                is_abandoned = true;
+                tracing::error!(
+                    event = "worker_abandoned",
+                    "the replay panicked; what it held is counted as lost"
+                );
             }
         }
         for sink in &self.sinks {
             let left = deadline.saturating_duration_since(Instant::now());
             sink.sink.close(left.max(LEAST_FLUSH));
         }
-        let mut ledger = self.read_ledger(true);
+        let mut ledger = self.read_ledger(true, is_abandoned);
         if std::mem::take(&mut self.summaries).end(&ledger) {
             // With what has become of the summaries.
-            ledger = self.read_ledger(true);
+            ledger = self.read_ledger(true, is_abandoned);
         }
         Ok(Outcome { ledger, errors, stopped })
     }
 
-    fn read_ledger(&self, ended: bool) -> Ledger {
+    /// Something that changes whenever the thread gets on.
+    fn thread_progress(&self) -> (u64, u64, WorkerCounts) {
+        let (frames, bytes) = self.progress();
+        (frames, bytes, self.published.with(|counts| counts.worker.read()))
+    }
+
+    fn read_ledger(&self, ended: bool, is_abandoned: bool) -> Ledger {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
-        let (files, mut last_numbers, (workers, numbers, counts)) = self.published.with(|counts| {
-            let snapshot = snapshot([&counts.ended, &counts.epoch], sinks);
-            (counts.files.clone(), counts.ended_numbers.clone(), snapshot)
-        });
-        // Each epoch is as good as a worker, and the current one is the last.
-        last_numbers.extend(numbers.last());
+        let (files, (workers, last_numbers, counts)) =
+            self.published.with(|counts| (counts.files.clone(), snapshot([&counts.worker], sinks)));
         let names = self.sinks.iter().map(|sink| sink.name.clone());
-        Ledger::new(&Sources {
+        let mut sources = Sources {
             node: self.node.clone(),
             run: self.run,
             taken_at_us: jiff::Timestamp::now().as_microsecond(),
             ended,
+            is_abandoned: false,
             interfaces: files,
             workers,
             last_numbers,
             sinks: names.zip(counts).collect(),
-        })
+        };
+        if is_abandoned {
+            sources.abandon();
+        }
+        Ledger::new(&sources)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -19,9 +19,13 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{EarlierRuns, Standing};
+use crate::files::{check_directory, open_own, read_own};
 
 /// Version of the file. One of another version is as good as none.
 const VERSION: u32 = 1;
+
+/// Bytes of the file that are read at most; some thousands of interfaces take less.
+const MAX_BYTES: u64 = 16 << 20;
 
 const LOCK: &str = "run.lock";
 const FILE: &str = "run.json";
@@ -120,6 +124,7 @@ impl Place {
     /// Makes the directory where it is missing, and locks it unless somebody else has.
     pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<File>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        check_directory(directory)?;
         let place = Self(directory.to_owned());
         // A directory that nobody may write to is found out here and not at the end.
         let lock = place.lock_file()?;
@@ -134,7 +139,7 @@ impl Place {
     fn lock_file(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        options.open(self.0.join(LOCK))
+        open_own(&self.0.join(LOCK), &mut options)
     }
 
     /// The lock, unless somebody else has it.
@@ -146,7 +151,11 @@ impl Place {
     /// What the run before left, if it can be read.
     pub(super) fn read(&self) -> Option<Saved> {
         let path = self.0.join(FILE);
-        let bytes = match fs::read(&path) {
+        let read = read_own(&path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -172,7 +181,8 @@ impl Place {
     pub(super) fn write(&self, saved: &Saved) -> io::Result<()> {
         let new = self.0.join(NEW_FILE);
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = open_own(&new, &mut options)?;
         file.write_all(&serde_json::to_vec(saved)?)?;
         fs::rename(&new, self.0.join(FILE))
     }

@@ -174,3 +174,25 @@ fn what_cannot_be_read_is_no_reason_not_to_capture() {
     assert_eq!(open(&blocked).told(), None);
     assert_eq!(Runs::open(&StateConfig::default()).told(), None);
 }
+
+#[test]
+fn a_directory_that_others_can_write_in_is_not_used_and_no_link_is_followed() {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let set_mode = |mode| {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o777);
+    assert!(Place::open(directory.path()).is_err());
+    set_mode(0o700);
+    let (place, _lock) = Place::open(directory.path()).unwrap();
+    // A pipe would be waited for.
+    mkfifo(&directory.path().join("run.json"), Mode::S_IRWXU).unwrap();
+    assert!(place.read().is_none());
+    let precious = directory.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    symlink(&precious, directory.path().join("run.json.new")).unwrap();
+    assert!(place.write(&Saved::new(Moment::now())).is_err());
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}

@@ -9,9 +9,9 @@
 //! apache-avro's writer takes only values.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, ErrorKind, Seek, SeekFrom, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -35,8 +35,8 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// Creates `<path>.partial` and writes the header.
-    pub(super) fn create(path: PathBuf, codec: Codec, node: &str) -> io::Result<Self> {
+    /// Creates `<path>.partial` with a mode, and writes the header.
+    pub(super) fn create(path: PathBuf, codec: Codec, node: &str, mode: u32) -> io::Result<Self> {
         let header = header(codec, Some(node)).map_err(io::Error::other)?;
         // The header ends with the marker.
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
@@ -46,8 +46,12 @@ impl Container {
         if path.exists() {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&partial)?;
-        if let Err(error) = file.write_all(&header) {
+        // O_EXCL follows no link and opens nothing that is there.
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&partial)?;
+        // Whatever the umask is.
+        let begun = file.set_permissions(Permissions::from_mode(mode));
+        if let Err(error) = begun.and_then(|()| file.write_all(&header)) {
             // On a full disk every batch would leave another such file.
             let _ = fs::remove_file(&partial);
             return Err(error);
@@ -207,7 +211,7 @@ mod tests {
         for codec in [Codec::Null, Codec::Deflate(DeflateSettings::default())] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.avro");
-            let mut container = Container::create(path.clone(), codec, "node-1").unwrap();
+            let mut container = Container::create(path.clone(), codec, "node-1", 0o600).unwrap();
             for _ in 0..2 {
                 container.append(batch().records(), batch().bytes()).unwrap();
             }

@@ -18,6 +18,7 @@ use super::{Error, Sink, container::Container};
 use crate::{
     config::{FileCodec, FileConfig},
     encode::{Batch, Format},
+    files::check_directory,
     ledger::{Amount, Published, SinkCounts, SinkLoss},
     telemetry::{Reached, SinkTimings},
     worker::monotonic_ns,
@@ -58,9 +59,15 @@ impl Files {
             path: config.directory.display().to_string(),
             cause,
         };
-        let probe = config.directory.join(format!(".{}-{}", config.prefix, std::process::id()));
-        fs::write(&probe, []).map_err(|cause| refused("write to", cause))?;
-        fs::remove_file(&probe).map_err(|cause| refused("remove a file from", cause))?;
+        if let Err(error) = check_directory(&config.directory) {
+            let directory = config.directory.display();
+            tracing::warn!(%error, %directory, "others can remove or rename the files of this sink");
+        }
+        let probe = tempfile::Builder::new()
+            .prefix(&format!(".{}-", config.prefix))
+            .tempfile_in(&config.directory)
+            .map_err(|cause| refused("write to", cause))?;
+        probe.close().map_err(|cause| refused("remove a file from", cause))?;
         let entries = fs::read_dir(&config.directory).map_err(|cause| refused("list", cause))?;
         for entry in entries.flatten() {
             let name = entry.file_name();
@@ -104,13 +111,18 @@ impl Files {
         appended.map(|()| full)
     }
 
+    /// Records say who asked what: a file is nobody else's, unless its group is to ship it.
+    const fn mode(&self) -> u32 {
+        if self.config.group_read { 0o640 } else { 0o600 }
+    }
+
     fn create(&self, state: &mut State) -> io::Result<Open> {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         loop {
             state.number += 1;
             let name = format!("{}-{time}-{:06}.avro", self.config.prefix, state.number);
             let path = self.config.directory.join(name);
-            match Container::create(path, self.codec, &self.node) {
+            match Container::create(path, self.codec, &self.node, self.mode()) {
                 // Of another agent, or of one killed within this second: take the next number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
@@ -215,6 +227,8 @@ impl Sink for Files {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use apache_avro::Reader;
 
     use super::*;
@@ -228,6 +242,7 @@ mod tests {
             rotate_bytes,
             rotate_after: Duration::from_secs(60),
             codec: FileCodec::None,
+            group_read: false,
         }
     }
 
@@ -307,6 +322,43 @@ mod tests {
         assert_eq!((counts.offered.records, counts.delivered.records), (2, 1));
         assert_eq!(counts.lost[SinkLoss::WriteFailed as usize].records, 1);
         assert_eq!((counts.in_flight, content(directory.path())), (Amount::default(), (1, 0)));
+    }
+
+    #[test]
+    fn files_are_their_owners_alone_unless_the_group_is_to_read_them() {
+        for (group_read, expected) in [(false, 0o600), (true, 0o640)] {
+            let directory = tempfile::tempdir().unwrap();
+            let config = FileConfig { group_read, ..config(directory.path(), u64::MAX) };
+            let files = Files::open(&config, "n").unwrap();
+            files.write(&batch());
+            let modes = || {
+                let mut entries = fs::read_dir(directory.path()).unwrap();
+                let found = entries.next().unwrap().unwrap().metadata().unwrap();
+                (found.permissions().mode() & 0o7777, entries.next().is_none())
+            };
+            assert_eq!(modes(), (expected, true), "while it is written");
+            files.close(Duration::ZERO);
+            assert_eq!(modes(), (expected, true), "finished");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let precious = directory.path().join("precious");
+        fs::write(&precious, "x").unwrap();
+        // The names of the next files, for as long as this test may take.
+        let now = jiff::Timestamp::now();
+        for second in 0..30 {
+            let time = now + jiff::SignedDuration::from_secs(second);
+            let name = time.strftime("t-%Y%m%dT%H%M%SZ-000001.avro.partial").to_string();
+            std::os::unix::fs::symlink(&precious, directory.path().join(name)).unwrap();
+        }
+        let files = Files::open(&config(directory.path(), u64::MAX), "n").unwrap();
+        files.write(&batch());
+        files.close(Duration::ZERO);
+        assert_eq!(files.counts().read().delivered.records, 1);
+        assert_eq!(fs::read(&precious).unwrap(), b"x");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 
 mod allowance;
 pub(crate) mod errand;
+mod groups;
 mod held;
 mod link;
 mod mailbox;
@@ -82,6 +83,8 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A producer, and the spool where there is one.
 pub(super) struct Kafka {
     key: Key,
+    /// Bytes of a record with its key that the producer takes at most.
+    longest: usize,
     link: Arc<Link>,
     producer: Arc<Producer>,
     spooling: Option<Spooling>,
@@ -126,7 +129,8 @@ impl Kafka {
                 .start()
                 .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
         }
-        Ok(Self { key: config.key, link, producer, spooling, held, _registry: registry })
+        let longest = longest_record(config, node);
+        Ok(Self { key: config.key, longest, link, producer, spooling, held, _registry: registry })
     }
 
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
@@ -165,6 +169,23 @@ impl Kafka {
             counts.lose(reason, amount);
         });
         self.link.settling.leave(ticket, amount.records);
+    }
+
+    /// Counts the records that the producer would never take as lost, before they are in the spool or
+    /// in a queue, where they would take the place of others; the rest of the batch.
+    #[cold]
+    fn without_too_large(&self, batch: &Batch) -> Batch {
+        let rest = batch.up_to(self.longest);
+        let lost = Amount {
+            records: batch.records() - rest.records(),
+            messages: batch.messages() - rest.messages(),
+        };
+        self.link.counts.update(|counts| {
+            counts.offer(lost);
+            counts.lose(SinkLoss::TooLarge, lost);
+        });
+        self.link.settling.leave(batch.ticket(), lost.records);
+        rest
     }
 
     /// Counts a whole batch that was in flight as lost.
@@ -262,6 +283,13 @@ impl Sink for Kafka {
     }
 
     fn write(&self, batch: &Batch) {
+        if batch.longest() > self.longest {
+            let rest = self.without_too_large(batch);
+            if !rest.is_empty() {
+                self.write(&rest);
+            }
+            return;
+        }
         if let Some(spooling) = &self.spooling {
             spooling.write(batch);
             return;
@@ -350,6 +378,16 @@ impl TakesSummaries for Kafka {
             summaries.end(&self.producer, deadline);
         }
     }
+}
+
+/// Bytes of a record and its key that librdkafka takes at most: its rule for `message.max.bytes`,
+/// `rd_kafka_msg_max_wire_size`. A registry's framing is shorter than the header that records come
+/// with.
+fn longest_record(config: &KafkaConfig, node: &str) -> usize {
+    /// `RD_KAFKAP_MESSAGE_V2_MAX_OVERHEAD`: lengths, attributes, times.
+    const FRAMING: usize = 36;
+    let headers = if config.headers { producer::headers_size(node) } else { 0 };
+    config.max_message_bytes().saturating_sub(FRAMING + headers)
 }
 
 /// Says what was allowed that costs something.

@@ -8,6 +8,7 @@
 mod container;
 mod file;
 pub(crate) mod kafka;
+mod queued;
 pub(crate) mod registry;
 mod stdout;
 mod summaries;
@@ -15,6 +16,7 @@ mod trust;
 
 pub use container::AvroFile;
 pub(crate) use kafka::{Broker, Spread, Statistics};
+pub(crate) use queued::QUEUE_BYTES;
 pub(crate) use summaries::Summaries;
 pub use summaries::TakesSummaries;
 
@@ -60,6 +62,14 @@ pub enum Error {
     /// The registry's thread cannot be started.
     #[error("sink {sink}: cannot start the thread that asks the registry: {cause}")]
     Registry {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The thread of a sink that may block cannot be started.
+    #[error("sink {sink}: cannot start its thread: {cause}")]
+    Thread {
         /// Name of the sink.
         sink: String,
         /// Why not.
@@ -155,8 +165,9 @@ pub struct Named {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Opens the sinks of a configuration. `stop` is notified when a sink's reader went away and
-/// running on has no purpose. What costs something to watch is measured where somebody `watches`.
+/// Opens the sinks of a configuration for workers that must not be held up: those that may block have
+/// a queue and a thread of their own. `stop` is notified when a sink's reader went away and running on
+/// has no purpose. What costs something to watch is measured where somebody `watches`.
 ///
 /// # Errors
 /// The first sink that cannot be opened.
@@ -166,17 +177,45 @@ pub fn build(
     watches: bool,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
+    open_all(configs, node, watches, stop, |name, sink| {
+        let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
+        Ok(Arc::new(queued::Queued::start(name, sink).map_err(failed)?))
+    })
+}
+
+/// As [`build`], for who can wait for as long as a sink takes, as nothing is lost meanwhile.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_without_queues(
+    configs: &[SinkConfig],
+    node: &str,
+    stop: &Arc<Notify>,
+) -> Result<Vec<Named>, Error> {
+    open_all(configs, node, false, stop, |_, sink| Ok(Arc::from(sink)))
+}
+
+/// `share` makes those that may block fit for the workers.
+fn open_all(
+    configs: &[SinkConfig],
+    node: &str,
+    watches: bool,
+    stop: &Arc<Notify>,
+    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
+) -> Result<Vec<Named>, Error> {
     configs
         .iter()
         .map(|config| {
-            let sink: Arc<dyn Sink> = match config {
+            let name = config.name();
+            let sink = match config {
                 SinkConfig::Stdout(stdout) => {
-                    Arc::new(stdout::Stdout::new(format(stdout.format, stdout.color), stop.clone()))
+                    let format = format(stdout.format, stdout.color);
+                    share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
                 }
-                SinkConfig::File(file) => Arc::new(file::Files::open(file, node)?),
+                SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
                 SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka, node, watches)?),
             };
-            Ok(Named { name: config.name().to_owned(), sink })
+            Ok(Named { name: name.to_owned(), sink })
         })
         .collect()
 }

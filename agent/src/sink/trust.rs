@@ -11,6 +11,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use crate::files::read_secret;
+
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -38,8 +40,8 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Erro
                 why: why.to_string(),
             };
             let mut roots = RootCertStore::empty();
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|e| wrong(&e))?;
-            for certificate in certificates {
+            let pem = read_secret(path).map_err(|error| wrong(&error))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| wrong(&error))?;
                 roots.add(certificate).map_err(|error| wrong(&error))?;
             }

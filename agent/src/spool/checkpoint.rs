@@ -1,7 +1,7 @@
 //! The file that says what is done with.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -12,7 +12,10 @@ use super::{
     loss::{History, Loss},
     segment::{HEADER_BYTES, Place, frame, u32_at, u64_at, unframe},
 };
-use crate::ledger::Amount;
+use crate::{
+    files::{open_own, read_own},
+    ledger::Amount,
+};
 
 const HISTORY_MAGIC: [u8; 8] = *b"tap53his";
 const HISTORY_VERSION: u16 = 1;
@@ -44,7 +47,7 @@ impl Checkpoint {
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        let file = match File::open(&path) {
+        let file = match read_own(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(Error::Io { action: "open", path, cause }),
@@ -69,7 +72,7 @@ impl Checkpoint {
         let (path, new) = (directory.join(NAME), directory.join(NEW_NAME));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new).map_err(Error::io("create", &new))?;
+        let mut file = open_own(&new, &mut options).map_err(Error::io("create", &new))?;
         let mut bytes = frame(MAGIC, &fields).to_vec();
         push_history(&mut bytes, &self.history.unwrap_or_default());
         file.write_all(&bytes).map_err(Error::io("write", &new))?;

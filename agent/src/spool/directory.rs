@@ -16,6 +16,7 @@ use super::{
     reader::Reader,
     segment::{HEADER_BYTES, Header, Name, Place},
 };
+use crate::files::{check_directory, is_foreign, open_own, read_own};
 
 const LOCK: &str = "lock";
 
@@ -36,7 +37,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Opens it for reading.
     pub(super) fn reader(&self) -> std::io::Result<Reader> {
-        Ok(Reader::new(File::open(&self.path)?, self.name.seed(), self.schema_version))
+        Ok(Reader::new(read_own(&self.path)?, self.name.seed(), self.schema_version))
     }
 }
 
@@ -57,13 +58,16 @@ pub(super) struct Scan {
     pub(super) empty: Vec<PathBuf>,
 }
 
-/// Makes the directory where it is missing, for nobody else's eyes: records say who asked what.
+/// Makes the directory where it is missing, for nobody else's eyes: records say who asked what. One
+/// in which others can write is refused: they could put a link or a pipe where a segment is looked
+/// for.
 pub(super) fn make(directory: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(Error::io("create directory", directory))
+        .map_err(Error::io("create directory", directory))?;
+    check_directory(directory).map_err(Error::io("use directory", directory))
 }
 
 /// Locks a directory for as long as the file is open.
@@ -71,7 +75,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).map_err(Error::io("open", &path))?;
+    let file = open_own(&path, &mut options).map_err(Error::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked(directory.to_owned())),
@@ -132,12 +136,17 @@ fn later(one: Place, other: Place) -> Place {
     if other.id > one.id { other } else { one }
 }
 
-/// `None` if it went away: a reader beside the writer.
+/// `None` if it went away: a reader beside the writer. So too if it is a link, a pipe or a device.
 fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
     let path = directory.join(name.to_string());
-    let file = match File::open(&path) {
+    let file = match read_own(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // As a segment that was removed: its records are missed, and counted, where they are due.
+        Err(error) if is_foreign(&error) => {
+            tracing::error!(%error, path = %path.display(), "spool: this is no segment; passed over");
+            return Ok(None);
+        }
         Err(cause) => return Err(Error::Io { action: "open", path, cause }),
     };
     let length = file.metadata().map_err(Error::io("look at", &path))?.len();

@@ -30,7 +30,7 @@ use super::{
     unsynced::Unsynced,
     window::{State, Window},
 };
-use crate::ledger::Amount;
+use crate::{files::open_own, ledger::Amount};
 
 /// A queue of records on disk. See the [module](super).
 pub struct Spool {
@@ -107,7 +107,7 @@ impl Spool {
                 "spool: the last segment ends in an unfinished or damaged entry, which is cut off"
             );
             // If it cannot be cut, it is passed over each time.
-            let cut = OpenOptions::new().write(true).open(&last.path);
+            let cut = open_own(&last.path, OpenOptions::new().write(true));
             let _ = cut.and_then(|file| file.set_len(last.length));
         }
         for path in &scan.empty {
@@ -323,7 +323,8 @@ impl Spool {
             schema_version: self.config.schema_version,
         };
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = open_own(&path, &mut options)?;
         if let Err(error) = file.write_all_at(&header.encode(), 0) {
             let _ = fs::remove_file(&path);
             return Err(error);

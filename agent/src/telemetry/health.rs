@@ -62,7 +62,7 @@ impl Vitals {
             if self.told_live {
                 tracing::info!("all workers are at their rings again");
             } else {
-                tracing::error!("{}; a sink may hold it up", reasons.join("; "));
+                tracing::error!("{}", reasons.join("; "));
             }
         }
     }

@@ -1,20 +1,27 @@
 //! HTTP/1.1 at the admin port: `/livez`, `/readyz`, `/metrics`.
 //!
+//! The port may be open to everybody, so nobody can keep others from being answered:
+//!
 //! | bound | what happens beyond |
 //! |---|---|
-//! | [`CONNECTIONS`] at a time | the connection is closed |
+//! | [`CONNECTIONS`] at a time | the oldest without a complete request is closed for the new one |
+//! | [`PER_PEER`] of one address | the same, among those of that address |
 //! | [`HEADER_DEADLINE`] for a request's head | the connection is closed |
 //! | [`HEAD_BYTES`] of it | 431 |
-//! | [`ANSWER_DEADLINE`] for the run loop | 503 |
+//! | readings of the run loop: see [`readings`] | the latest one is shown again, or 503 |
 //! | [`CONNECTION_DEADLINE`] in all, one request each | the connection is closed |
+//!
+//! What is closed or refused is counted, and logged at most once in [`LOG_INTERVAL`].
+
+mod readings;
 
 use std::{
     convert::Infallible,
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -25,13 +32,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{Backlog, listen as set_backlog};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
+use self::readings::Readings;
 use super::{
     families::Reading,
     health::Probe,
@@ -42,16 +51,24 @@ use super::{
     timings::DataPath,
 };
 use crate::{
+    admission::{Admission, Connection, Limits, Stage},
     config::TelemetryConfig,
     control::{self, Status},
     enrich::Directory,
     ledger::Published,
     tail::Tails,
+    visible::visible,
     worker::monotonic_ns,
 };
 
 /// Connections at a time; some 20 KiB each.
 const CONNECTIONS: usize = 64;
+
+/// Connections of one IPv4 address, or of one IPv6 network of 64 bits, at a time.
+const PER_PEER: usize = 16;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1_024;
 
 /// The least that hyper takes.
 const HEAD_BYTES: usize = 8 << 10;
@@ -59,8 +76,8 @@ const HEAD_BYTES: usize = 8 << 10;
 /// For the head of a request. Short, so that idle connections leave room for probes.
 const HEADER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// For the run loop. Less than the ten seconds that Prometheus waits.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two log lines about connections that are closed or refused.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// For a connection, whatever happens on it.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(15);
@@ -96,8 +113,27 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What happened at the port since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Connections accepted.
+    pub(super) connections: u64,
+    /// Requests whose head was complete.
+    pub(super) requests: u64,
+    /// Connections closed for a newer one before their request was complete.
+    pub(super) idle: u64,
+    /// Connections closed for a newer one while their answer was not read.
+    pub(super) unread: u64,
+    /// Connections closed at once, as all others were being answered.
+    pub(super) busy: u64,
+    /// Connections closed since they took too long.
+    pub(super) timed_out: u64,
+}
+
 struct Context {
     sources: Sources,
+    readings: Readings,
+    counts: Published<Counts>,
     started_at_s: f64,
 }
 
@@ -113,7 +149,12 @@ impl Server {
         }
         let (stop, stopped) = watch::channel(false);
         let started_at_s = jiff::Timestamp::now().as_duration().as_secs_f64();
-        let context = Arc::new(Context { sources, started_at_s });
+        let context = Arc::new(Context {
+            sources,
+            readings: Readings::new(Instant::now()),
+            counts: Published::default(),
+            started_at_s,
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut hindrance = String::new();
         // Here, so that it is there when the agent says that it is ready.
@@ -146,6 +187,7 @@ impl Drop for Server {
 fn listen(address: SocketAddr, hindrance: &mut String) -> Option<StdListener> {
     let bound = StdListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
+        set_backlog(&listener, Backlog::new(BACKLOG)?)?;
         Ok(listener)
     });
     match bound {
@@ -185,16 +227,23 @@ async fn serve(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen for probes and Prometheus"),
     };
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let admission = Admission::new(Limits { total: CONNECTIONS, per_peer: PER_PEER });
+    let mut pressure = Pressure::default();
     // What is still open at the end is closed with it.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    if let Ok(slot) = slots.clone().try_acquire_owned() {
-                        connections.spawn(connection(context.clone(), stream, slot));
+                Ok((stream, from)) => {
+                    let admitted = admission.admit(peer(from.ip()));
+                    let outcome = admitted.as_ref().map(|admitted| admitted.evicted);
+                    context.counts.update(|counts| counts.note(outcome));
+                    if outcome != Some(None) {
+                        pressure.note(from.ip(), &context.counts, Instant::now());
+                    }
+                    if let Some(admitted) = admitted {
+                        connections.spawn(connection(context.clone(), stream, admitted.connection));
                     }
                 }
                 Err(error) => {
@@ -207,10 +256,65 @@ async fn serve(
     }
 }
 
-async fn connection(context: Arc<Context>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+/// Whose connections are bounded together: a host has one IPv4 address, and as many IPv6 addresses
+/// of its network as it likes.
+fn peer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+impl Counts {
+    /// Counts a connection that came: let in or not, in whose place or not.
+    const fn note(&mut self, outcome: Option<Option<Stage>>) {
+        self.connections += 1;
+        match outcome {
+            None => self.busy += 1,
+            Some(None) => {}
+            Some(Some(Stage::Reading)) => self.idle += 1,
+            Some(Some(Stage::Writing | Stage::Working)) => self.unread += 1,
+        }
+    }
+}
+
+/// The log of connections that had to go, which come in floods.
+#[derive(Default)]
+struct Pressure {
+    logged_at: Option<Instant>,
+}
+
+impl Pressure {
+    fn note(&mut self, from: IpAddr, counts: &Published<Counts>, now: Instant) {
+        let is_due =
+            self.logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL);
+        if !is_due {
+            return;
+        }
+        self.logged_at = Some(now);
+        let Counts { connections, idle, unread, busy, .. } = counts.read();
+        tracing::warn!(
+            event = "telemetry_connections_closed",
+            %from, connections, idle, unread, busy,
+            "too many connections at the telemetry port, closing the oldest idle ones; counts are \
+             since the start"
+        );
+    }
+}
+
+async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<IpAddr>) {
+    let slot = &slot;
     let answer = service_fn(|request: Request<Incoming>| {
         let context = context.clone();
-        async move { Ok::<_, Infallible>(context.answer(request.method(), request.uri().path()).await) }
+        slot.enter(Stage::Working);
+        context.counts.update(|counts| counts.requests += 1);
+        async move {
+            let answer = context.answer(request.method(), request.uri().path()).await;
+            slot.enter(Stage::Writing);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -219,8 +323,16 @@ async fn connection(context: Arc<Context>, stream: TcpStream, _slot: OwnedSemaph
         // A connection for each request needs no other bound.
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    if let Ok(Err(error)) = timeout(CONNECTION_DEADLINE, served).await {
-        tracing::debug!(%error, "telemetry: a connection broke off");
+    let served = tokio::select! {
+        served = timeout(CONNECTION_DEADLINE, served) => served,
+        () = slot.evicted() => return,
+    };
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if !error.is_timeout() => {
+            tracing::debug!(%error, "telemetry: a connection broke off");
+        }
+        Ok(Err(_)) | Err(_) => context.counts.update(|counts| counts.timed_out += 1),
     }
 }
 
@@ -231,13 +343,15 @@ impl Context {
         }
         match path {
             "/livez" => probe("live", &self.sources.liveness.reasons(monotonic_ns()).into()),
-            "/readyz" => match self.status().await {
-                Ok(status) => probe("ready", &status.health.ready),
+            "/readyz" => match self.readings.read(|| self.ask()).await {
+                Ok(reading) => probe("ready", &reading.status.health.ready),
                 Err(reason) => probe("ready", &vec![reason.to_owned()].into()),
             },
-            "/metrics" => match self.status().await {
-                Ok(status) => {
-                    let mut response = Response::new(Full::from(self.metrics(&status)));
+            "/metrics" => match self.readings.read(|| self.ask()).await {
+                Ok(reading) => {
+                    let metrics = || self.metrics(&reading.status).into();
+                    let text = reading.metrics.get_or_init(metrics).clone();
+                    let mut response = Response::new(Full::from(text));
                     let value = HeaderValue::from_static(CONTENT_TYPE);
                     response.headers_mut().insert(header::CONTENT_TYPE, value);
                     response
@@ -248,18 +362,11 @@ impl Context {
         }
     }
 
-    /// State of everything, by the run loop.
-    async fn status(&self) -> Result<Status, &'static str> {
+    /// State of everything, by the run loop; `None` where that has ended.
+    async fn ask(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
-        let asked = async {
-            self.sources.requests.send(control::Request::Status { answer }).await.ok()?;
-            answered.await.ok()
-        };
-        match timeout(ANSWER_DEADLINE, asked).await {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("the agent is stopping"),
-            Err(_) => Err("the run loop does not answer"),
-        }
+        self.sources.requests.send(control::Request::Status { answer }).await.ok()?;
+        answered.await.ok()
     }
 
     fn metrics(&self, status: &Status) -> String {
@@ -270,6 +377,7 @@ impl Context {
             heartbeats: liveness.heartbeats(),
             now_ns: monotonic_ns(),
             control: control.read(),
+            telemetry: self.counts.read(),
             followers: tails.followers(),
             follower_lines_lost: tails.lines_lost(),
             follower_bytes: tails.bytes_waiting(),
@@ -290,7 +398,7 @@ fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
     }
     let mut text = format!("not {question}\n");
     for reason in &probe.reasons {
-        text.push_str(reason);
+        text.push_str(&visible(reason));
         text.push('\n');
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -9,10 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
@@ -22,9 +22,9 @@ use crate::{decode::Origin, pair::Flow};
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
 
-/// How long an ending worker waits for those that still empty their rings. One that a sink holds up
-/// sends nothing more.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+/// How often an ending worker, which waits for those that still empty their rings, looks whether it
+/// is to go on without them.
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A datagram, from its UDP or TCP header on.
 pub(super) struct Joined {
@@ -41,6 +41,8 @@ pub struct Handover {
     from: Receiver<Joined>,
     /// On their way to each worker, by its number.
     waiting: Arc<[AtomicUsize]>,
+    /// Set once the others are not to be waited for any more.
+    released: Arc<AtomicBool>,
 }
 
 /// How many datagrams are on their way to a worker.
@@ -57,20 +59,28 @@ impl Waiting {
 }
 
 impl Handover {
-    /// The ways between `workers`, in the order of their numbers.
+    /// The ways between `workers`, in the order of their numbers. Once `released` is set, one that ends
+    /// waits for no other.
     #[must_use]
-    pub fn between(workers: usize) -> Vec<Self> {
+    pub fn between(workers: usize, released: &Arc<AtomicBool>) -> Vec<Self> {
         let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
         let waiting: Arc<[_]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let ends = from.into_iter().enumerate();
-        let end = |(number, from)| Self { number, to: to.clone(), from, waiting: waiting.clone() };
+        let end = |(number, from)| Self {
+            number,
+            to: to.clone(),
+            from,
+            waiting: waiting.clone(),
+            released: released.clone(),
+        };
         ends.map(end).collect()
     }
 
     /// For a worker that is the only one.
     #[must_use]
     pub fn alone() -> Self {
-        Self { number: 0, to: Vec::new(), from: sync_channel(0).1, waiting: Arc::new([]) }
+        let from = sync_channel(0).1;
+        Self { number: 0, to: Vec::new(), from, waiting: Arc::new([]), released: Arc::default() }
     }
 
     /// How many datagrams are on their way here.
@@ -111,19 +121,17 @@ impl Handover {
         Some(joined)
     }
 
-    /// Hands what the other workers still send to `each`, until they have ended too.
+    /// Hands what the other workers still send to `each`, until they have ended too or are not to be
+    /// waited for any more.
     pub(super) fn end(mut self, mut each: impl FnMut(Joined)) {
         self.to.clear();
-        let deadline = Instant::now() + LAST_WAIT;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.from.recv_timeout(left) {
+            // First: what was sent before that is taken in.
+            let is_released = self.released.load(Ordering::Acquire);
+            match self.from.recv_timeout(RELEASE_POLL_INTERVAL) {
                 Ok(joined) => each(joined),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    tracing::error!("another worker does not end");
-                    break;
-                }
+                Err(RecvTimeoutError::Timeout) if !is_released => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
     }
@@ -185,7 +193,7 @@ mod tests {
 
     #[test]
     fn both_directions_of_a_flow_have_one_home_and_it_is_the_kernels() {
-        let ways = Handover::between(4);
+        let ways = Handover::between(4, &Arc::default());
         let mut homes = [0; 4];
         for port in 1..1_000 {
             for v6 in [false, true] {
@@ -203,7 +211,8 @@ mod tests {
 
     #[test]
     fn what_was_sent_arrives_before_the_end() {
-        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2)).ok().unwrap();
+        let released = Arc::new(AtomicBool::new(true));
+        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
         assert!(one.send(1, joined(1)));
         assert_eq!(other.receive().map(|joined| joined.bytes), Some(vec![1]));
         assert!(other.receive().is_none());
@@ -217,8 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_ends_waits_for_the_others_until_it_is_released() {
+        let released = Arc::new(AtomicBool::new(false));
+        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
+        assert!(other.send(0, joined(1)));
+        let (to, from) = sync_channel(2);
+        let ending = std::thread::spawn(move || {
+            one.end(|joined| to.send(joined.bytes).unwrap());
+        });
+        assert_eq!(from.recv().unwrap(), [1]);
+        assert!(other.send(0, joined(2)));
+        assert_eq!(from.recv().unwrap(), [2]);
+        assert!(!ending.is_finished());
+        // `other` neither ends nor sends anything more.
+        released.store(true, Ordering::Release);
+        ending.join().unwrap();
+        assert!(!other.send(0, joined(3)));
+    }
+
+    #[test]
     fn a_worker_that_takes_nothing_in_is_not_waited_for() {
-        let ways = Handover::between(2);
+        let ways = Handover::between(2, &Arc::default());
         let sent = (0..=QUEUED).filter(|_| ways[0].send(1, joined(0))).count();
         assert_eq!(sent, QUEUED);
         assert_eq!(ways[1].waiting().datagrams(), QUEUED);

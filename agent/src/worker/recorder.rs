@@ -10,7 +10,7 @@ use super::{
     rules::{Rules, RulesInForce},
 };
 use crate::{
-    encode::{self, Batch, Clock, Encode, Observer, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Portion, Record},
     enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
@@ -40,6 +40,8 @@ pub(super) struct Recorder {
     /// Name of the replayed file; empty elsewhere.
     file: String,
     clock: Clock,
+    /// Bytes of a record's Avro datum at most.
+    max_bytes: usize,
     rules: Rules,
     in_force: Arc<RulesInForce>,
     /// Generation of `in_force` that `rules` is.
@@ -90,6 +92,7 @@ impl Recorder {
             elsewhere: Observer::new(&shared.node, "", ids),
             file: String::new(),
             clock,
+            max_bytes: shared.max_record_bytes,
             generation: shared.rules.generation(),
             rules: shared.rules.read(),
             in_force: shared.rules.clone(),
@@ -205,6 +208,7 @@ impl Recorder {
             .observers
             .get(&first.point.ifindex)
             .and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= first.at_ns));
+        let mut portion = Portion::ALL;
         let record = Record {
             observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
             number: counts.records_numbered,
@@ -214,7 +218,9 @@ impl Recorder {
             transaction,
             client,
             server,
-        };
+            portion: &Portion::ALL,
+        }
+        .within(self.max_bytes, &mut portion);
         for output in &mut self.outputs {
             output.push(&record);
         }
@@ -225,19 +231,23 @@ impl Recorder {
         }
     }
 
-    /// Copies the names of interfaces, which rarely change.
+    /// Copies the names of interfaces that have changed, which is rare.
     #[cold]
     fn learn_names(&mut self) {
-        let (version, names) = self.names.read();
-        self.named = version;
-        self.observers = names
-            .into_iter()
-            .map(|(ifindex, names)| {
-                let observer = |name: &str| Observer::new(&self.node, name, self.ids);
-                let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
-                (ifindex, names.collect())
-            })
-            .collect();
+        let changed = self.names.since(self.named);
+        self.named = changed.version;
+        if changed.is_all {
+            self.observers.clear();
+        }
+        for (ifindex, names) in changed.interfaces {
+            let Some(names) = names else {
+                self.observers.remove(&ifindex);
+                continue;
+            };
+            let observer = |name: &str| Observer::new(&self.node, name, self.ids);
+            let names = names.iter().map(|since| (since.from_ns, observer(&since.name)));
+            self.observers.insert(ifindex, names.collect());
+        }
     }
 
     fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {

@@ -17,7 +17,7 @@ use crate::{
     encode::{self, Clock},
     interfaces::Names,
     ledger::{MessageLoss, Published, WorkerCounts},
-    pair::{Flow, Observation, Observed, Point, Table},
+    pair::{Flow, Observation, Observed, Point, RecordIds, Table},
     sink::Named,
 };
 
@@ -215,6 +215,26 @@ impl Stages {
         handover.end(|joined| {
             self.datagrams.joined(&joined.origin, joined.protocol, &joined.bytes);
         });
+        self.drain();
+        self.deliver();
+    }
+
+    /// The end of one capture and the beginning of another, whose times do not go on from it: what
+    /// waits is recorded as it stands. Everything else goes on, so this costs no more than what
+    /// waited, and a `table` that is empty.
+    pub fn restart(&mut self, table: impl FnOnce(RecordIds) -> Table) {
+        self.drain();
+        let Datagrams { streams, pairing } = &mut self.datagrams;
+        self.fragments.restart();
+        streams.restart();
+        pairing.last_at_ns = 0;
+        pairing.table = table(pairing.table.ids());
+        // The new table knows of no interface.
+        pairing.interfaces_version = 0;
+    }
+
+    /// Records what still waits for a response, or for a name, as it stands.
+    fn drain(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         self.fragments.finish(|event| pairing.fragment_loss(&event));
         streams.finish(pairing.last_at_ns, |event| pairing.stream_event(event));
@@ -223,7 +243,6 @@ impl Stages {
             recorder.record(&transaction, counts);
         }
         recorder.release(u64::MAX, counts);
-        self.deliver();
     }
 }
 
@@ -281,12 +300,13 @@ impl Datagrams {
 impl Pairing {
     /// Tells the table on which interfaces capture has begun or ended since it was last told.
     fn learn_switches(&mut self) {
-        let version = self.interfaces.version();
-        if version != self.interfaces_version {
-            // The version first: what comes in between is told again.
-            self.interfaces_version = version;
-            for (ifindex, at_ns) in self.interfaces.switched() {
-                self.table.note_switched(ifindex, at_ns);
+        if self.interfaces.version() != self.interfaces_version {
+            let switched = self.interfaces.switched_since(self.interfaces_version);
+            self.interfaces_version = switched.version;
+            for (ifindex, at_ns) in switched.interfaces {
+                if let Some(at_ns) = at_ns {
+                    self.table.note_switched(ifindex, at_ns);
+                }
             }
         }
     }

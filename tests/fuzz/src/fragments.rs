@@ -117,6 +117,7 @@ impl Joint {
         });
         let counts = self.fragments.counts();
         assert_eq!(counts.received, counts.accounted(), "{counts:?}");
+        assert!(counts.steps <= counts.most_steps(CONFIG.fragments), "{counts:?}");
         assert!(self.fragments.memory() <= MEMORY_LIMIT, "{} bytes", self.fragments.memory());
     }
 }

@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their bytes, and what must hold whatever those are.
 //!
 //! ```text
-//!  message      bytes ────────────────────────────▶ Message
+//!  message      bytes ─────────────▶ Message ─▶ record ─▶ encoders, within their limits
 //!  stream       segments ─────────────────────────▶ Streams
 //!  fragments    fragments ────────────────────────▶ Fragments
 //!  frame        frames ─▶ hook ─▶ stages ─▶ encoders ─▶ apache-avro, serde_json
@@ -15,6 +15,7 @@ mod fragments;
 mod input;
 mod message;
 mod path;
+mod record;
 mod replay_file;
 pub mod seeds;
 mod stream;

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use tap53::decode::{Message, ParseStatus};
 
+use super::record::require_bounded;
+
 /// Bytes of text that a message keeps at most, and what reading it may take beyond: the last entry
 /// is given up once it is over the limit.
 const TEXT_LIMIT: usize = 64 << 10;
@@ -28,6 +30,7 @@ pub fn message(wire: &[u8]) {
     assert_eq!(fresh.id.to_be_bytes(), wire[..2]);
     require_counts(&fresh);
     require_text(&fresh);
+    require_bounded(&fresh, wire);
     assert!(fresh.buffer_bytes() <= BUFFER_LIMIT, "{} bytes of buffers", fresh.buffer_bytes());
     // What an earlier message left in the buffers shows nowhere.
     REUSED.with_borrow_mut(|reused| {

@@ -20,6 +20,8 @@ use tap53_ebpf::{
     settings::{PortSet, Ports, features},
 };
 
+use super::record::{MAX_RECORD_BYTES, limit};
+
 /// Everything that can be followed.
 const FOLLOWED: u32 = features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE;
 
@@ -90,6 +92,7 @@ impl Path {
             node: "node".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
+            max_record_bytes: MAX_RECORD_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
@@ -139,6 +142,7 @@ impl Path {
             run: [7; 8],
             taken_at_us: 0,
             ended: true,
+            is_abandoned: false,
             interfaces: vec![interface],
             workers: workers.read(),
             last_numbers: vec![workers.read().records_numbered],
@@ -181,6 +185,9 @@ impl Sink for ReadBack {
 
     fn write(&self, batch: &Batch) {
         for (record, _) in batch.iter() {
+            // A query and a response.
+            let limit = limit(self.format, 2 << 16);
+            assert!(record.len() <= limit, "{} bytes of {:?}", record.len(), self.format);
             match self.format {
                 Format::AvroDatum => {
                     lock(&self.written.avro).push(read_avro(record));

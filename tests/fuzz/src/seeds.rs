@@ -36,6 +36,22 @@ pub fn messages() -> Vec<Vec<u8>> {
     vec![message(false, &[]), message(true, &records), message(true, &[])]
 }
 
+/// A message of 64 KiB that repeats a name of 1,004 characters, which is 5 MB of text.
+#[must_use]
+pub fn long_owner_names() -> Vec<u8> {
+    const RECORD: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    const RECORDS: u16 = 4_000;
+    let mut wire = vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+    wire[6..8].copy_from_slice(&RECORDS.to_be_bytes());
+    for length in [63, 63, 63, 61] {
+        wire.push(length);
+        wire.extend(vec![0; length.into()]);
+    }
+    wire.extend(b"\0\0\x01\0\x01");
+    wire.extend(RECORD.repeat(RECORDS.into()));
+    wire
+}
+
 /// An Ethernet frame with IPv4 and UDP between 192.0.2.1:4000 and 192.0.2.2:53, or back.
 fn frame(payload: &[u8], back: bool) -> Vec<u8> {
     let (client, server) = ([192, 0, 2, 1], [192, 0, 2, 2]);

@@ -233,6 +233,7 @@ impl Tap {
         });
         let counts = self.streams.counts();
         assert_eq!(counts.bytes_received, counts.bytes_accounted(), "{counts:?}");
+        assert!(counts.steps <= counts.most_steps(), "{counts:?}");
         assert!(self.streams.memory() <= MEMORY_LIMIT, "{} bytes", self.streams.memory());
         if counts.streams_evicted == 0 && kind != Kind::Forged {
             let in_order = |side: &Side| side.seen.windows(2).all(|pair| pair[0] < pair[1]);

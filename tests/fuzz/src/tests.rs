@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn the_seeds_hold() {
     seeds::messages().iter().for_each(|seed| message(seed));
+    message(&seeds::long_owner_names());
     for seed in seeds::choices() {
         stream(&seed);
         fragments(&seed);

@@ -9,7 +9,8 @@ mod tls;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -191,6 +192,25 @@ impl KafkaConfig {
         })
     }
 
+    /// What a message takes beside its record's datum, at most: Avro's single-object header (10) or
+    /// the registry's (5), the key (a name of 1,004 characters), headers (the node's name, 253, and
+    /// the schema's version), and the broker's framing (36).
+    pub const MESSAGE_OVERHEAD: usize = 2_048;
+
+    /// Bytes of a message that the producer takes at most.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        /// librdkafka's, as its CONFIGURATION.md says.
+        const DEFAULT: usize = 1_000_000;
+        self.options.get("message.max.bytes").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
+    }
+
+    /// Bytes of a record's datum that can be sent at most.
+    #[must_use]
+    pub fn max_record_bytes(&self) -> usize {
+        self.max_message_bytes().saturating_sub(Self::MESSAGE_OVERHEAD)
+    }
+
     pub(super) fn spool_directory(&self) -> Option<&Path> {
         self.spool.as_ref().map(|spool| spool.directory.as_path())
     }
@@ -246,7 +266,9 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
 /// A file that can be read now; its content is nobody's business here.
 pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    let metadata = File::open(&path).and_then(|file| file.metadata());
+    // Without O_NONBLOCK, opening a pipe waits for its writer.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    let metadata = opened.and_then(|file| file.metadata());
     match metadata {
         Ok(metadata) if metadata.is_file() => Ok(path),
         Ok(_) => Err("is not a file".to_owned()),

@@ -320,3 +320,36 @@ fn a_topic_is_made_with_numbers_that_brokers_take() {
     }
     assert_eq!(kafka_problems("create_topic: {}"), "");
 }
+
+#[test]
+fn a_record_is_no_longer_than_what_the_producer_takes() {
+    let with = |max_bytes: &str, options: &str| {
+        format!(
+            "interfaces: {{include: [lo]}}\nrecord: {{max_bytes: {max_bytes}}}\nsinks: [{{type: \
+             kafka, topic: t, brokers: ['a:1'], options: {{{options}}}}}]"
+        )
+    };
+    let default = parse("interfaces: {include: [lo]}").unwrap().record.max_bytes;
+    assert_eq!(default, 256 * 1_024);
+    // By librdkafka's default of 1,000,000; and by one that is set.
+    parse(&with("997952", "")).unwrap();
+    parse(&with("2000000", "message.max.bytes: 2100000")).unwrap();
+    for (max_bytes, options, most) in [
+        ("997953", "", "997952"),
+        ("262144", "message.max.bytes: 200000", "197952"),
+        ("2000000", "message.max.bytes: 2000000", "1997952"),
+    ] {
+        let reasons = problems(&with(max_bytes, options));
+        let start = format!("record.max_bytes: {max_bytes}: sink kafka could not send a record");
+        assert!(reasons[0].starts_with(&start), "{reasons:?}");
+        assert!(reasons[0].contains(&format!("at most {most},")), "{reasons:?}");
+        assert_eq!(reasons.len(), 1);
+    }
+    // What is always written has room; no record takes the memory of a node.
+    for max_bytes in ["65535", "16777217", "0", "-1"] {
+        let reasons =
+            problems(&format!("interfaces: {{include: [lo]}}\nrecord: {{max_bytes: {max_bytes}}}"));
+        assert!(reasons[0].starts_with(&format!("record.max_bytes: {max_bytes}: ")), "{reasons:?}");
+        assert!(reasons[0].contains("65536 to 16777216"), "{reasons:?}");
+    }
+}

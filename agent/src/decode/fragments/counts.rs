@@ -68,6 +68,9 @@ pub struct FragmentCounts {
     pub datagrams_refused: u64,
     /// Datagrams evicted to make room for others.
     pub datagrams_evicted: u64,
+    /// What was looked at or moved: datagrams and entries of fragments. Not part of the sum; at
+    /// most [`most_steps`](Self::most_steps).
+    pub steps: u64,
 }
 
 impl FragmentCounts {
@@ -75,6 +78,14 @@ impl FragmentCounts {
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.joined + self.waiting + self.duplicates + self.lost.iter().sum::<u64>()
+    }
+
+    /// The most that [`steps`](Self::steps) may be with datagrams in at most so many fragments,
+    /// whatever came in whatever order, expiry and eviction included. A benign fragment costs some 4
+    /// steps; one that comes before all others moves their entries, of 24 bytes each.
+    #[must_use]
+    pub const fn most_steps(&self, fragments: usize) -> u64 {
+        self.received * (fragments as u64 + 8)
     }
 
     /// Adds the counts of another worker.
@@ -89,5 +100,6 @@ impl FragmentCounts {
         self.datagrams += other.datagrams;
         self.datagrams_refused += other.datagrams_refused;
         self.datagrams_evicted += other.datagrams_evicted;
+        self.steps += other.steps;
     }
 }

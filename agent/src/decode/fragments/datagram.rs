@@ -56,8 +56,8 @@ impl Parts {
         self.kept.first().filter(|first| first.offset == 0).map(|first| &*first.bytes)
     }
 
-    /// Adds a fragment, of at most `limit`.
-    pub(super) fn add(&mut self, part: &Part<'_>, limit: usize) -> Added {
+    /// Adds a fragment, of at most `limit`; adds the entries moved for it to `steps`.
+    pub(super) fn add(&mut self, part: &Part<'_>, limit: usize, steps: &mut u64) -> Added {
         let end = part.offset as usize + part.data.len();
         let place = match self.kept.binary_search_by_key(&part.offset, |kept| kept.offset) {
             Ok(place) => {
@@ -84,6 +84,7 @@ impl Parts {
             self.end = Some(end);
         }
         self.bytes += part.data.len();
+        *steps += (self.kept.len() - place) as u64;
         self.kept.insert(place, Kept { offset: part.offset, bytes: part.data.into() });
         // Without overlaps, as many bytes as there are places is all of them (RFC 815 §2 keeps a
         // list of holes instead).

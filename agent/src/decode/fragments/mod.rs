@@ -14,6 +14,8 @@
 //! - Nothing panics on any input, time is passed in.
 //! - Memory follows the bytes received, not the offsets claimed: a fragment costs its own length
 //!   and 64 bytes wherever it says it belongs.
+//! - Work is bounded by the fragments that come, whatever their order
+//!   ([`FragmentCounts::most_steps`]).
 //! - What tells datagrams apart: addresses, identification, in IPv4 the protocol (in IPv6 the
 //!   fragments may name different ones), and interface, direction and tunnel, so that the copies of
 //!   a packet at several hooks are not taken for overlaps.
@@ -30,6 +32,7 @@ mod counts;
 mod datagram;
 
 use std::{
+    cell::Cell,
     hash::{BuildHasher, Hash, Hasher},
     net::IpAddr,
     time::Duration,
@@ -134,7 +137,6 @@ impl Key {
     }
 }
 
-/// Without what is rare, which is left to equality.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for address in [self.source, self.destination] {
@@ -144,7 +146,10 @@ impl Hash for Key {
             }
         }
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(self.identification));
-        state.write_u8(self.direction as u8);
+        state.write_u16(u16::from(self.direction as u8) << 8 | u16::from(self.protocol));
+        if let Some(tunnel) = self.tunnel {
+            state.write_u64(tunnel.number());
+        }
     }
 }
 
@@ -214,7 +219,14 @@ impl Fragments {
         }
         let key = Key::new(origin, part);
         let hash = self.hasher.hash_one(key);
-        let number = match self.datagrams.find(hash, |waiting| waiting.key == key) {
+        let steps = Cell::new(1);
+        let is_it = |waiting: &Waiting| {
+            steps.set(steps.get() + 1);
+            waiting.key == key
+        };
+        let found = self.datagrams.find(hash, is_it);
+        self.counts.steps += steps.get();
+        let number = match found {
             Some(number) if !self.is_due(number, origin.captured_at_ns) => number,
             found => {
                 if let Some(number) = found {
@@ -260,7 +272,7 @@ impl Fragments {
             (waiting.origin, waiting.protocol) = (*origin, part.protocol);
         }
         let before = parts.memory();
-        let reason = match parts.add(part, self.config.fragments) {
+        let reason = match parts.add(part, self.config.fragments, &mut self.counts.steps) {
             Added::Duplicate => {
                 self.counts.duplicates += 1;
                 return;
@@ -276,6 +288,7 @@ impl Fragments {
                 self.counts.joined += fragments;
                 self.counts.datagrams += 1;
                 self.memory -= before;
+                self.counts.steps += fragments;
                 parts.join(&mut self.joined);
                 let first = Origin {
                     captured_at_ns: origin.captured_at_ns,
@@ -319,6 +332,11 @@ impl Fragments {
         }
     }
 
+    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    pub const fn restart(&mut self) {
+        self.latest_ns = 0;
+    }
+
     fn is_due(&self, number: u32, now_ns: u64) -> bool {
         let waiting = self.datagrams.get(number);
         waiting.is_some_and(|waiting| waiting.since_ns.saturating_add(self.timeout_ns) <= now_ns)
@@ -344,6 +362,7 @@ impl Fragments {
             return;
         };
         self.memory -= parts.memory();
+        self.counts.steps += parts.len() as u64;
         self.counts.waiting -= parts.len() as u64;
         self.counts.lost[reason as usize] += parts.len() as u64;
         let ports = parts.first().and_then(ports);

@@ -43,6 +43,7 @@ fn take(fragments: &mut Fragments, origin: &Origin, part: &Part<'_>) -> Vec<Seen
     fragments.fragment(origin, part, |event| seen.push(event.into()));
     let counts = fragments.counts();
     assert_eq!(counts.accounted(), counts.received, "{counts:?}");
+    assert!(counts.steps <= counts.most_steps(Config::default().fragments), "{counts:?}");
     seen
 }
 
@@ -325,4 +326,49 @@ proptest! {
         fragments.finish(|_| {});
         prop_assert_eq!((fragments.counts().waiting, fragments.memory), (0, 0));
     }
+}
+
+#[test]
+fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
+    let mut fragments = Config::default().build();
+    let count = u32::try_from(Config::default().fragments).unwrap();
+    // Of 8 bytes, the last first, all datagrams at once: each moves all that came before.
+    for offset in (0..count).rev() {
+        for datagram in 0..200 {
+            take(
+                &mut fragments,
+                &origin(1),
+                &part(datagram, offset * 8, offset + 1 < count, &[7; 8]),
+            );
+        }
+    }
+    assert_eq!(fragments.counts().datagrams, 200);
+    let steps = fragments.counts().steps;
+    assert!(steps > u64::from(count) * 200 * 50, "this is no worst case: {steps}");
+    // As many datagrams as there may be, and more; then all of them time out at once.
+    for datagram in 0..10_000 {
+        take(&mut fragments, &origin(2), &part(datagram, 8, true, &[7; 8]));
+        fragments.expire(2, |_| panic!("nothing is due"));
+    }
+    fragments.expire(100_000_000_000, |_| {});
+    let counts = fragments.counts();
+    assert_eq!(counts.waiting, 0);
+    assert!(counts.steps - steps <= 10_000 * 4, "{counts:?}");
+}
+
+#[test]
+fn datagrams_that_differ_in_what_is_rare_do_not_share_a_place() {
+    use crate::decode::{Tunnel, TunnelKind};
+
+    let mut fragments = Config::default().build();
+    for number in 0..4_000 {
+        let tunnel = Tunnel { kind: TunnelKind::Vxlan, id: Some(number >> 4) };
+        let origin = Origin { tunnel: Some(tunnel), ..origin(1) };
+        let protocol = u8::try_from(number & 15).unwrap();
+        let part = Part { protocol, ..part(7, 8, true, &[7; 8]) };
+        take(&mut fragments, &origin, &part);
+    }
+    let counts = fragments.counts();
+    assert_eq!(counts.waiting, 4_000);
+    assert!(counts.steps < 2 * 4_000, "{counts:?}");
 }

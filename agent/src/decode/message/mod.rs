@@ -153,6 +153,18 @@ impl Message {
         self.edns.as_ref().map(|spans| Edns::view(spans, self))
     }
 
+    /// Entries of all sections and options that are kept.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.questions.len() + self.answers.len() + self.updates.len() + self.options.len()
+    }
+
+    /// Bytes of text and octets that the entries refer to, shared ones once.
+    #[must_use]
+    pub const fn content_bytes(&self) -> usize {
+        self.text.len() + self.octets.len()
+    }
+
     /// Bytes of memory that the buffers take.
     #[must_use]
     pub fn buffer_bytes(&self) -> usize {

@@ -40,16 +40,16 @@ pub(super) enum Verdict {
     Refused,
 }
 
-/// Judges a segment's beginning.
-pub(super) fn judge(segment: &[u8]) -> Verdict {
-    let first = judge_message(segment);
+/// Judges a segment's beginning; adds the labels and messages looked at to `steps`.
+pub(super) fn judge(segment: &[u8], steps: &mut u64) -> Verdict {
+    let first = judge_message(segment, steps);
     if first != Verdict::Begins {
         return first;
     }
     // The last message that begins in the segment may be cut anywhere: that speaks for nothing.
     let mut rest = after_message(segment);
     while !rest.is_empty() {
-        if judge_message(rest) == Verdict::Refused {
+        if judge_message(rest, steps) == Verdict::Refused {
             return Verdict::Refused;
         }
         rest = after_message(rest);
@@ -65,7 +65,8 @@ fn after_message(stream: &[u8]) -> &[u8] {
     rest.get(usize::from(u16::from_be_bytes(*prefix))..).unwrap_or_default()
 }
 
-fn judge_message(stream: &[u8]) -> Verdict {
+fn judge_message(stream: &[u8], steps: &mut u64) -> Verdict {
+    *steps += 1;
     let Some((prefix, rest)) = stream.split_first_chunk::<2>() else {
         return Verdict::Undecided;
     };
@@ -82,8 +83,8 @@ fn judge_message(stream: &[u8]) -> Verdict {
     };
     let room = length - Message::HEADER_SIZE;
     match questions {
-        Questions::One => judge_entry(sections, room, Entry::Question),
-        Questions::NoneButRecords => judge_entry(sections, room, Entry::Record),
+        Questions::One => judge_entry(sections, room, Entry::Question, steps),
+        Questions::NoneButRecords => judge_entry(sections, room, Entry::Record, steps),
         Questions::OnlyHeader => Verdict::Begins,
     }
 }
@@ -130,9 +131,10 @@ enum Entry {
 }
 
 /// Judges the first entry of a message that has `room` bytes for its sections.
-fn judge_entry(sections: &[u8], room: usize, entry: Entry) -> Verdict {
+fn judge_entry(sections: &[u8], room: usize, entry: Entry, steps: &mut u64) -> Verdict {
     let mut at = 0;
     while let Some(&octet) = sections.get(at) {
+        *steps += 1;
         match octet {
             0 => return judge_fields(sections, at + 1, room, entry),
             1..=63 => at += 1 + usize::from(octet),

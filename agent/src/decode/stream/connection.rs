@@ -67,7 +67,8 @@ impl Ends {
     }
 }
 
-/// As few words as there are. The tunnel is left to equality, as in a [`Flow`].
+/// As few words as there are; all that tells connections apart, or whoever chooses tunnels could fill
+/// one bucket.
 impl Hash for Ends {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -79,6 +80,9 @@ impl Hash for Ends {
         }
         let ports = u32::from(self.ends[0].port()) << 16 | u32::from(self.ends[1].port());
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
+        if let Some(tunnel) = self.tunnel {
+            state.write_u64(tunnel.number());
+        }
     }
 }
 

@@ -105,6 +105,11 @@ pub struct StreamCounts {
     pub streams: u64,
     /// Connections evicted to make room for others.
     pub streams_evicted: u64,
+    /// Segments handed in.
+    pub segments: u64,
+    /// What was looked at: connections, pieces, messages, labels. Not part of the sum; at most
+    /// [`most_steps`](Self::most_steps).
+    pub steps: u64,
 }
 
 impl StreamCounts {
@@ -114,6 +119,15 @@ impl StreamCounts {
         let ignored: u64 = self.bytes_ignored.iter().sum();
         let lost: u64 = self.bytes_lost.iter().sum();
         self.bytes_in_messages + self.bytes_waiting + ignored + lost
+    }
+
+    /// The most that [`steps`](Self::steps) may be, whatever came in whatever order, expiry and
+    /// eviction included: 160 for each segment, and 4 for each byte of payload. A benign segment
+    /// costs 3. Where no boundary is known, one costs the labels of a name, up to 128; a piece, which
+    /// has a byte at least, is put into its place, taken, and given up once.
+    #[must_use]
+    pub const fn most_steps(&self) -> u64 {
+        160 * self.segments + 4 * self.bytes_received
     }
 
     pub(super) const fn ignore(&mut self, reason: StreamIgnored, bytes: u64) {
@@ -142,5 +156,7 @@ impl StreamCounts {
         self.synchronisations += other.synchronisations;
         self.streams += other.streams;
         self.streams_evicted += other.streams_evicted;
+        self.segments += other.segments;
+        self.steps += other.steps;
     }
 }

@@ -53,6 +53,7 @@ impl Framing {
         while let Some((prefix, behind)) = rest.split_first_chunk()
             && let Some((message, behind)) = behind.split_at_checked(length(prefix))
         {
+            out.counts().steps += 1;
             out.message(message, at_ns);
             rest = behind;
         }
@@ -116,7 +117,7 @@ impl Framing {
         if tried > 0 {
             let more = &bytes[..bytes.len().min(ENOUGH)];
             self.append(more, at_ns);
-            match judge(&self.frame) {
+            match judge(&self.frame, &mut out.counts().steps) {
                 Verdict::Begins => {
                     self.frame.truncate(tried);
                     return self.synchronised(out);
@@ -128,7 +129,7 @@ impl Framing {
                 }
             }
         }
-        match judge(bytes) {
+        match judge(bytes, &mut out.counts().steps) {
             Verdict::Begins => self.synchronised(out),
             Verdict::Undecided => {
                 self.append(bytes, at_ns);

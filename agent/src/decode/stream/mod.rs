@@ -22,6 +22,8 @@
 //!   does the same with what it has taken; a forger who knows ports and sequence numbers can use
 //!   any such rule.
 //! - [`StreamCounts`] accounts for every byte of payload between any two calls.
+//! - Work is bounded by the segments and bytes that come, whatever their order
+//!   ([`StreamCounts::most_steps`]).
 //! - Every loss that can hide a message is also an event with its flow.
 //! - A gap holds its stream up until the bytes come, the other side acknowledges them (so they were
 //!   sent and not captured), the bytes behind it exceed their limit, or [`Config::gap_timeout`].
@@ -44,7 +46,7 @@ mod framing;
 mod outlet;
 mod side;
 
-use std::{hash::BuildHasher, time::Duration};
+use std::{cell::Cell, hash::BuildHasher, time::Duration};
 
 use hashbrown::DefaultHashBuilder;
 
@@ -214,10 +216,18 @@ impl<C: Copy> Streams<C> {
         segment: &Segment<'_, C>,
         mut events: impl FnMut(StreamEvent<'_, C>),
     ) {
+        self.counts.segments += 1;
         self.counts.bytes_received += segment.payload.len() as u64;
         let (ends, sender) = Ends::of(&segment.flow);
         let hash = self.hasher.hash_one(ends);
-        let number = match self.connections.find(hash, |connection| *connection.ends() == ends) {
+        let steps = Cell::new(1);
+        let is_it = |connection: &Connection<C>| {
+            steps.set(steps.get() + 1);
+            *connection.ends() == ends
+        };
+        let found = self.connections.find(hash, is_it);
+        self.counts.steps += steps.get();
+        let number = match found {
             Some(number) => number,
             None => {
                 let opens = segment.flags & tcp_flags::SYN != 0 || !segment.payload.is_empty();
@@ -256,6 +266,7 @@ impl<C: Copy> Streams<C> {
                 && let Some(connection) = self.connections.get_mut(number)
                 && connection.idle_since(self.limits.gap_timeout_ns, now_ns)
             {
+                self.counts.steps += 1;
                 let (before, waited) = (connection.memory(), connection.waiting());
                 connection.give_up_gaps(now_ns, &mut self.counts, &mut events);
                 self.settle(number, before, waited);
@@ -278,6 +289,11 @@ impl<C: Copy> Streams<C> {
                 self.remove(number, StreamLoss::Ended, now_ns, &mut events);
             }
         }
+    }
+
+    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    pub const fn restart(&mut self) {
+        self.latest_ns = 0;
     }
 
     /// Puts a connection that has changed into its list, and what it keeps into the sums.
@@ -328,6 +344,7 @@ impl<C: Copy> Streams<C> {
         events: &mut impl FnMut(StreamEvent<'_, C>),
     ) {
         if let Some(mut connection) = self.connections.remove(number) {
+            self.counts.steps += 1;
             self.memory -= connection.memory();
             self.counts.bytes_waiting -= connection.waiting() as u64;
             connection.settle(reason, now_ns, &mut self.counts, events);

@@ -216,6 +216,7 @@ impl Side {
     fn advance_among_pieces(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let mut rest = bytes;
         while !rest.is_empty() {
+            out.counts().steps += 1;
             let gap =
                 self.pieces.first_key_value().map_or(u64::MAX, |(start, _)| start - self.next);
             let before = rest;
@@ -234,6 +235,7 @@ impl Side {
             && *first.key() == self.next
         {
             let piece = first.remove();
+            out.counts().steps += 1;
             self.piece_bytes -= piece.bytes.len();
             self.advance(&piece.bytes, piece.at_ns, out);
         }
@@ -248,6 +250,7 @@ impl Side {
             at += repeated as u64;
         }
         while !rest.is_empty() {
+            out.counts().steps += 1;
             let following = self.pieces.range(at..).next();
             let following = following.map(|(start, piece)| (*start - at, piece.bytes.len()));
             let before = rest;
@@ -335,6 +338,7 @@ impl Side {
     /// Goes on at `position` without what is missing before it.
     #[cold]
     fn give_up(&mut self, position: u64, at_ns: u64, out: &mut impl Outlet) {
+        out.counts().steps += 1;
         self.framing.skip_gap(position - self.next, at_ns, out);
         self.next = position;
         self.advance_pieces(out);

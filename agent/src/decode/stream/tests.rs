@@ -5,6 +5,7 @@ mod behaviour;
 mod hostile;
 mod lifecycle;
 mod properties;
+mod work;
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
@@ -142,6 +143,7 @@ impl Tap {
     pub(super) fn check(&self) {
         let counts = self.counts();
         assert_eq!(counts.bytes_accounted(), counts.bytes_received, "{counts:?}");
+        assert!(counts.steps <= counts.most_steps(), "{counts:?}");
     }
 
     pub(super) fn counts(&self) -> StreamCounts {

@@ -9,19 +9,28 @@ use crate::{
 };
 
 /// An UPDATE request that carries an address everywhere one can stand: 203.0.113.77 in the reverse
-/// name that it asks for, in the client subnet, in the record that it adds.
+/// name that it asks for, in the client subnet, in the records that it adds, in the texts of extended
+/// errors and in the name server identifiers.
 fn update() -> Message {
     let client_subnet = [0, 8, 0, 8, 0, 1, 32, 0, 203, 0, 113, 77];
     let again = client_subnet;
     let cookie = b"\0\x0a\0\x08cookie77";
+    let error = b"\0\x0f\0\x0e\0\x12203.0.113.77";
+    let nsid = b"\0\x03\0\x0c203.0.113.77";
+    let text = b"\x0c203.0.113.77";
+    // SVCB: priority 1, the root, ipv4hint.
+    let hint = b"\0\x01\0\0\x04\0\x04\xcb\0\x71\x4d";
     let mut wire = Build::message(1, false)
         .question("77.113.0.203.in-addr.arpa", 6)
         .answer(1, 60, &[203, 0, 113, 77])
-        .opt(&[&client_subnet[..], cookie, &again].concat())
+        .answer(16, 60, text)
+        .answer(64, 60, hint)
+        .answer(65_280, 60, &[203, 0, 113, 77])
+        .opt(&[&client_subnet[..], cookie, &again, error, error, nsid, nsid].concat())
         .wire();
     // UPDATE; the record counts for section 3, between the other two.
     wire[2] |= 5 << 3;
-    (wire[7], wire[9]) = (0, 1);
+    (wire[7], wire[9]) = (0, 4);
     Message::parse(&wire).unwrap()
 }
 

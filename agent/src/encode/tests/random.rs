@@ -13,7 +13,7 @@ use tap53_ebpf::settings::Direction;
 use crate::{
     config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::{Message, Transport, Tunnel, TunnelKind},
-    encode::{Attribution, Clock, Identity, Observer, Owner, Record},
+    encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record},
     pair::{
         Exchange, Flow, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
     },
@@ -51,6 +51,7 @@ impl Parts {
             transaction: &Transaction { exchange, ..self.transaction },
             client: &self.owners[0],
             server: &self.owners[1],
+            portion: &Portion::ALL,
         })
     }
 }

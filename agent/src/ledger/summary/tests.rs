@@ -34,6 +34,7 @@ fn ledger(numbers: [u64; 2], lost: u64) -> Ledger {
         run: [0xab; 8],
         taken_at_us: 0,
         ended: false,
+        is_abandoned: false,
         interfaces: Vec::new(),
         workers,
         last_numbers: numbers.to_vec(),

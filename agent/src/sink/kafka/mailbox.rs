@@ -16,6 +16,9 @@ pub(super) enum Outcome {
     Failed,
     /// It came with one that the broker refuses, which is why it was refused as well.
     Again,
+    /// The broker refuses its batch as too long, which librdkafka does not divide: it is refused for
+    /// ever only if it was sent alone.
+    TooLarge,
     /// It never will.
     Rejected,
 }
@@ -30,6 +33,8 @@ pub(super) struct Returned {
     pub(super) value: Vec<u8>,
     /// Whether it comes back for nothing that is wrong with the broker: see [`Outcome::Again`].
     pub(super) is_again: bool,
+    /// Whether its batch was too long: see [`Outcome::TooLarge`].
+    pub(super) is_too_large: bool,
 }
 
 /// All that came since the last look.

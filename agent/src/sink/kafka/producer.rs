@@ -35,6 +35,13 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
 
+/// Bytes that the headers of a message take at most, each with two varints of five bytes at most.
+pub(super) const fn headers_size(node: &str) -> usize {
+    /// Digits of a version.
+    const VERSION: usize = 10;
+    NODE_HEADER.len() + node.len() + SCHEMA_VERSION_HEADER.len() + VERSION + 2 * 2 * 5
+}
+
 /// A message to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {

@@ -96,19 +96,22 @@ impl ProducerContext for Reports {
         let link = &*self.link;
         let outcome = match result {
             Ok(_) => Outcome::Arrived,
+            Err((error, _)) if is_too_large(error) => Outcome::TooLarge,
             Err((error, _)) if is_never(error) => Outcome::Rejected,
             Err((error, _)) if is_again(error) => Outcome::Again,
             Err(_) => Outcome::Failed,
         };
         let origin = Origin::from_opaque(opaque);
         if let Origin::Summary { id } = origin {
+            // One a minute: whatever it was refused with, nothing is divided for it.
+            let outcome = if outcome == Outcome::TooLarge { Outcome::Rejected } else { outcome };
             if let Some(summaries) = link.summaries.get() {
                 let error = result.as_ref().err().map(|(error, _)| error);
                 summaries.report(id, outcome, error);
             }
             return;
         }
-        if matches!(outcome, Outcome::Arrived | Outcome::Rejected) {
+        if matches!(outcome, Outcome::Arrived | Outcome::TooLarge | Outcome::Rejected) {
             link.answered.fetch_add(1, Ordering::Relaxed);
         }
         match origin {
@@ -136,7 +139,7 @@ impl ProducerContext for Reports {
                 error.rdkafka_error_code(),
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
             );
-            if !is_ours && !is_again(error) {
+            if !is_ours && !is_again(error) && !is_too_large(error) {
                 link.tell(error, "a record was not acknowledged in time, or was refused");
             }
         }
@@ -148,10 +151,11 @@ impl Reports {
         let amount = Amount::record(u64::from(messages));
         match (result, &self.link.mailbox) {
             // It stays in flight until the sender has put it into the spool.
-            (Err((error, message)), Some(mailbox)) if !is_never(error) => {
+            (Err((error, message)), Some(mailbox)) if is_too_large(error) || !is_never(error) => {
                 let framing = self.link.framing.as_ref();
                 let mut returned = returned(message, messages, ticket, framing);
-                returned.is_again = is_again(error);
+                returned.is_too_large = is_too_large(error);
+                returned.is_again = returned.is_too_large || is_again(error);
                 mailbox.put(|mail| mail.returned.push(returned));
             }
             _ => {
@@ -184,6 +188,7 @@ fn returned(
         key: message.key().unwrap_or_default().to_vec(),
         value: unframed.unwrap_or_else(|| value.to_vec()),
         is_again: false,
+        is_too_large: false,
     }
 }
 
@@ -195,6 +200,11 @@ pub(super) const fn is_for_ever(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidTimestamp
             | RDKafkaErrorCode::InvalidRecord
     )
+}
+
+/// True where the broker refused a batch as too long.
+fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 fn is_never(error: &KafkaError) -> bool {

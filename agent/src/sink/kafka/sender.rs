@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     allowance::Allowance,
+    groups::Groups,
     mailbox::{Mail, Mailbox, Outcome},
     origin::Origin,
     outage::Outage,
@@ -53,6 +54,7 @@ pub(super) struct Sender {
     pause: Duration,
     outage: Outage,
     /// Records answered at the last look, and since when there have been no more.
+    groups: Groups,
     answered: u64,
     no_progress_since: Instant,
     next_period: Instant,
@@ -76,6 +78,7 @@ impl Sender {
             not_before: now,
             pause: SHORTEST_PAUSE,
             outage,
+            groups: Groups::default(),
             answered: 0,
             no_progress_since: now,
             next_period: now,
@@ -127,6 +130,7 @@ impl Sender {
         };
         let mut delivered = Amount::default();
         let mut has_failed = false;
+        let mut too_large = mail.returned.iter().filter(|returned| returned.is_too_large).count();
         for (id, outcome) in mail.reports {
             match outcome {
                 Outcome::Arrived => {
@@ -139,8 +143,21 @@ impl Sender {
                     has_failed = true;
                 }
                 Outcome::Again => spool.fail(id),
+                Outcome::TooLarge if self.groups.is_alone() => spool.reject(id),
+                Outcome::TooLarge => {
+                    spool.fail(id);
+                    too_large += 1;
+                }
                 Outcome::Rejected => spool.reject(id),
             }
+        }
+        if too_large > 0 && self.groups.divide(too_large) {
+            let sink = &inner.link.sink;
+            tracing::warn!(
+                sink,
+                records = too_large,
+                "the broker refuses a batch as too long: its records are sent in smaller ones; set batch_bytes to at most the topic's max.message.bytes"
+            );
         }
         inner.account(&mut spool, |counts| counts.delivered += delivered);
         if !mail.returned.is_empty() {
@@ -195,7 +212,12 @@ impl Sender {
         // Reports make room in the producer's queue, and what is appended is mail as well.
         let mut next = PERIOD;
         let mut awaits_id = false;
-        for sent in 1..=ROUND {
+        let under_way = inner.link.counts.read().in_flight.records > 0 || spool.sent() > 0;
+        let round = self.groups.next(under_way).min(ROUND);
+        if round == 0 {
+            return PERIOD;
+        }
+        for sent in 1..=round {
             let Some(entry) = spool.peek() else { break };
             if !self.allowance.allows_one() {
                 next = ALLOWANCE_INTERVAL;
@@ -222,12 +244,13 @@ impl Sender {
                 }
             }
             self.allowance.take_one();
-            if sent == ROUND {
+            if sent == ROUND && self.groups.is_whole() {
                 next = Duration::ZERO;
             }
         }
         inner.awaits_id.store(awaits_id, Ordering::Relaxed);
-        let is_worked_off = spool.is_read() && !inner.is_failing.load(Ordering::Relaxed);
+        let is_worked_off =
+            spool.is_read() && self.groups.is_whole() && !inner.is_failing.load(Ordering::Relaxed);
         if inner.mode == SpoolMode::Fast && is_worked_off {
             inner.is_direct.store(true, Ordering::Release);
         }

@@ -1,11 +1,12 @@
 //! librdkafka's settings, made from ours.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::{
     config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
+    files::read_secret,
     sink::Error,
 };
 
@@ -116,7 +117,7 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
     if let Some(tls) = &config.tls {
         let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];
         for path in files.into_iter().flatten() {
-            let content = fs::read(path)?;
+            let content = read_secret(path)?;
             hasher.update(&(content.len() as u64).to_le_bytes()).update(&content);
         }
     }
@@ -125,7 +126,7 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
 
 /// The secret in a file, without the line feed that editors put behind it.
 pub(crate) fn secret(path: &Path) -> io::Result<String> {
-    let text = fs::read_to_string(path)?;
+    let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }

@@ -208,7 +208,11 @@ impl Summaries {
             match outcome {
                 Outcome::Arrived if is_known => self.count(|counts| counts.delivered += 1),
                 Outcome::Rejected if is_known => self.count(|counts| counts.lost += 1),
-                Outcome::Arrived | Outcome::Rejected | Outcome::Again | Outcome::Failed => {}
+                Outcome::Arrived
+                | Outcome::Rejected
+                | Outcome::TooLarge
+                | Outcome::Again
+                | Outcome::Failed => {}
             }
         }
         if have_come && let Err(error) = queue.checkpoint() {
@@ -422,7 +426,9 @@ impl Queue {
                     return false;
                 };
                 match outcome {
-                    Outcome::Arrived | Outcome::Rejected => drop(waiting.remove(index)),
+                    Outcome::Arrived | Outcome::TooLarge | Outcome::Rejected => {
+                        drop(waiting.remove(index));
+                    }
                     Outcome::Again | Outcome::Failed => waiting[index].is_sent = false,
                 }
                 true
@@ -431,7 +437,7 @@ impl Queue {
                 match outcome {
                     Outcome::Arrived => return spool.acknowledge(id).is_some(),
                     Outcome::Again | Outcome::Failed => spool.fail(id),
-                    Outcome::Rejected => spool.reject(id),
+                    Outcome::TooLarge | Outcome::Rejected => spool.reject(id),
                 }
                 true
             }

@@ -104,15 +104,26 @@ impl Inner {
     pub(super) fn hold(&self, records: Vec<Returned>) {
         let mut lost = Amount::default();
         let mut held = self.memory();
+        let mut refused = Amount::default();
         for record in records {
             let amount = Amount::record(u64::from(record.messages));
             let ticket = record.ticket;
-            if !held.push(record) {
+            if record.is_too_large {
+                // Nobody is here who would send it alone.
+                refused += amount;
+                self.link.settling.leave(ticket, 1);
+            } else if !held.push(record) {
                 lost += amount;
                 self.link.settling.leave(ticket, 1);
             }
         }
         drop(held);
+        if refused.records > 0 {
+            self.link.counts.update(|counts| {
+                counts.in_flight -= refused;
+                counts.lose(SinkLoss::Rejected, refused);
+            });
+        }
         if lost.records > 0 {
             self.link.counts.update(|counts| {
                 counts.in_flight -= lost;
@@ -131,6 +142,7 @@ impl Inner {
             key: key.to_vec(),
             value: value.to_vec(),
             is_again: false,
+            is_too_large: false,
         });
         self.hold(rest.collect());
     }
@@ -263,6 +275,7 @@ mod tests {
                 key: Vec::new(),
                 value: vec![b'x'; 1_000],
                 is_again: false,
+                is_too_large: false,
             }));
         }
         let (moved, outcome) = memory.spool(&mut spool, &Settling::new(), 1);

@@ -15,8 +15,9 @@ use rdkafka::{
 use super::*;
 use crate::{
     config::{FsyncChoice, SpoolConfig, SpoolMode, SummaryConfig},
-    encode::{SingleObject, samples},
+    encode::{Record, SingleObject, samples},
     ledger::{Kind as LedgerKind, Ledger, Moment, Sources, SummaryCounts, Windows},
+    pair::{Exchange, Observation, Transaction},
 };
 
 const NODE: &str = "node-1";
@@ -273,7 +274,9 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
     wait_until("all", &kafka, |counts| counts.delivered.records == 20);
-    cluster.request_errors(RDKafkaApiKey::Produce, &[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+    // With others, and then alone.
+    let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]);
     kafka.write(&batch(1));
     wait_until("a verdict", &kafka, |counts| {
         counts.lost[SinkLoss::Rejected as usize].records == 1 && counts.spooled.records == 0
@@ -281,6 +284,109 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     kafka.write(&batch(20));
     wait_until("all others", &kafka, |counts| counts.delivered.records == 40);
     kafka.close(DEADLINE);
+}
+
+/// librdkafka has all records of such a batch fail.
+#[test]
+fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
+    for mode in MODES {
+        let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
+        let mut config = config(&cluster, spool(directory.path(), mode));
+        config.message_timeout = DEADLINE;
+        // All twenty go together.
+        config.linger = Duration::from_millis(50);
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+        // 20, 10, 5, 2, and one that is too long by itself.
+        cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 5]);
+        kafka.write(&batch(20));
+        wait_until("all but one", &kafka, |counts| counts.delivered.records == 19);
+        assert_eq!(kafka.counts().read().lost[SinkLoss::Rejected as usize].records, 1, "{mode:?}");
+        kafka.write(&batch(200));
+        wait_until("the next", &kafka, |counts| counts.delivered.records == 219);
+        kafka.close(DEADLINE);
+        require_balance(&kafka.counts().read());
+    }
+}
+
+/// Records of which every second one is longer than the producer takes.
+fn batch_with_long_ones(records: u64, length: usize) -> Batch {
+    let (mut batch, mut encoder) = (Batch::default(), SingleObject::new().unwrap());
+    for number in 0..records {
+        samples::with_record("unanswered", |record| {
+            let Exchange::Query(query) = record.transaction.exchange else { panic!("a query") };
+            let wire = vec![0; if number % 2 == 0 { length } else { 1 }];
+            let query = Observation { wire, ..query.clone() };
+            let exchange = Exchange::Query(&query);
+            let transaction = Transaction { exchange, ..*record.transaction };
+            let record = Record { transaction: &transaction, ..*record };
+            batch.push(&mut encoder, &record).unwrap();
+        });
+    }
+    batch
+}
+
+#[test]
+fn what_the_producer_never_takes_does_not_take_the_place_of_what_it_does() {
+    for mode in [Some(SpoolMode::Durable), Some(SpoolMode::Fast), None] {
+        let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
+        let spool = mode.and_then(|mode| spool(directory.path(), mode));
+        let spool = spool.map(|spool| SpoolConfig { max_bytes: 4 << 20, ..spool });
+        let mut config = config(&cluster, spool);
+        config.message_timeout = DEADLINE;
+        config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
+        cluster.broker_down(1).unwrap();
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        // Eight megabytes of what is too long, for a spool of four.
+        for _ in 0..8 {
+            kafka.write(&batch_with_long_ones(200, 10_000));
+            require_balance(&kafka.counts().read());
+        }
+        let too_large = kafka.counts().read().lost[SinkLoss::TooLarge as usize];
+        assert_eq!((too_large.records, too_large.messages), (800, 1_600), "{mode:?}");
+        cluster.broker_up(1).unwrap();
+        wait_until("all others", &kafka, |counts| counts.delivered.records == 800);
+        assert_eq!(kafka.counts().read().lost[SinkLoss::DroppedOldest as usize].records, 0);
+        kafka.close(DEADLINE);
+    }
+}
+
+/// The limit is librdkafka's, to the byte, with keys and headers.
+#[test]
+fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
+    for (headers, key) in [(false, Key::None), (true, Key::ClientAddress)] {
+        let cluster = cluster();
+        let mut config = config(&cluster, None);
+        config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
+        (config.headers, config.key) = (headers, key);
+        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let size = |wire| {
+            let batch = batch_with_long_ones(1, wire);
+            batch.bytes().len() + if key == Key::None { 0 } else { "192.0.2.1".len() }
+        };
+        // A record of which nothing is left for a byte more.
+        let wire = 9_000 + kafka.longest - size(9_000);
+        assert_eq!(size(wire), kafka.longest);
+        for (wire, delivered, lost) in [(wire, 1, 0), (wire + 1, 1, 1)] {
+            let mut batch = Batch::keyed(key);
+            let mut encoder = SingleObject::new().unwrap();
+            samples::with_record("unanswered", |record| {
+                let Exchange::Query(query) = record.transaction.exchange else { panic!("a query") };
+                let query = Observation { wire: vec![0; wire], ..query.clone() };
+                let transaction =
+                    Transaction { exchange: Exchange::Query(&query), ..*record.transaction };
+                let record = Record { transaction: &transaction, ..*record };
+                batch.push(&mut encoder, &record).unwrap();
+            });
+            kafka.write(&batch);
+            wait_until("a verdict", &kafka, |counts| {
+                counts.delivered.records == delivered
+                    && counts.lost[SinkLoss::TooLarge as usize].records == lost
+            });
+            assert_eq!(kafka.counts().read().lost[SinkLoss::Rejected as usize].records, 0);
+        }
+        kafka.close(DEADLINE);
+    }
 }
 
 #[test]
@@ -313,6 +419,7 @@ impl Summarising {
             run: [7; 8],
             taken_at_us: 0,
             ended: false,
+            is_abandoned: false,
             interfaces: Vec::new(),
             workers: Default::default(),
             last_numbers: Vec::new(),

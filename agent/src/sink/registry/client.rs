@@ -26,6 +26,7 @@ use crate::{
     config::{RegistryConfig, RegistryCredentials},
     enrich::chain,
     sink::trust,
+    visible::visible,
 };
 
 /// The answer to one request: schemas have some 100 KB.
@@ -295,7 +296,8 @@ fn lossy(body: &[u8]) -> String {
 /// One line for the log.
 fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
+    let line = visible(&line);
+    let mut shown: String = line.chars().take(MAX_MESSAGE).collect();
     if line.chars().count() > MAX_MESSAGE {
         shown.push('…');
     }

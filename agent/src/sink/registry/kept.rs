@@ -15,7 +15,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use crate::encode::Fingerprint;
+use crate::{encode::Fingerprint, files::read_own};
 
 const VERSION: u32 = 1;
 
@@ -111,11 +111,7 @@ impl Kept {
 
     fn read(&self) -> io::Result<Contents> {
         let mut bytes = Vec::new();
-        // A pipe or the like would be waited for.
-        if !fs::metadata(&self.path)?.is_file() {
-            return Err(io::Error::other("is not a file"));
-        }
-        File::open(&self.path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        read_own(&self.path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
         let contents: Contents = serde_json::from_slice(&bytes)?;
         if contents.version != VERSION {
             return Err(io::Error::other(format!("is of version {}", contents.version)));

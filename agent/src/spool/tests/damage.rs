@@ -211,3 +211,59 @@ fn a_crash_between_the_checkpoint_and_the_removal_of_segments_changes_nothing() 
     assert!(first <= 15, "what was not acknowledged is there");
     assert_eq!(lost(&spool.take_losses()), Amount::default(), "what arrived is not lost");
 }
+
+/// Somebody who could write in the directory, before it was the agent's alone.
+#[test]
+fn a_link_a_pipe_or_a_device_in_the_place_of_a_segment_is_passed_over_and_counted() {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let files = closed(directory.path());
+    let second = segments(directory.path())[1].clone();
+    let whole = fs::read(&second).unwrap();
+    let copy = elsewhere.path().join("copy");
+    fs::write(&copy, &whole).unwrap();
+    for (what, plant) in [
+        ("link", Box::new(|| symlink(&copy, &second).unwrap()) as Box<dyn Fn()>),
+        ("device", Box::new(|| symlink("/dev/zero", &second).unwrap())),
+        ("pipe", Box::new(|| mkfifo(&second, Mode::S_IRWXU).unwrap())),
+    ] {
+        restore(directory.path(), &files);
+        fs::remove_file(&second).unwrap();
+        plant();
+        let ids = read_and_account(directory.path(), checkpoint(&files), what);
+        assert!(ids.len() < HELD.count() && !ids.is_empty(), "{what}: {ids:?}");
+        assert_eq!(fs::read(&copy).unwrap(), whole, "{what}");
+    }
+}
+
+#[test]
+fn a_directory_that_others_can_write_in_is_refused_and_so_are_links_among_its_files() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let with_mode = |mode| {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+        Spool::open(&config(directory.path())).map(drop).map_err(|error| error.to_string())
+    };
+    let refused = with_mode(0o777).unwrap_err();
+    assert!(refused.contains("everybody can write in it (mode 0777)"), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is made there");
+    assert_eq!(with_mode(0o750), Ok(()));
+
+    let precious = tempfile::NamedTempFile::new().unwrap();
+    fs::write(precious.path(), "precious").unwrap();
+    for name in ["lock", "acknowledged", "acknowledged.new"] {
+        let path = directory.path().join(name);
+        let _ = fs::remove_file(&path);
+        symlink(precious.path(), &path).unwrap();
+        let opened = Spool::open(&config(directory.path()));
+        let refused = opened.and_then(|mut spool| {
+            append(&mut spool, 1, NOW_MS).unwrap();
+            spool.checkpoint(false)
+        });
+        assert!(refused.is_err(), "{name}");
+        assert_eq!(fs::read(precious.path()).unwrap(), b"precious", "{name}");
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -28,6 +28,7 @@ use super::{
     heartbeat::Heartbeat,
     log::Lines,
     process::Process,
+    server,
     text::{
         Family,
         Kind::{self, Counter, Gauge},
@@ -47,6 +48,7 @@ pub(super) struct Reading<'a> {
     pub(super) heartbeats: &'a [Heartbeat],
     pub(super) now_ns: u64,
     pub(super) control: Counts,
+    pub(super) telemetry: server::Counts,
     pub(super) followers: usize,
     pub(super) follower_lines_lost: u64,
     pub(super) follower_bytes: usize,

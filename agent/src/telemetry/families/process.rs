@@ -50,6 +50,38 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &[],
         collect: |r, s| s.count(&[], r.follower_lines_lost),
     },
+    // Telemetry port.
+    Family {
+        name: "tap53_telemetry_connections_total",
+        kind: Counter,
+        help: "Connections at the telemetry port.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.telemetry.connections),
+    },
+    Family {
+        name: "tap53_telemetry_requests_total",
+        kind: Counter,
+        help: "Requests whose head was complete.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.telemetry.requests),
+    },
+    Family {
+        name: "tap53_telemetry_connections_closed_total",
+        kind: Counter,
+        help: "Connections closed before they were done: for a newer one while idle or unread, at once where all were busy, or as they timed_out.",
+        labels: &["reason"],
+        collect: |r, s| {
+            let of = &r.telemetry;
+            for (reason, n) in [
+                ("idle", of.idle),
+                ("unread", of.unread),
+                ("busy", of.busy),
+                ("timed_out", of.timed_out),
+            ] {
+                s.count(&[reason], n);
+            }
+        },
+    },
     // The log.
     Family {
         name: "tap53_log_lines_total",

@@ -14,7 +14,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_sink_records_in_batches",
         kind: Gauge,
-        help: "Records of the batches of workers that the sink is handed and has not taken yet.",
+        help: "Records that the sink has not taken yet: of the batches of workers, or in the queue before a sink that may block.",
         labels: &["sink"],
         collect: |r, s| each_sink(r, |of, records| s.count(&[of], records.in_batches)),
     },

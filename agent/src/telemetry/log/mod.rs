@@ -20,6 +20,7 @@ use serde::Serialize;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     Layer,
+    field::MakeExt as _,
     filter::{LevelFilter, Targets},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
@@ -33,6 +34,7 @@ use tracing_subscriber::{
 use crate::{
     config::{LogConfig, LogFormat, LogLevel},
     ledger::Ledger,
+    visible::{visible, visible_lines},
 };
 
 use limit::Limit;
@@ -82,7 +84,7 @@ impl Log {
         match config.format {
             LogFormat::Text => {
                 let lines = lines.with_target(false).with_ansi(io::stderr().is_terminal());
-                let lines = lines.with_filter(limit.clone());
+                let lines = lines.fmt_fields(text_fields()).with_filter(limit.clone());
                 tracing::subscriber::set_global_default(registry().with(reloadable).with(lines))?;
             }
             LogFormat::Json => {
@@ -157,7 +159,7 @@ pub fn say_error(error: &str) {
     if JSON_OF.get().is_some() {
         tracing::error!("{error}");
     } else {
-        let _ = writeln!(io::stderr(), "tap53: {error}");
+        let _ = writeln!(io::stderr(), "tap53: {}", visible_lines(error));
     }
 }
 
@@ -174,7 +176,7 @@ pub fn report(ledger: &Ledger) {
         target: &'static str,
     }
     let text = match JSON_OF.get() {
-        None => ledger.to_string(),
+        None => visible_lines(&ledger.to_string()).into_owned(),
         Some(node) => {
             let line = Line {
                 node,
@@ -192,6 +194,24 @@ pub fn report(ledger: &Ledger) {
     };
     // At once, so that no other line gets in between.
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The fields of a line of text, as tracing-subscriber writes them, with everything in them seen.
+fn text_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    format::debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        let value = visible(&value);
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            // Metadata of records of the `log` crate.
+            name if name.starts_with("log.") => Ok(()),
+            name if writer.has_ansi_escapes() => {
+                write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}")
+            }
+            name => write!(writer, "{name}={value}"),
+        }
+    })
+    .delimited(" ")
 }
 
 /// An event as a JSON object that begins with the node.
@@ -229,6 +249,8 @@ where
     ) -> fmt::Result {
         let mut line = String::with_capacity(256);
         self.rest.format_event(context, Writer::new(&mut line), event)?;
+        // Within texts alone, where JSON reads an escape as its character.
+        let line = visible_lines(&line);
         let Some(rest) = line.strip_prefix('{') else { return writer.write_str(&line) };
         writer.write_str(&self.beginning)?;
         writer.write_str(rest)

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use super::*;
+use crate::visible::is_invisible;
 
 /// Standard error of a test.
 #[derive(Clone, Default)]
@@ -51,6 +52,42 @@ fn a_line_in_json_has_its_fields_and_the_node() {
     assert_eq!((&line["uid"], &line["process"]), (&0.into(), &"sh \"x\"\n".into()));
     let timestamp: jiff::Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
     assert!(timestamp.as_second() > 1_700_000_000);
+}
+
+#[test]
+fn what_others_say_cannot_move_the_cursor_in_either_format() {
+    let hostile = "veth\x1b[2J\u{202e}\u{9b}1A\u{2028}\r\n";
+    let shown = "veth\\u001b[2J\\u202e\\u009b1A\\u2028\\u000d\\u000a";
+    let log = || {
+        let error = io::Error::other(hostile);
+        tracing::error!(name = %hostile, %error, quoted = hostile, "the registry says: {hostile}");
+    };
+    let written = Written::default();
+    let to = written.clone();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(false)
+        .fmt_fields(text_fields())
+        .with_writer(move || to.clone());
+    tracing::subscriber::with_default(registry().with(lines), log);
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let line = text.strip_suffix('\n').unwrap();
+    assert!(!line.contains(is_invisible), "{line:?}");
+    let fields = format!("the registry says: {shown} name={shown} error={shown} quoted=\"veth");
+    assert!(line.contains(&fields), "{line}");
+
+    let written = Written::default();
+    let to = written.clone();
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(JsonLine::new("node"))
+        .fmt_fields(format::JsonFields::new())
+        .with_writer(move || to.clone());
+    tracing::subscriber::with_default(registry().with(lines), log);
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let line = text.strip_suffix('\n').unwrap();
+    assert!(!line.contains(is_invisible), "{line:?}");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["name"], &line["quoted"]), (&hostile.into(), &hostile.into()));
 }
 
 #[test]

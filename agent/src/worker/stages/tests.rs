@@ -227,7 +227,7 @@ fn queries_that_a_full_table_has_no_room_for_are_records_with_a_gap() {
     stages.deliver();
     let counts = stages.published().read();
     assert_eq!((counts.queries_evicted, counts.queries_pending), (2, 8));
-    assert_eq!((counts.messages_in_records, counts.messages_lost), (2, [0; 2]));
+    assert_eq!((counts.messages_in_records, counts.messages_lost), (2, [0; 3]));
     let lines = keep.lines.lock().unwrap();
     for (line, id) in lines.iter().zip(0..) {
         assert_eq!((&line["outcome"], &line["dns_id"]), (&"UNANSWERED".into(), &id.into()));
@@ -409,6 +409,7 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
             node: "node-1".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
+            max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
@@ -447,6 +448,7 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
                 run: [7; 8],
                 taken_at_us: 0,
                 ended,
+                is_abandoned: false,
                 interfaces: Vec::new(),
                 workers,
                 last_numbers,

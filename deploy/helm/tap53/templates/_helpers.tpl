@@ -65,17 +65,22 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
-{{/* The kubelet is on the agent's network, so loopback does. */}}
+{{/* Asked through the pod's own socket: nobody outside of the pod can keep it from being answered, as
+     anybody who reaches the telemetry port could. Where there is no socket, by HTTP; the kubelet is on
+     the agent's network, so loopback does. */}}
 {{- define "tap53.liveness" -}}
+{{- $control := default dict .Values.config.control -}}
 {{- $listen := include "tap53.telemetry" . -}}
-{{- if $listen -}}
+{{- if and $listen (eq (toString $control.enabled) "false") -}}
 {{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" -}}
 {{- if has $host (list "0.0.0.0" "::") -}}
 {{- $host = "127.0.0.1" -}}
 {{- end -}}
 httpGet: {host: {{ $host | quote }}, path: /livez, port: {{ regexFind "[0-9]+$" $listen }}}
+{{- else if $control.socket -}}
+exec: {command: [/usr/bin/tap53, status, --check, live, --socket, {{ $control.socket | quote }}]}
 {{- else -}}
-exec: {command: [/usr/bin/tap53, status]}
+exec: {command: [/usr/bin/tap53, status, --check, live]}
 {{- end -}}
 {{- end -}}
 

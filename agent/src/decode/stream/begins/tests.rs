@@ -1,5 +1,9 @@
 use super::*;
 
+fn judge(segment: &[u8]) -> Verdict {
+    super::judge(segment, &mut 0)
+}
+
 /// A framed query or response whose header is this from its flags on, with a question or another
 /// beginning of its sections, `size` bytes long.
 fn stream(header: [u8; 10], sections: &[u8], size: usize) -> Vec<u8> {

@@ -248,11 +248,11 @@ proptest! {
     ) {
         let stream = framed(&[message(7, response, size)]);
         let cut = cut.index(stream.len() + 1);
-        prop_assert_ne!(judge(&stream[..cut]), Verdict::Refused);
+        prop_assert_ne!(judge(&stream[..cut], &mut 0), Verdict::Refused);
     }
 
     #[test]
     fn random_bytes_are_no_message(bytes in vec(any::<u8>(), 300..400)) {
-        prop_assert_eq!(judge(&bytes), Verdict::Refused);
+        prop_assert_eq!(judge(&bytes, &mut 0), Verdict::Refused);
     }
 }

@@ -24,7 +24,7 @@ use super::{
     super::settings::secret,
     token::{Token, Unusable},
 };
-use crate::{config::TokenEndpoint, sink::trust};
+use crate::{config::TokenEndpoint, sink::trust, visible::visible};
 
 /// From the connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -153,7 +153,7 @@ fn read(
             Ok(Refused { error, .. }) => error,
             Err(_) => status.canonical_reason().unwrap_or("without a reason").to_owned(),
         };
-        let shown = why.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+        let shown = visible(&why).chars().take(MAX_SHOWN).collect();
         return Err(Trouble::Refused { status: status.as_u16(), why: shown });
     }
     // What the parser says may quote the token.

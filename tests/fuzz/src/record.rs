@@ -1,0 +1,91 @@
+//! The record of a message: bounded, whatever the message says.
+
+use std::cell::RefCell;
+
+use tap53::{
+    decode::{Message, Transport},
+    encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Record},
+    pair::{Exchange, Flow, Observation, RecordId, RecordIds, Transaction},
+    privacy::Policy,
+};
+
+/// Bytes of a record's datum at most: the least that can be configured, so that much is left out.
+pub(crate) const MAX_RECORD_BYTES: usize = LEAST_MAX_BYTES;
+
+/// Bytes of a line of text at most.
+const MAX_LINE_BYTES: usize = 4 << 10;
+
+/// The formats, each with an encoder that is used again.
+type Encoders = Vec<(Format, Box<dyn Encode>)>;
+
+/// Bytes of a record in such a format at most, where its messages have so many on the wire. JSON:
+/// escapes double a text, and an entry of a few bytes has some 50 of names of fields.
+pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
+    match format {
+        Format::AvroDatum | Format::AvroSingleObject => MAX_RECORD_BYTES + 10,
+        Format::Json | Format::Message => 2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10),
+        Format::Text { .. } => MAX_LINE_BYTES,
+    }
+}
+
+/// Encodes a message in every format.
+///
+/// # Panics
+/// When a record is longer than its limit.
+pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
+    thread_local! {
+        static ENCODERS: RefCell<Encoders> = RefCell::new(
+            [Format::AvroDatum, Format::Json, Format::Message, Format::Text { color: true }]
+                .map(|format| (format, format.build().expect("an encoder")))
+                .into(),
+        );
+        static SURROUNDINGS: (Observer, Owner, Policy) = (
+            Observer::new("node", "eth0", RecordIds::new([1; 8], 0)),
+            Owner::default(),
+            Policy::default(),
+        );
+    }
+    let seen =
+        Observation { message: message.clone(), wire: wire.to_vec(), ..Observation::default() };
+    let transaction = Transaction {
+        id: RecordId::new([1; 8], 0, 1),
+        flow: Flow {
+            transport: Transport::Tcp,
+            client: ([192, 0, 2, 1], 4_000).into(),
+            server: ([192, 0, 2, 2], 53).into(),
+            tunnel: None,
+            ifindex: 1,
+        },
+        exchange: match message.response {
+            true => Exchange::Response(&seen),
+            false => Exchange::Query(&seen),
+        },
+        query_count: 1,
+        copy_count: 0,
+        capture_gap: false,
+        related: None,
+    };
+    SURROUNDINGS.with(|(observer, owner, policy)| {
+        let mut portion = Portion::ALL;
+        let record = Record {
+            observer,
+            number: 1,
+            file: "",
+            policy,
+            clock: Clock { utc_offset_ns: 0 },
+            transaction: &transaction,
+            client: owner,
+            server: owner,
+            portion: &Portion::ALL,
+        }
+        .within(MAX_RECORD_BYTES, &mut portion);
+        ENCODERS.with_borrow_mut(|encoders| {
+            for (format, encoder) in encoders {
+                let mut bytes = Vec::new();
+                encoder.encode(&record, &mut bytes).expect("a record can be encoded");
+                let limit = limit(*format, wire.len());
+                assert!(bytes.len() <= limit, "{} bytes of {format:?}, {limit}", bytes.len());
+            }
+        });
+    });
+}
