@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Encode, Error, Record,
-    value::{Address, Bytes, Row, Shown, Symbol, Time},
+    value::{Address, Bytes, Row, Shown, Symbol, Time, Update},
 };
 use crate::{
     decode::{Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name},
@@ -71,9 +71,18 @@ struct Line<'a> {
     qtype: Option<Cow<'static, str>>,
     qclass: Option<Cow<'static, str>>,
     more_questions: Vec<Asked<'a>>,
-    answers: Vec<Row<Shown<'a, Answer<'a>>>>,
+    answers: Vec<AnswerRow<'a>>,
     answers_omitted: u32,
     edns: Option<EdnsFields<'a>>,
+}
+
+/// A record of the answer section: in an UPDATE request a prerequisite, of which a policy may hide
+/// more.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnswerRow<'a> {
+    Answer(Row<Shown<'a, Answer<'a>>>),
+    Prerequisite(Row<Shown<'a, Update<'a>>>),
 }
 
 #[derive(Serialize)]
@@ -155,7 +164,13 @@ impl<'a> Line<'a> {
                 .more_questions()
                 .map(|question| Asked::of(question, policy))
                 .collect(),
-            answers: message.answers().map(|answer| Row(Shown(policy, answer))).collect(),
+            answers: if message.prerequisites().len() == 0 {
+                let row = |answer| AnswerRow::Answer(Row(Shown(policy, answer)));
+                message.answers().map(row).collect()
+            } else {
+                let row = |record| AnswerRow::Prerequisite(Row(Shown(policy, Update(record))));
+                message.prerequisites().map(row).collect()
+            },
             answers_omitted: message.answers_omitted,
             edns: edns(message, policy),
         }
