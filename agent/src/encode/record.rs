@@ -23,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 104;
+const FIELDS: usize = 105;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,9 @@ impl Record<'_> {
             ParseStatus::TrailingBytes => 1,
             ParseStatus::MalformedRest => 2,
             ParseStatus::MalformedAnswer => 3,
-            ParseStatus::MalformedQuestion => 4,
+            ParseStatus::WorkLimit => 4,
+            ParseStatus::MalformedQuestion => 5,
+            ParseStatus::NotDns => 6,
         };
         [self.transaction.query(), self.transaction.response()]
             .into_iter()
@@ -193,6 +195,11 @@ impl<'a> Record<'a> {
             updates.map(move |it| Shown(policy, Update(it)))
         };
         f.field("updates", Array(query.map(|seen| move || updates(seen))))?;
+        let prerequisites = move |seen: &'a Observation| {
+            let prerequisites = seen.message.prerequisites().take(portion.query.prerequisites);
+            prerequisites.map(move |it| Shown(policy, Update(it)))
+        };
+        f.field("prerequisites", Array(query.map(|seen| move || prerequisites(seen))))?;
         let omitted = |seen: &Observation| seen.message.answers_omitted;
         let omitted = query.map_or(0, omitted).saturating_add(response.map_or(0, omitted));
         f.field("answers_omitted", int(omitted.saturating_add(portion.omitted.answers)))?;

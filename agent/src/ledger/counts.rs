@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::{
-    decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
+    decode::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
     spool::Totals,
 };
@@ -143,6 +143,9 @@ pub struct WorkerCounts {
     pub messages_in_records: u64,
     /// Messages in no record, by [`MessageLoss`].
     pub messages_lost: [u64; MessageLoss::ALL.len()],
+    /// Messages that could not be read whole, by [`ParseStatus`]. They are among
+    /// `messages_decoded`, and in no line of the ledger of their own.
+    pub messages_flawed: [u64; ParseStatus::ALL.len()],
     /// Transactions: each a record, or left out by a filter.
     pub records_created: u64,
     /// Those that are records: the number of the last one.
@@ -187,6 +190,9 @@ impl WorkerCounts {
         }
         for (sum, lost) in self.messages_lost.iter_mut().zip(other.messages_lost) {
             *sum += lost;
+        }
+        for (sum, flawed) in self.messages_flawed.iter_mut().zip(other.messages_flawed) {
+            *sum += flawed;
         }
     }
 }

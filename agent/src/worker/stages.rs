@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     decode::{
-        Content, Datagram, Message, Origin, Packet, PacketLoss, Transport, TransportHeader,
+        Content, Datagram, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
+        TransportHeader,
         fragments::{self, FragmentEvent, Fragments},
         stream::{self, Segment, StreamEvent, Streams},
     },
@@ -366,6 +367,10 @@ impl Pairing {
         }
         if missing > 0 {
             seen.message.note_cut(missing);
+        }
+        let status = seen.message.parse_status;
+        if status != ParseStatus::Ok {
+            self.counts.messages_flawed[status as usize] += 1;
         }
         seen.cut = missing > 0;
         seen.at_ns = origin.captured_at_ns;
