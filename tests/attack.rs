@@ -57,7 +57,7 @@ sinks:
     directory: $OUT
 telemetry:
   listen: '{PROBES}'
-  heartbeat_timeout_ms: 1000
+  heartbeat_timeout_ms: 5000
 "
     )
 }
