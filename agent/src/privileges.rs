@@ -50,6 +50,9 @@ const NEEDED: [Capability; 3] =
 /// True once this process has begun to give up privileges.
 static DROPPING: AtomicBool = AtomicBool::new(false);
 
+/// True if this process could not empty its bounding set.
+static BOUNDING_SET_KEPT: AtomicBool = AtomicBool::new(false);
+
 /// Why privileges could not be given up. Nothing goes on then: an agent that was asked to run with
 /// few privileges does not run with many.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +172,10 @@ pub(crate) fn keep_least(works: impl FnOnce() -> bool) {
     if !DROPPING.load(Ordering::Relaxed) {
         return;
     }
+    // Here and not where it is found: who may not load either is told that alone.
+    if BOUNDING_SET_KEPT.load(Ordering::Relaxed) {
+        tracing::info!("the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set");
+    }
     let outcome = (|| {
         let permitted = caps::read(None, CapSet::Permitted)?;
         let mut least = permitted.clone();
@@ -222,10 +229,8 @@ fn limit_bounding_set(permitted: &CapsHashSet) {
             _ => continue,
         }
         if let Err(error) = caps::drop(None, CapSet::Bounding, capability) {
-            tracing::info!(
-                %error,
-                "the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set"
-            );
+            tracing::debug!(%error, "the bounding set stays as it is");
+            BOUNDING_SET_KEPT.store(true, Ordering::Relaxed);
             return;
         }
     }

@@ -124,6 +124,8 @@ fn a_thousand_connections_and_a_deaf_one_cost_capture_nothing() -> Result<()> {
     assert_eq!(control["timed_out"], reasons[1], "{control}");
     drop(deaf);
     let ended = agent.stop()?;
+    let lines = ended.stderr.matches("control_connections_closed").count();
+    ensure!((1..10).contains(&lines), "{lines} lines: {}", ended.stderr);
     Ledger(&ended.ledger).require_balance()?;
     assert_eq!(ended.records.len(), exchanges.len());
     Ok(())

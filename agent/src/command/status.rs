@@ -54,9 +54,9 @@ enum Output {
 /// The question of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Question {
-    /// A restart is due if not.
+    /// If not, a restart is due.
     Live,
-    /// The agent does not do all that it is asked to if not.
+    /// If not, the agent does not do all that it is asked to.
     Ready,
 }
 

@@ -70,8 +70,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// After accept(2) has failed, as it does without free file descriptors.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two log lines about users who may not.
-const DENIED_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two log lines about users who may not, and between two about connections that had to go.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What happened at the socket since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -113,6 +113,8 @@ pub(super) struct Context {
     pub(super) stop: watch::Receiver<bool>,
     /// When a user who may not was last logged.
     denied_at: Mutex<Option<Instant>>,
+    /// When a connection that had to go was last logged.
+    busy_at: Mutex<Option<Instant>>,
 }
 
 impl Server {
@@ -143,6 +145,7 @@ impl Server {
             followers: ConnectionLimiter::new(Limits { total: FOLLOWERS, per_peer: FOLLOWERS / 2 }),
             stop: stopped,
             denied_at: Mutex::default(),
+            busy_at: Mutex::default(),
         });
         let mut hindrance = String::new();
         // Here, so that it is there when the agent says that it is ready.
@@ -269,7 +272,7 @@ impl Context {
                 } else if let Some(admitted) = admission.admit(requester.uid) {
                     return Some((requester, admitted.connection));
                 } else {
-                    self.busy()
+                    self.busy(requester.uid)
                 }
             }
         };
@@ -278,8 +281,20 @@ impl Context {
         None
     }
 
-    fn busy(&self) -> Fault {
-        self.counts.update(|counts| counts.busy += 1);
+    fn busy(&self, uid: u32) -> Fault {
+        let mut busy = 0;
+        self.counts.update(|counts| {
+            counts.busy += 1;
+            busy = counts.busy;
+        });
+        if is_due(&self.busy_at) {
+            tracing::warn!(
+                event = "control_connections_closed",
+                uid,
+                busy,
+                "too many connections at the control socket, closing the oldest idle ones"
+            );
+        }
         Fault::new(Reason::Busy, "too many connections are open: try again")
     }
 
@@ -293,14 +308,10 @@ impl Context {
             counts.denied += 1;
             denied = counts.denied;
         });
-        let now = Instant::now();
-        let mut last = self.denied_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| now - last >= DENIED_INTERVAL) {
-            *last = Some(now);
+        if is_due(&self.denied_at) {
             let Requester { uid, pid, process } = requester;
             tracing::warn!(uid, pid, process, denied, "control: denied");
         }
-        drop(last);
         let mut allowed = vec![0, geteuid().as_raw()];
         allowed.extend(&self.config.allow_uids);
         allowed.sort_unstable();
@@ -322,11 +333,12 @@ impl Context {
         requester: Requester,
         slot: Connection<u32>,
     ) {
+        let uid = requester.uid;
         let request = tokio::select! {
             // First, so that a request that has arrived is answered.
             biased;
             request = self.request(&mut stream) => request,
-            () = slot.evicted() => Some(Err(self.busy())),
+            () = slot.evicted() => Some(Err(self.busy(uid))),
         };
         slot.enter(Stage::Working);
         let answer = match request {
@@ -475,7 +487,7 @@ impl Context {
         if is_own(uid) {
             return Ok(None);
         }
-        let place = self.followers.admit_only(uid).ok_or_else(|| self.busy())?;
+        let place = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
         Ok(Some(place))
     }
 
@@ -509,6 +521,17 @@ impl Context {
             }
         }
     }
+}
+
+/// True once in [`LOG_INTERVAL`].
+fn is_due(last: &Mutex<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = last.is_none_or(|last| now - last >= LOG_INTERVAL);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }
 
 /// True for the users who may do everything: root, and the agent's own.
