@@ -8,8 +8,8 @@ const NSEC: u16 = 47;
 const HIP: u16 = 55;
 const SVCB: u16 = 64;
 
-/// Bytes of a header.
-const HEADER: usize = 12;
+/// Bytes of a header, behind which the question's name begins.
+const HEADER: u8 = 12;
 
 /// A message under construction: a response with one question, and answers.
 struct Response {
@@ -60,7 +60,7 @@ fn pointer(target: usize) -> [u8; 2] {
 }
 
 /// The owner that most records have: the question's name.
-const QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+const QUESTION: [u8; 2] = [0xc0, HEADER];
 
 /// A name of up to 255 octets, in labels of this length.
 fn name_of(label: u8, octet: u8) -> Vec<u8> {
@@ -128,12 +128,12 @@ pub(crate) fn many_labels(length: usize) -> Vec<u8> {
 /// Names that something follows, so that they are no RDATA of their type: each is written and thrown
 /// away.
 pub(crate) fn broken_names(length: usize) -> Vec<u8> {
-    Response::new(length, &escaped_name(1)).fill(&QUESTION, NS, &[0xc0, HEADER as u8, 0])
+    Response::new(length, &escaped_name(1)).fill(&QUESTION, NS, &[0xc0, HEADER, 0])
 }
 
 /// The same with characters that stand for themselves.
 pub(crate) fn broken_labels(length: usize) -> Vec<u8> {
-    Response::new(length, &name_of(1, b'a')).fill(&QUESTION, NS, &[0xc0, HEADER as u8, 0])
+    Response::new(length, &name_of(1, b'a')).fill(&QUESTION, NS, &[0xc0, HEADER, 0])
 }
 
 /// Lists of names that break behind the last.
@@ -166,8 +166,12 @@ pub(crate) fn tiny_records(length: usize) -> Vec<u8> {
 pub(crate) fn questions(length: usize) -> Vec<u8> {
     let mut wire = Response::new(length, &escaped_name(63)).finish();
     let mut count = 1_u16;
-    while wire.len() + 6 <= length {
-        wire.extend([0xc0, HEADER as u8 + 64 * (count % 2) as u8, 0, 1, 0, 1]);
+    // The name and the one behind its first label, in turn: never the one that was read last.
+    for at in [HEADER, HEADER + 64].into_iter().cycle() {
+        if wire.len() + 6 > length {
+            break;
+        }
+        wire.extend([0xc0, at, 0, 1, 0, 1]);
         count += 1;
     }
     wire[4..6].copy_from_slice(&count.to_be_bytes());
@@ -177,9 +181,9 @@ pub(crate) fn questions(length: usize) -> Vec<u8> {
 /// An OPT record with nothing but empty options.
 pub(crate) fn options(length: usize) -> Vec<u8> {
     let mut wire = vec![0, 0, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 1];
-    let rdata = length.saturating_sub(HEADER + 11) & !3;
+    let rdata = length.saturating_sub(usize::from(HEADER) + 11) & !3;
     wire.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
-    wire.extend(u16::try_from(rdata).unwrap_or(u16::MAX & !3).to_be_bytes());
+    wire.extend(u16::try_from(rdata).unwrap_or(u16::MAX).to_be_bytes());
     wire.resize(wire.len() + rdata, 0);
     wire
 }

@@ -13,7 +13,7 @@ use super::{super::code::opcode_mnemonic, Message, ParseStatus};
 const SHORTEST_QUESTION: u32 = 5;
 const SHORTEST_RECORD: u32 = 11;
 /// Bytes behind the header of the longest message: over TCP its length has 16 bits.
-const LONGEST_BODY: u32 = u16::MAX as u32 - Message::HEADER_SIZE as u32;
+const LONGEST_BODY: u32 = 65_535 - 12;
 
 impl Message {
     /// Sets the status of what is no DNS message.
