@@ -115,7 +115,7 @@ fn keys_and_values_that_move_the_cursor_are_shown_for_what_they_are() -> Result<
 fn a_name_of_an_interface_that_moves_the_cursor_is_shown_for_what_it_is() -> Result<()> {
     let namespace = Namespace::new()?;
     let name = "v\u{202e}\x1b[2K\u{9b}";
-    namespace.ip(&["link", "add", name, "type", "dummy"])?;
+    namespace.ip(&["link", "add", name, "type", "veth", "peer", "name", "peer"])?;
     let mut command = namespace.command(agent::binary()?);
     let output = command.args(["interfaces", "--interface", "v*"]).output()?;
     let table = require_visible(&output.stdout)?;

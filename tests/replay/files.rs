@@ -314,3 +314,47 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// By compression, 60 KB repeat a name of 1,004 characters 3,600 times: 4 MB when written out.
+#[test]
+fn a_response_that_repeats_a_long_name_is_recorded_within_the_limit() -> Result<()> {
+    const ANSWERS: u16 = 3_600;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("long.pcap");
+    let mut question = Vec::new();
+    for length in [63, 63, 63, 61] {
+        question.push(length);
+        question.extend(vec![7; length.into()]);
+    }
+    question.extend(b"\0\0\x01\0\x01");
+    let query = [b"\0\x09\x01\0\0\x01\0\0\0\0\0\0", &question[..]].concat();
+    let mut response = [b"\0\x09\x81\x80\0\x01\0\0\0\0\0\0", &question[..]].concat();
+    response[6..8].copy_from_slice(&ANSWERS.to_be_bytes());
+    response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01".repeat(ANSWERS.into()));
+    let mut file = Pcap::default();
+    file.udp_at(HOUR, CLIENT, SERVER, &query);
+    file.udp_at(HOUR + Duration::from_millis(1), SERVER, CLIENT, &response);
+    file.write(&path)?;
+    let configuration = directory.path().join("tap53.yaml");
+    for (record, max_bytes) in [("{}", 262_144), ("{max_bytes: 65536}", 65_536)] {
+        fs::write(
+            &configuration,
+            format!(
+                "interfaces: {{include: [lo]}}\nrecord: {record}\nsinks: [{{type: stdout, format: json}}]\n"
+            ),
+        )?;
+        let output = agent::run(&["replay", "-c", text(&configuration)?, text(&path)?])?;
+        ensure!(output.status.success(), "{}", stderr(&output));
+        let lines = json_lines(&output.stdout)?;
+        assert_eq!((lines.len(), &lines[0]["outcome"]), (1, &"MATCHED".into()));
+        let shown = lines[0]["answers"].as_array().map_or(0, Vec::len);
+        let omitted = lines[0]["answers_omitted"].as_u64().unwrap_or_default();
+        assert_eq!(shown as u64 + omitted, u64::from(ANSWERS));
+        assert_eq!(lines[0]["answer_count"], ANSWERS);
+        // An answer takes 1,027 bytes in Avro.
+        assert!((max_bytes / 1_100..=max_bytes / 1_020).contains(&shown), "{shown}");
+        let messages = query.len() + response.len();
+        assert!(output.stdout.len() <= 2 * max_bytes + 8 * messages + (16 << 10));
+    }
+    Ok(())
+}
