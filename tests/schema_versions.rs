@@ -60,6 +60,8 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("run_id", json!("")),
                 ("record_number", json!(0)),
                 ("response_direction", Value::Null),
+                ("query_file", Value::Null),
+                ("response_file", Value::Null),
                 ("questions_omitted", json!(0)),
                 ("edns_options_omitted", json!(0)),
                 ("wire_omitted", json!(0)),
