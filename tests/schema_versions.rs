@@ -136,7 +136,7 @@ fn this_version_message() -> Result<Vec<u8>> {
     let record = Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
         number: 5,
-        file: "",
+        files: &[],
         policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 0 },
         transaction: &transaction,
