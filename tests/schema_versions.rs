@@ -62,6 +62,8 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("response_direction", Value::Null),
                 ("latest_query_time", Value::Null),
                 ("latency_from_latest_query_ns", Value::Null),
+                ("query_file", Value::Null),
+                ("response_file", Value::Null),
                 ("questions_omitted", json!(0)),
                 ("edns_options_omitted", json!(0)),
                 ("wire_omitted", json!(0)),
@@ -140,7 +142,7 @@ fn this_version_message() -> Result<Vec<u8>> {
     let record = Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
         number: 5,
-        file: "",
+        files: &[],
         policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 0 },
         transaction: &transaction,

@@ -202,6 +202,14 @@ fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
         outcomes(&replayed),
         [(1, "MATCHED", false), (2, "MATCHED", false), (3, "MATCHED", false)]
     );
+    // Each frame number names its file.
+    let frames = |record: &Value| {
+        ["query_file", "query_frame", "response_file", "response_frame"]
+            .map(|field| record[field].to_string().replace('"', ""))
+    };
+    assert_eq!(frames(&replayed.records[0]), ["1.pcap", "1", "1.pcap", "2"]);
+    assert_eq!(frames(&replayed.records[1]), ["1.pcap", "3", "2.pcap", "1"]);
+    assert_eq!(frames(&replayed.records[2]), ["2.pcap", "2", "2.pcap", "3"]);
     // An hour earlier: a capture of its own, and the open query is open to its end.
     let mut earlier = exchanges(&[(0, 4), (60, 5)]);
     ask(&mut earlier, seconds(70), 6);
@@ -217,6 +225,43 @@ fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
             (6, "UNANSWERED", true)
         ]
     );
+    Ok(())
+}
+
+#[test]
+fn frames_whose_times_are_not_in_order_are_paired_and_tell_no_latency_that_nobody_knows()
+-> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("order.pcap");
+    let at = |seconds: u64, us: u64| Duration::from_secs(seconds) + Duration::from_micros(us);
+    let mut file = Pcap::default();
+    // The clock is behind for the response, by little and by an hour.
+    ask(&mut file, at(20, 10), 1);
+    answer(&mut file, at(20, 0), 1);
+    // The response is before its query in the file, and later by its time, or in one tick.
+    answer(&mut file, at(40, 100), 2);
+    ask(&mut file, at(40, 0), 2);
+    answer(&mut file, at(60, 0), 3);
+    ask(&mut file, at(60, 0), 3);
+    ask(&mut file, HOUR, 4);
+    answer(&mut file, at(80, 0), 4);
+    exchange(&mut file, at(100, 0), 5);
+    // Within what two CPUs may differ by.
+    ask(&mut file, at(120, 4), 6);
+    answer(&mut file, at(120, 0), 6);
+    file.write(&path)?;
+    let replayed = replay(&[&path])?;
+    let all: Vec<_> = (1..=6).map(|id| (id, "MATCHED", false)).collect();
+    assert_eq!(outcomes(&replayed), all);
+    let mut latencies: Vec<_> = replayed
+        .records
+        .iter()
+        .map(|record| (record["dns_id"].as_u64(), record["latency_ns"].as_i64()))
+        .collect();
+    latencies.sort_unstable();
+    let expected = [None, Some(100_000), Some(0), None, Some(1_000_000), Some(0)];
+    let expected: Vec<_> = (1..).map(Some).zip(expected).collect();
+    assert_eq!(latencies, expected);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The `capture` section: hooks, ports, fragments, tunnels and rings.
 
-use std::{num::NonZero, thread};
+use std::{collections::HashSet, num::NonZero, thread};
 
 use clap::ValueEnum;
 use glob::Pattern;
@@ -265,7 +265,8 @@ fn refuse_shared_ports(
     others: &[u16],
     others_key: &str,
 ) {
-    if let Some(port) = ports.iter().find(|port| others.contains(port)) {
+    let taken: HashSet<&u16> = others.iter().collect();
+    if let Some(port) = ports.iter().find(|port| taken.contains(port)) {
         section.refuse(key, Some(port.to_string()), format!("is in {others_key} as well"));
     }
 }

@@ -37,6 +37,10 @@ pub enum Error {
     },
 }
 
+/// Problems that a message shows at most, and characters of a value.
+const SHOWN_PROBLEMS: usize = 100;
+const SHOWN_CHARACTERS: usize = 200;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -56,7 +60,10 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.path)?;
         }
         if let Some(value) = &self.value {
-            write!(f, "{value}: ")?;
+            match value.char_indices().nth(SHOWN_CHARACTERS) {
+                Some((end, _)) => write!(f, "{}…: ", &value[..end])?,
+                None => write!(f, "{value}: ")?,
+            }
         }
         f.write_str(&self.reason)
     }
@@ -70,5 +77,9 @@ fn lines(file: Option<&Path>, problems: &[Problem]) -> String {
         }
         _ => problem.to_string(),
     };
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = problems.iter().take(SHOWN_PROBLEMS).map(line).collect();
+    if let more @ 1.. = problems.len().saturating_sub(SHOWN_PROBLEMS) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! The `filter` section: which transactions become records.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr, str::FromStr};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -47,7 +47,7 @@ impl<T> Lists<T> {
 }
 
 /// A query type, written as records write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryType(pub u16);
 
 impl FromStr for QueryType {
@@ -111,13 +111,15 @@ impl FilterConfig {
     }
 }
 
-fn lists<T: PartialEq + fmt::Display>(
+fn lists<T: Eq + Hash + fmt::Display>(
     section: &mut Section<'_>,
     check: impl Fn(&Value) -> Result<T, String>,
 ) -> Lists<T> {
     let mut read = |key| section.read_list(key, &check).unwrap_or_default();
     let lists = Lists { allow: read("allow"), deny: read("deny") };
-    for entry in lists.deny.iter().filter(|entry| lists.allow.contains(entry)) {
+    // Not list against list: either may have a hundred thousand entries.
+    let allowed: HashSet<&T> = lists.allow.iter().collect();
+    for entry in lists.deny.iter().filter(|entry| allowed.contains(entry)) {
         let value = Some(format!("{:?}", entry.to_string()));
         section.refuse("deny", value, "is in allow too: leave it in one of them");
     }

@@ -30,6 +30,7 @@ mod tree;
 
 use std::{
     fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -240,6 +241,10 @@ pub struct Overrides {
     pub log_format: Option<LogFormat>,
 }
 
+/// A configuration file at most: four times what a ConfigMap holds. The parser bounds the rest: nodes,
+/// with what aliases repeat, and depth.
+const MAX_BYTES: u64 = 4 << 20;
+
 impl Config {
     /// Reads and checks `file`, or takes the defaults where there is none, and applies the flags.
     ///
@@ -251,8 +256,14 @@ impl Config {
         let Some(path) = file else {
             return Self::parse(None, "", overrides);
         };
-        let text = fs::read_to_string(path)
-            .map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })?;
+        let unreadable = |cause| Error::Unreadable { path: path.to_owned(), cause };
+        let mut text = String::new();
+        let file = fs::File::open(path).map_err(unreadable)?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_BYTES {
+            let what = format!("is longer than {} MiB", MAX_BYTES >> 20);
+            return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, what)));
+        }
         Self::parse(Some(path), &text, overrides)
     }
 

@@ -109,6 +109,9 @@ pub enum FileCodec {
     Deflate,
 }
 
+/// Sinks at most. Each is compared with all others, and takes a queue or a producer of each worker.
+const MAX_SINKS: usize = 64;
+
 /// The `sinks` list, with what the flags add; standard output where there is neither.
 pub(super) fn read(
     root: &mut Section<'_>,
@@ -117,6 +120,11 @@ pub(super) fn read(
 ) -> Vec<SinkConfig> {
     let mut taken = Vec::new();
     let sinks = root.sections("sinks", |section| {
+        if taken.len() == MAX_SINKS {
+            section.refuse_all(format!("is one more than the {MAX_SINKS} sinks that there may be"));
+            section.skip_rest();
+            return None;
+        }
         let sink = read_one(section);
         if let Some(sink) = &sink {
             refuse_clash(section, sink, &taken);

@@ -554,3 +554,30 @@ fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
         assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
     }
 }
+
+#[test]
+fn files_without_end_are_refused_and_told_in_a_few_lines() {
+    let message = |text: &str| parse(text).unwrap_err().to_string();
+    // Each repeats the one before ten times.
+    let mut bomb = "a0: &a0 [x]\n".to_owned();
+    for number in 1..12 {
+        let before = vec![format!("*a{}", number - 1); 10].join(", ");
+        bomb.push_str(&format!("a{number}: &a{number} [{before}]\n"));
+    }
+    assert!(message(&bomb).contains("too large or too complex"), "{}", message(&bomb));
+    let deep = format!("a: {}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(message(&deep).contains("limit"), "{}", message(&deep));
+    let keys: String = (0..5_000).map(|number| format!("key{number}: 1\n")).collect();
+    let told = message(&keys);
+    assert_eq!(told.lines().count(), 101, "{told}");
+    assert!(told.ends_with("and 4901 more"), "{told}");
+    let long = message(&format!("interfaces: {{include: [lo]}}\nnode: {}", "n".repeat(100_000)));
+    assert!(long.len() < 400 && long.contains('…'), "{long}");
+    let sinks = "{type: stdout}, ".repeat(1_000);
+    let told = message(&format!("interfaces: {{include: [lo]}}\nsinks: [{sinks}]"));
+    assert!(told.contains("one more than the 64 sinks") || told.contains("and "), "{told}");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    io::Write::write_all(&mut file, &vec![b'#'; 5 << 20]).unwrap();
+    let error = Config::load(Some(file.path()), &Overrides::default()).unwrap_err();
+    assert!(error.to_string().contains("is longer than 4 MiB"), "{error}");
+}

@@ -42,5 +42,5 @@ pub use message::{
 pub use name::presentation;
 pub use packet::{
     Content, Datagram, Origin, Packet, PacketLoss, Part, Transport, TransportHeader, Tunnel,
-    TunnelKind,
+    TunnelKind, frames,
 };

@@ -64,6 +64,32 @@ pub enum Transport {
     Tcp,
 }
 
+/// Frames of replayed files, in one word: the file above the frame's number.
+pub mod frames {
+    const NUMBER_BITS: u32 = 40;
+    const MOST_FILES: u64 = 1 << (u64::BITS - NUMBER_BITS);
+
+    /// The frame with this number, from 1 on, of the file at this place. Those of files beyond 2²⁴
+    /// share the last place.
+    #[must_use]
+    pub const fn of(file: usize, number: u64) -> u64 {
+        let file = if file as u64 >= MOST_FILES { MOST_FILES - 1 } else { file as u64 };
+        file << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)
+    }
+
+    /// Its number in its file; 0 in a live capture.
+    #[must_use]
+    pub const fn number(frame: u64) -> u64 {
+        frame & ((1 << NUMBER_BITS) - 1)
+    }
+
+    /// The place of its file.
+    #[must_use]
+    pub const fn file(frame: u64) -> usize {
+        (frame >> NUMBER_BITS) as usize
+    }
+}
+
 /// Kind of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TunnelKind {
@@ -116,7 +142,7 @@ pub struct Origin {
     pub ifindex: u32,
     /// Ingress or egress of that interface.
     pub direction: Direction,
-    /// Number of the frame in a replayed file; 0 elsewhere.
+    /// The frame in a replayed file, see [`frames`]; 0 elsewhere.
     pub frame: u64,
     /// VLAN identifier (12 bits) of the outer tag.
     pub vlan_id: Option<u16>,

@@ -10,7 +10,9 @@ use super::{
     value::{Address, Bytes, Row, Shown, Symbol, Time, Update},
 };
 use crate::{
-    decode::{Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name},
+    decode::{
+        Answer, Edns, Message, Question, class_name, frames, opcode_name, rcode_name, type_name,
+    },
     privacy::{Policy, Side},
 };
 
@@ -132,8 +134,8 @@ impl<'a> Line<'a> {
             + message.prerequisites().len().saturating_sub(portion.prerequisites);
         let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         Self {
-            file: record.file,
-            frame: seen.frame,
+            file: record.file_of(seen).unwrap_or_default(),
+            frame: frames::number(seen.frame),
             time: Time(record.clock.utc_us(seen.at_ns)),
             interface: record.observer.interface(),
             direction: Symbol::of_direction(seen.point.direction),

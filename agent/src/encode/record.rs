@@ -14,7 +14,7 @@ use super::{
     value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
 };
 use crate::{
-    decode::{Edns, ParseStatus},
+    decode::{Edns, ParseStatus, frames},
     pair::{Observation, Transaction},
     privacy::{Policy, Side},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 105;
+const FIELDS: usize = 107;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub struct Record<'a> {
     pub observer: &'a Observer,
     /// Number among the records of that worker, from 1 on.
     pub number: u64,
-    /// Name of the replayed file; empty elsewhere.
-    pub file: &'a str,
+    /// Names of the replayed files; none elsewhere.
+    pub files: &'a [String],
     /// What is shown of addresses.
     pub policy: &'a Policy,
     /// From monotonic time to UTC.
@@ -72,19 +72,27 @@ impl Record<'_> {
         self.clock.utc_us(self.transaction.first().at_ns).div_euclid(1_000)
     }
 
-    /// Nanoseconds from the first query to the response.
+    /// Nanoseconds from the first query to the response; `None` also where the clock went back in
+    /// between.
     #[must_use]
     pub fn latency_ns(&self) -> Option<i64> {
         let (query, response) = (self.transaction.query()?, self.transaction.response()?);
-        // Two CPUs may stamp a few nanoseconds the wrong way round.
-        i64::try_from(response.at_ns.saturating_sub(query.at_ns)).ok()
+        latency_between(query.at_ns, response.at_ns)
+    }
+
+    /// Name of the replayed file that a message is from; `None` in a live capture.
+    pub(super) fn file_of(&self, seen: &Observation) -> Option<&str> {
+        if frames::number(seen.frame) == 0 {
+            return None;
+        }
+        self.files.get(frames::file(seen.frame)).map(String::as_str)
     }
 
     /// Nanoseconds from the latest query to the response.
     fn latency_from_latest_query_ns(&self) -> Option<i64> {
         self.transaction.query()?;
         let response = self.transaction.response()?;
-        i64::try_from(response.at_ns.saturating_sub(self.transaction.latest_query_ns)).ok()
+        latency_between(self.transaction.latest_query_ns, response.at_ns)
     }
 
     /// How much of the messages could be read: the worse of the two.
@@ -154,7 +162,9 @@ impl<'a> Record<'a> {
         let latest = query.map(|_| Time(self.clock.utc_us(transaction.latest_query_ns)));
         f.field("latest_query_time", latest)?;
         f.field("latency_from_latest_query_ns", self.latency_from_latest_query_ns())?;
+        f.field("query_file", query.and_then(|seen| self.file_of(seen)))?;
         f.field("query_frame", query.and_then(frame))?;
+        f.field("response_file", response.and_then(|seen| self.file_of(seen)))?;
         f.field("response_frame", response.and_then(frame))?;
         f.field("query_count", int(transaction.query_count))?;
         f.field("copy_count", int(transaction.copy_count))?;
@@ -324,7 +334,18 @@ fn int(value: u32) -> i32 {
 
 /// Number of the frame, in a replayed file.
 fn frame(seen: &Observation) -> Option<i64> {
-    i64::try_from(seen.frame).ok().filter(|frame| *frame > 0)
+    i64::try_from(frames::number(seen.frame)).ok().filter(|frame| *frame > 0)
+}
+
+/// How much two CPUs may differ in the time of one moment, nanoseconds.
+const CPU_SKEW_NS: u64 = 5_000;
+
+/// Nanoseconds from one capture time to a later one. A later one that is before by no more than
+/// CPUs differ is as late; by more, the clock was set, or it was another host's: nobody knows.
+fn latency_between(from_ns: u64, to_ns: u64) -> Option<i64> {
+    let latency_ns = to_ns.checked_sub(from_ns);
+    let as_late = || (from_ns - to_ns <= CPU_SKEW_NS).then_some(0);
+    i64::try_from(latency_ns.or_else(as_late)?).ok()
 }
 
 /// A message as it was sent, where it was kept; none is empty.

@@ -65,7 +65,7 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
     each(&Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
         number: 2,
-        file: "",
+        files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
         policy: &Policy::default(),
         clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
         transaction: &transaction,

@@ -116,7 +116,7 @@ pub struct Observation {
     pub at_ns: u64,
     /// Hook that saw it.
     pub point: Point,
-    /// Number of the frame that completed it, in a replayed file; 0 elsewhere.
+    /// The frame that completed it, in a replayed file, see [`crate::decode::frames`]; 0 elsewhere.
     pub frame: u64,
     /// VLAN identifiers, outer and inner.
     pub vlan_ids: [Option<u16>; 2],

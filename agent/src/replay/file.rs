@@ -68,6 +68,25 @@ impl CaptureFile {
         })
     }
 
+    /// Work so far: blocks and options looked at, and bytes moved to read them. At most
+    /// [`most_steps`](Self::most_steps).
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        let steps = match &self.format {
+            Format::PcapNg(pcapng) => pcapng.steps(),
+            Format::Pcap(_) => self.frames,
+            Format::Unknown => 0,
+        };
+        steps + self.window.moved()
+    }
+
+    /// The most that [`steps`](Self::steps) may be by now, whatever the file holds: three for each
+    /// byte that was taken or is there, decompressed, and one for each of a buffer of 64 KiB.
+    #[must_use]
+    pub fn most_steps(&self) -> u64 {
+        3 * (self.window.offset() + self.window.bytes().len() as u64) + (64 << 10)
+    }
+
     /// The next frame.
     ///
     /// # Errors

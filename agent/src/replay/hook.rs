@@ -89,6 +89,25 @@ impl FileHook {
         Some((header, bytes))
     }
 
+    /// True if a captured packet is from a server, as far as it tells: a message over UDP that is a
+    /// response, a segment from a port of DNS, a later fragment.
+    pub(super) fn is_from_server(&self, header: &RecordHeader, bytes: &[u8]) -> bool {
+        if header.has(flags::LATER_FRAGMENT) {
+            return true;
+        }
+        if header.transport == headers::UDP {
+            // QR, RFC 1035 §4.1.1.
+            let flags = bytes.get(usize::from(header.payload_offset) + 2);
+            return flags.is_some_and(|flags| flags & 0x80 != 0);
+        }
+        let at = usize::from(header.transport_offset);
+        let Some([a, b, c, d]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return false;
+        };
+        let is_dns = |port| self.ports.contains(PortSet::Dns, port);
+        is_dns(u16::from_be_bytes([*a, *b])) && !is_dns(u16::from_be_bytes([*c, *d]))
+    }
+
     fn parse(
         &mut self,
         bytes: &[u8],

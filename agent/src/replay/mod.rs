@@ -21,6 +21,7 @@ mod hook;
 mod input;
 mod interfaces;
 mod link;
+mod order;
 mod pace;
 mod pcap;
 mod pcapng;

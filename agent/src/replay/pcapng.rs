@@ -70,13 +70,15 @@ pub(super) struct PcapNg {
     frames: u64,
     /// Time of the last frame that had one: simple packet blocks have none.
     at_ns: u64,
+    /// Blocks and options looked at.
+    steps: u64,
 }
 
 impl PcapNg {
     pub(super) const fn new() -> Self {
         // The byte order is that of the section header, which comes first.
         let order = ByteOrder::Little;
-        Self { order, interfaces: Vec::new(), sections: 0, frames: 0, at_ns: 0 }
+        Self { order, interfaces: Vec::new(), sections: 0, frames: 0, at_ns: 0, steps: 0 }
     }
 
     pub(super) fn next<'a, R: Read>(
@@ -84,6 +86,7 @@ impl PcapNg {
         window: &'a mut Window<R>,
     ) -> Result<Option<Frame<'a>>, Fault> {
         loop {
+            self.steps += 1;
             let offset = window.offset();
             if !window.fill(12)? {
                 return if window.bytes().is_empty() && !window.is_skipping() {
@@ -184,6 +187,7 @@ impl PcapNg {
             offset_s: 0,
         };
         for (code, value) in Options::new(self.order, rest) {
+            self.steps += 1;
             match (code, value) {
                 (option::NAME_OR_FLAGS, name) if !name.is_empty() => {
                     let name = &name[..name.len().min(MAX_NAME_BYTES)];
@@ -255,7 +259,7 @@ impl PcapNg {
                 number: fields.interface,
                 name: interface.name.as_deref(),
             },
-            direction: self.direction(options),
+            direction: direction(self.order, options, &mut self.steps),
         })
     }
 
@@ -289,15 +293,21 @@ impl PcapNg {
         })
     }
 
-    /// Bits 0 and 1 of the flags option: inbound, outbound, or not known.
-    fn direction(&self, options: &[u8]) -> Option<Direction> {
-        let mut options = Options::new(self.order, options);
-        let (_, flags) = options.find(|(code, _)| *code == option::NAME_OR_FLAGS)?;
-        match self.order.u32::<4>(flags.try_into().ok()?, 0) & 0b11 {
-            0b01 => Some(Direction::Ingress),
-            0b10 => Some(Direction::Egress),
-            _ => None,
-        }
+    /// Blocks and options looked at so far.
+    pub(super) const fn steps(&self) -> u64 {
+        self.steps
+    }
+}
+
+/// Bits 0 and 1 of the flags option: inbound, outbound, or not known. Adds the options looked at to
+/// `steps`.
+fn direction(order: ByteOrder, options: &[u8], steps: &mut u64) -> Option<Direction> {
+    let mut options = Options::new(order, options).inspect(|_| *steps += 1);
+    let (_, flags) = options.find(|(code, _)| *code == option::NAME_OR_FLAGS)?;
+    match order.u32::<4>(flags.try_into().ok()?, 0) & 0b11 {
+        0b01 => Some(Direction::Ingress),
+        0b10 => Some(Direction::Egress),
+        _ => None,
     }
 }
 

@@ -8,17 +8,19 @@ use std::{
     },
 };
 
-use tap53_ebpf::counter::Counters;
+use tap53_ebpf::{counter::Counters, record::RecordHeader};
 
 use super::{
     CaptureFile, Error, Frame, Step, file_name,
     hook::FileHook,
     interfaces::Interfaces,
     link::{self, Link},
+    order::{Order, WINDOW_NS},
     pace::{self, Pace},
 };
 use crate::{
     config::{CaptureConfig, Config},
+    decode::frames,
     encode::{self, Clock},
     interfaces::Names,
     ledger::{InterfaceCounts, Published, WorkerCounts},
@@ -31,6 +33,12 @@ use crate::{
 /// Frames taken in before what they became is delivered.
 const BATCH: usize = 1_024;
 
+/// Epochs that files may begin at once, and frames that make up for one more: a new table of recent
+/// exchanges takes as long as some thousand frames. Sections beyond that go on in the epoch that
+/// there is, as frames do whose time goes back within a section.
+const EPOCHS: u32 = 64;
+const FRAMES_PER_EPOCH: u32 = 1_000;
+
 /// What the thread is told, and tells while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Control {
@@ -42,6 +50,8 @@ pub(super) struct Control {
     pub(super) frames: AtomicU64,
     /// Set once every file has been read as far as it goes.
     pub(super) complete: AtomicBool,
+    /// Epochs begun, and names of interfaces handed on: beside its frames, what a file costs.
+    pub(super) steps: AtomicU64,
 }
 
 impl Control {
@@ -64,12 +74,18 @@ pub(super) struct Counts {
 /// epochs without end: a section of some 100 bytes may be one.
 struct Epoch {
     stages: Stages,
-    /// The latest time of a frame of the epoch so far.
+    /// Packets that may have to wait for earlier ones.
+    order: Order,
+    /// The latest time of a packet that the stages have taken in.
     now_ns: u64,
+    /// The latest time of a frame of the epoch so far.
+    latest_ns: u64,
 }
 
 pub(super) struct Player {
     pub(super) files: Vec<PathBuf>,
+    /// Names of those begun so far.
+    names: Vec<String>,
     pub(super) sinks: Vec<Named>,
     pub(super) control: Arc<Control>,
     pub(super) published: Published<Counts>,
@@ -81,6 +97,8 @@ pub(super) struct Player {
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
+    /// Frames' worth of epochs that may begin now.
+    epoch_allowance: u32,
     /// Random prefix of the records' identifiers.
     run: [u8; 8],
     /// Since the last delivery.
@@ -97,6 +115,7 @@ impl Player {
         let CaptureConfig { snap_length, .. } = config.capture;
         Self {
             files: plan.files.clone(),
+            names: Vec::new(),
             sinks,
             control: Arc::default(),
             published: Published::default(),
@@ -107,6 +126,7 @@ impl Player {
             features: Vec::new(),
             pace: Pace::new(plan.speed),
             epoch: None,
+            epoch_allowance: EPOCHS * FRAMES_PER_EPOCH,
             run,
             undelivered: 0,
         }
@@ -127,6 +147,7 @@ impl Player {
                 Err(error) if !self.control.is_stopped() => errors.push(error),
                 _ => {}
             }
+            self.flush();
             self.deliver();
         }
         self.finish();
@@ -141,6 +162,7 @@ impl Player {
         // Interfaces without a name are called after the file.
         self.features.clear();
         self.pace.begin();
+        self.names.push(name.clone());
         if let Some(epoch) = &mut self.epoch {
             epoch.stages.name_file(&name);
             for (number, name) in self.interfaces.names() {
@@ -171,7 +193,10 @@ impl Player {
                     section = Some(frame.interface.section);
                     self.frame(&frame, begins)?;
                 }
-                Ok(Step::Waiting) => self.deliver(),
+                Ok(Step::Waiting) => {
+                    self.flush();
+                    self.deliver();
+                }
                 Ok(Step::End) => return Ok(Ok(())),
                 Err(error) => return Ok(Err(error)),
             }
@@ -184,6 +209,7 @@ impl Player {
     /// Takes in a frame; `begins` is true for the first of a file or section.
     fn frame(&mut self, frame: &Frame<'_>, begins: bool) -> Result<(), encode::Error> {
         if let Some(due) = self.pace.due(frame.at_ns) {
+            self.flush();
             self.deliver();
             pace::sleep(due, &self.control.stop);
             if self.control.is_stopped() {
@@ -194,6 +220,7 @@ impl Player {
         if begins {
             self.end_epoch_before(frame.at_ns);
         }
+        self.epoch_allowance = (self.epoch_allowance + 1).min(EPOCHS * FRAMES_PER_EPOCH);
         let link = Link::of(frame);
         let index = link.as_ref().ok().and_then(|link| link.ifindex);
         let (ifindex, is_new) = self.interfaces.number(&frame.interface, index);
@@ -216,20 +243,31 @@ impl Player {
                 let begun = Epoch::new(
                     &self.config,
                     &self.interfaces,
+                    &self.names,
                     &self.sinks,
                     self.messages,
                     RecordIds::new(self.run, 0),
                     frame.at_ns,
                 )?;
+                let names = self.interfaces.names().len() as u64;
+                self.control.steps.fetch_add(names, Ordering::Relaxed);
                 self.published.update(|counts| counts.worker = begun.stages.published());
                 epoch.insert(begun)
             }
         };
-        epoch.now_ns = epoch.now_ns.max(frame.at_ns);
+        epoch.latest_ns = epoch.latest_ns.max(frame.at_ns);
         if let Some((header, bytes)) = captured {
-            // Before each packet, so that the records do not depend on how many come at once.
-            epoch.stages.expire(epoch.now_ns);
-            epoch.stages.take_packet(&header, bytes, frame.number);
+            let number = frames::of(self.names.len() - 1, frame.number);
+            if self.messages {
+                // In the order of the file.
+                epoch.take(&header, bytes, number);
+            } else {
+                let is_from_server = self.hook.is_from_server(&header, bytes);
+                epoch.order.begin(frame.at_ns);
+                epoch.take_due();
+                epoch.order.push(&header, bytes, number, is_from_server);
+                epoch.take_due();
+            }
         }
         self.undelivered += 1;
         if self.undelivered >= BATCH {
@@ -258,6 +296,7 @@ impl Player {
                 link::describe(frame.link_type)
             );
         }
+        self.control.steps.fetch_add(1, Ordering::Relaxed);
         if let Some(epoch) = &mut self.epoch {
             epoch.stages.name_interface(ifindex, name);
         }
@@ -271,20 +310,33 @@ impl Player {
         let pair = &self.config.pair;
         let timeout = pair.udp_timeout.max(pair.tcp_timeout).as_nanos();
         let Some(epoch) = &mut self.epoch else { return };
-        if u128::from(at_ns) + timeout >= u128::from(epoch.now_ns) {
+        if u128::from(at_ns) + timeout >= u128::from(epoch.latest_ns) {
             return;
         }
-        epoch.stages.expire(epoch.now_ns);
+        let Some(left) = self.epoch_allowance.checked_sub(FRAMES_PER_EPOCH) else { return };
+        self.epoch_allowance = left;
+        self.control.steps.fetch_add(1, Ordering::Relaxed);
+        epoch.flush();
+        epoch.stages.expire(epoch.latest_ns);
         epoch.stages.restart(|ids| pairing(pair).build(at_ns, ids, Truncations::default()));
-        epoch.now_ns = at_ns;
+        (epoch.now_ns, epoch.latest_ns) = (at_ns, at_ns);
+        epoch.order = Order::default();
     }
 
     /// Records what still waits at the end of the last file, as at the end of an epoch.
     fn finish(&mut self) {
         if let Some(mut epoch) = self.epoch.take() {
             self.publish_files();
-            epoch.stages.expire(epoch.now_ns);
+            epoch.flush();
+            epoch.stages.expire(epoch.latest_ns);
             epoch.stages.finish();
+        }
+    }
+
+    /// Takes in what is held for the sake of its order.
+    fn flush(&mut self) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.flush();
         }
     }
 
@@ -312,6 +364,7 @@ impl Epoch {
     fn new(
         config: &Config,
         interfaces: &Interfaces,
+        files: &[String],
         sinks: &[Named],
         messages: bool,
         ids: RecordIds,
@@ -330,7 +383,33 @@ impl Epoch {
         // Frames have their times in UTC.
         let mut stages =
             Stages::new(table, sinks, &shared, Handover::alone(), Clock { utc_offset_ns: 0 })?;
-        stages.name_file(interfaces.file());
-        Ok(Self { stages, now_ns: began_ns })
+        files.iter().for_each(|name| stages.name_file(name));
+        Ok(Self { stages, order: Order::default(), now_ns: began_ns, latest_ns: began_ns })
     }
+
+    fn take(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
+        take(&mut self.stages, &mut self.now_ns, header, bytes, frame);
+    }
+
+    /// Takes in the packets whose turn it is.
+    fn take_due(&mut self) {
+        let Self { stages, order, now_ns, latest_ns } = self;
+        while let Some(held) = order.next() {
+            take(stages, now_ns, &held.header, &held.bytes, held.frame);
+        }
+        // What was read without being captured passes the time too.
+        *now_ns = (*now_ns).max(latest_ns.saturating_sub(WINDOW_NS));
+    }
+
+    fn flush(&mut self) {
+        self.order.flush();
+        self.take_due();
+    }
+}
+
+fn take(stages: &mut Stages, now_ns: &mut u64, header: &RecordHeader, bytes: &[u8], frame: u64) {
+    *now_ns = (*now_ns).max(header.captured_at_ns);
+    // Before each packet, so that the records do not depend on how many come at once.
+    stages.expire(*now_ns);
+    stages.take_packet(header, bytes, frame);
 }

@@ -110,6 +110,11 @@ impl Replay {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
     /// Frames and bytes read so far.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {

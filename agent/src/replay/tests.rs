@@ -348,3 +348,87 @@ fn times_out_of_range_become_its_ends() {
     assert_eq!(at(0x80 | 32, 0, 3 << 31), SECOND + SECOND / 2);
     assert_eq!(at(12, 0, 1_500), 1);
 }
+
+/// A frame with a DNS query of this identifier.
+fn query(id: u64) -> Vec<u8> {
+    let rest = b"\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
+    let dns = [&u16::try_from(id).unwrap().to_be_bytes()[..], rest].concat();
+    let (ip, udp) = (20 + 8 + dns.len(), 8 + dns.len());
+    let mut frame = [&[0; 12][..], &[8, 0, 0x45, 0, 0], &[u8::try_from(ip).unwrap()]].concat();
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 53]);
+    frame.extend([0x9c, 0x40, 0, 53, 0, u8::try_from(udp).unwrap(), 0, 0]);
+    frame.extend(dns);
+    frame
+}
+
+/// Replays a file of so many sections, each with a named interface of its own and one frame, whose
+/// times alternate by an hour; how many records came of it, and what it cost beside its frames.
+fn replay_sections(sections: u64) -> (u64, u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, config) = (directory.path().join("a.pcapng"), directory.path().join("c.yaml"));
+    let order = Order::Little;
+    let mut file = Vec::new();
+    for number in 0..sections {
+        let name = option(order, 2, format!("veth{number}").as_bytes());
+        let at_us = 1_700_000_000_000_000 + (number % 2) * 3_600_000_000 + number;
+        file.extend(section(order));
+        file.extend(interface(order, 1, 0, &[name, option(order, 0, &[])].concat()));
+        file.extend(enhanced(order, 0, at_us, &query(number), &[]));
+    }
+    fs::write(&path, file).unwrap();
+    fs::create_dir(directory.path().join("out")).unwrap();
+    let out = directory.path().display();
+    fs::write(&config, format!("sinks: [{{type: file, directory: {out}/out}}]\n")).unwrap();
+    let overrides = crate::config::Overrides {
+        interfaces: vec!["*".to_owned()],
+        ..crate::config::Overrides::default()
+    };
+    let config = crate::config::Config::load(Some(&config), &overrides).unwrap();
+    let plan = Plan { files: vec![path], speed: Speed::default(), messages: false };
+    let ended = Arc::new(tokio::sync::Notify::new());
+    let replay = Replay::start(&config, &plan, &ended).unwrap();
+    let control = replay.control();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(ended.notified());
+    let outcome = replay.finish(std::time::Duration::from_secs(60)).unwrap();
+    assert!(outcome.ledger.balanced() && outcome.errors.is_empty(), "{}", outcome.ledger);
+    let ledger = serde_json::to_value(&outcome.ledger).unwrap();
+    let created = ledger["agent"]["records"]["created"].as_u64().unwrap();
+    (created, control.steps.load(Ordering::Relaxed))
+}
+
+#[test]
+fn sections_whose_times_alternate_cost_no_more_than_their_frames() {
+    for sections in [20, 2_000] {
+        let (records, steps) = replay_sections(sections);
+        assert_eq!(records, sections);
+        // A name each; epochs at first for each, and then one for a thousand frames.
+        assert!(steps <= sections + 64 + 1 + sections / 1_000, "{steps} for {sections} sections");
+    }
+}
+
+#[test]
+fn blocks_options_and_names_without_end_are_read_once() {
+    let order = Order::Little;
+    let options: Vec<u8> =
+        (0..200_000).flat_map(|_| option(order, 2, b"")).chain(option(order, 0, &[])).collect();
+    let names: Vec<u8> = (0..2_000).flat_map(|_| option(order, 2, &[b'a'; 300])).collect();
+    let descriptions = interface(order, 1, 0, &[]).repeat(60_000);
+    let many = [
+        section(order),
+        interface(order, 1, 0, &options),
+        interface(order, 1, 0, &names),
+        descriptions,
+        enhanced(order, 0, 1, &query(1), &options),
+        block(order, 4, &[0; 40]).repeat(10_000),
+    ]
+    .concat();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&many).unwrap();
+    let mut file = CaptureFile::open(file.path(), &Arc::default(), &Arc::default()).unwrap();
+    let mut frames = 0;
+    while let Step::Frame(_) = file.step().unwrap() {
+        frames += 1;
+    }
+    assert_eq!(frames, 1);
+    assert!(file.steps() <= file.most_steps(), "{} of {}", file.steps(), file.most_steps());
+}

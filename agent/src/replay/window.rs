@@ -22,16 +22,31 @@ pub(super) struct Window<R> {
     offset: u64,
     /// Bytes still to be dropped unseen.
     to_skip: u64,
+    /// Bytes that were moved within the buffer, or with it.
+    moved: u64,
 }
 
 impl<R: Read> Window<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, buffer: vec![0; INITIAL_BYTES], start: 0, end: 0, offset: 0, to_skip: 0 }
+        Self {
+            source,
+            buffer: vec![0; INITIAL_BYTES],
+            start: 0,
+            end: 0,
+            offset: 0,
+            to_skip: 0,
+            moved: 0,
+        }
     }
 
     /// Offset in the stream of the next byte to be taken.
     pub(super) const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Bytes that were moved so far, each at most twice.
+    pub(super) const fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// Waits for `length` bytes, at most [`MAX_RECORD_BYTES`]; false if the stream ends before.
@@ -87,11 +102,13 @@ impl<R: Read> Window<R> {
 
     fn make_room(&mut self) {
         if self.start > 0 {
+            self.moved += (self.end - self.start) as u64;
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         } else {
             // Full of one record that is not whole yet.
+            self.moved += self.buffer.len() as u64;
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
     }

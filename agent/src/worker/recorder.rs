@@ -37,8 +37,8 @@ pub(super) struct Recorder {
     named: u64,
     /// This node at an interface whose name is not known.
     elsewhere: Observer,
-    /// Name of the replayed file; empty elsewhere.
-    file: String,
+    /// Names of the replayed files; none elsewhere.
+    files: Vec<String>,
     clock: Clock,
     /// Bytes of a record's Avro datum at most.
     max_bytes: usize,
@@ -90,7 +90,7 @@ impl Recorder {
             names: shared.interfaces.clone(),
             named: 0,
             elsewhere: Observer::new(&shared.node, "", ids),
-            file: String::new(),
+            files: Vec::new(),
             clock,
             max_bytes: shared.max_record_bytes,
             generation: shared.rules.generation(),
@@ -127,7 +127,7 @@ impl Recorder {
     }
 
     pub(super) fn name_file(&mut self, name: &str) {
-        name.clone_into(&mut self.file);
+        self.files.push(name.to_owned());
     }
 
     /// Has memory fetched that the record of a query along `flow` will be written from.
@@ -212,7 +212,7 @@ impl Recorder {
         let record = Record {
             observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
             number: counts.records_numbered,
-            file: &self.file,
+            files: &self.files,
             policy: &self.rules.privacy,
             clock: self.clock,
             transaction,

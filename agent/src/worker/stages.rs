@@ -110,7 +110,7 @@ impl Stages {
         self.datagrams.pairing.recorder.name_interface(ifindex, name);
     }
 
-    /// Names the replayed file in the records from now on.
+    /// Names the next replayed file.
     pub fn name_file(&mut self, name: &str) {
         self.datagrams.pairing.recorder.name_file(name);
     }
@@ -133,7 +133,8 @@ impl Stages {
         Some(header.captured_at_ns)
     }
 
-    /// Takes in one captured packet, of the frame with this number in a replayed file, or 0.
+    /// Takes in one captured packet, of this frame in a replayed file (see
+    /// [`crate::decode::frames`]), or 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
         self.datagrams.pairing.counts.packets_received += 1;
         // By reference: a packet that is moved out of its result is copied piece by piece.

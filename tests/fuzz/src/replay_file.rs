@@ -34,6 +34,7 @@ pub fn replay_file(bytes: &[u8]) {
                 number += 1;
                 assert_eq!(frame.number, number);
                 way.take(&frame);
+                assert!(file.steps() <= file.most_steps(), "{} steps", file.steps());
             }
             Ok(Step::Waiting) => unreachable!("a file's bytes are there"),
             Ok(Step::End) => break,

@@ -45,7 +45,7 @@ impl Parts {
         each(&Record {
             observer: &self.observer,
             number: self.number,
-            file: "",
+            files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
             policy: &self.policy,
             clock: self.clock,
             transaction: &Transaction { exchange, ..self.transaction },
@@ -163,7 +163,13 @@ static NO_MESSAGE: std::sync::OnceLock<Observation> = std::sync::OnceLock::new()
 fn observation(response: bool) -> impl Strategy<Value = Observation> {
     let direction = select(vec![Direction::Ingress, Direction::Egress]);
     let vlan_ids = [option::of(0u16..4_096), option::of(0u16..4_096)];
-    let frame = select(vec![0, 1, u64::from(u32::MAX)]);
+    let frame = select(vec![
+        0,
+        1,
+        u64::from(u32::MAX),
+        crate::decode::frames::of(1, 7),
+        crate::decode::frames::of(2, 7),
+    ]);
     (any::<u64>(), direction, frame, vlan_ids, any::<bool>(), wire(response), any::<bool>())
         .prop_map(|(at_ns, direction, frame, vlan_ids, vlan_visible, wire, kept)| Observation {
             at_ns,

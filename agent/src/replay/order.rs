@@ -1,0 +1,185 @@
+//! Packets of a file in order of time, as far as a bounded window allows.
+//!
+//! Capture tools that read several queues or interfaces write frames some milliseconds out of order.
+//! A response in front of its query would be one without a query. So packets are held for
+//! [`WINDOW_NS`] of capture time and come out by it.
+//!
+//! - **A query comes before a response that is as late, or that stands behind it in the file.** The
+//!   one is what a clock of microseconds does, the other one what a clock does that is set back, or
+//!   that of another host: the file's order is the truth then.
+//! - **A step back by more than the window is a clock's, not a queue's.** What is held comes out
+//!   first, and the order of the file goes on from there.
+//! - **Bounded** by [`MOST_PACKETS`] and [`MOST_BYTES`]: beyond them the earliest comes out early. Each
+//!   packet costs the logarithm of that in comparisons.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use tap53_ebpf::record::RecordHeader;
+
+/// How long a packet is held, nanoseconds of capture time.
+pub(super) const WINDOW_NS: u64 = 100_000_000;
+
+/// Packets that are held at most, and bytes of them.
+const MOST_PACKETS: usize = 4_096;
+const MOST_BYTES: usize = 8 << 20;
+
+/// A packet that is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) header: RecordHeader,
+    pub(super) bytes: Vec<u8>,
+    pub(super) frame: u64,
+}
+
+/// What packets come out by: time, queries first, order in the file; then where the packet is.
+type Place = (u64, bool, u64, usize);
+
+/// The packets that are held.
+#[derive(Default)]
+pub(super) struct Order {
+    heap: BinaryHeap<Reverse<Place>>,
+    slots: Vec<Held>,
+    free: Vec<usize>,
+    bytes: usize,
+    /// The latest time since the clock last stepped back.
+    latest_ns: u64,
+    sequence: u64,
+    /// Packets that may come out whatever comes: those before a step back.
+    due: usize,
+}
+
+impl Order {
+    /// Takes in a packet. What [`next`](Self::next) then has is to be taken out.
+    pub(super) fn push(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64, response: bool) {
+        let at_ns = header.captured_at_ns;
+        // A response is never put before what stands before it in the file, within the window.
+        let key_ns = if response { at_ns.max(self.latest_ns) } else { at_ns };
+        self.latest_ns = self.latest_ns.max(at_ns);
+        self.sequence += 1;
+        self.bytes += bytes.len();
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let empty = Held { header: *header, bytes: Vec::new(), frame };
+                self.slots.push(empty);
+                self.slots.len() - 1
+            }
+        };
+        if let Some(held) = self.slots.get_mut(slot) {
+            (held.header, held.frame) = (*header, frame);
+            held.bytes.clear();
+            held.bytes.extend_from_slice(bytes);
+        }
+        self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
+    }
+
+    /// Prepares for a packet of this time; before [`push`](Self::push). Where the clock stepped back
+    /// by more than the window, all that is held is due.
+    pub(super) fn begin(&mut self, at_ns: u64) {
+        if at_ns.saturating_add(WINDOW_NS) < self.latest_ns {
+            self.flush();
+            self.latest_ns = at_ns;
+        }
+    }
+
+    /// All that is held is due.
+    pub(super) fn flush(&mut self) {
+        self.due = self.heap.len();
+    }
+
+    /// The next packet that is due.
+    pub(super) fn next(&mut self) -> Option<&Held> {
+        let Reverse((key_ns, ..)) = self.heap.peek()?;
+        let is_due = self.due > 0
+            || key_ns.saturating_add(WINDOW_NS) <= self.latest_ns
+            || self.heap.len() > MOST_PACKETS
+            || self.bytes > MOST_BYTES;
+        if !is_due {
+            return None;
+        }
+        self.due = self.due.saturating_sub(1);
+        let Reverse((.., slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        let held = self.slots.get(slot)?;
+        self.bytes -= held.bytes.len();
+        Some(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn header(at_ns: u64) -> RecordHeader {
+        RecordHeader { captured_at_ns: at_ns, ..RecordHeader::default() }
+    }
+
+    /// What comes out of packets of these times, responses with true, by their place in the file.
+    fn ordered(packets: &[(u64, bool)]) -> Vec<u64> {
+        let (mut order, mut out) = (Order::default(), Vec::new());
+        for ((at_ns, response), frame) in packets.iter().zip(1..) {
+            order.begin(*at_ns);
+            while let Some(held) = order.next() {
+                out.push(held.frame);
+            }
+            order.push(&header(*at_ns), &[7; 60], frame, *response);
+            while let Some(held) = order.next() {
+                out.push(held.frame);
+            }
+            assert!(order.heap.len() <= MOST_PACKETS && order.bytes <= MOST_BYTES);
+        }
+        order.flush();
+        while let Some(held) = order.next() {
+            out.push(held.frame);
+        }
+        assert_eq!((order.bytes, order.due), (0, 0));
+        out
+    }
+
+    #[test]
+    fn a_response_before_its_query_comes_out_behind_it() {
+        assert_eq!(ordered(&[(5 * MS, true), (2 * MS, false)]), [2, 1]);
+        assert_eq!(ordered(&[(5 * MS, true), (5 * MS, false)]), [2, 1], "in one tick");
+    }
+
+    #[test]
+    fn a_response_behind_its_query_stays_there_though_its_clock_is_behind() {
+        assert_eq!(ordered(&[(5 * MS, false), (2 * MS, true)]), [1, 2]);
+        assert_eq!(ordered(&[(5_000 * MS, false), (2 * MS, true), (3 * MS, false)]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn queries_come_out_by_time_within_the_window_only() {
+        let packets = [(500 * MS, false), (460 * MS, false), (300 * MS, false), (10 * MS, false)];
+        assert_eq!(ordered(&packets), [2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let packets: Vec<_> = (0..3 * MOST_PACKETS as u64).map(|at| (at, at % 2 == 0)).collect();
+        let expected: Vec<u64> = (1..=packets.len() as u64).collect();
+        assert_eq!(ordered(&packets), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_packet_comes_out_once(packets in vec((0..400 * MS, any::<bool>()), 0..300)) {
+            let mut out = ordered(&packets);
+            out.sort_unstable();
+            let all: Vec<u64> = (1..=packets.len() as u64).collect();
+            prop_assert_eq!(out, all);
+        }
+
+        #[test]
+        fn what_is_in_order_stays_in_order(mut times in vec(0..400 * MS, 0..300)) {
+            times.sort_unstable();
+            let packets: Vec<_> = times.into_iter().map(|at_ns| (at_ns, false)).collect();
+            let expected: Vec<u64> = (1..=packets.len() as u64).collect();
+            prop_assert_eq!(ordered(&packets), expected);
+        }
+    }
+}
