@@ -55,6 +55,8 @@ pub use sinks::{
     TokenEndpoint,
 };
 pub use state::StateConfig;
+#[cfg(test)]
+pub(crate) use telemetry::SHORTEST_HEARTBEAT_TIMEOUT_MS;
 pub use telemetry::TelemetryConfig;
 
 /// The whole configuration, checked.

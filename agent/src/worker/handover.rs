@@ -17,7 +17,7 @@ use std::{
 
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
 
-use crate::{decode::Origin, pair::Flow};
+use crate::{decode::Origin, pair::Flow, ring::Waker};
 
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
@@ -41,6 +41,8 @@ pub struct Handover {
     from: Receiver<Joined>,
     /// On their way to each worker, by its number.
     waiting: Arc<[AtomicUsize]>,
+    /// What wakes each worker, by its number.
+    wakers: Arc<[Waker]>,
 }
 
 /// How many datagrams are on their way to a worker.
@@ -62,15 +64,33 @@ impl Handover {
     pub fn between(workers: usize) -> Vec<Self> {
         let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
         let waiting: Arc<[_]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        let wakers: Arc<[_]> = (0..workers).map(|_| Waker::new()).collect();
         let ends = from.into_iter().enumerate();
-        let end = |(number, from)| Self { number, to: to.clone(), from, waiting: waiting.clone() };
+        let end = |(number, from)| Self {
+            number,
+            to: to.clone(),
+            from,
+            waiting: waiting.clone(),
+            wakers: wakers.clone(),
+        };
         ends.map(end).collect()
     }
 
     /// For a worker that is the only one.
     #[must_use]
     pub fn alone() -> Self {
-        Self { number: 0, to: Vec::new(), from: sync_channel(0).1, waiting: Arc::new([]) }
+        Self {
+            number: 0,
+            to: Vec::new(),
+            from: sync_channel(0).1,
+            waiting: Arc::new([]),
+            wakers: Arc::new([]),
+        }
+    }
+
+    /// What wakes this worker.
+    pub(crate) fn waker(&self) -> Waker {
+        self.wakers.get(self.number).cloned().unwrap_or_default()
     }
 
     /// How many datagrams are on their way here.
@@ -97,7 +117,9 @@ impl Handover {
         // First: it may be taken in before the sending returns.
         waiting.fetch_add(1, Ordering::Relaxed);
         let is_sent = to.try_send(joined).is_ok();
-        if !is_sent {
+        if is_sent {
+            self.wakers.get(worker).into_iter().for_each(Waker::wake);
+        } else {
             waiting.fetch_sub(1, Ordering::Relaxed);
         }
         is_sent
