@@ -19,6 +19,10 @@ mod crash;
 mod disk;
 #[path = "delivery/fatal.rs"]
 mod fatal;
+#[path = "delivery/idle.rs"]
+mod idle;
+#[path = "delivery/late.rs"]
+mod late;
 #[path = "delivery/outage.rs"]
 mod outage;
 #[path = "delivery/registry.rs"]

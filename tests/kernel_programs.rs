@@ -477,6 +477,29 @@ fn a_worker_is_woken_when_enough_is_written_and_not_before() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_worker_that_sleeps_is_woken_by_the_next_record_and_by_no_other() -> Result<()> {
+    // Far more than the records of this test take.
+    let setup = Setup { wakeup_bytes: 1 << 18, ..Setup::default() };
+    let mut programs = Programs::load(setup)?;
+    for name in ["sleeper-1", "sleeper-2"] {
+        let ring = programs.rings[0].as_fd().try_clone_to_owned()?;
+        let sleeper = thread::Builder::new().name(name.into()).spawn(move || {
+            let mut descriptors = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+            poll(&mut descriptors, PollTimeout::try_from(DEADLINE).expect("fits"))
+                .map(|ready| ready == 1)
+        })?;
+        wait::until("the waiter to sleep", DEADLINE, || Ok(sleeping(name)?.then_some(())))?;
+        programs.run_repeatedly(Program::TcIngress, &query(30), 2)?;
+        assert!(sleeping(name)?, "{name}: woken without being asked to");
+        programs.arm(0)?;
+        programs.run_repeatedly(Program::TcIngress, &query(30), 1)?;
+        assert!(sleeper.join().expect("the waiter does not panic")?, "{name}: not woken");
+        assert_eq!(programs.drain(0)?.len(), 3);
+    }
+    Ok(())
+}
+
 /// True if this process's thread of that name waits for an event.
 fn sleeping(name: &str) -> Result<bool> {
     for task in std::fs::read_dir("/proc/self/task")? {

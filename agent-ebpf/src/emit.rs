@@ -230,7 +230,9 @@ fn fill<P: Packet, const CAPACITY: usize>(
 /// woken each time that the bytes written pass a multiple of `WAKEUP_BYTES`: by exactly one CPU,
 /// whatever the others do, and again after as much, in case it went to sleep over a record that
 /// another CPU had reserved but not submitted. Asking for the unread bytes (`bpf_ringbuf_query`)
-/// would save wake-ups that hardly count and cost a helper call for each record.
+/// would save wake-ups that hardly count and cost a helper call for each record. A worker that is
+/// going to sleep sets the bytes written to `record::WAKE_WITH_NEXT`, so that the next record wakes
+/// it. The record's room is reserved before that is seen here, and the addition orders the two.
 #[inline(always)]
 fn wakeup(index: u32, bytes: u64) -> u64 {
     let Some(written) = RING_WRITTEN.get_ptr_mut(index) else {

@@ -10,7 +10,7 @@
 //! | `COUNTERS`        | 2 (I + 1) | 256 (I + 1) for each CPU | kernel                         |
 //! | `RINGS`           | W         | W rings of the set size  | kernel; the slots by the agent |
 //! | `RING_LOST`       | W         | 8 W                      | kernel                         |
-//! | `RING_WRITTEN`    | W         | 8 W                      | kernel                         |
+//! | `RING_WRITTEN`    | W         | 8 W                      | kernel; set by a worker that is going to sleep |
 //! | `DATAGRAMS`       | 4,096     | 512 Ki                   | kernel                         |
 //! | `SPECULATION`     | 1         | 16 for each CPU          | kernel                         |
 //! | `LOGGED_AT`       | 1         | 8                        | kernel                         |
@@ -61,7 +61,8 @@ pub(crate) static RINGS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static RING_LOST: Array<u64, 1> = Array::new();
 
-/// Bytes written to each ring since the programs were loaded.
+/// Bytes written to each ring, by which its worker is woken. A worker that is going to sleep sets it to
+/// [`tap53_ebpf::record::WAKE_WITH_NEXT`].
 #[btf_map]
 pub(crate) static RING_WRITTEN: Array<u64, 1> = Array::new();
 

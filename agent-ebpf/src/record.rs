@@ -20,6 +20,10 @@
 //! A record is reserved in one of [`SIZE_CLASSES`], because the verifier wants a constant size at
 //! `bpf_ringbuf_reserve` (kernel 5.8); only `captured_length` bytes after the header are valid.
 
+/// Bytes written to a ring, such that the next record passes a multiple of every threshold at which
+/// its worker is woken: adding any number of bytes changes the highest bit.
+pub const WAKE_WITH_NEXT: u64 = u64::MAX >> 1;
+
 /// Fixed part of a ring record. Host byte order: it never leaves the node that wrote it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

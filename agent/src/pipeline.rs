@@ -99,6 +99,7 @@ struct Running {
     /// `None` where the kernel does not map it.
     ring: Option<ring::Depth>,
     datagrams_waiting: Waiting,
+    waker: ring::Waker,
     /// `None` once joined.
     thread: Option<JoinHandle<bool>>,
 }
@@ -116,7 +117,7 @@ impl Pipeline {
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, config.telemetry.enabled, stop)?;
-        let capture::Loaded { rings, ring_lost, names, kernel_log } =
+        let capture::Loaded { rings, ring_lost, doorbells, names, kernel_log } =
             capture.load(&config.capture)?;
         // By a thread without privileges, as the workers are: kernel 5.19.
         ring_lost.get(0).inspect_err(|_| {
@@ -153,9 +154,10 @@ impl Pipeline {
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
             let depth = ring::Depth::new(&ring.buffer, config.capture.ring_bytes)
                 .inspect_err(|error| tracing::warn!(%error, "cannot see how full a ring is"));
+            let doorbell = doorbells.of(ring.index);
             let worker = Worker::new(
                 number,
-                ring::Drain::new(ring.buffer),
+                ring::Drain::new(ring.buffer, doorbell, handover.waker()),
                 ring_lost.clone(),
                 pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
                 &pipeline.sinks,
@@ -350,6 +352,7 @@ impl Pipeline {
     /// Ends the workers: see [`crate::ending`].
     fn end_workers(&mut self, deadline: Instant) {
         self.ending.store(true, Ordering::Release);
+        self.workers.iter().for_each(|worker| worker.waker.wake());
         let mut wait = EndWait::new(Instant::now(), deadline);
         while self.workers.iter().any(Running::is_running) {
             match wait.look(Instant::now(), self.progress()) {
@@ -437,7 +440,7 @@ fn spawn(
         }
     }
     let (counts, heartbeat) = (worker.counts(), worker.heartbeat());
-    let datagrams_waiting = worker.datagrams_waiting();
+    let (datagrams_waiting, waker) = (worker.datagrams_waiting(), worker.waker());
     let ended = Ended(stop);
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
@@ -446,7 +449,7 @@ fn spawn(
             worker.run(&timings)
         })
         .map_err(|cause| Error::Worker { number, cause })?;
-    Ok(Running { counts, heartbeat, ring, datagrams_waiting, thread: Some(thread) })
+    Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
 }
 
 /// How messages are paired.

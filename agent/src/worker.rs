@@ -27,7 +27,7 @@ use crate::{
     ledger::{Published, WorkerCounts},
     pair::Table,
     privileges,
-    ring::Drain,
+    ring::{Drain, Waker},
     sink::Named,
     tail::Tails,
     telemetry::{Heartbeat, Tally, WITHIN, WorkerTimings},
@@ -120,6 +120,11 @@ impl Worker {
         self.stages.datagrams_waiting()
     }
 
+    /// What wakes this worker.
+    pub(crate) fn waker(&self) -> Waker {
+        self.drain.waker()
+    }
+
     /// Where this worker says that it is at its ring.
     pub(crate) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
@@ -166,7 +171,7 @@ impl Worker {
                 break true;
             }
             if taken == 0
-                && let Err(error) = self.drain.wait()
+                && let Err(error) = self.drain.wait(self.stages.is_quiet())
             {
                 tracing::error!(%error, "cannot wait for the ring");
                 break false;

@@ -28,6 +28,7 @@ pub mod captures;
 pub mod client;
 pub mod completeness;
 pub mod container;
+pub mod delay;
 pub mod disk_limit;
 pub mod dns;
 pub mod dumpcap;
@@ -50,6 +51,7 @@ pub mod python;
 pub mod registry;
 pub mod scratch;
 pub mod unbound;
+pub mod usage;
 pub mod wait;
 
 use anyhow::{Result, bail};

@@ -11,7 +11,7 @@ use aya::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use tap53_ebpf::{
     counter::Counters,
-    record::{MAX_CAPTURED_LENGTH, RecordHeader, hook},
+    record::{MAX_CAPTURED_LENGTH, RecordHeader, WAKE_WITH_NEXT, hook},
     settings::{
         Direction, InterfaceSettings, NearSettings, PortSet, Ports, UNCONFIGURED_SLOT,
         counter_index, features, near_index,
@@ -330,6 +330,12 @@ impl Programs {
     pub(crate) fn log_messages(&mut self) -> Result<usize> {
         let mut log: RingBuf<_> = map_mut(&mut self.ebpf, "AYA_LOGS")?;
         Ok(iter::from_fn(|| log.next().map(drop)).count())
+    }
+
+    /// Has the next record of a ring wake who waits for it, as a worker does before it sleeps.
+    pub(crate) fn arm(&mut self, ring: u32) -> Result<()> {
+        let mut written: Array<_, u64> = map_mut(&mut self.ebpf, "RING_WRITTEN")?;
+        Ok(written.set(ring, WAKE_WITH_NEXT, 0)?)
     }
 
     /// Records that a ring lost.

@@ -16,6 +16,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         ("tap53-tests", "kernel_programs"),
         ("tap53-tests", "hooks"),
         ("tap53-tests", "producer"),
+        ("tap53-tests", "acknowledgements"),
         ("tap53", "path"),
         ("tap53", "owners"),
     ] {

@@ -65,6 +65,7 @@ pub use thread::{CaptureThread, Counted, Loaded};
 use crate::{
     config::{CaptureConfig, Directions},
     interfaces::{Interface, Names},
+    ring::Doorbells,
     worker::monotonic_ns,
 };
 
@@ -75,6 +76,7 @@ pub struct Capture {
     settings: Settings,
     counters: PerCpuArray<MapData, CountersValue>,
     ring_lost: RingLost,
+    doorbells: Doorbells,
     rings: Vec<Ring>,
     kernel_log: Option<KernelLog>,
     slots: Slots,
@@ -110,8 +112,15 @@ impl Capture {
     /// [`Error::NotPermitted`] names the capability that is missing; [`Error::Verifier`] and
     /// [`Error::Kernel`] mean that this kernel lacks something that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
-        let object::Loaded { programs, settings, counters, ring_lost, rings, kernel_log } =
-            object::load(config)?;
+        let object::Loaded {
+            programs,
+            settings,
+            counters,
+            ring_lost,
+            doorbells,
+            rings,
+            kernel_log,
+        } = object::load(config)?;
         match clsact::sweep() {
             Ok(swept) => {
                 for ifindex in swept {
@@ -127,6 +136,7 @@ impl Capture {
             settings,
             counters,
             ring_lost,
+            doorbells,
             rings,
             kernel_log,
             slots: Slots::new(config.max_interfaces),
@@ -334,6 +344,12 @@ impl Capture {
     #[must_use]
     pub fn ring_lost(&self) -> RingLost {
         self.ring_lost.clone()
+    }
+
+    /// What has the kernel wake the worker of each ring.
+    #[must_use]
+    pub fn doorbells(&self) -> Doorbells {
+        self.doorbells.clone()
     }
 
     fn position(&self, ifindex: u32) -> Option<usize> {

@@ -15,7 +15,7 @@ use tap53_ebpf::{
 };
 
 use super::{Error, RingLost, settings::Settings};
-use crate::config::CaptureConfig;
+use crate::{config::CaptureConfig, ring::Doorbells};
 
 /// The BPF object that `cargo xtask build-ebpf` built, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PATH"));
@@ -85,6 +85,7 @@ pub(super) struct Loaded {
     pub(super) settings: Settings,
     pub(super) counters: PerCpuArray<MapData, CountersValue>,
     pub(super) ring_lost: RingLost,
+    pub(super) doorbells: Doorbells,
     pub(super) rings: Vec<Ring>,
     pub(super) kernel_log: Option<KernelLog>,
 }
@@ -132,6 +133,7 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
         settings: Settings::take(&mut ebpf)?,
         counters: take(&mut ebpf, "COUNTERS")?,
         ring_lost: RingLost::new(take(&mut ebpf, "RING_LOST")?),
+        doorbells: Doorbells::new(take(&mut ebpf, "RING_WRITTEN")?),
         rings,
         kernel_log,
     })

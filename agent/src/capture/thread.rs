@@ -16,6 +16,7 @@ use crate::{
     config::{CaptureConfig, Directions},
     interfaces::{Interface, Names},
     privileges,
+    ring::Doorbells,
 };
 
 /// Something to do, with the answer's way back inside. Private: what the thread can be asked is the
@@ -37,6 +38,8 @@ pub struct Loaded {
     pub rings: Vec<Ring>,
     /// The losses of each ring.
     pub ring_lost: RingLost,
+    /// What has the kernel wake the worker of each ring.
+    pub doorbells: Doorbells,
     /// What the interfaces are called.
     pub names: Arc<Names>,
     /// The messages of the kernel programs, if they are configured.
@@ -83,6 +86,7 @@ impl CaptureThread {
             Ok(Loaded {
                 rings: capture.take_rings(),
                 ring_lost: capture.ring_lost(),
+                doorbells: capture.doorbells(),
                 names: capture.names(),
                 kernel_log: capture.take_kernel_log(),
             })

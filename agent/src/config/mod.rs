@@ -56,6 +56,8 @@ pub use sinks::{
     TokenEndpoint,
 };
 pub use state::StateConfig;
+#[cfg(test)]
+pub(crate) use telemetry::SHORTEST_HEARTBEAT_TIMEOUT_MS;
 pub use telemetry::TelemetryConfig;
 
 use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES};

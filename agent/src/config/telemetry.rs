@@ -27,6 +27,9 @@ pub struct TelemetryConfig {
     pub heartbeat_timeout: Duration,
 }
 
+/// The shortest [`heartbeat_timeout`](TelemetryConfig::heartbeat_timeout).
+pub(crate) const SHORTEST_HEARTBEAT_TIMEOUT_MS: u64 = 1_000;
+
 impl TelemetryConfig {
     pub(super) fn read(section: &mut Section<'_>, present: bool) -> Self {
         Self {
@@ -34,10 +37,10 @@ impl TelemetryConfig {
             listen: section
                 .read("listen", text(address))
                 .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
-            // An idle worker looks fifty times a second; a batch that waits for a full Kafka queue
+            // An idle worker looks four times a second; a batch that waits for a full Kafka queue
             // takes 200 ms for each such sink. Less than a second would be noise of the scheduler.
             heartbeat_timeout: section
-                .read("heartbeat_timeout_ms", milliseconds(1_000..=600_000))
+                .read("heartbeat_timeout_ms", milliseconds(SHORTEST_HEARTBEAT_TIMEOUT_MS..=600_000))
                 .unwrap_or(Duration::from_secs(15)),
         }
     }

@@ -26,6 +26,7 @@ mod mailbox;
 pub(crate) mod oauth;
 mod origin;
 mod outage;
+mod polled;
 mod producer;
 mod reports;
 mod returned;
@@ -68,6 +69,7 @@ pub(crate) use statistics::{Broker, Spread, Statistics};
 use held::Held;
 use link::{Framing, Link};
 use origin::Origin;
+use polled::PolledProducer;
 use producer::{Message, Producer, Refusal};
 use spooling::{HOPELESS_FLUSH, Spooling};
 use summaries::Summaries;
@@ -136,7 +138,7 @@ impl Kafka {
     /// Hands a record to librdkafka, waiting for room until `give_up_at`.
     fn send(
         &self,
-        producer: &producer::Threaded,
+        producer: &PolledProducer,
         message: &Message<'_>,
         entry: &Entry,
         ticket: Ticket,
@@ -412,7 +414,7 @@ fn warn(config: &KafkaConfig) {
 
 /// Takes back all that a producer holds, and waits until that is reported: purged messages are
 /// reported like any other.
-fn purge(producer: &producer::Threaded, sink: &str) {
+fn purge(producer: &PolledProducer, sink: &str) {
     producer.purge(PurgeConfig::default().queue().inflight());
     if let Err(error) = producer.flush(PURGE_TIMEOUT) {
         tracing::error!(sink, %error, "purge not reported in time");

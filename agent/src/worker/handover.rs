@@ -17,7 +17,7 @@ use std::{
 
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
 
-use crate::{decode::Origin, pair::Flow};
+use crate::{decode::Origin, pair::Flow, ring::Waker};
 
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
@@ -43,6 +43,8 @@ pub struct Handover {
     waiting: Arc<[AtomicUsize]>,
     /// Set once the others are not to be waited for any more.
     released: Arc<AtomicBool>,
+    /// What wakes each worker, by its number.
+    wakers: Arc<[Waker]>,
 }
 
 /// How many datagrams are on their way to a worker.
@@ -65,6 +67,7 @@ impl Handover {
     pub fn between(workers: usize, released: &Arc<AtomicBool>) -> Vec<Self> {
         let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
         let waiting: Arc<[_]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        let wakers: Arc<[_]> = (0..workers).map(|_| Waker::new()).collect();
         let ends = from.into_iter().enumerate();
         let end = |(number, from)| Self {
             number,
@@ -72,6 +75,7 @@ impl Handover {
             from,
             waiting: waiting.clone(),
             released: released.clone(),
+            wakers: wakers.clone(),
         };
         ends.map(end).collect()
     }
@@ -79,8 +83,19 @@ impl Handover {
     /// For a worker that is the only one.
     #[must_use]
     pub fn alone() -> Self {
-        let from = sync_channel(0).1;
-        Self { number: 0, to: Vec::new(), from, waiting: Arc::new([]), released: Arc::default() }
+        Self {
+            number: 0,
+            to: Vec::new(),
+            from: sync_channel(0).1,
+            waiting: Arc::new([]),
+            released: Arc::default(),
+            wakers: Arc::new([]),
+        }
+    }
+
+    /// What wakes this worker.
+    pub(crate) fn waker(&self) -> Waker {
+        self.wakers.get(self.number).cloned().unwrap_or_default()
     }
 
     /// How many datagrams are on their way here.
@@ -107,7 +122,9 @@ impl Handover {
         // First: it may be taken in before the sending returns.
         waiting.fetch_add(1, Ordering::Relaxed);
         let is_sent = to.try_send(joined).is_ok();
-        if !is_sent {
+        if is_sent {
+            self.wakers.get(worker).into_iter().for_each(Waker::wake);
+        } else {
             waiting.fetch_sub(1, Ordering::Relaxed);
         }
         is_sent

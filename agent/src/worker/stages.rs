@@ -211,6 +211,17 @@ impl Stages {
         pairing.recorder.deliver(pairing.counts);
     }
 
+    /// Whether nothing waits for its time as of the last [`deliver`](Self::deliver): a query for its
+    /// response, a fragment or a gap in a stream for what is missing, a record for a name.
+    pub(super) const fn is_quiet(&self) -> bool {
+        let counts = &self.datagrams.pairing.counts;
+        counts.messages_pending == 0
+            && counts.queries_pending == 0
+            && counts.transactions_held == 0
+            && counts.fragments.waiting == 0
+            && counts.streams.bytes_waiting == 0
+    }
+
     /// The end of capture: what still waits for a response is recorded as it stands.
     pub fn finish(mut self) {
         let handover = std::mem::replace(&mut self.handover, Handover::alone());

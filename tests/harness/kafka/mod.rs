@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    delay::DelayingProxy,
     namespace::Namespace,
     process::{Process, run},
     scratch,
@@ -90,6 +91,17 @@ impl<'a> Kafka<'a> {
     /// As [`start`](Self::start).
     pub fn start_with_properties(namespace: &'a Namespace, properties: &str) -> Result<Self> {
         Self::start_with(namespace, Place::default(), None, properties)
+    }
+
+    /// As [`start`](Self::start), behind `proxy`, which is where clients are told that it is.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_behind(namespace: &'a Namespace, proxy: &DelayingProxy) -> Result<Self> {
+        let advertised = format!("advertised.listeners=PLAINTEXT://{}\n", proxy.address());
+        let kafka = Self::start_with(namespace, Place::default(), None, &advertised)?;
+        proxy.forward_to(kafka.address);
+        Ok(kafka)
     }
 
     fn start_with(

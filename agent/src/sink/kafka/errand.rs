@@ -12,7 +12,7 @@ use rdkafka::{
 
 use super::{
     oauth::{self, Token},
-    settings::connection,
+    settings::{connection, for_reader},
 };
 use crate::{config::KafkaConfig, sink::Error};
 
@@ -51,7 +51,7 @@ impl Errand {
     where
         C: ConsumerContext + ClientContext + 'static,
     {
-        let consumer: BaseConsumer<C> = self.config.create_with_context(context)?;
+        let consumer: BaseConsumer<C> = for_reader(&self.config).create_with_context(context)?;
         self.introduce(consumer.client().native_ptr())?;
         Ok(consumer)
     }

@@ -25,7 +25,7 @@ use rdkafka::{
     types::RDKafka,
 };
 
-use super::{link::REMINDER_INTERVAL, producer::Threaded, settings::secret};
+use super::{link::REMINDER_INTERVAL, polled::PolledProducer, settings::secret};
 use crate::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;
@@ -70,7 +70,7 @@ impl Bearer {
 
     /// Gives the producer the latest token, unless it has it. What is wrong is logged, and goes on
     /// being looked at.
-    pub(super) fn renew(&self, producer: &Threaded) {
+    pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client().native_ptr();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);

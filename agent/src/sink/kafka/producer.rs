@@ -11,13 +11,14 @@ use rdkafka::{
     bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     error::RDKafkaErrorCode,
     message::{Header, OwnedHeaders},
-    producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer},
+    producer::{BaseRecord, Producer as _, PurgeConfig},
 };
 
 use super::{
     link::Link,
     oauth::Bearer,
     origin::Origin,
+    polled::{self, PolledProducer},
     purge,
     reports::{Reports, is_for_ever},
     settings::{self, Fingerprint, secret},
@@ -55,8 +56,6 @@ pub(super) struct Message<'a> {
 /// it gives that back, to be sent by the one in use. Without one, its messages time out by themselves.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
-pub(super) type Threaded = ThreadedProducer<Reports>;
-
 thread_local! {
     /// Where a value is framed. librdkafka copies it.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -81,14 +80,14 @@ pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
     link: Arc<Link>,
-    current: RwLock<Arc<Threaded>>,
+    current: RwLock<Arc<PolledProducer>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
     /// Where tokens come from, if those say who this is.
     bearer: Option<Bearer>,
     certificates: Mutex<Certificates>,
     /// Those that were in use before and have something yet, and since when.
-    replaced: Mutex<Vec<(Arc<Threaded>, Instant)>>,
+    replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
     /// Held by whoever makes a producer.
     making: Mutex<()>,
 }
@@ -126,14 +125,14 @@ impl Producer {
     }
 
     /// The producer to use now; to be asked for again before long.
-    pub(super) fn current(&self) -> Arc<Threaded> {
+    pub(super) fn current(&self) -> Arc<PolledProducer> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands a message to `producer`, framed by the registry's id where there is a registry.
     pub(super) fn send(
         &self,
-        producer: &Threaded,
+        producer: &PolledProducer,
         origin: Origin,
         schema_version: u32,
         message: &Message<'_>,
@@ -157,7 +156,7 @@ impl Producer {
 
     fn hand_over(
         &self,
-        producer: &Threaded,
+        producer: &PolledProducer,
         origin: Origin,
         schema_version: u32,
         message: &Message<'_>,
@@ -283,7 +282,7 @@ impl Producer {
 
     /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
     /// done so meanwhile.
-    fn replace(&self, old: &Arc<Threaded>) -> Result<Option<Arc<Threaded>>, Error> {
+    fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
         let _making = lock(&self.making);
         if !Arc::ptr_eq(&self.current(), old) {
             return Ok(None);
@@ -339,21 +338,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A producer, and the password that it has.
-fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(Threaded, String), Error> {
+fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(PolledProducer, String), Error> {
     let (mut client, password) = settings::client_config(config)?;
     if link.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
     let generation = link.generation.load(Ordering::Relaxed) + 1;
-    let producer = client
-        .create_with_context(Reports::new(link, generation))
-        .map_err(|cause| Error::Kafka { sink: config.name.clone(), cause })?;
+    let producer = PolledProducer::new(&client, Reports::new(link, generation)).map_err(
+        |error| match error {
+            polled::Error::Kafka(cause) => Error::Kafka { sink: config.name.clone(), cause },
+            polled::Error::Thread(cause) => Error::File {
+                sink: config.name.clone(),
+                action: "start the thread of",
+                path: "delivery reports".to_owned(),
+                cause,
+            },
+        },
+    )?;
     // Now it is the one in use. One is made at a time.
     link.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
 }
 
-fn set_credentials(producer: &Threaded, username: &str, password: &str) -> Result<(), String> {
+fn set_credentials(
+    producer: &PolledProducer,
+    username: &str,
+    password: &str,
+) -> Result<(), String> {
     let text = |text| CString::new(text).map_err(|_| "a zero byte in it".to_owned());
     let (username, password) = (text(username)?, text(password)?);
     // SAFETY: the client lives as long as `producer`, and librdkafka copies both strings. The error

@@ -23,8 +23,11 @@ use crate::{
 /// So long without any delivery, with records on their way, is a broker that is away.
 const STALL: Duration = Duration::from_secs(5);
 
-/// How often the sender looks after what is due with time alone.
+/// How often the sender looks after what is due with time alone, and how often while nothing is in
+/// the spool or on its way. Then only what went to the producer directly since the last look can be
+/// due, and no report comes of it: a stall counts from the look that sees it first.
 const PERIOD: Duration = Duration::from_millis(100);
+const IDLE_PERIOD: Duration = Duration::from_millis(500);
 
 /// How often what is done with is written down. What arrived since is sent again after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,9 +56,11 @@ pub(super) struct Sender {
     not_before: Instant,
     pause: Duration,
     outage: Outage,
-    /// Records answered at the last look, and since when there have been no more.
     groups: Groups,
+    /// Records answered at the last look, whether any were on their way then, and since when there
+    /// have been no more.
     answered: u64,
+    was_waiting: bool,
     no_progress_since: Instant,
     next_period: Instant,
     next_checkpoint: Instant,
@@ -80,6 +85,7 @@ impl Sender {
             outage,
             groups: Groups::default(),
             answered: 0,
+            was_waiting: false,
             no_progress_since: now,
             next_period: now,
             next_checkpoint: now,
@@ -110,7 +116,7 @@ impl Sender {
                 self.next_period = now + PERIOD;
                 self.look_after(now);
             }
-            timeout = next.min(PERIOD);
+            timeout = if self.is_idle() { IDLE_PERIOD } else { next.min(PERIOD) };
         }
     }
 
@@ -309,6 +315,16 @@ impl Sender {
         }
     }
 
+    /// Whether nothing is in the spool or on its way, and nothing is amiss.
+    fn is_idle(&self) -> bool {
+        let inner = &self.inner;
+        let counts = inner.link.counts.read();
+        inner.has_spool()
+            && !inner.is_failing.load(Ordering::Relaxed)
+            && counts.in_flight.records == 0
+            && counts.spooled.records == 0
+    }
+
     /// Takes in mail that was taken out of turn, except for the call to stop.
     fn put_back(&mut self, mail: Option<Mail>) {
         let Some(mail) = mail else { return };
@@ -333,9 +349,10 @@ impl Sender {
             self.answered = answered;
             self.no_progress_since = now;
             inner.is_failing.store(false, Ordering::Relaxed);
-        } else if !is_waiting {
+        } else if !is_waiting || !self.was_waiting {
             self.no_progress_since = now;
         }
+        self.was_waiting = is_waiting;
         if !inner.is_failing.load(Ordering::Relaxed) && self.outage.is_over(now) {
             inner.link.take_trouble();
             tracing::info!(sink = inner.link.sink, "records arrive again");

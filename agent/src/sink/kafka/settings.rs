@@ -10,6 +10,15 @@ use crate::{
     sink::Error,
 };
 
+/// The longest answer that is taken. librdkafka makes room for as many bytes as an answer says that it
+/// has, 100 MB by default, so a broker that is not what it should be could have us take memory. The
+/// longest answer to a producer is the metadata of the topic: some 60 bytes for a partition with three
+/// replicas, and as much for a broker, so that this is enough for 100,000 partitions.
+const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
+
+/// What a client of the kind that reads must take at least, since it takes whole messages.
+const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
+
 /// librdkafka's settings, and the password among them.
 pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
     let compression = match config.compression {
@@ -53,8 +62,17 @@ pub(super) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String),
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
     // A producer would else ask brokers to make the topic, with their defaults, where they do.
     client.set("allow.auto.create.topics", "false");
+    client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
     let password = set_security(&mut client, config)?;
     Ok((client, password))
+}
+
+/// As [`connection`] made it, for a client of the kind that reads: it asks for metadata and reads
+/// nothing, but its limits have to fit each other.
+pub(super) fn for_reader(connection: &ClientConfig) -> ClientConfig {
+    let mut client = connection.clone();
+    client.set("fetch.max.bytes", LONGEST_MESSAGE_BYTES.to_string());
+    client
 }
 
 /// Sets TLS and SASL; the password, or nothing.

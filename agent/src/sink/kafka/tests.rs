@@ -2,6 +2,7 @@
 //! would not on demand. The real one is in the integration tests.
 
 mod framing;
+mod hostile;
 
 use std::path::Path;
 

@@ -1,0 +1,54 @@
+//! Waking a worker that sleeps.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Wakes a worker for what does not come by its ring. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Waker(Option<Arc<EventFd>>);
+
+impl Waker {
+    /// For one worker. Where the kernel gives no descriptor, it never sleeps long.
+    #[must_use]
+    pub fn new() -> Self {
+        let made = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        if let Err(error) = &made {
+            tracing::warn!(%error, "workers cannot be woken: they look at their rings 50 times a second");
+        }
+        Self(made.ok().map(Arc::new))
+    }
+
+    /// Ends the wait that the worker is in, or else the next one.
+    pub fn wake(&self) {
+        if let Some(event) = &self.0 {
+            // It fails where it was woken 2^64 - 2 times already, which wakes it as well.
+            let _ = event.write(1);
+        }
+    }
+
+    pub(super) const fn works(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(|event| event.as_fd())
+    }
+
+    /// Takes note of all that was woken for until now.
+    pub(super) fn clear(&self) {
+        if let Some(event) = &self.0 {
+            // It fails where nobody woke.
+            let _ = event.read();
+        }
+    }
+}
+
+impl Default for Waker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
