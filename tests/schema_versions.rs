@@ -60,9 +60,12 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("run_id", json!("")),
                 ("record_number", json!(0)),
                 ("response_direction", Value::Null),
+                ("latest_query_time", Value::Null),
+                ("latency_from_latest_query_ns", Value::Null),
                 ("questions_omitted", json!(0)),
                 ("edns_options_omitted", json!(0)),
                 ("wire_omitted", json!(0)),
+                ("prerequisites", json!([])),
             ] {
                 // Version 4 is the first with runs and numbers.
                 if as_written.get(field).is_none() {
@@ -108,9 +111,11 @@ fn fastavro_reads_this_version_as_earlier_ones() -> Result<()> {
 
 /// A record with something in fields that earlier versions do not have.
 fn this_version_message() -> Result<Vec<u8>> {
-    // An UPDATE that asks about two names and adds an address, with an unknown EDNS option.
-    let wire = b"\x12\x34\x28\0\0\x02\0\0\0\x01\0\x01\
+    // An UPDATE that asks about two names and adds an address if there is none, with an unknown EDNS
+    // option.
+    let wire = b"\x12\x34\x28\0\0\x02\0\x01\0\x01\0\x01\
         \x01a\x04test\0\0\x06\0\x01\x01b\x04test\0\0\x06\0\x01\
+        \xc0\x0c\0\x01\0\xfe\0\0\0\0\0\0\
         \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01\
         \0\0\x29\x04\xd0\0\0\0\0\0\x06\xfd\xe9\0\x02ab";
     let message = Message::parse(wire).context("a message")?;
@@ -127,6 +132,7 @@ fn this_version_message() -> Result<Vec<u8>> {
         },
         exchange: Exchange::Query(&query),
         query_count: 1,
+        latest_query_ns: 0,
         copy_count: 2,
         capture_gap: false,
         related: Some(Related { relation: Relation::LateResponse, record: id }),

@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// In all.
+    /// Connections of everybody.
     pub(crate) total: usize,
-    /// Of one peer.
+    /// Connections of one peer.
     pub(crate) per_peer: usize,
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Stage {
 
 /// The open connections of a server, each with its peer.
 #[derive(Debug)]
-pub(crate) struct Admission<P> {
+pub(crate) struct ConnectionLimiter<P> {
     limits: Limits,
     slots: Arc<Mutex<Slots<P>>>,
 }
@@ -68,20 +68,20 @@ pub(crate) struct Connection<P> {
 
 /// A connection that was let in.
 #[derive(Debug)]
-pub(crate) struct Admitted<P> {
+pub(crate) struct Admission<P> {
     pub(crate) connection: Connection<P>,
     /// How far the connection was that made room for it, if one had to.
     pub(crate) evicted: Option<Stage>,
 }
 
-impl<P: Copy + Eq> Admission<P> {
+impl<P: Copy + Eq> ConnectionLimiter<P> {
     pub(crate) fn new(limits: Limits) -> Self {
         let slots = Slots { open: Vec::with_capacity(limits.total), next_id: 0 };
         Self { limits, slots: Arc::new(Mutex::new(slots)) }
     }
 
     /// Lets a connection in; `None` where every connection that could make room is being answered.
-    pub(crate) fn admit(&self, peer: P) -> Option<Admitted<P>> {
+    pub(crate) fn admit(&self, peer: P) -> Option<Admission<P>> {
         let mut slots = lock(&self.slots);
         let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
         let evicted = if of_peer >= self.limits.per_peer {
@@ -91,12 +91,23 @@ impl<P: Copy + Eq> Admission<P> {
         } else {
             None
         };
+        let connection = self.open(&mut slots, peer, Stage::Reading);
+        Some(Admission { connection, evicted })
+    }
+
+    /// Lets a connection in where there is a slot that nobody has to leave, and nobody takes it later.
+    pub(crate) fn admit_only(&self, peer: P) -> Option<Connection<P>> {
+        let mut slots = lock(&self.slots);
+        let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
+        let has_room = of_peer < self.limits.per_peer && slots.open.len() < self.limits.total;
+        has_room.then(|| self.open(&mut slots, peer, Stage::Working))
+    }
+
+    fn open(&self, slots: &mut Slots<P>, peer: P, stage: Stage) -> Connection<P> {
         let (id, closed) = (slots.next_id, Arc::new(Notify::new()));
         slots.next_id += 1;
-        slots.open.push(Slot { id, peer, stage: Stage::Reading, closed: closed.clone() });
-        drop(slots);
-        let connection = Connection { id, slots: self.slots.clone(), closed };
-        Some(Admitted { connection, evicted })
+        slots.open.push(Slot { id, peer, stage, closed: closed.clone() });
+        Connection { id, slots: self.slots.clone(), closed }
     }
 }
 
@@ -150,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_still_reads_makes_room() {
-        let admission = Admission::new(LIMITS);
+        let admission = ConnectionLimiter::new(LIMITS);
         let admit = |peer| admission.admit(peer).unwrap();
         let held: Vec<_> = (0..4).map(|peer| admit(peer).connection).collect();
         held[0].enter(Stage::Working);
@@ -166,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_peer_at_its_bound_makes_room_among_its_own() {
-        let admission = Admission::new(LIMITS);
+        let admission = ConnectionLimiter::new(LIMITS);
         let other = admission.admit(1).unwrap().connection;
         let own: Vec<_> = (0..2).map(|_| admission.admit(2).unwrap().connection).collect();
         let evicted = admission.admit(2).unwrap();
@@ -181,7 +192,7 @@ mod tests {
 
     #[test]
     fn who_does_not_read_makes_room_after_who_does_not_ask_and_who_is_answered_never_does() {
-        let admission = Admission::new(LIMITS);
+        let admission = ConnectionLimiter::new(LIMITS);
         let held: Vec<_> = (0..4).map(|peer| admission.admit(peer).unwrap().connection).collect();
         held[0].enter(Stage::Writing);
         (1..4).for_each(|at| held[at].enter(Stage::Working));
@@ -195,9 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn one_peer_leaves_slots_to_others_also_where_nobody_makes_room() {
+        let admission = ConnectionLimiter::new(LIMITS);
+        let own: Vec<_> = (0..2).map(|_| admission.admit_only(1).unwrap()).collect();
+        assert!(admission.admit_only(1).is_none());
+        let other = admission.admit_only(2).unwrap();
+        assert!(own.iter().all(|connection| !is_evicted(connection)));
+        drop(own);
+        assert!(admission.admit_only(1).is_some());
+        drop(other);
+    }
+
+    #[test]
     fn who_is_evicted_hears_of_it() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let admission = Admission::new(Limits { total: 1, per_peer: 1 });
+        let admission = ConnectionLimiter::new(Limits { total: 1, per_peer: 1 });
         let first = admission.admit(1).unwrap().connection;
         let second = admission.admit(2).unwrap().connection;
         // Also who waits for it only afterwards.

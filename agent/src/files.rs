@@ -65,7 +65,7 @@ pub(crate) fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result
 /// Opens a file of a directory of the agent's own, as `options` say.
 ///
 /// # Errors
-/// What the kernel says, such as ELOOP for a link, and [`is_foreign`] for what is no regular file.
+/// The kernel's, such as ELOOP for a link; see [`is_foreign`] for what is no regular file.
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     // O_NONBLOCK means nothing to a regular file, and keeps open(2) from waiting at a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -83,7 +83,7 @@ pub(crate) fn read_own(path: &Path) -> io::Result<File> {
 /// Reads a whole secret.
 ///
 /// # Errors
-/// What the kernel says; where it is no regular file, or longer than any secret.
+/// The kernel's; one of our own where it is no regular file, or longer than any secret.
 pub(crate) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
@@ -96,7 +96,7 @@ pub(crate) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    // Of the open file, which nobody can exchange any more.
+    // The open file is looked at, which nobody can exchange any more.
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

@@ -218,7 +218,7 @@ fn run_through(start: &Start) -> Result<()> {
     let agent = Launched::start(command)?;
     let pid = agent.process.pid();
     require_privileges(pid, start, "in the beginning")?;
-    // What /proc shows of a process that can be dumped belongs to its user, who can then read it.
+    // Files of a process that can be dumped belong to its user in /proc, who can then read them.
     assert_eq!(fs::metadata(format!("/proc/{pid}/environ"))?.uid(), 0);
     let has_bounding_set = start.bounding != 0;
     let log = agent.process.stderr().text();

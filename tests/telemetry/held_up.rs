@@ -1,4 +1,4 @@
-//! What holds up a worker, and what no longer does.
+//! A worker that is held up, and a sink that no longer holds one up.
 
 use std::{io::BufRead as _, sync::mpsc};
 
@@ -72,9 +72,9 @@ impl Stage {
 }
 
 /// A thread that is stopped until this is dropped.
-struct Stopped(Pid);
+struct StoppedThread(Pid);
 
-impl Stopped {
+impl StoppedThread {
     fn worker(process: Pid) -> Result<Self> {
         for entry in fs::read_dir(format!("/proc/{process}/task"))? {
             let entry = entry?;
@@ -92,7 +92,7 @@ impl Stopped {
     }
 }
 
-impl Stopped {
+impl StoppedThread {
     /// Waits for it to end with its process, which is not over before.
     fn end(self) -> Result<()> {
         let thread = self.0;
@@ -106,7 +106,7 @@ impl Stopped {
     }
 }
 
-impl Drop for Stopped {
+impl Drop for StoppedThread {
     fn drop(&mut self) {
         if ptrace::detach(self.0, None).is_err() {
             // It must not stay as it is.
@@ -125,7 +125,7 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
         Ok(stage.check("ready")?.status.success().then_some(()))
     })?;
 
-    let stopped = Stopped::worker(stage.agent.pid()?)?;
+    let stopped = StoppedThread::worker(stage.agent.pid()?)?;
     wait_for(&lab, "/livez", 503, "not live\nworker 0 has not been at its ring for ")?;
     wait_for(&lab, "/readyz", 503, "worker 0 has not been at its ring for ")?;
     for question in ["live", "ready"] {
@@ -138,7 +138,7 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
     let of = series(&metrics);
     assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
     assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
-    // What comes meanwhile stays in the ring, which says so.
+    // Packets that come meanwhile stay in the ring, which says so.
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 1\n";
     let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;
@@ -168,7 +168,7 @@ fn a_worker_that_is_slow_at_the_stop_is_waited_for_beyond_the_flush_timeout() ->
     let lab = Lab::new()?;
     let sinks = "[{type: file, directory: $OUT}]";
     let mut stage = Stage::start(&lab, sinks, "heartbeat_timeout_ms: 5000")?;
-    let stopped = Stopped::worker(stage.agent.pid()?)?;
+    let stopped = StoppedThread::worker(stage.agent.pid()?)?;
     for _ in 0..QUERIES {
         lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     }
@@ -192,7 +192,7 @@ fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> R
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     lab.client_v4().ask_in_vain(UNANSWERED)?;
     wait_for(&lab, "/metrics", 200, "tap53_messages_pending 1\n")?;
-    let stopped = Stopped::worker(stage.agent.pid()?)?;
+    let stopped = StoppedThread::worker(stage.agent.pid()?)?;
     for _ in 0..QUERIES {
         lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     }
@@ -213,7 +213,7 @@ fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> R
 
 #[test]
 fn a_pipe_that_nobody_reads_holds_up_neither_the_workers_nor_the_sink_beside_it() -> Result<()> {
-    /// Of over 1 KiB of JSON each: more than the pipe and the sink's queue of 8 MiB hold.
+    /// Records of over 1 KiB of JSON each: more than the pipe and the sink's queue of 8 MiB hold.
     const LOAD: u64 = 21_000;
     let lab = Lab::new()?;
     let sinks = "[{type: stdout, format: json}, {type: file, directory: $OUT}]";

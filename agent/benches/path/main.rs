@@ -7,12 +7,16 @@
 //! about 60 bytes and a response with three answers; nothing is configured to be hidden or left
 //! out.
 //!
-//! With arguments, only stages run whose name contains one of them: for a profiler.
+//! With arguments, only stages run whose name contains one of them: for a profiler. `worst` is one of
+//! the names.
 
 #![allow(missing_docs, reason = "a program")]
 
 mod hickory;
+#[path = "../../src/decode/message/hostile.rs"]
+mod hostile;
 mod sample;
+mod worst;
 
 use std::{
     env::args,
@@ -202,6 +206,7 @@ impl Prepared {
                 },
                 exchange: Exchange::Matched(query, response),
                 query_count: 1,
+                latest_query_ns: query.at_ns,
                 copy_count: 0,
                 capture_gap: false,
                 related: None,
@@ -211,9 +216,20 @@ impl Prepared {
 }
 
 fn main() {
+    if chosen().iter().any(|name| name == "worst") {
+        return worst::measure();
+    }
     println!("userspace, ns per transaction (median of {} rounds)", ROUNDS - 1);
     measure("EDNS without options", Kind::Plain);
     measure("EDNS with DO, client subnet, cookies and padding", Kind::Options);
+    if chosen().is_empty() {
+        worst::measure();
+    }
+}
+
+/// What the arguments name.
+fn chosen() -> Vec<String> {
+    args().skip(1).filter(|arg| !arg.starts_with('-')).collect()
 }
 
 fn measure(title: &str, kind: Kind) {
@@ -250,7 +266,7 @@ fn measure(title: &str, kind: Kind) {
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
-    let chosen: Vec<String> = args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let chosen = chosen();
     let is_chosen = |stage: &Stage<'_>| {
         chosen.is_empty() || chosen.iter().any(|part| stage.name.text().contains(part.as_str()))
     };

@@ -78,7 +78,12 @@ fn opt(kind: Kind) -> Vec<u8> {
 }
 
 /// Ethernet, IPv4 and UDP around `message`, behind a record header.
-fn ring_record(message: &[u8], from: ([u8; 4], u16), to: ([u8; 4], u16), direction: u8) -> Vec<u8> {
+pub(crate) fn ring_record(
+    message: &[u8],
+    from: ([u8; 4], u16),
+    to: ([u8; 4], u16),
+    direction: u8,
+) -> Vec<u8> {
     let udp_length = u16::try_from(8 + message.len()).unwrap_or_default();
     let mut packet = vec![0; 12];
     packet.extend([0x08, 0x00, 0x45, 0]);

@@ -51,12 +51,12 @@ enum Output {
     Json,
 }
 
-/// What a probe asks.
+/// The question of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Question {
-    /// Whether a restart is due.
+    /// A restart is due if not.
     Live,
-    /// Whether it does what it is asked to.
+    /// The agent does not do all that it is asked to if not.
     Ready,
 }
 

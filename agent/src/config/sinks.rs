@@ -95,7 +95,7 @@ pub struct FileConfig {
     pub rotate_after: Duration,
     /// Compression of a file's blocks.
     pub codec: FileCodec,
-    /// Whether the files' group may read them too.
+    /// The files' group may read them too.
     pub group_read: bool,
 }
 

@@ -122,7 +122,7 @@ impl Client {
         Ok(StatusAnswer { status: answer.ok.unwrap_or_default(), ledger_text })
     }
 
-    /// Whether the agent is alive, and why not.
+    /// Asks if the agent is alive, and why not.
     ///
     /// # Errors
     /// See [`Error`].

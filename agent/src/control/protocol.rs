@@ -55,7 +55,7 @@ struct AnyVersion {
 pub enum Call {
     /// How things are.
     Status,
-    /// Whether the agent is alive; answered without the run loop.
+    /// Ask if the agent is alive; answered without the run loop.
     Live,
     /// Capture on interfaces.
     Enable {

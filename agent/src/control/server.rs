@@ -1,7 +1,6 @@
 //! Answers at the socket: who may, one request a connection, and everything within bounds.
 //!
-//! Whether the agent is alive is answered here, from the workers' heartbeats: the run loop has no part
-//! in that. It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
+//! Liveness is answered here, from the workers' heartbeats: the run loop has no part in that. It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
 //! but the requests that passed: at most [`QUEUED`] wait for it, and it need not answer in time.
 //!
 //! | bound | what happens beyond |
@@ -13,7 +12,7 @@
 //! | `control.request_timeout_ms` for the whole request | `timed_out` |
 //! | the same for reading the answer | the connection is closed |
 //! | [`ANSWER_DEADLINE`] for the run loop | `no_answer` |
-//! | [`FOLLOWERS`](crate::tail::FOLLOWERS) at a time | `busy` |
+//! | [`FOLLOWERS`] at a time, half of them of one user but root and the agent's own | `busy` |
 //!
 //! Each is counted, and shown by `tap53 status`.
 
@@ -41,11 +40,11 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
-    admission::{Admission, Connection, Limits, Stage},
+    admission::{Connection, ConnectionLimiter, Limits, Stage},
     config::ControlConfig,
     encode::HEADING,
     ledger::Published,
-    tail::{LineFormat, Selection, Tail, Tails},
+    tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
     telemetry::{AUDIT, Liveness, Probe},
     worker::{RulesInForce, monotonic_ns},
 };
@@ -109,6 +108,8 @@ pub(super) struct Context {
     tails: Tails,
     liveness: Liveness,
     counts: Published<Counts>,
+    /// Who follows, of the users that the configuration lets in.
+    followers: ConnectionLimiter<u32>,
     pub(super) stop: watch::Receiver<bool>,
     /// When a user who may not was last logged.
     denied_at: Mutex<Option<Instant>>,
@@ -139,6 +140,7 @@ impl Server {
             tails,
             liveness,
             counts: counts.clone(),
+            followers: ConnectionLimiter::new(Limits { total: FOLLOWERS, per_peer: FOLLOWERS / 2 }),
             stop: stopped,
             denied_at: Mutex::default(),
         });
@@ -220,7 +222,7 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
         // Nobody else has taken it.
         None => return,
     };
-    let admission = Admission::new(Limits { total: CONNECTIONS, per_peer: PER_USER });
+    let admission = ConnectionLimiter::new(Limits { total: CONNECTIONS, per_peer: PER_USER });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -251,7 +253,7 @@ impl Context {
     fn admit(
         &self,
         stream: &UnixStream,
-        admission: &Admission<u32>,
+        admission: &ConnectionLimiter<u32>,
     ) -> Option<(Requester, Connection<u32>)> {
         self.counts.update(|counts| counts.connections += 1);
         let fault = match stream.peer_cred() {
@@ -282,7 +284,7 @@ impl Context {
     }
 
     fn allows(&self, uid: u32) -> bool {
-        uid == 0 || uid == geteuid().as_raw() || self.config.allow_uids.contains(&uid)
+        is_own(uid) || self.config.allow_uids.contains(&uid)
     }
 
     fn deny(&self, requester: &Requester) -> Fault {
@@ -330,9 +332,12 @@ impl Context {
         let answer = match request {
             None => return,
             Some(Ok(Call::Tail { format, selection })) => {
-                match self.tail(format, selection, &requester) {
+                let followed = self
+                    .follower(requester.uid)
+                    .and_then(|place| Ok((place, self.tail(format, selection, &requester)?)));
+                match followed {
                     Err(fault) => error_line(&fault),
-                    Ok((tail, answer)) => {
+                    Ok((_place, (tail, answer))) => {
                         if self.write(&mut stream, &answer).await {
                             // Followers have a bound of their own.
                             drop(slot);
@@ -465,6 +470,15 @@ impl Context {
         line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
     }
 
+    /// A place among those who follow; root and the agent's own user need none.
+    fn follower(&self, uid: u32) -> Result<Option<Connection<u32>>, Fault> {
+        if is_own(uid) {
+            return Ok(None);
+        }
+        let place = self.followers.admit_only(uid).ok_or_else(|| self.busy())?;
+        Ok(Some(place))
+    }
+
     /// Begins to follow; with the line that says so.
     fn tail(
         &self,
@@ -495,6 +509,11 @@ impl Context {
             }
         }
     }
+}
+
+/// True for the users who may do everything: root, and the agent's own.
+fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
 }
 
 /// What came of reading a line.

@@ -50,7 +50,7 @@ fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) 
     Server::start(config, Arc::default(), requests, tails, liveness()).unwrap()
 }
 
-/// Of a worker that has been away since the machine started.
+/// The liveness of a worker that has been away since the machine started.
 fn liveness() -> Liveness {
     Liveness::new(vec![Heartbeat::new(0, 0)], Duration::from_nanos(1))
 }

@@ -1,5 +1,7 @@
 //! Reads a message from front to back.
 
+use super::steps;
+
 /// A place in a message, and where the part that may be read from here ends.
 ///
 /// A cursor on the RDATA of one record ends with that RDATA and still sees all that is before it,
@@ -59,6 +61,7 @@ impl<'a> Cursor<'a> {
 
     /// The next bytes, without going on.
     pub(super) fn peek(&self, length: usize) -> Option<&'a [u8]> {
+        steps::count(1);
         self.message.get(self.at..)?.get(..length)
     }
 
@@ -76,6 +79,7 @@ impl<'a> Cursor<'a> {
 
     /// The next `N` bytes.
     pub(super) fn octets<const N: usize>(&mut self) -> Option<[u8; N]> {
+        steps::count(1);
         let octets = *self.message.get(self.at..)?.first_chunk::<N>()?;
         self.at += N;
         Some(octets)

@@ -26,6 +26,7 @@ mod message;
 mod name;
 mod packet;
 mod rdata;
+mod steps;
 pub mod stream;
 mod text;
 

@@ -1,9 +1,18 @@
 //! Domain names, from the wire to presentation format in one pass.
 
-use super::{cursor::Cursor, text::Text};
+use super::{cursor::Cursor, steps, text::Text};
 
 /// Octets of a name on the wire at most, lengths and the root included (RFC 1035 §3.1).
 const MAX_OCTETS: usize = 255;
+
+/// Pointers that a name may consist of at most. A name of 255 octets has at most 127 labels in front
+/// of its root, and a pointer has something to save where it stands behind a label, or in place of
+/// a whole name: who compresses names has no use for more. There is no such limit in RFC 1035;
+/// without one, each of thousands of names in a message could lead through thousands of pointers.
+const MAX_POINTERS: usize = 127;
+
+/// Work that following a pointer counts for, in octets of text, by the time that they take.
+const POINTER_WORK: usize = 4;
 
 /// How an octet of a label stands in presentation format: lower case where it stands for itself,
 /// or one of the marks below.
@@ -32,9 +41,9 @@ const BACKSLASH: u8 = 1;
 /// `None`, with a part of the name written, where there is no name (RFC 1035 §4.1.4, RFC 9267
 /// §2): one that ends too early, that is longer than 255 octets, whose labels are of another kind
 /// than length and text, or that is compressed by a pointer that does not lead back, to before
-/// the labels that it completes. Each pointer of a chain leads further back than the one before,
-/// and what it leads to ends before the labels in front of it begin; so there is no loop and
-/// nothing is read twice.
+/// the labels that it completes, or by more than 127 pointers. Each pointer of a chain leads
+/// further back than the one before, and what it leads to ends before the labels in front of it
+/// begin; so there is no loop and nothing is read twice. The text is charged for the pointers.
 pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     write_plain(cursor, text).or_else(|| write_any(cursor, text))
 }
@@ -51,6 +60,7 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let wire = cursor.left();
     let (mut root, mut labels) = (0, 0);
     loop {
+        steps::count(1);
         match *wire.get(root)? {
             0 => break,
             length @ 1..HYPHEN => root += 1 + usize::from(length),
@@ -107,6 +117,16 @@ fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
 
 /// Any name.
 fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+    let mut pointers = 0;
+    let written = write_labels(cursor, text, &mut pointers);
+    if pointers > 0 {
+        text.charge(pointers * POINTER_WORK);
+    }
+    written
+}
+
+/// Any name, and how many `pointers` were followed for it, also where it is none.
+fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, pointers: &mut usize) -> Option<()> {
     let message = cursor.message();
     let start = text.len();
     // The labels between two pointers: from `run` on, and none at `end` or behind it.
@@ -115,6 +135,7 @@ fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let mut behind = None;
     let mut octets = 1; // the root
     loop {
+        steps::count(1);
         let &length = message.get(at..end)?.first()?;
         at += 1;
         match length {
@@ -136,9 +157,10 @@ fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
                 at += 1;
                 behind.get_or_insert(at);
                 let target = pointed_to(length, low);
-                if target >= run {
+                if target >= run || *pointers == MAX_POINTERS {
                     return None;
                 }
+                *pointers += 1;
                 end = run;
                 run = target;
                 at = target;
@@ -208,6 +230,7 @@ fn write_label(label: &[u8], text: &mut Text) {
     // Hardly a name has an octet to escape: copied first, it is written again when it does.
     if lowest <= BACKSLASH {
         text.truncate(start);
+        steps::count(label.len());
         for &octet in label {
             match PRESENTATION[usize::from(octet)] {
                 DECIMAL => text.decimal_escape(octet),

@@ -131,6 +131,9 @@ pub struct Origin {
     pub source: IpAddr,
     /// Receiver.
     pub destination: IpAddr,
+    /// Identification of the IPv4 packet (RFC 791 §3.1), which two packets of a sender share only
+    /// where it is 0, as in packets that are never fragmented (RFC 6864 §4.1); 0 in IPv6.
+    pub identification: u16,
 }
 
 /// A captured packet.
@@ -260,6 +263,7 @@ impl<'a> Packet<'a> {
                 tunnel,
                 source,
                 destination,
+                identification: identification(header.ip_version, network),
             },
             content,
         })
@@ -377,6 +381,13 @@ impl<'a> Datagram<'a> {
             TransportHeader::Udp { .. } => Transport::Udp,
             TransportHeader::Tcp { .. } => Transport::Tcp,
         }
+    }
+}
+
+fn identification(ip_version: u8, network: &[u8]) -> u16 {
+    match network {
+        [_, _, _, _, high, low, ..] if ip_version == 4 => u16::from_be_bytes([*high, *low]),
+        _ => 0,
     }
 }
 

@@ -2,15 +2,33 @@
 
 use data_encoding::{BASE32_DNSSEC, BASE64, Encoding, HEXLOWER};
 
-use super::dotted::dotted;
+use super::{dotted::dotted, steps};
 
 /// The text of a message's names and RDATA, back to back.
 ///
 /// It is written octet by octet, all of it UTF-8, and checked to be that once, when the message
 /// is complete: a check per name costs more than writing it.
-#[derive(Debug, Default)]
+///
+/// It also keeps account of the work that a message costs, because nearly all of it is writing
+/// text: octets that stand here, octets that were written and taken back, and the pointers that
+/// were followed for them. Past the budget the text is full, as it is past [`LIMIT`](Self::LIMIT),
+/// and every loop that writes looks at that. Octets that stay are not counted one by one, so the
+/// usual message pays nothing.
+#[derive(Debug)]
 pub(super) struct Text {
     octets: Vec<u8>,
+    /// Work that the message may cost.
+    budget: usize,
+    /// Work apart from the octets that stand here.
+    spent: usize,
+    /// Length beyond which the text is full: what is left of the budget, the limit at most.
+    full_at: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::reuse(String::new(), usize::MAX)
+    }
 }
 
 impl Text {
@@ -22,11 +40,11 @@ impl Text {
     /// Octets of binary values and strings that are written between two looks at the limit.
     const PIECE: usize = 1020;
 
-    /// An empty text in the memory of `text`.
-    pub(super) fn reuse(text: String) -> Self {
+    /// An empty text in the memory of `text`, for a message that may cost `budget`.
+    pub(super) fn reuse(text: String, budget: usize) -> Self {
         let mut octets = text.into_bytes();
         octets.clear();
-        Self { octets }
+        Self { octets, budget, spent: 0, full_at: budget.min(Self::LIMIT) }
     }
 
     /// The text; empty if something else than UTF-8 was written, which no function here does.
@@ -39,29 +57,49 @@ impl Text {
         self.octets.len()
     }
 
-    /// More than the limit: what was written last is not complete.
+    /// More than the limit, or than the budget allows: what was written last is not complete.
     pub(super) const fn is_full(&self) -> bool {
-        self.octets.len() > Self::LIMIT
+        self.octets.len() > self.full_at
+    }
+
+    /// Work so far.
+    pub(super) const fn work(&self) -> usize {
+        self.spent.saturating_add(self.octets.len())
+    }
+
+    /// More work than the budget allows.
+    pub(super) const fn is_over_budget(&self) -> bool {
+        self.work() > self.budget
+    }
+
+    /// Adds work that leaves no octet.
+    pub(super) fn charge(&mut self, work: usize) {
+        self.spent = self.spent.saturating_add(work);
+        self.full_at = self.budget.saturating_sub(self.spent).min(Self::LIMIT);
     }
 
     /// Takes back what was written since the text had this length.
     pub(super) fn truncate(&mut self, length: usize) {
+        self.charge(self.octets.len().saturating_sub(length));
         self.octets.truncate(length);
     }
 
     /// One ASCII character.
     pub(super) fn ascii(&mut self, character: u8) {
+        steps::count(1);
         self.octets.push(character & 0x7f);
     }
 
     /// As it is.
     pub(super) fn string(&mut self, text: &str) {
+        steps::count(text.len());
         self.octets.extend_from_slice(text.as_bytes());
     }
 
     /// The first `length` characters of a block of ASCII: a copy of constant size is the cheaper one.
     #[inline]
     pub(super) fn block(&mut self, block: &[u8; 16], length: usize) {
+        steps::count(length);
         let end = self.octets.len() + length;
         self.octets.extend_from_slice(block);
         self.octets.truncate(end);
@@ -69,6 +107,7 @@ impl Text {
 
     /// ASCII characters from `octets`, each as `character` gives it.
     pub(super) fn mapped(&mut self, octets: &[u8], mut character: impl FnMut(u8) -> u8) {
+        steps::count(octets.len());
         self.octets.extend(octets.iter().map(|&octet| character(octet) & 0x7f));
     }
 
@@ -87,8 +126,8 @@ impl Text {
 
     /// `\DDD` (RFC 1035 §5.1).
     pub(super) fn decimal_escape(&mut self, octet: u8) {
-        self.ascii(b'\\');
-        self.padded(octet.into(), 3);
+        steps::count(4);
+        self.octets.extend_from_slice(&ESCAPES[usize::from(octet)]);
     }
 
     /// A character string in quotes (RFC 1035 §5.1), as in TXT.
@@ -106,7 +145,7 @@ impl Text {
                 octet
             });
             if !plain {
-                self.octets.truncate(start);
+                self.truncate(start);
                 piece.iter().for_each(|&octet| self.quotable(octet));
             }
         }
@@ -169,6 +208,7 @@ impl Text {
                 return;
             }
             let start = self.octets.len();
+            steps::count(encoding.encode_len(piece.len()));
             self.octets.resize(start + encoding.encode_len(piece.len()), 0);
             encoding.encode_mut(piece, &mut self.octets[start..]);
         }
@@ -214,6 +254,20 @@ impl Text {
         }
     }
 }
+
+/// Each octet as `\DDD`.
+const ESCAPES: [[u8; 4]; 256] = {
+    let mut table = [[0; 4]; 256];
+    let mut octet = 0u8;
+    loop {
+        table[octet as usize] =
+            [b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        if octet == u8::MAX {
+            break table;
+        }
+        octet += 1;
+    }
+};
 
 /// Stands for itself within quotes.
 const fn is_plain(octet: u8) -> bool {

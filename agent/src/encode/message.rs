@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Encode, Error, Record,
     portion::MessagePortion,
-    value::{Address, Bytes, Row, Shown, Symbol, Time},
+    value::{Address, Bytes, Row, Shown, Symbol, Time, Update},
 };
 use crate::{
     decode::{Answer, Edns, Message, Question, class_name, opcode_name, rcode_name, type_name},
@@ -72,9 +72,18 @@ struct Line<'a> {
     qtype: Option<Cow<'static, str>>,
     qclass: Option<Cow<'static, str>>,
     more_questions: Vec<Asked<'a>>,
-    answers: Vec<Row<Shown<'a, Answer<'a>>>>,
+    answers: Vec<AnswerRow<'a>>,
     answers_omitted: u32,
     edns: Option<EdnsFields<'a>>,
+}
+
+/// A record of the answer section: in an UPDATE request a prerequisite, of which a policy may hide
+/// more.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnswerRow<'a> {
+    Answer(Row<Shown<'a, Answer<'a>>>),
+    Prerequisite(Row<Shown<'a, Update<'a>>>),
 }
 
 #[derive(Serialize)]
@@ -119,7 +128,8 @@ impl<'a> Line<'a> {
         let flags = &message.flags;
         let portion = record.first_portion();
         let answers = message.answers();
-        let left_out = answers.len().saturating_sub(portion.answers);
+        let left_out = answers.len().saturating_sub(portion.answers)
+            + message.prerequisites().len().saturating_sub(portion.prerequisites);
         let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         Self {
             file: record.file,
@@ -161,10 +171,13 @@ impl<'a> Line<'a> {
                 .take(portion.questions)
                 .map(|question| Asked::of(question, policy))
                 .collect(),
-            answers: answers
-                .take(portion.answers)
-                .map(|answer| Row(Shown(policy, answer)))
-                .collect(),
+            answers: if message.prerequisites().len() == 0 {
+                let row = |answer| AnswerRow::Answer(Row(Shown(policy, answer)));
+                answers.take(portion.answers).map(row).collect()
+            } else {
+                let row = |record| AnswerRow::Prerequisite(Row(Shown(policy, Update(record))));
+                message.prerequisites().take(portion.prerequisites).map(row).collect()
+            },
             answers_omitted: message.answers_omitted.saturating_add(left_out),
             edns: edns(message, policy, portion),
         }

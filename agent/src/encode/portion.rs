@@ -11,7 +11,8 @@
 //! - Either message gets half of the room, and what the other one does not need: a server cannot
 //!   push out what its client sent, nor the other way round.
 //! - Within a message: the text of an extended error, the name server's identifier, the bytes as
-//!   sent, questions, answers or updates, EDNS options. Of each list the first entries that fit.
+//!   sent, questions, answers or prerequisites and updates, EDNS options. Of each list the first
+//!   entries that fit.
 //! - An entry counts with its bytes before and after the privacy rules, whichever are more, so that
 //!   the work of applying them is bounded by the same limit.
 
@@ -20,7 +21,7 @@ use super::{
     binary::{Binary, Room, Written, measured},
     value::{Item, Shown, Update},
 };
-use crate::{pair::Observation, privacy::Policy};
+use crate::{decode::Answer, pair::Observation, privacy::Policy};
 
 /// The limit of a record's datum, unless the configuration says otherwise: a quarter of what brokers
 /// take by default (`message.max.bytes`, 1,048,588), since records share a batch. A message of
@@ -67,6 +68,7 @@ pub(super) struct MessagePortion {
     /// The first of each list.
     pub(super) questions: usize,
     pub(super) answers: usize,
+    pub(super) prerequisites: usize,
     pub(super) updates: usize,
     pub(super) options: usize,
 }
@@ -75,7 +77,7 @@ pub(super) struct MessagePortion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Omitted {
     pub(super) questions: u32,
-    /// Of answers and updates.
+    /// Of answers, prerequisites and updates.
     pub(super) answers: u32,
     /// Texts of extended errors and name server identifiers included.
     pub(super) options: u32,
@@ -132,6 +134,7 @@ impl MessagePortion {
         wire: true,
         questions: usize::MAX,
         answers: usize::MAX,
+        prerequisites: usize::MAX,
         updates: usize::MAX,
         options: usize::MAX,
     };
@@ -142,6 +145,7 @@ impl MessagePortion {
         wire: false,
         questions: 0,
         answers: 0,
+        prerequisites: 0,
         updates: 0,
         options: 0,
     };
@@ -214,11 +218,10 @@ impl Selection {
         let mut selection = Self::new(room);
         selection.single_values(seen, policy);
         selection.questions(seen, policy);
-        let updates = seen.message.updates();
-        let total = updates.len();
-        let updates = updates.map(|it| (it.name.len() + it.rdata.len(), Shown(policy, Update(it))));
-        selection.portion.updates = selection.first_of(updates);
-        selection.omitted.answers += omitted(total, selection.portion.updates);
+        let message = &seen.message;
+        let prerequisites = message.prerequisites();
+        selection.portion.prerequisites = selection.first_updates(prerequisites, policy);
+        selection.portion.updates = selection.first_updates(message.updates(), policy);
         selection.options(seen, policy);
         // Not in the record, but where each message is shown by itself: known answers (RFC 6762 §7.1).
         selection.portion.answers = selection.first_answers(seen, policy);
@@ -257,6 +260,19 @@ impl Selection {
         let questions = questions.map(|it| (it.name.len(), Shown(policy, it)));
         self.portion.questions = self.first_of(questions);
         self.omitted.questions += omitted(total, self.portion.questions);
+    }
+
+    /// Of a list of an UPDATE request.
+    fn first_updates<'a>(
+        &mut self,
+        records: impl ExactSizeIterator<Item = Answer<'a>>,
+        policy: &Policy,
+    ) -> usize {
+        let total = records.len();
+        let records = records.map(|it| (it.name.len() + it.rdata.len(), Shown(policy, Update(it))));
+        let taken = self.first_of(records);
+        self.omitted.answers += omitted(total, taken);
+        taken
     }
 
     fn first_answers(&mut self, seen: &Observation, policy: &Policy) -> usize {

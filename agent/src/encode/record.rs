@@ -23,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 102;
+const FIELDS: usize = 105;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,13 @@ impl Record<'_> {
         i64::try_from(response.at_ns.saturating_sub(query.at_ns)).ok()
     }
 
+    /// Nanoseconds from the latest query to the response.
+    fn latency_from_latest_query_ns(&self) -> Option<i64> {
+        self.transaction.query()?;
+        let response = self.transaction.response()?;
+        i64::try_from(response.at_ns.saturating_sub(self.transaction.latest_query_ns)).ok()
+    }
+
     /// How much of the messages could be read: the worse of the two.
     #[must_use]
     pub fn parse_status(&self) -> ParseStatus {
@@ -88,7 +95,9 @@ impl Record<'_> {
             ParseStatus::TrailingBytes => 1,
             ParseStatus::MalformedRest => 2,
             ParseStatus::MalformedAnswer => 3,
-            ParseStatus::MalformedQuestion => 4,
+            ParseStatus::WorkLimit => 4,
+            ParseStatus::MalformedQuestion => 5,
+            ParseStatus::NotDns => 6,
         };
         [self.transaction.query(), self.transaction.response()]
             .into_iter()
@@ -142,6 +151,9 @@ impl<'a> Record<'a> {
         f.field("query_time", query.map(time))?;
         f.field("response_time", response.map(time))?;
         f.field("latency_ns", self.latency_ns())?;
+        let latest = query.map(|_| Time(self.clock.utc_us(transaction.latest_query_ns)));
+        f.field("latest_query_time", latest)?;
+        f.field("latency_from_latest_query_ns", self.latency_from_latest_query_ns())?;
         f.field("query_frame", query.and_then(frame))?;
         f.field("response_frame", response.and_then(frame))?;
         f.field("query_count", int(transaction.query_count))?;
@@ -183,6 +195,11 @@ impl<'a> Record<'a> {
             updates.map(move |it| Shown(policy, Update(it)))
         };
         f.field("updates", Array(query.map(|seen| move || updates(seen))))?;
+        let prerequisites = move |seen: &'a Observation| {
+            let prerequisites = seen.message.prerequisites().take(portion.query.prerequisites);
+            prerequisites.map(move |it| Shown(policy, Update(it)))
+        };
+        f.field("prerequisites", Array(query.map(|seen| move || prerequisites(seen))))?;
         let omitted = |seen: &Observation| seen.message.answers_omitted;
         let omitted = query.map_or(0, omitted).saturating_add(response.map_or(0, omitted));
         f.field("answers_omitted", int(omitted.saturating_add(portion.omitted.answers)))?;

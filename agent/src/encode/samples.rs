@@ -30,6 +30,7 @@ fn observation(at_ns: u64, response: bool) -> Observation {
         vlan_ids: [Some(100), None],
         vlan_visible: true,
         cut: false,
+        identification: 0,
         message: message.opt(&options).parse(),
         wire: if response { vec![0, 255] } else { Vec::new() },
     }
@@ -56,6 +57,7 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
         flow,
         exchange,
         query_count,
+        latest_query_ns: if query_count == 0 { 0 } else { 1_000_000 + u64::from(query_count) },
         copy_count: 0,
         capture_gap,
         related: None,

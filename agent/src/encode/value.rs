@@ -194,7 +194,8 @@ impl Item for Shown<'_, Question<'_>> {
     }
 }
 
-/// A record of an UPDATE section, of which a policy may hide more than of an answer.
+/// A prerequisite or an update of an UPDATE request, of which a policy may hide more than of an
+/// answer.
 #[derive(Clone, Copy)]
 pub(super) struct Update<'a>(pub(super) Answer<'a>);
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::{
-    decode::{PacketLoss, fragments::FragmentCounts, stream::StreamCounts},
+    decode::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
     spool::Totals,
 };
@@ -14,10 +14,8 @@ use crate::{
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageLoss {
-    /// It was seen at another interface before.
+    /// It was seen at another interface before, or is shown twice by a mirror port.
     Copy,
-    /// The table of pending queries was full and this query was its oldest.
-    PairTableFull,
     /// Too short for a DNS header, in a packet that carries several messages.
     ShorterThanHeader,
     /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
@@ -26,8 +24,7 @@ pub enum MessageLoss {
 
 impl MessageLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 4] =
-        [Self::Copy, Self::PairTableFull, Self::ShorterThanHeader, Self::Abandoned];
+    pub const ALL: [Self; 3] = [Self::Copy, Self::ShorterThanHeader, Self::Abandoned];
 
     /// True where nothing is missing: another message stands for this one.
     #[must_use]
@@ -38,7 +35,6 @@ impl MessageLoss {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
-            Self::PairTableFull => "pair_table_full",
             Self::ShorterThanHeader => "shorter_than_header",
             Self::Abandoned => "abandoned",
         }
@@ -147,6 +143,9 @@ pub struct WorkerCounts {
     pub messages_in_records: u64,
     /// Messages in no record, by [`MessageLoss`].
     pub messages_lost: [u64; MessageLoss::ALL.len()],
+    /// Messages that could not be read whole, by [`ParseStatus`]. They are among
+    /// `messages_decoded`, and in no line of the ledger of their own.
+    pub messages_flawed: [u64; ParseStatus::ALL.len()],
     /// Transactions: each a record, or left out by a filter.
     pub records_created: u64,
     /// Those that are records: the number of the last one.
@@ -158,6 +157,9 @@ pub struct WorkerCounts {
     pub queries_pending: u64,
     /// See [`queries_pending`](Self::queries_pending).
     pub transactions_held: u64,
+    /// Queries recorded as unanswered before their time, because the table was full. Part of
+    /// `messages_in_records`; in no line of the ledger.
+    pub queries_evicted: u64,
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
 }
@@ -177,6 +179,7 @@ impl WorkerCounts {
         self.records_created += other.records_created;
         self.records_numbered += other.records_numbered;
         self.queries_pending += other.queries_pending;
+        self.queries_evicted += other.queries_evicted;
         self.transactions_held += other.transactions_held;
         self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
@@ -187,6 +190,9 @@ impl WorkerCounts {
         }
         for (sum, lost) in self.messages_lost.iter_mut().zip(other.messages_lost) {
             *sum += lost;
+        }
+        for (sum, flawed) in self.messages_flawed.iter_mut().zip(other.messages_flawed) {
+            *sum += flawed;
         }
     }
 }

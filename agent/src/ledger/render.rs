@@ -50,6 +50,7 @@ impl fmt::Display for Ledger {
         write_reasons(f, "filtered", &messages.filtered)?;
         write_reasons(f, "ignored", &messages.ignored)?;
         write_reasons(f, "lost", &messages.lost)?;
+        write_flawed(f, &messages.flawed)?;
         writeln!(f)?;
         for sink in &self.agent.sinks {
             write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
@@ -176,6 +177,16 @@ fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCount
         write!(f, ", changed {}", counts.id_changes)?;
     }
     writeln!(f)
+}
+
+/// Messages of the line that could not be read whole.
+fn write_flawed(f: &mut fmt::Formatter<'_>, by_status: &ByReason) -> fmt::Result {
+    let mut lead = "; not read whole: ";
+    for (status, count) in by_status.iter().filter(|(_, count)| **count > 0) {
+        write!(f, "{lead}{status} {count}")?;
+        lead = ", ";
+    }
+    Ok(())
 }
 
 fn write_reasons(f: &mut fmt::Formatter<'_>, fate: &str, reasons: &ByReason) -> fmt::Result {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     decode::{
-        PacketLoss,
+        PacketLoss, ParseStatus,
         fragments::FragmentLoss,
         stream::{StreamCounts, StreamIgnored, StreamLoss},
     },
@@ -190,6 +190,8 @@ pub(crate) struct Messages {
     pub(crate) filtered: ByReason,
     pub(crate) ignored: ByReason,
     pub(crate) lost: ByReason,
+    /// Those that could not be read whole, by the `parse_status` of the record; outside of the sum.
+    pub(crate) flawed: ByReason,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -423,6 +425,11 @@ impl Ledger {
                     filtered: filtered(|amount| amount.messages),
                     ignored: messages_by_fate(true),
                     lost: messages_by_fate(false),
+                    flawed: ParseStatus::ALL
+                        .into_iter()
+                        .filter(|status| *status != ParseStatus::Ok)
+                        .map(|status| (status.symbol(), workers.messages_flawed[status as usize]))
+                        .collect(),
                 },
                 records: Records {
                     created: workers.records_created,

@@ -1,7 +1,7 @@
 //! Queries and responses become transactions.
 //!
 //! Contract: memory is bounded by the capacity; every query leaves the table exactly once, as a
-//! matched or unanswered transaction or as a counted eviction; in the steady state nothing is
+//! matched or unanswered transaction, also where the table is full; in the steady state nothing is
 //! allocated; the table never reads a clock. Time is the capture time of the messages, handed in,
 //! so that an agent which was stopped and continued does not call queries unanswered whose
 //! responses wait in the ring.
@@ -12,7 +12,9 @@
 //! - The same query again, while it waits, is one transaction with a count.
 //! - The same message at another interface, or in the other direction of one, is a *copy*: a packet
 //!   on its way over veth, bridge and NIC. It is counted and makes no record; the first interface
-//!   that saw it is the record's. Where interfaces are not merged, the interface is part of the
+//!   that saw it is the record's. So is a packet that a mirror port shows twice: equal bytes and
+//!   IPv4 identification at the same point within a millisecond. [`recent`] says how copies are
+//!   found after their transaction was recorded. Where interfaces are not merged, the interface is part of the
 //!   identity instead, and each makes a record of its own.
 //! - A response to what was recorded already names that record: it came late, or again.
 //! - A response to a query that went to a multicast group (LLMNR, mDNS) comes from a host of its
@@ -122,6 +124,8 @@ pub struct Observation {
     pub vlan_visible: bool,
     /// True if the snap length cut the message: what was behind is not known.
     pub cut: bool,
+    /// Identification of the IPv4 packet that carried a message over UDP; 0 elsewhere.
+    pub identification: u16,
     /// The message.
     pub message: Message,
     /// The message as sent, where records are to carry it; empty elsewhere.
@@ -137,6 +141,7 @@ impl Default for Observation {
             vlan_ids: [None; 2],
             vlan_visible: false,
             cut: false,
+            identification: 0,
             message: Message::default(),
             wire: Vec::new(),
         }
@@ -231,7 +236,9 @@ pub struct Transaction<'a> {
     pub exchange: Exchange<'a>,
     /// Times the query was seen where it was seen first.
     pub query_count: u32,
-    /// Times the query was seen elsewhere while it waited.
+    /// When the query was seen there last, CLOCK_MONOTONIC nanoseconds; 0 without one.
+    pub latest_query_ns: u64,
+    /// Times the query was seen elsewhere while it waited, or shown twice by a mirror port.
     pub copy_count: u32,
     /// True when a message of this transaction may have been missed.
     pub capture_gap: bool,

@@ -21,9 +21,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::{
     Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
     multicast,
-    recent::{End, Ended, Recent},
+    recent::{Answered, Ended, MIRRORED_NS, Recent, Sighting},
 };
-use crate::decode::Question;
+use crate::decode::{Question, Transport};
 use gaps::Gaps;
 
 /// No slot.
@@ -45,6 +45,10 @@ struct Slot {
     buffer_bytes: usize,
     query_count: u32,
     copy_count: u32,
+    /// The query where it was seen last, copies aside.
+    latest: Sighting,
+    /// True if an exchange of the same flow and identifier may have ended lately.
+    again: bool,
     /// Since when the query waits: when it was captured, or, where time had been further already,
     /// that time. So the list is in order of it, and a query of a clock that is behind (another
     /// host's in a capture file, another CPU's) has its time too.
@@ -79,11 +83,8 @@ struct List {
 /// What a message did to the table.
 #[derive(Debug, PartialEq)]
 pub enum Observed<'a> {
-    /// A query that now waits; `evicted` messages left to make room for it.
-    Waits {
-        /// Messages of the queries that were evicted; zero when there was room.
-        evicted: u64,
-    },
+    /// A query that now waits; others may have to leave for it, see [`Table::evict`].
+    Waits,
     /// A query that already waits was seen again.
     Repeated,
     /// The message was seen at another interface before.
@@ -130,7 +131,7 @@ impl Table {
         });
         Self {
             // Slot numbers are u32, and the last one marks the end of a list.
-            capacity: config.capacity.clamp(1, NONE as usize),
+            capacity: config.capacity.clamp(1, NONE as usize - 1),
             merge_interfaces: config.merge_interfaces,
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -223,6 +224,7 @@ impl Table {
             flow,
             exchange: if response { Exchange::Response(seen) } else { Exchange::Query(seen) },
             query_count: u32::from(!response),
+            latest_query_ns: if response { 0 } else { seen.at_ns },
             copy_count: 0,
             capture_gap: seen.cut,
             related: None,
@@ -243,29 +245,35 @@ impl Table {
                     && pending.query.message.question() == query.message.question()
             })
         };
+        let seen = Sighting::of(query);
         if let Some(&slot) = self.index.find(hash, same) {
             let pending = &mut self.slots[slot as usize];
-            if pending.query.point != query.point {
+            // Two equal messages of one TCP stream are two; what a mirror port shows twice of a
+            // stream is told by its sequence numbers.
+            let is_mirrored = flow.transport == Transport::Udp
+                && seen.mirrors(&pending.latest)
+                && pending.query.message == query.message;
+            if pending.query.point != query.point || is_mirrored {
                 pending.copy_count += 1;
                 return Observed::Copy;
             }
             pending.query_count += 1;
+            pending.latest = seen;
             self.pending_messages += 1;
             return Observed::Repeated;
         }
-        let mut evicted = 0;
-        while self.index.len() >= self.capacity
-            || self.buffer_bytes > self.capacity * BUFFER_BYTES_PER_QUERY
-        {
-            let Some(slot) = self.oldest() else { break };
-            self.take(slot);
-            evicted += u64::from(self.slots[slot as usize].query_count);
-            self.tidy();
+        let again = self.recent.may_know(hash);
+        if again {
+            let question = self.question_hash(query.message.question());
+            if self.recent.is_copy_of_query(hash, question, &seen) {
+                return Observed::Copy;
+            }
         }
-        self.insert(hash, flow, query);
-        Observed::Waits { evicted }
+        self.insert(hash, flow, query, again);
+        Observed::Waits
     }
 
+    /// Takes in a response whose flow and identifier have this `hash`.
     fn respond<'a>(
         &'a mut self,
         hash: u64,
@@ -273,10 +281,14 @@ impl Table {
         response: &'a Observation,
         wire: &[u8],
     ) -> Observed<'a> {
-        let question = response.message.question();
+        let content = self.content(hash, wire);
         let slots = &self.slots;
+        let recent = &self.recent;
         let answers = |slot: &u32| {
-            slots.get(*slot as usize).is_some_and(|slot| slot.is_answered_by(flow, response))
+            slots.get(*slot as usize).is_some_and(|slot| {
+                slot.is_answered_by(flow, response)
+                    && !(slot.again && is_of_earlier(recent, slot, response))
+            })
         };
         let found = match self.index.find_entry(hash, answers) {
             Ok(entry) => {
@@ -286,7 +298,7 @@ impl Table {
             }
             Err(_) => None,
         };
-        self.conclude(found, hash, question, flow, response, wire)
+        self.conclude(found, hash, content, response.message.question(), flow, response)
     }
 
     /// As [`respond`](Self::respond), for a response to a query that may have gone to a group.
@@ -306,6 +318,7 @@ impl Table {
         if self.index.find(hash, to_host).is_some() {
             return self.respond(hash, flow, response, wire);
         }
+        let content = self.content(hash, wire);
         // What it is remembered by, where no query waits for it: as one that came before if it can.
         let mut remembered = None;
         for (key, question) in multicast::Key::of_response(*flow, &response.message) {
@@ -315,15 +328,17 @@ impl Table {
                     let asked = pending.query.message.question();
                     key.is_of(&pending.flow, &pending.query.message)
                         && (question.is_none() || question == asked)
+                        && !(pending.again && is_of_earlier(&self.recent, pending, response))
                 })
             };
             if let Some(&slot) = self.index.find(hash, to_group) {
-                let flow = Flow { client: self.slots[slot as usize].flow.client, ..*flow };
+                let pending = &self.slots[slot as usize];
+                let flow = Flow { client: pending.flow.client, ..*flow };
                 self.take(slot);
-                return self.conclude(Some(slot), hash, question, &flow, response, wire);
+                return self.conclude(Some(slot), hash, content, question, &flow, response);
             }
-            let exchange = self.hasher.hash_one((hash, question));
-            let known = self.recent.get(exchange, response.at_ns).is_some();
+            let asked = self.question_hash(question);
+            let known = self.recent.exchange(hash, asked, response.at_ns).is_some();
             match remembered {
                 Some((_, _, true)) => {}
                 Some(_) if !known => {}
@@ -331,48 +346,73 @@ impl Table {
             }
         }
         let (hash, question, _) = remembered.unwrap_or((hash, question, false));
-        self.conclude(None, hash, question, flow, response, wire)
+        self.conclude(None, hash, content, question, flow, response)
     }
 
-    /// Makes a transaction of a response, and of the query that was `found` for it.
+    /// Hash of a question; 0 without one.
+    fn question_hash(&self, question: Option<Question<'_>>) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+        question.map_or(0, |question| self.hasher.hash_one(question) as u32 | 1)
+    }
+
+    /// Hash of a response's bytes, and of the flow and identifier that `hash` is the hash of.
+    #[inline]
+    fn content(&self, hash: u64, wire: &[u8]) -> u64 {
+        self.hasher.hash_one((hash, wire))
+    }
+
+    /// Makes a transaction of a response, and of the query that was `found` for it. The two have
+    /// their `key` in common.
     #[inline]
     fn conclude<'a>(
         &'a mut self,
         found: Option<u32>,
-        hash: u64,
+        key: u64,
+        content: u64,
         question: Option<Question<'a>>,
         flow: &Flow,
         response: &'a Observation,
-        wire: &[u8],
     ) -> Observed<'a> {
-        let asked = match found {
-            Some(slot) => self.slots[slot as usize].query.message.question(),
-            None => question,
+        let seen = Sighting::of(response);
+        let answered = Answered { content, seen };
+        let mut ended = Ended {
+            key,
+            question: 0,
+            at_ns: response.at_ns,
+            sequence: 0,
+            query: None,
+            response: Some(answered),
         };
-        // Those that go on with a zone transfer need not repeat the question (RFC 5936 §2.2.1), so
-        // it is the identifier that they are remembered by.
-        let asked = asked.filter(|question| !question.is_transfer());
-        let exchange = self.hasher.hash_one((hash, asked));
-        let end = End::Answered { content: self.hasher.hash_one(wire), point: response.point };
-        let earlier = match found {
-            Some(_) => None,
-            None => self.recent.get(exchange, response.at_ns),
-        };
-        if let Some(earlier) = earlier
-            && is_copy(earlier.end, end)
-        {
-            return Observed::Copy;
+        let mut earlier = None;
+        if let Some(slot) = found {
+            let query = &self.slots[slot as usize].query;
+            ended.question = self.question_hash(query.message.question());
+            ended.query = Some(Sighting::of(query));
+        } else {
+            let datagram = flow.transport == Transport::Udp;
+            if self.recent.is_copy_of_response(key, content, &seen, datagram) {
+                return Observed::Copy;
+            }
+            ended.question = self.question_hash(question);
+            earlier = self.recent.exchange(key, ended.question, response.at_ns);
+            if let Some(earlier) = &earlier {
+                // What comes next finds this one, and is to know as much.
+                ended.query = earlier.query;
+                if ended.question == 0 {
+                    ended.question = earlier.question;
+                }
+            }
         }
-        let sequence = self.ids.next();
-        self.recent.insert(&Ended { exchange, at_ns: response.at_ns, sequence, end });
+        ended.sequence = self.ids.next();
+        self.recent.insert(&ended);
         let related = earlier.map(|earlier| Related {
-            relation: match earlier.end {
-                End::Answered { .. } => Relation::RepeatedResponse,
-                End::Expired => Relation::LateResponse,
+            relation: match earlier.response {
+                Some(_) => Relation::RepeatedResponse,
+                None => Relation::LateResponse,
             },
             record: self.ids.of(earlier.sequence),
         });
-        let id = self.ids.of(sequence);
+        let id = self.ids.of(ended.sequence);
         let mut transaction = match found {
             Some(slot) => {
                 let pending = &self.slots[slot as usize];
@@ -380,6 +420,7 @@ impl Table {
                     id,
                     flow: *flow,
                     query_count: pending.query_count,
+                    latest_query_ns: pending.latest.at_ns,
                     copy_count: pending.copy_count,
                     capture_gap: pending.gaps != self.gaps.known()
                         || pending.query.cut
@@ -396,6 +437,7 @@ impl Table {
                     id,
                     flow: *flow,
                     query_count: 0,
+                    latest_query_ns: 0,
                     copy_count: 0,
                     capture_gap: response.cut
                         || earlier.is_none()
@@ -428,10 +470,42 @@ impl Table {
             || pending.gaps != self.gaps.known()
             || self.gaps.is_damaged(&pending.flow, pending.query.at_ns)
             || self.gaps.is_switched(pending.query.point.ifindex, pending.query.at_ns);
-        let exchange = self.hasher.hash_one((pending.hash, pending.query.message.question()));
-        let sequence = self.ids.next();
-        self.recent.insert(&Ended { exchange, at_ns: now_ns, sequence, end: End::Expired });
+        // When it was due: a query that comes meanwhile is a new one.
+        let timeout_ns = self.lists[pending.flow.transport as usize].timeout_ns;
+        let due_ns = pending.since_ns.saturating_add(timeout_ns);
+        let sequence = self.remember_unanswered(slot, due_ns);
         Some(self.unanswered(slot, sequence, capture_gap))
+    }
+
+    /// The oldest query, where more wait than there is room for; call after each query until there
+    /// is none. Its response may be yet to come, so it is marked with a capture gap, and a response
+    /// that does come is a late one.
+    pub fn evict(&mut self) -> Option<Transaction<'_>> {
+        let full = self.index.len() > self.capacity
+            || self.buffer_bytes > self.capacity * BUFFER_BYTES_PER_QUERY;
+        // The one that has just come stays, however large it is.
+        if !full || self.index.len() < 2 {
+            return None;
+        }
+        self.tidy();
+        let slot = self.oldest()?;
+        let sequence = self.remember_unanswered(slot, self.latest_ns);
+        Some(self.unanswered(slot, sequence, true))
+    }
+
+    /// Remembers that a query is recorded without a response; the sequence number of its record.
+    fn remember_unanswered(&mut self, slot: u32, at_ns: u64) -> u64 {
+        let pending = &self.slots[slot as usize];
+        let ended = Ended {
+            key: pending.hash,
+            question: self.question_hash(pending.query.message.question()),
+            at_ns,
+            sequence: self.ids.next(),
+            query: Some(Sighting::of(&pending.query)),
+            response: None,
+        };
+        self.recent.insert(&ended);
+        ended.sequence
     }
 
     /// The oldest query that still waits, at the end of capture; call until there is none. A
@@ -451,6 +525,7 @@ impl Table {
             flow: pending.flow,
             exchange: Exchange::Query(&pending.query),
             query_count: pending.query_count,
+            latest_query_ns: pending.latest.at_ns,
             copy_count: pending.copy_count,
             capture_gap,
             related: None,
@@ -467,12 +542,13 @@ impl Table {
     fn oldest(&self) -> Option<u32> {
         let heads = self.lists.iter().map(|list| list.oldest);
         heads
-            .filter_map(|head| Some((self.slots.get(head as usize)?.query.at_ns, head)))
+            .filter_map(|head| Some((self.slots.get(head as usize)?.since_ns, head)))
             .min()
             .map(|(_, head)| head)
     }
 
-    fn insert(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>) {
+    fn insert(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>, again: bool) {
+        let latest = Sighting::of(query);
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 pending: false,
@@ -481,13 +557,15 @@ impl Table {
                 buffer_bytes: 0,
                 query_count: 0,
                 copy_count: 0,
+                latest,
+                again: false,
                 since_ns: 0,
                 gaps: 0,
                 hash: 0,
                 older: NONE,
                 newer: NONE,
             });
-            // At most `capacity` slots, which fits u32.
+            // One more than `capacity` at most, which fits u32.
             u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
         });
         let list = &mut self.lists[flow.transport as usize];
@@ -497,6 +575,8 @@ impl Table {
         slot.flow = *flow;
         slot.query_count = 1;
         slot.copy_count = 0;
+        slot.latest = latest;
+        slot.again = again;
         slot.since_ns = slot.query.at_ns.max(self.latest_ns);
         slot.gaps = self.gaps.known();
         slot.hash = hash;
@@ -555,15 +635,13 @@ impl Table {
     }
 }
 
-/// True if a response is the one that ended the exchange, at another interface or direction.
-fn is_copy(earlier: End, now: End) -> bool {
-    match (earlier, now) {
-        (
-            End::Answered { content: first, point: first_point },
-            End::Answered { content, point },
-        ) => first == content && first_point != point,
-        _ => false,
-    }
+/// True if a response that could answer `pending` was captured before it, and one with the same
+/// identifier was recorded lately, so that it belongs to that: in a file whose interfaces were
+/// written one after the other. Clocks may differ by a little.
+#[cold]
+fn is_of_earlier(recent: &Recent, pending: &Slot, response: &Observation) -> bool {
+    response.at_ns.saturating_add(MIRRORED_NS) < pending.query.at_ns
+        && recent.exchange(pending.hash, 0, response.at_ns).is_some()
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@
 //!   does in a container, and kills nobody: a message that takes over a worker is kept from the usual
 //!   next steps, and a mistake in the list costs an error in the log.
 //! - **Others than workers may execute**: a kubeconfig can name a program that gives the credentials.
-//! - **It costs nothing on the way of a packet.** For calls that are always allowed the kernel keeps a
-//!   bitmap (5.11) and runs no filter. SPEC_ALLOW keeps kernels before 5.16 from turning off
-//!   speculation for the thread, which would cost.
+//! - **It costs nothing for a packet.** For calls that are always allowed the kernel keeps a bitmap
+//!   (5.11) and runs no filter: some 100 ns a call remain for looking there, and a worker makes a few
+//!   calls a batch. SPEC_ALLOW keeps kernels before 5.16 from turning off speculation for the thread,
+//!   which would cost.
 //! - **Written by hand**: an instruction for each call, and two that keep out the other ABIs of the
 //!   processor, in which the calls have other numbers. `seccompiler` has neither those for x32 nor
 //!   SPEC_ALLOW.
@@ -22,8 +23,8 @@ use std::io;
 
 use libc::{c_long, sock_filter, sock_fprog};
 
-/// What no thread but that of capture needs: what loads code into the kernel, reads other processes,
-/// changes namespaces and mounts, users and clocks, and ways around other filters.
+/// System calls that no thread but that of capture needs: they load code into the kernel, read other
+/// processes, change namespaces, mounts and clocks, or are ways around other filters.
 const NEVER: &[c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -86,8 +87,8 @@ const NEVER: &[c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// What workers and the threads of sinks that block need neither: they have their descriptors, and
-/// speak to other threads.
+/// System calls that workers and the threads of sinks that block need neither: they have their
+/// descriptors, and speak to other threads.
 const NOT_AT_WORK: &[c_long] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -152,7 +153,7 @@ impl Filter {
     /// Puts the filter on this thread, and on those that it starts. It cannot be taken off.
     ///
     /// # Errors
-    /// What the kernel answers, such as EINVAL where it has no seccomp; where the processor is not
+    /// The kernel's, such as EINVAL where it has no seccomp; one of our own where the processor is not
     /// known here.
     pub(super) fn apply(self) -> io::Result<()> {
         let architecture = AUDIT_ARCH.ok_or_else(|| io::Error::other("not on this processor"))?;
@@ -212,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    /// What a thread under a filter finds. What it does is not what this process does.
+    /// Runs `look` in a thread under a filter, which ends with that thread.
     fn under<T: Send>(filter: Filter, look: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {

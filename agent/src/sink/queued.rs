@@ -47,13 +47,13 @@ const WAIT: Duration = Duration::from_millis(200);
 const PAUSE: u32 = 9;
 
 /// A sink behind a queue.
-pub(super) struct Queued {
+pub(super) struct QueuedSink {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     sink: Box<dyn Sink>,
-    /// What is seen from outside; the sink has its own.
+    /// The counts that are seen from outside; the sink has its own.
     counts: Published<SinkCounts>,
     queue: Mutex<Queue>,
     /// For the thread: there is something to do.
@@ -93,7 +93,7 @@ enum Stage {
     Abandoned,
 }
 
-impl Queued {
+impl QueuedSink {
     /// Starts the thread, which is named after the sink.
     pub(super) fn start(name: &str, sink: Box<dyn Sink>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -268,7 +268,7 @@ fn amount(batch: &Batch) -> Amount {
     Amount { records: batch.records(), messages: batch.messages() }
 }
 
-impl Sink for Queued {
+impl Sink for QueuedSink {
     fn format(&self) -> Format {
         self.shared.sink.format()
     }
@@ -325,7 +325,7 @@ impl Sink for Queued {
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueuedSink {
     fn drop(&mut self) {
         // The thread ends with what it has; one that is held up ends with the process.
         self.shared.lock().close_by.get_or_insert_with(Instant::now);
@@ -342,7 +342,7 @@ mod tests {
 
     /// A sink that writes while its gate is open.
     #[derive(Default)]
-    struct Gated {
+    struct GatedSink {
         counts: Published<SinkCounts>,
         open: Mutex<bool>,
         opened: Condvar,
@@ -351,7 +351,7 @@ mod tests {
         ticked: AtomicBool,
     }
 
-    impl Gated {
+    impl GatedSink {
         fn open(&self) {
             *self.open.lock().unwrap() = true;
             self.opened.notify_all();
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    impl Sink for Arc<Gated> {
+    impl Sink for Arc<GatedSink> {
         fn format(&self) -> Format {
             Format::AvroDatum
         }
@@ -395,9 +395,9 @@ mod tests {
         }
     }
 
-    fn queued() -> (Arc<Gated>, Queued) {
-        let gated = Arc::new(Gated::default());
-        let queued = Queued::start("gated", Box::new(gated.clone())).unwrap();
+    fn queued() -> (Arc<GatedSink>, QueuedSink) {
+        let gated = Arc::new(GatedSink::default());
+        let queued = QueuedSink::start("gated", Box::new(gated.clone())).unwrap();
         (gated, queued)
     }
 
@@ -410,7 +410,7 @@ mod tests {
     }
 
     /// As a worker hands it over; how long that took.
-    fn hand_over(queued: &Queued, batch: &Batch) -> Duration {
+    fn hand_over(queued: &QueuedSink, batch: &Batch) -> Duration {
         queued.counts().update(|counts| counts.in_batches += amount(batch));
         let began = Instant::now();
         queued.write(batch);

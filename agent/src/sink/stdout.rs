@@ -63,9 +63,9 @@ impl AsFd for StandardOutput {
 /// Lines on their way out.
 struct Lines<W> {
     out: W,
-    /// Whether the last byte that was written is not a line feed.
+    /// True if the last byte that was written is not a line feed.
     torn: bool,
-    /// Whether there is nothing to stand above the lines, or it was written.
+    /// True if nothing is to stand above the lines, or it was written.
     headed: bool,
     /// True after a failed write, until one succeeds: each outage is logged once.
     failing: bool,
@@ -277,12 +277,12 @@ mod tests {
     }
 
     /// Fails once it has taken so many bytes, once.
-    struct Failing {
+    struct FailingPipe {
         out: PipeWriter,
         after: Option<usize>,
     }
 
-    impl Write for Failing {
+    impl Write for FailingPipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             match self.after {
                 Some(0) => {
@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    impl AsFd for Failing {
+    impl AsFd for FailingPipe {
         fn as_fd(&self) -> BorrowedFd<'_> {
             self.out.as_fd()
         }
@@ -314,7 +314,7 @@ mod tests {
         let batch = batch(3);
         let line = batch.bytes().len() / 3;
         for (after, whole) in [(line + line / 2, 1), (line, 1), (2 * line - 1, 1), (0, 0)] {
-            let (mut reader, sink) = to_pipe(|out| Failing { out, after: Some(after) });
+            let (mut reader, sink) = to_pipe(|out| FailingPipe { out, after: Some(after) });
             sink.write(&batch);
             let counts = sink.counts().read();
             assert_eq!(counts.delivered.records, whole, "{after}");

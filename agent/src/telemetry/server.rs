@@ -11,7 +11,7 @@
 //! | readings of the run loop: see [`readings`] | the latest one is shown again, or 503 |
 //! | [`CONNECTION_DEADLINE`] in all, one request each | the connection is closed |
 //!
-//! What is closed or refused is counted, and logged at most once in [`LOG_INTERVAL`].
+//! Each connection that is closed or refused is counted, and logged at most once in [`LOG_INTERVAL`].
 
 mod readings;
 
@@ -51,7 +51,7 @@ use super::{
     timings::DataPath,
 };
 use crate::{
-    admission::{Admission, Connection, Limits, Stage},
+    admission::{Connection, ConnectionLimiter, Limits, Stage},
     config::TelemetryConfig,
     control::{self, Status},
     enrich::Directory,
@@ -113,7 +113,7 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What happened at the port since the start.
+/// Counts of the port since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Connections accepted.
@@ -227,7 +227,7 @@ async fn serve(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot listen for probes and Prometheus"),
     };
-    let admission = Admission::new(Limits { total: CONNECTIONS, per_peer: PER_PEER });
+    let admission = ConnectionLimiter::new(Limits { total: CONNECTIONS, per_peer: PER_PEER });
     let mut pressure = Pressure::default();
     // What is still open at the end is closed with it.
     let mut connections = JoinSet::new();

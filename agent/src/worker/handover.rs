@@ -186,6 +186,7 @@ mod tests {
             tunnel: None,
             source: [192, 0, 2, 1].into(),
             destination: [192, 0, 2, 2].into(),
+            identification: 0,
         };
         Joined { origin, protocol: headers::UDP, bytes: vec![number] }
     }

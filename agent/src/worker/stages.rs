@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     decode::{
-        Content, Datagram, Message, Origin, Packet, PacketLoss, Transport, TransportHeader,
+        Content, Datagram, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
+        TransportHeader,
         fragments::{self, FragmentEvent, Fragments},
         stream::{self, Segment, StreamEvent, Streams},
     },
@@ -367,9 +368,17 @@ impl Pairing {
         if missing > 0 {
             seen.message.note_cut(missing);
         }
+        let status = seen.message.parse_status;
+        if status != ParseStatus::Ok {
+            self.counts.messages_flawed[status as usize] += 1;
+        }
         seen.cut = missing > 0;
         seen.at_ns = origin.captured_at_ns;
         seen.point = Point { ifindex: origin.ifindex, direction: origin.direction };
+        seen.identification = match flow.transport {
+            Transport::Udp => origin.identification,
+            Transport::Tcp => 0,
+        };
         seen.frame = origin.frame;
         seen.vlan_ids = [origin.vlan_id, origin.vlan_inner_id];
         seen.vlan_visible = origin.vlan_visible;
@@ -382,8 +391,11 @@ impl Pairing {
             return;
         }
         match self.table.observe(flow, seen, wire) {
-            Observed::Waits { evicted } => {
-                self.counts.messages_lost[MessageLoss::PairTableFull as usize] += evicted;
+            Observed::Waits => {
+                while let Some(transaction) = self.table.evict() {
+                    self.counts.queries_evicted += 1;
+                    self.recorder.record(&transaction, &mut self.counts);
+                }
             }
             Observed::Repeated => {}
             Observed::Copy => self.counts.messages_lost[MessageLoss::Copy as usize] += 1,

@@ -134,5 +134,6 @@ fn origin(at_ns: u64) -> Origin {
         tunnel: None,
         source: [192, 0, 2, 1].into(),
         destination: [192, 0, 2, 53].into(),
+        identification: 0,
     }
 }

@@ -10,6 +10,9 @@ use super::record::require_bounded;
 /// is given up once it is over the limit.
 const TEXT_LIMIT: usize = 64 << 10;
 
+/// Work that the entry which reaches the limit may add to it, octets of text.
+const LAST_ENTRY_WORK: usize = 6 << 10;
+
 /// Memory that reading a message of 64 KiB may take, bytes: text, octets, and an entry for each
 /// record, of which 65,535 bytes hold less than 6,000 (11 bytes each).
 const BUFFER_LIMIT: usize = 4 << 20;
@@ -31,6 +34,7 @@ pub fn message(wire: &[u8]) {
     require_counts(&fresh);
     require_text(&fresh);
     require_bounded(&fresh, wire);
+    require_bounded_work(&fresh);
     assert!(fresh.buffer_bytes() <= BUFFER_LIMIT, "{} bytes of buffers", fresh.buffer_bytes());
     // What an earlier message left in the buffers shows nowhere.
     REUSED.with_borrow_mut(|reused| {
@@ -79,6 +83,13 @@ fn require_text(message: &Message) {
         length = length.max(record.rdata.len());
     }
     assert!(length <= TEXT_LIMIT, "{length} characters");
+}
+
+/// No message costs more than its length warrants, whatever it is made of.
+fn require_bounded_work(message: &Message) {
+    let (work, length) = (message.work() as usize, message.size as usize);
+    let limit = Message::work_limit(length) + LAST_ENTRY_WORK;
+    assert!(work <= limit, "{work} octets of text for a message of {length}");
 }
 
 /// A message that is whole is not whole without its last byte.

@@ -61,6 +61,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
             false => Exchange::Query(&seen),
         },
         query_count: 1,
+        latest_query_ns: 0,
         copy_count: 0,
         capture_gap: false,
         related: None,

@@ -2,6 +2,9 @@
 
 use std::{fs, io, path::Path};
 
+#[path = "../../../agent/src/decode/message/hostile.rs"]
+mod hostile;
+
 /// A DNS message: header, a question for `www.example.test`, and `records` of the answer section.
 fn message(response: bool, records: &[&[u8]]) -> Vec<u8> {
     let flags = if response { [0x81, 0x80] } else { [0x01, 0x00] };
@@ -50,6 +53,15 @@ pub fn long_owner_names() -> Vec<u8> {
     wire.extend(b"\0\0\x01\0\x01");
     wire.extend(RECORD.repeat(RECORDS.into()));
     wire
+}
+
+/// Messages that were made to cost as much as they can, long enough to reach the limit of work, and
+/// one that costs little.
+#[must_use]
+pub fn hostile() -> Vec<Vec<u8>> {
+    let benign: fn(usize) -> Vec<u8> = hostile::benign;
+    let makers = hostile::ALL.into_iter().map(|(_, make)| make).chain([benign]);
+    makers.flat_map(|make| [make(1_232), make(8_000)]).collect()
 }
 
 /// An Ethernet frame with IPv4 and UDP between 192.0.2.1:4000 and 192.0.2.2:53, or back.

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_seeds_hold() {
-    seeds::messages().iter().for_each(|seed| message(seed));
+    seeds::messages().iter().chain(&seeds::hostile()).for_each(|seed| message(seed));
     message(&seeds::long_owner_names());
     for seed in seeds::choices() {
         stream(&seed);
@@ -23,6 +23,16 @@ fn the_seeds_reach_far() {
         assert_eq!(message.parse_status, ParseStatus::Ok, "{message:?}");
         assert!(message.edns().is_some_and(|edns| edns.client_subnet.is_some()));
     }
+}
+
+/// Without such seeds, the check of the work would only be made where it cannot fail.
+#[test]
+fn the_hostile_seeds_reach_the_limit_of_work() {
+    use tap53::decode::{Message, ParseStatus};
+    let over = |seed: &&Vec<u8>| {
+        Message::parse(seed).is_some_and(|read| read.parse_status == ParseStatus::WorkLimit)
+    };
+    assert!(seeds::hostile().iter().filter(over).count() > 10);
 }
 
 type Found = (fn(&[u8]), &'static str);

@@ -4,6 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(
-    init: tap53_fuzz::seeds::write(&tap53_fuzz::seeds::messages()).expect("the seeds can be written"),
+    init: tap53_fuzz::seeds::write(
+        &[tap53_fuzz::seeds::messages(), tap53_fuzz::seeds::hostile()].concat()
+    )
+    .expect("the seeds can be written"),
     |bytes: &[u8]| tap53_fuzz::message(bytes)
 );

@@ -10,7 +10,7 @@ use super::{
 /// EDNS Client Subnet (RFC 7871 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientSubnet {
-    /// The address, zero behind the source prefix.
+    /// The address, zero behind the source prefix; 0.0.0.0 for FAMILY 0, which has none.
     pub address: IpAddr,
     /// SOURCE PREFIX-LENGTH, bits.
     pub source_prefix: u8,
@@ -191,6 +191,12 @@ fn client_subnet(data: &[u8]) -> Result<Option<ClientSubnet>, Malformed> {
     let address = match u16::from_be_bytes([family_high, family_low]) {
         1 => IpAddr::from(Ipv4Addr::from(padded(octets)?)),
         2 => IpAddr::from(Ipv6Addr::from(padded(octets)?)),
+        // No address at all, which is what prefixes of length 0 say of any family: nothing of the
+        // client is to be passed on (RFC 7871 §7.1.2). `dig +subnet=0` asks so.
+        0 if source_prefix == 0 && scope_prefix == 0 && octets.is_empty() => {
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        }
+        0 => return Err(Malformed),
         _ => return Ok(None),
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };

@@ -70,7 +70,8 @@ pub struct Answer<'a> {
     pub rdata: &'a str,
 }
 
-/// How much of a message could be read; of several flaws the first.
+/// How much of a message could be read; of several flaws the first. The order is that of the Avro
+/// enum's symbols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ParseStatus {
     /// All of it.
@@ -90,9 +91,30 @@ pub enum ParseStatus {
     MalformedRest,
     /// All of it, and bytes behind it: padding, or another message that a UDP GSO packet carries.
     TrailingBytes,
+    /// What is behind the entry that reached [`Message::work_limit`] is not kept, but for the OPT
+    /// record: the message was made to cost more than its size warrants. Takes precedence over
+    /// other flaws.
+    ///
+    /// [`Message::work_limit`]: super::Message::work_limit
+    WorkLimit,
+    /// The header is none that a DNS message has: this is another protocol at a DNS port. What could
+    /// be read stands in the fields all the same, and means nothing. Takes precedence over other
+    /// flaws.
+    NotDns,
 }
 
 impl ParseStatus {
+    /// Each of them, in the order of the Avro enum's symbols.
+    pub const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::MalformedQuestion,
+        Self::MalformedAnswer,
+        Self::MalformedRest,
+        Self::TrailingBytes,
+        Self::WorkLimit,
+        Self::NotDns,
+    ];
+
     /// Symbol of the Avro enum.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
@@ -102,6 +124,8 @@ impl ParseStatus {
             Self::MalformedAnswer => "MALFORMED_ANSWER",
             Self::MalformedRest => "MALFORMED_REST",
             Self::TrailingBytes => "TRAILING_BYTES",
+            Self::WorkLimit => "WORK_LIMIT",
+            Self::NotDns => "NOT_DNS",
         }
     }
 }

@@ -2,17 +2,25 @@
 
 mod edns;
 mod entry;
+#[cfg(test)]
+mod hostile;
+mod plausible;
 mod sections;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod versus_hickory;
+#[cfg(test)]
+mod work;
 
 use super::cursor::Cursor;
 use edns::EdnsSpans;
 pub use edns::{ClientSubnet, Edns, ExtendedError};
 pub use entry::{Answer, Flags, ParseStatus, Question};
 use sections::Sections;
+
+/// Opcode of dynamic updates (RFC 2136).
+const UPDATE: u8 = 5;
 
 /// A part of a message's text or bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,9 +71,10 @@ pub struct Message {
     /// How much of it could be read.
     pub parse_status: ParseStatus,
     /// Answers and updates that were passed over because the text that a message keeps is limited
-    /// to 64 KiB. They are the last ones of their section. Questions are subject to the limit too;
-    /// `counts` tells how many there were.
+    /// to 64 KiB, or because of [`ParseStatus::WorkLimit`]. They are the last ones of their
+    /// section. Questions are subject to the limits too; `counts` tells how many there were.
     pub answers_omitted: u32,
+    work: u32,
     text: String,
     octets: Vec<u8>,
     questions: Vec<QuestionSpans>,
@@ -80,6 +89,21 @@ pub struct Message {
 impl Message {
     /// Bytes of a DNS header (RFC 1035 §4.1.1).
     pub const HEADER_SIZE: usize = 12;
+
+    /// Work that a message of `length` bytes may cost, in octets of text, the last entry aside:
+    /// see [`ParseStatus::WorkLimit`].
+    ///
+    /// Compression and escapes make text out of bytes that are there once, or of none: 1,150 bytes
+    /// that name a name of 255 octets 64 times make 64 KiB of text, and RDATA that breaks behind
+    /// such names makes text that is thrown away, thousands of times in one message. Of the
+    /// messages that servers mean to be read those cost most whose records are short and whose
+    /// names are long, with labels that are escaped: a zone transfer of an IPv6 reverse zone, lists
+    /// of mDNS services. They come to six octets of text for each byte; most messages come to less
+    /// than two. The constant leaves room for four names of the greatest length in a short one.
+    #[must_use]
+    pub const fn work_limit(length: usize) -> usize {
+        length.saturating_mul(8).saturating_add(4_096)
+    }
 
     /// Reads a message into new buffers; `None` when it is shorter than its header.
     #[must_use]
@@ -105,7 +129,10 @@ impl Message {
         self.size = u32::try_from(wire.len()).unwrap_or(u32::MAX);
         let mut behind_header = Cursor::new(wire);
         behind_header.seek(Self::HEADER_SIZE);
-        Sections::read(self, behind_header);
+        Sections::read(self, behind_header, Self::work_limit(wire.len()));
+        if self.parse_status != ParseStatus::Ok || self.questions.is_empty() {
+            self.note_implausible();
+        }
         true
     }
 
@@ -142,6 +169,18 @@ impl Message {
         self.answers.iter().map(|spans| self.view_record(spans))
     }
 
+    /// The prerequisites of an UPDATE request (RFC 2136 §2.4), which stand in the place of the answer
+    /// section; empty in other messages.
+    pub fn prerequisites(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+        let prerequisites = if self.is_update_request() { &*self.answers } else { &[] };
+        prerequisites.iter().map(|spans| self.view_record(spans))
+    }
+
+    /// A request of opcode UPDATE (RFC 2136).
+    const fn is_update_request(&self) -> bool {
+        self.opcode == UPDATE && !self.response
+    }
+
     /// The update section of an UPDATE request (RFC 2136 §2.5); empty in other messages.
     pub fn updates(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
         self.updates.iter().map(|spans| self.view_record(spans))
@@ -163,6 +202,13 @@ impl Message {
     #[must_use]
     pub const fn content_bytes(&self) -> usize {
         self.text.len() + self.octets.len()
+    }
+
+    /// Work that reading the message took, in octets of text: those that were kept, those that were
+    /// thrown away again, and the pointers that were followed.
+    #[must_use]
+    pub const fn work(&self) -> u32 {
+        self.work
     }
 
     /// Bytes of memory that the buffers take.

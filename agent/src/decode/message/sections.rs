@@ -2,11 +2,9 @@
 
 use super::{
     super::{cursor::Cursor, name, rdata, text::Text},
-    Message, ParseStatus, QuestionSpans, RecordSpans, Span, extent,
+    Message, ParseStatus, QuestionSpans, RecordSpans, Span, UPDATE, extent,
 };
 
-/// Opcode of dynamic updates (RFC 2136).
-const UPDATE: u8 = 5;
 /// Type of an IPv4 address (RFC 1035 §3.4.1), and the class of the Internet.
 const A: u16 = 1;
 const IN: u16 = 1;
@@ -26,7 +24,7 @@ pub(super) struct Sections<'m, 'w> {
     /// The name read last as an owner or as the whole of an RDATA, which the owners of the
     /// records behind a CNAME, and of further records of a set, point to.
     latest: Name,
-    /// The limit of the text was reached: nothing is kept any more.
+    /// A limit of the text was reached: nothing is kept any more.
     full: bool,
 }
 
@@ -53,13 +51,18 @@ struct Body<'w> {
 impl<'m, 'w> Sections<'m, 'w> {
     /// Reads what is behind the header into `message`, one entry at a time, so that what precedes
     /// a broken entry is kept. The header's counts cost nothing before there are entries.
-    pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>) {
-        let text = Text::reuse(std::mem::take(&mut message.text));
+    ///
+    /// The work is proportional to the message's length, and to `work_limit` where names or RDATA
+    /// make more text than they have bytes: past the limit, entries are only passed over, up to the
+    /// OPT record.
+    pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>, work_limit: usize) {
+        let text = Text::reuse(std::mem::take(&mut message.text), work_limit);
         let mut sections =
             Self { message, wire, text, first: Name::UNKNOWN, latest: Name::UNKNOWN, full: false };
         if let Err(status) = sections.walk() {
             sections.flaw(status);
         }
+        sections.message.work = extent(sections.text.work());
         sections.message.text = sections.text.finish();
     }
 
@@ -72,7 +75,7 @@ impl<'m, 'w> Sections<'m, 'w> {
             let flaw = ParseStatus::MalformedAnswer;
             self.record(flaw, |message| &mut message.answers).ok_or(flaw)?;
         }
-        let update = self.message.opcode == UPDATE && !self.message.response;
+        let update = self.message.is_update_request();
         for _ in 0..authorities {
             let flaw = ParseStatus::MalformedRest;
             if update {
@@ -238,9 +241,13 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
     }
 
-    /// Takes back text from `start` on if it is more than the limit.
+    /// Takes back text from `start` on if it is more than a limit allows.
     fn drop_when_full(&mut self, start: usize) {
         if self.text.is_full() {
+            if self.text.is_over_budget() {
+                // Before the flaws that made the work: what is missing is missing for this reason.
+                self.message.parse_status = ParseStatus::WorkLimit;
+            }
             self.text.truncate(start);
             self.full = true;
         }

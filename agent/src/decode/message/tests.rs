@@ -133,12 +133,14 @@ fn an_update_keeps_its_prerequisites_and_its_changes() {
     let message = Message::parse(&wire).unwrap();
     assert_eq!(message.parse_status, ParseStatus::Ok);
     assert_eq!(view(&mut message.answers()), [(1, 255, String::new())]);
+    assert_eq!(view(&mut message.prerequisites()), [(1, 255, String::new())]);
     let changes =
         [(16, 1, "\"new\"".to_owned()), (1, 254, "192.0.2.1".to_owned()), (28, 255, String::new())];
     assert_eq!(view(&mut message.updates()), changes);
     // In the response the section is what it is elsewhere.
     wire[2] |= 0x80;
     assert_eq!(Message::parse(&wire).unwrap().updates().len(), 0);
+    assert_eq!(Message::parse(&wire).unwrap().prerequisites().len(), 0);
 }
 
 /// EDNS of a query with these options, and the message's status.
@@ -179,6 +181,8 @@ fn a_malformed_option_does_not_hide_the_others() {
         b"\0\x08\0\x07\0\x01\x17\0\xc0\0\x01",     // bits behind the prefix
         b"\0\x08\0\x08\0\x01\x18\0\xc0\0\x02\x01", // more address than prefix
         b"\0\x08\0\x09\0\x01\x21\0\xc0\0\x02\x01\0", // a prefix of 33 bits
+        b"\0\x08\0\x04\0\0\x18\0",                 // a prefix of no family
+        b"\0\x08\0\x06\0\0\0\0\xc0\0",             // an address of no family
         b"\0\x0a\0\x07cookies",                    // a cookie of seven bytes
         b"\0\x0f\0\x01\0",                         // an error of one
     ] {
@@ -200,6 +204,17 @@ fn a_malformed_option_does_not_hide_the_others() {
     let (message, status) = options(b"\0\x08\0\x05\0\x03\x08\0\x01");
     assert_eq!(status, ParseStatus::Ok);
     assert_eq!(message.edns().unwrap().options().next(), Some((8, &b"\0\x03\x08\0\x01"[..])));
+}
+
+/// Family 0 says that there is no address (RFC 7871), and is as good as a prefix of length 0.
+#[test]
+fn a_client_subnet_of_no_family_is_one_of_no_address() {
+    let (message, status) = options(b"\0\x08\0\x04\0\0\0\0");
+    assert_eq!(status, ParseStatus::Ok);
+    let edns = message.edns().unwrap();
+    let subnet =
+        ClientSubnet { address: "0.0.0.0".parse().unwrap(), source_prefix: 0, scope_prefix: 0 };
+    assert_eq!((edns.client_subnet, edns.options().len()), (Some(subnet), 0));
 }
 
 #[test]
@@ -247,11 +262,11 @@ fn answers_beyond_the_limit_of_text_are_counted() {
 #[test]
 fn questions_beyond_the_limit_of_text_are_not_kept() {
     let first = [&long_name()[..], b"\0\x01\0\x01"].concat();
-    let more = b"\x01a\xc0\x0c\0\x01\0\x01".repeat(1_000);
+    let more = b"\x01a\xc0\x0c\0\x01\0\x01".repeat(2_000);
     let answer = record(POINTER, 1, &[192, 0, 2, 1]);
     // 255 octets with the label in front would be too many.
     let shorter = [&first[62..], &more].concat();
-    let message = message_of([1_001, 1, 0, 0], &[&shorter, &answer]);
+    let message = message_of([2_001, 1, 0, 0], &[&shorter, &answer]);
     assert_eq!(message.parse_status, ParseStatus::Ok);
     assert!(message.more_questions().len() < 100);
     assert_eq!((message.answers().len(), message.answers_omitted), (0, 1));

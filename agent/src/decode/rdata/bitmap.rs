@@ -1,7 +1,7 @@
 //! Type bitmaps of NSEC, NSEC3 and CSYNC.
 
 use super::{
-    super::{cursor::Cursor, text::Text},
+    super::{cursor::Cursor, steps, text::Text},
     field::write_type,
 };
 
@@ -33,6 +33,7 @@ pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
 /// Positions of the bits that are set, the first octet's highest bit being 0.
 pub(super) fn bits(octets: &[u8]) -> impl Iterator<Item = u16> {
     octets.iter().zip(0_u16..).flat_map(|(&octet, position)| {
+        steps::count(8);
         (0..8).filter(move |bit| octet & (0x80 >> bit) != 0).map(move |bit| position * 8 + bit)
     })
 }

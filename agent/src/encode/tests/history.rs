@@ -147,6 +147,7 @@ fn this_version_reads_what_earlier_ones_wrote() {
             );
             assert_eq!(record["copy_count"], AvroValue::Int(0));
             assert_eq!(record["updates"], AvroValue::Array(Vec::new()));
+            assert_eq!(record["prerequisites"], AvroValue::Array(Vec::new()));
             for field in ["relation", "client_node_name", "server_service_name"] {
                 assert!(matches!(&record[field], AvroValue::Union(0, _)), "{:?}", record[field]);
             }

@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// An UPDATE request that carries an address everywhere one can stand: 203.0.113.77 in the reverse
-/// name that it asks for, in the client subnet, in the records that it adds, in the texts of extended
-/// errors and in the name server identifiers.
+/// name that it asks for, in the client subnet, in the record that must exist, in those that it adds,
+/// in the texts of extended errors and in the name server identifiers.
 fn update() -> Message {
     let client_subnet = [0, 8, 0, 8, 0, 1, 32, 0, 203, 0, 113, 77];
     let again = client_subnet;
@@ -23,14 +23,15 @@ fn update() -> Message {
     let mut wire = Build::message(1, false)
         .question("77.113.0.203.in-addr.arpa", 6)
         .answer(1, 60, &[203, 0, 113, 77])
+        .answer(1, 60, &[203, 0, 113, 77])
         .answer(16, 60, text)
         .answer(64, 60, hint)
         .answer(65_280, 60, &[203, 0, 113, 77])
         .opt(&[&client_subnet[..], cookie, &again, error, error, nsid, nsid].concat())
         .wire();
-    // UPDATE; the record counts for section 3, between the other two.
+    // UPDATE; the second record counts for section 3, between the other two.
     wire[2] |= 5 << 3;
-    (wire[7], wire[9]) = (0, 4);
+    (wire[7], wire[9]) = (1, 4);
     Message::parse(&wire).unwrap()
 }
 

@@ -141,18 +141,21 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
             ifindex: 0,
         },
     );
-    (any::<[u8; 16]>(), flow, any::<[u32; 2]>(), any::<bool>(), option::of(related)).prop_map(
-        |(id, flow, [query_count, copy_count], capture_gap, related)| Transaction {
-            id: RecordId(id),
-            flow,
-            // Replaced by what was drawn for it.
-            exchange: Exchange::Query(NO_MESSAGE.get_or_init(Observation::default)),
-            query_count,
-            copy_count,
-            capture_gap,
-            related,
-        },
-    )
+    let times = any::<u64>();
+    (any::<[u8; 16]>(), flow, any::<[u32; 2]>(), times, any::<bool>(), option::of(related))
+        .prop_map(|(id, flow, [query_count, copy_count], latest_query_ns, capture_gap, related)| {
+            Transaction {
+                id: RecordId(id),
+                flow,
+                // Replaced by what was drawn for it.
+                exchange: Exchange::Query(NO_MESSAGE.get_or_init(Observation::default)),
+                query_count,
+                latest_query_ns,
+                copy_count,
+                capture_gap,
+                related,
+            }
+        })
 }
 
 static NO_MESSAGE: std::sync::OnceLock<Observation> = std::sync::OnceLock::new();
@@ -166,6 +169,7 @@ fn observation(response: bool) -> impl Strategy<Value = Observation> {
             at_ns,
             point: Point { ifindex: 3, direction },
             frame,
+            identification: 0,
             vlan_ids,
             vlan_visible,
             cut: false,

@@ -1,3 +1,7 @@
+//! The table, message by message.
+
+mod copies;
+
 use std::time::Duration;
 
 use tap53_ebpf::settings::Direction;
@@ -48,9 +52,11 @@ fn observe(
 ) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
     match table.observe(flow, &mut seen, &wire) {
-        Observed::Done(transaction) => Some(kept(&transaction)),
-        _ => None,
+        Observed::Done(transaction) => return Some(kept(&transaction)),
+        Observed::Waits => while table.evict().is_some() {},
+        _ => {}
     }
+    None
 }
 
 fn done(observed: Option<Transaction<'static>>) -> Transaction<'static> {
@@ -72,7 +78,7 @@ fn kept(transaction: &Transaction<'_>) -> Transaction<'static> {
 fn a_response_finds_its_query() {
     let mut table = table(8);
     let mut query = message(SECOND, 9, "a.test", false);
-    assert_eq!(table.observe(flow(1_000), &mut query, &[]), Observed::Waits { evicted: 0 });
+    assert_eq!(table.observe(flow(1_000), &mut query, &[]), Observed::Waits);
     let found = done(observe(&mut table, flow(1_000), message(SECOND + 70, 9, "a.test", true)));
     assert_eq!((found.outcome(), found.messages()), (Outcome::Matched, 2));
     assert!(!found.capture_gap);
@@ -156,7 +162,9 @@ fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
         let mut copy = elsewhere(ifindex, response());
         assert_eq!(table.observe(flow(1), &mut copy, &[0, 1]), Observed::Copy);
     }
-    let again = done(observe(&mut table, flow(1), elsewhere(9, response())));
+    let mut again = elsewhere(9, response());
+    again.at_ns += SECOND;
+    let again = done(observe(&mut table, flow(1), again));
     assert_eq!(again.related.unwrap().relation, Relation::RepeatedResponse);
 }
 
@@ -252,16 +260,37 @@ fn large_queries_are_bounded_by_bytes_and_leave_nothing_behind() {
 }
 
 #[test]
-fn a_full_table_evicts_the_oldest_and_says_how_much() {
+fn a_full_table_records_the_oldest_as_unanswered_with_a_gap() {
     let mut table = table(2);
-    observe(&mut table, flow(1), message(1, 1, "a.test", false));
-    observe(&mut table, flow(1), message(2, 1, "a.test", false));
-    observe(&mut table, flow(2), message(3, 1, "a.test", false));
-    let mut third = message(4, 1, "a.test", false);
-    assert_eq!(table.observe(flow(3), &mut third, &[]), Observed::Waits { evicted: 2 });
+    let at = |at_s: u64| message(at_s * SECOND, 1, "a.test", false);
+    observe(&mut table, flow(1), at(1));
+    observe(&mut table, flow(1), at(2));
+    observe(&mut table, flow(2), at(3));
+    assert_eq!(table.evict(), None, "there is room for two");
+    assert_eq!(table.observe(flow(3), &mut at(4), &[]), Observed::Waits);
+    let evicted = kept(&table.evict().unwrap());
+    assert_eq!((evicted.outcome(), evicted.flow.client.port()), (Outcome::Unanswered, 1));
+    assert_eq!((evicted.query_count, evicted.capture_gap), (2, true));
+    assert_eq!(table.evict(), None);
     assert_eq!((table.pending_messages(), table.index.len()), (2, 2));
-    let genuine = done(observe(&mut table, flow(2), message(5, 1, "a.test", true)));
+    let genuine = done(observe(&mut table, flow(2), message(4 * SECOND, 1, "a.test", true)));
     assert_eq!(genuine.outcome(), Outcome::Matched);
+    let late = done(observe(&mut table, flow(1), message(5 * SECOND, 1, "a.test", true)));
+    let related = Related { relation: Relation::LateResponse, record: evicted.id };
+    assert_eq!(late.related, Some(related), "its answer names it");
+}
+
+#[test]
+fn the_query_that_has_just_come_is_never_the_one_that_leaves() {
+    let mut table = table(1);
+    // Over TCP, of a clock that is behind, and larger than the table may be.
+    let over_tcp = Flow { transport: Transport::Tcp, ..flow(2) };
+    observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
+    let mut large = message(SECOND, 1, "a.test", false);
+    large.wire = vec![0; 65_535];
+    assert_eq!(table.observe(over_tcp, &mut large, &[]), Observed::Waits);
+    assert_eq!(table.evict().map(|evicted| evicted.flow.client.port()), Some(1));
+    assert_eq!(table.evict(), None);
 }
 
 #[test]
@@ -271,7 +300,7 @@ fn slots_are_used_again_so_a_flood_stays_within_capacity() {
         let port = u16::try_from(round % 60_000).unwrap();
         observe(&mut table, flow(port), message(u64::from(round), 1, "flood.test", false));
     }
-    assert_eq!(table.slots.len(), 16);
+    assert_eq!(table.slots.len(), 17);
     assert_eq!((table.pending_messages(), table.index.len()), (16, 16));
     let order: Vec<u64> =
         std::iter::from_fn(|| table.drain().map(|transaction| transaction.first().at_ns)).collect();
@@ -363,18 +392,19 @@ fn a_query_of_a_clock_that_is_behind_waits_as_long() {
 #[test]
 fn the_messages_of_a_zone_transfer_name_each_other_with_and_without_their_question() {
     let mut table = table(8);
+    let over_tcp = Flow { transport: Transport::Tcp, ..flow(1) };
     let transfer = |at_ns, response| {
         let message = Build::message(9, response).question("example.test", 252).parse();
         Box::new(Observation { message, ..message_of(at_ns, response) })
     };
     let message = Build::message(9, true).parse();
     let further = Box::new(Observation { message, ..message_of(SECOND + 3, true) });
-    assert!(observe(&mut table, flow(1), transfer(SECOND, false)).is_none());
-    let first = done(observe(&mut table, flow(1), transfer(SECOND + 1, true)));
+    assert!(observe(&mut table, over_tcp, transfer(SECOND, false)).is_none());
+    let first = done(observe(&mut table, over_tcp, transfer(SECOND + 1, true)));
     assert_eq!((first.outcome(), first.related), (Outcome::Matched, None));
     let mut latest = first.id;
     for seen in [transfer(SECOND + 2, true), further] {
-        let next = done(observe(&mut table, flow(1), seen));
+        let next = done(observe(&mut table, over_tcp, seen));
         let relation = Relation::RepeatedResponse;
         assert_eq!(next.related, Some(Related { relation, record: latest }));
         latest = next.id;

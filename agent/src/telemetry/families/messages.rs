@@ -52,6 +52,15 @@ pub(super) const FAMILIES: &[Family] = &[
             each(&r.status.ledger.agent.messages.lost, |reason, n| s.count(&[reason], n))
         },
     },
+    Family {
+        name: "tap53_messages_flawed_total",
+        kind: Counter,
+        help: "Messages that could not be read whole, by the parse_status of their record; outside of the sum. WORK_LIMIT: made to cost more than their size warrants. NOT_DNS: of another protocol.",
+        labels: &["parse_status"],
+        collect: |r, s| {
+            each(&r.status.ledger.agent.messages.flawed, |status, n| s.count(&[status], n))
+        },
+    },
     // Records: created + ahead = offered to each sink + in batches for it + filtered.
     Family {
         name: "tap53_records_created_total",

@@ -1,6 +1,6 @@
 //! What waits where, and how much room there is.
 
-use super::{Family, Gauge, each_state};
+use super::{Counter, Family, Gauge, each_state};
 use crate::worker::QUEUED;
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -57,6 +57,17 @@ pub(super) const FAMILIES: &[Family] = &[
         collect: |r, s| {
             for (worker, counts) in r.path.workers.iter().zip(&r.workers) {
                 s.count(&[&worker.number.to_string()], counts.queries_pending);
+            }
+        },
+    },
+    Family {
+        name: "tap53_pair_queries_evicted_total",
+        kind: Counter,
+        help: "Queries recorded as unanswered, with capture_gap, because the table of a worker was full.",
+        labels: &["worker"],
+        collect: |r, s| {
+            for (worker, counts) in r.path.workers.iter().zip(&r.workers) {
+                s.count(&[&worker.number.to_string()], counts.queries_evicted);
             }
         },
     },

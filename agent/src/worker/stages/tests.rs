@@ -107,6 +107,12 @@ fn item(transport: u8, payload: &[u8], back: bool) -> Vec<u8> {
     item
 }
 
+/// The same packet with another IPv4 identification.
+fn numbered(mut item: Vec<u8>, identification: u8) -> Vec<u8> {
+    item[RecordHeader::SIZE + 5] = identification;
+    item
+}
+
 fn message(id: u16, response: bool) -> Vec<u8> {
     Build::message(id, response).question("a.test", 1).wire()
 }
@@ -193,6 +199,44 @@ fn a_datagram_that_the_snap_length_cut_is_read_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_packet_that_is_shown_twice_is_told_from_one_that_is_sent_again_by_its_identification() {
+    let (mut stages, keep) = stages(false);
+    for identification in [1, 1, 2] {
+        stages.take(&numbered(item(17, &message(7, false), false), identification));
+    }
+    for identification in [3, 3] {
+        stages.take(&numbered(item(17, &message(7, true), true), identification));
+    }
+    let published = stages.published();
+    stages.finish();
+    let counts = published.read();
+    assert_eq!(counts.messages_lost[MessageLoss::Copy as usize], 2);
+    assert_eq!((counts.messages_decoded, counts.messages_in_records), (5, 3));
+    let lines = keep.lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    assert_eq!((&lines[0]["query_count"], &lines[0]["copy_count"]), (&2.into(), &1.into()));
+    assert_eq!(lines[0]["latency_from_latest_query_ns"], 1);
+}
+
+#[test]
+fn queries_that_a_full_table_has_no_room_for_are_records_with_a_gap() {
+    let (mut stages, keep) = stages(false);
+    for id in 0..10 {
+        stages.take(&item(17, &message(id, false), false));
+    }
+    stages.deliver();
+    let counts = stages.published().read();
+    assert_eq!((counts.queries_evicted, counts.queries_pending), (2, 8));
+    assert_eq!((counts.messages_in_records, counts.messages_lost), (2, [0; 3]));
+    let lines = keep.lines.lock().unwrap();
+    for (line, id) in lines.iter().zip(0..) {
+        assert_eq!((&line["outcome"], &line["dns_id"]), (&"UNANSWERED".into(), &id.into()));
+        assert_eq!(line["capture_gap"], true);
+    }
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
 fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
     let qnames = Lists { allow: Vec::new(), deny: vec!["secret.test".to_owned()] };
     let filter = FilterConfig { qnames, ..FilterConfig::default() };
@@ -200,7 +244,7 @@ fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
     let secret = |id, response| Build::message(id, response).question("a.secret.test", 1).wire();
     // A query, again, and its response; a query without one; a response without one; and others.
     stages.take(&item(17, &secret(1, false), false));
-    stages.take(&item(17, &secret(1, false), false));
+    stages.take(&numbered(item(17, &secret(1, false), false), 1));
     stages.take(&item(17, &secret(1, true), true));
     stages.take(&item(17, &secret(2, false), false));
     stages.take(&item(17, &secret(3, true), true));

@@ -1,0 +1,204 @@
+//! Messages that were made to cost as much as they can, for tests, benchmarks and fuzzing, and one
+//! that costs little. Each is of at most `length` bytes, and nearly as long.
+
+/// RR types whose RDATA is a name, a list of names, type bitmaps, parameters, or anything.
+const NS: u16 = 2;
+const NULL: u16 = 10;
+const NSEC: u16 = 47;
+const HIP: u16 = 55;
+const SVCB: u16 = 64;
+
+/// Bytes of a header.
+const HEADER: usize = 12;
+
+/// A message under construction: a response with one question, and answers.
+struct Response {
+    wire: Vec<u8>,
+    length: usize,
+    answers: u16,
+}
+
+impl Response {
+    /// The question is for `name`, at offset 12.
+    fn new(length: usize, name: &[u8]) -> Self {
+        let mut wire = vec![0, 0, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+        wire.extend(name);
+        wire.extend([0, 1, 0, 1]);
+        Self { wire, length, answers: 0 }
+    }
+
+    /// Appends a record of class IN if there is room for it.
+    fn answer(&mut self, owner: &[u8], rtype: u16, rdata: &[u8]) -> bool {
+        let Ok(rdata_length) = u16::try_from(rdata.len()) else { return false };
+        let room = self.wire.len() + owner.len() + 10 + rdata.len() <= self.length;
+        if room {
+            self.wire.extend(owner);
+            self.wire.extend(rtype.to_be_bytes());
+            self.wire.extend([0, 1, 0, 0, 0, 1]);
+            self.wire.extend(rdata_length.to_be_bytes());
+            self.wire.extend(rdata);
+            self.answers += 1;
+        }
+        room
+    }
+
+    /// Appends such records until there is no more room.
+    fn fill(mut self, owner: &[u8], rtype: u16, rdata: &[u8]) -> Vec<u8> {
+        while self.answer(owner, rtype, rdata) {}
+        self.finish()
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.wire[6..8].copy_from_slice(&self.answers.to_be_bytes());
+        self.wire
+    }
+}
+
+fn pointer(target: usize) -> [u8; 2] {
+    let target = u16::try_from(target).unwrap_or(u16::MAX);
+    (0xc000 | target).to_be_bytes()
+}
+
+/// The owner that most records have: the question's name.
+const QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+
+/// A name of up to 255 octets, in labels of this length.
+fn name_of(label: u8, octet: u8) -> Vec<u8> {
+    let mut name = Vec::new();
+    while name.len() + 1 + usize::from(label) < 255 {
+        name.push(label);
+        name.resize(name.len() + usize::from(label), octet);
+    }
+    name.push(0);
+    name
+}
+
+/// The same, of octets that become four characters each.
+fn escaped_name(label: u8) -> Vec<u8> {
+    name_of(label, 0xff)
+}
+
+/// What servers send: addresses of the question's name.
+pub(crate) fn benign(length: usize) -> Vec<u8> {
+    Response::new(length, b"\x03www\x07example\x04test\0").fill(&QUESTION, 1, &[192, 0, 2, 1])
+}
+
+/// Up to 8,176 pointers in opaque RDATA, each to the one before it, and records whose owner and RDATA
+/// point to the last ones in turn.
+pub(crate) fn compression_chain(length: usize) -> Vec<u8> {
+    // A third of the message, as far as 14 bits reach.
+    chain(length, (length / 3).clamp(4, 16_354) & !1)
+}
+
+/// The same with no more pointers than a name may have.
+pub(crate) fn short_chains(length: usize) -> Vec<u8> {
+    chain(length, 2 * 127)
+}
+
+/// A chain of `size` bytes.
+fn chain(length: usize, size: usize) -> Vec<u8> {
+    let mut message = Response::new(length, &[0]);
+    let start = message.wire.len() + 11;
+    // The root, and what leads to it.
+    let mut chain = vec![0, 0];
+    for target in (start..).step_by(2).take(size / 2 - 1) {
+        chain.extend(pointer(target));
+    }
+    message.answer(&[0], NULL, &chain);
+    let last = start + size - 2;
+    // Never the name that was read last, or first, which a reader may remember.
+    let near_end = |back: usize| pointer(last - (2 * back) % (size / 2));
+    let mut back = 0;
+    while message.answer(&near_end(back), NS, &near_end(back + 3)) {
+        back = (back + 1) % 7;
+    }
+    message.finish()
+}
+
+/// Records whose RDATA is a pointer to the longest name there can be.
+pub(crate) fn long_names(length: usize) -> Vec<u8> {
+    Response::new(length, &escaped_name(63)).fill(&QUESTION, NS, &QUESTION)
+}
+
+/// The same with a name of as many labels as there can be.
+pub(crate) fn many_labels(length: usize) -> Vec<u8> {
+    Response::new(length, &escaped_name(1)).fill(&QUESTION, NS, &QUESTION)
+}
+
+/// Names that something follows, so that they are no RDATA of their type: each is written and thrown
+/// away.
+pub(crate) fn broken_names(length: usize) -> Vec<u8> {
+    Response::new(length, &escaped_name(1)).fill(&QUESTION, NS, &[0xc0, HEADER as u8, 0])
+}
+
+/// The same with characters that stand for themselves.
+pub(crate) fn broken_labels(length: usize) -> Vec<u8> {
+    Response::new(length, &name_of(1, b'a')).fill(&QUESTION, NS, &[0xc0, HEADER as u8, 0])
+}
+
+/// Lists of names that break behind the last.
+pub(crate) fn broken_lists(length: usize) -> Vec<u8> {
+    let list = [&[0, 1, 0, 0][..], &QUESTION.repeat(60), &[0x40]].concat();
+    Response::new(length, &escaped_name(63)).fill(&QUESTION, HIP, &list)
+}
+
+/// Bitmaps in which each type is set, and which break behind the last.
+pub(crate) fn broken_bitmaps(length: usize) -> Vec<u8> {
+    let windows = (100..124).flat_map(|window| [&[window, 32][..], &[0xff; 32]].concat());
+    let rdata: Vec<u8> = [0].into_iter().chain(windows).chain([0]).collect();
+    Response::new(length, &[0]).fill(&QUESTION, NSEC, &rdata)
+}
+
+/// Parameters whose value is escaped, and a last one whose key is too low.
+pub(crate) fn broken_parameters(length: usize) -> Vec<u8> {
+    let mut rdata = vec![0, 1, 0, 0xff, 0, 0x10, 0];
+    rdata.resize(rdata.len() + 4_096, 0xff);
+    rdata.extend([0, 0, 0, 0]);
+    Response::new(length, &[0]).fill(&QUESTION, SVCB, &rdata)
+}
+
+/// The shortest records there are.
+pub(crate) fn tiny_records(length: usize) -> Vec<u8> {
+    Response::new(length, &[0]).fill(&[0], NULL, &[])
+}
+
+/// Questions and nothing else.
+pub(crate) fn questions(length: usize) -> Vec<u8> {
+    let mut wire = Response::new(length, &escaped_name(63)).finish();
+    let mut count = 1_u16;
+    while wire.len() + 6 <= length {
+        wire.extend([0xc0, HEADER as u8 + 64 * (count % 2) as u8, 0, 1, 0, 1]);
+        count += 1;
+    }
+    wire[4..6].copy_from_slice(&count.to_be_bytes());
+    wire
+}
+
+/// An OPT record with nothing but empty options.
+pub(crate) fn options(length: usize) -> Vec<u8> {
+    let mut wire = vec![0, 0, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 1];
+    let rdata = length.saturating_sub(HEADER + 11) & !3;
+    wire.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    wire.extend(u16::try_from(rdata).unwrap_or(u16::MAX & !3).to_be_bytes());
+    wire.resize(wire.len() + rdata, 0);
+    wire
+}
+
+/// A message, and what it is called.
+pub(crate) type Named = (&'static str, fn(usize) -> Vec<u8>);
+
+/// All of the hostile ones.
+pub(crate) const ALL: [Named; 12] = [
+    ("compression chain", compression_chain),
+    ("short chains", short_chains),
+    ("broken labels", broken_labels),
+    ("long names", long_names),
+    ("many labels", many_labels),
+    ("broken names", broken_names),
+    ("broken lists", broken_lists),
+    ("broken bitmaps", broken_bitmaps),
+    ("broken parameters", broken_parameters),
+    ("tiny records", tiny_records),
+    ("questions", questions),
+    ("options", options),
+];
