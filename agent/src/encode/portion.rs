@@ -11,7 +11,8 @@
 //! - Either message gets half of the room, and what the other one does not need: a server cannot
 //!   push out what its client sent, nor the other way round.
 //! - Within a message: the text of an extended error, the name server's identifier, the bytes as
-//!   sent, questions, answers or prerequisites and updates, EDNS options. Of each list the first entries that fit.
+//!   sent, questions, answers or prerequisites and updates, EDNS options. Of each list the first
+//!   entries that fit.
 //! - An entry counts with its bytes before and after the privacy rules, whichever are more, so that
 //!   the work of applying them is bounded by the same limit.
 

@@ -242,10 +242,12 @@ proptest! {
 
             let read = Read::of(record);
             let answers = response.map_or(0, |seen| seen.message.answers().len());
-            let updates = query.map_or(0, |seen| seen.message.updates().len());
+            let of_update =
+                |seen: &Observation| seen.message.prerequisites().len() + seen.message.updates().len();
+            let updates = query.map_or(0, of_update);
             let unread: u32 = [query, response].into_iter().flatten().map(|it| it.message.answers_omitted).sum();
             prop_assert_eq!(
-                read.length("answers") + read.length("updates") + read.number("answers_omitted"),
+                read.length("answers") + read.length("prerequisites") + read.length("updates") + read.number("answers_omitted"),
                 answers + updates + unread as usize
             );
             let first = record.transaction.first();
