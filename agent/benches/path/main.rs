@@ -29,8 +29,8 @@ use tap53::{
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
-        self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
-        Truncations,
+        self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
+        Transaction, Truncations,
     },
     privacy::Policy,
     sink::{Named, Sink},
@@ -206,6 +206,7 @@ impl Prepared {
                 copy_count: 0,
                 capture_gap: false,
                 related: None,
+                anomalies: Anomalies::NONE,
             })
             .collect()
     }
@@ -227,6 +228,7 @@ fn measure(title: &str, kind: Kind) {
         .iter()
         .map(|transaction| Record {
             observer: &observer,
+            response_observer: &observer,
             number: 1_000,
             file: "",
             policy: &policy,
