@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tap53::{
     decode::{Message, Transport},
     encode::{self, Attribution, Clock, Format, Identity, Observer, Owner, Portion, Record},
-    pair::{Exchange, Flow, Observation, RecordId, RecordIds, Related, Relation, Transaction},
+    pair::{
+        Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Related, Relation, Transaction,
+    },
     privacy::Policy,
 };
 use tap53_harness::fastavro;
@@ -60,6 +62,8 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("run_id", json!("")),
                 ("record_number", json!(0)),
                 ("response_direction", Value::Null),
+                ("response_interface", Value::Null),
+                ("anomalies", json!([])),
                 ("latest_query_time", Value::Null),
                 ("latency_from_latest_query_ns", Value::Null),
                 ("query_file", Value::Null),
@@ -138,9 +142,11 @@ fn this_version_message() -> Result<Vec<u8>> {
         copy_count: 2,
         capture_gap: false,
         related: Some(Related { relation: Relation::LateResponse, record: id }),
+        anomalies: Anomalies::NONE,
     };
     let record = Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
+        response_observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
         number: 5,
         files: &[],
         policy: &Policy::default(),

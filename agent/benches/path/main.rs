@@ -33,8 +33,8 @@ use tap53::{
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{
-        self, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table, Transaction,
-        Truncations,
+        self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
+        Transaction, Truncations,
     },
     privacy::Policy,
     sink::{Named, Sink},
@@ -210,6 +210,7 @@ impl Prepared {
                 copy_count: 0,
                 capture_gap: false,
                 related: None,
+                anomalies: Anomalies::NONE,
             })
             .collect()
     }
@@ -242,6 +243,7 @@ fn measure(title: &str, kind: Kind) {
         .iter()
         .map(|transaction| Record {
             observer: &observer,
+            response_observer: &observer,
             number: 1_000,
             files: &[],
             policy: &policy,

@@ -23,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Fields of the record: the schema's test compares.
-const FIELDS: usize = 107;
+const FIELDS: usize = 109;
 
 /// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ impl Clock {
 pub struct Record<'a> {
     /// Node, interface and worker.
     pub observer: &'a Observer,
+    /// The same at the interface of the response.
+    pub response_observer: &'a Observer,
     /// Number among the records of that worker, from 1 on.
     pub number: u64,
     /// Names of the replayed files; none elsewhere.
@@ -150,11 +152,13 @@ impl<'a> Record<'a> {
         f.field("direction", Symbol::of_direction(self.direction()))?;
         let answered = response.map(|seen| Symbol::of_direction(seen.point.direction));
         f.field("response_direction", answered)?;
+        f.field("response_interface", response.map(|_| self.response_observer.interface()))?;
         f.field("outcome", Symbol::of_outcome(transaction.outcome()))?;
         let related = transaction.related;
         f.field("relation", related.map(|related| Symbol::of_relation(related.relation)))?;
         f.field("related_record_id", related.map(|related| related.record))?;
         f.field("capture_gap", transaction.capture_gap)?;
+        f.field("anomalies", transaction.anomalies)?;
         let time = |seen: &Observation| Time(self.clock.utc_us(seen.at_ns));
         f.field("query_time", query.map(time))?;
         f.field("response_time", response.map(time))?;

@@ -3,7 +3,9 @@
 use super::{Clock, Observer, Owner, Portion, Record};
 use crate::{
     decode::{Transport, build::Build},
-    pair::{Exchange, Flow, Observation, Point, RecordId, RecordIds, Transaction},
+    pair::{
+        Anomalies, Anomaly, Exchange, Flow, Observation, Point, RecordId, RecordIds, Transaction,
+    },
     privacy::Policy,
 };
 use tap53_ebpf::settings::Direction;
@@ -61,9 +63,16 @@ pub(crate) fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) ->
         copy_count: 0,
         capture_gap,
         related: None,
+        anomalies: match name {
+            "unanswered" => {
+                [Anomaly::ForgedResponseSeen, Anomaly::TcpConflict].into_iter().collect()
+            }
+            _ => Anomalies::NONE,
+        },
     };
     each(&Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
+        response_observer: &Observer::new("node-1", "eth1", RecordIds::new([7; 8], 1)),
         number: 2,
         files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
         policy: &Policy::default(),

@@ -162,6 +162,8 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         Some(Relation::RepeatedResponse) => write!(out, "  [repeated response]")?,
         Some(Relation::TcpAfterTruncation) => write!(out, "  [again, after a truncated response]")?,
         Some(Relation::RetriedOverTcp) => write!(out, "  [asked again over TCP]")?,
+        Some(Relation::WrongId) => write!(out, "  [wrong identifier for a query]")?,
+        Some(Relation::WrongServer) => write!(out, "  [not who a query went to]")?,
         None if transaction.outcome() == Outcome::UnmatchedResponse => {
             write!(out, "  [query not seen]")?;
         }
@@ -180,6 +182,9 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if transaction.capture_gap {
         write!(out, "  [capture gap]")?;
+    }
+    for anomaly in transaction.anomalies.iter() {
+        write!(out, "  [{}!]", anomaly.name())?;
     }
     match record.parse_status() {
         ParseStatus::Ok => Ok(()),
@@ -239,7 +244,9 @@ mod tests {
     #[test]
     fn what_is_out_of_the_ordinary_is_said() {
         assert!(line("unanswered").contains("UNANSWERED"));
-        assert!(line("unanswered").ends_with("[asked 2 times]  [capture gap]\n"));
+        assert!(line("unanswered").ends_with(
+            "[asked 2 times]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
+        ));
         assert!(line("response").ends_with("[query not seen]\n"), "{:?}", line("response"));
     }
 
@@ -250,6 +257,8 @@ mod tests {
             (Relation::RepeatedResponse, "[repeated response]"),
             (Relation::TcpAfterTruncation, "[again, after a truncated response]"),
             (Relation::RetriedOverTcp, "[asked again over TCP]"),
+            (Relation::WrongId, "[wrong identifier for a query]"),
+            (Relation::WrongServer, "[not who a query went to]"),
         ] {
             let line = changed("response", |transaction| {
                 transaction.related = Some(Related { relation, record: RecordId([0; 16]) });

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     decode::{Answer, ClientSubnet, ParseStatus, Question, Transport},
-    pair::{Outcome, RecordId, Relation},
+    pair::{Anomalies, Outcome, RecordId, Relation},
     privacy::{Policy, ShownAddress},
 };
 
@@ -134,6 +134,30 @@ impl Value for RecordId {
     #[inline(always)]
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, self.0.len());
+    }
+}
+
+/// Their names. Usually there are none.
+impl Serialize for Anomalies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_seq(Some(self.len()))?;
+        for anomaly in self.iter() {
+            s.serialize_element(anomaly.name())?;
+        }
+        s.end()
+    }
+}
+
+impl Value for Anomalies {
+    #[inline(always)]
+    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        if !self.is_empty() {
+            out.length(self.len());
+            for anomaly in self.iter() {
+                anomaly.name().push(out);
+            }
+        }
+        out.zero();
     }
 }
 

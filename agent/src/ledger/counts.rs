@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     decode::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
+    pair::Anomaly,
     spool::Totals,
 };
 
@@ -160,6 +161,8 @@ pub struct WorkerCounts {
     /// Queries recorded as unanswered before their time, because the table was full. Part of
     /// `messages_in_records`; in no line of the ledger.
     pub queries_evicted: u64,
+    /// Records with each sign of tampering, by [`Anomaly`]; in no line of the ledger.
+    pub anomalies: [u64; Anomaly::ALL.len()],
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
 }
@@ -180,6 +183,9 @@ impl WorkerCounts {
         self.records_numbered += other.records_numbered;
         self.queries_pending += other.queries_pending;
         self.queries_evicted += other.queries_evicted;
+        for (sum, anomalies) in self.anomalies.iter_mut().zip(other.anomalies) {
+            *sum += anomalies;
+        }
         self.transactions_held += other.transactions_held;
         self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {

@@ -22,6 +22,7 @@
 //!   the transaction; further ones repeat the response.
 //! - A truncated response over UDP and the same question over TCP name each other.
 
+mod anomaly;
 mod id;
 mod multicast;
 mod recent;
@@ -38,6 +39,7 @@ use tap53_ebpf::settings::Direction;
 
 use crate::decode::{Message, Transport, Tunnel};
 
+pub use anomaly::{Anomalies, Anomaly};
 pub use id::{RecordId, RecordIds};
 pub use table::{Observed, Table};
 pub use truncation::Truncations;
@@ -190,6 +192,11 @@ pub enum Relation {
     TcpAfterTruncation,
     /// A truncated response over UDP; the other asks again over TCP and was recorded first.
     RetriedOverTcp,
+    /// A response that aims at the other's query with another identifier. Behind the position of
+    /// the schema's symbol OTHER.
+    WrongId = 5,
+    /// A response that aims at the other's query from another address.
+    WrongServer,
 }
 
 impl Relation {
@@ -201,6 +208,8 @@ impl Relation {
             Self::RepeatedResponse => "REPEATED_RESPONSE",
             Self::TcpAfterTruncation => "TCP_AFTER_TRUNCATION",
             Self::RetriedOverTcp => "RETRIED_OVER_TCP",
+            Self::WrongId => "WRONG_ID",
+            Self::WrongServer => "WRONG_SERVER",
         }
     }
 }
@@ -244,6 +253,8 @@ pub struct Transaction<'a> {
     pub capture_gap: bool,
     /// A record that this one has to do with.
     pub related: Option<Related>,
+    /// Signs of tampering.
+    pub anomalies: Anomalies,
 }
 
 impl<'a> Transaction<'a> {

@@ -92,6 +92,8 @@ pub(super) struct Ended {
     pub(super) query: Option<Sighting>,
     /// Its response, unless the query's time ran out.
     pub(super) response: Option<Answered>,
+    /// Hash of what the response says; 0 where there is nothing to compare.
+    pub(super) answers: u32,
 }
 
 impl Ended {
@@ -151,6 +153,7 @@ struct Logged {
     sequence: u64,
     query_at_ns: u64,
     question: u32,
+    answers: u32,
     ifindex: u32,
     query_ifindex: u32,
     identification: u16,
@@ -286,6 +289,7 @@ impl Recent {
             sequence: ended.sequence,
             query_at_ns: query.map_or(0, |query| query.at_ns),
             question: ended.question,
+            answers: ended.answers,
             ifindex: seen.map_or(0, |seen| seen.point.ifindex),
             identification: seen.map_or(0, |seen| seen.identification),
             query_ifindex: query.map_or(0, |query| query.point.ifindex),
@@ -325,6 +329,7 @@ impl Logged {
             sequence: self.sequence,
             query,
             response: seen.map(|seen| Answered { content: self.content, seen }),
+            answers: self.answers,
         })
     }
 }

@@ -10,6 +10,7 @@
 //! allocated.
 
 mod gaps;
+mod signs;
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -19,12 +20,13 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
-    Config, Exchange, Flow, Observation, RecordIds, Related, Relation, Transaction, Truncations,
-    multicast,
+    Anomalies, Anomaly, Config, Exchange, Flow, Observation, RecordIds, Related, Relation,
+    Transaction, Truncations, multicast,
     recent::{Answered, Ended, MIRRORED_NS, Recent, Sighting},
 };
 use crate::decode::{Question, Transport};
 use gaps::Gaps;
+use signs::{Aims, Sides, answers_hash, case_hash};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -49,6 +51,13 @@ struct Slot {
     latest: Sighting,
     /// True if an exchange of the same flow and identifier may have ended lately.
     again: bool,
+    /// True if it passed its interface in both directions: on `lo`, or where packets turn back.
+    both_ways: bool,
+    /// Hash of the name asked for, as it was sent.
+    case: u32,
+    anomalies: Anomalies,
+    /// Sequence number of its record, where another had to name it already; 0 elsewhere.
+    sequence: u64,
     /// Since when the query waits: when it was captured, or, where time had been further already,
     /// that time. So the list is in order of it, and a query of a clock that is behind (another
     /// host's in a capture file, another CPU's) has its time too.
@@ -69,6 +78,22 @@ impl Slot {
             && self.query.message.id == response.message.id
             && self.flow == *flow
             && (question.is_none() || question == self.query.message.question())
+    }
+}
+
+impl Slot {
+    /// True if the name asked for was sent in other case than the response has it.
+    fn has_other_case(&self, response: u32) -> bool {
+        self.case != 0
+            && response != 0
+            && self.case != response
+            && !self.flow.server.ip().is_multicast()
+    }
+
+    /// True if client and server are on different sides of an interface.
+    fn has_two_sides(&self) -> bool {
+        let [client, server] = [self.flow.client.ip(), self.flow.server.ip()];
+        !self.both_ways && client != server && !client.is_loopback() && !server.is_multicast()
     }
 }
 
@@ -111,6 +136,8 @@ pub struct Table {
     taken: u32,
     gaps: Gaps,
     recent: Recent,
+    aims: Aims,
+    sides: Sides,
     truncations: Truncations,
     ids: RecordIds,
     /// The latest time heard of.
@@ -143,6 +170,8 @@ impl Table {
             taken: NONE,
             gaps: Gaps::new(started_at_ns),
             recent: Recent::new(),
+            aims: Aims::new(),
+            sides: Sides::new(),
             truncations,
             ids,
             latest_ns: started_at_ns,
@@ -179,6 +208,13 @@ impl Table {
         self.gaps.note_unreadable(flow, at_ns);
     }
 
+    /// Takes note of bytes that were sent twice in a TCP connection, and differ: nobody knows which
+    /// of them its messages were.
+    pub fn note_conflict(&mut self, mut flow: Flow, at_ns: u64) {
+        self.identify(&mut flow);
+        self.gaps.note_conflict(flow, at_ns);
+    }
+
     /// Takes note that capture on an interface began or ended at `at_ns`: what belongs to a message
     /// seen there may have passed while nobody looked.
     pub fn note_switched(&mut self, ifindex: u32, at_ns: u64) {
@@ -211,7 +247,7 @@ impl Table {
         if seen.message.response {
             self.respond(hash, &flow, seen, wire)
         } else {
-            self.ask(hash, &flow, seen)
+            self.ask(hash, &flow, seen, wire)
         }
     }
 
@@ -228,6 +264,7 @@ impl Table {
             copy_count: 0,
             capture_gap: seen.cut,
             related: None,
+            anomalies: Anomalies::NONE,
         }
     }
 
@@ -237,7 +274,13 @@ impl Table {
         }
     }
 
-    fn ask(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>) -> Observed<'_> {
+    fn ask(
+        &mut self,
+        hash: u64,
+        flow: &Flow,
+        query: &mut Box<Observation>,
+        wire: &[u8],
+    ) -> Observed<'_> {
         let same = |slot: &u32| {
             self.pending(*slot).is_some_and(|pending| {
                 pending.query.message.id == query.message.id
@@ -255,6 +298,8 @@ impl Table {
                 && pending.query.message == query.message;
             if pending.query.point != query.point || is_mirrored {
                 pending.copy_count += 1;
+                pending.both_ways |= pending.query.point.ifindex == query.point.ifindex
+                    && pending.query.point.direction != query.point.direction;
                 return Observed::Copy;
             }
             pending.query_count += 1;
@@ -269,7 +314,7 @@ impl Table {
                 return Observed::Copy;
             }
         }
-        self.insert(hash, flow, query, again);
+        self.insert(hash, flow, query, again, case_hash(&self.hasher, wire));
         Observed::Waits
     }
 
@@ -298,7 +343,7 @@ impl Table {
             }
             Err(_) => None,
         };
-        self.conclude(found, hash, content, response.message.question(), flow, response)
+        self.conclude(found, hash, content, response.message.question(), flow, response, wire)
     }
 
     /// As [`respond`](Self::respond), for a response to a query that may have gone to a group.
@@ -335,7 +380,7 @@ impl Table {
                 let pending = &self.slots[slot as usize];
                 let flow = Flow { client: pending.flow.client, ..*flow };
                 self.take(slot);
-                return self.conclude(Some(slot), hash, content, question, &flow, response);
+                return self.conclude(Some(slot), hash, content, question, &flow, response, wire);
             }
             let asked = self.question_hash(question);
             let known = self.recent.exchange(hash, asked, response.at_ns).is_some();
@@ -346,7 +391,53 @@ impl Table {
             }
         }
         let (hash, question, _) = remembered.unwrap_or((hash, question, false));
-        self.conclude(None, hash, content, question, flow, response)
+        self.conclude(None, hash, content, question, flow, response, wire)
+    }
+
+    /// Hash of what a response says, to compare with others to the same query; 0 where several may
+    /// differ: of a multicast query, or truncated.
+    #[inline]
+    fn comparable_answers(&self, flow: &Flow, response: &Observation) -> u32 {
+        let message = &response.message;
+        if message.flags.truncated
+            || multicast::is_possible(flow)
+            || message.question().is_some_and(|question| question.is_transfer())
+        {
+            return 0;
+        }
+        answers_hash(&self.hasher, message)
+    }
+
+    /// The record of the query that a response aims at without being its response, which is known
+    /// by that number from now on.
+    #[cold]
+    fn aim(
+        &mut self,
+        flow: &Flow,
+        question: Option<Question<'_>>,
+        response: &Observation,
+    ) -> Option<(Anomaly, Related)> {
+        let slot = self.aims.slot(&self.hasher, flow, question)?;
+        let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.pending)?;
+        let same_client = Flow { server: flow.server, ..slot.flow } == *flow;
+        if !same_client
+            || slot.query.message.question() != question
+            || slot.flow.server.ip().is_multicast()
+            // A query behind the response in a file has not been answered by it, nor attacked.
+            || response.at_ns < slot.query.at_ns
+        {
+            return None;
+        }
+        let (anomaly, relation) = if slot.flow.server == flow.server {
+            (Anomaly::WrongId, Relation::WrongId)
+        } else {
+            (Anomaly::WrongServer, Relation::WrongServer)
+        };
+        slot.anomalies.add(Anomaly::ForgedResponseSeen);
+        if slot.sequence == 0 {
+            slot.sequence = self.ids.next();
+        }
+        Some((anomaly, Related { relation, record: self.ids.of(slot.sequence) }))
     }
 
     /// Hash of a question; 0 without one.
@@ -372,6 +463,7 @@ impl Table {
         question: Option<Question<'a>>,
         flow: &Flow,
         response: &'a Observation,
+        wire: &[u8],
     ) -> Observed<'a> {
         let seen = Sighting::of(response);
         let answered = Answered { content, seen };
@@ -382,12 +474,27 @@ impl Table {
             sequence: 0,
             query: None,
             response: Some(answered),
+            answers: self.comparable_answers(flow, response),
         };
         let mut earlier = None;
+        let mut aimed = None;
+        let mut anomalies = Anomalies::NONE;
         if let Some(slot) = found {
-            let query = &self.slots[slot as usize].query;
-            ended.question = self.question_hash(query.message.question());
-            ended.query = Some(Sighting::of(query));
+            let slot = &self.slots[slot as usize];
+            let asked = slot.query.message.question();
+            ended.question = self.question_hash(asked);
+            ended.query = Some(Sighting::of(&slot.query));
+            ended.sequence = slot.sequence;
+            if asked.is_some_and(|question| question.is_transfer()) {
+                ended.answers = 0;
+            }
+            anomalies = slot.anomalies;
+            if question.is_some() && slot.has_other_case(case_hash(&self.hasher, wire)) {
+                anomalies.add(Anomaly::CaseMismatch);
+            }
+            if self.sides.is_from_client(slot.query.point, response.point) && slot.has_two_sides() {
+                anomalies.add(Anomaly::ResponseFromClientSide);
+            }
         } else {
             let datagram = flow.transport == Transport::Udp;
             if self.recent.is_copy_of_response(key, content, &seen, datagram) {
@@ -401,17 +508,40 @@ impl Table {
                 if ended.question == 0 {
                     ended.question = earlier.question;
                 }
+                if earlier.response.is_some() {
+                    if earlier.answers == 0 {
+                        // A zone transfer goes on.
+                        ended.answers = 0;
+                    } else if ended.answers != 0 && ended.answers != earlier.answers {
+                        anomalies.add(Anomaly::ConflictingResponse);
+                    }
+                }
+            } else if question.is_some() {
+                aimed = self.aim(flow, question, response);
             }
         }
-        ended.sequence = self.ids.next();
+        if ended.sequence == 0 {
+            ended.sequence = self.ids.next();
+        }
         self.recent.insert(&ended);
-        let related = earlier.map(|earlier| Related {
-            relation: match earlier.response {
-                Some(_) => Relation::RepeatedResponse,
-                None => Relation::LateResponse,
-            },
-            record: self.ids.of(earlier.sequence),
-        });
+        let related = match (&earlier, aimed) {
+            (Some(earlier), _) => Some(Related {
+                relation: match earlier.response {
+                    Some(_) => Relation::RepeatedResponse,
+                    None => Relation::LateResponse,
+                },
+                record: self.ids.of(earlier.sequence),
+            }),
+            (None, Some((anomaly, related))) => {
+                anomalies.add(anomaly);
+                Some(related)
+            }
+            (None, None) => None,
+        };
+        let conflict = self.gaps.is_conflicting(flow, response.at_ns);
+        if conflict {
+            anomalies.add(Anomaly::TcpConflict);
+        }
         let id = self.ids.of(ended.sequence);
         let mut transaction = match found {
             Some(slot) => {
@@ -424,9 +554,11 @@ impl Table {
                     copy_count: pending.copy_count,
                     capture_gap: pending.gaps != self.gaps.known()
                         || pending.query.cut
-                        || response.cut,
+                        || response.cut
+                        || conflict,
                     exchange: Exchange::Matched(&pending.query, response),
                     related,
+                    anomalies,
                 }
             }
             None => {
@@ -440,11 +572,13 @@ impl Table {
                     latest_query_ns: 0,
                     copy_count: 0,
                     capture_gap: response.cut
+                        || conflict
                         || earlier.is_none()
                             && (self.gaps.any_since(flow, since_ns)
                                 || self.gaps.is_switched(response.point.ifindex, since_ns)),
                     exchange: Exchange::Response(response),
                     related,
+                    anomalies,
                 }
             }
         };
@@ -500,9 +634,13 @@ impl Table {
             key: pending.hash,
             question: self.question_hash(pending.query.message.question()),
             at_ns,
-            sequence: self.ids.next(),
+            sequence: match pending.sequence {
+                0 => self.ids.next(),
+                reserved => reserved,
+            },
             query: Some(Sighting::of(&pending.query)),
             response: None,
+            answers: 0,
         };
         self.recent.insert(&ended);
         ended.sequence
@@ -513,13 +651,21 @@ impl Table {
     pub fn drain(&mut self) -> Option<Transaction<'_>> {
         self.tidy();
         let slot = self.oldest()?;
-        let sequence = self.ids.next();
+        let sequence = match self.slots[slot as usize].sequence {
+            0 => self.ids.next(),
+            reserved => reserved,
+        };
         Some(self.unanswered(slot, sequence, true))
     }
 
     fn unanswered(&mut self, slot: u32, sequence: u64, capture_gap: bool) -> Transaction<'_> {
         self.take(slot);
         let pending = &self.slots[slot as usize];
+        let mut anomalies = pending.anomalies;
+        let conflict = self.gaps.is_conflicting(&pending.flow, self.latest_ns);
+        if conflict {
+            anomalies.add(Anomaly::TcpConflict);
+        }
         let mut transaction = Transaction {
             id: self.ids.of(sequence),
             flow: pending.flow,
@@ -527,8 +673,9 @@ impl Table {
             query_count: pending.query_count,
             latest_query_ns: pending.latest.at_ns,
             copy_count: pending.copy_count,
-            capture_gap,
+            capture_gap: capture_gap || conflict,
             related: None,
+            anomalies,
         };
         transaction.related = self.truncations.relate(&transaction);
         transaction
@@ -547,7 +694,14 @@ impl Table {
             .map(|(_, head)| head)
     }
 
-    fn insert(&mut self, hash: u64, flow: &Flow, query: &mut Box<Observation>, again: bool) {
+    fn insert(
+        &mut self,
+        hash: u64,
+        flow: &Flow,
+        query: &mut Box<Observation>,
+        again: bool,
+        case: u32,
+    ) {
         let latest = Sighting::of(query);
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -559,6 +713,10 @@ impl Table {
                 copy_count: 0,
                 latest,
                 again: false,
+                both_ways: false,
+                case: 0,
+                anomalies: Anomalies::NONE,
+                sequence: 0,
                 since_ns: 0,
                 gaps: 0,
                 hash: 0,
@@ -577,6 +735,10 @@ impl Table {
         slot.copy_count = 0;
         slot.latest = latest;
         slot.again = again;
+        slot.both_ways = false;
+        slot.case = case;
+        slot.anomalies = Anomalies::NONE;
+        slot.sequence = 0;
         slot.since_ns = slot.query.at_ns.max(self.latest_ns);
         slot.gaps = self.gaps.known();
         slot.hash = hash;
@@ -591,6 +753,8 @@ impl Table {
         }
         list.newest = number;
         let slots = &self.slots;
+        let question = slots[number as usize].query.message.question();
+        self.aims.note(&self.hasher, flow, question, number);
         self.index.insert_unique(hash, number, |slot| slots[*slot as usize].hash);
     }
 

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use crate::pair::{Exchange, Flow, Observation, RecordId, Related, Transaction};
+use crate::pair::{Anomalies, Exchange, Flow, Observation, RecordId, Related, Transaction};
 
 /// Records that are held at most.
 const HELD: usize = 1_024;
@@ -45,6 +45,7 @@ pub(super) struct Waiting {
     copy_count: u32,
     capture_gap: bool,
     related: Option<Related>,
+    anomalies: Anomalies,
     /// CLOCK_MONOTONIC, as the messages have it.
     until_ns: u64,
 }
@@ -79,6 +80,7 @@ impl Held {
             copy_count: transaction.copy_count,
             capture_gap: transaction.capture_gap,
             related: transaction.related,
+            anomalies: transaction.anomalies,
             until_ns,
         });
         true
@@ -125,6 +127,7 @@ impl Waiting {
             copy_count: self.copy_count,
             capture_gap: self.capture_gap,
             related: self.related,
+            anomalies: self.anomalies,
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     filter::FilterReason,
     interfaces::Names,
     ledger::{Amount, Published, SinkLoss, WorkerCounts},
-    pair::{Flow, RecordIds, Transaction},
+    pair::{Flow, Observation, RecordIds, Transaction},
     sink::Named,
     tail::Feed,
 };
@@ -203,14 +203,21 @@ impl Recorder {
         counts.records_created += 1;
         counts.messages_in_records += u64::from(transaction.messages());
         counts.records_numbered += 1;
+        for anomaly in transaction.anomalies.iter() {
+            counts.anomalies[anomaly as usize] += 1;
+        }
         let first = transaction.first();
-        let observer = self
-            .observers
-            .get(&first.point.ifindex)
-            .and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= first.at_ns));
+        let observer = observer_of(&self.observers, &self.elsewhere, first);
+        let response_observer = match transaction.response() {
+            Some(response) if response.point.ifindex != first.point.ifindex => {
+                observer_of(&self.observers, &self.elsewhere, response)
+            }
+            _ => observer,
+        };
         let mut portion = Portion::ALL;
         let record = Record {
-            observer: observer.map_or(&self.elsewhere, |(_, observer)| observer),
+            observer,
+            response_observer,
             number: counts.records_numbered,
             files: &self.files,
             policy: &self.rules.privacy,
@@ -290,6 +297,19 @@ impl Recorder {
         });
         outputs.iter_mut().for_each(Output::deliver);
     }
+}
+
+/// This node at the interface that saw a message.
+#[inline]
+fn observer_of<'a>(
+    observers: &'a HashMap<u32, Vec<(u64, Observer)>>,
+    elsewhere: &'a Observer,
+    seen: &Observation,
+) -> &'a Observer {
+    let names = observers.get(&seen.point.ifindex);
+    let named =
+        names.and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= seen.at_ns));
+    named.map_or(elsewhere, |(_, observer)| observer)
 }
 
 impl Output {

@@ -13,7 +13,7 @@ use crate::{
         Content, Datagram, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
         TransportHeader,
         fragments::{self, FragmentEvent, Fragments},
-        stream::{self, Segment, StreamEvent, Streams},
+        stream::{self, Segment, StreamEvent, StreamLoss, Streams},
     },
     encode::{self, Clock},
     interfaces::Names,
@@ -329,6 +329,9 @@ impl Pairing {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
                 self.message(&Origin { captured_at_ns: at_ns, ..context }, &flow, message, 0);
+            }
+            StreamEvent::Loss { flow, at_ns, reason: StreamLoss::Conflict, .. } => {
+                self.table.note_conflict(flow, at_ns);
             }
             StreamEvent::Loss { flow, at_ns, .. } => self.table.note_unreadable(flow, at_ns),
         }

@@ -4,8 +4,9 @@
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamIgnored {
-    /// At positions of which the first copy was taken, or that were given up: retransmissions,
-    /// overlaps, and copies of a packet that passes a hook twice.
+    /// At positions of which the same bytes were taken, or that were given up: retransmissions,
+    /// overlaps, and copies of a packet that passes a hook twice. Also bytes too far back to be
+    /// compared.
     Repeated,
     /// The byte of a keep-alive probe (RFC 9293 §3.8.4).
     KeepAlive,
@@ -48,11 +49,14 @@ pub enum StreamLoss {
     Evicted,
     /// Waiting when the capture ended.
     Ended,
+    /// At positions of which other bytes were taken: somebody tampers with the stream, or damaged
+    /// bytes came first.
+    Conflict,
 }
 
 impl StreamLoss {
     /// All reasons, in index order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gap,
         Self::Unsynchronised,
         Self::ShorterThanHeader,
@@ -60,6 +64,7 @@ impl StreamLoss {
         Self::Idle,
         Self::Evicted,
         Self::Ended,
+        Self::Conflict,
     ];
 
     /// Name in the ledger and in metrics.
@@ -73,6 +78,7 @@ impl StreamLoss {
             Self::Idle => "idle",
             Self::Evicted => "evicted",
             Self::Ended => "ended",
+            Self::Conflict => "conflict",
         }
     }
 }

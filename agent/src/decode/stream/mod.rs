@@ -17,10 +17,13 @@
 //!
 //! Contract:
 //! - Nothing panics on any input, time is passed in, memory is bounded ([`Config`]).
-//! - A segment of whole messages in order is neither copied nor allocated for.
+//! - A segment of whole messages in order is neither copied, but for its last 256 bytes, nor
+//!   allocated for.
 //! - Where two segments have the same position, the one that was captured first wins. A receiver
 //!   does the same with what it has taken; a forger who knows ports and sequence numbers can use
 //!   any such rule.
+//!   Bytes that come again are compared with what was taken, as far as that is kept: where they
+//!   differ they are a loss of their own ([`StreamLoss::Conflict`]), and an event.
 //! - [`StreamCounts`] accounts for every byte of payload between any two calls.
 //! - Work is bounded by the segments and bytes that come, whatever their order
 //!   ([`StreamCounts::most_steps`]).
@@ -43,6 +46,7 @@ mod begins;
 mod connection;
 mod counts;
 mod framing;
+mod latest;
 mod outlet;
 mod side;
 
@@ -91,7 +95,8 @@ pub struct Config {
 
 impl Default for Config {
     /// 32,768 connections take 0.4 KiB each besides the context, so 13 MiB; with the 32 MiB of
-    /// bytes that they keep, a worker's streams are bounded to 45 MiB. A direction may keep 256 KiB
+    /// bytes that they keep and the latest 256
+    /// bytes of each direction, a worker's streams are bounded to 61 MiB. A direction may keep 256 KiB
     /// behind gaps: several of the longest messages. A gap is worth waiting for while the sender
     /// may repeat the segment: after 1 s and 2 s more (RFC 6298 §2). Two minutes of silence are
     /// what RFC 1035 §4.2.2 recommends servers to allow.

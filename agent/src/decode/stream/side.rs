@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::{
     StreamIgnored, StreamLoss,
     framing::{Framing, cut},
+    latest::Latest,
     outlet::Outlet,
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Side {
     /// Position of the FIN.
     fin: Option<u64>,
     framing: Framing,
+    /// What was taken before `next`.
+    latest: Latest,
     /// By position, apart from each other, all behind `next`.
     pieces: BTreeMap<u64, Piece>,
     piece_bytes: usize,
@@ -61,6 +64,7 @@ impl Side {
             next: 0,
             fin: None,
             framing: Framing::new(false),
+            latest: Latest::new(),
             pieces: BTreeMap::new(),
             piece_bytes: 0,
             acknowledged: 0,
@@ -191,8 +195,10 @@ impl Side {
             out.loss(StreamLoss::Unsynchronised, early, at_ns);
             at += early as u64;
         }
+        let before = bytes;
         let repeated = cut(&mut bytes, self.next.saturating_sub(at));
-        out.ignore(StreamIgnored::Repeated, repeated);
+        let differ = self.latest.differs(self.next.saturating_sub(at), &before[..repeated]);
+        note_again(repeated, differ, at_ns, out);
         at += repeated as u64;
         if bytes.is_empty() {
             return;
@@ -208,6 +214,7 @@ impl Side {
     #[inline]
     fn advance(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         self.next += bytes.len() as u64;
+        self.latest.push(bytes);
         self.framing.take(bytes, at_ns, out);
     }
 
@@ -224,8 +231,10 @@ impl Side {
             self.advance(&before[..length], at_ns, out);
             let before = self.next;
             self.advance_pieces(out);
+            let again = rest;
             let repeated = cut(&mut rest, self.next - before);
-            out.ignore(StreamIgnored::Repeated, repeated);
+            let differ = self.latest.differs(self.next - before, &again[..repeated]);
+            note_again(repeated, differ, at_ns, out);
         }
     }
 
@@ -245,8 +254,13 @@ impl Side {
     fn keep(&mut self, at: u64, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let (mut at, mut rest) = (at, bytes);
         if let Some((start, piece)) = self.pieces.range(..at).next_back() {
+            let again = rest;
             let repeated = cut(&mut rest, (start + piece.bytes.len() as u64).saturating_sub(at));
-            out.ignore(StreamIgnored::Repeated, repeated);
+            // Behind the piece's end nothing is repeated, and nothing compared.
+            let from = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let taken = piece.bytes.get(from..).unwrap_or_default();
+            let differ = !taken.starts_with(&again[..repeated]);
+            note_again(repeated, differ, at_ns, out);
             at += repeated as u64;
         }
         while !rest.is_empty() {
@@ -259,9 +273,16 @@ impl Side {
                 self.piece_bytes += hole;
                 self.pieces.insert(at, Piece { at_ns, bytes: before[..hole].into() });
             }
+            let again = rest;
             let repeated = cut(&mut rest, following.map_or(0, |(_, length)| length as u64));
-            out.ignore(StreamIgnored::Repeated, repeated);
-            at += (hole + repeated) as u64;
+            at += hole as u64;
+            let differ = repeated > 0
+                && self
+                    .pieces
+                    .get(&at)
+                    .is_some_and(|piece| !piece.bytes.starts_with(&again[..repeated]));
+            note_again(repeated, differ, at_ns, out);
+            at += repeated as u64;
         }
     }
 
@@ -341,6 +362,7 @@ impl Side {
         out.counts().steps += 1;
         self.framing.skip_gap(position - self.next, at_ns, out);
         self.next = position;
+        self.latest.clear();
         self.advance_pieces(out);
     }
 
@@ -374,6 +396,15 @@ impl Side {
     pub(super) fn settle(&mut self, reason: StreamLoss, at_ns: u64, out: &mut impl Outlet) {
         self.give_up_since(u64::MAX, u64::MAX, at_ns, out);
         self.framing.lose(reason, at_ns, out);
+    }
+}
+
+/// Takes note of bytes at positions that were taken: as what was taken there, or not.
+fn note_again(bytes: usize, differ: bool, at_ns: u64, out: &mut impl Outlet) {
+    if differ {
+        out.loss(StreamLoss::Conflict, bytes, at_ns);
+    } else {
+        out.ignore(StreamIgnored::Repeated, bytes);
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
     decode::{Message, Transport, Tunnel, TunnelKind},
     encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record},
     pair::{
-        Exchange, Flow, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
+        Anomaly, Exchange, Flow, Observation, Point, RecordId, RecordIds, Related, Relation,
+        Transaction,
     },
     privacy::Policy,
 };
@@ -44,6 +45,7 @@ impl Parts {
         };
         each(&Record {
             observer: &self.observer,
+            response_observer: &self.observer,
             number: self.number,
             files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
             policy: &self.policy,
@@ -126,6 +128,8 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
         Relation::RepeatedResponse,
         Relation::TcpAfterTruncation,
         Relation::RetriedOverTcp,
+        Relation::WrongId,
+        Relation::WrongServer,
     ]);
     let related = (relation, any::<[u8; 16]>())
         .prop_map(|(relation, record)| Related { relation, record: RecordId(record) });
@@ -154,6 +158,10 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
                 copy_count,
                 capture_gap,
                 related,
+                anomalies: Anomaly::ALL
+                    .into_iter()
+                    .filter(|kind| query_count & 1 << *kind as u8 != 0)
+                    .collect(),
             }
         })
 }

@@ -21,6 +21,7 @@ const ENDED: Ended = Ended {
     sequence: 1,
     query: Some(sighting(400, 7)),
     response: None,
+    answers: 0,
 };
 
 #[test]

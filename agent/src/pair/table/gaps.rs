@@ -2,10 +2,14 @@
 
 use hashbrown::HashMap;
 
-use crate::pair::Flow;
+use crate::{decode::Transport, pair::Flow};
 
 /// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
 const DAMAGED_FLOWS: usize = 4_096;
+
+/// How long a connection is distrusted after bytes in it differed, nanoseconds: as long as one is
+/// kept that nothing comes from. Another one of the same ports may be distrusted with it.
+const DISTRUSTED_NS: u64 = 120_000_000_000;
 
 /// Interfaces of which is remembered when capture on them began or ended, 16 bytes each.
 const SWITCHED_INTERFACES: usize = 4_096;
@@ -18,6 +22,8 @@ pub(super) struct Gaps {
     last_at_ns: u64,
     /// Flows of which a packet could not be read, and when.
     damaged: HashMap<Flow, u64>,
+    /// TCP connections in which bytes were sent twice and differed, both ways of each, and when.
+    conflicts: HashMap<Flow, u64>,
     /// When capture last began or ended on an interface.
     switched: HashMap<u32, u64>,
 }
@@ -30,6 +36,7 @@ impl Gaps {
             known: 0,
             last_at_ns: started_at_ns,
             damaged: HashMap::new(),
+            conflicts: HashMap::new(),
             switched: HashMap::new(),
         }
     }
@@ -57,6 +64,32 @@ impl Gaps {
             let latest = self.damaged.entry(flow).or_default();
             *latest = at_ns.max(*latest);
         }
+    }
+
+    pub(super) fn note_conflict(&mut self, flow: Flow, at_ns: u64) {
+        if self.conflicts.len() >= DAMAGED_FLOWS {
+            // Those whose time has passed; or else, as above, without the sign.
+            self.conflicts.retain(|_, noted_ns| noted_ns.saturating_add(DISTRUSTED_NS) >= at_ns);
+            if self.conflicts.len() >= DAMAGED_FLOWS {
+                self.conflicts.clear();
+                self.note(at_ns);
+            }
+        }
+        let back = Flow { client: flow.server, server: flow.client, ..flow };
+        for flow in [flow, back] {
+            self.conflicts.insert(flow, at_ns);
+        }
+    }
+
+    /// True if bytes of the flow's connection differed lately.
+    #[inline]
+    pub(super) fn is_conflicting(&self, flow: &Flow, now_ns: u64) -> bool {
+        flow.transport == Transport::Tcp
+            && !self.conflicts.is_empty()
+            && self
+                .conflicts
+                .get(flow)
+                .is_some_and(|at_ns| now_ns.saturating_sub(*at_ns) <= DISTRUSTED_NS)
     }
 
     pub(super) fn note_switched(&mut self, ifindex: u32, at_ns: u64) {
@@ -92,6 +125,11 @@ impl Gaps {
     #[cfg(test)]
     pub(super) fn switched_interfaces(&self) -> usize {
         self.switched.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn conflicts(&self) -> usize {
+        self.conflicts.len()
     }
 
     #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From messages to records.
 
 use super::{Counter, Family, Gauge, each};
+use crate::pair::Anomaly;
 
 pub(super) const FAMILIES: &[Family] = &[
     // Messages: decoded = pending + in records + filtered + ignored + lost.
@@ -83,6 +84,18 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.records.filtered, |reason, n| s.count(&[reason], n))
+        },
+    },
+    Family {
+        name: "tap53_anomalies_total",
+        kind: Counter,
+        help: "Records with a sign of tampering.",
+        labels: &["kind"],
+        collect: |r, s| {
+            for kind in Anomaly::ALL {
+                let records = r.workers.iter().map(|counts| counts.anomalies[kind as usize]).sum();
+                s.count(&[&kind.name().to_lowercase()], records);
+            }
         },
     },
 ];

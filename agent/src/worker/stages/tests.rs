@@ -219,6 +219,34 @@ fn a_packet_that_is_shown_twice_is_told_from_one_that_is_sent_again_by_its_ident
 }
 
 #[test]
+fn a_decoy_in_a_tcp_stream_is_a_conflict_in_ledger_and_records() {
+    let (mut stages, keep) = stages(false);
+    let asks = |name| Build::message(7, false).question(name, 1).wire();
+    let framed = |wire: Vec<u8>| {
+        let length = u16::try_from(wire.len()).unwrap().to_be_bytes();
+        [&length[..], &wire].concat()
+    };
+    // At one position of the stream: what the server never gets, and what it answers.
+    stages.take(&item(6, &framed(asks("decoy.test")), false));
+    stages.take(&item(6, &framed(asks("asked.test")), false));
+    let answer = Build::message(7, true).question("asked.test", 1).wire();
+    stages.take(&item(6, &framed(answer), true));
+    let published = stages.published();
+    stages.finish();
+    let counts = published.read();
+    let conflict = counts.streams.bytes_lost[StreamLoss::Conflict as usize];
+    assert_eq!(conflict, framed(asks("asked.test")).len() as u64);
+    assert_eq!(counts.anomalies[pair::Anomaly::TcpConflict as usize], 2);
+    let lines = keep.lines.lock().unwrap();
+    let names: Vec<_> = lines.iter().map(|line| line["qname"].as_str().unwrap()).collect();
+    assert_eq!(names, ["asked.test", "decoy.test"]);
+    for line in lines.iter() {
+        assert_eq!(line["capture_gap"], true);
+        assert_eq!(line["anomalies"], serde_json::json!(["TCP_CONFLICT"]));
+    }
+}
+
+#[test]
 fn queries_that_a_full_table_has_no_room_for_are_records_with_a_gap() {
     let (mut stages, keep) = stages(false);
     for id in 0..10 {

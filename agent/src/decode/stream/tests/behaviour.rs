@@ -67,7 +67,10 @@ fn the_first_copy_of_a_byte_wins() {
         &[&stream[20..20], &forged[15..20], &stream[20..30], &forged[30..]].concat(),
     );
     assert_eq!(tap.messages(Client), sent);
-    assert_eq!(tap.ignored(StreamIgnored::Repeated), 10 + 5 + 12);
+    // All of it differs from what was taken.
+    assert_eq!(tap.ignored(StreamIgnored::Repeated), 0);
+    assert_eq!(tap.lost(StreamLoss::Conflict), 10 + 5 + 12);
+    assert_eq!(tap.losses().last(), Some(&(Client, StreamLoss::Conflict)));
 }
 
 #[test]

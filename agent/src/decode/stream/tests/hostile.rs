@@ -207,3 +207,44 @@ fn a_forged_reset_does_not_make_a_stream_that_goes_on_the_first_to_go() {
     tap.data(Client, 60, &stream[60..]);
     assert_eq!(tap.messages(Client), sent);
 }
+
+#[test]
+fn bytes_that_come_again_and_differ_are_a_conflict_however_they_are_divided() {
+    let decoy = framed(&[message(1, false, 40)]);
+    let genuine = framed(&[message(2, false, 40)]);
+    for size in [1, 7, 21, 42] {
+        let mut tap = Tap::connected(Config::default());
+        tap.data(Client, 0, &decoy);
+        for (at, part) in genuine.chunks(size).enumerate() {
+            tap.data(Client, at * size, part);
+        }
+        assert_eq!(tap.messages(Client), [message(1, false, 40)]);
+        assert!(tap.losses().contains(&(Client, StreamLoss::Conflict)), "in pieces of {size}");
+        let again = tap.lost(StreamLoss::Conflict) + tap.ignored(StreamIgnored::Repeated);
+        assert_eq!(again + tap.ignored(StreamIgnored::KeepAlive), 42);
+    }
+    // The same bytes are none, whatever the pieces.
+    let mut tap = Tap::connected(Config::default());
+    tap.data(Client, 0, &decoy);
+    for (at, part) in decoy.chunks(5).enumerate() {
+        tap.data(Client, at * 5, part);
+    }
+    assert_eq!((tap.losses(), tap.lost(StreamLoss::Conflict)), (vec![], 0));
+}
+
+#[test]
+fn bytes_behind_a_gap_that_come_again_are_compared_too() {
+    let stream = framed(&[message(1, false, 60)]);
+    let mut tap = Tap::connected(Config::default());
+    tap.data(Client, 20, &stream[20..40]);
+    // Around the piece, the same.
+    tap.data(Client, 10, &stream[10..50]);
+    assert_eq!(tap.lost(StreamLoss::Conflict), 0);
+    assert_eq!(tap.ignored(StreamIgnored::Repeated), 20);
+    // Into a piece, and over all of one, other bytes.
+    tap.data(Client, 45, &[0xee; 10]);
+    assert_eq!(tap.lost(StreamLoss::Conflict), 5);
+    tap.data(Client, 9, &[0xee; 12]);
+    assert!(tap.lost(StreamLoss::Conflict) > 5);
+    assert!(tap.losses().iter().all(|loss| *loss == (Client, StreamLoss::Conflict)));
+}

@@ -1,0 +1,130 @@
+//! What signs of tampering are told from.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    net::SocketAddr,
+};
+
+use hashbrown::DefaultHashBuilder;
+
+use crate::{
+    decode::{Message, Question, Transport},
+    pair::{Flow, Point},
+};
+
+/// Queries that a response with a wrong identifier or sender can be found to aim at: 4 bytes each,
+/// 64 KiB for a worker, which stay in the cache. A newer query takes the place of an older: only
+/// queries that wait matter, and a response that aims at one that is not found is an unmatched
+/// response as any other.
+const AIMS: usize = 16_384;
+
+/// Interfaces whose usual direction of responses is known, by the low bits of their index.
+const INTERFACES: usize = 64;
+
+/// Hash of a question's name as it was sent, case included; 0 where there is none to compare.
+#[inline]
+pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
+    let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
+    let mut end = 0;
+    loop {
+        match question.get(end) {
+            Some(0) => break,
+            Some(length @ 1..=63) => end += 1 + usize::from(*length),
+            // A pointer, or no name: nothing to compare by bytes.
+            _ => return 0,
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    question.get(..end).map_or(0, |name| hasher.hash_one(name) as u32 | 1)
+}
+
+/// Hash of what a response says: its code, and its answers in any order without their TTL.
+#[inline]
+pub(super) fn answers_hash(hasher: &DefaultHashBuilder, response: &Message) -> u32 {
+    let code = hasher.hash_one(response.rcode);
+    let answers = response.answers().map(|it| hasher.hash_one((it.name, it.rtype, it.rdata)));
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    let hash = answers.fold(code, u64::wrapping_add) as u32;
+    hash | 1
+}
+
+/// Where queries that wait are found by client and question.
+pub(super) struct Aims(Vec<u32>);
+
+impl Aims {
+    pub(super) fn new() -> Self {
+        Self(vec![0; AIMS])
+    }
+
+    /// Notes the slot of a query.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        hasher: &DefaultHashBuilder,
+        flow: &Flow,
+        question: Option<Question<'_>>,
+        slot: u32,
+    ) {
+        if let Some(place) = self.0.get_mut(place(hasher, flow, question)) {
+            *place = slot;
+        }
+    }
+
+    /// The slot that was noted last for such a query, or for another of the same place.
+    pub(super) fn slot(
+        &self,
+        hasher: &DefaultHashBuilder,
+        flow: &Flow,
+        question: Option<Question<'_>>,
+    ) -> Option<u32> {
+        self.0.get(place(hasher, flow, question)).copied()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: Option<Question<'_>>) -> usize {
+    #[derive(Hash)]
+    struct Aim<'a> {
+        client: SocketAddr,
+        transport: Transport,
+        question: Option<Question<'a>>,
+    }
+    let aim = Aim { client: flow.client, transport: flow.transport, question };
+    hasher.hash_one(aim) as usize & (AIMS - 1)
+}
+
+/// In which direction responses pass the interfaces that saw their queries.
+pub(super) struct Sides([Seen; INTERFACES]);
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Against the direction of their query.
+    opposite: u32,
+    /// In its direction.
+    same: u32,
+}
+
+impl Sides {
+    pub(super) const fn new() -> Self {
+        Self([Seen { opposite: 0, same: 0 }; INTERFACES])
+    }
+
+    /// Notes where a query and its response were seen. True if the response came from the side of
+    /// the client, and that is unusual at this interface: at a mirror port everything arrives.
+    #[inline]
+    pub(super) fn is_from_client(&mut self, query: Point, response: Point) -> bool {
+        if query.ifindex != response.ifindex {
+            return false;
+        }
+        let Some(seen) = self.0.get_mut(query.ifindex as usize % INTERFACES) else {
+            return false;
+        };
+        if query.direction != response.direction {
+            seen.opposite = seen.opposite.saturating_add(1);
+            return false;
+        }
+        seen.same = seen.same.saturating_add(1);
+        // Who forges may send more than there are genuine responses, but not ever so many more.
+        seen.opposite > 0 && seen.opposite >= seen.same / 8
+    }
+}

@@ -1,0 +1,229 @@
+//! Signs of tampering, each with its scenario and with what is none.
+
+use super::*;
+use crate::pair::Point;
+
+/// Sees a message at interface 7; what becomes of it.
+fn sees(table: &mut Table, flow: Flow, at_ns: u64, wire: &[u8]) -> Option<Transaction<'static>> {
+    let response = wire[2] & 0x80 != 0;
+    let direction = if response { Direction::Egress } else { Direction::Ingress };
+    sees_at(table, flow, at_ns, wire, Point { ifindex: 7, direction })
+}
+
+fn sees_at(
+    table: &mut Table,
+    flow: Flow,
+    at_ns: u64,
+    wire: &[u8],
+    point: Point,
+) -> Option<Transaction<'static>> {
+    let message = crate::decode::Message::parse(wire).unwrap();
+    let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
+    match table.observe(flow, &mut seen, wire) {
+        Observed::Done(transaction) => Some(kept(&transaction)),
+        _ => None,
+    }
+}
+
+fn asks(id: u16, name: &str) -> Vec<u8> {
+    Build::message(id, false).question(name, 1).wire()
+}
+
+fn answers(id: u16, name: &str, octets: &[u8]) -> Vec<u8> {
+    let question = Build::message(id, true).question(name, 1);
+    octets.iter().fold(question, |it, octet| it.answer(1, 60, &[192, 0, 2, *octet])).wire()
+}
+
+fn signs(transaction: &Transaction<'_>) -> Vec<&'static str> {
+    transaction.anomalies.iter().map(Anomaly::name).collect()
+}
+
+/// A query and its response, as usual.
+fn usual(table: &mut Table, flow: Flow, at_ns: u64) {
+    sees(table, flow, at_ns, &asks(1, "usual.test"));
+    let found = done(sees(table, flow, at_ns + 1, &answers(1, "usual.test", &[1])));
+    assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, vec![]));
+}
+
+#[test]
+fn a_response_that_comes_from_the_side_of_its_query_is_a_sign() {
+    let mut table = table(8);
+    let arrives = Point { ifindex: 7, direction: Direction::Ingress };
+    usual(&mut table, flow(1), SECOND);
+    sees(&mut table, flow(2), 2 * SECOND, &asks(2, "a.test"));
+    let forged = answers(2, "a.test", &[66]);
+    let forged = done(sees_at(&mut table, flow(2), 2 * SECOND + 1, &forged, arrives));
+    assert_eq!(forged.outcome(), Outcome::Matched);
+    assert_eq!(signs(&forged), ["RESPONSE_FROM_CLIENT_SIDE"]);
+    // By another interface, as where the ways are asymmetric.
+    sees(&mut table, flow(3), 3 * SECOND, &asks(3, "a.test"));
+    let elsewhere = Point { ifindex: 8, direction: Direction::Ingress };
+    let answer = answers(3, "a.test", &[1]);
+    let other_way = done(sees_at(&mut table, flow(3), 3 * SECOND + 1, &answer, elsewhere));
+    assert_eq!(signs(&other_way), [""; 0]);
+}
+
+#[test]
+fn where_queries_and_responses_pass_in_one_direction_nothing_is_told_from_it() {
+    let arrives = Point { ifindex: 7, direction: Direction::Ingress };
+    let leaves = Point { ifindex: 7, direction: Direction::Egress };
+    // At a mirror port everything arrives.
+    let mut mirror = table(8);
+    for port in 1..100 {
+        sees_at(&mut mirror, flow(port), SECOND, &asks(port, "a.test"), arrives);
+        let answer = answers(port, "a.test", &[1]);
+        let found = done(sees_at(&mut mirror, flow(port), 2 * SECOND, &answer, arrives));
+        assert_eq!(signs(&found), [""; 0]);
+    }
+    // Packets on lo, and those that a router turns back, leave and arrive.
+    let mut hairpin = table(8);
+    usual(&mut hairpin, flow(1), SECOND);
+    for point in [leaves, arrives] {
+        sees_at(&mut hairpin, flow(2), 2 * SECOND, &asks(2, "a.test"), point);
+    }
+    let answer = answers(2, "a.test", &[1]);
+    let found = done(sees_at(&mut hairpin, flow(2), 2 * SECOND + 1, &answer, leaves));
+    assert_eq!(signs(&found), [""; 0]);
+    // On lo with one direction captured.
+    let own = Flow { client: ([127, 0, 0, 1], 9).into(), ..flow(2) };
+    sees_at(&mut hairpin, own, 3 * SECOND, &asks(2, "a.test"), leaves);
+    let found = done(sees_at(&mut hairpin, own, 3 * SECOND + 1, &answer, leaves));
+    assert_eq!(signs(&found), [""; 0]);
+}
+
+#[test]
+fn a_response_in_other_case_than_its_query_is_a_sign() {
+    let mut table = table(8);
+    for (port, asked, answered, expected) in [
+        (1, "wWw.ExAmple.test", "wWw.ExAmple.test", vec![]),
+        (2, "wWw.ExAmple.test", "www.example.test", vec!["CASE_MISMATCH"]),
+        (3, "www.example.test", "www.exAmple.test", vec!["CASE_MISMATCH"]),
+    ] {
+        sees(&mut table, flow(port), SECOND, &asks(9, asked));
+        let found = done(sees(&mut table, flow(port), 2 * SECOND, &answers(9, answered, &[1])));
+        assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, expected), "{answered}");
+    }
+    // Without a question there is nothing to compare.
+    sees(&mut table, flow(4), SECOND, &asks(9, "wWw.test"));
+    let found = done(sees(&mut table, flow(4), 2 * SECOND, &Build::message(9, true).wire()));
+    assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, vec![]));
+}
+
+#[test]
+fn a_further_response_that_says_something_else_is_a_sign() {
+    let mut table = table(8);
+    let mut refused = answers(9, "a.test", &[]);
+    refused[3] |= 5;
+    let mut slower = answers(9, "a.test", &[2, 1]);
+    let ttl = slower.len() - 7;
+    slower[ttl] = 9;
+    for (second, expected) in [
+        (answers(9, "a.test", &[1, 66]), vec!["CONFLICTING_RESPONSE"]),
+        (answers(9, "a.test", &[1]), vec!["CONFLICTING_RESPONSE"]),
+        (refused, vec!["CONFLICTING_RESPONSE"]),
+        // In other order, and with another TTL.
+        (slower, vec![]),
+        (answers(9, "a.test", &[1, 2]), vec![]),
+    ] {
+        let flow = flow(table.ids.next().try_into().unwrap());
+        sees(&mut table, flow, SECOND, &asks(9, "a.test"));
+        let first = done(sees(&mut table, flow, SECOND + 1, &answers(9, "a.test", &[1, 2])));
+        let second = done(sees(&mut table, flow, 2 * SECOND, &second));
+        let related = Related { relation: Relation::RepeatedResponse, record: first.id };
+        assert_eq!(second.related, Some(related));
+        assert_eq!((signs(&first), signs(&second)), (vec![], expected));
+    }
+}
+
+#[test]
+fn the_messages_of_a_zone_transfer_do_not_contradict_each_other() {
+    let mut table = table(8);
+    let over_tcp = Flow { transport: Transport::Tcp, ..flow(1) };
+    let asks = Build::message(9, false).question("example.test", 252).wire();
+    sees(&mut table, over_tcp, SECOND, &asks);
+    for octet in 0..4 {
+        let message = Build::message(9, true);
+        let message = if octet == 2 { message } else { message.question("example.test", 252) };
+        let wire = message.answer(1, 60, &[192, 0, 2, octet]).wire();
+        let told = done(sees(&mut table, over_tcp, SECOND + u64::from(octet), &wire));
+        assert_eq!(signs(&told), [""; 0], "{octet}");
+    }
+}
+
+#[test]
+fn a_response_with_a_wrong_identifier_names_the_query_that_it_aims_at() {
+    let mut table = table(8);
+    sees(&mut table, flow(1), SECOND, &asks(9, "a.test"));
+    let guesses: Vec<_> = [10, 11]
+        .into_iter()
+        .map(|id| done(sees(&mut table, flow(1), SECOND + 1, &answers(id, "a.test", &[66]))))
+        .collect();
+    let genuine = done(sees(&mut table, flow(1), SECOND + 2, &answers(9, "a.test", &[1])));
+    assert_eq!(genuine.outcome(), Outcome::Matched);
+    assert_eq!(signs(&genuine), ["FORGED_RESPONSE_SEEN"]);
+    for guess in &guesses {
+        let related = Related { relation: Relation::WrongId, record: genuine.id };
+        assert_eq!((guess.related, signs(guess)), (Some(related), vec!["WRONG_ID"]));
+        assert_eq!(guess.outcome(), Outcome::UnmatchedResponse);
+    }
+    assert_ne!(guesses[0].id, guesses[1].id);
+    assert!(guesses.iter().all(|guess| guess.id != genuine.id));
+    // After it was answered, and for another name, there is nothing to aim at.
+    for (id, name) in [(12, "a.test"), (13, "b.test")] {
+        let late = done(sees(&mut table, flow(1), SECOND + 3, &answers(id, name, &[66])));
+        assert_eq!((late.related, signs(&late)), (None, vec![]));
+    }
+}
+
+#[test]
+fn a_response_from_a_wrong_address_names_the_query_that_it_aims_at_also_if_nobody_answers() {
+    let mut table = table(8);
+    sees(&mut table, flow(1), SECOND, &asks(9, "a.test"));
+    let elsewhere = Flow { server: ([203, 0, 113, 9], 53).into(), ..flow(1) };
+    let forged = done(sees(&mut table, elsewhere, SECOND + 1, &answers(9, "a.test", &[66])));
+    let other_client = Flow { client: ([192, 0, 2, 99], 1).into(), ..elsewhere };
+    let stray = done(sees(&mut table, other_client, SECOND + 1, &answers(9, "a.test", &[66])));
+    assert_eq!((stray.related, signs(&stray)), (None, vec![]));
+    let unanswered = kept(&table.expire(10 * SECOND).unwrap());
+    let related = Related { relation: Relation::WrongServer, record: unanswered.id };
+    assert_eq!((forged.related, signs(&forged)), (Some(related), vec!["WRONG_SERVER"]));
+    assert_eq!(signs(&unanswered), ["FORGED_RESPONSE_SEEN"]);
+    // A genuine answer that is late names the same record.
+    let late = done(sees(&mut table, flow(1), 11 * SECOND, &answers(9, "a.test", &[1])));
+    let related = Related { relation: Relation::LateResponse, record: unanswered.id };
+    assert_eq!(late.related, Some(related));
+    // The slot's next query is not marked.
+    usual(&mut table, flow(2), 12 * SECOND);
+}
+
+#[test]
+fn bytes_that_differ_in_a_connection_mark_its_transactions() {
+    let mut table = table(8);
+    let over_tcp = |port| Flow { transport: Transport::Tcp, ..flow(port) };
+    let back = |flow: Flow| Flow { client: flow.server, server: flow.client, ..flow };
+    for port in [1, 2, 3] {
+        sees(&mut table, over_tcp(port), SECOND, &asks(9, "a.test"));
+    }
+    // Of either side.
+    table.note_conflict(over_tcp(1), SECOND + 1);
+    table.note_conflict(back(over_tcp(3)), SECOND + 1);
+    for (port, expected) in [(1, true), (2, false)] {
+        let wire = answers(9, "a.test", &[1]);
+        let found = done(sees(&mut table, over_tcp(port), SECOND + 2, &wire));
+        assert_eq!(found.capture_gap, expected);
+        assert_eq!(signs(&found).contains(&"TCP_CONFLICT"), expected);
+    }
+    let unanswered = kept(&table.expire(20 * SECOND).unwrap());
+    assert_eq!((signs(&unanswered), unanswered.capture_gap), (vec!["TCP_CONFLICT"], true));
+    // What its other bytes asked for may be answered.
+    let other = done(sees(&mut table, over_tcp(1), 21 * SECOND, &answers(8, "b.test", &[1])));
+    assert_eq!((signs(&other), other.capture_gap), (vec!["TCP_CONFLICT"], true));
+    // Much later another connection has the ports.
+    sees(&mut table, over_tcp(1), 200 * SECOND, &asks(7, "a.test"));
+    let later = done(sees(&mut table, over_tcp(1), 201 * SECOND, &answers(7, "a.test", &[1])));
+    assert_eq!((signs(&later), later.capture_gap), (vec![], false));
+    for port in 0..10_000 {
+        table.note_conflict(over_tcp(port), 202 * SECOND);
+    }
+    assert!(table.gaps.conflicts() <= 4_098);
+}
