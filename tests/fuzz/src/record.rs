@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use tap53::{
     decode::{Message, Transport},
     encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Record},
-    pair::{Exchange, Flow, Observation, RecordId, RecordIds, Transaction},
+    pair::{Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
 
@@ -65,13 +65,15 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         copy_count: 0,
         capture_gap: false,
         related: None,
+        anomalies: Anomalies::NONE,
     };
     SURROUNDINGS.with(|(observer, owner, policy)| {
         let mut portion = Portion::ALL;
         let record = Record {
             observer,
+            response_observer: observer,
             number: 1,
-            file: "",
+            files: &[],
             policy,
             clock: Clock { utc_offset_ns: 0 },
             transaction: &transaction,
