@@ -7,7 +7,7 @@ use tap53::{decode::Message, encode::Format};
 
 use super::{cpu_time, hostile, sample, stages};
 
-/// Payloads: a query, the usual limit of EDNS, two limits of what UDP carries.
+/// Payloads: the limits of DNS without EDNS and with it, and of what UDP carries.
 const SIZES: [usize; 4] = [512, 1_232, 4_096, 65_507];
 /// Rounds in which all messages take turns, the first of which only warms up.
 const ROUNDS: usize = 31;
@@ -47,7 +47,9 @@ pub(crate) fn measure() {
     for size in SIZES {
         let benign = ("benign", hostile::benign as fn(usize) -> Vec<u8>);
         let all = [benign].into_iter().chain(hostile::ALL);
-        let mut rows: Vec<Row> = all.map(|named| Row::new(named, size)).collect();
+        let rows = all.map(|named| Row::new(named, size));
+        // Some are made of parts that do not fit into a small one.
+        let mut rows: Vec<Row> = rows.filter(|row| row.wire.len() * 2 > size).collect();
         let mut message = Message::default();
         let mut stages = stages(Format::AvroSingleObject, None);
         let mut number = 0_u16;

@@ -11,8 +11,10 @@ const MAX_OCTETS: usize = 255;
 /// without one, each of thousands of names in a message could lead through thousands of pointers.
 const MAX_POINTERS: usize = 127;
 
-/// Work that following a pointer counts for, in octets of text, by the time that they take.
+/// Work that following a pointer counts for, and each label beside its text, in octets of text, by
+/// the time that they take.
 const POINTER_WORK: usize = 4;
+const LABEL_WORK: usize = 1;
 
 /// How an octet of a label stands in presentation format: lower case where it stands for itself,
 /// or one of the marks below.
@@ -43,7 +45,7 @@ const BACKSLASH: u8 = 1;
 /// than length and text, or that is compressed by a pointer that does not lead back, to before
 /// the labels that it completes, or by more than 127 pointers. Each pointer of a chain leads
 /// further back than the one before, and what it leads to ends before the labels in front of it
-/// begin; so there is no loop and nothing is read twice. The text is charged for the pointers.
+/// begin; so there is no loop and nothing is read twice. The text is charged for pointers and labels.
 pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     write_plain(cursor, text).or_else(|| write_any(cursor, text))
 }
@@ -117,16 +119,15 @@ fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
 
 /// Any name.
 fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
-    let mut pointers = 0;
-    let written = write_labels(cursor, text, &mut pointers);
-    if pointers > 0 {
-        text.charge(pointers * POINTER_WORK);
-    }
+    let mut work = 0;
+    let written = write_labels(cursor, text, &mut work);
+    text.charge(work);
     written
 }
 
-/// Any name, and how many `pointers` were followed for it, also where it is none.
-fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, pointers: &mut usize) -> Option<()> {
+/// Any name, and the `work` for its pointers and labels, also where it is none.
+fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> Option<()> {
+    let mut pointers = 0;
     let message = cursor.message();
     let start = text.len();
     // The labels between two pointers: from `run` on, and none at `end` or behind it.
@@ -151,16 +152,18 @@ fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, pointers: &mut usize) 
                     text.ascii(b'.');
                 }
                 write_label(label, text);
+                *work += LABEL_WORK;
             }
             0xc0.. => {
                 let &low = message.get(at..end)?.first()?;
                 at += 1;
                 behind.get_or_insert(at);
                 let target = pointed_to(length, low);
-                if target >= run || *pointers == MAX_POINTERS {
+                if target >= run || pointers == MAX_POINTERS {
                     return None;
                 }
-                *pointers += 1;
+                pointers += 1;
+                *work += POINTER_WORK;
                 end = run;
                 run = target;
                 at = target;

@@ -10,10 +10,10 @@ use super::{dotted::dotted, steps};
 /// is complete: a check per name costs more than writing it.
 ///
 /// It also keeps account of the work that a message costs, because nearly all of it is writing
-/// text: octets that stand here, octets that were written and taken back, and the pointers that
-/// were followed for them. Past the budget the text is full, as it is past [`LIMIT`](Self::LIMIT),
-/// and every loop that writes looks at that. Octets that stay are not counted one by one, so the
-/// usual message pays nothing.
+/// text: octets that stand here, octets that were written and taken back, and the labels and
+/// pointers that were followed for them. Past the budget the text is full, as it is past
+/// [`LIMIT`](Self::LIMIT), and every loop that writes looks at that. Octets that stay are not
+/// counted one by one, so the usual message pays nothing.
 #[derive(Debug)]
 pub(super) struct Text {
     octets: Vec<u8>,

@@ -99,10 +99,10 @@ impl Message {
     /// messages that servers mean to be read those cost most whose records are short and whose
     /// names are long, with labels that are escaped: a zone transfer of an IPv6 reverse zone, lists
     /// of mDNS services. They come to six octets of text for each byte; most messages come to less
-    /// than two. The constant leaves room for four names of the greatest length in a short one.
+    /// than two. The constant leaves room for two names of the greatest length in a short one.
     #[must_use]
     pub const fn work_limit(length: usize) -> usize {
-        length.saturating_mul(8).saturating_add(4_096)
+        length.saturating_mul(8).saturating_add(2_048)
     }
 
     /// Reads a message into new buffers; `None` when it is shorter than its header.
@@ -205,7 +205,7 @@ impl Message {
     }
 
     /// Work that reading the message took, in octets of text: those that were kept, those that were
-    /// thrown away again, and the pointers that were followed.
+    /// thrown away again, and an allowance for the labels and pointers of names.
     #[must_use]
     pub const fn work(&self) -> u32 {
         self.work

@@ -9,11 +9,11 @@ use super::{
 use crate::decode::{steps::steps_of, text::Text};
 
 /// Steps that any message may take, as a multiple of those of a benign message of its length.
-const FACTOR: usize = 20;
+const FACTOR: usize = 16;
 
 /// Steps that any message may take besides: the constant part of the work limit, and the entry that
 /// reaches the limit.
-const CONSTANT: usize = 4_096 + LAST_ENTRY;
+const CONSTANT: usize = 2_048 + LAST_ENTRY;
 
 /// Work beyond the limit that the entry which reaches it may take.
 const LAST_ENTRY: usize = 6 * 1_024;
