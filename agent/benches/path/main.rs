@@ -227,7 +227,7 @@ fn measure(title: &str, kind: Kind) {
         .map(|transaction| Record {
             observer: &observer,
             number: 1_000,
-            file: "",
+            files: &[],
             policy: &policy,
             clock: CLOCK,
             transaction,

@@ -70,7 +70,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         let record = Record {
             observer,
             number: 1,
-            file: "",
+            files: &[],
             policy,
             clock: Clock { utc_offset_ns: 0 },
             transaction: &transaction,
