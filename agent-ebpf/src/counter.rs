@@ -45,6 +45,9 @@ pub enum Counter {
     CopyFailed,
     /// A frame of a file whose link type is not read. Hooks have none: they see Ethernet only.
     UnsupportedLinkType,
+    /// In an encapsulation that is not read, and that may hold DNS: PPPoE, MPLS, IP in IP, or GRE
+    /// where it is not looked into.
+    UnreadEncapsulation,
 }
 
 /// What a reason means for completeness.
@@ -63,7 +66,7 @@ impl Counter {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All counters, in index order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Seen,
         Self::Captured,
         Self::Truncated,
@@ -81,6 +84,7 @@ impl Counter {
         Self::RingFull,
         Self::CopyFailed,
         Self::UnsupportedLinkType,
+        Self::UnreadEncapsulation,
     ];
 
     /// Name in the ledger and in metrics.
@@ -104,6 +108,7 @@ impl Counter {
             Self::RingFull => "ring_full",
             Self::CopyFailed => "copy_failed",
             Self::UnsupportedLinkType => "unsupported_link_type",
+            Self::UnreadEncapsulation => "unread_encapsulation",
         }
     }
 
@@ -121,7 +126,8 @@ impl Counter {
             | Self::UnknownTunnel
             | Self::RingFull
             | Self::CopyFailed
-            | Self::UnsupportedLinkType => Fate::Lost,
+            | Self::UnsupportedLinkType
+            | Self::UnreadEncapsulation => Fate::Lost,
         }
     }
 }

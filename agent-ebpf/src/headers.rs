@@ -47,9 +47,19 @@ mod number {
     /// Service tag of switches older than 802.1ad.
     pub(super) const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
+    /// MPLS, to one and to many (RFC 5332 §2).
+    pub(super) const ETHERTYPE_MPLS: u16 = 0x8847;
+    pub(super) const ETHERTYPE_MPLS_UPSTREAM: u16 = 0x8848;
+    /// The session stage of PPPoE (RFC 2516 §4).
+    pub(super) const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
+
     pub(super) const HOP_BY_HOP: u8 = 0;
+    /// IPv4 in IP (RFC 2003).
+    pub(super) const IPV4: u8 = 4;
     pub(super) const TCP: u8 = 6;
     pub(super) const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 4213).
+    pub(super) const IPV6: u8 = 41;
     pub(super) const ROUTING: u8 = 43;
     pub(super) const FRAGMENT: u8 = 44;
     pub(super) const GRE: u8 = 47;
@@ -266,7 +276,7 @@ where
     let mut network = match start.ethertype {
         number::ETHERTYPE_IPV4 => network::ipv4(frame, start.offset, wanted)?,
         number::ETHERTYPE_IPV6 => network::ipv6(frame, start.offset, wanted)?,
-        _ => return Err(Counter::NotIp),
+        other => return Err(network::not_ip(other)),
     };
     // Here and where offsets are used later: LLVM may carry one together with another number in a
     // register, where older verifiers (6.1, 6.12) lose its bound.

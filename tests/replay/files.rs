@@ -282,6 +282,24 @@ fn other_ports_are_dns_where_they_are_named() -> Result<()> {
 }
 
 #[test]
+fn ports_have_the_names_that_the_configuration_has() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("mdns.pcap");
+    let mut file = Pcap::default();
+    let ends = [CLIENT, SERVER].map(|end| SocketAddr::new(end.ip(), 5353));
+    file.udp_at(HOUR, ends[0], ends[1], &message(0, false));
+    file.write(&path)?;
+    let records = |port: &str| -> Result<usize> {
+        let output = agent::run(&["replay", "--json", "--port", port, text(&path)?])?;
+        Ok(json_lines(&output.stdout)?.len())
+    };
+    assert_eq!((records("mdns")?, records("llmnr")?, records("5353")?), (1, 0, 1));
+    let output = agent::run(&["replay", "--port", "dns", text(&path)?])?;
+    assert!(stderr(&output).contains("or one of mdns, llmnr"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
 fn multicast_queries_are_paired_with_the_hosts_that_answer() -> Result<()> {
     const MDNS: u16 = 5_353;
     const LLMNR: u16 = 5_355;

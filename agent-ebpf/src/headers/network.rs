@@ -98,6 +98,26 @@ const fn is_followed(protocol: u8, wanted: u32) -> bool {
     }
 }
 
+/// The counter of an EtherType that is not followed.
+#[inline(always)]
+pub(super) const fn not_ip(ethertype: u16) -> Counter {
+    match ethertype {
+        number::ETHERTYPE_PPPOE_SESSION
+        | number::ETHERTYPE_MPLS
+        | number::ETHERTYPE_MPLS_UPSTREAM => Counter::UnreadEncapsulation,
+        _ => Counter::NotIp,
+    }
+}
+
+/// The counter of a protocol that is not followed.
+#[inline(always)]
+const fn not_dns(protocol: u8) -> Counter {
+    match protocol {
+        number::IPV4 | number::IPV6 | number::GRE => Counter::UnreadEncapsulation,
+        _ => Counter::NotDns,
+    }
+}
+
 /// RFC 791 §3.1. Reads the 12 bytes before the addresses.
 #[inline(always)]
 pub(super) fn ipv4<F: Frame + ?Sized>(
@@ -112,7 +132,7 @@ pub(super) fn ipv4<F: Frame + ?Sized>(
     }
     let transport = header[9];
     if !is_followed(transport, wanted) {
-        return Err(Counter::NotDns);
+        return Err(not_dns(transport));
     }
     let field = u16::from_be_bytes([header[6], header[7]]);
     Ok(Network {
@@ -175,7 +195,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
             });
         }
         if !is_extension(next) {
-            return Err(Counter::NotDns);
+            return Err(not_dns(next));
         }
         let extension: [u8; 4] = read(frame, next_offset)?;
         let [following, units, fragment_high, fragment_low] = extension;
@@ -194,7 +214,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
                         // The header names the first header of the datagram's fragmentable part, so
                         // a later fragment of something else can be told, unless options come first.
                         if !is_followed(following, wanted) && !is_extension(following) {
-                            return Err(Counter::NotDns);
+                            return Err(not_dns(following));
                         }
                         return Ok(Network {
                             version: 6,

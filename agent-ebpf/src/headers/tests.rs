@@ -14,7 +14,7 @@ use std::{cell::Cell, collections::HashSet};
 use frames::{
     AUTHENTICATION, CLIENT4, CLIENT6, DESTINATION, FRAGMENT, GRE, HOP_BY_HOP, MORE_FRAGMENTS,
     ROUTING, SERVER4, SERVER6, TCP, UDP, authentication, ethernet, ethernet_with, extension,
-    fragment, ipv4, ipv4_with, ipv6, tcp, udp,
+    fragment, gre, ipv4, ipv4_with, ipv6, tcp, udp,
 };
 
 use super::*;
@@ -177,11 +177,44 @@ fn a_third_tag_is_too_many() {
 
 #[test]
 fn what_is_not_ip_is_left_alone() {
-    for ethertype in [0x0806, 0x88cc, 0x8847, 46, 0x8864] {
+    for ethertype in [0x0806, 0x88cc, 46, 0x8863] {
         let frame = ethernet_with(&[], ethertype, &[0; 46]);
         assert_eq!(parsed(&frame), Err(Counter::NotIp), "{ethertype:#x}");
         let tagged = ethernet_with(&[(VLAN, 1)], ethertype, &[0; 46]);
         assert_eq!(parsed(&tagged), Err(Counter::NotIp), "{ethertype:#x}");
+    }
+}
+
+#[test]
+fn encapsulations_that_may_hold_dns_and_are_not_read_have_a_reason_of_their_own() {
+    const IPV4: u8 = 4;
+    const IPV6: u8 = 41;
+    let inner = [ipv4(UDP, &query()), ipv6(UDP, &query())];
+    for (ethertype, header) in [
+        (0x8864, &[0x11, 0, 0, 1, 0, 60, 0, 0x21][..]),
+        (0x8847, &[0, 1, 1, 64]),
+        (0x8848, &[0; 4]),
+    ] {
+        for tags in [&[][..], &[(VLAN, 1)]] {
+            let frame = ethernet_with(tags, ethertype, &[header, &inner[0]].concat());
+            assert_eq!(parsed(&frame), Err(Counter::UnreadEncapsulation), "{ethertype:#x}");
+        }
+    }
+    for (protocol, payload) in
+        [(IPV4, inner[0].clone()), (IPV6, inner[1].clone()), (GRE, gre(0, 0, 0x0800, &inner[0]))]
+    {
+        for packet in [
+            ipv4(protocol, &payload),
+            ipv6(protocol, &payload),
+            ipv6(DESTINATION, &[extension(protocol, 0), payload.clone()].concat()),
+            ipv6(FRAGMENT, &[fragment(protocol, 185, false), payload.clone()].concat()),
+        ] {
+            assert_eq!(
+                parsed(&ethernet(&[], &packet)),
+                Err(Counter::UnreadEncapsulation),
+                "{protocol}"
+            );
+        }
     }
 }
 

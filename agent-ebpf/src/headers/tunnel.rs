@@ -68,7 +68,7 @@ pub(super) fn inner<F: Frame + ?Sized>(
         ethertype,
         number::ETHERTYPE_IPV4 | number::ETHERTYPE_IPV6 | number::ETHERTYPE_ETHERNET
     ) {
-        return Err(Counter::NotIp);
+        return Err(super::network::not_ip(ethertype));
     }
     // So much that the offsets of the inner packet's headers might not fit a record.
     if offset > MAX_START_OFFSET {

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tap53::{
     config::{
         Config, Error, LogFormat, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule,
-        TunnelType,
+        TunnelType, port_of_flag,
     },
     replay::{Plan, Replay, Speed},
     telemetry::{Log, report, say_error},
@@ -36,7 +36,7 @@ Examples:
   ssh host tcpdump -U -w - port 53 | tap53 replay -
   tap53 replay --speed recorded -c tap53.yaml capture.pcapng
 
-Files are pcap or pcapng, plain or compressed by gzip or zstd, and replayed one after the other
+Files are pcap or pcapng, plain or compressed by gzip, zstd or xz, and replayed one after the other
 as one capture; - is standard input. Link types: Ethernet, Linux cooked (any), raw IP and BSD
 loopback. At the end the ledger on standard error accounts for every frame, message and record.
 
@@ -64,8 +64,9 @@ pub(crate) struct Arguments {
     /// as-fast, recorded, or a factor: 2 is twice as fast as recorded
     #[arg(long, value_name = "SPEED", default_value = "as-fast")]
     speed: Speed,
-    /// Port that carries DNS, instead of those configured (53); may be repeated
-    #[arg(short, long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port that carries DNS, instead of those configured (53): a number, mdns or llmnr; may be
+    /// repeated
+    #[arg(short, long = "port", value_name = "PORT", value_parser = dns_port)]
     ports: Vec<u16>,
     /// Look into these tunnels, besides those configured
     #[arg(long, value_enum, value_name = "TYPE", value_delimiter = ',')]
@@ -79,6 +80,10 @@ pub(crate) struct Arguments {
     /// What the log is written as
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+}
+
+fn dns_port(text: &str) -> Result<u16, String> {
+    port_of_flag(text)
 }
 
 impl Arguments {

@@ -46,8 +46,8 @@ const MAX_INTERFACES: u32 = 65_536;
 /// (RFC 4795), which speak DNS's format.
 const NAMED_PORTS: [(&str, u16); 2] = [("mdns", MULTICAST_PORTS[0]), ("llmnr", MULTICAST_PORTS[1])];
 
-/// RFC 7348 §8.
-const DEFAULT_VXLAN_PORT: u16 = 4789;
+/// Of RFC 7348 §8, and Linux's own, which flannel and others use.
+const DEFAULT_VXLAN_PORTS: [u16; 2] = [4789, 8472];
 
 /// RFC 8926 §10.
 const DEFAULT_GENEVE_PORT: u16 = 6081;
@@ -161,11 +161,11 @@ impl CaptureConfig {
             hook: overrides.hook.or(hook).unwrap_or(HookChoice::Auto),
             xdp_mode: section.read("xdp_mode", choice).unwrap_or(XdpMode::Auto),
             tc: section.read("tc", choice).unwrap_or(TcChoice::Auto),
-            ports: ports(section, "ports", 53, dns_port),
+            ports: ports(section, "ports", &[53], dns_port),
             fragments: section.read("fragments", boolean).unwrap_or(true),
             tunnels: section.sections("tunnels", TunnelRule::read),
-            vxlan_ports: ports(section, "vxlan_ports", DEFAULT_VXLAN_PORT, port),
-            geneve_ports: ports(section, "geneve_ports", DEFAULT_GENEVE_PORT, port),
+            vxlan_ports: ports(section, "vxlan_ports", &DEFAULT_VXLAN_PORTS, port),
+            geneve_ports: ports(section, "geneve_ports", &[DEFAULT_GENEVE_PORT], port),
             snap_length: section
                 .read("snap_length", whole_number(1..=MAX_CAPTURED_LENGTH))
                 .unwrap_or(MAX_CAPTURED_LENGTH),
@@ -232,10 +232,10 @@ impl TunnelRule {
 fn ports(
     section: &mut Section<'_>,
     key: &str,
-    default: u16,
+    default: &[u16],
     check: impl Fn(&Value) -> Result<u16, String>,
 ) -> Vec<u16> {
-    let mut ports = section.read_some(key, check).unwrap_or_else(|| vec![default]);
+    let mut ports = section.read_some(key, check).unwrap_or_else(|| default.to_vec());
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -255,6 +255,15 @@ fn dns_port(value: &Value) -> Result<u16, String> {
         || port(value).map_err(|reason| format!("{reason}, or one of mdns, llmnr")),
         |(_, port)| Ok(*port),
     )
+}
+
+/// A port of DNS as a flag states it: its number, or a name that [`CaptureConfig::ports`] takes.
+///
+/// # Errors
+/// What it must be.
+pub fn port_of_flag(text: &str) -> Result<u16, String> {
+    let number = text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer);
+    dns_port(&number)
 }
 
 /// A packet cannot be two things.

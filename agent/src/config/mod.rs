@@ -42,7 +42,9 @@ use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
 
-pub use capture::{CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode};
+pub use capture::{
+    CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode, port_of_flag,
+};
 pub use control::{CONTROL_SOCKET, ControlConfig};
 pub use error::{Error, Problem};
 pub use filter::{FilterConfig, Lists, QueryType, prefix, zone};

@@ -154,13 +154,12 @@ fn foreign(magic: [u8; 4]) -> String {
     }
     let known = match magic {
         [b'B', b'Z', b'h', _] => Some("bzip2"),
-        [0xfd, b'7', b'z', b'X'] => Some("xz"),
         [0x04, 0x22, 0x4d, 0x18] => Some("lz4"),
         [b'P', b'K', 3, 4] => Some("zip"),
         _ => None,
     };
     if let Some(compression) = known {
-        return format!("is compressed by {compression}, which is not read; gzip and zstd are");
+        return format!("is compressed by {compression}, which is not read; gzip, zstd and xz are");
     }
     let bytes = magic.map(|byte| format!("{byte:02x}")).join(" ");
     format!("is neither pcap nor pcapng: it begins with {bytes} ({})", magic.escape_ascii())

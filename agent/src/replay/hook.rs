@@ -398,6 +398,7 @@ mod tests {
             (101, vec![0x10; 40], Counter::NotIp),
             (113, vec![0; 15], Counter::MalformedHeader),
             (105, vec![0; 40], Counter::UnsupportedLinkType),
+            (1, [&[0; 12][..], &[0x88, 0x64], &[0; 40]].concat(), Counter::UnreadEncapsulation),
         ] {
             assert_eq!(fate(&mut hook, &frame(link_type, &bytes), 0), Err(counter));
         }

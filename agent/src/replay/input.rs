@@ -13,6 +13,7 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -26,6 +27,9 @@ const READ_BYTES: usize = 64 << 10;
 /// How long a read waits for bytes before it says that there are none.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// Memory that decompressing xz takes at most, KiB: more than `xz -9` asks for, 65 MiB.
+const XZ_MEMORY_KIB: u32 = 128 << 10;
+
 /// The name that stands for standard input.
 pub const STANDARD_INPUT: &str = "-";
 
@@ -35,6 +39,7 @@ pub(super) enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
 }
 
 impl Compression {
@@ -44,6 +49,7 @@ impl Compression {
             Self::None => None,
             Self::Gzip => Some("gzip"),
             Self::Zstd => Some("zstd"),
+            Self::Xz => Some("xz"),
         }
     }
 }
@@ -82,9 +88,12 @@ pub(super) fn open(
         [0x1f, 0x8b, 8, ..] => Compression::Gzip,
         // RFC 8878 §3.1.1, and skippable frames, §3.1.2.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        // The .xz file format, 1.2.1, §2.1.1.1; the rest of the magic is checked by who reads it.
+        [0xfd, b'7', b'z', b'X', ..] => Compression::Xz,
         _ => Compression::None,
     };
-    raw.may_refuse = true;
+    // Its decoder does not go on after a refusal.
+    raw.may_refuse = compression != Compression::Xz;
     let bytes = Cursor::new(first).chain(raw);
     let buffered = |bytes| BufReader::with_capacity(READ_BYTES, bytes);
     let bytes: Box<dyn Read + Send> = match compression {
@@ -95,6 +104,7 @@ pub(super) fn open(
             let decoder = zstd::Decoder::with_buffer(buffered(bytes));
             Box::new(decoder.map_err(cannot_open)?)
         }
+        Compression::Xz => Box::new(XzReader::new_mem_limit(buffered(bytes), true, XZ_MEMORY_KIB)),
     };
     Ok(Input { bytes, compression })
 }

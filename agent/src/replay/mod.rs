@@ -1,7 +1,7 @@
 //! Capture files through the same stages as captured packets.
 //!
 //! ```text
-//!  file │ stdin ─▶ input: plain, gzip, zstd ─▶ window ─▶ pcap │ pcapng ─▶ frame
+//!  file │ stdin ─▶ input: plain, gzip, zstd, xz ─▶ window ─▶ pcap │ pcapng ─▶ frame
 //!  frame ─▶ link: what network packet, where? ─▶ hook: RecordHeader, counted ─▶ worker::Stages
 //! ```
 //!

@@ -17,7 +17,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use tap53_ebpf::record::RecordHeader;
 
 /// How long a packet is held, nanoseconds of capture time.
-pub(super) const WINDOW_NS: u64 = 100_000_000;
+const WINDOW_NS: u64 = 100_000_000;
 
 /// Packets that are held at most, and bytes of them.
 const MOST_PACKETS: usize = 4_096;
@@ -54,7 +54,6 @@ impl Order {
         let at_ns = header.captured_at_ns;
         // A response is never put before what stands before it in the file, within the window.
         let key_ns = if response { at_ns.max(self.latest_ns) } else { at_ns };
-        self.latest_ns = self.latest_ns.max(at_ns);
         self.sequence += 1;
         self.bytes += bytes.len();
         let slot = match self.free.pop() {
@@ -73,13 +72,19 @@ impl Order {
         self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
     }
 
-    /// Prepares for a packet of this time; before [`push`](Self::push). Where the clock stepped back
-    /// by more than the window, all that is held is due.
+    /// Passes the time of a frame, before its packet is [pushed](Self::push) or left out. Where the
+    /// clock stepped back by more than the window, all that is held is due.
     pub(super) fn begin(&mut self, at_ns: u64) {
         if at_ns.saturating_add(WINDOW_NS) < self.latest_ns {
             self.flush();
             self.latest_ns = at_ns;
         }
+        self.latest_ns = self.latest_ns.max(at_ns);
+    }
+
+    /// The time up to which everything is out once nothing is due.
+    pub(super) const fn passed_ns(&self) -> u64 {
+        self.latest_ns.saturating_sub(WINDOW_NS)
     }
 
     /// All that is held is due.

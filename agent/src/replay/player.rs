@@ -15,7 +15,7 @@ use super::{
     hook::FileHook,
     interfaces::Interfaces,
     link::{self, Link},
-    order::{Order, WINDOW_NS},
+    order::Order,
     pace::{self, Pace},
 };
 use crate::{
@@ -256,6 +256,8 @@ impl Player {
             }
         };
         epoch.latest_ns = epoch.latest_ns.max(frame.at_ns);
+        epoch.order.begin(frame.at_ns);
+        epoch.take_due();
         if let Some((header, bytes)) = captured {
             let number = frames::of(self.names.len() - 1, frame.number);
             if self.messages {
@@ -263,8 +265,6 @@ impl Player {
                 epoch.take(&header, bytes, number);
             } else {
                 let is_from_server = self.hook.is_from_server(&header, bytes);
-                epoch.order.begin(frame.at_ns);
-                epoch.take_due();
                 epoch.order.push(&header, bytes, number, is_from_server);
                 epoch.take_due();
             }
@@ -393,12 +393,12 @@ impl Epoch {
 
     /// Takes in the packets whose turn it is.
     fn take_due(&mut self) {
-        let Self { stages, order, now_ns, latest_ns } = self;
+        let Self { stages, order, now_ns, .. } = self;
         while let Some(held) = order.next() {
             take(stages, now_ns, &held.header, &held.bytes, held.frame);
         }
         // What was read without being captured passes the time too.
-        *now_ns = (*now_ns).max(latest_ns.saturating_sub(WINDOW_NS));
+        *now_ns = (*now_ns).max(order.passed_ns());
     }
 
     fn flush(&mut self) {

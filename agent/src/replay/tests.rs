@@ -76,6 +76,13 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn message(bytes: &[u8]) -> String {
     read(bytes).1.map_or_else(String::new, |error| {
         // Without the path, which is another each time.
@@ -141,6 +148,8 @@ fn compressed_files_are_known_by_their_first_bytes() {
         [gzip(&pcapng()[..100]), gzip(&pcapng()[100..])].concat(),
         [zstd(&pcapng()[..100]), zstd(&pcapng()[100..])].concat(),
         [&skippable[..], &zstd(&pcapng()), &skippable].concat(),
+        xz(&pcapng()),
+        [xz(&pcapng()[..100]), xz(&pcapng()[100..])].concat(),
     ] {
         let (seen, error) = read(&compressed);
         assert!(error.is_none(), "{error:?}");
@@ -190,7 +199,7 @@ fn a_file_cut_anywhere_gives_its_whole_frames_and_says_that_it_is_cut() {
             let mid_frame = !ends.contains(&cut) && std::ptr::eq(file, &little);
             assert!(!mid_frame || cut == 24 || error.is_some(), "cut at {cut}");
         }
-        for compress in [gzip, zstd] {
+        for compress in [gzip, zstd, xz] {
             let compressed = compress(file);
             for cut in 0..compressed.len() {
                 let (seen, error) = read(&compressed[..cut]);
@@ -222,7 +231,8 @@ fn a_cut_compressed_file_gives_the_frames_that_were_written_out_before() {
 
 #[test]
 fn a_file_with_any_byte_changed_ends_without_a_panic() {
-    for file in [pcap(Order::Big, 0xa1b2_3c4d), pcapng(), gzip(&pcapng()), zstd(&pcapng())] {
+    let compressed = [gzip(&pcapng()), zstd(&pcapng()), xz(&pcapng())];
+    for file in [pcap(Order::Big, 0xa1b2_3c4d), pcapng()].into_iter().chain(compressed) {
         for at in 0..file.len() {
             for byte in [0, 1, 0x7f, 0x80, 0xff, file[at] ^ 0x55] {
                 let mut file = file.clone();
@@ -289,7 +299,10 @@ fn what_is_no_capture_file_is_named() {
         (&b""[..], "is empty"),
         (b"ab", "is too short for a capture file: 2 bytes"),
         (b"TIME (UTC)", "is neither pcap nor pcapng: it begins with 54 49 4d 45 (TIME)"),
-        (b"\xfd7zXZ\0\0\0", "is compressed by xz, which is not read; gzip and zstd are"),
+        (
+            b"\x04\x22\x4d\x18\0\0\0",
+            "is compressed by lz4, which is not read; gzip, zstd and xz are",
+        ),
         (b"\xa1\xb2\xcd\x34....", "is modified pcap, of old patches to libpcap"),
         (b"\xa1\xe2\xcb\x12....", "of Nokia's, which is not read; `editcap -F pcap` converts it"),
         (b"\xa1\xb2\xc3\xd4\0\x03\0\0................", "pcap version 3.0, known is 2.4"),
