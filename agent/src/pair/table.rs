@@ -105,6 +105,15 @@ struct List {
     newest: u32,
 }
 
+/// Hashes of a response's bytes.
+#[derive(Clone, Copy)]
+struct Bytes {
+    /// All of them, with flow and identifier.
+    content: u64,
+    /// The question's name as it was sent.
+    case: u32,
+}
+
 /// What a message did to the table.
 #[derive(Debug, PartialEq)]
 pub enum Observed<'a> {
@@ -326,7 +335,7 @@ impl Table {
         response: &'a Observation,
         wire: &[u8],
     ) -> Observed<'a> {
-        let content = self.content(hash, wire);
+        let bytes = self.bytes(hash, wire);
         let slots = &self.slots;
         let recent = &self.recent;
         let answers = |slot: &u32| {
@@ -343,7 +352,7 @@ impl Table {
             }
             Err(_) => None,
         };
-        self.conclude(found, hash, content, response.message.question(), flow, response, wire)
+        self.conclude(found, hash, bytes, response.message.question(), flow, response)
     }
 
     /// As [`respond`](Self::respond), for a response to a query that may have gone to a group.
@@ -363,7 +372,7 @@ impl Table {
         if self.index.find(hash, to_host).is_some() {
             return self.respond(hash, flow, response, wire);
         }
-        let content = self.content(hash, wire);
+        let bytes = self.bytes(hash, wire);
         // What it is remembered by, where no query waits for it: as one that came before if it can.
         let mut remembered = None;
         for (key, question) in multicast::Key::of_response(*flow, &response.message) {
@@ -380,7 +389,7 @@ impl Table {
                 let pending = &self.slots[slot as usize];
                 let flow = Flow { client: pending.flow.client, ..*flow };
                 self.take(slot);
-                return self.conclude(Some(slot), hash, content, question, &flow, response, wire);
+                return self.conclude(Some(slot), hash, bytes, question, &flow, response);
             }
             let asked = self.question_hash(question);
             let known = self.recent.exchange(hash, asked, response.at_ns).is_some();
@@ -391,7 +400,7 @@ impl Table {
             }
         }
         let (hash, question, _) = remembered.unwrap_or((hash, question, false));
-        self.conclude(None, hash, content, question, flow, response, wire)
+        self.conclude(None, hash, bytes, question, flow, response)
     }
 
     /// Hash of what a response says, to compare with others to the same query; 0 where several may
@@ -446,10 +455,10 @@ impl Table {
         question.map_or(0, |question| self.hasher.hash_one(question) as u32 | 1)
     }
 
-    /// Hash of a response's bytes, and of the flow and identifier that `hash` is the hash of.
+    /// Hashes of a response's bytes; `hash` is that of its flow and identifier.
     #[inline]
-    fn content(&self, hash: u64, wire: &[u8]) -> u64 {
-        self.hasher.hash_one((hash, wire))
+    fn bytes(&self, hash: u64, wire: &[u8]) -> Bytes {
+        Bytes { content: self.hasher.hash_one((hash, wire)), case: case_hash(&self.hasher, wire) }
     }
 
     /// Makes a transaction of a response, and of the query that was `found` for it. The two have
@@ -459,13 +468,13 @@ impl Table {
         &'a mut self,
         found: Option<u32>,
         key: u64,
-        content: u64,
+        bytes: Bytes,
         question: Option<Question<'a>>,
         flow: &Flow,
         response: &'a Observation,
-        wire: &[u8],
     ) -> Observed<'a> {
         let seen = Sighting::of(response);
+        let content = bytes.content;
         let answered = Answered { content, seen };
         let mut ended = Ended {
             key,
@@ -489,7 +498,7 @@ impl Table {
                 ended.answers = 0;
             }
             anomalies = slot.anomalies;
-            if question.is_some() && slot.has_other_case(case_hash(&self.hasher, wire)) {
+            if question.is_some() && slot.has_other_case(bytes.case) {
                 anomalies.add(Anomaly::CaseMismatch);
             }
             if self.sides.is_from_client(slot.query.point, response.point) && slot.has_two_sides() {
