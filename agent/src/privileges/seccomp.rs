@@ -109,8 +109,10 @@ const NOT_AT_WORK: &[c_long] = &[
     libc::SYS_socketpair,
 ];
 
-/// The commands of bpf(2) that read a map; linux/bpf.h.
+/// The commands of bpf(2) that threads other than that of capture need, to read a map's element, and to
+/// write one: a worker asks the kernel programs for a wake-up before it sleeps. linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+const BPF_MAP_UPDATE_ELEM: u32 = 2;
 
 /// The ABI that this program is built for; linux/audit.h.
 const AUDIT_ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
@@ -195,9 +197,10 @@ impl Filter {
         }
         let bpf = u32::try_from(libc::SYS_bpf).unwrap_or(u32::MAX);
         program.extend([
-            instruction(JUMP_IF_EQUAL, bpf, 0, 3),
+            instruction(JUMP_IF_EQUAL, bpf, 0, 4),
             instruction(LOAD, FIRST_ARGUMENT, 0, 0),
-            instruction(JUMP_IF_EQUAL, BPF_MAP_LOOKUP_ELEM, 1, 0),
+            instruction(JUMP_IF_EQUAL, BPF_MAP_LOOKUP_ELEM, 2, 0),
+            instruction(JUMP_IF_EQUAL, BPF_MAP_UPDATE_ELEM, 1, 0),
             refuse,
             instruction(RETURN, ALLOW, 0, 0),
         ]);
@@ -262,11 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn of_bpf_only_looking_into_maps_is_left() {
+    fn elements_of_maps_are_all_that_bpf_is_left_for() {
         under(Filter::Work, || {
             // A map with a descriptor that is none: refused by bpf(2), and not by the filter.
-            assert_ne!(errno(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM as usize), Errno::EPERM);
-            for command in [0, 2, 5, 28, 36] {
+            for command in [BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM] {
+                assert_ne!(errno(libc::SYS_bpf, command as usize), Errno::EPERM, "{command}");
+            }
+            // Creating and deleting, loading, attaching and freezing.
+            for command in [0, 3, 5, 22, 28, 36] {
                 assert_eq!(errno(libc::SYS_bpf, command), Errno::EPERM, "{command}");
             }
         });
