@@ -58,10 +58,12 @@ impl Groups {
         self.size
     }
 
-    /// Takes note that batches with so many records were refused; true if that is the first time.
-    pub(super) fn divide(&mut self, refused: usize) -> bool {
+    /// Takes note that a batch was refused; true if that is the first time. `most` is the number of
+    /// records that it has at most: those that were reported, and those that are still to be. Reports
+    /// of one batch come in parts, so the number of a part says nothing of the batch.
+    pub(super) fn divide(&mut self, most: usize) -> bool {
         let is_first = self.is_whole();
-        let group = if self.last == usize::MAX { refused.min(self.size) } else { self.last };
+        let group = if self.last == usize::MAX { most.min(self.size) } else { self.last };
         self.size = self.size.min((group / 2).max(1));
         self.arrived = 0;
         is_first
@@ -79,8 +81,8 @@ mod tests {
         assert!(groups.divide(10));
         assert!(!groups.is_whole());
         assert_eq!((groups.next(true), groups.next(false)), (0, 5), "one after the other");
-        // In parts, which say nothing new.
-        assert!(!groups.divide(3) && !groups.divide(2));
+        // In parts, of which the later ones say nothing new.
+        assert!(!groups.divide(5) && !groups.divide(2));
         assert_eq!(groups.next(false), 2);
         groups.divide(1);
         assert!(!groups.is_alone(), "the rest of the two may be refused yet");

@@ -157,7 +157,11 @@ impl Sender {
                 Outcome::Rejected => spool.reject(id),
             }
         }
-        if too_large > 0 && self.groups.divide(too_large) {
+        let unreported = || {
+            let direct = inner.link.counts.read().in_flight.records;
+            usize::try_from(direct).unwrap_or(usize::MAX).saturating_add(spool.sent())
+        };
+        if too_large > 0 && self.groups.divide(too_large.saturating_add(unreported())) {
             let sink = &inner.link.sink;
             tracing::warn!(
                 sink,
