@@ -60,7 +60,7 @@ pub(crate) fn differences(
 /// tshark shows the fields of an entry that is broken as far as they go; we keep whole entries.
 fn is_behind_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
     reader == Reader::Tshark
-        && ours["parse_status"] == "MALFORMED_QUESTION"
+        && (ours["parse_status"] == "MALFORMED_QUESTION" || ours["parse_status"] == "NOT_DNS")
         && matches!(field, "qname" | "qtype" | "qclass" | "more_questions")
 }
 

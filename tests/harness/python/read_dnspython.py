@@ -239,8 +239,18 @@ class Reader:
             **mnemonics.questions(self.questions),
             "answers": self.answers,
             "edns": self.edns.shown if self.edns else None,
-            "parse_status": self.flaws[0],
+            "parse_status": "NOT_DNS" if self.is_other_protocol() else self.flaws[0],
         }
+
+    def is_other_protocol(self):
+        """True for a header that no DNS message has: see docs/decisions/messages.md."""
+        opcode, response = self.bits >> 11 & 15, self.bits & 0x8000
+        if opcode == 0 and not response and not any(self.counts):
+            return True
+        if self.flaws[0] == "OK" or self.questions or self.answers or self.edns:
+            return False
+        too_much = 5 * self.counts[0] + 11 * sum(self.counts[1:]) > 65_535 - 12
+        return too_much or (opcode in (3, *range(7, 16)) and len(self.wire) > 12)
 
 
 class Edns:
@@ -288,6 +298,11 @@ class Edns:
             return self.extended_error(value)
         if code == dns.edns.PADDING:
             return self.put(padding=len(value))
+        if code == dns.edns.ECS and len(value) >= 4 and value[:2] == b"\0\0" and not self.shown["client_subnet"]:
+            # No family, hence no address; dnspython refuses it, RFC 7871 does not.
+            if any(value):
+                raise ValueError("a prefix or an address of no family")
+            return len(value) == 4 and self.put(client_subnet="0.0.0.0/0")
         if code == dns.edns.ECS and len(value) >= 4 and value[:2] not in (b"\0\1", b"\0\2"):
             return False  # a family that RFC 7871 §6 does not know
         if code == dns.edns.ECS and self.shown["client_subnet"] is None:

@@ -30,8 +30,12 @@ impl Message {
         !self.response && self.opcode == 0 && self.counts == [0; 4]
     }
 
-    /// More entries than a message of any length has room for, as where the counts are text.
+    /// More entries than a message of any length has room for, as where the counts are text, and
+    /// nothing can be read.
     fn announces_too_much(&self) -> bool {
+        if !self.is_unreadable() {
+            return false;
+        }
         let [questions, records @ ..] = self.counts.map(u32::from);
         let records: u32 = records.iter().sum();
         questions * SHORTEST_QUESTION + records * SHORTEST_RECORD > LONGEST_BODY
@@ -42,8 +46,12 @@ impl Message {
     /// somebody who tries such opcodes.
     fn is_of_no_protocol(&self) -> bool {
         opcode_mnemonic(self.opcode).is_none()
-            && self.parse_status != ParseStatus::Ok
+            && self.is_unreadable()
             && self.size as usize > Self::HEADER_SIZE
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.parse_status != ParseStatus::Ok
             && self.questions.is_empty()
             && self.answers.is_empty()
             && self.edns.is_none()
@@ -133,8 +141,11 @@ mod tests {
         wire.extend([0; 6]);
         wire.extend(b"\0\0\x01\0\x01".repeat(count.into()));
         assert_eq!(status(&wire), ParseStatus::Ok);
-        // One more has no room in any message, and this one has none for it either.
+        // One more has no room in any message; what there is can be read all the same.
         wire[4..6].copy_from_slice(&(count + 1).to_be_bytes());
+        assert_eq!(status(&wire), ParseStatus::MalformedQuestion);
+        // Where nothing can be read, nothing says that it is DNS.
+        wire[12..].fill(0x78);
         assert_eq!(status(&wire), ParseStatus::NotDns);
     }
 }
