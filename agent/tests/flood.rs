@@ -23,7 +23,7 @@ use tap53::{
 };
 use tap53_ebpf::record::RecordHeader;
 
-const SPOOFED: u32 = 300_000;
+const SPOOFED: u32 = 100_000;
 const HALF_OPEN: u32 = 100_000;
 /// A genuine pair among so many spoofed queries.
 const GENUINE_EVERY: u32 = 1_000;
