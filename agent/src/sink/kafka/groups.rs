@@ -64,6 +64,8 @@ impl Groups {
     pub(super) fn divide(&mut self, most: usize) -> bool {
         let is_first = self.is_whole();
         let group = if self.last == usize::MAX { most.min(self.size) } else { self.last };
+        // For the parts that are still to come.
+        self.last = group;
         self.size = self.size.min((group / 2).max(1));
         self.arrived = 0;
         is_first
@@ -80,6 +82,8 @@ mod tests {
         assert_eq!((groups.next(true), groups.is_whole()), (usize::MAX, true));
         assert!(groups.divide(10));
         assert!(!groups.is_whole());
+        // The rest of the ten.
+        assert!(!groups.divide(3));
         assert_eq!((groups.next(true), groups.next(false)), (0, 5), "one after the other");
         // In parts, of which the later ones say nothing new.
         assert!(!groups.divide(5) && !groups.divide(2));

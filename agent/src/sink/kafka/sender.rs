@@ -136,7 +136,7 @@ impl Sender {
         };
         let mut delivered = Amount::default();
         let mut has_failed = false;
-        let mut too_large = mail.returned.iter().filter(|returned| returned.is_too_large).count();
+        let mut too_large = 0;
         for (id, outcome) in mail.reports {
             match outcome {
                 Outcome::Arrived => {
@@ -157,15 +157,15 @@ impl Sender {
                 Outcome::Rejected => spool.reject(id),
             }
         }
-        let unreported = || {
-            let direct = inner.link.counts.read().in_flight.records;
-            usize::try_from(direct).unwrap_or(usize::MAX).saturating_add(spool.sent())
-        };
-        if too_large > 0 && self.groups.divide(too_large.saturating_add(unreported())) {
+        let returned = mail.returned.iter().filter(|returned| returned.is_too_large).count();
+        // What came back to memory is in flight until it is in the spool.
+        let direct = || inner.link.counts.read().in_flight.records;
+        let most = || usize::try_from(direct()).unwrap_or(usize::MAX) + too_large + spool.sent();
+        if too_large + returned > 0 && self.groups.divide(most()) {
             let sink = &inner.link.sink;
             tracing::warn!(
                 sink,
-                records = too_large,
+                records = too_large + returned,
                 "the broker refuses a batch as too long: its records are sent in smaller ones; set batch_bytes to at most the topic's max.message.bytes"
             );
         }
