@@ -29,7 +29,7 @@ impl Mount {
         let directory = scratch::directory("mount")?;
         let point = mount_point(directory.path())?;
         run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tap53-test"])
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=0755"), "tap53-test"])
             .arg(&point))?;
         Ok(Self { point, image: None, _directory: directory })
     }
