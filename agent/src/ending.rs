@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A thread that makes no progress for so long, past its deadline, is stuck. Work on one packet is
-/// bounded far below this; together with what sinks get afterwards it fits into the five seconds
+/// bounded far below this; together with what sinks get afterwards it fits into the thirty seconds
 /// that the chart adds to the flush timeout, after which Kubernetes kills the process.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 

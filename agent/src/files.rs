@@ -17,19 +17,20 @@ use std::{
     path::Path,
 };
 
-use nix::unistd::{Gid, Uid, getegid, geteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
 /// Bytes of a secret at most: a bundle of certificates has some hundred KiB.
 const MAX_SECRET: u64 = 4 << 20;
 
 /// Refuses a directory in which somebody else than root and this process can write or exchange files:
 /// it belongs to another user, or all users or another group may write to it. Kubernetes gives volumes
-/// to the pod's group (fsGroup), which is the agent's own and no other.
+/// to the pod's group (fsGroup), which is one of the agent's own groups, as a rule a supplementary one.
 ///
 /// # Errors
 /// Why not, with what is to be done.
 pub(crate) fn check_directory(path: &Path) -> io::Result<()> {
-    check_directory_for(path, geteuid(), getegid())
+    let groups = [vec![getegid()], getgroups()?].concat();
+    check(path, geteuid(), &groups)
 }
 
 /// As [`check_directory`], for a process of another user.
@@ -37,6 +38,10 @@ pub(crate) fn check_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As [`check_directory`].
 pub(crate) fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    check(path, uid, &[gid])
+}
+
+fn check(path: &Path, uid: Uid, groups: &[Gid]) -> io::Result<()> {
     let is_trusted = |owner: u32| owner == 0 || owner == uid.as_raw();
     let named = fs::symlink_metadata(path)?;
     if named.is_symlink() && !is_trusted(named.uid()) {
@@ -52,11 +57,12 @@ pub(crate) fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result
     }
     let mode = found.mode() & 0o7777;
     let others = mode & 0o002 != 0;
-    let group = mode & 0o020 != 0 && found.gid() != gid.as_raw() && found.gid() != 0;
+    let is_own = |gid: u32| gid == 0 || groups.iter().any(|own| own.as_raw() == gid);
+    let group = mode & 0o020 != 0 && !is_own(found.gid());
     if others || group {
         let who = if others { "everybody" } else { "its group" };
         return Err(io::Error::other(format!(
-            "{who} can write in it (mode {mode:04o}): chmod go-w it"
+            "{who} can write in it (mode {mode:04o}): chmod go-w it, or name a directory below it"
         )));
     }
     Ok(())
@@ -151,6 +157,8 @@ mod tests {
         chown(&path, None, Some(4_001)).unwrap();
         let refused = check_directory_for(&path, other.0, other.1).unwrap_err().to_string();
         assert!(refused.starts_with("its group can write in it"), "{refused}");
+        // A volume's group (fsGroup) is among the agent's supplementary ones.
+        assert!(check(&path, other.0, &[other.1, Gid::from_raw(4_001)]).is_ok());
         chown(&path, Some(4_000), Some(4_000)).unwrap();
         assert!(check_directory_for(&path, other.0, other.1).is_ok());
         let refused = check_directory(&path).unwrap_err().to_string();

@@ -179,7 +179,7 @@ pub fn build(
 ) -> Result<Vec<Named>, Error> {
     open_all(configs, node, watches, stop, |name, sink| {
         let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
-        Ok(Arc::new(queued::QueuedSink::start(name, sink).map_err(failed)?))
+        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
     })
 }
 

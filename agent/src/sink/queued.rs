@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use super::{Sink, State, TakesSummaries};
 use crate::{
     encode::{Batch, Format, Key, Ticket},
@@ -95,7 +97,8 @@ enum Stage {
 
 impl QueuedSink {
     /// Starts the thread, which is named after the sink.
-    pub(super) fn start(name: &str, sink: Box<dyn Sink>) -> io::Result<Self> {
+    /// `stop` is notified where it panics, as where a worker does.
+    pub(super) fn start(name: &str, sink: Box<dyn Sink>, stop: &Arc<Notify>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             counts: Published::new(sink.counts().read()),
             sink,
@@ -103,9 +106,25 @@ impl QueuedSink {
             work: Condvar::new(),
             progress: Condvar::new(),
         });
-        let ours = shared.clone();
-        thread::Builder::new().name(format!("sink-{name}")).spawn(move || ours.run())?;
+        let guard = PanicGuard { shared: shared.clone(), stop: stop.clone() };
+        thread::Builder::new().name(format!("sink-{name}")).spawn(move || guard.shared.run())?;
         Ok(Self { shared })
+    }
+}
+
+/// Leaves the sink behind when its thread unwinds: nobody else would notice.
+struct PanicGuard {
+    shared: Arc<Shared>,
+    stop: Arc<Notify>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.abandon();
+            self.shared.progress.notify_all();
+            self.stop.notify_one();
+        }
     }
 }
 
@@ -120,7 +139,13 @@ impl Shared {
         privileges::confine_to_work();
         let mut queue = self.lock();
         loop {
-            if let Some(mut chunk) = queue.chunks.pop_front() {
+            if let Some(now) = queue.tick.take() {
+                // First: a queue that is never empty must not keep a file from being finished by its age.
+                drop(queue);
+                self.sink.tick(now);
+                self.take_over(Amount::default());
+                queue = self.lock();
+            } else if let Some(mut chunk) = queue.chunks.pop_front() {
                 drop(queue);
                 // A worker that waits for room has it now.
                 self.progress.notify_all();
@@ -141,11 +166,6 @@ impl Shared {
                 self.lock().stage.advance(Stage::Closed);
                 self.progress.notify_all();
                 return;
-            } else if let Some(now) = queue.tick.take() {
-                drop(queue);
-                self.sink.tick(now);
-                self.take_over(Amount::default());
-                queue = self.lock();
             } else {
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
@@ -397,7 +417,7 @@ mod tests {
 
     fn queued() -> (Arc<GatedSink>, QueuedSink) {
         let gated = Arc::new(GatedSink::default());
-        let queued = QueuedSink::start("gated", Box::new(gated.clone())).unwrap();
+        let queued = QueuedSink::start("gated", Box::new(gated.clone()), &Arc::default()).unwrap();
         (gated, queued)
     }
 
@@ -537,5 +557,44 @@ mod tests {
         assert!(!gated.ticked.load(Ordering::Relaxed));
         gated.open();
         until(|| gated.ticked.load(Ordering::Relaxed));
+    }
+
+    /// Panics at the first batch.
+    #[derive(Default)]
+    struct PanickingSink(Published<SinkCounts>);
+
+    impl Sink for PanickingSink {
+        fn format(&self) -> Format {
+            Format::AvroDatum
+        }
+
+        fn counts(&self) -> &Published<SinkCounts> {
+            &self.0
+        }
+
+        fn write(&self, _batch: &Batch) {
+            panic!("a defect of the sink, for the test");
+        }
+
+        fn tick(&self, _now: Instant) {}
+
+        fn close(&self, _deadline: Duration) {}
+    }
+
+    #[test]
+    fn a_sink_that_panics_stops_the_agent_and_its_records_are_counted() {
+        let stop = Arc::new(Notify::new());
+        let sink = Box::<PanickingSink>::default();
+        let queued = QueuedSink::start("panicking", sink, &stop).unwrap();
+        hand_over(&queued, &batch(3));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let notified =
+            async { tokio::time::timeout(Duration::from_secs(20), stop.notified()).await };
+        runtime.block_on(notified).unwrap();
+        hand_over(&queued, &batch(2));
+        queued.close(Duration::ZERO);
+        let counts = queued.counts().read();
+        assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 5);
+        assert_eq!((counts.offered.records, counts.in_batches), (5, Amount::default()));
     }
 }

@@ -324,6 +324,8 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
     let served = tokio::select! {
+        // First, so that a request that has arrived is answered.
+        biased;
         served = timeout(CONNECTION_DEADLINE, served) => served,
         () = slot.evicted() => return,
     };

@@ -169,6 +169,10 @@ impl Sender {
                 "the broker refuses a batch as too long: its records are sent in smaller ones; set batch_bytes to at most the topic's max.message.bytes"
             );
         }
+        if too_large > 0 {
+            // Otherwise new records would go directly, keep groups from being sent, and overtake them.
+            inner.is_direct.store(false, Ordering::Release);
+        }
         inner.account(&mut spool, |counts| counts.delivered += delivered);
         if !mail.returned.is_empty() {
             has_failed |= mail.returned.iter().any(|returned| !returned.is_again);
@@ -222,6 +226,11 @@ impl Sender {
         // Reports make room in the producer's queue, and what is appended is mail as well.
         let mut next = PERIOD;
         let mut awaits_id = false;
+        if !self.groups.is_whole() && spool.peek().is_none() {
+            // Nothing to send is no group that arrives.
+            inner.account(&mut spool, |_| {});
+            return PERIOD;
+        }
         let under_way = inner.link.counts.read().in_flight.records > 0 || spool.sent() > 0;
         let round = self.groups.next(under_way).min(ROUND);
         if round == 0 {

@@ -25,7 +25,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -55,6 +55,12 @@ use crate::{
 /// if it has just come back. What is not delivered then is on disk; waiting longer would only put
 /// off the agent that comes after this one.
 pub(super) const HOPELESS_FLUSH: Duration = Duration::from_secs(3);
+
+/// How long a summary of the ledger waits for what the spool knows.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a spool that somebody else has is tried for.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often the ending is looked at.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
@@ -170,9 +176,10 @@ impl Spooling {
     }
 
     /// Id in the spool below which all is done with, and how much of what it held at the start has
-    /// been lost; `None` while another agent has it.
+    /// been lost; `None` while another agent has it, and while a disk that hangs holds it up: the run
+    /// loop asks, and goes on without it.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
-        let spool = self.inner.lock()?;
+        let spool = self.inner.lock_within(PROGRESS_TIMEOUT)?;
         Some((spool.done_id(), spool.carried_lost()))
     }
 
@@ -229,6 +236,21 @@ impl Drop for Spooling {
 
 impl Inner {
     /// The spool; `None` while another agent has it.
+    /// As [`lock`](Self::lock); `None` also where somebody has it for longer than `timeout`.
+    fn lock_within(&self, timeout: Duration) -> Option<MutexGuard<'_, Spool>> {
+        let spool = self.spool.get()?;
+        let give_up_at = Instant::now() + timeout;
+        loop {
+            match spool.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= give_up_at => return None,
+                // std's mutex has no wait with a deadline.
+                Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_POLL_INTERVAL),
+            }
+        }
+    }
+
     pub(super) fn lock(&self) -> Option<MutexGuard<'_, Spool>> {
         // Its parts change together, within calls that do not panic.
         Some(self.spool.get()?.lock().unwrap_or_else(PoisonError::into_inner))

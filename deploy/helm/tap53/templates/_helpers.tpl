@@ -84,11 +84,12 @@ exec: {command: [/usr/bin/tap53, status, --check, live]}
 {{- end -}}
 {{- end -}}
 
-{{/* The time to flush, and five seconds to detach and to write the last ledger. */}}
+{{/* The time to flush, and thirty seconds: to detach, for workers that empty full rings into a sink
+     without room (200 ms a batch), and to write the last ledger. */}}
 {{- define "tap53.gracePeriod" -}}
 {{- $shutdown := default dict .Values.config.shutdown -}}
 {{- $flush := default 10000 $shutdown.flush_timeout_ms -}}
-{{- add (ceil (divf $flush 1000)) 5 -}}
+{{- add (ceil (divf $flush 1000)) 30 -}}
 {{- end -}}
 
 {{/* Not empty if the agent asks the API server whose an address is: the section is there, and not off. */}}
