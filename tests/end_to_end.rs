@@ -156,7 +156,7 @@ fn json_lines_hold_what_the_file_holds() -> Result<()> {
     for mut line in lines {
         let record = ended.records.iter().find(|record| record["record_id"] == line["record_id"]);
         let mut record = record.context("a line without a record in the file")?.clone();
-        for time in ["query_time", "response_time"] {
+        for time in ["query_time", "latest_query_time", "response_time"] {
             // Microseconds in Avro, RFC 3339 in JSON.
             let text = line[time].take();
             if let Some(time_us) = record[time].take().as_i64() {
