@@ -56,6 +56,7 @@ use rdkafka::{
 use super::{
     Error, Sink, State, TakesSummaries,
     registry::{Registry, Schema},
+    wait_budget::{self, WaitBudget},
 };
 use crate::{
     config::KafkaConfig,
@@ -77,7 +78,7 @@ use summaries::Summaries;
 /// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
 /// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
 /// ring.
-const ROOM_TIMEOUT: Duration = Duration::from_millis(200);
+const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
 
 /// How long purged messages may take to be reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -88,6 +89,8 @@ pub(super) struct Kafka {
     /// Bytes of a record with its key that the producer takes at most.
     longest: usize,
     link: Arc<Link>,
+    /// What all workers may wait for room; without one, each batch may wait.
+    wait_budget: Option<WaitBudget>,
     producer: Arc<Producer>,
     spooling: Option<Spooling>,
     /// Where there is a registry, and no spool.
@@ -132,10 +135,25 @@ impl Kafka {
                 .map_err(|cause| Error::Registry { sink: config.name.clone(), cause })?;
         }
         let longest = longest_record(config, node);
-        Ok(Self { key: config.key, longest, link, producer, spooling, held, _registry: registry })
+        Ok(Self {
+            key: config.key,
+            longest,
+            link,
+            wait_budget: None,
+            producer,
+            spooling,
+            held,
+            _registry: registry,
+        })
     }
 
-    /// Hands a record to librdkafka, waiting for room until `give_up_at`.
+    /// The same for workers that have other sinks beside this one.
+    pub(super) fn within_wait_budget(mut self) -> Self {
+        self.wait_budget = Some(WaitBudget::default());
+        self
+    }
+
+    /// Hands a record to librdkafka, waiting for room until `give_up_at`; true if it waited.
     fn send(
         &self,
         producer: &PolledProducer,
@@ -143,13 +161,18 @@ impl Kafka {
         entry: &Entry,
         ticket: Ticket,
         give_up_at: Instant,
-    ) {
+    ) -> bool {
+        let mut has_waited = false;
         let messages = entry.messages;
         let origin = Origin::memory(entry, ticket);
         let version = SCHEMA_VERSION.unsigned_abs();
         while let Err(refusal) = self.producer.send(producer, origin, version, message) {
             let is_full = refusal == Refusal::QueueFull;
             if is_full && Instant::now() < give_up_at {
+                if let Some(budget) = self.wait_budget.as_ref().filter(|_| !has_waited) {
+                    budget.begin(Instant::now());
+                }
+                has_waited = true;
                 // Room comes with a report, on librdkafka's thread.
                 thread::park_timeout(Duration::from_millis(1));
                 continue;
@@ -160,8 +183,9 @@ impl Kafka {
                 Refusal::Never | Refusal::NotNow => SinkLoss::Rejected,
             };
             self.lose(reason, Amount::record(u64::from(messages)), ticket);
-            return;
+            return has_waited;
         }
+        has_waited
     }
 
     /// Counts what was in flight as lost.
@@ -196,11 +220,26 @@ impl Kafka {
         self.lose(reason, amount, batch.ticket());
     }
 
-    fn send_all(&self, batch: &Batch, give_up_at: Instant) {
+    /// Hands a batch to librdkafka; true if it waited for room.
+    fn send_all(&self, batch: &Batch, give_up_at: Instant) -> bool {
+        let mut has_waited = false;
         let producer = self.producer.current();
         for (key, value, entry) in batch.iter_keyed() {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            self.send(&producer, &message, &entry, batch.ticket(), give_up_at);
+            has_waited |= self.send(&producer, &message, &entry, batch.ticket(), give_up_at);
+        }
+        has_waited
+    }
+
+    /// The same, within what workers may wait.
+    fn send_in_time(&self, batch: &Batch) {
+        let began = Instant::now();
+        let Some(budget) = &self.wait_budget else {
+            self.send_all(batch, began + ROOM_TIMEOUT);
+            return;
+        };
+        if self.send_all(batch, budget.give_up_at(began)) {
+            budget.end(began, Instant::now());
         }
     }
 
@@ -303,7 +342,7 @@ impl Sink for Kafka {
             counts.in_flight += amount;
         });
         if !self.hold(Some(batch)) {
-            self.send_all(batch, Instant::now() + ROOM_TIMEOUT);
+            self.send_in_time(batch);
         }
     }
 

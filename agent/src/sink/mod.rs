@@ -13,6 +13,7 @@ pub(crate) mod registry;
 mod stdout;
 mod summaries;
 mod trust;
+mod wait_budget;
 
 pub use container::AvroFile;
 pub(crate) use kafka::{Broker, Spread, Statistics};
@@ -177,7 +178,7 @@ pub fn build(
     watches: bool,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, watches, stop, |name, sink| {
+    open_all(configs, node, Use::Live { watches }, stop, |name, sink| {
         let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
         Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
     })
@@ -192,14 +193,26 @@ pub fn build_without_queues(
     node: &str,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, false, stop, |_, sink| Ok(Arc::from(sink)))
+    open_all(configs, node, Use::Replay, stop, |_, sink| Ok(Arc::from(sink)))
+}
+
+/// Who hands records to the sinks.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Workers, which must not be held up.
+    Live {
+        /// Whether somebody watches what costs something to watch.
+        watches: bool,
+    },
+    /// A replay, which waits for as long as a sink takes.
+    Replay,
 }
 
 /// `share` makes those that may block fit for the workers.
 fn open_all(
     configs: &[SinkConfig],
     node: &str,
-    watches: bool,
+    purpose: Use,
     stop: &Arc<Notify>,
     share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
 ) -> Result<Vec<Named>, Error> {
@@ -213,7 +226,12 @@ fn open_all(
                     share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
                 }
                 SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
-                SinkConfig::Kafka(kafka) => Arc::new(kafka::Kafka::open(kafka, node, watches)?),
+                SinkConfig::Kafka(kafka) => Arc::new(match purpose {
+                    Use::Live { watches } => {
+                        kafka::Kafka::open(kafka, node, watches)?.within_wait_budget()
+                    }
+                    Use::Replay => kafka::Kafka::open(kafka, node, false)?,
+                }),
             };
             Ok(Named { name: name.to_owned(), sink })
         })

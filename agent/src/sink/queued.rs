@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - **A pipe that nobody reads and a disk that hangs hold up nobody else.** A worker copies its batch
-//!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`] at most and a
+//!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`](super::wait_budget::WAIT) at most and a
 //!   tenth of the time in all; what does not fit then is lost and counted (`queue_full`).
 //! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
 //!   of them take no more memory than a few large ones. Buffers are used again.
@@ -25,7 +25,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Sink, State, TakesSummaries};
+use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
 use crate::{
     encode::{Batch, Format, Key, Ticket},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
@@ -42,12 +42,6 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of records that wait for a sink at most.
 pub(crate) const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
 
-/// How long workers wait for room.
-const WAIT: Duration = Duration::from_millis(200);
-
-/// Times a wait that pass before the next one.
-const PAUSE: u32 = 9;
-
 /// A sink behind a queue.
 pub(super) struct QueuedSink {
     shared: Arc<Shared>,
@@ -60,6 +54,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// For the thread: there is something to do.
     work: Condvar,
+    wait_budget: WaitBudget,
     /// For workers, and for who closes: the thread has done something.
     progress: Condvar,
 }
@@ -75,8 +70,6 @@ struct Queue {
     held: Amount,
     /// The sink's counts that are in those that are seen.
     known: SinkCounts,
-    /// Until when no worker waits for room.
-    no_wait_until: Option<Instant>,
     tick: Option<Instant>,
     /// Until when the sink may deliver what it has, once it is to end.
     close_by: Option<Instant>,
@@ -104,6 +97,7 @@ impl QueuedSink {
             sink,
             queue: Mutex::default(),
             work: Condvar::new(),
+            wait_budget: WaitBudget::default(),
             progress: Condvar::new(),
         });
         let guard = PanicGuard { shared: shared.clone(), stop: stop.clone() };
@@ -224,21 +218,19 @@ impl Shared {
     #[cold]
     fn wait_for_room<'a>(
         &self,
-        mut queue: MutexGuard<'a, Queue>,
+        queue: MutexGuard<'a, Queue>,
         batch: &Batch,
     ) -> MutexGuard<'a, Queue> {
         let began = Instant::now();
-        if queue.no_wait_until.is_some_and(|until| began < until) {
+        let wait = self.wait_budget.give_up_at(began).saturating_duration_since(began);
+        if wait.is_zero() {
             return queue;
         }
-        // Beside this worker, others do not wait.
-        queue.no_wait_until = Some(began + WAIT);
+        self.wait_budget.begin(began);
         let is_full = |queue: &mut Queue| queue.stage == Stage::Running && !queue.has_room(batch);
-        let waited = self.progress.wait_timeout_while(queue, WAIT, is_full);
-        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let ended = Instant::now();
-        queue.no_wait_until = Some(ended + (ended - began) * PAUSE);
-        queue
+        let waited = self.progress.wait_timeout_while(queue, wait, is_full);
+        self.wait_budget.end(began, Instant::now());
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Leaves the sink behind: what it has not delivered is lost.
@@ -357,7 +349,7 @@ impl Drop for QueuedSink {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::*;
+    use super::{super::wait_budget::WAIT, *};
     use crate::encode::{Datum, samples};
 
     /// A sink that writes while its gate is open.
