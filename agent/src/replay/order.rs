@@ -4,9 +4,10 @@
 //! A response in front of its query would be one without a query. So packets are held for
 //! [`WINDOW_NS`] of capture time and come out by it.
 //!
-//! - **A query comes before a response that is as late, or that stands behind it in the file.** The
-//!   one is what a clock of microseconds does, the other one what a clock does that is set back, or
-//!   that of another host: the file's order is the truth then.
+//! - **A query comes before a response that is as late, or that follows it in the file in the same
+//!   flow.** The one is what a clock of microseconds does, the other one what a clock does that is set
+//!   back, or that of another host: the file's order is the truth then. Other flows do not delay a
+//!   response: it would come out after what follows it in its own flow.
 //! - **A step back by more than the window is a clock's, not a queue's.** What is held comes out
 //!   first, and the order of the file goes on from there.
 //! - **Bounded** by [`MOST_PACKETS`] and [`MOST_BYTES`]: beyond them the earliest comes out early. Each
@@ -14,7 +15,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use tap53_ebpf::record::RecordHeader;
+use tap53_ebpf::{headers::ring_index, record::RecordHeader};
 
 /// How long a packet is held, nanoseconds of capture time.
 const WINDOW_NS: u64 = 100_000_000;
@@ -22,6 +23,10 @@ const WINDOW_NS: u64 = 100_000_000;
 /// Packets that are held at most, and bytes of them.
 const MOST_PACKETS: usize = 4_096;
 const MOST_BYTES: usize = 8 << 20;
+
+/// Flows whose latest times are kept apart. Two that share a place have one latest time, so a response
+/// of one may come out later than it should.
+const FLOW_PLACES: u32 = 4_096;
 
 /// A packet that is held.
 #[derive(Debug)]
@@ -35,7 +40,6 @@ pub(super) struct Held {
 type Place = (u64, bool, u64, usize);
 
 /// The packets that are held.
-#[derive(Default)]
 pub(super) struct Order {
     heap: BinaryHeap<Reverse<Place>>,
     slots: Vec<Held>,
@@ -43,17 +47,41 @@ pub(super) struct Order {
     bytes: usize,
     /// The latest time since the clock last stepped back.
     latest_ns: u64,
+    /// The same of the packets of each flow, by the hash of the flow.
+    latest_of_flow_ns: Vec<u64>,
     sequence: u64,
     /// Packets that may come out whatever comes: those before a step back.
     due: usize,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            bytes: 0,
+            latest_ns: 0,
+            latest_of_flow_ns: vec![0; FLOW_PLACES as usize],
+            sequence: 0,
+            due: 0,
+        }
+    }
 }
 
 impl Order {
     /// Takes in a packet. What [`next`](Self::next) then has is to be taken out.
     pub(super) fn push(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64, response: bool) {
         let at_ns = header.captured_at_ns;
-        // A response is never put before what stands before it in the file, within the window.
-        let key_ns = if response { at_ns.max(self.latest_ns) } else { at_ns };
+        // The hash is equal for both directions of a flow.
+        let place = ring_index(header.flow_hash, FLOW_PLACES) as usize;
+        let latest_ns = self.latest_of_flow_ns.get_mut(place).map_or(at_ns, |latest_ns| {
+            *latest_ns = at_ns.max(*latest_ns);
+            *latest_ns
+        });
+        // A response never comes out before what precedes it in the file in its flow, within the
+        // window.
+        let key_ns = if response { latest_ns } else { at_ns };
         self.sequence += 1;
         self.bytes += bytes.len();
         let slot = match self.free.pop() {
@@ -78,6 +106,7 @@ impl Order {
         if at_ns.saturating_add(WINDOW_NS) < self.latest_ns {
             self.flush();
             self.latest_ns = at_ns;
+            self.latest_of_flow_ns.fill(0);
         }
         self.latest_ns = self.latest_ns.max(at_ns);
     }
@@ -125,13 +154,20 @@ mod tests {
 
     /// What comes out of packets of these times, responses with true, by their place in the file.
     fn ordered(packets: &[(u64, bool)]) -> Vec<u64> {
+        let of_flow = |(at_ns, response): &(u64, bool)| (0, *at_ns, *response);
+        ordered_flows(&packets.iter().map(of_flow).collect::<Vec<_>>())
+    }
+
+    /// The same of packets of several flows, by the hashes of these.
+    fn ordered_flows(packets: &[(u32, u64, bool)]) -> Vec<u64> {
         let (mut order, mut out) = (Order::default(), Vec::new());
-        for ((at_ns, response), frame) in packets.iter().zip(1..) {
+        for ((flow_hash, at_ns, response), frame) in packets.iter().zip(1..) {
             order.begin(*at_ns);
             while let Some(held) = order.next() {
                 out.push(held.frame);
             }
-            order.push(&header(*at_ns), &[7; 60], frame, *response);
+            let header = RecordHeader { flow_hash: *flow_hash, ..header(*at_ns) };
+            order.push(&header, &[7; 60], frame, *response);
             while let Some(held) = order.next() {
                 out.push(held.frame);
             }
@@ -143,6 +179,21 @@ mod tests {
         }
         assert_eq!((order.bytes, order.due), (0, 0));
         out
+    }
+
+    #[test]
+    fn another_flow_delays_no_response_past_what_follows_it() {
+        let (flow, other) = (0x1234_5678, 0xfedc_ba98);
+        let packets = [(flow, 60 * MS, true), (flow, 61 * MS, false)];
+        assert_eq!(ordered_flows(&packets), [1, 2]);
+        let packets = [(other, 100 * MS, false), packets[0], packets[1]];
+        assert_eq!(ordered_flows(&packets), [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_step_back_forgets_the_times_of_flows() {
+        let packets = [(1, 900 * MS, false), (1, 60 * MS, true), (1, 61 * MS, false)];
+        assert_eq!(ordered_flows(&packets), [1, 2, 3]);
     }
 
     #[test]
