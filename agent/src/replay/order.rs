@@ -20,16 +20,20 @@ use tap53_ebpf::{headers::ring_index, record::RecordHeader};
 /// How long a packet is held, nanoseconds of capture time.
 const WINDOW_NS: u64 = 100_000_000;
 
-/// Packets that are held at most, and bytes of them.
+/// Packets that are held at most, and bytes of memory for them.
 const MOST_PACKETS: usize = 4_096;
 const MOST_BYTES: usize = 8 << 20;
+
+/// What the buffer of a packet that is out may keep for the next one, bytes: all of those buffers
+/// together keep no more than the packets that are held.
+const MOST_SPARE_BYTES: usize = MOST_BYTES / MOST_PACKETS;
 
 /// Flows whose latest times are kept apart. Two that share a place have one latest time, so a response
 /// of one may come out later than it should.
 const FLOW_PLACES: u32 = 4_096;
 
 /// A packet that is held.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) header: RecordHeader,
     pub(super) bytes: Vec<u8>,
@@ -44,6 +48,9 @@ pub(super) struct Order {
     heap: BinaryHeap<Reverse<Place>>,
     slots: Vec<Held>,
     free: Vec<usize>,
+    /// The packet that came out last.
+    out: Held,
+    /// Capacity of the buffers of what is held, whatever their packets take of it.
     bytes: usize,
     /// The latest time since the clock last stepped back.
     latest_ns: u64,
@@ -60,6 +67,7 @@ impl Default for Order {
             heap: BinaryHeap::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            out: Held::default(),
             bytes: 0,
             latest_ns: 0,
             latest_of_flow_ns: vec![0; FLOW_PLACES as usize],
@@ -83,19 +91,19 @@ impl Order {
         // window.
         let key_ns = if response { latest_ns } else { at_ns };
         self.sequence += 1;
-        self.bytes += bytes.len();
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                let empty = Held { header: *header, bytes: Vec::new(), frame };
-                self.slots.push(empty);
+                self.slots.push(Held::default());
                 self.slots.len() - 1
             }
         };
         if let Some(held) = self.slots.get_mut(slot) {
             (held.header, held.frame) = (*header, frame);
             held.bytes.clear();
+            held.bytes.reserve_exact(bytes.len());
             held.bytes.extend_from_slice(bytes);
+            self.bytes += held.bytes.capacity();
         }
         self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
     }
@@ -134,9 +142,14 @@ impl Order {
         self.due = self.due.saturating_sub(1);
         let Reverse((.., slot)) = self.heap.pop()?;
         self.free.push(slot);
-        let held = self.slots.get(slot)?;
-        self.bytes -= held.bytes.len();
-        Some(held)
+        let held = self.slots.get_mut(slot)?;
+        self.bytes -= held.bytes.capacity();
+        // The slot gets the buffer of the packet before, which nobody reads any more.
+        std::mem::swap(held, &mut self.out);
+        if held.bytes.capacity() > MOST_SPARE_BYTES {
+            held.bytes = Vec::new();
+        }
+        Some(&self.out)
     }
 }
 
@@ -194,6 +207,23 @@ mod tests {
     fn a_step_back_forgets_the_times_of_flows() {
         let packets = [(1, 900 * MS, false), (1, 60 * MS, true), (1, 61 * MS, false)];
         assert_eq!(ordered_flows(&packets), [1, 2, 3]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_lengths_take_turns() {
+        let (small, large) = ([7; 60], vec![7; 64 << 10]);
+        let mut order = Order::default();
+        for round in 0..8 {
+            let at_ns = round * MS;
+            order.begin(at_ns + 1);
+            // The large ones come out first, so that the buffers of small ones are reused first.
+            (0..100).for_each(|frame| order.push(&header(at_ns), &large, frame, false));
+            (0..600).for_each(|frame| order.push(&header(at_ns + 1), &small, frame, false));
+            order.flush();
+            while order.next().is_some() {}
+        }
+        let capacity: usize = order.slots.iter().map(|held| held.bytes.capacity()).sum();
+        assert!(capacity <= MOST_BYTES, "{capacity} bytes for nothing that is held");
     }
 
     #[test]
