@@ -15,7 +15,8 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// that the chart adds to the flush timeout, after which Kubernetes kills the process.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long threads that waited for a stuck one get to come to their own end without it.
+/// How long threads that waited for a stuck one get to begin with their own end without it. Once they
+/// have made progress, [`STALL_TIMEOUT`] holds for them as before.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The longest wait past the deadline, whatever progress there is. Where something else ends the
@@ -42,6 +43,8 @@ pub(crate) struct EndWait<P> {
     progressed_at: Instant,
     is_past_deadline: bool,
     is_released: bool,
+    /// True once there was progress after the release.
+    has_resumed: bool,
 }
 
 impl<P: PartialEq> EndWait<P> {
@@ -52,6 +55,7 @@ impl<P: PartialEq> EndWait<P> {
             progressed_at: now,
             is_past_deadline: false,
             is_released: false,
+            has_resumed: false,
         }
     }
 
@@ -60,14 +64,15 @@ impl<P: PartialEq> EndWait<P> {
         if self.progress.as_ref() != Some(&progress) {
             self.progress = Some(progress);
             self.progressed_at = now;
+            self.has_resumed = self.is_released;
         }
         if now < self.deadline {
             return Verdict::Wait;
         }
-        let (timeout, longest) = if self.is_released {
-            (RELEASE_TIMEOUT, LONGEST + RELEASE_TIMEOUT)
-        } else {
-            (STALL_TIMEOUT, LONGEST)
+        let (timeout, longest) = match (self.is_released, self.has_resumed) {
+            (false, _) => (STALL_TIMEOUT, LONGEST),
+            (true, false) => (RELEASE_TIMEOUT, LONGEST + RELEASE_TIMEOUT),
+            (true, true) => (STALL_TIMEOUT, LONGEST + RELEASE_TIMEOUT),
         };
         let is_stuck = now.saturating_duration_since(self.progressed_at) >= timeout
             || now.saturating_duration_since(self.deadline) >= longest;
@@ -131,8 +136,23 @@ mod tests {
     fn threads_that_go_on_once_released_are_waited_for_too() {
         // Two that wait for a third.
         let after_release = |ms: u64| ms.saturating_sub(10_000).min(3_000) / 100;
-        let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 13_500)];
+        let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 15_000)];
         assert_eq!(verdicts(after_release), expected);
+    }
+
+    #[test]
+    fn a_thread_that_goes_on_once_released_may_take_as_long_over_a_step_as_before() {
+        // The first step soon after the release, then one every 1.5 seconds.
+        let in_steps = |ms: u64| ms.saturating_sub(8_900).min(60_000) / 1_500;
+        let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 70_900)];
+        assert_eq!(verdicts(in_steps), expected);
+    }
+
+    #[test]
+    fn even_a_released_thread_that_makes_progress_has_a_longest_wait() {
+        let end_ms = 10_500 + u64::try_from(LONGEST.as_millis()).unwrap();
+        let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, end_ms)];
+        assert_eq!(verdicts(|ms| ms.saturating_sub(10_000)), expected);
     }
 
     #[test]

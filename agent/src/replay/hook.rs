@@ -13,8 +13,8 @@ use tap53_ebpf::{
 
 use super::{Frame, link::Link};
 
-/// Datagrams of which is remembered what their first fragment carries, and which way they go, in
-/// each of two generations: 64 bytes each, so 8 MiB.
+/// Datagrams of which is remembered what their first fragment carries, which way they go, and their
+/// flow, in each of two generations: 64 bytes for each of the three, so 12 MiB.
 const REMEMBERED_DATAGRAMS: usize = 32_768;
 
 /// A hook on frames.
@@ -24,6 +24,8 @@ pub struct FileHook {
     datagrams: Datagrams<u32>,
     /// Which way they go, where the file does not tell.
     directions: Datagrams<Direction>,
+    /// Hashes of their flows, by the ports of their first fragments.
+    flows: Datagrams<u32>,
     /// By direction, of the current file.
     counters: [Counters; 2],
 }
@@ -37,6 +39,7 @@ impl FileHook {
             snap_length: snap_length.min(MAX_CAPTURED_LENGTH),
             datagrams: Datagrams::default(),
             directions: Datagrams::default(),
+            flows: Datagrams::default(),
             counters: [Counters::default(); 2],
         }
     }
@@ -81,7 +84,8 @@ impl FileHook {
                 return None;
             }
         };
-        let header = self.record_header(frame, &headers, ifindex, direction, wanted);
+        let flow_hash = self.flow_hash(&headers, ifindex);
+        let header = self.record_header(frame, &headers, ifindex, direction, flow_hash);
         let bytes = frame.bytes.get(..header.captured_length as usize)?;
         self.count(direction, Counter::Captured, 1);
         self.count(direction, Counter::BytesCaptured, u64::from(header.captured_length));
@@ -151,13 +155,28 @@ impl FileHook {
         }
     }
 
+    /// The hash of a packet's flow, also where the kernel programs take that of the datagram: there is
+    /// one ring, and a response in fragments must be known to belong to its query. A later fragment has
+    /// the flow of the first one, if that came before it.
+    fn flow_hash(&mut self, headers: &Headers, ifindex: u32) -> u32 {
+        let hash = headers::flow_hash(&headers.source, &headers.destination);
+        match headers.fragment {
+            Fragment::Whole => hash,
+            Fragment::First => {
+                self.flows.insert(DatagramKey::new(headers, ifindex), hash);
+                hash
+            }
+            Fragment::Later => self.flows.get(&DatagramKey::new(headers, ifindex)).unwrap_or(hash),
+        }
+    }
+
     fn record_header(
         &self,
         frame: &Frame<'_>,
         headers: &Headers,
         ifindex: u32,
         direction: Direction,
-        wanted: u32,
+        flow_hash: u32,
     ) -> RecordHeader {
         // Limited to what a frame may be, so that it fits.
         let there = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
@@ -170,7 +189,7 @@ impl FileHook {
             packet_length,
             captured_length,
             ifindex,
-            flow_hash: headers.ring_hash(wanted & features::FRAGMENTS != 0),
+            flow_hash,
             ring_lost: 0,
             network_offset: headers.network_offset,
             transport_offset: headers.transport_offset,
@@ -417,6 +436,23 @@ mod tests {
         assert_eq!(fate(&mut hook, &frame(101, &first(1_000)), wanted), Err(Counter::NotDns));
         assert_eq!(fate(&mut hook, &frame(101, &later), wanted), Err(Counter::NotDns));
         assert_eq!(fate(&mut hook, &frame(101, &later), 0), Err(Counter::LaterFragment));
+    }
+
+    #[test]
+    fn fragments_have_the_flow_of_their_datagram_and_of_its_query() {
+        let mut hook = hook();
+        let wanted = features::FRAGMENTS;
+        let mut flow =
+            |packet: &[u8]| fate(&mut hook, &frame(101, packet), wanted).unwrap().flow_hash;
+        let back = |mut packet: Vec<u8>| {
+            packet[12..20].rotate_left(4);
+            packet
+        };
+        let query = flow(&ipv4(0, &udp(1_000, 53, b"0123456789ab")));
+        let first = back(ipv4(0x2000, &udp(53, 1_000, b"0123456789abcdef")));
+        assert_eq!(flow(&first), query);
+        assert_eq!(flow(&back(ipv4(3, b"the rest"))), query);
+        assert_ne!(flow(&ipv4(0, &udp(1_001, 53, b"0123456789ab"))), query);
     }
 
     #[test]

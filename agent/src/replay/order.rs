@@ -4,9 +4,10 @@
 //! A response in front of its query would be one without a query. So packets are held for
 //! [`WINDOW_NS`] of capture time and come out by it.
 //!
-//! - **A query comes before a response that is as late, or that stands behind it in the file.** The
-//!   one is what a clock of microseconds does, the other one what a clock does that is set back, or
-//!   that of another host: the file's order is the truth then.
+//! - **A query comes before a response that is as late, or that follows it in the file in the same
+//!   flow.** The one is what a clock of microseconds does, the other one what a clock does that is set
+//!   back, or that of another host: the file's order is the truth then. Other flows do not delay a
+//!   response: it would come out after what follows it in its own flow.
 //! - **A step back by more than the window is a clock's, not a queue's.** What is held comes out
 //!   first, and the order of the file goes on from there.
 //! - **Bounded** by [`MOST_PACKETS`] and [`MOST_BYTES`]: beyond them the earliest comes out early. Each
@@ -14,17 +15,25 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use tap53_ebpf::record::RecordHeader;
+use tap53_ebpf::{headers::ring_index, record::RecordHeader};
 
 /// How long a packet is held, nanoseconds of capture time.
 const WINDOW_NS: u64 = 100_000_000;
 
-/// Packets that are held at most, and bytes of them.
+/// Packets that are held at most, and bytes of memory for them.
 const MOST_PACKETS: usize = 4_096;
 const MOST_BYTES: usize = 8 << 20;
 
+/// What the buffer of a packet that is out may keep for the next one, bytes: all of those buffers
+/// together keep no more than the packets that are held.
+const MOST_SPARE_BYTES: usize = MOST_BYTES / MOST_PACKETS;
+
+/// Flows whose latest times are kept apart. Two that share a place have one latest time, so a response
+/// of one may come out later than it should.
+const FLOW_PLACES: u32 = 4_096;
+
 /// A packet that is held.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) header: RecordHeader,
     pub(super) bytes: Vec<u8>,
@@ -35,39 +44,66 @@ pub(super) struct Held {
 type Place = (u64, bool, u64, usize);
 
 /// The packets that are held.
-#[derive(Default)]
 pub(super) struct Order {
     heap: BinaryHeap<Reverse<Place>>,
     slots: Vec<Held>,
     free: Vec<usize>,
+    /// The packet that came out last.
+    out: Held,
+    /// Capacity of the buffers of what is held, whatever their packets take of it.
     bytes: usize,
     /// The latest time since the clock last stepped back.
     latest_ns: u64,
+    /// The same of the packets of each flow, by the hash of the flow.
+    latest_of_flow_ns: Vec<u64>,
     sequence: u64,
     /// Packets that may come out whatever comes: those before a step back.
     due: usize,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            out: Held::default(),
+            bytes: 0,
+            latest_ns: 0,
+            latest_of_flow_ns: vec![0; FLOW_PLACES as usize],
+            sequence: 0,
+            due: 0,
+        }
+    }
 }
 
 impl Order {
     /// Takes in a packet. What [`next`](Self::next) then has is to be taken out.
     pub(super) fn push(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64, response: bool) {
         let at_ns = header.captured_at_ns;
-        // A response is never put before what stands before it in the file, within the window.
-        let key_ns = if response { at_ns.max(self.latest_ns) } else { at_ns };
+        // The hash is equal for both directions of a flow.
+        let place = ring_index(header.flow_hash, FLOW_PLACES) as usize;
+        let latest_ns = self.latest_of_flow_ns.get_mut(place).map_or(at_ns, |latest_ns| {
+            *latest_ns = at_ns.max(*latest_ns);
+            *latest_ns
+        });
+        // A response never comes out before what precedes it in the file in its flow, within the
+        // window.
+        let key_ns = if response { latest_ns } else { at_ns };
         self.sequence += 1;
-        self.bytes += bytes.len();
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                let empty = Held { header: *header, bytes: Vec::new(), frame };
-                self.slots.push(empty);
+                self.slots.push(Held::default());
                 self.slots.len() - 1
             }
         };
         if let Some(held) = self.slots.get_mut(slot) {
             (held.header, held.frame) = (*header, frame);
             held.bytes.clear();
+            held.bytes.reserve_exact(bytes.len());
             held.bytes.extend_from_slice(bytes);
+            self.bytes += held.bytes.capacity();
         }
         self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
     }
@@ -78,6 +114,7 @@ impl Order {
         if at_ns.saturating_add(WINDOW_NS) < self.latest_ns {
             self.flush();
             self.latest_ns = at_ns;
+            self.latest_of_flow_ns.fill(0);
         }
         self.latest_ns = self.latest_ns.max(at_ns);
     }
@@ -105,9 +142,14 @@ impl Order {
         self.due = self.due.saturating_sub(1);
         let Reverse((.., slot)) = self.heap.pop()?;
         self.free.push(slot);
-        let held = self.slots.get(slot)?;
-        self.bytes -= held.bytes.len();
-        Some(held)
+        let held = self.slots.get_mut(slot)?;
+        self.bytes -= held.bytes.capacity();
+        // The slot gets the buffer of the packet before, which nobody reads any more.
+        std::mem::swap(held, &mut self.out);
+        if held.bytes.capacity() > MOST_SPARE_BYTES {
+            held.bytes = Vec::new();
+        }
+        Some(&self.out)
     }
 }
 
@@ -125,13 +167,20 @@ mod tests {
 
     /// What comes out of packets of these times, responses with true, by their place in the file.
     fn ordered(packets: &[(u64, bool)]) -> Vec<u64> {
+        let of_flow = |(at_ns, response): &(u64, bool)| (0, *at_ns, *response);
+        ordered_flows(&packets.iter().map(of_flow).collect::<Vec<_>>())
+    }
+
+    /// The same of packets of several flows, by the hashes of these.
+    fn ordered_flows(packets: &[(u32, u64, bool)]) -> Vec<u64> {
         let (mut order, mut out) = (Order::default(), Vec::new());
-        for ((at_ns, response), frame) in packets.iter().zip(1..) {
+        for ((flow_hash, at_ns, response), frame) in packets.iter().zip(1..) {
             order.begin(*at_ns);
             while let Some(held) = order.next() {
                 out.push(held.frame);
             }
-            order.push(&header(*at_ns), &[7; 60], frame, *response);
+            let header = RecordHeader { flow_hash: *flow_hash, ..header(*at_ns) };
+            order.push(&header, &[7; 60], frame, *response);
             while let Some(held) = order.next() {
                 out.push(held.frame);
             }
@@ -143,6 +192,38 @@ mod tests {
         }
         assert_eq!((order.bytes, order.due), (0, 0));
         out
+    }
+
+    #[test]
+    fn another_flow_delays_no_response_past_what_follows_it() {
+        let (flow, other) = (0x1234_5678, 0xfedc_ba98);
+        let packets = [(flow, 60 * MS, true), (flow, 61 * MS, false)];
+        assert_eq!(ordered_flows(&packets), [1, 2]);
+        let packets = [(other, 100 * MS, false), packets[0], packets[1]];
+        assert_eq!(ordered_flows(&packets), [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_step_back_forgets_the_times_of_flows() {
+        let packets = [(1, 900 * MS, false), (1, 60 * MS, true), (1, 61 * MS, false)];
+        assert_eq!(ordered_flows(&packets), [1, 2, 3]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_lengths_take_turns() {
+        let (small, large) = ([7; 60], vec![7; 64 << 10]);
+        let mut order = Order::default();
+        for round in 0..8 {
+            let at_ns = round * MS;
+            order.begin(at_ns + 1);
+            // The large ones come out first, so that the buffers of small ones are reused first.
+            (0..100).for_each(|frame| order.push(&header(at_ns), &large, frame, false));
+            (0..600).for_each(|frame| order.push(&header(at_ns + 1), &small, frame, false));
+            order.flush();
+            while order.next().is_some() {}
+        }
+        let capacity: usize = order.slots.iter().map(|held| held.bytes.capacity()).sum();
+        assert!(capacity <= MOST_BYTES, "{capacity} bytes for nothing that is held");
     }
 
     #[test]

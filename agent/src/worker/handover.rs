@@ -26,6 +26,9 @@ pub(crate) const QUEUED: usize = 256;
 /// is to go on without them.
 const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Marks a worker in the numbers of datagrams on their way, once it takes nothing more in.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
 /// A datagram, from its UDP or TCP header on.
 pub(super) struct Joined {
     pub(super) origin: Origin,
@@ -39,7 +42,7 @@ pub struct Handover {
     /// To each worker by its number; empty once this one ends.
     to: Vec<SyncSender<Joined>>,
     from: Receiver<Joined>,
-    /// On their way to each worker, by its number.
+    /// On their way to each worker, by its number; with [`CLOSED`] once the worker has ended.
     waiting: Arc<[AtomicUsize]>,
     /// Set once the others are not to be waited for any more.
     released: Arc<AtomicBool>,
@@ -56,7 +59,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn datagrams(&self) -> usize {
-        self.waiting.get(self.number).map_or(0, |waiting| waiting.load(Ordering::Relaxed))
+        let waiting = self.waiting.get(self.number);
+        waiting.map_or(0, |waiting| waiting.load(Ordering::Relaxed) & !CLOSED)
     }
 }
 
@@ -119,9 +123,10 @@ impl Handover {
         let (Some(to), Some(waiting)) = (self.to.get(worker), self.waiting.get(worker)) else {
             return false;
         };
-        // First: it may be taken in before the sending returns.
-        waiting.fetch_add(1, Ordering::Relaxed);
-        let is_sent = to.try_send(joined).is_ok();
+        // First: it may be taken in before the sending returns, and a worker that closes from here on
+        // waits for it.
+        let is_open = waiting.fetch_add(1, Ordering::Relaxed) & CLOSED == 0;
+        let is_sent = is_open && to.try_send(joined).is_ok();
         if is_sent {
             self.wakers.get(worker).into_iter().for_each(Waker::wake);
         } else {
@@ -134,23 +139,46 @@ impl Handover {
     pub(super) fn receive(&self) -> Option<Joined> {
         // Empty, or the others have ended.
         let joined = self.from.try_recv().ok()?;
-        self.waiting.get(self.number)?.fetch_sub(1, Ordering::Relaxed);
+        self.count_received();
         Some(joined)
+    }
+
+    fn count_received(&self) {
+        if let Some(waiting) = self.waiting.get(self.number) {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Hands what the other workers still send to `each`, until they have ended too or are not to be
     /// waited for any more.
+    ///
+    /// None is lost uncounted: a sender adds its datagram to the number on their way before it sends,
+    /// and this worker marks that number as closed before it leaves. Both are changes of one atomic, so
+    /// they have an order. A datagram that was added before the mark is waited for; a sender that adds
+    /// one after it sees the mark, and counts its datagram as not handed over. The wait is short, since
+    /// a sender does not block between the two.
     pub(super) fn end(mut self, mut each: impl FnMut(Joined)) {
         self.to.clear();
         loop {
             // First: what was sent before that is taken in.
             let is_released = self.released.load(Ordering::Acquire);
             match self.from.recv_timeout(RELEASE_POLL_INTERVAL) {
-                Ok(joined) => each(joined),
+                Ok(joined) => {
+                    self.count_received();
+                    each(joined);
+                }
                 Err(RecvTimeoutError::Timeout) if !is_released => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if self.close() == 0 => break,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+    }
+
+    /// Has all other workers refused from now on; how many datagrams are still on their way here.
+    fn close(&self) -> usize {
+        let waiting = self.waiting.get(self.number);
+        waiting.map_or(0, |waiting| waiting.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED)
     }
 }
 
@@ -169,6 +197,8 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use tap53_ebpf::{headers, settings::Direction};
 
     use super::*;
@@ -259,6 +289,30 @@ mod tests {
         released.store(true, Ordering::Release);
         ending.join().unwrap();
         assert!(!other.send(0, joined(3)));
+    }
+
+    #[test]
+    fn a_datagram_that_is_being_sent_when_its_worker_ends_is_taken_in() {
+        let released = Arc::new(AtomicBool::new(true));
+        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
+        // The first half of `send`.
+        other.waiting[0].fetch_add(1, Ordering::Relaxed);
+        let ending = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            one.end(|joined| received.push(joined.bytes));
+            received
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while other.waiting[0].load(Ordering::Relaxed) & CLOSED == 0 {
+            assert!(!ending.is_finished(), "it ended without the datagram");
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+        assert!(!other.send(0, joined(2)), "it is closed");
+        // The second half.
+        assert!(other.to[0].try_send(joined(1)).is_ok(), "it is waited for");
+        assert_eq!(ending.join().unwrap(), [[1]]);
+        assert_eq!(Waiting { number: 0, waiting: other.waiting.clone() }.datagrams(), 0);
     }
 
     #[test]
