@@ -1,6 +1,6 @@
 //! A known mix of transactions, filtered: each is in the records or counted with the right reason.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr};
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -75,13 +75,15 @@ fn every_transaction_is_recorded_or_counted_with_its_reason() -> Result<()> {
     exchanges(7, inside, SERVER, "evilcorp.test", "A"); // nor is this one allowed
     exchanges(8, inside, SERVER, "WWW.Corp.test", "AAAA");
     exchanges(9, inside, SERVER, "open.secret.corp.test", "A");
-    // A query again, without a response; a message without a question.
+    // A message without a question; a query again, without a response.
     let [client, server]: [SocketAddr; 2] =
         [inside, SERVER].map(|end| end.parse().expect("an address"));
-    for _ in 0..2 {
-        pcap.udp(client, server, &dns::query(1_000, "b.secret.corp.test", "A"));
-    }
     pcap.udp(client, server, &[0x07, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // Within a millisecond the second would be a copy, as a mirror port shows one.
+    for ms in [1_000, 1_010] {
+        let query = dns::query(1_000, "b.secret.corp.test", "A");
+        pcap.udp_at(Duration::from_millis(ms), client, server, &query);
+    }
 
     let (ledger, names) = replay(
         &pcap,
