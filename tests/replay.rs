@@ -148,12 +148,14 @@ fn json_lines(text: &[u8]) -> Result<Vec<Value>> {
 
 /// Fields by which a live record and a replayed one may differ: each has an identifier of its own
 /// and a clock that reads a little later or earlier, and frames are of files only.
-const OWN_FIELDS: [&str; 13] = [
+const OWN_FIELDS: [&str; 15] = [
     "record_id",
     "related_record_id",
     "query_time",
     "response_time",
     "latency_ns",
+    "latest_query_time",
+    "latency_from_latest_query_ns",
     "vlan_visible",
     "query_file",
     "query_frame",
