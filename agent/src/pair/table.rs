@@ -39,6 +39,13 @@ const KEPT_BUFFER_BYTES: usize = 512;
 /// over TCP may have 64 KiB.
 const BUFFER_BYTES_PER_QUERY: usize = 512;
 
+/// Pending queries with one flow and identifier at most. A look-up compares the questions of all of
+/// them, and a client that waits for several under one identifier has few.
+const QUERIES_PER_KEY: usize = 64;
+
+/// Pending queries to a group with one key at most: the hosts of a link may all ask for one name.
+const GROUP_QUERIES_PER_KEY: usize = 256;
+
 struct Slot {
     pending: bool,
     flow: Flow,
@@ -143,6 +150,9 @@ pub struct Table {
     buffer_bytes: usize,
     /// The slot that was taken last: its content may be on its way into a record.
     taken: u32,
+    /// The oldest query of a key that has as many as one may have, and that key's hash. It leaves
+    /// with the next call of [`Table::evict`].
+    crowded: Option<(u32, u64)>,
     gaps: Gaps,
     recent: Recent,
     aims: Aims,
@@ -177,6 +187,7 @@ impl Table {
             pending_messages: 0,
             buffer_bytes: 0,
             taken: NONE,
+            crowded: None,
             gaps: Gaps::new(started_at_ns),
             recent: Recent::new(),
             aims: Aims::new(),
@@ -290,12 +301,19 @@ impl Table {
         query: &mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'_> {
+        // The queries of the same key that the search passes, and the oldest of them.
+        let mut passed = 0;
+        let mut oldest: Option<(u64, u32)> = None;
         let same = |slot: &u32| {
-            self.pending(*slot).is_some_and(|pending| {
-                pending.query.message.id == query.message.id
-                    && pending.flow == *flow
-                    && pending.query.message.question() == query.message.question()
-            })
+            let Some(pending) = self.pending(*slot) else { return false };
+            if pending.hash == hash {
+                passed += 1;
+                let this = (pending.since_ns, *slot);
+                oldest = Some(oldest.map_or(this, |oldest| oldest.min(this)));
+            }
+            pending.query.message.id == query.message.id
+                && pending.flow == *flow
+                && pending.query.message.question() == query.message.question()
         };
         let seen = Sighting::of(query);
         if let Some(&slot) = self.index.find(hash, same) {
@@ -323,6 +341,12 @@ impl Table {
                 return Observed::Copy;
             }
         }
+        let most = if flow.server.ip().is_multicast() && multicast::is_possible(flow) {
+            GROUP_QUERIES_PER_KEY
+        } else {
+            QUERIES_PER_KEY
+        };
+        self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
         self.insert(hash, flow, query, again, case_hash(&self.hasher, wire));
         Observed::Waits
     }
@@ -620,10 +644,17 @@ impl Table {
         Some(self.unanswered(slot, sequence, capture_gap))
     }
 
-    /// The oldest query, where more wait than there is room for; call after each query until there
-    /// is none. Its response may be yet to come, so it is marked with a capture gap, and a response
-    /// that does come is a late one.
+    /// The oldest query, where more wait than there is room for, or the oldest of a key that too
+    /// many queries have in common; call after each query until there is none. Its response may be
+    /// yet to come, so it is marked with a capture gap, and a response that does come is a late one.
     pub fn evict(&mut self) -> Option<Transaction<'_>> {
+        if let Some((slot, hash)) = self.crowded.take()
+            && self.pending(slot).is_some_and(|pending| pending.hash == hash)
+        {
+            self.tidy();
+            let sequence = self.remember_unanswered(slot, self.latest_ns);
+            return Some(self.unanswered(slot, sequence, true));
+        }
         let full = self.index.len() > self.capacity
             || self.buffer_bytes > self.capacity * BUFFER_BYTES_PER_QUERY;
         // The one that has just come stays, however large it is.

@@ -1,6 +1,7 @@
 //! The table, message by message.
 
 mod copies;
+mod crowds;
 mod signs;
 
 use std::time::Duration;
