@@ -217,7 +217,6 @@ impl Recent {
         seen: &Sighting,
         datagram: bool,
     ) -> bool {
-        let Some(latest) = self.response(content, seen.at_ns) else { return false };
         let copies = |first: &Sighting| {
             if first.point == seen.point {
                 datagram && seen.mirrors(first)
@@ -226,12 +225,13 @@ impl Recent {
             }
         };
         // Seldom not the latest: where an identifier is used again for the same answer, and the
-        // copies of an earlier one are behind it in a file.
+        // copies of an earlier one are behind it in a file; or where another content took the place.
         let of_same_content = || {
             let responses = self.chain(key, seen.at_ns).filter_map(|ended| ended.response);
             responses.filter(|response| response.content == content).map(|response| response.seen)
         };
-        copies(&latest.seen) || of_same_content().any(|first| copies(&first))
+        self.response(content, seen.at_ns).is_some_and(|latest| copies(&latest.seen))
+            || of_same_content().any(|first| copies(&first))
     }
 
     /// The latest response of this content, if it is remembered at `now_ns`.
