@@ -24,7 +24,7 @@ use super::{
     Transaction, Truncations, multicast,
     recent::{Answered, Ended, MIRRORED_NS, Recent, Sighting},
 };
-use crate::decode::{Question, Transport};
+use crate::decode::{ParseStatus, Question, Transport};
 use gaps::Gaps;
 use signs::{Aims, Sides, answers_hash, case_hash};
 
@@ -428,11 +428,15 @@ impl Table {
     }
 
     /// Hash of what a response says, to compare with others to the same query; 0 where several may
-    /// differ: of a multicast query, or truncated.
+    /// differ: of a multicast query, or truncated. A response that was not read whole is not compared.
     #[inline]
     fn comparable_answers(&self, flow: &Flow, response: &Observation) -> u32 {
         let message = &response.message;
-        if message.flags.truncated
+        let is_whole = !response.cut
+            && message.answers_omitted == 0
+            && matches!(message.parse_status, ParseStatus::Ok | ParseStatus::TrailingBytes);
+        if !is_whole
+            || message.flags.truncated
             || multicast::is_possible(flow)
             || message.question().is_some_and(|question| question.is_transfer())
         {

@@ -1,7 +1,7 @@
 //! Signs of tampering, each with its scenario and with what is none.
 
 use super::*;
-use crate::pair::Point;
+use crate::{decode::ParseStatus, pair::Point};
 
 /// Sees a message at interface 7; what becomes of it.
 fn sees(table: &mut Table, flow: Flow, at_ns: u64, wire: &[u8]) -> Option<Transaction<'static>> {
@@ -226,4 +226,54 @@ fn bytes_that_differ_in_a_connection_mark_its_transactions() {
         table.note_conflict(over_tcp(port), 202 * SECOND);
     }
     assert!(table.gaps.conflicts() <= 4_098);
+}
+
+fn sees_changed(
+    table: &mut Table,
+    flow: Flow,
+    at_ns: u64,
+    wire: &[u8],
+    change: impl FnOnce(&mut Observation),
+) -> Option<Transaction<'static>> {
+    let message = crate::decode::Message::parse(wire).unwrap();
+    let direction = if message.response { Direction::Egress } else { Direction::Ingress };
+    let point = Point { ifindex: 7, direction };
+    let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
+    change(&mut seen);
+    match table.observe(flow, &mut seen, wire) {
+        Observed::Done(transaction) => Some(kept(&transaction)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_response_that_was_not_read_whole_contradicts_no_other() {
+    let mut table = table(8);
+    let whole = answers(9, "a.test", &[1, 2]);
+    let broken = &whole[..whole.len() - 2];
+    assert_eq!(
+        crate::decode::Message::parse(broken).unwrap().parse_status,
+        ParseStatus::MalformedAnswer
+    );
+    let other = answers(9, "a.test", &[1]);
+    let trailing = [&other[..], b"\0"].concat();
+    let unchanged = |_: &mut Observation| {};
+    let cut = |seen: &mut Observation| seen.cut = true;
+    let omitted = |seen: &mut Observation| seen.message.answers_omitted = 1;
+    let cases: [(u16, [&[u8]; 2], fn(&mut Observation), bool); 6] = [
+        (1, [&whole, broken], unchanged, false),
+        (2, [broken, &whole], unchanged, false),
+        (3, [&whole, &other], cut, false),
+        (4, [&whole, &other], omitted, false),
+        (5, [&whole, &other], unchanged, true),
+        (6, [&whole, &trailing], unchanged, true),
+    ];
+    for (port, [first, second], change, conflicting) in cases {
+        sees(&mut table, flow(port), SECOND, &asks(9, "a.test"));
+        done(sees(&mut table, flow(port), SECOND + 1, first));
+        let second = done(sees_changed(&mut table, flow(port), 2 * SECOND, second, change));
+        assert_eq!(second.related.map(|it| it.relation), Some(Relation::RepeatedResponse));
+        let sign = signs(&second).contains(&"CONFLICTING_RESPONSE");
+        assert_eq!(sign, conflicting, "case {port}");
+    }
 }
