@@ -40,7 +40,7 @@ const CHAIN: usize = 16;
 
 /// Longest time between a packet and its copy at another point, nanoseconds: what queues on its way
 /// and clocks that differ may take.
-const COPIED_NS: u64 = 1_000_000_000;
+pub(super) const COPIED_NS: u64 = 1_000_000_000;
 
 /// Longest time between a packet and its copy at the same point, where a mirror port shows each
 /// packet twice, nanoseconds. A client that asks again waits a thousand times as long.

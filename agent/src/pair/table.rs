@@ -22,7 +22,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::{
     Anomalies, Anomaly, Config, Exchange, Flow, Observation, RecordIds, Related, Relation,
     Transaction, Truncations, multicast,
-    recent::{Answered, Ended, MIRRORED_NS, Recent, Sighting},
+    recent::{Answered, COPIED_NS, Ended, MIRRORED_NS, Recent, Sighting},
 };
 use crate::decode::{ParseStatus, Question, Transport};
 use gaps::Gaps;
@@ -323,7 +323,11 @@ impl Table {
             let is_mirrored = flow.transport == Transport::Udp
                 && seen.mirrors(&pending.latest)
                 && pending.query.message == query.message;
-            if pending.query.point != query.point || is_mirrored {
+            // A query that is sent again later may leave by another interface. One that was captured
+            // before the latest, and comes after it in a file, is a copy of what was read before.
+            let is_elsewhere = pending.query.point != query.point
+                && query.at_ns <= pending.latest.at_ns.saturating_add(COPIED_NS);
+            if is_elsewhere || is_mirrored {
                 pending.copy_count += 1;
                 pending.both_ways |= pending.query.point.ifindex == query.point.ifindex
                     && pending.query.point.direction != query.point.direction;
