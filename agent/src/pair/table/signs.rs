@@ -40,9 +40,18 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
 
 /// Hash of what a response says: its code, and its answers in any order without their TTL.
 #[inline]
-pub(super) fn answers_hash(hasher: &DefaultHashBuilder, response: &Message) -> u32 {
+pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
     let code = hasher.hash_one(response.rcode);
-    let answers = response.answers().map(|it| hasher.hash_one((it.name, it.rtype, it.rdata)));
+    // Thousands of answers may share one owner: it is hashed once for those that follow each other.
+    let mut owner: Option<(&str, u64)> = None;
+    let answers = response.answers().map(|it| {
+        let name = match owner {
+            Some((name, hash)) if std::ptr::eq(name, it.name) => hash,
+            _ => hasher.hash_one(it.name),
+        };
+        owner = Some((it.name, name));
+        hasher.hash_one((name, it.rtype, it.rdata))
+    });
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     let hash = answers.fold(code, u64::wrapping_add) as u32;
     hash | 1

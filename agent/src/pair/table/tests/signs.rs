@@ -1,7 +1,12 @@
 //! Signs of tampering, each with its scenario and with what is none.
 
+use std::cell::Cell;
+
 use super::*;
-use crate::{decode::ParseStatus, pair::Point};
+use crate::{
+    decode::ParseStatus,
+    pair::{Point, table::signs::answers_hash},
+};
 
 /// Sees a message at interface 7; what becomes of it.
 fn sees(table: &mut Table, flow: Flow, at_ns: u64, wire: &[u8]) -> Option<Transaction<'static>> {
@@ -276,4 +281,41 @@ fn a_response_that_was_not_read_whole_contradicts_no_other() {
         let sign = signs(&second).contains(&"CONFLICTING_RESPONSE");
         assert_eq!(sign, conflicting, "case {port}");
     }
+}
+
+/// Counts the bytes that are hashed.
+#[derive(Default)]
+struct CountingHasher<'a>(Option<&'a Cell<usize>>);
+
+impl Hasher for CountingHasher<'_> {
+    fn finish(&self) -> u64 {
+        7
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(count) = self.0 {
+            count.set(count.get() + bytes.len());
+        }
+    }
+}
+
+struct CountingBuilder(Cell<usize>);
+
+impl<'a> BuildHasher for &'a CountingBuilder {
+    type Hasher = CountingHasher<'a>;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        CountingHasher(Some(&self.0))
+    }
+}
+
+#[test]
+fn an_owner_that_many_answers_share_is_hashed_once() {
+    let name = format!("{}.{}.{}.test", "a".repeat(63), "b".repeat(63), "c".repeat(63));
+    let message = crate::decode::Message::parse(&answers(9, &name, &[1; 200])).unwrap();
+    assert_eq!((message.answers().len(), message.answers_omitted), (200, 0));
+    let hashed = &CountingBuilder(Cell::new(0));
+    answers_hash(&hashed, &message);
+    let hashed = hashed.0.get();
+    assert!(hashed < 200 * 64, "{hashed} bytes for 200 answers of one owner");
 }
