@@ -533,7 +533,7 @@ impl Table {
             if question.is_some() && slot.has_other_case(bytes.case) {
                 anomalies.add(Anomaly::CaseMismatch);
             }
-            if self.sides.is_from_client(slot.query.point, response.point) && slot.has_two_sides() {
+            if slot.has_two_sides() && self.sides.is_from_client(slot.query.point, response.point) {
                 anomalies.add(Anomaly::ResponseFromClientSide);
             }
         } else {

@@ -18,7 +18,8 @@ use crate::{
 /// response as any other.
 const AIMS: usize = 16_384;
 
-/// Interfaces whose usual direction of responses is known, by the low bits of their index.
+/// Interfaces whose usual direction of responses is known, each in the place that the low bits of
+/// its index name: of two that share a place, the one that was seen last.
 const INTERFACES: usize = 64;
 
 /// Hash of a question's name as it was sent, case included; 0 where there is none to compare.
@@ -107,6 +108,7 @@ pub(super) struct Sides([Seen; INTERFACES]);
 
 #[derive(Clone, Copy, Default)]
 struct Seen {
+    ifindex: u32,
     /// Against the direction of their query.
     opposite: u32,
     /// In its direction.
@@ -115,7 +117,7 @@ struct Seen {
 
 impl Sides {
     pub(super) const fn new() -> Self {
-        Self([Seen { opposite: 0, same: 0 }; INTERFACES])
+        Self([Seen { ifindex: 0, opposite: 0, same: 0 }; INTERFACES])
     }
 
     /// Notes where a query and its response were seen. True if the response came from the side of
@@ -128,6 +130,9 @@ impl Sides {
         let Some(seen) = self.0.get_mut(query.ifindex as usize % INTERFACES) else {
             return false;
         };
+        if seen.ifindex != query.ifindex {
+            *seen = Seen { ifindex: query.ifindex, ..Seen::default() };
+        }
         if query.direction != response.direction {
             seen.opposite = seen.opposite.saturating_add(1);
             return false;

@@ -319,3 +319,30 @@ fn an_owner_that_many_answers_share_is_hashed_once() {
     let hashed = hashed.0.get();
     assert!(hashed < 200 * 64, "{hashed} bytes for 200 answers of one owner");
 }
+
+#[test]
+fn what_is_known_of_the_sides_of_an_interface_is_not_told_of_another() {
+    let arrives = |ifindex| Point { ifindex, direction: Direction::Ingress };
+    let leaves = |ifindex| Point { ifindex, direction: Direction::Egress };
+    let pair = |table: &mut Table, flow: Flow, asked: Point, answered: Point| {
+        sees_at(table, flow, SECOND, &asks(9, "a.test"), asked);
+        let answer = answers(9, "a.test", &[1]);
+        signs(&done(sees_at(table, flow, SECOND + 1, &answer, answered)))
+    };
+    // A mirror port, and an interface with two sides whose index ends in the same bits.
+    let mut table = table(8);
+    assert_eq!(pair(&mut table, flow(1), arrives(71), leaves(71)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(2), arrives(7), arrives(7)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(3), arrives(7), leaves(7)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(4), arrives(7), arrives(7)), ["RESPONSE_FROM_CLIENT_SIDE"]);
+    // A host's exchange with itself has no sides, so it says nothing about them.
+    let own = Flow { client: ([127, 0, 0, 1], 9).into(), ..flow(5) };
+    assert_eq!(pair(&mut table, own, arrives(8), leaves(8)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(6), arrives(8), arrives(8)), [""; 0]);
+    for port in 10..30 {
+        let own = Flow { client: ([127, 0, 0, 1], port).into(), ..flow(port) };
+        assert_eq!(pair(&mut table, own, arrives(9), arrives(9)), [""; 0]);
+    }
+    assert_eq!(pair(&mut table, flow(7), arrives(9), leaves(9)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(8), arrives(9), arrives(9)), ["RESPONSE_FROM_CLIENT_SIDE"]);
+}
