@@ -449,6 +449,21 @@ impl Table {
         answers_hash(&self.hasher, message)
     }
 
+    /// Since when the query of a response may have come: within the timeout before it.
+    fn query_since_ns(&self, flow: &Flow, response: &Observation) -> u64 {
+        response.at_ns.saturating_sub(self.lists[flow.transport as usize].timeout_ns)
+    }
+
+    /// True if the query of a response may have been lost while capture ran, so that the response
+    /// need not aim at another query. The time before the start does not count as lost: signs would
+    /// be missing from the first seconds of each capture file.
+    #[cold]
+    fn may_miss_query(&self, flow: &Flow, response: &Observation) -> bool {
+        let since_ns = self.query_since_ns(flow, response);
+        self.gaps.any_lost_since(flow, since_ns)
+            || self.gaps.is_switched(response.point.ifindex, since_ns)
+    }
+
     /// The record of the query that a response aims at without being its response, which is known
     /// by that number from now on.
     #[cold]
@@ -557,7 +572,7 @@ impl Table {
                         anomalies.add(Anomaly::ConflictingResponse);
                     }
                 }
-            } else if question.is_some() {
+            } else if question.is_some() && !self.may_miss_query(flow, response) {
                 aimed = self.aim(flow, question, response);
             }
         }
@@ -603,9 +618,7 @@ impl Table {
                 }
             }
             None => {
-                // Its query would have come within the timeout before it.
-                let timeout_ns = self.lists[flow.transport as usize].timeout_ns;
-                let since_ns = response.at_ns.saturating_sub(timeout_ns);
+                let since_ns = self.query_since_ns(flow, response);
                 Transaction {
                     id,
                     flow: *flow,

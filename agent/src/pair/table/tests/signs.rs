@@ -346,3 +346,25 @@ fn what_is_known_of_the_sides_of_an_interface_is_not_told_of_another() {
     assert_eq!(pair(&mut table, flow(7), arrives(9), leaves(9)), [""; 0]);
     assert_eq!(pair(&mut table, flow(8), arrives(9), arrives(9)), ["RESPONSE_FROM_CLIENT_SIDE"]);
 }
+
+#[test]
+fn where_a_query_may_have_been_missed_its_response_is_no_wrong_one() {
+    let mut table = table(8);
+    let mut guessed = |at_s: u64, port: u16, note: fn(&mut Table, u64)| {
+        let at_ns = at_s * SECOND;
+        note(&mut table, at_ns - SECOND);
+        sees(&mut table, flow(port), at_ns, &asks(9, "a.test"));
+        let other = done(sees(&mut table, flow(port), at_ns + 1, &answers(8, "a.test", &[1])));
+        let genuine = done(sees(&mut table, flow(port), at_ns + 2, &answers(9, "a.test", &[1])));
+        assert_eq!(genuine.outcome(), Outcome::Matched);
+        let marked = signs(&genuine).contains(&"FORGED_RESPONSE_SEEN");
+        assert_eq!(signs(&other).contains(&"WRONG_ID"), marked);
+        (marked, other.related.is_some(), other.capture_gap)
+    };
+    assert_eq!(guessed(20, 1, |table, at_ns| table.note_ring_lost(3, at_ns)), (false, false, true));
+    assert_eq!(guessed(40, 2, |_, _| {}), (true, true, false), "long after the loss");
+    assert_eq!(guessed(60, 3, |table, at_ns| table.note_switched(7, at_ns)), (false, false, true));
+    assert_eq!(guessed(80, 4, |table, at_ns| table.note_switched(8, at_ns)), (true, true, false));
+    let unreadable = |table: &mut Table, at_ns| table.note_unreadable(flow(5), at_ns);
+    assert_eq!(guessed(100, 5, unreadable), (false, false, true));
+}
