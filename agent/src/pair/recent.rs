@@ -102,7 +102,7 @@ impl Ended {
         self.question == 0 || question == 0 || self.question == question
     }
 
-    fn began_ns(&self) -> u64 {
+    pub(super) fn began_ns(&self) -> u64 {
         self.query.as_ref().map_or(self.at_ns, |query| query.at_ns)
     }
 

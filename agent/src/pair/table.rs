@@ -364,12 +364,12 @@ impl Table {
         wire: &[u8],
     ) -> Observed<'a> {
         let bytes = self.bytes(hash, wire);
-        let slots = &self.slots;
-        let recent = &self.recent;
+        let (slots, recent, hasher) = (&self.slots, &self.recent, &self.hasher);
+        let question = response.message.question();
         let answers = |slot: &u32| {
             slots.get(*slot as usize).is_some_and(|slot| {
                 slot.is_answered_by(flow, response)
-                    && !(slot.again && is_of_earlier(recent, slot, response))
+                    && !(slot.again && is_of_earlier(recent, hasher, slot, question, response))
             })
         };
         let found = match self.index.find_entry(hash, answers) {
@@ -410,7 +410,14 @@ impl Table {
                     let asked = pending.query.message.question();
                     key.is_of(&pending.flow, &pending.query.message)
                         && (question.is_none() || question == asked)
-                        && !(pending.again && is_of_earlier(&self.recent, pending, response))
+                        && !(pending.again
+                            && is_of_earlier(
+                                &self.recent,
+                                &self.hasher,
+                                pending,
+                                question,
+                                response,
+                            ))
                 })
             };
             if let Some(&slot) = self.index.find(hash, to_group) {
@@ -498,8 +505,7 @@ impl Table {
 
     /// Hash of a question; 0 without one.
     fn question_hash(&self, question: Option<Question<'_>>) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        question.map_or(0, |question| self.hasher.hash_one(question) as u32 | 1)
+        question_hash(&self.hasher, question)
     }
 
     /// Hashes of a response's bytes; `hash` is that of its flow and identifier.
@@ -860,13 +866,29 @@ impl Table {
     }
 }
 
-/// True if a response that could answer `pending` was captured before it, and one with the same
-/// identifier was recorded lately, so that it belongs to that: in a file whose interfaces were
-/// written one after the other. Clocks may differ by a little.
+/// Hash of a question; 0 without one.
+fn question_hash(hasher: &DefaultHashBuilder, question: Option<Question<'_>>) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    question.map_or(0, |question| hasher.hash_one(question) as u32 | 1)
+}
+
+/// True if a response that could answer `pending` was captured before it, and an exchange with the
+/// same identifier and `question`, or one of them without a question, that had begun by then was
+/// recorded lately, so that it belongs to that: in a file whose interfaces were written one after
+/// the other. Clocks may differ by a little.
 #[cold]
-fn is_of_earlier(recent: &Recent, pending: &Slot, response: &Observation) -> bool {
-    response.at_ns.saturating_add(MIRRORED_NS) < pending.query.at_ns
-        && recent.exchange(pending.hash, 0, response.at_ns).is_some()
+fn is_of_earlier(
+    recent: &Recent,
+    hasher: &DefaultHashBuilder,
+    pending: &Slot,
+    question: Option<Question<'_>>,
+    response: &Observation,
+) -> bool {
+    let latest_ns = response.at_ns.saturating_add(MIRRORED_NS);
+    latest_ns < pending.query.at_ns
+        && recent
+            .exchange(pending.hash, question_hash(hasher, question), response.at_ns)
+            .is_some_and(|earlier| earlier.began_ns() <= latest_ns)
 }
 
 #[cfg(test)]
