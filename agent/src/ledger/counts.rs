@@ -158,8 +158,8 @@ pub struct WorkerCounts {
     pub queries_pending: u64,
     /// See [`queries_pending`](Self::queries_pending).
     pub transactions_held: u64,
-    /// Queries recorded as unanswered before their time, because the table was full. Part of
-    /// `messages_in_records`; in no line of the ledger.
+    /// Queries recorded as unanswered before their time, because the table was full, or
+    /// one key of it. Part of `messages_in_records`; in no line of the ledger.
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; in no line of the ledger.
     pub anomalies: [u64; Anomaly::ALL.len()],

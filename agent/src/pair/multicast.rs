@@ -8,7 +8,7 @@
 //!
 //! A query to a group and its responses have no flow in common. They have a [`Key`] in common: in
 //! the first case (RFC 4795 §2.1, RFC 6762 §6.7) the client's end and the identifier, in the second
-//! (RFC 6762 §6, §18.1) the name and the type asked for. Of an end with one of
+//! (RFC 6762 §6, §18.1) the question: name, type and class. Of an end with one of
 //! these ports the choice of a ring leaves the address out ([`tap53_ebpf::headers::flow_hash`]), so
 //! that one worker sees both.
 
@@ -40,7 +40,7 @@ pub(super) struct Key<'a> {
     /// Without what only one of them has.
     flow: Flow,
     id: u16,
-    asked: Option<(&'a str, u16)>,
+    asked: Option<Question<'a>>,
 }
 
 impl<'a> Key<'a> {
@@ -51,7 +51,7 @@ impl<'a> Key<'a> {
         }
         let question = query.question();
         Some(if is_continuous(flow) {
-            Self::of_name(flow, question.map(|question| (question.name, question.qtype)))
+            Self::of_name(flow, question)
         } else {
             Self::of_client(flow, query.id)
         })
@@ -69,7 +69,7 @@ impl<'a> Key<'a> {
         let names = answers.flat_map(move |answer| {
             [answer.rtype, ANY].map(|qtype| {
                 let question = Question { name: answer.name, qtype, qclass: answer.class };
-                (Self::of_name(&flow, Some((answer.name, qtype))), Some(question))
+                (Self::of_name(&flow, Some(question)), Some(question))
             })
         });
         client.into_iter().chain(names)
@@ -84,7 +84,7 @@ impl<'a> Key<'a> {
         Self { flow: Flow { server: anywhere(flow.server), ..*flow }, id, asked: None }
     }
 
-    fn of_name(flow: &Flow, asked: Option<(&'a str, u16)>) -> Self {
+    fn of_name(flow: &Flow, asked: Option<Question<'a>>) -> Self {
         let flow = Flow { client: anywhere(flow.client), server: anywhere(flow.server), ..*flow };
         Self { flow, id: 0, asked }
     }

@@ -40,7 +40,7 @@ const CHAIN: usize = 16;
 
 /// Longest time between a packet and its copy at another point, nanoseconds: what queues on its way
 /// and clocks that differ may take.
-const COPIED_NS: u64 = 1_000_000_000;
+pub(super) const COPIED_NS: u64 = 1_000_000_000;
 
 /// Longest time between a packet and its copy at the same point, where a mirror port shows each
 /// packet twice, nanoseconds. A client that asks again waits a thousand times as long.
@@ -102,7 +102,7 @@ impl Ended {
         self.question == 0 || question == 0 || self.question == question
     }
 
-    fn began_ns(&self) -> u64 {
+    pub(super) fn began_ns(&self) -> u64 {
         self.query.as_ref().map_or(self.at_ns, |query| query.at_ns)
     }
 
@@ -217,7 +217,6 @@ impl Recent {
         seen: &Sighting,
         datagram: bool,
     ) -> bool {
-        let Some(latest) = self.response(content, seen.at_ns) else { return false };
         let copies = |first: &Sighting| {
             if first.point == seen.point {
                 datagram && seen.mirrors(first)
@@ -226,12 +225,13 @@ impl Recent {
             }
         };
         // Seldom not the latest: where an identifier is used again for the same answer, and the
-        // copies of an earlier one are behind it in a file.
+        // copies of an earlier one are behind it in a file; or where another content took the place.
         let of_same_content = || {
             let responses = self.chain(key, seen.at_ns).filter_map(|ended| ended.response);
             responses.filter(|response| response.content == content).map(|response| response.seen)
         };
-        copies(&latest.seen) || of_same_content().any(|first| copies(&first))
+        self.response(content, seen.at_ns).is_some_and(|latest| copies(&latest.seen))
+            || of_same_content().any(|first| copies(&first))
     }
 
     /// The latest response of this content, if it is remembered at `now_ns`.

@@ -22,9 +22,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::{
     Anomalies, Anomaly, Config, Exchange, Flow, Observation, RecordIds, Related, Relation,
     Transaction, Truncations, multicast,
-    recent::{Answered, Ended, MIRRORED_NS, Recent, Sighting},
+    recent::{Answered, COPIED_NS, Ended, MIRRORED_NS, Recent, Sighting},
 };
-use crate::decode::{Question, Transport};
+use crate::decode::{ParseStatus, Question, Transport};
 use gaps::Gaps;
 use signs::{Aims, Sides, answers_hash, case_hash};
 
@@ -38,6 +38,13 @@ const KEPT_BUFFER_BYTES: usize = 512;
 /// Bytes of buffers that pending queries hold at most, on average, when the table is full. One query
 /// over TCP may have 64 KiB.
 const BUFFER_BYTES_PER_QUERY: usize = 512;
+
+/// Pending queries with one flow and identifier at most. A look-up compares the questions of all of
+/// them, and a client that waits for several under one identifier has few.
+const QUERIES_PER_KEY: usize = 64;
+
+/// Pending queries to a group with one key at most: the hosts of a link may all ask for one name.
+const GROUP_QUERIES_PER_KEY: usize = 256;
 
 struct Slot {
     pending: bool,
@@ -143,6 +150,9 @@ pub struct Table {
     buffer_bytes: usize,
     /// The slot that was taken last: its content may be on its way into a record.
     taken: u32,
+    /// The oldest query of a key that has as many as one may have, and that key's hash. It leaves
+    /// with the next call of [`Table::evict`].
+    crowded: Option<(u32, u64)>,
     gaps: Gaps,
     recent: Recent,
     aims: Aims,
@@ -177,6 +187,7 @@ impl Table {
             pending_messages: 0,
             buffer_bytes: 0,
             taken: NONE,
+            crowded: None,
             gaps: Gaps::new(started_at_ns),
             recent: Recent::new(),
             aims: Aims::new(),
@@ -290,12 +301,19 @@ impl Table {
         query: &mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'_> {
+        // The queries of the same key that the search passes, and the oldest of them.
+        let mut passed = 0;
+        let mut oldest: Option<(u64, u32)> = None;
         let same = |slot: &u32| {
-            self.pending(*slot).is_some_and(|pending| {
-                pending.query.message.id == query.message.id
-                    && pending.flow == *flow
-                    && pending.query.message.question() == query.message.question()
-            })
+            let Some(pending) = self.pending(*slot) else { return false };
+            if pending.hash == hash {
+                passed += 1;
+                let this = (pending.since_ns, *slot);
+                oldest = Some(oldest.map_or(this, |oldest| oldest.min(this)));
+            }
+            pending.query.message.id == query.message.id
+                && pending.flow == *flow
+                && pending.query.message.question() == query.message.question()
         };
         let seen = Sighting::of(query);
         if let Some(&slot) = self.index.find(hash, same) {
@@ -305,7 +323,11 @@ impl Table {
             let is_mirrored = flow.transport == Transport::Udp
                 && seen.mirrors(&pending.latest)
                 && pending.query.message == query.message;
-            if pending.query.point != query.point || is_mirrored {
+            // A query that is sent again later may leave by another interface. One that was captured
+            // before the latest, and comes after it in a file, is a copy of what was read before.
+            let is_elsewhere = pending.query.point != query.point
+                && query.at_ns <= pending.latest.at_ns.saturating_add(COPIED_NS);
+            if is_elsewhere || is_mirrored {
                 pending.copy_count += 1;
                 pending.both_ways |= pending.query.point.ifindex == query.point.ifindex
                     && pending.query.point.direction != query.point.direction;
@@ -323,6 +345,12 @@ impl Table {
                 return Observed::Copy;
             }
         }
+        let most = if flow.server.ip().is_multicast() && multicast::is_possible(flow) {
+            GROUP_QUERIES_PER_KEY
+        } else {
+            QUERIES_PER_KEY
+        };
+        self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
         self.insert(hash, flow, query, again, case_hash(&self.hasher, wire));
         Observed::Waits
     }
@@ -336,12 +364,12 @@ impl Table {
         wire: &[u8],
     ) -> Observed<'a> {
         let bytes = self.bytes(hash, wire);
-        let slots = &self.slots;
-        let recent = &self.recent;
+        let (slots, recent, hasher) = (&self.slots, &self.recent, &self.hasher);
+        let question = response.message.question();
         let answers = |slot: &u32| {
             slots.get(*slot as usize).is_some_and(|slot| {
                 slot.is_answered_by(flow, response)
-                    && !(slot.again && is_of_earlier(recent, slot, response))
+                    && !(slot.again && is_of_earlier(recent, hasher, slot, question, response))
             })
         };
         let found = match self.index.find_entry(hash, answers) {
@@ -382,7 +410,14 @@ impl Table {
                     let asked = pending.query.message.question();
                     key.is_of(&pending.flow, &pending.query.message)
                         && (question.is_none() || question == asked)
-                        && !(pending.again && is_of_earlier(&self.recent, pending, response))
+                        && !(pending.again
+                            && is_of_earlier(
+                                &self.recent,
+                                &self.hasher,
+                                pending,
+                                question,
+                                response,
+                            ))
                 })
             };
             if let Some(&slot) = self.index.find(hash, to_group) {
@@ -404,17 +439,36 @@ impl Table {
     }
 
     /// Hash of what a response says, to compare with others to the same query; 0 where several may
-    /// differ: of a multicast query, or truncated.
+    /// differ: of a multicast query, or truncated. A response that was not read whole is not compared.
     #[inline]
     fn comparable_answers(&self, flow: &Flow, response: &Observation) -> u32 {
         let message = &response.message;
-        if message.flags.truncated
+        let is_whole = !response.cut
+            && message.answers_omitted == 0
+            && matches!(message.parse_status, ParseStatus::Ok | ParseStatus::TrailingBytes);
+        if !is_whole
+            || message.flags.truncated
             || multicast::is_possible(flow)
             || message.question().is_some_and(|question| question.is_transfer())
         {
             return 0;
         }
         answers_hash(&self.hasher, message)
+    }
+
+    /// Since when the query of a response may have come: within the timeout before it.
+    fn query_since_ns(&self, flow: &Flow, response: &Observation) -> u64 {
+        response.at_ns.saturating_sub(self.lists[flow.transport as usize].timeout_ns)
+    }
+
+    /// True if the query of a response may have been lost while capture ran, so that the response
+    /// need not aim at another query. The time before the start does not count as lost: signs would
+    /// be missing from the first seconds of each capture file.
+    #[cold]
+    fn may_miss_query(&self, flow: &Flow, response: &Observation) -> bool {
+        let since_ns = self.query_since_ns(flow, response);
+        self.gaps.any_lost_since(flow, since_ns)
+            || self.gaps.is_switched(response.point.ifindex, since_ns)
     }
 
     /// The record of the query that a response aims at without being its response, which is known
@@ -451,8 +505,7 @@ impl Table {
 
     /// Hash of a question; 0 without one.
     fn question_hash(&self, question: Option<Question<'_>>) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        question.map_or(0, |question| self.hasher.hash_one(question) as u32 | 1)
+        question_hash(&self.hasher, question)
     }
 
     /// Hashes of a response's bytes; `hash` is that of its flow and identifier.
@@ -501,7 +554,7 @@ impl Table {
             if question.is_some() && slot.has_other_case(bytes.case) {
                 anomalies.add(Anomaly::CaseMismatch);
             }
-            if self.sides.is_from_client(slot.query.point, response.point) && slot.has_two_sides() {
+            if slot.has_two_sides() && self.sides.is_from_client(slot.query.point, response.point) {
                 anomalies.add(Anomaly::ResponseFromClientSide);
             }
         } else {
@@ -525,7 +578,7 @@ impl Table {
                         anomalies.add(Anomaly::ConflictingResponse);
                     }
                 }
-            } else if question.is_some() {
+            } else if question.is_some() && !self.may_miss_query(flow, response) {
                 aimed = self.aim(flow, question, response);
             }
         }
@@ -571,9 +624,7 @@ impl Table {
                 }
             }
             None => {
-                // Its query would have come within the timeout before it.
-                let timeout_ns = self.lists[flow.transport as usize].timeout_ns;
-                let since_ns = response.at_ns.saturating_sub(timeout_ns);
+                let since_ns = self.query_since_ns(flow, response);
                 Transaction {
                     id,
                     flow: *flow,
@@ -620,10 +671,17 @@ impl Table {
         Some(self.unanswered(slot, sequence, capture_gap))
     }
 
-    /// The oldest query, where more wait than there is room for; call after each query until there
-    /// is none. Its response may be yet to come, so it is marked with a capture gap, and a response
-    /// that does come is a late one.
+    /// The oldest query, where more wait than there is room for, or the oldest of a key that too
+    /// many queries have in common; call after each query until there is none. Its response may be
+    /// yet to come, so it is marked with a capture gap, and a response that does come is a late one.
     pub fn evict(&mut self) -> Option<Transaction<'_>> {
+        if let Some((slot, hash)) = self.crowded.take()
+            && self.pending(slot).is_some_and(|pending| pending.hash == hash)
+        {
+            self.tidy();
+            let sequence = self.remember_unanswered(slot, self.latest_ns);
+            return Some(self.unanswered(slot, sequence, true));
+        }
         let full = self.index.len() > self.capacity
             || self.buffer_bytes > self.capacity * BUFFER_BYTES_PER_QUERY;
         // The one that has just come stays, however large it is.
@@ -808,13 +866,29 @@ impl Table {
     }
 }
 
-/// True if a response that could answer `pending` was captured before it, and one with the same
-/// identifier was recorded lately, so that it belongs to that: in a file whose interfaces were
-/// written one after the other. Clocks may differ by a little.
+/// Hash of a question; 0 without one.
+fn question_hash(hasher: &DefaultHashBuilder, question: Option<Question<'_>>) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    question.map_or(0, |question| hasher.hash_one(question) as u32 | 1)
+}
+
+/// True if a response that could answer `pending` was captured before it, and an exchange with the
+/// same identifier and `question`, or one of them without a question, that had begun by then was
+/// recorded lately, so that it belongs to that: in a file whose interfaces were written one after
+/// the other. Clocks may differ by a little.
 #[cold]
-fn is_of_earlier(recent: &Recent, pending: &Slot, response: &Observation) -> bool {
-    response.at_ns.saturating_add(MIRRORED_NS) < pending.query.at_ns
-        && recent.exchange(pending.hash, 0, response.at_ns).is_some()
+fn is_of_earlier(
+    recent: &Recent,
+    hasher: &DefaultHashBuilder,
+    pending: &Slot,
+    question: Option<Question<'_>>,
+    response: &Observation,
+) -> bool {
+    let latest_ns = response.at_ns.saturating_add(MIRRORED_NS);
+    latest_ns < pending.query.at_ns
+        && recent
+            .exchange(pending.hash, question_hash(hasher, question), response.at_ns)
+            .is_some_and(|earlier| earlier.began_ns() <= latest_ns)
 }
 
 #[cfg(test)]

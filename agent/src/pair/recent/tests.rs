@@ -157,3 +157,13 @@ fn a_response_is_a_copy_elsewhere_for_a_second_also_of_one_that_is_not_the_lates
     assert!(!copies(sighting(20 * second + MIRRORED_NS, 8), false), "two messages of a stream");
     assert!(!recent.is_copy_of_response(KEY, 10, &sighting(10 * second, 8), true));
 }
+
+#[test]
+fn a_copy_is_found_by_its_key_after_another_response_took_the_place_of_its_content() {
+    let mut recent = Recent::new();
+    recent.insert(&Ended { response: answered(9), ..ENDED });
+    recent.insert(&Ended { key: KEY + 1, sequence: 2, response: answered(9 + PLACE), ..ENDED });
+    assert_eq!(recent.response(9, 1_000), None);
+    assert!(recent.is_copy_of_response(KEY, 9, &sighting(1_500, 8), true));
+    assert!(!recent.is_copy_of_response(KEY, 8, &sighting(1_500, 8), true), "other content");
+}

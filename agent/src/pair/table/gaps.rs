@@ -122,6 +122,11 @@ impl Gaps {
         self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
     }
 
+    /// As [`any_since`](Self::any_since), but for what came before the start.
+    pub(super) fn any_lost_since(&self, flow: &Flow, since_ns: u64) -> bool {
+        self.known > 0 && self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
+    }
+
     #[cfg(test)]
     pub(super) fn switched_interfaces(&self) -> usize {
         self.switched.len()

@@ -18,7 +18,8 @@ use crate::{
 /// response as any other.
 const AIMS: usize = 16_384;
 
-/// Interfaces whose usual direction of responses is known, by the low bits of their index.
+/// Interfaces whose usual direction of responses is known, each in the place that the low bits of
+/// its index name: of two that share a place, the one that was seen last.
 const INTERFACES: usize = 64;
 
 /// Hash of a question's name as it was sent, case included; 0 where there is none to compare.
@@ -40,9 +41,18 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
 
 /// Hash of what a response says: its code, and its answers in any order without their TTL.
 #[inline]
-pub(super) fn answers_hash(hasher: &DefaultHashBuilder, response: &Message) -> u32 {
+pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
     let code = hasher.hash_one(response.rcode);
-    let answers = response.answers().map(|it| hasher.hash_one((it.name, it.rtype, it.rdata)));
+    // Thousands of answers may share one owner: it is hashed once for those that follow each other.
+    let mut owner: Option<(&str, u64)> = None;
+    let answers = response.answers().map(|it| {
+        let name = match owner {
+            Some((name, hash)) if std::ptr::eq(name, it.name) => hash,
+            _ => hasher.hash_one(it.name),
+        };
+        owner = Some((it.name, name));
+        hasher.hash_one((name, it.rtype, it.rdata))
+    });
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     let hash = answers.fold(code, u64::wrapping_add) as u32;
     hash | 1
@@ -98,6 +108,7 @@ pub(super) struct Sides([Seen; INTERFACES]);
 
 #[derive(Clone, Copy, Default)]
 struct Seen {
+    ifindex: u32,
     /// Against the direction of their query.
     opposite: u32,
     /// In its direction.
@@ -106,7 +117,7 @@ struct Seen {
 
 impl Sides {
     pub(super) const fn new() -> Self {
-        Self([Seen { opposite: 0, same: 0 }; INTERFACES])
+        Self([Seen { ifindex: 0, opposite: 0, same: 0 }; INTERFACES])
     }
 
     /// Notes where a query and its response were seen. True if the response came from the side of
@@ -119,6 +130,9 @@ impl Sides {
         let Some(seen) = self.0.get_mut(query.ifindex as usize % INTERFACES) else {
             return false;
         };
+        if seen.ifindex != query.ifindex {
+            *seen = Seen { ifindex: query.ifindex, ..Seen::default() };
+        }
         if query.direction != response.direction {
             seen.opposite = seen.opposite.saturating_add(1);
             return false;

@@ -1,6 +1,7 @@
 //! The table, message by message.
 
 mod copies;
+mod crowds;
 mod signs;
 
 use std::time::Duration;
@@ -196,6 +197,35 @@ fn an_identifier_may_be_used_again_for_another_question() {
         assert_eq!(found.query().unwrap().message.question().unwrap().name, name);
         assert_eq!(found.related, None);
     }
+}
+
+#[test]
+fn a_response_before_its_query_is_of_an_earlier_exchange_only_if_one_can_be_its() {
+    let ms = 1_000_000;
+    let mut table = table(8);
+    // Another question was asked and answered, and the server's clock is behind by a little.
+    observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
+    done(observe(&mut table, flow(1), message(20 * SECOND + ms, 1, "a.test", true)));
+    observe(&mut table, flow(1), message(21 * SECOND, 1, "b.test", false));
+    let found =
+        done(observe(&mut table, flow(1), message(21 * SECOND - 5 * ms, 1, "b.test", true)));
+    assert_eq!(found.outcome(), Outcome::Matched, "the earlier question was another");
+    // The same question, but the earlier exchange began after the response.
+    observe(&mut table, flow(2), message(30 * SECOND, 1, "c.test", false));
+    done(observe(&mut table, flow(2), message(30 * SECOND + ms, 1, "c.test", true)));
+    observe(&mut table, flow(2), message(31 * SECOND, 1, "c.test", false));
+    let mut before = message(30 * SECOND - 5 * ms, 1, "c.test", true);
+    let found = match table.observe(flow(2), &mut before, b"other") {
+        Observed::Done(transaction) => kept(&transaction),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found.outcome(), Outcome::Matched, "no earlier exchange had begun");
+    // One that had begun keeps its response.
+    observe(&mut table, flow(3), message(40 * SECOND, 1, "d.test", false));
+    assert!(table.expire(45 * SECOND).is_some());
+    observe(&mut table, flow(3), message(46 * SECOND, 1, "d.test", false));
+    let late = done(observe(&mut table, flow(3), message(45 * SECOND, 1, "d.test", true)));
+    assert_eq!(late.related.map(|it| it.relation), Some(Relation::LateResponse));
 }
 
 #[test]

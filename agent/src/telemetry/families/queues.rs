@@ -63,7 +63,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_pair_queries_evicted_total",
         kind: Counter,
-        help: "Queries recorded as unanswered, with capture_gap, because the table of a worker was full.",
+        help: "Queries recorded as unanswered, with capture_gap, because the table of a worker was full, or one key of it.",
         labels: &["worker"],
         collect: |r, s| {
             for (worker, counts) in r.path.workers.iter().zip(&r.workers) {

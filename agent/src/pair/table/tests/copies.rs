@@ -340,6 +340,28 @@ fn a_transaction_tells_when_its_query_was_sent_last() {
     assert_eq!(table.expire(8_000 * MS).unwrap().latest_query_ns, 3_000 * MS);
 }
 
+#[test]
+fn a_query_that_leaves_again_by_another_interface_is_a_repetition() {
+    let mut table = table(8);
+    let mut sees = |ifindex, at_ms: u64| {
+        let mut seen = message(at_ms * MS, 1, "poll.test", false);
+        seen.point.ifindex = ifindex;
+        match table.observe(flow(1), &mut seen, &[]) {
+            Observed::Waits => "waits",
+            Observed::Repeated => "repeated",
+            Observed::Copy => "copy",
+            Observed::Done(_) => "done",
+        }
+    };
+    assert_eq!([sees(7, 10_000), sees(8, 10_900)], ["waits", "copy"]);
+    assert_eq!([sees(8, 12_000), sees(9, 12_001)], ["repeated", "copy"]);
+    assert_eq!(sees(9, 11_500), "copy", "between the two, in a file behind them");
+    assert_eq!(sees(9, 14_500), "repeated");
+    let found = done(observe(&mut table, flow(1), message(14_600 * MS, 1, "poll.test", true)));
+    assert_eq!((found.query_count, found.copy_count), (3, 3));
+    assert_eq!(found.latest_query_ns, 14_500 * MS);
+}
+
 /// What one client and its server say, in order of time; identifiers and ports are equal.
 fn conversation(port: u16) -> impl Strategy<Value = Vec<Sent>> {
     // Answers come 10 ms apart, from 5 ms on or too late; some equal others.

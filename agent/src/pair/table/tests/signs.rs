@@ -1,7 +1,12 @@
 //! Signs of tampering, each with its scenario and with what is none.
 
+use std::cell::Cell;
+
 use super::*;
-use crate::pair::Point;
+use crate::{
+    decode::ParseStatus,
+    pair::{Point, table::signs::answers_hash},
+};
 
 /// Sees a message at interface 7; what becomes of it.
 fn sees(table: &mut Table, flow: Flow, at_ns: u64, wire: &[u8]) -> Option<Transaction<'static>> {
@@ -226,4 +231,140 @@ fn bytes_that_differ_in_a_connection_mark_its_transactions() {
         table.note_conflict(over_tcp(port), 202 * SECOND);
     }
     assert!(table.gaps.conflicts() <= 4_098);
+}
+
+fn sees_changed(
+    table: &mut Table,
+    flow: Flow,
+    at_ns: u64,
+    wire: &[u8],
+    change: impl FnOnce(&mut Observation),
+) -> Option<Transaction<'static>> {
+    let message = crate::decode::Message::parse(wire).unwrap();
+    let direction = if message.response { Direction::Egress } else { Direction::Ingress };
+    let point = Point { ifindex: 7, direction };
+    let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
+    change(&mut seen);
+    match table.observe(flow, &mut seen, wire) {
+        Observed::Done(transaction) => Some(kept(&transaction)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_response_that_was_not_read_whole_contradicts_no_other() {
+    let mut table = table(8);
+    let whole = answers(9, "a.test", &[1, 2]);
+    let broken = &whole[..whole.len() - 2];
+    assert_eq!(
+        crate::decode::Message::parse(broken).unwrap().parse_status,
+        ParseStatus::MalformedAnswer
+    );
+    let other = answers(9, "a.test", &[1]);
+    let trailing = [&other[..], b"\0"].concat();
+    let unchanged = |_: &mut Observation| {};
+    let cut = |seen: &mut Observation| seen.cut = true;
+    let omitted = |seen: &mut Observation| seen.message.answers_omitted = 1;
+    let cases: [(u16, [&[u8]; 2], fn(&mut Observation), bool); 6] = [
+        (1, [&whole, broken], unchanged, false),
+        (2, [broken, &whole], unchanged, false),
+        (3, [&whole, &other], cut, false),
+        (4, [&whole, &other], omitted, false),
+        (5, [&whole, &other], unchanged, true),
+        (6, [&whole, &trailing], unchanged, true),
+    ];
+    for (port, [first, second], change, conflicting) in cases {
+        sees(&mut table, flow(port), SECOND, &asks(9, "a.test"));
+        done(sees(&mut table, flow(port), SECOND + 1, first));
+        let second = done(sees_changed(&mut table, flow(port), 2 * SECOND, second, change));
+        assert_eq!(second.related.map(|it| it.relation), Some(Relation::RepeatedResponse));
+        let sign = signs(&second).contains(&"CONFLICTING_RESPONSE");
+        assert_eq!(sign, conflicting, "case {port}");
+    }
+}
+
+/// Counts the bytes that are hashed.
+#[derive(Default)]
+struct CountingHasher<'a>(Option<&'a Cell<usize>>);
+
+impl Hasher for CountingHasher<'_> {
+    fn finish(&self) -> u64 {
+        7
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(count) = self.0 {
+            count.set(count.get() + bytes.len());
+        }
+    }
+}
+
+struct CountingBuilder(Cell<usize>);
+
+impl<'a> BuildHasher for &'a CountingBuilder {
+    type Hasher = CountingHasher<'a>;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        CountingHasher(Some(&self.0))
+    }
+}
+
+#[test]
+fn an_owner_that_many_answers_share_is_hashed_once() {
+    let name = format!("{}.{}.{}.test", "a".repeat(63), "b".repeat(63), "c".repeat(63));
+    let message = crate::decode::Message::parse(&answers(9, &name, &[1; 200])).unwrap();
+    assert_eq!((message.answers().len(), message.answers_omitted), (200, 0));
+    let hashed = &CountingBuilder(Cell::new(0));
+    answers_hash(&hashed, &message);
+    let hashed = hashed.0.get();
+    assert!(hashed < 200 * 64, "{hashed} bytes for 200 answers of one owner");
+}
+
+#[test]
+fn what_is_known_of_the_sides_of_an_interface_is_not_told_of_another() {
+    let arrives = |ifindex| Point { ifindex, direction: Direction::Ingress };
+    let leaves = |ifindex| Point { ifindex, direction: Direction::Egress };
+    let pair = |table: &mut Table, flow: Flow, asked: Point, answered: Point| {
+        sees_at(table, flow, SECOND, &asks(9, "a.test"), asked);
+        let answer = answers(9, "a.test", &[1]);
+        signs(&done(sees_at(table, flow, SECOND + 1, &answer, answered)))
+    };
+    // A mirror port, and an interface with two sides whose index ends in the same bits.
+    let mut table = table(8);
+    assert_eq!(pair(&mut table, flow(1), arrives(71), leaves(71)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(2), arrives(7), arrives(7)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(3), arrives(7), leaves(7)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(4), arrives(7), arrives(7)), ["RESPONSE_FROM_CLIENT_SIDE"]);
+    // A host's exchange with itself has no sides, so it says nothing about them.
+    let own = Flow { client: ([127, 0, 0, 1], 9).into(), ..flow(5) };
+    assert_eq!(pair(&mut table, own, arrives(8), leaves(8)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(6), arrives(8), arrives(8)), [""; 0]);
+    for port in 10..30 {
+        let own = Flow { client: ([127, 0, 0, 1], port).into(), ..flow(port) };
+        assert_eq!(pair(&mut table, own, arrives(9), arrives(9)), [""; 0]);
+    }
+    assert_eq!(pair(&mut table, flow(7), arrives(9), leaves(9)), [""; 0]);
+    assert_eq!(pair(&mut table, flow(8), arrives(9), arrives(9)), ["RESPONSE_FROM_CLIENT_SIDE"]);
+}
+
+#[test]
+fn where_a_query_may_have_been_missed_its_response_is_no_wrong_one() {
+    let mut table = table(8);
+    let mut guessed = |at_s: u64, port: u16, note: fn(&mut Table, u64)| {
+        let at_ns = at_s * SECOND;
+        note(&mut table, at_ns - SECOND);
+        sees(&mut table, flow(port), at_ns, &asks(9, "a.test"));
+        let other = done(sees(&mut table, flow(port), at_ns + 1, &answers(8, "a.test", &[1])));
+        let genuine = done(sees(&mut table, flow(port), at_ns + 2, &answers(9, "a.test", &[1])));
+        assert_eq!(genuine.outcome(), Outcome::Matched);
+        let marked = signs(&genuine).contains(&"FORGED_RESPONSE_SEEN");
+        assert_eq!(signs(&other).contains(&"WRONG_ID"), marked);
+        (marked, other.related.is_some(), other.capture_gap)
+    };
+    assert_eq!(guessed(20, 1, |table, at_ns| table.note_ring_lost(3, at_ns)), (false, false, true));
+    assert_eq!(guessed(40, 2, |_, _| {}), (true, true, false), "long after the loss");
+    assert_eq!(guessed(60, 3, |table, at_ns| table.note_switched(7, at_ns)), (false, false, true));
+    assert_eq!(guessed(80, 4, |table, at_ns| table.note_switched(8, at_ns)), (true, true, false));
+    let unreadable = |table: &mut Table, at_ns| table.note_unreadable(flow(5), at_ns);
+    assert_eq!(guessed(100, 5, unreadable), (false, false, true));
 }
