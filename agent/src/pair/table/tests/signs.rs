@@ -265,7 +265,8 @@ fn a_response_that_was_not_read_whole_contradicts_no_other() {
     let unchanged = |_: &mut Observation| {};
     let cut = |seen: &mut Observation| seen.cut = true;
     let omitted = |seen: &mut Observation| seen.message.answers_omitted = 1;
-    let cases: [(u16, [&[u8]; 2], fn(&mut Observation), bool); 6] = [
+    type Change = fn(&mut Observation);
+    let cases: [(u16, [&[u8]; 2], Change, bool); 6] = [
         (1, [&whole, broken], unchanged, false),
         (2, [broken, &whole], unchanged, false),
         (3, [&whole, &other], cut, false),
