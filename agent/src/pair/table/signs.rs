@@ -43,15 +43,19 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
 #[inline]
 pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
     let code = hasher.hash_one(response.rcode);
-    // Thousands of answers may share one owner: it is hashed once for those that follow each other.
-    let mut owner: Option<(&str, u64)> = None;
+    // Thousands of answers may share an owner's text, and a message has two such texts at a time
+    // (`decode::message::sections`): the hashes of the last two are kept.
+    let mut owners: [Option<(&str, u64)>; 2] = [None; 2];
     let answers = response.answers().map(|it| {
-        let name = match owner {
-            Some((name, hash)) if std::ptr::eq(name, it.name) => hash,
-            _ => hasher.hash_one(it.name),
-        };
-        owner = Some((it.name, name));
-        hasher.hash_one((name, it.rtype, it.rdata))
+        let [latest, earlier] = owners;
+        let is_owner = |(name, _): &(&str, u64)| std::ptr::eq(*name, it.name);
+        let (_, owner) = latest.filter(is_owner).unwrap_or_else(|| {
+            let read = || (it.name, hasher.hash_one(it.name));
+            let owner = earlier.filter(is_owner).unwrap_or_else(read);
+            owners = [Some(owner), latest];
+            owner
+        });
+        hasher.hash_one((owner, it.rtype, it.rdata))
     });
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     let hash = answers.fold(code, u64::wrapping_add) as u32;

@@ -251,6 +251,8 @@ fn sees_changed(
     }
 }
 
+type Change = fn(&mut Observation);
+
 #[test]
 fn a_response_that_was_not_read_whole_contradicts_no_other() {
     let mut table = table(8);
@@ -265,7 +267,6 @@ fn a_response_that_was_not_read_whole_contradicts_no_other() {
     let unchanged = |_: &mut Observation| {};
     let cut = |seen: &mut Observation| seen.cut = true;
     let omitted = |seen: &mut Observation| seen.message.answers_omitted = 1;
-    type Change = fn(&mut Observation);
     let cases: [(u16, [&[u8]; 2], Change, bool); 6] = [
         (1, [&whole, broken], unchanged, false),
         (2, [broken, &whole], unchanged, false),
@@ -313,12 +314,29 @@ impl<'a> BuildHasher for &'a CountingBuilder {
 #[test]
 fn an_owner_that_many_answers_share_is_hashed_once() {
     let name = format!("{}.{}.{}.test", "a".repeat(63), "b".repeat(63), "c".repeat(63));
-    let message = crate::decode::Message::parse(&answers(9, &name, &[1; 200])).unwrap();
-    assert_eq!((message.answers().len(), message.answers_omitted), (200, 0));
-    let hashed = &CountingBuilder(Cell::new(0));
-    answers_hash(&hashed, &message);
-    let hashed = hashed.0.get();
-    assert!(hashed < 200 * 64, "{hashed} bytes for 200 answers of one owner");
+    let one = answers(9, &name, &[1; 200]);
+    // Every other answer is of another owner, which is written out once.
+    let mut two = Build::message(9, true).question(&name, 1).wire();
+    two[7] = 200;
+    let written_at = u16::try_from(two.len()).unwrap() | 0xc000;
+    let label = [&[63][..], &[b'd'; 63]].concat();
+    for number in 0..200 {
+        match number {
+            0 => two.extend([label.repeat(3), vec![0]].concat()),
+            _ if number % 2 == 0 => two.extend(written_at.to_be_bytes()),
+            _ => two.extend([0xc0, 12]),
+        }
+        two.extend([0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    }
+    for wire in [one, two] {
+        let message = crate::decode::Message::parse(&wire).unwrap();
+        assert_eq!((message.answers().len(), message.answers_omitted), (200, 0));
+        assert!(message.answers().all(|answer| answer.name.len() > 190));
+        let hashed = &CountingBuilder(Cell::new(0));
+        answers_hash(&hashed, &message);
+        let hashed = hashed.0.get();
+        assert!(hashed < 200 * 64, "{hashed} bytes for 200 answers");
+    }
 }
 
 #[test]
