@@ -154,7 +154,7 @@ fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: b
         &format!("unbound at 198.51.100.2 and 2001:db8::2, in {}", lab.server.name()),
     );
     let kafka = with_kafka.then(|| start_kafka(&lab)).transpose()?;
-    let binary = workspace.target.join("demo/tap53");
+    let binary = workspace.target.join("trial/tap53");
     let mut agent = start_agent(&lab, results, &binary, kafka.as_ref())?;
     entry("tap53", &hooks(&agent)?);
 
