@@ -158,7 +158,8 @@ impl<'a> Registry<'a> {
         ]);
         let property = |name: &str, value: String| format!("-D{name}={value}");
         command.arg(property("quarkus.http.port", self.address.port().to_string()));
-        let database = format!("jdbc:h2:file:{}", self.database().display());
+        // Without a delay: a registry that is killed must know what it has acknowledged.
+        let database = format!("jdbc:h2:file:{};WRITE_DELAY=0", self.database().display());
         command.arg(property("apicurio.datasource.url", database));
         if let Some((address, certificate, key)) = &self.security {
             command.arg(property("quarkus.http.ssl-port", address.port().to_string()));
