@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is replaced in a file.
+/// A replacement in one file of librdkafka.
 struct Mend {
     file: &'static str,
     faulty: &'static str,
