@@ -71,6 +71,13 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
         "--set", "stateVolume.hostPath.path=/srv/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
     ])?;
+    lint(&["--set", "config.control.socket=/run/tap53/other.sock"])?;
+    #[rustfmt::skip]
+    lint(&[
+        "--set", "config.control.socket=/srv/run/tap53.sock",
+        "--set-json", "extraVolumes=[{\"name\":\"control\",\"emptyDir\":{}}]",
+        "--set-json", "extraVolumeMounts=[{\"name\":\"control\",\"mountPath\":\"/srv/run\"}]",
+    ])?;
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
         ("user=0", "user"),
@@ -81,6 +88,8 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
         ("spool.mode=slow", "mode"),
         ("stateVolume=somewhere", "stateVolume"),
+        ("config.control.socket=/srv/tap53.sock", "control.socket"),
+        ("config.control.socket=/run/tap53.sock", "control.socket"),
     ] {
         let error = lint(&["--set", value]).expect_err(value);
         assert!(format!("{error:#}").contains(named), "{value}: {error:#}");

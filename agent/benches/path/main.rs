@@ -19,6 +19,7 @@ mod sample;
 mod worst;
 
 use std::{
+    cell::RefCell,
     env::args,
     hint::black_box,
     sync::Arc,
@@ -173,9 +174,12 @@ impl Name {
     }
 }
 
+/// They advance in time from round to round.
+type Samples = RefCell<Vec<Sample>>;
+
 /// What the samples become on their way, so that each stage can be measured alone.
 struct Prepared {
-    samples: Vec<Sample>,
+    samples: Samples,
     observed: Vec<[Observation; 2]>,
 }
 
@@ -192,12 +196,12 @@ impl Prepared {
                 seen
             })
             .collect();
-        Self { samples, observed }
+        Self { samples: RefCell::new(samples), observed }
     }
 
     fn transactions(&self) -> Vec<Transaction<'_>> {
         (0u64..)
-            .zip(self.samples.iter().zip(&self.observed))
+            .zip(self.samples.borrow().iter().zip(&self.observed))
             .map(|(number, (sample, [query, response]))| Transaction {
                 id: RecordId::new([7; 8], 0, number),
                 flow: {
@@ -274,6 +278,7 @@ fn measure(title: &str, kind: Kind) {
     };
     stages.retain(is_chosen);
     for round in 0..ROUNDS {
+        samples.borrow_mut().iter_mut().for_each(Sample::advance);
         for stage in &mut stages {
             let started = cpu_time();
             (stage.run)();
@@ -328,19 +333,19 @@ fn stage<'a>(name: Name, run: impl FnMut() + 'a) -> Stage<'a> {
     Stage { name, run: Box::new(run), rounds: Vec::new() }
 }
 
-fn read(samples: &[Sample]) -> Stage<'_> {
+fn read(samples: &Samples) -> Stage<'_> {
     let mut seen = [Observation::default(), Observation::default()];
     stage(Name::Read, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             black_box(observe(&sample.query, &mut seen[0]));
             black_box(observe(&sample.response, &mut seen[1]));
         }
     })
 }
 
-fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
+fn read_by_hickory(samples: &Samples) -> Stage<'_> {
     stage(Name::ReadByHickory, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for item in [&sample.query, &sample.response] {
                 black_box(hickory::decode(datagram(item).1.payload));
             }
@@ -348,11 +353,11 @@ fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
     })
 }
 
-fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
+fn read_and_pair(samples: &Samples) -> Stage<'_> {
     let mut table = table();
     let mut seen = [Box::<Observation>::default(), Box::default()];
     stage(Name::ReadAndPair, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
                 let (flow, wire) = observe(item, seen);
                 black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
@@ -393,10 +398,10 @@ fn by_apache_avro<'a>(name: Name, records: &'a [Record<'a>]) -> Stage<'a> {
     })
 }
 
-fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
+fn path(name: Name, samples: &Samples, format: Format) -> Stage<'_> {
     let mut stages = stages(format, None);
     stage(name, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             stages.take(&sample.query);
             stages.take(&sample.response);
         }
@@ -405,12 +410,12 @@ fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
 }
 
 /// The path with all that a worker and its sink time.
-fn path_timed(samples: &[Sample]) -> Stage<'_> {
+fn path_timed(samples: &Samples) -> Stage<'_> {
     let mut stages = stages(Format::AvroSingleObject, Some(SinkTimings::default()));
     let (timings, mut waits) = (WorkerTimings::default(), Tally::new(WITHIN));
     stage(Name::PathTimed, move || {
         let began_ns = monotonic_ns();
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for item in [&sample.query, &sample.response] {
                 let captured_at_ns = stages.take(item).unwrap_or_default();
                 waits.observe(began_ns.saturating_sub(captured_at_ns));
@@ -429,13 +434,13 @@ fn monotonic_ns() -> u64 {
 }
 
 /// The path that is replaced. What its records hold is made before, so that it writes the same.
-fn replaced<'a>(samples: &'a [Sample], records: &'a [Record<'a>]) -> Stage<'a> {
+fn replaced<'a>(samples: &'a Samples, records: &'a [Record<'a>]) -> Stage<'a> {
     let mut json: Box<dyn Encode> = Format::Json.build().expect("the embedded schema parses");
     let mut pending = hickory::Pending::new();
     let mut out = Vec::new();
     stage(Name::PathReplaced, move || {
         out.clear();
-        for (sample, record) in samples.iter().zip(records) {
+        for (sample, record) in samples.borrow().iter().zip(records) {
             let (origin, query) = datagram(&sample.query);
             let flow = origin.flow(&query);
             let query = hickory::decode(query.payload);

@@ -60,6 +60,8 @@ struct Slot {
     again: bool,
     /// True if it passed its interface in both directions: on `lo`, or where packets turn back.
     both_ways: bool,
+    /// Hash of the question; 0 without one.
+    question: u32,
     /// Hash of the name asked for, as it was sent.
     case: u32,
     anomalies: Anomalies,
@@ -117,6 +119,16 @@ struct List {
 struct Bytes {
     /// All of them, with flow and identifier.
     content: u64,
+    /// The question's name as it was sent.
+    case: u32,
+}
+
+/// Hashes of a query.
+#[derive(Clone, Copy)]
+struct Hashes {
+    /// Flow and identifier.
+    key: u64,
+    question: u32,
     /// The question's name as it was sent.
     case: u32,
 }
@@ -339,11 +351,9 @@ impl Table {
             return Observed::Repeated;
         }
         let again = self.recent.may_know(hash);
-        if again {
-            let question = self.question_hash(query.message.question());
-            if self.recent.is_copy_of_query(hash, question, &seen) {
-                return Observed::Copy;
-            }
+        let question = self.question_hash(query.message.question());
+        if again && self.recent.is_copy_of_query(hash, question, &seen) {
+            return Observed::Copy;
         }
         let most = if flow.server.ip().is_multicast() && multicast::is_possible(flow) {
             GROUP_QUERIES_PER_KEY
@@ -351,7 +361,8 @@ impl Table {
             QUERIES_PER_KEY
         };
         self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
-        self.insert(hash, flow, query, again, case_hash(&self.hasher, wire));
+        let hashes = Hashes { key: hash, question, case: case_hash(&self.hasher, wire) };
+        self.insert(hashes, flow, query, again);
         Observed::Waits
     }
 
@@ -480,7 +491,8 @@ impl Table {
         question: Option<Question<'_>>,
         response: &Observation,
     ) -> Option<(Anomaly, Related)> {
-        let slot = self.aims.slot(&self.hasher, flow, question)?;
+        let hash = self.question_hash(question);
+        let slot = self.aims.slot(&self.hasher, flow, hash)?;
         let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.pending)?;
         let same_client = Flow { server: flow.server, ..slot.flow } == *flow;
         if !same_client
@@ -544,7 +556,7 @@ impl Table {
         if let Some(slot) = found {
             let slot = &self.slots[slot as usize];
             let asked = slot.query.message.question();
-            ended.question = self.question_hash(asked);
+            ended.question = slot.question;
             ended.query = Some(Sighting::of(&slot.query));
             ended.sequence = slot.sequence;
             if asked.is_some_and(|question| question.is_transfer()) {
@@ -699,7 +711,7 @@ impl Table {
         let pending = &self.slots[slot as usize];
         let ended = Ended {
             key: pending.hash,
-            question: self.question_hash(pending.query.message.question()),
+            question: pending.question,
             at_ns,
             sequence: match pending.sequence {
                 0 => self.ids.next(),
@@ -761,14 +773,7 @@ impl Table {
             .map(|(_, head)| head)
     }
 
-    fn insert(
-        &mut self,
-        hash: u64,
-        flow: &Flow,
-        query: &mut Box<Observation>,
-        again: bool,
-        case: u32,
-    ) {
+    fn insert(&mut self, hashes: Hashes, flow: &Flow, query: &mut Box<Observation>, again: bool) {
         let latest = Sighting::of(query);
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -781,6 +786,7 @@ impl Table {
                 latest,
                 again: false,
                 both_ways: false,
+                question: 0,
                 case: 0,
                 anomalies: Anomalies::NONE,
                 sequence: 0,
@@ -803,12 +809,13 @@ impl Table {
         slot.latest = latest;
         slot.again = again;
         slot.both_ways = false;
-        slot.case = case;
+        slot.question = hashes.question;
+        slot.case = hashes.case;
         slot.anomalies = Anomalies::NONE;
         slot.sequence = 0;
         slot.since_ns = slot.query.at_ns.max(self.latest_ns);
         slot.gaps = self.gaps.known();
-        slot.hash = hash;
+        slot.hash = hashes.key;
         slot.older = list.newest;
         slot.newer = NONE;
         self.pending_messages += 1;
@@ -820,9 +827,8 @@ impl Table {
         }
         list.newest = number;
         let slots = &self.slots;
-        let question = slots[number as usize].query.message.question();
-        self.aims.note(&self.hasher, flow, question, number);
-        self.index.insert_unique(hash, number, |slot| slots[*slot as usize].hash);
+        self.aims.note(&self.hasher, flow, hashes.question, number);
+        self.index.insert_unique(hashes.key, number, |slot| slots[*slot as usize].hash);
     }
 
     /// Takes a slot out of index and list; its content stays until another query takes it.

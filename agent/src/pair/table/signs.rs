@@ -1,14 +1,11 @@
 //! What signs of tampering are told from.
 
-use std::{
-    hash::{BuildHasher, Hash},
-    net::SocketAddr,
-};
+use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 
 use crate::{
-    decode::{Message, Question, Transport},
+    decode::Message,
     pair::{Flow, Point},
 };
 
@@ -70,13 +67,13 @@ impl Aims {
         Self(vec![0; AIMS])
     }
 
-    /// Notes the slot of a query.
+    /// Notes the slot of a query with this hash of its question.
     #[inline]
     pub(super) fn note(
         &mut self,
         hasher: &DefaultHashBuilder,
         flow: &Flow,
-        question: Option<Question<'_>>,
+        question: u32,
         slot: u32,
     ) {
         if let Some(place) = self.0.get_mut(place(hasher, flow, question)) {
@@ -89,22 +86,15 @@ impl Aims {
         &self,
         hasher: &DefaultHashBuilder,
         flow: &Flow,
-        question: Option<Question<'_>>,
+        question: u32,
     ) -> Option<u32> {
         self.0.get(place(hasher, flow, question)).copied()
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: Option<Question<'_>>) -> usize {
-    #[derive(Hash)]
-    struct Aim<'a> {
-        client: SocketAddr,
-        transport: Transport,
-        question: Option<Question<'a>>,
-    }
-    let aim = Aim { client: flow.client, transport: flow.transport, question };
-    hasher.hash_one(aim) as usize & (AIMS - 1)
+fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
+    hasher.hash_one((flow.client, flow.transport, question)) as usize & (AIMS - 1)
 }
 
 /// In which direction responses pass the interfaces that saw their queries.
