@@ -182,10 +182,12 @@ fn a_search_ends_at_the_first_exchange_of_the_past() {
     assert_eq!(recent.exchange(KEY, 3, second(11)).map(|ended| ended.sequence), Some(10));
     assert_eq!(recent.exchange(KEY, 3, second(4)).map(|ended| ended.sequence), Some(4));
 
-    // Read from a file after those: what comes next is not known to be in order.
+    // Read from a file after those, and before most of them in time.
     let query = Some(sighting(second(2) + 5, 8));
     recent.insert(&Ended { at_ns: second(2) + 500, sequence: 11, query, ..ENDED });
-    assert_eq!(recent.chain_since(KEY, second(11), second(11)).count(), 11);
+    let looked_at = |since_ns| recent.chain_since(KEY, second(11), since_ns).count();
+    assert_eq!(looked_at(second(11)), 1, "itself; the one before it is in order again");
+    assert_eq!(recent.exchange(KEY, 3, second(2) + 100).map(|ended| ended.sequence), Some(11));
     assert_eq!(recent.exchange(KEY, 3, second(11)).map(|ended| ended.sequence), Some(10));
     assert!(recent.is_copy_of_query(KEY, 3, &sighting(second(5), 9)), "of an older one");
 }
