@@ -40,6 +40,31 @@ fn every_reason_of_the_ledger_is_explained_and_no_other() -> Result<()> {
 }
 
 #[test]
+fn every_command_and_every_alert_is_explained() -> Result<()> {
+    let help = output(Command::new(agent::binary()?).arg("--help"))?;
+    let commands = help.split("Commands:").nth(1).context("a list of commands")?;
+    let commands = commands.split("\n\n").next().unwrap_or_default().lines();
+    let commands: BTreeSet<_> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
+        .map(|(name, _)| name.trim().to_owned())
+        .filter(|name| !name.is_empty() && name != "help")
+        .collect();
+    ensure!(commands.len() > 10, "too few commands to compare with: {commands:?}");
+    ensure_explained("commands.md", &commands, |name| {
+        [format!("`tap53 {name}"), format!("`{name}`")]
+    })?;
+
+    let rules = fs::read_to_string(docs().join("../deploy/prometheus/alerts.yaml"))?;
+    let alerts: BTreeSet<_> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .map(str::to_owned)
+        .collect();
+    ensure!(!alerts.is_empty(), "no alerts to compare with");
+    ensure_explained("monitoring.md", &alerts, |name| [format!("`{name}`")])
+}
+
+#[test]
 fn generated_pages_are_up_to_date() -> Result<()> {
     the_example_is_what_replay_prints()?;
     the_page_of_the_fields_is_made_from_the_schema()
@@ -105,14 +130,31 @@ fn replay(options: &[&str]) -> Result<String> {
     let directory = TempDir::new()?;
     let configuration = directory.path().join("tap53.yaml");
     fs::write(&configuration, CONFIGURATION)?;
-    let output = Command::new(agent::binary()?)
-        .current_dir(docs())
-        .arg("replay")
-        .arg("--config")
-        .arg(&configuration)
-        .args(options)
-        .arg("example.pcap")
-        .output()?;
+    output(
+        Command::new(agent::binary()?)
+            .current_dir(docs())
+            .arg("replay")
+            .arg("--config")
+            .arg(&configuration)
+            .args(options)
+            .arg("example.pcap"),
+    )
+}
+
+fn ensure_explained<const N: usize>(
+    page: &str,
+    names: &BTreeSet<String>,
+    written: impl Fn(&str) -> [String; N],
+) -> Result<()> {
+    let text = fs::read_to_string(docs().join(page))?;
+    let is_explained = |name: &&String| written(name).iter().any(|form| text.contains(form));
+    let missing: Vec<_> = names.iter().filter(|name| !is_explained(name)).collect();
+    ensure!(missing.is_empty(), "docs/{page} does not explain {missing:?}");
+    Ok(())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
