@@ -9,7 +9,7 @@ use command::{
     Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail,
 };
 
-/// What a run's outcome is for whoever started it; the numbers are documented in the README.
+/// Exit codes of a run, as `docs/commands.md` documents them.
 pub(crate) mod exit {
     /// Could not start, or could not go on.
     pub(crate) const FAILED: u8 = 1;

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod docs;
 mod faults;
 mod fuzz;
 mod inspect;
@@ -40,6 +41,8 @@ enum Task {
     },
     /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
     Demo(demo::Arguments),
+    /// Build the manual into target/book/html; fail on warnings and on dead links.
+    Docs,
     /// Write the plain manifests in deploy/manifests, rendered from the Helm chart.
     Manifests,
     /// Check and test everything, as the continuous integration does; or one tier of the tests.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),

@@ -15,6 +15,7 @@ use tap53_harness::{kube, python};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
+    docs::mdbook,
     workspace::{Workspace, run as run_command},
 };
 use needs::Need;
@@ -76,6 +77,7 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_kube && kube::go().is_err() {
         missing.push(&needs::GO);
     }
+    let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;
     let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
@@ -86,11 +88,14 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         println!("setup: installing Python packages into {}", workspace.cache.display());
         python::python()?;
     }
+    if needs_mdbook {
+        mdbook::program(workspace)?;
+    }
     if needs_kube {
         // Says what it builds, or that the Go which apt has is too old.
         kube::programs()?;
     }
-    let built = [needs_linker, needs_python, needs_kube].map(usize::from);
+    let built = [needs_linker, needs_python, needs_mdbook, needs_kube].map(usize::from);
     Ok(missing.len() + built.iter().sum::<usize>())
 }
 

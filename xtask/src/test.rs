@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::{
-    build_ebpf, fuzz,
+    build_ebpf, docs, fuzz,
     setup::{self, Purpose},
     workspace::{Workspace, program, programs, run as run_command},
 };
@@ -34,7 +34,7 @@ enum Tier {
     Unit,
     /// Tests on real parts: the kernel, unbound, Kafka, kube-apiserver. As root.
     Integration,
-    /// Format, lints, dependencies, both kinds of tests, and the fuzz targets. As root.
+    /// Format, lints, dependencies, the manual, both kinds of tests, and the fuzz targets. As root.
     All,
 }
 
@@ -84,8 +84,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Dependencies and lints.
+/// The manual, dependencies and lints.
 fn check(workspace: &Workspace) -> Result<()> {
+    step("manual");
+    docs::run(workspace)?;
     step("dependencies");
     run_command(
         Command::new(cargo_deny(workspace)?)
