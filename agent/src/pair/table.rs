@@ -523,7 +523,10 @@ impl Table {
     /// Hashes of a response's bytes; `hash` is that of its flow and identifier.
     #[inline]
     fn bytes(&self, hash: u64, wire: &[u8]) -> Bytes {
-        Bytes { content: self.hasher.hash_one((hash, wire)), case: case_hash(&self.hasher, wire) }
+        let mut content = self.hasher.build_hasher();
+        content.write_u64(hash);
+        content.write(wire);
+        Bytes { content: content.finish(), case: case_hash(&self.hasher, wire) }
     }
 
     /// Makes a transaction of a response, and of the query that was `found` for it. The two have

@@ -1,6 +1,6 @@
 //! What signs of tampering are told from.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::DefaultHashBuilder;
 
@@ -19,7 +19,9 @@ const AIMS: usize = 16_384;
 /// its index name: of two that share a place, the one that was seen last.
 const INTERFACES: usize = 64;
 
-/// Hash of a question's name as it was sent, case included; 0 where there is none to compare.
+/// Hash of a question's name where it has upper case letters, one value for all names that have
+/// none, which nearly all are; 0 where there is no name to compare. The names of two messages with
+/// an equal question differ in case if these differ.
 #[inline]
 pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
     let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
@@ -32,14 +34,31 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
             _ => return 0,
         }
     }
+    let Some(name) = question.get(..end) else { return 0 };
+    // A label has at most 63 octets, so a length is never an upper case letter.
+    let has_upper_case = name.iter().fold(false, |any, octet| any | octet.is_ascii_uppercase());
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-    question.get(..end).map_or(0, |name| hasher.hash_one(name) as u32 | 1)
+    if has_upper_case { hash_of(hasher, name) as u32 | 1 } else { LOWER_CASE }
 }
+
+/// Of all names without upper case letters. Even, as no hash of a name is.
+const LOWER_CASE: u32 = 2;
+
+/// Hash of bytes without their length, for one kind of bytes only.
+#[inline]
+fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
+    let mut hash = hasher.build_hasher();
+    hash.write(bytes);
+    hash.finish()
+}
+
+/// Odd, so that each product is of one factor; its bits are those of the golden ratio.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hash of what a response says: its code, and its answers in any order without their TTL.
 #[inline]
 pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
-    let code = hasher.hash_one(response.rcode);
+    let code = u64::from(response.rcode);
     // Thousands of answers may share an owner's text, and a message has two such texts at a time
     // (`decode::message::sections`): the hashes of the last two are kept.
     let mut owners: [Option<(&str, u64)>; 2] = [None; 2];
@@ -47,12 +66,14 @@ pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u3
         let [latest, earlier] = owners;
         let is_owner = |(name, _): &(&str, u64)| std::ptr::eq(*name, it.name);
         let (_, owner) = latest.filter(is_owner).unwrap_or_else(|| {
-            let read = || (it.name, hasher.hash_one(it.name));
+            let read = || (it.name, hash_of(hasher, it.name.as_bytes()));
             let owner = earlier.filter(is_owner).unwrap_or_else(read);
             owners = [Some(owner), latest];
             owner
         });
-        hasher.hash_one((owner, it.rtype, it.rdata))
+        // Both hashes are keyed: whoever sends answers cannot choose the sum.
+        let rdata = hash_of(hasher, it.rdata.as_bytes()).wrapping_add(u64::from(it.rtype));
+        (owner.rotate_left(32) ^ rdata).wrapping_mul(MULTIPLIER)
     });
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     let hash = answers.fold(code, u64::wrapping_add) as u32;
