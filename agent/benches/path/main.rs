@@ -115,14 +115,20 @@ fn datagram(item: &[u8]) -> (Origin, Datagram<'_>) {
     }
 }
 
-/// Reads the message of `item` into `seen`; its flow and its bytes.
-fn observe<'a>(item: &'a [u8], seen: &mut Observation) -> (Flow, &'a [u8]) {
+/// Flow and bytes of the message of `item`, and when it was captured.
+fn message(item: &[u8]) -> (Flow, &[u8], u64) {
     let (origin, datagram) = datagram(item);
     let flow = origin.flow(&datagram);
-    seen.message.read(datagram.payload);
-    seen.at_ns = origin.captured_at_ns;
     let back = Flow { client: flow.server, server: flow.client, ..flow };
-    (if seen.message.response { back } else { flow }, datagram.payload)
+    let response = datagram.payload[2] & 0x80 != 0;
+    (if response { back } else { flow }, datagram.payload, origin.captured_at_ns)
+}
+
+/// Reads the message of `item` into `seen`.
+fn observe(item: &[u8], seen: &mut Observation) {
+    let (_, wire, at_ns) = message(item);
+    seen.message.read(wire);
+    seen.at_ns = at_ns;
 }
 
 /// A measured stage: nanoseconds for each transaction of each round.
@@ -337,8 +343,9 @@ fn read(samples: &Samples) -> Stage<'_> {
     let mut seen = [Observation::default(), Observation::default()];
     stage(Name::Read, move || {
         for sample in samples.borrow().iter() {
-            black_box(observe(&sample.query, &mut seen[0]));
-            black_box(observe(&sample.response, &mut seen[1]));
+            observe(&sample.query, &mut seen[0]);
+            observe(&sample.response, &mut seen[1]);
+            black_box(&seen);
         }
     })
 }
@@ -359,8 +366,11 @@ fn read_and_pair(samples: &Samples) -> Stage<'_> {
     stage(Name::ReadAndPair, move || {
         for sample in samples.borrow().iter() {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
-                let (flow, wire) = observe(item, seen);
-                black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
+                let (flow, wire, at_ns) = message(item);
+                let key = table.key(flow, u16::from_be_bytes([wire[0], wire[1]]));
+                seen.message.read(wire);
+                seen.at_ns = at_ns;
+                black_box(matches!(table.observe(key, seen, wire), Observed::Done(_)));
             }
         }
     })

@@ -25,6 +25,7 @@
 use tap53_ebpf::settings::Direction;
 
 use super::{Observation, Point};
+use crate::prefetch::prefetch;
 
 /// Entries of the log, and places of each index: as many as there are `u16`, at 1,000 transactions
 /// a second a minute's worth. Each takes 64 bytes in the log, 4 in the index of exchanges and 2 in
@@ -188,6 +189,15 @@ impl Recent {
             next: 0,
             exchanges: vec![0; PLACES],
             contents: vec![0; PLACES],
+        }
+    }
+
+    /// Fetches the place of this key in the index of exchanges: 256 KiB, of which each message reads
+    /// another line.
+    #[inline]
+    pub(super) fn prefetch(&self, key: u64) {
+        if let Some(place) = self.exchanges.get(index(key)) {
+            prefetch(place);
         }
     }
 

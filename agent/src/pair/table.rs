@@ -133,6 +133,13 @@ struct Hashes {
     case: u32,
 }
 
+/// Flow and identifier of a message, and their hash in the table that computed it.
+#[derive(Clone, Copy)]
+pub struct Key {
+    flow: Flow,
+    hash: u64,
+}
+
 /// What a message did to the table.
 #[derive(Debug, PartialEq)]
 pub enum Observed<'a> {
@@ -253,21 +260,31 @@ impl Table {
         self.gaps.note_switched(ifindex, at_ns);
     }
 
-    /// Takes in a message. `wire` are its bytes. A query goes into the table, and `seen` is another
-    /// one then, to be written over.
-    pub fn observe<'a>(
-        &'a mut self,
-        mut flow: Flow,
-        seen: &'a mut Box<Observation>,
-        wire: &[u8],
-    ) -> Observed<'a> {
-        self.tidy();
-        self.latest_ns = self.latest_ns.max(seen.at_ns);
+    /// The key of a message with this identifier. Compute it before you read the message: what
+    /// [`observe`](Self::observe) reads first is fetched meanwhile.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, mut flow: Flow, id: u16) -> Key {
         self.identify(&mut flow);
         let mut hash = self.hasher.build_hasher();
         flow.hash(&mut hash);
-        hash.write_u16(seen.message.id);
-        let mut hash = hash.finish();
+        hash.write_u16(id);
+        let hash = hash.finish();
+        self.recent.prefetch(hash);
+        Key { flow, hash }
+    }
+
+    /// Processes the message of a key. `wire` are its bytes. A query is swapped into the table, and
+    /// `seen` is another observation then, to be overwritten.
+    pub fn observe<'a>(
+        &'a mut self,
+        key: Key,
+        seen: &'a mut Box<Observation>,
+        wire: &[u8],
+    ) -> Observed<'a> {
+        let Key { flow, mut hash } = key;
+        self.tidy();
+        self.latest_ns = self.latest_ns.max(seen.at_ns);
         if multicast::is_possible(&flow) {
             if seen.message.response {
                 return self.respond_to_group(hash, &flow, seen, wire);
