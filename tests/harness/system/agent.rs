@@ -14,18 +14,14 @@ use super::{
     stage::Stage,
     table::Table,
 };
-use crate::{delay::DelayingProxy, kafka::Kafka, unbound::Extra};
+use crate::{account::Ledger, delay::DelayingProxy, kafka::Kafka, unbound::Extra};
 
 const IN_FLIGHT: u32 = 500;
 /// Queries a second while the broker's answers are delayed.
 const DELAYED_RATE: u32 = 2_000;
 
-/// Measures both.
-pub(super) fn measure(plan: &Plan) -> Result<String> {
-    Ok(by_rate(plan)? + &by_delay(plan)?)
-}
-
-fn by_rate(plan: &Plan) -> Result<String> {
+/// By rate and sink.
+pub(super) fn by_rate(plan: &Plan) -> Result<String> {
     let stage = Stage::new(1)?;
     let kafka = Kafka::start(&stage.server)?;
     let _resolver = start(&stage, &Extra { server: zone(), ..Extra::default() })?;
@@ -65,12 +61,14 @@ fn run(stage: &Stage, plan: &Plan, rate: u32, sink: &str, answered: &mut Vec<f64
     let rate = Rate { per_second: Some(rate), in_flight: IN_FLIGHT, latencies: false };
     let server = [Stage::address(0).into()];
     let measured = measure_load(stage, plan, &server, rate, &[agent.process().pid()])?;
-    agent.stop_for_ledger()?;
+    let ledger = agent.stop_for_ledger()?;
+    Ledger(&ledger).require_balance()?;
     answered.push(measured.per_second);
     Ok(measured.costs[0])
 }
 
-fn by_delay(plan: &Plan) -> Result<String> {
+/// By the delay of the broker's answers.
+pub(super) fn by_delay(plan: &Plan) -> Result<String> {
     let stage = Stage::new(1)?;
     let proxy = DelayingProxy::listen(&stage.server)?;
     let kafka = Kafka::start_behind(&stage.server, &proxy)?;

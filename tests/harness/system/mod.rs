@@ -22,9 +22,10 @@ mod capacity;
 mod gateway;
 mod measure;
 mod node;
+mod producers;
 mod programs;
 mod resolver;
-mod scale;
+mod services;
 mod spread;
 mod stage;
 mod table;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub window: Duration,
     /// Runs of each case, in turn.
     pub rounds: usize,
+    /// Whether a record that is missing is an error: at rates that overload no part.
+    pub lossless: bool,
     /// Queries a second to the gateway; `None`: as many as it answers.
     pub gateway_rates: Vec<Option<u32>>,
     /// Queries a second in all, for several gateways on a node and for the headline.
@@ -73,6 +76,7 @@ impl Plan {
             warm_up: Duration::from_secs(1),
             window,
             rounds: 3,
+            lossless: false,
             gateway_rates: vec![Some(1_000), Some(5_000), None],
             headline_rate: 5_000,
             gateways: vec![1, 5, 10],
@@ -92,6 +96,7 @@ impl Plan {
             warm_up: Duration::from_millis(300),
             window: Duration::from_secs(1),
             rounds: 1,
+            lossless: true,
             gateway_rates: vec![Some(500)],
             headline_rate: 500,
             gateways: vec![1, 2],
@@ -114,18 +119,30 @@ pub enum Section {
     Node,
     /// A resolver under saturation.
     Resolver,
-    /// The agent alone, by rate and by the broker's delay.
+    /// The agent alone, by rate and sink.
     Agent,
+    /// The agent alone, by the broker's delay.
+    Delay,
     /// What the agent captures without loss.
     Capacity,
-    /// Many agents against one broker, registry and API server.
-    Scale,
+    /// Many agents against one broker.
+    Producers,
+    /// Many agents against one registry and one API server.
+    Services,
 }
 
 impl Section {
     /// All, in the order of the document.
-    pub const ALL: [Self; 6] =
-        [Self::Gateway, Self::Node, Self::Resolver, Self::Agent, Self::Capacity, Self::Scale];
+    pub const ALL: [Self; 8] = [
+        Self::Gateway,
+        Self::Node,
+        Self::Resolver,
+        Self::Agent,
+        Self::Delay,
+        Self::Capacity,
+        Self::Producers,
+        Self::Services,
+    ];
 
     /// Measures; the result is Markdown.
     ///
@@ -137,9 +154,11 @@ impl Section {
             Self::Gateway => gateway::measure(plan),
             Self::Node => node::measure(plan),
             Self::Resolver => resolver::measure(plan),
-            Self::Agent => agent::measure(plan),
+            Self::Agent => agent::by_rate(plan),
+            Self::Delay => agent::by_delay(plan),
             Self::Capacity => capacity::measure(plan),
-            Self::Scale => scale::measure(plan),
+            Self::Producers => producers::measure(plan),
+            Self::Services => services::measure(plan),
         }
     }
 }
@@ -151,8 +170,10 @@ impl fmt::Display for Section {
             Self::Node => "node",
             Self::Resolver => "resolver",
             Self::Agent => "agent",
+            Self::Delay => "delay",
             Self::Capacity => "capacity",
-            Self::Scale => "scale",
+            Self::Producers => "producers",
+            Self::Services => "services",
         })
     }
 }

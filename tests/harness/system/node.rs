@@ -89,6 +89,7 @@ pub(super) fn run(
         bytes = count(log_bytes(kafka, &topic)?) / count(records);
         let answered = measured.report.completed;
         missing = count(answered.saturating_sub(records)) / count(answered);
+        ensure!(!plan.lossless || missing == 0.0, "{records} records of {answered} queries");
     }
     Ok(Run { gateways, reporter: reporters, measured, bytes, missing })
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
@@ -88,17 +88,23 @@ pub(super) fn measure(plan: &Plan) -> Result<String> {
             ratio.to_string(),
             format!("{:.1}", Spread::over(of_case, |run| run.measured.costs[0].us).median),
             format!("{:.1}", recorder.median),
-            format!("{:.1}", Spread::over(of_case, |run| run.share * 100.0).min),
+            recorded(of_case),
         ]);
     }
     Ok(format!("unbound with one thread, as many queries as it answers:\n\n{}", table.finish()))
 }
 
+/// The least share of all runs, in percent.
+fn recorded(runs: &[Run]) -> String {
+    let shares: Option<Vec<f64>> = runs.iter().map(|run| run.share).collect();
+    shares.map_or("–".to_owned(), |shares| format!("{:.1}", Spread::of(shares).min * 100.0))
+}
+
 /// What one run gave.
 struct Run {
     measured: Measured,
-    /// Of the answered queries that were recorded.
-    share: f64,
+    /// Of the answered queries that were recorded; `None` where nobody does.
+    share: Option<f64>,
 }
 
 fn run(stage: &Stage, plan: &Plan, kafka: &Kafka<'_>, recorder: Recorder) -> Result<Run> {
@@ -119,15 +125,16 @@ fn run(stage: &Stage, plan: &Plan, kafka: &Kafka<'_>, recorder: Recorder) -> Res
     // It sends what it holds.
     drop(unbound);
     let recorded = match (agent, tap) {
-        (Some(agent), _) => records(&agent.stop_for_ledger()?)?,
+        (Some(agent), _) => Some(records(&agent.stop_for_ledger()?)?),
         (_, Some(mut tap)) => {
             tap.signal(Signal::SIGTERM)?;
             tap.wait(READY_DEADLINE)?;
-            frames(&directory.path().join("tap"))? / 2
+            Some(frames(&directory.path().join("tap"))? / 2)
         }
         _ => lines(&directory.path().join("log"), recorder)?,
     };
-    let share = count(recorded) / count(measured.report.completed);
+    let share = recorded.map(|recorded| count(recorded) / count(measured.report.completed));
+    ensure!(share.is_none_or(|share| share > 0.0), "{recorder:?} recorded nothing");
     Ok(Run { measured, share })
 }
 
@@ -156,15 +163,16 @@ fn frames(path: &Path) -> Result<u64> {
     Ok(frames)
 }
 
-/// Lines of unbound's log, one of each query.
-fn lines(path: &Path, recorder: Recorder) -> Result<u64> {
+/// Queries in unbound's log; `None` where it writes none.
+fn lines(path: &Path, recorder: Recorder) -> Result<Option<u64>> {
     let lines_of_each = match recorder {
         Recorder::QueryLog => 1,
         Recorder::QueryAndReplyLog => 2,
-        _ => return Ok(0),
+        _ => return Ok(None),
     };
     let text = fs::read_to_string(path)?;
-    Ok(text.lines().filter(|line| line.contains(ZONE)).count() as u64 / lines_of_each)
+    let lines = text.lines().filter(|line| line.contains(ZONE)).count() as u64;
+    Ok(Some(lines / lines_of_each))
 }
 
 /// A resolver on the first address.

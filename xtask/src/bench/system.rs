@@ -16,7 +16,8 @@ const DOCUMENT: &str = "docs/performance.md";
 /// What to measure of the system.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, capacity, scale); the
+    /// Only these sections (gateway, node, resolver, agent, delay, capacity,
+    /// producers, services); the
     /// others' tables stay as they are. May be given several times [default: all].
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,
