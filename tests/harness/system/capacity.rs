@@ -24,6 +24,8 @@ const ANSWERS: u8 = 3;
 /// Different transactions in the file.
 const TRANSACTIONS: u16 = 10_000;
 const CLIENTS: u16 = 200;
+/// Of the rate that is asked for: below it, the sender is at its end.
+const SENDERS_SHARE: f64 = 0.9;
 
 /// One run.
 struct Outcome {
@@ -33,45 +35,42 @@ struct Outcome {
     lost: f64,
 }
 
-/// Raises the rate until something is lost, for each sink.
+/// Finds the highest rate for each sink.
 pub(super) fn measure(plan: &Plan) -> Result<String> {
     let stage = Stage::new(0)?;
     let kafka = Kafka::start(&stage.server)?;
     let file = stage.directory().join("transactions.pcap");
     transactions().write(&file)?;
-    let mut table = Table::new(&[
-        "sink",
-        "without loss, transactions/s",
-        "next rate that was tried",
-        "lost there, %",
-    ]);
+    let mut table = Table::new(&["sink", "without loss, transactions/s", "what ended it"]);
     for (name, to_kafka) in [("Avro file", false), ("Kafka", true)] {
-        let (mut whole, mut first_loss) = (0.0, None);
-        for &rate in &plan.offered {
-            let sink =
-                if to_kafka { to_topic(&kafka)? } else { "type: file, directory: $OUT".to_owned() };
-            let outcome = run(&stage, plan, &file, rate, &sink)?;
-            if outcome.lost > 0.0 {
-                first_loss = Some(outcome);
-                break;
-            }
-            whole = f64::max(whole, outcome.sent);
-        }
-        let lost = |figure: fn(&Outcome) -> f64, digits: usize| {
-            first_loss.as_ref().map_or("–".to_owned(), |it| format!("{:.*}", digits, figure(it)))
+        let sink = || {
+            if to_kafka { to_topic(&kafka) } else { Ok("type: file, directory: $OUT".to_owned()) }
         };
-        table.row([
-            name.to_owned(),
-            format!("{whole:.0}"),
-            lost(|it| it.sent, 0),
-            lost(|it| it.lost * 100.0, 2),
-        ]);
+        let (whole, end) = raise(plan, |rate| run(&stage, plan, &file, rate, &sink()?))?;
+        table.row([name.to_owned(), format!("{whole:.0}"), end]);
     }
     Ok(format!(
         "Queries and responses from tcpreplay, which takes a part of the machine too; rings of the \
          default size, one partition:\n\n{}",
         table.finish()
     ))
+}
+
+/// Raises the rate until something is lost, or the sender cannot; the highest rate without loss, and
+/// why there is none above it.
+fn raise(plan: &Plan, run: impl Fn(u32) -> Result<Outcome>) -> Result<(f64, String)> {
+    let mut whole = 0.0;
+    for &rate in &plan.offered {
+        let Outcome { sent, lost } = run(rate)?;
+        if lost > 0.0 {
+            return Ok((whole, format!("{:.2} % lost at {sent:.0}", lost * 100.0)));
+        }
+        whole = f64::max(whole, sent);
+        if sent < f64::from(rate) * SENDERS_SHARE {
+            return Ok((whole, format!("the sender, which was to send {rate}")));
+        }
+    }
+    Ok((whole, "no higher rate was tried".to_owned()))
 }
 
 fn run(stage: &Stage, plan: &Plan, file: &Path, rate: u32, sink: &str) -> Result<Outcome> {
@@ -132,6 +131,21 @@ fn response(mut message: Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rate_is_raised_until_something_is_lost_or_the_sender_is_at_its_end() {
+        let plan = Plan { offered: vec![10, 20, 30, 40], ..Plan::short() };
+        let limited = |limit: f64, lost_from: u32| {
+            raise(&plan, |rate| {
+                let lost = if rate < lost_from { 0.0 } else { 0.5 };
+                Ok(Outcome { sent: f64::from(rate).min(limit), lost })
+            })
+            .expect("no error")
+        };
+        assert_eq!(limited(100.0, 30), (20.0, "50.00 % lost at 30".to_owned()));
+        assert_eq!(limited(25.0, 100), (25.0, "the sender, which was to send 30".to_owned()));
+        assert_eq!(limited(100.0, 100), (40.0, "no higher rate was tried".to_owned()));
+    }
 
     #[test]
     fn the_senders_report_is_read() {

@@ -82,7 +82,7 @@ impl Plan {
             gateways: vec![1, 5, 10],
             agent_rates: vec![1_000, 5_000, 20_000, 60_000],
             delays: [0, 20, 50, 100].map(Duration::from_millis).to_vec(),
-            offered: (1..=12).map(|step| step * 25_000).collect(),
+            offered: [25, 50, 75, 100, 125, 150, 200, 250, 300].map(|rate| rate * 1_000).to_vec(),
             producers: vec![100, 500, 1_000, 2_500, 5_000],
             registrations: 5_000,
             watches: vec![500, 1_000, 5_000],
