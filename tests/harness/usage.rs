@@ -146,7 +146,7 @@ mod tests {
         let (cpu, memory) = (cpu_time(own).expect("own"), Memory::of(own).expect("own"));
         let kept = std::thread::spawn(|| vec![1u8; 64 << 20]).join().expect("no panic");
         assert!(cpu_time(own).expect("own") > cpu);
-        let more = Memory::of(own).expect("own").anonymous - memory.anonymous;
+        let more = Memory::of(own).expect("own").anonymous.saturating_sub(memory.anonymous);
         assert!(more >= (kept.len() as u64) / 2, "{more}");
         assert!(Memory::of(Pid::from_raw(4_194_305)).is_err());
     }

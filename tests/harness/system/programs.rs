@@ -1,6 +1,9 @@
 //! Programs in Go that the measurements run: see `programs/`.
 
-use std::{fs::File, path::Path, path::PathBuf};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
@@ -21,7 +24,7 @@ impl Programs {
     /// When there is no Go new enough, a module cannot be fetched, or one does not compile.
     pub fn build() -> Result<Self> {
         let directory = target_directory().join("system");
-        std::fs::create_dir_all(&directory)
+        fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
         let lock = File::create(directory.join(".lock"))?;
         lock.lock().context("wait for another process that builds the same")?;
