@@ -51,8 +51,9 @@ enum Task {
     Faults(faults::Arguments),
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
     Fuzz(fuzz::Arguments),
-    /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
-    Bench,
+    /// Measure what a packet costs in the kernel and a transaction in the agent, or what the whole
+    /// system costs; as root.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
-        Task::Bench => bench::run(&workspace),
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
     });
     match outcome {

@@ -113,6 +113,8 @@ fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::registry::distribution()?;
     tap53_harness::python::python()?;
     tap53_harness::kube::programs()?;
+    step("gateway and collector");
+    tap53_harness::system::Programs::build()?;
     Ok(())
 }
 

@@ -11,11 +11,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
 use crate::{
@@ -252,9 +253,47 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
+        self.create_topic_of(topic, 1)
+    }
+
+    /// As [`create_topic`](Self::create_topic), with a new name, which is returned.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_numbered_topic(&self) -> Result<String> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let topic = format!("numbered-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.create_topic(&topic)?;
+        Ok(topic)
+    }
+
+    /// As [`create_topic`](Self::create_topic), with so many partitions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_topic_of(&self, topic: &str, partitions: i32) -> Result<()> {
         let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
-        let shape = admin::Shape { partitions: 1, replicas: 1, settings: &[] };
-        admin::create_topic(stream, topic, shape)
+        admin::create_topic(stream, topic, admin::Shape { partitions, replicas: 1, settings: &[] })
+    }
+
+    /// How many messages partition 0 of `topic` has had, read by kcat.
+    ///
+    /// # Errors
+    /// When kcat is not installed, or fails.
+    pub fn end_offset(&self, topic: &str) -> Result<u64> {
+        let mut command = self.namespace.command("kcat");
+        command.args(["-q", "-Q", "-b", &self.address(), "-t", &format!("{topic}:0:-1")]);
+        let answer = run(&mut command)?;
+        let offset = answer.trim().rsplit(' ').next().and_then(|offset| offset.parse().ok());
+        offset.with_context(|| format!("kcat answered {answer:?}"))
+    }
+
+    /// The broker's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(self.process.as_ref().context("no broker runs")?.pid())
     }
 
     /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in

@@ -108,6 +108,8 @@ pub(super) const NEEDS: &[Need] = &[
         packages: &["python3", "python3-venv"],
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
+    Need::program(Purpose::Test, "tcpreplay", &["tcpreplay"], "load without a resolver"),
+    Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
     Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),
