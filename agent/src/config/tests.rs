@@ -3,7 +3,7 @@ mod kafka;
 use tap53_ebpf::settings::{PortSet, features};
 
 use super::*;
-use crate::encode::Key;
+use crate::encode::{Key, Profile};
 
 const FULL: &str = r#"
 node: gateway-1
@@ -33,6 +33,7 @@ pair:
   timeout_ms: 2500
   capacity: 1024
 record:
+  profile: flat
   wire_bytes: true
   max_bytes: 65536
 sinks:
@@ -160,6 +161,7 @@ fn every_key_reaches_its_field() {
     );
     assert_eq!(config.pair.udp_timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
+    assert_eq!(config.record.profile, Profile::Flat);
     assert!(config.record.wire_bytes);
     assert_eq!(config.record.max_bytes, 65_536);
     assert_eq!(
@@ -178,6 +180,7 @@ fn every_key_reaches_its_field() {
                 rotate_after: Duration::from_secs(60),
                 codec: FileCodec::Deflate,
                 group_read: true,
+                profile: Profile::Flat,
             }),
             SinkConfig::Kafka(Box::new(KafkaConfig {
                 name: "archive".to_owned(),
@@ -251,6 +254,7 @@ fn every_key_reaches_its_field() {
                     timeout: Duration::from_millis(2_500),
                     ids_file: Some("/var/tap53-ids.json".into()),
                 }),
+                profile: Profile::Flat,
             })),
         ]
     );

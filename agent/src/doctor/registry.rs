@@ -38,7 +38,7 @@ pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
 
 /// What is written to which topic.
 fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
-    let newest = Schema::of_transactions()?.pop();
+    let newest = Schema::of_transactions(kafka.profile)?.pop();
     let newest = newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))?;
     let mut schemas = vec![(kafka.topic.as_str(), newest)];
     if let Some(summary) = &kafka.summary {

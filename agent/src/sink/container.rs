@@ -17,7 +17,7 @@ use std::{
 
 use apache_avro::{Codec, Writer};
 
-use crate::encode;
+use crate::encode::{self, Profile};
 
 /// Length of a sync marker, bytes.
 const MARKER: usize = 16;
@@ -36,8 +36,14 @@ pub(super) struct Container {
 
 impl Container {
     /// Creates `<path>.partial` with a mode, and writes the header.
-    pub(super) fn create(path: PathBuf, codec: Codec, node: &str, mode: u32) -> io::Result<Self> {
-        let header = header(codec, Some(node)).map_err(io::Error::other)?;
+    pub(super) fn create(
+        path: PathBuf,
+        profile: Profile,
+        codec: Codec,
+        node: &str,
+        mode: u32,
+    ) -> io::Result<Self> {
+        let header = header(profile, codec, Some(node)).map_err(io::Error::other)?;
         // The header ends with the marker.
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
         let mut partial = path.clone().into_os_string();
@@ -124,18 +130,18 @@ impl<W: Write> AvroFile<W> {
     /// Bytes of records from which on a block is written.
     const BLOCK_BYTES: usize = 1 << 20;
 
-    /// Writes the header.
+    /// Writes the header, for records in this profile.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(mut out: W) -> io::Result<Self> {
-        let header = header(Codec::Null, None).map_err(io::Error::other)?;
+    pub fn begin(mut out: W, profile: Profile) -> io::Result<Self> {
+        let header = header(profile, Codec::Null, None).map_err(io::Error::other)?;
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
         out.write_all(&header)?;
         Ok(Self { out, marker, records: 0, block: Vec::new() })
     }
 
-    /// Appends a record: an Avro datum of this program's schema.
+    /// Appends a record: an Avro datum of this program's schema of that profile.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -175,10 +181,11 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn header(
+    profile: Profile,
     codec: Codec,
     node: Option<&str>,
 ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut writer = Writer::with_codec(encode::schema()?, Vec::new(), codec)?;
+    let mut writer = Writer::with_codec(profile.schema()?, Vec::new(), codec)?;
     if let Some(node) = node {
         writer.add_user_metadata("tap53.node".to_owned(), node)?;
     }
@@ -211,7 +218,8 @@ mod tests {
         for codec in [Codec::Null, Codec::Deflate(DeflateSettings::default())] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.avro");
-            let mut container = Container::create(path.clone(), codec, "node-1", 0o600).unwrap();
+            let mut container =
+                Container::create(path.clone(), Profile::Full, codec, "node-1", 0o600).unwrap();
             for _ in 0..2 {
                 container.append(batch().records(), batch().bytes()).unwrap();
             }

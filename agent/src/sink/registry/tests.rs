@@ -12,7 +12,11 @@ use super::{
     stub::{Answer, Asked, Stub, ids_from, not_found},
     *,
 };
-use crate::{config::RegistryCredentials, encode::single_object_header, ledger::RegistryCounts};
+use crate::{
+    config::RegistryCredentials,
+    encode::{Profile, single_object_header},
+    ledger::RegistryCounts,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const SUBJECT: &str = "dns-value";
@@ -36,6 +40,7 @@ fn schema(version: u8) -> Schema {
         text: format!("{{\"version\": {version}}}").into(),
         fingerprint: [version; 8],
         version: version.into(),
+        is_of_other_profile: false,
     }
 }
 
@@ -422,7 +427,7 @@ fn records_of_a_later_version_have_the_id_that_it_left() {
 
 #[test]
 fn subjects_are_those_of_the_strategies() {
-    let schema = Schema::of_transactions().unwrap().pop().unwrap();
+    let schema = Schema::of_transactions(Profile::Full).unwrap().pop().unwrap();
     for (strategy, subject) in [
         (SubjectStrategy::TopicName, "dns-value"),
         (SubjectStrategy::RecordName, "tap53.DnsTransaction"),
