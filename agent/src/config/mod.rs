@@ -27,6 +27,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod warning;
 
 use std::{
     fs,
@@ -61,6 +62,7 @@ pub use state::StateConfig;
 #[cfg(test)]
 pub(crate) use telemetry::SHORTEST_HEARTBEAT_TIMEOUT_MS;
 pub use telemetry::TelemetryConfig;
+pub use warning::Warning;
 
 use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
 
@@ -408,8 +410,8 @@ impl PairConfig {
     }
 }
 
-/// What one record may take of the memory of a worker and its sinks.
-const MOST_MAX_BYTES: usize = 16 << 20;
+/// `record.max_bytes` at most: what one record may take of the memory of a worker and its sinks.
+pub const MOST_MAX_BYTES: usize = 16 << 20;
 
 impl RecordConfig {
     fn read(section: &mut Section<'_>, privacy: &PrivacyConfig, sinks: &[SinkConfig]) -> Self {

@@ -21,9 +21,7 @@ use crate::{
     encode::{
         Attribution, DEFAULT_MAX_BYTES, Encode as _, FLAT_SCHEMA_VERSIONS, FlatDatum, Identity,
         LEAST_MAX_BYTES, Owner, Portion, Profile, Record, SCHEMA_VERSION, SCHEMA_VERSIONS,
-        SingleObject,
-        flat::FlatRecord,
-        samples,
+        SingleObject, flat::FlatRecord, samples,
     },
     pair::Anomaly,
     privacy::{Key, Policy},
