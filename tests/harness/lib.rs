@@ -50,6 +50,7 @@ pub mod process;
 pub mod python;
 pub mod registry;
 pub mod scratch;
+pub mod tables;
 pub mod unbound;
 pub mod usage;
 pub mod wait;

@@ -585,3 +585,17 @@ fn files_without_end_are_refused_and_told_in_a_few_lines() {
     let error = Config::load(Some(file.path()), &Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("is longer than 4 MiB"), "{error}");
 }
+
+#[test]
+fn the_flat_profile_is_refused_where_no_sink_writes_avro() {
+    let profile = "interfaces: {include: [lo]}\nrecord: {profile: flat}\n";
+    for sinks in ["", "sinks: [{type: stdout, format: json}]\n"] {
+        let found = problems(&format!("{profile}{sinks}"));
+        let [problem] = &found[..] else { panic!("{found:?}") };
+        assert!(problem.contains("record.profile") && problem.contains("no sink writes Avro"));
+    }
+    let kafka = "sinks: [{type: stdout}, {type: kafka, brokers: [\"b:1\"], topic: dns}]\n";
+    let config = parse(&format!("{profile}{kafka}")).unwrap();
+    assert!(matches!(&config.sinks[1], SinkConfig::Kafka(kafka) if kafka.profile == Profile::Flat));
+    assert!(parse("interfaces: {include: [lo]}\nrecord: {profile: wide}\n").is_err());
+}

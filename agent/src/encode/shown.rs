@@ -68,7 +68,7 @@ impl Serialize for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::{Datum, Encode, JsonLine, samples};
+    use crate::encode::{Datum, Encode, FlatDatum, JsonLine, samples};
 
     #[test]
     fn what_was_encoded_reads_as_it_would_have_been_printed() {
@@ -85,6 +85,26 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_flat_profile_is_shown_as_its_schema_has_it() {
+        let (mut datum, mut shown) = (Vec::new(), Vec::new());
+        samples::with_record("matched", |record| {
+            FlatDatum::default().encode(record, &mut datum).unwrap();
+        });
+        push_json_line(Profile::Flat, &datum, &mut shown).unwrap();
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        for (name, value) in [
+            ("event_time", "2023-11-14T22:13:20.001000Z"),
+            ("record_id", "07070707070707070001000000000002"),
+            ("answers", "www.example.test 4294967295 IN A 192.0.2.80"),
+            ("response_wire", "00ff"),
+        ] {
+            assert_eq!(shown[name], value, "{name}");
+        }
+        assert_eq!(shown["response_time_us"], 1_700_000_000_001_250_u64);
+        assert!(push_json_line(Profile::Full, &datum, &mut Vec::new()).is_err());
     }
 
     #[test]

@@ -203,7 +203,7 @@ mod tests {
     use apache_avro::{DeflateSettings, Reader, types::Value};
 
     use super::*;
-    use crate::encode::{Batch, Datum, samples};
+    use crate::encode::{Batch, Datum, FlatDatum, samples};
 
     fn batch() -> Batch {
         let (mut batch, mut datum) = (Batch::default(), Datum::default());
@@ -211,6 +211,30 @@ mod tests {
             samples::with_record(name, |record| batch.push(&mut datum, record).unwrap());
         }
         batch
+    }
+
+    #[test]
+    fn a_file_has_the_schema_of_the_profile_that_its_records_are_in() {
+        let (mut batch, mut datum) = (Batch::default(), FlatDatum::default());
+        samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.avro");
+        let (profile, codec) = (Profile::Flat, Codec::Null);
+        let mut container =
+            Container::create(path.clone(), profile, codec, "node-1", 0o600).unwrap();
+        container.append(batch.records(), batch.bytes()).unwrap();
+        container.finish().unwrap();
+        let mut file = AvroFile::begin(Vec::new(), profile).unwrap();
+        file.push(batch.bytes()).unwrap();
+        let files = [fs::read(path).unwrap(), file.finish().unwrap()];
+        for file in files {
+            let reader = Reader::new(&file[..]).unwrap();
+            assert_eq!(reader.writer_schema(), profile.schema().unwrap());
+            let values: Vec<Value> = reader.collect::<Result<_, _>>().unwrap();
+            let [Value::Record(fields)] = &values[..] else { panic!("{values:?}") };
+            let event_time = Value::TimestampMillis(1_700_000_000_001);
+            assert_eq!(fields[0], ("event_time".to_owned(), event_time));
+        }
     }
 
     #[test]
