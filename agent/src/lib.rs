@@ -45,6 +45,7 @@ pub mod privacy;
 
 pub mod enrich;
 
+pub mod ddl;
 pub mod encode;
 
 pub mod spool;

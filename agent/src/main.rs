@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
-        Command::Schema(arguments) => show::schema(arguments),
+        Command::Schema(arguments) => show::schema(&arguments),
         Command::Interfaces(arguments) => show::interfaces(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Status(arguments) => status::run(&arguments),

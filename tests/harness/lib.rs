@@ -52,6 +52,7 @@ pub mod python;
 pub mod registry;
 pub mod scratch;
 pub mod system;
+pub mod tables;
 pub mod unbound;
 pub mod usage;
 pub mod wait;

@@ -153,10 +153,12 @@ enum Name {
     ReadByHickory,
     ReadAndPair,
     EncodeAvro,
+    EncodeFlat,
     EncodeJson,
     EncodeBySerde,
     EncodeByValue,
     PathToAvro,
+    PathToFlat,
     PathTimed,
     PathToJson,
     PathReplaced,
@@ -169,10 +171,12 @@ impl Name {
             Self::ReadByHickory => "  the same, by hickory-proto",
             Self::ReadAndPair => "read and pair",
             Self::EncodeAvro => "encode Avro",
+            Self::EncodeFlat => "  flat profile",
             Self::EncodeJson => "  JSON, by serde_json",
             Self::EncodeBySerde => "  Avro, by apache-avro's serde",
             Self::EncodeByValue => "  Avro, by apache-avro's Value",
             Self::PathToAvro => "ring record to Avro",
+            Self::PathToFlat => "  to the flat profile",
             Self::PathTimed => "  the same, timed for /metrics",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
@@ -264,16 +268,19 @@ fn measure(title: &str, kind: Kind) {
             portion: &Portion::ALL,
         })
         .collect();
-    let sizes = [Format::AvroDatum, Format::Json].map(|format| sizes(&records, format));
+    let sizes = [Format::AvroDatum, Format::FlatAvroDatum, Format::Json]
+        .map(|format| sizes(&records, format));
     let mut stages = vec![
         read(samples),
         read_by_hickory(samples),
         read_and_pair(samples),
         encoder(Name::EncodeAvro, &records, Format::AvroDatum),
+        encoder(Name::EncodeFlat, &records, Format::FlatAvroDatum),
         encoder(Name::EncodeJson, &records, Format::Json),
         by_apache_avro(Name::EncodeBySerde, &records),
         by_apache_avro(Name::EncodeByValue, &records),
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
+        path(Name::PathToFlat, samples, Format::FlatAvroSingleObject),
         path_timed(samples),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
@@ -304,7 +311,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Each figure beside its target, where it has one.
-fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
+fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     let ns = |name| stages.iter().find(|stage| stage.name == name).map_or(f64::NAN, Stage::median);
     for stage in stages {
         let target = match stage.name {
@@ -326,12 +333,16 @@ fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
+    let flat_costs = ns(Name::EncodeFlat) / ns(Name::EncodeAvro);
+    faster("flat profile: times the cost of encoding", "", flat_costs);
     let sizes = |text: &str, avro: f64, json: f64, target: &str| {
         println!("  {:<42} {avro:>8.0}", format!("bytes per record{text}, Avro"));
         println!("  {:<42} {json:>8.0}", format!("bytes per record{text}, JSON"));
         println!("  {:<42} {:>8.2}{target}", "  Avro as a part of JSON", avro / json);
     };
     sizes("", avro.raw, json.raw, "   target: at most 0.43");
+    println!("  {:<42} {:>8.0}", "bytes per record, flat profile", flat.raw);
+    println!("  {:<42} {:>8.0}", "bytes per record after zstd, flat profile", flat.compressed);
     sizes(" after zstd", avro.compressed, json.compressed, "   target: at most 0.71");
 }
 

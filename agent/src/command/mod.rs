@@ -64,7 +64,8 @@ pub(crate) enum Command {
     Replay(replay::Arguments),
     /// Check the configuration and print what is in force
     CheckConfig(Selection),
-    /// Print the Avro schema of a record
+    /// Print the Avro schema of a record, or the SQL that creates a table for records
+    #[command(after_help = show::SCHEMA_EXAMPLES)]
     Schema(show::Schema),
     /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
     Interfaces(show::Interfaces),

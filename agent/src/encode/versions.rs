@@ -3,7 +3,9 @@
 //! A spool may hold records that an earlier version of the agent wrote, which a registry knows by
 //! the id of the schema that they were written with.
 
-use super::{Error, Fingerprint, SCHEMA_TEXT, SCHEMA_VERSION, avro::fingerprint_of};
+use super::{
+    Error, FLAT_SCHEMA_TEXT, Fingerprint, SCHEMA_TEXT, SCHEMA_VERSION, avro::fingerprint_of,
+};
 
 /// Full name of the record.
 pub const RECORD_NAME: &str = "tap53.DnsTransaction";
@@ -25,6 +27,11 @@ pub const SCHEMA_VERSIONS: [SchemaVersion; 5] = [
     SchemaVersion { number: 4, text: include_str!("../../schema/history/dns_transaction_v4.avsc") },
     SchemaVersion { number: SCHEMA_VERSION, text: SCHEMA_TEXT },
 ];
+
+/// The same of the flat profile. Its versions have the numbers of the full one's, since both say the
+/// same: a change of either is a version of both. The first that there is is 5.
+pub const FLAT_SCHEMA_VERSIONS: [SchemaVersion; 1] =
+    [SchemaVersion { number: SCHEMA_VERSION, text: FLAT_SCHEMA_TEXT }];
 
 impl SchemaVersion {
     /// Its fingerprint.

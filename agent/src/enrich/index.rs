@@ -16,7 +16,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::tenancy::{Span, Us};
-use crate::{encode::Owner, prefetch::prefetch};
+use crate::{
+    encode::{Owner, Profile},
+    prefetch::prefetch,
+};
 
 /// Shards of an index. A change of one address copies one of them: at 100,000 addresses some 700
 /// places of 64 bytes, 45 KB, and the list of shards, 4 KB.
@@ -250,7 +253,8 @@ fn remove(places: &mut [Option<Entry>], at: usize) {
 /// Has the lines of an owner's fields fetched, which will be written soon.
 #[inline]
 pub(super) fn fetch_fields(owner: &Owner) {
-    for line in owner.encoded().chunks(LINE) {
+    // Those of the flat profile are elsewhere, and few have that.
+    for line in owner.encoded(Profile::Full).chunks(LINE) {
         prefetch(line.as_ptr());
     }
 }

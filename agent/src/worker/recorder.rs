@@ -10,7 +10,7 @@ use super::{
     rules::{Rules, RulesInForce},
 };
 use crate::{
-    encode::{self, Batch, Clock, Encode, Observer, Portion, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record},
     enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
@@ -42,6 +42,8 @@ pub(super) struct Recorder {
     clock: Clock,
     /// Bytes of a record's Avro datum at most.
     max_bytes: usize,
+    /// The profile that it has to be within them in: no configuration has sinks of both.
+    profile: Profile,
     rules: Rules,
     in_force: Arc<RulesInForce>,
     /// Generation of `in_force` that `rules` is.
@@ -93,6 +95,11 @@ impl Recorder {
             files: Vec::new(),
             clock,
             max_bytes: shared.max_record_bytes,
+            profile: sinks
+                .iter()
+                .map(|sink| sink.sink.format().profile())
+                .max()
+                .unwrap_or_default(),
             generation: shared.rules.generation(),
             rules: shared.rules.read(),
             in_force: shared.rules.clone(),
@@ -227,7 +234,7 @@ impl Recorder {
             server,
             portion: &Portion::ALL,
         }
-        .within(self.max_bytes, &mut portion);
+        .within_as(self.profile, self.max_bytes, &mut portion);
         for output in &mut self.outputs {
             output.push(&record);
         }
