@@ -40,6 +40,7 @@ pub mod http;
 pub mod kafka;
 pub mod kube;
 pub mod lab;
+pub mod lake;
 pub mod memory_limit;
 pub mod mount;
 pub mod namespace;
@@ -52,6 +53,7 @@ pub mod registry;
 pub mod scratch;
 pub mod unbound;
 pub mod usage;
+pub mod varied;
 pub mod wait;
 
 use anyhow::{Result, bail};

@@ -40,7 +40,7 @@ enum Task {
     },
     /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
     Demo(demo::Arguments),
-    /// Write the plain manifests in deploy/manifests, rendered from the Helm chart.
+    /// Write what is generated in deploy: manifests from the Helm chart, connectors from the schemas.
     Manifests,
     /// Check and test everything, as the continuous integration does; or one tier of the tests.
     Test(test::Arguments),
