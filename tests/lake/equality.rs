@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use tap53_harness::{
     completeness::number,
     kafka::Message,
-    lake::{Connector, DEAD_LETTERS, LEDGER, TRANSACTIONS, connectors},
+    lake::{Connector, DEAD_LETTERS, LEDGER, QUICK, TRANSACTIONS, connectors},
     varied::{self, Sent},
 };
 
 use super::{
     run::{Run, namespace},
-    stage::{QUICK, Stage},
+    stage::Stage,
 };
 
 const VARIED: Connector = TRANSACTIONS.at("dns-varied", "dns.varied");
@@ -30,15 +30,15 @@ fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()
     let versions = stage.register_versions(VARIED.topic)?;
     let topic = (&*stage.kafka.address(), VARIED.topic);
     let sent = varied::produce(&namespace, topic, SEED, RECORDS, &versions)?;
-    stage.connect.create(&VARIED, &QUICK)?;
+    stage.lake.connect.create(&VARIED, &QUICK)?;
 
     let next = agent_delivers(&stage)?;
-    stage.connect_all()?;
+    stage.lake.connect_all(&[])?;
     require_complete(&stage, next)?;
     require_equal(&stage, &sent)?;
     require_put_aside(&stage, &sent)?;
     for connector in connectors::ALL.iter().chain([&VARIED]) {
-        assert_eq!(stage.connect.restart_failed(connector.topic)?, None);
+        assert_eq!(stage.lake.connect.restart_failed(connector.topic)?, None);
     }
     Ok(())
 }
@@ -48,7 +48,7 @@ fn agent_delivers(stage: &Stage<'_>) -> Result<u32> {
     let keys = format!(
         "registry: {{urls: [\"{}\"], timeout_ms: 1000}}\n    \
          summary: {{topic: {}, interval_s: 1}}",
-        stage.registry.url(),
+        stage.lake.registry.url(),
         LEDGER.topic
     );
     let mut run = Run::start(stage.namespace, &stage.kafka.address(), &keys, 0)?;
@@ -60,8 +60,8 @@ fn agent_delivers(stage: &Stage<'_>) -> Result<u32> {
 
 /// The SQL of the documentation on the tables: every record that the summaries count is there.
 fn require_complete(stage: &Stage<'_>, expected: u32) -> Result<()> {
-    let tables = stage.tables();
-    stage.wait_for("the records and the last summary to be committed", || {
+    let tables = stage.lake.tables();
+    stage.lake.wait_for("the records and the last summary to be committed", || {
         let [records, summaries] =
             tables.ask(["count dns_transactions", "count ledger_summaries"])?;
         if number(&records[0], "count")? < i64::from(expected)
@@ -89,8 +89,8 @@ fn require_complete(stage: &Stage<'_>, expected: u32) -> Result<()> {
 
 fn require_equal(stage: &Stage<'_>, sent: &[Sent]) -> Result<()> {
     let records: Vec<&Sent> = sent.iter().filter(|sent| sent.record.is_some()).collect();
-    let rows = stage.wait_for("the varied records to be committed", || {
-        let rows = stage.tables().rows(VARIED.table)?;
+    let rows = stage.lake.wait_for("the varied records to be committed", || {
+        let rows = stage.lake.tables().rows(VARIED.table)?;
         Ok((rows.len() >= records.len()).then_some(rows))
     })?;
     assert_eq!(rows.len(), records.len(), "none twice");

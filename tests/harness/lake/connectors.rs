@@ -56,6 +56,11 @@ pub const LEDGER: Connector = Connector {
 /// All of them, in the order in which they are created.
 pub const ALL: [Connector; 2] = [TRANSACTIONS, LEDGER];
 
+/// The topics that they need, beside the dead letters', which Connect creates.
+pub fn topics() -> impl Iterator<Item = String> {
+    ALL.iter().flat_map(|connector| [connector.topic.to_owned(), connector.control_topic()])
+}
+
 impl Connector {
     /// The same for another topic and table.
     #[must_use]

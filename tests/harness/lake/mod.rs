@@ -15,6 +15,7 @@ pub mod connectors;
 mod parts;
 mod store;
 mod tables;
+mod whole;
 
 pub use connect::{Connect, Start};
 pub use connectors::{Connector, DEAD_LETTERS, LEDGER, TRANSACTIONS};
@@ -24,3 +25,4 @@ pub use parts::{
 };
 pub use store::Store;
 pub use tables::Tables;
+pub use whole::{Lake, QUICK};
