@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::namespace::Namespace;
 
@@ -59,4 +60,74 @@ pub fn ask(namespace: &Namespace, address: SocketAddr, request: &str) -> Result<
         head: head.to_owned(),
         body: body.to_owned(),
     })
+}
+
+/// A request of an API that speaks JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonRequest<'a> {
+    /// GET and so on.
+    pub method: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// What the API calls its JSON.
+    pub content_type: &'a str,
+    /// Empty if there is none.
+    pub body: &'a str,
+}
+
+/// An answer of such an API.
+#[derive(Debug)]
+pub struct JsonAnswer {
+    /// Status code.
+    pub code: u16,
+    /// Its body; null if that is no JSON.
+    pub body: Value,
+}
+
+impl JsonRequest<'_> {
+    /// Sends the request from within `namespace`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn send(self, namespace: &Namespace, address: SocketAddr) -> Result<JsonAnswer> {
+        let Self { method, path, content_type, body } = self;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: \
+             {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = ask(namespace, address, &request)?;
+        let body = if answer.head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            unchunked(&answer.body)?
+        } else {
+            answer.body
+        };
+        Ok(JsonAnswer { code: answer.code, body: serde_json::from_str(&body).unwrap_or_default() })
+    }
+}
+
+/// A body without the lengths of its parts (RFC 9112 §7.1).
+fn unchunked(mut rest: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").context("a chunk's length")?;
+        let length = usize::from_str_radix(length, 16)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        let (chunk, after) = after.split_at_checked(length).context("a chunk")?;
+        body.push_str(chunk);
+        rest = after.strip_prefix("\r\n").context("a chunk's end")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_joined() {
+        assert_eq!(unchunked("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n").unwrap(), "abc0123456789");
+        assert!(unchunked("3\r\nab").is_err() && unchunked("").is_err());
+    }
 }

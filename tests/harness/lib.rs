@@ -41,6 +41,7 @@ pub mod http;
 pub mod kafka;
 pub mod kube;
 pub mod lab;
+pub mod lake;
 pub mod memory_limit;
 pub mod mount;
 pub mod namespace;
@@ -55,6 +56,7 @@ pub mod system;
 pub mod tables;
 pub mod unbound;
 pub mod usage;
+pub mod varied;
 pub mod wait;
 
 use anyhow::{Result, bail};

@@ -12,33 +12,70 @@ use serde_json::Value;
 
 use crate::{cache, process::run};
 
+/// Packages in a virtual environment of their own, in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    /// The first word of the directory's name.
+    pub purpose: &'static str,
+    /// Names, with extras, and versions.
+    pub packages: &'static [(&'static str, &'static str)],
+}
+
 /// Avro; SQL; frames (GPL-2.0: a program that tests run, and no part of what is built); DNS messages;
 /// Kafka with a schema registry.
-const PACKAGES: [(&str, &str); 5] = [
-    ("fastavro", "1.13.1"),
-    ("duckdb", "2.0.1"),
-    ("scapy", "2.8.0"),
-    ("dnspython", "2.9.2"),
-    ("confluent-kafka[avro,schemaregistry]", "2.16.1"),
-];
+const READERS: Environment = Environment {
+    purpose: "python",
+    packages: &[
+        ("fastavro", "1.13.1"),
+        ("duckdb", "2.0.1"),
+        ("scapy", "2.8.0"),
+        ("dnspython", "2.9.2"),
+        ("confluent-kafka[avro,schemaregistry]", "2.16.1"),
+    ],
+};
 
-/// The interpreter of a virtual environment in the cache that has [`PACKAGES`]; made now if it is
-/// not there yet.
+impl Environment {
+    /// The environment; made now if it is not there yet.
+    ///
+    /// # Errors
+    /// When Python 3 with venv is not installed, or a package cannot be had.
+    pub fn directory(&self) -> Result<PathBuf> {
+        cache::filled(&self.name(), |directory| {
+            run(Command::new("python3").args(["-m", "venv"]).arg(directory))
+                .context("make a virtual environment (packages python3 and python3-venv)")?;
+            let packages = self.packages.iter().map(|(name, version)| format!("{name}=={version}"));
+            run(Command::new(directory.join("bin/python"))
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(packages))
+            .context("install Python packages")?;
+            Ok(())
+        })
+    }
+
+    /// True if [`directory`](Self::directory) has nothing to fetch.
+    ///
+    /// # Errors
+    /// When there is no place for the cache.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(cache::directory()?.join(self.name()).is_dir())
+    }
+
+    /// Directory in the cache. Its name changes with the packages, so that no older one is taken for
+    /// it.
+    fn name(&self) -> String {
+        self.packages.iter().fold(self.purpose.to_owned(), |name, (package, version)| {
+            let package = package.split('[').next().unwrap_or_default();
+            format!("{name}-{package}-{version}")
+        })
+    }
+}
+
+/// The interpreter that has the packages of the independent readers.
 ///
 /// # Errors
-/// When Python 3 with venv is not installed, or a package cannot be had.
+/// As [`Environment::directory`].
 pub fn python() -> Result<PathBuf> {
-    let environment = cache::filled(&environment(), |directory| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(directory))
-            .context("make a virtual environment (packages python3 and python3-venv)")?;
-        let packages = PACKAGES.map(|(name, version)| format!("{name}=={version}"));
-        run(Command::new(directory.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(packages))
-        .context("install Python packages")?;
-        Ok(())
-    })?;
-    Ok(environment.join("bin/python"))
+    Ok(READERS.directory()?.join("bin/python"))
 }
 
 /// True if [`python`] has nothing to fetch.
@@ -46,15 +83,7 @@ pub fn python() -> Result<PathBuf> {
 /// # Errors
 /// When there is no place for the cache.
 pub fn is_ready() -> Result<bool> {
-    Ok(cache::directory()?.join(environment()).is_dir())
-}
-
-/// Directory in the cache. Its name changes with the packages, so that no older one is taken for it.
-fn environment() -> String {
-    PACKAGES.iter().fold("python".to_owned(), |name, (package, version)| {
-        let package = package.split('[').next().unwrap_or_default();
-        format!("{name}-{package}-{version}")
-    })
+    READERS.is_ready()
 }
 
 /// Runs a script of `harness/python` with `input`, and returns the lines of JSON that it prints.

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    cache, http,
+    cache,
+    http::{self, JsonAnswer},
     kafka::Security,
     namespace::Namespace,
     process::{Process, run},
@@ -64,15 +65,6 @@ pub struct Registry<'a> {
     process: Option<Process>,
 }
 
-/// An answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// Status code.
-    pub code: u16,
-    /// What it says; null if it is no JSON.
-    pub body: Value,
-}
-
 /// A record, and the id of the schema that it was written with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Read {
@@ -116,6 +108,12 @@ impl<'a> Registry<'a> {
         registry.restart()?;
         registry.require_compatibility("BACKWARD")?;
         Ok(registry)
+    }
+
+    /// Where it is, without the path of an API.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The API's URL.
@@ -253,21 +251,15 @@ impl<'a> Registry<'a> {
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<JsonAnswer> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = format!(
-            "{method} {API}{path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: \
-             application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        );
-        let answer = http::ask(self.namespace, self.address, &request)?;
-        let body = if answer.head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-            unchunked(&answer.body)?
-        } else {
-            answer.body
+        let request = http::JsonRequest {
+            method,
+            path: &format!("{API}{path}"),
+            content_type: "application/vnd.schemaregistry.v1+json",
+            body: &body,
         };
-        Ok(Answer { code: answer.code, body: serde_json::from_str(&body).unwrap_or_default() })
+        request.send(self.namespace, self.address)
     }
 
     /// Everything in partition 0 of `topic`, read by Confluent's client for Python with the schemas
@@ -289,31 +281,5 @@ impl<'a> Registry<'a> {
             Ok(Read { id: id.context("an id")?, record: line["record"].take() })
         };
         lines.into_iter().map(read).collect()
-    }
-}
-
-/// A body without the lengths of its parts (RFC 9112 §7.1).
-fn unchunked(mut rest: &str) -> Result<String> {
-    let mut body = String::new();
-    loop {
-        let (length, after) = rest.split_once("\r\n").context("a chunk's length")?;
-        let length = usize::from_str_radix(length, 16)?;
-        if length == 0 {
-            return Ok(body);
-        }
-        let (chunk, after) = after.split_at_checked(length).context("a chunk")?;
-        body.push_str(chunk);
-        rest = after.strip_prefix("\r\n").context("a chunk's end")?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_joined() {
-        assert_eq!(unchunked("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n").unwrap(), "abc0123456789");
-        assert!(unchunked("3\r\nab").is_err() && unchunked("").is_err());
     }
 }

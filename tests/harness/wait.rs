@@ -40,6 +40,19 @@ pub fn require_uninterrupted() -> Result<()> {
 pub fn until<T>(
     what: &str,
     deadline: Duration,
+    look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    until_every(LOOK_INTERVAL, what, deadline, look)
+}
+
+/// As [`until`], with so long between two looks: for those that take CPU from what is waited for.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_every<T>(
+    interval: Duration,
+    what: &str,
+    deadline: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let end = Instant::now() + deadline;
@@ -51,6 +64,6 @@ pub fn until<T>(
         if Instant::now() >= end {
             bail!("waited {deadline:?} in vain for {what}");
         }
-        std::thread::park_timeout(LOOK_INTERVAL);
+        std::thread::park_timeout(interval);
     }
 }

@@ -9,6 +9,7 @@
 //! removes all that it made, also when it is interrupted.
 
 mod accounts;
+mod lake;
 mod stage;
 mod terminal;
 
@@ -36,21 +37,52 @@ pub(crate) struct Arguments {
     /// Also send the records to a real Apache Kafka, and read them back.
     #[arg(long)]
     kafka: bool,
+    /// Also write the records from Kafka to an Iceberg table on an S3 server, and ask it by SQL.
+    #[arg(long)]
+    lake: bool,
     /// Everything is installed and built: only run. What the demo calls itself with, as root.
     #[arg(long, hide = true)]
     staged: bool,
 }
 
+/// What the records go to, beside the terminal and a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Downstream {
+    Nothing,
+    Kafka,
+    /// Kafka, and from there to a table.
+    Lake,
+}
+
+impl Arguments {
+    const fn downstream(&self) -> Downstream {
+        match (self.lake, self.kafka) {
+            (true, _) => Downstream::Lake,
+            (false, true) => Downstream::Kafka,
+            (false, false) => Downstream::Nothing,
+        }
+    }
+}
+
+impl Downstream {
+    const fn purpose(self) -> Purpose {
+        match self {
+            Self::Nothing => Purpose::Demo,
+            Self::Kafka => Purpose::DemoKafka,
+            Self::Lake => Purpose::DemoLake,
+        }
+    }
+}
+
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if arguments.staged {
-        return stage::run(workspace, arguments.seconds, arguments.kafka);
+        return stage::run(workspace, arguments.seconds, arguments.downstream());
     }
     let mut as_root = as_root("the demo")?;
 
     section("Build");
-    let purpose = if arguments.kafka { Purpose::DemoKafka } else { Purpose::Demo };
-    setup::install_missing(workspace, purpose)?;
+    setup::install_missing(workspace, arguments.downstream().purpose())?;
     let this = env::current_exe().context("cannot find this program")?;
     progress::build("kernel programs (Rust to BPF)", Command::new(&this).arg("build-ebpf"))?;
     let mut cargo = workspace.cargo();
@@ -65,9 +97,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         .arg(format!("CARGO_TARGET_DIR={}", workspace.target.display()))
         .arg(this)
         .args(["demo", "--staged", "--seconds", &arguments.seconds.to_string()]);
-    if arguments.kafka {
-        as_root.arg("--kafka");
-    }
+    as_root.args(arguments.kafka.then_some("--kafka")).args(arguments.lake.then_some("--lake"));
     // In place of this process: a signal sent to it then reaches the one that cleans up.
     Err(as_root.exec()).context("cannot start the part that needs root")
 }

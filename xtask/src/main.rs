@@ -43,7 +43,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Build the manual into target/book/html; fail on warnings and on dead links.
     Docs,
-    /// Write the plain manifests in deploy/manifests, rendered from the Helm chart.
+    /// Write what is generated in deploy: manifests from the Helm chart, connectors from the schemas.
     Manifests,
     /// Check and test everything, as the continuous integration does; or one tier of the tests.
     Test(test::Arguments),

@@ -1,20 +1,26 @@
-//! `cargo xtask manifests`: writes `deploy/manifests/tap53.yaml`, the chart's objects as they are.
+//! `cargo xtask manifests`: writes what is generated in `deploy/`: the chart's objects as they are, and
+//! the connectors that the schemas give.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use tap53_harness::kube;
+use tap53_harness::{kube, lake::connectors};
 
-/// Renders the chart and writes what is new.
+/// Renders everything and writes what is new.
 pub(crate) fn run() -> Result<()> {
-    let path = kube::manifests();
-    let rendered = kube::rendered_manifests()?;
+    for (path, text) in connectors::files()? {
+        write_new(&path, &text)?;
+    }
+    write_new(&kube::manifests(), &kube::rendered_manifests()?)
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
     let shown = path.display();
-    if fs::read_to_string(&path).is_ok_and(|present| present == rendered) {
-        println!("{shown} is as the chart has it");
+    if fs::read_to_string(path).is_ok_and(|present| present == text) {
+        println!("{shown} is up to date");
         return Ok(());
     }
-    fs::write(&path, rendered).with_context(|| format!("cannot write {shown}"))?;
+    fs::write(path, text).with_context(|| format!("cannot write {shown}"))?;
     println!("wrote {shown}");
     Ok(())
 }

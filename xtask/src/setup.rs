@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{kube, python};
+use tap53_harness::{kube, lake, python};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// With `--for demo`: also what its Kafka variant needs, Java among it.
     #[arg(long)]
     kafka: bool,
+    /// With `--for demo`: also what its variant with a lake needs.
+    #[arg(long)]
+    lake: bool,
 }
 
 /// What a machine is set up for; each includes the ones before it.
@@ -45,6 +48,9 @@ pub(crate) enum Purpose {
     /// The demo with Kafka: a broker's Java and independent readers as well.
     #[value(skip)]
     DemoKafka,
+    /// The demo with all that comes after Kafka: Connect, a registry, an S3 server, DuckDB.
+    #[value(skip)]
+    DemoLake,
     /// All tests and benchmarks.
     Test,
 }
@@ -52,6 +58,7 @@ pub(crate) enum Purpose {
 /// Installs what `arguments` ask for.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let purpose = match arguments.purpose {
+        Some(Purpose::Demo) if arguments.lake => Purpose::DemoLake,
         Some(Purpose::Demo) if arguments.kafka => Purpose::DemoKafka,
         Some(purpose) => purpose,
         None => Purpose::Test,
@@ -78,6 +85,7 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         missing.push(&needs::GO);
     }
     let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;
+    let needs_lake = purpose >= Purpose::DemoLake && !lake::are_ready()?;
     let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
@@ -91,11 +99,16 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_mdbook {
         mdbook::program(workspace)?;
     }
+    if needs_lake {
+        println!("setup: fetching Kafka Connect, Iceberg, SeaweedFS and DuckDB (600 MB on disk)");
+        lake::jars()?;
+        lake::environment()?;
+    }
     if needs_kube {
         // Says what it builds, or that the Go which apt has is too old.
         kube::programs()?;
     }
-    let built = [needs_linker, needs_python, needs_mdbook, needs_kube].map(usize::from);
+    let built = [needs_linker, needs_python, needs_mdbook, needs_lake, needs_kube].map(usize::from);
     Ok(missing.len() + built.iter().sum::<usize>())
 }
 

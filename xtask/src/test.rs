@@ -108,10 +108,12 @@ fn check(workspace: &Workspace) -> Result<()> {
 fn prepare_parts(workspace: &Workspace) -> Result<()> {
     step("agent");
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
-    step("broker and readers");
+    step("broker, readers and lake");
     tap53_harness::kafka::jars()?;
     tap53_harness::registry::distribution()?;
     tap53_harness::python::python()?;
+    tap53_harness::lake::jars()?;
+    tap53_harness::lake::environment()?;
     tap53_harness::kube::programs()?;
     step("gateway and collector");
     tap53_harness::system::Programs::build()?;

@@ -386,9 +386,9 @@ fn read_topic(namespace: &Namespace, broker: &str, topic: &str) -> Result<Vec<Me
     #[rustfmt::skip]
         command.arg(CONSUME_DEADLINE.as_secs().to_string()).args([
             "kcat", "-q", "-b", broker, "-C", "-t", topic, "-o", "beginning", "-e",
-            // Partition, timestamp in ms and the key's length as text, headers, the value's length as four
-            // big-endian bytes, key, value.
-            "-f", "%p %T %K %h %R%k%s",
+            // Partition, timestamp in ms and the key's length as text, headers, which may hold spaces, up
+            // to a unit separator, the value's length as four big-endian bytes, key, value.
+            "-f", "%p %T %K %h\\x1f%R%k%s",
         ]);
     let output = command.stdin(Stdio::null()).output().context("start kcat")?;
     if !output.status.success() {
@@ -420,7 +420,7 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
         let timestamp_ms = word(&mut rest)?.parse()?;
         // -1: none.
         let key_length = usize::try_from(word(&mut rest)?.parse::<i64>()?).unwrap_or(0);
-        let headers = word(&mut rest)?.to_owned();
+        let headers = text_before(b'\x1f', &mut rest)?.to_owned();
         let (length, after) =
             rest.split_first_chunk::<4>().context("kcat's output ends in a length")?;
         let (key, after) =
@@ -442,14 +442,19 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
 
 /// What stands before the next space.
 fn word<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
-    let space = rest.iter().position(|byte| *byte == b' ').context("kcat's output ends early")?;
-    let word = std::str::from_utf8(&rest[..space])?;
-    *rest = &rest[space + 1..];
-    Ok(word)
+    text_before(b' ', rest)
+}
+
+/// What stands before the next `end`.
+fn text_before<'a>(end: u8, rest: &mut &'a [u8]) -> Result<&'a str> {
+    let at = rest.iter().position(|byte| *byte == end).context("kcat's output ends early")?;
+    let text = std::str::from_utf8(&rest[..at])?;
+    *rest = &rest[at + 1..];
+    Ok(text)
 }
 
 /// Addresses with this IP of the namespace's where nothing listens.
-fn free_addresses<const COUNT: usize>(
+pub(crate) fn free_addresses<const COUNT: usize>(
     namespace: &Namespace,
     ip: Ipv4Addr,
 ) -> Result<[SocketAddr; COUNT]> {
@@ -503,13 +508,13 @@ mod tests {
 
     #[test]
     fn consumed_values_may_hold_any_byte() {
-        let output = b"0 12 -1  \0\0\0\x03 \n\x003 -1 2 a=b,c=d \0\0\0\0k ";
+        let output = b"0 12 -1 \x1f\0\0\0\x03 \n\x003 -1 2 a=b c,d=e\x1f\0\0\0\0k ";
         let messages = parse_consumed(output).expect("well-formed");
         assert_eq!(messages.len(), 2);
         assert_eq!((messages[0].partition, messages[1].partition), (0, 3));
         assert_eq!((messages[0].timestamp_ms, &messages[0].value[..]), (12, &b" \n\0"[..]));
         assert_eq!((messages[1].timestamp_ms, &messages[1].value[..]), (-1, &b""[..]));
-        assert_eq!((&messages[1].key[..], messages[1].headers.as_str()), (&b"k "[..], "a=b,c=d"));
-        assert!(parse_consumed(b"0 12 -1  \0\0\0\x03ab").is_err());
+        assert_eq!((&messages[1].key[..], messages[1].headers.as_str()), (&b"k "[..], "a=b c,d=e"));
+        assert!(parse_consumed(b"0 12 -1 \x1f\0\0\0\x03ab").is_err());
     }
 }

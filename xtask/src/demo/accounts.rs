@@ -11,9 +11,10 @@ use tap53_harness::{
     client::Exchange,
     fastavro,
     kafka::Kafka,
+    lake::Lake,
 };
 
-use super::{stage::Results, terminal::entry};
+use super::{lake, stage::Results, terminal::entry};
 use crate::workspace::output;
 
 /// The interface that the agent captures at, and the way queries pass it.
@@ -27,6 +28,7 @@ pub(super) struct Accounts<'a> {
     pub(super) exchanges: &'a [Exchange],
     pub(super) results: &'a Results,
     pub(super) topic: Option<(&'a Kafka<'a>, &'a str)>,
+    pub(super) lake: Option<&'a Lake<'a>>,
     pub(super) binary: &'a Path,
 }
 
@@ -54,6 +56,9 @@ impl Accounts<'_> {
 
         if let Some((kafka, topic)) = self.topic {
             self.compare_topic(kafka, topic)?;
+        }
+        if let Some(lake) = self.lake {
+            lake::compare(lake, self.exchanges, (INTERFACE, DIRECTION))?;
         }
         self.compare_ledger(answered)
     }

@@ -15,19 +15,21 @@ use tap53_harness::{
     client::{Exchange, Question, Transport},
     kafka::Kafka,
     lab::{Lab, UNANSWERED},
+    lake::{LEDGER, Lake},
     namespace::Namespace,
     process::Process,
     wait,
 };
 
 use super::{
+    Downstream,
     accounts::{self, Accounts},
-    require_clean_exit,
+    lake, require_clean_exit,
     terminal::{Table, entry, is_terminal, section},
 };
 use crate::workspace::Workspace;
 
-const TOPIC: &str = "dns-transactions";
+pub(super) const TOPIC: &str = "dns-transactions";
 /// Between two questions: slow enough to read along.
 const PACE: Duration = Duration::from_millis(400);
 /// How long the agent waits for a response before it calls a query unanswered.
@@ -123,7 +125,7 @@ impl Results {
 }
 
 /// Runs the demo's stage for `seconds`.
-pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Result<()> {
+pub(super) fn run(workspace: &Workspace, seconds: u64, downstream: Downstream) -> Result<()> {
     interrupt_on_signals()?;
     if let Err(error) = bpf::load_passing_program() {
         bail!(
@@ -132,7 +134,7 @@ pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Resu
         );
     }
     let results = Results::prepare(workspace)?;
-    let outcome = perform(workspace, &results, seconds, with_kafka);
+    let outcome = perform(workspace, &results, seconds, downstream);
     results.hand_over()?;
     // All guards are dropped: look whether anything is left.
     let left = Namespace::left_by_this_process()?;
@@ -145,7 +147,12 @@ pub(super) fn run(workspace: &Workspace, seconds: u64, with_kafka: bool) -> Resu
     Ok(())
 }
 
-fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: bool) -> Result<()> {
+fn perform(
+    workspace: &Workspace,
+    results: &Results,
+    seconds: u64,
+    downstream: Downstream,
+) -> Result<()> {
     section("Stage");
     let lab = Lab::new()?;
     entry("client", &format!("198.51.100.1 and 2001:db8::1, in namespace {}", lab.client.name()));
@@ -153,9 +160,12 @@ fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: b
         "resolver",
         &format!("unbound at 198.51.100.2 and 2001:db8::2, in {}", lab.server.name()),
     );
-    let kafka = with_kafka.then(|| start_kafka(&lab)).transpose()?;
+    let kafka = (downstream != Downstream::Nothing).then(|| start_kafka(&lab)).transpose()?;
+    let lake = kafka.as_ref().filter(|_| downstream == Downstream::Lake);
+    let lake = lake.map(|kafka| lake::start(&lab.server, kafka)).transpose()?;
     let binary = workspace.target.join("trial/tap53");
-    let mut agent = start_agent(&lab, results, &binary, kafka.as_ref())?;
+    let sink = kafka.as_ref().map(|kafka| kafka_sink(kafka, lake.as_ref()));
+    let mut agent = start_agent(&lab, results, &binary, sink.as_deref())?;
     entry("tap53", &hooks(&agent)?);
 
     section(&format!(
@@ -170,7 +180,8 @@ fn perform(workspace: &Workspace, results: &Results, seconds: u64, with_kafka: b
     let accounts = Accounts {
         exchanges: &exchanges,
         results,
-        topic: kafka.as_ref().map(|kafka| (kafka, TOPIC)),
+        topic: kafka.as_ref().filter(|_| lake.is_none()).map(|kafka| (kafka, TOPIC)),
+        lake: lake.as_ref(),
         binary: &binary,
     };
     let verdict = accounts.compare();
@@ -197,7 +208,7 @@ fn start_agent(
     lab: &Lab,
     results: &Results,
     binary: &Path,
-    kafka: Option<&Kafka<'_>>,
+    kafka: Option<&str>,
 ) -> Result<Process> {
     let configuration = results.configuration();
     fs::write(&configuration, agent_configuration(results, kafka))?;
@@ -209,7 +220,22 @@ fn start_agent(
     Ok(agent)
 }
 
-fn agent_configuration(results: &Results, kafka: Option<&Kafka<'_>>) -> String {
+/// The sink's entry in the configuration. With a lake, the records are framed for the registry, which
+/// is what readers behind Kafka need, and the ledger is written to a topic too.
+fn kafka_sink(kafka: &Kafka<'_>, lake: Option<&Lake<'_>>) -> String {
+    let broker = kafka.address();
+    let mut yaml = format!("  - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n");
+    if let Some(lake) = lake {
+        let (registry, ledger) = (lake.registry.url(), LEDGER.topic);
+        yaml += &format!(
+            "    registry: {{urls: [\"{registry}\"]}}\n    \
+             summary: {{topic: {ledger}, interval_s: 2}}\n"
+        );
+    }
+    yaml
+}
+
+fn agent_configuration(results: &Results, kafka: Option<&str>) -> String {
     let color = if is_terminal() { "always" } else { "never" };
     let directory = results.directory.display();
     let timeout_ms = PAIR_TIMEOUT.as_millis();
@@ -223,10 +249,7 @@ fn agent_configuration(results: &Results, kafka: Option<&Kafka<'_>>) -> String {
          \x20 - type: stdout\n    format: text\n    color: {color}\n\
          \x20 - type: file\n    directory: \"{directory}\"\n"
     );
-    if let Some(kafka) = kafka {
-        let broker = kafka.address();
-        yaml += &format!("  - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n");
-    }
+    yaml += kafka.unwrap_or_default();
     yaml
 }
 

@@ -1,0 +1,80 @@
+//! SQL over the lake's tables, by DuckDB, which reads the Parquet files that the catalog names.
+
+use std::{ffi::OsStr, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{parts, store::Store};
+use crate::python::json_lines_of;
+
+const SCRIPT: &str = "read_lake.py";
+
+/// The tables as they are at each question.
+#[derive(Clone, Copy)]
+pub struct Tables<'a> {
+    store: &'a Store<'a>,
+}
+
+impl<'a> Tables<'a> {
+    /// The tables of a store.
+    #[must_use]
+    pub const fn of(store: &'a Store<'a>) -> Self {
+        Self { store }
+    }
+
+    /// The rows of each of `queries`. The tables are `dns_transactions` and `ledger_summaries`; times
+    /// come as microseconds, bytes as hex. Not SQL, and answered where there is no table yet:
+    /// `count TABLE`.
+    ///
+    /// # Errors
+    /// When DuckDB refuses a statement, or a table is not there.
+    pub fn ask<const COUNT: usize>(&self, queries: [&str; COUNT]) -> Result<[Vec<Value>; COUNT]> {
+        self.run(None, queries)
+    }
+
+    /// As [`ask`](Self::ask), after the statements of `deploy/sql/completeness.sql`.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_completeness<const COUNT: usize>(
+        &self,
+        queries: [&str; COUNT],
+    ) -> Result<[Vec<Value>; COUNT]> {
+        let sql =
+            Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/sql/completeness.sql");
+        self.run(Some(&sql), queries)
+    }
+
+    /// All rows of a table, as `dns.transactions`; none while it is not there.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn rows(&self, table: &str) -> Result<Vec<Value>> {
+        let [rows] = self.ask([&*format!("rows {table}")])?;
+        Ok(rows)
+    }
+
+    fn run<const COUNT: usize>(
+        &self,
+        sql: Option<&Path>,
+        queries: [&str; COUNT],
+    ) -> Result<[Vec<Value>; COUNT]> {
+        let settings: Value = self
+            .store
+            .environment()
+            .into_iter()
+            .map(|(name, value)| (name, json!(value)))
+            .collect();
+        let python = self.store.namespace.command(parts::environment()?.join("bin/python"));
+        let settings = settings.to_string();
+        let sql = sql.map_or(OsStr::new(""), Path::as_os_str);
+        let arguments = [OsStr::new(&settings), sql].into_iter().chain(queries.map(OsStr::new));
+        let answers = json_lines_of(python, SCRIPT, arguments, &[])?;
+        let rows: Vec<Vec<Value>> = answers
+            .into_iter()
+            .map(|answer| serde_json::from_value(answer).context("a list of rows"))
+            .collect::<Result<_>>()?;
+        rows.try_into().map_err(|rows: Vec<_>| anyhow::anyhow!("{} answers", rows.len()))
+    }
+}

@@ -1,0 +1,86 @@
+//! All parts between a broker and the tables.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::{Connect, Start, Store, Tables, connectors};
+use crate::{namespace::Namespace, registry::Registry, wait};
+
+/// A commit, a rebalance and a JVM on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// A look starts Python.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes to a connector's configuration so that nobody waits minutes for a commit.
+pub const QUICK: [(&str, &str); 3] = [
+    ("tasks.max", "1"),
+    ("iceberg.control.commit.interval-ms", "4000"),
+    ("iceberg.control.commit.timeout-ms", "8000"),
+];
+
+/// A registry, an S3 server with a catalog, and Connect workers, in one namespace.
+pub struct Lake<'a> {
+    // Fields drop in this order.
+    /// The workers.
+    pub connect: Connect<'a>,
+    /// The S3 server and the catalog.
+    pub store: Store<'a>,
+    /// The schema registry.
+    pub registry: Registry<'a>,
+}
+
+impl<'a> Lake<'a> {
+    /// Starts all of them beside a broker, and calls `started` with each part's name when it is ready.
+    ///
+    /// # Errors
+    /// When a part cannot be had or does not start.
+    pub fn start(
+        namespace: &'a Namespace,
+        brokers: &str,
+        (workers, replicas): (usize, usize),
+        mut started: impl FnMut(&str),
+    ) -> Result<Self> {
+        let registry = Registry::start(namespace)?;
+        started("Apicurio Registry");
+        let store = Store::start(namespace)?;
+        started("SeaweedFS: S3, and an Iceberg catalog");
+        let start = Start { brokers, registry: &registry.origin(), workers, replicas };
+        let connect = Connect::start(&store, &start)?;
+        started("Kafka Connect, with Iceberg's sink");
+        Ok(Self { connect, store, registry })
+    }
+
+    /// Creates the connectors of `deploy/downstream`, with quick commits and `changes`.
+    ///
+    /// # Errors
+    /// As [`Connect::create`].
+    pub fn connect_all(&self, changes: &[(&str, &str)]) -> Result<()> {
+        let changes = [&QUICK[..], changes].concat();
+        connectors::ALL.iter().try_for_each(|connector| self.connect.create(connector, &changes))
+    }
+
+    /// SQL over the tables.
+    #[must_use]
+    pub const fn tables(&self) -> Tables<'_> {
+        Tables::of(&self.store)
+    }
+
+    /// Waits for what takes CPU to look at; where that is in vain, the error says what the connectors
+    /// do meanwhile.
+    ///
+    /// # Errors
+    /// That of `look`, or what did not come.
+    pub fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        wait::until_every(LOOK_INTERVAL, what, DEADLINE, look).with_context(|| self.diagnosis())
+    }
+
+    fn diagnosis(&self) -> String {
+        let state = |connector: &connectors::Connector| {
+            let status = self.connect.status(connector.topic);
+            format!("{}: {status:?}", connector.topic)
+        };
+        let states = connectors::ALL.iter().map(state).collect::<Vec<_>>().join("\n");
+        format!("{states}\nthe worker's log:\n{}", self.connect.log(0))
+    }
+}
