@@ -61,7 +61,7 @@ fn environment() -> String {
 ///
 /// # Errors
 /// When it fails; with its message.
-pub(crate) fn json_lines<S: AsRef<OsStr>>(
+pub fn json_lines<S: AsRef<OsStr>>(
     script: &str,
     arguments: impl IntoIterator<Item = S>,
     input: &[u8],

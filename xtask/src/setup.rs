@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{kube, python};
+use tap53_harness::{kube, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -76,6 +76,10 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_kube && kube::go().is_err() {
         missing.push(&needs::GO);
     }
+    if purpose >= Purpose::Test && postgres::programs().is_err() {
+        missing.push(&needs::POSTGRESQL);
+    }
+    let needs_spark = purpose >= Purpose::Test && !spark::is_ready()?;
     let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
@@ -86,11 +90,15 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         println!("setup: installing Python packages into {}", workspace.cache.display());
         python::python()?;
     }
+    if needs_spark {
+        println!("setup: installing Spark into {} (700 MB)", workspace.cache.display());
+        spark::Spark::get()?;
+    }
     if needs_kube {
         // Says what it builds, or that the Go which apt has is too old.
         kube::programs()?;
     }
-    let built = [needs_linker, needs_python, needs_kube].map(usize::from);
+    let built = [needs_linker, needs_python, needs_spark, needs_kube].map(usize::from);
     Ok(missing.len() + built.iter().sum::<usize>())
 }
 

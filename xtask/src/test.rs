@@ -103,13 +103,14 @@ fn check(workspace: &Workspace) -> Result<()> {
 }
 
 /// Builds the agent, and fetches parts that the tests would otherwise fetch while their deadlines run.
-fn prepare_parts(workspace: &Workspace) -> Result<()> {
+pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     step("agent");
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
     step("broker and readers");
     tap53_harness::kafka::jars()?;
     tap53_harness::registry::distribution()?;
     tap53_harness::python::python()?;
+    tap53_harness::spark::Spark::get()?;
     tap53_harness::kube::programs()?;
     Ok(())
 }
