@@ -12,6 +12,7 @@ mod progress;
 mod setup;
 mod strip;
 mod test;
+mod warehouse;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -49,6 +50,8 @@ enum Task {
     Test(test::Arguments),
     /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
     Faults(faults::Arguments),
+    /// Kill loaders of the warehouse in the middle of their transactions, and count; as root.
+    Warehouse,
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
     Fuzz(fuzz::Arguments),
     /// Measure what a packet costs in the kernel and a transaction in the agent, or what the whole
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Manifests => manifests::run(),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
+        Task::Warehouse => warehouse::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),

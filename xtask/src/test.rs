@@ -105,7 +105,7 @@ fn check(workspace: &Workspace) -> Result<()> {
 }
 
 /// Builds the agent, and fetches parts that the tests would otherwise fetch while their deadlines run.
-fn prepare_parts(workspace: &Workspace) -> Result<()> {
+pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     step("agent");
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
     step("broker, readers and lake");
@@ -114,6 +114,7 @@ fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::python::python()?;
     tap53_harness::lake::jars()?;
     tap53_harness::lake::environment()?;
+    tap53_harness::spark::Spark::get()?;
     tap53_harness::kube::programs()?;
     step("gateway and collector");
     tap53_harness::system::Programs::build()?;

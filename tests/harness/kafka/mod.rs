@@ -296,6 +296,37 @@ impl<'a> Kafka<'a> {
         Ok(self.process.as_ref().context("no broker runs")?.pid())
     }
 
+    /// Produces messages as they are, in this order, to a partition of a topic, by kcat.
+    ///
+    /// # Errors
+    /// When kcat is not installed, or the broker refuses one.
+    pub fn produce(&self, topic: &str, partition: u32, values: &[Vec<u8>]) -> Result<()> {
+        let directory = scratch::directory("messages")?;
+        let mut command = self.namespace.command("kcat");
+        let partition = partition.to_string();
+        command.args(["-P", "-b", &self.address(), "-t", topic, "-p", &partition]);
+        for (number, value) in values.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            fs::write(&path, value)?;
+            command.arg(path);
+        }
+        run(&mut command).map(drop)
+    }
+
+    /// Produces a message that has a key and no value.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce).
+    pub fn produce_tombstone(&self, topic: &str, partition: u32, key: &str) -> Result<()> {
+        let directory = scratch::directory("messages")?;
+        let path = directory.path().join("lines");
+        fs::write(&path, format!("{key}:\n"))?;
+        let mut command = self.namespace.command("kcat");
+        let partition = partition.to_string();
+        command.args(["-P", "-Z", "-K", ":", "-b", &self.address(), "-t", topic, "-p", &partition]);
+        run(command.arg("-l").arg(path)).map(drop)
+    }
+
     /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in
     /// one partition is in its order.
     ///
@@ -409,7 +440,7 @@ pub struct Message {
     pub key: Vec<u8>,
     /// Headers as kcat writes them: `name=value`, with commas between.
     pub headers: String,
-    /// The value, byte for byte.
+    /// The value, byte for byte; empty if there is none.
     pub value: Vec<u8>,
 }
 
@@ -425,9 +456,10 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
             rest.split_first_chunk::<4>().context("kcat's output ends in a length")?;
         let (key, after) =
             after.split_at_checked(key_length).context("kcat's output ends in a key")?;
-        let (value, after) = after
-            .split_at_checked(u32::from_be_bytes(*length) as usize)
-            .context("kcat's output ends in a value")?;
+        // -1: none.
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (value, after) =
+            after.split_at_checked(length).context("kcat's output ends in a value")?;
         rest = after;
         messages.push(Message {
             partition,

@@ -77,6 +77,14 @@ pub(super) const GO: Need = Need {
     packages: &["golang-go"],
 };
 
+/// Asked for where there is no version of it: each has a directory of its own.
+pub(super) const POSTGRESQL: Need = Need {
+    purpose: Purpose::Test,
+    role: "the warehouse",
+    probe: Probe::Known,
+    packages: &["postgresql"],
+};
+
 /// Everything else.
 pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Build, "cc", &["gcc", "libc6-dev"], "linking and librdkafka"),
