@@ -31,13 +31,13 @@ use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
     interfaces::Names,
-    ledger::{Published, SinkCounts},
+    ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains},
     pair::{
         self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
         Transaction, Truncations,
     },
     privacy::Policy,
-    sink::{Named, Sink},
+    sink::{Named, Sink, TakesSummaries},
     telemetry::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
     worker::{Handover, Shared, Stages},
 };
@@ -55,6 +55,30 @@ struct Discard {
     format: Format,
     counts: Published<SinkCounts>,
     timings: Option<SinkTimings>,
+    evidence: Option<Evidence>,
+}
+
+/// Summaries are not measured: there is one a minute.
+impl TakesSummaries for Discard {
+    fn interval(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn topic(&self) -> &str {
+        ""
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
+    }
+
+    fn begin_window(&self, _window: i64) -> Progress {
+        Progress::default()
+    }
+
+    fn take(&self, _summary: &Summary) {}
+
+    fn end(&self, _deadline: Duration) {}
 }
 
 impl Sink for Discard {
@@ -68,6 +92,10 @@ impl Sink for Discard {
 
     fn timings(&self) -> Option<&SinkTimings> {
         self.timings.as_ref()
+    }
+
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.evidence.as_ref().map(|_| self as &dyn TakesSummaries)
     }
 
     fn write(&self, batch: &Batch) {
@@ -94,10 +122,12 @@ fn table() -> Table {
 }
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
-    let sink = Named {
-        name: "discard".into(),
-        sink: Arc::new(Discard { format, counts: Published::default(), timings }),
-    };
+    let counts = Published::default();
+    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }))
+}
+
+fn stages_to(sink: Arc<Discard>) -> Stages {
+    let sink = Named { name: "discard".into(), sink };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
         .expect("the embedded schema parses")
@@ -151,6 +181,8 @@ enum Name {
     EncodeByValue,
     PathToAvro,
     PathTimed,
+    PathChained,
+    PathChainedInSmallBatches,
     PathToJson,
     PathReplaced,
 }
@@ -167,6 +199,8 @@ impl Name {
             Self::EncodeByValue => "  Avro, by apache-avro's Value",
             Self::PathToAvro => "ring record to Avro",
             Self::PathTimed => "  the same, timed for /metrics",
+            Self::PathChained => "  the same, with tamper evidence",
+            Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
@@ -265,6 +299,8 @@ fn measure(title: &str, kind: Kind) {
         by_apache_avro(Name::EncodeByValue, &records),
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
         path_timed(samples),
+        path_chained(Name::PathChained, samples, TRANSACTIONS),
+        path_chained(Name::PathChainedInSmallBatches, samples, 16),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -313,6 +349,8 @@ fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
     faster("whole path: times faster than the replaced", "   target: at least 9", whole);
     let timed = ns(Name::PathTimed) / ns(Name::PathToAvro);
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
+    let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
+    println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
     let sizes = |text: &str, avro: f64, json: f64, target: &str| {
@@ -401,6 +439,27 @@ fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
             stages.take(&sample.response);
         }
         stages.deliver();
+    })
+}
+
+/// The path with a chain of digests over the records, and a window's end a round.
+fn path_chained(name: Name, samples: &[Sample], batch: usize) -> Stage<'_> {
+    let sink = Arc::new(Discard {
+        format: Format::AvroSingleObject,
+        counts: Published::default(),
+        timings: None,
+        evidence: Some(Evidence { chains: Chains::of("discard"), key: None }),
+    });
+    let mut stages = stages_to(sink.clone());
+    stage(name, move || {
+        for samples in samples.chunks(batch) {
+            for sample in samples {
+                stages.take(&sample.query);
+                stages.take(&sample.response);
+            }
+            stages.deliver();
+        }
+        black_box(sink.evidence().map(|evidence| evidence.chains.cut()));
     })
 }
 

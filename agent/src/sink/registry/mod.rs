@@ -52,8 +52,10 @@ pub(crate) use trouble::Trouble;
 
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
-    encode::{self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT},
-    ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts},
+    encode::{
+        self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS,
+    },
+    ledger::{Published, SinkCounts},
 };
 use keeper::Keeper;
 
@@ -87,17 +89,20 @@ impl Schema {
         SCHEMA_VERSIONS.iter().map(schema).collect()
     }
 
-    /// The one of the ledger's summaries.
+    /// All versions of the ledger's summary, oldest first.
     ///
     /// # Errors
-    /// When it does not parse, which is a defect of this program.
-    pub(crate) fn of_summaries() -> Result<Self, encode::Error> {
-        Ok(Self {
-            name: SUMMARY_NAME.into(),
-            text: SUMMARY_SCHEMA_TEXT.into(),
-            fingerprint: encode::SummaryEncoder::new()?.fingerprint(),
-            version: SUMMARY_SCHEMA_VERSION,
-        })
+    /// When one does not parse, which is a defect of this program.
+    pub(crate) fn of_summaries() -> Result<Vec<Self>, encode::Error> {
+        let schema = |version: &encode::SchemaVersion| {
+            Ok(Self {
+                name: SUMMARY_NAME.into(),
+                text: version.text.into(),
+                fingerprint: version.fingerprint()?,
+                version: version.number,
+            })
+        };
+        SUMMARY_SCHEMA_VERSIONS.iter().map(schema).collect()
     }
 
     /// What it stands under in a registry.
