@@ -26,6 +26,7 @@
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  verify     whether records are as an agent wrote them
 //!  visible    text from outside, where people see it
 //! ```
 
@@ -64,6 +65,7 @@ pub mod control;
 pub mod doctor;
 mod files;
 pub mod telemetry;
+pub mod verify;
 pub mod visible;
 
 pub mod replay;
