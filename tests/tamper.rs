@@ -55,7 +55,7 @@ sinks:
 fn send(lab: &Lab, count: u16) -> Result<()> {
     let client: UdpSocket = lab.client_v4().udp_socket()?;
     (0..count).try_for_each(|number| {
-        client.send(&dns::query(number, "www.tap53.test", "A")?)?;
+        client.send(&dns::query(number, "www.tap53.test", "A"))?;
         Ok(())
     })
 }
@@ -64,9 +64,8 @@ fn in_flight_and_delivered(agent: &Agent) -> Result<(u64, u64)> {
     let output = agent.command(&["status", "-o", "json"])?.output()?;
     let status: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let number = |name: &str| {
-        Ledger(&status["ledger"]).number(&format!("/agent/sinks/0/records/{name}"))
-    };
+    let number =
+        |name: &str| Ledger(&status["ledger"]).number(&format!("/agent/sinks/0/records/{name}"));
     Ok((number("in_flight")?, number("delivered")?))
 }
 
@@ -130,7 +129,7 @@ fn what_arrived_is_proven_and_what_is_altered_is_found() -> Result<()> {
     // The topics.
     let key = [Path::new("--key"), &at("public.pem")];
     let of_topics = [Path::new("-c"), &at("tap53.yaml"), key[0], key[1]];
-    let (code, report) = verify(lab.server.command(agent::binary()?)?, &of_topics)?;
+    let (code, report) = verify(lab.server.command(agent::binary()?), &of_topics)?;
     assert_eq!((code, &report["findings"]), (Some(0), &serde_json::json!([])), "{report:#}");
     assert_eq!((number(&report, "missing")?, number(&report, "lost")?), (lost, lost));
     let (arrived, proven) = (number(&report, "arrived")?, number(&report, "proven")?);
@@ -161,7 +160,9 @@ fn what_arrived_is_proven_and_what_is_altered_is_found() -> Result<()> {
         ensure!(finding["windows"].is_array() && finding["node"] == "gateway-1", "{finding}");
     }
     // One summary altered, and none signed by the key that it should be.
-    let change = format!("UPDATE ledger_summaries SET balanced = NOT balanced WHERE run_id = '{run}' AND window_number = 1");
+    let change = format!(
+        "UPDATE ledger_summaries SET balanced = NOT balanced WHERE run_id = '{run}' AND window_number = 1"
+    );
     let (code, report) = in_parquet(&records, &[&change])?;
     assert_eq!(code, Some(3), "{report:#}");
     assert_eq!(report["findings"][0]["kind"], "signature_invalid", "{report:#}");

@@ -33,6 +33,10 @@ pub fn export(
     ];
     let paths = paths.map(|path| repository.join(path));
     let arguments = paths.iter().map(|path| path.as_os_str()).chain([directory.as_os_str()]);
-    json_lines(SCRIPT, arguments.chain(statements.iter().map(OsStr::new)), input.to_string().as_bytes())?;
+    json_lines(
+        SCRIPT,
+        arguments.chain(statements.iter().map(OsStr::new)),
+        input.to_string().as_bytes(),
+    )?;
     Ok(())
 }

@@ -145,13 +145,13 @@ fn sealed() -> [Summary; 3] {
             digest: Digest([1; 32]),
         });
         let chain =
-            |worker, links| WorkerChain { worker, before: Digest([worker as u8 + 7; 32]), links };
+            |worker, before, links| WorkerChain { worker, before: Digest([before; 32]), links };
         let before = previous.replace(Digest([2; 32]));
         Summary {
             tap53_version: "0.1.0",
             summaries_lost_total: 3,
             record_fingerprint: Some("3e4014d5e4b58b79".into()),
-            chains: vec![chain(0, links.into_iter().collect()), chain(1, Vec::new())],
+            chains: vec![chain(0, 7, links.into_iter().collect()), chain(1, 8, Vec::new())],
             previous_digest: before,
             signing_key: Some("0123456789abcdef".into()),
             signature: Some([3; 64]),
