@@ -611,7 +611,7 @@ fn one_change_among_many_records_is_found() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(seed >> 33).unwrap() % below
     };
-    let changes = if many().is_some() { 8 } else { 24 };
+    let changes = if many().is_some() { 4 } else { 24 };
     for change in 0..changes {
         let (position, length) = (random(records.len()), records.len());
         let window = agent.records[position].window;
