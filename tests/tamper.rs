@@ -1,5 +1,5 @@
 //! Tamper evidence end to end: a real agent signs what it sends to a real broker, some of it is lost and
-//! counted, and `tap53 verify` reads the topics, and Parquet files made of them, whole and altered.
+//! counted, and `tap53 verify` reads the topics.
 
 use std::{
     fs::{self, Permissions},
@@ -16,9 +16,9 @@ use tap53_harness::{
     account::Ledger,
     agent::{self, Agent},
     dns,
-    kafka::{Kafka, Message},
+    kafka::Kafka,
     lab::Lab,
-    parquet, scratch, wait,
+    scratch, wait,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -90,7 +90,7 @@ fn number(report: &Value, name: &str) -> Result<u64> {
 }
 
 #[test]
-fn what_arrived_is_proven_and_what_is_altered_is_found() -> Result<()> {
+fn what_a_real_agent_sent_and_did_not_lose_is_proven() -> Result<()> {
     let directory = scratch::directory("tamper")?;
     let at = |name: &str| directory.path().join(name);
     fs::write(at("private.pem"), PRIVATE)?;
@@ -126,7 +126,6 @@ fn what_arrived_is_proven_and_what_is_altered_is_found() -> Result<()> {
     let lost = sum("/agent/sinks/0/records/lost")?;
     ensure!(lost > 10, "nothing was lost");
 
-    // The topics.
     let key = [Path::new("--key"), &at("public.pem")];
     let of_topics = [Path::new("-c"), &at("tap53.yaml"), key[0], key[1]];
     let (code, report) = verify(lab.server.command(agent::binary()?), &of_topics)?;
@@ -136,35 +135,5 @@ fn what_arrived_is_proven_and_what_is_altered_is_found() -> Result<()> {
     ensure!(proven > 0 && arrived == proven + number(&report, "beside_missing")?, "{report:#}");
     assert_eq!(report["signatures_valid"], report["summaries"], "{report:#}");
     println!("{report:#}");
-
-    // The same by way of Parquet, where there are values and no bytes; then with one value altered.
-    let (records, summaries) = (kafka.consume(RECORDS)?, kafka.consume(SUMMARIES)?);
-    let run = clean.ledger["run_id"].as_str().context("run_id")?;
-    let in_parquet = |records: &[Message], statements: &[&str]| -> Result<(Option<i32>, Value)> {
-        parquet::export(records, &summaries, directory.path(), statements)?;
-        let files = [&at("summaries.json"), &at("records.json")];
-        verify(Command::new(agent::binary()?), &[key[0], key[1], files[0], files[1]])
-    };
-    let (code, report) = in_parquet(&records, &[])?;
-    assert_eq!((code, number(&report, "proven")?), (Some(0), proven), "{report:#}");
-    let one = format!("WHERE run_id = '{run}' AND worker = 0 AND record_number = 2");
-    for (change, kind) in [
-        ("UPDATE dns_transactions SET latency_ns = latency_ns + 1", "records_altered"),
-        ("UPDATE dns_transactions SET rcode = 'SERVFAIL'", "records_altered"),
-        ("UPDATE dns_transactions SET response_wire = '\\x00'::BLOB", "records_altered"),
-        ("DELETE FROM dns_transactions", "records_missing"),
-    ] {
-        let (code, report) = in_parquet(&records, &[&format!("{change} {one}")])?;
-        let finding = &report["findings"][0];
-        assert_eq!((code, &finding["kind"]), (Some(3), &Value::from(kind)), "{change}: {report:#}");
-        ensure!(finding["windows"].is_array() && finding["node"] == "gateway-1", "{finding}");
-    }
-    // One summary altered, and none signed by the key that it should be.
-    let change = format!(
-        "UPDATE ledger_summaries SET balanced = NOT balanced WHERE run_id = '{run}' AND window_number = 1"
-    );
-    let (code, report) = in_parquet(&records, &[&change])?;
-    assert_eq!(code, Some(3), "{report:#}");
-    assert_eq!(report["findings"][0]["kind"], "signature_invalid", "{report:#}");
     Ok(())
 }

@@ -44,7 +44,6 @@ pub mod memory_limit;
 pub mod mount;
 pub mod namespace;
 pub mod numbered;
-pub mod parquet;
 pub mod pcap;
 pub mod piped;
 pub mod process;
