@@ -27,6 +27,7 @@
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  verify     whether records are as an agent wrote them
 //!  visible    text from outside, where people see it
 //! ```
 
@@ -67,6 +68,7 @@ pub mod doctor;
 mod files;
 mod prefetch;
 pub mod telemetry;
+pub mod verify;
 pub mod visible;
 
 pub mod replay;

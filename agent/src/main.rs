@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail,
+    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail, verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Spool(command) => spool::run(&command),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
     };
     match outcome {

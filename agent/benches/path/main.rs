@@ -32,13 +32,13 @@ use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
     interfaces::Names,
-    ledger::{Published, SinkCounts},
+    ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains},
     pair::{
         self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
         Transaction, Truncations,
     },
     privacy::Policy,
-    sink::{Named, Sink},
+    sink::{Named, Sink, TakesSummaries},
     telemetry::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
     worker::{Handover, Shared, Stages},
 };
@@ -56,6 +56,30 @@ struct Discard {
     format: Format,
     counts: Published<SinkCounts>,
     timings: Option<SinkTimings>,
+    evidence: Option<Evidence>,
+}
+
+/// Summaries are not measured: there is one a minute.
+impl TakesSummaries for Discard {
+    fn interval(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn topic(&self) -> &str {
+        ""
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
+    }
+
+    fn begin_window(&self, _window: i64) -> Progress {
+        Progress::default()
+    }
+
+    fn take(&self, _summary: &Summary) {}
+
+    fn end(&self, _deadline: Duration) {}
 }
 
 impl Sink for Discard {
@@ -69,6 +93,10 @@ impl Sink for Discard {
 
     fn timings(&self) -> Option<&SinkTimings> {
         self.timings.as_ref()
+    }
+
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.evidence.as_ref().map(|_| self as &dyn TakesSummaries)
     }
 
     fn write(&self, batch: &Batch) {
@@ -95,10 +123,12 @@ fn table() -> Table {
 }
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
-    let sink = Named {
-        name: "discard".into(),
-        sink: Arc::new(Discard { format, counts: Published::default(), timings }),
-    };
+    let counts = Published::default();
+    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }))
+}
+
+fn stages_to(sink: Arc<Discard>) -> Stages {
+    let sink = Named { name: "discard".into(), sink };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
         .expect("the embedded schema parses")
@@ -160,6 +190,8 @@ enum Name {
     PathToAvro,
     PathToFlat,
     PathTimed,
+    PathChained,
+    PathChainedInSmallBatches,
     PathToJson,
     PathReplaced,
 }
@@ -178,6 +210,8 @@ impl Name {
             Self::PathToAvro => "ring record to Avro",
             Self::PathToFlat => "  to the flat profile",
             Self::PathTimed => "  the same, timed for /metrics",
+            Self::PathChained => "  the same, with tamper evidence",
+            Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
@@ -282,6 +316,8 @@ fn measure(title: &str, kind: Kind) {
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
         path(Name::PathToFlat, samples, Format::FlatAvroSingleObject),
         path_timed(samples),
+        path_chained(Name::PathChained, samples, TRANSACTIONS),
+        path_chained(Name::PathChainedInSmallBatches, samples, 16),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -331,6 +367,8 @@ fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     faster("whole path: times faster than the replaced", "   target: at least 9", whole);
     let timed = ns(Name::PathTimed) / ns(Name::PathToAvro);
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
+    let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
+    println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
     let flat_costs = ns(Name::EncodeFlat) / ns(Name::EncodeAvro);
@@ -427,6 +465,27 @@ fn path(name: Name, samples: &Samples, format: Format) -> Stage<'_> {
             stages.take(&sample.response);
         }
         stages.deliver();
+    })
+}
+
+/// The path with a chain of digests over the records, and a window's end a round.
+fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
+    let sink = Arc::new(Discard {
+        format: Format::AvroSingleObject,
+        counts: Published::default(),
+        timings: None,
+        evidence: Some(Evidence { chains: Chains::of("discard"), key: None }),
+    });
+    let mut stages = stages_to(sink.clone());
+    stage(name, move || {
+        for samples in samples.borrow().chunks(batch) {
+            for sample in samples {
+                stages.take(&sample.query);
+                stages.take(&sample.response);
+            }
+            stages.deliver();
+        }
+        black_box(sink.evidence().map(|evidence| evidence.chains.cut()));
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
 pub(crate) mod tail;
+pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,9 @@ pub(crate) enum Command {
     /// Look into the queue on disk of a Kafka sink; the agent may run
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
+    /// Check that records are as an agent wrote them, and that none was removed
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
     /// Give a directory to the user that the agent runs as
     #[command(after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),

@@ -80,7 +80,7 @@ sinks:
       client.id: x
       retries: 1000
       socket.keepalive.enable: true
-    summary: {topic: dns-ledger, interval_s: 30}
+    summary: {topic: dns-ledger, interval_s: 30, chain: true}
     spool:
       mode: durable
       directory: /var/lib/tap53/spool
@@ -228,6 +228,8 @@ fn every_key_reaches_its_field() {
                 summary: Some(SummaryConfig {
                     topic: "dns-ledger".to_owned(),
                     interval: Duration::from_secs(30),
+                    chain: true,
+                    signing: None,
                 }),
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,

@@ -48,7 +48,8 @@ fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
     let newest = newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))?;
     let mut schemas = vec![(kafka.topic.as_str(), newest)];
     if let Some(summary) = &kafka.summary {
-        schemas.push((&summary.topic, Schema::of_summaries()?));
+        let newest = Schema::of_summaries()?.pop();
+        schemas.extend(newest.map(|newest| (summary.topic.as_str(), newest)));
     }
     Ok(schemas)
 }

@@ -49,7 +49,9 @@ pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
 pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
-pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
+pub use versions::{
+    FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_SCHEMA_VERSIONS, SchemaVersion,
+};
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");

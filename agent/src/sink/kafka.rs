@@ -61,7 +61,7 @@ use super::{
 use crate::{
     config::KafkaConfig,
     encode::{Batch, Entry, Format, Key, Profile, SCHEMA_VERSION, Ticket},
-    ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
+    ledger::{Amount, Evidence, Progress, Published, SinkCounts, SinkLoss, Summary},
     telemetry::SinkTimings,
 };
 pub(crate) use settings::secret;
@@ -396,6 +396,10 @@ impl TakesSummaries for Kafka {
 
     fn topic(&self) -> &str {
         self.link.summaries.get().map_or("", |summaries| &summaries.records_topic)
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.link.summaries.get()?.evidence.as_ref()
     }
 
     fn begin_window(&self, window: i64) -> Progress {

@@ -52,8 +52,8 @@ pub(crate) use trouble::Trouble;
 
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
-    encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT},
-    ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts},
+    encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
+    ledger::{Published, SinkCounts},
 };
 use keeper::Keeper;
 
@@ -95,18 +95,21 @@ impl Schema {
         all.map(|(of, version)| schema(of, version)).collect()
     }
 
-    /// The one of the ledger's summaries.
+    /// All versions of the ledger's summary, oldest first.
     ///
     /// # Errors
-    /// When it does not parse, which is a defect of this program.
-    pub(crate) fn of_summaries() -> Result<Self, encode::Error> {
-        Ok(Self {
-            name: SUMMARY_NAME.into(),
-            text: SUMMARY_SCHEMA_TEXT.into(),
-            fingerprint: encode::SummaryEncoder::new()?.fingerprint(),
-            version: SUMMARY_SCHEMA_VERSION,
-            is_of_other_profile: false,
-        })
+    /// When one does not parse, which is a defect of this program.
+    pub(crate) fn of_summaries() -> Result<Vec<Self>, encode::Error> {
+        let schema = |version: &encode::SchemaVersion| {
+            Ok(Self {
+                name: SUMMARY_NAME.into(),
+                text: version.text.into(),
+                fingerprint: version.fingerprint()?,
+                version: version.number,
+                is_of_other_profile: false,
+            })
+        };
+        SUMMARY_SCHEMA_VERSIONS.iter().map(schema).collect()
     }
 
     /// Whether the registry is asked for its id before the first record by it is sent, where a spool
