@@ -9,7 +9,7 @@ use super::Check;
 use crate::{
     config::{KafkaConfig, RegistryConfig},
     encode,
-    sink::registry::{Client, Compatibility, Schema, Trouble, kept_id},
+    sink::registry::{Client, Compatibility, Error, Schema, cached_id},
 };
 
 const AREA: &str = "registry";
@@ -54,14 +54,14 @@ async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)])
             config,
             subject: schema.subject(config.subject, topic),
             what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
-            kept: kept_id(config, schema, topic),
+            kept: cached_id(config, schema, topic),
         };
         let answer = place.try_to_ask(schema).await;
         // What is wrong with all of it is said once.
         let is_of_the_schema = answer.as_ref().err().is_none_or(|trouble| {
             matches!(
                 trouble,
-                Trouble::NotRegistered { .. } | Trouble::Incompatible { .. } | Trouble::Invalid(_)
+                Error::NotRegistered { .. } | Error::Incompatible { .. } | Error::Invalid(_)
             )
         });
         if position == 0 && config.urls.len() > 1 && is_of_the_schema {
@@ -107,7 +107,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn refused(&self, trouble: &Trouble) -> Check {
+    fn refused(&self, trouble: &Error) -> Check {
         let fix = fix(self.config, &self.subject, trouble);
         match self.kept {
             Some(id) => {
@@ -121,7 +121,7 @@ impl Place<'_> {
         }
     }
 
-    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Trouble> {
+    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Error> {
         let mut client = Client::new(self.config)?;
         let (what, subject, version) = (&self.what, &self.subject, schema.version);
         if let Some(id) = client.look_up(subject, &schema.text).await? {
@@ -140,11 +140,11 @@ impl Place<'_> {
         }
         let found = match client.compatibility(subject, &schema.text).await {
             Ok(Compatibility::Incompatible(why)) => {
-                return Err(Trouble::Incompatible { subject: subject.clone(), why });
+                return Err(Error::Incompatible { subject: subject.clone(), why });
             }
             Ok(Compatibility::Compatible) => "takes",
             Ok(Compatibility::NoSubject) => "is new, and takes",
-            Err(trouble @ (Trouble::Forbidden(_) | Trouble::NoSuchPath(_))) => {
+            Err(trouble @ (Error::Forbidden(_) | Error::NoSuchPath(_))) => {
                 let wrong = format!("whether the schema fits cannot be asked: it {trouble}");
                 let fix = fix(self.config, subject, &trouble);
                 return Ok(Check::warn(AREA, what, wrong, fix));
@@ -157,7 +157,7 @@ impl Place<'_> {
             );
             Ok(Check::ok(AREA, what))
         } else {
-            Err(Trouble::NotRegistered { subject: subject.clone() })
+            Err(Error::NotRegistered { subject: subject.clone() })
         }
     }
 
@@ -171,11 +171,11 @@ fn first(config: &RegistryConfig) -> &str {
     config.urls.first().map_or("", String::as_str)
 }
 
-fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
+fn fix(config: &RegistryConfig, subject: &str, trouble: &Error) -> String {
     let url = first(config);
     match trouble {
-        Trouble::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
-        Trouble::Unreachable(_) => {
+        Error::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
+        Error::Unreachable(_) => {
             let uri: Uri = url.parse().unwrap_or_default();
             let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
                 Some("https") => 443,
@@ -186,31 +186,30 @@ fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
                 "nc -vz {host} {port}   # does it run, is there a way, does its certificate name {host}?"
             )
         }
-        Trouble::Unauthorized(_) => {
+        Error::Unauthorized(_) => {
             format!("curl -u USER {url}/subjects   # the user and its password, or the token")
         }
-        Trouble::Forbidden(_) => format!(
+        Error::Forbidden(_) => format!(
             "curl -u USER {url}/subjects/{subject}/versions   # the user needs to read this subject, \
              and to write it unless register is false"
         ),
-        Trouble::NotRegistered { .. } => format!(
+        Error::NotRegistered { .. } => format!(
             "tap53 schema | jq -Rs '{{schema: .}}' | curl -H 'Content-Type: \
              application/vnd.schemaregistry.v1+json' -d @- {url}/subjects/{subject}/versions"
         ),
-        Trouble::Incompatible { .. } => format!(
+        Error::Incompatible { .. } => format!(
             "registry: {{subject: topic_record_name}}   # or see who else writes to it: curl \
              {url}/subjects/{subject}/versions/latest"
         ),
-        Trouble::Redirected { location, .. } => {
+        Error::Redirected { location, .. } => {
             format!("registry: {{urls: [\"{location}\"]}}   # less what stands for /subjects/…")
         }
-        Trouble::NoSuchPath(_) => {
+        Error::NoSuchPath(_) => {
             format!("curl -i {url}/subjects   # Apicurio has this API at /apis/ccompat/v7")
         }
-        Trouble::Silent(_)
-        | Trouble::Invalid(_)
-        | Trouble::Refused { .. }
-        | Trouble::Unreadable(_) => format!("curl -i {url}/subjects   # and the registry's log"),
+        Error::Silent(_) | Error::Invalid(_) | Error::Refused { .. } | Error::Unreadable(_) => {
+            format!("curl -i {url}/subjects   # and the registry's log")
+        }
     }
 }
 

@@ -31,7 +31,7 @@ const NEW_NAME: &str = "acknowledged.new";
 /// What a checkpoint says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checkpoint {
-    /// All before it is done with.
+    /// All entries before it have left.
     pub(super) done: Place,
     /// Where the next record was to go.
     pub(super) end: Place,
@@ -63,7 +63,7 @@ impl Checkpoint {
     }
 
     /// Replaces the checkpoint of a directory, whole or not at all.
-    pub(super) fn write(&self, directory: &Path, force_to_disk: bool) -> Result<(), Error> {
+    pub(super) fn write(&self, directory: &Path, sync: bool) -> Result<(), Error> {
         let mut fields = [0; HEADER_BYTES - 16];
         fields[0..8].copy_from_slice(&self.done.id.to_le_bytes());
         fields[8..16].copy_from_slice(&self.done.messages.to_le_bytes());
@@ -76,7 +76,7 @@ impl Checkpoint {
         let mut bytes = frame(MAGIC, &fields).to_vec();
         push_history(&mut bytes, &self.history.unwrap_or_default());
         file.write_all(&bytes).map_err(Error::io("write", &new))?;
-        if force_to_disk {
+        if sync {
             file.sync_data().map_err(Error::io("force to disk", &new))?;
         }
         fs::rename(&new, &path).map_err(Error::io("rename", &new))

@@ -35,7 +35,7 @@ pub struct Config {
 
 impl Config {
     /// The least that a queue can work with.
-    pub const LEAST_BYTES: u64 = 4 << 20;
+    pub const MIN_BYTES: u64 = 4 << 20;
 
     /// Size at which a segment is closed: a sixteenth of the whole, because the oldest segment is
     /// what is dropped for room; and no more than what is read quickly at a start.

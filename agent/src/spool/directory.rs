@@ -46,7 +46,7 @@ impl Segment {
 pub(super) struct Scan {
     /// Oldest first.
     pub(super) segments: VecDeque<Segment>,
-    /// All before is done with.
+    /// All entries before have left.
     pub(super) done: Place,
     /// Where the next record goes.
     pub(super) end: Place,
@@ -144,7 +144,7 @@ fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         // As a segment that was removed: its records are missed, and counted, where they are due.
         Err(error) if is_foreign(&error) => {
-            tracing::error!(%error, path = %path.display(), "spool: this is no segment; passed over");
+            tracing::error!(event = "spool_file_ignored", %error, path = %path.display(), "a file of the spool is no segment; ignored it");
             return Ok(None);
         }
         Err(cause) => return Err(Error::Io { action: "open", path, cause }),

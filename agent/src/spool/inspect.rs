@@ -80,9 +80,9 @@ impl Contents {
         rows
     }
 
-    /// The id below which all is done with.
+    /// The id below which all have left.
     #[must_use]
-    pub const fn done_id(&self) -> u64 {
+    pub const fn acknowledged_id(&self) -> u64 {
         self.done.id
     }
 

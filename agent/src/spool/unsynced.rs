@@ -37,8 +37,8 @@ impl Unsynced {
     /// # Errors
     /// What the operating system says. The kernel may have thrown the data away then, and would say
     /// that all is well the next time (fsync(2)): see
-    /// [`distrust_active`](super::Spool::distrust_active).
-    pub fn force_to_disk(&self) -> io::Result<()> {
+    /// [`seal_active`](super::Spool::seal_active).
+    pub fn sync(&self) -> io::Result<()> {
         for (_, file) in &self.files {
             file.sync_data()?;
         }

@@ -1,8 +1,7 @@
-//! Making the topic, where the configuration says so.
+//! Creates the topic, where the configuration says so.
 //!
-//! Whether it is there is looked up first, so that an agent that may write and not create is no
-//! trouble once it is. Several agents may make it at the same time: one does, the others find that
-//! it exists.
+//! The topic is looked up first, so that once it exists an agent needs no right to create it. Several
+//! agents may create it at the same time: one does, the others find that it exists.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -16,17 +15,17 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::errand::Errand;
+use super::AdminClient;
 use crate::config::{CreateTopic, KafkaConfig};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a failure, doubled with each one that follows.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// The thread that makes a topic: at the start, and whenever brokers say that it is not there.
-pub(super) struct Maker(Arc<Shared>);
+/// The thread that creates a topic: at the start, and whenever brokers say that it does not exist.
+pub(crate) struct TopicCreator(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -40,29 +39,29 @@ struct State {
     stop: bool,
 }
 
-impl Maker {
-    /// `None` where nobody asked for it.
-    pub(super) fn start(config: &KafkaConfig) -> Option<Self> {
+impl TopicCreator {
+    /// `None` where the configuration does not have it created.
+    pub(crate) fn start(config: &KafkaConfig) -> Option<Self> {
         let shape = config.create_topic.clone()?;
         let shared = Arc::new(Shared::default());
         shared.want();
-        let (of_thread, config) = (shared.clone(), config.clone());
+        let (shared_by_thread, config) = (shared.clone(), config.clone());
         let started = thread::Builder::new()
             .name("kafka-topic".to_owned())
-            .spawn(move || of_thread.run(&config, &shape));
+            .spawn(move || shared_by_thread.run(&config, &shape));
         if let Err(error) = started {
-            tracing::error!(%error, "cannot start the thread that makes topics");
+            tracing::error!(event = "topic_creation_failed", %error, "cannot start the thread that creates topics");
         }
         Some(Self(shared))
     }
 
-    /// The brokers say that the topic is not there.
-    pub(super) fn want(&self) {
+    /// Has the topic created: brokers say that it does not exist.
+    pub(crate) fn want(&self) {
         self.0.want();
     }
 }
 
-impl Drop for Maker {
+impl Drop for TopicCreator {
     /// The thread ends on its own, after what it is doing: nobody waits for that.
     fn drop(&mut self) {
         self.0.lock().stop = true;
@@ -82,7 +81,7 @@ impl Shared {
 
     fn run(&self, config: &KafkaConfig, shape: &CreateTopic) {
         let (sink, topic) = (&config.name, &config.topic);
-        let mut after_failure = FIRST_WAIT;
+        let mut backoff = MIN_BACKOFF;
         loop {
             let idle = |state: &mut State| !state.is_wanted && !state.stop;
             let mut state =
@@ -92,27 +91,33 @@ impl Shared {
             }
             state.is_wanted = false;
             drop(state);
-            match make(config, shape) {
+            match create(config, shape) {
                 Ok(is_new) => {
-                    after_failure = FIRST_WAIT;
+                    backoff = MIN_BACKOFF;
                     if is_new {
                         let default = || "as the brokers do".to_owned();
                         let number =
                             |number: Option<i32>| number.map_or_else(default, |n| n.to_string());
                         tracing::info!(
+                            event = "topic_created",
                             sink,
                             topic,
                             partitions = number(shape.partitions),
                             replication_factor = number(shape.replication_factor),
-                            "the topic was not there: it has been created"
+                            "created the topic, which did not exist"
                         );
                     }
                 }
                 Err(why) => {
-                    tracing::error!(sink, topic, "the topic cannot be created: {why}");
+                    tracing::error!(
+                        event = "topic_creation_failed",
+                        sink,
+                        topic,
+                        "cannot create the topic: {why}"
+                    );
                     let stopped = |state: &mut State| !state.stop;
-                    let waited = self.woken.wait_timeout_while(self.lock(), after_failure, stopped);
-                    after_failure = (after_failure * 2).min(LONGEST_WAIT);
+                    let waited = self.woken.wait_timeout_while(self.lock(), backoff, stopped);
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                     waited.unwrap_or_else(PoisonError::into_inner).0.is_wanted = true;
                 }
             }
@@ -120,18 +125,18 @@ impl Shared {
     }
 }
 
-/// Makes the topic if it is not there; true if so.
-fn make(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
-    let errand = Errand::prepare(config).map_err(|error| error.to_string())?;
-    let said = |error: KafkaError| error.to_string();
-    let consumer = errand.consumer(DefaultConsumerContext).map_err(said)?;
+/// Creates the topic if it does not exist; true if so.
+fn create(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
+    let client = AdminClient::prepare(config).map_err(|error| error.to_string())?;
+    let text = |error: KafkaError| error.to_string();
+    let consumer = client.consumer(DefaultConsumerContext).map_err(text)?;
     let metadata = consumer
         .fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
-        .map_err(|error| format!("no broker says whether it is there: {error}"))?;
+        .map_err(|error| format!("no broker answers whether it exists: {error}"))?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == config.topic);
     match topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from) {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
-        // There, or not for this client to see: then creating it would fail too.
+        // It exists, or this client may not see it: then creating it would fail too.
         None | Some(RDKafkaErrorCode::NoError | RDKafkaErrorCode::LeaderNotAvailable) => {
             return Ok(false);
         }
@@ -147,11 +152,11 @@ fn make(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
     for (name, value) in &shape.options {
         new = new.set(name, value);
     }
-    let admin = errand.admin().map_err(said)?;
+    let admin = client.admin().map_err(text)?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let runtime =
         tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let answers = runtime.block_on(admin.create_topics([&new], &options)).map_err(said)?;
+    let answers = runtime.block_on(admin.create_topics([&new], &options)).map_err(text)?;
     match answers.into_iter().next().ok_or("no answer")? {
         Ok(_) => Ok(true),
         Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(false),

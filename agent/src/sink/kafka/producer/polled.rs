@@ -31,7 +31,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
-use super::reports::Reports;
+use super::reports::Callbacks;
 
 /// Why there can be no such producer.
 #[derive(Debug, thiserror::Error)]
@@ -43,26 +43,26 @@ pub(super) enum Error {
 }
 
 /// A producer whose reports are taken in by a thread of its own, which ends with it.
-pub(super) struct PolledProducer {
+pub(in crate::sink::kafka) struct PolledProducer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    producer: BaseProducer<Reports>,
+    producer: BaseProducer<Callbacks>,
     /// Readable while there are events, or the thread is to stop.
     event: EventFd,
     stop: AtomicBool,
 }
 
 impl PolledProducer {
-    pub(super) fn new(config: &ClientConfig, reports: Reports) -> Result<Self, Error> {
+    pub(super) fn new(config: &ClientConfig, callbacks: Callbacks) -> Result<Self, Error> {
         // The call has the mended objects linked: see that package.
         if !tap53_librdkafka::is_mended() {
-            tracing::warn!("librdkafka is not the mended one");
+            tracing::warn!(event = "librdkafka_unpatched", "librdkafka is not the patched one");
         }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
-        let producer = config.create_with_context(reports)?;
+        let producer = config.create_with_context(callbacks)?;
         let shared = Arc::new(Shared { producer, event, stop: AtomicBool::new(false) });
         let queue = Queue::of(shared.clone());
         let thread =
@@ -72,7 +72,7 @@ impl PolledProducer {
 }
 
 impl Deref for PolledProducer {
-    type Target = BaseProducer<Reports>;
+    type Target = BaseProducer<Callbacks>;
 
     fn deref(&self) -> &Self::Target {
         &self.shared.producer
@@ -86,7 +86,10 @@ impl Drop for PolledProducer {
         // It fails where the descriptor is readable already.
         let _ = self.shared.event.write(1);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that takes in delivery reports panicked");
+            tracing::error!(
+                event = "reports_panicked",
+                "the thread that takes delivery reports panicked"
+            );
         }
     }
 }
@@ -136,7 +139,7 @@ impl Queue {
             match event.read() {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot wait for delivery reports");
+                    tracing::error!(event = "reports_stopped", %error, "cannot wait for delivery reports");
                     return;
                 }
             }
