@@ -32,6 +32,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+mod background;
 mod backlog;
 mod batch_limit;
 mod context;

@@ -63,7 +63,7 @@ pub enum Error {
         cause: rdkafka::error::KafkaError,
     },
     /// The registry's thread cannot be started.
-    #[error("sink {sink}: cannot start the thread that asks the registry: {cause}")]
+    #[error("sink {sink}: cannot start the registry's thread: {cause}")]
     Registry {
         /// Name of the sink.
         sink: String,
@@ -124,7 +124,7 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// So many records will be handed over; to be told before anybody else hears of them.
+    /// Announces so many records, before anybody else counts them; the batch carries what this gives.
     fn announce(&self, _records: u64) -> WindowSlot {
         WindowSlot::default()
     }

@@ -1,4 +1,4 @@
-//! The file that says what is done with.
+//! The file that says which entries have left the queue.
 
 use std::{
     fs::{self, OpenOptions},
@@ -77,7 +77,7 @@ impl Checkpoint {
         push_history(&mut bytes, &self.history.unwrap_or_default());
         file.write_all(&bytes).map_err(Error::io("write", &new))?;
         if sync {
-            file.sync_data().map_err(Error::io("force to disk", &new))?;
+            file.sync_data().map_err(Error::io("sync", &new))?;
         }
         fs::rename(&new, &path).map_err(Error::io("rename", &new))
     }
@@ -102,7 +102,7 @@ fn push_history(bytes: &mut Vec<u8>, history: &History) {
     bytes[start + 12..start + 16].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The history behind a checkpoint. There is none where a version before it wrote the file, and one
+/// The history after a checkpoint. There is none where a version before it wrote the file, and one
 /// of another version is none either: it is not worth refusing the queue for.
 fn read_history(bytes: &[u8]) -> Option<History> {
     let (checkpoint, history) = bytes.split_at_checked(HEADER_BYTES)?;

@@ -52,7 +52,7 @@ pub(super) struct Scan {
     pub(super) end: Place,
     /// What is known of all before `done`.
     pub(super) history: History,
-    /// Bytes behind the last whole entry of the last segment.
+    /// Bytes after the last whole entry of the last segment.
     pub(super) torn_bytes: u64,
     /// Last segments without any entry, which are not among the segments.
     pub(super) empty: Vec<PathBuf>,
@@ -197,7 +197,7 @@ pub(super) const fn start() -> u64 {
     HEADER_BYTES as u64
 }
 
-/// Follows the last segment to its last whole entry, and cuts its length there; the place behind.
+/// Follows the last segment to its last whole entry, and cuts its length there; the place after it.
 fn tail(segment: &mut Segment) -> Result<Place, Error> {
     let mut reader = segment.reader().map_err(Error::io("open", &segment.path))?;
     let (mut end, mut offset) = (segment.first, start().min(segment.length));

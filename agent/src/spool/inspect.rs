@@ -101,7 +101,7 @@ impl Contents {
         Totals::new(&self.history, self.end, self.waiting())
     }
 
-    /// Bytes behind the last whole record: an append that was not complete.
+    /// Bytes after the last whole record: an append that was not complete.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes

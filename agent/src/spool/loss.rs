@@ -37,7 +37,7 @@ impl Loss {
 /// Amounts lost, by [`Loss`].
 pub type Losses = [Amount; Loss::ALL.len()];
 
-/// What the queue lost, to be written down once all before it is done with.
+/// What the queue lost, to be written down once all before it has left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
     /// The id after it.

@@ -75,8 +75,8 @@
 //! - The checkpoint is replaced by rename, and before segments are removed. A crash between leaves
 //!   segments that all entries have left, which are removed now. A lost or bad checkpoint means that
 //!   records are sent again, never that one is left out.
-//! - What was lost is written down once all before it is done with, in one file with what is done
-//!   with, and before a segment is dropped. What lies between the checkpoint and the first segment
+//! - What was lost is written down once all before it has left the queue, in one file with what has
+//!   left, and before a segment is dropped. What lies between the checkpoint and the first segment
 //!   was dropped by a process that was killed, and is counted. So every record that ever was in the
 //!   queue waits, has arrived, or is in exactly one count of what was lost, whoever was killed.
 //! - If the checkpoint knows of more records than the segments hold (power loss without fsync, a

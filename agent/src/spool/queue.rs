@@ -227,7 +227,7 @@ impl Spool {
     /// Appends all of `records` or none, dropping the oldest where that makes room.
     ///
     /// With [`Fsync::Batch`] they are on the disk once [`take_unsynced`](Self::take_unsynced) has
-    /// been forced there.
+    /// been synced.
     ///
     /// # Errors
     /// See [`AppendError`].
@@ -362,13 +362,13 @@ impl Spool {
         }
     }
 
-    /// To be called after what was appended could not be forced to the disk: nothing more goes to
-    /// the same file.
+    /// Closes the active segment, after what was appended could not be synced: nothing more goes to the
+    /// same file.
     pub fn seal_active(&mut self) {
         self.active = None;
     }
 
-    /// What is to be forced to the disk now.
+    /// What is to be synced now.
     pub fn take_unsynced(&mut self) -> Unsynced {
         std::mem::take(&mut self.unsynced)
     }
@@ -505,7 +505,7 @@ impl Spool {
         self.segments.binary_search_by_key(&first_id, |segment| segment.first.id).ok()
     }
 
-    /// Writes down what is done with, where that has changed.
+    /// Writes which entries have left the queue, where that has changed.
     ///
     /// # Errors
     /// When the file system refuses; records may be sent again after a crash then.
@@ -521,7 +521,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes down all that a next start wants to know, and forces it to the disk.
+    /// Writes down all that a next start wants to know, and syncs it to the disk.
     ///
     /// # Errors
     /// What the file system says.
@@ -529,13 +529,13 @@ impl Spool {
         self.active = None;
         self.remove_done();
         let sync = self.config.fsync != Fsync::Never;
-        let forced = self.take_unsynced().sync();
-        forced.map_err(Error::io("force to disk", &self.config.directory))?;
+        let synced = self.take_unsynced().sync();
+        synced.map_err(Error::io("sync", &self.config.directory))?;
         self.checkpoint(sync)?;
         if sync {
             // The checkpoint's new name.
-            let forced = self.directory.sync_all();
-            forced.map_err(Error::io("force to disk", &self.config.directory))?;
+            let synced = self.directory.sync_all();
+            synced.map_err(Error::io("sync", &self.config.directory))?;
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ pub(super) fn frame(magic: [u8; 8], fields: &[u8; HEADER_BYTES - 16]) -> [u8; HE
     bytes
 }
 
-/// The fields behind a frame; `None` if it is damaged.
+/// The fields after a frame; `None` if it is damaged.
 ///
 /// # Errors
 /// [`Error::Version`] for a whole frame of another version. Its length field says how much the

@@ -53,7 +53,7 @@ impl Window {
         self.slots.front()
     }
 
-    /// The first at or behind `id` that failed.
+    /// The first at or after `id` that failed.
     pub(super) fn failed_from(&self, id: u64) -> Option<Slot> {
         let start = self.slots.partition_point(|slot| slot.place.id < id);
         self.slots.range(start..).find(|slot| slot.state == State::Failed).copied()
@@ -85,7 +85,7 @@ impl Window {
         Some(slot)
     }
 
-    /// Is done with all that failed below `id`, and tells which.
+    /// Gives up all that failed below `id`, and returns them.
     pub(super) fn give_up_failed_below(&mut self, id: u64) -> Vec<Slot> {
         let mut given_up = Vec::new();
         for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {

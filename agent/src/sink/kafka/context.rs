@@ -97,7 +97,7 @@ impl SinkContext {
             topic: config.topic.clone(),
             credentials: match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
                 Some(Credentials::Password { .. }) => "the password",
-                // It does not tell clients more than that.
+                // Brokers do not say more to clients.
                 Some(_) => "the token: its log says whether issuer, audience, key or time is wrong",
                 None => "a client without sasl",
             },

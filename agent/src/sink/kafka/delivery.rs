@@ -191,7 +191,7 @@ impl<P: Transport> Delivery<P> {
         let sent = self.send(batch, 0, &mut flight, |_| Verdict::Stop);
         if sent < batch.entries() {
             let mut backlog = self.lock();
-            self.router.apply(Event::Blocked, &mut *backlog);
+            self.router.apply(Event::Blocked, &mut backlog);
             self.store(backlog, batch, sent, flight);
         }
     }
@@ -447,7 +447,7 @@ impl<P: Transport> Delivery<P> {
         }
         let is_empty = spool.held().records == 0;
         *backlog = Backlog::Disk(Box::new(spool));
-        self.router.apply(Event::SpoolAcquired { is_empty }, &mut *backlog);
+        self.router.apply(Event::SpoolAcquired { is_empty }, &mut backlog);
         match outcome {
             Ok(()) if count > 0 => self.appended(backlog, count),
             Ok(()) => {}

@@ -47,7 +47,7 @@ const ROUND: usize = 512;
 const RATE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Backoff after a failure, doubled with each one that follows, so that a broker that refuses at once
-/// is not asked without end.
+/// is not tried without pause.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -150,13 +150,13 @@ impl<P: Transport> Sender<P> {
         if too_large > 0 || !failed.is_empty() {
             // Also so that new records do not keep the divided ones from being sent, and overtake
             // them.
-            delivery.router.apply(Event::Blocked, &mut *backlog);
+            delivery.router.apply(Event::Blocked, &mut backlog);
         }
         if let Backlog::Disk(spool) = &mut *backlog {
             let accounts = &delivery.context.accounts;
             accounts.reconcile(spool, |counts| counts.delivered += delivered);
         }
-        // What failed in memory and is on its way to a spool is there with others, never alone.
+        // Divided batches come from the backlog alone: what is requeued to a spool was with others.
         let is_refused = is_alone && matches!(&*backlog, Backlog::Memory(_));
         let (refused, failed): (Vec<_>, Vec<_>) = failed
             .into_iter()
@@ -259,7 +259,7 @@ impl<P: Transport> Sender<P> {
             self.failed(now);
         }
         if self.has_drained(&backlog) {
-            delivery.router.apply(Event::Drained, &mut *backlog);
+            delivery.router.apply(Event::Drained, &mut backlog);
         }
         let is_rate_used_up = drained.refusal.is_none() && drained.taken == allowed;
         let next = if is_rate_used_up && backlog.has_next() {
@@ -409,7 +409,7 @@ impl<P: Transport> Sender<P> {
         self.no_progress_since = now;
         self.note_failing(now);
         if in_memory > 0 && delivery.router.has_spool() {
-            delivery.router.apply(Event::Blocked, &mut *backlog);
+            delivery.router.apply(Event::Blocked, &mut backlog);
             drop(backlog);
             // They come back as reports.
             delivery.producer.purge();
@@ -421,7 +421,7 @@ impl<P: Transport> Sender<P> {
         let delivery = self.delivery.clone();
         let sink = &delivery.context.sink;
         if delivery.context.requeues {
-            delivery.router.apply(Event::Blocked, &mut *delivery.lock());
+            delivery.router.apply(Event::Blocked, &mut delivery.lock());
             delivery.producer.purge();
             self.apply(delivery.context.events.take(Duration::ZERO), now);
             if !delivery.router.has_spool()

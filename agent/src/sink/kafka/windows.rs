@@ -38,7 +38,7 @@ struct Stretch {
 }
 
 impl WindowTracker {
-    /// Nothing is on its way, in the first window.
+    /// Nothing is in flight, in the first window.
     pub(super) fn new() -> Self {
         Self {
             current: AtomicI64::new(0),
@@ -149,7 +149,7 @@ mod tests {
         tracker.leave(first, 1);
         assert_eq!(tracker.begin_window(3, 0), Some(0));
         tracker.leave(second, 1);
-        assert_eq!(tracker.begin_window(4, 0), Some(0), "one of the first is on its way");
+        assert_eq!(tracker.begin_window(4, 0), Some(0), "one of the first is in flight");
         tracker.leave(first, 1);
         assert_eq!(tracker.begin_window(5, 0), Some(4));
     }
@@ -179,7 +179,7 @@ mod tests {
         tracker.spool(late, 6);
         tracker.leave(late, 1);
         assert_eq!(tracker.begin_window(3, 4), Some(0));
-        assert_eq!(tracker.begin_window(4, 5), Some(0), "the one of window 1 is behind");
+        assert_eq!(tracker.begin_window(4, 5), Some(0), "the one of window 1 comes after it");
         assert_eq!(tracker.begin_window(5, 6), Some(4));
     }
 

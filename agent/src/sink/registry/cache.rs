@@ -2,7 +2,7 @@
 //!
 //! JSON: `{"version": 1, "ids": [{"registry", "subject", "fingerprint", "id"}, …]}`. Replaced as a
 //! whole by rename, so that it is the old or the new one after a crash. What cannot be read is as if
-//! it were not there: the registry will tell.
+//! it were not there: the registry will be queried.
 
 use std::{
     fs::{self, File},

@@ -41,7 +41,7 @@ pub(crate) enum Error {
     /// Any other status.
     #[error("answers with an error ({status}): {message}")]
     Refused { status: u16, message: String, retry_after: Option<Duration> },
-    /// What came is not what was asked for.
+    /// The answer is not the one expected.
     #[error("gives an answer that cannot be read: {0}")]
     Unreadable(String),
 }

@@ -18,7 +18,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// The ids of a topic's schemas. Read for each record, without a lock.
 pub(crate) struct SchemaIds {
     known: Vec<Known>,
-    /// Notified when an id is missed that nobody asked for yet.
+    /// Notified when an id is missed that nobody has requested yet.
     missed: Notify,
     /// A fingerprint that there is no schema for, once it was seen.
     stranger: OnceLock<Fingerprint>,
@@ -92,7 +92,7 @@ impl SchemaIds {
         Some([&single_object_header(fingerprint)[..], datum].concat())
     }
 
-    /// Has the registry asked for an id.
+    /// Has an id requested from the registry.
     pub(crate) fn want(&self, fingerprint: Fingerprint) {
         if let Some(known) = self.find(fingerprint)
             && !known.is_wanted.swap(true, Ordering::AcqRel)
@@ -105,13 +105,13 @@ impl SchemaIds {
         self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
     }
 
-    /// What was missed until now is about to be asked for.
+    /// Ids that were missed until now are about to be requested.
     pub(super) fn begin_round(&self) {
         // Takes the permit, if there is one.
         pin!(self.missed.notified()).as_mut().enable();
     }
 
-    /// Waits until an id is missed that nobody asked for, or one was since [`Self::begin_round`].
+    /// Waits until an id is missed that nobody has requested, or one was since [`Self::begin_round`].
     pub(super) async fn missed(&self) {
         self.missed.notified().await;
     }

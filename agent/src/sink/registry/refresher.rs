@@ -17,7 +17,7 @@ pub(super) struct Timeouts {
     pub(super) first_pause: Duration,
     /// The longest that it gets. With a thousand nodes, that many requests in that time.
     pub(super) longest_pause: Duration,
-    /// Until a registry that gave the ids is asked whether it still does.
+    /// Until a registry that gave the ids is queried again.
     pub(super) recheck: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Clients beside the producer, which ask the brokers something or have them do something: with the
-//! producer's credentials and addresses.
+//! Clients beside the producer, which query brokers or administer the cluster, with the producer's
+//! credentials and addresses.
 
 mod topic;
 

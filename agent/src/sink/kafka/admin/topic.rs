@@ -3,11 +3,7 @@
 //! The topic is looked up first, so that once it exists an agent needs no right to create it. Several
 //! agents may create it at the same time: one does, the others find that it exists.
 
-use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::time::Duration;
 
 use rdkafka::{
     admin::{AdminOptions, NewTopic, TopicReplication},
@@ -15,7 +11,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::AdminClient;
+use super::{super::background::Background, AdminClient};
 use crate::config::{CreateTopic, KafkaConfig};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,104 +21,62 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// The thread that creates a topic: at the start, and whenever brokers say that it does not exist.
-pub(crate) struct TopicCreator(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    woken: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    is_wanted: bool,
-    stop: bool,
-}
+pub(in crate::sink::kafka) struct TopicCreator(Option<Background>);
 
 impl TopicCreator {
     /// `None` where the configuration does not have it created.
-    pub(crate) fn start(config: &KafkaConfig) -> Option<Self> {
+    pub(in crate::sink::kafka) fn start(config: &KafkaConfig) -> Option<Self> {
         let shape = config.create_topic.clone()?;
-        let shared = Arc::new(Shared::default());
-        shared.want();
-        let (shared_by_thread, config) = (shared.clone(), config.clone());
-        let started = thread::Builder::new()
-            .name("kafka-topic".to_owned())
-            .spawn(move || shared_by_thread.run(&config, &shape));
-        if let Err(error) = started {
+        let (config, mut backoff) = (config.clone(), MIN_BACKOFF);
+        let started = Background::start("kafka-topic", move || {
+            if create_and_log(&config, &shape) {
+                backoff = MIN_BACKOFF;
+                return None;
+            }
+            let pause = backoff;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            Some(pause)
+        });
+        if let Err(error) = &started {
             tracing::error!(event = "topic_creation_failed", %error, "cannot start the thread that creates topics");
         }
-        Some(Self(shared))
+        Some(Self(started.ok()))
     }
 
     /// Has the topic created: brokers say that it does not exist.
-    pub(crate) fn want(&self) {
-        self.0.want();
+    pub(in crate::sink::kafka) fn want(&self) {
+        self.0.iter().for_each(Background::want);
     }
 }
 
-impl Drop for TopicCreator {
-    /// The thread ends on its own, after what it is doing: nobody waits for that.
-    fn drop(&mut self) {
-        self.0.lock().stop = true;
-        self.0.woken.notify_all();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn want(&self) {
-        self.lock().is_wanted = true;
-        self.woken.notify_all();
-    }
-
-    fn run(&self, config: &KafkaConfig, shape: &CreateTopic) {
-        let (sink, topic) = (&config.name, &config.topic);
-        let mut backoff = MIN_BACKOFF;
-        loop {
-            let idle = |state: &mut State| !state.is_wanted && !state.stop;
-            let mut state =
-                self.woken.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            if state.stop {
-                return;
-            }
-            state.is_wanted = false;
-            drop(state);
-            match create(config, shape) {
-                Ok(is_new) => {
-                    backoff = MIN_BACKOFF;
-                    if is_new {
-                        let default = || "as the brokers do".to_owned();
-                        let number =
-                            |number: Option<i32>| number.map_or_else(default, |n| n.to_string());
-                        tracing::info!(
-                            event = "topic_created",
-                            sink,
-                            topic,
-                            partitions = number(shape.partitions),
-                            replication_factor = number(shape.replication_factor),
-                            "created the topic, which did not exist"
-                        );
-                    }
-                }
-                Err(why) => {
-                    tracing::error!(
-                        event = "topic_creation_failed",
-                        sink,
-                        topic,
-                        "cannot create the topic: {why}"
-                    );
-                    let stopped = |state: &mut State| !state.stop;
-                    let waited = self.woken.wait_timeout_while(self.lock(), backoff, stopped);
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
-                    waited.unwrap_or_else(PoisonError::into_inner).0.is_wanted = true;
-                }
-            }
+/// True if the topic exists now.
+fn create_and_log(config: &KafkaConfig, shape: &CreateTopic) -> bool {
+    let (sink, topic) = (&config.name, &config.topic);
+    match create(config, shape) {
+        Ok(true) => {
+            let default = || "as the brokers do".to_owned();
+            let number = |number: Option<i32>| number.map_or_else(default, |n| n.to_string());
+            tracing::info!(
+                event = "topic_created",
+                sink,
+                topic,
+                partitions = number(shape.partitions),
+                replication_factor = number(shape.replication_factor),
+                "created the topic, which did not exist"
+            );
+        }
+        Ok(false) => {}
+        Err(why) => {
+            tracing::error!(
+                event = "topic_creation_failed",
+                sink,
+                topic,
+                "cannot create the topic: {why}"
+            );
+            return false;
         }
     }
+    true
 }
 
 /// Creates the topic if it does not exist; true if so.

@@ -38,7 +38,7 @@ const MAX_SHOWN: usize = 200;
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// A file that is needed to ask.
+    /// A file that the request needs.
     #[error("{}: {why}", path.display())]
     File {
         /// The file.
@@ -60,7 +60,7 @@ pub(super) enum Error {
         /// What the answer says.
         why: String,
     },
-    /// The answer is not what was asked for.
+    /// The answer is no token.
     #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     /// The token in it cannot be used.

@@ -3,7 +3,7 @@
 //! librdkafka has one place for a token, which each connection and each re-authentication takes it
 //! from. A new token is put there as soon as there is one, by [`TokenSource::renew`] once a tick, so that
 //! nothing ever waits for one; librdkafka's own request for a refresh, at four fifths of a token's
-//! life, is not answered. An authorization server is asked in a thread of its own: it may take
+//! life, is not answered. A thread of its own queries an authorization server: it may take
 //! seconds, and librdkafka's thread has delivery reports to bring.
 
 mod endpoint;
@@ -13,8 +13,7 @@ use std::{
     ffi::{CStr, CString},
     path::{Path, PathBuf},
     ptr,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,6 +25,7 @@ use rdkafka::{
 };
 
 use super::{
+    background::Background,
     context::REMINDER_INTERVAL,
     producer::{PolledProducer, secret},
 };
@@ -33,11 +33,11 @@ use crate::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;
 
-/// A server that gives no token is asked again after this long, doubled up to the second.
+/// Backoff after a server has given no token, doubled up to the second.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// However short the life of its tokens is, a server is not asked more often.
+/// However short the life of its tokens is, a server is not queried more often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the tokens of a producer come from, and which one it has.
@@ -76,7 +76,7 @@ impl TokenSource {
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client().native_ptr();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         let latest = match &self.source {
             Source::File(path) => {
                 of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
@@ -124,7 +124,7 @@ impl TokenSource {
     }
 }
 
-/// A token for a client that lives for a moment: a file is read, a server is asked now. `None` where
+/// A token for a client that lives for a moment: a file is read, a server is queried now. `None` where
 /// none is needed.
 pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
@@ -182,61 +182,21 @@ pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), Strin
     Err(why.to_string_lossy().into_owned())
 }
 
-/// The thread that asks an authorization server.
+/// The thread that queries an authorization server, and its latest answer.
 struct TokenFetcher {
     url: String,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    woken: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    latest: Option<Result<Token, String>>,
-    stop: bool,
+    latest: Arc<Mutex<Option<Result<Token, String>>>>,
+    /// Ends with this.
+    _thread: Option<Background>,
 }
 
 impl TokenFetcher {
     fn start(endpoint: &TokenEndpoint) -> Self {
-        let shared = Arc::new(Shared::default());
-        let (endpoint, for_thread) = (endpoint.clone(), shared.clone());
-        let url = endpoint.url.clone();
-        let started = thread::Builder::new()
-            .name("kafka-token".to_owned())
-            .spawn(move || for_thread.run(&endpoint));
-        if let Err(error) = started {
-            shared.lock().latest = Some(Err(format!("no thread to ask it: {error}")));
-        }
-        Self { url, shared }
-    }
-
-    /// What came of asking last; `None` before that.
-    fn latest(&self) -> Option<Result<Token, String>> {
-        self.shared.lock().latest.clone()
-    }
-}
-
-impl Drop for TokenFetcher {
-    /// The thread ends on its own, after what it has just asked: nobody waits for that.
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.woken.notify_all();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn run(&self, endpoint: &TokenEndpoint) {
-        let mut backoff = MIN_BACKOFF;
-        loop {
-            let answer = fetch_now(endpoint);
+        let latest = Arc::new(Mutex::new(None));
+        let (endpoint, answers) = (endpoint.clone(), latest.clone());
+        let (url, mut backoff) = (endpoint.url.clone(), MIN_BACKOFF);
+        let started = Background::start("kafka-token", move || {
+            let answer = fetch_now(&endpoint);
             let wait = match &answer {
                 Ok(token) => {
                     backoff = MIN_BACKOFF;
@@ -248,17 +208,27 @@ impl Shared {
                     wait
                 }
             };
-            let mut state = self.lock();
-            state.latest = Some(answer);
-            let ended = self.woken.wait_timeout_while(state, wait, |state| !state.stop);
-            if ended.unwrap_or_else(PoisonError::into_inner).0.stop {
-                return;
-            }
+            *lock(&answers) = Some(answer);
+            Some(wait)
+        });
+        if let Err(error) = &started {
+            *lock(&latest) = Some(Err(format!("no thread to query it: {error}")));
         }
+        Self { url, latest, _thread: started.ok() }
+    }
+
+    /// The latest answer; `None` before the first.
+    fn latest(&self) -> Option<Result<Token, String>> {
+        lock(&self.latest).clone()
     }
 }
 
-/// Four fifths of a token's life, so that there is time to ask again where that fails.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // One value, replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Four fifths of a token's life, so that there is time to retry.
 fn until_renewal(token: &Token, now: Timestamp) -> Duration {
     let left = token.expires_at.duration_since(now);
     Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(MIN_INTERVAL)

@@ -303,7 +303,7 @@ impl Producer {
         }
     }
 
-    /// Waits until all that is on its way has been reported, also by producers that were replaced;
+    /// Waits until all that is in flight has been reported, also by producers that were replaced;
     /// false if that takes longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;

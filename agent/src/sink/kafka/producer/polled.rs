@@ -1,7 +1,7 @@
 //! A producer, and the thread that takes in what librdkafka has to report.
 //!
-//! In place of `rdkafka`'s `ThreadedProducer`, which asks with a timeout of 100 ms, cut to whole
-//! milliseconds, and asks without a timeout for what is left of the last one: an idle thread that
+//! In place of `rdkafka`'s `ThreadedProducer`, which polls with a timeout of 100 ms, cut to whole
+//! milliseconds, and polls without a timeout for what is left of the last one: an idle thread that
 //! wakes a thousand times a second. Here librdkafka writes to a descriptor when its queue of events
 //! gets a first one, and the thread sleeps on that until then.
 
@@ -94,7 +94,7 @@ impl Drop for PolledProducer {
     }
 }
 
-/// librdkafka's queue of events, which tells the descriptor of the first.
+/// librdkafka's queue of events, which writes to the descriptor with the first.
 struct Queue {
     queue: *mut rd_kafka_queue_t,
     /// The producer and the descriptor, which have to outlive the queue.
@@ -125,11 +125,11 @@ impl Queue {
         Self { queue, shared }
     }
 
-    /// Takes in events as they come, until it is told to stop.
+    /// Takes in events as they come, until it is stopped.
     fn serve(&self) {
         let Shared { producer, event, stop } = &*self.shared;
         loop {
-            // Those that were there before the descriptor was told of them, too.
+            // Those too that were there before the descriptor was set.
             while self.length() > 0 {
                 producer.poll(std::time::Duration::ZERO);
             }

@@ -64,7 +64,7 @@ impl ClientContext for Callbacks {
             // error() logs it as well, and less often.
             RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
             // A request that timed out, again with each one: its records are reported as failed. And
-            // an identity not yet given by a broker that starts: it is asked for again.
+            // an identity not yet given by a broker that starts: librdkafka requests it again.
             RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
                 tracing::debug!(sink, facility, "{message}");
             }

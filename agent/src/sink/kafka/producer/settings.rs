@@ -42,7 +42,7 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        // Who asks librdkafka for more, by option `debug`, gets it, at our own level of that name.
+        // Option `debug` has librdkafka log more, at our own level of that name.
         .set_log_level(match config.options.contains_key("debug") {
             true => RDKafkaLogLevel::Debug,
             false => RDKafkaLogLevel::Info,
@@ -62,14 +62,14 @@ pub(in crate::sink::kafka) fn connection(
 ) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
-    // A producer would else ask brokers to make the topic, with their defaults, where they do.
+    // A producer would else have brokers create the topic, with their defaults, where they do.
     client.set("allow.auto.create.topics", "false");
     client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
     let password = set_security(&mut client, config)?;
     Ok((client, password))
 }
 
-/// As [`connection`] made it, for a client of the kind that reads: it asks for metadata and reads
+/// As [`connection`] made it, for a client of the kind that reads: it queries metadata and reads
 /// nothing, but its limits have to fit each other.
 pub(in crate::sink::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
     let mut client = connection.clone();

@@ -11,7 +11,7 @@ const BROKERS: usize = 64;
 /// A producer at a moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Statistics {
-    /// Messages in its queues and on their way, and their bytes.
+    /// Messages in its queues and in flight, and their bytes.
     pub(crate) queued_messages: u64,
     pub(crate) queued_bytes: u64,
     /// Callbacks that wait for their turn.
