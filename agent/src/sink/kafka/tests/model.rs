@@ -182,11 +182,24 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// One that makes nothing fail; all together they take less time than a stall.
+fn quiet_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        10 => (1..20u64).prop_map(Act::Write),
+        6 => (1..40usize).prop_map(|count| Act::Answer(count, Outcome::Delivered)),
+        10 => (0..60u64).prop_map(Act::Step),
+        4 => prop_oneof![Just(0), 1..60usize].prop_map(Act::Capacity),
+        1 => Just(Act::Unlock),
+        1 => Just(Act::LearnId),
+    ]
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     mode: Option<SpoolMode>,
     has_registry: bool,
     is_locked: bool,
+    queue_bytes: u64,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -199,6 +212,7 @@ fn setup() -> impl Strategy<Value = Setup> {
         mode,
         has_registry,
         is_locked: is_locked && mode.is_some(),
+        queue_bytes: 60_000,
     })
 }
 
@@ -255,7 +269,7 @@ impl Machine {
         let spool = setup.mode.and_then(|mode| spool(&directory.join("spool"), mode));
         KafkaConfig {
             message_timeout: Duration::from_secs(2),
-            queue_bytes: 60_000,
+            queue_bytes: setup.queue_bytes,
             spool,
             ..KafkaConfig::to("none:1", "dns")
         }
@@ -382,8 +396,22 @@ impl Machine {
         }
     }
 
+    /// With a spool, nothing is lost for a reason that may pass.
+    fn check_reasons(&self) {
+        let counts = self.context().counts().read();
+        if self.setup.mode.is_some() {
+            let ruled_out = [SinkLoss::Expired, SinkLoss::QueueFull, SinkLoss::NoSchemaId];
+            let kept = self.process.delivery.router.has_spool() && !self.has_disk_failed;
+            let unflushed = Some(SinkLoss::Unflushed).filter(|_| kept);
+            for reason in ruled_out.into_iter().chain(unflushed) {
+                assert_eq!(counts.lost[reason as usize].records, 0, "{counts:?}");
+            }
+        }
+    }
+
     /// The process ends as it is, and another one starts.
     fn restart(&mut self) {
+        self.check_reasons();
         let config = Self::config(self.setup, self.directory.path());
         self.lost += total_lost(&self.context().counts().read());
         let hands = std::mem::take(&mut *self.cluster().hands());
@@ -449,6 +477,7 @@ impl Machine {
             }
             assert!(round < 10_000, "it does not end: {counts:?}");
         }
+        self.check_reasons();
         let hands = self.cluster().hands();
         let mut times: BTreeMap<u64, u64> = BTreeMap::new();
         hands.arrived.iter().for_each(|number| *times.entry(*number).or_default() += 1);
@@ -494,13 +523,32 @@ proptest! {
     fn a_kill_in_mode_durable_costs_nothing(
         acts in prop::collection::vec(act(), 1..80),
     ) {
-        let mode = Some(SpoolMode::Durable);
-        let mut machine = Machine::new(Setup { mode, has_registry: false, is_locked: false });
+        let mut machine = Machine::new(Setup {
+            mode: Some(SpoolMode::Durable),
+            has_registry: false,
+            is_locked: false,
+            queue_bytes: 60_000,
+        });
         for act in acts.iter().filter(|act| !matches!(act, Act::DiskFails)) {
             machine.apply(act);
             assert_eq!(machine.in_memory(), 0, "all is on disk once it is accepted");
         }
         machine.finish();
         assert_eq!(machine.killed, 0);
+    }
+
+    /// Whatever waits where: new records never overtake those that wait.
+    #[test]
+    fn where_nothing_fails_records_keep_their_order(
+        setup in setup(),
+        acts in prop::collection::vec(quiet_act(), 1..80),
+    ) {
+        // All that waits has room.
+        let mut machine = Machine::new(Setup { queue_bytes: 16 << 20, ..setup });
+        for act in &acts {
+            machine.apply(act);
+        }
+        assert!(!machine.cluster().hands().has_failed);
+        machine.finish();
     }
 }
