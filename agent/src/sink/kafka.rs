@@ -19,7 +19,8 @@
 //! | [`route`] | the states and their transitions |
 //! | [`flight`] | who answers for records in memory; the account |
 //! | [`backlog`] | what waits, in memory or on disk |
-//! | [`delivery`] | the machine: writing by a route, storing, requeueing, the spool's lock |
+//! | [`delivery`] | the machine: writing by a route, storing, requeueing |
+//! | [`storage`] | its part that has to do with the disk: the spool's lock, syncing, failures |
 //! | [`sender`] | the thread that sends what waits and applies delivery reports |
 //! | [`events`] | the channel from librdkafka's callbacks |
 //! | [`producer`] | librdkafka's producer, its settings, callbacks and replacement |
@@ -45,6 +46,7 @@ mod producer;
 mod rate_limiter;
 mod route;
 mod sender;
+mod storage;
 mod summaries;
 #[cfg(test)]
 mod tests;

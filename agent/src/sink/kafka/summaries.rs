@@ -23,10 +23,10 @@ use super::{
     admin::TopicCreator,
     backlog::{Backlog, Buffer, Owner, Queued},
     context::Framing,
-    delivery::now_ms,
     events::{DeliveryEvents, Outcome},
     origin::Origin,
     producer::{Message, Producer, Transport as _, is_purged},
+    storage::now_ms,
 };
 use crate::{
     config::KafkaConfig,
