@@ -541,7 +541,7 @@ fn a_directory_of_the_node_is_given_to_the_agent_which_finds_there_what_it_left(
     let status = process.wait(DEADLINE)?;
     assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
     let next = pod.run()?;
-    next.wait_for_line("records of an earlier run wait", 0, DEADLINE)?;
+    next.wait_for_line("event=\"spool_inherited\"", 0, DEADLINE)?;
     next.wait_for_line("nobody captured between the run before and this one", 0, DEADLINE)?;
 
     // A directory of somebody else stays that.

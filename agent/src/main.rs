@@ -1,5 +1,6 @@
 //! The `tap53` command: arguments, configuration, run, exit code.
 
+mod cnd_timedwait;
 mod command;
 
 use std::process::ExitCode;

@@ -14,8 +14,8 @@ use tap53_harness::{
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, spool};
 
 const SUMMARIES: &str = "dns-ledger";
-const AWAY: &str = "records do not arrive";
-const BACK: &str = "records arrive again";
+const AWAY: &str = "event=\"buffering_to_spool\"";
+const BACK: &str = "event=\"delivery_resumed\"";
 
 fn consume_both(kafka: &Kafka<'_>) -> Result<Consumed> {
     Ok(Consumed { records: kafka.consume(TOPIC)?, summaries: kafka.consume(SUMMARIES)? })

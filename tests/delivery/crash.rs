@@ -119,7 +119,7 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
     run.feed(500)?;
     kafka.kill();
     run.feed(1_000)?;
-    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"buffering_to_spool\"", 0, DEADLINE)?;
     // What was in memory has been taken back once none is in flight.
     wait::until("memory to be empty", DEADLINE, || {
         let from = run.process().stderr().len();

@@ -34,7 +34,7 @@ fn a_full_disk_costs_the_oldest_records_and_each_is_counted() -> Result<()> {
     fs::remove_file(&other)?;
     run.feed(20_000)?;
     kafka.restart()?;
-    run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"delivery_resumed\"", 0, DEADLINE)?;
     let next = run.next();
     let ended = run.finish()?;
     tap53_harness::account::Ledger(&ended.ledger).require_balance()?;
@@ -145,7 +145,7 @@ fn an_agent_starts_at_once_and_in_little_memory_on_two_gibibytes() -> Result<()>
             limit.hold(command);
         },
     )?;
-    run.process().wait_for_line("records of an earlier run wait", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"spool_inherited\"", 0, DEADLINE)?;
     let took = began.elapsed();
     println!("{bytes} bytes: open after {took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");

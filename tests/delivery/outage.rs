@@ -6,8 +6,8 @@ use tap53_harness::{kafka::Kafka, scratch, wait};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
 
-const AWAY: &str = "records do not arrive";
-const BACK: &str = "records arrive again";
+const AWAY: &str = "event=\"buffering_to_spool\"";
+const BACK: &str = "event=\"delivery_resumed\"";
 
 #[test]
 fn each_record_arrives_though_the_broker_was_away_for_longer_than_the_message_timeout() -> Result<()>

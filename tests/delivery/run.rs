@@ -204,7 +204,7 @@ impl Run {
     pub(super) fn kill(self) -> Result<Vec<u32>> {
         let (accepted, log) = self.kill_however_full()?;
         // It had no time to say so in a ledger.
-        ensure!(!log.contains("dropped the oldest"), "the spool was too small for the test: {log}");
+        ensure!(!log.contains("spool_dropped"), "the spool was too small for the test: {log}");
         Ok(accepted)
     }
 

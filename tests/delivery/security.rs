@@ -42,7 +42,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
     assert_eq!(consume(&kafka)?.times.len(), 100);
     // The right one is written while it runs.
     fs::write(&password, SCRAM_PASSWORD)?;
-    run.process().wait_for_line("the new one is used", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"password_reloaded\"", 0, DEADLINE)?;
     wait_for(&kafka, 200)?;
     let ended = run.finish()?;
     ended.require_nothing_lost()?;
@@ -72,11 +72,11 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
     );
     let mut run = Run::start(&namespace, &kafka.ssl_address(), &by_certificate, 200)?;
     run.feed(100)?;
-    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"buffering_to_spool\"", 0, DEADLINE)?;
     assert_eq!(consume(&kafka)?.times.len(), 200);
     copy(&security)?;
-    run.process().wait_for_line("the new ones are used", 0, DEADLINE)?;
-    run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"tls_files_reloaded\"", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"delivery_resumed\"", 0, DEADLINE)?;
     run.finish()?.require_nothing_lost()?;
     consume(&kafka)?.require_exactly(0..300)
 }
@@ -96,7 +96,7 @@ fn a_broker_whose_certificate_nobody_vouches_for_gets_no_record() -> Result<()> 
     let mut run = Run::start(&namespace, &kafka.ssl_address(), &keys, 0)?;
     run.feed(10)?;
     run.process().wait_for_line("certificate verify failed", 0, DEADLINE)?;
-    run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"buffering_to_spool\"", 0, DEADLINE)?;
     let ended = run.terminate()?;
     ended.require_nothing_lost()?;
     assert_eq!(ended.records("spooled")?, 10);
@@ -122,9 +122,9 @@ fn keys_and_headers_are_what_was_chosen_also_by_way_of_the_spool() -> Result<()>
         run.feed(50)?;
         kafka.kill();
         run.feed(50)?;
-        run.process().wait_for_line("records do not arrive", 0, DEADLINE)?;
+        run.process().wait_for_line("event=\"buffering_to_spool\"", 0, DEADLINE)?;
         kafka.restart()?;
-        run.process().wait_for_line("records arrive again", 0, DEADLINE)?;
+        run.process().wait_for_line("event=\"delivery_resumed\"", 0, DEADLINE)?;
         let begin = next;
         next = run.next();
         run.finish()?.require_nothing_lost()?;
@@ -149,7 +149,7 @@ fn a_topic_that_does_not_exist_is_named_and_its_records_wait_for_it() -> Result<
     );
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(10)?;
-    let line = run.process().wait_for_line("tap53 creates none", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"topic_missing\"", 0, DEADLINE)?;
     assert!(line.contains(TOPIC), "{line}");
     kafka.create_topic(TOPIC)?;
     wait_for(&kafka, 10)?;

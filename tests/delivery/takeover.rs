@@ -5,8 +5,8 @@ use tap53_harness::{kafka::Kafka, scratch};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
 
-const WAITS: &str = "another agent has the spool";
-const TAKEN: &str = "the spool is this agent's now";
+const WAITS: &str = "event=\"spool_locked\"";
+const TAKEN: &str = "event=\"spool_lock_acquired\"";
 
 #[test]
 fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_takes_it_over()
@@ -28,11 +28,7 @@ fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_take
         // Without it, its records wait in memory: the other one's files stay the other one's.
         kafka.kill();
         second.feed(300)?;
-        second.process().wait_for_line(
-            "records do not arrive: they are kept in memory",
-            0,
-            DEADLINE,
-        )?;
+        second.process().wait_for_line("event=\"buffering_to_memory\"", 0, DEADLINE)?;
         next = second.next();
         first.terminate()?.require_nothing_lost()?;
         second.process().wait_for_line(TAKEN, 0, DEADLINE)?;

@@ -125,7 +125,7 @@ fn a_renewed_token_is_taken_up_and_records_go_on_beyond_the_life_of_the_first() 
     let consumed = consume(&kafka)?;
     consumed.require_exactly(0..fed)?;
     require_unseen(&ended, &tokens)?;
-    let used = count(&ended.log, "a new token is used");
+    let used = count(&ended.log, "event=\"token_renewed\"");
     // The last one may have come too late.
     ensure!(used + 1 >= tokens.len(), "{used} of {} tokens: {}", tokens.len(), ended.log);
     let proofs = count(&ended.log, "authentication successful");
@@ -210,12 +210,12 @@ fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails(
     );
     let mut run = stage.run(&kafka.token_address(), &keys, 0)?;
     run.feed(10)?;
-    let line = run.process().wait_for_line("no valid token", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"token_unavailable\"", 0, DEADLINE)?;
     println!("{line}");
     assert!(line.contains(&endpoint.url()) && line.contains("(401): invalid_client"), "{line}");
     assert_eq!(consume(&kafka)?.times.len(), 0);
     write(&secret, CLIENT_SECRET)?;
-    let line = run.process().wait_for_line("a new token is used", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"token_renewed\"", 0, DEADLINE)?;
     assert!(line.contains(SUBJECT), "{line}");
     wait::until("the records to arrive", DEADLINE, || {
         Ok((consume(&kafka)?.times.len() == 10).then_some(()))
@@ -238,7 +238,7 @@ fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails(
     let asked = count(&endpoint.process().stdout().text(), "stub answered 200");
     // At four fifths of the life of the one before.
     ensure!((3..10).contains(&asked), "{}", endpoint.process().stdout().text());
-    let used = count(&ended.log, "a new token is used");
+    let used = count(&ended.log, "event=\"token_renewed\"");
     ensure!(used >= asked - 1, "{used} of {asked}");
     require_unseen(&ended, &["not the secret".to_owned(), CLIENT_SECRET.to_owned()])?;
     // What tokens begin with.
@@ -265,7 +265,7 @@ fn a_token_endpoint_whose_certificate_nobody_vouches_for_is_not_told_the_secret(
     );
     // Nothing listens there.
     let run = stage.run("127.0.0.1:9", &keys, 0)?;
-    let line = run.process().wait_for_line("no valid token", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"token_unavailable\"", 0, DEADLINE)?;
     println!("{line}");
     assert!(line.contains("certificate"), "{line}");
     assert_eq!(count(&endpoint.process().stdout().text(), "stub answered"), 0);
@@ -295,7 +295,7 @@ fn a_password_is_sent_or_proved_as_chosen() -> Result<()> {
         write(&password, "not the password")?;
         let mut run = stage.run(broker, &keys, next)?;
         run.feed(20)?;
-        let line = run.process().wait_for_line("does not accept the password", 0, DEADLINE)?;
+        let line = run.process().wait_for_line("event=\"authentication_failed\"", 0, DEADLINE)?;
         println!("{line}");
         assert_eq!(consume(&kafka)?.times.len(), next as usize);
         write(&password, right)?;

@@ -20,7 +20,7 @@ fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() 
     let keys = format!("{QUICK}\n    {}", spool("durable", directory.path(), ""));
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(10)?;
-    let line = run.process().wait_for_line("tap53 creates none", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"topic_missing\"", 0, DEADLINE)?;
     assert!(line.contains(TOPIC) && line.contains("create_topic"), "{line}");
     let configuration = run.configuration().display().to_string();
     // Nor does the doctor.
@@ -49,9 +49,9 @@ fn a_topic_is_made_as_configured_at_the_start_and_again_when_it_is_gone() -> Res
     // It is made before there is any record, and once there is a broker.
     kafka.kill();
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
-    run.process().wait_for_line("no broker says whether it is there", 0, DEADLINE)?;
+    run.process().wait_for_line("event=\"topic_creation_failed\"", 0, DEADLINE)?;
     kafka.restart()?;
-    let line = run.process().wait_for_line("it has been created", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"topic_created\"", 0, DEADLINE)?;
     assert!(line.contains(TOPIC) && line.contains("partitions=\"3\""), "{line}");
     assert_eq!(topics(&namespace, &kafka.address())?, [format!("{TOPIC} with 3 partitions")]);
     run.feed(100)?;
@@ -69,14 +69,14 @@ fn a_topic_is_made_as_configured_at_the_start_and_again_when_it_is_gone() -> Res
     })?;
     let from = run.process().stderr().len();
     run.feed(100)?;
-    run.process().wait_for_line("it has been created", from, DEADLINE)?;
+    run.process().wait_for_line("event=\"topic_created\"", from, DEADLINE)?;
     run.finish()?.require_nothing_lost()?;
     consume(&kafka)?.require_exactly(100..200)?;
 
     // Another agent finds it.
     let run = Run::start(&namespace, &kafka.address(), &keys, 200)?;
     let ended = run.finish()?;
-    ensure!(!ended.log.contains("has been created"), "{}", ended.log);
+    ensure!(!ended.log.contains("topic_created"), "{}", ended.log);
     Ok(())
 }
 
@@ -86,7 +86,7 @@ fn brokers_that_refuse_to_make_a_topic_are_heard() -> Result<()> {
     let kafka = Kafka::start(&namespace)?;
     let keys = "create_topic: {partitions: 1, replication_factor: 3}";
     let run = Run::start(&namespace, &kafka.address(), keys, 0)?;
-    let line = run.process().wait_for_line("the topic cannot be created", 0, DEADLINE)?;
+    let line = run.process().wait_for_line("event=\"topic_creation_failed\"", 0, DEADLINE)?;
     assert!(line.contains("replication factor"), "{line}");
     Ok(())
 }

@@ -29,8 +29,8 @@ use tempfile::TempDir;
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What the agent says at the beginning and at the end of an outage.
-pub(super) const AWAY: &str = "records do not arrive";
-pub(super) const BACK: &str = "records arrive again";
+pub(super) const AWAY: &str = "event=\"buffering_to_spool\"";
+pub(super) const BACK: &str = "event=\"delivery_resumed\"";
 
 /// Of the spool.
 const MODES: [&str; 2] = ["durable", "fast"];

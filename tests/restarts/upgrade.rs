@@ -146,7 +146,7 @@ fn agents_that_overlap_lose_nothing_and_what_both_record_can_be_told() -> Result
     let old = old.ended()?;
     require_nothing_lost(&old)?;
     // The spool is the new one's now, and so is the state.
-    new.process().wait_for_line("the spool is this agent's now", 0, DEADLINE)?;
+    new.process().wait_for_line("event=\"spool_lock_acquired\"", 0, DEADLINE)?;
     wait::until("the end of the old agent to be told", DEADLINE, || {
         let previous = ledger(&new)?["previous_run"].clone();
         Ok((previous["ended"] == "in_good_order" && previous["gap"].is_null()).then_some(()))

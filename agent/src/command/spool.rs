@@ -96,7 +96,7 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
         table(&rows, colored()),
         waiting.records,
         waiting.messages,
-        contents.done_id(),
+        contents.acknowledged_id(),
         totals(&contents.totals()),
     ))
 }

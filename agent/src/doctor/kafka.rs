@@ -21,7 +21,7 @@ use rdkafka::{
 use super::Check;
 use crate::{
     config::{Credentials, KafkaConfig, SaslMechanism},
-    sink::kafka::errand::{Errand, Unprepared},
+    sink::kafka::admin::{AdminClient, AdminError},
 };
 
 const AREA: &str = "kafka";
@@ -40,15 +40,15 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     if !reached {
         return checks;
     }
-    let client = match Errand::prepare(config) {
+    let client = match AdminClient::prepare(config) {
         Ok(client) => client,
-        Err(Unprepared::Secret(error)) => {
+        Err(AdminError::Secret(error)) => {
             let what = format!("sinks[{number}]: secrets");
             let fix = "ls -l   # the file, and whether this user may read it".to_owned();
             checks.push(Check::fail(AREA, what, error.to_string(), fix));
             return checks;
         }
-        Err(Unprepared::Token(why)) => {
+        Err(AdminError::Token(why)) => {
             checks.push(Check::fail(
                 AREA,
                 format!("sinks[{number}]: token"),
@@ -156,7 +156,10 @@ fn fix(broker: &str, error: &io::Error) -> String {
 }
 
 /// What brokers say of the topic; or why they do not, as far as librdkafka knows.
-fn metadata(client: &Errand, topic: &str) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
+fn metadata(
+    client: &AdminClient,
+    topic: &str,
+) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
     let consumer = client.consumer(Heard::default()).map_err(failed)?;
     consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| {

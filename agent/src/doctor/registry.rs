@@ -9,7 +9,7 @@ use super::Check;
 use crate::{
     config::{KafkaConfig, RegistryConfig, Warning},
     encode::{self, Profile, SUMMARY_NAME},
-    sink::registry::{Client, Compatibility, Schema, Trouble, kept_id},
+    sink::registry::{Client, Compatibility, Error, Schema, cached_id},
 };
 
 const AREA: &str = "registry";
@@ -61,14 +61,14 @@ async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)])
             config,
             subject: schema.subject(config.subject, topic),
             what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
-            kept: kept_id(config, schema, topic),
+            kept: cached_id(config, schema, topic),
         };
         let answer = place.try_to_ask(schema).await;
         // What is wrong with all of it is said once.
         let is_of_the_schema = answer.as_ref().err().is_none_or(|trouble| {
             matches!(
                 trouble,
-                Trouble::NotRegistered { .. } | Trouble::Incompatible { .. } | Trouble::Invalid(_)
+                Error::NotRegistered { .. } | Error::Incompatible { .. } | Error::Invalid(_)
             )
         });
         if position == 0 && config.urls.len() > 1 && is_of_the_schema {
@@ -114,7 +114,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn refused(&self, schema: &Schema, trouble: &Trouble) -> Check {
+    fn refused(&self, schema: &Schema, trouble: &Error) -> Check {
         let fix = fix(self.config, &self.subject, schema, trouble);
         match self.kept {
             Some(id) => {
@@ -128,7 +128,7 @@ impl Place<'_> {
         }
     }
 
-    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Trouble> {
+    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Error> {
         let mut client = Client::new(self.config)?;
         let (what, subject, version) = (&self.what, &self.subject, schema.version);
         if let Some(id) = client.look_up(subject, &schema.text).await? {
@@ -147,11 +147,11 @@ impl Place<'_> {
         }
         let found = match client.compatibility(subject, &schema.text).await {
             Ok(Compatibility::Incompatible(why)) => {
-                return Err(Trouble::Incompatible { subject: subject.clone(), why });
+                return Err(Error::Incompatible { subject: subject.clone(), why });
             }
             Ok(Compatibility::Compatible) => "takes",
             Ok(Compatibility::NoSubject) => "is new, and takes",
-            Err(trouble @ (Trouble::Forbidden(_) | Trouble::NoSuchPath(_))) => {
+            Err(trouble @ (Error::Forbidden(_) | Error::NoSuchPath(_))) => {
                 let wrong = format!("whether the schema fits cannot be asked: it {trouble}");
                 let fix = fix(self.config, subject, schema, &trouble);
                 return Ok(Check::warn(AREA, what, wrong, fix));
@@ -164,7 +164,7 @@ impl Place<'_> {
             );
             Ok(Check::ok(AREA, what))
         } else {
-            Err(Trouble::NotRegistered { subject: subject.clone() })
+            Err(Error::NotRegistered { subject: subject.clone() })
         }
     }
 
@@ -189,11 +189,11 @@ fn command(schema: &Schema) -> String {
     format!("tap53 schema{more}")
 }
 
-fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Trouble) -> String {
+fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error) -> String {
     let url = first(config);
     match trouble {
-        Trouble::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
-        Trouble::Unreachable(_) => {
+        Error::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
+        Error::Unreachable(_) => {
             let uri: Uri = url.parse().unwrap_or_default();
             let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
                 Some("https") => 443,
@@ -204,33 +204,32 @@ fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Troubl
                 "nc -vz {host} {port}   # does it run, is there a way, does its certificate name {host}?"
             )
         }
-        Trouble::Unauthorized(_) => {
+        Error::Unauthorized(_) => {
             format!("curl -u USER {url}/subjects   # the user and its password, or the token")
         }
-        Trouble::Forbidden(_) => format!(
+        Error::Forbidden(_) => format!(
             "curl -u USER {url}/subjects/{subject}/versions   # the user needs to read this subject, \
              and to write it unless register is false"
         ),
-        Trouble::NotRegistered { .. } => format!(
+        Error::NotRegistered { .. } => format!(
             "{} | jq -Rs '{{schema: .}}' | curl -H 'Content-Type: \
              application/vnd.schemaregistry.v1+json' -d @- {url}/subjects/{subject}/versions",
             command(schema)
         ),
-        Trouble::Incompatible { .. } => format!(
+        Error::Incompatible { .. } => format!(
             "registry: {{subject: topic_record_name}}   # or a topic of its own, as each \
              record.profile needs; see who else writes to it: curl \
              {url}/subjects/{subject}/versions/latest"
         ),
-        Trouble::Redirected { location, .. } => {
+        Error::Redirected { location, .. } => {
             format!("registry: {{urls: [\"{location}\"]}}   # less what stands for /subjects/…")
         }
-        Trouble::NoSuchPath(_) => {
+        Error::NoSuchPath(_) => {
             format!("curl -i {url}/subjects   # Apicurio has this API at /apis/ccompat/v7")
         }
-        Trouble::Silent(_)
-        | Trouble::Invalid(_)
-        | Trouble::Refused { .. }
-        | Trouble::Unreadable(_) => format!("curl -i {url}/subjects   # and the registry's log"),
+        Error::Silent(_) | Error::Invalid(_) | Error::Refused { .. } | Error::Unreadable(_) => {
+            format!("curl -i {url}/subjects   # and the registry's log")
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Encode, Error, Key, Record};
 
 /// What a sink gives for a batch that is announced to it, and finds on the batch when it gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ticket(pub u8);
+pub struct WindowSlot(pub u8);
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Batch {
     key: Key,
     /// The keys, back to back.
     keys: Vec<u8>,
-    ticket: Ticket,
+    slot: WindowSlot,
     /// Bytes of the longest record with its key.
     longest: usize,
 }
@@ -69,7 +69,7 @@ impl Batch {
         self.longest = 0;
     }
 
-    /// Appends the records of another batch, which are keyed alike; its ticket stays with it.
+    /// Appends the records of another batch, which are keyed alike; its slot stays with it.
     pub fn append(&mut self, other: &Self) {
         let (bytes, keys) = (self.bytes.len(), self.keys.len());
         self.bytes.extend_from_slice(&other.bytes);
@@ -88,14 +88,14 @@ impl Batch {
     }
 
     /// Puts what the sink gave for it on the batch.
-    pub const fn set_ticket(&mut self, ticket: Ticket) {
-        self.ticket = ticket;
+    pub const fn set_slot(&mut self, slot: WindowSlot) {
+        self.slot = slot;
     }
 
     /// What the sink gave for it.
     #[must_use]
-    pub const fn ticket(&self) -> Ticket {
-        self.ticket
+    pub const fn slot(&self) -> WindowSlot {
+        self.slot
     }
 
     /// Bytes of the longest record with its key.
@@ -107,7 +107,7 @@ impl Batch {
     /// The records that take at most `bytes` with their keys.
     #[must_use]
     pub fn up_to(&self, bytes: usize) -> Self {
-        let mut rest = Self { key: self.key, ticket: self.ticket, ..Self::default() };
+        let mut rest = Self { key: self.key, slot: self.slot, ..Self::default() };
         for (key, value, entry) in self.iter_keyed() {
             let length = key.len() + value.len();
             if length <= bytes {

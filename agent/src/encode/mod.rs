@@ -37,7 +37,7 @@ mod versions;
 use serde::Serialize;
 
 pub use avro::{Datum, FlatDatum, SingleObject, fingerprint, schema};
-pub use batch::{Batch, Entry, Ticket};
+pub use batch::{Batch, Entry, WindowSlot};
 pub(crate) use binary::push_long;
 pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;

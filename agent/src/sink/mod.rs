@@ -21,6 +21,8 @@ pub(crate) use queued::QUEUE_BYTES;
 pub(crate) use summaries::Summaries;
 pub use summaries::TakesSummaries;
 
+use wait_budget::WaitBudget;
+
 use std::{
     io::IsTerminal,
     sync::Arc,
@@ -31,7 +33,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::{ColorChoice, SinkConfig, TextFormat},
-    encode::{self, Batch, Format, Key, Ticket},
+    encode::{self, Batch, Format, Key, WindowSlot},
     ledger::{Published, SinkCounts},
     telemetry::SinkTimings,
 };
@@ -61,7 +63,7 @@ pub enum Error {
         cause: rdkafka::error::KafkaError,
     },
     /// The registry's thread cannot be started.
-    #[error("sink {sink}: cannot start the thread that asks the registry: {cause}")]
+    #[error("sink {sink}: cannot start the registry's thread: {cause}")]
     Registry {
         /// Name of the sink.
         sink: String,
@@ -122,9 +124,9 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// So many records will be handed over; to be told before anybody else hears of them.
-    fn announce(&self, _records: u64) -> Ticket {
-        Ticket::default()
+    /// Announces so many records, before anybody else counts them; the batch carries what this gives.
+    fn announce(&self, _records: u64) -> WindowSlot {
+        WindowSlot::default()
     }
 
     /// Takes the records of `batch`, which have been announced.
@@ -226,12 +228,13 @@ fn open_all(
                     share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
                 }
                 SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
-                SinkConfig::Kafka(kafka) => Arc::new(match purpose {
-                    Use::Live { watches } => {
-                        kafka::Kafka::open(kafka, node, watches)?.within_wait_budget()
-                    }
-                    Use::Replay => kafka::Kafka::open(kafka, node, false)?,
-                }),
+                SinkConfig::Kafka(kafka) => {
+                    let (watches, wait_budget) = match purpose {
+                        Use::Live { watches } => (watches, Some(WaitBudget::default())),
+                        Use::Replay => (false, None),
+                    };
+                    Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
+                }
             };
             Ok(Named { name: name.to_owned(), sink })
         })

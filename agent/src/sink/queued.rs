@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
 use crate::{
-    encode::{Batch, Format, Key, Ticket},
+    encode::{Batch, Format, Key, WindowSlot},
     ledger::{Amount, Published, SinkCounts, SinkLoss},
     privileges,
     telemetry::SinkTimings,
@@ -305,7 +305,7 @@ impl Sink for QueuedSink {
         self.shared.sink.summaries()
     }
 
-    fn announce(&self, records: u64) -> Ticket {
+    fn announce(&self, records: u64) -> WindowSlot {
         self.shared.sink.announce(records)
     }
 

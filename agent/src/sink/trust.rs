@@ -1,4 +1,4 @@
-//! TLS to servers that are asked by HTTP: a schema registry, an authorization server.
+//! TLS to servers that are queried by HTTP: a schema registry, an authorization server.
 
 use std::{
     fmt,

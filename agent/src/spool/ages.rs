@@ -67,7 +67,7 @@ mod tests {
     fn the_age_of_the_oldest_is_known_to_a_second_or_a_hundredth_and_memory_is_bounded() {
         let mut ages = Ages::default();
         assert_eq!(ages.since(0), None);
-        // Ten records a second for a day, none of them done with.
+        // Ten records a second for a day, none of them acknowledged.
         for id in 0..864_000_u64 {
             ages.note(id, i64::try_from(id).unwrap() * 100);
             assert!(ages.marks.len() <= MARKS);
@@ -77,7 +77,7 @@ mod tests {
             let (at_ms, true_ms) = (ages.since(id).unwrap(), i64::try_from(id).unwrap() * 100);
             assert!((true_ms - 864_000..=true_ms).contains(&at_ms), "{id}: {at_ms} {true_ms}");
         }
-        // All is done with, and the next is known to the second again.
+        // All have left, and the next is known to the second again.
         ages.note(864_000, 90_000_000);
         ages.since(864_000);
         ages.note(864_010, 90_001_500);

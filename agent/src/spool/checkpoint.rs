@@ -1,4 +1,4 @@
-//! The file that says what is done with.
+//! The file that says which entries have left the queue.
 
 use std::{
     fs::{self, OpenOptions},
@@ -31,7 +31,7 @@ const NEW_NAME: &str = "acknowledged.new";
 /// What a checkpoint says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checkpoint {
-    /// All before it is done with.
+    /// All entries before it have left.
     pub(super) done: Place,
     /// Where the next record was to go.
     pub(super) end: Place,
@@ -63,7 +63,7 @@ impl Checkpoint {
     }
 
     /// Replaces the checkpoint of a directory, whole or not at all.
-    pub(super) fn write(&self, directory: &Path, force_to_disk: bool) -> Result<(), Error> {
+    pub(super) fn write(&self, directory: &Path, sync: bool) -> Result<(), Error> {
         let mut fields = [0; HEADER_BYTES - 16];
         fields[0..8].copy_from_slice(&self.done.id.to_le_bytes());
         fields[8..16].copy_from_slice(&self.done.messages.to_le_bytes());
@@ -76,8 +76,8 @@ impl Checkpoint {
         let mut bytes = frame(MAGIC, &fields).to_vec();
         push_history(&mut bytes, &self.history.unwrap_or_default());
         file.write_all(&bytes).map_err(Error::io("write", &new))?;
-        if force_to_disk {
-            file.sync_data().map_err(Error::io("force to disk", &new))?;
+        if sync {
+            file.sync_data().map_err(Error::io("sync", &new))?;
         }
         fs::rename(&new, &path).map_err(Error::io("rename", &new))
     }
@@ -102,7 +102,7 @@ fn push_history(bytes: &mut Vec<u8>, history: &History) {
     bytes[start + 12..start + 16].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The history behind a checkpoint. There is none where a version before it wrote the file, and one
+/// The history after a checkpoint. There is none where a version before it wrote the file, and one
 /// of another version is none either: it is not worth refusing the queue for.
 fn read_history(bytes: &[u8]) -> Option<History> {
     let (checkpoint, history) = bytes.split_at_checked(HEADER_BYTES)?;

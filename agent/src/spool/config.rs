@@ -1,8 +1,8 @@
-//! What a queue is told.
+//! The configuration of a queue.
 
 use std::{path::PathBuf, time::Duration};
 
-/// When what was appended is forced to the disk (fdatasync).
+/// When what was appended is synced to the disk (fdatasync).
 ///
 /// A process that is killed loses nothing that was appended, whatever this says: the kernel has it.
 /// This is about the node losing its power, or its kernel.
@@ -27,7 +27,7 @@ pub struct Config {
     /// How old a record may get, if there is a limit. Whole segments go, so a record may get an
     /// eighth older.
     pub max_age: Option<Duration>,
-    /// When what was appended is forced to the disk.
+    /// When what was appended is synced to the disk.
     pub fsync: Fsync,
     /// Version of the records' schema, for each segment's header.
     pub schema_version: u32,
@@ -35,7 +35,7 @@ pub struct Config {
 
 impl Config {
     /// The least that a queue can work with.
-    pub const LEAST_BYTES: u64 = 4 << 20;
+    pub const MIN_BYTES: u64 = 4 << 20;
 
     /// Size at which a segment is closed: a sixteenth of the whole, because the oldest segment is
     /// what is dropped for room; and no more than what is read quickly at a start.

@@ -46,13 +46,13 @@ impl Segment {
 pub(super) struct Scan {
     /// Oldest first.
     pub(super) segments: VecDeque<Segment>,
-    /// All before is done with.
+    /// All entries before have left.
     pub(super) done: Place,
     /// Where the next record goes.
     pub(super) end: Place,
     /// What is known of all before `done`.
     pub(super) history: History,
-    /// Bytes behind the last whole entry of the last segment.
+    /// Bytes after the last whole entry of the last segment.
     pub(super) torn_bytes: u64,
     /// Last segments without any entry, which are not among the segments.
     pub(super) empty: Vec<PathBuf>,
@@ -144,7 +144,7 @@ fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         // As a segment that was removed: its records are missed, and counted, where they are due.
         Err(error) if is_foreign(&error) => {
-            tracing::error!(%error, path = %path.display(), "spool: this is no segment; passed over");
+            tracing::error!(event = "spool_file_ignored", %error, path = %path.display(), "a file of the spool is no segment; ignored it");
             return Ok(None);
         }
         Err(cause) => return Err(Error::Io { action: "open", path, cause }),
@@ -197,7 +197,7 @@ pub(super) const fn start() -> u64 {
     HEADER_BYTES as u64
 }
 
-/// Follows the last segment to its last whole entry, and cuts its length there; the place behind.
+/// Follows the last segment to its last whole entry, and cuts its length there; the place after it.
 fn tail(segment: &mut Segment) -> Result<Place, Error> {
     let mut reader = segment.reader().map_err(Error::io("open", &segment.path))?;
     let (mut end, mut offset) = (segment.first, start().min(segment.length));

@@ -80,9 +80,9 @@ impl Contents {
         rows
     }
 
-    /// The id below which all is done with.
+    /// The id below which all have left.
     #[must_use]
-    pub const fn done_id(&self) -> u64 {
+    pub const fn acknowledged_id(&self) -> u64 {
         self.done.id
     }
 
@@ -101,7 +101,7 @@ impl Contents {
         Totals::new(&self.history, self.end, self.waiting())
     }
 
-    /// Bytes behind the last whole record: an append that was not complete.
+    /// Bytes after the last whole record: an append that was not complete.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes

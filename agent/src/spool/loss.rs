@@ -37,10 +37,10 @@ impl Loss {
 /// Amounts lost, by [`Loss`].
 pub type Losses = [Amount; Loss::ALL.len()];
 
-/// What the queue lost, to be written down once all before it is done with.
+/// What the queue lost, to be written down once all before it has left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
-    /// The id behind it.
+    /// The id after it.
     pub(super) after_id: u64,
     pub(super) reason: Loss,
     pub(super) amount: Amount,
@@ -63,11 +63,11 @@ pub struct Totals {
     pub from_id: u64,
     /// Records that were appended.
     pub appended: Amount,
-    /// Those that wait, on their way or not.
+    /// Those that wait, in flight or not.
     pub waiting: Amount,
     /// Those that arrived.
     pub arrived: Amount,
-    /// Those that were lost, by [`Loss`]. Where a process was killed, those that were on their way
+    /// Those that were lost, by [`Loss`]. Where a process was killed, those that were in flight
     /// when their segment was dropped are among them.
     pub lost: Losses,
 }

@@ -14,7 +14,7 @@
 //! ```text
 //!  <directory>/
 //!    lock                                 flock(2), exclusive
-//!    acknowledged                         checkpoint: all below this id is done with
+//!    acknowledged                         checkpoint: all entries below this id have left
 //!    <first id>-<salt>.seg                in hexadecimal, 16 and 8 digits; oldest first by name
 //!
 //!  segment, little-endian
@@ -46,7 +46,7 @@
 //!    8  version 1                         2
 //!   10  length, 48                        2
 //!   12  CRC32C of bytes 0–12, 16–48       4
-//!   16  id below which all is done with   8
+//!   16  id below which all have left   8
 //!   24  messages before it                8
 //!   32  id of the next record             8    when this was written
 //!   40  messages before it                8
@@ -73,10 +73,10 @@
 //! - An entry with a bad checksum in the middle is skipped, by its length where its header is
 //!   whole, else by looking for the next header byte by byte.
 //! - The checkpoint is replaced by rename, and before segments are removed. A crash between leaves
-//!   segments that are done with, which are removed now. A lost or bad checkpoint means that
+//!   segments that all entries have left, which are removed now. A lost or bad checkpoint means that
 //!   records are sent again, never that one is left out.
-//! - What was lost is written down once all before it is done with, in one file with what is done
-//!   with, and before a segment is dropped. What lies between the checkpoint and the first segment
+//! - What was lost is written down once all before it has left the queue, in one file with what has
+//!   left, and before a segment is dropped. What lies between the checkpoint and the first segment
 //!   was dropped by a process that was killed, and is counted. So every record that ever was in the
 //!   queue waits, has arrived, or is in exactly one count of what was lost, whoever was killed.
 //! - If the checkpoint knows of more records than the segments hold (power loss without fsync, a

@@ -46,22 +46,22 @@ pub struct Spool {
     read: Cursor,
     window: Window,
     /// Where those that failed are sent again from, while that goes on.
-    again_from: Option<u64>,
+    retry_from: Option<u64>,
     prepared: Option<Prepared>,
     reader: Option<(u64, Reader)>,
     /// For those that are sent again.
-    again_reader: Option<(u64, Reader)>,
+    retry_reader: Option<(u64, Reader)>,
     held: Amount,
-    /// Records that were there when it was opened: how many, the id behind them, and how many of them
+    /// Records that were there when it was opened: how many, the id after them, and how many of them
     /// have been acknowledged.
-    carried: u64,
-    carried_end: u64,
-    carried_acknowledged: u64,
+    inherited: u64,
+    inherited_end: u64,
+    inherited_acknowledged: u64,
     ages: Ages,
     losses: Losses,
     /// Of all processes that had the queue, what is unsettled included.
     history: History,
-    /// Lost, and not written down: something older is not done with.
+    /// Lost, and not written down: something older has not left the queue.
     unsettled: Vec<Unsettled>,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
@@ -83,7 +83,7 @@ struct Cursor {
 struct Prepared {
     found: Found,
     segment: u64,
-    is_again: bool,
+    is_retry: bool,
 }
 
 impl Spool {
@@ -102,16 +102,17 @@ impl Spool {
             && let Some(last) = scan.segments.back()
         {
             tracing::warn!(
+                event = "spool_segment_cut",
                 segment = %last.path.display(),
                 bytes = scan.torn_bytes,
-                "spool: the last segment ends in an unfinished or damaged entry, which is cut off"
+                "the last segment of the spool ends in an unfinished or damaged entry, which is cut off"
             );
             // If it cannot be cut, it is passed over each time.
             let cut = open_own(&last.path, OpenOptions::new().write(true));
             let _ = cut.and_then(|file| file.set_len(last.length));
         }
         for path in &scan.empty {
-            tracing::warn!(segment = %path.display(), "spool: no record in it can be read; removed");
+            tracing::warn!(event = "spool_segment_removed", segment = %path.display(), "no record of a spool segment can be read; removed it");
             fs::remove_file(path).map_err(Error::io("remove", path))?;
         }
         let mut spool = Self {
@@ -123,14 +124,14 @@ impl Spool {
             active: None,
             end: scan.end,
             window: Window::default(),
-            again_from: None,
+            retry_from: None,
             prepared: None,
             reader: None,
-            again_reader: None,
+            retry_reader: None,
             held: between(scan.done, scan.end),
-            carried: between(scan.done, scan.end).records,
-            carried_end: scan.end.id,
-            carried_acknowledged: 0,
+            inherited: between(scan.done, scan.end).records,
+            inherited_end: scan.end.id,
+            inherited_acknowledged: 0,
             ages: Ages::default(),
             losses: Losses::default(),
             history: scan.history,
@@ -147,7 +148,7 @@ impl Spool {
         }
         let records = spool.held.records;
         if records > 0 {
-            tracing::info!(directory = %path, records, "spool: records of an earlier run wait");
+            tracing::info!(event = "spool_inherited", directory = %path, records, "records of an earlier run wait in the spool");
         }
         Ok(spool)
     }
@@ -173,15 +174,15 @@ impl Spool {
 
     /// Records that were there when it was opened, and have been lost since.
     #[must_use]
-    pub fn carried_lost(&self) -> u64 {
-        let unread = self.carried_end.saturating_sub(self.read.place.id);
-        let left = self.window.undone_below(self.carried_end) + unread;
-        self.carried.saturating_sub(self.carried_acknowledged + left)
+    pub fn inherited_lost(&self) -> u64 {
+        let unread = self.inherited_end.saturating_sub(self.read.place.id);
+        let left = self.window.undone_below(self.inherited_end) + unread;
+        self.inherited.saturating_sub(self.inherited_acknowledged + left)
     }
 
-    /// Id below which all is done with.
+    /// Id below which all entries have left.
     #[must_use]
-    pub fn done_id(&self) -> u64 {
+    pub fn acknowledged_id(&self) -> u64 {
         self.done().id
     }
 
@@ -226,7 +227,7 @@ impl Spool {
     /// Appends all of `records` or none, dropping the oldest where that makes room.
     ///
     /// With [`Fsync::Batch`] they are on the disk once [`take_unsynced`](Self::take_unsynced) has
-    /// been forced there.
+    /// been synced.
     ///
     /// # Errors
     /// See [`AppendError`].
@@ -361,13 +362,13 @@ impl Spool {
         }
     }
 
-    /// To be called after what was appended could not be forced to the disk: nothing more goes to
-    /// the same file.
-    pub fn distrust_active(&mut self) {
+    /// Closes the active segment, after what was appended could not be synced: nothing more goes to the
+    /// same file.
+    pub fn seal_active(&mut self) {
         self.active = None;
     }
 
-    /// What is to be forced to the disk now.
+    /// What is to be synced now.
     pub fn take_unsynced(&mut self) -> Unsynced {
         std::mem::take(&mut self.unsynced)
     }
@@ -386,7 +387,7 @@ impl Spool {
         }
     }
 
-    /// Drops the oldest segment; false if there is none. What of it is on its way may yet arrive.
+    /// Drops the oldest segment; false if there is none. What of it is in flight may yet arrive.
     fn drop_oldest(&mut self, reason: Loss) -> bool {
         let Some(oldest) = self.segments.pop_front() else { return false };
         let after = self.segments.front().map_or(self.end, |next| next.first);
@@ -414,7 +415,7 @@ impl Spool {
         self.seek();
         if lost.records > 0 {
             let directory = self.config.directory.display();
-            tracing::warn!(%directory, records = lost.records, ?reason, "spool: dropped the oldest");
+            tracing::warn!(event = "spool_dropped", %directory, records = lost.records, ?reason, "dropped the oldest records of the spool");
         }
         true
     }
@@ -446,12 +447,12 @@ impl Spool {
         history
     }
 
-    /// All before it is done with.
+    /// All entries before it have left.
     fn done(&self) -> Place {
         self.window.front().map_or(self.read.place, |slot| slot.place)
     }
 
-    /// Removes segments that are done with, but not the one that is appended to.
+    /// Removes segments that all entries have left, but not the one that is appended to.
     fn remove_done(&mut self) {
         let done = self.done();
         let is_done = |spool: &Self| {
@@ -477,9 +478,9 @@ impl Spool {
         self.unsynced.forget(segment.first.id);
         if let Err(error) = fs::remove_file(&segment.path) {
             let path = segment.path.display();
-            tracing::error!(%error, %path, "spool: cannot remove a segment");
+            tracing::error!(event = "spool_segment_not_removed", %error, %path, "cannot remove a segment of the spool");
         }
-        for reader in [&mut self.reader, &mut self.again_reader] {
+        for reader in [&mut self.reader, &mut self.retry_reader] {
             if reader.as_ref().is_some_and(|(first_id, _)| *first_id == segment.first.id) {
                 *reader = None;
             }
@@ -504,37 +505,37 @@ impl Spool {
         self.segments.binary_search_by_key(&first_id, |segment| segment.first.id).ok()
     }
 
-    /// Writes down what is done with, where that has changed.
+    /// Writes which entries have left the queue, where that has changed.
     ///
     /// # Errors
     /// When the file system refuses; records may be sent again after a crash then.
-    pub fn checkpoint(&mut self, force_to_disk: bool) -> Result<(), Error> {
+    pub fn checkpoint(&mut self, sync: bool) -> Result<(), Error> {
         let done = self.done();
         let history = Some(self.settle(done));
         let checkpoint = Checkpoint { done, end: self.end, history };
-        if self.written == Some(checkpoint) && !force_to_disk {
+        if self.written == Some(checkpoint) && !sync {
             return Ok(());
         }
-        checkpoint.write(&self.config.directory, force_to_disk)?;
+        checkpoint.write(&self.config.directory, sync)?;
         self.written = Some(checkpoint);
         Ok(())
     }
 
-    /// Writes down all that a next start wants to know, and forces it to the disk.
+    /// Writes down all that a next start wants to know, and syncs it to the disk.
     ///
     /// # Errors
     /// What the file system says.
     pub fn close(&mut self) -> Result<(), Error> {
         self.active = None;
         self.remove_done();
-        let force_to_disk = self.config.fsync != Fsync::Never;
-        let forced = self.take_unsynced().force_to_disk();
-        forced.map_err(Error::io("force to disk", &self.config.directory))?;
-        self.checkpoint(force_to_disk)?;
-        if force_to_disk {
+        let sync = self.config.fsync != Fsync::Never;
+        let synced = self.take_unsynced().sync();
+        synced.map_err(Error::io("sync", &self.config.directory))?;
+        self.checkpoint(sync)?;
+        if sync {
             // The checkpoint's new name.
-            let forced = self.directory.sync_all();
-            forced.map_err(Error::io("force to disk", &self.config.directory))?;
+            let synced = self.directory.sync_all();
+            synced.map_err(Error::io("sync", &self.config.directory))?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(super) struct Reader {
     buffer: Vec<u8>,
     /// Where in the file the buffer begins.
     buffer_at: u64,
-    /// Where the file's whole entries end. What lies behind is still being written, or is what a
+    /// Where the file's whole entries end. What follows is still being written, or is what a
     /// failed write left, and must not stay in the buffer.
     limit: u64,
 }
@@ -39,7 +39,7 @@ impl Reader {
         Self { file, seed, schema_version, buffer: Vec::new(), buffer_at: 0, limit: 0 }
     }
 
-    /// The first whole entry at or behind `offset`, before `limit`, with an id within `ids`. What
+    /// The first whole entry at or after `offset`, before `limit`, with an id within `ids`. What
     /// cannot be read is passed over.
     pub(super) fn find(
         &mut self,

@@ -105,7 +105,7 @@ pub(super) fn frame(magic: [u8; 8], fields: &[u8; HEADER_BYTES - 16]) -> [u8; HE
     bytes
 }
 
-/// The fields behind a frame; `None` if it is damaged.
+/// The fields after a frame; `None` if it is damaged.
 ///
 /// # Errors
 /// [`Error::Version`] for a whole frame of another version. Its length field says how much the
@@ -136,7 +136,7 @@ fn frame_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }
 
-/// A record on its way into the queue.
+/// A record in flight into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The Kafka timestamp, milliseconds since 1970 UTC.
@@ -202,7 +202,7 @@ impl EntryHeader {
         (ENTRY_BYTES + self.length) as u64
     }
 
-    /// The place behind it.
+    /// The place after it.
     pub(super) const fn after(&self) -> Place {
         Place {
             id: self.place.id.saturating_add(1),

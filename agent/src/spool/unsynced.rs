@@ -1,11 +1,11 @@
-//! What was appended and is not yet forced to the disk.
+//! What was appended and is not yet synced to the disk.
 
 use std::{fs::File, io, sync::Arc};
 
-/// Files that were written to. To be forced to the disk apart from the queue, which others can use
+/// Files that were written to. To be synced apart from the queue, which others can use
 /// meanwhile.
 #[derive(Debug, Default)]
-#[must_use = "nothing is on the disk before this was forced there"]
+#[must_use = "nothing is on the disk before this was synced"]
 pub struct Unsynced {
     /// With the first id of each one's segment.
     files: Vec<(u64, Arc<File>)>,
@@ -37,8 +37,8 @@ impl Unsynced {
     /// # Errors
     /// What the operating system says. The kernel may have thrown the data away then, and would say
     /// that all is well the next time (fsync(2)): see
-    /// [`distrust_active`](super::Spool::distrust_active).
-    pub fn force_to_disk(&self) -> io::Result<()> {
+    /// [`seal_active`](super::Spool::seal_active).
+    pub fn sync(&self) -> io::Result<()> {
         for (_, file) in &self.files {
             file.sync_data()?;
         }

@@ -1,4 +1,4 @@
-//! Records that were read and are not yet done with.
+//! Records that were read and have not left the queue.
 
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ pub(super) struct Slot {
     /// First id of its segment, and where in it the entry is.
     pub(super) segment: u64,
     pub(super) offset: u64,
-    /// Why its segment was dropped while it was on its way.
+    /// Why its segment was dropped while it was in flight.
     pub(super) gone: Option<Loss>,
 }
 
@@ -48,12 +48,12 @@ impl Window {
         self.sent += 1;
     }
 
-    /// The oldest that is not done with.
+    /// The oldest that has not left the queue.
     pub(super) fn front(&self) -> Option<&Slot> {
         self.slots.front()
     }
 
-    /// The first at or behind `id` that failed.
+    /// The first at or after `id` that failed.
     pub(super) fn failed_from(&self, id: u64) -> Option<Slot> {
         let start = self.slots.partition_point(|slot| slot.place.id < id);
         self.slots.range(start..).find(|slot| slot.state == State::Failed).copied()
@@ -85,7 +85,7 @@ impl Window {
         Some(slot)
     }
 
-    /// Is done with all that failed below `id`, and tells which.
+    /// Gives up all that failed below `id`, and returns them.
     pub(super) fn give_up_failed_below(&mut self, id: u64) -> Vec<Slot> {
         let mut given_up = Vec::new();
         for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
@@ -99,14 +99,14 @@ impl Window {
         given_up
     }
 
-    /// The segments of all below `id` are gone: what of it is on its way is not to be sent again.
+    /// The segments of all below `id` are gone: what of it is in flight is not to be sent again.
     pub(super) fn segments_gone_below(&mut self, id: u64, reason: Loss) {
         for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
             slot.gone = slot.gone.or(Some(reason));
         }
     }
 
-    /// How many below `id` are not done with.
+    /// How many below `id` have not left the queue.
     pub(super) fn undone_below(&self, id: u64) -> u64 {
         let below = self.slots.iter().take_while(|slot| slot.place.id < id);
         below.filter(|slot| slot.state != State::Done).count() as u64

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use super::{Error, Verifier};
-use crate::{config::KafkaConfig, sink::kafka::errand::Errand};
+use crate::{config::KafkaConfig, sink::kafka::admin::AdminClient};
 
 /// How long brokers may be silent before it is given up.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ pub fn read_topics(verifier: &mut Verifier, config: &KafkaConfig) -> Result<(), 
         return Err(failed(&config.topic, format!("sink {} has no summary section", config.name)));
     };
     let client =
-        Errand::prepare(config).map_err(|error| failed(&summary.topic, error.to_string()))?;
+        AdminClient::prepare(config).map_err(|error| failed(&summary.topic, error.to_string()))?;
     let consumer = client.reader().map_err(|error| failed(&summary.topic, error.to_string()))?;
     let read = |topic: &str, add: fn(&mut Verifier, &[u8]), verifier: &mut Verifier| {
         read_topic(&consumer, topic, |message| add(verifier, message.payload().unwrap_or_default()))

@@ -306,8 +306,8 @@ impl Recorder {
             publish(published, recorded);
             if recorded.records > 0 {
                 for output in outputs.iter_mut() {
-                    let ticket = output.sink.sink.announce(output.batch.records());
-                    output.batch.set_ticket(ticket);
+                    let slot = output.sink.sink.announce(output.batch.records());
+                    output.batch.set_slot(slot);
                     output.sink.sink.counts().update(|counts| counts.in_batches += recorded);
                 }
             }

@@ -1,7 +1,7 @@
 //! Where a message came from, in the number that librdkafka carries for us.
 
-use super::settling;
-use crate::encode::{Entry, Ticket};
+use super::windows;
+use crate::encode::{Entry, WindowSlot};
 
 /// Where a message came from, which comes back with its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) enum Origin {
         /// without one.
         answered_at_ms: u32,
         /// What the sink gave for its batch.
-        ticket: Ticket,
+        slot: WindowSlot,
     },
     /// It is in the spool.
     Spool {
@@ -23,8 +23,8 @@ pub(super) enum Origin {
     },
     /// It is a summary of the ledger.
     Summary {
-        /// Its id in their queue.
-        id: u64,
+        /// Its id in their spool; `None` for one that is in memory alone.
+        id: Option<u64>,
     },
 }
 
@@ -33,15 +33,18 @@ const SPOOLED: usize = 1 << 63;
 const SUMMARY: usize = 1 << 62;
 const _: () = assert!(usize::BITS == 64);
 
+/// The id of a summary that has none.
+const NO_ID: usize = SUMMARY - 1;
+
 /// Of a time in milliseconds, what there is room for.
 pub(super) const TIME_MS: u64 = (1 << 24) - 1;
 
 /// Above those, what the sink gave for the batch: 6 bits.
 const TICKET_BIT: u32 = 56;
-const _: () = assert!(settling::PLACES <= 1 << 6);
+const _: () = assert!(windows::SLOTS <= 1 << 6);
 
 impl Origin {
-    pub(super) fn memory(entry: &Entry, ticket: Ticket) -> Self {
+    pub(super) fn memory(entry: &Entry, slot: WindowSlot) -> Self {
         let at_ms = match entry.answered_at_ns {
             0 => 0,
             // Not 0, which says that there is none.
@@ -49,18 +52,20 @@ impl Origin {
         };
         // Below 2^24.
         let answered_at_ms = u32::try_from(at_ms).unwrap_or(0);
-        Self::Memory { messages: entry.messages, answered_at_ms, ticket }
+        Self::Memory { messages: entry.messages, answered_at_ms, slot }
     }
 
     pub(super) fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages, answered_at_ms, ticket } => {
-                usize::from(ticket.0) << TICKET_BIT
+            Self::Memory { messages, answered_at_ms, slot } => {
+                usize::from(slot.0) << TICKET_BIT
                     | (answered_at_ms as usize) << 32
                     | messages as usize
             }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
-            Self::Summary { id } => SUMMARY | usize::try_from(id).unwrap_or(0),
+            Self::Summary { id } => {
+                SUMMARY | id.and_then(|id| usize::try_from(id).ok()).unwrap_or(NO_ID)
+            }
         }
     }
 
@@ -68,14 +73,15 @@ impl Origin {
         if opaque & SPOOLED != 0 {
             Self::Spool { id: (opaque & !SPOOLED) as u64 }
         } else if opaque & SUMMARY != 0 {
-            Self::Summary { id: (opaque & !SUMMARY) as u64 }
+            let id = opaque & !SUMMARY;
+            Self::Summary { id: (id != NO_ID).then_some(id as u64) }
         } else {
             // Of 32, 24 and 6 bits.
             let time = (opaque as u64 >> 32) & TIME_MS;
             Self::Memory {
                 messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
                 answered_at_ms: u32::try_from(time).unwrap_or(0),
-                ticket: Ticket(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
+                slot: WindowSlot(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
             }
         }
     }
@@ -88,13 +94,13 @@ mod tests {
     #[test]
     fn origins_survive_the_way_through_librdkafka() {
         for origin in [
-            Origin::Memory { messages: 0, answered_at_ms: 0, ticket: Ticket(63) },
-            Origin::Memory { messages: u32::MAX, answered_at_ms: 1, ticket: Ticket(0) },
-            Origin::Memory { messages: 2, answered_at_ms: (1 << 24) - 1, ticket: Ticket(1) },
+            Origin::Memory { messages: 0, answered_at_ms: 0, slot: WindowSlot(63) },
+            Origin::Memory { messages: u32::MAX, answered_at_ms: 1, slot: WindowSlot(0) },
+            Origin::Memory { messages: 2, answered_at_ms: (1 << 24) - 1, slot: WindowSlot(1) },
             Origin::Spool { id: 0 },
             Origin::Spool { id: u64::MAX >> 1 },
-            Origin::Summary { id: 0 },
-            Origin::Summary { id: u64::MAX >> 2 },
+            Origin::Summary { id: Some(0) },
+            Origin::Summary { id: None },
         ] {
             assert_eq!(Origin::from_opaque(origin.to_opaque()), origin);
         }

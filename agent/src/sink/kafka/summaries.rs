@@ -1,11 +1,10 @@
 //! Summaries of the ledger on their way to their topic, by the producer of the records.
 //!
-//! They wait in order until their delivery report says that they arrived: on disk, in a small spool
-//! inside of the records' one, where there is one; else in memory, the last day's. They are sent by
-//! whoever ticks, so nothing waits for them.
+//! They wait in order until their delivery report says that they arrived: in a [backlog](super::backlog)
+//! of their own, on disk inside of the records' spool, where there is one; else in memory, the last
+//! day's. They are sent by whoever ticks, so nothing waits for them.
 
 use std::{
-    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -21,12 +20,13 @@ use rdkafka::{
 };
 
 use super::{
-    link::Framing,
-    mailbox::Outcome,
+    admin::TopicCreator,
+    backlog::{Backlog, Buffer, Owner, Queued},
+    context::Framing,
+    events::{DeliveryEvents, Outcome},
     origin::Origin,
-    producer::{Message, Producer, Refusal},
-    spooling::now_ms,
-    topic::Maker,
+    producer::{Message, Producer, Transport as _, is_purged},
+    storage::now_ms,
 };
 use crate::{
     config::KafkaConfig,
@@ -39,7 +39,7 @@ use crate::{
         Error,
         registry::{Registry, Schema},
     },
-    spool::{self, Fsync, Loss, Record, Spool},
+    spool::{self, Fsync, Spool},
 };
 
 /// Summaries that wait in memory at most: a day of them, at 3 KiB or so each.
@@ -54,9 +54,10 @@ const DIRECTORY: &str = "summaries";
 /// What they take on disk at most: days of them.
 const ON_DISK_BYTES: u64 = 16 << 20;
 
-/// How often the ending is looked at, while summaries are on their way and while none is.
-const ENDING_LOOK: Duration = Duration::from_millis(50);
-const ENDING_PAUSE: Duration = Duration::from_millis(5);
+/// How often the shutdown looks whether all are delivered, while some are in flight and while none
+/// is.
+const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
+const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Those of one sink.
 pub(super) struct Summaries {
@@ -66,11 +67,10 @@ pub(super) struct Summaries {
     topic: String,
     encoder: SummaryEncoder,
     counts: Published<SinkCounts>,
-    queue: Mutex<Queue>,
+    backlog: Mutex<Backlog<Waiting>>,
     /// The records' spool, if there is one.
     directory: Option<PathBuf>,
-    maker: Option<Maker>,
-    reports: Mutex<Vec<(u64, Outcome)>>,
+    topic_creator: Option<TopicCreator>,
     /// Whether the last that was heard of them is a failure: each outage is logged once.
     is_failing: AtomicBool,
     framing: Option<Framing>,
@@ -80,23 +80,47 @@ pub(super) struct Summaries {
     _registry: Option<Registry>,
 }
 
-/// Where they wait.
-enum Queue {
-    Memory {
-        waiting: VecDeque<Waiting>,
-        next_id: u64,
-        /// Reports that are to come, on those that were dropped meanwhile as well.
-        reports_due: usize,
-    },
-    Disk(Box<Spool>),
+/// A summary that waits: the counts have it among those that wait until it is delivered or lost.
+#[derive(Debug)]
+pub(super) struct Waiting;
+
+impl Owner for Waiting {
+    const SCHEMA_VERSION: u32 = SUMMARY_SCHEMA_VERSION.unsigned_abs();
+
+    fn messages(&self) -> u32 {
+        1
+    }
+
+    fn in_memory(&self) -> Origin {
+        Origin::Summary { id: None }
+    }
+
+    fn on_disk(id: u64) -> Origin {
+        Origin::Summary { id: Some(id) }
+    }
+
+    fn hand_over(self) {}
+
+    fn reject(self) {}
 }
 
-struct Waiting {
-    id: u64,
-    timestamp_ms: i64,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    is_sent: bool,
+/// A delivery report of a summary.
+#[derive(Debug)]
+pub(super) struct SummaryReport {
+    /// Its id in the spool.
+    id: Option<u64>,
+    outcome: Outcome,
+    /// Without an id, what comes back if it failed.
+    summary: Option<Queued<Waiting>>,
+}
+
+impl SummaryReport {
+    pub(super) fn new(id: Option<u64>, outcome: Outcome, message: &Message<'_>) -> Self {
+        // One a minute: whatever it was refused with, nothing is divided for it.
+        let outcome = if outcome == Outcome::TooLarge { Outcome::Rejected } else { outcome };
+        let comes_back = id.is_none() && matches!(outcome, Outcome::Failed | Outcome::Innocent);
+        Self { id, outcome, summary: comes_back.then(|| Queued::new(Waiting, message)) }
+    }
 }
 
 impl Summaries {
@@ -122,16 +146,18 @@ impl Summaries {
             .map(|mut registry| registry.start().map(|()| registry))
             .transpose()
             .map_err(|cause| Error::Registry { sink: sink.clone(), cause })?;
-        let queue = match &config.spool {
-            None => Queue::memory(),
+        let memory = || Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
+        let backlog = match &config.spool {
+            None => memory(),
             Some(spool) => match open_spool(&spool.directory) {
-                Ok(spool) => Queue::Disk(Box::new(spool)),
-                // Another agent has it, and it is asked for again.
-                Err(spool::Error::Locked(_)) => Queue::memory(),
+                Ok(spool) => Backlog::Disk(Box::new(spool)),
+                // Another agent has it; it is tried again with each round.
+                Err(spool::Error::Locked(_)) => memory(),
                 Err(cause) => return Err(Error::Spool { sink, cause }),
             },
         };
-        let maker = Maker::start(&KafkaConfig { topic: summary.topic.clone(), ..config.clone() });
+        let topic_creator =
+            TopicCreator::start(&KafkaConfig { topic: summary.topic.clone(), ..config.clone() });
         let summaries = Self {
             interval: summary.interval,
             records_topic: config.topic.clone(),
@@ -139,10 +165,9 @@ impl Summaries {
             topic: summary.topic.clone(),
             encoder,
             counts: counts.clone(),
-            queue: Mutex::new(queue),
+            backlog: Mutex::new(backlog),
             directory: config.spool.as_ref().map(|spool| spool.directory.clone()),
-            maker,
-            reports: Mutex::default(),
+            topic_creator,
             is_failing: AtomicBool::new(false),
             framing,
             evidence: summary.chain.then(|| Evidence {
@@ -151,8 +176,11 @@ impl Summaries {
             }),
             _registry: registry,
         };
-        let carried = summaries.lock().waiting();
-        summaries.count(|counts| counts.carried = carried);
+        let inherited = summaries.lock().waiting();
+        summaries.count(|counts| {
+            counts.carried = inherited;
+            counts.waiting = inherited;
+        });
         Ok(Some(summaries))
     }
 
@@ -161,45 +189,76 @@ impl Summaries {
         self.framing.as_ref()
     }
 
-    /// Takes one, behind those that wait.
+    /// Takes one, after those that wait.
     pub(super) fn take(&self, summary: &Summary) {
         let sink = &self.sink;
-        self.count(|counts| counts.written += 1);
-        let value = match self.encoder.encode(summary) {
-            Ok(value) => value,
-            Err(error) => {
-                self.count(|counts| counts.lost += 1);
-                tracing::error!(sink, %error, "a summary is lost");
-                return;
+        self.count(|counts| {
+            counts.written += 1;
+            counts.waiting += 1;
+        });
+        match self.encoder.encode(summary) {
+            Ok(value) => {
+                let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
+                let message = Message { timestamp_ms, key: summary.node.as_bytes(), value: &value };
+                self.put(&mut self.lock(), Queued::new(Waiting, &message));
             }
-        };
-        let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
-        self.put(&mut self.lock(), timestamp_ms, summary.node.as_bytes(), &value);
+            Err(error) => {
+                self.lose(1);
+                tracing::error!(event = "summary_lost", sink, %error, "a summary is lost");
+            }
+        }
     }
 
     /// Appends one, and counts what is lost by that.
-    fn put(&self, queue: &mut Queue, timestamp_ms: i64, key: &[u8], value: &[u8]) {
+    fn put(&self, backlog: &mut Backlog<Waiting>, summary: Queued<Waiting>) {
         let sink = &self.sink;
-        match queue.push(timestamp_ms, key, value) {
+        match push(backlog, summary) {
             Ok(0) => {}
             Ok(dropped) => {
-                self.count(|counts| counts.lost += dropped);
-                tracing::warn!(sink, dropped, "too many summaries wait: dropped the oldest");
+                self.lose(dropped);
+                tracing::warn!(
+                    event = "summaries_dropped",
+                    sink,
+                    dropped,
+                    "too many summaries wait, dropped the oldest"
+                );
             }
             Err(error) => {
-                self.count(|counts| counts.lost += 1);
-                tracing::error!(sink, %error, "a summary cannot be put into its spool and is lost");
+                self.lose(1);
+                tracing::error!(event = "summary_lost", sink, %error, "a summary cannot be put into its spool and is lost");
             }
         }
     }
 
-    /// To be called by the delivery report: does not wait.
-    pub(super) fn report(&self, id: u64, outcome: Outcome, error: Option<&KafkaError>) {
-        match error {
-            None => self.is_failing.store(false, Ordering::Relaxed),
-            Some(error) => self.tell(error),
+    /// Notes how the latest delivery report was, on librdkafka's thread; logs the first error of an
+    /// outage.
+    pub(super) fn note(&self, error: Option<&KafkaError>) {
+        let Some(error) = error else {
+            self.is_failing.store(false, Ordering::Relaxed);
+            return;
+        };
+        let code = error.rdkafka_error_code();
+        let is_missing = matches!(
+            code,
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+        );
+        if is_missing {
+            self.topic_creator.iter().for_each(TopicCreator::want);
         }
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((id, outcome));
+        if is_purged(code) || self.is_failing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (sink, topic) = (&self.sink, &self.topic);
+        if is_missing {
+            tracing::error!(
+                event = "summary_topic_missing",
+                sink,
+                topic,
+                "the topic of summaries does not exist: create it, or set create_topic"
+            );
+        } else {
+            tracing::error!(event = "summaries_failing", sink, topic, %error, "cannot deliver summaries of the ledger");
+        }
     }
 
     /// Whether the last that was heard of them is a failure.
@@ -208,145 +267,156 @@ impl Summaries {
         self.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Takes in what became of those that were sent, and sends what waits; true if none is left.
-    pub(super) fn send(&self, producer: &Producer) -> bool {
-        let reports =
-            std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut queue = self.lock();
+    /// Applies delivery reports, and sends what waits; true if none is left.
+    pub(super) fn send(&self, events: &DeliveryEvents, producer: &Producer) -> bool {
+        let mut backlog = self.lock();
+        // With the backlog locked: a report that is taken is applied before anybody else looks.
+        let reports = events.take_summaries();
         let have_come = !reports.is_empty();
-        for (id, outcome) in reports {
-            // One that was dropped meanwhile has been counted by that.
-            let is_known = queue.report(id, outcome);
-            match outcome {
-                Outcome::Arrived if is_known => self.count(|counts| counts.delivered += 1),
-                Outcome::Rejected if is_known => self.count(|counts| counts.lost += 1),
-                Outcome::Arrived
-                | Outcome::Rejected
-                | Outcome::TooLarge
-                | Outcome::Again
-                | Outcome::Failed => {}
-            }
+        for report in reports {
+            self.apply(&mut backlog, report);
         }
-        if have_come && let Err(error) = queue.checkpoint() {
+        if let Backlog::Disk(spool) = &mut *backlog
+            && have_come
+            && let Err(error) = spool.checkpoint(false)
+        {
             let sink = &self.sink;
-            tracing::warn!(sink, %error, "cannot write down which summaries have arrived: they come again after a crash");
+            tracing::warn!(event = "summaries_checkpoint_failed", sink, %error, "cannot write which summaries have arrived: they come again after a crash");
         }
-        self.take_over(&mut queue);
-        let threaded = producer.current();
-        let version = SUMMARY_SCHEMA_VERSION.unsigned_abs();
-        while let Some((id, message)) = queue.next() {
-            match producer.send(&threaded, Origin::Summary { id }, version, &message) {
-                Ok(()) => queue.mark_sent(),
-                Err(Refusal::Never) => {
-                    queue.mark_sent();
-                    queue.report(id, Outcome::Rejected);
-                    self.count(|counts| counts.lost += 1);
-                }
-                Err(Refusal::QueueFull | Refusal::NotNow | Refusal::NoId) => break,
-            }
-        }
-        let waiting = queue.waiting();
-        self.count(|counts| counts.waiting = waiting);
-        waiting == 0
+        self.acquire_spool(&mut backlog);
+        let current = producer.current();
+        let drained = backlog.drain(usize::MAX, |origin, version, message| {
+            producer.send(&current, origin, version, message)
+        });
+        self.lose(drained.rejected as u64 + take_losses(&mut backlog));
+        self.counts.read().summaries.waiting == 0
     }
 
-    /// Moves to the disk, once no other agent has it any more.
-    fn take_over(&self, queue: &mut Queue) {
-        let (Queue::Memory { waiting, reports_due, .. }, Some(directory)) =
-            (&*queue, &self.directory)
-        else {
+    fn apply(&self, backlog: &mut Backlog<Waiting>, report: SummaryReport) {
+        let SummaryReport { id, outcome, summary } = report;
+        match (&mut *backlog, id) {
+            (Backlog::Disk(spool), Some(id)) => match outcome {
+                // One that was dropped meanwhile has been counted by that.
+                Outcome::Delivered if spool.acknowledge(id).is_none() => return,
+                Outcome::Delivered => {}
+                Outcome::Rejected | Outcome::TooLarge => return spool.reject(id),
+                Outcome::Failed | Outcome::Innocent => return spool.fail(id),
+            },
+            _ => {
+                if let Some(summary) = summary {
+                    return self.put(backlog, summary);
+                }
+            }
+        }
+        match outcome {
+            Outcome::Delivered => self.count(|counts| {
+                counts.delivered += 1;
+                counts.waiting = counts.waiting.saturating_sub(1);
+            }),
+            _ => self.lose(1),
+        }
+    }
+
+    /// Moves to the disk, once no other agent has locked it any more.
+    fn acquire_spool(&self, backlog: &mut Backlog<Waiting>) {
+        let (Backlog::Memory(buffer), Some(directory)) = (&mut *backlog, &self.directory) else {
             return;
         };
-        // Reports name them by where they wait.
-        if *reports_due > 0 {
-            return;
-        }
         let Ok(spool) = open_spool(directory) else { return };
-        let mut disk = Queue::Disk(Box::new(spool));
-        let carried = disk.waiting();
-        for Waiting { timestamp_ms, key, value, .. } in waiting {
-            self.put(&mut disk, *timestamp_ms, key, value);
+        let waiting = buffer.take_all();
+        *backlog = Backlog::Disk(Box::new(spool));
+        let inherited = backlog.waiting();
+        self.count(|counts| {
+            counts.carried = inherited;
+            counts.waiting += inherited;
+        });
+        for summary in waiting {
+            self.put(backlog, summary);
         }
-        self.count(|counts| counts.carried = carried);
-        *queue = disk;
     }
 
     /// Delivers what waits within `deadline`. The rest stays on disk for the next run, or is lost.
-    pub(super) fn end(&self, producer: &Producer, deadline: Duration) {
+    pub(super) fn end(&self, events: &DeliveryEvents, producer: &Producer, deadline: Duration) {
         let end = Instant::now() + deadline;
-        while !self.send(producer) {
+        while !self.send(events, producer) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             // Reports come meanwhile; that not all have is no news. Where none is to come, as while
             // they wait for the id of their schema, it returns at once.
-            if producer.current().flush(left.min(ENDING_LOOK)).is_ok() {
-                thread::park_timeout(left.min(ENDING_PAUSE));
+            if producer.current().flush(left.min(FLUSH_POLL_INTERVAL)).is_ok() {
+                thread::park_timeout(left.min(SHUTDOWN_POLL_INTERVAL));
             }
         }
         let sink = &self.sink;
-        match &mut *self.lock() {
-            Queue::Memory { waiting, .. } if !waiting.is_empty() => {
-                let summaries = std::mem::take(waiting).len() as u64;
-                self.count(|counts| {
-                    counts.lost += summaries;
-                    counts.waiting = 0;
-                });
-                tracing::error!(
-                    sink,
-                    summaries,
-                    "the last summaries were not delivered and are lost"
-                );
-            }
-            Queue::Memory { .. } => {}
-            Queue::Disk(spool) => {
+        let mut backlog = self.lock();
+        let kept = match &mut *backlog {
+            Backlog::Memory(_) => 0,
+            Backlog::Disk(spool) => {
                 spool.fail_all();
                 if let Err(error) = spool.close() {
-                    tracing::error!(sink, %error, "cannot close the summaries' spool in good order");
+                    tracing::error!(event = "spool_close_failed", sink, %error, "cannot close the summaries' spool in good order");
                 }
+                backlog.waiting()
             }
+        };
+        let summaries = self.counts.read().summaries.waiting.saturating_sub(kept);
+        if summaries > 0 {
+            self.lose(summaries);
+            tracing::error!(
+                event = "summaries_lost",
+                sink,
+                summaries,
+                "the last summaries were not delivered and are lost"
+            );
         }
     }
 
-    /// Logs the first error of an outage.
-    fn tell(&self, error: &KafkaError) {
-        let is_missing = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
-        );
-        if let Some(maker) = &self.maker
-            && is_missing
-        {
-            maker.want();
-        }
-        let is_ours = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
-        );
-        if is_ours || self.is_failing.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let (sink, topic) = (&self.sink, &self.topic);
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                tracing::error!(
-                    sink,
-                    topic,
-                    "the topic of summaries does not exist: create it, or set create_topic"
-                );
-            }
-            _ => tracing::error!(sink, topic, %error, "summaries of the ledger do not arrive"),
-        }
+    fn lose(&self, summaries: u64) {
+        self.count(|counts| {
+            counts.lost += summaries;
+            counts.waiting = counts.waiting.saturating_sub(summaries);
+        });
     }
 
     fn count(&self, change: impl FnOnce(&mut SummaryCounts)) {
         self.counts.update(|counts| change(&mut counts.summaries));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Backlog<Waiting>> {
         // It changes within calls that do not panic.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Appends a summary, by its timestamp; how many of the oldest were dropped for it.
+fn push(
+    backlog: &mut Backlog<Waiting>,
+    summary: Queued<Waiting>,
+) -> Result<u64, spool::AppendError> {
+    match backlog {
+        Backlog::Memory(buffer) => {
+            buffer.restore(summary, Instant::now());
+            let mut dropped = 0;
+            while buffer.len() > IN_MEMORY || buffer.bytes() > IN_MEMORY_BYTES && buffer.len() > 1 {
+                drop(buffer.pop());
+                dropped += 1;
+            }
+            Ok(dropped)
+        }
+        Backlog::Disk(spool) => {
+            spool.append(std::iter::once(summary.record()), now_ms())?;
+            Ok(take_losses(backlog))
+        }
+    }
+}
+
+/// Summaries that the spool has lost since the last call, those that brokers rejected included.
+fn take_losses(backlog: &mut Backlog<Waiting>) -> u64 {
+    match backlog {
+        Backlog::Memory(_) => 0,
+        Backlog::Disk(spool) => spool.take_losses().iter().map(|lost| lost.records).sum(),
     }
 }
 
@@ -362,158 +432,51 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
     })
 }
 
-/// How many of the oldest have no room in memory.
-fn surplus(waiting: &VecDeque<Waiting>) -> usize {
-    let mut bytes = 0;
-    let fits = |summary: &&Waiting| {
-        bytes += summary.key.len() + summary.value.len();
-        bytes <= IN_MEMORY_BYTES
-    };
-    let kept = waiting.iter().rev().take(IN_MEMORY).take_while(fits).count();
-    waiting.len() - kept
-}
-
-impl Queue {
-    const fn memory() -> Self {
-        Self::Memory { waiting: VecDeque::new(), next_id: 0, reports_due: 0 }
-    }
-
-    /// Appends one; how many of the oldest were dropped for it.
-    fn push(
-        &mut self,
-        timestamp_ms: i64,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<u64, spool::AppendError> {
-        match self {
-            Self::Memory { waiting, next_id, .. } => {
-                let (key, value) = (key.to_vec(), value.to_vec());
-                waiting.push_back(Waiting {
-                    id: *next_id,
-                    timestamp_ms,
-                    key,
-                    value,
-                    is_sent: false,
-                });
-                *next_id += 1;
-                let dropped = surplus(waiting);
-                waiting.drain(..dropped);
-                Ok(dropped as u64)
-            }
-            Self::Disk(spool) => {
-                let record = Record { timestamp_ms, messages: 1, key, value };
-                spool.append(std::iter::once(record), now_ms())?;
-                let losses = spool.take_losses();
-                // One that the broker refused has been counted by its report.
-                let lost = [Loss::DroppedOldest, Loss::TooOld, Loss::Unreadable];
-                Ok(lost.map(|reason| losses[reason as usize].records).iter().sum())
-            }
-        }
-    }
-
-    /// The next one to be sent, if there is one.
-    fn next(&mut self) -> Option<(u64, Message<'_>)> {
-        match self {
-            Self::Memory { waiting, .. } => {
-                let next = waiting.iter().find(|waiting| !waiting.is_sent)?;
-                let Waiting { id, timestamp_ms, key, value, .. } = next;
-                Some((*id, Message { timestamp_ms: *timestamp_ms, key, value }))
-            }
-            Self::Disk(spool) => {
-                let entry = spool.peek()?;
-                let Record { timestamp_ms, key, value, .. } = entry.record;
-                Some((entry.id, Message { timestamp_ms, key, value }))
-            }
-        }
-    }
-
-    /// That one was handed to the producer.
-    fn mark_sent(&mut self) {
-        match self {
-            Self::Memory { waiting, reports_due, .. } => {
-                if let Some(next) = waiting.iter_mut().find(|waiting| !waiting.is_sent) {
-                    next.is_sent = true;
-                    *reports_due += 1;
-                }
-            }
-            Self::Disk(spool) => spool.mark_sent(),
-        }
-    }
-
-    /// Takes in what became of one; false if it does not wait here any more.
-    fn report(&mut self, id: u64, outcome: Outcome) -> bool {
-        match self {
-            Self::Memory { waiting, reports_due, .. } => {
-                *reports_due = reports_due.saturating_sub(1);
-                let Some(index) = waiting.iter().position(|waiting| waiting.id == id) else {
-                    return false;
-                };
-                match outcome {
-                    Outcome::Arrived | Outcome::TooLarge | Outcome::Rejected => {
-                        drop(waiting.remove(index));
-                    }
-                    Outcome::Again | Outcome::Failed => waiting[index].is_sent = false,
-                }
-                true
-            }
-            Self::Disk(spool) => {
-                match outcome {
-                    Outcome::Arrived => return spool.acknowledge(id).is_some(),
-                    Outcome::Again | Outcome::Failed => spool.fail(id),
-                    Outcome::TooLarge | Outcome::Rejected => spool.reject(id),
-                }
-                true
-            }
-        }
-    }
-
-    /// Writes down which have arrived.
-    fn checkpoint(&mut self) -> Result<(), spool::Error> {
-        match self {
-            Self::Memory { .. } => Ok(()),
-            Self::Disk(spool) => spool.checkpoint(false),
-        }
-    }
-
-    /// Those that have not arrived.
-    fn waiting(&self) -> u64 {
-        match self {
-            Self::Memory { waiting, .. } => waiting.len() as u64,
-            Self::Disk(spool) => spool.held().records,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn many_long_ones_take_no_more_memory_than_a_day_of_short_ones() {
-        let mut queue = Queue::memory();
-        let long = vec![0; 500_000];
-        let dropped: u64 = (0..100).map(|_| queue.push(0, b"node", &long).unwrap()).sum();
-        assert_eq!(queue.waiting(), IN_MEMORY_BYTES as u64 / 500_004);
-        assert_eq!(dropped, 100 - queue.waiting());
+    fn summary(timestamp_ms: i64) -> Queued<Waiting> {
+        Queued::new(Waiting, &Message { timestamp_ms, key: b"node", value: b"summary" })
     }
 
     #[test]
-    fn one_that_was_dropped_while_it_was_on_its_way_is_not_counted_again_by_its_report() {
-        for outcome in [Outcome::Arrived, Outcome::Rejected, Outcome::Failed] {
-            let mut queue = Queue::memory();
-            assert_eq!(queue.push(0, b"node", b"first").unwrap(), 0);
-            queue.mark_sent();
-            for _ in 1..IN_MEMORY {
-                assert_eq!(queue.push(0, b"node", b"other").unwrap(), 0);
-            }
-            assert_eq!(queue.push(0, b"node", b"last").unwrap(), 1);
-            let due = |queue: &Queue| matches!(queue, Queue::Memory { reports_due, .. } if *reports_due == 1);
-            assert!(due(&queue), "nothing may move to the disk before its report");
-            assert!(!queue.report(0, outcome));
-            assert!(!due(&queue));
-            assert_eq!(queue.waiting(), IN_MEMORY as u64);
-            queue.mark_sent();
-            assert!(queue.report(1, outcome));
+    fn the_last_days_summaries_wait_in_memory_in_order_those_that_failed_among_them() {
+        let mut backlog = Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
+        for number in 0..IN_MEMORY as i64 {
+            assert_eq!(push(&mut backlog, summary(number)).unwrap(), 0);
         }
+        let mut sent = Vec::new();
+        let drained = backlog.drain(2, |origin, _, message| {
+            assert_eq!(origin, Origin::Summary { id: None });
+            sent.push(message.timestamp_ms);
+            Ok(())
+        });
+        assert_eq!((drained.taken, &sent[..]), (2, &[0, 1][..]));
+        for number in [1, 0] {
+            let message = Message { timestamp_ms: number, key: b"node", value: b"summary" };
+            let report = SummaryReport::new(None, Outcome::Failed, &message);
+            assert_eq!(push(&mut backlog, report.summary.unwrap()).unwrap(), 0);
+        }
+        assert_eq!(push(&mut backlog, summary(IN_MEMORY as i64)).unwrap(), 1);
+        backlog.drain(2, |_, _, message| {
+            sent.push(message.timestamp_ms);
+            Ok(())
+        });
+        assert_eq!(sent, [0, 1, 1, 2], "the oldest was dropped");
+        assert_eq!(backlog.waiting(), IN_MEMORY as u64 - 2);
+    }
+
+    #[test]
+    fn many_long_summaries_take_no_more_memory_than_a_day_of_short_ones() {
+        let mut backlog = Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
+        let value = vec![0; 500_000];
+        let message = Message { timestamp_ms: 0, key: b"node", value: &value };
+        let size = size_of::<Queued<Waiting>>() + b"node".len() + value.len();
+        let summaries = (0..100).map(|_| Queued::new(Waiting, &message));
+        let dropped: u64 =
+            summaries.map(|summary| push(&mut backlog, summary).expect("memory")).sum();
+        assert_eq!(backlog.waiting(), (IN_MEMORY_BYTES / size) as u64);
+        assert_eq!(dropped, 100 - backlog.waiting());
     }
 }

@@ -3,17 +3,19 @@
 
 mod framing;
 mod hostile;
+mod in_flight;
+mod model;
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering, thread};
 
 use rdkafka::{
     bindings::{rd_kafka_resp_err_t as Code, rd_kafka_test_fatal_error},
     mocking::MockCluster,
-    producer::DefaultProducerContext,
+    producer::{DefaultProducerContext, Producer as _},
     types::RDKafkaApiKey,
 };
 
-use super::*;
+use super::{route::Route, *};
 use crate::{
     config::{FsyncChoice, SpoolConfig, SpoolMode, SummaryConfig},
     encode::{Record, SingleObject, samples},
@@ -61,6 +63,18 @@ fn batch(records: u64) -> Batch {
     batch
 }
 
+fn open(config: &KafkaConfig, watches: bool) -> Result<Kafka, Error> {
+    Kafka::open(config, NODE, watches, None)
+}
+
+fn is_failing(kafka: &Kafka) -> bool {
+    kafka.delivery.health.is_failing.load(Ordering::Relaxed)
+}
+
+fn is_direct(kafka: &Kafka) -> bool {
+    kafka.delivery.router.route() == Route::Direct
+}
+
 fn wait_until(what: &str, kafka: &Kafka, condition: impl Fn(&SinkCounts) -> bool) {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -90,17 +104,15 @@ const MODES: [SpoolMode; 2] = [SpoolMode::Durable, SpoolMode::Fast];
 fn a_broker_that_is_away_for_longer_than_the_message_timeout_loses_nothing() {
     for mode in MODES {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
-        let kafka =
-            Kafka::open(&config(&cluster, spool(directory.path(), mode)), NODE, true).unwrap();
+        let kafka = open(&config(&cluster, spool(directory.path(), mode)), true).unwrap();
         kafka.write(&batch(100));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 100);
         cluster.broker_down(1).unwrap();
         for _ in 0..10 {
             kafka.write(&batch(100));
         }
-        let spooling = kafka.spooling.as_ref().unwrap();
         wait_until("failures", &kafka, |counts| {
-            spooling.is_failing() && counts.in_flight.records == 0
+            is_failing(&kafka) && counts.in_flight.records == 0
         });
         kafka.write(&batch(100));
         assert_eq!(kafka.counts().read().spooled.records, 1_100, "{mode:?}");
@@ -118,7 +130,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let config = config(&cluster, spool(directory.path(), mode));
         cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         kafka.write(&batch(300));
         kafka.close(Duration::from_millis(100));
         let counts = kafka.counts().read();
@@ -126,7 +138,7 @@ fn what_is_not_delivered_before_the_end_is_delivered_by_the_next_run() {
         assert_eq!((counts.spooled.records, counts.in_flight.records), (300, 0), "{mode:?}");
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         assert_eq!(kafka.counts().read().carried, counts.spooled);
         kafka.write(&batch(5));
         wait_until("all", &kafka, |counts| counts.delivered.records == 305);
@@ -143,7 +155,7 @@ fn a_full_producer_queue_is_no_loss_and_no_wait() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let mut config = config(&cluster, spool(directory.path(), mode));
         config.message_timeout = DEADLINE;
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         kafka.write(&batch(1));
         wait_until("a connection", &kafka, |counts| counts.delivered.records == 1);
         cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
@@ -171,7 +183,7 @@ fn in_fast_mode_records_are_in_memory_alone_again_once_the_spool_is_worked_off()
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    let kafka = open(&config, true).unwrap();
     kafka.write(&batch(10));
     wait_until("the disk", &kafka, |counts| counts.spooled.records == 10);
     cluster.broker_up(1).unwrap();
@@ -197,7 +209,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let has_spool = spool.is_some();
         let config = KafkaConfig { message_timeout: DEADLINE, ..config(&cluster, spool) };
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         kafka.write(&batch(10));
         wait_until("the first", &kafka, |counts| counts.delivered.records == 10);
         let producer = kafka.producer.current();
@@ -225,7 +237,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
 fn with_replaced_producer(cluster: &Cluster, spool: Option<SpoolConfig>) -> Kafka {
     let config = KafkaConfig { message_timeout: DEADLINE, ..config(cluster, spool) };
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    let kafka = open(&config, true).unwrap();
     kafka.write(&batch(10));
     kafka.producer.renew().unwrap();
     kafka.write(&batch(5));
@@ -270,7 +282,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
     config.message_timeout = DEADLINE;
-    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    let kafka = open(&config, true).unwrap();
     let refused = Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
@@ -294,7 +306,7 @@ fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
         let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
         let mut config = config(&cluster, spool(directory.path(), mode));
         config.message_timeout = DEADLINE;
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
         // All twenty go together, since all are in the producer when the broker comes.
         cluster.broker_down(1).unwrap();
@@ -344,7 +356,7 @@ fn what_the_producer_never_takes_does_not_take_the_place_of_what_it_does() {
         config.message_timeout = DEADLINE;
         config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
         cluster.broker_down(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         // Eight megabytes of what is too long, for a spool of four.
         for _ in 0..8 {
             kafka.write(&batch_with_long_ones(200, 10_000));
@@ -367,14 +379,14 @@ fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
         let mut config = config(&cluster, None);
         config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
         (config.headers, config.key) = (headers, key);
-        let kafka = Kafka::open(&config, NODE, true).unwrap();
+        let kafka = open(&config, true).unwrap();
         let size = |wire| {
             let batch = batch_with_long_ones(1, wire);
             batch.bytes().len() + if key == Key::None { 0 } else { "192.0.2.1".len() }
         };
         // A record of which nothing is left for a byte more.
-        let wire = 9_000 + kafka.longest - size(9_000);
-        assert_eq!(size(wire), kafka.longest);
+        let wire = 9_000 + kafka.max_record_bytes - size(9_000);
+        assert_eq!(size(wire), kafka.max_record_bytes);
         for (wire, delivered, lost) in [(wire, 1, 0), (wire + 1, 1, 1)] {
             let mut batch = Batch::keyed(key);
             let mut encoder = SingleObject::new().unwrap();
@@ -401,7 +413,7 @@ fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
 fn without_a_spool_what_the_broker_does_not_take_is_counted() {
     let cluster = cluster();
     cluster.broker_down(1).unwrap();
-    let kafka = Kafka::open(&config(&cluster, None), NODE, true).unwrap();
+    let kafka = open(&config(&cluster, None), true).unwrap();
     kafka.write(&batch(30));
     wait_until("a verdict", &kafka, |counts| counts.lost[SinkLoss::Expired as usize].records == 30);
     kafka.close(Duration::from_millis(10));
@@ -463,13 +475,13 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         cluster.create_topic("ledger", 1, 1).unwrap();
         let spool = spool(directory.path(), SpoolMode::Durable).filter(|_| has_spool);
         let config = with_summaries(config(&cluster, spool));
-        let kafka = Kafka::open(&config, NODE, false).unwrap();
+        let kafka = open(&config, false).unwrap();
         let mut summarising = Summarising::begin();
         summarising.take(&kafka);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == 1);
         if has_spool {
             // One that is killed now does not send it again.
-            let left = crate::spool::contents(&directory.path().join("summaries")).unwrap();
+            let left = spool::contents(&directory.path().join("summaries")).unwrap();
             assert_eq!(left.waiting().records, 0);
         }
         cluster.broker_down(1).unwrap();
@@ -477,7 +489,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
             summarising.take(&kafka);
         }
         // Longer than the message timeout.
-        wait_until("a failure", &kafka, |_| kafka.link.summaries.get().unwrap().has_failed());
+        wait_until("a failure", &kafka, |_| kafka.context.summaries.get().unwrap().has_failed());
         assert_eq!(kafka.counts().read().summaries.delivered, 1);
         cluster.broker_up(1).unwrap();
         wait_for_summaries(&kafka, |summaries| summaries.delivered == 6);
@@ -490,7 +502,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         assert_eq!((left.waiting, left.lost), if has_spool { (1, 0) } else { (0, 1) });
         drop(kafka);
         cluster.broker_up(1).unwrap();
-        let kafka = Kafka::open(&config, NODE, false).unwrap();
+        let kafka = open(&config, false).unwrap();
         let carried = kafka.counts().read().summaries.carried;
         assert_eq!(carried, left.waiting);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == carried);
@@ -508,7 +520,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
             // What the first ones must not need on a busy machine, to arrive.
             config.message_timeout = Duration::from_secs(5);
         }
-        let kafka = Kafka::open(&config, NODE, false).unwrap();
+        let kafka = open(&config, false).unwrap();
         let mut summarising = Summarising::begin();
         assert_eq!(summarising.take(&kafka), Some(0));
         write(&kafka, 100);
@@ -521,9 +533,8 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         write(&kafka, 50);
         assert_eq!(summarising.take(&kafka), Some(window - 1), "{mode:?}");
         if mode.is_some() {
-            let spooling = kafka.spooling.as_ref().unwrap();
             wait_until("failures", &kafka, |counts| {
-                spooling.is_failing() && counts.in_flight.records == 0
+                is_failing(&kafka) && counts.in_flight.records == 0
             });
             assert_eq!(summarising.take(&kafka), Some(window - 1), "{mode:?}");
             cluster.broker_up(1).unwrap();
@@ -541,7 +552,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
             write(&kafka, 10);
             kafka.close(Duration::from_millis(100));
             drop(kafka);
-            let kafka = Kafka::open(&config, NODE, false).unwrap();
+            let kafka = open(&config, false).unwrap();
             let mut summarising = Summarising::begin();
             assert_eq!(summarising.take(&kafka), None, "{mode:?}");
             cluster.broker_up(1).unwrap();
@@ -554,7 +565,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
 /// As a worker does.
 fn write(kafka: &Kafka, records: u64) {
     let mut batch = batch(records);
-    batch.set_ticket(kafka.announce(records));
+    batch.set_slot(kafka.announce(records));
     kafka.write(&batch);
 }
 
@@ -574,8 +585,8 @@ fn settled(summarising: &mut Summarising, kafka: &Kafka, least: i64) -> i64 {
 fn a_spool_that_another_process_has_is_taken_over_once_it_is_free() {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let config = config(&cluster, spool(directory.path(), SpoolMode::Durable));
-    let first = Kafka::open(&config, NODE, true).unwrap();
-    let second = Kafka::open(&config, NODE, true).unwrap();
+    let first = open(&config, true).unwrap();
+    let second = open(&config, true).unwrap();
     second.write(&batch(10));
     wait_until("records that went directly", &second, |counts| counts.delivered.records == 10);
     // Nothing arrives: what is in memory waits there, and never in the files of the other one.
@@ -585,7 +596,7 @@ fn a_spool_that_another_process_has_is_taken_over_once_it_is_free() {
     first.close(DEADLINE);
     assert_eq!(first.counts().read().carried.records, 0);
     drop(first);
-    let has_spool = || second.spooling.as_ref().is_some_and(Spooling::has_spool);
+    let has_spool = || second.delivery.router.has_spool();
     wait_until("the spool", &second, |_| has_spool());
     second.write(&batch(10));
     wait_until("all records", &second, |counts| counts.delivered.records == 30);
@@ -599,8 +610,8 @@ fn what_does_not_fit_memory_while_another_process_has_the_spool_is_counted() {
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
     // Nobody listens.
     config.brokers = vec!["127.0.0.1:9".to_owned()];
-    let _first = Kafka::open(&config, NODE, true).unwrap();
-    let second = Kafka::open(&config, NODE, true).unwrap();
+    let _first = open(&config, true).unwrap();
+    let second = open(&config, true).unwrap();
     for _ in 0..20 {
         second.write(&batch(1_000));
     }

@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::trouble::Trouble;
+use super::error::Error;
 use crate::{
     config::{RegistryConfig, RegistryCredentials},
     enrich::chain,
@@ -32,7 +32,7 @@ use crate::{
 /// The answer to one request: schemas have some 100 KB.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Of what a registry says, characters that are shown.
+/// Characters of a registry's message that are shown.
 const MAX_MESSAGE: usize = 300;
 
 /// Confluent's `error_code`s of "there is none", below the status 404: subject, version, schema.
@@ -66,7 +66,7 @@ pub(crate) struct Client {
 }
 
 #[derive(Serialize)]
-struct Asked<'a> {
+struct SchemaRequest<'a> {
     schema: &'a str,
 }
 
@@ -76,14 +76,14 @@ struct Id {
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct CompatibilityBody {
     is_compatible: bool,
     #[serde(default)]
     messages: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct ErrorBody {
     #[serde(default)]
     error_code: i64,
     #[serde(default)]
@@ -92,7 +92,7 @@ struct Said {
 
 impl Client {
     /// Reads the files that the configuration names.
-    pub(crate) fn new(config: &RegistryConfig) -> Result<Self, Trouble> {
+    pub(crate) fn new(config: &RegistryConfig) -> Result<Self, Error> {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls(config)?)
             .https_or_http()
@@ -120,12 +120,12 @@ impl Client {
         &mut self,
         subject: &str,
         schema: &str,
-    ) -> Result<Option<u32>, Trouble> {
+    ) -> Result<Option<u32>, Error> {
         // Registered by hand it may differ in white space, which some registries take literally
         // unless told otherwise.
         for query in ["", "?normalize=true"] {
             let path = format!("/subjects/{subject}{query}");
-            if let Some(Id { id }) = self.ask(&path, schema).await? {
+            if let Some(Id { id }) = self.query(&path, schema).await? {
                 return Ok(Some(id));
             }
         }
@@ -133,15 +133,15 @@ impl Client {
     }
 
     /// Registers a schema under `subject`, or finds it there; its id.
-    pub(crate) async fn register(&mut self, subject: &str, schema: &str) -> Result<u32, Trouble> {
+    pub(crate) async fn register(&mut self, subject: &str, schema: &str) -> Result<u32, Error> {
         let path = format!("/subjects/{subject}/versions");
-        match self.ask(&path, schema).await {
+        match self.query(&path, schema).await {
             Ok(Some(Id { id })) => Ok(id),
-            Ok(None) => Err(Trouble::NoSuchPath(path)),
-            Err(Trouble::Refused { status: 409, message, .. }) => {
-                Err(Trouble::Incompatible { subject: subject.to_owned(), why: message })
+            Ok(None) => Err(Error::NoSuchPath(path)),
+            Err(Error::Refused { status: 409, message, .. }) => {
+                Err(Error::Incompatible { subject: subject.to_owned(), why: message })
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
@@ -150,15 +150,15 @@ impl Client {
         &mut self,
         subject: &str,
         schema: &str,
-    ) -> Result<Compatibility, Trouble> {
+    ) -> Result<Compatibility, Error> {
         let path = format!("/compatibility/subjects/{subject}/versions/latest?verbose=true");
-        Ok(match self.ask(&path, schema).await? {
+        Ok(match self.query(&path, schema).await? {
             None => Compatibility::NoSubject,
-            Some(Verdict { is_compatible: true, .. }) => Compatibility::Compatible,
-            Some(Verdict { messages, .. }) if messages.is_empty() => {
+            Some(CompatibilityBody { is_compatible: true, .. }) => Compatibility::Compatible,
+            Some(CompatibilityBody { messages, .. }) if messages.is_empty() => {
                 Compatibility::Incompatible("it does not say why".to_owned())
             }
-            Some(Verdict { messages, .. }) => {
+            Some(CompatibilityBody { messages, .. }) => {
                 Compatibility::Incompatible(shortened(&messages.join("; ")))
             }
         })
@@ -166,34 +166,30 @@ impl Client {
 
     /// Posts a schema to the instances one after the other, until one can answer; `None` where there
     /// is no such thing.
-    async fn ask<T: DeserializeOwned>(
+    async fn query<T: DeserializeOwned>(
         &mut self,
         path: &str,
         schema: &str,
-    ) -> Result<Option<T>, Trouble> {
-        let mut trouble = Trouble::Unreachable("no URL".to_owned());
+    ) -> Result<Option<T>, Error> {
+        let mut error = Error::Unreachable("no URL".to_owned());
         for _ in 0..self.urls.len() {
             let url = format!("{}{path}", self.urls[self.current]);
             self.requests += 1;
             let answer = timeout(self.timeout, self.post(&url, schema)).await;
-            let answer = answer.unwrap_or(Err(Trouble::Silent(self.timeout)));
+            let answer = answer.unwrap_or(Err(Error::Silent(self.timeout)));
             self.failures += u64::from(answer.is_err());
             match answer {
-                Err(other) if other.is_of_the_instance() => trouble = other,
+                Err(other) if other.is_instance_error() => error = other,
                 answer => return answer,
             }
             self.current = (self.current + 1) % self.urls.len();
         }
-        Err(trouble)
+        Err(error)
     }
 
-    async fn post<T: DeserializeOwned>(
-        &self,
-        url: &str,
-        schema: &str,
-    ) -> Result<Option<T>, Trouble> {
-        let unsent = |error: &dyn std::fmt::Display| Trouble::Unreachable(error.to_string());
-        let body = serde_json::to_vec(&Asked { schema }).map_err(|error| unsent(&error))?;
+    async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Error> {
+        let unsent = |error: &dyn std::fmt::Display| Error::Unreachable(error.to_string());
+        let body = serde_json::to_vec(&SchemaRequest { schema }).map_err(|error| unsent(&error))?;
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(url)
@@ -204,44 +200,41 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
-        let response = self
-            .http
-            .request(request)
-            .await
-            .map_err(|error| Trouble::Unreachable(chain(&error)))?;
+        let response =
+            self.http.request(request).await.map_err(|error| Error::Unreachable(chain(&error)))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| Trouble::Unreadable(chain(&*error)))?.to_bytes();
+        let body = body.map_err(|error| Error::Unreadable(chain(&*error)))?.to_bytes();
         let status = head.status;
         if status.is_success() {
             let answer = serde_json::from_slice(&body);
             return answer.map(Some).map_err(|error| {
-                Trouble::Unreadable(format!("{error}, in {:?}", shortened(&lossy(&body))))
+                Error::Unreadable(format!("{error}, in {:?}", shortened(&lossy(&body))))
             });
         }
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         if status.is_redirection() {
             let location = shortened(header(LOCATION).unwrap_or("somewhere"));
-            return Err(Trouble::Redirected { status: status.as_u16(), location });
+            return Err(Error::Redirected { status: status.as_u16(), location });
         }
-        let said: Option<Said> = serde_json::from_slice(&body).ok();
-        if let Some(said) = &said
+        let error_body: Option<ErrorBody> = serde_json::from_slice(&body).ok();
+        if let Some(error_body) = &error_body
             && status == StatusCode::NOT_FOUND
-            && NOTHING_THERE.contains(&said.error_code)
+            && NOTHING_THERE.contains(&error_body.error_code)
         {
             return Ok(None);
         }
-        let message = match said {
-            Some(Said { message, .. }) if !message.is_empty() => shortened(&message),
+        let message = match error_body {
+            Some(ErrorBody { message, .. }) if !message.is_empty() => shortened(&message),
             _ if body.is_empty() => "no reason given".to_owned(),
             _ => shortened(&lossy(&body)),
         };
         Err(match status {
-            StatusCode::UNAUTHORIZED => Trouble::Unauthorized(message),
-            StatusCode::FORBIDDEN => Trouble::Forbidden(message),
-            StatusCode::NOT_FOUND => Trouble::NoSuchPath(message),
-            StatusCode::UNPROCESSABLE_ENTITY => Trouble::Invalid(message),
-            _ => Trouble::Refused {
+            StatusCode::UNAUTHORIZED => Error::Unauthorized(message),
+            StatusCode::FORBIDDEN => Error::Forbidden(message),
+            StatusCode::NOT_FOUND => Error::NoSuchPath(message),
+            StatusCode::UNPROCESSABLE_ENTITY => Error::Invalid(message),
+            _ => Error::Refused {
                 status: status.as_u16(),
                 message,
                 retry_after: header(RETRY_AFTER)
@@ -253,19 +246,19 @@ impl Client {
 }
 
 /// By the authorities of a file, or those of the system.
-fn tls(config: &RegistryConfig) -> Result<ClientConfig, Trouble> {
+fn tls(config: &RegistryConfig) -> Result<ClientConfig, Error> {
     if !config.urls.iter().any(|url| url.starts_with("https:")) {
         // Reading the system's takes a while, and fails where it has none.
         let none = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         return Ok(none.with_no_client_auth());
     }
     trust::client_config(config.ca_file.as_deref()).map_err(|error| match error {
-        trust::Error::File { path, why } => Trouble::File { path: path.display().to_string(), why },
-        trust::Error::System(_) => Trouble::Unreachable(error.to_string()),
+        trust::Error::File { path, why } => Error::File { path: path.display().to_string(), why },
+        trust::Error::System(_) => Error::Unreachable(error.to_string()),
     })
 }
 
-fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Trouble> {
+fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Error> {
     let (path, text) = match credentials {
         RegistryCredentials::Password { username, password_file } => {
             let plain = format!("{username}:{}", secret(password_file)?);
@@ -275,7 +268,7 @@ fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Troub
             (token_file, format!("Bearer {}", secret(token_file)?))
         }
     };
-    let mut value = HeaderValue::try_from(text).map_err(|_| Trouble::File {
+    let mut value = HeaderValue::try_from(text).map_err(|_| Error::File {
         path: path.display().to_string(),
         why: "it holds what cannot stand in a header".to_owned(),
     })?;
@@ -283,9 +276,9 @@ fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Troub
     Ok(value)
 }
 
-fn secret(path: &Path) -> Result<String, Trouble> {
+fn secret(path: &Path) -> Result<String, Error> {
     crate::sink::kafka::secret(path)
-        .map_err(|error| Trouble::File { path: path.display().to_string(), why: error.to_string() })
+        .map_err(|error| Error::File { path: path.display().to_string(), why: error.to_string() })
 }
 
 fn lossy(body: &[u8]) -> String {

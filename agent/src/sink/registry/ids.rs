@@ -16,9 +16,9 @@ use crate::encode::{Fingerprint, frame, read_single_object, single_object_header
 const UNKNOWN: u64 = u64::MAX;
 
 /// The ids of a topic's schemas. Read for each record, without a lock.
-pub(crate) struct Ids {
+pub(crate) struct SchemaIds {
     known: Vec<Known>,
-    /// Notified when an id is missed that nobody asked for yet.
+    /// Notified when an id is missed that nobody has requested yet.
     missed: Notify,
     /// A fingerprint that there is no schema for, once it was seen.
     stranger: OnceLock<Fingerprint>,
@@ -41,9 +41,9 @@ pub(crate) enum Framed {
     Never,
 }
 
-impl Ids {
+impl SchemaIds {
     /// Those that are known have their id.
-    pub(super) fn new(schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>) -> Self {
+    pub(crate) fn new(schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>) -> Self {
         let known = |(fingerprint, id): (_, Option<u32>)| Known {
             fingerprint,
             id: AtomicU64::new(id.map_or(UNKNOWN, u64::from)),
@@ -67,6 +67,7 @@ impl Ids {
         let Some(known) = self.find(fingerprint) else {
             if self.stranger.set(fingerprint).is_ok() {
                 tracing::error!(
+                    event = "schema_unknown",
                     ?fingerprint,
                     "the spool holds records of a schema that this version does not know, nor an id of it: they are lost"
                 );
@@ -91,7 +92,7 @@ impl Ids {
         Some([&single_object_header(fingerprint)[..], datum].concat())
     }
 
-    /// Has the registry asked for an id.
+    /// Has an id requested from the registry.
     pub(crate) fn want(&self, fingerprint: Fingerprint) {
         if let Some(known) = self.find(fingerprint)
             && !known.is_wanted.swap(true, Ordering::AcqRel)
@@ -104,13 +105,13 @@ impl Ids {
         self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
     }
 
-    /// What was missed until now is about to be asked for.
-    pub(super) fn heed(&self) {
+    /// Ids that were missed until now are about to be requested.
+    pub(super) fn begin_round(&self) {
         // Takes the permit, if there is one.
         pin!(self.missed.notified()).as_mut().enable();
     }
 
-    /// Waits until an id is missed that nobody asked for, or one was since [`Self::heed`].
+    /// Waits until an id is missed that nobody has requested, or one was since [`Self::begin_round`].
     pub(super) async fn missed(&self) {
         self.missed.notified().await;
     }
@@ -119,7 +120,7 @@ impl Ids {
         u32::try_from(self.find(fingerprint)?.id.load(Ordering::Acquire)).ok()
     }
 
-    pub(super) fn set(&self, fingerprint: Fingerprint, id: u32) {
+    pub(crate) fn set(&self, fingerprint: Fingerprint, id: u32) {
         if let Some(known) = self.find(fingerprint) {
             known.id.store(u64::from(id), Ordering::Release);
         }
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn each_record_gets_the_id_of_the_schema_that_it_was_written_with() {
-        let ids = Ids::new([(OLD, Some(7)), (NEW, None)].into_iter());
+        let ids = SchemaIds::new([(OLD, Some(7)), (NEW, None)].into_iter());
         let mut out = Vec::new();
         let record = |fingerprint| [&single_object_header(fingerprint)[..], b"datum"].concat();
         assert_eq!(ids.frame(&record(OLD), &mut out), Framed::Yes);
@@ -146,7 +147,7 @@ mod tests {
         ids.set(NEW, u32::MAX);
         assert_eq!(ids.frame(&record(NEW), &mut out), Framed::Yes);
         assert_eq!(out, b"\0\xff\xff\xff\xffdatum");
-        assert_eq!(Ids::unframed(NEW, &out), Some(record(NEW)));
+        assert_eq!(SchemaIds::unframed(NEW, &out), Some(record(NEW)));
         assert_eq!(ids.frame(&record([3; 8]), &mut out), Framed::Never);
         assert_eq!(ids.frame(b"no single object", &mut out), Framed::Never);
     }

@@ -1,25 +1,26 @@
 //! Ids of schemas, from a registry with Confluent's API.
 //!
 //! ```text
-//!  workers, spool's sender ── frame ──▶ Ids ◀── keeper (a thread) ──▶ client ──▶ registry
-//!                                        ▲          │
-//!                              next start└── kept ◀─┘  a file
+//!  workers, sender ── frame ──▶ SchemaIds ◀── refresher (a thread) ──▶ client ──▶ registry
+//!                                   ▲             │
+//!                         next start└─── cache ◀──┘  a file
 //! ```
 //!
-//! - **Nobody waits for the registry.** A thread of its own asks it; who frames a record looks at an
+//! - **Nobody waits for the registry.** A thread of its own queries it; who frames a record reads an
 //!   atomic number, and keeps the record where there is none yet.
 //! - **An id that was known once is used at once**, from the file of an earlier run, while the
-//!   registry is away as well.
-//! - **The registry that answers now is right.** It is asked again every [`RECHECK`](keeper): one
-//!   that was wiped has the schema registered again, and where it then gives another id, that one is
-//!   used from then on. Consumers ask this registry and no other; keeping to the old id would make
-//!   unreadable, or worse be read by another schema, what is yet to come as well.
+//!   registry is unreachable as well.
+//! - **The registry that answers now is right.** It is queried again every
+//!   [`Timeouts::recheck`](refresher): one that was wiped has the schema registered again, and where
+//!   it then gives another id, that one is used from then on. Consumers query this registry and no
+//!   other; keeping to the old id would make unreadable, or worse be read by another schema, what is
+//!   yet to come as well.
 //! - **Nothing is registered that need not be.** A schema is looked up first, which takes no right to
 //!   write, and then held against the latest version of its subject.
-//! - Several schemas, by fingerprint: a spool may hold records of earlier versions. They are asked
-//!   for only when there are such records, oldest first, so that the newest is the subject's latest.
-//!   What a spool holds that another agent has is not known, though, until it is taken over: an
-//!   earlier version that was never registered gets behind the newest then.
+//! - Several schemas, by fingerprint: a spool may hold records of earlier versions. They are
+//!   requested only when there are such records, oldest first, so that the newest is the subject's latest.
+//!   What a spool holds that another agent has locked is not known, though, until its lock is
+//!   acquired: an earlier version that was never registered comes after the newest then.
 //! - Of a later version only the id is known, from the file, where that version has left it. Without
 //!   it such a record is rejected.
 //! - No answer of a registry is followed elsewhere: a redirect would take the credentials along.
@@ -27,15 +28,15 @@
 //! Own code, on the HTTP client that the watch of Kubernetes has brought: `docs/decisions/delivery.md`
 //! says why.
 
+mod cache;
 mod client;
+mod error;
 mod ids;
-mod keeper;
-mod kept;
+mod refresher;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
-mod trouble;
 
 use std::{
     borrow::Cow,
@@ -47,15 +48,15 @@ use std::{
 use tokio::sync::watch;
 
 pub(crate) use client::{Client, Compatibility};
-pub(crate) use ids::{Framed, Ids};
-pub(crate) use trouble::Trouble;
+pub(crate) use error::Error;
+pub(crate) use ids::{Framed, SchemaIds};
 
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
     encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
     ledger::{Published, SinkCounts},
 };
-use keeper::Keeper;
+use refresher::SchemaIdRefresher;
 
 /// A schema that records may be written with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,23 +135,23 @@ impl Schema {
     }
 }
 
-/// The id of a schema that an earlier run left.
-pub(crate) fn kept_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Option<u32> {
-    let kept = kept::Kept::new(config.ids_file.as_deref()?, &config.urls);
-    let ids = kept.ids(&schema.subject(config.subject, topic));
+/// The id of a schema that an earlier run left, if it did.
+pub(crate) fn cached_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Option<u32> {
+    let cache = cache::SchemaIdCache::new(config.ids_file.as_deref()?, &config.urls);
+    let ids = cache.ids(&schema.subject(config.subject, topic));
     ids.iter().find(|(fingerprint, _)| *fingerprint == schema.fingerprint).map(|(_, id)| *id)
 }
 
-/// The ids of a topic's schemas, and once it is started the thread that looks after them.
+/// The ids of a topic's schemas, and once it is started the thread that refreshes them.
 pub(crate) struct Registry {
-    ids: Arc<Ids>,
-    keeper: Option<Keeper>,
+    ids: Arc<SchemaIds>,
+    refresher: Option<SchemaIdRefresher>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Registry {
-    /// Takes up what is kept of an earlier run. The last of `schemas` is the one that new records
+    /// Takes up what is cache of an earlier run. The last of `schemas` is the one that new records
     /// are written with.
     pub(crate) fn new(
         config: &RegistryConfig,
@@ -159,29 +160,29 @@ impl Registry {
         schemas: Vec<Schema>,
         counts: Published<SinkCounts>,
     ) -> Self {
-        let keeper = Keeper::new(config, sink, topic, schemas, counts);
+        let refresher = SchemaIdRefresher::new(config, sink, topic, schemas, counts);
         Self {
-            ids: keeper.ids(),
-            keeper: Some(keeper),
+            ids: refresher.ids(),
+            refresher: Some(refresher),
             stop: watch::channel(false).0,
             thread: None,
         }
     }
 
-    pub(crate) fn ids(&self) -> &Arc<Ids> {
+    pub(crate) fn ids(&self) -> &Arc<SchemaIds> {
         &self.ids
     }
 
-    /// Begins to ask the registry.
+    /// Begins to query the registry.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn start(&mut self) -> io::Result<()> {
-        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        let Some(refresher) = self.refresher.take() else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stopped = self.stop.subscribe();
         let thread = thread::Builder::new().name("registry".to_owned()).spawn(move || {
-            runtime.block_on(keeper.run(stopped));
+            runtime.block_on(refresher.run(stopped));
             // Name resolution of the system has threads of its own, which nobody waits for.
             runtime.shutdown_background();
         })?;
@@ -194,7 +195,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the registry's thread panicked");
+            tracing::error!(event = "registry_panicked", "the registry's thread panicked");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    keeper::{Keeper, Patience},
+    refresher::{SchemaIdRefresher, Timeouts},
     stub::{Answer, Asked, Stub, ids_from, not_found},
     *,
 };
@@ -48,7 +48,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn look_up(config: &RegistryConfig) -> Result<Option<u32>, Trouble> {
+fn look_up(config: &RegistryConfig) -> Result<Option<u32>, Error> {
     block_on(async { Client::new(config)?.look_up(SUBJECT, "{}").await })
 }
 
@@ -62,12 +62,12 @@ impl Running {
     fn start(config: &RegistryConfig, schemas: Vec<Schema>) -> Self {
         let counts = Published::default();
         let mut registry = Registry::new(config, "kafka", "dns", schemas, counts.clone());
-        let impatient = Patience {
+        let impatient = Timeouts {
             first_pause: Duration::from_millis(10),
             longest_pause: Duration::from_millis(50),
             recheck: Duration::from_millis(50),
         };
-        registry.keeper.as_mut().unwrap().patience = impatient;
+        registry.refresher.as_mut().unwrap().timeouts = impatient;
         registry.start().unwrap();
         Self { registry, counts }
     }
@@ -76,7 +76,7 @@ impl Running {
         self.counts.read().registry.unwrap()
     }
 
-    fn wait_until(&self, what: &str, condition: impl Fn(&Ids, &RegistryCounts) -> bool) {
+    fn wait_until(&self, what: &str, condition: impl Fn(&SchemaIds, &RegistryCounts) -> bool) {
         let end = Instant::now() + DEADLINE;
         while !condition(self.registry.ids(), &self.counts()) {
             assert!(Instant::now() < end, "waited in vain for {what}: {:?}", self.counts());
@@ -143,17 +143,17 @@ fn each_way_to_fail_is_one_clear_line() {
     let stub = Stub::new(|_| not_found());
     for (answers, expected) in cases {
         stub.answer_by(answers);
-        let trouble = look_up(&config(&[stub.url()])).unwrap_err().to_string();
-        assert!(trouble.starts_with(expected), "{trouble:?} is not {expected:?}");
-        assert!(!trouble.contains(char::is_control), "{trouble:?}");
+        let error = look_up(&config(&[stub.url()])).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error:?} is not {expected:?}");
+        assert!(!error.contains(char::is_control), "{error:?}");
     }
     stub.answer_by(|_| Answer::Json(200, "x".repeat(5 << 20)));
-    let trouble = look_up(&config(&[stub.url()])).unwrap_err().to_string();
-    assert!(trouble.contains("length limit exceeded"), "{trouble}");
-    let trouble = look_up(&config(&["http://127.0.0.1:9".to_owned()])).unwrap_err().to_string();
-    assert!(trouble.contains("Connection refused"), "{trouble}");
-    let trouble = look_up(&config(&["http://nowhere.invalid".to_owned()])).unwrap_err().to_string();
-    assert!(trouble.starts_with("cannot be reached: "), "{trouble}");
+    let error = look_up(&config(&[stub.url()])).unwrap_err().to_string();
+    assert!(error.contains("length limit exceeded"), "{error}");
+    let error = look_up(&config(&["http://127.0.0.1:9".to_owned()])).unwrap_err().to_string();
+    assert!(error.contains("Connection refused"), "{error}");
+    let error = look_up(&config(&["http://nowhere.invalid".to_owned()])).unwrap_err().to_string();
+    assert!(error.starts_with("cannot be reached: "), "{error}");
 }
 
 #[test]
@@ -213,10 +213,10 @@ fn what_is_incompatible_is_never_registered() {
         assert_eq!(has_tried, !is_told_beforehand, "{:?}", stub.paths());
     }
     let stub = Stub::new(|_| Answer::Json(409, "{\"message\": \"a field is gone\"}".to_owned()));
-    let trouble =
+    let error =
         block_on(async { Client::new(&config(&[stub.url()]))?.register(SUBJECT, "{}").await });
     assert_eq!(
-        trouble.unwrap_err().to_string(),
+        error.unwrap_err().to_string(),
         "refuses the schema as incompatible with subject dns-value: a field is gone"
     );
 }
@@ -247,8 +247,8 @@ fn the_registry_says_how_long_it_wants_to_be_left_alone() {
     let stub = Stub::new(|_| {
         Answer::Raw(b"HTTP/1.1 429 x\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n".to_vec())
     });
-    let trouble = look_up(&config(&[stub.url()])).unwrap_err();
-    assert_eq!(trouble.retry_after(), Some(Duration::from_secs(3600)));
+    let error = look_up(&config(&[stub.url()])).unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn another_instance_is_asked_where_the_first_cannot_answer() {
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
     // A refusal is one: it is not carried from one to the next.
     let refusing = Stub::new(|_| Answer::Json(403, "{}".to_owned()));
-    let trouble = look_up(&config(&[refusing.url(), stub.url()])).unwrap_err();
-    assert!(matches!(trouble, Trouble::Forbidden(_)), "{trouble}");
+    let error = look_up(&config(&[refusing.url(), stub.url()])).unwrap_err();
+    assert!(matches!(error, Error::Forbidden(_)), "{error}");
 }
 
 #[test]
@@ -294,15 +294,15 @@ fn credentials_are_read_from_their_files_for_each_round_and_never_shown() {
     }
     let credentials = RegistryCredentials::Token { token_file: file("token", "a\nb") };
     let unusable = RegistryConfig { credentials: Some(credentials), ..config(&[stub.url()]) };
-    let trouble = look_up(&unusable).unwrap_err().to_string();
-    assert!(trouble.ends_with("it holds what cannot stand in a header"), "{trouble}");
+    let error = look_up(&unusable).unwrap_err().to_string();
+    assert!(error.ends_with("it holds what cannot stand in a header"), "{error}");
 }
 
 fn single_object(version: u8) -> Vec<u8> {
     [&single_object_header([version; 8])[..], b"datum"].concat()
 }
 
-fn framed(ids: &Ids, version: u8) -> Option<Vec<u8>> {
+fn framed(ids: &SchemaIds, version: u8) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     (ids.frame(&single_object(version), &mut out) == Framed::Yes).then_some(out)
 }
@@ -329,7 +329,7 @@ fn an_id_of_an_earlier_run_is_used_at_once_and_also_while_the_registry_is_away()
     drop(registry);
     // Of another topic or registry it is not.
     let ids = |config: &RegistryConfig, topic| {
-        Keeper::new(config, "kafka", topic, vec![schema(1)], counts.clone()).ids()
+        SchemaIdRefresher::new(config, "kafka", topic, vec![schema(1)], counts.clone()).ids()
     };
     assert_eq!(ids(&config, "dns").get([1; 8]), Some(7));
     assert_eq!(ids(&config, "other").get([1; 8]), None);
@@ -349,8 +349,8 @@ fn a_registry_that_was_wiped_has_the_schema_again_and_its_new_id_is_used() {
     running.wait_until("the new id", |ids, _| ids.get([1; 8]) == Some(20));
     running.wait_until("a count", |_, counts| counts.id_changes == 1);
     drop(running);
-    let kept = fs::read_to_string(&path).unwrap();
-    assert!(kept.contains("\"id\": 20") && !kept.contains("\"id\": 7"), "{kept}");
+    let cache = fs::read_to_string(&path).unwrap();
+    assert!(cache.contains("\"id\": 20") && !cache.contains("\"id\": 7"), "{cache}");
 }
 
 #[test]

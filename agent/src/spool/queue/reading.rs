@@ -20,7 +20,7 @@ impl Spool {
             self.prepared = self.prepare();
         }
         let prepared = self.prepared?;
-        let reader = if prepared.is_again { &mut self.again_reader } else { &mut self.reader };
+        let reader = if prepared.is_retry { &mut self.retry_reader } else { &mut self.reader };
         let (_, reader) = reader.as_mut()?;
         // It was read a moment ago; an error here is an error of the next look.
         reader.entry(&prepared.found).ok()
@@ -28,35 +28,35 @@ impl Spool {
 
     fn prepare(&mut self) -> Option<Prepared> {
         while self.window.failed > 0 {
-            if self.again_from.is_none() {
+            if self.retry_from.is_none() {
                 if self.window.sent > 0 {
                     return None;
                 }
-                self.again_from = Some(0);
+                self.retry_from = Some(0);
             }
-            let slot = self.again_from.and_then(|id| self.window.failed_from(id));
+            let slot = self.retry_from.and_then(|id| self.window.failed_from(id));
             match slot {
-                Some(slot) => match self.prepare_again(&slot) {
+                Some(slot) => match self.prepare_retry(&slot) {
                     Some(prepared) => return Some(prepared),
                     None => self.lose_slot(slot.place.id, State::Failed, Loss::Unreadable),
                 },
-                // Each is on its way again, and one has failed once more just now.
-                None => self.again_from = None,
+                // Each is in flight again, and one has failed once more just now.
+                None => self.retry_from = None,
             }
         }
-        self.again_from = None;
+        self.retry_from = None;
         self.prepare_new()
     }
 
-    fn prepare_again(&mut self, slot: &Slot) -> Option<Prepared> {
+    fn prepare_retry(&mut self, slot: &Slot) -> Option<Prepared> {
         let segment = self.segments.iter().find(|segment| segment.first.id == slot.segment)?;
-        if self.again_reader.as_ref().is_none_or(|(first_id, _)| *first_id != slot.segment) {
-            self.again_reader = Some((slot.segment, segment.reader().ok()?));
+        if self.retry_reader.as_ref().is_none_or(|(first_id, _)| *first_id != slot.segment) {
+            self.retry_reader = Some((slot.segment, segment.reader().ok()?));
         }
-        let (_, reader) = self.again_reader.as_mut()?;
+        let (_, reader) = self.retry_reader.as_mut()?;
         let id = slot.place.id;
         let found = reader.find(slot.offset, segment.length, id..id + 1).ok()??;
-        Some(Prepared { found, segment: slot.segment, is_again: true })
+        Some(Prepared { found, segment: slot.segment, is_retry: true })
     }
 
     fn prepare_new(&mut self) -> Option<Prepared> {
@@ -83,11 +83,11 @@ impl Spool {
                     self.lose(Loss::Unreadable, place.id, between(self.read.place, place));
                     self.read.offset = found.offset;
                     self.read.place = found.header.place;
-                    return Some(Prepared { found, segment, is_again: false });
+                    return Some(Prepared { found, segment, is_retry: false });
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%error, segment, "spool: cannot read a segment; what remains of it is lost and counted");
+                    tracing::error!(event = "spool_segment_unreadable", %error, segment, "cannot read a segment of the spool; what remains of it is lost and counted");
                 }
             }
             self.lose(Loss::Unreadable, next.id, between(self.read.place, next));
@@ -105,14 +105,14 @@ impl Spool {
         }
     }
 
-    /// To be called once what [`peek`](Self::peek) shows has been handed out.
-    pub fn mark_sent(&mut self) {
-        let Some(Prepared { found, segment, is_again }) = self.prepared.take() else { return };
+    /// Takes note that what [`peek`](Self::peek) shows has been handed out; its id.
+    pub fn mark_sent(&mut self) -> Option<u64> {
+        let Prepared { found, segment, is_retry } = self.prepared.take()?;
         let place = found.header.place;
-        if is_again {
+        if is_retry {
             self.window.change(place.id, State::Failed, State::Sent);
-            self.again_from = Some(place.id + 1);
-            return;
+            self.retry_from = Some(place.id + 1);
+            return Some(place.id);
         }
         self.window.push(Slot {
             place,
@@ -124,13 +124,14 @@ impl Spool {
         });
         self.read.offset = found.end();
         self.read.place = found.header.after();
+        Some(place.id)
     }
 
     /// A record that was sent has arrived: it leaves the queue. `None` if it was not sent.
     pub fn acknowledge(&mut self, id: u64) -> Option<Amount> {
         let amount = self.window.change(id, State::Sent, State::Done)?.amount();
         self.held -= amount;
-        self.carried_acknowledged += u64::from(id < self.carried_end);
+        self.inherited_acknowledged += u64::from(id < self.inherited_end);
         self.remove_done();
         Some(amount)
     }
@@ -140,7 +141,7 @@ impl Spool {
         let Some(slot) = self.window.change(id, State::Sent, State::Failed) else { return };
         self.prepared = None;
         // From the oldest one, once the others are reported on.
-        self.again_from = None;
+        self.retry_from = None;
         if let Some(reason) = slot.gone {
             self.lose_slot(id, State::Failed, reason);
         }

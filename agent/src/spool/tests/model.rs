@@ -10,7 +10,7 @@ use super::*;
 enum Act {
     Append(u64),
     Send(usize),
-    /// Reports on a record that is on its way, chosen by this number.
+    /// Reports on a record that is in flight, chosen by this number.
     Acknowledge(usize),
     Fail(usize),
     Reject(usize),
@@ -38,7 +38,7 @@ fn act() -> impl Strategy<Value = Act> {
 struct Naive {
     /// Neither acknowledged nor lost, oldest first.
     held: VecDeque<u64>,
-    /// Of those, what is on its way.
+    /// Of those, what is in flight.
     sent: Vec<u64>,
     next_id: u64,
     /// Acknowledged, lost: to be told from records that never were.
@@ -75,7 +75,7 @@ fn run(acts: &[Act], max_bytes: u64) {
             }
             Act::Send(count) => {
                 for id in send(&mut spool, count) {
-                    // The oldest one that is not on its way.
+                    // The oldest one that is not in flight.
                     let expected = naive.held.iter().find(|held| !naive.sent.contains(held));
                     assert_eq!(Some(&id), expected);
                     naive.sent.push(id);
@@ -124,7 +124,7 @@ fn run(acts: &[Act], max_bytes: u64) {
                 reopened(&mut naive, &spool, !had_orphans);
             }
         }
-        // The oldest go where there is no room; and of those, what is on its way may yet arrive.
+        // The oldest go where there is no room; and of those, what is in flight may yet arrive.
         let losses = spool.take_losses();
         assert_eq!(losses[Loss::Unreadable as usize], Amount::default());
         let mut dropped = losses[Loss::DroppedOldest as usize];
@@ -175,7 +175,7 @@ fn require_totals(naive: &Naive, totals: &Totals) {
     assert_eq!(sum, totals.appended);
 }
 
-/// What was on its way when its segment was dropped ends with the process: a report that it arrived
+/// What was in flight when its segment was dropped ends with the process: a report that it arrived
 /// will not come any more, and it is not there to be sent again. Whoever closes the queue in good
 /// order waits for the reports first.
 fn forget_orphans(naive: &mut Naive, directory: &Path) -> bool {
@@ -187,7 +187,7 @@ fn forget_orphans(naive: &mut Naive, directory: &Path) -> bool {
     naive.held.len() < held
 }
 
-/// A restart: nothing is on its way, and what arrived behind something that did not, or since the
+/// A restart: nothing is in flight, and what arrived behind something that did not, or since the
 /// last checkpoint, is held again.
 fn reopened(naive: &mut Naive, spool: &Spool, in_order: bool) {
     naive.sent.clear();

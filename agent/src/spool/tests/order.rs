@@ -27,7 +27,7 @@ fn what_was_not_acknowledged_is_there_after_a_restart() {
     let mut spool = Spool::open(&config).unwrap();
     append(&mut spool, 30, NOW_MS).unwrap();
     send(&mut spool, 20);
-    // Reports need not come in order: 12 is still on its way.
+    // Reports need not come in order: 12 is still in flight.
     acknowledge(&mut spool, (0..20).filter(|id| *id != 12));
     spool.checkpoint(false).unwrap();
     drop(spool);
@@ -53,14 +53,14 @@ fn after_a_failure_nothing_younger_goes_before_it_is_sent_again() {
     for id in [3, 5, 6] {
         spool.fail(id);
     }
-    assert!(spool.peek().is_none(), "0, 2, 4 and 7 are on their way");
+    assert!(spool.peek().is_none(), "0, 2, 4 and 7 are in flight");
     acknowledge(&mut spool, [0, 2, 4]);
     assert!(spool.peek().is_none());
     spool.fail(7);
     assert_eq!(send(&mut spool, 2), [3, 5]);
     // Failing once more: again nothing younger goes before it.
     spool.fail(3);
-    assert!(spool.peek().is_none(), "5 is on its way");
+    assert!(spool.peek().is_none(), "5 is in flight");
     acknowledge(&mut spool, [5]);
     assert_eq!(send(&mut spool, 3), [3, 6, 7]);
     acknowledge(&mut spool, [6, 7]);

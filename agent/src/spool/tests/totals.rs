@@ -50,7 +50,7 @@ fn a_loss_behind_what_is_not_done_with_is_counted_once() {
     acknowledge(&mut spool, [3]);
     assert_eq!(of(&spool.totals(), Loss::Rejected), amount([2]));
     spool.checkpoint(false).unwrap();
-    // 0 and 1 were on their way: all from there on is sent again, and 2 rejected again.
+    // 0 and 1 were in flight: all from there on is sent again, and 2 rejected again.
     spool = reopen(spool, &config);
     assert_eq!(spool.held(), amount(0..10));
     assert_eq!(lost(&spool.totals().lost), Amount::default());

@@ -81,8 +81,7 @@ impl SpoolConfig {
             Mode::Off => section.read("directory", text(spool_directory)),
             _ => section.require("directory", text(spool_directory)),
         };
-        let max_bytes =
-            section.read("max_bytes", whole_number(spool::Config::LEAST_BYTES..=1 << 42));
+        let max_bytes = section.read("max_bytes", whole_number(spool::Config::MIN_BYTES..=1 << 42));
         // Ten years, or no limit.
         let max_age = section.read("max_age_s", seconds(0..=10 * 365 * 24 * 3600));
         let fsync = section.read("fsync", choice);

@@ -15,7 +15,7 @@ fn answer_with(bytes: usize, options: &[(&str, &str)]) -> bool {
     let mut config = KafkaConfig::to(&brokers, "dns");
     let option = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     config.options = options.iter().map(option).collect();
-    let _kafka = Kafka::open(&config, NODE, false).unwrap();
+    let _kafka = open(&config, false).unwrap();
     let (mut connection, _) = listener.accept().unwrap();
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
     connection.set_write_timeout(Some(DEADLINE)).unwrap();

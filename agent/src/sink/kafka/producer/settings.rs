@@ -42,7 +42,7 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
         // Memory is the bound, not a number of messages (0: no such limit).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        // Who asks librdkafka for more, by option `debug`, gets it, at our own level of that name.
+        // Option `debug` has librdkafka log more, at our own level of that name.
         .set_log_level(match config.options.contains_key("debug") {
             true => RDKafkaLogLevel::Debug,
             false => RDKafkaLogLevel::Info,
@@ -57,19 +57,21 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
 ///
 /// # Errors
 /// When a file with a secret cannot be read.
-pub(super) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+pub(in crate::sink::kafka) fn connection(
+    config: &KafkaConfig,
+) -> Result<(ClientConfig, String), Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
-    // A producer would else ask brokers to make the topic, with their defaults, where they do.
+    // A producer would else have brokers create the topic, with their defaults, where they do.
     client.set("allow.auto.create.topics", "false");
     client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
     let password = set_security(&mut client, config)?;
     Ok((client, password))
 }
 
-/// As [`connection`] made it, for a client of the kind that reads: it asks for metadata and reads
+/// As [`connection`] made it, for a client of the kind that reads: it queries metadata and reads
 /// nothing, but its limits have to fit each other.
-pub(super) fn for_reader(connection: &ClientConfig) -> ClientConfig {
+pub(in crate::sink::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
     let mut client = connection.clone();
     client.set("fetch.max.bytes", LONGEST_MESSAGE_BYTES.to_string());
     client
@@ -117,7 +119,7 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
         SaslMechanism::OauthBearer => "OAUTHBEARER",
     };
     client.set("sasl.mechanisms", mechanism);
-    // Tokens are not settings: see `oauth`.
+    // Tokens are not settings: see `auth`.
     let Credentials::Password { username, password_file } = &sasl.credentials else {
         return Ok(String::new());
     };
@@ -127,10 +129,10 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
 }
 
 /// A hash of files.
-pub(super) type Fingerprint = [u8; 32];
+pub(super) type Digest = [u8; 32];
 
 /// Of all files that TLS needs; of none where there is no TLS.
-pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Fingerprint> {
+pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     if let Some(tls) = &config.tls {
         let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];

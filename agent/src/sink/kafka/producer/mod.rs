@@ -1,4 +1,9 @@
-//! The producer, and making another one: when it is broken for good, and when TLS has new files.
+//! The producer, and its replacement: after a fatal error, and when TLS has new files.
+
+mod polled;
+mod reports;
+pub(super) mod settings;
+mod statistics;
 
 use std::{
     cell::RefCell,
@@ -14,22 +19,20 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _, PurgeConfig},
 };
 
-use super::{
-    link::Link,
-    oauth::Bearer,
-    origin::Origin,
-    polled::{self, PolledProducer},
-    purge,
-    reports::{Reports, is_for_ever},
-    settings::{self, Fingerprint, secret},
-    summaries::Summaries,
-};
+use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
 use crate::{
     config::{Credentials, KafkaConfig},
     sink::{Error, registry::Framed},
 };
 
-/// How often librdkafka tells of itself: it makes a JSON text of everything, partitions included,
+pub(super) use polled::PolledProducer;
+pub(super) use reports::is_purged;
+use reports::{Callbacks, is_permanent};
+pub(crate) use settings::secret;
+use settings::{Digest, certificates, client_config};
+pub(crate) use statistics::{Broker, Spread, Statistics};
+
+/// How often librdkafka reports its statistics: it makes a JSON text of everything, partitions included,
 /// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,9 @@ pub(super) struct Message<'a> {
 /// it gives that back, to be sent by the one in use. Without one, its messages time out by themselves.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
+/// How long purged messages may take to be reported.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
+
 thread_local! {
     /// Where a value is framed. librdkafka copies it.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -74,83 +80,84 @@ pub(super) enum Refusal {
     NoId,
 }
 
-/// A producer that is replaced when librdkafka says that it is broken for good, as the idempotent
-/// producer may be.
+/// What takes messages to brokers. The producer does; in the model test, a cluster of its own.
+pub(super) trait Transport: Send + Sync + 'static {
+    /// A producer to be used for a while.
+    type Handle;
+
+    /// The producer to use now.
+    fn current(&self) -> Self::Handle;
+
+    /// Hands a message over, which is reported on by [`SinkContext::report`].
+    ///
+    /// # Errors
+    /// Why it was not taken; then it is not reported on.
+    fn send(
+        &self,
+        producer: &Self::Handle,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal>;
+
+    /// Takes back all that is in flight, and waits until that is reported.
+    fn purge(&self);
+
+    /// Replaces a producer that had a fatal error; true if so. All that it had has been reported
+    /// then.
+    fn rebuild_if_fatal(&self) -> bool;
+}
+
+/// A producer that is replaced after a fatal error, as the idempotent producer may have one.
 pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
-    link: Arc<Link>,
+    context: Arc<SinkContext>,
     current: RwLock<Arc<PolledProducer>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
-    /// Where tokens come from, if those say who this is.
-    bearer: Option<Bearer>,
+    /// Where tokens come from, if those authenticate this client.
+    tokens: Option<TokenSource>,
     certificates: Mutex<Certificates>,
     /// Those that were in use before and have something yet, and since when.
     replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    /// Held by whoever makes a producer.
-    making: Mutex<()>,
+    /// Locked by whoever creates a producer.
+    creating: Mutex<()>,
 }
 
 /// The files that TLS needs.
 struct Certificates {
     /// As they were when the producer in use was made.
-    used: Fingerprint,
+    used: Digest,
     /// As they were when no producer could be made with them: that is said once.
-    refused: Option<Fingerprint>,
+    refused: Option<Digest>,
 }
 
 impl Producer {
-    pub(super) fn open(config: &KafkaConfig, node: &str, link: &Arc<Link>) -> Result<Self, Error> {
-        let (current, password) = make(config, link)?;
-        let bearer = Bearer::open(&config.name, config.sasl.as_ref());
-        if let Some(bearer) = &bearer {
-            bearer.renew(&current);
+    pub(super) fn open(
+        config: &KafkaConfig,
+        node: &str,
+        context: &Arc<SinkContext>,
+    ) -> Result<Self, Error> {
+        let (current, password) = create(config, context)?;
+        let tokens = TokenSource::open(&config.name, config.sasl.as_ref());
+        if let Some(tokens) = &tokens {
+            tokens.renew(&current);
         }
         Ok(Self {
             config: config.clone(),
             node: node.to_owned(),
-            link: link.clone(),
+            context: context.clone(),
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
-            bearer,
+            tokens,
             // If they changed just now, that is found out in a moment.
             certificates: Mutex::new(Certificates {
-                used: settings::certificates(config).unwrap_or([0; 32]),
+                used: certificates(config).unwrap_or([0; 32]),
                 refused: None,
             }),
             replaced: Mutex::default(),
-            making: Mutex::default(),
-        })
-    }
-
-    /// The producer to use now; to be asked for again before long.
-    pub(super) fn current(&self) -> Arc<PolledProducer> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Hands a message to `producer`, framed by the registry's id where there is a registry.
-    pub(super) fn send(
-        &self,
-        producer: &PolledProducer,
-        origin: Origin,
-        schema_version: u32,
-        message: &Message<'_>,
-    ) -> Result<(), Refusal> {
-        let framing = match origin {
-            Origin::Summary { .. } => self.link.summaries.get().and_then(Summaries::framing),
-            Origin::Memory { .. } | Origin::Spool { .. } => self.link.framing.as_ref(),
-        };
-        let Some(framing) = framing else {
-            return self.hand_over(producer, origin, schema_version, message);
-        };
-        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
-            Framed::Yes => {
-                let message = Message { value: framed, ..*message };
-                self.hand_over(producer, origin, schema_version, &message)
-            }
-            Framed::NotYet => Err(Refusal::NoId),
-            Framed::Never => Err(Refusal::Never),
+            creating: Mutex::default(),
         })
     }
 
@@ -176,9 +183,9 @@ impl Producer {
         }
         producer.send::<[u8], [u8]>(record).map_err(|(error, _)| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Refusal::QueueFull,
-            Some(code) if is_for_ever(code) => Refusal::Never,
+            Some(code) if is_permanent(code) => Refusal::Never,
             _ => {
-                self.link.tell(&error, "the producer takes no record");
+                self.context.log_error(&error, "the producer takes no record");
                 Refusal::NotNow
             }
         })
@@ -199,36 +206,41 @@ impl Producer {
     pub(super) fn reread_password(&self) {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
-        let sink = &self.link.sink;
+        let sink = &self.context.sink;
         let mut known = lock(&self.password);
         match secret(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {
                     *known = password;
-                    tracing::info!(sink, "the password has changed: the new one is used");
+                    tracing::info!(event = "password_reloaded", sink, "password reloaded");
                 }
-                Err(why) => tracing::error!(sink, why, "cannot use the new password"),
+                Err(why) => tracing::error!(
+                    event = "password_unusable",
+                    sink,
+                    why,
+                    "cannot use the new password"
+                ),
             },
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
         }
     }
 
-    /// Gives librdkafka the latest token, where tokens say who this is.
+    /// Gives librdkafka the latest token, where tokens authenticate this client.
     pub(super) fn renew_token(&self) {
-        if let Some(bearer) = &self.bearer {
-            bearer.renew(&self.current());
+        if let Some(tokens) = &self.tokens {
+            tokens.renew(&self.current());
         }
     }
 
     /// Makes a new producer where the files that TLS needs are other ones than before. The old one
     /// delivers what it has.
     pub(super) fn reread_certificates(&self) {
-        let sink = &self.link.sink;
+        let sink = &self.context.sink;
         let mut known = lock(&self.certificates);
-        let certificates = match settings::certificates(&self.config) {
-            Ok(certificates) if certificates != known.used => certificates,
+        let found = match certificates(&self.config) {
+            Ok(found) if found != known.used => found,
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
@@ -238,16 +250,16 @@ impl Producer {
         };
         match self.renew() {
             Ok(()) => {
-                *known = Certificates { used: certificates, refused: None };
-                tracing::info!(sink, "the files of TLS have changed: the new ones are used");
+                *known = Certificates { used: found, refused: None };
+                tracing::info!(event = "tls_files_reloaded", sink, "TLS files reloaded");
             }
             // At the next look again.
-            Err(error) if known.refused == Some(certificates) => {
+            Err(error) if known.refused == Some(found) => {
                 tracing::debug!(sink, %error, "cannot use the new files of TLS");
             }
             Err(error) => {
-                known.refused = Some(certificates);
-                tracing::error!(sink, %error, "cannot use the new files of TLS: the old ones stay in use");
+                known.refused = Some(found);
+                tracing::error!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files; the old ones stay in use");
             }
         }
     }
@@ -260,37 +272,17 @@ impl Producer {
         Ok(())
     }
 
-    /// Replaces a producer that is broken for good; true if that was so. All that it held has been
-    /// reported then.
-    pub(super) fn rebuild_if_broken(&self) -> bool {
-        let broken = self.current();
-        let Some((code, why)) = broken.client().fatal_error() else { return false };
-        let sink = &self.link.sink;
-        tracing::error!(sink, %code, why, "the producer is broken for good: making a new one");
-        match self.replace(&broken) {
-            Ok(_) => {
-                purge(&broken, sink);
-                true
-            }
-            // At the next look again.
-            Err(error) => {
-                tracing::error!(sink, %error, "cannot make a new producer");
-                false
-            }
-        }
-    }
-
     /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
     /// done so meanwhile.
     fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
-        let _making = lock(&self.making);
+        let _creating = lock(&self.creating);
         if !Arc::ptr_eq(&self.current(), old) {
             return Ok(None);
         }
-        let (made, password) = make(&self.config, &self.link)?;
+        let (created, password) = create(&self.config, &self.context)?;
         *lock(&self.password) = password;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, Arc::new(made));
+        let old = std::mem::replace(&mut *current, Arc::new(created));
         drop(current);
         self.renew_token();
         Ok(Some(old))
@@ -301,7 +293,7 @@ impl Producer {
     pub(super) fn look_after_replaced(&self, now: Instant) {
         let mut replaced = lock(&self.replaced);
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
-        if self.link.mailbox.is_some() {
+        if self.context.requeues {
             for (old, since) in &*replaced {
                 if now.saturating_duration_since(*since) > OLD_FLUSH {
                     // They are reported as failed.
@@ -311,16 +303,7 @@ impl Producer {
         }
     }
 
-    /// Takes back all that is on its way, also by producers that were replaced, and waits until that
-    /// is reported.
-    pub(super) fn purge(&self) {
-        for (old, _) in lock(&self.replaced).drain(..) {
-            purge(&old, &self.link.sink);
-        }
-        purge(&self.current(), &self.link.sink);
-    }
-
-    /// Waits until all that is on its way has been reported, also by producers that were replaced;
+    /// Waits until all that is in flight has been reported, also by producers that were replaced;
     /// false if that takes longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
@@ -332,31 +315,102 @@ impl Producer {
     }
 }
 
+impl Transport for Producer {
+    type Handle = Arc<PolledProducer>;
+
+    fn current(&self) -> Arc<PolledProducer> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn send(
+        &self,
+        producer: &Arc<PolledProducer>,
+        origin: Origin,
+        schema_version: u32,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        let framing = match origin {
+            Origin::Summary { .. } => self.context.summaries.get().and_then(Summaries::framing),
+            Origin::Memory { .. } | Origin::Spool { .. } => self.context.framing.as_ref(),
+        };
+        let Some(framing) = framing else {
+            return self.hand_over(producer, origin, schema_version, message);
+        };
+        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+            Framed::Yes => {
+                let message = Message { value: framed, ..*message };
+                self.hand_over(producer, origin, schema_version, &message)
+            }
+            Framed::NotYet => Err(Refusal::NoId),
+            Framed::Never => Err(Refusal::Never),
+        })
+    }
+
+    fn purge(&self) {
+        for (old, _) in lock(&self.replaced).drain(..) {
+            purge(&old, &self.context.sink);
+        }
+        purge(&self.current(), &self.context.sink);
+    }
+
+    fn rebuild_if_fatal(&self) -> bool {
+        let broken = self.current();
+        let Some((code, why)) = broken.client().fatal_error() else { return false };
+        let sink = &self.context.sink;
+        tracing::error!(event = "producer_failed", sink, %code, why, "fatal producer error, recreating producer");
+        match self.replace(&broken) {
+            Ok(_) => {
+                purge(&broken, sink);
+                tracing::info!(event = "producer_recreated", sink, "producer recreated");
+                true
+            }
+            // At the next look again.
+            Err(error) => {
+                tracing::error!(event = "producer_not_recreated", sink, %error, "cannot recreate the producer");
+                false
+            }
+        }
+    }
+}
+
+/// Takes back all that a producer has, and waits until that is reported: purged messages are reported
+/// like any other.
+fn purge(producer: &PolledProducer, sink: &str) {
+    producer.purge(PurgeConfig::default().queue().inflight());
+    if let Err(error) = producer.flush(PURGE_TIMEOUT) {
+        tracing::error!(event = "purge_timeout", sink, %error, "purge not reported in time");
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each is whole after every statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A producer, and the password that it has.
-fn make(config: &KafkaConfig, link: &Arc<Link>) -> Result<(PolledProducer, String), Error> {
-    let (mut client, password) = settings::client_config(config)?;
-    if link.watches && client.get("statistics.interval.ms").is_none() {
+fn create(
+    config: &KafkaConfig,
+    context: &Arc<SinkContext>,
+) -> Result<(PolledProducer, String), Error> {
+    let (mut client, password) = client_config(config)?;
+    if context.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
-    let generation = link.generation.load(Ordering::Relaxed) + 1;
-    let producer = PolledProducer::new(&client, Reports::new(link, generation)).map_err(
-        |error| match error {
-            polled::Error::Kafka(cause) => Error::Kafka { sink: config.name.clone(), cause },
-            polled::Error::Thread(cause) => Error::File {
-                sink: config.name.clone(),
-                action: "start the thread of",
-                path: "delivery reports".to_owned(),
-                cause,
-            },
-        },
-    )?;
+    let generation = context.generation.load(Ordering::Relaxed) + 1;
+    let producer =
+        PolledProducer::new(&client, Callbacks::new(context, generation)).map_err(|error| {
+            match error {
+                polled::Error::Kafka(cause) => Error::Kafka { sink: config.name.clone(), cause },
+                polled::Error::Thread(cause) => Error::File {
+                    sink: config.name.clone(),
+                    action: "start the thread of",
+                    path: "delivery reports".to_owned(),
+                    cause,
+                },
+            }
+        })?;
     // Now it is the one in use. One is made at a time.
-    link.generation.store(generation, Ordering::Relaxed);
+    context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
 }
 

@@ -1,17 +1,17 @@
-//! How many records the sender may send: what comes in, and so many a second of what waits.
+//! The rate at which the spool is drained: what comes in, and so many records a second of what waits.
 
 use std::time::{Duration, Instant};
 
-/// A bucket of records that may be sent. Each record that comes in adds one, so that traffic as such
+/// A token bucket of records that may be sent. Each record that comes in adds one, so that traffic as such
 /// is never held up; time adds the rate, by which what waits is worked off.
-pub(super) struct Allowance {
+pub(super) struct RateLimiter {
     /// `None`: no limit.
     records_per_s: Option<f64>,
     records: f64,
     at: Instant,
 }
 
-impl Allowance {
+impl RateLimiter {
     /// What time adds while nothing is sent is no more than this, so that a pause is no burst later.
     const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -30,12 +30,19 @@ impl Allowance {
         self.records = self.records.min(waiting as f64);
     }
 
-    pub(super) fn allows_one(&self) -> bool {
-        self.records_per_s.is_none() || self.records >= 1.0
+    /// Records that may be sent now.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it saturates: less than none is none, and more than fits is any number"
+    )]
+    pub(super) fn allowed(&self) -> usize {
+        if self.records_per_s.is_none() { usize::MAX } else { self.records as usize }
     }
 
-    pub(super) fn take_one(&mut self) {
-        self.records -= 1.0;
+    /// Takes note of records that were sent.
+    pub(super) fn take(&mut self, records: usize) {
+        self.records -= records as f64;
     }
 }
 
@@ -46,16 +53,15 @@ mod tests {
     #[test]
     fn what_waits_is_worked_off_at_the_rate_beside_all_that_comes_in() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(Some(100), start);
+        let mut limiter = RateLimiter::new(Some(100), start);
         let (mut waiting, mut sent) = (1_000_000_u64, 0);
         // Ten seconds, during which 50 records come in every 10 ms.
         for step in 1..=1_000 {
             waiting += 50;
-            allowance.add(50, waiting, start + Duration::from_millis(10 * step));
-            while allowance.allows_one() {
-                allowance.take_one();
-                (waiting, sent) = (waiting - 1, sent + 1);
-            }
+            limiter.add(50, waiting, start + Duration::from_millis(10 * step));
+            let allowed = limiter.allowed();
+            limiter.take(allowed);
+            (waiting, sent) = (waiting - allowed as u64, sent + allowed);
         }
         assert!((50_999..=51_000).contains(&sent), "{sent}");
     }
@@ -63,19 +69,16 @@ mod tests {
     #[test]
     fn a_pause_is_no_burst_later() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(Some(100), start);
-        allowance.add(0, 1_000_000, start + Duration::from_secs(3_600));
-        let sent = (0..).take_while(|_| {
-            let allows = allowance.allows_one();
-            allowance.take_one();
-            allows
-        });
-        assert_eq!(sent.count(), 20);
+        let mut limiter = RateLimiter::new(Some(100), start);
+        limiter.add(0, 1_000_000, start + Duration::from_secs(3_600));
+        assert_eq!(limiter.allowed(), 20);
+        limiter.take(21);
+        assert_eq!(limiter.allowed(), 0);
     }
 
     #[test]
     fn without_a_limit_there_is_none() {
-        let allowance = Allowance::new(None, Instant::now());
-        assert!(allowance.allows_one());
+        let limiter = RateLimiter::new(None, Instant::now());
+        assert_eq!(limiter.allowed(), usize::MAX);
     }
 }

@@ -1,9 +1,9 @@
-//! What librdkafka tells of itself, as far as an operator can use it.
+//! librdkafka's statistics, as far as an operator can use them.
 //! <https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md>
 
 use rdkafka::statistics::{self, Window};
 
-/// Brokers that are told of, those with the lowest numbers: what is told of each is a series of
+/// Brokers that are reported, those with the lowest numbers: each is a series of
 /// metrics for each of its figures. Larger clusters are rare, and the one record topic has its
 /// leaders on a part of them.
 const BROKERS: usize = 64;
@@ -11,7 +11,7 @@ const BROKERS: usize = 64;
 /// A producer at a moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Statistics {
-    /// Messages in its queues and on their way, and their bytes.
+    /// Messages in its queues and in flight, and their bytes.
     pub(crate) queued_messages: u64,
     pub(crate) queued_bytes: u64,
     /// Callbacks that wait for their turn.
@@ -22,7 +22,7 @@ pub(crate) struct Statistics {
     pub(crate) brokers: Vec<Broker>,
 }
 
-/// Mean and 99th percentile since it was last told.
+/// Mean and 99th percentile since it was last raw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Spread {
     pub(crate) mean: u64,
@@ -58,9 +58,9 @@ pub(crate) struct Broker {
 
 impl Statistics {
     /// The part of it that matters to a producer of `topic`.
-    pub(super) fn of(told: &rdkafka::Statistics, topic: &str) -> Self {
-        let topic = told.topics.get(topic);
-        let mut brokers: Vec<_> = told
+    pub(super) fn of(raw: &rdkafka::Statistics, topic: &str) -> Self {
+        let topic = raw.topics.get(topic);
+        let mut brokers: Vec<_> = raw
             .brokers
             .values()
             // Others stand for a role, such as the coordinator of a group.
@@ -68,9 +68,9 @@ impl Statistics {
             .collect();
         brokers.sort_by_key(|broker| broker.nodeid);
         Self {
-            queued_messages: told.msg_cnt,
-            queued_bytes: told.msg_size,
-            callbacks_waiting: count(told.replyq),
+            queued_messages: raw.msg_cnt,
+            queued_bytes: raw.msg_size,
+            callbacks_waiting: count(raw.replyq),
             batch_bytes: topic.map(|topic| Spread::of(&topic.batchsize)).unwrap_or_default(),
             batch_messages: topic.map(|topic| Spread::of(&topic.batchcnt)).unwrap_or_default(),
             brokers: brokers.into_iter().take(BROKERS).map(Broker::of).collect(),
@@ -79,28 +79,28 @@ impl Statistics {
 }
 
 impl Broker {
-    fn of(told: &statistics::Broker) -> Self {
+    fn of(raw: &statistics::Broker) -> Self {
         let spread = |window: &Option<Window>| window.as_ref().map(Spread::of).unwrap_or_default();
         Self {
-            name: match told.nodeid {
+            name: match raw.nodeid {
                 ..0 => "bootstrap".to_owned(),
                 number => number.to_string(),
             },
-            is_connected: told.state == "UP",
-            connects: count(told.connects.unwrap_or(0)),
-            disconnects: count(told.disconnects.unwrap_or(0)),
-            requests: told.tx,
-            bytes_sent: told.txbytes,
-            retries: told.txretries,
-            timeouts: told.req_timeouts,
-            send_errors: told.txerrs,
-            receive_errors: told.rxerrs,
-            requests_waiting: count(told.outbuf_cnt),
-            requests_in_flight: count(told.waitresp_cnt),
-            queue_us: spread(&told.int_latency),
-            outbuf_us: spread(&told.outbuf_latency),
-            rtt_us: spread(&told.rtt),
-            throttle_ms: spread(&told.throttle),
+            is_connected: raw.state == "UP",
+            connects: count(raw.connects.unwrap_or(0)),
+            disconnects: count(raw.disconnects.unwrap_or(0)),
+            requests: raw.tx,
+            bytes_sent: raw.txbytes,
+            retries: raw.txretries,
+            timeouts: raw.req_timeouts,
+            send_errors: raw.txerrs,
+            receive_errors: raw.rxerrs,
+            requests_waiting: count(raw.outbuf_cnt),
+            requests_in_flight: count(raw.waitresp_cnt),
+            queue_us: spread(&raw.int_latency),
+            outbuf_us: spread(&raw.outbuf_latency),
+            rtt_us: spread(&raw.rtt),
+            throttle_ms: spread(&raw.throttle),
         }
     }
 }
@@ -112,8 +112,8 @@ impl Spread {
 }
 
 /// Negative is unknown.
-fn count(told: i64) -> u64 {
-    u64::try_from(told).unwrap_or(0)
+fn count(raw: i64) -> u64 {
+    u64::try_from(raw).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn brokers_are_bounded_and_the_addresses_of_the_configuration_are_one() {
-        let mut told = rdkafka::Statistics::default();
+        let mut raw = rdkafka::Statistics::default();
         for nodeid in -2..100 {
             let source = if nodeid < 0 { "configured" } else { "learned" };
             let broker = statistics::Broker {
@@ -133,12 +133,12 @@ mod tests {
                 rtt: Some(Window { avg: 300, p99: 900, ..Window::default() }),
                 ..statistics::Broker::default()
             };
-            told.brokers.insert(format!("b{nodeid}"), broker);
+            raw.brokers.insert(format!("b{nodeid}"), broker);
         }
         let logical =
             statistics::Broker { source: "logical".to_owned(), ..statistics::Broker::default() };
-        told.brokers.insert("GroupCoordinator".to_owned(), logical);
-        let of = Statistics::of(&told, "absent");
+        raw.brokers.insert("GroupCoordinator".to_owned(), logical);
+        let of = Statistics::of(&raw, "absent");
         assert_eq!(of.brokers.len(), BROKERS);
         let names: Vec<_> = of.brokers.iter().map(|broker| broker.name.as_str()).collect();
         assert_eq!(names[..4], ["bootstrap", "bootstrap", "0", "1"]);

@@ -1,27 +1,27 @@
-//! The thread that asks the registry.
+//! The thread that queries the registry.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{Client, Compatibility, Ids, Schema, Trouble, kept::Kept};
+use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
 use crate::{
     config::RegistryConfig,
     ledger::{Published, RegistryCounts, SinkCounts},
 };
 
-/// How long it waits for what.
+/// Pauses between rounds of requests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// After a failure; twice as long after each that follows.
     pub(super) first_pause: Duration,
     /// The longest that it gets. With a thousand nodes, that many requests in that time.
     pub(super) longest_pause: Duration,
-    /// Until a registry that gave the ids is asked whether it still does.
+    /// Until a registry that gave the ids is queried again.
     pub(super) recheck: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             first_pause: Duration::from_millis(500),
@@ -32,21 +32,21 @@ impl Default for Patience {
 }
 
 /// Keeps the ids of a topic's schemas true.
-pub(super) struct Keeper {
+pub(super) struct SchemaIdRefresher {
     config: RegistryConfig,
     sink: String,
-    /// With the subject of each, and what was last told of it.
-    schemas: Vec<(Schema, String, Option<Trouble>)>,
-    ids: Arc<Ids>,
-    kept: Option<Kept>,
-    /// Of the sink, which may have another keeper.
+    /// With the subject of each, and the last error with it.
+    schemas: Vec<(Schema, String, Option<Error>)>,
+    ids: Arc<SchemaIds>,
+    cache: Option<SchemaIdCache>,
+    /// Of the sink, which may have another refresher.
     counts: Published<SinkCounts>,
     /// What of it is ours: ids wanted, and known.
     counted: (u64, u64),
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
 }
 
-impl Keeper {
+impl SchemaIdRefresher {
     pub(super) fn new(
         config: &RegistryConfig,
         sink: &str,
@@ -54,7 +54,7 @@ impl Keeper {
         schemas: Vec<Schema>,
         counts: Published<SinkCounts>,
     ) -> Self {
-        let kept = config.ids_file.as_ref().map(|path| Kept::new(path, &config.urls));
+        let cache = config.ids_file.as_ref().map(|path| SchemaIdCache::new(path, &config.urls));
         let schemas: Vec<_> = schemas
             .into_iter()
             .map(|schema| {
@@ -64,7 +64,7 @@ impl Keeper {
             .collect();
         let mut known: Vec<_> = Vec::with_capacity(schemas.len());
         for (schema, subject, _) in &schemas {
-            let ids = kept.as_ref().map(|kept| kept.ids(subject)).unwrap_or_default();
+            let ids = cache.as_ref().map(|cache| cache.ids(subject)).unwrap_or_default();
             let of = |fingerprint| {
                 ids.iter().find(|(other, _)| *other == fingerprint).map(|(_, id)| *id)
             };
@@ -79,11 +79,12 @@ impl Keeper {
                 }
             }
         }
-        let ids = Arc::new(Ids::new(known.into_iter()));
+        let ids = Arc::new(SchemaIds::new(known.into_iter()));
         if let Some((schema, subject, _)) = schemas.last() {
             ids.want(schema.fingerprint);
             if let Some(id) = ids.get(schema.fingerprint) {
                 tracing::info!(
+                    event = "schema_id_cached",
                     sink,
                     subject,
                     id,
@@ -91,15 +92,15 @@ impl Keeper {
                 );
             }
         }
-        let patience = Patience::default();
+        let timeouts = Timeouts::default();
         let config = config.clone();
         let (sink, counted) = (sink.to_owned(), (0, 0));
-        let mut keeper = Self { config, sink, schemas, ids, kept, counts, counted, patience };
-        keeper.count(0, 0, 0);
-        keeper
+        let mut refresher = Self { config, sink, schemas, ids, cache, counts, counted, timeouts };
+        refresher.count(0, 0, 0);
+        refresher
     }
 
-    pub(super) fn ids(&self) -> Arc<Ids> {
+    pub(super) fn ids(&self) -> Arc<SchemaIds> {
         self.ids.clone()
     }
 
@@ -114,18 +115,18 @@ impl Keeper {
 
     async fn keep(&mut self) {
         let ids = self.ids.clone();
-        let mut pause = self.patience.first_pause;
+        let mut pause = self.timeouts.first_pause;
         loop {
-            ids.heed();
+            ids.begin_round();
             let wait = match self.round().await {
                 Ok(()) => {
-                    pause = self.patience.first_pause;
-                    self.patience.recheck
+                    pause = self.timeouts.first_pause;
+                    self.timeouts.recheck
                 }
                 Err(after) => {
                     let wait = after.unwrap_or_default().max(pause);
-                    pause = (pause * 2).min(self.patience.longest_pause);
-                    wait.min(self.patience.recheck)
+                    pause = (pause * 2).min(self.timeouts.longest_pause);
+                    wait.min(self.timeouts.recheck)
                 }
             };
             tokio::select! {
@@ -140,10 +141,10 @@ impl Keeper {
     async fn round(&mut self) -> Result<(), Option<Duration>> {
         let mut client = match Client::new(&self.config) {
             Ok(client) => client,
-            Err(trouble) => {
+            Err(error) => {
                 self.count(0, 1, 0);
                 let last = self.schemas.len().saturating_sub(1);
-                self.tell(last, trouble);
+                self.log_error(last, error);
                 return Err(None);
             }
         };
@@ -157,12 +158,12 @@ impl Keeper {
             let (requests, failures) = client.take_counts();
             self.count(requests, failures, 0);
             match answer {
-                Ok(id) => self.learn(index, id),
-                Err(trouble) => {
-                    outcome = Err(trouble.retry_after());
-                    let is_of_the_instance = trouble.is_of_the_instance();
-                    self.tell(index, trouble);
-                    if is_of_the_instance {
+                Ok(id) => self.set_id(index, id),
+                Err(error) => {
+                    outcome = Err(error.retry_after());
+                    let is_instance_error = error.is_instance_error();
+                    self.log_error(index, error);
+                    if is_instance_error {
                         break;
                     }
                 }
@@ -172,41 +173,48 @@ impl Keeper {
     }
 
     /// The id of a schema, which is registered if need be and allowed.
-    async fn id(&self, client: &mut Client, subject: &str, schema: &str) -> Result<u32, Trouble> {
+    async fn id(&self, client: &mut Client, subject: &str, schema: &str) -> Result<u32, Error> {
         if let Some(id) = client.look_up(subject, schema).await? {
             return Ok(id);
         }
         match client.compatibility(subject, schema).await {
             Ok(Compatibility::Incompatible(why)) => {
-                return Err(Trouble::Incompatible { subject: subject.to_owned(), why });
+                return Err(Error::Incompatible { subject: subject.to_owned(), why });
             }
             Ok(Compatibility::Compatible | Compatibility::NoSubject) => {}
-            // It may be nobody's right to ask, or not be there to be asked for. Whoever registers is
-            // told again.
-            Err(Trouble::Forbidden(_) | Trouble::NoSuchPath(_)) => {}
-            Err(trouble) => return Err(trouble),
+            // It may be forbidden, or not exist. Registering says so again.
+            Err(Error::Forbidden(_) | Error::NoSuchPath(_)) => {}
+            Err(error) => return Err(error),
         }
         if self.config.register {
             client.register(subject, schema).await
         } else {
-            Err(Trouble::NotRegistered { subject: subject.to_owned() })
+            Err(Error::NotRegistered { subject: subject.to_owned() })
         }
     }
 
-    fn learn(&mut self, index: usize, id: u32) {
-        let (schema, subject, told) = &mut self.schemas[index];
+    fn set_id(&mut self, index: usize, id: u32) {
+        let (schema, subject, last_error) = &mut self.schemas[index];
         let (sink, version) = (&self.sink, schema.version);
-        let had_trouble = told.take().is_some();
+        let had_error = last_error.take().is_some();
         let mut id_changes = 0;
         let before = self.ids.get(schema.fingerprint);
         // First: what comes right after the line has it.
         self.ids.set(schema.fingerprint, id);
         match before {
             None => {
-                tracing::info!(sink, subject, version, id, "the registry gives the schema this id");
+                tracing::info!(
+                    event = "schema_id_learned",
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    "the registry gives the schema this id"
+                );
             }
             Some(known) if known != id => {
                 tracing::error!(
+                    event = "schema_id_changed",
                     sink,
                     subject,
                     version,
@@ -216,46 +224,55 @@ impl Keeper {
                 );
                 id_changes = 1;
             }
-            Some(_) if had_trouble => {
-                tracing::info!(sink, subject, version, id, "the registry confirms the schema's id");
+            Some(_) if had_error => {
+                tracing::info!(
+                    event = "schema_id_confirmed",
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    "the registry confirms the schema's id"
+                );
             }
             Some(_) => {}
         }
-        if let Some(kept) = &self.kept
-            && let Err(error) = kept.keep(subject, schema.fingerprint, id)
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.store(subject, schema.fingerprint, id)
         {
-            let path = kept.path().display();
-            tracing::warn!(sink, %error, %path, "cannot keep the schema's id for the next start");
+            let path = cache.path().display();
+            tracing::warn!(event = "schema_id_not_cached", sink, %error, %path, "cannot store the schema's id for the next start");
         }
         self.count(0, 0, id_changes);
     }
 
     /// Logs what is wrong, unless it was so before.
-    fn tell(&mut self, index: usize, trouble: Trouble) {
-        let Some((schema, subject, told)) = self.schemas.get_mut(index) else { return };
-        let is_known = told.as_ref().is_some_and(|told| told.is_like(&trouble));
+    fn log_error(&mut self, index: usize, error: Error) {
+        let Some((schema, subject, last_error)) = self.schemas.get_mut(index) else { return };
+        let is_known = last_error.as_ref().is_some_and(|last_error| last_error.is_like(&error));
         let (sink, version) = (&self.sink, schema.version);
         let registry = self.config.urls.join(", ");
         if is_known {
-            tracing::debug!(sink, registry, subject, version, "the registry {trouble}");
+            tracing::debug!(sink, registry, subject, version, "the registry {error}");
         } else if self.ids.get(schema.fingerprint).is_some() {
             tracing::warn!(
+                event = "schema_id_stale",
                 sink,
                 registry,
                 subject,
                 version,
-                "the registry {trouble}; the id that is known stays in use"
+                "the registry {error}; the id that is known stays in use"
             );
         } else {
             tracing::error!(
+                event = "schema_id_unavailable",
                 sink,
                 registry,
                 subject,
                 version,
-                "the registry {trouble}; records wait for the id of their schema"
+                "the registry {error}; records wait for the id of their schema"
             );
         }
-        *told = Some(trouble);
+        *last_error = Some(error);
         self.count(0, 0, 0);
     }
 

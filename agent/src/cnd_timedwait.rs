@@ -1,10 +1,13 @@
-//! librdkafka's waits, by a clock that nobody sets.
+//! C11's `cnd_timedwait` by a clock that nobody sets, for the whole process.
 //!
-//! librdkafka works out by the wall clock when a wait is to end, and hands that to C11's
-//! `cnd_timedwait`, which goes by the wall clock too. Where the clock is set back while a thread
-//! waits, as by an hour, the thread waits for that hour: nothing reconnects, nothing times out
-//! (librdkafka, issue 2145). So the function is defined here, in glibc's place: what is left of the
-//! wait when it begins is waited for by CLOCK_MONOTONIC.
+//! librdkafka works out by the wall clock when a wait is to end, and hands that to `cnd_timedwait`,
+//! which goes by the wall clock too. Where the clock is set back while a thread waits, as by an hour,
+//! the thread waits for that hour: nothing reconnects, nothing times out (librdkafka, issue 2145). So
+//! the function is defined here, in glibc's place: what is left of the wait when it begins is waited
+//! for by CLOCK_MONOTONIC.
+//!
+//! It is part of the binary and not of the library, whose users keep their C library's. It can go
+//! once the librdkafka in use waits by a monotonic clock itself (`cnd_timedwait_abs` in its `tinycthread_extra.c`).
 //!
 //! glibc's own is `pthread_cond_timedwait` on the same objects: `cnd_t` and `mtx_t` have its
 //! condition and mutex inside (nptl, `thrd_priv.h`).
@@ -31,12 +34,12 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// C11's `cnd_timedwait`, but that setting the wall clock has no part in it.
+/// C11's `cnd_timedwait`, which setting the wall clock does not affect.
 ///
 /// # Safety
 /// As of C's: a condition, a mutex that this thread has locked, and a time by the wall clock.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn cnd_timedwait(
+pub(crate) unsafe extern "C" fn cnd_timedwait(
     condition: *mut pthread_cond_t,
     mutex: *mut pthread_mutex_t,
     until: *const timespec,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What went wrong, in one line that says what to do where that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Trouble {
+pub(crate) enum Error {
     /// A file with a secret or with certificates.
     #[error("cannot use {path}: {why}")]
     File { path: String, why: String },
@@ -41,14 +41,14 @@ pub(crate) enum Trouble {
     /// Any other status.
     #[error("answers with an error ({status}): {message}")]
     Refused { status: u16, message: String, retry_after: Option<Duration> },
-    /// What came is not what was asked for.
+    /// The answer is not the one expected.
     #[error("gives an answer that cannot be read: {0}")]
     Unreadable(String),
 }
 
-impl Trouble {
+impl Error {
     /// Whether another instance of the registry may do better.
-    pub(super) const fn is_of_the_instance(&self) -> bool {
+    pub(super) const fn is_instance_error(&self) -> bool {
         match self {
             Self::Unreachable(_)
             | Self::Silent(_)
@@ -67,7 +67,7 @@ impl Trouble {
         }
     }
 
-    /// Whether it is the same trouble as another, so that it need not be told again. What a server
+    /// True for the same error as another, which need not be logged again. What a server
     /// says may differ each time, as by the number of the request.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         use std::mem::discriminant;

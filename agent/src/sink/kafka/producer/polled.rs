@@ -1,7 +1,7 @@
 //! A producer, and the thread that takes in what librdkafka has to report.
 //!
-//! In place of `rdkafka`'s `ThreadedProducer`, which asks with a timeout of 100 ms, cut to whole
-//! milliseconds, and asks without a timeout for what is left of the last one: an idle thread that
+//! In place of `rdkafka`'s `ThreadedProducer`, which polls with a timeout of 100 ms, cut to whole
+//! milliseconds, and polls without a timeout for what is left of the last one: an idle thread that
 //! wakes a thousand times a second. Here librdkafka writes to a descriptor when its queue of events
 //! gets a first one, and the thread sleeps on that until then.
 
@@ -31,7 +31,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
-use super::reports::Reports;
+use super::reports::Callbacks;
 
 /// Why there can be no such producer.
 #[derive(Debug, thiserror::Error)]
@@ -43,26 +43,26 @@ pub(super) enum Error {
 }
 
 /// A producer whose reports are taken in by a thread of its own, which ends with it.
-pub(super) struct PolledProducer {
+pub(in crate::sink::kafka) struct PolledProducer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    producer: BaseProducer<Reports>,
+    producer: BaseProducer<Callbacks>,
     /// Readable while there are events, or the thread is to stop.
     event: EventFd,
     stop: AtomicBool,
 }
 
 impl PolledProducer {
-    pub(super) fn new(config: &ClientConfig, reports: Reports) -> Result<Self, Error> {
+    pub(super) fn new(config: &ClientConfig, callbacks: Callbacks) -> Result<Self, Error> {
         // The call has the mended objects linked: see that package.
         if !tap53_librdkafka::is_mended() {
-            tracing::warn!("librdkafka is not the mended one");
+            tracing::warn!(event = "librdkafka_unpatched", "librdkafka is not the patched one");
         }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
-        let producer = config.create_with_context(reports)?;
+        let producer = config.create_with_context(callbacks)?;
         let shared = Arc::new(Shared { producer, event, stop: AtomicBool::new(false) });
         let queue = Queue::of(shared.clone());
         let thread =
@@ -72,7 +72,7 @@ impl PolledProducer {
 }
 
 impl Deref for PolledProducer {
-    type Target = BaseProducer<Reports>;
+    type Target = BaseProducer<Callbacks>;
 
     fn deref(&self) -> &Self::Target {
         &self.shared.producer
@@ -86,12 +86,15 @@ impl Drop for PolledProducer {
         // It fails where the descriptor is readable already.
         let _ = self.shared.event.write(1);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that takes in delivery reports panicked");
+            tracing::error!(
+                event = "reports_panicked",
+                "the thread that takes delivery reports panicked"
+            );
         }
     }
 }
 
-/// librdkafka's queue of events, which tells the descriptor of the first.
+/// librdkafka's queue of events, which writes to the descriptor with the first.
 struct Queue {
     queue: *mut rd_kafka_queue_t,
     /// The producer and the descriptor, which have to outlive the queue.
@@ -122,11 +125,11 @@ impl Queue {
         Self { queue, shared }
     }
 
-    /// Takes in events as they come, until it is told to stop.
+    /// Takes in events as they come, until it is stopped.
     fn serve(&self) {
         let Shared { producer, event, stop } = &*self.shared;
         loop {
-            // Those that were there before the descriptor was told of them, too.
+            // Those too that were there before the descriptor was set.
             while self.length() > 0 {
                 producer.poll(std::time::Duration::ZERO);
             }
@@ -136,7 +139,7 @@ impl Queue {
             match event.read() {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot wait for delivery reports");
+                    tracing::error!(event = "reports_stopped", %error, "cannot wait for delivery reports");
                     return;
                 }
             }

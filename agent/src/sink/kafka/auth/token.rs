@@ -81,7 +81,7 @@ impl Token {
         .if_alive(now)
     }
 
-    /// A token that whoever gave it told the remaining life of. It need not be a JWT.
+    /// A token whose remaining life the server gave with it. It need not be a JWT.
     pub(super) fn of_answer(
         text: &str,
         lifetime_s: Option<f64>,

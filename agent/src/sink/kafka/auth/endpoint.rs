@@ -1,4 +1,4 @@
-//! An authorization server, asked for a token (RFC 6749 §4.4).
+//! Requests a token from an authorization server (RFC 6749 §4.4).
 //!
 //! Not by librdkafka, which could do this where it is built with curl: the Kubernetes client brings
 //! an HTTP client already.
@@ -21,13 +21,13 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    super::settings::secret,
+    super::producer::secret,
     token::{Token, Unusable},
 };
 use crate::{config::TokenEndpoint, sink::trust, visible::visible};
 
 /// From the connection to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A token and what is around it.
 const MAX_ANSWER: usize = 1 << 20;
@@ -37,8 +37,8 @@ const MAX_SHOWN: usize = 200;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    /// A file that is needed to ask.
+pub(super) enum Error {
+    /// A file that the request needs.
     #[error("{}: {why}", path.display())]
     File {
         /// The file.
@@ -50,7 +50,7 @@ pub(super) enum Trouble {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// Nothing came.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
     Silent,
     /// It gives none.
     #[error("it refuses ({status}): {why}")]
@@ -60,7 +60,7 @@ pub(super) enum Trouble {
         /// What the answer says.
         why: String,
     },
-    /// The answer is not what was asked for.
+    /// The answer is no token.
     #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     /// The token in it cannot be used.
@@ -82,15 +82,15 @@ struct Refused {
     error_description: Option<String>,
 }
 
-/// Asks for a token. Files are read anew each time.
-pub(super) async fn ask(endpoint: &TokenEndpoint) -> Result<Token, Trouble> {
-    match timeout(PATIENCE, ask_patiently(endpoint)).await {
+/// Requests a token. Files are read anew each time.
+pub(super) async fn fetch(endpoint: &TokenEndpoint) -> Result<Token, Error> {
+    match timeout(TIMEOUT, request_token(endpoint)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Trouble::Silent),
+        Err(_) => Err(Error::Silent),
     }
 }
 
-async fn ask_patiently(endpoint: &TokenEndpoint) -> Result<Token, Trouble> {
+async fn request_token(endpoint: &TokenEndpoint) -> Result<Token, Error> {
     let asked_at = Timestamp::now();
     let request = request(endpoint)?;
     let connector = HttpsConnectorBuilder::new()
@@ -102,20 +102,20 @@ async fn ask_patiently(endpoint: &TokenEndpoint) -> Result<Token, Trouble> {
     let answer = client
         .request(request)
         .await
-        .map_err(|error| Trouble::Unreachable(crate::enrich::chain(&error)))?;
+        .map_err(|error| Error::Unreachable(crate::enrich::chain(&error)))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER)
         .collect()
         .await
-        .map_err(|error| Trouble::Unreadable(error.to_string()))?
+        .map_err(|error| Error::Unreadable(error.to_string()))?
         .to_bytes();
     read(status, &body, &endpoint.client_id, asked_at)
 }
 
-fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, Trouble> {
+fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, Error> {
     let path = &endpoint.client_secret_file;
-    let secret = secret(path)
-        .map_err(|error| Trouble::File { path: path.clone(), why: error.to_string() })?;
+    let secret =
+        secret(path).map_err(|error| Error::File { path: path.clone(), why: error.to_string() })?;
     // RFC 6749 §2.3.1: both as in a form, then as a user and a password.
     let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let both = format!("{}:{}", encoded(&endpoint.client_id), encoded(&secret));
@@ -131,13 +131,13 @@ fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, Trouble> {
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
         .body(Full::new(Bytes::from(form.finish())))
-        .map_err(|error| Trouble::Unreachable(error.to_string()))
+        .map_err(|error| Error::Unreachable(error.to_string()))
 }
 
-fn tls(endpoint: &TokenEndpoint) -> Result<ClientConfig, Trouble> {
+fn tls(endpoint: &TokenEndpoint) -> Result<ClientConfig, Error> {
     trust::client_config(endpoint.ca_file.as_deref()).map_err(|error| match error {
-        trust::Error::File { path, why } => Trouble::File { path, why },
-        trust::Error::System(_) => Trouble::Unreachable(error.to_string()),
+        trust::Error::File { path, why } => Error::File { path, why },
+        trust::Error::System(_) => Error::Unreachable(error.to_string()),
     })
 }
 
@@ -146,7 +146,7 @@ fn read(
     body: &[u8],
     client_id: &str,
     asked_at: Timestamp,
-) -> Result<Token, Trouble> {
+) -> Result<Token, Error> {
     if status != StatusCode::OK {
         let why = match serde_json::from_slice::<Refused>(body) {
             Ok(Refused { error, error_description: Some(why) }) => format!("{error}: {why}"),
@@ -154,11 +154,11 @@ fn read(
             Err(_) => status.canonical_reason().unwrap_or("without a reason").to_owned(),
         };
         let shown = visible(&why).chars().take(MAX_SHOWN).collect();
-        return Err(Trouble::Refused { status: status.as_u16(), why: shown });
+        return Err(Error::Refused { status: status.as_u16(), why: shown });
     }
     // What the parser says may quote the token.
     let granted: Granted = serde_json::from_slice(body)
-        .map_err(|_| Trouble::Unreadable("it has no access_token".to_owned()))?;
+        .map_err(|_| Error::Unreadable("it has no access_token".to_owned()))?;
     Ok(Token::of_answer(&granted.access_token, granted.expires_in, client_id, asked_at)?)
 }
 
@@ -169,7 +169,7 @@ mod tests {
     fn answer(status: u16, body: &str) -> Result<Token, String> {
         let now = Timestamp::from_second(1_000).unwrap();
         read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "me", now)
-            .map_err(|trouble| trouble.to_string())
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Ids on disk, from one run to the next.
+//! Schema ids on disk, from one run to the next.
 //!
 //! JSON: `{"version": 1, "ids": [{"registry", "subject", "fingerprint", "id"}, …]}`. Replaced as a
 //! whole by rename, so that it is the old or the new one after a crash. What cannot be read is as if
-//! it were not there: the registry will tell.
+//! it were not there: the registry will be queried.
 
 use std::{
     fs::{self, File},
@@ -22,11 +22,11 @@ const VERSION: u32 = 1;
 /// Each entry has some 200 bytes.
 const MAX_BYTES: u64 = 256 << 10;
 
-/// Entries that are kept; those that were written longest ago go first.
+/// Entries that are cache; those that were written longest ago go first.
 const MAX_IDS: usize = 256;
 
 /// A file with ids, and whose of them matter.
-pub(super) struct Kept {
+pub(super) struct SchemaIdCache {
     path: PathBuf,
     registry: String,
 }
@@ -45,7 +45,7 @@ struct Entry {
     id: u32,
 }
 
-impl Kept {
+impl SchemaIdCache {
     /// `urls` name the registry, in whatever order.
     pub(super) fn new(path: &Path, urls: &[String]) -> Self {
         let mut urls = urls.to_vec();
@@ -64,7 +64,7 @@ impl Kept {
             Err(error) => {
                 if error.kind() != ErrorKind::NotFound {
                     let path = self.path.display();
-                    tracing::warn!(%error, %path, "cannot use the schema ids of an earlier run");
+                    tracing::warn!(event = "schema_id_cache_unusable", %error, %path, "cannot use the schema ids of an earlier run");
                 }
                 return Vec::new();
             }
@@ -78,7 +78,7 @@ impl Kept {
     }
 
     /// Writes an id down, where it does not stand there already.
-    pub(super) fn keep(&self, subject: &str, fingerprint: Fingerprint, id: u32) -> io::Result<()> {
+    pub(super) fn store(&self, subject: &str, fingerprint: Fingerprint, id: u32) -> io::Result<()> {
         /// Sinks may share a file.
         static WRITING: Mutex<()> = Mutex::new(());
         let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,25 +130,27 @@ mod tests {
 
     const URLS: [&str; 2] = ["http://b:1", "http://a:1"];
 
-    fn kept(path: &Path) -> Kept {
-        Kept::new(path, &URLS.map(str::to_owned))
+    fn cache(path: &Path) -> SchemaIdCache {
+        SchemaIdCache::new(path, &URLS.map(str::to_owned))
     }
 
     #[test]
     fn ids_are_those_of_one_registry_and_subject() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/ids.json");
-        let kept_now = kept(&path);
-        assert_eq!(kept_now.ids("dns-value"), []);
-        kept_now.keep("dns-value", [1; 8], 7).unwrap();
-        kept_now.keep("dns-value", [2; 8], 8).unwrap();
-        kept_now.keep("other-value", [1; 8], 9).unwrap();
-        Kept::new(&path, &["http://c:1".to_owned()]).keep("dns-value", [1; 8], 10).unwrap();
-        kept_now.keep("dns-value", [1; 8], 11).unwrap();
+        let cache_now = cache(&path);
+        assert_eq!(cache_now.ids("dns-value"), []);
+        cache_now.store("dns-value", [1; 8], 7).unwrap();
+        cache_now.store("dns-value", [2; 8], 8).unwrap();
+        cache_now.store("other-value", [1; 8], 9).unwrap();
+        SchemaIdCache::new(&path, &["http://c:1".to_owned()])
+            .store("dns-value", [1; 8], 10)
+            .unwrap();
+        cache_now.store("dns-value", [1; 8], 11).unwrap();
         let mut urls = URLS.map(str::to_owned);
         urls.reverse();
-        assert_eq!(Kept::new(&path, &urls).ids("dns-value"), [([2; 8], 8), ([1; 8], 11)]);
-        assert_eq!(Kept::new(&path, &urls[..1]).ids("dns-value"), []);
+        assert_eq!(SchemaIdCache::new(&path, &urls).ids("dns-value"), [([2; 8], 8), ([1; 8], 11)]);
+        assert_eq!(SchemaIdCache::new(&path, &urls[..1]).ids("dns-value"), []);
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 1, "nothing is left beside it: {names:?}");
     }
@@ -160,12 +162,12 @@ mod tests {
         for damaged in ["", "{", "[]", "{\"version\": 2, \"ids\": []}", "{\"version\": 1}", "\0\0"]
         {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(kept(&path).ids("dns-value"), [], "{damaged:?}");
-            kept(&path).keep("dns-value", [1; 8], 7).unwrap();
-            assert_eq!(kept(&path).ids("dns-value"), [([1; 8], 7)]);
+            assert_eq!(cache(&path).ids("dns-value"), [], "{damaged:?}");
+            cache(&path).store("dns-value", [1; 8], 7).unwrap();
+            assert_eq!(cache(&path).ids("dns-value"), [([1; 8], 7)]);
         }
         fs::write(&path, vec![b' '; 1 << 20]).unwrap();
-        assert_eq!(kept(&path).ids("dns-value"), [], "too long");
+        assert_eq!(cache(&path).ids("dns-value"), [], "too long");
     }
 
     #[test]
@@ -173,9 +175,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ids.json");
         for number in 0..300_u64 {
-            kept(&path).keep("dns-value", number.to_le_bytes(), 7).unwrap();
+            cache(&path).store("dns-value", number.to_le_bytes(), 7).unwrap();
         }
-        let ids = kept(&path).ids("dns-value");
+        let ids = cache(&path).ids("dns-value");
         assert_eq!((ids.len(), ids[0].0), (MAX_IDS, 44_u64.to_le_bytes()));
         assert!(fs::metadata(&path).unwrap().len() < MAX_BYTES / 2);
     }

@@ -1,9 +1,9 @@
 //! Tokens for SASL OAUTHBEARER: from a file that somebody renews, or from an authorization server.
 //!
 //! librdkafka has one place for a token, which each connection and each re-authentication takes it
-//! from. A new token is put there as soon as there is one, by [`Bearer::renew`] once a tick, so that
+//! from. A new token is put there as soon as there is one, by [`TokenSource::renew`] once a tick, so that
 //! nothing ever waits for one; librdkafka's own request for a refresh, at four fifths of a token's
-//! life, is not answered. An authorization server is asked in a thread of its own: it may take
+//! life, is not answered. A thread of its own queries an authorization server: it may take
 //! seconds, and librdkafka's thread has delivery reports to bring.
 
 mod endpoint;
@@ -13,8 +13,7 @@ use std::{
     ffi::{CStr, CString},
     path::{Path, PathBuf},
     ptr,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,47 +24,51 @@ use rdkafka::{
     types::RDKafka,
 };
 
-use super::{link::REMINDER_INTERVAL, polled::PolledProducer, settings::secret};
+use super::{
+    background::Background,
+    context::REMINDER_INTERVAL,
+    producer::{PolledProducer, secret},
+};
 use crate::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;
 
-/// A server that gives no token is asked again after this long, doubled up to the second.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Backoff after a server has given no token, doubled up to the second.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// However short the life of its tokens is, a server is not asked more often.
-const LEAST_AGE: Duration = Duration::from_secs(1);
+/// However short the life of its tokens is, a server is not queried more often.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the tokens of a producer come from, and which one it has.
-pub(super) struct Bearer {
+pub(super) struct TokenSource {
     sink: String,
     source: Source,
-    given: Mutex<Given>,
+    current: Mutex<Current>,
 }
 
 enum Source {
     File(PathBuf),
-    Endpoint(Asker),
+    Endpoint(TokenFetcher),
 }
 
 #[derive(Default)]
-struct Given {
+struct Current {
     /// The latest one, and the client that has it, by its address.
     token: Option<(Token, usize)>,
-    /// When trouble was last told.
-    told: Option<Instant>,
+    /// When an error was last logged.
+    logged_at: Option<Instant>,
 }
 
-impl Bearer {
+impl TokenSource {
     /// `None` where no token is needed.
     pub(super) fn open(sink: &str, sasl: Option<&SaslConfig>) -> Option<Self> {
         let source = match &sasl?.credentials {
             Credentials::Password { .. } => return None,
             Credentials::TokenFile { token_file } => Source::File(token_file.clone()),
-            Credentials::TokenEndpoint(endpoint) => Source::Endpoint(Asker::start(endpoint)),
+            Credentials::TokenEndpoint(endpoint) => Source::Endpoint(TokenFetcher::start(endpoint)),
         };
-        Some(Self { sink: sink.to_owned(), source, given: Mutex::default() })
+        Some(Self { sink: sink.to_owned(), source, current: Mutex::default() })
     }
 
     /// Gives the producer the latest token, unless it has it. What is wrong is logged, and goes on
@@ -73,56 +76,57 @@ impl Bearer {
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client().native_ptr();
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         let latest = match &self.source {
             Source::File(path) => {
                 of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
             }
-            Source::Endpoint(asker) => match asker.latest() {
+            Source::Endpoint(fetcher) => match fetcher.latest() {
                 None => return,
-                Some(latest) => latest.map_err(|why| format!("{}: {why}", asker.url)),
+                Some(latest) => latest.map_err(|why| format!("{}: {why}", fetcher.url)),
             },
         };
-        let token = match (latest, &given.token) {
+        let token = match (latest, &current.token) {
             (Ok(token), _) => token,
             // A producer that was just made needs the one that there is.
             (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
-            (Err(why), _) => return self.tell(&mut given, &why),
+            (Err(why), _) => return self.log_error(&mut current, &why),
         };
         let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, client as usize);
-        if given.token.as_ref().is_some_and(has_it) {
+        if current.token.as_ref().is_some_and(has_it) {
             return;
         }
         if let Err(why) = set_token(client, &token) {
-            return self.tell(&mut given, &why);
+            return self.log_error(&mut current, &why);
         }
-        let is_new = given.token.as_ref().is_none_or(|(last, _)| *last != token);
+        let is_new = current.token.as_ref().is_none_or(|(last, _)| *last != token);
         if is_new {
             let (sink, principal) = (&self.sink, &token.principal);
             tracing::info!(
+                event = "token_renewed",
                 sink,
                 principal,
-                "a new token is used: valid until {:.0}",
+                "token renewed, valid until {:.0}",
                 token.expires_at
             );
         }
-        *given = Given { token: Some((token, client as usize)), told: None };
+        *current = Current { token: Some((token, client as usize)), logged_at: None };
     }
 
     /// Logs that there is no token, unless it was logged a moment ago.
-    fn tell(&self, given: &mut Given, why: &str) {
+    fn log_error(&self, current: &mut Current, why: &str) {
         let sink = &self.sink;
-        if given.told.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
+        if current.logged_at.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
             return;
         }
-        given.told = Some(Instant::now());
-        tracing::error!(sink, "no valid token for the brokers: {why}");
+        current.logged_at = Some(Instant::now());
+        tracing::error!(event = "token_unavailable", sink, "no valid token for the brokers: {why}");
     }
 }
 
-/// A token for a client that lives for a moment: a file is read, a server is asked now. `None` where
+/// A token for a client that lives for a moment: a file is read, a server is queried now. `None` where
 /// none is needed.
-pub(crate) fn obtain(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
+pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
         Credentials::Password { .. } => None,
         Credentials::TokenFile { token_file } => Some(
@@ -130,7 +134,7 @@ pub(crate) fn obtain(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>>
                 .map_err(|why| format!("{}: {why}", token_file.display())),
         ),
         Credentials::TokenEndpoint(endpoint) => {
-            Some(ask_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
+            Some(fetch_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
         }
     }
 }
@@ -140,12 +144,12 @@ fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
     Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
 }
 
-fn ask_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
+fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let answer = runtime.block_on(endpoint::ask(endpoint)).map_err(|trouble| trouble.to_string());
+    let answer = runtime.block_on(endpoint::fetch(endpoint)).map_err(|error| error.to_string());
     // Name resolution of the system has threads of its own, which nobody waits for.
     runtime.shutdown_background();
     answer
@@ -178,84 +182,54 @@ pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), Strin
     Err(why.to_string_lossy().into_owned())
 }
 
-/// The thread that asks an authorization server.
-struct Asker {
+/// The thread that queries an authorization server, and its latest answer.
+struct TokenFetcher {
     url: String,
-    shared: Arc<Shared>,
+    latest: Arc<Mutex<Option<Result<Token, String>>>>,
+    /// Ends with this.
+    _thread: Option<Background>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    woken: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    latest: Option<Result<Token, String>>,
-    stop: bool,
-}
-
-impl Asker {
+impl TokenFetcher {
     fn start(endpoint: &TokenEndpoint) -> Self {
-        let shared = Arc::new(Shared::default());
-        let (endpoint, of_thread) = (endpoint.clone(), shared.clone());
-        let url = endpoint.url.clone();
-        let started = thread::Builder::new()
-            .name("kafka-token".to_owned())
-            .spawn(move || of_thread.run(&endpoint));
-        if let Err(error) = started {
-            shared.lock().latest = Some(Err(format!("no thread to ask it: {error}")));
-        }
-        Self { url, shared }
-    }
-
-    /// What came of asking last; `None` before that.
-    fn latest(&self) -> Option<Result<Token, String>> {
-        self.shared.lock().latest.clone()
-    }
-}
-
-impl Drop for Asker {
-    /// The thread ends on its own, after what it has just asked: nobody waits for that.
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.woken.notify_all();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn run(&self, endpoint: &TokenEndpoint) {
-        let mut after_failure = FIRST_WAIT;
-        loop {
-            let answer = ask_now(endpoint);
+        let latest = Arc::new(Mutex::new(None));
+        let (endpoint, answers) = (endpoint.clone(), latest.clone());
+        let (url, mut backoff) = (endpoint.url.clone(), MIN_BACKOFF);
+        let started = Background::start("kafka-token", move || {
+            let answer = fetch_now(&endpoint);
             let wait = match &answer {
                 Ok(token) => {
-                    after_failure = FIRST_WAIT;
+                    backoff = MIN_BACKOFF;
                     until_renewal(token, Timestamp::now())
                 }
                 Err(_) => {
-                    let wait = after_failure;
-                    after_failure = (after_failure * 2).min(LONGEST_WAIT);
+                    let wait = backoff;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                     wait
                 }
             };
-            let mut state = self.lock();
-            state.latest = Some(answer);
-            let ended = self.woken.wait_timeout_while(state, wait, |state| !state.stop);
-            if ended.unwrap_or_else(PoisonError::into_inner).0.stop {
-                return;
-            }
+            *lock(&answers) = Some(answer);
+            Some(wait)
+        });
+        if let Err(error) = &started {
+            *lock(&latest) = Some(Err(format!("no thread to query it: {error}")));
         }
+        Self { url, latest, _thread: started.ok() }
+    }
+
+    /// The latest answer; `None` before the first.
+    fn latest(&self) -> Option<Result<Token, String>> {
+        lock(&self.latest).clone()
     }
 }
 
-/// Four fifths of a token's life, so that there is time to ask again where that fails.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // One value, replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Four fifths of a token's life, so that there is time to retry.
 fn until_renewal(token: &Token, now: Timestamp) -> Duration {
     let left = token.expires_at.duration_since(now);
-    Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(LEAST_AGE)
+    Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(MIN_INTERVAL)
 }

@@ -1,0 +1,102 @@
+//! The one channel that librdkafka's callbacks write to: delivery reports, and records that come
+//! back. A callback must not wait for a disk.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{backlog::Queued, flight::Flight, summaries::SummaryReport};
+
+/// What a delivery report says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Delivered,
+    /// It may have arrived all the same, which nobody can know.
+    Failed,
+    /// The broker refused another record of its batch, and this one with it.
+    Innocent,
+    /// The broker refuses its batch as too large, which librdkafka does not divide: it is refused
+    /// for good only if it was sent alone.
+    TooLarge,
+    /// The broker never takes it.
+    Rejected,
+}
+
+/// A record that was in memory alone, and comes back to be requeued.
+#[derive(Debug)]
+pub(super) struct FailedDelivery {
+    pub(super) record: Queued<Flight>,
+    pub(super) outcome: Outcome,
+}
+
+/// What the sender has to take in.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    /// Reports on records of the spool, by id.
+    pub(super) reports: Vec<(u64, Outcome)>,
+    /// At most what the producer's queue holds.
+    pub(super) failed: Vec<FailedDelivery>,
+    /// Records that were appended to the backlog.
+    pub(super) appended: usize,
+    pub(super) stop: bool,
+}
+
+impl Events {
+    fn is_empty(&self) -> bool {
+        self.reports.is_empty() && self.failed.is_empty() && self.appended == 0 && !self.stop
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    events: Events,
+    /// For whoever sends summaries; the sender does not wake for them.
+    summaries: Vec<SummaryReport>,
+}
+
+/// The channel.
+#[derive(Debug, Default)]
+pub(super) struct DeliveryEvents {
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+}
+
+impl DeliveryEvents {
+    pub(super) fn put(&self, add: impl FnOnce(&mut Events)) {
+        let mut inbox = self.lock();
+        let was_empty = inbox.events.is_empty();
+        add(&mut inbox.events);
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+
+    pub(super) fn put_summary(&self, report: SummaryReport) {
+        self.lock().summaries.push(report);
+    }
+
+    /// Takes all events, waiting for the first for as long as `timeout`.
+    pub(super) fn take(&self, timeout: Duration) -> Events {
+        let (mut inbox, _) = self
+            .arrived
+            .wait_timeout_while(self.lock(), timeout, |inbox| inbox.events.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut inbox.events)
+    }
+
+    pub(super) fn take_summaries(&self) -> Vec<SummaryReport> {
+        std::mem::take(&mut self.lock().summaries)
+    }
+
+    /// Reports and records that the sender has yet to take in.
+    pub(super) fn depth(&self) -> usize {
+        let events = &self.lock().events;
+        events.reports.len() + events.failed.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // Events are only added, and taken whole.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
