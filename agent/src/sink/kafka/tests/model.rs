@@ -504,7 +504,7 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(Runner { cases: 128, ..Runner::default() })]
+    #![proptest_config(Runner { cases: 32, ..Runner::default() })]
 
     #[test]
     fn every_record_is_delivered_waits_or_is_counted_whatever_happens(
