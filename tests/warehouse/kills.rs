@@ -34,6 +34,7 @@ fn two_loaders_that_are_killed_load_each_message_once() -> Result<()> {
         })?;
         // One of the two, the other, and both.
         let killed: &[usize] = [&[0][..], &[1], &[0, 1]][round % 3];
+        println!("round {}: {before} of {all} rows, killing {}", round + 1, killed.len());
         // At once, while the transaction is open.
         killed.iter().for_each(|index| loaders[*index].kill());
         ensure!(rows(&stage)? < all, "all was loaded after {round} rounds: nothing was tried");
