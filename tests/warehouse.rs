@@ -5,6 +5,8 @@
 mod kills;
 #[path = "warehouse/stage.rs"]
 mod stage;
+#[path = "warehouse/tables.rs"]
+mod tables;
 #[path = "warehouse/views.rs"]
 mod views;
 
@@ -46,7 +48,7 @@ fn what_is_in_the_topic_is_in_the_warehouse_once() -> Result<()> {
     let rejected = produce_foreign(&stage, newest, &clean)?;
 
     // A loader that is killed, and one that goes on.
-    let killed = stage.loader(&["--every", "0", "--at-most", "300"])?;
+    let mut killed = stage.loader(&["--every", "0", "--at-most", "300"])?;
     killed.wait_for_event("batch_loaded", 0, DEADLINE)?;
     killed.kill();
     stage.load_all()?;
@@ -71,6 +73,7 @@ fn require_restored(stage: &Stage<'_>, all: &[Message]) -> Result<()> {
     )?;
     let (schema, parquet) = (records_schema(), stage.path("lake.parquet"));
     let in_lake = &all[..all.len() * 3 / 4];
+    stage.create_table(&[])?;
     stage.write_parquet(in_lake, &schema, &parquet)?;
     let (conninfo, schema, parquet) =
         (warehouse.conninfo(), schema.to_string_lossy(), parquet.to_string_lossy());
@@ -86,8 +89,6 @@ fn require_restored(stage: &Stage<'_>, all: &[Message]) -> Result<()> {
             "dns_transactions",
             "--schema",
             &schema,
-            "--key",
-            "record_id",
             "--topic",
             RECORDS,
         ],

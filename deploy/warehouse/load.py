@@ -2,8 +2,8 @@
 
     spark-submit --properties-file spark.conf --py-files records.py,warehouse.py load.py \\
         --brokers kafka:9092 --registry http://registry:8081 --warehouse "host=warehouse dbname=dns" \\
-        --load dns-transactions dns_transactions dns_transaction.avsc record_id \\
-        --load dns-ledger ledger_summaries ledger_summary.avsc run_id,sink,window_number
+        --load dns-transactions dns_transactions dns_transaction.avsc \\
+        --load dns-ledger ledger_summaries ledger_summary.avsc
 
 The same file runs with --master local[2] and on a cluster. How it works, what it rejects and how to
 restore: docs/warehouse.md."""
@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import warehouse
-from records import Decoder, Registry, required_fields
+from records import Decoder, Registry
 
 EARLIEST = -2
 
@@ -39,8 +39,8 @@ def arguments():
         help="connection string of PostgreSQL; the password comes from PGPASSFILE or PGPASSWORD",
     )
     parser.add_argument(
-        "--load", action="append", nargs=4, required=True, metavar=("TOPIC", "TABLE", "SCHEMA", "KEY"),
-        help="a topic, its table, the file of the table's schema, and the columns of its key",
+        "--load", action="append", nargs=3, required=True, metavar=("TOPIC", "TABLE", "SCHEMA"),
+        help="a topic, its table, and the file of the table's schema",
     )
     parser.add_argument("--every", type=float, default=10, metavar="SECONDS", help="between microbatches")
     parser.add_argument(
@@ -55,7 +55,7 @@ def main():
     spark = SparkSession.builder.appName("tap53 loader").getOrCreate()
     require_limits(spark)
     loads = [Load(spark, args, *load) for load in args.load]
-    warehouse.create_tables(args.warehouse, [load.table_definition() for load in loads])
+    warehouse.prepare(args.warehouse, [load.columns() for load in loads])
     queries = [load.start() for load in loads]
     warehouse.log("loader_started", topics=[load.topic for load in loads])
     if args.once:
@@ -75,18 +75,17 @@ def require_limits(spark):
 class Load:
     """One topic into one table."""
 
-    def __init__(self, spark, args, topic, table, schema_file, key):
+    def __init__(self, spark, args, topic, table, schema_file):
         self.spark, self.args = spark, args
-        self.topic, self.table, self.key = topic, table, key.split(",")
+        self.topic, self.table = topic, table
         with open(schema_file, encoding="utf-8") as file:
-            self.schema = file.read()
-        self.decoder = Decoder(spark, Registry(args.registry), self.schema)
+            self.decoder = Decoder(spark, Registry(args.registry), file.read())
         # By partition: how far the warehouse was when this loader last looked.
         self.seen = {}
         self.name = f"{socket.gethostname()}-{os.getpid()}"
 
-    def table_definition(self):
-        return self.table, self.decoder.fields, required_fields(self.schema), self.key
+    def columns(self):
+        return self.table, [field.name for field in self.decoder.fields]
 
     def start(self):
         """Begins where the warehouse is. Spark's own checkpoint holds nothing that is needed again, so

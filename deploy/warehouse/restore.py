@@ -2,7 +2,7 @@
 
     spark-submit --properties-file spark.conf --py-files records.py,warehouse.py restore.py \\
         --warehouse "host=warehouse dbname=dns" --from iceberg lake.dns.transactions \\
-        --table dns_transactions --schema dns_transaction.avsc --key record_id --topic dns-transactions
+        --table dns_transactions --schema dns_transaction.avsc --topic dns-transactions
 
 Rows that are there already stay as they are, so it may be killed and started again, and the loader may run
 meanwhile. It makes the loader begin with the topic's earliest message, so that what had not reached the
@@ -31,7 +31,6 @@ def arguments():
     parser.add_argument("--where", help="only these rows, as \"query_time >= '2026-01-01'\"")
     parser.add_argument("--table", required=True)
     parser.add_argument("--schema", required=True, help="the file of the table's schema")
-    parser.add_argument("--key", required=True, help="the columns of its key, with commas between")
     parser.add_argument("--topic", required=True, help="whose offsets the loader has to forget")
     return parser.parse_args()
 
@@ -48,7 +47,7 @@ def main():
         rows = rows.where(args.where)
     rows = conform(rows, fields, required)
 
-    warehouse.create_tables(args.warehouse, [(args.table, fields, required, args.key.split(","))])
+    warehouse.prepare(args.warehouse, [(args.table, [field.name for field in fields])])
     warehouse.forget_offsets(args.warehouse, args.topic)
     number = F.monotonically_increasing_id().cast("string")
     lines = rows.select(line(fields, F.col, number).alias("line"))

@@ -3,11 +3,11 @@
 Runs on Spark's driver (tables, offsets) and in the executors' Python workers (transactions)."""
 
 import json
+import sys
 
 import psycopg
 import pyarrow as pa
 from psycopg import sql
-from pyspark.sql import types as T
 
 from records import SEPARATOR
 
@@ -34,7 +34,7 @@ SESSION = (
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c idle_in_transaction_session_timeout=10min -c timezone=UTC"
 )
-# Any number: who creates the tables is alone.
+# Any number: one loader at a time creates the tables.
 CREATION_LOCK = 53
 
 LOADED = "partition int, first_offset long, next_offset long, messages long, loaded long, rejected long, unknown array<long>"
@@ -53,47 +53,33 @@ def connect(conninfo):
     return psycopg.connect(conninfo, options=SESSION, application_name="tap53 loader")
 
 
-def create_tables(conninfo, tables):
-    """Creates what is missing. `tables`: (name, fields, names of required fields, key)."""
+def prepare(conninfo, tables):
+    """Creates the loader's own tables, and requires those that it fills. `tables`: (name, columns)."""
     with connect(conninfo) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
         connection.execute(TABLES)
-        for name, fields, required, key in tables:
-            connection.execute(ddl(name, fields, required, key))
+        for name, columns in tables:
+            require_table(connection, name, columns)
 
 
-def ddl(name, fields, required, key):
-    """CREATE TABLE for rows of these fields."""
-    columns = [
-        sql.SQL("{} {}{}").format(
-            sql.Identifier(field.name),
-            sql.SQL(column_type(field.dataType)),
-            sql.SQL(" NOT NULL" if field.name in required else ""),
-        )
-        for field in fields
-    ]
-    return sql.SQL("CREATE TABLE IF NOT EXISTS {} (\n  {},\n  PRIMARY KEY ({}))").format(
-        identifier(name), sql.SQL(",\n  ").join(columns), sql.SQL(", ").join(map(sql.Identifier, key))
-    )
-
-
-def column_type(kind):
-    if isinstance(kind, (T.ArrayType, T.MapType, T.StructType)):
-        return "jsonb"
-    names = {
-        T.BooleanType: "boolean",
-        T.IntegerType: "integer",
-        T.LongType: "bigint",
-        T.FloatType: "real",
-        T.DoubleType: "double precision",
-        T.StringType: "text",
-        T.BinaryType: "bytea",
-        T.TimestampType: "timestamptz",
-    }
-    try:
-        return names[type(kind)]
-    except KeyError:
-        raise SystemExit(f"no column of PostgreSQL for {kind.simpleString()}") from None
+def require_table(connection, table, columns):
+    """Ends the job where these columns cannot be loaded into the table as it is."""
+    name = identifier(table).as_string(connection)
+    (oid,) = connection.execute("SELECT to_regclass(%s)::oid", (name,)).fetchone()
+    if oid is None:
+        sys.exit(f"the warehouse has no table {table}: create it with what"
+                 f" `tap53 schema --ddl postgres --table {table}` prints (--summary for summaries)")
+    query = "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped"
+    found = dict(connection.execute(query, (oid,)).fetchall())
+    if missing := [column for column in columns if column not in found]:
+        sys.exit(f"table {table} lacks {', '.join(missing)}: add the columns, as `tap53 schema --ddl postgres`"
+                 " has them, or load with the schema that the table was created for")
+    if foreign := [column for column, required in found.items() if required and column not in columns]:
+        sys.exit(f"table {table} requires {', '.join(foreign)}, which the schema lacks:"
+                 " is it the table of these records?")
+    query = "SELECT count(*) FROM pg_index WHERE indrelid = %s AND indisunique AND indpred IS NULL"
+    if connection.execute(query, (oid,)).fetchone() == (0,):
+        sys.exit(f"table {table} has no primary key: without one, a record that comes twice is stored twice")
 
 
 def identifier(table):

@@ -33,7 +33,7 @@ pub struct Spark {
 }
 
 impl Spark {
-    /// Spark in the cache; fetched now if it is not there yet (700 MB on disk).
+    /// Spark in the cache; fetched now if it is not there yet (870 MB on disk).
     ///
     /// # Errors
     /// When Python 3 with venv or Maven are not installed, or a package cannot be had.
@@ -58,8 +58,16 @@ impl Spark {
         Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
     }
 
+    /// The Python of the jobs, in a namespace, with their modules; without Spark's JVM.
+    #[must_use]
+    pub fn python(&self, namespace: &Namespace) -> Command {
+        let mut command = namespace.command(&self.python);
+        command.env("PYTHONPATH", jobs()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
     fn command(&self, space: &Namespace, scratch: &Path, job: &str, arguments: &[&str]) -> Command {
-        let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/warehouse");
+        let jobs = jobs();
         let modules = ["records.py", "warehouse.py"].map(|name| jobs.join(name));
         let mut command = space.command(self.home.join("bin/spark-submit"));
         command.args(["--master", MASTER, "--driver-memory", MEMORY, "--properties-file"]);
@@ -83,6 +91,10 @@ impl Spark {
         let entries = fs::read_dir(&self.jars).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
     }
+}
+
+fn jobs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/warehouse")
 }
 
 fn joined(paths: &[PathBuf]) -> String {
@@ -180,7 +192,7 @@ impl Job {
     }
 
     /// Ends it with SIGKILL.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.process.kill();
     }
 

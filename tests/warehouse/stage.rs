@@ -70,14 +70,22 @@ impl<'a> Stage<'a> {
         let kafka = Kafka::start(namespace)?;
         kafka.create_topic_of(RECORDS, PARTITIONS)?;
         kafka.create_topic(SUMMARIES)?;
-        Ok(Self {
+        let stage = Self {
             namespace,
             kafka,
             registry: Registry::start(namespace)?,
             warehouse: Postgres::start(namespace)?,
             spark,
             directory: scratch::directory("warehouse")?,
-        })
+        };
+        stage.create_table(&[])?;
+        stage.create_table(&["--summary"])?;
+        Ok(stage)
+    }
+
+    /// A table of the warehouse, as the agent prints it; of records, if nothing else is asked for.
+    pub(super) fn create_table(&self, of: &[&str]) -> Result<()> {
+        self.warehouse.execute(&table(of)?)
     }
 
     /// A file in the stage's own directory.
@@ -121,12 +129,10 @@ impl<'a> Stage<'a> {
             RECORDS,
             "dns_transactions",
             &records,
-            "record_id",
             "--load",
             SUMMARIES,
             "ledger_summaries",
             &summaries,
-            "run_id,sink,window_number",
         ];
         arguments.extend(more);
         self.spark.submit(self.namespace, "load.py", &arguments)
@@ -186,6 +192,13 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// The statements that create a table, as the agent prints them.
+pub(super) fn table(of: &[&str]) -> Result<String> {
+    let output = agent::run(&[&["schema", "--ddl", "postgres"], of].concat())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Id of the schema in a registry's framing.
 pub(super) fn schema_id(message: &[u8]) -> Option<u32> {
     let (zero, rest) = message.split_first()?;
@@ -200,7 +213,7 @@ pub(super) fn framed(schema_id: u32, datum: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Exchanges with these numbers, some without a response, some with an error, over some minutes.
+/// Exchanges with these numbers, some without a response, some with an error, one a second.
 pub(super) fn exchanges(numbers: std::ops::Range<u32>) -> Result<Pcap> {
     let mut packets = Pcap::default();
     for number in numbers {
@@ -208,7 +221,7 @@ pub(super) fn exchanges(numbers: std::ops::Range<u32>) -> Result<Pcap> {
         let port = 40_000 + u16::try_from(number >> 16)?;
         let client = SocketAddr::from(([192, 0, 2, 1 + client], port));
         let server = SocketAddr::from(([192, 0, 2, 53], 53));
-        let at = Duration::from_millis(u64::from(number) * 100);
+        let at = Duration::from_secs(number.into());
         let id = u16::try_from(number & 0xffff)?;
         let mut message = dns::query(id, &name(number % 40), "A");
         packets.udp_at(at, client, server, &message);

@@ -109,7 +109,7 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         lake::environment()?;
     }
     if needs_spark {
-        println!("setup: installing Spark into {} (700 MB)", workspace.cache.display());
+        println!("setup: installing Spark into {} (870 MB)", workspace.cache.display());
         spark::Spark::get()?;
     }
     if needs_kube {

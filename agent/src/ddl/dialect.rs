@@ -9,6 +9,10 @@ use super::{
 
 /// Octets of Vertica's VARCHAR at most; longer texts are LONG VARCHAR.
 const VERTICA_VARCHAR: usize = 65_000;
+/// What tells one record from another.
+const RECORD_KEY: &[&str] = &["record_id"];
+/// What tells one summary of the ledger from another.
+const SUMMARY_KEY: &[&str] = &["run_id", "sink", "window_number"];
 
 /// The statements that create the table.
 pub(super) fn statements(
@@ -79,9 +83,11 @@ impl Writer {
                 let _ = write!(sql, " COMMENT {}", self.literal(&column.doc));
             }
         }
-        // A record may come twice; the key is what drops it: INSERT … ON CONFLICT DO NOTHING.
-        if self.dialect == Dialect::Postgres && has("record_id") {
-            let _ = write!(sql, ",\n  PRIMARY KEY ({})", self.quoted("record_id"));
+        // A message may come twice; the key is what drops it: INSERT … ON CONFLICT DO NOTHING.
+        if self.dialect == Dialect::Postgres {
+            let key = if has("record_id") { RECORD_KEY } else { SUMMARY_KEY };
+            let key: Vec<_> = key.iter().map(|name| self.quoted(name)).collect();
+            let _ = write!(sql, ",\n  PRIMARY KEY ({})", key.join(", "));
         }
         sql.push_str("\n)");
         let has_time = has("event_time");

@@ -67,6 +67,16 @@ fn a_table_has_a_column_and_a_comment_for_every_field_in_the_schemas_order() {
 }
 
 #[test]
+fn postgres_has_a_key_that_drops_what_comes_twice() {
+    let records = sql(Profile::Full, Dialect::Postgres);
+    assert!(records.contains(",\n  PRIMARY KEY (\"record_id\")\n);"), "{records}");
+    let options = Options { table: TableName::of_summaries(), ..options(Dialect::Postgres) };
+    let summaries = of_schema(SUMMARY_SCHEMA_TEXT, &options).unwrap();
+    let key = ",\n  PRIMARY KEY (\"run_id\", \"sink\", \"window_number\")\n);";
+    assert!(summaries.contains(key), "{summaries}");
+}
+
+#[test]
 fn types_are_those_that_the_writers_of_a_system_fill() {
     use Dialect::{Duckdb, Iceberg, Postgres, Spark, Vertica};
     let types = [
