@@ -42,8 +42,9 @@ struct Note {
 }
 
 impl Truncations {
-    /// Leaves a note of a transaction, or finds the other side's.
-    #[inline]
+    /// Leaves a note of a transaction, or finds the other side's. Inlined, since nearly every
+    /// transaction ends at the first check, and a result that is passed through memory stalls.
+    #[inline(always)]
     pub(super) fn relate(&self, transaction: &Transaction<'_>) -> Option<Related> {
         let seen = match transaction.flow.transport {
             Transport::Udp => transaction.response().filter(|seen| seen.message.flags.truncated)?,
