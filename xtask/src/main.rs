@@ -6,6 +6,7 @@ mod demo;
 mod faults;
 mod fuzz;
 mod inspect;
+mod lake;
 mod manifests;
 mod progress;
 mod setup;
@@ -46,6 +47,8 @@ enum Task {
     Test(test::Arguments),
     /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
     Faults(faults::Arguments),
+    /// Kill each part on the way to the lake once, and write the table in docs/lake.md; as root.
+    Lake(lake::Arguments),
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
     Fuzz(fuzz::Arguments),
     /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Manifests => manifests::run(),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
+        Task::Lake(arguments) => lake::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench => bench::run(&workspace),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
