@@ -71,6 +71,13 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
         "--set", "stateVolume.hostPath.path=/srv/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
     ])?;
+    lint(&["--set", "config.control.socket=/run/tap53/other.sock"])?;
+    #[rustfmt::skip]
+    lint(&[
+        "--set", "config.control.socket=/srv/run/tap53.sock",
+        "--set-json", "extraVolumes=[{\"name\":\"control\",\"emptyDir\":{}}]",
+        "--set-json", "extraVolumeMounts=[{\"name\":\"control\",\"mountPath\":\"/srv/run\"}]",
+    ])?;
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
         ("user=0", "user"),
@@ -81,6 +88,8 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
         ("spool.mode=slow", "mode"),
         ("stateVolume=somewhere", "stateVolume"),
+        ("config.control.socket=/srv/tap53.sock", "control.socket"),
+        ("config.control.socket=/run/tap53.sock", "control.socket"),
     ] {
         let error = lint(&["--set", value]).expect_err(value);
         assert!(format!("{error:#}").contains(named), "{value}: {error:#}");
@@ -121,9 +130,9 @@ fn values_change_what_they_say_and_nothing_else() -> Result<()> {
     let registry = differing(&[
         "--set-json",
         r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9092"],"registry":
-            {"urls":["https://r:8443/api","http://[::1]:8081","https://r"]}}]"#,
+            {"urls":["https://r:8443/api","http://[::1]:8082","https://r"]}}]"#,
     ])?;
-    for port in ["8443", "8081", "443"] {
+    for port in ["8443", "8082", "443"] {
         let rule = format!("- {{protocol: TCP, port: {port}}}");
         // The API server's is there already.
         assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
@@ -198,7 +207,9 @@ fn the_api_server_takes_the_manifests_and_the_agent_the_configuration_in_them() 
     fs::write(&path, yaml)?;
     let path = path.to_str().context("UTF-8")?;
     let checked = agent::run(&["check-config", "--config", path])?;
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let said = String::from_utf8_lossy(&checked.stderr);
+    // Nor is there anything to warn of: its topic can be read by whoever asks a registry.
+    assert!(checked.status.success() && said.is_empty(), "{said}");
     // The pod outlives the flush that the configuration allows.
     let in_force = String::from_utf8_lossy(&checked.stdout);
     let flush_ms: u64 = in_force

@@ -201,7 +201,13 @@ fn on_a_healthy_machine_nothing_is_wrong() -> Result<()> {
     ))?;
     let said = machine.doctor(&Start { arguments: &["--config", &config], ..Start::default() })?;
     assert_eq!(said.code, FINE, "{said}");
-    said.require_fine_but_for(&[])?;
+    said.require(
+        "warn",
+        "registry",
+        &["sinks[1]", "without `registry`", "Kafka Connect", "Vertica", "ksqlDB"],
+        &["registry: {urls:"],
+    )?;
+    said.require_fine_but_for(&["registry"])?;
     for (area, parts) in [
         ("config", &["tap53.yaml"][..]),
         ("capabilities", &["CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"]),
@@ -232,7 +238,7 @@ fn on_a_healthy_machine_nothing_is_wrong() -> Result<()> {
             &["topic absent", "tap53 creates none"],
             &["kafka-topics.sh", &create],
         )?;
-        said.require_fine_but_for(&["kafka"])?;
+        said.require_fine_but_for(&["kafka", "registry"])?;
     }
     Ok(())
 }
@@ -466,7 +472,7 @@ fn a_broker_that_cannot_be_reached_is_named() -> Result<()> {
         &["nc -vz 127.0.0.1 9"],
     )?;
     said.require("fail", "kafka", &["broker.invalid:9092"], &["getent hosts broker.invalid"])?;
-    said.require_fine_but_for(&["kafka"])
+    said.require_fine_but_for(&["kafka", "registry"])
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod downstream;
 #[path = "lake/equality.rs"]
 mod equality;
+#[path = "lake/flat.rs"]
+mod flat;
 #[path = "delivery/run.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests of delivery use the rest")]
 mod run;

@@ -167,6 +167,26 @@ fn check_config_prints_a_configuration_that_it_accepts_again() -> Result<()> {
 }
 
 #[test]
+fn check_config_says_who_cannot_read_a_topic_without_a_registry() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("tap53.yaml");
+    let path_text = path.to_str().expect("UTF-8");
+    let kafka = "type: kafka, brokers: [\"127.0.0.1:9\"], topic: dns";
+    for (registry, warned) in [("", true), (", registry: {urls: [\"http://127.0.0.1:9\"]}", false)]
+    {
+        let yaml = format!("interfaces: {{include: [s0]}}\nsinks: [{{{kafka}{registry}}}]\n");
+        fs::write(&path, yaml)?;
+        let output = agent::run(&["check-config", "--config", path_text])?;
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert_eq!(said.contains("warning: sinks[0]: without `registry`"), warned, "{said}");
+        assert_eq!(said.contains("Vertica's KafkaAvroParser"), warned, "{said}");
+        assert_eq!(said.is_empty(), !warned, "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_interface_that_does_not_exist_is_named_beside_those_that_do_and_waited_for() -> Result<()> {
     let namespace = Namespace::new()?;
     let yaml = TO_STDOUT.replace("s0", "eth7");

@@ -3,17 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tap53::{
     decode::{Message, Transport},
-    encode::{self, Attribution, Clock, Format, Identity, Observer, Owner, Portion, Record},
+    encode::{self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Record},
     pair::{
         Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Related, Relation, Transaction,
     },
     privacy::Policy,
 };
-use tap53_harness::fastavro;
+use tap53_harness::{agent, fastavro, tables};
 
 fn schema(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
@@ -21,8 +21,11 @@ fn schema(file: &str) -> PathBuf {
 
 /// What the agent of an earlier version wrote.
 fn messages_of(version: u32) -> Result<Vec<Vec<u8>>> {
-    let file = format!("history/dns_transaction_v{version}.hex");
-    let text = std::fs::read_to_string(schema(&file))?;
+    golden(&format!("history/dns_transaction_v{version}.hex"))
+}
+
+fn golden(file: &str) -> Result<Vec<Vec<u8>>> {
+    let text = std::fs::read_to_string(schema(file))?;
     text.lines()
         .map(|line| {
             line.as_bytes()
@@ -115,8 +118,131 @@ fn fastavro_reads_this_version_as_earlier_ones() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn fastavro_reads_the_flat_profile_as_what_the_full_one_says() -> Result<()> {
+    let full = fastavro::read_single_objects(
+        &schema("dns_transaction.avsc"),
+        std::iter::once(&this_version_message()?[..]),
+    )?;
+    let message = message_in(Profile::Flat)?;
+    let flat = fastavro::read_single_objects(
+        &schema("dns_transaction_flat.avsc"),
+        std::iter::once(&message[..]),
+    )?;
+    let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
+    assert_eq!(flat.len(), 120);
+    let us = full["query_time"].as_i64().context("a time")?;
+    for (field, value) in flat {
+        let expected = match field.as_str() {
+            "event_time" | "query_time" | "latest_query_time" => json!(us.div_euclid(1_000)),
+            "event_time_us" | "query_time_us" | "latest_query_time_us" => json!(us),
+            "response_time_us" => Value::Null,
+            "more_questions" => json!("b.test IN SOA"),
+            "updates" => json!("a.test 60 IN A 192.0.2.1"),
+            "prerequisites" => json!("a.test 0 NONE A "),
+            "query_edns_options" => json!("65001 6162"),
+            "answers" | "response_edns_options" | "anomalies" => Value::Null,
+            field if field.ends_with("_recorded") => {
+                let list = field.trim_end_matches("_recorded");
+                json!(full[list].as_array().context("an array")?.len())
+            }
+            field => full[field].clone(),
+        };
+        assert_eq!(*value, expected, "{field}");
+    }
+    Ok(())
+}
+
+fn ddl(arguments: &[&str]) -> Result<String> {
+    let output = agent::run(&[&["schema", "--ddl"], arguments].concat())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
+    let comments = "SELECT count(*) AS columns, count(comment) AS comments FROM duckdb_columns() \
+                    WHERE table_name = 'dns_transactions'";
+    let flat = tables::ask(
+        &schema("dns_transaction_flat.avsc"),
+        &ddl(&["duckdb", "--profile", "flat"])?,
+        "dns_transactions",
+        &golden(&format!("history/dns_transaction_flat_v{}.hex", encode::SCHEMA_VERSION))?,
+        [
+            comments,
+            "SELECT outcome, event_time, event_time_us FROM dns_transactions ORDER BY ALL",
+            // As the documentation has it.
+            "SELECT split_part(line, ' ', 1) AS name, split_part(line, ' ', 2)::BIGINT AS ttl, \
+             split_part(line, ' ', 4) AS type, split_part(line, ' ', 5) AS rdata, \
+             answers_recorded AS lines \
+             FROM (SELECT unnest(string_split(answers, chr(10))) AS line, answers_recorded \
+             FROM dns_transactions WHERE outcome = 'MATCHED')",
+        ],
+    )?;
+    assert_eq!(flat[0], [json!({"columns": 120, "comments": 120})]);
+    assert_eq!(flat[1].len(), 3);
+    assert_eq!(
+        flat[1][0],
+        json!({
+            "outcome": "MATCHED",
+            "event_time": "2023-11-14T22:13:20.001000+00:00",
+            "event_time_us": 1_700_000_000_001_000_i64,
+        })
+    );
+    let answer = json!({"name": "www.example.test", "ttl": 4_294_967_295_u32, "type": "A",
+        "rdata": "192.0.2.80", "lines": 1});
+    assert_eq!(flat[2], [answer]);
+    let full = tables::ask(
+        &schema("dns_transaction.avsc"),
+        &ddl(&["duckdb", "--table", "dns_transactions"])?,
+        "dns_transactions",
+        &messages_of(encode::SCHEMA_VERSION.unsigned_abs())?,
+        [
+            comments,
+            "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
+        ],
+    )?;
+    assert_eq!(full[0], [json!({"columns": 109, "comments": 109})]);
+    assert_eq!(
+        full[1],
+        [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]
+    );
+    let summaries = tables::ask(
+        &schema("ledger_summary.avsc"),
+        &ddl(&["duckdb", "--summary"])?,
+        "ledger_summaries",
+        &golden("history/ledger_summary_v1.hex")?,
+        ["SELECT count(*) AS summaries FROM ledger_summaries WHERE workers IS NOT NULL"],
+    )?;
+    let [row] = &summaries[0][..] else { bail!("{summaries:?}") };
+    assert!(row["summaries"].as_u64() > Some(0), "{row}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_a_system_cannot_hold_is_refused_with_the_remedy() -> Result<()> {
+    for (arguments, named) in [
+        (&["vertica", "--profile", "full"][..], "--profile flat"),
+        (&["vertica", "--summary"], "workers, which holds an array"),
+        (&["vertica", "--max-bytes", "1"], "65536"),
+        (&["postgres", "--table", "a b"], "lower case"),
+        (&["oracle"], "postgres"),
+    ] {
+        let output = agent::run(&[&["schema", "--ddl"], arguments].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}");
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
+    assert!(ddl(&["vertica"])?.contains("\"answers\" LONG VARCHAR(262144)"));
+    Ok(())
+}
+
 /// A record with something in fields that earlier versions do not have.
 fn this_version_message() -> Result<Vec<u8>> {
+    message_in(Profile::Full)
+}
+
+fn message_in(profile: Profile) -> Result<Vec<u8>> {
     // An UPDATE that asks about two names and adds an address if there is none, with an unknown EDNS
     // option.
     let wire = b"\x12\x34\x28\0\0\x02\0\x01\0\x01\0\x01\
@@ -162,6 +288,6 @@ fn this_version_message() -> Result<Vec<u8>> {
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();
-    Format::AvroSingleObject.build()?.encode(&record, &mut out)?;
+    profile.single_object().build()?.encode(&record, &mut out)?;
     Ok(out)
 }

@@ -35,8 +35,11 @@
 //! Carried is what an earlier run left in a sink's spool, and spooled what this one leaves to the
 //! next: what a run that ended in good order says of the one, the next says of the other.
 
+pub mod chain;
 mod counts;
 mod render;
+mod seal;
+pub mod signature;
 mod statement;
 mod summary;
 
@@ -45,6 +48,7 @@ pub use counts::{
     Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
     WorkerCounts,
 };
+pub use seal::{Evidence, Sealer, signed_message, summary_digest};
 pub(crate) use statement::{ByReason, Deliveries, Hook, Summaries};
 pub use statement::{InterfaceCounts, Ledger, Sources};
 pub use summary::{Kind, Moment, Progress, SUMMARY_SCHEMA_VERSION, Summary, Windows};

@@ -22,10 +22,12 @@
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  files      opened so that nobody can put another in their place
+//!  prefetch   memory that is read soon
 //!  admission  who is let in where connections are bounded
 //!  control    operators switch capture while it runs
 //!  telemetry  alive, ready, and metrics
 //!  doctor     what is wrong with a machine, and the line that fixes it
+//!  verify     whether records are as an agent wrote them
 //!  visible    text from outside, where people see it
 //! ```
 
@@ -44,6 +46,7 @@ pub mod privacy;
 
 pub mod enrich;
 
+pub mod ddl;
 pub mod encode;
 
 pub mod spool;
@@ -63,7 +66,9 @@ mod admission;
 pub mod control;
 pub mod doctor;
 mod files;
+mod prefetch;
 pub mod telemetry;
+pub mod verify;
 pub mod visible;
 
 pub mod replay;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail,
+    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail, verify,
 };
 
-/// What a run's outcome is for whoever started it; the numbers are documented in the README.
+/// Exit codes of a run, as `docs/commands.md` documents them.
 pub(crate) mod exit {
     /// Could not start, or could not go on.
     pub(crate) const FAILED: u8 = 1;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
-        Command::Schema(arguments) => show::schema(arguments),
+        Command::Schema(arguments) => show::schema(&arguments),
         Command::Interfaces(arguments) => show::interfaces(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Spool(command) => spool::run(&command),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
     };
     match outcome {

@@ -9,7 +9,7 @@ use std::{
 
 use tap53::{
     decode::Message,
-    encode::{Batch, Clock, Format, frame, read_single_object, single_object_header},
+    encode::{Batch, Clock, Format, Profile, frame, read_single_object, single_object_header},
     interfaces::Names,
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
@@ -119,20 +119,19 @@ fn records_are_framed_for_a_registry_without_allocation() {
 }
 
 /// Counts what it is given.
-#[derive(Default)]
-struct Discard(Published<SinkCounts>);
+struct Discard(Format, Published<SinkCounts>);
 
 impl Sink for Discard {
     fn format(&self) -> Format {
-        Format::AvroSingleObject
+        self.0
     }
 
     fn counts(&self) -> &Published<SinkCounts> {
-        &self.0
+        &self.1
     }
 
     fn write(&self, batch: &Batch) {
-        self.0.update(|counts| counts.delivered.records += batch.records());
+        self.1.update(|counts| counts.delivered.records += batch.records());
     }
 
     fn tick(&self, _now: Instant) {}
@@ -168,6 +167,12 @@ fn packet(client: u8, back: bool, message: &[u8]) -> Option<(RecordHeader, Vec<u
 
 #[test]
 fn transactions_are_recorded_without_allocation() {
+    for profile in Profile::ALL {
+        require_recorded_without_allocation(profile.single_object());
+    }
+}
+
+fn require_recorded_without_allocation(format: Format) {
     let timeout = Duration::from_secs(5);
     let config = pair::Config {
         udp_timeout: timeout,
@@ -177,7 +182,7 @@ fn transactions_are_recorded_without_allocation() {
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
-    let discard = Arc::new(Discard::default());
+    let discard = Arc::new(Discard(format, Published::default()));
     let sink = Named { name: "discard".into(), sink: discard.clone() };
     let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
     let stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock);
@@ -202,5 +207,5 @@ fn transactions_are_recorded_without_allocation() {
     for _ in 0..100 {
         assert_eq!(allocations(&mut record_all), 0);
     }
-    assert_eq!(discard.0.read().delivered.records, records);
+    assert_eq!(discard.1.read().delivered.records, records);
 }

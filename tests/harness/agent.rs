@@ -206,6 +206,16 @@ impl Agent {
         self.ended()
     }
 
+    /// As [`stop`](Self::stop), for the ledger alone: for a great many records.
+    ///
+    /// # Errors
+    /// When it does not exit, or wrote no ledger.
+    pub fn stop_for_ledger(mut self) -> Result<Value> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(STOP_DEADLINE)?;
+        self.ledger(status)
+    }
+
     /// Waits for the agent to exit and reads all that it wrote.
     ///
     /// # Errors
@@ -213,16 +223,20 @@ impl Agent {
     pub fn ended(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_DEADLINE)?;
         let stderr = self.process.stderr().text();
-        let path = self.directory.path().join("ledger.json");
-        let ledger = fs::read(&path)
-            .with_context(|| format!("{status}, and no ledger; its log:\n{stderr}"))?;
         Ok(Ended {
             status,
-            ledger: serde_json::from_slice(&ledger).context("the ledger's JSON")?,
+            ledger: self.ledger(status)?,
             records: fastavro::read_containers(&self.finished_files()?)?,
             stdout: self.process.stdout().text(),
             stderr,
         })
+    }
+
+    fn ledger(&self, status: ExitStatus) -> Result<Value> {
+        let ledger = fs::read(self.directory.path().join("ledger.json")).with_context(|| {
+            format!("{status}, and no ledger; its log:\n{}", self.process.stderr().text())
+        })?;
+        serde_json::from_slice(&ledger).context("the ledger's JSON")
     }
 
     /// The Avro files that have their final name, in name order, which is the order of writing.

@@ -35,10 +35,12 @@ impl Consumed {
             messages.iter().map(|message| message.value.iter().map(digits).collect()).collect()
         };
         let input = json!({"records": hex(&self.records), "summaries": hex(&self.summaries)});
+        let views = file("deploy/sql/completeness.sql");
+        let rollups = file("deploy/warehouse/rollups.sql");
         let paths = [
             file("agent/schema/dns_transaction.avsc"),
             file("agent/schema/ledger_summary.avsc"),
-            file("deploy/sql/completeness.sql"),
+            format!("{},{}", views.display(), rollups.display()).into(),
         ];
         let arguments = paths.iter().map(|path| path.as_os_str()).chain(queries.map(OsStr::new));
         let answers = json_lines(SCRIPT, arguments, input.to_string().as_bytes())?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 /// LINKTYPE_RAW: a packet begins with its IP header.
 const LINKTYPE_RAW: u32 = 101;
+const LINKTYPE_ETHERNET: u32 = 1;
 const UDP: u8 = 17;
 
 /// When a file begins, seconds since 1970 UTC.
@@ -19,6 +20,8 @@ const BEGIN_S: u32 = 1_700_000_000;
 /// A classic pcap file in memory, one packet a millisecond unless told otherwise.
 pub struct Pcap {
     bytes: Vec<u8>,
+    /// What stands before the IP header of each packet.
+    link_header: Vec<u8>,
     packets: u32,
 }
 
@@ -37,7 +40,13 @@ impl Pcap {
         for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, link_type] {
             bytes.extend(u32::to_le_bytes(word));
         }
-        Self { bytes, packets: 0 }
+        Self { bytes, link_header: Vec::new(), packets: 0 }
+    }
+
+    /// A file of Ethernet frames that all begin with `header`.
+    #[must_use]
+    pub fn of_frames(header: Vec<u8>) -> Self {
+        Self { link_header: header, ..Self::of_link_type(LINKTYPE_ETHERNET) }
     }
 
     /// Writes the file.
@@ -100,11 +109,13 @@ impl Pcap {
             packet.extend(word.to_be_bytes());
         }
         packet.extend(payload);
-        let captured = u32::try_from(packet.len()).expect("checked above");
+        let captured = self.link_header.len() + packet.len();
+        let captured = u32::try_from(captured).expect("checked above");
         let seconds = BEGIN_S + u32::try_from(at.as_secs()).expect("some decades at most");
         for word in [seconds, at.subsec_micros(), captured, captured] {
             self.bytes.extend(word.to_le_bytes());
         }
+        self.bytes.extend(&self.link_header);
         self.bytes.extend(packet);
         self.packets += 1;
     }

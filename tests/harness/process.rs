@@ -307,7 +307,7 @@ type SpawnRequest = (Command, mpsc::Sender<std::io::Result<Child>>);
 
 /// PR_SET_PDEATHSIG fires when the *thread* that forked ends (prctl(2)), and a test's thread may end
 /// before the parts that it hands on. So one thread, which lasts as long as this process, forks.
-fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
+pub(crate) fn spawn_on_lasting_thread(command: Command) -> Result<Child> {
     static SPAWNER: LazyLock<Mutex<mpsc::Sender<SpawnRequest>>> = LazyLock::new(|| {
         let (sender, requests) = mpsc::channel::<SpawnRequest>();
         thread::spawn(move || {

@@ -90,7 +90,7 @@ pub fn is_ready() -> Result<bool> {
 ///
 /// # Errors
 /// When it fails; with its message.
-pub(crate) fn json_lines<S: AsRef<OsStr>>(
+pub fn json_lines<S: AsRef<OsStr>>(
     script: &str,
     arguments: impl IntoIterator<Item = S>,
     input: &[u8],

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -140,6 +140,14 @@ impl<'a> Registry<'a> {
     /// When it does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().context("no registry runs")?.signal(signal)
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(self.process.as_ref().context("no registry runs")?.pid())
     }
 
     /// Starts it again on what it had, at the same address.

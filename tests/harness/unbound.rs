@@ -1,11 +1,12 @@
 //! The resolver: unbound with local data only. It never asks another server.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::{namespace::Namespace, process::Process, scratch};
+use crate::{namespace::Namespace, process::Process, scratch, wait};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -35,7 +36,7 @@ pub const RECORDS: [&str; 13] = [
 
 /// A running unbound; dropping it ends it.
 pub struct Unbound {
-    _process: Process,
+    process: Process,
     _directory: TempDir,
 }
 
@@ -46,21 +47,55 @@ impl Unbound {
     /// # Errors
     /// When unbound is not installed or does not start; the message ends with its log.
     pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
+        Self::start_with(namespace, addresses, &Extra::default())
+    }
+
+    /// As [`start`](Self::start), with more configuration.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(namespace: &Namespace, addresses: &[IpAddr], extra: &Extra) -> Result<Self> {
         let directory = scratch::directory("unbound")?;
         let path = directory.path().join("unbound.conf");
-        fs::write(&path, configuration(addresses))
+        fs::write(&path, configuration(addresses, extra))
             .with_context(|| format!("write {}", path.display()))?;
         let mut command = namespace.command("unbound");
         // -d: stay in the foreground. -p: no pid file.
         command.args(["-d", "-p", "-c"]).arg(&path);
         let process = Process::spawn("unbound", command)?;
         // Logged once its sockets are bound and its threads run.
-        process.wait_for_line("start of service", 0, START_DEADLINE)?;
-        Ok(Self { _process: process, _directory: directory })
+        const READY: &str = "start of service";
+        match &extra.log_file {
+            None => drop(process.wait_for_line(READY, 0, START_DEADLINE)?),
+            Some(log) => wait::until("unbound to serve", START_DEADLINE, || {
+                let text = fs::read_to_string(log).unwrap_or_default();
+                Ok(text.contains(READY).then_some(()))
+            })?,
+        }
+        Ok(Self { process, _directory: directory })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 }
 
-fn configuration(addresses: &[IpAddr]) -> String {
+/// Configuration beside the usual one.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Lines of the section `server`, each indented.
+    pub server: String,
+    /// Further sections.
+    pub sections: String,
+    /// Where it logs; `None`: standard error.
+    pub log_file: Option<PathBuf>,
+}
+
+fn configuration(addresses: &[IpAddr], extra: &Extra) -> String {
+    let Extra { server, sections, log_file } = extra;
+    let log_file = log_file.as_ref().map_or(String::new(), |path| path.display().to_string());
     let interfaces: String =
         addresses.iter().map(|address| format!("  interface: {address}\n")).collect();
     // Zone-file strings hold double quotes, so the configuration quotes them with single ones.
@@ -72,7 +107,7 @@ fn configuration(addresses: &[IpAddr]) -> String {
         r#"server:
   verbosity: 1
   use-syslog: no
-  logfile: ""
+  logfile: "{log_file}"
   username: ""
   chroot: ""
   num-threads: 1
@@ -86,8 +121,8 @@ fn configuration(addresses: &[IpAddr]) -> String {
   local-zone: "113.0.203.in-addr.arpa." static
   local-zone: "{NXDOMAIN_ZONE}." always_nxdomain
   local-zone: "{SILENT_ZONE}." always_deny
-{records}remote-control:
+{records}{server}remote-control:
   control-enable: no
-"#
+{sections}"#
     )
 }

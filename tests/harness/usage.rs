@@ -88,3 +88,66 @@ impl Used {
         self.waits.values().sum::<u64>() as f64 / self.time.as_secs_f64()
     }
 }
+
+/// CPU time that a process has taken, with all threads that it ever had: its CPU clock
+/// (clock_getcpuclockid(3)), in which the scheduler adds up run times in nanoseconds.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: Pid) -> Result<Duration> {
+    let clock = nix::time::clock_getcpuclockid(pid).with_context(|| format!("process {pid}"))?;
+    let time = nix::time::clock_gettime(clock).with_context(|| format!("process {pid}"))?;
+    Ok(time.into())
+}
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident: also pages of its files and of the kernel's rings.
+    pub resident: u64,
+    /// Anonymous: what is its own alone.
+    pub anonymous: u64,
+}
+
+impl Memory {
+    /// Reads it from /proc/PID/status.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(pid: Pid) -> Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("process {pid}"))?;
+        let bytes = |name: &str| -> Result<u64> {
+            let value = text.lines().find_map(|line| line.strip_prefix(name));
+            let kib = value.and_then(|value| value.trim().strip_suffix(" kB"));
+            let kib: u64 = kib.with_context(|| format!("no {name} of process {pid}"))?.parse()?;
+            Ok(kib << 10)
+        };
+        Ok(Self { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+    }
+}
+
+impl std::iter::Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            resident: sum.resident + one.resident,
+            anonymous: sum.anonymous + one.anonymous,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_and_memory_are_counted_also_of_threads_that_have_ended() {
+        let own = Pid::this();
+        let (cpu, memory) = (cpu_time(own).expect("own"), Memory::of(own).expect("own"));
+        let kept = std::thread::spawn(|| vec![1u8; 64 << 20]).join().expect("no panic");
+        assert!(cpu_time(own).expect("own") > cpu);
+        let more = Memory::of(own).expect("own").anonymous.saturating_sub(memory.anonymous);
+        assert!(more >= (kept.len() as u64) / 2, "{more}");
+        assert!(Memory::of(Pid::from_raw(4_194_305)).is_err());
+    }
+}

@@ -7,36 +7,33 @@ use serde_json::{Map, Value, json};
 use tap53_harness::{
     completeness::number,
     kafka::Message,
-    lake::{Connector, DEAD_LETTERS, LEDGER, QUICK, TRANSACTIONS, connectors},
-    varied::{self, Sent},
+    lake::{Connector, DEAD_LETTERS, FLAT, LEDGER, QUICK, TRANSACTIONS, connectors},
+    varied::Sent,
 };
 
 use super::{
+    flat,
     run::{Run, namespace},
     stage::Stage,
 };
 
 const VARIED: Connector = TRANSACTIONS.at("dns-varied", "dns.varied");
-/// Generated for each version; another seed is another test.
-const RECORDS: usize = 40;
-const SEED: u64 = 53;
 
 #[test]
 fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()> {
     let namespace = namespace()?;
     let stage = Stage::set(&namespace)?;
-    stage.kafka.create_topic(VARIED.topic)?;
-    stage.kafka.create_topic(&VARIED.control_topic())?;
-    let versions = stage.register_versions(VARIED.topic)?;
-    let topic = (&*stage.kafka.address(), VARIED.topic);
-    let sent = varied::produce(&namespace, topic, SEED, RECORDS, &versions)?;
+    let sent = stage.produce_varied(&VARIED, ("dns_transaction", 1))?;
+    let sent_flat = stage.produce_varied(&FLAT, ("dns_transaction_flat", 5))?;
     stage.lake.connect.create(&VARIED, &QUICK)?;
+    stage.lake.connect.create(&FLAT, &QUICK)?;
 
     let next = agent_delivers(&stage)?;
     stage.lake.connect_all(&[])?;
     require_complete(&stage, next)?;
     require_equal(&stage, &sent)?;
-    require_put_aside(&stage, &sent)?;
+    flat::require_equal(&stage, &sent_flat)?;
+    require_put_aside(&stage, &[(VARIED.topic, sent), (FLAT.topic, sent_flat)])?;
     for connector in connectors::ALL.iter().chain([&VARIED]) {
         assert_eq!(stage.lake.connect.restart_failed(connector.topic)?, None);
     }
@@ -134,24 +131,23 @@ fn whole_milliseconds(micros: &Value) -> Value {
     micros.as_i64().map_or(Value::Null, |micros| json!(micros / 1_000 * 1_000))
 }
 
-fn require_put_aside(stage: &Stage<'_>, sent: &[Sent]) -> Result<()> {
-    let mut expected: Vec<_> = sent
-        .iter()
-        .filter(|sent| sent.record.is_none())
-        .map(|sent| sent.position.1.to_string())
-        .collect();
+fn require_put_aside(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<()> {
+    let mut expected = Vec::new();
+    for (topic, sent) in topics {
+        let foreign = sent.iter().filter(|sent| sent.record.is_none());
+        let before = expected.len();
+        expected.extend(foreign.map(|sent| format!("{topic} {}", sent.position.1)));
+        ensure!(expected.len() > before, "nothing foreign was sent to {topic}");
+    }
     expected.sort();
-    ensure!(!expected.is_empty());
-    let messages = stage.kafka.consume(DEAD_LETTERS)?;
-    let mut offsets: Vec<_> = messages
-        .iter()
-        .filter(|message| header(message, "topic") == Some(VARIED.topic))
-        .filter_map(|message| header(message, "offset").map(str::to_owned))
-        .collect();
-    offsets.sort();
-    assert_eq!(offsets, expected);
-    // None of the agent's.
-    assert_eq!(messages.len(), offsets.len());
+    // None of the agent's is among them.
+    let mut letters = Vec::new();
+    for message in stage.kafka.consume(DEAD_LETTERS)? {
+        let [topic, offset] = ["topic", "offset"].map(|name| header(&message, name));
+        letters.push(format!("{} {}", topic.context("a topic")?, offset.context("an offset")?));
+    }
+    letters.sort();
+    assert_eq!(letters, expected);
     Ok(())
 }
 

@@ -130,7 +130,7 @@ impl<'a> Trial<'a> {
     }
 
     fn restart_failed(&mut self) {
-        for connector in connectors::ALL {
+        for connector in connectors::FULL_PROFILE {
             // No worker may answer: the next look does it.
             if let Ok(Some(why)) = self.lake.connect.restart_failed(connector.topic) {
                 self.restarts += 1;

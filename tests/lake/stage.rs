@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use tap53_harness::{
     kafka::Kafka,
-    lake::{Lake, connectors},
+    lake::{Connector, Lake, connectors},
     namespace::Namespace,
-    varied::Version,
+    varied::{self, Sent, Version},
 };
 
 /// A broker, and all that comes after it, in one namespace.
@@ -26,20 +26,36 @@ impl<'a> Stage<'a> {
         Ok(Self { lake, kafka, namespace })
     }
 
-    /// Registers the schemas of all versions for a topic, the first one first.
-    pub(super) fn register_versions(&self, topic: &str) -> Result<Vec<Version>> {
+    /// Registers the schemas of all versions from `first` on for a topic, in their order. `name` is the
+    /// newest one's, in `agent/schema`.
+    fn register_versions(&self, topic: &str, name: &str, first: u32) -> Result<Vec<Version>> {
         const NEWEST: u32 = tap53::encode::SCHEMA_VERSION.unsigned_abs();
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("agent/schema");
         let mut versions = Vec::new();
-        for number in 1..=NEWEST {
-            let earlier = directory.join(format!("history/dns_transaction_v{number}.avsc"));
+        for number in first..=NEWEST {
+            let earlier = directory.join(format!("history/{name}_v{number}.avsc"));
             let written = earlier.with_extension("hex");
-            let newest = directory.join("dns_transaction.avsc");
+            let newest = directory.join(format!("{name}.avsc"));
             let schema = if number == NEWEST { newest } else { earlier };
             let text = fs::read_to_string(&schema)?;
             let id = self.lake.registry.register(&format!("{topic}-value"), &text)?;
             versions.push(Version { id, schema, written });
         }
         Ok(versions)
+    }
+
+    /// Produces varied records of these versions, and messages that are none, to a connector's topic.
+    pub(super) fn produce_varied(
+        &self,
+        connector: &Connector,
+        (name, first): (&str, u32),
+    ) -> Result<Vec<Sent>> {
+        /// Generated for each version; another seed is another test.
+        const RECORDS: usize = 40;
+        const SEED: u64 = 53;
+        connector.topics().iter().try_for_each(|topic| self.kafka.create_topic(topic))?;
+        let versions = self.register_versions(connector.topic, name, first)?;
+        let topic = (&*self.kafka.address(), connector.topic);
+        varied::produce(self.namespace, topic, SEED, RECORDS, &versions)
     }
 }

@@ -51,8 +51,9 @@ impl Outcome {
         [without(["MATCHED", "UNANSWERED"]), without(["MATCHED", "UNMATCHED_RESPONSE"])]
     }
 
-    /// Drops what two agents that captured together recorded twice, by the rule of README: the same
-    /// transaction at nearly the same time under record ids of two runs. What is whole stays.
+    /// Drops what two agents that captured together recorded twice, by the rule of
+    /// `docs/upgrades.md`: the same transaction at nearly the same time under record ids of two
+    /// runs. What is whole stays.
     pub(super) fn drop_overlapped(&mut self) -> usize {
         let mut dropped = 0;
         for records in self.records.values_mut() {

@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: what a packet and a transaction cost, as ratios within one run.
+//! `cargo xtask bench`: what a packet and a transaction cost, and what the whole system costs beside
+//! the way that it replaces, as ratios within one run.
+
+mod system;
 
 use anyhow::Result;
 
@@ -8,8 +11,26 @@ use crate::{
     workspace::{self, Workspace},
 };
 
-/// Runs the benchmarks, kernel first, and prints their tables.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+/// Arguments of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Measure the whole system, and write the tables in docs/performance.md (some twenty minutes).
+    #[arg(long)]
+    system: bool,
+    #[command(flatten)]
+    of_system: system::Options,
+}
+
+/// Runs the benchmarks.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    if arguments.system {
+        return system::run(workspace, &arguments.of_system);
+    }
+    parts(workspace)
+}
+
+/// Measures the parts, kernel first, and prints their tables.
+fn parts(workspace: &Workspace) -> Result<()> {
     setup::install_missing(workspace, Purpose::Build)?;
     build_ebpf::run(workspace)?;
     for (package, bench) in [

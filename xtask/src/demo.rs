@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     progress,
     setup::{self, Purpose},
-    workspace::{Workspace, program},
+    workspace::{Workspace, as_root},
 };
 use terminal::section;
 
@@ -79,7 +79,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if arguments.staged {
         return stage::run(workspace, arguments.seconds, arguments.downstream());
     }
-    let mut as_root = as_root()?;
+    let mut as_root = as_root("the demo")?;
 
     section("Build");
     setup::install_missing(workspace, arguments.downstream().purpose())?;
@@ -100,22 +100,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     as_root.args(arguments.kafka.then_some("--kafka")).args(arguments.lake.then_some("--lake"));
     // In place of this process: a signal sent to it then reaches the one that cleans up.
     Err(as_root.exec()).context("cannot start the part that needs root")
-}
-
-/// `env` as root, by sudo where we are not root.
-fn as_root() -> Result<Command> {
-    if tap53_harness::require_root().is_ok() {
-        return Ok(Command::new("env"));
-    }
-    if program("sudo").is_none() {
-        bail!(
-            "the demo makes network namespaces and loads BPF programs, which needs root, and there \
-             is no sudo here: run it as root"
-        );
-    }
-    let mut sudo = Command::new("sudo");
-    sudo.arg("env");
-    Ok(sudo)
 }
 
 /// The agent must have stopped by itself, with nothing lost.

@@ -134,14 +134,14 @@ fn in_memory(row: &Row) -> String {
 const INTRODUCTION: &str = "
 # Faults
 
-What real faults cost. This file is made by `$COMMAND`, the verdicts from the numbers beside them; a
-shorter form of the same runs with the tests.
+What real faults cost, measured. `$COMMAND` writes this page and computes the verdicts from the numbers.
+The tests run a shorter form of it.
 
 A client sends queries with numbers in their names through a veth to a resolver. The agent captures
-them there and produces to a real broker behind a link of its own, with a spool, and a message
-timeout of one second, which every outage outlasts (but where the agent is killed in mode `fast`: 60 s,
-so that records are in memory when it is). Then the fault. What the topic holds at the end is read by kcat and fastavro, and the identity must hold: **each number that was sent is consumed, or is
-in a counted reason, and each ledger balances.**
+them there and produces to a real broker behind a link of its own, with a spool. The message timeout is
+one second, shorter than any outage (60 s where the agent is killed in mode `fast`, so that records are
+in memory then). After the fault, kcat and fastavro read the topic, and the identity must hold: **each
+number that was sent is consumed or counted as lost with a reason, and each ledger balances.**
 ";
 
 const HEADING: &str = "
@@ -150,18 +150,18 @@ const HEADING: &str = "
 ";
 
 const NOTES: &str = "
-- *consumed*: different numbers; *duplicates*: messages whose `record_id` came before.
-- *missing*: sent, and not consumed. Never more than what is counted: a record that was dropped from
-  the spool while on its way is counted, and may have arrived.
-- *not accepted*: in the kernel's rings, or waiting for a response, when the agent was killed: captured
-  and not yet a record.
-- *in memory*: accepted in mode `fast`, and on its way when the agent was killed; at most
-  `queue_bytes`, here 1 MiB, for each kill, in the smallest records that were consumed.
-- Of the two at another port: librdkafka asks only the brokers that `brokers` names and those that
-  these tell of. An operator whose broker moves names both addresses, or the new one and starts the
-  agent again; nothing is lost meanwhile.
-- A broker takes no record that is more than `message.timestamp.after.max.ms`, an hour unless it is set,
-  ahead of its own clock: a node whose clock is further ahead loses records, counted as `rejected`.
+- *consumed*: distinct numbers; *duplicates*: messages whose `record_id` had arrived before.
+- *missing*: sent, but not consumed. Never more than what is counted: a record that the spool dropped
+  while it was in flight is counted, and may have arrived.
+- *not accepted*: captured, but not yet a record when the agent was killed: in a ring, or waiting for a
+  response.
+- *in memory*: accepted in mode `fast`, and in flight when the agent was killed; per kill at most
+  `queue_bytes`, here 1 MiB, of the smallest records that were consumed.
+- Broker at another port: librdkafka connects only to brokers that `brokers` names and to those that they
+  announce. If your broker moves, name both addresses, or restart the agent with the new one; nothing is
+  lost meanwhile.
+- A broker refuses a record that is more than `message.timestamp.after.max.ms` (an hour by default) ahead
+  of its own clock. A node whose clock is further ahead loses records, counted as `rejected`.
 ";
 
 #[cfg(test)]

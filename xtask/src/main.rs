@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod docs;
 mod faults;
 mod fuzz;
 mod inspect;
@@ -12,6 +13,7 @@ mod progress;
 mod setup;
 mod strip;
 mod test;
+mod warehouse;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -41,6 +43,8 @@ enum Task {
     },
     /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
     Demo(demo::Arguments),
+    /// Build the manual into target/book/html; fail on warnings and on dead links.
+    Docs,
     /// Write what is generated in deploy: manifests from the Helm chart, connectors from the schemas.
     Manifests,
     /// Check and test everything, as the continuous integration does; or one tier of the tests.
@@ -49,10 +53,13 @@ enum Task {
     Faults(faults::Arguments),
     /// Kill each part on the way to the lake once, and write the table in docs/lake.md; as root.
     Lake(lake::Arguments),
+    /// Kill loaders of the warehouse in the middle of their transactions, and count; as root.
+    Warehouse,
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
     Fuzz(fuzz::Arguments),
-    /// Measure what a packet costs in the kernel and a transaction in the agent; as root.
-    Bench,
+    /// Measure what a packet costs in the kernel and a transaction in the agent, or what the whole
+    /// system costs; as root.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,12 +67,14 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Lake(arguments) => lake::run(&workspace, &arguments),
+        Task::Warehouse => warehouse::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
-        Task::Bench => bench::run(&workspace),
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Inspect { object } => inspect::run(&object.unwrap_or_else(|| workspace.bpf_object())),
     });
     match outcome {

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{kube, lake, python};
+use tap53_harness::{kube, lake, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
+    docs::mdbook,
     workspace::{Workspace, run as run_command},
 };
 use needs::Need;
@@ -83,7 +84,12 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_kube && kube::go().is_err() {
         missing.push(&needs::GO);
     }
+    let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;
     let needs_lake = purpose >= Purpose::DemoLake && !lake::are_ready()?;
+    if purpose >= Purpose::Test && postgres::programs().is_err() {
+        missing.push(&needs::POSTGRESQL);
+    }
+    let needs_spark = purpose >= Purpose::Test && !spark::is_ready()?;
     let needs_python = purpose >= Purpose::DemoKafka && !python::is_ready()?;
 
     apt::install(workspace, &missing)?;
@@ -94,16 +100,24 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         println!("setup: installing Python packages into {}", workspace.cache.display());
         python::python()?;
     }
+    if needs_mdbook {
+        mdbook::program(workspace)?;
+    }
     if needs_lake {
         println!("setup: fetching Kafka Connect, Iceberg, SeaweedFS and DuckDB (600 MB on disk)");
         lake::jars()?;
         lake::environment()?;
     }
+    if needs_spark {
+        println!("setup: installing Spark into {} (700 MB)", workspace.cache.display());
+        spark::Spark::get()?;
+    }
     if needs_kube {
         // Says what it builds, or that the Go which apt has is too old.
         kube::programs()?;
     }
-    let built = [needs_linker, needs_python, needs_lake, needs_kube].map(usize::from);
+    let built = [needs_linker, needs_python, needs_mdbook, needs_lake, needs_spark, needs_kube]
+        .map(usize::from);
     Ok(missing.len() + built.iter().sum::<usize>())
 }
 

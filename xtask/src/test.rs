@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::{
-    build_ebpf, fuzz,
+    build_ebpf, docs, fuzz,
     setup::{self, Purpose},
     workspace::{Workspace, program, programs, run as run_command},
 };
@@ -34,7 +34,7 @@ enum Tier {
     Unit,
     /// Tests on real parts: the kernel, unbound, Kafka, kube-apiserver. As root.
     Integration,
-    /// Format, lints, dependencies, both kinds of tests, and the fuzz targets. As root.
+    /// Format, lints, dependencies, the manual, both kinds of tests, and the fuzz targets. As root.
     All,
 }
 
@@ -84,8 +84,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Dependencies and lints.
+/// The manual, dependencies and lints.
 fn check(workspace: &Workspace) -> Result<()> {
+    step("manual");
+    docs::run(workspace)?;
     step("dependencies");
     run_command(
         Command::new(cargo_deny(workspace)?)
@@ -103,7 +105,7 @@ fn check(workspace: &Workspace) -> Result<()> {
 }
 
 /// Builds the agent, and fetches parts that the tests would otherwise fetch while their deadlines run.
-fn prepare_parts(workspace: &Workspace) -> Result<()> {
+pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     step("agent");
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))?;
     step("broker, readers and lake");
@@ -112,7 +114,10 @@ fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::python::python()?;
     tap53_harness::lake::jars()?;
     tap53_harness::lake::environment()?;
+    tap53_harness::spark::Spark::get()?;
     tap53_harness::kube::programs()?;
+    step("gateway and collector");
+    tap53_harness::system::Programs::build()?;
     Ok(())
 }
 

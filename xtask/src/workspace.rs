@@ -105,6 +105,22 @@ fn shown(command: &Command) -> String {
     format!("`{line}`")
 }
 
+/// `env` as root, by sudo where we are not root; `what` is for the message where there is none.
+pub(crate) fn as_root(what: &str) -> Result<Command> {
+    if tap53_harness::require_root().is_ok() {
+        return Ok(Command::new("env"));
+    }
+    if program("sudo").is_none() {
+        bail!(
+            "{what}: network namespaces and BPF programs need root, and there is no sudo here: run \
+             this as root"
+        );
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("env");
+    Ok(sudo)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

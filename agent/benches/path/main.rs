@@ -19,6 +19,7 @@ mod sample;
 mod worst;
 
 use std::{
+    cell::RefCell,
     env::args,
     hint::black_box,
     sync::Arc,
@@ -31,13 +32,13 @@ use tap53::{
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
     interfaces::Names,
-    ledger::{Published, SinkCounts},
+    ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains},
     pair::{
         self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
         Transaction, Truncations,
     },
     privacy::Policy,
-    sink::{Named, Sink},
+    sink::{Named, Sink, TakesSummaries},
     telemetry::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
     worker::{Handover, Shared, Stages},
 };
@@ -55,6 +56,30 @@ struct Discard {
     format: Format,
     counts: Published<SinkCounts>,
     timings: Option<SinkTimings>,
+    evidence: Option<Evidence>,
+}
+
+/// Summaries are not measured: there is one a minute.
+impl TakesSummaries for Discard {
+    fn interval(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn topic(&self) -> &str {
+        ""
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
+    }
+
+    fn begin_window(&self, _window: i64) -> Progress {
+        Progress::default()
+    }
+
+    fn take(&self, _summary: &Summary) {}
+
+    fn end(&self, _deadline: Duration) {}
 }
 
 impl Sink for Discard {
@@ -68,6 +93,10 @@ impl Sink for Discard {
 
     fn timings(&self) -> Option<&SinkTimings> {
         self.timings.as_ref()
+    }
+
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.evidence.as_ref().map(|_| self as &dyn TakesSummaries)
     }
 
     fn write(&self, batch: &Batch) {
@@ -94,10 +123,12 @@ fn table() -> Table {
 }
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
-    let sink = Named {
-        name: "discard".into(),
-        sink: Arc::new(Discard { format, counts: Published::default(), timings }),
-    };
+    let counts = Published::default();
+    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }))
+}
+
+fn stages_to(sink: Arc<Discard>) -> Stages {
+    let sink = Named { name: "discard".into(), sink };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
         .expect("the embedded schema parses")
@@ -114,14 +145,20 @@ fn datagram(item: &[u8]) -> (Origin, Datagram<'_>) {
     }
 }
 
-/// Reads the message of `item` into `seen`; its flow and its bytes.
-fn observe<'a>(item: &'a [u8], seen: &mut Observation) -> (Flow, &'a [u8]) {
+/// Flow and bytes of the message of `item`, and when it was captured.
+fn message(item: &[u8]) -> (Flow, &[u8], u64) {
     let (origin, datagram) = datagram(item);
     let flow = origin.flow(&datagram);
-    seen.message.read(datagram.payload);
-    seen.at_ns = origin.captured_at_ns;
     let back = Flow { client: flow.server, server: flow.client, ..flow };
-    (if seen.message.response { back } else { flow }, datagram.payload)
+    let response = datagram.payload[2] & 0x80 != 0;
+    (if response { back } else { flow }, datagram.payload, origin.captured_at_ns)
+}
+
+/// Reads the message of `item` into `seen`.
+fn observe(item: &[u8], seen: &mut Observation) {
+    let (_, wire, at_ns) = message(item);
+    seen.message.read(wire);
+    seen.at_ns = at_ns;
 }
 
 /// A measured stage: nanoseconds for each transaction of each round.
@@ -146,11 +183,15 @@ enum Name {
     ReadByHickory,
     ReadAndPair,
     EncodeAvro,
+    EncodeFlat,
     EncodeJson,
     EncodeBySerde,
     EncodeByValue,
     PathToAvro,
+    PathToFlat,
     PathTimed,
+    PathChained,
+    PathChainedInSmallBatches,
     PathToJson,
     PathReplaced,
 }
@@ -162,20 +203,27 @@ impl Name {
             Self::ReadByHickory => "  the same, by hickory-proto",
             Self::ReadAndPair => "read and pair",
             Self::EncodeAvro => "encode Avro",
+            Self::EncodeFlat => "  flat profile",
             Self::EncodeJson => "  JSON, by serde_json",
             Self::EncodeBySerde => "  Avro, by apache-avro's serde",
             Self::EncodeByValue => "  Avro, by apache-avro's Value",
             Self::PathToAvro => "ring record to Avro",
+            Self::PathToFlat => "  to the flat profile",
             Self::PathTimed => "  the same, timed for /metrics",
+            Self::PathChained => "  the same, with tamper evidence",
+            Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
     }
 }
 
+/// They advance in time from round to round.
+type Samples = RefCell<Vec<Sample>>;
+
 /// What the samples become on their way, so that each stage can be measured alone.
 struct Prepared {
-    samples: Vec<Sample>,
+    samples: Samples,
     observed: Vec<[Observation; 2]>,
 }
 
@@ -192,12 +240,12 @@ impl Prepared {
                 seen
             })
             .collect();
-        Self { samples, observed }
+        Self { samples: RefCell::new(samples), observed }
     }
 
     fn transactions(&self) -> Vec<Transaction<'_>> {
         (0u64..)
-            .zip(self.samples.iter().zip(&self.observed))
+            .zip(self.samples.borrow().iter().zip(&self.observed))
             .map(|(number, (sample, [query, response]))| Transaction {
                 id: RecordId::new([7; 8], 0, number),
                 flow: {
@@ -254,17 +302,22 @@ fn measure(title: &str, kind: Kind) {
             portion: &Portion::ALL,
         })
         .collect();
-    let sizes = [Format::AvroDatum, Format::Json].map(|format| sizes(&records, format));
+    let sizes = [Format::AvroDatum, Format::FlatAvroDatum, Format::Json]
+        .map(|format| sizes(&records, format));
     let mut stages = vec![
         read(samples),
         read_by_hickory(samples),
         read_and_pair(samples),
         encoder(Name::EncodeAvro, &records, Format::AvroDatum),
+        encoder(Name::EncodeFlat, &records, Format::FlatAvroDatum),
         encoder(Name::EncodeJson, &records, Format::Json),
         by_apache_avro(Name::EncodeBySerde, &records),
         by_apache_avro(Name::EncodeByValue, &records),
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
+        path(Name::PathToFlat, samples, Format::FlatAvroSingleObject),
         path_timed(samples),
+        path_chained(Name::PathChained, samples, TRANSACTIONS),
+        path_chained(Name::PathChainedInSmallBatches, samples, 16),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -274,6 +327,7 @@ fn measure(title: &str, kind: Kind) {
     };
     stages.retain(is_chosen);
     for round in 0..ROUNDS {
+        samples.borrow_mut().iter_mut().for_each(Sample::advance);
         for stage in &mut stages {
             let started = cpu_time();
             (stage.run)();
@@ -293,7 +347,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Each figure beside its target, where it has one.
-fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
+fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     let ns = |name| stages.iter().find(|stage| stage.name == name).map_or(f64::NAN, Stage::median);
     for stage in stages {
         let target = match stage.name {
@@ -313,14 +367,20 @@ fn print_table(stages: &[Stage<'_>], [avro, json]: [Sizes; 2]) {
     faster("whole path: times faster than the replaced", "   target: at least 9", whole);
     let timed = ns(Name::PathTimed) / ns(Name::PathToAvro);
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
+    let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
+    println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
+    let flat_costs = ns(Name::EncodeFlat) / ns(Name::EncodeAvro);
+    faster("flat profile: times the cost of encoding", "", flat_costs);
     let sizes = |text: &str, avro: f64, json: f64, target: &str| {
         println!("  {:<42} {avro:>8.0}", format!("bytes per record{text}, Avro"));
         println!("  {:<42} {json:>8.0}", format!("bytes per record{text}, JSON"));
         println!("  {:<42} {:>8.2}{target}", "  Avro as a part of JSON", avro / json);
     };
     sizes("", avro.raw, json.raw, "   target: at most 0.43");
+    println!("  {:<42} {:>8.0}", "bytes per record, flat profile", flat.raw);
+    println!("  {:<42} {:>8.0}", "bytes per record after zstd, flat profile", flat.compressed);
     sizes(" after zstd", avro.compressed, json.compressed, "   target: at most 0.71");
 }
 
@@ -328,19 +388,20 @@ fn stage<'a>(name: Name, run: impl FnMut() + 'a) -> Stage<'a> {
     Stage { name, run: Box::new(run), rounds: Vec::new() }
 }
 
-fn read(samples: &[Sample]) -> Stage<'_> {
+fn read(samples: &Samples) -> Stage<'_> {
     let mut seen = [Observation::default(), Observation::default()];
     stage(Name::Read, move || {
-        for sample in samples {
-            black_box(observe(&sample.query, &mut seen[0]));
-            black_box(observe(&sample.response, &mut seen[1]));
+        for sample in samples.borrow().iter() {
+            observe(&sample.query, &mut seen[0]);
+            observe(&sample.response, &mut seen[1]);
+            black_box(&seen);
         }
     })
 }
 
-fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
+fn read_by_hickory(samples: &Samples) -> Stage<'_> {
     stage(Name::ReadByHickory, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for item in [&sample.query, &sample.response] {
                 black_box(hickory::decode(datagram(item).1.payload));
             }
@@ -348,14 +409,17 @@ fn read_by_hickory(samples: &[Sample]) -> Stage<'_> {
     })
 }
 
-fn read_and_pair(samples: &[Sample]) -> Stage<'_> {
+fn read_and_pair(samples: &Samples) -> Stage<'_> {
     let mut table = table();
     let mut seen = [Box::<Observation>::default(), Box::default()];
     stage(Name::ReadAndPair, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
-                let (flow, wire) = observe(item, seen);
-                black_box(matches!(table.observe(flow, seen, wire), Observed::Done(_)));
+                let (flow, wire, at_ns) = message(item);
+                let key = table.key(flow, u16::from_be_bytes([wire[0], wire[1]]));
+                seen.message.read(wire);
+                seen.at_ns = at_ns;
+                black_box(matches!(table.observe(key, seen, wire), Observed::Done(_)));
             }
         }
     })
@@ -393,10 +457,10 @@ fn by_apache_avro<'a>(name: Name, records: &'a [Record<'a>]) -> Stage<'a> {
     })
 }
 
-fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
+fn path(name: Name, samples: &Samples, format: Format) -> Stage<'_> {
     let mut stages = stages(format, None);
     stage(name, move || {
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             stages.take(&sample.query);
             stages.take(&sample.response);
         }
@@ -404,13 +468,34 @@ fn path<'a>(name: Name, samples: &'a [Sample], format: Format) -> Stage<'a> {
     })
 }
 
+/// The path with a chain of digests over the records, and a window's end a round.
+fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
+    let sink = Arc::new(Discard {
+        format: Format::AvroSingleObject,
+        counts: Published::default(),
+        timings: None,
+        evidence: Some(Evidence { chains: Chains::of("discard"), key: None }),
+    });
+    let mut stages = stages_to(sink.clone());
+    stage(name, move || {
+        for samples in samples.borrow().chunks(batch) {
+            for sample in samples {
+                stages.take(&sample.query);
+                stages.take(&sample.response);
+            }
+            stages.deliver();
+        }
+        black_box(sink.evidence().map(|evidence| evidence.chains.cut()));
+    })
+}
+
 /// The path with all that a worker and its sink time.
-fn path_timed(samples: &[Sample]) -> Stage<'_> {
+fn path_timed(samples: &Samples) -> Stage<'_> {
     let mut stages = stages(Format::AvroSingleObject, Some(SinkTimings::default()));
     let (timings, mut waits) = (WorkerTimings::default(), Tally::new(WITHIN));
     stage(Name::PathTimed, move || {
         let began_ns = monotonic_ns();
-        for sample in samples {
+        for sample in samples.borrow().iter() {
             for item in [&sample.query, &sample.response] {
                 let captured_at_ns = stages.take(item).unwrap_or_default();
                 waits.observe(began_ns.saturating_sub(captured_at_ns));
@@ -429,13 +514,13 @@ fn monotonic_ns() -> u64 {
 }
 
 /// The path that is replaced. What its records hold is made before, so that it writes the same.
-fn replaced<'a>(samples: &'a [Sample], records: &'a [Record<'a>]) -> Stage<'a> {
+fn replaced<'a>(samples: &'a Samples, records: &'a [Record<'a>]) -> Stage<'a> {
     let mut json: Box<dyn Encode> = Format::Json.build().expect("the embedded schema parses");
     let mut pending = hickory::Pending::new();
     let mut out = Vec::new();
     stage(Name::PathReplaced, move || {
         out.clear();
-        for (sample, record) in samples.iter().zip(records) {
+        for (sample, record) in samples.borrow().iter().zip(records) {
             let (origin, query) = datagram(&sample.query);
             let flow = origin.flow(&query);
             let query = hickory::decode(query.payload);

@@ -10,6 +10,7 @@ pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
 pub(crate) mod tail;
+pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,8 @@ pub(crate) enum Command {
     Replay(replay::Arguments),
     /// Check the configuration and print what is in force
     CheckConfig(Selection),
-    /// Print the Avro schema of a record
+    /// Print the Avro schema of a record, or the SQL that creates a table for records
+    #[command(after_help = show::SCHEMA_EXAMPLES)]
     Schema(show::Schema),
     /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
     Interfaces(show::Interfaces),
@@ -89,6 +91,9 @@ pub(crate) enum Command {
     /// Look into the queue on disk of a Kafka sink; the agent may run
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
+    /// Check that records are as an agent wrote them, and that none was removed
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
     /// Give a directory to the user that the agent runs as
     #[command(after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),

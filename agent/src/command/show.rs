@@ -6,10 +6,12 @@ use anyhow::Context;
 use clap::Args;
 use tap53::{
     capture::Preflight,
-    config::CaptureConfig,
+    config::{CaptureConfig, MOST_MAX_BYTES},
     control::InterfaceStatus,
-    encode::{SCHEMA_TEXT, SUMMARY_SCHEMA_TEXT},
+    ddl::{self, Dialect, TableName},
+    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile, SUMMARY_SCHEMA_TEXT},
     interfaces::{self, Interface},
+    telemetry::say_warning,
 };
 use tap53_ebpf::settings::Direction;
 
@@ -20,18 +22,63 @@ use super::{
 };
 
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
-    print(&selection.load()?.to_yaml().context("cannot write the configuration as YAML")?)
+    let config = selection.load()?;
+    for warning in config.warnings() {
+        say_warning(&warning.to_string());
+    }
+    print(&config.to_yaml().context("cannot write the configuration as YAML")?)
 }
 
-#[derive(Args, Clone, Copy, Debug)]
+pub(crate) const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  tap53 schema                                 The Avro schema of a record
+  tap53 schema --profile flat                  That of the flat profile (record.profile: flat)
+  tap53 schema --summary                       That of a summary of the ledger
+  tap53 schema --profile flat --ddl postgres   CREATE TABLE for it, with what each column means
+  tap53 schema --ddl vertica --table dns.transactions --max-bytes 131072";
+
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Schema {
     /// That of a summary of the ledger instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "profile")]
     summary: bool,
+    /// Which of a record's two schemas, as record.profile of the configuration says [default: full;
+    /// with --ddl vertica: flat, since it takes no other]
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    profile: Option<Profile>,
+    /// Print the SQL that creates a table for such records instead of the schema
+    #[arg(long, value_enum, value_name = "DIALECT")]
+    ddl: Option<Dialect>,
+    /// The table's name, with its schema's and database's before it or not [default:
+    /// dns_transactions, or ledger_summaries]
+    #[arg(long, value_name = "NAME", requires = "ddl")]
+    table: Option<TableName>,
+    /// record.max_bytes of the agents, which bounds how wide long texts can be (vertica)
+    #[arg(long, value_name = "BYTES", requires = "ddl", default_value_t = DEFAULT_MAX_BYTES,
+        value_parser = max_bytes)]
+    max_bytes: usize,
 }
 
-pub(crate) fn schema(arguments: Schema) -> anyhow::Result<ExitCode> {
-    print(if arguments.summary { SUMMARY_SCHEMA_TEXT } else { SCHEMA_TEXT })
+/// What `record.max_bytes` may be.
+fn max_bytes(text: &str) -> Result<usize, String> {
+    let allowed = LEAST_MAX_BYTES..=MOST_MAX_BYTES;
+    let bytes = text.parse().ok().filter(|bytes| allowed.contains(bytes));
+    bytes.ok_or_else(|| format!("must be a number from {LEAST_MAX_BYTES} to {MOST_MAX_BYTES}"))
+}
+
+pub(crate) fn schema(arguments: &Schema) -> anyhow::Result<ExitCode> {
+    let profile = match (arguments.profile, arguments.ddl) {
+        (Some(profile), _) => profile,
+        (None, Some(Dialect::Vertica)) => Profile::Flat,
+        (None, _) => Profile::Full,
+    };
+    let schema = if arguments.summary { SUMMARY_SCHEMA_TEXT } else { profile.schema_text() };
+    let Some(dialect) = arguments.ddl else { return print(schema) };
+    let usual =
+        if arguments.summary { TableName::of_summaries } else { TableName::of_transactions };
+    let table = arguments.table.clone().unwrap_or_else(usual);
+    let options = ddl::Options { dialect, table, max_bytes: arguments.max_bytes };
+    print(&ddl::of_schema(schema, &options)?)
 }
 
 #[derive(Args, Debug)]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use tap53::{
-    encode::{fingerprint, push_json_line},
+    encode::{Profile, push_json_line, read_single_object, single_object_header},
     sink::AvroFile,
     spool::{self, Contents, Loss, Totals},
 };
@@ -24,6 +24,7 @@ Examples:
   tap53 spool ls /var/lib/tap53/spool
   tap53 spool export /var/lib/tap53/spool waiting.avro
   tap53 spool export /var/lib/tap53/spool - --json | jq .qname
+  tap53 spool export --profile full /var/lib/tap53/spool older.avro
 
 Exit status: 0 done; 1 failed; 3 records that wait cannot be read.";
 
@@ -55,14 +56,18 @@ pub(crate) struct Export {
     /// Write one JSON object a line instead, as `tap53 run --json` does
     #[arg(long)]
     json: bool,
+    /// The profile of the records to write, since a file holds those of one; unless given, that of
+    /// the oldest record
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ls(Directory { directory }) => list(&spool::contents(directory)?),
         Command::Verify(Directory { directory }) => verify(&spool::contents(directory)?),
-        Command::Export(Export { directory, file, json }) => {
-            export(&spool::contents(directory)?, file, *json)
+        Command::Export(Export { directory, file, json, profile }) => {
+            export(&spool::contents(directory)?, file, *json, *profile)
         }
     }
 }
@@ -133,17 +138,42 @@ fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
     Ok(code(reading.unreadable.records == 0))
 }
 
-fn export(contents: &Contents, path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+/// The profile of the oldest record that waits, if it is by this version's schema of one.
+fn profile_of_oldest(contents: &Contents) -> anyhow::Result<Option<Profile>> {
+    let mut oldest = None;
+    contents.read(|entry| -> anyhow::Result<()> {
+        if oldest.is_none() {
+            oldest = read_single_object(entry.record.value).map(|(fingerprint, _)| fingerprint);
+        }
+        Ok(())
+    })?;
+    for profile in Profile::ALL {
+        if oldest == Some(profile.fingerprint()?) {
+            return Ok(Some(profile));
+        }
+    }
+    Ok(None)
+}
+
+fn export(
+    contents: &Contents,
+    path: &Path,
+    json: bool,
+    profile: Option<Profile>,
+) -> anyhow::Result<ExitCode> {
+    let profile = match profile {
+        Some(profile) => profile,
+        None => profile_of_oldest(contents)?.unwrap_or_default(),
+    };
     // Avro single-object encoding, which is what the Kafka sink writes.
-    let mut header = [0xc3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[2..].copy_from_slice(&fingerprint()?);
+    let header = single_object_header(profile.fingerprint()?);
     let is_stdout = path == Path::new("-");
     let refused = || match is_stdout {
         true => "cannot write to standard output".to_owned(),
         false => format!("cannot write {}", path.display()),
     };
-    let mut out =
-        Out::begin(open(path, is_stdout).with_context(refused)?, json).with_context(refused)?;
+    let mut out = Out::begin(open(path, is_stdout).with_context(refused)?, json, profile)
+        .with_context(refused)?;
     let mut others = 0_u64;
     let reading = contents.read(|entry| -> anyhow::Result<()> {
         match entry.record.value.strip_prefix(&header) {
@@ -164,7 +194,9 @@ fn export(contents: &Contents, path: &Path, json: bool) -> anyhow::Result<ExitCo
     };
     let mut text = format!("{} records exported\n", reading.waiting.records - others);
     if others > 0 {
-        text.push_str(&format!("{others} records of another schema or framing left out\n"));
+        text.push_str(&format!(
+            "{others} records of another schema, profile or framing left out\n"
+        ));
     }
     if reading.unreadable.records > 0 {
         text.push_str(&format!("{} records cannot be read\n", reading.unreadable.records));
@@ -195,21 +227,24 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Where records are written, and as what.
 enum Out {
     Avro(AvroFile<BufWriter<Box<dyn Write>>>),
-    Json(BufWriter<Box<dyn Write>>, Vec<u8>),
+    Json(BufWriter<Box<dyn Write>>, Profile, Vec<u8>),
 }
 
 impl Out {
-    fn begin(to: Box<dyn Write>, json: bool) -> io::Result<Self> {
+    fn begin(to: Box<dyn Write>, json: bool, profile: Profile) -> io::Result<Self> {
         let to = BufWriter::new(to);
-        Ok(if json { Self::Json(to, Vec::new()) } else { Self::Avro(AvroFile::begin(to)?) })
+        Ok(match json {
+            true => Self::Json(to, profile, Vec::new()),
+            false => Self::Avro(AvroFile::begin(to, profile)?),
+        })
     }
 
     fn push(&mut self, datum: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Avro(file) => file.push(datum)?,
-            Self::Json(to, line) => {
+            Self::Json(to, profile, line) => {
                 line.clear();
-                push_json_line(datum, line)?;
+                push_json_line(*profile, datum, line)?;
                 to.write_all(line)?;
             }
         }
@@ -219,7 +254,7 @@ impl Out {
     fn finish(self) -> io::Result<()> {
         match self {
             Self::Avro(file) => file.finish()?.flush(),
-            Self::Json(mut to, _) => to.flush(),
+            Self::Json(mut to, ..) => to.flush(),
         }
     }
 }

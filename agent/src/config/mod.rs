@@ -27,6 +27,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod warning;
 
 use std::{
     fs,
@@ -61,8 +62,9 @@ pub use state::StateConfig;
 #[cfg(test)]
 pub(crate) use telemetry::SHORTEST_HEARTBEAT_TIMEOUT_MS;
 pub use telemetry::TelemetryConfig;
+pub use warning::Warning;
 
-use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES};
+use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -166,6 +168,8 @@ pub struct PairConfig {
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RecordConfig {
+    /// Which of its two schemas a record is written by, where it is written as Avro.
+    pub profile: Profile,
     /// Whether a record carries its messages as they were sent, in `query_wire` and
     /// `response_wire`.
     pub wire_bytes: bool,
@@ -298,7 +302,10 @@ impl Config {
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
-        let sinks = sinks::read(root, overrides, state.directory.as_deref());
+        let mut sinks = sinks::read(root, overrides, state.directory.as_deref());
+        let record =
+            root.section("record", |section| RecordConfig::read(section, &privacy, &sinks));
+        sinks::set_profile(&mut sinks, record.profile);
         Self {
             node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root
@@ -308,7 +315,7 @@ impl Config {
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
-            record: root.section("record", |section| RecordConfig::read(section, &privacy, &sinks)),
+            record,
             privacy,
             sinks,
             control: root.section("control", ControlConfig::read),
@@ -403,11 +410,21 @@ impl PairConfig {
     }
 }
 
-/// What one record may take of the memory of a worker and its sinks.
-const MOST_MAX_BYTES: usize = 16 << 20;
+/// `record.max_bytes` at most: what one record may take of the memory of a worker and its sinks.
+pub const MOST_MAX_BYTES: usize = 16 << 20;
 
 impl RecordConfig {
     fn read(section: &mut Section<'_>, privacy: &PrivacyConfig, sinks: &[SinkConfig]) -> Self {
+        let profile = section.read("profile", choice).unwrap_or_default();
+        let is_avro = |sink: &SinkConfig| !matches!(sink, SinkConfig::Stdout(_));
+        if profile == Profile::Flat && !sinks.iter().any(is_avro) {
+            section.refuse(
+                "profile",
+                Some("flat".to_owned()),
+                "no sink writes Avro, and standard output shows the whole record in either profile: \
+                 add a sink of type kafka or file, or leave this out",
+            );
+        }
         let wire_bytes = section.read("wire_bytes", boolean).unwrap_or(false);
         if wire_bytes && !privacy.keeps_everything() {
             section.refuse(
@@ -439,7 +456,7 @@ impl RecordConfig {
                 );
             }
         }
-        Self { wire_bytes, max_bytes }
+        Self { profile, wire_bytes, max_bytes }
     }
 }
 

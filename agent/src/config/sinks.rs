@@ -11,6 +11,8 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::encode::Profile;
+
 use super::{
     Overrides,
     tree::{Section, boolean, choice, label, seconds, text, whole_number},
@@ -97,6 +99,9 @@ pub struct FileConfig {
     pub codec: FileCodec,
     /// The files' group may read them too.
     pub group_read: bool,
+    /// What `record.profile` says.
+    #[serde(skip)]
+    pub profile: Profile,
 }
 
 /// Compression of an Avro file's blocks.
@@ -111,6 +116,17 @@ pub enum FileCodec {
 
 /// Sinks at most. Each is compared with all others, and takes a queue or a producer of each worker.
 const MAX_SINKS: usize = 64;
+
+/// Hands `record.profile` to the sinks that write Avro.
+pub(super) fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
+    for sink in sinks {
+        match sink {
+            SinkConfig::Stdout(_) => {}
+            SinkConfig::File(file) => file.profile = profile,
+            SinkConfig::Kafka(kafka) => kafka.profile = profile,
+        }
+    }
+}
 
 /// The `sinks` list, with what the flags add; standard output where there is neither.
 pub(super) fn read(
@@ -256,6 +272,7 @@ impl FileConfig {
             rotate_after: rotate_after.unwrap_or(Duration::from_secs(300)),
             codec: codec.unwrap_or(FileCodec::None),
             group_read: group_read.unwrap_or(false),
+            profile: Profile::Full,
         })
     }
 }

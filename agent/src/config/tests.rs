@@ -3,7 +3,7 @@ mod kafka;
 use tap53_ebpf::settings::{PortSet, features};
 
 use super::*;
-use crate::encode::Key;
+use crate::encode::{Key, Profile};
 
 const FULL: &str = r#"
 node: gateway-1
@@ -33,6 +33,7 @@ pair:
   timeout_ms: 2500
   capacity: 1024
 record:
+  profile: flat
   wire_bytes: true
   max_bytes: 65536
 sinks:
@@ -79,7 +80,7 @@ sinks:
       client.id: x
       retries: 1000
       socket.keepalive.enable: true
-    summary: {topic: dns-ledger, interval_s: 30}
+    summary: {topic: dns-ledger, interval_s: 30, chain: true}
     spool:
       mode: durable
       directory: /var/lib/tap53/spool
@@ -160,6 +161,7 @@ fn every_key_reaches_its_field() {
     );
     assert_eq!(config.pair.udp_timeout, Duration::from_millis(2500));
     assert_eq!(config.pair.capacity, 1024);
+    assert_eq!(config.record.profile, Profile::Flat);
     assert!(config.record.wire_bytes);
     assert_eq!(config.record.max_bytes, 65_536);
     assert_eq!(
@@ -178,6 +180,7 @@ fn every_key_reaches_its_field() {
                 rotate_after: Duration::from_secs(60),
                 codec: FileCodec::Deflate,
                 group_read: true,
+                profile: Profile::Flat,
             }),
             SinkConfig::Kafka(Box::new(KafkaConfig {
                 name: "archive".to_owned(),
@@ -225,6 +228,8 @@ fn every_key_reaches_its_field() {
                 summary: Some(SummaryConfig {
                     topic: "dns-ledger".to_owned(),
                     interval: Duration::from_secs(30),
+                    chain: true,
+                    signing: None,
                 }),
                 spool: Some(SpoolConfig {
                     mode: SpoolMode::Durable,
@@ -251,6 +256,7 @@ fn every_key_reaches_its_field() {
                     timeout: Duration::from_millis(2_500),
                     ids_file: Some("/var/tap53-ids.json".into()),
                 }),
+                profile: Profile::Flat,
             })),
         ]
     );
@@ -580,4 +586,18 @@ fn files_without_end_are_refused_and_told_in_a_few_lines() {
     io::Write::write_all(&mut file, &vec![b'#'; 5 << 20]).unwrap();
     let error = Config::load(Some(file.path()), &Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("is longer than 4 MiB"), "{error}");
+}
+
+#[test]
+fn the_flat_profile_is_refused_where_no_sink_writes_avro() {
+    let profile = "interfaces: {include: [lo]}\nrecord: {profile: flat}\n";
+    for sinks in ["", "sinks: [{type: stdout, format: json}]\n"] {
+        let found = problems(&format!("{profile}{sinks}"));
+        let [problem] = &found[..] else { panic!("{found:?}") };
+        assert!(problem.contains("record.profile") && problem.contains("no sink writes Avro"));
+    }
+    let kafka = "sinks: [{type: stdout}, {type: kafka, brokers: [\"b:1\"], topic: dns}]\n";
+    let config = parse(&format!("{profile}{kafka}")).unwrap();
+    assert!(matches!(&config.sinks[1], SinkConfig::Kafka(kafka) if kafka.profile == Profile::Flat));
+    assert!(parse("interfaces: {include: [lo]}\nrecord: {profile: wide}\n").is_err());
 }

@@ -7,15 +7,21 @@ use http::Uri;
 
 use super::Check;
 use crate::{
-    config::{KafkaConfig, RegistryConfig},
-    encode,
+    config::{KafkaConfig, RegistryConfig, Warning},
+    encode::{self, Profile, SUMMARY_NAME},
     sink::registry::{Client, Compatibility, Schema, Trouble, kept_id},
 };
 
 const AREA: &str = "registry";
 
 pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
-    let Some(config) = &kafka.registry else { return Vec::new() };
+    let Some(config) = &kafka.registry else {
+        let warning = Warning::of_framing(number, kafka);
+        let check = |it: Warning| {
+            Check::warn(AREA, format!("{}: topic {}", it.key, kafka.topic), it.wrong, it.remedy)
+        };
+        return warning.map(check).into_iter().collect();
+    };
     let schemas = match schemas(kafka) {
         Ok(schemas) => schemas,
         Err(error) => {
@@ -38,11 +44,12 @@ pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
 
 /// What is written to which topic.
 fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
-    let newest = Schema::of_transactions()?.pop();
+    let newest = Schema::of_transactions(kafka.profile)?.pop();
     let newest = newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))?;
     let mut schemas = vec![(kafka.topic.as_str(), newest)];
     if let Some(summary) = &kafka.summary {
-        schemas.push((&summary.topic, Schema::of_summaries()?));
+        let newest = Schema::of_summaries()?.pop();
+        schemas.extend(newest.map(|newest| (summary.topic.as_str(), newest)));
     }
     Ok(schemas)
 }
@@ -67,7 +74,7 @@ async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)])
         if position == 0 && config.urls.len() > 1 && is_of_the_schema {
             checks.extend(others(number, config, &place.subject, schema).await);
         }
-        checks.push(answer.unwrap_or_else(|trouble| place.refused(&trouble)));
+        checks.push(answer.unwrap_or_else(|trouble| place.refused(schema, &trouble)));
         if !is_of_the_schema {
             break;
         }
@@ -91,7 +98,7 @@ async fn others(
         };
         if let Err(trouble) = answer {
             let what = format!("sinks[{number}]: registry {url}");
-            let fix = fix(&alone, subject, &trouble);
+            let fix = fix(&alone, subject, schema, &trouble);
             checks.push(Check::warn(AREA, what, format!("{trouble}; another one answers"), fix));
         }
     }
@@ -107,8 +114,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn refused(&self, trouble: &Trouble) -> Check {
-        let fix = fix(self.config, &self.subject, trouble);
+    fn refused(&self, schema: &Schema, trouble: &Trouble) -> Check {
+        let fix = fix(self.config, &self.subject, schema, trouble);
         match self.kept {
             Some(id) => {
                 let wrong = format!("{trouble}; id {id} of an earlier run is used");
@@ -146,7 +153,7 @@ impl Place<'_> {
             Ok(Compatibility::NoSubject) => "is new, and takes",
             Err(trouble @ (Trouble::Forbidden(_) | Trouble::NoSuchPath(_))) => {
                 let wrong = format!("whether the schema fits cannot be asked: it {trouble}");
-                let fix = fix(self.config, subject, &trouble);
+                let fix = fix(self.config, subject, schema, &trouble);
                 return Ok(Check::warn(AREA, what, wrong, fix));
             }
             Err(trouble) => return Err(trouble),
@@ -171,7 +178,18 @@ fn first(config: &RegistryConfig) -> &str {
     config.urls.first().map_or("", String::as_str)
 }
 
-fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
+/// What prints a schema.
+fn command(schema: &Schema) -> String {
+    let flat = Profile::Flat.record_name();
+    let more = match &*schema.name {
+        SUMMARY_NAME => " --summary",
+        name if name == flat => " --profile flat",
+        _ => "",
+    };
+    format!("tap53 schema{more}")
+}
+
+fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Trouble) -> String {
     let url = first(config);
     match trouble {
         Trouble::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
@@ -194,11 +212,13 @@ fn fix(config: &RegistryConfig, subject: &str, trouble: &Trouble) -> String {
              and to write it unless register is false"
         ),
         Trouble::NotRegistered { .. } => format!(
-            "tap53 schema | jq -Rs '{{schema: .}}' | curl -H 'Content-Type: \
-             application/vnd.schemaregistry.v1+json' -d @- {url}/subjects/{subject}/versions"
+            "{} | jq -Rs '{{schema: .}}' | curl -H 'Content-Type: \
+             application/vnd.schemaregistry.v1+json' -d @- {url}/subjects/{subject}/versions",
+            command(schema)
         ),
         Trouble::Incompatible { .. } => format!(
-            "registry: {{subject: topic_record_name}}   # or see who else writes to it: curl \
+            "registry: {{subject: topic_record_name}}   # or a topic of its own, as each \
+             record.profile needs; see who else writes to it: curl \
              {url}/subjects/{subject}/versions/latest"
         ),
         Trouble::Redirected { location, .. } => {

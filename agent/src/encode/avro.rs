@@ -1,41 +1,35 @@
 //! Avro, in the two framings that sinks ask for.
 
-use std::sync::OnceLock;
-
 use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
 use super::{
-    Encode, Error, Fingerprint, Record, SCHEMA_TEXT, binary::Rooms, framing::single_object_header,
+    Encode, Error, Fingerprint, Profile, Record, binary::Rooms, flat::FlatRecord,
+    framing::single_object_header,
 };
 
-/// The parsed schema of a record.
+/// The parsed schema of a record in the full profile.
 ///
 /// # Errors
 /// When the embedded schema does not parse, which is a defect of this program.
 pub fn schema() -> Result<&'static Schema, Error> {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    if let Some(schema) = SCHEMA.get() {
-        return Ok(schema);
-    }
-    let parsed = Schema::parse_str(SCHEMA_TEXT).map_err(|error| Error::Avro(error.to_string()))?;
-    Ok(SCHEMA.get_or_init(|| parsed))
+    Profile::Full.schema()
 }
 
-/// The CRC-64-AVRO fingerprint of the schema, little-endian.
+/// The CRC-64-AVRO fingerprint of the full profile's schema, little-endian.
+///
+/// # Errors
+/// See [`schema`].
+pub fn fingerprint() -> Result<Fingerprint, Error> {
+    Profile::Full.fingerprint()
+}
+
+/// The CRC-64-AVRO fingerprint of a schema, little-endian.
 ///
 /// The canonical form (Avro 1.12, "Transforming into Parsing Canonical Form") has neither logical
 /// types nor primitive types in the form of an object. apache-avro 0.22 drops the logical type of
 /// `{"type": "long", "logicalType": "timestamp-micros"}` and keeps the object, which gives another
 /// fingerprint than every other implementation's; so it is spared the logical types.
-///
-/// # Errors
-/// See [`schema`].
-pub fn fingerprint() -> Result<Fingerprint, Error> {
-    fingerprint_of(SCHEMA_TEXT)
-}
-
-/// As [`fingerprint`], of any schema.
 pub(crate) fn fingerprint_of(text: &str) -> Result<Fingerprint, Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
     let mut plain = serde_json::from_str(text).map_err(|error| defect(&error))?;
@@ -74,15 +68,28 @@ impl Encode for Datum {
     }
 }
 
+/// An Avro datum of the flat profile, without any framing.
+#[derive(Default)]
+pub struct FlatDatum {
+    rooms: Rooms,
+}
+
+impl Encode for FlatDatum {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.rooms.append(&FlatRecord(record), out);
+        Ok(())
+    }
+}
+
 /// A datum behind the header of the single-object encoding: `C3 01`, then the little-endian
 /// CRC-64-AVRO fingerprint of the schema's canonical form (Avro 1.12, "Single-object encoding").
-pub struct SingleObject {
+pub struct SingleObject<D = Datum> {
     header: [u8; 10],
-    datum: Datum,
+    datum: D,
 }
 
 impl SingleObject {
-    /// A writer for the record's schema.
+    /// A writer for the schema of the full profile.
     ///
     /// # Errors
     /// See [`schema`].
@@ -91,7 +98,18 @@ impl SingleObject {
     }
 }
 
-impl Encode for SingleObject {
+impl SingleObject<FlatDatum> {
+    /// A writer for the schema of the flat profile.
+    ///
+    /// # Errors
+    /// See [`schema`].
+    pub fn flat() -> Result<Self, Error> {
+        let header = single_object_header(Profile::Flat.fingerprint()?);
+        Ok(Self { header, datum: FlatDatum::default() })
+    }
+}
+
+impl<D: Encode> Encode for SingleObject<D> {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         out.extend_from_slice(&self.header);
         self.datum.encode(record, out)

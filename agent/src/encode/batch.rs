@@ -151,6 +151,13 @@ impl Batch {
         &self.bytes
     }
 
+    /// Where the first so many records end in [`bytes`](Self::bytes).
+    #[must_use]
+    pub fn end_of(&self, records: usize) -> usize {
+        let last = records.checked_sub(1).and_then(|index| self.entries.get(index));
+        last.map_or(0, |entry| entry.end)
+    }
+
     /// Each record's bytes and what is known of it, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> + Clone {
         let mut start = 0;

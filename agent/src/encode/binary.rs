@@ -188,13 +188,9 @@ impl<R: Room + ?Sized> Fields for Binary<'_, R> {
     }
 
     #[inline(always)]
-    fn known(
-        &mut self,
-        encoded: &[u8],
-        _each: impl FnOnce(&mut Self) -> Result<(), Infallible>,
-    ) -> Result<(), Infallible> {
+    fn known(&mut self, encoded: &[u8]) -> bool {
         self.raw(encoded);
-        Ok(())
+        true
     }
 }
 
@@ -335,6 +331,11 @@ impl<V: Value> Value for Option<V> {
                 value.push(out);
             }
         }
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        V::flat_option(self, name, f)
     }
 }
 

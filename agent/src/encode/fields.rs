@@ -8,28 +8,56 @@
 
 use serde::{Serialize, ser::SerializeStruct};
 
-use super::binary::{Binary, Room};
+use super::{
+    Profile,
+    binary::{Binary, Room},
+};
 
 /// Takes fields, in the schema's order.
 pub(super) trait Fields {
     /// Why a field is not taken.
     type Error;
 
+    /// The profile that the fields are taken in.
+    const PROFILE: Profile = Profile::Full;
+
     /// Takes one field.
     fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), Self::Error>;
 
-    /// Takes the fields that `each` names, whose Avro encoding is known to be `encoded`.
-    fn known(
-        &mut self,
-        encoded: &[u8],
-        each: impl FnOnce(&mut Self) -> Result<(), Self::Error>,
-    ) -> Result<(), Self::Error>;
+    /// Takes several fields by their Avro encoding, if it is that which is written; false if each is
+    /// to be handed over.
+    fn known(&mut self, _encoded: &[u8]) -> bool {
+        false
+    }
 }
 
 /// What a field can hold: for serde, and for Avro's binary encoding.
 pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>);
+
+    /// Hands itself to `f` as the fields that the flat profile has for it: unless it is of another
+    /// type there, as it is.
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error>
+    where
+        Self: Sized,
+    {
+        f.field(name, self)
+    }
+
+    /// As [`Self::flat`], where there may be none.
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error>
+    where
+        Self: Sized,
+    {
+        f.field(name, value)
+    }
 }
 
 /// Fields for a serde serializer.
@@ -40,13 +68,5 @@ impl<S: SerializeStruct> Fields for Named<S> {
 
     fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), S::Error> {
         self.0.serialize_field(name, &value)
-    }
-
-    fn known(
-        &mut self,
-        _encoded: &[u8],
-        each: impl FnOnce(&mut Self) -> Result<(), S::Error>,
-    ) -> Result<(), S::Error> {
-        each(self)
     }
 }

@@ -55,20 +55,26 @@ impl Serialize for Mnemonic {
 impl Value for Mnemonic {
     #[inline(always)]
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
-        let encoded = match *self {
+        self.encoded().push(out);
+    }
+}
+
+impl Mnemonic {
+    /// Its text, encoded.
+    #[inline(always)]
+    pub(super) fn encoded(self) -> Encoded {
+        let encoded = match self {
             Self::Opcode(code) => OPCODES.get(usize::from(code)),
             Self::Rcode(code) => RCODES.get(usize::from(code)),
             Self::Type(code) => TYPES.get(usize::from(code)),
             Self::Class(code) => CLASSES.get(usize::from(code)),
         };
         match encoded {
-            Some(encoded) => encoded.push(out),
-            None => self.encode().push(out),
+            Some(encoded) => *encoded,
+            None => self.encode(),
         }
     }
-}
 
-impl Mnemonic {
     /// Encodes a code that is in none of the tables.
     #[cold]
     const fn encode(self) -> Encoded {
@@ -84,7 +90,7 @@ impl Mnemonic {
 /// A mnemonic as an Avro string: its length, then at most 15 bytes. The longest ones, such as
 /// NSEC3PARAM and CLASS65535, have ten.
 #[derive(Clone, Copy)]
-struct Encoded([u8; 16]);
+pub(super) struct Encoded([u8; 16]);
 
 /// The codes that occur, encoded when this is compiled.
 static OPCODES: [Encoded; 16] = table!(16, opcode);
@@ -138,6 +144,11 @@ impl Encoded {
             position += 1;
         }
         self
+    }
+
+    #[inline(always)]
+    pub(super) fn text(&self) -> &[u8] {
+        self.0.get(1..1 + usize::from(self.0[0] / 2)).unwrap_or_default()
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] names its fields in its order, once
-//! for every encoding.
+//! for every encoding. [`Profile::Flat`] is the same record by `dns_transaction_flat.avsc`.
 //! An [`Encode`] appends one record to a buffer or leaves it as it was. Encoders are replaceable:
 //! a sink asks for one by [`Format`] and sees only bytes.
 
@@ -15,12 +15,14 @@ mod batch;
 mod binary;
 mod domain;
 mod fields;
+mod flat;
 mod framing;
 mod key;
 mod message;
 mod mnemonic;
 mod owner;
 mod portion;
+mod profile;
 mod record;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -34,7 +36,7 @@ mod versions;
 
 use serde::Serialize;
 
-pub use avro::{Datum, SingleObject, fingerprint, schema};
+pub use avro::{Datum, FlatDatum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry, Ticket};
 pub(crate) use binary::push_long;
 pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
@@ -42,14 +44,20 @@ pub use key::Key;
 pub use message::MessageLine;
 pub use owner::{Attribution, Identity, Observer, Owner};
 pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
+pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
 pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
-pub use versions::{RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
+pub use versions::{
+    FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_SCHEMA_VERSIONS, SchemaVersion,
+};
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");
+
+/// The Avro schema of a record in the flat profile, as text.
+pub const FLAT_SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction_flat.avsc");
 
 /// Why a record could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +86,10 @@ pub enum Format {
     AvroDatum,
     /// An Avro datum behind the single-object header.
     AvroSingleObject,
+    /// An Avro datum of the flat profile alone.
+    FlatAvroDatum,
+    /// An Avro datum of the flat profile after the single-object header.
+    FlatAvroSingleObject,
     /// One JSON object and a line feed.
     Json,
     /// One JSON object and a line feed for a record of one message; see [`MessageLine`].
@@ -90,6 +102,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// The profile that records of this format are in.
+    #[must_use]
+    pub const fn profile(self) -> Profile {
+        match self {
+            Self::FlatAvroDatum | Self::FlatAvroSingleObject => Profile::Flat,
+            Self::AvroDatum
+            | Self::AvroSingleObject
+            | Self::Json
+            | Self::Message
+            | Self::Text { .. } => Profile::Full,
+        }
+    }
+
     /// An encoder of this format.
     ///
     /// # Errors
@@ -98,6 +123,8 @@ impl Format {
         Ok(match self {
             Self::AvroDatum => Box::new(Datum::default()),
             Self::AvroSingleObject => Box::new(SingleObject::new()?),
+            Self::FlatAvroDatum => Box::new(FlatDatum::default()),
+            Self::FlatAvroSingleObject => Box::new(SingleObject::flat()?),
             Self::Json => Box::new(JsonLine),
             Self::Message => Box::new(MessageLine),
             Self::Text { color } => Box::new(Text { color }),

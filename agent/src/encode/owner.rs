@@ -1,13 +1,17 @@
 //! What is the same in many records, encoded once: who owns an address, and who observes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use data_encoding::HEXLOWER;
 
 use super::{
-    SCHEMA_VERSION,
+    Profile, SCHEMA_VERSION,
     binary::{Binary, Room, Written, encoded as encoded_fields},
     fields::Fields,
+    flat::FlatIdentity,
     value::{Labels, Symbol},
 };
 use crate::pair::RecordIds;
@@ -78,41 +82,67 @@ pub struct Owner {
     /// record is written without a look at that: of many owners nearly every look is one at cold
     /// memory.
     encoded: Arc<[u8]>,
-    identity: Arc<Identity>,
+    known: Arc<Known>,
 }
+
+/// An identity, and its fields in the flat profile once they are needed: most agents never do.
+#[derive(Debug)]
+struct Known {
+    flat: OnceLock<Box<[u8]>>,
+    identity: Identity,
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Known {}
 
 impl Owner {
     /// Bytes of its fields at most. By the rules of Kubernetes for names and labels, and with the
     /// 32 labels that can be chosen, there are some 14,000.
     pub const MAX_BYTES: usize = 16 * 1_024;
 
-    /// The owner with this identity; without labels, and with the beginnings of its names, where it
-    /// breaks those rules, so that every record has room for it.
+    /// The owner with this identity; with the beginnings of its names, and without labels, where
+    /// they break those rules, so that every record has room for it.
     #[must_use]
     pub fn new(mut identity: Identity) -> Self {
+        identity.shorten_names();
         let mut encoded = encoded_fields(&identity);
         if encoded.len() > Self::MAX_BYTES {
-            identity.shorten();
+            identity.labels = None;
             encoded = encoded_fields(&identity);
         }
-        Self { encoded: encoded.into(), identity: Arc::new(identity) }
+        let known = Known { flat: OnceLock::new(), identity };
+        Self { encoded: encoded.into(), known: Arc::new(known) }
     }
 
     /// What is known of it.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.known.identity
     }
 
     /// Its fields in Avro.
-    pub(crate) fn encoded(&self) -> &[u8] {
-        &self.encoded
+    #[inline(always)]
+    pub(crate) fn encoded(&self, profile: Profile) -> &[u8] {
+        match profile {
+            Profile::Full => &self.encoded,
+            Profile::Flat => self.known.flat.get_or_init(|| {
+                encoded_fields(&FlatIdentity(&self.known.identity)).into_boxed_slice()
+            }),
+        }
     }
 
     /// Hands the fields of one side to `f`.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
-        f.known(&self.encoded, |f| self.identity.fields(f, names))
+        if f.known(self.encoded(F::PROFILE)) {
+            return Ok(());
+        }
+        self.known.identity.fields(f, names)
     }
 }
 
@@ -162,9 +192,8 @@ fn shortened(name: &str) -> &str {
 }
 
 impl Identity {
-    #[cold]
-    fn shorten(&mut self) {
-        self.labels = None;
+    /// No name is longer than any can be.
+    fn shorten_names(&mut self) {
         let names = [
             &mut self.pod_uid,
             &mut self.pod_name,
@@ -176,11 +205,11 @@ impl Identity {
             &mut self.service_namespace,
         ];
         for name in names.into_iter().flatten() {
-            *name = shortened(name).to_owned();
+            name.truncate(shortened(name).len());
         }
     }
 
-    fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
+    pub(super) fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
         f.field(names[0], Symbol::of_attribution(self.attribution))?;
         f.field(names[1], self.pod_uid.as_deref())?;
         f.field(names[2], self.pod_name.as_deref())?;
@@ -235,7 +264,8 @@ impl Observer {
     /// Hands the schema's version, the names and whose numbers the record has to `f`.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
-        f.known(&self.encoded, |f| self.each(f))
+        // The same in either profile.
+        if f.known(&self.encoded) { Ok(()) } else { self.each(f) }
     }
 
     fn each<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
@@ -279,7 +309,7 @@ mod tests {
         let allowed = Owner::new(identity(253, 63));
         assert_eq!(*allowed.identity(), identity(253, 63));
         let endless = Owner::new(identity(1 << 20, 1 << 20));
-        assert!(endless.encoded().len() < Owner::MAX_BYTES, "{}", endless.encoded().len());
+        assert!(endless.encoded(Profile::Full).len() < Owner::MAX_BYTES);
         assert_eq!(endless.identity().pod_name.as_ref().map(String::len), Some(252));
         assert_eq!(endless.identity().labels, None);
     }

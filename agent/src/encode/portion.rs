@@ -17,8 +17,9 @@
 //!   the work of applying them is bounded by the same limit.
 
 use super::{
-    Record,
+    Profile, Record,
     binary::{Binary, Room, Written, measured},
+    flat::{FlatRecord, line_length},
     value::{Item, Shown, Update},
 };
 use crate::{decode::Answer, pair::Observation, privacy::Policy};
@@ -47,8 +48,9 @@ const RDATA_GROWTH: usize = 5;
 /// Lengths of text and bytes: varints of at most three bytes, and the branch of an optional.
 const LENGTH_BYTES: usize = 4;
 
-/// Counts before and after the entries of each list, and counts of what is left out, which the
-/// bare record has in one byte each.
+/// Counts before and after the entries of each list, in the flat profile the length of its text and
+/// the number of its lines, and counts of what is left out, which the bare record has in one byte
+/// each.
 const COUNTS_BYTES: usize = 64;
 
 /// The part of a transaction that its record holds.
@@ -98,18 +100,25 @@ impl Portion {
 
     /// The part of a transaction whose datum has at most `max_bytes`.
     #[cold]
-    fn within(record: &Record<'_>, max_bytes: usize) -> Self {
-        let bare = measured(&Record { portion: &Self::BARE, ..*record });
+    fn within(record: &Record<'_>, max_bytes: usize, profile: Profile) -> Self {
+        let bare = Record { portion: &Self::BARE, ..*record };
+        let bare = match profile {
+            Profile::Full => measured(&bare),
+            Profile::Flat => measured(&FlatRecord(&bare)),
+        };
         let room = max_bytes.saturating_sub(bare + COUNTS_BYTES);
         let (query, response) = (record.transaction.query(), record.transaction.response());
         let policy = record.policy;
-        let of_query =
-            |room| query.map_or(Selection::NONE, |seen| Selection::of_query(seen, policy, room));
+        let none = Selection::new(usize::MAX, profile);
+        let of_query = |room| {
+            let selection = Selection::new(room, profile);
+            query.map_or(none, |seen| selection.of_query(seen, policy))
+        };
         let of_response = |room| {
             // The question of a response stands in for that of a query that was not seen.
             let asks = query.is_none();
-            response
-                .map_or(Selection::NONE, |seen| Selection::of_response(seen, policy, asks, room))
+            let selection = Selection::new(room, profile);
+            response.map_or(none, |seen| selection.of_response(seen, policy, asks))
         };
         let (mut of_both, half) = ([of_query(room), of_response(room)], room / 2);
         let needs = of_both.map(|selection| selection.needs(room));
@@ -165,48 +174,62 @@ impl std::ops::Add for Omitted {
 }
 
 impl<'a> Record<'a> {
-    /// The record with as much of its transaction as `max_bytes` of datum hold; `portion` is where
-    /// that is written down, where it is not all.
+    /// The record with as much of its transaction as `max_bytes` of datum hold in the full profile;
+    /// `portion` is where that is written down, where it is not all.
     #[inline]
     #[must_use]
     pub fn within(self, max_bytes: usize, portion: &'a mut Portion) -> Self {
-        if self.most_bytes() <= max_bytes {
+        self.within_as(Profile::Full, max_bytes, portion)
+    }
+
+    /// As [`Self::within`], in the profile that it is written in.
+    #[inline]
+    #[must_use]
+    pub fn within_as(self, profile: Profile, max_bytes: usize, portion: &'a mut Portion) -> Self {
+        if self.most_bytes(profile) <= max_bytes {
             return self;
         }
-        *portion = Portion::within(&self, max_bytes);
+        *portion = Portion::within(&self, max_bytes, profile);
         Self { portion, ..self }
     }
 
     /// A bound of the datum's size, from a few lengths.
     #[inline]
-    pub(super) fn most_bytes(&self) -> usize {
+    pub(super) fn most_bytes(&self, profile: Profile) -> usize {
         let of_message = |seen: &Observation| {
             seen.message.entries() * ENTRY_BYTES
                 + seen.message.content_bytes() * RDATA_GROWTH
-                + seen.wire.len()
+                + as_written(seen.wire.len(), profile)
         };
         FIXED_BYTES
-            + self.client.encoded().len()
-            + self.server.encoded().len()
+            + self.client.encoded(profile).len()
+            + self.server.encoded(profile).len()
             + self.transaction.query().map_or(0, of_message)
             + self.transaction.response().map_or(0, of_message)
+    }
+}
+
+/// Bytes that so many octets take: two digits each in the flat profile.
+const fn as_written(octets: usize, profile: Profile) -> usize {
+    match profile {
+        Profile::Full => octets,
+        Profile::Flat => 2 * octets,
     }
 }
 
 /// What is taken of a message, and what that leaves of the room.
 #[derive(Clone, Copy)]
 struct Selection {
+    profile: Profile,
     portion: MessagePortion,
     omitted: Omitted,
     left: usize,
 }
 
 impl Selection {
-    const NONE: Self = Self::new(usize::MAX);
-
-    const fn new(room: usize) -> Self {
+    const fn new(room: usize, profile: Profile) -> Self {
         let omitted = Portion::ALL.omitted;
-        Self { portion: MessagePortion::NONE, omitted, left: room }
+        Self { profile, portion: MessagePortion::NONE, omitted, left: room }
     }
 
     /// Bytes of `room` that the message needs: all of it where something does not fit.
@@ -214,8 +237,8 @@ impl Selection {
         if self.omitted == Omitted::default() { room.saturating_sub(self.left) } else { room }
     }
 
-    fn of_query(seen: &Observation, policy: &Policy, room: usize) -> Self {
-        let mut selection = Self::new(room);
+    fn of_query(self, seen: &Observation, policy: &Policy) -> Self {
+        let mut selection = self;
         selection.single_values(seen, policy);
         selection.questions(seen, policy);
         let message = &seen.message;
@@ -228,8 +251,8 @@ impl Selection {
         selection
     }
 
-    fn of_response(seen: &Observation, policy: &Policy, asks: bool, room: usize) -> Self {
-        let mut selection = Self::new(room);
+    fn of_response(self, seen: &Observation, policy: &Policy, asks: bool) -> Self {
+        let mut selection = self;
         selection.single_values(seen, policy);
         if asks {
             selection.questions(seen, policy);
@@ -248,8 +271,8 @@ impl Selection {
         let text = error.and_then(|error| policy.error_text(error.text));
         self.portion.error_text = text.is_none_or(|text| self.has_room(LENGTH_BYTES + text.len()));
         let nsid = edns.and_then(|edns| edns.nsid).filter(|nsid| policy.shows_nsid(nsid));
-        self.portion.nsid = nsid.is_none_or(|nsid| self.has_room(LENGTH_BYTES + nsid.len()));
-        self.portion.wire = seen.wire.is_empty() || self.has_room(LENGTH_BYTES + seen.wire.len());
+        self.portion.nsid = nsid.is_none_or(|nsid| self.has_room_for(nsid.len()));
+        self.portion.wire = seen.wire.is_empty() || self.has_room_for(seen.wire.len());
         self.omitted.options += u32::from(!self.portion.error_text) + u32::from(!self.portion.nsid);
         self.omitted.wires += u32::from(!self.portion.wire);
     }
@@ -293,9 +316,23 @@ impl Selection {
         items
             .take_while(|(raw, item)| {
                 // What is too long as it is need not be looked at.
-                *raw <= self.left && self.has_room(measured(&Alone(item)).max(*raw))
+                *raw <= self.left && self.has_room(self.measured(item).max(*raw))
             })
             .count()
+    }
+
+    /// Bytes that an entry of a list takes.
+    fn measured(&self, item: &impl Item) -> usize {
+        match self.profile {
+            Profile::Full => measured(&Alone(item)),
+            // And a line feed.
+            Profile::Flat => line_length(item) + 1,
+        }
+    }
+
+    /// Takes the room of octets that have a field of their own.
+    const fn has_room_for(&mut self, octets: usize) -> bool {
+        self.has_room(LENGTH_BYTES + as_written(octets, self.profile))
     }
 
     /// Takes so many bytes of the room; false if there are not as many, and none is taken.

@@ -4,15 +4,16 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Error, schema};
+use super::{Error, Profile};
 
-/// Appends a datum of the record's schema to `out` as one JSON object and a line feed.
+/// Appends a datum of the record's schema of that profile to `out` as one JSON object and a line feed.
 ///
 /// # Errors
 /// When it is not such a datum; `out` is then as it was.
-pub fn push_json_line(mut datum: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+pub fn push_json_line(profile: Profile, mut datum: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
-    let reader = GenericDatumReader::builder(schema()?).build().map_err(|error| defect(&error))?;
+    let reader = GenericDatumReader::builder(profile.schema()?).build();
+    let reader = reader.map_err(|error| defect(&error))?;
     let value = reader.read_value(&mut datum).map_err(|error| defect(&error))?;
     if !datum.is_empty() {
         return Err(defect(&format_args!("{} bytes behind it", datum.len())));
@@ -42,6 +43,9 @@ impl Serialize for Shown<'_> {
                 super::value::Bytes(bytes).serialize(serializer)
             }
             Value::TimestampMicros(us) => super::value::Time(*us).serialize(serializer),
+            Value::TimestampMillis(ms) => {
+                super::value::Time(ms.saturating_mul(1_000)).serialize(serializer)
+            }
             Value::Array(values) => serializer.collect_seq(values.iter().map(Shown)),
             Value::Map(values) => {
                 // In one order, since they have none.
@@ -64,7 +68,7 @@ impl Serialize for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::{Datum, Encode, JsonLine, samples};
+    use crate::encode::{Datum, Encode, FlatDatum, JsonLine, samples};
 
     #[test]
     fn what_was_encoded_reads_as_it_would_have_been_printed() {
@@ -74,7 +78,7 @@ mod tests {
                 Datum::default().encode(record, &mut datum).unwrap();
                 JsonLine.encode(record, &mut expected).unwrap();
             });
-            push_json_line(&datum, &mut shown).unwrap();
+            push_json_line(Profile::Full, &datum, &mut shown).unwrap();
             assert_eq!(
                 String::from_utf8(shown).unwrap(),
                 String::from_utf8(expected).unwrap(),
@@ -84,15 +88,35 @@ mod tests {
     }
 
     #[test]
+    fn the_flat_profile_is_shown_as_its_schema_has_it() {
+        let (mut datum, mut shown) = (Vec::new(), Vec::new());
+        samples::with_record("matched", |record| {
+            FlatDatum::default().encode(record, &mut datum).unwrap();
+        });
+        push_json_line(Profile::Flat, &datum, &mut shown).unwrap();
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        for (name, value) in [
+            ("event_time", "2023-11-14T22:13:20.001000Z"),
+            ("record_id", "07070707070707070001000000000002"),
+            ("answers", "www.example.test 4294967295 IN A 192.0.2.80"),
+            ("response_wire", "00ff"),
+        ] {
+            assert_eq!(shown[name], value, "{name}");
+        }
+        assert_eq!(shown["response_time_us"], 1_700_000_000_001_250_u64);
+        assert!(push_json_line(Profile::Full, &datum, &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn what_is_no_record_is_refused() {
         let mut out = b"before".to_vec();
         let mut datum = Vec::new();
         samples::with_record("matched", |record| {
             Datum::default().encode(record, &mut datum).unwrap();
         });
-        assert!(push_json_line(&datum[..datum.len() - 1], &mut out).is_err());
+        assert!(push_json_line(Profile::Full, &datum[..datum.len() - 1], &mut out).is_err());
         datum.push(0);
-        assert!(push_json_line(&datum, &mut out).is_err());
+        assert!(push_json_line(Profile::Full, &datum, &mut out).is_err());
         assert_eq!(out, b"before");
     }
 }

@@ -13,11 +13,12 @@ use super::{
     address::AddressText,
     binary::{Binary, Room},
     fields::{Fields, Named, Value},
+    flat::{Hex, LONGEST_LABELS, Line, Lines, Millis, Owned, Text, Words, companion},
     mnemonic::Mnemonic,
 };
 use crate::{
     decode::{Answer, ClientSubnet, ParseStatus, Question, Transport},
-    pair::{Anomalies, Outcome, RecordId, Relation},
+    pair::{Anomalies, Anomaly, Outcome, RecordId, Relation},
     privacy::{Policy, ShownAddress},
 };
 
@@ -75,6 +76,20 @@ impl Value for Symbol {
         // An Avro int; no enum here has more than 63 symbols.
         out.block([self.position << 1], 1);
     }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, self.text)
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        f.field(name, value.map(|symbol| symbol.text))
+    }
 }
 
 /// Microseconds since 1970 UTC: a number in Avro, RFC 3339 in JSON.
@@ -96,6 +111,23 @@ impl Value for Time {
     #[inline(always)]
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.long(self.0);
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, Millis::of(self.0))?;
+        f.field(companion(name), self.0)
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        let us = value.map(|time| time.0);
+        f.field(name, us.map(Millis::of))?;
+        f.field(companion(name), us)
     }
 }
 
@@ -122,6 +154,20 @@ impl Value for Bytes<'_> {
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.0);
     }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, Hex(self.0))
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        f.field(name, value.map(|bytes| Hex(bytes.0)))
+    }
 }
 
 impl Serialize for RecordId {
@@ -134,6 +180,20 @@ impl Value for RecordId {
     #[inline(always)]
     fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, self.0.len());
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, Hex(&self.0))
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        f.field(name, value.as_ref().map(|id| Hex(&id.0)))
     }
 }
 
@@ -158,6 +218,12 @@ impl Value for Anomalies {
             }
         }
         out.zero();
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        let names = Words(self.iter().map(Anomaly::name));
+        f.field(name, (!self.is_empty()).then_some(names))
     }
 }
 
@@ -190,8 +256,8 @@ impl Value for Address {
     }
 }
 
-/// An item of an array of records.
-pub(super) trait Item {
+/// An item of an array of records; a line of text in the flat profile.
+pub(super) trait Item: Line {
     /// Name of the record in the schema.
     const NAME: &'static str;
     /// Number of its fields.
@@ -215,6 +281,18 @@ impl Item for Shown<'_, Question<'_>> {
         f.field("name", &*policy.name(question.name))?;
         f.field("type", Mnemonic::Type(question.qtype))?;
         f.field("class", Mnemonic::Class(question.qclass))
+    }
+}
+
+impl Line for Shown<'_, Question<'_>> {
+    #[inline(always)]
+    fn line<T: Text>(&self, out: &mut T) {
+        let Self(policy, question) = self;
+        out.text(policy.name(question.name).as_bytes());
+        out.text(b" ");
+        out.text(Mnemonic::Class(question.qclass).encoded().text());
+        out.text(b" ");
+        out.text(Mnemonic::Type(question.qtype).encoded().text());
     }
 }
 
@@ -247,6 +325,38 @@ impl Item for Shown<'_, Update<'_>> {
     }
 }
 
+impl Line for Shown<'_, Answer<'_>> {
+    #[inline(always)]
+    fn line<T: Text>(&self, out: &mut T) {
+        let Self(policy, answer) = self;
+        answer_line(out, answer, &policy.name(answer.name), &policy.answer_rdata(answer.rdata));
+    }
+}
+
+impl Line for Shown<'_, Update<'_>> {
+    #[inline(always)]
+    fn line<T: Text>(&self, out: &mut T) {
+        let Self(policy, Update(record)) = self;
+        let name = policy.update_name(record.name);
+        answer_line(out, record, &name, &policy.update_rdata(record.rtype, record.rdata));
+    }
+}
+
+/// Name, TTL, class, type and RDATA, as a line of a zone file has them (RFC 1035 §5.1). None but the
+/// last has a space: names have `\032` for it.
+#[inline(always)]
+fn answer_line<T: Text>(out: &mut T, record: &Answer<'_>, name: &str, rdata: &str) {
+    out.text(name.as_bytes());
+    out.text(b" ");
+    out.text(itoa::Buffer::new().format(record.ttl).as_bytes());
+    out.text(b" ");
+    out.text(Mnemonic::Class(record.class).encoded().text());
+    out.text(b" ");
+    out.text(Mnemonic::Type(record.rtype).encoded().text());
+    out.text(b" ");
+    out.text(rdata.as_bytes());
+}
+
 #[inline(always)]
 fn answer_fields<F: Fields>(
     f: &mut F,
@@ -270,6 +380,15 @@ impl Item for (u16, &[u8]) {
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         f.field("code", self.0)?;
         f.field("data", Bytes(self.1))
+    }
+}
+
+impl Line for (u16, &[u8]) {
+    #[inline(always)]
+    fn line<T: Text>(&self, out: &mut T) {
+        out.text(itoa::Buffer::new().format(self.0).as_bytes());
+        out.text(b" ");
+        Hex(self.1).line(out);
     }
 }
 
@@ -302,6 +421,14 @@ where
             }
         }
         out.zero();
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, Lines(&self.0))?;
+        // A message has at most 65,535 entries of a kind.
+        let entries = self.0.as_ref().map_or(0, count);
+        f.field(companion(name), i32::try_from(entries).unwrap_or(i32::MAX))
     }
 }
 
@@ -350,5 +477,14 @@ impl Value for Labels<'_> {
             }
         }
         out.zero();
+    }
+
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        let json = value.and_then(|labels| serde_json::to_string(labels.0).ok());
+        f.field(name, json.filter(|json| json.len() <= LONGEST_LABELS).map(Owned))
     }
 }

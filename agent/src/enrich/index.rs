@@ -16,7 +16,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::tenancy::{Span, Us};
-use crate::encode::Owner;
+use crate::{
+    encode::{Owner, Profile},
+    prefetch::prefetch,
+};
 
 /// Shards of an index. A change of one address copies one of them: at 100,000 addresses some 700
 /// places of 64 bytes, 45 KB, and the list of shards, 4 KB.
@@ -148,7 +151,7 @@ impl Shards {
         if let Some(places) = self.0.get(position.shard)
             && let Some(place) = places.get(position.place(places.len()))
         {
-            fetch(place);
+            prefetch(place);
         }
     }
 
@@ -250,27 +253,14 @@ fn remove(places: &mut [Option<Entry>], at: usize) {
 /// Has the lines of an owner's fields fetched, which will be written soon.
 #[inline]
 pub(super) fn fetch_fields(owner: &Owner) {
-    for line in owner.encoded().chunks(LINE) {
-        fetch(line.as_ptr());
+    // Those of the flat profile are elsewhere, and few have that.
+    for line in owner.encoded(Profile::Full).chunks(LINE) {
+        prefetch(line.as_ptr());
     }
 }
 
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
-
-/// Has the line at `place` fetched without waiting for it; nothing where that is not known how.
-#[inline]
-fn fetch<T>(place: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint that reads nothing and faults nowhere, whatever the address; every x86-64
-        // has SSE.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
 
 #[cfg(test)]
 mod tests {

@@ -47,12 +47,16 @@
 //! has a spool, they wait on disk in a spool of their own, so that also the final summary of a run
 //! that ended without a broker comes later; else the last ones wait in memory.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::statement::{ByReason, Ledger, Sink};
+use super::{
+    chain::{Digest, WorkerChain},
+    signature::Signature,
+    statement::{ByReason, Ledger, Sink},
+};
 
 /// Version of the schema, as the summary carries it.
-pub const SUMMARY_SCHEMA_VERSION: i32 = 1;
+pub const SUMMARY_SCHEMA_VERSION: i32 = 2;
 
 /// Which of a run's summaries it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +97,13 @@ pub struct Summary {
     records_carried_lost_total: i64,
     settled_window: Option<i64>,
     counts: Vec<Count>,
+    summaries_lost_total: i64,
+    pub(super) record_fingerprint: Option<String>,
+    pub(super) chains: Vec<WorkerChain>,
+    pub(super) previous_digest: Option<Digest>,
+    pub(super) signing_key: Option<String>,
+    #[serde(serialize_with = "as_bytes")]
+    pub(super) signature: Option<Signature>,
 }
 
 /// How far a worker has come.
@@ -219,6 +230,12 @@ impl Windows {
                 .filter(|count| count.total != 0 || count.change != 0)
                 .cloned()
                 .collect(),
+            summaries_lost_total: signed(of.summaries.as_ref().map_or(0, |of| of.lost)),
+            record_fingerprint: None,
+            chains: Vec::new(),
+            previous_digest: None,
+            signing_key: None,
+            signature: None,
         };
         self.counts = counts;
         self.last_numbers.clone_from(numbers);
@@ -318,6 +335,25 @@ impl Counts {
             self.one(fate, reason, *total);
         }
         self
+    }
+}
+
+/// Avro bytes, not an array of numbers.
+fn as_bytes<S: Serializer>(
+    signature: &Option<Signature>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    struct Octets<'a>(&'a [u8]);
+
+    impl Serialize for Octets<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    match signature {
+        None => serializer.serialize_none(),
+        Some(signature) => serializer.serialize_some(&Octets(signature)),
     }
 }
 

@@ -69,7 +69,7 @@ impl Anomalies {
     }
 
     /// The kinds, in index order.
-    pub fn iter(self) -> impl Iterator<Item = Anomaly> {
+    pub fn iter(self) -> impl Iterator<Item = Anomaly> + Clone {
         Anomaly::ALL.into_iter().filter(move |anomaly| self.0 & 1 << *anomaly as u8 != 0)
     }
 

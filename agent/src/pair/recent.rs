@@ -25,6 +25,7 @@
 use tap53_ebpf::settings::Direction;
 
 use super::{Observation, Point};
+use crate::prefetch::prefetch;
 
 /// Entries of the log, and places of each index: as many as there are `u16`, at 1,000 transactions
 /// a second a minute's worth. Each takes 64 bytes in the log, 4 in the index of exchanges and 2 in
@@ -106,6 +107,12 @@ impl Ended {
         self.query.as_ref().map_or(self.at_ns, |query| query.at_ns)
     }
 
+    /// Time of its latest message. In a file whose interfaces were written one after the other, that
+    /// may be the query.
+    fn last_ns(&self) -> u64 {
+        self.at_ns.max(self.began_ns())
+    }
+
     /// True if a query with this question belongs to it, and is found behind the response. Files
     /// whose interfaces were written one after the other have such.
     fn is_copied_by(&self, question: u32, query: &Sighting) -> bool {
@@ -113,7 +120,7 @@ impl Ended {
         if self.question != question {
             return false;
         }
-        let last_ns = self.at_ns.max(first.at_ns);
+        let last_ns = self.last_ns();
         if query.point == first.point {
             // A client on the same host may ask with the same port and identifier in less than a
             // millisecond: without an identification of IP, nothing tells that from a mirrored
@@ -160,14 +167,20 @@ struct Logged {
     query_identification: u16,
     /// Position of the one before of the same key; its own where there is none.
     older: u16,
-    direction: u8,
-    query_direction: u8,
+    /// Directions of the response and, shifted by [`QUERY_SHIFT`], of the query.
+    directions: u8,
+    /// True if all older ones of the same key ended before this one began, so that a search that
+    /// reaches the past need not go on. They do, unless a file is read whose interfaces were written
+    /// one after the other.
+    ordered: bool,
 }
 
 const _: () = assert!(size_of::<Logged>() == 64);
 
 /// In place of a direction, where there is no such message.
-const NO_MESSAGE: u8 = u8::MAX;
+const NO_MESSAGE: u8 = 0b11;
+
+const QUERY_SHIFT: u32 = 2;
 
 impl Recent {
     pub(super) fn new() -> Self {
@@ -176,6 +189,15 @@ impl Recent {
             next: 0,
             exchanges: vec![0; PLACES],
             contents: vec![0; PLACES],
+        }
+    }
+
+    /// Fetches the place of this key in the index of exchanges: 256 KiB, of which each message reads
+    /// another line.
+    #[inline]
+    pub(super) fn prefetch(&self, key: u64) {
+        if let Some(place) = self.exchanges.get(index(key)) {
+            prefetch(place);
         }
     }
 
@@ -189,15 +211,22 @@ impl Recent {
     /// can belong to, if it is still remembered then.
     pub(super) fn exchange(&self, key: u64, question: u32, now_ns: u64) -> Option<Ended> {
         let mut found: Option<Ended> = None;
-        for ended in self.chain(key, now_ns).filter(|ended| ended.may_concern(question)) {
+        for (ended, ordered) in self.chain(key, now_ns) {
+            if !ended.may_concern(question) {
+                continue;
+            }
             // In a file whose interfaces follow each other, the order of the log is not that of
             // time: it is the latest that had begun.
             let begun_ns = |ended: &Ended| {
                 let began_ns = ended.began_ns();
                 (began_ns <= now_ns.saturating_add(MIRRORED_NS)).then_some(began_ns)
             };
-            if found.as_ref().is_none_or(|found| begun_ns(found) < begun_ns(&ended)) {
+            let begun = begun_ns(&ended);
+            if found.as_ref().is_none_or(|found| begun_ns(found) < begun) {
                 found = Some(ended);
+            }
+            if ordered && begun.is_some() {
+                break;
             }
         }
         found
@@ -205,7 +234,9 @@ impl Recent {
 
     /// True if a query is one that was recorded, seen elsewhere or shown twice.
     pub(super) fn is_copy_of_query(&self, key: u64, question: u32, query: &Sighting) -> bool {
-        self.chain(key, query.at_ns).any(|ended| ended.is_copied_by(question, query))
+        let since_ns = query.at_ns.saturating_sub(MIRRORED_NS);
+        self.chain_since(key, query.at_ns, since_ns)
+            .any(|ended| ended.is_copied_by(question, query))
     }
 
     /// True if a response is one that was recorded, seen elsewhere or, as a `datagram`, shown twice.
@@ -227,7 +258,9 @@ impl Recent {
         // Seldom not the latest: where an identifier is used again for the same answer, and the
         // copies of an earlier one are behind it in a file; or where another content took the place.
         let of_same_content = || {
-            let responses = self.chain(key, seen.at_ns).filter_map(|ended| ended.response);
+            let since_ns = seen.at_ns.saturating_sub(COPIED_NS);
+            let ended = self.chain_since(key, seen.at_ns, since_ns);
+            let responses = ended.filter_map(|ended| ended.response);
             responses.filter(|response| response.content == content).map(|response| response.seen)
         };
         self.response(content, seen.at_ns).is_some_and(|latest| copies(&latest.seen))
@@ -248,8 +281,15 @@ impl Recent {
         (tag == self::tag(key)).then_some(u16::from_le_bytes([low, high]))
     }
 
-    /// The exchanges of a key, the newest first.
-    fn chain(&self, key: u64, now_ns: u64) -> impl Iterator<Item = Ended> {
+    /// The exchanges of a key that had not ended at `since_ns`, and some that had; the newest first.
+    fn chain_since(&self, key: u64, now_ns: u64, since_ns: u64) -> impl Iterator<Item = Ended> {
+        self.chain(key, now_ns)
+            .take_while(move |(ended, ordered)| !ordered || ended.last_ns() >= since_ns)
+            .map(|(ended, _)| ended)
+    }
+
+    /// The exchanges of a key, the newest first, each with [`Logged::ordered`].
+    fn chain(&self, key: u64, now_ns: u64) -> impl Iterator<Item = (Ended, bool)> {
         let first = self.newest(key);
         let older = |position: &u16| {
             let older = self.log.get(usize::from(*position))?.older;
@@ -260,7 +300,7 @@ impl Recent {
             .map_while(move |position| {
                 self.log.get(usize::from(position)).filter(|logged| logged.key == key)
             })
-            .filter_map(move |logged| logged.ended(now_ns))
+            .filter_map(move |logged| Some((logged.ended(now_ns)?, logged.ordered)))
     }
 
     #[inline]
@@ -269,6 +309,7 @@ impl Recent {
         self.next = position.wrapping_add(1);
         // A key that had another's place has no older ones: they are forgotten.
         let older = self.newest(ended.key).unwrap_or(position);
+        let ordered = older == position || self.is_after(ended, older);
         if let Some(newest) = self.exchanges.get_mut(index(ended.key)) {
             let ([low, high], [first, second]) = (position.to_le_bytes(), tag(ended.key));
             *newest = u32::from_le_bytes([low, high, first, second]);
@@ -282,6 +323,7 @@ impl Recent {
         let direction =
             |seen: Option<&Sighting>| seen.map_or(NO_MESSAGE, |seen| seen.point.direction as u8);
         let seen = response.map(|response| &response.seen);
+        let directions = direction(query) << QUERY_SHIFT | direction(seen);
         let logged = Logged {
             key: ended.key,
             content: response.map_or(0, |response| response.content),
@@ -295,8 +337,8 @@ impl Recent {
             query_ifindex: query.map_or(0, |query| query.point.ifindex),
             query_identification: query.map_or(0, |query| query.identification),
             older,
-            direction: direction(seen),
-            query_direction: direction(query),
+            directions,
+            ordered,
         };
         match self.log.get_mut(usize::from(position)) {
             Some(oldest) => *oldest = logged,
@@ -305,7 +347,20 @@ impl Recent {
     }
 }
 
+impl Recent {
+    /// True if an exchange began after the one at this position, and all older ones, had ended.
+    fn is_after(&self, ended: &Ended, older: u16) -> bool {
+        self.log.get(usize::from(older)).is_none_or(|older| {
+            older.key != ended.key || older.ordered && older.last_ns() <= ended.began_ns()
+        })
+    }
+}
+
 impl Logged {
+    fn last_ns(&self) -> u64 {
+        self.at_ns.max(self.query_at_ns)
+    }
+
     /// What was logged, if it is remembered at `now_ns`.
     fn ended(&self, now_ns: u64) -> Option<Ended> {
         if now_ns.saturating_sub(self.at_ns) > REMEMBERED_NS {
@@ -318,10 +373,11 @@ impl Logged {
         let query = sighting(
             self.query_at_ns,
             self.query_ifindex,
-            self.query_direction,
+            self.directions >> QUERY_SHIFT,
             self.query_identification,
         );
-        let seen = sighting(self.at_ns, self.ifindex, self.direction, self.identification);
+        let response = self.directions & NO_MESSAGE;
+        let seen = sighting(self.at_ns, self.ifindex, response, self.identification);
         Some(Ended {
             key: self.key,
             question: self.question,

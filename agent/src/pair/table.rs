@@ -60,6 +60,8 @@ struct Slot {
     again: bool,
     /// True if it passed its interface in both directions: on `lo`, or where packets turn back.
     both_ways: bool,
+    /// Hash of the question; 0 without one.
+    question: u32,
     /// Hash of the name asked for, as it was sent.
     case: u32,
     anomalies: Anomalies,
@@ -119,6 +121,23 @@ struct Bytes {
     content: u64,
     /// The question's name as it was sent.
     case: u32,
+}
+
+/// Hashes of a query.
+#[derive(Clone, Copy)]
+struct Hashes {
+    /// Flow and identifier.
+    key: u64,
+    question: u32,
+    /// The question's name as it was sent.
+    case: u32,
+}
+
+/// Flow and identifier of a message, and their hash in the table that computed it.
+#[derive(Clone, Copy)]
+pub struct Key {
+    flow: Flow,
+    hash: u64,
 }
 
 /// What a message did to the table.
@@ -241,21 +260,31 @@ impl Table {
         self.gaps.note_switched(ifindex, at_ns);
     }
 
-    /// Takes in a message. `wire` are its bytes. A query goes into the table, and `seen` is another
-    /// one then, to be written over.
-    pub fn observe<'a>(
-        &'a mut self,
-        mut flow: Flow,
-        seen: &'a mut Box<Observation>,
-        wire: &[u8],
-    ) -> Observed<'a> {
-        self.tidy();
-        self.latest_ns = self.latest_ns.max(seen.at_ns);
+    /// The key of a message with this identifier. Compute it before you read the message: what
+    /// [`observe`](Self::observe) reads first is fetched meanwhile.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, mut flow: Flow, id: u16) -> Key {
         self.identify(&mut flow);
         let mut hash = self.hasher.build_hasher();
         flow.hash(&mut hash);
-        hash.write_u16(seen.message.id);
-        let mut hash = hash.finish();
+        hash.write_u16(id);
+        let hash = hash.finish();
+        self.recent.prefetch(hash);
+        Key { flow, hash }
+    }
+
+    /// Processes the message of a key. `wire` are its bytes. A query is swapped into the table, and
+    /// `seen` is another observation then, to be overwritten.
+    pub fn observe<'a>(
+        &'a mut self,
+        key: Key,
+        seen: &'a mut Box<Observation>,
+        wire: &[u8],
+    ) -> Observed<'a> {
+        let Key { flow, mut hash } = key;
+        self.tidy();
+        self.latest_ns = self.latest_ns.max(seen.at_ns);
         if multicast::is_possible(&flow) {
             if seen.message.response {
                 return self.respond_to_group(hash, &flow, seen, wire);
@@ -339,11 +368,9 @@ impl Table {
             return Observed::Repeated;
         }
         let again = self.recent.may_know(hash);
-        if again {
-            let question = self.question_hash(query.message.question());
-            if self.recent.is_copy_of_query(hash, question, &seen) {
-                return Observed::Copy;
-            }
+        let question = self.question_hash(query.message.question());
+        if again && self.recent.is_copy_of_query(hash, question, &seen) {
+            return Observed::Copy;
         }
         let most = if flow.server.ip().is_multicast() && multicast::is_possible(flow) {
             GROUP_QUERIES_PER_KEY
@@ -351,7 +378,8 @@ impl Table {
             QUERIES_PER_KEY
         };
         self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
-        self.insert(hash, flow, query, again, case_hash(&self.hasher, wire));
+        let hashes = Hashes { key: hash, question, case: case_hash(&self.hasher, wire) };
+        self.insert(hashes, flow, query, again);
         Observed::Waits
     }
 
@@ -480,7 +508,8 @@ impl Table {
         question: Option<Question<'_>>,
         response: &Observation,
     ) -> Option<(Anomaly, Related)> {
-        let slot = self.aims.slot(&self.hasher, flow, question)?;
+        let hash = self.question_hash(question);
+        let slot = self.aims.slot(&self.hasher, flow, hash)?;
         let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.pending)?;
         let same_client = Flow { server: flow.server, ..slot.flow } == *flow;
         if !same_client
@@ -511,7 +540,10 @@ impl Table {
     /// Hashes of a response's bytes; `hash` is that of its flow and identifier.
     #[inline]
     fn bytes(&self, hash: u64, wire: &[u8]) -> Bytes {
-        Bytes { content: self.hasher.hash_one((hash, wire)), case: case_hash(&self.hasher, wire) }
+        let mut content = self.hasher.build_hasher();
+        content.write_u64(hash);
+        content.write(wire);
+        Bytes { content: content.finish(), case: case_hash(&self.hasher, wire) }
     }
 
     /// Makes a transaction of a response, and of the query that was `found` for it. The two have
@@ -544,7 +576,7 @@ impl Table {
         if let Some(slot) = found {
             let slot = &self.slots[slot as usize];
             let asked = slot.query.message.question();
-            ended.question = self.question_hash(asked);
+            ended.question = slot.question;
             ended.query = Some(Sighting::of(&slot.query));
             ended.sequence = slot.sequence;
             if asked.is_some_and(|question| question.is_transfer()) {
@@ -699,7 +731,7 @@ impl Table {
         let pending = &self.slots[slot as usize];
         let ended = Ended {
             key: pending.hash,
-            question: self.question_hash(pending.query.message.question()),
+            question: pending.question,
             at_ns,
             sequence: match pending.sequence {
                 0 => self.ids.next(),
@@ -761,14 +793,7 @@ impl Table {
             .map(|(_, head)| head)
     }
 
-    fn insert(
-        &mut self,
-        hash: u64,
-        flow: &Flow,
-        query: &mut Box<Observation>,
-        again: bool,
-        case: u32,
-    ) {
+    fn insert(&mut self, hashes: Hashes, flow: &Flow, query: &mut Box<Observation>, again: bool) {
         let latest = Sighting::of(query);
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -781,6 +806,7 @@ impl Table {
                 latest,
                 again: false,
                 both_ways: false,
+                question: 0,
                 case: 0,
                 anomalies: Anomalies::NONE,
                 sequence: 0,
@@ -803,12 +829,13 @@ impl Table {
         slot.latest = latest;
         slot.again = again;
         slot.both_ways = false;
-        slot.case = case;
+        slot.question = hashes.question;
+        slot.case = hashes.case;
         slot.anomalies = Anomalies::NONE;
         slot.sequence = 0;
         slot.since_ns = slot.query.at_ns.max(self.latest_ns);
         slot.gaps = self.gaps.known();
-        slot.hash = hash;
+        slot.hash = hashes.key;
         slot.older = list.newest;
         slot.newer = NONE;
         self.pending_messages += 1;
@@ -820,9 +847,8 @@ impl Table {
         }
         list.newest = number;
         let slots = &self.slots;
-        let question = slots[number as usize].query.message.question();
-        self.aims.note(&self.hasher, flow, question, number);
-        self.index.insert_unique(hash, number, |slot| slots[*slot as usize].hash);
+        self.aims.note(&self.hasher, flow, hashes.question, number);
+        self.index.insert_unique(hashes.key, number, |slot| slots[*slot as usize].hash);
     }
 
     /// Takes a slot out of index and list; its content stays until another query takes it.

@@ -13,7 +13,7 @@ use std::{
 
 use hashbrown::DefaultHashBuilder;
 
-use super::{RecordId, Related, Relation, Transaction};
+use super::{Observation, RecordId, Related, Relation, Transaction};
 use crate::decode::Transport;
 
 /// Places for notes, a power of two; 48 bytes each, 768 KiB for the agent. As in
@@ -43,12 +43,17 @@ struct Note {
 
 impl Truncations {
     /// Leaves a note of a transaction, or finds the other side's.
+    #[inline]
     pub(super) fn relate(&self, transaction: &Transaction<'_>) -> Option<Related> {
-        let Transaction { id: record, flow, .. } = *transaction;
-        let seen = match flow.transport {
+        let seen = match transaction.flow.transport {
             Transport::Udp => transaction.response().filter(|seen| seen.message.flags.truncated)?,
             Transport::Tcp => transaction.query()?,
         };
+        self.relate_message(transaction, seen)
+    }
+
+    fn relate_message(&self, transaction: &Transaction<'_>, seen: &Observation) -> Option<Related> {
+        let Transaction { id: record, flow, .. } = *transaction;
         let question = seen.message.question()?;
         let (client, server): (IpAddr, IpAddr) = (flow.client.ip(), flow.server.ip());
         let key = self.hasher.hash_one((client, server, question));

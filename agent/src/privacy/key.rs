@@ -84,7 +84,7 @@ impl Key {
         Self::from_content(&content)
     }
 
-    pub(super) fn from_content(content: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn from_content(content: &[u8]) -> Result<Self, KeyError> {
         let key = <[u8; KEY_SIZE]>::try_from(content)
             .ok()
             .or_else(|| from_hexadecimal(content.trim_ascii()))

@@ -17,7 +17,7 @@ use std::{
 
 use apache_avro::{Codec, Writer};
 
-use crate::encode;
+use crate::encode::{self, Profile};
 
 /// Length of a sync marker, bytes.
 const MARKER: usize = 16;
@@ -36,8 +36,14 @@ pub(super) struct Container {
 
 impl Container {
     /// Creates `<path>.partial` with a mode, and writes the header.
-    pub(super) fn create(path: PathBuf, codec: Codec, node: &str, mode: u32) -> io::Result<Self> {
-        let header = header(codec, Some(node)).map_err(io::Error::other)?;
+    pub(super) fn create(
+        path: PathBuf,
+        profile: Profile,
+        codec: Codec,
+        node: &str,
+        mode: u32,
+    ) -> io::Result<Self> {
+        let header = header(profile, codec, Some(node)).map_err(io::Error::other)?;
         // The header ends with the marker.
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
         let mut partial = path.clone().into_os_string();
@@ -124,18 +130,18 @@ impl<W: Write> AvroFile<W> {
     /// Bytes of records from which on a block is written.
     const BLOCK_BYTES: usize = 1 << 20;
 
-    /// Writes the header.
+    /// Writes the header, for records in this profile.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(mut out: W) -> io::Result<Self> {
-        let header = header(Codec::Null, None).map_err(io::Error::other)?;
+    pub fn begin(mut out: W, profile: Profile) -> io::Result<Self> {
+        let header = header(profile, Codec::Null, None).map_err(io::Error::other)?;
         let marker = *header.last_chunk().ok_or_else(|| io::Error::other("no sync marker"))?;
         out.write_all(&header)?;
         Ok(Self { out, marker, records: 0, block: Vec::new() })
     }
 
-    /// Appends a record: an Avro datum of this program's schema.
+    /// Appends a record: an Avro datum of this program's schema of that profile.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -175,10 +181,11 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn header(
+    profile: Profile,
     codec: Codec,
     node: Option<&str>,
 ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut writer = Writer::with_codec(encode::schema()?, Vec::new(), codec)?;
+    let mut writer = Writer::with_codec(profile.schema()?, Vec::new(), codec)?;
     if let Some(node) = node {
         writer.add_user_metadata("tap53.node".to_owned(), node)?;
     }
@@ -196,7 +203,7 @@ mod tests {
     use apache_avro::{DeflateSettings, Reader, types::Value};
 
     use super::*;
-    use crate::encode::{Batch, Datum, samples};
+    use crate::encode::{Batch, Datum, FlatDatum, samples};
 
     fn batch() -> Batch {
         let (mut batch, mut datum) = (Batch::default(), Datum::default());
@@ -207,11 +214,36 @@ mod tests {
     }
 
     #[test]
+    fn a_file_has_the_schema_of_the_profile_that_its_records_are_in() {
+        let (mut batch, mut datum) = (Batch::default(), FlatDatum::default());
+        samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.avro");
+        let (profile, codec) = (Profile::Flat, Codec::Null);
+        let mut container =
+            Container::create(path.clone(), profile, codec, "node-1", 0o600).unwrap();
+        container.append(batch.records(), batch.bytes()).unwrap();
+        container.finish().unwrap();
+        let mut file = AvroFile::begin(Vec::new(), profile).unwrap();
+        file.push(batch.bytes()).unwrap();
+        let files = [fs::read(path).unwrap(), file.finish().unwrap()];
+        for file in files {
+            let reader = Reader::new(&file[..]).unwrap();
+            assert_eq!(reader.writer_schema(), profile.schema().unwrap());
+            let values: Vec<Value> = reader.collect::<Result<_, _>>().unwrap();
+            let [Value::Record(fields)] = &values[..] else { panic!("{values:?}") };
+            let event_time = Value::TimestampMillis(1_700_000_000_001);
+            assert_eq!(fields[0], ("event_time".to_owned(), event_time));
+        }
+    }
+
+    #[test]
     fn what_is_appended_reads_back_with_either_codec() {
         for codec in [Codec::Null, Codec::Deflate(DeflateSettings::default())] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.avro");
-            let mut container = Container::create(path.clone(), codec, "node-1", 0o600).unwrap();
+            let mut container =
+                Container::create(path.clone(), Profile::Full, codec, "node-1", 0o600).unwrap();
             for _ in 0..2 {
                 container.append(batch().records(), batch().bytes()).unwrap();
             }

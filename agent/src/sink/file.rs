@@ -122,7 +122,8 @@ impl Files {
             state.number += 1;
             let name = format!("{}-{time}-{:06}.avro", self.config.prefix, state.number);
             let path = self.config.directory.join(name);
-            match Container::create(path, self.codec, &self.node, self.mode()) {
+            match Container::create(path, self.config.profile, self.codec, &self.node, self.mode())
+            {
                 // Of another agent, or of one killed within this second: take the next number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
@@ -168,7 +169,7 @@ impl Files {
 
 impl Sink for Files {
     fn format(&self) -> Format {
-        Format::AvroDatum
+        self.config.profile.datum()
     }
 
     fn counts(&self) -> &Published<SinkCounts> {
@@ -232,7 +233,7 @@ mod tests {
     use apache_avro::Reader;
 
     use super::*;
-    use crate::encode::{Datum, samples};
+    use crate::encode::{Datum, Profile, samples};
 
     fn config(directory: &std::path::Path, rotate_bytes: u64) -> FileConfig {
         FileConfig {
@@ -243,6 +244,7 @@ mod tests {
             rotate_after: Duration::from_secs(60),
             codec: FileCodec::None,
             group_read: false,
+            profile: Profile::Full,
         }
     }
 

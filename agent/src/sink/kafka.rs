@@ -60,8 +60,8 @@ use super::{
 };
 use crate::{
     config::KafkaConfig,
-    encode::{Batch, Entry, Format, Key, SCHEMA_VERSION, Ticket},
-    ledger::{Amount, Progress, Published, SinkCounts, SinkLoss, Summary},
+    encode::{Batch, Entry, Format, Key, Profile, SCHEMA_VERSION, Ticket},
+    ledger::{Amount, Evidence, Progress, Published, SinkCounts, SinkLoss, Summary},
     telemetry::SinkTimings,
 };
 pub(crate) use settings::secret;
@@ -86,6 +86,7 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A producer, and the spool where there is one.
 pub(super) struct Kafka {
     key: Key,
+    profile: Profile,
     /// Bytes of a record with its key that the producer takes at most.
     longest: usize,
     link: Arc<Link>,
@@ -106,7 +107,7 @@ impl Kafka {
         warn(config);
         let counts = Published::default();
         let encode = |cause| Error::Encode { sink: config.name.clone(), cause };
-        let schemas = Schema::of_transactions().map_err(encode)?;
+        let schemas = Schema::of_transactions(config.profile).map_err(encode)?;
         let mut registry = config.registry.as_ref().map(|registry| {
             let schemas = schemas.clone();
             Registry::new(registry, &config.name, &config.topic, schemas, counts.clone())
@@ -137,6 +138,7 @@ impl Kafka {
         let longest = longest_record(config, node);
         Ok(Self {
             key: config.key,
+            profile: config.profile,
             longest,
             link,
             wait_budget: None,
@@ -293,7 +295,7 @@ impl Kafka {
 
 impl Sink for Kafka {
     fn format(&self) -> Format {
-        Format::AvroSingleObject
+        self.profile.single_object()
     }
 
     fn key(&self) -> Key {
@@ -394,6 +396,10 @@ impl TakesSummaries for Kafka {
 
     fn topic(&self) -> &str {
         self.link.summaries.get().map_or("", |summaries| &summaries.records_topic)
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.link.summaries.get()?.evidence.as_ref()
     }
 
     fn begin_window(&self, window: i64) -> Progress {

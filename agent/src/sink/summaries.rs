@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Named;
 use crate::{
-    ledger::{Kind, Ledger, Moment, Progress, Windows},
+    encode,
+    ledger::{Evidence, Kind, Ledger, Moment, Progress, Sealer, Summary, Windows},
     worker::monotonic_ns,
 };
 
@@ -19,12 +20,17 @@ pub trait TakesSummaries {
     /// Topic of the records.
     fn topic(&self) -> &str;
 
+    /// What summaries are sealed with, where they are to prove what records were written.
+    fn evidence(&self) -> Option<&Evidence> {
+        None
+    }
+
     /// From now on records are of the window with this number, or of one after it. What is settled
     /// of those before it.
     fn begin_window(&self, window: i64) -> Progress;
 
     /// Takes one, to be sent in its order.
-    fn take(&self, summary: &crate::ledger::Summary);
+    fn take(&self, summary: &Summary);
 
     /// Delivers what it has within `deadline`, and keeps the rest where it can.
     fn end(&self, deadline: Duration);
@@ -39,6 +45,8 @@ struct Of {
     sink: Named,
     interval: Duration,
     windows: Windows,
+    /// `None` where there is no evidence.
+    sealer: Option<Sealer>,
     due_at: Instant,
 }
 
@@ -50,6 +58,7 @@ impl Summaries {
             Some(Of {
                 interval: takes.interval(),
                 windows: Windows::begin(takes.topic(), moment()),
+                sealer: takes.evidence().and_then(|_| sealer(&sink.name)),
                 due_at: now,
                 sink: sink.clone(),
             })
@@ -91,13 +100,29 @@ impl Summaries {
 
 impl Of {
     fn end_window(&mut self, kind: Kind, ledger: &Ledger) {
-        let Some(takes) = self.sink.sink.summaries() else { return };
+        let sink = self.sink.sink.clone();
+        let Some(takes) = sink.summaries() else { return };
         let progress = takes.begin_window(self.windows.current() + 1);
         match self.windows.end(kind, &self.sink.name, ledger, progress, moment()) {
-            Some(summary) => takes.take(&summary),
+            Some(mut summary) => {
+                if let (Some(sealer), Some(evidence)) = (&mut self.sealer, takes.evidence())
+                    && let Err(error) = sealer.seal(&mut summary, evidence)
+                {
+                    unsealed(&self.sink.name, &error);
+                }
+                takes.take(&summary);
+            }
             None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
         }
     }
+}
+
+fn sealer(sink: &str) -> Option<Sealer> {
+    Sealer::new().inspect_err(|error| unsealed(sink, error)).ok()
+}
+
+fn unsealed(sink: &str, error: &encode::Error) {
+    tracing::error!(event = "summary_unsealed", sink, %error, "a summary has no evidence");
 }
 
 fn moment() -> Moment {

@@ -27,7 +27,9 @@ mod storing;
 mod text;
 mod timings;
 
-pub use self::log::{AUDIT, CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error};
+pub use self::log::{
+    AUDIT, CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error, say_warning,
+};
 pub use health::{Health, Probe, Vitals};
 pub use heartbeat::{Heartbeat, Liveness};
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};

@@ -156,9 +156,9 @@ impl fmt::Display for Escaped<'_> {
 pub(super) fn document() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
-         What `/metrics` of a running agent tells, in the text format of Prometheus. Made from the \
-         table in\n`agent/src/telemetry/families`; a test keeps it so \
-         (`UPDATE_DOCS=1 cargo test -p tap53 --lib metrics`\nwrites it anew).\n\n\
+         What `/metrics` of a running agent exposes, in the text format of Prometheus. Generated from \
+         the table in\n`agent/src/telemetry/families`; a test keeps it up to date \
+         (`UPDATE_DOCS=1 cargo test -p tap53 --lib\nmetrics` writes it).\n\n\
          | Name | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
     for Family { name, kind, help, labels, .. } in families::all() {

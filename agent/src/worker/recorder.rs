@@ -10,11 +10,11 @@ use super::{
     rules::{Rules, RulesInForce},
 };
 use crate::{
-    encode::{self, Batch, Clock, Encode, Observer, Portion, Record},
+    encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record},
     enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
-    ledger::{Amount, Published, SinkLoss, WorkerCounts},
+    ledger::{Amount, Published, SinkLoss, WorkerCounts, chain::Chain},
     pair::{Flow, Observation, RecordIds, Transaction},
     sink::Named,
     tail::Feed,
@@ -42,6 +42,8 @@ pub(super) struct Recorder {
     clock: Clock,
     /// Bytes of a record's Avro datum at most.
     max_bytes: usize,
+    /// The profile that it has to be within them in: no configuration has sinks of both.
+    profile: Profile,
     rules: Rules,
     in_force: Arc<RulesInForce>,
     /// Generation of `in_force` that `rules` is.
@@ -65,6 +67,8 @@ struct Output {
     batch: Batch,
     /// Records that could not be encoded, since the batch was last delivered.
     failed: Amount,
+    /// Digests of the records, where the sink's summaries carry them.
+    chain: Option<Arc<Chain>>,
 }
 
 impl Recorder {
@@ -80,7 +84,13 @@ impl Recorder {
             .map(|sink| {
                 let encoder = sink.sink.format().build()?;
                 let batch = Batch::keyed(sink.sink.key());
-                Ok(Output { sink: sink.clone(), encoder, batch, failed: Amount::default() })
+                Ok(Output {
+                    sink: sink.clone(),
+                    encoder,
+                    batch,
+                    failed: Amount::default(),
+                    chain: chain(sink, ids),
+                })
             })
             .collect::<Result<_, encode::Error>>()?;
         let mut recorder = Self {
@@ -93,6 +103,11 @@ impl Recorder {
             files: Vec::new(),
             clock,
             max_bytes: shared.max_record_bytes,
+            profile: sinks
+                .iter()
+                .map(|sink| sink.sink.format().profile())
+                .max()
+                .unwrap_or_default(),
             generation: shared.rules.generation(),
             rules: shared.rules.read(),
             in_force: shared.rules.clone(),
@@ -227,14 +242,14 @@ impl Recorder {
             server,
             portion: &Portion::ALL,
         }
-        .within(self.max_bytes, &mut portion);
+        .within_as(self.profile, self.max_bytes, &mut portion);
         for output in &mut self.outputs {
             output.push(&record);
         }
         self.feed.push(&record);
         self.recorded += Amount::record(u64::from(transaction.messages()));
         if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
-            self.deliver_early();
+            self.deliver_early(counts.records_numbered);
         }
     }
 
@@ -271,20 +286,22 @@ impl Recorder {
     /// Publishes the counts of a whole batch, and hands it to the sinks, and its lines to who
     /// follows.
     pub(super) fn deliver(&mut self, counts: WorkerCounts) {
-        self.hand_over(|published, _| *published = counts);
+        self.hand_over(counts.records_numbered, |published, _| *published = counts);
         self.feed.deliver();
     }
 
     /// In the middle of a batch, whose counts do not add up yet.
-    fn deliver_early(&mut self) {
-        self.hand_over(|published, recorded| published.ahead += recorded);
+    fn deliver_early(&mut self, last_number: u64) {
+        self.hand_over(last_number, |published, recorded| published.ahead += recorded);
     }
 
     /// Changes what is published, together with what is on its way to each sink, and hands it to
-    /// them. In this order, since a sink may wait: for its disk, or for room.
-    fn hand_over(&mut self, publish: impl FnOnce(&mut WorkerCounts, Amount)) {
+    /// them. In this order, since a sink may wait: for its disk, or for room. The chains come first, so
+    /// that a summary has the links of all numbers that are published.
+    fn hand_over(&mut self, last_number: u64, publish: impl FnOnce(&mut WorkerCounts, Amount)) {
         let recorded = std::mem::take(&mut self.recorded);
         let outputs = &mut self.outputs;
+        outputs.iter().for_each(|output| output.chain(last_number + 1 - recorded.records));
         self.published.update(|published| {
             publish(published, recorded);
             if recorded.records > 0 {
@@ -312,7 +329,25 @@ fn observer_of<'a>(
     named.map_or(elsewhere, |(_, observer)| observer)
 }
 
+/// The chain that a worker of these records adds to, if the sink has any.
+fn chain(sink: &Named, ids: RecordIds) -> Option<Arc<Chain>> {
+    let evidence = sink.sink.summaries()?.evidence()?;
+    let run_id = data_encoding::HEXLOWER.encode(&ids.run());
+    Some(evidence.chains.begin(&run_id, ids.worker()))
+}
+
 impl Output {
+    /// Adds the batch, whose first record has this number, to the chain. Where a record could not be
+    /// encoded it is not known which numbers the batch has, and they stay without a link.
+    fn chain(&self, first: u64) {
+        if let Some(chain) = &self.chain
+            && self.failed.records == 0
+            && !self.batch.is_empty()
+        {
+            chain.add(first, &self.batch);
+        }
+    }
+
     fn push(&mut self, record: &Record<'_>) {
         if let Err(error) = self.batch.push(self.encoder.as_mut(), record) {
             self.failed += Amount::record(u64::from(record.transaction.messages()));

@@ -373,6 +373,8 @@ impl Pairing {
             self.recorder.fetch(&flow);
         }
         self.counts.messages_decoded += 1;
+        let id = wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+        let key = self.table.key(flow, id);
         if !seen.message.read(wire) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
@@ -405,7 +407,7 @@ impl Pairing {
             self.recorder.record(&self.table.alone(flow, seen), &mut self.counts);
             return;
         }
-        match self.table.observe(flow, seen, wire) {
+        match self.table.observe(key, seen, wire) {
             Observed::Waits => {
                 while let Some(transaction) = self.table.evict() {
                     self.counts.queries_evicted += 1;

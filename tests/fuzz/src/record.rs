@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tap53::{
     decode::{Message, Transport},
-    encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Record},
+    encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Record},
     pair::{Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
@@ -22,7 +22,10 @@ type Encoders = Vec<(Format, Box<dyn Encode>)>;
 /// escapes double a text, and an entry of a few bytes has some 50 of names of fields.
 pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
     match format {
-        Format::AvroDatum | Format::AvroSingleObject => MAX_RECORD_BYTES + 10,
+        Format::AvroDatum
+        | Format::AvroSingleObject
+        | Format::FlatAvroDatum
+        | Format::FlatAvroSingleObject => MAX_RECORD_BYTES + 10,
         Format::Json | Format::Message => 2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10),
         Format::Text { .. } => MAX_LINE_BYTES,
     }
@@ -35,9 +38,15 @@ pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
 pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
     thread_local! {
         static ENCODERS: RefCell<Encoders> = RefCell::new(
-            [Format::AvroDatum, Format::Json, Format::Message, Format::Text { color: true }]
-                .map(|format| (format, format.build().expect("an encoder")))
-                .into(),
+            [
+                Format::AvroDatum,
+                Format::FlatAvroDatum,
+                Format::Json,
+                Format::Message,
+                Format::Text { color: true },
+            ]
+            .map(|format| (format, format.build().expect("an encoder")))
+            .into(),
         );
         static SURROUNDINGS: (Observer, Owner, Policy) = (
             Observer::new("node", "eth0", RecordIds::new([1; 8], 0)),
@@ -68,8 +77,8 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         anomalies: Anomalies::NONE,
     };
     SURROUNDINGS.with(|(observer, owner, policy)| {
-        let mut portion = Portion::ALL;
-        let record = Record {
+        let mut portions = [Portion::ALL; 2];
+        let whole = Record {
             observer,
             response_observer: observer,
             number: 1,
@@ -80,12 +89,15 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
             client: owner,
             server: owner,
             portion: &Portion::ALL,
-        }
-        .within(MAX_RECORD_BYTES, &mut portion);
+        };
+        let [full, flat] = &mut portions;
+        let full = whole.within_as(Profile::Full, MAX_RECORD_BYTES, full);
+        let flat = whole.within_as(Profile::Flat, MAX_RECORD_BYTES, flat);
         ENCODERS.with_borrow_mut(|encoders| {
             for (format, encoder) in encoders {
+                let record = if format.profile() == Profile::Flat { &flat } else { &full };
                 let mut bytes = Vec::new();
-                encoder.encode(&record, &mut bytes).expect("a record can be encoded");
+                encoder.encode(record, &mut bytes).expect("a record can be encoded");
                 let limit = limit(*format, wire.len());
                 assert!(bytes.len() <= limit, "{} bytes of {format:?}, {limit}", bytes.len());
             }

@@ -11,11 +11,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
 use crate::{
@@ -252,9 +253,78 @@ impl<'a> Kafka<'a> {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
+        self.create_topic_of(topic, 1)
+    }
+
+    /// As [`create_topic`](Self::create_topic), with a new name, which is returned.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_numbered_topic(&self) -> Result<String> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let topic = format!("numbered-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.create_topic(&topic)?;
+        Ok(topic)
+    }
+
+    /// As [`create_topic`](Self::create_topic), with so many partitions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_topic_of(&self, topic: &str, partitions: i32) -> Result<()> {
         let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
-        let shape = admin::Shape { partitions: 1, replicas: 1, settings: &[] };
-        admin::create_topic(stream, topic, shape)
+        admin::create_topic(stream, topic, admin::Shape { partitions, replicas: 1, settings: &[] })
+    }
+
+    /// How many messages partition 0 of `topic` has had, read by kcat.
+    ///
+    /// # Errors
+    /// When kcat is not installed, or fails.
+    pub fn end_offset(&self, topic: &str) -> Result<u64> {
+        let mut command = self.namespace.command("kcat");
+        command.args(["-q", "-Q", "-b", &self.address(), "-t", &format!("{topic}:0:-1")]);
+        let answer = run(&mut command)?;
+        let offset = answer.trim().rsplit(' ').next().and_then(|offset| offset.parse().ok());
+        offset.with_context(|| format!("kcat answered {answer:?}"))
+    }
+
+    /// The broker's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(self.process.as_ref().context("no broker runs")?.pid())
+    }
+
+    /// Produces messages as they are, in this order, to a partition of a topic, by kcat.
+    ///
+    /// # Errors
+    /// When kcat is not installed, or the broker refuses one.
+    pub fn produce(&self, topic: &str, partition: u32, values: &[Vec<u8>]) -> Result<()> {
+        let directory = scratch::directory("messages")?;
+        let mut command = self.namespace.command("kcat");
+        let partition = partition.to_string();
+        command.args(["-P", "-b", &self.address(), "-t", topic, "-p", &partition]);
+        for (number, value) in values.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            fs::write(&path, value)?;
+            command.arg(path);
+        }
+        run(&mut command).map(drop)
+    }
+
+    /// Produces a message that has a key and no value.
+    ///
+    /// # Errors
+    /// As [`produce`](Self::produce).
+    pub fn produce_tombstone(&self, topic: &str, partition: u32, key: &str) -> Result<()> {
+        let directory = scratch::directory("messages")?;
+        let path = directory.path().join("lines");
+        fs::write(&path, format!("{key}:\n"))?;
+        let mut command = self.namespace.command("kcat");
+        let partition = partition.to_string();
+        command.args(["-P", "-Z", "-K", ":", "-b", &self.address(), "-t", topic, "-p", &partition]);
+        run(command.arg("-l").arg(path)).map(drop)
     }
 
     /// Everything in `topic`, from the beginning to the end of each partition, read by kcat. What is in
@@ -370,7 +440,7 @@ pub struct Message {
     pub key: Vec<u8>,
     /// Headers as kcat writes them: `name=value`, with commas between.
     pub headers: String,
-    /// The value, byte for byte.
+    /// The value, byte for byte; empty if there is none.
     pub value: Vec<u8>,
 }
 
@@ -386,9 +456,10 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
             rest.split_first_chunk::<4>().context("kcat's output ends in a length")?;
         let (key, after) =
             after.split_at_checked(key_length).context("kcat's output ends in a key")?;
-        let (value, after) = after
-            .split_at_checked(u32::from_be_bytes(*length) as usize)
-            .context("kcat's output ends in a value")?;
+        // -1: none.
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (value, after) =
+            after.split_at_checked(length).context("kcat's output ends in a value")?;
         rest = after;
         messages.push(Message {
             partition,

@@ -29,7 +29,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
 use crate::{
@@ -103,6 +103,14 @@ impl<'a> KubeApi<'a> {
     #[must_use]
     pub fn url(&self) -> String {
         url(self.address)
+    }
+
+    /// The API server's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(self.server.as_ref().context("no API server runs")?.pid())
     }
 
     /// Environment by which clients in pods find the API server.

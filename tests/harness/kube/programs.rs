@@ -82,6 +82,35 @@ pub struct Go {
     toolchain: &'static str,
 }
 
+impl Go {
+    /// Builds `package` of the module in `sources` into the file `target`.
+    ///
+    /// # Errors
+    /// When Go cannot, with its message.
+    pub(crate) fn build(
+        &self,
+        sources: &Path,
+        package: &str,
+        target: &Path,
+        linker_flags: &str,
+    ) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", linker_flags, "-o"])
+            .arg(target)
+            .arg(package)
+            .current_dir(sources)
+            .env("GOTOOLCHAIN", self.toolchain)
+            .env("GOWORK", "off")
+            .env("GOFLAGS", "-mod=readonly")
+            .env("CGO_ENABLED", "0");
+        die_with_parent(&mut command, nix::sys::signal::Signal::SIGKILL);
+        run(&mut command).with_context(|| format!("build {package}"))?;
+        ensure!(target.is_file(), "go build wrote no {}", target.display());
+        Ok(())
+    }
+}
+
 /// A Go that can build the programs, by itself or by fetching a newer one.
 ///
 /// # Errors
@@ -204,20 +233,9 @@ fn build(target: &Path) -> Result<()> {
         ("helm", format!("{HELM}/cmd/helm")),
         ("etcd", ETCD.to_owned()),
     ];
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs");
     for (program, package) in packages {
-        let mut command = Command::new(&go.program);
-        command
-            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
-            .arg(target.join(program))
-            .arg(package)
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs"))
-            .env("GOTOOLCHAIN", go.toolchain)
-            .env("GOWORK", "off")
-            .env("GOFLAGS", "-mod=readonly")
-            .env("CGO_ENABLED", "0");
-        die_with_parent(&mut command, nix::sys::signal::Signal::SIGKILL);
-        run(&mut command).with_context(|| format!("build {program}"))?;
-        ensure!(target.join(program).is_file(), "go build wrote no {program}");
+        go.build(&sources, &package, &target.join(program), &flags)?;
     }
     eprintln!("built in {} s", started.elapsed().as_secs());
     Ok(())

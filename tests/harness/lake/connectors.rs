@@ -24,11 +24,11 @@ pub struct Connector {
     /// Namespace and name of the table.
     pub table: &'static str,
     /// The newest schema, in `agent/schema`.
-    schema: &'static str,
+    pub schema: &'static str,
     /// The first schema that ever was, in `agent/schema`.
     first_schema: &'static str,
-    /// The time that partitions are made of; never null.
-    partition_time: &'static str,
+    /// True if each record has `event_time` and its exact times, so that nothing is transformed.
+    is_flat: bool,
     /// Tasks in production; at most the topic's number of partitions.
     tasks: u32,
 }
@@ -39,7 +39,17 @@ pub const TRANSACTIONS: Connector = Connector {
     table: "dns.transactions",
     schema: "dns_transaction.avsc",
     first_schema: "history/dns_transaction_v1.avsc",
-    partition_time: "event_time",
+    is_flat: false,
+    tasks: 4,
+};
+
+/// Records of transactions in the flat profile.
+pub const FLAT: Connector = Connector {
+    topic: "dns-transactions-flat",
+    table: "dns.transactions_flat",
+    schema: "dns_transaction_flat.avsc",
+    first_schema: "dns_transaction_flat.avsc",
+    is_flat: true,
     tasks: 4,
 };
 
@@ -48,17 +58,20 @@ pub const LEDGER: Connector = Connector {
     topic: "dns-ledger",
     table: "dns.ledger",
     schema: "ledger_summary.avsc",
-    first_schema: "ledger_summary.avsc",
-    partition_time: "event_time",
+    first_schema: "history/ledger_summary_v1.avsc",
+    is_flat: false,
     tasks: 1,
 };
 
-/// All of them, in the order in which they are created.
-pub const ALL: [Connector; 2] = [TRANSACTIONS, LEDGER];
+/// All that are generated.
+pub const ALL: [Connector; 3] = [TRANSACTIONS, LEDGER, FLAT];
 
-/// The topics that they need, beside the dead letters', which Connect creates.
+/// Those of an installation in the full profile, in the order in which they are created.
+pub const FULL_PROFILE: [Connector; 2] = [TRANSACTIONS, LEDGER];
+
+/// The topics that [`FULL_PROFILE`] needs, beside the dead letters', which Connect creates.
 pub fn topics() -> impl Iterator<Item = String> {
-    ALL.iter().flat_map(|connector| [connector.topic.to_owned(), connector.control_topic()])
+    FULL_PROFILE.iter().flat_map(Connector::topics)
 }
 
 impl Connector {
@@ -66,6 +79,12 @@ impl Connector {
     #[must_use]
     pub const fn at(self, topic: &'static str, table: &'static str) -> Self {
         Self { topic, table, ..self }
+    }
+
+    /// The topics that it needs.
+    #[must_use]
+    pub fn topics(&self) -> [String; 2] {
+        [self.topic.to_owned(), self.control_topic()]
     }
 
     /// The topic through which the sink's tasks agree on commits.
@@ -92,7 +111,6 @@ impl Connector {
             set(key, value);
         }
         set("iceberg.tables", self.table);
-        set("iceberg.tables.default-partition-by", &format!("hour({})", self.partition_time));
         set("iceberg.control.topic", &self.control_topic());
         for (key, value) in self.transforms()? {
             set(&key, &value);
@@ -102,6 +120,9 @@ impl Connector {
 
     /// The chain of transforms: where and when a message was, then each time of the schema.
     fn transforms(&self) -> Result<Vec<(String, String)>> {
+        if self.is_flat {
+            return Ok(Vec::new());
+        }
         let mut chain = Chain::default();
         chain.add(
             "origin",
@@ -120,7 +141,7 @@ impl Connector {
 }
 
 /// What no connector may lack, and what does not depend on the topic.
-const FIXED: [(&str, &str); 26] = [
+const FIXED: [(&str, &str); 27] = [
     // A message that cannot be read is put aside, with the reason in its headers.
     ("errors.tolerance", "all"),
     ("errors.deadletterqueue.topic.name", DEAD_LETTERS),
@@ -148,6 +169,8 @@ const FIXED: [(&str, &str); 26] = [
     // A newer agent adds fields; an older one's records lack them, in whatever order they come.
     ("iceberg.tables.evolve-schema-enabled", "true"),
     ("iceberg.tables.schema-force-optional", "true"),
+    // Never null, unlike query_time.
+    ("iceberg.tables.default-partition-by", "hour(event_time)"),
     // Each commit writes a file of each task and hour: short intervals make many small files.
     ("iceberg.control.commit.interval-ms", "120000"),
     // What a task has not reported by then is in the next commit.

@@ -18,7 +18,7 @@ mod tables;
 mod whole;
 
 pub use connect::{Connect, Start};
-pub use connectors::{Connector, DEAD_LETTERS, LEDGER, TRANSACTIONS};
+pub use connectors::{Connector, DEAD_LETTERS, FLAT, LEDGER, TRANSACTIONS};
 pub use parts::{
     CONNECT_VERSION, CONVERTER_VERSION, ICEBERG_VERSION, SEAWEEDFS_VERSION, are_ready, environment,
     jars,

@@ -51,13 +51,15 @@ impl<'a> Lake<'a> {
         Ok(Self { connect, store, registry })
     }
 
-    /// Creates the connectors of `deploy/downstream`, with quick commits and `changes`.
+    /// Creates the connectors of the full profile, as in `deploy/downstream`, with quick commits and `changes`.
     ///
     /// # Errors
     /// As [`Connect::create`].
     pub fn connect_all(&self, changes: &[(&str, &str)]) -> Result<()> {
         let changes = [&QUICK[..], changes].concat();
-        connectors::ALL.iter().try_for_each(|connector| self.connect.create(connector, &changes))
+        connectors::FULL_PROFILE
+            .iter()
+            .try_for_each(|connector| self.connect.create(connector, &changes))
     }
 
     /// SQL over the tables.

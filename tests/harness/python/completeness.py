@@ -1,9 +1,10 @@
 """Asks DuckDB what became of records, of which fastavro has read the messages.
 
-    completeness.py RECORDS_SCHEMA SUMMARIES_SCHEMA SQL QUERY...
+    completeness.py RECORDS_SCHEMA SUMMARIES_SCHEMA SQL[,SQL...] QUERY...
 
-From stdin, one line of JSON: {"records": [...], "summaries": [...]}, single-object messages in hex.
-Each query is asked after the statements of the file SQL; its rows come out as one line of JSON.
+From stdin, one line of JSON: {"records": [...], "summaries": [...]}, messages in hex, in single-object
+encoding or with a registry's framing, whose ids then are all of these schemas.
+Each query is asked after the statements of the files SQL; its rows come out as one line of JSON.
 """
 
 import io
@@ -16,11 +17,18 @@ import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 HEADER_SIZE = 10
+# A zero byte and the schema's id.
+FRAMING_SIZE = 5
 
 # As a loader would make them from the schemas: what the queries need, and what the tests look at.
 TABLES = {
     "dns_transactions": "record_id VARCHAR, node VARCHAR, run_id VARCHAR, worker INTEGER, "
-    "record_number BIGINT, qname VARCHAR, outcome VARCHAR, capture_gap BOOLEAN",
+    "record_number BIGINT, qname VARCHAR, outcome VARCHAR, capture_gap BOOLEAN, "
+    "direction VARCHAR, transport VARCHAR, client_address VARCHAR, client_port INTEGER, "
+    "server_address VARCHAR, server_port INTEGER, dns_id INTEGER, query_time TIMESTAMPTZ, "
+    "response_time TIMESTAMPTZ, latency_ns BIGINT, query_count INTEGER, query_size INTEGER, "
+    "response_size INTEGER, qname_registrable_domain VARCHAR, qtype VARCHAR, rcode VARCHAR, "
+    "client_pod_namespace VARCHAR, client_workload_kind VARCHAR, client_workload_name VARCHAR",
     "ledger_summaries": "tap53_version VARCHAR, node VARCHAR, run_id VARCHAR, sink VARCHAR, "
     "topic VARCHAR, run_started_at TIMESTAMPTZ, window_number BIGINT, kind VARCHAR, "
     "window_began_at TIMESTAMPTZ, window_ended_at TIMESTAMPTZ, window_ns BIGINT, balanced BOOLEAN, "
@@ -41,9 +49,10 @@ def decode(schema_path, messages):
     )
     parsed = fastavro.parse_schema(schema, named_schemas={})
     for message in map(bytes.fromhex, messages):
-        if message[:HEADER_SIZE] != header:
+        framed = message[:1] == b"\0"
+        if not framed and message[:HEADER_SIZE] != header:
             sys.exit(f"header {message[:HEADER_SIZE].hex()}, the schema's is {header.hex()}")
-        body = io.BytesIO(message[HEADER_SIZE:])
+        body = io.BytesIO(message[FRAMING_SIZE if framed else HEADER_SIZE:])
         yield fastavro.schemaless_reader(body, parsed)
         if body.read(1):
             sys.exit("bytes after the record")
@@ -90,8 +99,9 @@ def main(arguments):
     connection.execute("SET autoinstall_known_extensions = false; SET TimeZone = 'UTC'")
     load(connection, "dns_transactions", decode(records_schema, messages["records"]))
     load(connection, "ledger_summaries", decode(summaries_schema, messages["summaries"]))
-    with open(sql_path, encoding="utf-8") as file:
-        connection.execute(file.read())
+    for path in sql_path.split(","):
+        with open(path, encoding="utf-8") as file:
+            connection.execute(file.read())
     for query in queries:
         result = connection.execute(query)
         names = [column[0] for column in result.description]

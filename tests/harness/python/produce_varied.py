@@ -5,8 +5,8 @@
 For each SCHEMA: COUNT records with random and extreme values in every field, and those in the file
 WRITTEN, a line of hex each, which an agent of that version wrote; with Confluent's framing by ID. Between
 them are messages that are no records. A line of JSON for each message: {"partition", "offset", "timestamp_ms",
-"schema", "record"}, where the last two are null for what is no record; bytes as hex, times as
-microseconds.
+"schema", "record"}, where the last two are null for what is no record; bytes as hex, times as numbers of
+their schema's unit.
 """
 
 import io
@@ -25,6 +25,7 @@ INTS = [0, 1, -1, 53, MAX_I32, -MAX_I32 - 1]
 LONGS = [*INTS, MAX_I64, -MAX_I64 - 1]
 # To the last microsecond that a capture file of the first format can hold, and before 1970.
 TIMES_US = [0, 1, 999, 1_000, 1_001, 1_700_000_000_123_456, (2**32 - 1) * 1_000_000 + 999_999, -1]
+TIME_UNITS_US = {"timestamp-micros": 1, "timestamp-millis": 1_000}
 STRINGS = ["", "a", "\x00", "\\000.\"'\n\t", "ÄÖÜ ǅ 中文 🦀 \u200f", "x" * 20_000]
 BYTES = [b"", b"\x00", bytes(range(256)), b"\xff" * 20_000]
 LENGTHS = [0, 0, 1, 2, 40]
@@ -73,8 +74,10 @@ class Generator:
                 choice(["", "app", "a/b.c", "ü"]) + str(n): self.value(schema["values"])
                 for n in range(choice(LENGTHS))
             }
-        if schema.get("logicalType") == "timestamp-micros":
-            return choice(TIMES_US + [self.rng.randrange(2**32 * 10**6)])
+        logical = schema.get("logicalType")
+        if logical in TIME_UNITS_US:
+            time_us = choice(TIMES_US + [self.rng.randrange(2**32 * 10**6)])
+            return time_us // TIME_UNITS_US[logical]
         return self.value(kind)
 
     def primitive(self, name):

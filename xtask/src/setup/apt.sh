@@ -21,6 +21,7 @@ printf '#!/bin/sh\n# placed by tap53, removed at the end of its setup\nexit 101\
 chmod 755 "$policy"
 
 had_unbound=$(command -v unbound || true)
+had_postgres=$(command -v pg_ctlcluster || true)
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
@@ -29,4 +30,7 @@ apt-get install -q -y --no-install-recommends "$@"
 # Not now, and not at the next boot either.
 if [ -z "$had_unbound" ] && command -v unbound >/dev/null && command -v systemctl >/dev/null; then
     systemctl disable unbound.service unbound-resolvconf.service || true
+fi
+if [ -z "$had_postgres" ] && command -v pg_ctlcluster >/dev/null && command -v systemctl >/dev/null; then
+    systemctl disable postgresql.service || true
 fi

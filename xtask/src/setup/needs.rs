@@ -77,6 +77,14 @@ pub(super) const GO: Need = Need {
     packages: &["golang-go"],
 };
 
+/// Asked for where there is no version of it: each has a directory of its own.
+pub(super) const POSTGRESQL: Need = Need {
+    purpose: Purpose::Test,
+    role: "the warehouse",
+    probe: Probe::Known,
+    packages: &["postgresql"],
+};
+
 /// Everything else.
 pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Build, "cc", &["gcc", "libc6-dev"], "linking and librdkafka"),
@@ -108,6 +116,8 @@ pub(super) const NEEDS: &[Need] = &[
         packages: &["python3", "python3-venv"],
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
+    Need::program(Purpose::Test, "tcpreplay", &["tcpreplay"], "load without a resolver"),
+    Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
     Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),

@@ -23,7 +23,7 @@ use super::{
     super::tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number},
     RegistryConfig, name,
 };
-use crate::encode::Key;
+use crate::encode::{Key, Profile};
 
 pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
@@ -79,6 +79,9 @@ pub struct KafkaConfig {
     /// Where summaries of the ledger go; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<SummaryConfig>,
+    /// What `record.profile` says.
+    #[serde(skip)]
+    pub profile: Profile,
 }
 
 /// Compression of Kafka message batches.
@@ -121,6 +124,7 @@ impl KafkaConfig {
             spool: None,
             summary: None,
             registry: None,
+            profile: Profile::Full,
         }
     }
 }
@@ -189,6 +193,7 @@ impl KafkaConfig {
             spool,
             registry: registry.flatten(),
             summary,
+            profile: Profile::Full,
         })
     }
 

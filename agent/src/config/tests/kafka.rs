@@ -151,10 +151,42 @@ fn summaries_have_a_topic_of_their_own() {
         ("summary: {interval_s: 5}", "sinks[0].summary.topic: missing"),
         ("summary: {topic: t}", "sinks[0].summary.topic: \"t\": has the records"),
         ("summary: {topic: ledger, interval_s: 0}", "sinks[0].summary.interval_s: 0"),
+        ("summary: {topic: ledger, chain: 1}", "sinks[0].summary.chain: 1"),
+        (
+            "summary: {topic: ledger, chain: true, signing_key_file: /no/such}",
+            "sinks[0].summary.signing_key_file: \"/no/such\": cannot be read",
+        ),
+        (
+            "summary: {topic: ledger, chain: true, signing_key_file: /etc/passwd}",
+            "is open to every user (mode 0644)",
+        ),
     ] {
         let problems = kafka_problems(keys);
         assert!(problems.contains(said), "{problems}");
     }
+}
+
+#[test]
+fn a_signing_key_signs_the_digests_of_a_chain() {
+    // RFC 8410 10.3.
+    let pem = "-----BEGIN PRIVATE KEY-----\n\
+               MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+               -----END PRIVATE KEY-----\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), pem).unwrap();
+    let path = file.path().display();
+    let signed = format!("summary: {{topic: ledger, chain: true, signing_key_file: {path}}}");
+    assert_eq!(kafka_problems(&signed), "");
+    let alone = kafka_problems(&format!("summary: {{topic: ledger, signing_key_file: {path}}}"));
+    assert!(alone.contains("signs digests, which need chain: true"), "{alone}");
+    let text = format!(
+        "interfaces: {{include: [lo]}}\n\
+         sinks: [{{type: kafka, brokers: [\"b:1\"], topic: t, {signed}}}]"
+    );
+    let config = parse(&text).unwrap();
+    let yaml = config.to_yaml().unwrap();
+    assert!(yaml.contains("signing_key_file: ") && !yaml.contains("MC4C"), "{yaml}");
+    assert_eq!(parse(&yaml).unwrap(), config, "{yaml}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use crate::{
     config::{AddressRule, PrivacyConfig},
     decode::Message,
     encode::{
-        DEFAULT_MAX_BYTES, Encode, JsonLine, LEAST_MAX_BYTES, MessageLine, Portion, Record, Text,
-        samples, schema,
+        DEFAULT_MAX_BYTES, Encode, JsonLine, LEAST_MAX_BYTES, MessageLine, Portion, Profile,
+        Record, Text, samples, schema,
     },
     pair::{Exchange, Observation, Transaction},
     privacy::Policy,
@@ -84,7 +84,7 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A message of at most 64 KiB that unfolds to as much as can be.
-fn hostile(response: bool) -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn hostile(response: bool) -> impl Strategy<Value = Vec<u8>> {
     let names = vec![
         long_name(0),
         long_name(b'"'),
@@ -132,7 +132,7 @@ fn hostile(response: bool) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-fn observation(wire: &[u8], kept: bool) -> Observation {
+pub(super) fn observation(wire: &[u8], kept: bool) -> Observation {
     Observation {
         message: Message::parse(wire).unwrap(),
         wire: if kept { wire.to_vec() } else { Vec::new() },
@@ -142,6 +142,18 @@ fn observation(wire: &[u8], kept: bool) -> Observation {
 
 /// Hands `each` a record of these messages, within `max_bytes`.
 fn with_record<T>(
+    query: Option<&Observation>,
+    response: Option<&Observation>,
+    policy: &Policy,
+    max_bytes: usize,
+    each: impl FnOnce(&Record<'_>) -> T,
+) -> T {
+    with_record_as(Profile::Full, query, response, policy, max_bytes, each)
+}
+
+/// The same in a profile.
+pub(super) fn with_record_as<T>(
+    profile: Profile,
     query: Option<&Observation>,
     response: Option<&Observation>,
     policy: &Policy,
@@ -158,7 +170,7 @@ fn with_record<T>(
         let transaction = Transaction { exchange, ..*record.transaction };
         let mut portion = Portion::ALL;
         let record = Record { transaction: &transaction, policy, ..*record };
-        each(&record.within(max_bytes, &mut portion))
+        each(&record.within_as(profile, max_bytes, &mut portion))
     })
 }
 
@@ -196,7 +208,7 @@ impl Read {
     }
 }
 
-fn policies() -> Vec<Policy> {
+pub(super) fn policies() -> Vec<Policy> {
     let hidden = PrivacyConfig { reverse_names: AddressRule::Drop, ..Default::default() };
     vec![Policy::default(), Policy::new(&hidden)]
 }
@@ -285,7 +297,7 @@ proptest! {
         let (query, response) = (observation(&query, kept), observation(&response, kept));
         with_record(Some(&query), Some(&response), &policy, usize::MAX, |record| {
             prop_assert_eq!(record.portion, &Portion::ALL);
-            prop_assert!(encoded(record).len() <= record.most_bytes());
+            prop_assert!(encoded(record).len() <= record.most_bytes(Profile::Full));
             Ok(())
         })?;
     }
@@ -295,7 +307,7 @@ proptest! {
     #[test]
     fn nor_is_one_of_any_other_messages(parts in random::parts()) {
         parts.with_record(|record| {
-            prop_assert!(encoded(record).len() <= record.most_bytes());
+            prop_assert!(encoded(record).len() <= record.most_bytes(Profile::Full));
             let mut portion = Portion::ALL;
             let datum = encoded(&record.within(LEAST_MAX_BYTES, &mut portion));
             prop_assert!(datum == encoded(record), "a record of usual size is whole");

@@ -2,6 +2,7 @@
 //! apache-avro writes when it looks every field up.
 
 mod bounds;
+mod flat;
 mod history;
 mod privacy;
 mod random;
@@ -29,14 +30,6 @@ impl Fields for Names {
     fn field(&mut self, name: &'static str, _value: impl Value) -> Result<(), Self::Error> {
         self.0.push(name);
         Ok(())
-    }
-
-    fn known(
-        &mut self,
-        _encoded: &[u8],
-        each: impl FnOnce(&mut Self) -> Result<(), Self::Error>,
-    ) -> Result<(), Self::Error> {
-        each(self)
     }
 }
 

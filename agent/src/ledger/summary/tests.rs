@@ -4,9 +4,12 @@ use apache_avro::{reader::datum::GenericDatumReader, types::Value as AvroValue};
 
 use super::*;
 use crate::{
-    encode::{SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema},
+    encode::{
+        SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SchemaVersion, SummaryEncoder,
+        read_single_object, summary_schema,
+    },
     filter::FilterReason,
-    ledger::{Amount, SinkCounts, SinkLoss, Sources, WorkerCounts},
+    ledger::{Amount, SinkCounts, SinkLoss, Sources, WorkerCounts, chain::Link},
 };
 
 const HEADER_SIZE: usize = 10;
@@ -131,17 +134,82 @@ fn the_schema_reads_what_is_written() {
     assert_eq!(workers.len(), 2);
 }
 
-/// A change of the schema takes another version, and the one before into the history.
+/// The same summaries with the fields of version 2: the links of two workers, and signed.
+fn sealed() -> [Summary; 3] {
+    let mut previous = None;
+    summaries().map(|summary| {
+        let last = summary.workers[0].last_record_number;
+        let links = (last > 0).then_some(Link {
+            last_record_number: last,
+            records: summary.workers[0].records,
+            digest: Digest([1; 32]),
+        });
+        let chain =
+            |worker, before, links| WorkerChain { worker, before: Digest([before; 32]), links };
+        let before = previous.replace(Digest([2; 32]));
+        Summary {
+            tap53_version: "0.1.0",
+            summaries_lost_total: 3,
+            record_fingerprint: Some("3e4014d5e4b58b79".into()),
+            chains: vec![chain(0, 7, links.into_iter().collect()), chain(1, 8, Vec::new())],
+            previous_digest: before,
+            signing_key: Some("0123456789abcdef".into()),
+            signature: Some([3; 64]),
+            ..summary
+        }
+    })
+}
+
+/// A change of the schema takes another version, and the one before into the history. A new version gets
+/// its messages by `UPDATE_GOLDEN=1 cargo test -p tap53 --lib as_it_was`, and is then not changed any
+/// more.
 #[test]
 fn this_version_is_as_it_was_when_it_became_one() {
-    let golden = include_str!("../../../schema/history/ledger_summary_v1.hex");
-    let messages = summaries().map(|summary| {
-        let summary = Summary { tap53_version: "0.1.0", ..summary };
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("schema/history/ledger_summary_v{SUMMARY_SCHEMA_VERSION}.hex"));
+    let messages = sealed().map(|summary| {
         let message = SummaryEncoder::new().unwrap().encode(&summary).unwrap();
         data_encoding::HEXLOWER.encode(&message) + "\n"
     });
-    assert_eq!(SUMMARY_SCHEMA_VERSION, 1);
-    assert_eq!(messages.concat(), golden);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        assert!(!path.exists(), "a version that is there is not changed any more");
+        std::fs::write(&path, messages.concat()).unwrap();
+    }
+    assert_eq!(SUMMARY_SCHEMA_VERSION, 2);
+    assert_eq!(messages.concat(), std::fs::read_to_string(&path).unwrap_or_default());
+}
+
+#[test]
+fn this_version_reads_what_the_first_one_wrote_and_the_other_way_round() {
+    let [first, newest] = [&SUMMARY_SCHEMA_VERSIONS[0], &SUMMARY_SCHEMA_VERSIONS[1]];
+    let parsed = |version: &SchemaVersion| apache_avro::Schema::parse_str(version.text).unwrap();
+    let (old, new) = (parsed(first), parsed(newest));
+    let read = |writer, reader, mut datum: &[u8]| {
+        let reading = GenericDatumReader::builder(writer).reader_schema(reader).build().unwrap();
+        let value = reading.read_value(&mut datum).unwrap();
+        assert!(datum.is_empty());
+        match value {
+            AvroValue::Record(fields) => fields.into_iter().collect::<HashMap<_, _>>(),
+            other => panic!("not a record: {other:?}"),
+        }
+    };
+    let golden = include_str!("../../../schema/history/ledger_summary_v1.hex");
+    assert_eq!(golden.lines().count(), 3);
+    for line in golden.lines() {
+        let message = data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap();
+        let (fingerprint, datum) = read_single_object(&message).unwrap();
+        assert_eq!(fingerprint, first.fingerprint().unwrap());
+        let fields = read(&old, &new, datum);
+        assert_eq!(fields["schema_version"], AvroValue::Int(1));
+        assert_eq!(fields["chains"], AvroValue::Array(Vec::new()));
+        assert!(matches!(&fields["signature"], AvroValue::Union(0, _)));
+    }
+    for summary in sealed() {
+        let message = SummaryEncoder::new().unwrap().encode(&summary).unwrap();
+        let fields = read(&new, &old, &message[HEADER_SIZE..]);
+        assert_eq!(fields["node"], AvroValue::String("node-1".into()));
+        assert!(!fields.contains_key("chains"));
+    }
 }
 
 #[test]

@@ -79,7 +79,8 @@ impl Link {
             message,
             ..Observation::default()
         });
-        match self.table.observe(flow, &mut seen, &wire) {
+        let key = self.table.key(flow, seen.message.id);
+        match self.table.observe(key, &mut seen, &wire) {
             Observed::Done(transaction) => Some((&transaction).into()),
             _ => None,
         }

@@ -167,3 +167,27 @@ fn a_copy_is_found_by_its_key_after_another_response_took_the_place_of_its_conte
     assert!(recent.is_copy_of_response(KEY, 9, &sighting(1_500, 8), true));
     assert!(!recent.is_copy_of_response(KEY, 8, &sighting(1_500, 8), true), "other content");
 }
+
+#[test]
+fn a_search_ends_at_the_first_exchange_of_the_past() {
+    let mut recent = Recent::new();
+    let second = |n: u64| n * 1_000_000_000;
+    for n in 1..=10 {
+        let query = Some(sighting(second(n), 7));
+        recent.insert(&Ended { at_ns: second(n) + 600, sequence: n, query, ..ENDED });
+    }
+    let looked_at = |since_ns| recent.chain_since(KEY, second(11), since_ns).count();
+    assert_eq!(looked_at(second(11)), 0);
+    assert_eq!(looked_at(second(9)), 2);
+    assert_eq!(recent.exchange(KEY, 3, second(11)).map(|ended| ended.sequence), Some(10));
+    assert_eq!(recent.exchange(KEY, 3, second(4)).map(|ended| ended.sequence), Some(4));
+
+    // Read from a file after those, and before most of them in time.
+    let query = Some(sighting(second(2) + 5, 8));
+    recent.insert(&Ended { at_ns: second(2) + 500, sequence: 11, query, ..ENDED });
+    let looked_at = |since_ns| recent.chain_since(KEY, second(11), since_ns).count();
+    assert_eq!(looked_at(second(11)), 1, "itself; the one before it is in order again");
+    assert_eq!(recent.exchange(KEY, 3, second(2) + 100).map(|ended| ended.sequence), Some(11));
+    assert_eq!(recent.exchange(KEY, 3, second(11)).map(|ended| ended.sequence), Some(10));
+    assert!(recent.is_copy_of_query(KEY, 3, &sighting(second(5), 9)), "of an older one");
+}

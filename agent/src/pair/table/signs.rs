@@ -1,14 +1,11 @@
 //! What signs of tampering are told from.
 
-use std::{
-    hash::{BuildHasher, Hash},
-    net::SocketAddr,
-};
+use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::DefaultHashBuilder;
 
 use crate::{
-    decode::{Message, Question, Transport},
+    decode::Message,
     pair::{Flow, Point},
 };
 
@@ -22,7 +19,9 @@ const AIMS: usize = 16_384;
 /// its index name: of two that share a place, the one that was seen last.
 const INTERFACES: usize = 64;
 
-/// Hash of a question's name as it was sent, case included; 0 where there is none to compare.
+/// Hash of a question's name where it has upper case letters, one value for all names that have
+/// none, which nearly all are; 0 where there is no name to compare. The names of two messages with
+/// an equal question differ in case if these differ.
 #[inline]
 pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
     let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
@@ -35,14 +34,45 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
             _ => return 0,
         }
     }
+    let Some(name) = question.get(..end) else { return 0 };
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-    question.get(..end).map_or(0, |name| hasher.hash_one(name) as u32 | 1)
+    if may_have_upper_case(name) { hash_of(hasher, name) as u32 | 1 } else { LOWER_CASE }
 }
+
+/// False if no octet is an upper case letter. True also for the few others between `@` and `_`, and
+/// for some above 127: eight octets are tested at a time, by two of their bits. A length is below 64.
+#[inline]
+fn may_have_upper_case(name: &[u8]) -> bool {
+    const EACH: u64 = 0x4040_4040_4040_4040;
+    let is_upper = |word: u64| (word & !(word << 1) & EACH) != 0;
+    let (words, rest) = name.as_chunks::<8>();
+    let last = name.last_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        last
+    });
+    words.iter().any(|word| is_upper(u64::from_ne_bytes(*word)))
+        || is_upper(u64::from_ne_bytes(last))
+}
+
+/// Of all names without upper case letters. Even, as no hash of a name is.
+const LOWER_CASE: u32 = 2;
+
+/// Hash of bytes without their length, for one kind of bytes only.
+#[inline]
+fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
+    let mut hash = hasher.build_hasher();
+    hash.write(bytes);
+    hash.finish()
+}
+
+/// Odd, so that each product is of one factor; its bits are those of the golden ratio.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hash of what a response says: its code, and its answers in any order without their TTL.
 #[inline]
 pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
-    let code = hasher.hash_one(response.rcode);
+    let code = u64::from(response.rcode);
     // Thousands of answers may share an owner's text, and a message has two such texts at a time
     // (`decode::message::sections`): the hashes of the last two are kept.
     let mut owners: [Option<(&str, u64)>; 2] = [None; 2];
@@ -50,12 +80,14 @@ pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u3
         let [latest, earlier] = owners;
         let is_owner = |(name, _): &(&str, u64)| std::ptr::eq(*name, it.name);
         let (_, owner) = latest.filter(is_owner).unwrap_or_else(|| {
-            let read = || (it.name, hasher.hash_one(it.name));
+            let read = || (it.name, hash_of(hasher, it.name.as_bytes()));
             let owner = earlier.filter(is_owner).unwrap_or_else(read);
             owners = [Some(owner), latest];
             owner
         });
-        hasher.hash_one((owner, it.rtype, it.rdata))
+        // Both hashes are keyed: whoever sends answers cannot choose the sum.
+        let rdata = hash_of(hasher, it.rdata.as_bytes()).wrapping_add(u64::from(it.rtype));
+        (owner.rotate_left(32) ^ rdata).wrapping_mul(MULTIPLIER)
     });
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     let hash = answers.fold(code, u64::wrapping_add) as u32;
@@ -70,13 +102,13 @@ impl Aims {
         Self(vec![0; AIMS])
     }
 
-    /// Notes the slot of a query.
+    /// Notes the slot of a query with this hash of its question.
     #[inline]
     pub(super) fn note(
         &mut self,
         hasher: &DefaultHashBuilder,
         flow: &Flow,
-        question: Option<Question<'_>>,
+        question: u32,
         slot: u32,
     ) {
         if let Some(place) = self.0.get_mut(place(hasher, flow, question)) {
@@ -89,22 +121,15 @@ impl Aims {
         &self,
         hasher: &DefaultHashBuilder,
         flow: &Flow,
-        question: Option<Question<'_>>,
+        question: u32,
     ) -> Option<u32> {
         self.0.get(place(hasher, flow, question)).copied()
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: Option<Question<'_>>) -> usize {
-    #[derive(Hash)]
-    struct Aim<'a> {
-        client: SocketAddr,
-        transport: Transport,
-        question: Option<Question<'a>>,
-    }
-    let aim = Aim { client: flow.client, transport: flow.transport, question };
-    hasher.hash_one(aim) as usize & (AIMS - 1)
+fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
+    hasher.hash_one((flow.client, flow.transport, question)) as usize & (AIMS - 1)
 }
 
 /// In which direction responses pass the interfaces that saw their queries.

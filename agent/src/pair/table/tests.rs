@@ -47,13 +47,24 @@ fn message(at_ns: u64, id: u16, name: &str, response: bool) -> Box<Observation> 
     })
 }
 
+fn observe_by<'a>(
+    table: &'a mut Table,
+    flow: Flow,
+    seen: &'a mut Box<Observation>,
+    wire: &[u8],
+) -> Observed<'a> {
+    let key = table.key(flow, seen.message.id);
+    table.observe(key, seen, wire)
+}
+
 fn observe(
     table: &mut Table,
     flow: Flow,
     mut seen: Box<Observation>,
 ) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
-    match table.observe(flow, &mut seen, &wire) {
+    let key = table.key(flow, seen.message.id);
+    match table.observe(key, &mut seen, &wire) {
         Observed::Done(transaction) => return Some(kept(&transaction)),
         Observed::Waits => while table.evict().is_some() {},
         _ => {}
@@ -80,7 +91,7 @@ fn kept(transaction: &Transaction<'_>) -> Transaction<'static> {
 fn a_response_finds_its_query() {
     let mut table = table(8);
     let mut query = message(SECOND, 9, "a.test", false);
-    assert_eq!(table.observe(flow(1_000), &mut query, &[]), Observed::Waits);
+    assert_eq!(observe_by(&mut table, flow(1_000), &mut query, &[]), Observed::Waits);
     let found = done(observe(&mut table, flow(1_000), message(SECOND + 70, 9, "a.test", true)));
     assert_eq!((found.outcome(), found.messages()), (Outcome::Matched, 2));
     assert!(!found.capture_gap);
@@ -106,7 +117,7 @@ fn a_repeated_query_is_one_transaction_with_a_count() {
     let mut table = table(8);
     observe(&mut table, flow(1), message(0, 1, "a.test", false));
     let mut again = message(SECOND, 1, "a.test", false);
-    assert_eq!(table.observe(flow(1), &mut again, &[]), Observed::Repeated);
+    assert_eq!(observe_by(&mut table, flow(1), &mut again, &[]), Observed::Repeated);
     assert_eq!(table.pending_messages(), 2);
     let found = done(observe(&mut table, flow(1), message(2 * SECOND, 1, "a.test", true)));
     assert_eq!((found.query_count, found.messages()), (2, 3));
@@ -136,7 +147,7 @@ fn a_second_response_names_the_record_of_the_first() {
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     let first = done(observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", true)));
     let mut forged = message(20 * SECOND, 1, "a.test", true);
-    let Observed::Done(second) = table.observe(flow(1), &mut forged, b"another") else {
+    let Observed::Done(second) = observe_by(&mut table, flow(1), &mut forged, b"another") else {
         panic!("no transaction");
     };
     let related = Related { relation: Relation::RepeatedResponse, record: first.id };
@@ -155,14 +166,14 @@ fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
     observe(&mut table, flow(1), query());
     for ifindex in [8, 9] {
         let mut copy = elsewhere(ifindex, query());
-        assert_eq!(table.observe(flow(1), &mut copy, &[]), Observed::Copy);
+        assert_eq!(observe_by(&mut table, flow(1), &mut copy, &[]), Observed::Copy);
     }
     let found = done(observe(&mut table, flow(1), elsewhere(9, response())));
     assert_eq!((found.query_count, found.copy_count, found.messages()), (1, 2, 2));
     assert_eq!(found.query().unwrap().point.ifindex, 7, "where it was seen first");
     for ifindex in [8, 7] {
         let mut copy = elsewhere(ifindex, response());
-        assert_eq!(table.observe(flow(1), &mut copy, &[0, 1]), Observed::Copy);
+        assert_eq!(observe_by(&mut table, flow(1), &mut copy, &[0, 1]), Observed::Copy);
     }
     let mut again = elsewhere(9, response());
     again.at_ns += SECOND;
@@ -215,7 +226,7 @@ fn a_response_before_its_query_is_of_an_earlier_exchange_only_if_one_can_be_its(
     done(observe(&mut table, flow(2), message(30 * SECOND + ms, 1, "c.test", true)));
     observe(&mut table, flow(2), message(31 * SECOND, 1, "c.test", false));
     let mut before = message(30 * SECOND - 5 * ms, 1, "c.test", true);
-    let found = match table.observe(flow(2), &mut before, b"other") {
+    let found = match observe_by(&mut table, flow(2), &mut before, b"other") {
         Observed::Done(transaction) => kept(&transaction),
         other => panic!("{other:?}"),
     };
@@ -298,7 +309,7 @@ fn a_full_table_records_the_oldest_as_unanswered_with_a_gap() {
     observe(&mut table, flow(1), at(2));
     observe(&mut table, flow(2), at(3));
     assert_eq!(table.evict(), None, "there is room for two");
-    assert_eq!(table.observe(flow(3), &mut at(4), &[]), Observed::Waits);
+    assert_eq!(observe_by(&mut table, flow(3), &mut at(4), &[]), Observed::Waits);
     let evicted = kept(&table.evict().unwrap());
     assert_eq!((evicted.outcome(), evicted.flow.client.port()), (Outcome::Unanswered, 1));
     assert_eq!((evicted.query_count, evicted.capture_gap), (2, true));
@@ -319,7 +330,7 @@ fn the_query_that_has_just_come_is_never_the_one_that_leaves() {
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     let mut large = message(SECOND, 1, "a.test", false);
     large.wire = vec![0; 65_535];
-    assert_eq!(table.observe(over_tcp, &mut large, &[]), Observed::Waits);
+    assert_eq!(observe_by(&mut table, over_tcp, &mut large, &[]), Observed::Waits);
     assert_eq!(table.evict().map(|evicted| evicted.flow.client.port()), Some(1));
     assert_eq!(table.evict(), None);
 }

@@ -56,6 +56,18 @@ impl Errand {
         Ok(consumer)
     }
 
+    /// A client that reads topics. Partitions are assigned to it, so that it joins no group.
+    pub(crate) fn reader(&self) -> Result<BaseConsumer, KafkaError> {
+        let mut config = for_reader(&self.config);
+        config
+            .set("group.id", "tap53-verify")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create()?;
+        self.introduce(consumer.client().native_ptr())?;
+        Ok(consumer)
+    }
+
     /// A client that gives orders.
     pub(crate) fn admin(&self) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
         let admin: AdminClient<DefaultClientContext> = self.config.create()?;

@@ -31,7 +31,10 @@ use super::{
 use crate::{
     config::KafkaConfig,
     encode::SummaryEncoder,
-    ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts},
+    ledger::{
+        Evidence, Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts,
+        chain::Chains,
+    },
     sink::{
         Error,
         registry::{Registry, Schema},
@@ -41,6 +44,9 @@ use crate::{
 
 /// Summaries that wait in memory at most: a day of them, at 3 KiB or so each.
 const IN_MEMORY: usize = 1_440;
+
+/// Bytes of summaries that wait in memory at most: with `chain` one takes up to half a megabyte.
+const IN_MEMORY_BYTES: usize = 16 << 20;
 
 /// Directory inside of the records' spool.
 const DIRECTORY: &str = "summaries";
@@ -68,6 +74,8 @@ pub(super) struct Summaries {
     /// Whether the last that was heard of them is a failure: each outage is logged once.
     is_failing: AtomicBool,
     framing: Option<Framing>,
+    /// What they are sealed with, if they are.
+    pub(super) evidence: Option<Evidence>,
     /// Ends with this.
     _registry: Option<Registry>,
 }
@@ -101,10 +109,10 @@ impl Summaries {
         let sink = config.name.clone();
         let encoder =
             SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
-        let schema =
+        let schemas =
             Schema::of_summaries().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
         let registry = config.registry.as_ref().map(|registry| {
-            Registry::new(registry, &sink, &summary.topic, vec![schema], counts.clone())
+            Registry::new(registry, &sink, &summary.topic, schemas.clone(), counts.clone())
         });
         let framing = registry.as_ref().map(|registry| Framing {
             ids: registry.ids().clone(),
@@ -137,6 +145,10 @@ impl Summaries {
             reports: Mutex::default(),
             is_failing: AtomicBool::new(false),
             framing,
+            evidence: summary.chain.then(|| Evidence {
+                chains: Chains::of(&config.name),
+                key: summary.signing.as_ref().map(|signing| signing.key.clone()),
+            }),
             _registry: registry,
         };
         let carried = summaries.lock().waiting();
@@ -350,6 +362,17 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
     })
 }
 
+/// How many of the oldest have no room in memory.
+fn surplus(waiting: &VecDeque<Waiting>) -> usize {
+    let mut bytes = 0;
+    let fits = |summary: &&Waiting| {
+        bytes += summary.key.len() + summary.value.len();
+        bytes <= IN_MEMORY_BYTES
+    };
+    let kept = waiting.iter().rev().take(IN_MEMORY).take_while(fits).count();
+    waiting.len() - kept
+}
+
 impl Queue {
     const fn memory() -> Self {
         Self::Memory { waiting: VecDeque::new(), next_id: 0, reports_due: 0 }
@@ -373,7 +396,7 @@ impl Queue {
                     is_sent: false,
                 });
                 *next_id += 1;
-                let dropped = waiting.len().saturating_sub(IN_MEMORY);
+                let dropped = surplus(waiting);
                 waiting.drain(..dropped);
                 Ok(dropped as u64)
             }
@@ -464,6 +487,15 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_long_ones_take_no_more_memory_than_a_day_of_short_ones() {
+        let mut queue = Queue::memory();
+        let long = vec![0; 500_000];
+        let dropped: u64 = (0..100).map(|_| queue.push(0, b"node", &long).unwrap()).sum();
+        assert_eq!(queue.waiting(), IN_MEMORY_BYTES as u64 / 500_004);
+        assert_eq!(dropped, 100 - queue.waiting());
+    }
 
     #[test]
     fn one_that_was_dropped_while_it_was_on_its_way_is_not_counted_again_by_its_report() {

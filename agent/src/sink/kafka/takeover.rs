@@ -215,7 +215,7 @@ impl Inner {
         // Records of an older version of the schema may wait there.
         if let Some(framing) = &self.link.framing {
             let versions = spool.schema_versions();
-            let is_there = |schema: &&Schema| versions.contains(&schema.version.unsigned_abs());
+            let is_there = |schema: &&Schema| schema.is_expected_in(&versions);
             for schema in self.schemas.iter().filter(is_there) {
                 framing.ids.want(schema.fingerprint);
             }

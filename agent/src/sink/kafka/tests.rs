@@ -408,7 +408,12 @@ fn without_a_spool_what_the_broker_does_not_take_is_counted() {
 }
 
 fn with_summaries(config: KafkaConfig) -> KafkaConfig {
-    let summary = SummaryConfig { topic: "ledger".to_owned(), interval: Duration::from_secs(60) };
+    let summary = SummaryConfig {
+        topic: "ledger".to_owned(),
+        interval: Duration::from_secs(60),
+        chain: false,
+        signing: None,
+    };
     KafkaConfig { summary: Some(summary), ..config }
 }
 

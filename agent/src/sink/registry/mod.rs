@@ -52,8 +52,8 @@ pub(crate) use trouble::Trouble;
 
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
-    encode::{self, Fingerprint, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT},
-    ledger::{Published, SUMMARY_SCHEMA_VERSION, SinkCounts},
+    encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
+    ledger::{Published, SinkCounts},
 };
 use keeper::Keeper;
 
@@ -68,41 +68,65 @@ pub(crate) struct Schema {
     pub(crate) fingerprint: Fingerprint,
     /// What its records carry as the schema's version; for the log.
     pub(crate) version: i32,
+    /// Whether its records are in the profile that is not written now, and so only wait in a spool
+    /// where the configuration was another one before.
+    pub(crate) is_of_other_profile: bool,
 }
 
 impl Schema {
-    /// All versions of the record of a transaction, oldest first.
+    /// All versions of the record of a transaction: of the other profile, then of this one, each
+    /// oldest first.
     ///
     /// # Errors
     /// When one does not parse, which is a defect of this program.
-    pub(crate) fn of_transactions() -> Result<Vec<Self>, encode::Error> {
-        let schema = |version: &encode::SchemaVersion| {
+    pub(crate) fn of_transactions(profile: Profile) -> Result<Vec<Self>, encode::Error> {
+        let schema = |of: Profile, version: &encode::SchemaVersion| {
             Ok(Self {
-                name: RECORD_NAME.into(),
+                name: of.record_name().into(),
                 text: version.text.into(),
                 fingerprint: version.fingerprint()?,
                 version: version.number,
+                is_of_other_profile: of != profile,
             })
         };
-        SCHEMA_VERSIONS.iter().map(schema).collect()
+        let others = Profile::ALL.into_iter().filter(|other| *other != profile);
+        let all =
+            others.chain([profile]).flat_map(|of| of.versions().iter().map(move |it| (of, it)));
+        all.map(|(of, version)| schema(of, version)).collect()
     }
 
-    /// The one of the ledger's summaries.
+    /// All versions of the ledger's summary, oldest first.
     ///
     /// # Errors
-    /// When it does not parse, which is a defect of this program.
-    pub(crate) fn of_summaries() -> Result<Self, encode::Error> {
-        Ok(Self {
-            name: SUMMARY_NAME.into(),
-            text: SUMMARY_SCHEMA_TEXT.into(),
-            fingerprint: encode::SummaryEncoder::new()?.fingerprint(),
-            version: SUMMARY_SCHEMA_VERSION,
-        })
+    /// When one does not parse, which is a defect of this program.
+    pub(crate) fn of_summaries() -> Result<Vec<Self>, encode::Error> {
+        let schema = |version: &encode::SchemaVersion| {
+            Ok(Self {
+                name: SUMMARY_NAME.into(),
+                text: version.text.into(),
+                fingerprint: version.fingerprint()?,
+                version: version.number,
+                is_of_other_profile: false,
+            })
+        };
+        SUMMARY_SCHEMA_VERSIONS.iter().map(schema).collect()
     }
 
-    /// What it stands under in a registry.
+    /// Whether the registry is asked for its id before the first record by it is sent, where a spool
+    /// holds records of these versions. Versions alone do not say of which profile they are.
+    pub(crate) fn is_expected_in(&self, versions: &[u32]) -> bool {
+        !self.is_of_other_profile && versions.contains(&self.version.unsigned_abs())
+    }
+
+    /// The subject that it is registered under.
+    ///
+    /// The topic's own subject is that of the profile that is written now. If the other profile's
+    /// schema went there first, the registry would refuse this one for ever, as not compatible.
     pub(crate) fn subject(&self, strategy: SubjectStrategy, topic: &str) -> String {
         match strategy {
+            SubjectStrategy::TopicName if self.is_of_other_profile => {
+                format!("{topic}-{}", self.name)
+            }
             SubjectStrategy::TopicName => format!("{topic}-value"),
             SubjectStrategy::RecordName => self.name.clone().into_owned(),
             SubjectStrategy::TopicRecordName => format!("{topic}-{}", self.name),

@@ -12,7 +12,11 @@ use super::{
     stub::{Answer, Asked, Stub, ids_from, not_found},
     *,
 };
-use crate::{config::RegistryCredentials, encode::single_object_header, ledger::RegistryCounts};
+use crate::{
+    config::RegistryCredentials,
+    encode::{Profile, single_object_header},
+    ledger::RegistryCounts,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const SUBJECT: &str = "dns-value";
@@ -36,6 +40,7 @@ fn schema(version: u8) -> Schema {
         text: format!("{{\"version\": {version}}}").into(),
         fingerprint: [version; 8],
         version: version.into(),
+        is_of_other_profile: false,
     }
 }
 
@@ -421,8 +426,37 @@ fn records_of_a_later_version_have_the_id_that_it_left() {
 }
 
 #[test]
+fn the_profile_that_is_written_has_the_topics_subject_and_the_other_one_its_own() {
+    for (profile, other) in [(Profile::Flat, Profile::Full), (Profile::Full, Profile::Flat)] {
+        let schemas = Schema::of_transactions(profile).unwrap();
+        let names: Vec<&str> = schemas.iter().map(|schema| &*schema.name).collect();
+        let count = |of: Profile| of.versions().len();
+        let expected =
+            [vec![other.record_name(); count(other)], vec![profile.record_name(); count(profile)]];
+        assert_eq!(names, expected.concat());
+        let newest = schemas.last().unwrap();
+        assert_eq!(newest.fingerprint, profile.fingerprint().unwrap());
+        for schema in &schemas {
+            let is_other = schema.name == other.record_name();
+            let of_topic = if is_other { &format!("dns-{}", schema.name) } else { "dns-value" };
+            for (strategy, subject) in [
+                (SubjectStrategy::TopicName, of_topic),
+                (SubjectStrategy::RecordName, &schema.name),
+                (SubjectStrategy::TopicRecordName, &format!("dns-{}", schema.name)),
+            ] {
+                assert_eq!(schema.subject(strategy, "dns"), subject);
+            }
+            // Version 5 is one of both, and the spool says no more than that.
+            let versions = [schema.version.unsigned_abs()];
+            assert_eq!(schema.is_expected_in(&versions), !is_other);
+            assert!(!schema.is_expected_in(&[]));
+        }
+    }
+}
+
+#[test]
 fn subjects_are_those_of_the_strategies() {
-    let schema = Schema::of_transactions().unwrap().pop().unwrap();
+    let schema = Schema::of_transactions(Profile::Full).unwrap().pop().unwrap();
     for (strategy, subject) in [
         (SubjectStrategy::TopicName, "dns-value"),
         (SubjectStrategy::RecordName, "tap53.DnsTransaction"),

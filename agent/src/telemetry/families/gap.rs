@@ -9,7 +9,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_gap_seconds",
         kind: Gauge,
-        help: "Time before this run in which nobody captured; absent where it is not known.",
+        help: "Time before this run in which no agent captured; absent if unknown.",
         labels: &[],
         collect: |r, s| {
             if let Some(gap) = gap(r) {
@@ -20,7 +20,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_gap_packets",
         kind: Gauge,
-        help: "Packets that passed meanwhile: at least and at most.",
+        help: "Packets that passed during that time: at least, and at most.",
         labels: &["interface", "direction", "bound"],
         collect: |r, s| {
             for interface in gap(r).iter().flat_map(|gap| &gap.interfaces) {

@@ -14,21 +14,21 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_live",
         kind: Gauge,
-        help: "1 while every worker is at its ring, as /livez tells.",
+        help: "1 while every worker reads its ring, as /livez reports.",
         labels: &[],
         collect: |r, s| s.flag(&[], r.status.health.live.ok),
     },
     Family {
         name: "tap53_ready",
         kind: Gauge,
-        help: "1 while the agent captures as wanted and sinks store, as /readyz tells.",
+        help: "1 while the agent captures as configured and its sinks store records, as /readyz reports.",
         labels: &[],
         collect: |r, s| s.flag(&[], r.status.health.ready.ok),
     },
     Family {
         name: "tap53_worker_heartbeat_age_seconds",
         kind: Gauge,
-        help: "How long ago the worker was at its ring.",
+        help: "Time since the worker last looked at its ring.",
         labels: &["worker"],
         collect: |r, s| {
             for heartbeat in r.heartbeats {
@@ -42,14 +42,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_interface_wanted",
         kind: Gauge,
-        help: "1 where file, annotation or command want the direction captured.",
+        help: "1 if the file, the annotation or a command requests capture in this direction.",
         labels: &["interface", "direction"],
         collect: |r, s| each_interface(r, |of, wanted, _| s.flag(&of, wanted)),
     },
     Family {
         name: "tap53_interface_capturing",
         kind: Gauge,
-        help: "1 where the direction is captured: a program is in place, on, and not shadowed.",
+        help: "1 if the direction is captured: a program is attached, enabled, and no program before it withholds packets.",
         labels: &["interface", "direction"],
         collect: |r, s| each_interface(r, |of, _, capturing| s.flag(&of, capturing)),
     },
@@ -57,7 +57,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_config_reloads_total",
         kind: Counter,
-        help: "Changes of the configuration file, by what became of them.",
+        help: "Reloads of the configuration file, by result.",
         labels: &["result"],
         collect: |r, s| {
             s.count(&["taken_up"], r.status.config.reloads);
@@ -67,21 +67,21 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_config_last_reload_successful",
         kind: Gauge,
-        help: "1 unless the file as it is now is refused and not in force.",
+        help: "1 unless the current file was rejected and an earlier version is in force.",
         labels: &[],
         collect: |r, s| s.flag(&[], r.status.config.error.is_none()),
     },
     Family {
         name: "tap53_config_loaded_timestamp_seconds",
         kind: Gauge,
-        help: "When what is in force was read, seconds since 1970 UTC.",
+        help: "When the configuration in force was read, seconds since 1970 UTC.",
         labels: &[],
         collect: |r, s| s.measure(&[], seconds_of(&r.status.config.loaded_at)),
     },
     Family {
         name: "tap53_config_keys_waiting_for_restart",
         kind: Gauge,
-        help: "Keys that were changed in the file and take a restart.",
+        help: "Keys that changed in the file and need a restart.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.config.restart_needed.len() as u64),
     },

@@ -14,28 +14,28 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_hook_packets_captured_total",
         kind: Counter,
-        help: "Packets that went into a ring.",
+        help: "Packets copied into a ring.",
         labels: &["interface", "direction"],
         collect: |r, s| each_hook(r, |of, hook| s.count(&of, hook.captured)),
     },
     Family {
         name: "tap53_hook_captured_bytes_total",
         kind: Counter,
-        help: "Bytes of those packets that were copied.",
+        help: "Bytes copied of captured packets.",
         labels: &["interface", "direction"],
         collect: |r, s| each_hook(r, |of, hook| s.count(&of, hook.bytes_captured)),
     },
     Family {
         name: "tap53_hook_packets_truncated_total",
         kind: Counter,
-        help: "Captured packets of which the snap length cut the end off.",
+        help: "Captured packets that the snap length truncated.",
         labels: &["interface", "direction"],
         collect: |r, s| each_hook(r, |of, hook| s.count(&of, hook.truncated)),
     },
     Family {
         name: "tap53_hook_packets_ignored_total",
         kind: Counter,
-        help: "Packets that are none of ours.",
+        help: "Packets that are not DNS to capture, by reason.",
         labels: &["interface", "direction", "reason"],
         collect: |r, s| {
             each_hook(r, |[i, d], hook| {

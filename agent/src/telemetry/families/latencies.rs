@@ -7,42 +7,42 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_ring_wait_seconds",
         kind: Kind::Histogram,
-        help: "From a packet's capture to the batch that a worker took it out of its ring with.",
+        help: "Time from a packet's capture to the batch in which a worker read it from the ring.",
         labels: &[],
         collect: |r, s| s.histogram(&[], &r.path.timings.ring_wait),
     },
     Family {
         name: "tap53_batch_seconds",
         kind: Kind::Histogram,
-        help: "What a batch took a worker, from its ring to where the sinks are handed it.",
+        help: "Time that a worker spent on a batch, from the ring to the hand-over to the sinks.",
         labels: &[],
         collect: |r, s| s.histogram(&[], &r.path.timings.batch),
     },
     Family {
         name: "tap53_sink_write_seconds",
         kind: Kind::Histogram,
-        help: "What taking a batch took the sink, which the worker waits for.",
+        help: "Time that the sink spent on accepting a batch, while the worker waited.",
         labels: &["sink"],
         collect: |r, s| each_timed(r, |of, timings| s.histogram(&[of], &timings.write)),
     },
     Family {
         name: "tap53_sink_spool_sync_seconds",
         kind: Kind::Histogram,
-        help: "What forcing the spool to the disk took.",
+        help: "Time to sync the spool to disk.",
         labels: &["sink"],
         collect: |r, s| each_timed(r, |of, timings| s.histogram(&[of], &timings.sync)),
     },
     Family {
         name: "tap53_sink_acknowledgement_seconds",
         kind: Kind::Histogram,
-        help: "From handing a record to the Kafka producer to the report that it arrived.",
+        help: "Time from handing a record to the Kafka producer to its delivery report.",
         labels: &["sink"],
         collect: |r, s| each_timed(r, |of, timings| s.histogram(&[of], &timings.acknowledgement)),
     },
     Family {
         name: "tap53_sink_record_age_seconds",
         kind: Kind::Histogram,
-        help: "From the capture of a record's response to where the record got: written, spooled, or acknowledged straight from memory. Records without a response are not in it.",
+        help: "Time from the capture of a record's response until the record was written, spooled, or acknowledged straight from memory. Records without a response are not included.",
         labels: &["sink", "reached"],
         collect: |r, s| {
             each_timed(r, |of, timings| {

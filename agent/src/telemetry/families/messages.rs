@@ -22,14 +22,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_messages_in_records_total",
         kind: Counter,
-        help: "Messages that records stand for.",
+        help: "Messages that are part of records.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.messages.in_records),
     },
     Family {
         name: "tap53_messages_filtered_total",
         kind: Counter,
-        help: "Messages of transactions that a filter left out.",
+        help: "Messages of transactions that a filter excluded, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.messages.filtered, |reason, n| s.count(&[reason], n))
@@ -38,7 +38,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_messages_ignored_total",
         kind: Counter,
-        help: "Messages that another message stands for.",
+        help: "Messages that another message already represents, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.messages.ignored, |reason, n| s.count(&[reason], n))
@@ -47,7 +47,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_messages_lost_total",
         kind: Counter,
-        help: "Messages in no record.",
+        help: "Messages that are in no record, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.messages.lost, |reason, n| s.count(&[reason], n))
@@ -56,7 +56,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_messages_flawed_total",
         kind: Counter,
-        help: "Messages that could not be read whole, by the parse_status of their record; outside of the sum. WORK_LIMIT: made to cost more than their size warrants. NOT_DNS: of another protocol.",
+        help: "Messages that could not be read completely, by the parse_status of their record; not part of the sum. WORK_LIMIT: crafted to cost more than their size warrants. NOT_DNS: another protocol.",
         labels: &["parse_status"],
         collect: |r, s| {
             each(&r.status.ledger.agent.messages.flawed, |status, n| s.count(&[status], n))
@@ -66,21 +66,21 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_records_created_total",
         kind: Counter,
-        help: "Transactions: each a record, or left out by a filter.",
+        help: "Transactions: each became a record or was excluded by a filter.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.records.created),
     },
     Family {
         name: "tap53_records_ahead",
         kind: Gauge,
-        help: "Records that sinks were handed before the batch that they come from is counted as created.",
+        help: "Records that sinks received before the batch that contains them was counted as created.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.records.ahead),
     },
     Family {
         name: "tap53_records_filtered_total",
         kind: Counter,
-        help: "Transactions that a filter left out.",
+        help: "Transactions that a filter excluded, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.records.filtered, |reason, n| s.count(&[reason], n))
@@ -89,7 +89,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_anomalies_total",
         kind: Counter,
-        help: "Records with a sign of tampering.",
+        help: "Records with a sign of tampering, by kind.",
         labels: &["kind"],
         collect: |r, s| {
             for kind in Anomaly::ALL {

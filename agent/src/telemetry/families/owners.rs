@@ -6,7 +6,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_enabled",
         kind: Gauge,
-        help: "1 where the Kubernetes API is asked for the owners of addresses.",
+        help: "1 if the Kubernetes API is used to find the owners of addresses.",
         labels: &[],
         collect: |r, s| s.flag(&[], r.enrichment.enabled),
     },
@@ -20,7 +20,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_watch_stale_timestamp_seconds",
         kind: Gauge,
-        help: "Since when what the watch knows may be old, seconds since 1970 UTC; none while it is connected.",
+        help: "Since when the watch may be stale, seconds since 1970 UTC; absent while it is connected.",
         labels: &["resource"],
         collect: |r, s| {
             each_watch(r, |watch| {
@@ -33,7 +33,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_watch_event_timestamp_seconds",
         kind: Gauge,
-        help: "When the last event came, seconds since 1970 UTC.",
+        help: "When the last event was received, seconds since 1970 UTC.",
         labels: &["resource"],
         collect: |r, s| {
             each_watch(r, |watch| {
@@ -46,28 +46,28 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_watch_lists_total",
         kind: Counter,
-        help: "Lists of everything that were taken; one is the start.",
+        help: "Full lists; the first one is at the start.",
         labels: &["resource"],
         collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.lists)),
     },
     Family {
         name: "tap53_kubernetes_watch_events_total",
         kind: Counter,
-        help: "Events taken in.",
+        help: "Events processed.",
         labels: &["resource"],
         collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.events)),
     },
     Family {
         name: "tap53_kubernetes_watch_errors_total",
         kind: Counter,
-        help: "Requests that failed, and streams that broke.",
+        help: "Failed requests and broken streams.",
         labels: &["resource"],
         collect: |r, s| each_watch(r, |watch| s.count(&[watch.resource], watch.errors)),
     },
     Family {
         name: "tap53_kubernetes_objects",
         kind: Gauge,
-        help: "Live objects known.",
+        help: "Known live objects.",
         labels: &["resource"],
         collect: |r, s| {
             if_kubernetes(r, |of| {
@@ -82,14 +82,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_claims",
         kind: Gauge,
-        help: "Claims of addresses held: of live objects, and for a while of those that ended.",
+        help: "Claims of addresses in memory: of live objects, and for some time of deleted ones.",
         labels: &[],
         collect: |r, s| if_kubernetes(r, |of| s.count(&[], of.claims as u64)),
     },
     Family {
         name: "tap53_kubernetes_claims_dropped_total",
         kind: Counter,
-        help: "Claims of addresses given up or not taken in, by reason.",
+        help: "Claims of addresses that were dropped or not accepted, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             if_kubernetes(r, |of| {
@@ -106,7 +106,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_jobs_failed_total",
         kind: Counter,
-        help: "Jobs that could not be asked for: their pods are named by the Job, not by its CronJob.",
+        help: "Jobs that could not be read: their pods have the Job as workload, not its CronJob.",
         labels: &[],
         collect: |r, s| if_kubernetes(r, |of| s.count(&[], of.jobs_failed)),
     },

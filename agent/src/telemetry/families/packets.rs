@@ -14,14 +14,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_packets_received_total",
         kind: Counter,
-        help: "Packets that workers took out of the rings.",
+        help: "Packets that workers read from the rings.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.packets.received),
     },
     Family {
         name: "tap53_packets_joined_total",
         kind: Counter,
-        help: "Datagrams joined from fragments, taken in beside the packets.",
+        help: "Datagrams reassembled from fragments, which enter beside the packets.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.packets.joined),
     },
@@ -42,7 +42,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_packets_ignored_total",
         kind: Counter,
-        help: "Packets without a message of ours.",
+        help: "Packets without a DNS message, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.packets.ignored, |reason, n| s.count(&[reason], n))
@@ -51,7 +51,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_packets_lost_total",
         kind: Counter,
-        help: "Packets of which nothing could be read.",
+        help: "Packets that could not be read, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.packets.lost, |reason, n| s.count(&[reason], n))
@@ -61,14 +61,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_fragments_received_total",
         kind: Counter,
-        help: "Fragments handed to the joining of datagrams.",
+        help: "Fragments passed to reassembly.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.fragments.received),
     },
     Family {
         name: "tap53_fragments_joined_total",
         kind: Counter,
-        help: "Fragments in whole datagrams.",
+        help: "Fragments that became part of a reassembled datagram.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.fragments.joined),
     },
@@ -82,7 +82,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_fragments_ignored_total",
         kind: Counter,
-        help: "Fragments that were there already.",
+        help: "Duplicate fragments.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.fragments.ignored, |reason, n| s.count(&[reason], n))
@@ -91,7 +91,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_fragments_lost_total",
         kind: Counter,
-        help: "Fragments of datagrams that were not joined.",
+        help: "Fragments of datagrams that were not reassembled, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.fragments.lost, |reason, n| s.count(&[reason], n))
@@ -100,14 +100,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_datagrams_joined_total",
         kind: Counter,
-        help: "Datagrams joined from fragments.",
+        help: "Datagrams reassembled from fragments.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.fragments.datagrams),
     },
     Family {
         name: "tap53_datagrams_lost_total",
         kind: Counter,
-        help: "Joined datagrams that the worker of their flow could not take in.",
+        help: "Reassembled datagrams lost because the queue to their flow's worker was full or closed.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.fragments.datagrams_lost),
     },
@@ -136,7 +136,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_tcp_ignored_bytes_total",
         kind: Counter,
-        help: "Bytes of TCP payload that are none of ours.",
+        help: "Bytes of TCP payload that are not needed, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.tcp_bytes.ignored, |reason, n| s.count(&[reason], n))
@@ -145,7 +145,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_tcp_lost_bytes_total",
         kind: Counter,
-        help: "Bytes of TCP payload that are in no message.",
+        help: "Bytes of TCP payload that are in no message, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             each(&r.status.ledger.agent.tcp_bytes.lost, |reason, n| s.count(&[reason], n))
@@ -154,7 +154,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_tcp_missing_bytes_total",
         kind: Counter,
-        help: "Bytes that are missing in captured streams, outside of the sum.",
+        help: "Bytes missing from captured streams; not part of the sum.",
         labels: &[],
         collect: |r, s| s.count(&[], r.status.ledger.agent.tcp_bytes.missing),
     },

@@ -21,7 +21,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_control_requests_refused_total",
         kind: Counter,
-        help: "Connections and requests that got no proper answer, by reason.",
+        help: "Connections and requests that were refused, by reason.",
         labels: &["reason"],
         collect: |r, s| {
             let of = &r.control;
@@ -46,7 +46,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_follower_lines_lost_total",
         kind: Counter,
-        help: "Lines that followers read too slowly for.",
+        help: "Lines that were dropped because followers read too slowly.",
         labels: &[],
         collect: |r, s| s.count(&[], r.follower_lines_lost),
     },
@@ -61,14 +61,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_telemetry_requests_total",
         kind: Counter,
-        help: "Requests whose head was complete.",
+        help: "Requests with a complete head.",
         labels: &[],
         collect: |r, s| s.count(&[], r.telemetry.requests),
     },
     Family {
         name: "tap53_telemetry_connections_closed_total",
         kind: Counter,
-        help: "Connections closed before they were done: for a newer one while idle or unread, at once where all were busy, or as they timed_out.",
+        help: "Connections closed early, by reason. idle, unread: evicted for a newer connection before the request was complete, or before the response was read. busy: refused. timed_out: a deadline passed.",
         labels: &["reason"],
         collect: |r, s| {
             let of = &r.telemetry;
@@ -95,7 +95,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_log_lines_suppressed_total",
         kind: Counter,
-        help: "Lines left out since they repeated too often.",
+        help: "Lines suppressed because they repeated too often.",
         labels: &["level"],
         collect: |r, s| {
             r.log_lines.suppressed.iter().for_each(|(level, lines)| s.count(&[level], *lines))
@@ -105,7 +105,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_build_info",
         kind: Gauge,
-        help: "1, with the version of the agent.",
+        help: "Always 1; the label has the version of the agent.",
         labels: &["version"],
         collect: |r, s| s.flag(&[r.status.version], true),
     },

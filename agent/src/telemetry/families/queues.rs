@@ -7,7 +7,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_ring_used_bytes",
         kind: Gauge,
-        help: "Bytes in the ring that its worker has yet to take out.",
+        help: "Bytes in the ring that its worker has not read yet.",
         labels: &["worker"],
         collect: |r, s| {
             for worker in &r.path.workers {
@@ -33,7 +33,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_handover_datagrams",
         kind: Gauge,
-        help: "Joined datagrams on their way from other workers.",
+        help: "Reassembled datagrams in the queue from other workers.",
         labels: &["worker"],
         collect: |r, s| {
             for worker in &r.path.workers {
@@ -45,7 +45,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_handover_datagrams_limit",
         kind: Gauge,
-        help: "Joined datagrams that can be on their way to a worker.",
+        help: "Reassembled datagrams that the queue of a worker can hold.",
         labels: &[],
         collect: |_, s| s.count(&[], QUEUED as u64),
     },
@@ -63,7 +63,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_pair_queries_evicted_total",
         kind: Counter,
-        help: "Queries recorded as unanswered, with capture_gap, because the table of a worker was full, or one key of it.",
+        help: "Queries recorded as unanswered, with capture_gap, because the table of a worker, or one key of it, was full.",
         labels: &["worker"],
         collect: |r, s| {
             for (worker, counts) in r.path.workers.iter().zip(&r.workers) {
@@ -96,7 +96,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_sink_spool_limit_bytes",
         kind: Gauge,
-        help: "Bytes that the spool may take; none without one.",
+        help: "Limit of the spool's size in bytes; absent without a spool.",
         labels: &["sink"],
         collect: |r, s| {
             each_state(r, |of, state| {
@@ -109,7 +109,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_sink_spool_oldest_timestamp_seconds",
         kind: Gauge,
-        help: "Since when the oldest record in the spool waits, seconds since 1970 UTC; none while it is empty.",
+        help: "When the oldest record in the spool was stored, seconds since 1970 UTC; absent while the spool is empty.",
         labels: &["sink"],
         collect: |r, s| {
             each_state(r, |of, state| {
@@ -123,7 +123,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_sink_reports_waiting",
         kind: Gauge,
-        help: "Delivery reports, and records that came back, for the thread of the spool to take in.",
+        help: "Delivery reports and returned records that the spool's thread has not processed yet.",
         labels: &["sink"],
         collect: |r, s| {
             each_state(r, |of, state| {
@@ -136,7 +136,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_follower_waiting_bytes",
         kind: Gauge,
-        help: "Bytes of lines that followers have yet to take.",
+        help: "Bytes of lines that followers have not read yet.",
         labels: &[],
         collect: |r, s| s.count(&[], r.follower_bytes as u64),
     },

@@ -14,22 +14,21 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_registry_failures_total",
         kind: Counter,
-        help: "Those of them that failed: no answer, or a refusal.",
+        help: "Requests to the schema registry that failed: no response, or an error.",
         labels: &["sink"],
         collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.failures)),
     },
     Family {
         name: "tap53_registry_id_changes_total",
         kind: Counter,
-        help: "How often the registry gave a schema another id than before.",
+        help: "How often the registry returned a different id for a schema than before.",
         labels: &["sink"],
         collect: |r, s| each_registry(r, |of, counts| s.count(&[of], counts.id_changes)),
     },
     Family {
         name: "tap53_registry_ids_known",
         kind: Gauge,
-        help: "1 if the id of every schema that records were written with is known; 0 while records \
-               wait for one.",
+        help: "1 if the ids of all schemas in use are known; 0 while records wait for one.",
         labels: &["sink"],
         collect: |r, s| {
             each_registry(r, |of, counts| s.flag(&[of], counts.ids_known == counts.ids_wanted))

@@ -7,37 +7,35 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_summaries_written_total",
         kind: Counter,
-        help: "Summaries of the ledger that this run made for the sink's topic of summaries.",
+        help: "Summaries of the ledger that this run created for the sink's summary topic.",
         labels: &["sink"],
         collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.written)),
     },
     Family {
         name: "tap53_summaries_delivered_total",
         kind: Counter,
-        help: "Those that arrived, of earlier runs too.",
+        help: "Summaries that were acknowledged, including those of earlier runs.",
         labels: &["sink"],
         collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.delivered)),
     },
     Family {
         name: "tap53_summaries_lost_total",
         kind: Counter,
-        help: "Those that were given up. No sum downstream is wrong for it: later ones count from the \
-               run's start.",
+        help: "Summaries that were lost. Sums downstream stay right, because later summaries count from the start of the run.",
         labels: &["sink"],
         collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.lost)),
     },
     Family {
         name: "tap53_summaries_carried",
         kind: Gauge,
-        help: "Those of earlier runs that waited when this one began. written + carried = delivered + \
-               waiting + lost.",
+        help: "Summaries of earlier runs that waited when this one started. written + carried = delivered + waiting + lost.",
         labels: &["sink"],
         collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.carried)),
     },
     Family {
         name: "tap53_summaries_waiting",
         kind: Gauge,
-        help: "Those that have not arrived yet.",
+        help: "Summaries that are not acknowledged yet.",
         labels: &["sink"],
         collect: |r, s| each(r, |of, summaries| s.count(&[of], summaries.waiting)),
     },

@@ -163,6 +163,15 @@ pub fn say_error(error: &str) {
     }
 }
 
+/// What a command that only looks at something finds, and does not end with: as [`say_error`].
+pub fn say_warning(warning: &str) {
+    if JSON_OF.get().is_some() {
+        tracing::warn!("{warning}");
+    } else {
+        let _ = writeln!(io::stderr(), "tap53: warning: {}", visible_lines(warning));
+    }
+}
+
 /// The ledger: a line of the log where that is in JSON, else for people.
 pub fn report(ledger: &Ledger) {
     /// As [`JsonLine`] writes events, with an object for a field.

@@ -65,6 +65,28 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
+{{/* Refuses a control socket in a directory that the agent cannot write to: the container's own file
+     system is read-only, so the socket would be missing and the liveness probe would fail. */}}
+{{- define "tap53.checkSocket" -}}
+{{- $directories := list "/run/tap53" -}}
+{{- if include "tap53.stateVolume" . -}}
+{{- $directories = append $directories "/var/lib/tap53" -}}
+{{- end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- $directories = append $directories .mountPath -}}
+{{- end -}}
+{{- $socket := .Values.config.control.socket -}}
+{{- $mounted := false -}}
+{{- range $directories -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .)) $socket -}}
+{{- $mounted = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not $mounted -}}
+{{- fail (printf "config.control.socket: %s is not in a mounted directory (%s): the container's file system is read-only; choose one of these or add a volume with extraVolumes and extraVolumeMounts" $socket (join ", " $directories)) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Asked through the pod's own socket: nobody outside of the pod can keep it from being answered, as
      anybody who reaches the telemetry port could. Where there is no socket, by HTTP; the kubelet is on
      the agent's network, so loopback does. */}}
@@ -78,6 +100,7 @@ app.kubernetes.io/component: agent
 {{- end -}}
 httpGet: {host: {{ $host | quote }}, path: /livez, port: {{ regexFind "[0-9]+$" $listen }}}
 {{- else if $control.socket -}}
+{{- include "tap53.checkSocket" . -}}
 exec: {command: [/usr/bin/tap53, status, --check, live, --socket, {{ $control.socket | quote }}]}
 {{- else -}}
 exec: {command: [/usr/bin/tap53, status, --check, live]}

@@ -1,11 +1,12 @@
 //! A Kafka sink's `summary` section.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
-use super::super::super::tree::{Section, seconds, text};
+use super::super::super::tree::{Section, boolean, seconds, text};
 use super::topic;
+use crate::ledger::signature::SigningKey;
 
 /// A topic of summaries of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +16,22 @@ pub struct SummaryConfig {
     /// How often one is written.
     #[serde(rename = "interval_s", serialize_with = "super::super::super::as_seconds")]
     pub interval: Duration,
+    /// Whether summaries carry digests of the records.
+    pub chain: bool,
+    /// What summaries are signed with.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<SigningKeyFile>,
+}
+
+/// A private key and where it was read from. Only the place is ever written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SigningKeyFile {
+    /// The file.
+    #[serde(rename = "signing_key_file")]
+    pub file: PathBuf,
+    /// What it held when the configuration was read.
+    #[serde(skip)]
+    pub key: SigningKey,
 }
 
 impl SummaryConfig {
@@ -25,6 +42,24 @@ impl SummaryConfig {
             let value = topic.as_ref().map(|topic| format!("{topic:?}"));
             section.refuse("topic", value, "has the records: give summaries a topic of their own");
         }
-        Some(Self { topic: topic?, interval: interval.unwrap_or(Duration::from_secs(60)) })
+        let chain = section.read("chain", boolean).unwrap_or(false);
+        let signing = section.read("signing_key_file", text(signing_key));
+        if let Some(signing) = signing.as_ref().filter(|_| !chain) {
+            let value = format!("{:?}", signing.file.display().to_string());
+            let reason = "signs digests, which need chain: true";
+            section.refuse("signing_key_file", Some(value), reason);
+        }
+        Some(Self {
+            topic: topic?,
+            interval: interval.unwrap_or(Duration::from_secs(60)),
+            chain,
+            signing,
+        })
     }
+}
+
+fn signing_key(path: &str) -> Result<SigningKeyFile, String> {
+    let file = PathBuf::from(path);
+    let key = SigningKey::read(&file).map_err(|error| error.to_string())?;
+    Ok(SigningKeyFile { file, key })
 }

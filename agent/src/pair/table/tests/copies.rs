@@ -90,7 +90,8 @@ impl Bench {
         });
         self.now_ns = self.now_ns.max(seen.at_ns);
         self.expire(self.now_ns);
-        match self.table.observe(flow(sent.port), &mut seen, &sent.wire) {
+        let key = self.table.key(flow(sent.port), seen.message.id);
+        match self.table.observe(key, &mut seen, &sent.wire) {
             Observed::Done(transaction) => record(&mut self.records, &transaction),
             Observed::Copy => self.copies += 1,
             _ => {}
@@ -223,7 +224,8 @@ fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
         let point = Point { ifindex, direction };
         let mut seen =
             Box::new(Observation { at_ns: SECOND, point, message, ..Default::default() });
-        match table.observe(over_tcp, &mut seen, &wire) {
+        let key = table.key(over_tcp, seen.message.id);
+        match table.observe(key, &mut seen, &wire) {
             Observed::Done(transaction) => Some((transaction.id, transaction.related)),
             _ => None,
         }
@@ -336,7 +338,7 @@ fn a_transaction_tells_when_its_query_was_sent_last() {
     assert_eq!((found.query_count, found.copy_count), (2, 1));
     assert_eq!((found.query().unwrap().at_ns, found.latest_query_ns), (0, 2_000 * MS));
     let mut again = message(3_000 * MS, 1, "poll.test", false);
-    assert!(matches!(table.observe(flow(1), &mut again, &[]), Observed::Waits));
+    assert!(matches!(observe_by(&mut table, flow(1), &mut again, &[]), Observed::Waits));
     assert_eq!(table.expire(8_000 * MS).unwrap().latest_query_ns, 3_000 * MS);
 }
 
@@ -346,7 +348,8 @@ fn a_query_that_leaves_again_by_another_interface_is_a_repetition() {
     let mut sees = |ifindex, at_ms: u64| {
         let mut seen = message(at_ms * MS, 1, "poll.test", false);
         seen.point.ifindex = ifindex;
-        match table.observe(flow(1), &mut seen, &[]) {
+        let key = table.key(flow(1), seen.message.id);
+        match table.observe(key, &mut seen, &[]) {
             Observed::Waits => "waits",
             Observed::Repeated => "repeated",
             Observed::Copy => "copy",

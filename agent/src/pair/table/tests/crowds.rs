@@ -6,7 +6,7 @@ use super::*;
 /// queries left the table for it.
 fn asks(table: &mut Table, flow: Flow, at_ns: u64, id: u16, name: &str) -> (usize, u32) {
     let mut query = message(at_ns, id, name, false);
-    assert_eq!(table.observe(flow, &mut query, &[]), Observed::Waits);
+    assert_eq!(observe_by(table, flow, &mut query, &[]), Observed::Waits);
     let newest = table.lists[Transport::Udp as usize].newest;
     let hash = table.slots[newest as usize].hash;
     let compared = table.index.iter_hash(hash).count() - 1;

@@ -24,7 +24,8 @@ fn sees_at(
 ) -> Option<Transaction<'static>> {
     let message = crate::decode::Message::parse(wire).unwrap();
     let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
-    match table.observe(flow, &mut seen, wire) {
+    let key = table.key(flow, seen.message.id);
+    match table.observe(key, &mut seen, wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
         _ => None,
     }
@@ -245,7 +246,8 @@ fn sees_changed(
     let point = Point { ifindex: 7, direction };
     let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
     change(&mut seen);
-    match table.observe(flow, &mut seen, wire) {
+    let key = table.key(flow, seen.message.id);
+    match table.observe(key, &mut seen, wire) {
         Observed::Done(transaction) => Some(kept(&transaction)),
         _ => None,
     }

@@ -10,7 +10,7 @@ use rdkafka::{
 use super::*;
 use crate::{
     config::{RegistryConfig, SubjectStrategy},
-    encode::{SCHEMA_TEXT, SCHEMA_VERSIONS, fingerprint, unframe},
+    encode::{Format, Profile, SCHEMA_TEXT, SCHEMA_VERSION, SCHEMA_VERSIONS, fingerprint, unframe},
     sink::registry::stub::{Answer, Stub, ids_from},
     spool::{self, Fsync, Spool},
 };
@@ -308,4 +308,57 @@ fn the_end_waits_for_the_id_of_the_summaries_without_keeping_a_processor_busy() 
     assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
     assert!(busy() - before < Duration::from_millis(100), "{:?}", busy() - before);
     assert_eq!(kafka.counts().read().summaries.lost, 1);
+}
+
+/// What is written in another profile than before does not keep those of before from leaving, nor
+/// take the topic's subject from what is written now.
+#[test]
+fn records_of_the_other_profile_leave_under_a_subject_of_its_own() {
+    let (cluster, stub) = (cluster(), Stub::registry(7));
+    let directory = tempfile::tempdir().unwrap();
+    let mut spooled = Spool::open(&spool::Config {
+        directory: directory.path().to_owned(),
+        max_bytes: 64 << 20,
+        max_age: None,
+        fsync: Fsync::Never,
+        schema_version: SCHEMA_VERSION.unsigned_abs(),
+    })
+    .unwrap();
+    let before = batch(3);
+    let record = |value| spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
+    spooled.append(before.iter().map(|(value, _)| record(value)), 1).unwrap();
+    spooled.close().unwrap();
+    // Its lock.
+    drop(spooled);
+    let config = KafkaConfig {
+        registry: registry(&stub),
+        profile: Profile::Flat,
+        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
+    };
+    let kafka = Kafka::open(&config, NODE, true).unwrap();
+    assert_eq!(kafka.format(), Format::FlatAvroSingleObject);
+    let (mut flat, mut encoder) = (Batch::default(), SingleObject::flat().unwrap());
+    for _ in 0..2 {
+        samples::with_record("matched", |record| flat.push(&mut encoder, record).unwrap());
+    }
+    kafka.write(&flat);
+    wait_until("all", &kafka, |counts| counts.delivered.records == 5);
+    kafka.close(DEADLINE);
+    let consumed = consume(&cluster, 5);
+    let data = [&before, &flat].map(|batch| batch.iter().map(|(value, _)| value[10..].to_vec()));
+    let expected: Vec<_> = data.into_iter().flatten().collect();
+    let ids: Vec<_> = consumed.iter().map(|(id, _)| *id).collect();
+    assert_eq!(consumed.into_iter().map(|(_, datum)| datum).collect::<Vec<_>>(), expected);
+    assert!(ids[..3] == [ids[0]; 3] && ids[3..] == [ids[4]; 2] && ids[0] != ids[4], "{ids:?}");
+    let registered = stub.seen().into_iter().filter(|asked| asked.path.ends_with("/versions"));
+    let mut registered: Vec<_> = registered.map(|asked| (asked.path, asked.schema)).collect();
+    registered.sort();
+    assert_eq!(
+        registered,
+        [
+            ("/subjects/dns-tap53.DnsTransaction/versions", SCHEMA_TEXT),
+            ("/subjects/dns-value/versions", Profile::Flat.schema_text()),
+        ]
+        .map(|(path, schema)| (path.to_owned(), schema.to_owned()))
+    );
 }

@@ -1,0 +1,75 @@
+//! What a configuration says that is allowed, and that its operator may not have meant.
+
+use std::fmt;
+
+use super::{Config, KafkaConfig, SinkConfig};
+
+/// Something to look at again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key that it is about: `sinks[1]`.
+    pub key: String,
+    /// What comes of it.
+    pub wrong: String,
+    /// Keys that change it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}\n  {}", self.key, self.wrong, self.remedy)
+    }
+}
+
+impl Warning {
+    /// Where a Kafka sink's records cannot be read by what usually reads them.
+    pub(crate) fn of_framing(number: usize, kafka: &KafkaConfig) -> Option<Self> {
+        if kafka.registry.is_some() {
+            return None;
+        }
+        Some(Self {
+            key: format!("sinks[{number}]"),
+            wrong: "without `registry`, records are in Avro's single-object encoding, which Kafka \
+                    Connect's Avro converters, ksqlDB, Vertica's KafkaAvroParser, ClickHouse's \
+                    AvroConfluent, Flink's avro-confluent and Confluent's deserializers cannot read"
+                .to_owned(),
+            remedy:
+                "registry: {urls: [\"http://REGISTRY:8081\"]}   # or readers of your own, which \
+                     look up the fingerprint in each record: tap53 schema"
+                    .to_owned(),
+        })
+    }
+}
+
+impl Config {
+    /// What is allowed and may not be meant, in the order of the file.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let of_sink = |(number, sink): (usize, &SinkConfig)| match sink {
+            SinkConfig::Kafka(kafka) => Warning::of_framing(number, kafka),
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => None,
+        };
+        self.sinks.iter().enumerate().filter_map(of_sink).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parse;
+
+    #[test]
+    fn a_kafka_sink_without_a_registry_is_named_with_who_cannot_read_it() {
+        let kafka = "type: kafka, brokers: [\"b:1\"], topic: dns";
+        let config = parse(&format!(
+            "interfaces: {{include: [eth0]}}\nsinks:\n  - {{type: stdout}}\n  \
+             - {{{kafka}, registry: {{urls: [\"http://r:1\"]}}}}\n  - {{{kafka}2, name: k2}}\n"
+        ));
+        let warnings = config.unwrap().warnings();
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert_eq!(warning.key, "sinks[2]");
+        for reader in ["Kafka Connect", "Vertica", "ksqlDB"] {
+            assert!(warning.wrong.contains(reader), "{warning}");
+        }
+        assert!(warning.remedy.contains("registry: {urls:"), "{warning}");
+    }
+}

@@ -1,0 +1,313 @@
+"""The warehouse: PostgreSQL's tables, and the transaction that moves a partition's offset with its rows.
+
+Runs on Spark's driver (tables, offsets) and in the executors' Python workers (transactions)."""
+
+import json
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from pyspark.sql import types as T
+
+from records import SEPARATOR
+
+# tap53_offsets: where each partition goes on. tap53_loads: the account of each transaction. tap53_rejects:
+# each message that could not be loaded, with all that is needed to load it later.
+TABLES = """
+CREATE TABLE IF NOT EXISTS tap53_offsets (
+    topic text, partition integer, next_offset bigint NOT NULL,
+    PRIMARY KEY (topic, partition));
+CREATE TABLE IF NOT EXISTS tap53_loads (
+    topic text NOT NULL, partition integer NOT NULL,
+    first_offset bigint NOT NULL, next_offset bigint NOT NULL,
+    messages bigint NOT NULL, loaded bigint NOT NULL, repeated bigint NOT NULL, rejected bigint NOT NULL,
+    loaded_at timestamptz NOT NULL DEFAULT now(), loader text NOT NULL,
+    PRIMARY KEY (topic, partition, next_offset, loaded_at));
+CREATE TABLE IF NOT EXISTS tap53_rejects (
+    topic text, partition integer, kafka_offset bigint, kafka_time timestamptz,
+    reason text NOT NULL, message bytea,
+    PRIMARY KEY (topic, partition, kafka_offset));
+"""
+
+# The server ends the session of a host that is gone, whose locks the next loader waits for.
+SESSION = (
+    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    " -c idle_in_transaction_session_timeout=10min -c timezone=UTC"
+)
+# Any number: who creates the tables is alone.
+CREATION_LOCK = 53
+
+LOADED = "partition int, first_offset long, next_offset long, messages long, loaded long, rejected long, unknown array<long>"
+
+
+def log(event, **fields):
+    """A line of JSON, for programs that watch the jobs."""
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+class OffsetsMovedBack(Exception):
+    """The warehouse's offsets are before those that this loader has seen: it was restored meanwhile."""
+
+
+def connect(conninfo):
+    return psycopg.connect(conninfo, options=SESSION, application_name="tap53 loader")
+
+
+def create_tables(conninfo, tables):
+    """Creates what is missing. `tables`: (name, fields, names of required fields, key)."""
+    with connect(conninfo) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
+        connection.execute(TABLES)
+        for name, fields, required, key in tables:
+            connection.execute(ddl(name, fields, required, key))
+
+
+def ddl(name, fields, required, key):
+    """CREATE TABLE for rows of these fields."""
+    columns = [
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(field.name),
+            sql.SQL(column_type(field.dataType)),
+            sql.SQL(" NOT NULL" if field.name in required else ""),
+        )
+        for field in fields
+    ]
+    return sql.SQL("CREATE TABLE IF NOT EXISTS {} (\n  {},\n  PRIMARY KEY ({}))").format(
+        identifier(name), sql.SQL(",\n  ").join(columns), sql.SQL(", ").join(map(sql.Identifier, key))
+    )
+
+
+def column_type(kind):
+    if isinstance(kind, (T.ArrayType, T.MapType, T.StructType)):
+        return "jsonb"
+    names = {
+        T.BooleanType: "boolean",
+        T.IntegerType: "integer",
+        T.LongType: "bigint",
+        T.FloatType: "real",
+        T.DoubleType: "double precision",
+        T.StringType: "text",
+        T.BinaryType: "bytea",
+        T.TimestampType: "timestamptz",
+    }
+    try:
+        return names[type(kind)]
+    except KeyError:
+        raise SystemExit(f"no column of PostgreSQL for {kind.simpleString()}") from None
+
+
+def identifier(table):
+    return sql.Identifier(*table.split("."))
+
+
+def offsets(conninfo, topic):
+    """Where each partition of a topic goes on."""
+    with connect(conninfo) as connection:
+        query = "SELECT partition, next_offset FROM tap53_offsets WHERE topic = %s"
+        return dict(connection.execute(query, (topic,)).fetchall())
+
+
+def forget_offsets(conninfo, topic):
+    """Makes loaders begin with the topic's earliest message; rows that are there already stay one."""
+    with connect(conninfo) as connection:
+        connection.execute("DELETE FROM tap53_offsets WHERE topic = %s", (topic,))
+
+
+def require_not_before(topic, partition, next_offset, seen):
+    """Raises OffsetsMovedBack where a loader that goes on would leave messages out."""
+    if next_offset < seen:
+        raise OffsetsMovedBack(
+            f"{topic}, partition {partition}: the warehouse goes on at offset {next_offset}, and had {seen}:"
+            " it was restored. Start the loader again: it begins where the warehouse is."
+        )
+
+
+class PartitionLoader:
+    """For mapInArrow: writes the rows of one partition of a topic, and moves its offset, in a transaction.
+
+    The offset's row is locked first. Messages before it are loaded already, by another loader or by this
+    one before it was killed, and are passed over; so a message is loaded once, whoever loads it."""
+
+    def __init__(self, conninfo, table, seen, loader):
+        self.conninfo, self.table, self.seen, self.loader = conninfo, table, seen, loader
+
+    def __call__(self, batches):
+        load = None
+        for batch in batches:
+            for topic, partition, part in by_partition(batch):
+                if load is None or (load.topic, load.partition) != (topic, partition):
+                    if load is not None:
+                        yield load.finish()
+                    load = PartitionLoad(self, topic, partition)
+                load.add(part)
+        if load is not None:
+            yield load.finish()
+
+
+def by_partition(batch):
+    """Splits an Arrow batch where the partition changes; nearly always it does not."""
+    partitions = batch.column("partition").to_pylist()
+    topics = batch.column("topic")
+    start = 0
+    for end in range(1, len(partitions) + 1):
+        if end == len(partitions) or partitions[end] != partitions[start]:
+            yield topics[start].as_py(), partitions[start], batch.slice(start, end - start)
+            start = end
+
+
+class PartitionLoad:
+    """The transaction of one partition's part of a microbatch."""
+
+    def __init__(self, task, topic, partition):
+        self.task, self.topic, self.partition = task, topic, partition
+        self.first = None
+        self.end = None
+        self.messages = 0
+        self.lines, self.rejects, self.unknown = [], [], set()
+        self.connection = connect(task.conninfo)
+        self.next = self._lock()
+
+    def _lock(self):
+        place = (self.topic, self.partition)
+        self.connection.execute(
+            "INSERT INTO tap53_offsets VALUES (%s, %s, 0) ON CONFLICT DO NOTHING", place
+        )
+        query = "SELECT next_offset FROM tap53_offsets WHERE topic = %s AND partition = %s FOR UPDATE"
+        (next_offset,) = self.connection.execute(query, place).fetchone()
+        require_not_before(self.topic, self.partition, next_offset, self.task.seen.get(self.partition, 0))
+        return next_offset
+
+    def add(self, batch):
+        columns = batch.to_pydict()
+        for index, offset in enumerate(columns["offset"]):
+            self.end = offset + 1
+            if offset < self.next:
+                continue
+            if self.first is None:
+                self.first = offset
+            self.messages += 1
+            line = columns["line"][index]
+            if line is not None:
+                self.lines.append(line)
+            elif columns["unknown"][index] is not None:
+                self.unknown.add(columns["unknown"][index])
+            else:
+                self.rejects.append(
+                    (offset, columns["timestamp"][index], columns["reason"][index], columns["value"][index])
+                )
+
+    def finish(self):
+        with self.connection:  # commits, or rolls back where anything is raised
+            if self.unknown:
+                self.connection.rollback()
+                return self._outcome(self.next, loaded=0)
+            if self.first is None:
+                return self._outcome(self.next, loaded=0)
+            loaded, refused = insert_each(self.connection, self.task.table, self.lines)
+            self.rejects += [(number, None, reason, record) for number, reason, record in refused]
+            insert_rejects(self.connection, self.topic, self.partition, self.rejects)
+            self._move_offset(loaded)
+            return self._outcome(self.end, loaded)
+
+    def _move_offset(self, loaded):
+        moved = self.connection.execute(
+            "UPDATE tap53_offsets SET next_offset = %s"
+            " WHERE topic = %s AND partition = %s AND next_offset = %s",
+            (self.end, self.topic, self.partition, self.next),
+        )
+        if moved.rowcount != 1:
+            raise OffsetsMovedBack(f"{self.topic}, partition {self.partition}: its offset moved while locked")
+        rejected = len(self.rejects)
+        self.connection.execute(
+            "INSERT INTO tap53_loads (topic, partition, first_offset, next_offset, messages, loaded, repeated,"
+            " rejected, loader) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (self.topic, self.partition, self.first, self.end, self.messages, loaded,
+             self.messages - loaded - rejected, rejected, self.task.loader),
+        )
+
+    def _outcome(self, next_offset, loaded):
+        row = {
+            "partition": self.partition,
+            "first_offset": self.first,
+            "next_offset": next_offset,
+            "messages": self.messages,
+            "loaded": loaded,
+            "rejected": len(self.rejects),
+            "unknown": sorted(self.unknown),
+        }
+        schema = pa.schema(
+            [("partition", pa.int32())]
+            + [(name, pa.int64()) for name in ("first_offset", "next_offset", "messages", "loaded", "rejected")]
+            + [("unknown", pa.list_(pa.int64()))]
+        )
+        return pa.RecordBatch.from_pylist([row], schema=schema)
+
+
+def insert_each(connection, table, lines):
+    """Inserts the rows that are not there yet: how many those are, and (number, reason, record as JSON) of
+    rows that the warehouse refuses, which do not keep out the others."""
+    try:
+        with connection.transaction():
+            return insert(connection, table, lines), []
+    except (psycopg.DataError, psycopg.IntegrityError):
+        inserted, refused = 0, []
+        for line in lines:
+            try:
+                with connection.transaction():
+                    inserted += insert(connection, table, [line])
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                number, record = line.split(SEPARATOR, 1)
+                reason = f"the warehouse refuses it: {str(error).splitlines()[0]}"
+                refused.append((int(number), reason, record.encode()))
+        return inserted, refused
+
+
+def insert_rejects(connection, topic, partition, rejects):
+    """`rejects`: (offset, time, reason, message)."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO tap53_rejects VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(topic, partition, *reject) for reject in rejects],
+        )
+
+
+def insert(connection, table, lines):
+    """Inserts the rows that are not there yet; how many those are."""
+    if not lines:
+        return 0
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS stage (number bigint, record jsonb) ON COMMIT DROP")
+    connection.execute("TRUNCATE stage")
+    with connection.cursor() as cursor:
+        # No character that ends or quotes a field can be in a line.
+        options = f"FORMAT csv, DELIMITER '{SEPARATOR}', QUOTE '\x01', ESCAPE '\x01'"
+        with cursor.copy(f"COPY stage FROM STDIN ({options})") as copy:
+            copy.write("\n".join(lines) + "\n")
+    query = sql.SQL(
+        "INSERT INTO {0} SELECT row.* FROM stage, jsonb_populate_record(NULL::{0}, record) AS row"
+        " ON CONFLICT DO NOTHING"
+    )
+    return connection.execute(query.format(identifier(table))).rowcount
+
+
+class RowWriter:
+    """For mapInArrow: writes rows of another store, without offsets; rows that are there already stay.
+
+    A task is a transaction; a job that is killed is started again, and changes nothing twice."""
+
+    COUNTS = "rows long, inserted long, refused long"
+
+    def __init__(self, conninfo, table, source):
+        self.conninfo, self.table, self.source = conninfo, table, source
+
+    def __call__(self, batches):
+        rows = inserted = refused = 0
+        with connect(self.conninfo) as connection:
+            for batch in batches:
+                lines = batch.column("line").to_pylist()
+                new, bad = insert_each(connection, self.table, lines)
+                rejects = [(number, None, reason, record) for number, reason, record in bad]
+                # No partition of a topic, and the row's number in place of an offset.
+                insert_rejects(connection, self.source, -1, rejects)
+                rows, inserted, refused = rows + len(lines), inserted + new, refused + len(bad)
+        counts = {"rows": [rows], "inserted": [inserted], "refused": [refused]}
+        yield pa.RecordBatch.from_pydict(counts)

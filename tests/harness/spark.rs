@@ -1,0 +1,193 @@
+//! The loader's engine: a real Apache Spark in local mode, from its Python package, with the jars that it
+//! needs beside its own. The jobs are those of `deploy/warehouse`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{cache, namespace::Namespace, process::Process, process::run, scratch};
+
+const POM: &str = include_str!("spark/pom.xml");
+const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
+/// Beside Spark: what its Python workers pass rows in (pandas is asked for and not used), and the driver of
+/// the warehouse.
+const PACKAGES: [(&str, &str); 3] =
+    [("pyarrow", "26.0.1"), ("pandas", "2.3.3"), ("psycopg[binary]", "3.3.9")];
+/// Two cores, and a task that fails is tried again, as on a cluster.
+const MASTER: &str = "local[2,4]";
+const MEMORY: &str = "1g";
+
+/// Where Spark is.
+#[derive(Clone, Debug)]
+pub struct Spark {
+    python: PathBuf,
+    home: PathBuf,
+    jars: PathBuf,
+}
+
+impl Spark {
+    /// Spark in the cache; fetched now if it is not there yet (700 MB on disk).
+    ///
+    /// # Errors
+    /// When Python 3 with venv or Maven are not installed, or a package cannot be had.
+    pub fn get() -> Result<Self> {
+        let environment = cache::filled(&name()?, fetch)?;
+        let libraries = fs::read_dir(environment.join("lib"))?.flatten();
+        let mut homes = libraries.map(|entry| entry.path().join("site-packages/pyspark"));
+        Ok(Self {
+            python: environment.join("bin/python"),
+            home: homes.find(|home| home.is_dir()).context("no pyspark in its environment")?,
+            jars: environment.join("jars"),
+        })
+    }
+
+    /// A job of `deploy/warehouse`, started by `spark-submit` in a namespace.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn submit(&self, namespace: &Namespace, job: &str, arguments: &[&str]) -> Result<Job> {
+        let directory = scratch::directory("spark")?;
+        let command = self.command(namespace, directory.path(), job, arguments);
+        Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
+    }
+
+    fn command(&self, space: &Namespace, scratch: &Path, job: &str, arguments: &[&str]) -> Command {
+        let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/warehouse");
+        let modules = ["records.py", "warehouse.py"].map(|name| jobs.join(name));
+        let mut command = space.command(self.home.join("bin/spark-submit"));
+        command.args(["--master", MASTER, "--driver-memory", MEMORY, "--properties-file"]);
+        command.arg(jobs.join("spark.conf")).arg("--jars").arg(joined(&self.jar_files()));
+        command.arg("--py-files").arg(joined(&modules));
+        command.arg(jobs.join(job)).args(arguments);
+        command
+            .env("SPARK_HOME", &self.home)
+            .env("PYSPARK_PYTHON", &self.python)
+            .env("SPARK_LOCAL_IP", "127.0.0.1")
+            .env("SPARK_LOCAL_DIRS", scratch)
+            .env("TMPDIR", scratch)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Lives are short: compiling for long ones does not pay.
+            .env("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+            .current_dir(scratch);
+        command
+    }
+
+    fn jar_files(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.jars).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+fn joined(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Spark's version.
+///
+/// # Errors
+/// When `pom.xml` names none.
+pub fn version() -> Result<&'static str> {
+    let (_, rest) =
+        POM.split_once("<spark.version>").context("spark/pom.xml has no spark.version")?;
+    Ok(rest.split('<').next().unwrap_or_default())
+}
+
+/// True if [`Spark::get`] has nothing to fetch.
+///
+/// # Errors
+/// When there is no place for the cache.
+pub fn is_ready() -> Result<bool> {
+    Ok(cache::directory()?.join(name()?).is_dir())
+}
+
+/// Directory in the cache. Its name changes with the packages.
+fn name() -> Result<String> {
+    let named = |name: String, (package, version): &(&str, &str)| {
+        format!("{name}-{}-{version}", package.split('[').next().unwrap_or_default())
+    };
+    Ok(PACKAGES.iter().fold(format!("spark-{}", version()?), named))
+}
+
+fn fetch(target: &Path) -> Result<()> {
+    run(Command::new("python3").args(["-m", "venv"]).arg(target))
+        .context("make a virtual environment (packages python3 and python3-venv)")?;
+    let packages = PACKAGES.map(|(name, version)| format!("{name}=={version}"));
+    let spark = format!("pyspark=={}", version()?);
+    let mut pip = Command::new(target.join("bin/python"));
+    run(pip.args(["-m", "pip", "install", "--quiet", &spark]).args(packages))
+        .context("install Spark's Python packages")?;
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/spark/pom.xml");
+    run(Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(pom)
+        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", target.join("jars").display())))
+    .context("fetch Spark's jars for Kafka and Avro with Maven (package maven)")?;
+    Ok(())
+}
+
+/// A running job; dropping it kills it.
+pub struct Job {
+    process: Process,
+    _directory: TempDir,
+}
+
+impl Job {
+    /// Its process.
+    #[must_use]
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Waits for the next event of this name, from line `from` of its output on.
+    ///
+    /// # Errors
+    /// When it ends first or `deadline` passes; with its last lines.
+    pub fn wait_for_event(&self, event: &str, from: usize, deadline: Duration) -> Result<Value> {
+        let pattern = format!("\"event\": \"{event}\"");
+        let line = self
+            .process
+            .stdout()
+            .wait_for_line(&pattern, from, deadline)
+            .with_context(|| format!("its log:\n{}", self.log()))?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// All events of this name so far.
+    #[must_use]
+    pub fn events(&self, event: &str) -> Vec<Value> {
+        let lines = self.process.stdout().lines();
+        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|fields| fields["event"] == event).collect()
+    }
+
+    /// Waits for it to end well.
+    ///
+    /// # Errors
+    /// When it fails, or goes on after `deadline`.
+    pub fn finish(&mut self, deadline: Duration) -> Result<()> {
+        let status = self.process.wait(deadline)?;
+        anyhow::ensure!(status.success(), "{status}; its log:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let lines = self.process.stderr().lines();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
