@@ -44,7 +44,8 @@ fn row(record: &Value) -> Result<Row> {
 /// The columns in which the row that is most like `record` differs from it.
 fn nearest(record: &Row, rows: &[Value]) -> Option<Vec<String>> {
     let differences = |row: &Value| -> Vec<String> {
-        let columns = record.keys().chain(row.as_object().into_iter().flat_map(Map::keys));
+        let more = row.as_object().into_iter().flat_map(Map::keys);
+        let columns = record.keys().chain(more.filter(|column| !record.contains_key(*column)));
         let differ = columns.filter(|column| record.get(*column) != row.get(column));
         differ.map(|column| format!("{column}: {:?}", row.get(column))).collect()
     };
