@@ -16,6 +16,9 @@ use serde_json::{Map, Value, json};
 /// Where messages that cannot be read go, of both connectors.
 pub const DEAD_LETTERS: &str = "dns-dead-letters";
 
+/// Where their tables are in the catalog. It has to be there before the connectors are.
+pub const NAMESPACE: &str = "dns";
+
 /// A sink connector for one topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Connector {

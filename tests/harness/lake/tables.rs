@@ -23,6 +23,15 @@ impl<'a> Tables<'a> {
         Self { store }
     }
 
+    /// Creates a namespace for tables. Where two connectors create it at once, `SeaweedFS` answers one
+    /// of them with an error while the other is at it, and its task fails.
+    ///
+    /// # Errors
+    /// When the catalog refuses.
+    pub fn create_namespace(&self, name: &str) -> Result<()> {
+        self.ask([&*format!("create {name}")]).map(|[_]| ())
+    }
+
     /// The rows of each of `queries`. The tables are `dns_transactions` and `ledger_summaries`; times
     /// come as microseconds, bytes as hex. Not SQL, and answered where there is no table yet:
     /// `count TABLE`.

@@ -44,6 +44,7 @@ impl<'a> Lake<'a> {
         let registry = Registry::start(namespace)?;
         started("Apicurio Registry");
         let store = Store::start(namespace)?;
+        create_namespace(Tables::of(&store))?;
         started("SeaweedFS: S3, and an Iceberg catalog");
         let start = Start { brokers, registry: &registry.origin(), workers, replicas };
         let connect = Connect::start(&store, &start)?;
@@ -85,4 +86,14 @@ impl<'a> Lake<'a> {
         let states = connectors::ALL.iter().map(state).collect::<Vec<_>>().join("\n");
         format!("{states}\nthe worker's log:\n{}", self.connect.log(0))
     }
+}
+
+/// The catalog answers before it has its warehouse.
+fn create_namespace(tables: Tables<'_>) -> Result<()> {
+    wait::until_every(LOOK_INTERVAL, "the catalog to have its warehouse", DEADLINE, || match tables
+        .create_namespace(connectors::NAMESPACE)
+    {
+        Err(error) if format!("{error:#}").contains("NotFound_404") => Ok(None),
+        answer => answer.map(Some),
+    })
 }

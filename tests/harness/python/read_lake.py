@@ -5,7 +5,8 @@
 SETTINGS is JSON: where catalog and S3 server are, by the names of a Connect worker's environment.
 The statements of the file SQL come first, unless that is empty. The rows of each query come out as one
 line of JSON: times as microseconds since 1970 UTC, bytes as hex. Not SQL, and answered where there is no
-table yet: "count TABLE", the number of its rows, and "rows SCHEMA.TABLE", all of them.
+table yet: "count TABLE", the number of its rows, and "rows SCHEMA.TABLE", all of them. "create NAMESPACE"
+creates a namespace for tables, and answers nothing.
 """
 
 import importlib.util
@@ -79,7 +80,10 @@ def main(settings, sql, *queries):
         connection.execute(pathlib.Path(sql).read_text(encoding="utf-8"))
     for query in queries:
         verb, _, table = query.partition(" ")
-        if verb == "count":
+        if verb == "create":
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{table}")
+            query = "SELECT 0 WHERE false"
+        elif verb == "count":
             there = VIEWS[table] in present
             query = f"SELECT count(*) AS count FROM {table}" if there else "SELECT 0 AS count"
         elif verb == "rows":
