@@ -7,6 +7,7 @@ mod docs;
 mod faults;
 mod fuzz;
 mod inspect;
+mod lake;
 mod manifests;
 mod progress;
 mod setup;
@@ -50,6 +51,8 @@ enum Task {
     Test(test::Arguments),
     /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
     Faults(faults::Arguments),
+    /// Kill each part on the way to the lake once, and write the table in docs/lake.md; as root.
+    Lake(lake::Arguments),
     /// Kill loaders of the warehouse in the middle of their transactions, and count; as root.
     Warehouse,
     /// Give the decoders hostile bytes (libFuzzer), each target for some time.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Manifests => manifests::run(),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
+        Task::Lake(arguments) => lake::run(&workspace, &arguments),
         Task::Warehouse => warehouse::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
