@@ -191,6 +191,8 @@ fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> R
     // One that is recorded, and one that waits for its answer when the worker hangs.
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     lab.client_v4().ask_in_vain(UNANSWERED)?;
+    // Not before the first response is in: until then, its query is the one that is pending.
+    wait_for(&lab, "/metrics", 200, "tap53_packets_received_total 3\n")?;
     wait_for(&lab, "/metrics", 200, "tap53_messages_pending 1\n")?;
     let stopped = StoppedThread::worker(stage.agent.pid()?)?;
     for _ in 0..QUERIES {

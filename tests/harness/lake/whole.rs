@@ -9,6 +9,8 @@ use crate::{namespace::Namespace, registry::Registry, wait};
 
 /// A commit, a rebalance and a JVM on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How long SeaweedFS may take to create its warehouse: seconds, unless it fails.
+const WAREHOUSE_DEADLINE: Duration = Duration::from_secs(40);
 /// A look starts Python.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -43,8 +45,8 @@ impl<'a> Lake<'a> {
     ) -> Result<Self> {
         let registry = Registry::start(namespace)?;
         started("Apicurio Registry");
-        let store = Store::start(namespace)?;
-        create_namespace(Tables::of(&store))?;
+        let mut store = Store::start(namespace)?;
+        create_namespace(&mut store)?;
         started("SeaweedFS: S3, and an Iceberg catalog");
         let start = Start { brokers, registry: &registry.origin(), workers, replicas };
         let connect = Connect::start(&store, &start)?;
@@ -88,12 +90,20 @@ impl<'a> Lake<'a> {
     }
 }
 
-/// The catalog answers before it has its warehouse.
-fn create_namespace(tables: Tables<'_>) -> Result<()> {
-    wait::until_every(LOOK_INTERVAL, "the catalog to have its warehouse", DEADLINE, || match tables
-        .create_namespace(connectors::NAMESPACE)
-    {
-        Err(error) if format!("{error:#}").contains("NotFound_404") => Ok(None),
-        answer => answer.map(Some),
+/// The catalog answers before it has its warehouse. SeaweedFS tries to create that once at its start,
+/// and not again if that fails, as it did on a busy machine; a second start does.
+fn create_namespace(store: &mut Store<'_>) -> Result<()> {
+    let create = |store: &Store<'_>| {
+        let what = "the catalog to have its warehouse";
+        wait::until_every(LOOK_INTERVAL, what, WAREHOUSE_DEADLINE, || {
+            match Tables::of(store).create_namespace(connectors::NAMESPACE) {
+                Err(error) if format!("{error:#}").contains("NotFound_404") => Ok(None),
+                answer => answer.map(Some),
+            }
+        })
+    };
+    create(store).or_else(|_| {
+        store.restart()?;
+        create(store)
     })
 }
