@@ -238,6 +238,18 @@ impl<'a> Connect<'a> {
         Ok(failed)
     }
 
+    /// As [`restart_failed`](Self::restart_failed), for each connector that the worker names. A worker
+    /// that does not answer is left alone.
+    pub fn restart_all_failed(&self) {
+        let Ok(answer) = self.ask("GET", "/connectors", None) else { return };
+        let names: Vec<String> = serde_json::from_value(answer.body).unwrap_or_default();
+        for name in names {
+            if let Ok(Some(why)) = self.restart_failed(&name) {
+                eprintln!("restarted {name}: {why}");
+            }
+        }
+    }
+
     /// Deletes a connector.
     ///
     /// # Errors

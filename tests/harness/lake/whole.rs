@@ -74,10 +74,30 @@ impl<'a> Lake<'a> {
     /// Waits for what takes CPU to look at; where that is in vain, the error says what the connectors
     /// do meanwhile.
     ///
+    /// The catalog fails a request now and then while it starts ("the client connection is closing").
+    /// So failed tasks are restarted, as Strimzi's `autoRestart` does, and `look` is repeated.
+    ///
     /// # Errors
-    /// That of `look`, or what did not come.
-    pub fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-        wait::until_every(LOOK_INTERVAL, what, DEADLINE, look).with_context(|| self.diagnosis())
+    /// The latest of `look`, or what did not come.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let mut latest = None;
+        let found = wait::until_every(LOOK_INTERVAL, what, DEADLINE, || {
+            self.connect.restart_all_failed();
+            Ok(look().unwrap_or_else(|error| {
+                latest = Some(error);
+                None
+            }))
+        });
+        found
+            .map_err(|error| match latest {
+                Some(latest) => latest.context(error),
+                None => error,
+            })
+            .with_context(|| self.diagnosis())
     }
 
     fn diagnosis(&self) -> String {
