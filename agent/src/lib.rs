@@ -2,7 +2,8 @@
 //! Kafka. The modules stand in the order of the data's path.
 //!
 //! ```text
-//!  config     one YAML file and flags, checked whole
+//!  settings   the YAML file as nodes; every part reads its own section, in its `config` module
+//!  config     the sections together, one YAML file and flags, checked whole
 //!  interfaces which ones to capture from
 //!  capture    kernel programs: load, attach, count          ┐ kernel
 //!  ring       ─▶ drain in batches                           ┘
@@ -67,6 +68,7 @@ pub mod control;
 pub mod doctor;
 mod files;
 mod prefetch;
+mod settings;
 pub mod telemetry;
 pub mod verify;
 pub mod visible;

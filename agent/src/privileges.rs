@@ -25,6 +25,7 @@
 //! - **Kernels before 5.19** want CAP_BPF for every use of a map where unprivileged BPF is disabled;
 //!   there the workers could not read their rings' losses, and dropping is refused with a message.
 
+pub mod config;
 mod seccomp;
 
 use std::{
@@ -41,7 +42,7 @@ use nix::{
 };
 
 use self::seccomp::Filter;
-use crate::config::{PrivilegesConfig, RunAs};
+use crate::privileges::config::{PrivilegesConfig, RunAs};
 
 /// What capture needs to load and to attach.
 const NEEDED: [Capability; 3] =

@@ -18,7 +18,8 @@ use super::{
     slots::Both,
 };
 use crate::{
-    config::{CaptureConfig, Directions, TcChoice},
+    capture::config::{CaptureConfig, TcChoice},
+    interfaces::config::Directions,
     interfaces::{Device, Interface},
 };
 

@@ -15,7 +15,7 @@ use std::{fmt, io};
 use tap53_ebpf::settings::Direction;
 
 use crate::{
-    config::{CaptureConfig, HookChoice, XdpMode},
+    capture::config::{CaptureConfig, HookChoice, XdpMode},
     interfaces::{Interface, Kind, Whole},
 };
 
@@ -132,7 +132,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TcChoice;
+    use crate::capture::config::TcChoice;
 
     fn plan(hook: HookChoice, xdp_mode: XdpMode, kind: &Kind) -> Plan {
         Plan::new(&config(hook, xdp_mode), kind, None)

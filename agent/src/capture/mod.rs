@@ -26,6 +26,7 @@
 mod attached;
 mod bpf;
 mod clsact;
+pub mod config;
 mod counters;
 mod error;
 mod holders;
@@ -63,7 +64,8 @@ pub use qdisc::{Filter, Qdisc};
 pub use thread::{CaptureThread, Counted, Loaded};
 
 use crate::{
-    config::{CaptureConfig, Directions},
+    capture::config::CaptureConfig,
+    interfaces::config::Directions,
     interfaces::{Interface, Names},
     ring::Doorbells,
     worker::monotonic_ns,

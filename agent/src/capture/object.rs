@@ -15,7 +15,7 @@ use tap53_ebpf::{
 };
 
 use super::{Error, RingLost, settings::Settings};
-use crate::{config::CaptureConfig, ring::Doorbells};
+use crate::{capture::config::CaptureConfig, ring::Doorbells};
 
 /// The BPF object that `cargo xtask build-ebpf` built, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PATH"));

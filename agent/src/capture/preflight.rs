@@ -8,7 +8,7 @@ use super::{
     hook::{Hook, Plan},
 };
 use crate::{
-    config::{CaptureConfig, TcChoice},
+    capture::config::{CaptureConfig, TcChoice},
     interfaces::{Device, Interface},
 };
 

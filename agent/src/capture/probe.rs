@@ -6,7 +6,7 @@ use std::io;
 use tap53_ebpf::settings::Direction;
 
 use super::{Error, bpf, object};
-use crate::config::CaptureConfig;
+use crate::capture::config::CaptureConfig;
 
 /// Number of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;

@@ -13,7 +13,8 @@ use tap53_ebpf::counter::Counters;
 
 use super::{Attachment, Capture, Error, InterfaceCounters, KernelLog, Ring, RingLost, State};
 use crate::{
-    config::{CaptureConfig, Directions},
+    capture::config::CaptureConfig,
+    interfaces::config::Directions,
     interfaces::{Interface, Names},
     privileges,
     ring::Doorbells,

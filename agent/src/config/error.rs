@@ -2,11 +2,13 @@
 //! `source()` again.
 
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use serde_saphyr::UserMessageFormatter;
+
+use crate::settings::Problem;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -37,37 +39,8 @@ pub enum Error {
     },
 }
 
-/// Problems that a message shows at most, and characters of a value.
+/// Problems that a message shows at most.
 const SHOWN_PROBLEMS: usize = 100;
-const SHOWN_CHARACTERS: usize = 200;
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, `sinks[1].rotate_bytes`, or the flag, `--interface`.
-    pub path: String,
-    /// Line of the file, from 1; `None` where the key is missing or a flag is wrong.
-    pub line: Option<u64>,
-    /// The value found, texts in quotes; `None` where there is none.
-    pub value: Option<String>,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        if let Some(value) = &self.value {
-            match value.char_indices().nth(SHOWN_CHARACTERS) {
-                Some((end, _)) => write!(f, "{}…: ", &value[..end])?,
-                None => write!(f, "{value}: ")?,
-            }
-        }
-        f.write_str(&self.reason)
-    }
-}
 
 fn lines(file: Option<&Path>, problems: &[Problem]) -> String {
     let line = |problem: &Problem| match (file, problem.line) {

@@ -14,19 +14,9 @@
 //! - Flags override the file. What is wrong in the file is refused even where a flag overrides it.
 //! - [`Config`] serialises to a file that reads back as the same [`Config`].
 
-mod capture;
-mod control;
 mod error;
-mod filter;
-mod kubernetes;
-mod privacy;
-mod privileges;
-mod sinks;
-mod state;
-mod telemetry;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod warning;
 
 use std::{
@@ -36,35 +26,41 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
-use glob::Pattern;
 use nix::unistd::gethostname;
-use serde::{Deserialize, Serialize};
-use tap53_ebpf::settings::Direction;
-use tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number};
+use serde::Serialize;
 
-pub use capture::{
-    CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode, port_of_flag,
-};
-pub use control::{CONTROL_SOCKET, ControlConfig};
-pub use error::{Error, Problem};
-pub use filter::{FilterConfig, Lists, QueryType, prefix, zone};
-pub use kubernetes::{KubernetesConfig, Scope};
-pub use privacy::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
-pub use privileges::{PrivilegesConfig, RunAs};
-pub use sinks::{
-    ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
-    KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
-    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig,
-    TokenEndpoint,
-};
-pub use state::StateConfig;
-#[cfg(test)]
-pub(crate) use telemetry::SHORTEST_HEARTBEAT_TIMEOUT_MS;
-pub use telemetry::TelemetryConfig;
+pub use error::Error;
 pub use warning::Warning;
 
-use crate::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
+use crate::settings::{
+    self, Section, as_milliseconds, boolean, choice, label, milliseconds, text, whole_number,
+};
+pub use crate::{
+    capture::config::{
+        CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode, port_of_flag,
+    },
+    control::config::{CONTROL_SOCKET, ControlConfig},
+    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile},
+    enrich::config::{KubernetesConfig, Scope},
+    filter::config::{FilterConfig, Lists, QueryType, zone},
+    interfaces::config::{Directions, InterfacesConfig},
+    pair::config::PairConfig,
+    privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
+    privileges::config::{PrivilegesConfig, RunAs},
+    runs::config::StateConfig,
+    settings::{Problem, prefix},
+    sink::config::{
+        ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice,
+        KafkaCompression, KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig,
+        SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy,
+        SummaryConfig, TextFormat, TlsConfig, TokenEndpoint,
+    },
+    telemetry::{
+        config::TelemetryConfig,
+        log::config::{LogConfig, LogFormat, LogLevel},
+    },
+};
+use crate::{enrich, sink};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -102,69 +98,6 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// Which interfaces to capture from. Exclusion wins over inclusion.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct InterfacesConfig {
-    /// Shell patterns of names to capture from; at least one.
-    #[serde(serialize_with = "patterns_as_text")]
-    pub include: Vec<Pattern>,
-    /// Shell patterns of names to leave alone.
-    #[serde(serialize_with = "patterns_as_text")]
-    pub exclude: Vec<Pattern>,
-    /// Directions to capture.
-    pub directions: Directions,
-}
-
-/// Directions to capture on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Directions {
-    /// What arrives.
-    Ingress,
-    /// What leaves.
-    Egress,
-    /// Both.
-    Both,
-}
-
-impl Directions {
-    /// True if `direction` is among them.
-    #[must_use]
-    pub const fn contains(self, direction: Direction) -> bool {
-        matches!(
-            (self, direction),
-            (Self::Both, _)
-                | (Self::Ingress, Direction::Ingress)
-                | (Self::Egress, Direction::Egress)
-        )
-    }
-
-    /// Bits for [`InterfaceSettings::directions`](tap53_ebpf::settings::InterfaceSettings).
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        match self {
-            Self::Ingress => 1 << Direction::Ingress as u32,
-            Self::Egress => 1 << Direction::Egress as u32,
-            Self::Both => 1 << Direction::Ingress as u32 | 1 << Direction::Egress as u32,
-        }
-    }
-}
-
-/// The table that pairs queries with responses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct PairConfig {
-    /// How long a query over UDP waits for its response before it counts as unanswered.
-    #[serde(rename = "timeout_ms", serialize_with = "as_milliseconds")]
-    pub udp_timeout: Duration,
-    /// As above, over TCP.
-    #[serde(rename = "tcp_timeout_ms", serialize_with = "as_milliseconds")]
-    pub tcp_timeout: Duration,
-    /// Pending queries that each worker holds at most.
-    pub capacity: usize,
-    /// Whether one packet on its way over several interfaces is one message.
-    pub merge_interfaces: bool,
-}
-
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RecordConfig {
@@ -183,54 +116,6 @@ pub struct ShutdownConfig {
     /// How long sinks may take to deliver what they hold.
     #[serde(rename = "flush_timeout_ms", serialize_with = "as_milliseconds")]
     pub flush_timeout: Duration,
-}
-
-/// The agent's own log, on standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct LogConfig {
-    /// Least severe level that is written.
-    pub level: LogLevel,
-    /// What lines are written as.
-    pub format: LogFormat,
-}
-
-/// What lines of the log are written as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people: time, level, what, and its fields.
-    #[default]
-    Text,
-    /// One JSON object a line, with the node's name.
-    Json,
-}
-
-/// Severity of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Something failed.
-    Error,
-    /// Something is not as it should be, and the agent goes on.
-    Warn,
-    /// What an operator wants to see of a healthy run.
-    Info,
-    /// Steps in between.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl From<LogLevel> for tracing::Level {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
-    }
 }
 
 /// What the flags of the command line change.
@@ -280,7 +165,7 @@ impl Config {
         let root = match text {
             // No document at all, where the parser would want one.
             text if text.trim().is_empty() => None,
-            text => Some(tree::parse(text).map_err(|cause| Error::Syntax {
+            text => Some(settings::parse(text).map_err(|cause| Error::Syntax {
                 path: path.map(PathBuf::from).unwrap_or_default(),
                 cause: Box::new(cause),
             })?),
@@ -302,15 +187,17 @@ impl Config {
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
-        let mut sinks = sinks::read(root, overrides, state.directory.as_deref());
+        let mut sinks = sink::config::read(root, overrides.stdout, state.directory.as_deref());
         let record =
             root.section("record", |section| RecordConfig::read(section, &privacy, &sinks));
-        sinks::set_profile(&mut sinks, record.profile);
+        sink::config::set_profile(&mut sinks, record.profile);
         Self {
-            node: node.or_else(kubernetes::node_name).unwrap_or_else(|| host_name(root)),
-            interfaces: root
-                .section("interfaces", |section| InterfacesConfig::read(section, overrides)),
-            capture: root.section("capture", |section| CaptureConfig::read(section, overrides)),
+            node: node.or_else(enrich::config::node_name).unwrap_or_else(|| host_name(root)),
+            interfaces: root.section("interfaces", |section| {
+                InterfacesConfig::read(section, &overrides.interfaces)
+            }),
+            capture: root
+                .section("capture", |section| CaptureConfig::read(section, overrides.hook)),
             pair: root.section("pair", PairConfig::read),
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
@@ -324,7 +211,9 @@ impl Config {
             privileges: root.section("privileges", PrivilegesConfig::read),
             state,
             shutdown: root.section("shutdown", ShutdownConfig::read),
-            log: root.section("log", |section| LogConfig::read(section, overrides)),
+            log: root.section("log", |section| {
+                LogConfig::read(section, overrides.log_level, overrides.log_format)
+            }),
         }
     }
 
@@ -348,64 +237,6 @@ fn host_name(root: &mut Section<'_>) -> String {
         _ => {
             root.refuse("node", None, "missing, and the host name cannot stand in");
             String::new()
-        }
-    }
-}
-
-impl InterfacesConfig {
-    fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
-        let has_include = section.has("include");
-        let include = section.read_some("include", pattern);
-        let include = if overrides.interfaces.is_empty() {
-            if !has_include {
-                section.refuse(
-                    "include",
-                    None,
-                    "missing: name the interfaces to capture from, here or with --interface",
-                );
-            }
-            include.unwrap_or_default()
-        } else {
-            let mut patterns = Vec::with_capacity(overrides.interfaces.len());
-            for text in &overrides.interfaces {
-                match shell_pattern(text) {
-                    Ok(pattern) => patterns.push(pattern),
-                    Err(reason) => section.refuse_flag("--interface", text, reason),
-                }
-            }
-            patterns
-        };
-        Self {
-            include,
-            exclude: section.read_list("exclude", pattern).unwrap_or_default(),
-            directions: section.read("directions", choice).unwrap_or(Directions::Both),
-        }
-    }
-}
-
-fn pattern(value: &Value) -> Result<Pattern, String> {
-    text(shell_pattern)(value)
-}
-
-fn shell_pattern(text: &str) -> Result<Pattern, String> {
-    label(text)?;
-    Pattern::new(text).map_err(|error| {
-        format!("is not a shell pattern: {} at character {}", error.msg, error.pos + 1)
-    })
-}
-
-impl PairConfig {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            // Resolvers give up on a query after seconds; ten minutes is beyond any of them.
-            udp_timeout: section
-                .read("timeout_ms", milliseconds(1..=600_000))
-                .unwrap_or(Duration::from_secs(5)),
-            tcp_timeout: section
-                .read("tcp_timeout_ms", milliseconds(1..=600_000))
-                .unwrap_or(Duration::from_secs(10)),
-            capacity: section.read("capacity", whole_number(1..=1 << 24)).unwrap_or(65_536),
-            merge_interfaces: section.read("merge_interfaces", boolean).unwrap_or(true),
         }
     }
 }
@@ -468,33 +299,4 @@ impl ShutdownConfig {
                 .unwrap_or(Duration::from_secs(10)),
         }
     }
-}
-
-impl LogConfig {
-    fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
-        let level = section.read("level", choice);
-        let format = section.read("format", choice);
-        Self {
-            level: overrides.log_level.or(level).unwrap_or(LogLevel::Info),
-            format: overrides.log_format.or(format).unwrap_or_default(),
-        }
-    }
-}
-
-fn as_milliseconds<S: serde::Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(duration.as_secs())
-}
-
-fn patterns_as_text<S: serde::Serializer>(
-    patterns: &[Pattern],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(patterns.iter().map(Pattern::as_str))
 }

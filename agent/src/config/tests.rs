@@ -1,4 +1,6 @@
+mod filter;
 mod kafka;
+mod privacy;
 
 use tap53_ebpf::settings::{PortSet, features};
 

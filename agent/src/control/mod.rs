@@ -10,6 +10,7 @@
 //! `server`.
 
 pub mod client;
+pub mod config;
 mod follow;
 pub mod protocol;
 mod request;

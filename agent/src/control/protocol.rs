@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::request::{Switch, SwitchTo};
 use crate::{
-    config::Directions,
+    interfaces::config::Directions,
     tail::{LineFormat, Selection},
 };
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 use tokio::sync::oneshot;
 
-use crate::{config::Directions, enrich, ledger::Ledger, telemetry::Health};
+use crate::{enrich, interfaces::config::Directions, ledger::Ledger, telemetry::Health};
 
 /// Something for the run loop to do; the answer goes back through the channel.
 #[derive(Debug)]

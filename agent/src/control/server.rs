@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     admission::{Connection, ConnectionLimiter, Limits, Stage},
-    config::ControlConfig,
+    control::config::ControlConfig,
     encode::HEADING,
     ledger::Published,
     tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},

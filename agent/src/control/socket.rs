@@ -35,7 +35,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::{config::ControlConfig, files::open_own};
+use crate::{control::config::ControlConfig, files::open_own};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;

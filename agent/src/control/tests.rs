@@ -20,9 +20,10 @@ use super::{
     *,
 };
 use crate::{
-    config::{ControlConfig, Directions},
+    control::config::ControlConfig,
     encode::{HEADING, samples},
     enrich,
+    interfaces::config::Directions,
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
     telemetry::{Health, Heartbeat, Liveness},

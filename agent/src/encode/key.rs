@@ -51,9 +51,9 @@ impl Record<'_> {
 mod tests {
     use super::*;
     use crate::{
-        config::{AddressRule, PrefixLengths, PrivacyConfig},
         encode::{Batch, Datum, samples},
         privacy::Policy,
+        privacy::config::{AddressRule, PrefixLengths, PrivacyConfig},
     };
 
     /// Keys of the samples, in the order of their names.

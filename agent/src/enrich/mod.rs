@@ -19,6 +19,7 @@
 //! with pods here, one get of its metadata, to know its CronJob. Deployments are known without.
 
 mod client;
+pub mod config;
 mod directory;
 mod hub;
 mod index;
@@ -49,8 +50,8 @@ pub use ownership::Limits;
 pub use status::{Moment, Status, WatchStatus};
 
 use crate::{
-    config::{KubernetesConfig, Scope},
     encode::Identity,
+    enrich::config::{KubernetesConfig, Scope},
 };
 use client::{Patience, Trouble};
 use directory::Published;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Patience, Trouble, chain, connect, read, send};
-use crate::config::KubernetesConfig;
+use crate::enrich::config::KubernetesConfig;
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::ownership::Counts;
-use crate::config::Scope;
+use crate::enrich::config::Scope;
 
 /// State of the Kubernetes watches and of what is known through them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::{List, Refusal};
-use crate::config::Lists;
+use crate::filter::config::Lists;
 
 /// Prefixes of one address family, found longest first: one look-up for each length in use.
 #[derive(Clone, Debug)]

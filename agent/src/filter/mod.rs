@@ -18,12 +18,13 @@
 //! - With nothing configured a decision is one branch.
 
 mod address;
+pub mod config;
 mod name;
 mod sample;
 
 use std::net::IpAddr;
 
-use crate::{config::FilterConfig, decode::Question};
+use crate::{decode::Question, filter::config::FilterConfig};
 use address::Addresses;
 use name::Names;
 use sample::Sample;

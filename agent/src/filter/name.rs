@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use super::{List, Refusal};
-use crate::{config::Lists, decode::parent};
+use crate::{decode::parent, filter::config::Lists};
 
 /// Names by the zone they are in. A name is looked up with one label less at a time, so a list of
 /// thousands costs what a list of one costs.

@@ -3,6 +3,7 @@
 //! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
 //! the namespace it was mounted in, which need not be the one the agent runs in.
 
+pub mod config;
 pub(crate) mod device;
 mod names;
 pub(crate) mod netlink;
@@ -19,7 +20,7 @@ pub use netlink::Error;
 pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};
 pub use watch::{Change, Watch};
 
-use crate::config::InterfacesConfig;
+use crate::interfaces::config::InterfacesConfig;
 
 /// Size of `struct ifinfomsg`, the family header of link messages.
 const IFINFOMSG_BYTES: usize = 16;
@@ -202,7 +203,7 @@ mod tests {
     use glob::Pattern;
 
     use super::*;
-    use crate::config::Directions;
+    use crate::interfaces::config::Directions;
 
     #[test]
     fn exclusion_wins_over_inclusion() {

@@ -20,8 +20,8 @@ use glob::Pattern;
 
 use super::selects;
 use crate::{
-    config::{Directions, InterfacesConfig},
     control::{Switch, SwitchTo, WantedBy},
+    interfaces::config::{Directions, InterfacesConfig},
 };
 
 /// Switches in force at most; one for each pattern. An operator uses a handful.

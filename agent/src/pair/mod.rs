@@ -23,6 +23,7 @@
 //! - A truncated response over UDP and the same question over TCP name each other.
 
 mod anomaly;
+pub mod config;
 mod id;
 mod multicast;
 mod recent;

@@ -28,6 +28,7 @@
 //!   servers send. They are shown where that is to keep.
 //! - **Ports** stay.
 
+pub mod config;
 mod key;
 mod reverse;
 
@@ -38,8 +39,8 @@ use std::{
 };
 
 use crate::{
-    config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::ClientSubnet,
+    privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
 };
 
 pub use key::{Key, KeyError, Pseudonym};

@@ -22,8 +22,8 @@ use std::{
 
 use super::{PrefixLengths, WITHHELD};
 use crate::{
-    config::AddressRule,
     decode::{below, labels_from_the_right},
+    privacy::config::AddressRule,
 };
 
 /// A zone of reverse names.

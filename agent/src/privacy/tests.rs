@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::KeyFile;
+use crate::privacy::config::KeyFile;
 
 fn key(first: u8) -> Key {
     let mut octets = [7; 32];

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 
 use super::file::{Moment, Position, Saved, Stage};
-use crate::{config::Directions, interfaces::PacketCounts};
+use crate::{interfaces::PacketCounts, interfaces::config::Directions};
 
 /// Bounds of a number of packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@
 //! Durations are by CLOCK_BOOTTIME, which nobody can set, and by the wall clock only across a
 //! restart of the machine.
 
+pub mod config;
 mod file;
 mod gap;
 mod standing;
@@ -39,8 +40,9 @@ pub use gap::{Bounds, Gap, InterfaceGap};
 pub use standing::{Lost, Standing};
 
 use crate::{
-    config::{Directions, StateConfig},
+    interfaces::config::Directions,
     interfaces::{self, PacketCounts},
+    runs::config::StateConfig,
 };
 use file::{Moment, Place, Position, Saved, Stage};
 

@@ -16,10 +16,10 @@ use apache_avro::{Codec, DeflateSettings};
 
 use super::{Error, Sink, container::Container};
 use crate::{
-    config::{FileCodec, FileConfig},
     encode::{Batch, Format},
     files::check_directory,
     ledger::{Amount, Published, SinkCounts, SinkLoss},
+    sink::config::{FileCodec, FileConfig},
     telemetry::{Reached, SinkTimings},
     worker::monotonic_ns,
 };

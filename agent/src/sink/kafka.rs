@@ -63,9 +63,9 @@ use super::{
     wait_budget::WaitBudget,
 };
 use crate::{
-    config::KafkaConfig,
     encode::{Batch, Format, Key, Profile, WindowSlot},
     ledger::{Amount, Evidence, Progress, Published, SinkCounts, SinkLoss, Summary},
+    sink::config::KafkaConfig,
     spool,
     telemetry::SinkTimings,
 };

@@ -5,6 +5,7 @@
 //! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
 //! workers.
 
+pub mod config;
 mod container;
 mod file;
 pub(crate) mod kafka;
@@ -32,9 +33,9 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    config::{ColorChoice, SinkConfig, TextFormat},
     encode::{self, Batch, Format, Key, WindowSlot},
     ledger::{Published, SinkCounts},
+    sink::config::{ColorChoice, SinkConfig, TextFormat},
     telemetry::SinkTimings,
 };
 

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::zone,
     decode::{below, rcode_name},
     encode::Record,
+    filter::config::zone,
     privacy::{Policy, ShownAddress, Side},
 };
 

@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
-    config::{AddressRule, PrefixLengths, PrivacyConfig},
     encode::{Record, samples},
     pair::Transaction,
     privacy::Policy,
+    privacy::config::{AddressRule, PrefixLengths, PrivacyConfig},
 };
 
 /// A feed of one worker, and a follower of it.

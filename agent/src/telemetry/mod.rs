@@ -16,11 +16,12 @@
 //! - **The server cannot hold anything up**: a thread of its own without privileges, bounds on
 //!   connections, bytes and time, and what it asks of the run loop it asks as an operator does.
 
+pub mod config;
 mod families;
 mod health;
 mod heartbeat;
 mod histogram;
-mod log;
+pub mod log;
 mod process;
 mod server;
 mod storing;

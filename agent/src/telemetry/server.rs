@@ -52,11 +52,11 @@ use super::{
 };
 use crate::{
     admission::{Connection, ConnectionLimiter, Limits, Stage},
-    config::TelemetryConfig,
     control::{self, Status},
     enrich::Directory,
     ledger::Published,
     tail::Tails,
+    telemetry::config::TelemetryConfig,
     visible::visible,
     worker::monotonic_ns,
 };

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use super::{Error, Verifier};
-use crate::{config::KafkaConfig, sink::kafka::admin::AdminClient};
+use crate::{sink::config::KafkaConfig, sink::kafka::admin::AdminClient};
 
 /// How long brokers may be silent before it is given up.
 const SILENCE: Duration = Duration::from_secs(30);

@@ -6,9 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    config::{FilterConfig, PrivacyConfig},
-    filter::Filter,
-    privacy::Policy,
+    filter::Filter, filter::config::FilterConfig, privacy::Policy, privacy::config::PrivacyConfig,
 };
 
 /// Filter and privacy rules, which change together: no record is made by one of each.

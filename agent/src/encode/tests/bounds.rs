@@ -5,7 +5,6 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{decoded, encoded, random};
 use crate::{
-    config::{AddressRule, PrivacyConfig},
     decode::Message,
     encode::{
         DEFAULT_MAX_BYTES, Encode, JsonLine, LEAST_MAX_BYTES, MessageLine, Portion, Profile,
@@ -13,6 +12,7 @@ use crate::{
     },
     pair::{Exchange, Observation, Transaction},
     privacy::Policy,
+    privacy::config::{AddressRule, PrivacyConfig},
 };
 
 /// A name of 255 octets, all but the lengths and the root `octet`.

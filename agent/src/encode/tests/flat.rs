@@ -17,13 +17,13 @@ use serde_json::Value as Json;
 
 use super::{Names, bounds, decoded, encoded, random};
 use crate::{
-    config::{AddressRule, KeyFile, PrivacyConfig},
     encode::{
         Attribution, DEFAULT_MAX_BYTES, Encode as _, FLAT_SCHEMA_VERSIONS, FlatDatum, Identity,
         LEAST_MAX_BYTES, Owner, Portion, Profile, Record, SCHEMA_VERSION, SCHEMA_VERSIONS,
         SingleObject, flat::FlatRecord, samples,
     },
     pair::Anomaly,
+    privacy::config::{AddressRule, KeyFile, PrivacyConfig},
     privacy::{Key, Policy},
 };
 

@@ -1,11 +1,11 @@
 //! What the policy hides is in no encoding.
 
 use crate::{
-    config::{AddressRule, Presence, PrivacyConfig, SubnetRule},
     decode::{Message, build::Build},
     encode::{Datum, Encode, JsonLine, MessageLine, Record, Text, samples},
     pair::{Exchange, Observation, Transaction},
     privacy::Policy,
+    privacy::config::{AddressRule, Presence, PrivacyConfig, SubnetRule},
 };
 
 /// An UPDATE request that carries an address everywhere one can stand: 203.0.113.77 in the reverse

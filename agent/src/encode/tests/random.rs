@@ -11,7 +11,6 @@ use proptest::{
 use tap53_ebpf::settings::Direction;
 
 use crate::{
-    config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
     decode::{Message, Transport, Tunnel, TunnelKind},
     encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record},
     pair::{
@@ -19,6 +18,7 @@ use crate::{
         Transaction,
     },
     privacy::Policy,
+    privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
 };
 
 /// What a record borrows.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{config::KeyFile, privacy::Key};
+use crate::{privacy::Key, privacy::config::KeyFile};
 
 fn hash() -> AddressRule {
     let key = Key::from_content(b"0123456789abcdef0123456789abcdeF").unwrap();

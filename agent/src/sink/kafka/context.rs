@@ -20,9 +20,9 @@ use super::{
     summaries::{Summaries, SummaryReport},
 };
 use crate::{
-    config::{Credentials, KafkaConfig},
     encode,
     ledger::{Published, SinkCounts, SinkLoss},
+    sink::config::{Credentials, KafkaConfig},
     sink::registry::SchemaIds,
     telemetry::SinkTimings,
 };

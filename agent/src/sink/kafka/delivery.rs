@@ -57,9 +57,9 @@ use super::{
     storage::{Clock, spool_config},
 };
 use crate::{
-    config::KafkaConfig,
     encode::{Batch, SCHEMA_VERSION},
     ledger::{Amount, SinkLoss},
+    sink::config::KafkaConfig,
     sink::{
         SpoolState,
         registry::Schema,

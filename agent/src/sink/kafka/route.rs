@@ -28,7 +28,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::{backlog::Backlog, flight::Flight};
-use crate::config::SpoolMode;
+use crate::sink::config::SpoolMode;
 
 /// Where new records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use super::{
     route::Event,
 };
 use crate::{
-    config::SpoolConfig,
     encode::SCHEMA_VERSION,
     ledger::SinkLoss,
+    sink::config::SpoolConfig,
     spool::{self, Fsync, Spool},
 };
 

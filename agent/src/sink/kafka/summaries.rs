@@ -29,12 +29,12 @@ use super::{
     storage::now_ms,
 };
 use crate::{
-    config::KafkaConfig,
     encode::SummaryEncoder,
     ledger::{
         Evidence, Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts,
         chain::Chains,
     },
+    sink::config::KafkaConfig,
     sink::{
         Error,
         registry::{Registry, Schema},

@@ -17,10 +17,10 @@ use rdkafka::{
 
 use super::{route::Route, *};
 use crate::{
-    config::{FsyncChoice, SpoolConfig, SpoolMode, SummaryConfig},
     encode::{Record, SingleObject, samples},
     ledger::{Kind as LedgerKind, Ledger, Moment, Sources, SummaryCounts, Windows},
     pair::{Exchange, Observation, Transaction},
+    sink::config::{FsyncChoice, SpoolConfig, SpoolMode, SummaryConfig},
 };
 
 const NODE: &str = "node-1";

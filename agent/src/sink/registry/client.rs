@@ -23,8 +23,8 @@ use tokio::time::timeout;
 
 use super::error::Error;
 use crate::{
-    config::{RegistryConfig, RegistryCredentials},
     enrich::chain,
+    sink::config::{RegistryConfig, RegistryCredentials},
     sink::trust,
     visible::visible,
 };

@@ -52,9 +52,9 @@ pub(crate) use error::Error;
 pub(crate) use ids::{Framed, SchemaIds};
 
 use crate::{
-    config::{RegistryConfig, SubjectStrategy},
     encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
     ledger::{Published, SinkCounts},
+    sink::config::{RegistryConfig, SubjectStrategy},
 };
 use refresher::SchemaIdRefresher;
 

@@ -6,8 +6,8 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
 use crate::{
-    config::RegistryConfig,
     ledger::{Published, RegistryCounts, SinkCounts},
+    sink::config::RegistryConfig,
 };
 
 /// Pauses between rounds of requests.

@@ -13,9 +13,9 @@ use super::{
     *,
 };
 use crate::{
-    config::RegistryCredentials,
     encode::{Profile, single_object_header},
     ledger::RegistryCounts,
+    sink::config::RegistryCredentials,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@
 //!
 //! Lines that repeat are limited, see [`limit`].
 
+pub mod config;
 mod limit;
 
 use std::{
@@ -32,8 +33,8 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    config::{LogConfig, LogFormat, LogLevel},
     ledger::Ledger,
+    telemetry::log::config::{LogConfig, LogFormat, LogLevel},
     visible::{visible, visible_lines},
 };
 

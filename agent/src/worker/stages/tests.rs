@@ -5,14 +5,15 @@ use std::{
 
 use super::*;
 use crate::{
-    config::{FilterConfig, Lists, PrivacyConfig},
     decode::build::Build,
     encode::{Batch, Format},
     enrich::{Directory, Scripted},
     filter::FilterReason,
+    filter::config::{FilterConfig, Lists},
     interfaces::Names,
     ledger::{Amount, SinkCounts},
     pair::{self, RecordIds, Truncations},
+    privacy::config::PrivacyConfig,
     sink::Sink,
     worker::{Rules, RulesInForce},
 };

@@ -16,7 +16,7 @@ use super::{
     auth::{self, Token},
     producer::settings::{connection, for_reader},
 };
-use crate::{config::KafkaConfig, sink::Error};
+use crate::{sink::Error, sink::config::KafkaConfig};
 
 pub(super) use topic::TopicCreator;
 

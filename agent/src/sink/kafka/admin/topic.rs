@@ -12,7 +12,7 @@ use rdkafka::{
 };
 
 use super::{super::background::Background, AdminClient};
-use crate::config::{CreateTopic, KafkaConfig};
+use crate::sink::config::{CreateTopic, KafkaConfig};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

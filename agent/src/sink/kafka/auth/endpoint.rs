@@ -24,7 +24,7 @@ use super::{
     super::producer::secret,
     token::{Token, Unusable},
 };
-use crate::{config::TokenEndpoint, sink::trust, visible::visible};
+use crate::{sink::config::TokenEndpoint, sink::trust, visible::visible};
 
 /// From the connection to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -29,7 +29,7 @@ use super::{
     context::REMINDER_INTERVAL,
     producer::{PolledProducer, secret},
 };
-use crate::config::{Credentials, SaslConfig, TokenEndpoint};
+use crate::sink::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;
 

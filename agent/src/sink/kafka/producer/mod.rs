@@ -21,7 +21,7 @@ use rdkafka::{
 
 use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
 use crate::{
-    config::{Credentials, KafkaConfig},
+    sink::config::{Credentials, KafkaConfig},
     sink::{Error, registry::Framed},
 };
 

@@ -5,9 +5,9 @@ use std::{io, path::Path};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::{
-    config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
     files::read_secret,
     sink::Error,
+    sink::config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
 };
 
 /// The longest answer that is taken. librdkafka makes room for as many bytes as an answer says that it

@@ -9,8 +9,8 @@ use rdkafka::{
 
 use super::*;
 use crate::{
-    config::{RegistryConfig, SubjectStrategy},
     encode::{Format, Profile, SCHEMA_TEXT, SCHEMA_VERSION, SCHEMA_VERSIONS, fingerprint, unframe},
+    sink::config::{RegistryConfig, SubjectStrategy},
     sink::registry::stub::{Answer, Stub, ids_from},
     spool::{self, Fsync, Spool},
 };

@@ -7,10 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    as_milliseconds,
-    tree::{Section, boolean, milliseconds, text, whole_number},
-};
+use crate::settings::{Section, as_milliseconds, boolean, milliseconds, text, whole_number};
 
 /// Where commands look for an agent, and where an agent listens, unless told otherwise.
 pub const CONTROL_SOCKET: &str = "/run/tap53/control.sock";
@@ -41,7 +38,7 @@ impl Default for ControlConfig {
 }
 
 impl ControlConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();
         Self {
             enabled: section.read("enabled", boolean).unwrap_or(default.enabled),

@@ -7,10 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    as_milliseconds,
-    tree::{Section, boolean, milliseconds, text},
-};
+use crate::settings::{Section, as_milliseconds, boolean, milliseconds, text};
 
 /// Not 9153, which is CoreDNS's own on many nodes.
 const PORT: u16 = 9530;
@@ -31,7 +28,7 @@ pub struct TelemetryConfig {
 pub(crate) const SHORTEST_HEARTBEAT_TIMEOUT_MS: u64 = 1_000;
 
 impl TelemetryConfig {
-    pub(super) fn read(section: &mut Section<'_>, present: bool) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>, present: bool) -> Self {
         Self {
             enabled: section.read("enabled", boolean).unwrap_or(present),
             listen: section

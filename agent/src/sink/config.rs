@@ -13,10 +13,7 @@ use serde::Serialize;
 
 use crate::encode::Profile;
 
-use super::{
-    Overrides,
-    tree::{Section, boolean, choice, label, seconds, text, whole_number},
-};
+use crate::settings::{Section, boolean, choice, label, seconds, text, whole_number};
 
 pub use kafka::{
     CreateTopic, Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
@@ -93,7 +90,7 @@ pub struct FileConfig {
     /// Size at which a file is finished and the next one begun, bytes.
     pub rotate_bytes: u64,
     /// Age at which a file is finished and the next one begun.
-    #[serde(rename = "rotate_after_s", serialize_with = "super::as_seconds")]
+    #[serde(rename = "rotate_after_s", serialize_with = "crate::settings::as_seconds")]
     pub rotate_after: Duration,
     /// Compression of a file's blocks.
     pub codec: FileCodec,
@@ -118,7 +115,7 @@ pub enum FileCodec {
 const MAX_SINKS: usize = 64;
 
 /// Hands `record.profile` to the sinks that write Avro.
-pub(super) fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
+pub(crate) fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
     for sink in sinks {
         match sink {
             SinkConfig::Stdout(_) => {}
@@ -129,9 +126,9 @@ pub(super) fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
 }
 
 /// The `sinks` list, with what the flags add; standard output where there is neither.
-pub(super) fn read(
+pub(crate) fn read(
     root: &mut Section<'_>,
-    overrides: &Overrides,
+    stdout_flag: Option<TextFormat>,
     state: Option<&Path>,
 ) -> Vec<SinkConfig> {
     let mut taken = Vec::new();
@@ -150,7 +147,7 @@ pub(super) fn read(
     });
     let mut sinks: Vec<_> = sinks.into_iter().flatten().collect();
     registry::keep_ids(&mut sinks, state);
-    let format = overrides.stdout.or_else(|| sinks.is_empty().then_some(TextFormat::Text));
+    let format = stdout_flag.or_else(|| sinks.is_empty().then_some(TextFormat::Text));
     if let Some(format) = format {
         let present = sinks.iter_mut().find_map(|sink| match sink {
             SinkConfig::Stdout(stdout) => Some(stdout),

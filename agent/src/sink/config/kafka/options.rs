@@ -9,7 +9,7 @@ use rdkafka::{
     types::RDKafkaConfRes,
 };
 
-use super::super::super::tree::{Section, Value};
+use crate::settings::{Section, Value};
 
 /// Settings that are not to be made here, and why.
 const REFUSED: [(&str, Refused); 37] = [

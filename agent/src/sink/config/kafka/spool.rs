@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::super::super::tree::{Section, choice, milliseconds, seconds, text, whole_number};
+use crate::settings::{Section, choice, milliseconds, seconds, text, whole_number};
 use crate::spool::{self, Fsync};
 
 /// A queue on disk between the agent and a broker.
@@ -23,7 +23,7 @@ pub struct SpoolConfig {
     /// When records are forced to the disk.
     pub fsync: FsyncChoice,
     /// How often they are, with [`FsyncChoice::Interval`].
-    #[serde(rename = "fsync_interval_ms", serialize_with = "super::super::super::as_milliseconds")]
+    #[serde(rename = "fsync_interval_ms", serialize_with = "crate::settings::as_milliseconds")]
     pub fsync_interval: Duration,
     /// How many of the records that wait there are sent a second, beside what comes in, if there is
     /// a limit.
@@ -127,7 +127,7 @@ fn seconds_or_zero<S: serde::Serializer>(
     duration: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    super::super::super::as_seconds(&duration.unwrap_or_default(), serializer)
+    crate::settings::as_seconds(&duration.unwrap_or_default(), serializer)
 }
 
 fn number_or_zero<S: serde::Serializer>(

@@ -1,7 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
-use crate::config::{Error, tests::parse};
 
 const SECRET: &str = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
 

@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{
-    super::super::tree::{Section, boolean, text},
-    readable_file,
-};
+use super::readable_file;
+use crate::settings::{Section, boolean, text};
 
 /// TLS to the brokers. Files are PEM, and looked at while the agent runs: new ones are used from then
 /// on.

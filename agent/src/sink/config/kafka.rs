@@ -19,11 +19,11 @@ use clap::ValueEnum;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
-use super::{
-    super::tree::{Section, Value, boolean, choice, label, milliseconds, text, whole_number},
-    RegistryConfig, name,
+use super::{RegistryConfig, name};
+use crate::{
+    encode::{Key, Profile},
+    settings::{Section, Value, boolean, choice, label, milliseconds, text, whole_number},
 };
-use crate::encode::{Key, Profile};
 
 pub use create_topic::CreateTopic;
 pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
@@ -46,14 +46,14 @@ pub struct KafkaConfig {
     /// Compression of message batches.
     pub compression: KafkaCompression,
     /// How long a message may wait for others to share a request with.
-    #[serde(rename = "linger_ms", serialize_with = "super::super::as_milliseconds")]
+    #[serde(rename = "linger_ms", serialize_with = "crate::settings::as_milliseconds")]
     pub linger: Duration,
     /// Bytes of messages that go with each other at most, before compression.
     pub batch_bytes: u32,
     /// Messages that go with each other at most.
     pub batch_records: u32,
     /// How long a message may take from the queue to its acknowledgement.
-    #[serde(rename = "message_timeout_ms", serialize_with = "super::super::as_milliseconds")]
+    #[serde(rename = "message_timeout_ms", serialize_with = "crate::settings::as_milliseconds")]
     pub message_timeout: Duration,
     /// Bytes that the producer's queue holds at most.
     pub queue_bytes: u64,

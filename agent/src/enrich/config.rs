@@ -6,10 +6,8 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{
-    as_milliseconds,
-    filter::prefix,
-    tree::{Section, boolean, choice, label, milliseconds, text, whole_number},
+use crate::settings::{
+    Section, as_milliseconds, boolean, choice, label, milliseconds, prefix, text, whole_number,
 };
 
 /// Environment variable with this node's name, which a DaemonSet sets from `spec.nodeName`.
@@ -52,7 +50,7 @@ pub enum Scope {
 }
 
 impl KubernetesConfig {
-    pub(super) fn read(section: &mut Section<'_>, present: bool) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>, present: bool) -> Self {
         let scope = section.read("scope", choice).unwrap_or_default();
         let max_addresses = section.read("max_addresses", whole_number(1..=1 << 22));
         let mut labels = section.read_list("labels", text(label_key)).unwrap_or_default();
@@ -111,7 +109,7 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 }
 
 /// The node's name as the DaemonSet tells it.
-pub(super) fn node_name() -> Option<String> {
+pub(crate) fn node_name() -> Option<String> {
     env::var(NODE_NAME).ok().filter(|name| label(name).is_ok())
 }
 

@@ -12,11 +12,11 @@ use serde_saphyr::Spanned;
 use super::Problem;
 
 /// A node of the file.
-pub(super) type Node = Spanned<Value>;
+pub(crate) type Node = Spanned<Value>;
 
 /// What a node holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Boolean(bool),
     Integer(i128),
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 /// Reads the file's text.
-pub(super) fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
+pub(crate) fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         // YAML 1.2: only true and false are booleans, so that `node: no` stays text.
         strict_booleans: true,
@@ -115,7 +115,7 @@ pub(super) fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
 }
 
 /// A section of the file, from which keys are taken one by one; what remains is not known.
-pub(super) struct Section<'p> {
+pub(crate) struct Section<'p> {
     path: String,
     line: Option<u64>,
     entries: Vec<(Spanned<String>, Node)>,
@@ -124,7 +124,7 @@ pub(super) struct Section<'p> {
 
 impl<'p> Section<'p> {
     /// Reads the whole file with `read`, and reports the keys that `read` did not take.
-    pub(super) fn root<T>(
+    pub(crate) fn root<T>(
         node: Option<Node>,
         problems: &'p mut Vec<Problem>,
         read: impl FnOnce(&mut Section<'_>) -> T,
@@ -176,12 +176,12 @@ impl<'p> Section<'p> {
     }
 
     /// Leaves the rest of the section unread, where nothing can be said about its keys.
-    pub(super) fn skip_rest(&mut self) {
+    pub(crate) fn skip_rest(&mut self) {
         self.entries.clear();
     }
 
     /// Notes a problem of `key`, which may be missing.
-    pub(super) fn refuse(&mut self, key: &str, value: Option<String>, reason: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, key: &str, value: Option<String>, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path_of(key),
             line: self.line,
@@ -191,7 +191,7 @@ impl<'p> Section<'p> {
     }
 
     /// Notes a problem of the section itself.
-    pub(super) fn refuse_all(&mut self, reason: impl Into<String>) {
+    pub(crate) fn refuse_all(&mut self, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path.clone(),
             line: self.line,
@@ -201,7 +201,7 @@ impl<'p> Section<'p> {
     }
 
     /// Notes a problem that does not stand in the file.
-    pub(super) fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
+    pub(crate) fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: flag.to_owned(),
             line: None,
@@ -211,13 +211,13 @@ impl<'p> Section<'p> {
     }
 
     /// The section under `key`, empty if it is missing.
-    pub(super) fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    pub(crate) fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let node = self.take(key);
         Section::open(self.path_of(key), node, self.problems, read)
     }
 
     /// The value of `key`; `None` if it is missing, or refused by `check` and noted.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &str,
         check: impl FnOnce(&Value) -> Result<T, String>,
@@ -228,7 +228,7 @@ impl<'p> Section<'p> {
     }
 
     /// The value of `key`; `None` if it is missing or refused, which is noted either way.
-    pub(super) fn require<T>(
+    pub(crate) fn require<T>(
         &mut self,
         key: &str,
         check: impl FnOnce(&Value) -> Result<T, String>,
@@ -240,24 +240,24 @@ impl<'p> Section<'p> {
     }
 
     /// True if the file has `key` and it was not taken yet.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
     /// The keys that were not taken yet.
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.entries.iter().map(|(name, _)| name.value.clone()).collect()
     }
 
     /// True if `key` has keys of its own behind it.
-    pub(super) fn has_section(&self, key: &str) -> bool {
+    pub(crate) fn has_section(&self, key: &str) -> bool {
         let mut entries = self.entries.iter();
         entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
     }
 
     /// The items of the list under `key`, without those that `check` refuses; `None` if the key is
     /// missing or not a list.
-    pub(super) fn read_list<T>(
+    pub(crate) fn read_list<T>(
         &mut self,
         key: &str,
         check: impl Fn(&Value) -> Result<T, String>,
@@ -277,7 +277,7 @@ impl<'p> Section<'p> {
     }
 
     /// As [`Section::read_list`], but refuses an empty list.
-    pub(super) fn read_some<T>(
+    pub(crate) fn read_some<T>(
         &mut self,
         key: &str,
         check: impl Fn(&Value) -> Result<T, String>,
@@ -292,7 +292,7 @@ impl<'p> Section<'p> {
     }
 
     /// The sections of the list under `key`; empty if it is missing.
-    pub(super) fn sections<T>(
+    pub(crate) fn sections<T>(
         &mut self,
         key: &str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
@@ -334,7 +334,7 @@ fn checked<T>(
 }
 
 /// Accepts whole numbers of a range.
-pub(super) fn whole_number<T>(range: RangeInclusive<T>) -> impl Fn(&Value) -> Result<T, String>
+pub(crate) fn whole_number<T>(range: RangeInclusive<T>) -> impl Fn(&Value) -> Result<T, String>
 where
     T: Copy + PartialOrd + fmt::Display + TryFrom<i128>,
 {
@@ -350,7 +350,7 @@ where
 }
 
 /// Accepts whole numbers of milliseconds.
-pub(super) fn milliseconds(
+pub(crate) fn milliseconds(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&Value) -> Result<Duration, String> {
     let number = whole_number(range);
@@ -358,13 +358,13 @@ pub(super) fn milliseconds(
 }
 
 /// Accepts whole numbers of seconds.
-pub(super) fn seconds(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Duration, String> {
+pub(crate) fn seconds(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Duration, String> {
     let number = whole_number(range);
     move |value| number(value).map(Duration::from_secs)
 }
 
 /// Accepts `true` and `false`.
-pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(value) => Ok(*value),
         _ => Err("must be true or false".to_owned()),
@@ -372,7 +372,7 @@ pub(super) fn boolean(value: &Value) -> Result<bool, String> {
 }
 
 /// Accepts the names of an enumeration.
-pub(super) fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
+pub(crate) fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
     let found = match value {
         Value::Text(text) => T::from_str(text, false).ok(),
         _ => None,
@@ -388,7 +388,7 @@ pub(super) fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
 }
 
 /// Accepts text that `check` accepts.
-pub(super) fn text<T>(
+pub(crate) fn text<T>(
     check: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&Value) -> Result<T, String> {
     move |value| match value {
@@ -400,7 +400,7 @@ pub(super) fn text<T>(
 
 /// Accepts a short label: no white space and no control characters, so that it can stand in a log
 /// line and in a record.
-pub(super) fn label(text: &str) -> Result<String, String> {
+pub(crate) fn label(text: &str) -> Result<String, String> {
     const MAX_BYTES: usize = 253;
     if text.is_empty() {
         Err("must not be empty".to_owned())

@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::{Config, Error, tests::parse};
 
 fn read(filter: &str) -> Result<FilterConfig, Vec<String>> {
     match parse(&format!("interfaces: {{include: [lo]}}\nfilter:\n{filter}")) {

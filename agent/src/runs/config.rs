@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::tree::{Section, text};
+use crate::settings::{Section, text};
 
 /// What one run leaves to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,7 +16,7 @@ pub struct StateConfig {
 }
 
 impl StateConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
         Self { directory: section.read("directory", text(directory)) }
     }
 }

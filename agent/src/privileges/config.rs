@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::tree::{Section, Value, boolean, label};
+use crate::settings::{Section, Value, boolean, label};
 
 /// What the agent gives up once it has started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,7 +38,7 @@ impl Serialize for RunAs {
 }
 
 impl PrivilegesConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
         Self {
             user: section.read("user", run_as),
             keep: section.read("keep", boolean).unwrap_or(false),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::tree::{Section, choice, text, whole_number};
-use crate::privacy::Key;
+use super::Key;
+use crate::settings::{Section, choice, text, whole_number};
 
 /// What records show of addresses; what each rule does stands in [`crate::privacy`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -115,7 +115,7 @@ impl PrivacyConfig {
             || self.client_subnet != SubnetRule::Keep
     }
 
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
         let mut address = |key| address_rule(section, key).unwrap_or(AddressRule::Keep);
         let client_address = address("client_address");
         let server_address = address("server_address");
@@ -212,6 +212,3 @@ fn key_file(section: &mut Section<'_>) -> Option<KeyFile> {
         }),
     )
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,13 +1,13 @@
 //! The `filter` section: which transactions become records.
 
-use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr, str::FromStr};
+use std::{collections::HashSet, fmt, hash::Hash, str::FromStr};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::tree::{Section, Value, text};
 use crate::decode::{presentation, type_name};
+use crate::settings::{Section, Value, prefix, text};
 
 /// Which transactions become records; how the lists work together stands in [`crate::filter`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,7 +93,7 @@ impl FilterConfig {
             && self.sample >= 1.0
     }
 
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
         Self {
             qnames: section.section("qnames", |section| lists(section, text(zone))),
             qtypes: section.section("qtypes", |section| {
@@ -210,22 +210,6 @@ fn query_type(codes: &HashMap<String, u16>, name: &str) -> Result<QueryType, Str
         .ok_or_else(|| "is not a query type: write its mnemonic, or TYPE65280".to_owned())
 }
 
-/// A prefix: `address/length`, or an address for itself alone.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn prefix(text: &str) -> Result<IpNet, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    let prefix: IpNet =
-        text.parse().map_err(|_| "must be a prefix, such as 10.0.0.0/8 or 2001:db8::/32")?;
-    match prefix.trunc() {
-        exact if exact == prefix => Ok(prefix),
-        exact => Err(format!("has bits behind its length: write {exact}")),
-    }
-}
-
 fn share(value: &Value) -> Result<f64, String> {
     let share = match value {
         Value::Integer(1) => Some(1.0),
@@ -236,6 +220,3 @@ fn share(value: &Value) -> Result<f64, String> {
         .filter(|share| *share > 0.0 && *share <= 1.0)
         .ok_or_else(|| "must be a number above 0, up to 1".to_owned())
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,13 +6,8 @@ use clap::ValueEnum;
 use http::{Uri, uri::Scheme};
 use serde::Serialize;
 
-use super::{
-    super::{
-        super::tree::{Section, boolean, choice, text},
-        registry::has_usable_port,
-    },
-    readable_file,
-};
+use super::{super::registry::has_usable_port, readable_file};
+use crate::settings::{Section, boolean, choice, text};
 
 /// Who the agent says it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

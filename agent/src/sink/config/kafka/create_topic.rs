@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::super::tree::{Section, Value, whole_number};
+use crate::settings::{Section, Value, whole_number};
 
 /// How a topic is made that is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

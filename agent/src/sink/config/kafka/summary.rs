@@ -4,9 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
-use super::super::super::tree::{Section, boolean, seconds, text};
 use super::topic;
 use crate::ledger::signature::SigningKey;
+use crate::settings::{Section, boolean, seconds, text};
 
 /// A topic of summaries of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,7 +14,7 @@ pub struct SummaryConfig {
     /// Topic.
     pub topic: String,
     /// How often one is written.
-    #[serde(rename = "interval_s", serialize_with = "super::super::super::as_seconds")]
+    #[serde(rename = "interval_s", serialize_with = "crate::settings::as_seconds")]
     pub interval: Duration,
     /// Whether summaries carry digests of the records.
     pub chain: bool,

@@ -9,11 +9,8 @@ use clap::ValueEnum;
 use http::{Uri, uri::Authority};
 use serde::Serialize;
 
-use super::{
-    super::tree::{Section, boolean, choice, milliseconds, text},
-    SinkConfig,
-    kafka::readable_file,
-};
+use super::{SinkConfig, kafka::readable_file};
+use crate::settings::{Section, boolean, choice, milliseconds, text};
 
 /// A schema registry with Confluent's API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +31,7 @@ pub struct RegistryConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// For each request.
-    #[serde(rename = "timeout_ms", serialize_with = "super::super::as_milliseconds")]
+    #[serde(rename = "timeout_ms", serialize_with = "crate::settings::as_milliseconds")]
     pub timeout: Duration,
     /// Where ids are kept for the next start; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,7 +141,7 @@ fn in_directory(directory: &Path) -> PathBuf {
 }
 
 /// Keeps ids beside what else one run leaves to the next, where there is no place for them yet.
-pub(in crate::config) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
+pub(super) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
     for sink in sinks {
         if let SinkConfig::Kafka(kafka) = sink
             && let Some(registry) = &mut kafka.registry

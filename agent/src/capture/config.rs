@@ -12,10 +12,7 @@ use tap53_ebpf::{
     settings::{PortSet, Ports, features},
 };
 
-use super::{
-    Overrides, pattern, patterns_as_text,
-    tree::{Section, Value, boolean, choice, whole_number},
-};
+use crate::settings::{Section, Value, boolean, choice, pattern, patterns_as_text, whole_number};
 
 /// Workers at most. Each costs a thread and a ring; beyond a few dozen, sharding by flow hash
 /// gains nothing for DNS.
@@ -155,10 +152,10 @@ pub enum TcChoice {
 }
 
 impl CaptureConfig {
-    pub(super) fn read(section: &mut Section<'_>, overrides: &Overrides) -> Self {
+    pub(crate) fn read(section: &mut Section<'_>, hook_flag: Option<HookChoice>) -> Self {
         let hook = section.read("hook", choice);
         let config = Self {
-            hook: overrides.hook.or(hook).unwrap_or(HookChoice::Auto),
+            hook: hook_flag.or(hook).unwrap_or(HookChoice::Auto),
             xdp_mode: section.read("xdp_mode", choice).unwrap_or(XdpMode::Auto),
             tc: section.read("tc", choice).unwrap_or(TcChoice::Auto),
             ports: ports(section, "ports", &[53], dns_port),

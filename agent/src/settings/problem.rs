@@ -1,0 +1,34 @@
+//! One thing that is wrong with a configuration.
+
+use std::fmt;
+
+/// Characters of a value that a message shows at most.
+const SHOWN_CHARACTERS: usize = 200;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, `sinks[1].rotate_bytes`, or the flag, `--interface`.
+    pub path: String,
+    /// Line of the file, from 1; `None` where the key is missing or a flag is wrong.
+    pub line: Option<u64>,
+    /// The value found, texts in quotes; `None` where there is none.
+    pub value: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        if let Some(value) = &self.value {
+            match value.char_indices().nth(SHOWN_CHARACTERS) {
+                Some((end, _)) => write!(f, "{}…: ", &value[..end])?,
+                None => write!(f, "{value}: ")?,
+            }
+        }
+        f.write_str(&self.reason)
+    }
+}

@@ -1,0 +1,69 @@
+//! The `log` section: the agent's own log.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::settings::{Section, choice};
+
+/// The agent's own log, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LogConfig {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// What lines are written as.
+    pub format: LogFormat,
+}
+
+/// What lines of the log are written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: time, level, what, and its fields.
+    #[default]
+    Text,
+    /// One JSON object a line, with the node's name.
+    Json,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be, and the agent goes on.
+    Warn,
+    /// What an operator wants to see of a healthy run.
+    Info,
+    /// Steps in between.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+impl LogConfig {
+    pub(crate) fn read(
+        section: &mut Section<'_>,
+        level_flag: Option<LogLevel>,
+        format_flag: Option<LogFormat>,
+    ) -> Self {
+        let level = section.read("level", choice);
+        let format = section.read("format", choice);
+        Self {
+            level: level_flag.or(level).unwrap_or(LogLevel::Info),
+            format: format_flag.or(format).unwrap_or_default(),
+        }
+    }
+}
