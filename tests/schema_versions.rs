@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tap53::{
+    decode::Flow,
     decode::{Message, Transport},
     encode::{self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Record},
-    pair::{
-        Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Related, Relation, Transaction,
-    },
+    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Transaction},
     privacy::Policy,
 };
 use tap53_harness::{agent, fastavro, tables};

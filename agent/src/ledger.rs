@@ -37,18 +37,24 @@
 
 pub mod chain;
 mod counts;
+mod previous;
 mod render;
 mod seal;
 pub mod signature;
+mod standing;
 mod statement;
 mod summary;
 
 pub(crate) use counts::snapshot;
 pub use counts::{
-    Amount, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
-    WorkerCounts,
+    MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
 };
+pub use previous::{Bounds, EarlierRuns, End, Gap, InterfaceGap, PreviousRun, PreviousRuns, Since};
 pub use seal::{Evidence, Sealer, signed_message, summary_digest};
+pub use standing::{Lost, Standing};
 pub(crate) use statement::{ByReason, Deliveries, Hook, Summaries};
 pub use statement::{InterfaceCounts, Ledger, Sources};
-pub use summary::{Kind, Moment, Progress, SUMMARY_SCHEMA_VERSION, Summary, Windows};
+pub use summary::{
+    Kind, Moment, Progress, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSION,
+    SUMMARY_SCHEMA_VERSIONS, Summary, SummaryEncoder, Windows, summary_schema,
+};

@@ -64,6 +64,8 @@ pub mod runs;
 pub mod worker;
 
 mod admission;
+mod amount;
+mod clock;
 pub mod control;
 pub mod doctor;
 mod files;
@@ -72,5 +74,6 @@ mod settings;
 pub mod telemetry;
 pub mod verify;
 pub mod visible;
+pub mod vitals;
 
 pub mod replay;

@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::{
     capture::{self, CaptureThread, Counted, KernelLog},
+    clock::monotonic_ns,
     config::{Config, PairConfig},
     encode,
     ending::{self, EndWait, Verdict},
@@ -37,8 +38,9 @@ use crate::{
     ring,
     sink::{self, Named, Summaries},
     tail::Tails,
-    telemetry::{DataPath, Heartbeat, Liveness, WorkerTimings, WorkerView},
-    worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker, monotonic_ns},
+    telemetry::{DataPath, WorkerView},
+    vitals::{Heartbeat, Liveness, WorkerTimings},
+    worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker},
 };
 
 /// How often the kernel's counters are read until they agree with what came out of the rings: a

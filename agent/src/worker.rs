@@ -17,10 +17,9 @@ use std::{
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::{
     capture::RingLost,
+    clock::{monotonic_ns, utc_offset_ns},
     encode::{self, Clock},
     enrich::Directory,
     interfaces::Names,
@@ -30,7 +29,7 @@ use crate::{
     ring::{Drain, Waker},
     sink::Named,
     tail::Tails,
-    telemetry::{Heartbeat, Tally, WITHIN, WorkerTimings},
+    vitals::{Heartbeat, Tally, WITHIN, WorkerTimings},
 };
 use recorder::Recorder;
 
@@ -104,7 +103,8 @@ impl Worker {
         shared: &Shared,
         handover: Handover,
     ) -> Result<Self, encode::Error> {
-        let stages = Stages::new(table, sinks, shared, handover, read_clock())?;
+        let stages =
+            Stages::new(table, sinks, shared, handover, Clock { utc_offset_ns: utc_offset_ns() })?;
         let heartbeat = Heartbeat::new(number, monotonic_ns());
         let ending = shared.ending.clone();
         Ok(Self { number, drain, ring_lost, ending, heartbeat, stages })
@@ -140,7 +140,7 @@ impl Worker {
             let ending = self.ending.load(Ordering::Acquire);
             let now_ns = monotonic_ns();
             self.heartbeat.beat(now_ns);
-            self.stages.begin_batch(read_clock());
+            self.stages.begin_batch(Clock { utc_offset_ns: utc_offset_ns() });
             let mut read_up_to_ns = 0;
             let (stages, heartbeat) = (&mut self.stages, &self.heartbeat);
             let taken = self.drain.batch(|item| {
@@ -180,19 +180,4 @@ impl Worker {
         self.stages.finish();
         is_ring_empty
     }
-}
-
-/// CLOCK_MONOTONIC nanoseconds, the clock of `bpf_ktime_get_ns`.
-pub(crate) fn monotonic_ns() -> u64 {
-    u64::try_from(clock_ns(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
-}
-
-fn read_clock() -> Clock {
-    let utc_offset_ns = clock_ns(ClockId::CLOCK_REALTIME) - clock_ns(ClockId::CLOCK_MONOTONIC);
-    Clock { utc_offset_ns }
-}
-
-fn clock_ns(clock: ClockId) -> i64 {
-    // Linux has both clocks, so reading them does not fail.
-    clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }

@@ -14,8 +14,9 @@ use tap53::{
     agent::{Agent, ConfigFile, Inputs, Order},
     capture::CaptureThread,
     config::{Directions, LogLevel, Overrides},
-    control::{InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo},
+    control::{Refusal, Request, Requester, Status},
     enrich::Directory,
+    interfaces::{InterfaceStatus, Switch, SwitchTo},
     telemetry::Log,
 };
 use tap53_harness::{namespace::Namespace, wait};

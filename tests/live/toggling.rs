@@ -13,7 +13,8 @@ use serde_json::Value;
 use tap53::{
     capture::{Holders, Qdisc},
     config::Directions,
-    control::{InterfaceStatus, Refusal, SwitchTo, WantedBy},
+    control::Refusal,
+    interfaces::{InterfaceStatus, SwitchTo, WantedBy},
 };
 use tap53_harness::{
     account, dns, fastavro,
@@ -154,7 +155,7 @@ fn set(
 }
 
 fn nothing(name: &str) -> InterfaceStatus {
-    let none = || tap53::control::Actual { capturing: false, hook: None, shadowed: None };
+    let none = || tap53::interfaces::Actual { capturing: false, hook: None, shadowed: None };
     InterfaceStatus {
         name: name.to_owned(),
         ifindex: 0,

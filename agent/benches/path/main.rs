@@ -29,17 +29,18 @@ use std::{
 use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
 use tap53::{
+    decode::Flow,
     decode::{Content, Datagram, Origin, Packet},
     encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
     interfaces::Names,
     ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains},
     pair::{
-        self, Anomalies, Exchange, Flow, Observation, Observed, RecordId, RecordIds, Table,
-        Transaction, Truncations,
+        self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, Table, Transaction,
+        Truncations,
     },
     privacy::Policy,
     sink::{Named, Sink, TakesSummaries},
-    telemetry::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
+    vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
     worker::{Handover, Shared, Stages},
 };
 use tap53_ebpf::record::RecordHeader;

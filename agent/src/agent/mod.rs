@@ -37,15 +37,16 @@ use tokio::{
 use crate::{
     capture::{self, CaptureThread},
     config::Directions,
-    control::{
-        AnnotationStatus, InterfaceStatus, Refusal, Request, Requester, Status, Switch, SwitchTo,
-    },
+    control::{AnnotationStatus, Refusal, Request, Requester, Status},
     enrich::Directory,
     interfaces::{self, Change, Wanted, Watch},
+    interfaces::{InterfaceStatus, Switch, SwitchTo},
     ledger::Ledger,
+    ledger::Standing,
     pipeline::{self, Pipeline},
-    runs::{Runs, Standing},
-    telemetry::{AUDIT, Liveness, Log, Vitals, report},
+    runs::Runs,
+    telemetry::{Log, Vitals, report},
+    vitals::{AUDIT, Liveness},
     worker::Rules,
 };
 use reload::FileWatch;

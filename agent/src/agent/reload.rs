@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     config::{Config, Overrides},
     control::ConfigStatus,
-    telemetry::AUDIT,
+    vitals::AUDIT,
 };
 
 /// The file, what it said last, and what of it is in force.

@@ -65,10 +65,10 @@ pub use thread::{CaptureThread, Counted, Loaded};
 
 use crate::{
     capture::config::CaptureConfig,
+    clock::monotonic_ns,
     interfaces::config::Directions,
     interfaces::{Interface, Names},
     ring::Doorbells,
-    worker::monotonic_ns,
 };
 
 /// The kernel side, loaded. Dropping it detaches everything.

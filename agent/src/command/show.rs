@@ -7,10 +7,11 @@ use clap::Args;
 use tap53::{
     capture::Preflight,
     config::{CaptureConfig, MOST_MAX_BYTES},
-    control::InterfaceStatus,
     ddl::{self, Dialect, TableName},
-    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile, SUMMARY_SCHEMA_TEXT},
+    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile},
+    interfaces::InterfaceStatus,
     interfaces::{self, Interface},
+    ledger::SUMMARY_SCHEMA_TEXT,
     telemetry::say_warning,
 };
 use tap53_ebpf::settings::Direction;

@@ -16,9 +16,10 @@ use jiff::{
 use serde_json::Value;
 use tap53::{
     config::Directions,
-    control::{Actual, ConfigStatus, InterfaceStatus, WantedBy, client::StatusAnswer},
-    telemetry::{Health, Probe},
+    control::{ConfigStatus, client::StatusAnswer},
+    interfaces::{Actual, InterfaceStatus, WantedBy},
     visible::visible,
+    vitals::{Health, Probe},
 };
 
 use super::{

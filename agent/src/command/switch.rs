@@ -6,7 +6,8 @@ use clap::Args;
 use jiff::SignedDuration;
 use tap53::{
     config::{CONTROL_SOCKET, Directions},
-    control::{InterfaceStatus, client::Client, protocol::Call},
+    control::{client::Client, protocol::Call},
+    interfaces::InterfaceStatus,
 };
 
 use super::{status, table::print};

@@ -1,7 +1,9 @@
 mod filter;
 mod kafka;
+mod kubernetes;
 mod privacy;
 
+use glob::Pattern;
 use tap53_ebpf::settings::{PortSet, features};
 
 use super::*;

@@ -23,13 +23,11 @@ use nix::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    protocol::{Call, Fault, Line, NOTE, Note, VERSION},
-    request::InterfaceStatus,
-};
+use super::protocol::{Call, Fault, Line, NOTE, Note, VERSION};
 use crate::{
+    interfaces::InterfaceStatus,
     tail::{LineFormat, Selection},
-    telemetry::Probe,
+    vitals::Probe,
 };
 
 /// More than the agent takes at most before it says that it cannot.

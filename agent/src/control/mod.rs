@@ -19,8 +19,5 @@ mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use request::{
-    Actual, AnnotationStatus, ConfigStatus, InterfaceStatus, Refusal, Request, Requester, Status,
-    Switch, SwitchTo, WantedBy,
-};
+pub use request::{AnnotationStatus, ConfigStatus, Refusal, Request, Requester, Status};
 pub use server::{Counts, QUEUED, Server};

@@ -18,9 +18,9 @@
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Switch, SwitchTo};
 use crate::{
     interfaces::config::Directions,
+    interfaces::{Switch, SwitchTo},
     tail::{LineFormat, Selection},
 };
 

@@ -36,17 +36,19 @@ use tokio::{
 use super::{
     follow,
     protocol::{self, Call, Fault, MAX_REQUEST, Reason},
-    request::{Request, Requester, Status, SwitchTo},
+    request::{Request, Requester, Status},
     socket::{Error, Socket},
 };
 use crate::{
     admission::{Connection, ConnectionLimiter, Limits, Stage},
+    clock::monotonic_ns,
     control::config::ControlConfig,
     encode::HEADING,
+    interfaces::SwitchTo,
     ledger::Published,
     tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
-    telemetry::{AUDIT, Liveness, Probe},
-    worker::{RulesInForce, monotonic_ns},
+    vitals::{AUDIT, Liveness, Probe},
+    worker::RulesInForce,
 };
 
 /// Requests that wait for the run loop.

@@ -23,10 +23,10 @@ use crate::{
     control::config::ControlConfig,
     encode::{HEADING, samples},
     enrich,
-    interfaces::config::Directions,
+    interfaces::{Actual, InterfaceStatus, Switch, WantedBy, config::Directions},
     ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
-    telemetry::{Health, Heartbeat, Liveness},
+    vitals::{Health, Heartbeat, Liveness},
 };
 
 /// Of a request; short, and long enough for a machine that does other things.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::encode::{DEFAULT_MAX_BYTES, SUMMARY_SCHEMA_TEXT};
+use crate::{encode::DEFAULT_MAX_BYTES, ledger::SUMMARY_SCHEMA_TEXT};
 
 const ALL: [Dialect; 5] =
     [Dialect::Postgres, Dialect::Vertica, Dialect::Duckdb, Dialect::Iceberg, Dialect::Spark];

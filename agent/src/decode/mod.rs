@@ -20,6 +20,7 @@ pub(crate) mod build;
 mod code;
 mod cursor;
 mod dotted;
+mod flow;
 pub mod fragments;
 mod label;
 mod message;
@@ -35,6 +36,7 @@ pub use code::{
     type_mnemonic, type_name,
 };
 pub(crate) use dotted::dotted;
+pub use flow::Flow;
 pub use label::{below, labels_from_the_right, parent};
 pub use message::{
     Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,

@@ -8,7 +8,7 @@ use tap53_ebpf::{
     settings::Direction,
 };
 
-use crate::pair::Flow;
+use crate::decode::Flow;
 
 /// Why a captured packet yields no message.
 #[repr(usize)]

@@ -8,7 +8,8 @@ use http::Uri;
 use super::Check;
 use crate::{
     config::{KafkaConfig, RegistryConfig, Warning},
-    encode::{self, Profile, SUMMARY_NAME},
+    encode::{self, Profile},
+    ledger::SUMMARY_NAME,
     sink::registry::{Client, Compatibility, Error, Schema, cached_id},
 };
 

@@ -27,7 +27,6 @@ mod record;
 #[cfg(test)]
 pub(crate) mod samples;
 mod shown;
-mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -36,6 +35,7 @@ mod versions;
 
 use serde::Serialize;
 
+pub(crate) use avro::fingerprint_of;
 pub use avro::{Datum, FlatDatum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry, WindowSlot};
 pub(crate) use binary::push_long;
@@ -47,11 +47,8 @@ pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
-pub use summary::{SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SummaryEncoder, summary_schema};
 pub use text::{HEADING, Text};
-pub use versions::{
-    FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SUMMARY_SCHEMA_VERSIONS, SchemaVersion,
-};
+pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 
 /// The Avro schema of a record, as text.
 pub const SCHEMA_TEXT: &str = include_str!("../../schema/dns_transaction.avsc");

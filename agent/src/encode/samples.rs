@@ -2,10 +2,9 @@
 
 use super::{Clock, Observer, Owner, Portion, Record};
 use crate::{
+    decode::Flow,
     decode::{Transport, build::Build},
-    pair::{
-        Anomalies, Anomaly, Exchange, Flow, Observation, Point, RecordId, RecordIds, Transaction,
-    },
+    pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
 use tap53_ebpf::settings::Direction;

@@ -4,10 +4,8 @@
 //! the id of the schema that they were written with.
 
 use super::{
-    Error, FLAT_SCHEMA_TEXT, Fingerprint, SCHEMA_TEXT, SCHEMA_VERSION, SUMMARY_SCHEMA_TEXT,
-    avro::fingerprint_of,
+    Error, FLAT_SCHEMA_TEXT, Fingerprint, SCHEMA_TEXT, SCHEMA_VERSION, avro::fingerprint_of,
 };
-use crate::ledger::SUMMARY_SCHEMA_VERSION;
 
 /// Full name of the record.
 pub const RECORD_NAME: &str = "tap53.DnsTransaction";
@@ -34,13 +32,6 @@ pub const SCHEMA_VERSIONS: [SchemaVersion; 5] = [
 /// same: a change of either is a version of both. The first that there is is 5.
 pub const FLAT_SCHEMA_VERSIONS: [SchemaVersion; 1] =
     [SchemaVersion { number: SCHEMA_VERSION, text: FLAT_SCHEMA_TEXT }];
-
-/// All versions of a summary's schema, oldest first; the last one is what this agent writes. A spool may
-/// hold summaries of an earlier agent.
-pub const SUMMARY_SCHEMA_VERSIONS: [SchemaVersion; 2] = [
-    SchemaVersion { number: 1, text: include_str!("../../schema/history/ledger_summary_v1.avsc") },
-    SchemaVersion { number: SUMMARY_SCHEMA_VERSION, text: SUMMARY_SCHEMA_TEXT },
-];
 
 impl SchemaVersion {
     /// Its fingerprint.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::object::MetadataOnly;
+use crate::visible::with_causes;
 
 /// The answer to one request: a page of 250 pods has some 2 MB, one with the largest object that
 /// etcd takes 1.5 MB; a server that ignores the page size sends 100,000 pods in less than this,
@@ -108,25 +109,10 @@ impl Trouble {
 impl From<kube::Error> for Trouble {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Auth(error) => Self::NoAccess(chain(&error)),
-            error => Self::Unreachable(chain(&error)),
+            kube::Error::Auth(error) => Self::NoAccess(with_causes(&error)),
+            error => Self::Unreachable(with_causes(&error)),
         }
     }
-}
-
-/// An error with its causes: "client error (Connect)" alone says nothing.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// A client by a kubeconfig file, or by the account of the pod that this runs in.
@@ -137,20 +123,23 @@ pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Trouble
     let mut config = match kubeconfig {
         Some(path) => {
             let refused = |error| {
-                Trouble::NoAccess(format!("kubeconfig {}: {}", path.display(), chain(&error)))
+                Trouble::NoAccess(format!("kubeconfig {}: {}", path.display(), with_causes(&error)))
             };
             let file = Kubeconfig::read_from(path).map_err(refused)?;
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(file, &options).await.map_err(refused)?
         }
         None => Config::incluster().map_err(|error| {
-            Trouble::NoAccess(format!("not in a pod with a service account: {}", chain(&error)))
+            Trouble::NoAccess(format!(
+                "not in a pod with a service account: {}",
+                with_causes(&error)
+            ))
         })?,
     };
     // Waiting is done here, where 429 is counted and shown.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
-    Client::try_from(config).map_err(|error| Trouble::NoAccess(chain(&error)))
+    Client::try_from(config).map_err(|error| Trouble::NoAccess(with_causes(&error)))
 }
 
 /// Sends a request, and hands its answer back once it has begun well.
@@ -211,7 +200,7 @@ pub(super) async fn read(
         let part = timeout(patience.answer, body.frame()).await;
         match part.map_err(|_| Trouble::Silent(patience.answer))? {
             None => return Ok(bytes),
-            Some(Err(error)) => return Err(Trouble::Unreachable(chain(&error))),
+            Some(Err(error)) => return Err(Trouble::Unreachable(with_causes(&error))),
             Some(Ok(part)) => {
                 if let Some(part) = part.data_ref() {
                     bytes.extend_from_slice(part);
@@ -234,7 +223,7 @@ pub(super) async fn job(
     let jobs = Request::new(format!("/apis/batch/v1/namespaces/{namespace}/jobs"));
     let request = jobs
         .get_metadata(name, &GetParams::default())
-        .map_err(|error| Trouble::Unreadable(chain(&error)))?;
+        .map_err(|error| Trouble::Unreadable(with_causes(&error)))?;
     let body = read(send(client, request, patience).await?, patience).await?;
     serde_json::from_slice(&body).map_err(|error| Trouble::Unreadable(error.to_string()))
 }

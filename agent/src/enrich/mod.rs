@@ -44,7 +44,6 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-pub(crate) use client::chain;
 pub use directory::{Directory, Reader};
 pub use ownership::Limits;
 pub use status::{Moment, Status, WatchStatus};

@@ -10,8 +10,8 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::client::{Patience, Trouble, chain, connect, read, send};
-use crate::enrich::config::KubernetesConfig;
+use super::client::{Patience, Trouble, connect, read, send};
+use crate::{enrich::config::KubernetesConfig, visible::with_causes};
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
@@ -124,7 +124,7 @@ async fn review(client: &Client, right: &Right) -> Result<bool, Trouble> {
         .uri(REVIEWS)
         .header(CONTENT_TYPE, "application/json")
         .body(body.to_string().into_bytes())
-        .map_err(|error| Trouble::Unreadable(chain(&error)))?;
+        .map_err(|error| Trouble::Unreadable(with_causes(&error)))?;
     let answer = read(send(client, request, &patience).await?, &patience).await?;
     let review: Review =
         serde_json::from_slice(&answer).map_err(|error| Trouble::Unreadable(error.to_string()))?;

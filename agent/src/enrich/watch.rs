@@ -33,10 +33,11 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    client::{self, Patience, Trouble, chain},
+    client::{self, Patience, Trouble},
     hub::Hub,
     object::{MetadataOnly, Object},
 };
+use crate::visible::with_causes;
 
 /// Objects of a page: 250 pods have 1 to 2 MB.
 const PAGE: u32 = 250;
@@ -262,7 +263,7 @@ fn collection<T: Object>() -> Request {
 
 /// A request that cannot be made; none of ours.
 fn unusable(error: kube::core::request::Error) -> Trouble {
-    Trouble::Unreadable(chain(&error))
+    Trouble::Unreadable(with_causes(&error))
 }
 
 /// The lines of a body, as they come.
@@ -298,7 +299,7 @@ impl Lines {
                     let text = "the stream was cut within an event".to_owned();
                     return Err(Trouble::Unreachable(text));
                 }
-                Some(Err(error)) => return Err(Trouble::Unreachable(chain(&error))),
+                Some(Err(error)) => return Err(Trouble::Unreachable(with_causes(&error))),
                 Some(Ok(part)) => {
                     if let Some(part) = part.data_ref() {
                         self.buffer.extend_from_slice(part);

@@ -220,3 +220,49 @@ fn share(value: &Value) -> Result<f64, String> {
         .filter(|share| *share > 0.0 && *share <= 1.0)
         .ok_or_else(|| "must be a number above 0, up to 1".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_compared_entry_by_entry_and_not_list_by_list() {
+        use std::{cell::Cell, hash::Hasher};
+
+        thread_local! {
+            static COMPARED: Cell<u64> = const { Cell::new(0) };
+        }
+        struct Counted(i128);
+        impl PartialEq for Counted {
+            fn eq(&self, other: &Self) -> bool {
+                COMPARED.set(COMPARED.get() + 1);
+                self.0 == other.0
+            }
+        }
+        impl Eq for Counted {}
+        impl Hash for Counted {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.0.hash(state);
+            }
+        }
+        impl fmt::Display for Counted {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        let list =
+            |from: u32| (from..from + 5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let yaml = format!("allow: [{}]\ndeny: [{}]", list(0), list(4_999));
+        let node = crate::settings::parse(&yaml).unwrap();
+        let mut problems = Vec::new();
+        Section::root(Some(node), &mut problems, |section| {
+            lists(section, |value| match value {
+                Value::Integer(number) => Ok(Counted(*number)),
+                other => Err(other.to_string()),
+            })
+        });
+        assert_eq!(problems.len(), 1, "4999 is in both");
+        assert!(COMPARED.get() < 5_000, "{} comparisons", COMPARED.get());
+    }
+}

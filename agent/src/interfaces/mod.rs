@@ -7,6 +7,8 @@ pub mod config;
 pub(crate) mod device;
 mod names;
 pub(crate) mod netlink;
+mod status;
+mod switch;
 mod wanted;
 mod watch;
 
@@ -17,6 +19,8 @@ use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 pub use device::{Device, Whole};
 pub use names::{Names, Since};
 pub use netlink::Error;
+pub use status::{Actual, InterfaceStatus, WantedBy};
+pub use switch::{Switch, SwitchTo};
 pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};
 pub use watch::{Change, Watch};
 

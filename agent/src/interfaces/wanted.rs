@@ -20,8 +20,8 @@ use glob::Pattern;
 
 use super::selects;
 use crate::{
-    control::{Switch, SwitchTo, WantedBy},
     interfaces::config::{Directions, InterfacesConfig},
+    interfaces::{Switch, SwitchTo, WantedBy},
 };
 
 /// Switches in force at most; one for each pattern. An operator uses a handful.

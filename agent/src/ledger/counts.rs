@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::{
+    amount::Amount,
     decode::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts},
     filter::FilterReason,
     pair::Anomaly,
@@ -256,37 +257,6 @@ pub(crate) fn snapshot<'w, 's>(
     workers.iter().for_each(|counts| sum.add(counts));
     let last_numbers = workers.iter().map(|counts| counts.records_numbered).collect();
     (sum, last_numbers, sinks.iter().map(|counts| **counts).collect())
-}
-
-/// Records, and the messages that they stand for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Records.
-    pub records: u64,
-    /// Messages.
-    pub messages: u64,
-}
-
-impl Amount {
-    /// One record that stands for `messages`.
-    #[must_use]
-    pub const fn record(messages: u64) -> Self {
-        Self { records: 1, messages }
-    }
-}
-
-impl std::ops::AddAssign for Amount {
-    fn add_assign(&mut self, other: Self) {
-        self.records += other.records;
-        self.messages += other.messages;
-    }
-}
-
-impl std::ops::SubAssign for Amount {
-    fn sub_assign(&mut self, other: Self) {
-        self.records = self.records.saturating_sub(other.records);
-        self.messages = self.messages.saturating_sub(other.messages);
-    }
 }
 
 /// Summaries of the ledger that a sink takes to their topic.

@@ -5,7 +5,7 @@ use super::{
     chain::{Chains, Cut, Digest},
     signature::SigningKey,
 };
-use crate::encode::{self, SummaryEncoder};
+use crate::{encode, ledger::SummaryEncoder};
 
 /// What a digest of a summary and its signature are bound to. A change of the construction gets another
 /// text.

@@ -10,16 +10,16 @@ use tap53_ebpf::{
 };
 
 use super::{
-    Amount, MessageLoss, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
+    MessageLoss, PreviousRuns, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
 };
 use crate::{
+    amount::Amount,
     decode::{
         PacketLoss, ParseStatus,
         fragments::FragmentLoss,
         stream::{StreamCounts, StreamIgnored, StreamLoss},
     },
     filter::FilterReason,
-    runs::Told,
     spool::{Loss, Totals},
 };
 
@@ -104,7 +104,7 @@ pub struct Ledger {
     pub(crate) agent: Agent,
     /// What is known of the runs before; nothing where nothing is written down.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) before: Option<Told>,
+    pub(crate) before: Option<PreviousRuns>,
     /// Lines that do not add up; empty in a balanced ledger.
     pub(crate) imbalances: Vec<String>,
     pub(crate) balanced: bool,
@@ -465,7 +465,7 @@ impl Ledger {
 
     /// The same, with what is known of the runs before.
     #[must_use]
-    pub fn after(mut self, before: Option<&Told>) -> Self {
+    pub fn after(mut self, before: Option<&PreviousRuns>) -> Self {
         self.before = before.cloned();
         self
     }

@@ -47,12 +47,18 @@
 //! has a spool, they wait on disk in a spool of their own, so that also the final summary of a run
 //! that ended without a broker comes later; else the last ones wait in memory.
 
+mod avro;
+
 use serde::{Serialize, Serializer};
 
 use super::{
     chain::{Digest, WorkerChain},
     signature::Signature,
     statement::{ByReason, Ledger, Sink},
+};
+
+pub use avro::{
+    SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SummaryEncoder, summary_schema,
 };
 
 /// Version of the schema, as the summary carries it.

@@ -30,15 +30,11 @@ mod recent;
 mod table;
 mod truncation;
 
-use std::{
-    hash::{Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tap53_ebpf::settings::Direction;
 
-use crate::decode::{Message, Transport, Tunnel};
+use crate::decode::{Flow, Message};
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use id::{RecordId, RecordIds};
@@ -64,42 +60,6 @@ impl Config {
     #[must_use]
     pub fn build(self, started_at_ns: u64, ids: RecordIds, truncations: Truncations) -> Table {
         Table::new(self, started_at_ns, ids, truncations)
-    }
-}
-
-/// Where a message travelled, seen from the query: client to server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// UDP or TCP.
-    pub transport: Transport,
-    /// Sender of the query.
-    pub client: SocketAddr,
-    /// Receiver of the query.
-    pub server: SocketAddr,
-    /// Tunnel that both are inside of.
-    pub tunnel: Option<Tunnel>,
-    /// Interface, where each has transactions of its own; 0 where interfaces are merged.
-    pub ifindex: u32,
-}
-
-/// In words of constant size and number, which is what makes a hash quick.
-impl Hash for Flow {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for end in [&self.client, &self.server] {
-            state.write_u128(match end.ip() {
-                // Not the number of an IPv4-mapped address; an equal one would only share a bucket.
-                IpAddr::V4(address) => address.to_bits().into(),
-                IpAddr::V6(address) => address.to_bits(),
-            });
-        }
-        let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
-        state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
-        state.write_u8(self.transport as u8);
-        // All that tells flows apart, or whoever chooses tunnels could fill one bucket.
-        if let Some(tunnel) = self.tunnel {
-            state.write_u64(tunnel.number());
-        }
     }
 }
 

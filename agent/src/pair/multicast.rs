@@ -16,8 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tap53_ebpf::headers::{MULTICAST_DNS_PORT, MULTICAST_PORTS};
 
-use super::Flow;
-use crate::decode::{Message, Question, Transport};
+use crate::decode::{Flow, Message, Question, Transport};
 
 /// Answers of a response that are looked at for the question: those to one question stand together,
 /// and a response to many tells of the first ones.

@@ -20,11 +20,11 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
-    Anomalies, Anomaly, Config, Exchange, Flow, Observation, RecordIds, Related, Relation,
-    Transaction, Truncations, multicast,
+    Anomalies, Anomaly, Config, Exchange, Observation, RecordIds, Related, Relation, Transaction,
+    Truncations, multicast,
     recent::{Answered, COPIED_NS, Ended, MIRRORED_NS, Recent, Sighting},
 };
-use crate::decode::{ParseStatus, Question, Transport};
+use crate::decode::{Flow, ParseStatus, Question, Transport};
 use gaps::Gaps;
 use signs::{Aims, Sides, answers_hash, case_hash};
 

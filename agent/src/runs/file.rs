@@ -18,8 +18,10 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::{EarlierRuns, Standing};
-use crate::files::{check_directory, open_own, read_own};
+use crate::{
+    files::{check_directory, open_own, read_own},
+    ledger::{EarlierRuns, Standing},
+};
 
 /// Version of the file. One of another version is as good as none.
 const VERSION: u32 = 1;

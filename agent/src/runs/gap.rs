@@ -1,63 +1,10 @@
 //! What passed between two runs.
 
-use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 
 use super::file::{Moment, Position, Saved, Stage};
+use crate::ledger::{Bounds, Gap, InterfaceGap, Since};
 use crate::{interfaces::PacketCounts, interfaces::config::Directions};
-
-/// Bounds of a number of packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bounds {
-    /// No fewer.
-    pub at_least: u64,
-    /// No more.
-    pub at_most: u64,
-}
-
-impl std::ops::AddAssign for Bounds {
-    fn add_assign(&mut self, other: Self) {
-        self.at_least = self.at_least.saturating_add(other.at_least);
-        self.at_most = self.at_most.saturating_add(other.at_most);
-    }
-}
-
-/// From when on the packets are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Since {
-    /// From where the run before stopped.
-    Stop,
-    /// From where the run before was when it last wrote: it was killed some time after that.
-    LastWritten,
-    /// From the start of the machine. What passed between the end of the run before and the end of
-    /// the machine is not known.
-    Boot,
-}
-
-/// What nobody captured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Gap {
-    /// How long, at most.
-    pub seconds: f64,
-    /// From when on packets are counted.
-    pub since: Since,
-    /// Packets of all interfaces.
-    pub packets: Bounds,
-    /// Of each interface that both runs captured from.
-    pub interfaces: Vec<InterfaceGap>,
-}
-
-/// What nobody captured of an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InterfaceGap {
-    /// Its name now.
-    pub name: String,
-    /// What arrived, where that is captured.
-    pub ingress: Option<Bounds>,
-    /// What left, where that is captured.
-    pub egress: Option<Bounds>,
-}
 
 impl InterfaceGap {
     /// Of a direction.

@@ -28,74 +28,18 @@
 pub mod config;
 mod file;
 mod gap;
-mod standing;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 
-use serde::{Deserialize, Serialize};
-
-pub use gap::{Bounds, Gap, InterfaceGap};
-pub use standing::{Lost, Standing};
-
 use crate::{
     interfaces::config::Directions,
     interfaces::{self, PacketCounts},
+    ledger::{Bounds, EarlierRuns, End, Gap, PreviousRun, PreviousRuns, Standing},
     runs::config::StateConfig,
 };
 use file::{Moment, Place, Position, Saved, Stage};
-
-/// How the run before this one ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// It stopped, delivered what it could, and said so.
-    InGoodOrder,
-    /// It did not come to that.
-    Killed,
-    /// It has not ended: both capture.
-    StillRunning,
-}
-
-/// What this run knows of the one before it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PreviousRun {
-    /// How it ended.
-    pub ended: End,
-    /// When it last wrote, RFC 3339.
-    pub last_written_at: String,
-    /// What nobody captured between that run and this one; `None` if the two overlapped.
-    pub gap: Option<Gap>,
-    /// What it had in memory when it last wrote, and had lost until then. After an end in good order
-    /// nothing is in memory.
-    #[serde(flatten)]
-    pub standing: Standing,
-}
-
-/// Sums of all runs before this one, the previous one included, since the directory is used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EarlierRuns {
-    /// How many.
-    pub runs: u64,
-    /// Those of them that did not end in good order.
-    pub killed: u64,
-    /// Time between them in which nobody captured.
-    pub gap_seconds: f64,
-    /// Packets that passed meanwhile.
-    pub gap_packets: Bounds,
-    /// What they had counted as lost.
-    pub lost: Lost,
-}
-
-/// What a ledger tells of the runs before.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
-    /// The run before this one; `None` if there was none.
-    pub previous_run: Option<PreviousRun>,
-    /// All runs before this one.
-    pub earlier_runs: EarlierRuns,
-}
 
 /// This run, to be written down; and those before, to be told.
 #[derive(Debug)]
@@ -109,7 +53,7 @@ struct Kept {
     place: Place,
     /// `None` while another agent has it.
     lock: Option<File>,
-    told: Told,
+    told: PreviousRuns,
     /// What is written next.
     saved: Saved,
     /// Whether writing fails: each time is logged once.
@@ -134,7 +78,7 @@ impl Runs {
                 return Self { kept: None };
             }
         };
-        let told = Told { previous_run: None, earlier_runs: EarlierRuns::default() };
+        let told = PreviousRuns { previous_run: None, earlier_runs: EarlierRuns::default() };
         let saved = Saved::new(Moment::now());
         Self { kept: Some(Kept { place, lock, told, saved, fails: false }) }
     }
@@ -223,7 +167,7 @@ impl Runs {
 
     /// What is known of the runs before; `None` where nothing is written down.
     #[must_use]
-    pub fn told(&self) -> Option<&Told> {
+    pub fn told(&self) -> Option<&PreviousRuns> {
         self.kept.as_ref().map(|kept| &kept.told)
     }
 }
@@ -250,7 +194,7 @@ impl Kept {
         }
         earlier.lost.add(&previous.standing.lost);
         self.saved.earlier = earlier.clone();
-        self.told = Told { previous_run: Some(told), earlier_runs: earlier };
+        self.told = PreviousRuns { previous_run: Some(told), earlier_runs: earlier };
     }
 
     fn write(&mut self, now: Moment) {

@@ -2,6 +2,7 @@ use std::{fs, path::Path};
 
 use super::*;
 use crate::interfaces::PacketCounts;
+use crate::ledger::Since;
 
 const BOTH: [(u32, Directions); 1] = [(7, Directions::Both)];
 
@@ -36,7 +37,7 @@ fn of(at_least: u64, at_most: u64) -> Option<Bounds> {
 #[test]
 fn a_gap_is_what_the_device_counted_between_stop_and_start_whatever_the_wall_clock_says() {
     let gap = gap_after(&stopped(), &BOTH);
-    assert_eq!((gap.seconds, gap.since), (1.5, gap::Since::Stop));
+    assert_eq!((gap.seconds, gap.since), (1.5, Since::Stop));
     assert_eq!(gap.interfaces.len(), 1);
     assert_eq!(gap.interfaces[0].ingress, of(6, 13));
     assert_eq!(gap.interfaces[0].egress, of(7, 11));
@@ -60,7 +61,7 @@ fn after_a_kill_the_gap_is_counted_from_where_it_last_wrote() {
     previous.stage = Stage::Running;
     previous.positions[0].packets_after = None;
     let gap = gap_after(&previous, &BOTH);
-    assert_eq!(gap.since, gap::Since::LastWritten);
+    assert_eq!(gap.since, Since::LastWritten);
     assert_eq!(gap.packets, Bounds { at_least: 0, at_most: 24 });
 }
 
@@ -77,7 +78,7 @@ fn another_device_or_another_boot_counts_from_its_own_beginning() {
     now.utc_us += 60_000_000;
     now.boot_us = 5;
     let gap = gap::between(&previous, &counts([110, 60]), &counts([113, 61]), &BOTH, now);
-    assert_eq!((gap.seconds, gap.since), (60.0, gap::Since::Boot));
+    assert_eq!((gap.seconds, gap.since), (60.0, Since::Boot));
     assert_eq!(gap.interfaces[0].egress, of(60, 61));
 }
 
@@ -155,7 +156,7 @@ fn one_that_starts_while_the_other_delivers_has_a_gap() {
     let mut new = open(directory.path());
     new.attached(&new.before_attaching(), &[]);
     assert_eq!(previous(&new).ended, End::StillRunning);
-    assert_eq!(previous(&new).gap.as_ref().unwrap().since, gap::Since::Stop);
+    assert_eq!(previous(&new).gap.as_ref().unwrap().since, Since::Stop);
 }
 
 #[test]

@@ -16,12 +16,13 @@ use apache_avro::{Codec, DeflateSettings};
 
 use super::{Error, Sink, container::Container};
 use crate::{
+    amount::Amount,
+    clock::monotonic_ns,
     encode::{Batch, Format},
     files::check_directory,
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    ledger::{Published, SinkCounts, SinkLoss},
     sink::config::{FileCodec, FileConfig},
-    telemetry::{Reached, SinkTimings},
-    worker::monotonic_ns,
+    vitals::{Reached, SinkTimings},
 };
 
 /// Files one after the other.

@@ -63,11 +63,12 @@ use super::{
     wait_budget::WaitBudget,
 };
 use crate::{
+    amount::Amount,
     encode::{Batch, Format, Key, Profile, WindowSlot},
-    ledger::{Amount, Evidence, Progress, Published, SinkCounts, SinkLoss, Summary},
+    ledger::{Evidence, Progress, Published, SinkCounts, SinkLoss, Summary},
     sink::config::KafkaConfig,
     spool,
-    telemetry::SinkTimings,
+    vitals::SinkTimings,
 };
 pub(crate) use producer::{Broker, Spread, Statistics, secret};
 

@@ -36,7 +36,7 @@ use crate::{
     encode::{self, Batch, Format, Key, WindowSlot},
     ledger::{Published, SinkCounts},
     sink::config::{ColorChoice, SinkConfig, TextFormat},
-    telemetry::SinkTimings,
+    vitals::SinkTimings,
 };
 
 /// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which

@@ -27,10 +27,11 @@ use tokio::sync::Notify;
 
 use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
 use crate::{
+    amount::Amount,
     encode::{Batch, Format, Key, WindowSlot},
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    ledger::{Published, SinkCounts, SinkLoss},
     privileges,
-    telemetry::SinkTimings,
+    vitals::SinkTimings,
 };
 
 /// Batches that wait for the sink at most, without the one that it writes.

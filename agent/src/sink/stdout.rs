@@ -18,10 +18,11 @@ use tokio::sync::Notify;
 
 use super::Sink;
 use crate::{
+    amount::Amount,
+    clock::monotonic_ns,
     encode::{Batch, Format, HEADING},
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
-    telemetry::{Reached, SinkTimings},
-    worker::monotonic_ns,
+    ledger::{Published, SinkCounts, SinkLoss},
+    vitals::{Reached, SinkTimings},
 };
 
 /// Writes whole batches, so that lines of different workers do not mix.

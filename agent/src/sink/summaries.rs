@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Named;
 use crate::{
+    clock::monotonic_ns,
     encode,
     ledger::{Evidence, Kind, Ledger, Moment, Progress, Sealer, Summary, Windows},
-    worker::monotonic_ns,
 };
 
 /// How long the last summaries may take to be delivered, after everything else was.

@@ -13,8 +13,8 @@ use super::{
     segment::{HEADER_BYTES, Place, frame, u32_at, u64_at, unframe},
 };
 use crate::{
+    amount::Amount,
     files::{open_own, read_own},
-    ledger::Amount,
 };
 
 const HISTORY_MAGIC: [u8; 8] = *b"tap53his";

@@ -8,7 +8,7 @@ use super::{
     loss::{History, Totals},
     segment::{Entry, Place},
 };
-use crate::ledger::Amount;
+use crate::amount::Amount;
 
 /// What a directory holds.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What the queue lost, and why.
 
 use super::segment::Place;
-use crate::ledger::Amount;
+use crate::amount::Amount;
 
 /// Why a record left the queue without being acknowledged.
 #[repr(usize)]

@@ -30,7 +30,7 @@ use super::{
     unsynced::Unsynced,
     window::{State, Window},
 };
-use crate::{files::open_own, ledger::Amount};
+use crate::{amount::Amount, files::open_own};
 
 /// A queue of records on disk. See the [module](super).
 pub struct Spool {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{loss::Loss, segment::Place};
-use crate::ledger::Amount;
+use crate::amount::Amount;
 
 /// What became of a record so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

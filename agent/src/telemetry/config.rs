@@ -49,3 +49,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         _ => Err("must be an address and a port, such as 127.0.0.1:9530 or [::]:9530".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::SLEEP;
+
+    #[test]
+    fn a_sleeping_worker_is_alive_by_the_shortest_bound() {
+        let shortest = Duration::from_millis(SHORTEST_HEARTBEAT_TIMEOUT_MS);
+        assert!(SLEEP * 4 <= shortest);
+    }
+}

@@ -17,23 +17,19 @@
 //!   connections, bytes and time, and what it asks of the run loop it asks as an operator does.
 
 pub mod config;
+mod data_path;
 mod families;
 mod health;
-mod heartbeat;
-mod histogram;
 pub mod log;
 mod process;
 mod server;
 mod storing;
 mod text;
-mod timings;
 
 pub use self::log::{
-    AUDIT, CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error, say_warning,
+    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error, say_warning,
 };
-pub use health::{Health, Probe, Vitals};
-pub use heartbeat::{Heartbeat, Liveness};
-pub use histogram::{ABROAD, Histogram, Tally, WITHIN};
+pub use data_path::DataPath;
+pub(crate) use data_path::WorkerView;
+pub use health::Vitals;
 pub use server::{Server, Sources};
-pub(crate) use timings::WorkerView;
-pub use timings::{DataPath, Reached, SinkTimings, WorkerTimings};

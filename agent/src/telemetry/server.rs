@@ -42,23 +42,22 @@ use tokio::{
 
 use self::readings::Readings;
 use super::{
+    data_path::DataPath,
     families::Reading,
-    health::Probe,
-    heartbeat::Liveness,
     log::Log,
     process::Process,
     text::{CONTENT_TYPE, exposition},
-    timings::DataPath,
 };
 use crate::{
     admission::{Connection, ConnectionLimiter, Limits, Stage},
+    clock::monotonic_ns,
     control::{self, Status},
     enrich::Directory,
     ledger::Published,
     tail::Tails,
     telemetry::config::TelemetryConfig,
     visible::visible,
-    worker::monotonic_ns,
+    vitals::{Liveness, Probe},
 };
 
 /// Connections at a time; some 20 KiB each.

@@ -69,7 +69,7 @@ fn most_lost(before: &SinkCounts, after: &SinkCounts) -> Option<SinkLoss> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Amount;
+    use crate::amount::Amount;
 
     #[test]
     fn a_sink_that_loses_and_delivers_nothing_is_failing_until_it_delivers() {

@@ -6,10 +6,8 @@ use std::{
     fmt::{self, Write},
 };
 
-use super::{
-    families::{self, Reading},
-    histogram::{Histogram, Snapshot},
-};
+use super::families::{self, Reading};
+use crate::vitals::{Histogram, Snapshot};
 
 /// Content-Type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -339,9 +339,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::encode::{
-        Datum, Encode as _, JsonLine, Profile, Record, SCHEMA_TEXT, SUMMARY_SCHEMA_TEXT,
-        push_json_line, samples,
+    use crate::{
+        encode::{
+            Datum, Encode as _, JsonLine, Profile, Record, SCHEMA_TEXT, push_json_line, samples,
+        },
+        ledger::SUMMARY_SCHEMA_TEXT,
     };
 
     fn datum(name: &str) -> Vec<u8> {

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::shape::{Misfit, Shape};
 use crate::{
-    encode::{Fingerprint, SUMMARY_SCHEMA_VERSIONS, single_object_header},
+    encode::{Fingerprint, single_object_header},
+    ledger::SUMMARY_SCHEMA_VERSIONS,
     ledger::{chain::Digest, signed_message, summary_digest},
 };
 

@@ -4,16 +4,17 @@ use std::{env, fs};
 
 use super::*;
 use crate::{
+    amount::Amount,
     encode::{
-        Batch, Clock, Observer, Profile, Record, SingleObject, SummaryEncoder, frame,
-        push_json_line, samples, summary_schema,
+        Batch, Clock, Observer, Profile, Record, SingleObject, frame, push_json_line, samples,
     },
     ledger::{
-        Amount, Evidence, Kind as SummaryKind, Ledger, Moment, Progress, Sealer, SinkCounts,
-        SinkLoss, Sources, Windows, WorkerCounts,
+        Evidence, Kind as SummaryKind, Ledger, Moment, Progress, Sealer, SinkCounts, SinkLoss,
+        Sources, Windows, WorkerCounts,
         chain::{Chain, Chains},
         signature::SigningKey,
     },
+    ledger::{SummaryEncoder, summary_schema},
     pair::RecordIds,
     sink::AvroFile,
 };

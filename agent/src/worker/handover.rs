@@ -17,7 +17,7 @@ use std::{
 
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
 
-use crate::{decode::Origin, pair::Flow, ring::Waker};
+use crate::{decode::Flow, decode::Origin, ring::Waker};
 
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;

@@ -12,7 +12,10 @@
 
 use std::collections::VecDeque;
 
-use crate::pair::{Anomalies, Exchange, Flow, Observation, RecordId, Related, Transaction};
+use crate::{
+    decode::Flow,
+    pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction},
+};
 
 /// Records that are held at most.
 const HELD: usize = 1_024;

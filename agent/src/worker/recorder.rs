@@ -10,12 +10,14 @@ use super::{
     rules::{Rules, RulesInForce},
 };
 use crate::{
+    amount::Amount,
+    decode::Flow,
     encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record},
     enrich::Reader,
     filter::FilterReason,
     interfaces::Names,
-    ledger::{Amount, Published, SinkLoss, WorkerCounts, chain::Chain},
-    pair::{Flow, Observation, RecordIds, Transaction},
+    ledger::{Published, SinkLoss, WorkerCounts, chain::Chain},
+    pair::{Observation, RecordIds, Transaction},
     sink::Named,
     tail::Feed,
 };

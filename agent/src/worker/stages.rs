@@ -9,6 +9,7 @@ use super::{
     handover::{Handover, Joined, Waiting},
 };
 use crate::{
+    decode::Flow,
     decode::{
         Content, Datagram, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
         TransportHeader,
@@ -18,7 +19,7 @@ use crate::{
     encode::{self, Clock},
     interfaces::Names,
     ledger::{MessageLoss, Published, WorkerCounts},
-    pair::{Flow, Observation, Observed, Point, RecordIds, Table},
+    pair::{Observation, Observed, Point, RecordIds, Table},
     sink::Named,
 };
 

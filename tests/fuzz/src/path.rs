@@ -7,9 +7,10 @@ use std::{
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
+    amount::Amount,
     encode::{Batch, Clock, Format, schema},
     enrich::Directory,
-    ledger::{Amount, InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
+    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
     pair::{Config, RecordIds, Truncations},
     replay::{FileHook, Frame, InterfaceOf, Link},
     sink::{Named, Sink},

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use tap53::{
+    decode::Flow,
     decode::{Message, Transport},
     encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Record},
-    pair::{Anomalies, Exchange, Flow, Observation, RecordId, RecordIds, Transaction},
+    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
 

@@ -1,11 +1,11 @@
 //! Target `stream`: segments of conversations, in whatever order and however often.
 
 use tap53::{
+    decode::Flow,
     decode::{
         Transport,
         stream::{Config, Segment, StreamEvent, Streams, tcp_flags},
     },
-    pair::Flow,
 };
 
 use crate::input::Input;

@@ -7,7 +7,7 @@ use tap53_ebpf::settings::Direction;
 use super::{Switching, Tracked, ifindex_of, is_lost};
 use crate::{
     capture::{CaptureThread, State},
-    control::{Actual, InterfaceStatus, WantedBy},
+    interfaces::{Actual, InterfaceStatus, WantedBy},
     interfaces::{Kind, Verdict},
 };
 

@@ -5,7 +5,7 @@ use glob::Pattern;
 use super::*;
 use crate::{
     config::InterfacesConfig,
-    control::{Switch, SwitchTo},
+    interfaces::{Switch, SwitchTo},
 };
 
 /// Interfaces of a machine on which every attempt to attach fails: nothing is loaded.

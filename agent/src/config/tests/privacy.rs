@@ -1,6 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
+use crate::privacy::Key;
 
 const SECRET: &str = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
 

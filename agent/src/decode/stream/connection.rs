@@ -13,8 +13,8 @@ use super::{
     tcp_flags::{ACK, FIN, RST, SYN},
 };
 use crate::{
+    decode::Flow,
     decode::{Transport, Tunnel},
-    pair::Flow,
 };
 
 /// Lists of connections: expendable and proven, each by what waits.

@@ -55,7 +55,7 @@ use std::{cell::Cell, hash::BuildHasher, time::Duration};
 use hashbrown::DefaultHashBuilder;
 
 use super::aged::Aged;
-use crate::pair::Flow;
+use crate::decode::Flow;
 use connection::{Connection, Ends, LISTS, Limits};
 
 pub use counts::{StreamCounts, StreamIgnored, StreamLoss};

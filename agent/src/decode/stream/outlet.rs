@@ -1,7 +1,7 @@
 //! Where one side's messages and losses go.
 
 use super::{StreamCounts, StreamEvent, StreamIgnored, StreamLoss};
-use crate::{decode::Message, pair::Flow};
+use crate::{decode::Flow, decode::Message};
 
 /// Takes what one side of a connection yields.
 pub(super) trait Outlet {

@@ -11,11 +11,11 @@ use proptest::{
 use tap53_ebpf::settings::Direction;
 
 use crate::{
+    decode::Flow,
     decode::{Message, Transport, Tunnel, TunnelKind},
     encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record},
     pair::{
-        Anomaly, Exchange, Flow, Observation, Point, RecordId, RecordIds, Related, Relation,
-        Transaction,
+        Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
     },
     privacy::Policy,
     privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},

@@ -4,12 +4,11 @@ use apache_avro::{reader::datum::GenericDatumReader, types::Value as AvroValue};
 
 use super::*;
 use crate::{
-    encode::{
-        SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SchemaVersion, SummaryEncoder,
-        read_single_object, summary_schema,
-    },
+    amount::Amount,
+    encode::{SchemaVersion, read_single_object},
     filter::FilterReason,
-    ledger::{Amount, SinkCounts, SinkLoss, Sources, WorkerCounts, chain::Link},
+    ledger::{SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SummaryEncoder, summary_schema},
+    ledger::{SinkCounts, SinkLoss, Sources, WorkerCounts, chain::Link},
 };
 
 const HEADER_SIZE: usize = 10;

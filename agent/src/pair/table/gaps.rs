@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::{decode::Transport, pair::Flow};
+use crate::{decode::Flow, decode::Transport};
 
 /// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
 const DAMAGED_FLOWS: usize = 4_096;

@@ -4,10 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::DefaultHashBuilder;
 
-use crate::{
-    decode::Message,
-    pair::{Flow, Point},
-};
+use crate::{decode::Flow, decode::Message, pair::Point};
 
 /// Queries that a response with a wrong identifier or sender can be found to aim at: 4 bytes each,
 /// 64 KiB for a worker, which stay in the cache. A newer query takes the place of an older: only

@@ -24,7 +24,7 @@ use crate::{
     ledger::{Published, SinkCounts, SinkLoss},
     sink::config::{Credentials, KafkaConfig},
     sink::registry::SchemaIds,
-    telemetry::SinkTimings,
+    vitals::SinkTimings,
 };
 
 /// An error that lasts is logged again after this long: with a broker unreachable, librdkafka

@@ -57,8 +57,10 @@ use super::{
     storage::{Clock, spool_config},
 };
 use crate::{
+    amount::Amount,
+    clock::monotonic_ns,
     encode::{Batch, SCHEMA_VERSION},
-    ledger::{Amount, SinkLoss},
+    ledger::SinkLoss,
     sink::config::KafkaConfig,
     sink::{
         SpoolState,
@@ -66,8 +68,7 @@ use crate::{
         wait_budget::{self, WaitBudget},
     },
     spool::{self, Record},
-    telemetry::Reached,
-    worker::monotonic_ns,
+    vitals::Reached,
 };
 
 /// At the shutdown, how long a broker gets that is known to be unreachable, or a registry: enough to

@@ -20,8 +20,9 @@ use std::{
 
 use super::windows::WindowTracker;
 use crate::{
+    amount::Amount,
     encode::{Batch, WindowSlot},
-    ledger::{Amount, Published, SinkCounts, SinkLoss},
+    ledger::{Published, SinkCounts, SinkLoss},
     spool::{Loss, Losses, Spool},
 };
 

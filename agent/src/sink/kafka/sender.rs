@@ -19,7 +19,8 @@ use super::{
     route::{Event, Route},
 };
 use crate::{
-    ledger::{Amount, SinkLoss},
+    amount::Amount,
+    ledger::SinkLoss,
     spool::{self, Fsync, Spool},
 };
 

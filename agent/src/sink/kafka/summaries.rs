@@ -29,7 +29,7 @@ use super::{
     storage::now_ms,
 };
 use crate::{
-    encode::SummaryEncoder,
+    ledger::SummaryEncoder,
     ledger::{
         Evidence, Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts,
         chain::Chains,

@@ -23,10 +23,10 @@ use tokio::time::timeout;
 
 use super::error::Error;
 use crate::{
-    enrich::chain,
     sink::config::{RegistryConfig, RegistryCredentials},
     sink::trust,
     visible::visible,
+    visible::with_causes,
 };
 
 /// The answer to one request: schemas have some 100 KB.
@@ -200,11 +200,14 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
-        let response =
-            self.http.request(request).await.map_err(|error| Error::Unreachable(chain(&error)))?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| Error::Unreachable(with_causes(&error)))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| Error::Unreadable(chain(&*error)))?.to_bytes();
+        let body = body.map_err(|error| Error::Unreadable(with_causes(&*error)))?.to_bytes();
         let status = head.status;
         if status.is_success() {
             let answer = serde_json::from_slice(&body);

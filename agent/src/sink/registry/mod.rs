@@ -52,8 +52,9 @@ pub(crate) use error::Error;
 pub(crate) use ids::{Framed, SchemaIds};
 
 use crate::{
-    encode::{self, Fingerprint, Profile, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
+    encode::{self, Fingerprint, Profile},
     ledger::{Published, SinkCounts},
+    ledger::{SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS},
     sink::config::{RegistryConfig, SubjectStrategy},
 };
 use refresher::SchemaIdRefresher;

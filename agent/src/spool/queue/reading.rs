@@ -2,7 +2,7 @@
 
 use super::{Prepared, Spool, between};
 use crate::{
-    ledger::Amount,
+    amount::Amount,
     spool::{
         directory::start,
         loss::Loss,

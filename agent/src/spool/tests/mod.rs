@@ -8,7 +8,7 @@ mod totals;
 use std::{fs, path::Path};
 
 use super::*;
-use crate::ledger::Amount;
+use crate::amount::Amount;
 
 /// A time, ms since 1970 UTC.
 const NOW_MS: i64 = 1_700_000_000_000;

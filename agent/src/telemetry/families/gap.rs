@@ -3,7 +3,7 @@
 use tap53_ebpf::settings::Direction;
 
 use super::{Family, Gauge, Reading};
-use crate::runs::Gap;
+use crate::ledger::Gap;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

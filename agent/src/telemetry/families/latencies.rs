@@ -1,7 +1,7 @@
 //! How long what takes, on the way from the kernel's timestamp to the delivery report.
 
 use super::{Family, Kind, each_timed};
-use crate::telemetry::timings::Reached;
+use crate::vitals::Reached;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

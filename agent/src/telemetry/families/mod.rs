@@ -25,7 +25,7 @@ mod summaries;
 use tap53_ebpf::settings::Direction;
 
 use super::{
-    heartbeat::Heartbeat,
+    data_path::DataPath,
     log::Lines,
     process::Process,
     server,
@@ -33,13 +33,14 @@ use super::{
         Family,
         Kind::{self, Counter, Gauge},
     },
-    timings::{DataPath, SinkTimings},
 };
 use crate::{
-    control::{Counts, InterfaceStatus, Status},
+    control::{Counts, Status},
     enrich::{self, Moment, WatchStatus},
+    interfaces::InterfaceStatus,
     ledger::{ByReason, Deliveries, Hook, WorkerCounts},
     sink,
+    vitals::{Heartbeat, SinkTimings},
 };
 
 /// What the metrics are read from.

@@ -25,7 +25,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-use super::{AUDIT, CHANGE};
+use super::CHANGE;
+use crate::vitals::AUDIT;
 
 /// Lines at once: what a start or a reload on a large node may say of each of its interfaces.
 const BURST: f64 = 100.0;

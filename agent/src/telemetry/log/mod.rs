@@ -36,14 +36,11 @@ use crate::{
     ledger::Ledger,
     telemetry::log::config::{LogConfig, LogFormat, LogLevel},
     visible::{visible, visible_lines},
+    vitals::AUDIT,
 };
 
 use limit::Limit;
 pub use limit::{Lines, SUPPRESSED};
-
-/// Target of the lines that say who changed what; they are written at every level of the log, and
-/// never limited.
-pub const AUDIT: &str = "audit";
 
 /// Target of the lines that say what changed at an interface, one for each change; never limited
 /// either.

@@ -5,13 +5,14 @@ use std::{
 
 use super::*;
 use crate::{
+    amount::Amount,
     decode::build::Build,
     encode::{Batch, Format},
     enrich::{Directory, Scripted},
     filter::FilterReason,
     filter::config::{FilterConfig, Lists},
     interfaces::Names,
-    ledger::{Amount, SinkCounts},
+    ledger::SinkCounts,
     pair::{self, RecordIds, Truncations},
     privacy::config::PrivacyConfig,
     sink::Sink,

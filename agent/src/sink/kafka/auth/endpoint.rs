@@ -102,7 +102,7 @@ async fn request_token(endpoint: &TokenEndpoint) -> Result<Token, Error> {
     let answer = client
         .request(request)
         .await
-        .map_err(|error| Error::Unreachable(crate::enrich::chain(&error)))?;
+        .map_err(|error| Error::Unreachable(crate::visible::with_causes(&error)))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER)
         .collect()

@@ -23,7 +23,7 @@ use super::{
     Message,
     statistics::Statistics,
 };
-use crate::{ledger::SinkLoss, telemetry::Reached, worker::monotonic_ns};
+use crate::{clock::monotonic_ns, ledger::SinkLoss, vitals::Reached};
 
 /// The callbacks of one producer.
 pub(in crate::sink::kafka) struct Callbacks {

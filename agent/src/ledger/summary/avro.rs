@@ -4,11 +4,11 @@ use std::sync::OnceLock;
 
 use apache_avro::{Schema, writer::datum::GenericDatumWriter};
 
-use super::{Error, Fingerprint, avro::fingerprint_of, framing::single_object_header};
-use crate::ledger::Summary;
+use super::{SUMMARY_SCHEMA_VERSION, Summary};
+use crate::encode::{Error, Fingerprint, SchemaVersion, fingerprint_of, single_object_header};
 
 /// The Avro schema of a summary, as text.
-pub const SUMMARY_SCHEMA_TEXT: &str = include_str!("../../schema/ledger_summary.avsc");
+pub const SUMMARY_SCHEMA_TEXT: &str = include_str!("../../../schema/ledger_summary.avsc");
 
 /// The parsed schema of a summary.
 ///
@@ -23,6 +23,16 @@ pub fn summary_schema() -> Result<&'static Schema, Error> {
     let parsed = parsed.map_err(|error| Error::Avro(error.to_string()))?;
     Ok(SCHEMA.get_or_init(|| parsed))
 }
+
+/// All versions of a summary's schema, oldest first; the last one is what this agent writes. A spool may
+/// hold summaries of an earlier agent.
+pub const SUMMARY_SCHEMA_VERSIONS: [SchemaVersion; 2] = [
+    SchemaVersion {
+        number: 1,
+        text: include_str!("../../../schema/history/ledger_summary_v1.avsc"),
+    },
+    SchemaVersion { number: SUMMARY_SCHEMA_VERSION, text: SUMMARY_SCHEMA_TEXT },
+];
 
 /// Full name of a summary.
 pub const SUMMARY_NAME: &str = "tap53.LedgerSummary";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{ByReason, Ledger};
+use super::{ByReason, Ledger};
 
 /// Numbers by reason; reasons of other versions too.
 type ByName = BTreeMap<String, u64>;

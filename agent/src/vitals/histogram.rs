@@ -103,7 +103,7 @@ impl Histogram {
     }
 
     /// As of now.
-    pub(super) fn read(&self) -> Snapshot {
+    pub(crate) fn read(&self) -> Snapshot {
         let bounds = self.bounds_ns.len();
         let counts = self.buckets[..=bounds].iter().map(|bucket| bucket.load(Ordering::Relaxed));
         Snapshot {
@@ -148,11 +148,11 @@ impl Tally {
 
 /// A histogram at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot {
-    pub(super) bounds_ns: &'static [u64],
+pub(crate) struct Snapshot {
+    pub(crate) bounds_ns: &'static [u64],
     /// One for each bound, and one for what is above the last.
-    pub(super) counts: Vec<u64>,
-    pub(super) sum_ns: u64,
+    pub(crate) counts: Vec<u64>,
+    pub(crate) sum_ns: u64,
 }
 
 #[cfg(test)]

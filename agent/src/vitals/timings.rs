@@ -10,33 +10,10 @@
 //! So a record's age is that of its response, and a record without one, which is made when the time
 //! for a response is over, has none.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
-use crate::{
-    encode::Batch,
-    ledger::{Published, WorkerCounts},
-    ring::Depth,
-    sink::Named,
-    worker::Waiting,
-};
-
-/// What the data path shows of itself while it runs, beside the ledger.
-#[derive(Clone)]
-pub struct DataPath {
-    pub(crate) timings: Arc<WorkerTimings>,
-    pub(crate) workers: Vec<WorkerView>,
-    pub(crate) sinks: Vec<Named>,
-}
-
-/// What a worker shows.
-#[derive(Clone)]
-pub(crate) struct WorkerView {
-    pub(crate) number: u16,
-    pub(crate) counts: Published<WorkerCounts>,
-    pub(crate) ring: Option<Depth>,
-    pub(crate) datagrams_waiting: Waiting,
-}
+use crate::encode::Batch;
 
 /// Times of the workers.
 #[derive(Debug)]

@@ -1,0 +1,28 @@
+//! What the data path shows of itself while it runs, beside the ledger.
+
+use std::sync::Arc;
+
+use crate::{
+    ledger::{Published, WorkerCounts},
+    ring::Depth,
+    sink::Named,
+    vitals::WorkerTimings,
+    worker::Waiting,
+};
+
+/// What the data path shows of itself while it runs, beside the ledger.
+#[derive(Clone)]
+pub struct DataPath {
+    pub(crate) timings: Arc<WorkerTimings>,
+    pub(crate) workers: Vec<WorkerView>,
+    pub(crate) sinks: Vec<Named>,
+}
+
+/// What a worker shows.
+#[derive(Clone)]
+pub(crate) struct WorkerView {
+    pub(crate) number: u16,
+    pub(crate) counts: Published<WorkerCounts>,
+    pub(crate) ring: Option<Depth>,
+    pub(crate) datagrams_waiting: Waiting,
+}
