@@ -168,6 +168,11 @@ impl Batch {
         })
     }
 
+    /// Each record's [`Entry::answered_at_ns`], in order.
+    pub fn answered_at_ns(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().map(|entry| entry.answered_at_ns)
+    }
+
     /// Each record's key, which may be empty, its bytes, and what is known of it, in order.
     pub fn iter_keyed(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> + Clone {
         let mut key_start = 0;

@@ -195,7 +195,7 @@ impl Sink for Files {
             let directory = self.config.directory.display();
             match (appended, state.failing) {
                 (Ok(full), failing) => {
-                    self.timings.all_reached(Reached::Written, batch, monotonic_ns());
+                    self.timings.all_reached(Reached::Written, batch.answered_at_ns(), monotonic_ns());
                     if failing {
                         tracing::info!(%directory, "writing again");
                     }

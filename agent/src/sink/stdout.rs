@@ -188,7 +188,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
         let was_failing = std::mem::replace(&mut out.failing, written.is_err());
         drop(out);
         match written {
-            Ok(()) => self.timings.all_reached(Reached::Written, batch, monotonic_ns()),
+            Ok(()) => self.timings.all_reached(Reached::Written, batch.answered_at_ns(), monotonic_ns()),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stop.notify_one(),
             Err(error) if !was_failing => {
                 tracing::error!(%error, "cannot write to standard output; records are lost and counted");

@@ -13,7 +13,6 @@
 use std::time::Duration;
 
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
-use crate::encode::Batch;
 
 /// Times of the workers.
 #[derive(Debug)]
@@ -92,11 +91,17 @@ impl SinkTimings {
         &self.ages[reached as usize]
     }
 
-    /// Notes that the records of a batch have got so far at `now_ns`, CLOCK_MONOTONIC.
-    pub fn all_reached(&self, reached: Reached, batch: &Batch, now_ns: u64) {
+    /// Notes that records have got so far at `now_ns`, whose responses were captured at
+    /// `answered_at_ns`, 0 for a record without one. Both are CLOCK_MONOTONIC.
+    pub fn all_reached(
+        &self,
+        reached: Reached,
+        answered_at_ns: impl Iterator<Item = u64>,
+        now_ns: u64,
+    ) {
         let mut tally = Tally::new(ABROAD);
-        for (_, entry) in batch.iter().filter(|(_, entry)| entry.answered_at_ns > 0) {
-            tally.observe(now_ns.saturating_sub(entry.answered_at_ns));
+        for at_ns in answered_at_ns.filter(|at_ns| *at_ns > 0) {
+            tally.observe(now_ns.saturating_sub(at_ns));
         }
         self.age(reached).take(&mut tally);
     }

@@ -273,7 +273,7 @@ impl<P: Transport> Delivery<P> {
                     self.appended(backlog, batch.entries() - from);
                     if from == 0 {
                         let timings = &self.context.timings;
-                        timings.all_reached(Reached::Spooled, batch, monotonic_ns());
+                        timings.all_reached(Reached::Spooled, batch.answered_at_ns(), monotonic_ns());
                     }
                     return;
                 }
