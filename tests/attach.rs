@@ -19,9 +19,9 @@ use nix::{
     sys::signal::{Signal, raise},
     unistd::Pid,
 };
-use tap53::{
+use tap53::config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode};
+use tap53_capture::{
     capture::{Capture, Holders, Hook, Preflight, Program, Qdisc, XdpAttached},
-    config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode},
     interfaces::{self, Interface},
 };
 use tap53_ebpf::{

@@ -4,7 +4,7 @@
 //! as the same bytes of a benign one. Genuine transactions are recorded or counted as lost, the agent
 //! stays alive to its probes, and the ledger balances.
 
-#[path = "../agent/src/decode/message/hostile.rs"]
+#[path = "../agent/crates/dns/src/message/hostile.rs"]
 mod hostile;
 
 use std::{

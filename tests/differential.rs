@@ -21,14 +21,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+
+use compare::{Reader, differences};
 use tap53_harness::{
     account::Ledger,
     agent,
     captures::{Capture, Captures, MadeMessage, read_by_dnspython, read_by_tshark},
     process::run,
 };
-
-use compare::{Reader, differences};
 
 /// Differences shown of a capture that has more.
 const SHOWN: usize = 10;

@@ -820,7 +820,7 @@ fn a_schema_registry_is_asked_whether_it_takes_the_schema_and_told_nothing() -> 
     said.require("fail", "registry", &["cannot be reached", "refused"], &["nc -vz 127.0.0.1"])?;
     // With an id that an earlier run left, records need not wait.
     let ids = machine.path("ids.json");
-    let fingerprint = data_encoding::HEXLOWER.encode(&tap53::encode::fingerprint()?);
+    let fingerprint = data_encoding::HEXLOWER.encode(&tap53_records::encode::fingerprint()?);
     let entry = serde_json::json!({
         "registry": url, "subject": "dns-value", "fingerprint": fingerprint, "id": 77,
     });

@@ -31,9 +31,9 @@ mod registry;
 mod stage;
 
 use anyhow::{Result, ensure};
-use tap53_harness::faults::Row;
 
 use stage::{Places, Stage};
+use tap53_harness::faults::Row;
 
 /// Makes a fault under a stream; a row for each mode of the spool that was tried.
 type Fault = fn(&mut Stage<'_>) -> Result<Vec<Row>>;

@@ -11,11 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tap53::{
-    config::{KubernetesConfig, Scope},
-    encode::Attribution,
-    enrich::{Kubernetes, Status, WatchStatus},
-};
+use tap53::config::{KubernetesConfig, Scope};
+
+use stage::*;
+use tap53_attribution::{Kubernetes, Status, WatchStatus};
 use tap53_harness::{
     account::Ledger,
     agent::Agent,
@@ -27,8 +26,7 @@ use tap53_harness::{
     unbound::Unbound,
     wait,
 };
-
-use stage::*;
+use tap53_records::encode::Attribution;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -12,10 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tap53_harness::agent;
 use tempfile::TempDir;
 
 use planted::Canary;
+use tap53_harness::agent;
 
 /// The key of the pseudonyms, itself a canary.
 const KEY: &[u8; 32] = b"canary key \xf0\x01 of thirty-two byte";

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tap53::{
-    decode::Flow,
-    decode::{Message, Transport},
-    encode::{self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Record},
+use tap53_dns::{Flow, Message, Transport};
+use tap53_harness::{agent, fastavro, tables};
+use tap53_records::encode::{
+    self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Record,
+};
+use tap53_transactions::{
     pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Transaction},
     privacy::Policy,
 };
-use tap53_harness::{agent, fastavro, tables};
 
 fn schema(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
@@ -206,7 +207,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]
     );
-    let newest = encode::SUMMARY_SCHEMA_VERSIONS.last().map_or(0, |version| version.number);
+    let newest = tap53_ledger::SUMMARY_SCHEMA_VERSIONS.last().map_or(0, |version| version.number);
     let summaries = tables::ask(
         &schema("ledger_summary.avsc"),
         &ddl(&["duckdb", "--summary"])?,

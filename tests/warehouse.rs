@@ -15,12 +15,12 @@ use std::{ffi::OsStr, fs};
 use anyhow::{Context, Result, ensure};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
-use tap53_harness::{captures::from_hex, kafka::Message, python};
 
 use stage::{
     DEADLINE, FRAMING, RECORDS, Stage, exchanges, framed, namespace, records_schema, repository,
     schema_id,
 };
+use tap53_harness::{captures::from_hex, kafka::Message, python};
 
 /// Exchanges of a run in the short form.
 const EXCHANGES: u32 = 600;

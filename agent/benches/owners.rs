@@ -21,17 +21,15 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use tap53::{
-    encode::{Attribution, Batch, Clock, Format, Identity},
-    enrich::Directory,
-    interfaces::Names,
-    ledger::{Published, SinkCounts},
-    pair::{self, RecordIds, Truncations},
-    sink::{Named, Sink},
-    worker::{Handover, Shared, Stages},
-};
+use tap53::worker::{Handover, Shared, Stages};
 
 use sample::{Kind, Sample};
+use tap53_attribution::Directory;
+use tap53_capture::interfaces::Names;
+use tap53_ledger::{Published, SinkCounts};
+use tap53_records::encode::{Attribution, Batch, Clock, Format, Identity};
+use tap53_sinks::{Named, Sink};
+use tap53_transactions::pair::{self, RecordIds, Truncations};
 
 /// Transactions in a round.
 const TRANSACTIONS: usize = 2_048;

@@ -22,7 +22,7 @@ pub(crate) mod exit {
 
 fn main() -> ExitCode {
     // Before any secret is read.
-    tap53::privileges::forbid_dumps();
+    tap53_base::privileges::forbid_dumps();
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

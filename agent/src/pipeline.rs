@@ -20,26 +20,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tap53_attribution::Directory;
+use tap53_base::{
+    clock::monotonic_ns,
+    vitals::{Heartbeat, Liveness, WorkerTimings},
+};
+use tap53_capture::{
+    capture::{self, CaptureThread, Counted, KernelLog},
+    ring,
+};
 use tap53_ebpf::{
     counter::{Counter, Counters},
     settings::Direction,
 };
+use tap53_ledger::{
+    InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot,
+};
+use tap53_records::encode;
+use tap53_sinks::{self as sink, Named, Summaries};
+use tap53_transactions::pair::{self, RecordIds, Truncations};
 use tokio::sync::Notify;
 
 use crate::{
-    capture::{self, CaptureThread, Counted, KernelLog},
-    clock::monotonic_ns,
     config::{Config, PairConfig},
-    encode,
     ending::{self, EndWait, Verdict},
-    enrich::Directory,
-    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot},
-    pair::{self, RecordIds, Truncations},
-    ring,
-    sink::{self, Named, Summaries},
     tail::Tails,
     telemetry::{DataPath, WorkerView},
-    vitals::{Heartbeat, Liveness, WorkerTimings},
     worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker},
 };
 

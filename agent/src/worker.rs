@@ -17,20 +17,23 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    capture::RingLost,
+use tap53_attribution::Directory;
+use tap53_base::{
     clock::{monotonic_ns, utc_offset_ns},
-    encode::{self, Clock},
-    enrich::Directory,
-    interfaces::Names,
-    ledger::{Published, WorkerCounts},
-    pair::Table,
     privileges,
-    ring::{Drain, Waker},
-    sink::Named,
-    tail::Tails,
     vitals::{Heartbeat, Tally, WITHIN, WorkerTimings},
 };
+use tap53_capture::{
+    capture::RingLost,
+    interfaces::Names,
+    ring::{Drain, Waker},
+};
+use tap53_ledger::{Published, WorkerCounts};
+use tap53_records::encode::{self, Clock};
+use tap53_sinks::Named;
+use tap53_transactions::pair::Table;
+
+use crate::tail::Tails;
 use recorder::Recorder;
 
 pub use handover::Handover;

@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::{
-    decode::Message,
-    encode::{Batch, Clock, Format, Profile, frame, read_single_object, single_object_header},
-    interfaces::Names,
-    ledger::{Published, SinkCounts},
-    pair::{self, RecordIds, Truncations},
-    sink::{Named, Sink},
-    worker::{Handover, Shared, Stages},
-};
+use tap53::worker::{Handover, Shared, Stages};
+use tap53_capture::interfaces::Names;
+use tap53_dns::Message;
 use tap53_ebpf::record::RecordHeader;
+use tap53_ledger::{Published, SinkCounts};
+use tap53_records::encode::{
+    Batch, Clock, Format, Profile, frame, read_single_object, single_object_header,
+};
+use tap53_sinks::{Named, Sink};
+use tap53_transactions::pair::{self, RecordIds, Truncations};
 
 /// The system's allocator, counting the calls of each thread.
 struct Counting;

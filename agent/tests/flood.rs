@@ -13,15 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::{
-    encode::{Batch, Clock, Format},
-    interfaces::Names,
-    ledger::{Published, SinkCounts},
-    pair::{self, RecordIds, Truncations},
-    sink::{Named, Sink},
-    worker::{Handover, Shared, Stages},
-};
+use tap53::worker::{Handover, Shared, Stages};
+use tap53_capture::interfaces::Names;
 use tap53_ebpf::record::RecordHeader;
+use tap53_ledger::{Published, SinkCounts};
+use tap53_records::encode::{Batch, Clock, Format};
+use tap53_sinks::{Named, Sink};
+use tap53_transactions::pair::{self, RecordIds, Truncations};
 
 const SPOOFED: u32 = 100_000;
 const HALF_OPEN: u32 = 100_000;

@@ -12,9 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use tap53::{
+use tap53::config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode};
+use tap53_capture::{
     capture::{Capture, Hook},
-    config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode},
     interfaces,
 };
 use tap53_harness::namespace::{CLIENT_END, Namespace, SERVER_END, join};

@@ -14,6 +14,8 @@ use std::{
 };
 
 use anyhow::Result;
+
+use feed::Feed;
 use tap53_harness::{
     agent::{self, Agent},
     delay::DelayingProxy,
@@ -23,8 +25,6 @@ use tap53_harness::{
     scratch,
     usage::Usage,
 };
-
-use feed::Feed;
 
 const DELAYS_MS: [u64; 5] = [0, 10, 50, 100, 200];
 /// Exchanges that are made at once, and how often: 2,000 a second.

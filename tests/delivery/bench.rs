@@ -12,9 +12,9 @@ mod traffic;
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use tap53_harness::{agent, kafka::Kafka, namespace::Namespace};
 
 use feed::Feed;
+use tap53_harness::{agent, kafka::Kafka, namespace::Namespace};
 
 const TRANSACTIONS: u32 = 50_000;
 /// Written to the FIFO at once.

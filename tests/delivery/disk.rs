@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tap53::spool::{self, Config, Fsync, Record, Spool};
 use tap53_harness::{
     agent, fastavro, kafka::Kafka, memory_limit::MemoryLimit, mount::Mount, scratch, wait,
 };
+use tap53_spool::{self as spool, Config, Fsync, Record, Spool};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool as spool_keys};
 

@@ -11,7 +11,6 @@ use anyhow::{Context, Error, Result, ensure};
 use data_encoding::HEXLOWER;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tap53::spool::{self, Spool};
 use tap53_harness::{
     agent, fastavro,
     kafka::{Kafka, Security},
@@ -19,6 +18,7 @@ use tap53_harness::{
     registry::{Read, Registry},
     scratch, wait,
 };
+use tap53_spool::{self as spool, Spool};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, namespace, number, spool as spool_keys};
 
@@ -95,7 +95,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     let schema = schema_file(NEWEST).with_file_name("ledger_summary.avsc");
     assert_eq!(registry.schema(last.id)?, fs::read_to_string(schema)?);
     assert_eq!(registry.versions("ledger-summaries-value")?, 1);
-    assert_eq!(read[0].record["schema_version"], tap53::encode::SCHEMA_VERSION);
+    assert_eq!(read[0].record["schema_version"], tap53_records::encode::SCHEMA_VERSION);
     assert_eq!(read[0].record["node"], "test");
 
     // The same again: nothing is registered twice, whatever the subject.
@@ -318,7 +318,7 @@ fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<(
 }
 
 /// The version that this agent writes.
-const NEWEST: u32 = tap53::encode::SCHEMA_VERSION.unsigned_abs();
+const NEWEST: u32 = tap53_records::encode::SCHEMA_VERSION.unsigned_abs();
 
 fn schema_file(version: u32) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema");

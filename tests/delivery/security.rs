@@ -131,7 +131,7 @@ fn keys_and_headers_are_what_was_chosen_also_by_way_of_the_spool() -> Result<()>
         consume(&kafka)?.require_exactly(0..next)?;
         for message in kafka.consume(TOPIC)?.iter().skip(begin as usize) {
             assert_eq!(message.key, expected.as_bytes());
-            let version = tap53::encode::SCHEMA_VERSION;
+            let version = tap53_records::encode::SCHEMA_VERSION;
             assert_eq!(message.headers, format!("tap53-node=test,tap53-schema-version={version}"));
         }
     }

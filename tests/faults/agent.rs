@@ -107,7 +107,7 @@ pub(super) fn spool_damaged(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     run.wait_until_noticed(AWAY)?;
     run.stop(&mut row)?;
 
-    let segments = tap53::spool::contents(spool.path())?.list();
+    let segments = tap53_spool::contents(spool.path())?.list();
     ensure!(segments.len() >= 3, "{} segments", segments.len());
     let file = fs::OpenOptions::new().read(true).write(true).open(&segments[0].path)?;
     let length = file.metadata()?.len();

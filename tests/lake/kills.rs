@@ -10,6 +10,8 @@ use std::{env, fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+
+use run::{DEADLINE, Run, namespace, spool};
 use tap53_harness::{
     completeness::number,
     kafka::Kafka,
@@ -18,8 +20,6 @@ use tap53_harness::{
     process::run as run_to_end,
     scratch, wait,
 };
-
-use run::{DEADLINE, Run, namespace, spool};
 
 /// How many transactions; a million unless it is set.
 const RECORDS_VARIABLE: &str = "TAP53_LAKE_RECORDS";

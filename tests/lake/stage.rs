@@ -29,7 +29,7 @@ impl<'a> Stage<'a> {
     /// Registers the schemas of all versions from `first` on for a topic, in their order. `name` is the
     /// newest one's, in `agent/schema`.
     fn register_versions(&self, topic: &str, name: &str, first: u32) -> Result<Vec<Version>> {
-        const NEWEST: u32 = tap53::encode::SCHEMA_VERSION.unsigned_abs();
+        const NEWEST: u32 = tap53_records::encode::SCHEMA_VERSION.unsigned_abs();
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("agent/schema");
         let mut versions = Vec::new();
         for number in first..=NEWEST {

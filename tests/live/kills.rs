@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tap53::capture::{Filter, Holders, Qdisc};
+use tap53_capture::capture::{Filter, Holders, Qdisc};
 use tap53_harness::{
     agent::{self, Agent},
     bpf, dns,

@@ -12,12 +12,14 @@ use glob::Pattern;
 use serde_json::Value;
 use tap53::{
     agent::{Agent, ConfigFile, Inputs, Order},
-    capture::CaptureThread,
     config::{Directions, LogLevel, Overrides},
     control::{Refusal, Request, Requester, Status},
-    enrich::Directory,
-    interfaces::{InterfaceStatus, Switch, SwitchTo},
     telemetry::Log,
+};
+use tap53_attribution::Directory;
+use tap53_capture::{
+    capture::CaptureThread,
+    interfaces::{InterfaceStatus, Switch, SwitchTo},
 };
 use tap53_harness::{namespace::Namespace, wait};
 use tokio::sync::{Notify, mpsc, oneshot, watch};

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tap53::{capture::Holders, interfaces, interfaces::InterfaceStatus};
+use tap53_capture::{
+    capture::Holders,
+    interfaces::{self, InterfaceStatus},
+};
 use tap53_harness::{bpf, namespace::Namespace, process::run};
 use tempfile::TempDir;
 

@@ -10,10 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tap53::{
+use tap53::{config::Directions, control::Refusal};
+use tap53_capture::{
     capture::{Holders, Qdisc},
-    config::Directions,
-    control::Refusal,
     interfaces::{InterfaceStatus, SwitchTo, WantedBy},
 };
 use tap53_harness::{
@@ -155,7 +154,8 @@ fn set(
 }
 
 fn nothing(name: &str) -> InterfaceStatus {
-    let none = || tap53::interfaces::Actual { capturing: false, hook: None, shadowed: None };
+    let none =
+        || tap53_capture::interfaces::Actual { capturing: false, hook: None, shadowed: None };
     InterfaceStatus {
         name: name.to_owned(),
         ifindex: 0,

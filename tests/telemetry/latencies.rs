@@ -1,7 +1,13 @@
 //! Where time goes, and how the brokers are.
 
 use anyhow::{Context, Result};
-use tap53_harness::{agent::Agent, client::Transport, kafka::Kafka, lab::ANSWERED, lab::Lab, wait};
+use tap53_harness::{
+    agent::Agent,
+    client::Transport,
+    kafka::Kafka,
+    lab::{ANSWERED, Lab},
+    wait,
+};
 
 use super::{DEADLINE, PORT, get, is_as_documented, promtool_agrees, series, wait_for};
 

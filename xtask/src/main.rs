@@ -13,6 +13,8 @@ mod progress;
 mod setup;
 mod strip;
 mod test;
+#[cfg(test)]
+mod walls;
 mod warehouse;
 mod workspace;
 

@@ -13,7 +13,7 @@
 #![allow(missing_docs, reason = "a program")]
 
 mod hickory;
-#[path = "../../src/decode/message/hostile.rs"]
+#[path = "../../crates/dns/src/message/hostile.rs"]
 mod hostile;
 mod sample;
 mod worst;
@@ -28,24 +28,25 @@ use std::{
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
-use tap53::{
-    decode::Flow,
-    decode::{Content, Datagram, Origin, Packet},
-    encode::{Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema},
-    interfaces::Names,
-    ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains},
+use tap53::worker::{Handover, Shared, Stages};
+
+use sample::{Kind, Sample};
+use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
+use tap53_capture::interfaces::Names;
+use tap53_dns::{Content, Datagram, Flow, Origin, Packet};
+use tap53_ebpf::record::RecordHeader;
+use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains};
+use tap53_records::encode::{
+    Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema,
+};
+use tap53_sinks::{Named, Sink, TakesSummaries};
+use tap53_transactions::{
     pair::{
         self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, Table, Transaction,
         Truncations,
     },
     privacy::Policy,
-    sink::{Named, Sink, TakesSummaries},
-    vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
-    worker::{Handover, Shared, Stages},
 };
-use tap53_ebpf::record::RecordHeader;
-
-use sample::{Kind, Sample};
 
 /// Transactions in a round.
 const TRANSACTIONS: usize = 2_048;
@@ -103,7 +104,7 @@ impl Sink for Discard {
     fn write(&self, batch: &Batch) {
         black_box(batch.bytes());
         if let Some(timings) = &self.timings {
-            timings.all_reached(Reached::Written, batch, monotonic_ns());
+            timings.all_reached(Reached::Written, batch.answered_at_ns(), monotonic_ns());
         }
     }
 

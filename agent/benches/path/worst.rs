@@ -3,7 +3,8 @@
 
 use std::hint::black_box;
 
-use tap53::{decode::Message, encode::Format};
+use tap53_dns::Message;
+use tap53_records::encode::Format;
 
 use super::{cpu_time, hostile, sample, stages};
 

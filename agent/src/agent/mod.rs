@@ -28,6 +28,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tap53_attribution::Directory;
+use tap53_base::vitals::{AUDIT, Liveness};
+use tap53_capture::{
+    capture::{self, CaptureThread},
+    interfaces::{self, Change, InterfaceStatus, Switch, SwitchTo, Wanted, Watch},
+};
+use tap53_ledger::{Ledger, Standing};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, watch},
@@ -35,18 +42,11 @@ use tokio::{
 };
 
 use crate::{
-    capture::{self, CaptureThread},
     config::Directions,
     control::{AnnotationStatus, Refusal, Request, Requester, Status},
-    enrich::Directory,
-    interfaces::{self, Change, Wanted, Watch},
-    interfaces::{InterfaceStatus, Switch, SwitchTo},
-    ledger::Ledger,
-    ledger::Standing,
     pipeline::{self, Pipeline},
     runs::Runs,
     telemetry::{Log, Vitals, report},
-    vitals::{AUDIT, Liveness},
     worker::Rules,
 };
 use reload::FileWatch;

@@ -19,11 +19,11 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 use serde_json::Value;
+use tap53_base::vitals::AUDIT;
 
 use crate::{
     config::{Config, Overrides},
     control::ConfigStatus,
-    vitals::AUDIT,
 };
 
 /// The file, what it said last, and what of it is in force.

@@ -13,14 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tap53_capture::{
+    capture::{self, Attachment, CaptureThread, State},
+    interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
+};
 use tap53_ebpf::settings::Direction;
 
-use crate::{
-    capture::{self, Attachment, CaptureThread, State},
-    config::Directions,
-    interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
-    telemetry::CHANGE,
-};
+use crate::{config::Directions, telemetry::CHANGE};
 
 pub(super) use status::is_of_interest;
 

@@ -16,13 +16,15 @@ use nix::sys::signal::{
 };
 use tap53::{
     agent::{self, Agent, ConfigFile, Inputs, Order},
-    capture::{CaptureThread, KernelLog},
-    control,
-    enrich::Kubernetes,
-    ledger::Ledger,
-    pipeline, privileges, sink, spool,
+    control, pipeline,
     telemetry::{self, Log, Sources, report},
 };
+use tap53_attribution::Kubernetes;
+use tap53_base::privileges;
+use tap53_capture::capture::{CaptureThread, KernelLog};
+use tap53_ledger::Ledger;
+use tap53_sinks as sink;
+use tap53_spool as spool;
 use tempfile::NamedTempFile;
 use tokio::{
     io::{Interest, unix::AsyncFd},

@@ -5,16 +5,19 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use tap53::{
-    capture::Preflight,
     config::{CaptureConfig, MOST_MAX_BYTES},
-    ddl::{self, Dialect, TableName},
-    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile},
-    interfaces::InterfaceStatus,
-    interfaces::{self, Interface},
-    ledger::SUMMARY_SCHEMA_TEXT,
     telemetry::say_warning,
 };
+use tap53_capture::{
+    capture::Preflight,
+    interfaces::{self, Interface, InterfaceStatus},
+};
 use tap53_ebpf::settings::Direction;
+use tap53_ledger::SUMMARY_SCHEMA_TEXT;
+use tap53_records::{
+    ddl::{self, Dialect, TableName},
+    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile},
+};
 
 use super::{
     Selection, status,

@@ -10,11 +10,9 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use tap53::{
-    encode::{Profile, push_json_line, read_single_object, single_object_header},
-    sink::AvroFile,
-    spool::{self, Contents, Loss, Totals},
-};
+use tap53_records::encode::{Profile, push_json_line, read_single_object, single_object_header};
+use tap53_sinks::AvroFile;
+use tap53_spool::{self as spool, Contents, Loss, Totals};
 
 use super::table::{Cell, colored, print, table};
 use crate::exit;

@@ -17,10 +17,12 @@ use serde_json::Value;
 use tap53::{
     config::Directions,
     control::{ConfigStatus, client::StatusAnswer},
-    interfaces::{Actual, InterfaceStatus, WantedBy},
+};
+use tap53_base::{
     visible::visible,
     vitals::{Health, Probe},
 };
+use tap53_capture::interfaces::{Actual, InterfaceStatus, WantedBy};
 
 use super::{
     switch::Socket,

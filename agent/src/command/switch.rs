@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use tap53::{
     config::{CONTROL_SOCKET, Directions},
     control::{client::Client, protocol::Call},
-    interfaces::InterfaceStatus,
 };
+use tap53_capture::interfaces::InterfaceStatus;
 
 use super::{status, table::print};
 use crate::exit;

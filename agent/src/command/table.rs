@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tap53::visible::{visible, visible_lines};
+use tap53_base::visible::{visible, visible_lines};
 
 /// ANSI colours, by what they mean here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use tap53::{
     config::{QueryType, prefix, zone},
     control::client::{Following, Item},
     tail::{LineFormat, Selection, rcode},
-    visible::{visible, visible_lines},
 };
+use tap53_base::visible::{visible, visible_lines};
 
 use super::{switch::Socket, table::colored};
 

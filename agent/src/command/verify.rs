@@ -6,9 +6,9 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use tap53::{
     config::{Config, KafkaConfig, Overrides, SinkConfig},
-    ledger::signature::VerifyingKey,
     verify::{Options, Verifier, read_files, read_topics},
 };
+use tap53_ledger::signature::VerifyingKey;
 
 use super::table::print;
 use crate::exit;

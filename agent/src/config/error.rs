@@ -7,8 +7,7 @@ use std::{
 };
 
 use serde_saphyr::UserMessageFormatter;
-
-use crate::settings::Problem;
+use tap53_base::settings::Problem;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

@@ -28,39 +28,46 @@ use std::{
 
 use nix::unistd::gethostname;
 use serde::Serialize;
+use tap53_base::settings::{
+    self, Section, as_milliseconds, boolean, choice, label, milliseconds, text, whole_number,
+};
 
 pub use error::Error;
 pub use warning::Warning;
 
-use crate::settings::{
-    self, Section, as_milliseconds, boolean, choice, label, milliseconds, text, whole_number,
-};
 pub use crate::{
-    capture::config::{
-        CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode, port_of_flag,
-    },
     control::config::{CONTROL_SOCKET, ControlConfig},
-    encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile},
-    enrich::config::{KubernetesConfig, Scope},
-    filter::config::{FilterConfig, Lists, QueryType, zone},
-    interfaces::config::{Directions, InterfacesConfig},
-    pair::config::PairConfig,
-    privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
-    privileges::config::{PrivilegesConfig, RunAs},
     runs::config::StateConfig,
-    settings::{Problem, prefix},
-    sink::config::{
-        ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice,
-        KafkaCompression, KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig,
-        SaslMechanism, SinkConfig, SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy,
-        SummaryConfig, TextFormat, TlsConfig, TokenEndpoint,
-    },
     telemetry::{
         config::TelemetryConfig,
         log::config::{LogConfig, LogFormat, LogLevel},
     },
 };
-use crate::{enrich, sink};
+use tap53_attribution as enrich;
+pub use tap53_attribution::config::{KubernetesConfig, Scope};
+pub use tap53_base::{
+    privileges::config::{PrivilegesConfig, RunAs},
+    settings::{Problem, prefix},
+};
+pub use tap53_capture::{
+    capture::config::{
+        CaptureConfig, HookChoice, TcChoice, TunnelRule, TunnelType, XdpMode, port_of_flag,
+    },
+    interfaces::config::{Directions, InterfacesConfig},
+};
+pub use tap53_records::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
+use tap53_sinks as sink;
+pub use tap53_sinks::config::{
+    ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
+    KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
+    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig,
+    TokenEndpoint,
+};
+pub use tap53_transactions::{
+    filter::config::{FilterConfig, Lists, QueryType, zone},
+    pair::config::PairConfig,
+    privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
+};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]

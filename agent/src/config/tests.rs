@@ -5,9 +5,9 @@ mod privacy;
 
 use glob::Pattern;
 use tap53_ebpf::settings::{PortSet, features};
+use tap53_records::encode::{Key, Profile};
 
 use super::*;
-use crate::encode::{Key, Profile};
 
 const FULL: &str = r#"
 node: gateway-1

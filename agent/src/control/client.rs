@@ -22,13 +22,11 @@ use nix::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tap53_base::vitals::Probe;
+use tap53_capture::interfaces::InterfaceStatus;
 
 use super::protocol::{Call, Fault, Line, NOTE, Note, VERSION};
-use crate::{
-    interfaces::InterfaceStatus,
-    tail::{LineFormat, Selection},
-    vitals::Probe,
-};
+use crate::tail::{LineFormat, Selection};
 
 /// More than the agent takes at most before it says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -6,8 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-
-use crate::settings::{Section, as_milliseconds, boolean, milliseconds, text, whole_number};
+use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text, whole_number};
 
 /// Where commands look for an agent, and where an agent listens, unless told otherwise.
 pub const CONTROL_SOCKET: &str = "/run/tap53/control.sock";

@@ -17,12 +17,9 @@
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
+use tap53_capture::interfaces::{Switch, SwitchTo, config::Directions};
 
-use crate::{
-    interfaces::config::Directions,
-    interfaces::{Switch, SwitchTo},
-    tail::{LineFormat, Selection},
-};
+use crate::tail::{LineFormat, Selection};
 
 /// Of the protocol. Another one is refused.
 pub const VERSION: u32 = 1;

@@ -1,10 +1,12 @@
 //! What the control socket asks of the running agent, and what it is told.
 
 use serde::{Deserialize, Serialize};
+use tap53_base::vitals::Health;
+use tap53_capture::interfaces::{InterfaceStatus, Switch};
+use tap53_ledger::Ledger;
 use tokio::sync::oneshot;
 
-use crate::interfaces::{InterfaceStatus, Switch};
-use crate::{enrich, ledger::Ledger, vitals::Health};
+use tap53_attribution as enrich;
 
 /// Something for the run loop to do; the answer goes back through the channel.
 #[derive(Debug)]

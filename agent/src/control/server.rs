@@ -25,6 +25,14 @@ use std::{
 
 use nix::unistd::geteuid;
 use serde::Serialize;
+use tap53_base::{
+    admission::{Connection, ConnectionLimiter, Limits, Stage},
+    clock::monotonic_ns,
+    vitals::{AUDIT, Liveness, Probe},
+};
+use tap53_capture::interfaces::SwitchTo;
+use tap53_ledger::Published;
+use tap53_records::encode::HEADING;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -40,14 +48,8 @@ use super::{
     socket::{Error, Socket},
 };
 use crate::{
-    admission::{Connection, ConnectionLimiter, Limits, Stage},
-    clock::monotonic_ns,
     control::config::ControlConfig,
-    encode::HEADING,
-    interfaces::SwitchTo,
-    ledger::Published,
     tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
-    vitals::{AUDIT, Liveness, Probe},
     worker::RulesInForce,
 };
 

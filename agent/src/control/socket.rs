@@ -34,8 +34,9 @@ use nix::{
     },
     unistd::geteuid,
 };
+use tap53_base::files::open_own;
 
-use crate::{control::config::ControlConfig, files::open_own};
+use crate::control::config::ControlConfig;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;

@@ -11,6 +11,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tap53_base::vitals::{Health, Heartbeat, Liveness};
+use tap53_capture::interfaces::{Actual, InterfaceStatus, Switch, WantedBy, config::Directions};
+use tap53_ledger::{Ledger, Sources, WorkerCounts};
+use tap53_records::encode::{HEADING, samples};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -21,13 +25,9 @@ use super::{
 };
 use crate::{
     control::config::ControlConfig,
-    encode::{HEADING, samples},
-    enrich,
-    interfaces::{Actual, InterfaceStatus, Switch, WantedBy, config::Directions},
-    ledger::{Ledger, Sources, WorkerCounts},
     tail::{Feed, LineFormat, Selection, Tails},
-    vitals::{Health, Heartbeat, Liveness},
 };
+use tap53_attribution as enrich;
 
 /// Of a request; short, and long enough for a machine that does other things.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);

@@ -1,13 +1,13 @@
 //! The interfaces that the configuration selects: whether they are there, and what is in the way.
 
 use glob::Pattern;
-
-use super::Check;
-use crate::{
+use tap53_capture::{
     capture::{Hook, Preflight, Qdisc},
-    config::Config,
     interfaces::{self, Interface, Kind, selects},
 };
+
+use super::Check;
+use crate::config::Config;
 
 const AREA: &str = "interfaces";
 

@@ -17,12 +17,10 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
 };
+use tap53_sinks::{AdminClient, AdminError};
 
 use super::Check;
-use crate::{
-    config::{Credentials, KafkaConfig, SaslMechanism},
-    sink::kafka::admin::{AdminClient, AdminError},
-};
+use crate::config::{Credentials, KafkaConfig, SaslMechanism};
 
 const AREA: &str = "kafka";
 

@@ -6,16 +6,14 @@
 use std::{io, path::Path};
 
 use nix::sys::utsname::uname;
+use tap53_capture::capture::{
+    Error,
+    privilege::Privileges,
+    probe::{has_tcx, load_programs, wait_for_running_programs},
+};
 
 use super::{Check, Home};
-use crate::{
-    capture::{
-        Error,
-        privilege::Privileges,
-        probe::{has_tcx, load_programs, wait_for_running_programs},
-    },
-    config::{CaptureConfig, Config, Overrides, TcChoice},
-};
+use crate::config::{CaptureConfig, Config, Overrides, TcChoice};
 
 const AREA: &str = "kernel";
 

@@ -1,11 +1,10 @@
 //! The Kubernetes API, where records name the owners of addresses: whether it answers, and each
 //! right that the watches need.
 
+use tap53_attribution::rights::{NoAnswer, Right, ask, needed};
+
 use super::{Check, Home};
-use crate::{
-    config::{Config, KubernetesConfig},
-    enrich::rights::{NoAnswer, Right, ask, needed},
-};
+use crate::config::{Config, KubernetesConfig};
 
 const AREA: &str = "kubernetes";
 

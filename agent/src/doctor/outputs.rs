@@ -11,12 +11,10 @@ use nix::{
     sys::statvfs::statvfs,
     unistd::{Gid, Uid, User, getegid, geteuid, setfsgid, setfsuid},
 };
+use tap53_base::files::check_directory_for;
 
 use super::Check;
-use crate::{
-    config::{FileConfig, PrivilegesConfig, RunAs},
-    files::check_directory_for,
-};
+use crate::config::{FileConfig, PrivilegesConfig, RunAs};
 
 const AREA: &str = "outputs";
 

@@ -2,8 +2,11 @@
 
 use std::{env, fs};
 
+use tap53_capture::capture::privilege::{
+    Capability, Lockdown, NEEDED, Privileges, in_user_namespace,
+};
+
 use super::{Check, Home};
-use crate::capture::privilege::{Capability, Lockdown, NEEDED, Privileges, in_user_namespace};
 
 const CAPABILITIES: &str = "capabilities";
 const SECURITY: &str = "security";

@@ -4,14 +4,12 @@
 //! Whether this client may *register* shows only when it does, so that it is not looked at.
 
 use http::Uri;
+use tap53_ledger::SUMMARY_NAME;
+use tap53_records::encode::{self, Profile};
+use tap53_sinks::registry::{Client, Compatibility, Error, Schema, cached_id};
 
 use super::Check;
-use crate::{
-    config::{KafkaConfig, RegistryConfig, Warning},
-    encode::{self, Profile},
-    ledger::SUMMARY_NAME,
-    sink::registry::{Client, Compatibility, Error, Schema, cached_id},
-};
+use crate::config::{KafkaConfig, RegistryConfig, Warning};
 
 const AREA: &str = "registry";
 
@@ -239,11 +237,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        config::SubjectStrategy,
-        doctor::Verdict,
-        sink::registry::stub::{Answer, Stub, not_found},
-    };
+    use crate::{config::SubjectStrategy, doctor::Verdict};
+    use tap53_sinks::registry::stub::{Answer, Stub, not_found};
 
     fn kafka(urls: &[String], register: bool) -> KafkaConfig {
         KafkaConfig {

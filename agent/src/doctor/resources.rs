@@ -2,11 +2,10 @@
 
 use std::{fs, num::NonZero, path::PathBuf, thread};
 
+use tap53_sinks::QUEUE_BYTES;
+
 use super::{Check, outputs::mebibytes};
-use crate::{
-    config::{Config, SinkConfig},
-    sink::QUEUE_BYTES,
-};
+use crate::config::{Config, SinkConfig};
 
 const AREA: &str = "resources";
 

@@ -8,7 +8,13 @@ use std::{
     },
 };
 
+use tap53_capture::interfaces::Names;
+use tap53_dns::frames;
 use tap53_ebpf::{counter::Counters, record::RecordHeader};
+use tap53_ledger::{InterfaceCounts, Published, WorkerCounts};
+use tap53_records::encode::{self, Clock};
+use tap53_sinks::Named;
+use tap53_transactions::pair::{RecordIds, Truncations};
 
 use super::{
     CaptureFile, Error, Frame, Step, file_name,
@@ -20,13 +26,7 @@ use super::{
 };
 use crate::{
     config::{CaptureConfig, Config},
-    decode::frames,
-    encode::{self, Clock},
-    interfaces::Names,
-    ledger::{InterfaceCounts, Published, WorkerCounts},
-    pair::{RecordIds, Truncations},
     pipeline::pairing,
-    sink::Named,
     worker::{Handover, Rules, RulesInForce, Shared, Stages},
 };
 

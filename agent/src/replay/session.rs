@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tap53_ledger::{Ledger, Published, Sources, WorkerCounts, snapshot};
+use tap53_records::encode;
+use tap53_sinks::{self as sink, Named, Summaries};
 use tokio::sync::Notify;
 
 use super::{
@@ -16,11 +19,8 @@ use super::{
 };
 use crate::{
     config::Config,
-    encode,
     ending::{self, EndWait, Verdict},
-    ledger::{Ledger, Published, Sources, WorkerCounts, snapshot},
     pipeline::random_bytes,
-    sink::{self, Named, Summaries},
 };
 
 /// What a sink gets to deliver what it holds, even if another used up the time.

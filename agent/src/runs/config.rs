@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-
-use crate::settings::{Section, text};
+use tap53_base::settings::{Section, text};
 
 /// What one run leaves to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -17,11 +17,8 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    files::{check_directory, open_own, read_own},
-    ledger::{EarlierRuns, Standing},
-};
+use tap53_base::files::{check_directory, open_own, read_own};
+use tap53_ledger::{EarlierRuns, Standing};
 
 /// Version of the file. One of another version is as good as none.
 const VERSION: u32 = 1;

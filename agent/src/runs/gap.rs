@@ -1,21 +1,10 @@
 //! What passed between two runs.
 
+use tap53_capture::interfaces::{PacketCounts, config::Directions};
 use tap53_ebpf::settings::Direction;
+use tap53_ledger::{Bounds, Gap, InterfaceGap, Since};
 
 use super::file::{Moment, Position, Saved, Stage};
-use crate::ledger::{Bounds, Gap, InterfaceGap, Since};
-use crate::{interfaces::PacketCounts, interfaces::config::Directions};
-
-impl InterfaceGap {
-    /// Of a direction.
-    #[must_use]
-    pub const fn of(&self, direction: Direction) -> Option<Bounds> {
-        match direction {
-            Direction::Ingress => self.ingress,
-            Direction::Egress => self.egress,
-        }
-    }
-}
 
 /// What passed between where `previous` stopped and where this run began, on the interfaces of which
 /// both captured the same direction.

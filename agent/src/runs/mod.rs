@@ -33,12 +33,10 @@ mod tests;
 
 use std::fs::File;
 
-use crate::{
-    interfaces::config::Directions,
-    interfaces::{self, PacketCounts},
-    ledger::{Bounds, EarlierRuns, End, Gap, PreviousRun, PreviousRuns, Standing},
-    runs::config::StateConfig,
-};
+use tap53_capture::interfaces::{self, PacketCounts, config::Directions};
+use tap53_ledger::{Bounds, EarlierRuns, End, Gap, PreviousRun, PreviousRuns, Standing};
+
+use crate::runs::config::StateConfig;
 use file::{Moment, Place, Position, Saved, Stage};
 
 /// This run, to be written down; and those before, to be told.

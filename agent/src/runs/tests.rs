@@ -1,8 +1,9 @@
 use std::{fs, path::Path};
 
+use tap53_capture::interfaces::PacketCounts;
+use tap53_ledger::Since;
+
 use super::*;
-use crate::interfaces::PacketCounts;
-use crate::ledger::Since;
 
 const BOTH: [(u32, Directions); 1] = [(7, Directions::Both)];
 

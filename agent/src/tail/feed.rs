@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tap53_records::encode::{self, Encode, Record};
+
 use super::{LineFormat, PENDING_BYTES, Queue, Tails};
-use crate::encode::{self, Encode, Record};
 
 /// One worker's way to the followers.
 pub(crate) struct Feed {

@@ -33,9 +33,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::encode::Format;
 use queue::Queue;
 use selection::Chosen;
+use tap53_records::encode::Format;
 
 pub(crate) use feed::Feed;
 pub use selection::{Refusal, Selection, rcode};

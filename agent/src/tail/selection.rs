@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use glob::Pattern;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    decode::{below, rcode_name},
-    encode::Record,
+use tap53_dns::{below, rcode_name};
+use tap53_records::encode::Record;
+use tap53_transactions::{
     filter::config::zone,
     privacy::{Policy, ShownAddress, Side},
 };

@@ -1,10 +1,13 @@
-use super::*;
-use crate::{
-    encode::{Record, samples},
+use tap53_records::encode::{Record, samples};
+use tap53_transactions::{
     pair::Transaction,
-    privacy::Policy,
-    privacy::config::{AddressRule, PrefixLengths, PrivacyConfig},
+    privacy::{
+        Policy,
+        config::{AddressRule, PrefixLengths, PrivacyConfig},
+    },
 };
+
+use super::*;
 
 /// A feed of one worker, and a follower of it.
 fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {

@@ -6,8 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-
-use crate::settings::{Section, as_milliseconds, boolean, milliseconds, text};
+use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text};
 
 /// Not 9153, which is CoreDNS's own on many nodes.
 const PORT: u16 = 9530;
@@ -53,7 +52,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::SLEEP;
+    use tap53_capture::ring::SLEEP;
 
     #[test]
     fn a_sleeping_worker_is_alive_by_the_shortest_bound() {

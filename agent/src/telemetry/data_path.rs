@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{
-    ledger::{Published, WorkerCounts},
-    ring::Depth,
-    sink::Named,
-    vitals::WorkerTimings,
-    worker::Waiting,
-};
+use tap53_base::vitals::WorkerTimings;
+use tap53_capture::ring::Depth;
+use tap53_ledger::{Published, WorkerCounts};
+use tap53_sinks::Named;
+
+use crate::worker::Waiting;
 
 /// What the data path shows of itself while it runs, beside the ledger.
 #[derive(Clone)]

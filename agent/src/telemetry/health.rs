@@ -1,8 +1,13 @@
 //! Whether the agent is alive and ready, and why not.
 
+use tap53_base::{
+    clock::monotonic_ns,
+    vitals::{Health, Liveness},
+};
+use tap53_capture::interfaces::InterfaceStatus;
+use tap53_ledger::SinkCounts;
+
 use super::storing::Storing;
-use crate::vitals::{Health, Liveness};
-use crate::{clock::monotonic_ns, interfaces::InterfaceStatus, ledger::SinkCounts};
 
 /// What health is judged by, as the run loop holds it.
 #[derive(Clone, Debug)]

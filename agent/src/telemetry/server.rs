@@ -33,6 +33,14 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{Backlog, listen as set_backlog};
+use tap53_attribution::Directory;
+use tap53_base::{
+    admission::{Connection, ConnectionLimiter, Limits, Stage},
+    clock::monotonic_ns,
+    visible::visible,
+    vitals::{Liveness, Probe},
+};
+use tap53_ledger::Published;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
@@ -49,15 +57,9 @@ use super::{
     text::{CONTENT_TYPE, exposition},
 };
 use crate::{
-    admission::{Connection, ConnectionLimiter, Limits, Stage},
-    clock::monotonic_ns,
     control::{self, Status},
-    enrich::Directory,
-    ledger::Published,
     tail::Tails,
     telemetry::config::TelemetryConfig,
-    visible::visible,
-    vitals::{Liveness, Probe},
 };
 
 /// Connections at a time; some 20 KiB each.

@@ -4,7 +4,7 @@
 //! takes the records. It is not from the moment that it lost records and delivered none, until it
 //! delivers again. Looked at by what it counts, so that every sink is judged alike.
 
-use crate::ledger::{SinkCounts, SinkLoss};
+use tap53_ledger::{SinkCounts, SinkLoss};
 
 /// What the sinks had counted when they were last looked at.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +69,7 @@ fn most_lost(before: &SinkCounts, after: &SinkCounts) -> Option<SinkLoss> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amount::Amount;
+    use tap53_base::amount::Amount;
 
     #[test]
     fn a_sink_that_loses_and_delivers_nothing_is_failing_until_it_delivers() {

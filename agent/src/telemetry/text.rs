@@ -6,8 +6,9 @@ use std::{
     fmt::{self, Write},
 };
 
+use tap53_base::vitals::{Histogram, Snapshot};
+
 use super::families::{self, Reading};
-use crate::vitals::{Histogram, Snapshot};
 
 /// Content-Type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

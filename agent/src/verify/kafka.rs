@@ -8,9 +8,9 @@ use rdkafka::{
     error::KafkaError,
     message::BorrowedMessage,
 };
+use tap53_sinks::{AdminClient, config::KafkaConfig};
 
 use super::{Error, Verifier};
-use crate::{sink::config::KafkaConfig, sink::kafka::admin::AdminClient};
 
 /// How long brokers may be silent before it is given up.
 const SILENCE: Duration = Duration::from_secs(30);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tap53_ledger::chain::{ContentHasher, Digest};
+
 use super::summary::{WorkerLink, WorkerLinks};
-use crate::ledger::chain::{ContentHasher, Digest};
 
 /// What is known of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

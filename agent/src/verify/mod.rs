@@ -27,16 +27,14 @@ use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde_json::Value;
 
-use crate::{
-    encode::{
-        FLAT_SCHEMA_VERSIONS, Fingerprint, SCHEMA_VERSIONS, read_single_object,
-        single_object_header, unframe,
-    },
-    ledger::signature::VerifyingKey,
-};
 use runs::Run;
 use shape::{Misfit, Shape};
 use summary::{Summary, Version};
+use tap53_ledger::signature::VerifyingKey;
+use tap53_records::encode::{
+    FLAT_SCHEMA_VERSIONS, Fingerprint, SCHEMA_VERSIONS, read_single_object, single_object_header,
+    unframe,
+};
 
 /// Why nothing can be verified.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +98,7 @@ impl Schemas {
         if let Some(schemas) = SCHEMAS.get() {
             return Ok(schemas);
         }
-        let version = |version: &crate::encode::SchemaVersion| {
+        let version = |version: &tap53_records::encode::SchemaVersion| {
             let fingerprint = version.fingerprint().map_err(|error| error.to_string())?;
             Ok(RecordVersion { fingerprint, shape: Shape::parse(version.text)? })
         };

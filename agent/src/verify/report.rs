@@ -160,10 +160,10 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FOUND")?;
         if !self.node.is_empty() {
-            write!(f, " node {}", crate::visible::visible(&self.node))?;
+            write!(f, " node {}", tap53_base::visible::visible(&self.node))?;
         }
         if !self.run_id.is_empty() {
-            write!(f, " run {}", crate::visible::visible(&self.run_id))?;
+            write!(f, " run {}", tap53_base::visible::visible(&self.run_id))?;
         }
         match self.windows {
             Some([first, last]) if first == last => write!(f, " window {first}")?,
@@ -178,6 +178,6 @@ impl fmt::Display for Finding {
             Some([first, last]) => write!(f, " records {first} to {last}")?,
             None => {}
         }
-        write!(f, ": {}", crate::visible::visible(&self.what))
+        write!(f, ": {}", tap53_base::visible::visible(&self.what))
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use tap53_ledger::chain::{Digest, beginning};
+use tap53_records::encode::Fingerprint;
+
 use super::{
     links::{Added, State, Worker},
     report::{Finding, Kind, Records, Report},
     summary::Summary,
-};
-use crate::{
-    encode::Fingerprint,
-    ledger::chain::{Digest, beginning},
 };
 
 /// A run, for one sink.

@@ -214,7 +214,7 @@ impl Shape {
 }
 
 fn push_long(out: &mut Vec<u8>, value: i64) {
-    crate::encode::push_long(out, value);
+    tap53_records::encode::push_long(out, value);
 }
 
 fn push_length(out: &mut Vec<u8>, length: usize) {
@@ -339,11 +339,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        encode::{
-            Datum, Encode as _, JsonLine, Profile, Record, SCHEMA_TEXT, push_json_line, samples,
-        },
-        ledger::SUMMARY_SCHEMA_TEXT,
+    use tap53_ledger::SUMMARY_SCHEMA_TEXT;
+    use tap53_records::encode::{
+        Datum, Encode as _, JsonLine, Profile, Record, SCHEMA_TEXT, push_json_line, samples,
     };
 
     fn datum(name: &str) -> Vec<u8> {
@@ -386,7 +384,7 @@ mod tests {
     /// Labels are the one map, and what reads them back may have them in another order.
     #[test]
     fn the_order_of_a_map_does_not_matter() {
-        use crate::encode::{Identity, Owner};
+        use tap53_records::encode::{Identity, Owner};
         let labels = [("a", "1"), ("b", "2"), ("aa", "3"), ("é", "4"), ("B", "5")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let owner = Owner::new(Identity { labels: Some(labels.into()), ..Default::default() });

@@ -1,13 +1,10 @@
 //! What a summary says that matters for the proof.
 
 use serde_json::Value;
+use tap53_ledger::{SUMMARY_SCHEMA_VERSIONS, chain::Digest, signed_message, summary_digest};
+use tap53_records::encode::{Fingerprint, single_object_header};
 
 use super::shape::{Misfit, Shape};
-use crate::{
-    encode::{Fingerprint, single_object_header},
-    ledger::SUMMARY_SCHEMA_VERSIONS,
-    ledger::{chain::Digest, signed_message, summary_digest},
-};
 
 /// A summary of the ledger, as far as records are checked against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +62,7 @@ pub(super) struct Version {
 impl Version {
     /// All versions, oldest first.
     pub(super) fn all() -> Result<Vec<Self>, Misfit> {
-        let version = |version: &crate::encode::SchemaVersion| {
+        let version = |version: &tap53_records::encode::SchemaVersion| {
             Ok(Self {
                 number: version.number.into(),
                 fingerprint: version.fingerprint().map_err(|error| error.to_string())?,

@@ -2,22 +2,21 @@
 
 use std::{env, fs};
 
-use super::*;
-use crate::{
-    amount::Amount,
-    encode::{
-        Batch, Clock, Observer, Profile, Record, SingleObject, frame, push_json_line, samples,
-    },
-    ledger::{
-        Evidence, Kind as SummaryKind, Ledger, Moment, Progress, Sealer, SinkCounts, SinkLoss,
-        Sources, Windows, WorkerCounts,
-        chain::{Chain, Chains},
-        signature::SigningKey,
-    },
-    ledger::{SummaryEncoder, summary_schema},
-    pair::RecordIds,
-    sink::AvroFile,
+use tap53_base::amount::Amount;
+use tap53_ledger::{
+    Evidence, Kind as SummaryKind, Ledger, Moment, Progress, Sealer, SinkCounts, SinkLoss, Sources,
+    SummaryEncoder, Windows, WorkerCounts,
+    chain::{Chain, Chains},
+    signature::SigningKey,
+    summary_schema,
 };
+use tap53_records::encode::{
+    Batch, Clock, Observer, Profile, Record, SingleObject, frame, push_json_line, samples,
+};
+use tap53_sinks::AvroFile;
+use tap53_transactions::pair::RecordIds;
+
+use super::*;
 
 /// RFC 8410 10.
 const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
@@ -374,7 +373,7 @@ fn records_that_change_places_are_found() {
     let [first, second] = [agent.position(0, 1) + 3, agent.position(0, 2) + 5];
     // All that a record has is bound to its number: another number in it is another record.
     let with_number_of = |from: usize, number: usize| {
-        let shape = Shape::parse(crate::encode::SCHEMA_TEXT).unwrap();
+        let shape = Shape::parse(tap53_records::encode::SCHEMA_TEXT).unwrap();
         let decode = |at: usize| shape.decode(&mut &agent.records[at].bytes[10..]).unwrap();
         let mut value = decode(from);
         value["record_number"] = decode(number)["record_number"].clone();

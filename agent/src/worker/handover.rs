@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
+use tap53_capture::ring::Waker;
+use tap53_dns::{Flow, Origin};
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
-
-use crate::{decode::Flow, decode::Origin, ring::Waker};
 
 /// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
@@ -202,7 +202,7 @@ mod tests {
     use tap53_ebpf::{headers, settings::Direction};
 
     use super::*;
-    use crate::decode::Transport;
+    use tap53_dns::Transport;
 
     fn flow(port: u16, v6: bool) -> Flow {
         let address = |last: u8| -> IpAddr {

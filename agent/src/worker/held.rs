@@ -4,7 +4,7 @@
 //! so later, when the kubelet has looked and written the pod's status. A record of that time is
 //! therefore held until the address is known, or for a few seconds of capture time: as a copy, since
 //! transactions lie in buffers that are used again. Only addresses from which a pod is expected are
-//! worth that, see [`Reader::awaits`](crate::enrich::Reader::awaits); all else is recorded at once.
+//! worth that, see [`Reader::awaits`](tap53_attribution::Reader::awaits); all else is recorded at once.
 //!
 //! Bounded: at most [`HELD`] records of at most [`LARGEST`] bytes of messages each, which read and
 //! copied take some 20 KB; 20 MB a worker in a flood of such, 3 MB of usual ones. Where it is full,
@@ -12,10 +12,8 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    decode::Flow,
-    pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction},
-};
+use tap53_dns::Flow;
+use tap53_transactions::pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction};
 
 /// Records that are held at most.
 const HELD: usize = 1_024;

@@ -3,24 +3,24 @@
 use std::{sync::Arc, time::Instant};
 
 use hashbrown::HashMap;
+use tap53_attribution::Reader;
+use tap53_base::amount::Amount;
+use tap53_capture::interfaces::Names;
+use tap53_dns::Flow;
+use tap53_ledger::{Published, SinkLoss, WorkerCounts, chain::Chain};
+use tap53_records::encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record};
+use tap53_sinks::Named;
+use tap53_transactions::{
+    filter::FilterReason,
+    pair::{Observation, RecordIds, Transaction},
+};
 
 use super::{
     Shared,
     held::{Held, Waiting},
     rules::{Rules, RulesInForce},
 };
-use crate::{
-    amount::Amount,
-    decode::Flow,
-    encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record},
-    enrich::Reader,
-    filter::FilterReason,
-    interfaces::Names,
-    ledger::{Published, SinkLoss, WorkerCounts, chain::Chain},
-    pair::{Observation, RecordIds, Transaction},
-    sink::Named,
-    tail::Feed,
-};
+use crate::tail::Feed;
 
 /// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
 /// end: a full table that expires at once makes 65,536 records.

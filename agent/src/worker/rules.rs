@@ -5,8 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{
-    filter::Filter, filter::config::FilterConfig, privacy::Policy, privacy::config::PrivacyConfig,
+use tap53_transactions::{
+    filter::{Filter, config::FilterConfig},
+    privacy::{Policy, config::PrivacyConfig},
 };
 
 /// Filter and privacy rules, which change together: no record is made by one of each.

@@ -2,25 +2,22 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use tap53_capture::interfaces::Names;
+use tap53_dns::{
+    Content, Datagram, Flow, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
+    TransportHeader,
+    fragments::{self, FragmentEvent, Fragments},
+    stream::{self, Segment, StreamEvent, StreamLoss, Streams},
+};
 use tap53_ebpf::{headers, record::RecordHeader};
+use tap53_ledger::{MessageLoss, Published, WorkerCounts};
+use tap53_records::encode::{self, Clock};
+use tap53_sinks::Named;
+use tap53_transactions::pair::{Observation, Observed, Point, RecordIds, Table};
 
 use super::{
     Recorder, Shared,
     handover::{Handover, Joined, Waiting},
-};
-use crate::{
-    decode::Flow,
-    decode::{
-        Content, Datagram, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
-        TransportHeader,
-        fragments::{self, FragmentEvent, Fragments},
-        stream::{self, Segment, StreamEvent, StreamLoss, Streams},
-    },
-    encode::{self, Clock},
-    interfaces::Names,
-    ledger::{MessageLoss, Published, WorkerCounts},
-    pair::{Observation, Observed, Point, RecordIds, Table},
-    sink::Named,
 };
 
 /// Everything behind the ring, or behind a capture file: packet to record.
@@ -135,7 +132,7 @@ impl Stages {
     }
 
     /// Takes in one captured packet, of this frame in a replayed file (see
-    /// [`crate::decode::frames`]), or 0.
+    /// [`tap53_dns::frames`]), or 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
         self.datagrams.pairing.counts.packets_received += 1;
         // By reference: a packet that is moved out of its result is copied piece by piece.

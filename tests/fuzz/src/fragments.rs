@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tap53::decode::{
+use tap53_dns::{
     Origin, Part,
     fragments::{Config, FragmentEvent, Fragments},
 };

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use tap53::decode::{Message, ParseStatus};
+use tap53_dns::{Message, ParseStatus};
 
 use super::record::require_bounded;
 

@@ -7,19 +7,19 @@ use std::{
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
-    amount::Amount,
-    encode::{Batch, Clock, Format, schema},
-    enrich::Directory,
-    ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts},
-    pair::{Config, RecordIds, Truncations},
     replay::{FileHook, Frame, InterfaceOf, Link},
-    sink::{Named, Sink},
     worker::{Handover, Shared, Stages},
 };
+use tap53_attribution::Directory;
+use tap53_base::amount::Amount;
 use tap53_ebpf::{
     record::MAX_CAPTURED_LENGTH,
     settings::{PortSet, Ports, features},
 };
+use tap53_ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts};
+use tap53_records::encode::{Batch, Clock, Format, schema};
+use tap53_sinks::{Named, Sink};
+use tap53_transactions::pair::{Config, RecordIds, Truncations};
 
 use super::record::{MAX_RECORD_BYTES, limit};
 

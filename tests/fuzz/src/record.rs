@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
-use tap53::{
-    decode::Flow,
-    decode::{Message, Transport},
-    encode::{Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Record},
+use tap53_dns::{Flow, Message, Transport};
+use tap53_records::encode::{
+    Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Record,
+};
+use tap53_transactions::{
     pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };

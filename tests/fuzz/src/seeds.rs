@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-#[path = "../../../agent/src/decode/message/hostile.rs"]
+#[path = "../../../agent/crates/dns/src/message/hostile.rs"]
 mod hostile;
 
 /// A DNS message: header, a question for `www.example.test`, and `records` of the answer section.

@@ -1,11 +1,8 @@
 //! Target `stream`: segments of conversations, in whatever order and however often.
 
-use tap53::{
-    decode::Flow,
-    decode::{
-        Transport,
-        stream::{Config, Segment, StreamEvent, Streams, tcp_flags},
-    },
+use tap53_dns::{
+    Flow, Transport,
+    stream::{Config, Segment, StreamEvent, Streams, tcp_flags},
 };
 
 use crate::input::Input;

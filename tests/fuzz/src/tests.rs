@@ -17,7 +17,7 @@ fn the_seeds_hold() {
 /// A seed that stops at the first check would be no place to begin.
 #[test]
 fn the_seeds_reach_far() {
-    use tap53::decode::{Message, ParseStatus};
+    use tap53_dns::{Message, ParseStatus};
     for seed in seeds::messages() {
         let message = Message::parse(&seed).expect("a header");
         assert_eq!(message.parse_status, ParseStatus::Ok, "{message:?}");
@@ -28,7 +28,7 @@ fn the_seeds_reach_far() {
 /// Without such seeds, the check of the work would only be made where it cannot fail.
 #[test]
 fn the_hostile_seeds_reach_the_limit_of_work() {
-    use tap53::decode::{Message, ParseStatus};
+    use tap53_dns::{Message, ParseStatus};
     let over = |seed: &&Vec<u8>| {
         Message::parse(seed).is_some_and(|read| read.parse_status == ParseStatus::WorkLimit)
     };

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
+use tap53_capture::{
+    capture::{CaptureThread, State},
+    interfaces::{Actual, InterfaceStatus, Kind, Verdict, WantedBy},
+};
 use tap53_ebpf::settings::Direction;
 
 use super::{Switching, Tracked, ifindex_of, is_lost};
-use crate::{
-    capture::{CaptureThread, State},
-    interfaces::{Actual, InterfaceStatus, WantedBy},
-    interfaces::{Kind, Verdict},
-};
 
 impl Switching {
     /// How the interfaces that `is_meant` are, by what the kernel says now.

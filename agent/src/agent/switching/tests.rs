@@ -1,12 +1,10 @@
 //! Retries, with a clock of their own.
 
 use glob::Pattern;
+use tap53_capture::interfaces::{Switch, SwitchTo};
 
 use super::*;
-use crate::{
-    config::InterfacesConfig,
-    interfaces::{Switch, SwitchTo},
-};
+use crate::config::InterfacesConfig;
 
 /// Interfaces of a machine on which every attempt to attach fails: nothing is loaded.
 fn refusing() -> (Switching, CaptureThread) {

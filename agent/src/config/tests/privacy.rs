@@ -1,7 +1,8 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use tap53_transactions::privacy::Key;
+
 use super::*;
-use crate::privacy::Key;
 
 const SECRET: &str = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
 

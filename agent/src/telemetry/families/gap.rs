@@ -1,9 +1,9 @@
 //! Before this run.
 
 use tap53_ebpf::settings::Direction;
+use tap53_ledger::Gap;
 
 use super::{Family, Gauge, Reading};
-use crate::ledger::Gap;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

@@ -1,11 +1,10 @@
 //! What librdkafka tells of itself, every ten seconds; mean and 99th percentile are of that time.
 //! None before the first time.
 
+use tap53_sinks::{Broker, Spread, Statistics};
+
 use super::{Counter, Family, Gauge, Reading, each_state};
-use crate::{
-    sink::{Broker, Spread, Statistics},
-    telemetry::text::Series,
-};
+use crate::telemetry::text::Series;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

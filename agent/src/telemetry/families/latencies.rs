@@ -1,7 +1,8 @@
 //! How long what takes, on the way from the kernel's timestamp to the delivery report.
 
+use tap53_base::vitals::Reached;
+
 use super::{Family, Kind, each_timed};
-use crate::vitals::Reached;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

@@ -1,7 +1,8 @@
 //! From messages to records.
 
+use tap53_transactions::pair::Anomaly;
+
 use super::{Counter, Family, Gauge, each};
-use crate::pair::Anomaly;
 
 pub(super) const FAMILIES: &[Family] = &[
     // Messages: decoded = pending + in records + filtered + ignored + lost.

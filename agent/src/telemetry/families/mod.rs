@@ -22,7 +22,11 @@ mod registry;
 mod sinks;
 mod summaries;
 
+use tap53_attribution::{self as enrich, Moment, WatchStatus};
+use tap53_base::vitals::{Heartbeat, SinkTimings};
+use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ebpf::settings::Direction;
+use tap53_ledger::{ByReason, Deliveries, Hook, WorkerCounts};
 
 use super::{
     data_path::DataPath,
@@ -34,14 +38,8 @@ use super::{
         Kind::{self, Counter, Gauge},
     },
 };
-use crate::{
-    control::{Counts, Status},
-    enrich::{self, Moment, WatchStatus},
-    interfaces::InterfaceStatus,
-    ledger::{ByReason, Deliveries, Hook, WorkerCounts},
-    sink,
-    vitals::{Heartbeat, SinkTimings},
-};
+use crate::control::{Counts, Status};
+use tap53_sinks as sink;
 
 /// What the metrics are read from.
 pub(super) struct Reading<'a> {

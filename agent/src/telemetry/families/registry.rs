@@ -1,7 +1,8 @@
 //! What is asked of schema registries. Of sinks that have one.
 
+use tap53_ledger::RegistryCounts;
+
 use super::{Counter, Family, Gauge, Reading};
-use crate::ledger::RegistryCounts;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

@@ -1,7 +1,8 @@
 //! Summaries of the ledger. Of sinks that write them.
 
+use tap53_ledger::Summaries;
+
 use super::{Counter, Family, Gauge, Reading};
-use crate::ledger::Summaries;
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

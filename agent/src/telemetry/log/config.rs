@@ -2,8 +2,7 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
-
-use crate::settings::{Section, choice};
+use tap53_base::settings::{Section, choice};
 
 /// The agent's own log, on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

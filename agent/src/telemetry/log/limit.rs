@@ -18,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use tap53_base::vitals::AUDIT;
 use tracing::{
     Event, Level, Metadata, Subscriber,
     callsite::Identifier,
@@ -26,7 +27,6 @@ use tracing::{
 use tracing_subscriber::layer::{Context, Filter};
 
 use super::CHANGE;
-use crate::vitals::AUDIT;
 
 /// Lines at once: what a start or a reload on a large node may say of each of its interfaces.
 const BURST: f64 = 100.0;

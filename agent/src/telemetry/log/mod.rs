@@ -18,6 +18,11 @@ use std::{
 };
 
 use serde::Serialize;
+use tap53_base::{
+    visible::{visible, visible_lines},
+    vitals::AUDIT,
+};
+use tap53_ledger::Ledger;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     Layer,
@@ -32,12 +37,7 @@ use tracing_subscriber::{
     reload,
 };
 
-use crate::{
-    ledger::Ledger,
-    telemetry::log::config::{LogConfig, LogFormat, LogLevel},
-    visible::{visible, visible_lines},
-    vitals::AUDIT,
-};
+use crate::telemetry::log::config::{LogConfig, LogFormat, LogLevel};
 
 use limit::Limit;
 pub use limit::{Lines, SUPPRESSED};

@@ -1,9 +1,9 @@
 use std::sync::Mutex;
 
 use serde_json::Value;
+use tap53_base::visible::is_invisible;
 
 use super::*;
-use crate::visible::is_invisible;
 
 /// Standard error of a test.
 #[derive(Clone, Default)]

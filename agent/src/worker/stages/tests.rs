@@ -3,21 +3,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::*;
-use crate::{
-    amount::Amount,
-    decode::build::Build,
-    encode::{Batch, Format},
-    enrich::{Directory, Scripted},
-    filter::FilterReason,
-    filter::config::{FilterConfig, Lists},
-    interfaces::Names,
-    ledger::SinkCounts,
+use tap53_attribution::{Directory, Scripted};
+use tap53_base::amount::Amount;
+use tap53_capture::interfaces::Names;
+use tap53_dns::build::Build;
+use tap53_ledger::SinkCounts;
+use tap53_records::encode::{Batch, Format};
+use tap53_sinks::Sink;
+use tap53_transactions::{
+    filter::{
+        FilterReason,
+        config::{FilterConfig, Lists},
+    },
     pair::{self, RecordIds, Truncations},
     privacy::config::PrivacyConfig,
-    sink::Sink,
-    worker::{Rules, RulesInForce},
 };
+
+use super::*;
+use crate::worker::{Rules, RulesInForce};
 
 /// Keeps the JSON lines that it is given.
 #[derive(Default)]
@@ -470,10 +473,10 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
         loop {
             // Until the worker has ended, and its sinks with it.
             let ended = look.recv().is_err();
-            let (workers, last_numbers, sinks) = crate::ledger::snapshot([&published], &counts);
+            let (workers, last_numbers, sinks) = tap53_ledger::snapshot([&published], &counts);
             early += usize::from(workers.ahead.records > 0);
             looks += 1;
-            let mut sources = crate::ledger::Sources {
+            let mut sources = tap53_ledger::Sources {
                 node: String::new(),
                 run: [7; 8],
                 taken_at_us: 0,
@@ -487,7 +490,7 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
             // There are no hooks here.
             sources.workers.packets_received = 0;
             sources.workers.packets_decoded = 0;
-            let ledger = crate::ledger::Ledger::new(&sources);
+            let ledger = tap53_ledger::Ledger::new(&sources);
             assert!(ledger.balanced(), "step {looks}: {ledger}");
             if ended {
                 assert_eq!(sources.workers.records_created, u64::from(queries));

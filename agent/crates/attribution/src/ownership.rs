@@ -1,0 +1,272 @@
+//! The one writer of the directory: takes in what objects say, in whatever order it comes.
+//!
+//! - Everything is kept by UID, so that a delete ends the claims of one object, never those of who
+//!   has the address after it.
+//! - What has ended stays for [`RETENTION_US`]: a transaction is recorded up to ten minutes after
+//!   its first message (`pair.tcp_timeout_ms` at most), and events come late.
+//! - Memory is bounded: [`Limits`].
+
+mod claims;
+mod holder;
+mod hosts;
+mod resolve;
+mod room;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use tap53_records::encode::Owner;
+
+use super::status::Counts;
+use super::{
+    directory::{Nobody, Snapshot},
+    index::Index,
+    tenancy::{End, Start, Us},
+};
+use holder::{Held, Holder, Kind, Object, Times, live_of};
+use hosts::Host;
+use resolve::Claimants;
+use room::RETENTION_US;
+
+pub(super) use claims::{NodeClaim, PodClaim, ServiceClaim};
+
+/// What is held at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Claims: each address of each pod and service. One takes at most 2 KB with the strings of
+    /// its pod (names of up to 253 bytes, 32 labels not counted), 1.1 KB as a rule.
+    pub claims: usize,
+}
+
+/// For whose names records wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// For how long, nanoseconds.
+    pub(super) ns: u64,
+    /// The node whose pods are watched, if it is one.
+    pub(super) node: Option<String>,
+}
+
+/// The writer.
+pub(super) struct Ownership {
+    limits: Limits,
+    holders: HashMap<Arc<str>, Holder>,
+    hosts: HashMap<Arc<str>, Host>,
+    addresses: HashMap<IpAddr, Claimants>,
+    index: Index,
+    configured_ranges: Vec<IpNet>,
+    ranges: Arc<[IpNet]>,
+    hold: Hold,
+    awaited: Arc<[IpNet]>,
+    nobody: Arc<Nobody>,
+    changed: bool,
+    counts: Counts,
+}
+
+impl Ownership {
+    pub(super) fn new(limits: Limits, ranges: &[IpNet], hold: Hold) -> Self {
+        let mut ownership = Self {
+            limits,
+            holders: HashMap::new(),
+            hosts: HashMap::new(),
+            addresses: HashMap::new(),
+            index: Index::default(),
+            configured_ranges: ranges.to_vec(),
+            ranges: Arc::new([]),
+            hold,
+            awaited: Arc::new([]),
+            nobody: Arc::default(),
+            changed: true,
+            counts: Counts::default(),
+        };
+        ownership.collect_ranges();
+        ownership
+    }
+
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A snapshot, if something has changed since the last one.
+    pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
+        std::mem::take(&mut self.changed).then(|| Snapshot {
+            shards: self.index.shards().clone(),
+            ranges: self.ranges.clone(),
+            awaited: self.awaited.clone(),
+            hold_ns: self.hold.ns,
+            nobody: self.nobody.clone(),
+        })
+    }
+
+    /// Takes in what a pod says at `now`.
+    pub(super) fn pod(&mut self, pod: PodClaim, now: Us) {
+        let seen = self.holders.contains_key(&*pod.uid);
+        let worth_knowing = match pod.end {
+            End::Open => !pod.addresses.is_empty(),
+            End::Known(at) => !pod.addresses.is_empty() && at > now - RETENTION_US,
+            // It ended at an unknown time before this first sight of it.
+            End::By(_) => false,
+        };
+        if !seen && !worth_knowing {
+            return;
+        }
+        // It has the address now, so it had it before: clocks of two machines differ.
+        let told = pod.start.map(|at| at.min(now));
+        let end = match pod.end {
+            End::Open => End::Open,
+            End::Known(at) => End::Known(at.min(now)),
+            End::By(at) => End::By(at.min(now)),
+        };
+        let object = Object {
+            kind: if pod.host_network { Kind::HostPod } else { Kind::Pod },
+            uid: &pod.uid,
+            identity: pod.identity,
+            addresses: &pod.addresses,
+            times: Times { told, earliest: pod.earliest.min(now), end },
+        };
+        self.object(object, now);
+    }
+
+    /// Takes in what a service says at `now`.
+    pub(super) fn service(&mut self, service: ServiceClaim, now: Us) {
+        if service.addresses.is_empty() && !self.holders.contains_key(&*service.uid) {
+            return;
+        }
+        // The address is taken in the same transaction that creates the service.
+        let created = service.created.min(now);
+        let object = Object {
+            kind: Kind::Service,
+            uid: &service.uid,
+            identity: service.identity,
+            addresses: &service.addresses,
+            times: Times { told: Some(created), earliest: created, end: End::Open },
+        };
+        self.object(object, now);
+    }
+
+    /// The object with this UID is gone: since `end`, as far as that is not known already.
+    pub(super) fn gone(&mut self, uid: &str, end: End) {
+        if let Some(holder) = self.holders.get_mut(uid) {
+            for held in &mut holder.held {
+                held.end = held.end.refined(end);
+            }
+            self.ended(uid);
+            self.resolve_all(uid);
+        }
+    }
+
+    /// Pods that are not in `present` are gone, since some time before `now`.
+    pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Us) {
+        self.retain(present, now, |kind| kind != Kind::Service);
+    }
+
+    /// As above, of services.
+    pub(super) fn retain_services(&mut self, present: &HashSet<String>, now: Us) {
+        self.retain(present, now, |kind| kind == Kind::Service);
+    }
+
+    fn retain(&mut self, present: &HashSet<String>, now: Us, of: impl Fn(Kind) -> bool) {
+        let gone: Vec<Arc<str>> = self
+            .holders
+            .iter()
+            .filter(|(uid, holder)| {
+                holder.live && of(holder.kind) && !present.contains(uid.as_ref())
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in gone {
+            self.gone(&uid, End::By(now));
+        }
+    }
+
+    /// Gives a pod another workload.
+    pub(super) fn set_workload(&mut self, uid: &str, kind: &str, name: &str) {
+        let Some(holder) = self.holders.get_mut(uid) else { return };
+        let mut identity = holder.owner.identity().clone();
+        identity.workload_kind = Some(kind.to_owned());
+        identity.workload_name = Some(name.to_owned());
+        holder.owner = Owner::new(identity);
+        self.resolve_all(uid);
+    }
+
+    /// The one way that claims change: what an object says is merged into what it said before.
+    fn object(&mut self, object: Object<'_>, now: Us) {
+        let Object { kind, uid, identity, addresses, times } = object;
+        let uid: Arc<str> = match self.holders.get_key_value(uid) {
+            Some((uid, _)) => uid.clone(),
+            None => uid.into(),
+        };
+        let (live, first_sight) = self
+            .holders
+            .get(&uid)
+            .map_or((true, true), |holder| (holder.live, holder.held.is_empty()));
+        let mut new: Vec<IpAddr> = Vec::new();
+        for address in addresses.iter().filter(|_| live) {
+            let held = self.holders.get(&uid).is_some_and(|holder| holder.holds(*address));
+            if !held && !new.contains(address) && self.make_room(new.len()) {
+                new.push(*address);
+            }
+        }
+        if first_sight && new.is_empty() {
+            return;
+        }
+        let holder = self.holders.entry(uid.clone()).or_insert_with(|| {
+            *live_of(&mut self.counts, kind) += 1;
+            let owner = Owner::new(identity.clone());
+            Holder { kind, owner, held: Vec::new(), live: true }
+        });
+        if holder.owner.identity() != &identity {
+            holder.owner = Owner::new(identity);
+        }
+        for held in &mut holder.held {
+            if held.first
+                && let Some(at) = times.told
+            {
+                held.start = held.start.refined(Start::Known(at));
+            }
+            held.end = match times.end {
+                End::Open if !live || addresses.is_empty() => held.end,
+                // It may have been without for a moment.
+                End::Open if addresses.contains(&held.address) => End::Open,
+                // It has others now.
+                End::Open => held.end.refined(End::By(now)),
+                end => held.end.refined(end),
+            };
+        }
+        for address in &new {
+            // An address that comes later than others is not as old as the object's times say.
+            let start = match times.told {
+                Some(at) if first_sight => Start::Known(at),
+                _ => Start::Between(times.earliest, now),
+            };
+            holder.held.push(Held { address: *address, start, end: times.end, first: first_sight });
+        }
+        self.counts.claims += new.len();
+        let node = (kind == Kind::HostPod).then(|| holder.owner.identity().node_name.clone());
+        for address in new {
+            match &node {
+                Some(node) => self.on_host(node.as_deref().unwrap_or_default(), address, &uid),
+                None => self.on_address(address, &uid),
+            }
+        }
+        if times.end != End::Open {
+            self.ended(&uid);
+        }
+        self.resolve_all(&uid);
+    }
+
+    fn ended(&mut self, uid: &str) {
+        if let Some(holder) = self.holders.get_mut(uid)
+            && std::mem::take(&mut holder.live)
+        {
+            *live_of(&mut self.counts, holder.kind) -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

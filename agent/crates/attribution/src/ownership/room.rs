@@ -1,0 +1,124 @@
+//! Claims are taken in as long as there is room, and forgotten when they are old.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{
+    super::tenancy::Us,
+    Ownership,
+    holder::{Held, Kind},
+    hosts::Host,
+};
+
+/// How long what has ended is kept.
+pub(super) const RETENTION_US: Us = 15 * 60 * 1_000_000;
+
+/// Claims of one address that are kept at most. A pod lives for seconds at least, so eight are
+/// more than the pairing table's longest wait with a usual timeout.
+pub(super) const HISTORY: usize = 8;
+
+impl Ownership {
+    /// Room for one claim beside `beside` others that are on their way.
+    pub(super) fn make_room(&mut self, beside: usize) -> bool {
+        if self.counts.claims + beside < self.limits.claims {
+            return true;
+        }
+        // An eighth at once: each time costs a look at all.
+        let mut ended: Vec<(Us, Arc<str>)> = self
+            .holders
+            .iter()
+            .filter(|(_, holder)| !holder.live)
+            .map(|(uid, holder)| (holder.ended_at(), uid.clone()))
+            .collect();
+        ended.sort_unstable();
+        let before = self.counts.claims;
+        for (_, uid) in ended {
+            if before - self.counts.claims > self.limits.claims / 8 {
+                break;
+            }
+            self.remove(&uid);
+        }
+        self.counts.ended_evicted += (before - self.counts.claims) as u64;
+        let room = self.counts.claims + beside < self.limits.claims;
+        if !room {
+            self.counts.refused += 1;
+        }
+        room
+    }
+
+    /// One more claimant of an address, and one less where it has too many.
+    pub(super) fn on_address(&mut self, address: IpAddr, uid: &Arc<str>) {
+        let claimants = self.addresses.entry(address).or_default();
+        claimants.holders.push(uid.clone());
+        if claimants.holders.len() <= HISTORY {
+            return;
+        }
+        let times = |uid: &Arc<str>| {
+            let held = self.holders.get(uid)?.held.iter().find(|held| held.address == address)?;
+            Some((held.end.at(), held.start.position()))
+        };
+        let oldest = claimants.holders.iter().min_by_key(|uid| times(uid)).cloned();
+        if let Some(oldest) = oldest {
+            self.counts.history_evicted += 1;
+            self.drop_held(&oldest, |held| held.address == address);
+        }
+    }
+
+    /// Forgets what ended long before `now`.
+    pub(crate) fn sweep(&mut self, now: Us) {
+        self.forget_ended_before(now - RETENTION_US);
+    }
+
+    /// Forgets an object.
+    fn remove(&mut self, uid: &Arc<str>) {
+        self.drop_held(uid, |_| true);
+    }
+
+    /// Forgets some of an object's claims, and the object with the last of them.
+    fn drop_held(&mut self, uid: &Arc<str>, mut which: impl FnMut(&Held) -> bool) {
+        let Some(holder) = self.holders.get_mut(uid) else { return };
+        let (dropped, kept): (Vec<_>, Vec<_>) = holder.held.drain(..).partition(|h| which(h));
+        holder.held = kept;
+        let (kind, left) = (holder.kind, holder.held.len());
+        let node = holder.owner.identity().node_name.clone().unwrap_or_default();
+        self.counts.claims -= dropped.len();
+        if left == 0 {
+            self.ended(uid);
+            self.holders.remove(uid);
+        }
+        for held in dropped {
+            if kind == Kind::HostPod {
+                let name = self.hosts.get_mut(&*node).map(|host| {
+                    if left == 0 {
+                        host.pods.remove(uid);
+                    }
+                });
+                if name.is_some() {
+                    self.release(&node, held.address);
+                }
+            } else {
+                if let Some(claimants) = self.addresses.get_mut(&held.address) {
+                    claimants.holders.retain(|holder| holder != uid);
+                }
+                self.resolve(held.address);
+            }
+        }
+        if kind == Kind::HostPod {
+            self.resolve_host(&node);
+            if self.hosts.get(&*node).is_some_and(Host::is_empty) {
+                self.hosts.remove(&*node);
+            }
+        }
+    }
+
+    fn forget_ended_before(&mut self, cutoff: Us) {
+        let uids: Vec<Arc<str>> = self
+            .holders
+            .iter()
+            .filter(|(_, holder)| holder.held.iter().any(|held| held.end.at() <= cutoff))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in uids {
+            self.drop_held(&uid, |held| held.end.at() <= cutoff);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What the watches need to be allowed to do, and whether they are: for `tap53 doctor`.
+//!
+//! Asked by SelfSubjectAccessReview, which every authenticated user may create, and which the API
+//! server answers without storing anything.
+
+use std::{fmt, path::Path, time::Duration};
+
+use http::{Method, header::CONTENT_TYPE};
+use kube::Client;
+use serde::Deserialize;
+use serde_json::json;
+use tap53_base::visible::with_causes;
+
+use super::client::{Patience, Trouble, connect, read, send};
+use crate::config::KubernetesConfig;
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// A person waits.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A request that the watches make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// `get`, `list` or `watch`.
+    pub verb: &'static str,
+    /// API group; empty for the core one.
+    pub group: &'static str,
+    /// Resource in the plural.
+    pub resource: &'static str,
+    /// The only object that is asked for.
+    pub name: Option<String>,
+}
+
+/// As `kubectl auth can-i` takes it.
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verb, group, resource, name } = self;
+        write!(f, "{verb} {resource}")?;
+        if !group.is_empty() {
+            write!(f, ".{group}")?;
+        }
+        name.iter().try_for_each(|name| write!(f, "/{name}"))
+    }
+}
+
+/// Everything that the watches ask for.
+pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
+    let right = |verb, group, resource, name| Right { verb, group, resource, name };
+    let mut rights = Vec::new();
+    for verb in ["list", "watch"] {
+        rights.push(right(verb, "", "pods", None));
+        if config.services {
+            rights.push(right(verb, "", "services", None));
+        }
+        // Of one node, by a field selector on its name.
+        let name = (!config.nodes).then(|| node.to_owned());
+        rights.push(right(verb, "", "nodes", name));
+    }
+    rights.push(right("get", "batch", "jobs", None));
+    rights
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// No kubeconfig, or no account of a pod.
+    NoAccess(String),
+    /// The credentials are not accepted.
+    Unauthorized(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<Trouble> for NoAnswer {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoAccess(_) => Self::NoAccess(trouble.to_string()),
+            Trouble::Unauthorized(_) => Self::Unauthorized(trouble.to_string()),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// Asks for each right whether this account has it; waits for the answers.
+pub fn ask(kubeconfig: Option<&Path>, rights: Vec<Right>) -> Result<Vec<(Right, bool)>, NoAnswer> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| NoAnswer::Other(error.to_string()))?;
+    let asked = runtime.block_on(async {
+        let client = connect(kubeconfig).await?;
+        let mut answers = Vec::with_capacity(rights.len());
+        for right in rights {
+            let allowed = review(&client, &right).await?;
+            answers.push((right, allowed));
+        }
+        Ok::<_, Trouble>(answers)
+    });
+    Ok(asked?)
+}
+
+async fn review(client: &Client, right: &Right) -> Result<bool, Trouble> {
+    #[derive(Deserialize)]
+    struct Review {
+        status: ReviewStatus,
+    }
+    #[derive(Deserialize)]
+    struct ReviewStatus {
+        allowed: bool,
+    }
+    let patience = Patience { answer: ANSWER, ..Patience::default() };
+    let body = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {
+            "verb": right.verb,
+            "group": right.group,
+            "resource": right.resource,
+            "name": right.name,
+        }},
+    });
+    let request = http::Request::builder()
+        .method(Method::POST)
+        .uri(REVIEWS)
+        .header(CONTENT_TYPE, "application/json")
+        .body(body.to_string().into_bytes())
+        .map_err(|error| Trouble::Unreadable(with_causes(&error)))?;
+    let answer = read(send(client, request, &patience).await?, &patience).await?;
+    let review: Review =
+        serde_json::from_slice(&answer).map_err(|error| Trouble::Unreadable(error.to_string()))?;
+    Ok(review.status.allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tap53_base::settings::Section;
+
+    #[test]
+    fn only_what_the_configuration_watches_is_needed() {
+        let read = |section: &mut Section<'_>| KubernetesConfig::read(section, true);
+        let mut config = Section::root(None, &mut Vec::new(), read);
+        let needed = |config: &KubernetesConfig| -> Vec<String> {
+            needed(config, "node-1").iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            needed(&config),
+            [
+                "list pods",
+                "list services",
+                "list nodes",
+                "watch pods",
+                "watch services",
+                "watch nodes",
+                "get jobs.batch"
+            ]
+        );
+        (config.services, config.nodes) = (false, false);
+        assert_eq!(
+            needed(&config),
+            [
+                "list pods",
+                "list nodes/node-1",
+                "watch pods",
+                "watch nodes/node-1",
+                "get jobs.batch"
+            ]
+        );
+    }
+}

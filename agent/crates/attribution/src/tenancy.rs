@@ -1,0 +1,286 @@
+//! Who had an address when: what objects say of it becomes a list of spans that do not overlap.
+//!
+//! A claim is what one object says: from when, until when, and how well each is known. The spans
+//! are computed from all claims of an address, so the order in which claims arrived does not
+//! matter, only the times that they hold.
+//!
+//! ```text
+//!  claims of pods       A ├──────────┤known end     B ├───────▶       in order of start
+//!  claims of services                  (below pods)
+//!  host-network pods    any of them: ambiguous      (below services)
+//!  the node itself      what is left                (below all)
+//!  ─────────────────────────────────────────────────────────────────
+//!  spans                A ├──────────┼ B ──────────────────────▶
+//! ```
+//!
+//! - A start that is known cuts an earlier claim whose end is not: a delete event can be late, a
+//!   container that runs has its address.
+//! - An end that is known pushes a later start: an address is not given away while a container
+//!   runs with it.
+//! - A start that is not known lies between two times; it is the earlier claim's end, as far as
+//!   that lies between them too.
+
+use tap53_records::encode::Owner;
+
+/// UTC, microseconds since 1970.
+pub(super) type Us = i64;
+
+/// When a claim begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// The object says when it had the address.
+    Known(Us),
+    /// Not before the first, and not after the second, when it was seen with the address.
+    Between(Us, Us),
+}
+
+/// When a claim ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Not yet.
+    Open,
+    /// The object says when its last container ended.
+    Known(Us),
+    /// It was gone then; since when is not known.
+    By(Us),
+}
+
+/// What one object says of an address.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) owner: Owner,
+    pub(super) start: Start,
+    pub(super) end: End,
+}
+
+/// An owner's time: from the first microsecond, up to the last and without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) from: Us,
+    pub(super) until: Us,
+    pub(super) owner: Owner,
+}
+
+impl Start {
+    /// What orders claims.
+    pub(super) const fn position(self) -> Us {
+        match self {
+            Self::Known(at) | Self::Between(_, at) => at,
+        }
+    }
+
+    /// The better knowledge of two about the same object.
+    pub(super) fn refined(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Known(one), Self::Known(other)) => Self::Known(one.min(other)),
+            (known @ Self::Known(_), Self::Between(..)) => known,
+            (Self::Between(..), known @ Self::Known(_)) => known,
+            (Self::Between(low, high), Self::Between(other_low, other_high)) => {
+                Self::Between(low.max(other_low), high.min(other_high))
+            }
+        }
+    }
+}
+
+impl End {
+    /// The better knowledge of two about the same object; what has ended stays so.
+    pub(super) fn refined(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Open, other) => other,
+            (end, Self::Open) => end,
+            (Self::Known(one), Self::Known(other)) => Self::Known(one.min(other)),
+            (Self::Known(at), Self::By(_)) | (Self::By(_), Self::Known(at)) => Self::Known(at),
+            (Self::By(one), Self::By(other)) => Self::By(one.min(other)),
+        }
+    }
+
+    /// The time, or the end of time.
+    pub(super) const fn at(self) -> Us {
+        match self {
+            Self::Open => Us::MAX,
+            Self::Known(at) | Self::By(at) => at,
+        }
+    }
+}
+
+/// Spans of claims of which one holds at a time, by the rules above.
+pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span> {
+    let mut claims: Vec<&Claim> = claims.collect();
+    // Claims of one position are alike in all that decides; the owner makes the order total.
+    claims.sort_by(|one, other| {
+        let key = |claim: &Claim| (claim.start.position(), claim.end.at());
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| one.owner.identity().pod_uid.cmp(&other.owner.identity().pod_uid))
+    });
+    let mut spans: Vec<Span> = Vec::with_capacity(claims.len());
+    let mut known_end = Us::MIN;
+    let mut previous: Option<&Claim> = None;
+    for claim in claims {
+        let start = match (claim.start, previous.map(|previous| previous.end)) {
+            (Start::Known(at), _) => at,
+            (Start::Between(earliest, _), None) => earliest,
+            (Start::Between(earliest, latest), Some(end)) => end.at().min(latest).max(earliest),
+        };
+        let least = spans.last().map_or(Us::MIN, |span| span.from);
+        let from = start.max(known_end).max(least);
+        if let Some(before) = spans.last_mut() {
+            before.until = before.until.min(from);
+        }
+        if let End::Known(at) = claim.end {
+            known_end = known_end.max(at);
+        }
+        spans.push(Span { from, until: claim.end.at().max(from), owner: claim.owner.clone() });
+        previous = Some(claim);
+    }
+    spans.retain(|span| span.from < span.until);
+    spans
+}
+
+/// Spans in which at least one claim holds, all of `owner`.
+pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) -> Vec<Span> {
+    let mut times: Vec<(Us, Us)> = claims
+        .map(|claim| {
+            let (Start::Known(from) | Start::Between(from, _)) = claim.start;
+            (from, claim.end.at())
+        })
+        .filter(|(from, until)| from < until)
+        .collect();
+    times.sort_unstable();
+    let mut spans: Vec<Span> = Vec::new();
+    for (from, until) in times {
+        match spans.last_mut() {
+            Some(span) if from <= span.until => span.until = span.until.max(until),
+            _ => spans.push(Span { from, until, owner: owner.clone() }),
+        }
+    }
+    spans
+}
+
+/// `upper`, and `lower` where `upper` has nobody.
+pub(super) fn overlay(lower: Vec<Span>, upper: Vec<Span>) -> Vec<Span> {
+    if lower.is_empty() {
+        return upper;
+    }
+    let mut spans = Vec::with_capacity(lower.len() + upper.len());
+    for span in lower {
+        let mut from = span.from;
+        let over = upper.iter().filter(|over| over.from < span.until && over.until > span.from);
+        for over in over {
+            if from < over.from {
+                spans.push(Span { from, until: over.from, owner: span.owner.clone() });
+            }
+            from = from.max(over.until);
+        }
+        if from < span.until {
+            spans.push(Span { from, ..span });
+        }
+    }
+    spans.extend(upper);
+    spans.sort_by_key(|span| span.from);
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tap53_records::encode::{Attribution, Identity};
+
+    fn owner(uid: &str) -> Owner {
+        Owner::new(Identity {
+            attribution: Attribution::Pod,
+            pod_uid: Some(uid.to_owned()),
+            ..Default::default()
+        })
+    }
+
+    fn claim(uid: &str, start: Start, end: End) -> Claim {
+        Claim { owner: owner(uid), start, end }
+    }
+
+    fn shown(spans: &[Span]) -> Vec<(Us, Us, &str)> {
+        spans
+            .iter()
+            .map(|span| {
+                let uid = span.owner.identity().pod_uid.as_deref().unwrap_or("-");
+                (span.from, span.until, uid)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_known_start_cuts_an_end_that_is_not_known() {
+        let claims =
+            [claim("a", Start::Known(10), End::By(90)), claim("b", Start::Known(50), End::Open)];
+        let spans = exclusive(claims.iter());
+        assert_eq!(shown(&spans), [(10, 50, "a"), (50, Us::MAX, "b")]);
+        assert_eq!(exclusive(claims.iter().rev()), spans);
+    }
+
+    #[test]
+    fn a_known_end_pushes_a_start() {
+        let claims =
+            [claim("a", Start::Known(10), End::Known(60)), claim("b", Start::Known(50), End::Open)];
+        assert_eq!(shown(&exclusive(claims.iter())), [(10, 60, "a"), (60, Us::MAX, "b")]);
+    }
+
+    #[test]
+    fn a_start_between_is_the_end_before_it_where_that_fits() {
+        for (end, from) in [
+            (End::By(40), 40),
+            (End::Known(40), 40),
+            (End::By(20), 30),
+            (End::By(70), 60),
+            (End::Open, 60),
+        ] {
+            let claims =
+                [claim("a", Start::Known(10), end), claim("b", Start::Between(30, 60), End::Open)];
+            let until = end.at().min(from);
+            let expected = [(10, until, "a"), (from, Us::MAX, "b")];
+            assert_eq!(shown(&exclusive(claims.iter())), expected, "{end:?}");
+        }
+        let alone = [claim("b", Start::Between(30, 60), End::Open)];
+        assert_eq!(shown(&exclusive(alone.iter())), [(30, Us::MAX, "b")]);
+    }
+
+    #[test]
+    fn who_had_no_time_has_no_span() {
+        let claims = [
+            claim("a", Start::Known(10), End::Known(100)),
+            claim("b", Start::Known(20), End::Known(30)),
+            claim("c", Start::Known(25), End::Open),
+        ];
+        assert_eq!(shown(&exclusive(claims.iter())), [(10, 100, "a"), (100, Us::MAX, "c")]);
+    }
+
+    #[test]
+    fn any_of_several_makes_one_span() {
+        let host = owner("host");
+        let claims = [
+            claim("a", Start::Known(10), End::Known(20)),
+            claim("b", Start::Between(15, 18), End::By(30)),
+            claim("c", Start::Known(40), End::Open),
+        ];
+        let spans = any(claims.iter(), &host);
+        assert_eq!(shown(&spans), [(10, 30, "host"), (40, Us::MAX, "host")]);
+    }
+
+    #[test]
+    fn what_is_below_shows_in_the_gaps() {
+        let span = |from, until, uid: &str| Span { from, until, owner: owner(uid) };
+        let node = vec![span(0, Us::MAX, "node")];
+        let pods = vec![span(10, 20, "a"), span(20, 30, "b"), span(40, 50, "c")];
+        let spans = overlay(node, pods);
+        assert_eq!(
+            shown(&spans),
+            [
+                (0, 10, "node"),
+                (10, 20, "a"),
+                (20, 30, "b"),
+                (30, 40, "node"),
+                (40, 50, "c"),
+                (50, Us::MAX, "node"),
+            ]
+        );
+    }
+}

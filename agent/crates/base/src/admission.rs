@@ -1,0 +1,232 @@
+//! Who is let in where connections are bounded, and who is closed to make room.
+//!
+//! A port with a fixed number of slots can be filled by anybody who reaches it. So a new connection
+//! takes the slot of an idle one, the oldest first, and one peer has fewer slots than there are:
+//!
+//! | stage of a connection | closed for a newer one |
+//! |---|---|
+//! | reading: its request is not complete | first, the oldest before the others |
+//! | writing: its peer has yet to read the answer | where nobody is reading |
+//! | working: its request is being answered | never |
+//!
+//! A peer at its own bound makes room among its own connections, so that a flood from one peer costs
+//! others nothing. Whoever sends a request at once is answered, however many connections idle.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections of everybody.
+    pub total: usize,
+    /// Connections of one peer.
+    pub per_peer: usize,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its request is not complete.
+    Reading,
+    /// Its request is being answered.
+    Working,
+    /// Its answer is on its way.
+    Writing,
+}
+
+/// The open connections of a server, each with its peer.
+#[derive(Debug)]
+pub struct ConnectionLimiter<P> {
+    limits: Limits,
+    slots: Arc<Mutex<Slots<P>>>,
+}
+
+#[derive(Debug)]
+struct Slots<P> {
+    /// Oldest first.
+    open: Vec<Slot<P>>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Slot<P> {
+    id: u64,
+    peer: P,
+    stage: Stage,
+    closed: Arc<Notify>,
+}
+
+/// A connection's slot. Dropping it frees the slot.
+#[derive(Debug)]
+pub struct Connection<P> {
+    id: u64,
+    slots: Arc<Mutex<Slots<P>>>,
+    closed: Arc<Notify>,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Admission<P> {
+    /// The connection; its slot is free again when this is dropped.
+    pub connection: Connection<P>,
+    /// How far the connection was that made room for it, if one had to.
+    pub evicted: Option<Stage>,
+}
+
+impl<P: Copy + Eq> ConnectionLimiter<P> {
+    /// A limiter without connections.
+    pub fn new(limits: Limits) -> Self {
+        let slots = Slots { open: Vec::with_capacity(limits.total), next_id: 0 };
+        Self { limits, slots: Arc::new(Mutex::new(slots)) }
+    }
+
+    /// Lets a connection in; `None` where every connection that could make room is being answered.
+    pub fn admit(&self, peer: P) -> Option<Admission<P>> {
+        let mut slots = lock(&self.slots);
+        let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
+        let evicted = if of_peer >= self.limits.per_peer {
+            Some(slots.evict(|slot| slot.peer == peer)?)
+        } else if slots.open.len() >= self.limits.total {
+            Some(slots.evict(|_| true)?)
+        } else {
+            None
+        };
+        let connection = self.open(&mut slots, peer, Stage::Reading);
+        Some(Admission { connection, evicted })
+    }
+
+    /// Lets a connection in where there is a slot that nobody has to leave, and nobody takes it later.
+    pub fn admit_only(&self, peer: P) -> Option<Connection<P>> {
+        let mut slots = lock(&self.slots);
+        let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
+        let has_room = of_peer < self.limits.per_peer && slots.open.len() < self.limits.total;
+        has_room.then(|| self.open(&mut slots, peer, Stage::Working))
+    }
+
+    fn open(&self, slots: &mut Slots<P>, peer: P, stage: Stage) -> Connection<P> {
+        let (id, closed) = (slots.next_id, Arc::new(Notify::new()));
+        slots.next_id += 1;
+        slots.open.push(Slot { id, peer, stage, closed: closed.clone() });
+        Connection { id, slots: self.slots.clone(), closed }
+    }
+}
+
+impl<P> Slots<P> {
+    /// Closes the connection that is to go first among those that `may_go`; how far it was.
+    fn evict(&mut self, may_go: impl Fn(&Slot<P>) -> bool) -> Option<Stage> {
+        let first = |stage| {
+            let mut open = self.open.iter();
+            open.position(|slot| slot.stage == stage && may_go(slot))
+        };
+        let slot = self.open.remove(first(Stage::Reading).or_else(|| first(Stage::Writing))?);
+        slot.closed.notify_one();
+        Some(slot.stage)
+    }
+}
+
+impl<P> Connection<P> {
+    /// Notes how far the connection has come.
+    pub fn enter(&self, stage: Stage) {
+        if let Some(slot) = lock(&self.slots).open.iter_mut().find(|slot| slot.id == self.id) {
+            slot.stage = stage;
+        }
+    }
+
+    /// Waits until the connection has to go.
+    pub async fn evicted(&self) {
+        self.closed.notified().await;
+    }
+}
+
+impl<P> Drop for Connection<P> {
+    fn drop(&mut self) {
+        lock(&self.slots).open.retain(|slot| slot.id != self.id);
+    }
+}
+
+fn lock<P>(slots: &Mutex<Slots<P>>) -> MutexGuard<'_, Slots<P>> {
+    // Slots are added and removed whole.
+    slots.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { total: 4, per_peer: 2 };
+
+    fn is_evicted(connection: &Connection<u8>) -> bool {
+        lock(&connection.slots).open.iter().all(|slot| slot.id != connection.id)
+    }
+
+    #[test]
+    fn the_oldest_that_still_reads_makes_room() {
+        let admission = ConnectionLimiter::new(LIMITS);
+        let admit = |peer| admission.admit(peer).unwrap();
+        let held: Vec<_> = (0..4).map(|peer| admit(peer).connection).collect();
+        held[0].enter(Stage::Working);
+        let newest = admit(9);
+        assert_eq!(newest.evicted, Some(Stage::Reading));
+        assert_eq!(held.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false, false]);
+        // The slot is the new one's, and what was evicted frees none when it goes.
+        drop(held);
+        assert_eq!(lock(&admission.slots).open.len(), 1);
+        drop(newest);
+        assert_eq!(lock(&admission.slots).open.len(), 0);
+    }
+
+    #[test]
+    fn a_peer_at_its_bound_makes_room_among_its_own() {
+        let admission = ConnectionLimiter::new(LIMITS);
+        let other = admission.admit(1).unwrap().connection;
+        let own: Vec<_> = (0..2).map(|_| admission.admit(2).unwrap().connection).collect();
+        let evicted = admission.admit(2).unwrap();
+        assert_eq!(evicted.evicted, Some(Stage::Reading));
+        assert!(!is_evicted(&other) && is_evicted(&own[0]) && !is_evicted(&own[1]));
+        // A flood from one peer leaves the others their slots.
+        for _ in 0..1_000 {
+            drop(admission.admit(2).unwrap());
+        }
+        assert!(!is_evicted(&other));
+    }
+
+    #[test]
+    fn who_does_not_read_makes_room_after_who_does_not_ask_and_who_is_answered_never_does() {
+        let admission = ConnectionLimiter::new(LIMITS);
+        let held: Vec<_> = (0..4).map(|peer| admission.admit(peer).unwrap().connection).collect();
+        held[0].enter(Stage::Writing);
+        (1..4).for_each(|at| held[at].enter(Stage::Working));
+        let admitted = admission.admit(5).unwrap();
+        assert_eq!(admitted.evicted, Some(Stage::Writing));
+        assert!(is_evicted(&held[0]));
+        admitted.connection.enter(Stage::Working);
+        assert!(admission.admit(6).is_none(), "all are being answered");
+        drop(admitted);
+        assert!(admission.admit(6).is_some_and(|admitted| admitted.evicted.is_none()));
+    }
+
+    #[test]
+    fn one_peer_leaves_slots_to_others_also_where_nobody_makes_room() {
+        let admission = ConnectionLimiter::new(LIMITS);
+        let own: Vec<_> = (0..2).map(|_| admission.admit_only(1).unwrap()).collect();
+        assert!(admission.admit_only(1).is_none());
+        let other = admission.admit_only(2).unwrap();
+        assert!(own.iter().all(|connection| !is_evicted(connection)));
+        drop(own);
+        assert!(admission.admit_only(1).is_some());
+        drop(other);
+    }
+
+    #[test]
+    fn who_is_evicted_hears_of_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let admission = ConnectionLimiter::new(Limits { total: 1, per_peer: 1 });
+        let first = admission.admit(1).unwrap().connection;
+        let second = admission.admit(2).unwrap().connection;
+        // Also who waits for it only afterwards.
+        runtime.block_on(first.evicted());
+        assert!(!is_evicted(&second));
+    }
+}

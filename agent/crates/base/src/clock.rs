@@ -1,0 +1,18 @@
+//! The kernel's clocks.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC nanoseconds, the clock of `bpf_ktime_get_ns`.
+pub fn monotonic_ns() -> u64 {
+    u64::try_from(clock_ns(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
+}
+
+/// What has to be added to CLOCK_MONOTONIC for UTC, in nanoseconds.
+pub fn utc_offset_ns() -> i64 {
+    clock_ns(ClockId::CLOCK_REALTIME) - clock_ns(ClockId::CLOCK_MONOTONIC)
+}
+
+fn clock_ns(clock: ClockId) -> i64 {
+    // Linux has both clocks, so reading them does not fail.
+    clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}

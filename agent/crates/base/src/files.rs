@@ -1,0 +1,206 @@
+//! Files in places where somebody else may have put something.
+//!
+//! An agent started as root writes where root owns. Whoever can write in one of its directories could
+//! have it overwrite another file through a link, wait for ever at a pipe, or read what they made. So:
+//!
+//! - **A directory of the agent's own** (spool, state) is refused where others can write in it; see
+//!   [`check_directory`].
+//! - **A file in it** is opened without following a link, without waiting, and only if it is a regular
+//!   file; see [`open_own`].
+//! - **A secret** may be a link, as Kubernetes makes them, but is a regular file of bounded size; see
+//!   [`read_secret`].
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
+
+/// Bytes of a secret at most: a bundle of certificates has some hundred KiB.
+const MAX_SECRET: u64 = 4 << 20;
+
+/// Refuses a directory in which somebody else than root and this process can write or exchange files:
+/// it belongs to another user, or all users or another group may write to it. Kubernetes gives volumes
+/// to the pod's group (fsGroup), which is one of the agent's own groups, as a rule a supplementary one.
+///
+/// # Errors
+/// Why not, with what is to be done.
+pub fn check_directory(path: &Path) -> io::Result<()> {
+    let groups = [vec![getegid()], getgroups()?].concat();
+    check(path, geteuid(), &groups)
+}
+
+/// As [`check_directory`], for a process of another user.
+///
+/// # Errors
+/// As [`check_directory`].
+pub fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    check(path, uid, &[gid])
+}
+
+fn check(path: &Path, uid: Uid, groups: &[Gid]) -> io::Result<()> {
+    let is_trusted = |owner: u32| owner == 0 || owner == uid.as_raw();
+    let named = fs::symlink_metadata(path)?;
+    if named.is_symlink() && !is_trusted(named.uid()) {
+        return Err(io::Error::other(format!("it is a link of user {}", named.uid())));
+    }
+    let found = fs::metadata(path)?;
+    if !found.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if !is_trusted(found.uid()) {
+        let owner = found.uid();
+        return Err(io::Error::other(format!("it belongs to user {owner}: chown {uid} it")));
+    }
+    let mode = found.mode() & 0o7777;
+    let others = mode & 0o002 != 0;
+    let is_own = |gid: u32| gid == 0 || groups.iter().any(|own| own.as_raw() == gid);
+    let group = mode & 0o020 != 0 && !is_own(found.gid());
+    if others || group {
+        let who = if others { "everybody" } else { "its group" };
+        return Err(io::Error::other(format!(
+            "{who} can write in it (mode {mode:04o}): chmod go-w it, or name a directory below it"
+        )));
+    }
+    Ok(())
+}
+
+/// Opens a file of a directory of the agent's own, as `options` say.
+///
+/// # Errors
+/// The kernel's, such as ELOOP for a link; see [`is_foreign`] for what is no regular file.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // O_NONBLOCK means nothing to a regular file, and keeps open(2) from waiting at a pipe.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    regular(options.custom_flags(flags).open(path)?)
+}
+
+/// Opens a file of a directory of the agent's own, to read it.
+///
+/// # Errors
+/// As [`open_own`].
+pub fn read_own(path: &Path) -> io::Result<File> {
+    open_own(path, OpenOptions::new().read(true))
+}
+
+/// Reads a whole secret.
+///
+/// # Errors
+/// The kernel's; one of our own where it is no regular file, or longer than any secret.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SECRET + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(io::Error::other(format!("it is longer than {} MiB", MAX_SECRET >> 20)));
+    }
+    Ok(bytes)
+}
+
+fn regular(file: File) -> io::Result<File> {
+    // The open file is looked at, which nobody can exchange any more.
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
+/// True for the error of [`open_own`] where a link, a pipe or a device stands in a file's place.
+pub fn is_foreign(error: &io::Error) -> bool {
+    // A pipe without a reader that is opened to be written to is ENXIO, as is a socket.
+    error.kind() == io::ErrorKind::InvalidInput
+        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{PermissionsExt, chown, symlink},
+    };
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_can_write_in_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("own");
+        fs::create_dir(&path).unwrap();
+        let with_mode = |mode| {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            check_directory(&path).map_err(|error| error.to_string())
+        };
+        for fine in [0o700, 0o750, 0o755, 0o2770] {
+            assert_eq!(with_mode(fine), Ok(()), "{fine:o}");
+        }
+        // In one with the sticky bit others cannot exchange files, but make them.
+        for open in [0o777, 0o1777, 0o702] {
+            let refused = with_mode(open).unwrap_err();
+            assert!(refused.starts_with("everybody can write in it"), "{refused}");
+        }
+        with_mode(0o700).unwrap();
+        let link = above.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(check_directory(&link).is_ok(), "an operator's own link");
+        assert!(check_directory(&above.path().join("absent")).is_err());
+        // As for an agent that becomes another user.
+        let other = (Uid::from_raw(4_000), Gid::from_raw(4_000));
+        assert!(check_directory_for(&path, other.0, other.1).is_ok(), "root's");
+        with_mode(0o770).unwrap();
+        chown(&path, None, Some(4_001)).unwrap();
+        let refused = check_directory_for(&path, other.0, other.1).unwrap_err().to_string();
+        assert!(refused.starts_with("its group can write in it"), "{refused}");
+        // A volume's group (fsGroup) is among the agent's supplementary ones.
+        assert!(check(&path, other.0, &[other.1, Gid::from_raw(4_001)]).is_ok());
+        chown(&path, Some(4_000), Some(4_000)).unwrap();
+        assert!(check_directory_for(&path, other.0, other.1).is_ok());
+        let refused = check_directory(&path).unwrap_err().to_string();
+        assert!(refused.starts_with("it belongs to user 4000"), "{refused}");
+    }
+
+    #[test]
+    fn neither_links_nor_pipes_nor_devices_are_opened_and_none_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "precious").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        symlink(at("absent"), at("dangling")).unwrap();
+        symlink("/dev/zero", at("device")).unwrap();
+        mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        for name in ["link", "dangling", "device", "pipe"] {
+            let error = read_own(&at(name)).unwrap_err();
+            assert!(is_foreign(&error), "{name}: {error}");
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            let error = open_own(&at(name), &mut options).unwrap_err();
+            assert!(is_foreign(&error), "{name}: {error}");
+        }
+        assert!(read_own(&at("directory")).is_err());
+        assert!(!at("absent").exists());
+        assert_eq!(fs::read(at("file")).unwrap(), b"precious");
+        assert!(read_own(&at("file")).is_ok());
+    }
+
+    #[test]
+    fn a_secret_may_be_a_link_but_not_a_pipe_or_endless() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("..data"), "hunter2\n").unwrap();
+        symlink("..data", at("password")).unwrap();
+        assert_eq!(read_secret(&at("password")).unwrap(), b"hunter2\n");
+        mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        assert!(read_secret(&at("pipe")).is_err());
+        assert!(read_secret(Path::new("/dev/zero")).is_err());
+        let long = File::create(at("long")).unwrap();
+        long.set_len(MAX_SECRET + 1).unwrap();
+        assert!(read_secret(&at("long")).is_err());
+    }
+}

@@ -1,0 +1,23 @@
+//! What every part of tap53 stands on. It depends on no other part.
+//!
+//! ```text
+//!  settings   the YAML file as nodes; every part reads its own section, in its `config` module
+//!  privileges given up once the agent has started
+//!  files      opened so that nobody can put another in their place
+//!  admission  who is let in where connections are bounded
+//!  vitals     heartbeats, histograms, health
+//!  amount     records, and the messages that they stand for
+//!  clock      the kernel's clocks
+//!  visible    text from outside, where people see it
+//!  prefetch   memory that is read soon
+//! ```
+
+pub mod admission;
+pub mod amount;
+pub mod clock;
+pub mod files;
+pub mod prefetch;
+pub mod privileges;
+pub mod settings;
+pub mod visible;
+pub mod vitals;

@@ -1,0 +1,417 @@
+//! The YAML file as nodes with their lines, and the reader that takes a section apart.
+//!
+//! Serde's derived readers stop at the first error; this one notes the problem and goes on, so that
+//! an operator sees everything that is wrong at once.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use clap::ValueEnum;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use super::Problem;
+
+/// A node of the file.
+pub(super) type Node = Spanned<Value>;
+
+/// What a node holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `null`, or a key without a value.
+    Null,
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i128),
+    /// Another number.
+    Real(f64),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A section: keys in the order of the file.
+    Map(Vec<(Spanned<String>, Node)>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("nothing"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Real(value) => write!(f, "{value}"),
+            Self::Text(value) => write!(f, "{value:?}"),
+            Self::List(_) => f.write_str("a list"),
+            Self::Map(_) => f.write_str("a section"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a YAML value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_none<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Boolean(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Integer(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::Integer(value.into()))
+            }
+
+            fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+                Ok(Value::Integer(value))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::Real(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::Text(value.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Value::List(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+                let mut map = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    map.push(entry);
+                }
+                Ok(Value::Map(map))
+            }
+        }
+
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+/// Reads the file's text.
+pub fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        // YAML 1.2: only true and false are booleans, so that `node: no` stays text.
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
+/// A section of the file, from which keys are taken one by one; what remains is not known.
+pub struct Section<'p> {
+    path: String,
+    line: Option<u64>,
+    entries: Vec<(Spanned<String>, Node)>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'p> Section<'p> {
+    /// Reads the whole file with `read`, and reports the keys that `read` did not take.
+    pub fn root<T>(
+        node: Option<Node>,
+        problems: &'p mut Vec<Problem>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        Self::open(String::new(), node, problems, read)
+    }
+
+    fn open<T>(
+        path: String,
+        node: Option<Node>,
+        problems: &mut Vec<Problem>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let line = node.as_ref().map(|node| node.referenced.line());
+        let entries = match node.map(|node| node.value) {
+            // A key with nothing behind it: all that stood there is commented out.
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Map(entries)) => entries,
+            Some(other) => {
+                problems.push(Problem {
+                    path: path.clone(),
+                    line,
+                    value: Some(other.to_string()),
+                    reason: "must be a section of keys and values".to_owned(),
+                });
+                Vec::new()
+            }
+        };
+        let mut section = Section { path, line, entries, problems };
+        let result = read(&mut section);
+        for (key, _) in std::mem::take(&mut section.entries) {
+            section.problems.push(Problem {
+                path: section.path_of(&key.value),
+                line: Some(key.referenced.line()),
+                value: None,
+                reason: "no such key".to_owned(),
+            });
+        }
+        result
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Node> {
+        let position = self.entries.iter().position(|(name, _)| name.value == key)?;
+        Some(self.entries.remove(position).1)
+    }
+
+    /// Leaves the rest of the section unread, where nothing can be said about its keys.
+    pub fn skip_rest(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Notes a problem of `key`, which may be missing.
+    pub fn refuse(&mut self, key: &str, value: Option<String>, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            path: self.path_of(key),
+            line: self.line,
+            value,
+            reason: reason.into(),
+        });
+    }
+
+    /// Notes a problem of the section itself.
+    pub fn refuse_all(&mut self, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            path: self.path.clone(),
+            line: self.line,
+            value: None,
+            reason: reason.into(),
+        });
+    }
+
+    /// Notes a problem that does not stand in the file.
+    pub fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            path: flag.to_owned(),
+            line: None,
+            value: Some(format!("{value:?}")),
+            reason: reason.into(),
+        });
+    }
+
+    /// The section under `key`, empty if it is missing.
+    pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let node = self.take(key);
+        Section::open(self.path_of(key), node, self.problems, read)
+    }
+
+    /// The value of `key`; `None` if it is missing, or refused by `check` and noted.
+    pub fn read<T>(
+        &mut self,
+        key: &str,
+        check: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let node = self.take(key)?;
+        let path = self.path_of(key);
+        checked(&node, path, self.problems, check)
+    }
+
+    /// The value of `key`; `None` if it is missing or refused, which is noted either way.
+    pub fn require<T>(
+        &mut self,
+        key: &str,
+        check: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.refuse(key, None, "missing");
+        }
+        self.read(key, check)
+    }
+
+    /// True if the file has `key` and it was not taken yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name.value == key)
+    }
+
+    /// The keys that were not taken yet.
+    pub fn keys(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, _)| name.value.clone()).collect()
+    }
+
+    /// True if `key` has keys of its own behind it.
+    pub fn has_section(&self, key: &str) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
+    }
+
+    /// The items of the list under `key`, without those that `check` refuses; `None` if the key is
+    /// missing or not a list.
+    pub fn read_list<T>(
+        &mut self,
+        key: &str,
+        check: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let path = self.path_of(key);
+        let items = self.items(key)?;
+        let problems = &mut *self.problems;
+        Some(
+            items
+                .iter()
+                .enumerate()
+                .filter_map(|(index, item)| {
+                    checked(item, format!("{path}[{index}]"), problems, &check)
+                })
+                .collect(),
+        )
+    }
+
+    /// As [`Section::read_list`], but refuses an empty list.
+    pub fn read_some<T>(
+        &mut self,
+        key: &str,
+        check: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let is_empty = |(name, node): &(Spanned<String>, Node)| {
+            name.value == key && matches!(&node.value, Value::List(items) if items.is_empty())
+        };
+        if self.entries.iter().any(is_empty) {
+            self.refuse(key, None, "must not be empty");
+        }
+        self.read_list(key, check)
+    }
+
+    /// The sections of the list under `key`; empty if it is missing.
+    pub fn sections<T>(
+        &mut self,
+        key: &str,
+        mut read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let path = self.path_of(key);
+        let items = self.items(key).unwrap_or_default();
+        let mut results = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            results.push(Section::open(path, Some(item), self.problems, &mut read));
+        }
+        results
+    }
+
+    fn items(&mut self, key: &str) -> Option<Vec<Node>> {
+        self.read(key, |value| match value {
+            Value::List(items) => Ok(items.clone()),
+            _ => Err("must be a list".to_owned()),
+        })
+    }
+}
+
+fn checked<T>(
+    node: &Node,
+    path: String,
+    problems: &mut Vec<Problem>,
+    check: impl FnOnce(&Value) -> Result<T, String>,
+) -> Option<T> {
+    check(&node.value)
+        .map_err(|reason| {
+            problems.push(Problem {
+                path,
+                line: Some(node.referenced.line()),
+                value: Some(node.value.to_string()),
+                reason,
+            });
+        })
+        .ok()
+}
+
+/// Accepts whole numbers of a range.
+pub fn whole_number<T>(range: RangeInclusive<T>) -> impl Fn(&Value) -> Result<T, String>
+where
+    T: Copy + PartialOrd + fmt::Display + TryFrom<i128>,
+{
+    move |value| {
+        let number = match value {
+            Value::Integer(number) => T::try_from(*number).ok(),
+            _ => None,
+        };
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            format!("must be a whole number from {} to {}", range.start(), range.end())
+        })
+    }
+}
+
+/// Accepts whole numbers of milliseconds.
+pub fn milliseconds(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Duration, String> {
+    let number = whole_number(range);
+    move |value| number(value).map(Duration::from_millis)
+}
+
+/// Accepts whole numbers of seconds.
+pub fn seconds(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Duration, String> {
+    let number = whole_number(range);
+    move |value| number(value).map(Duration::from_secs)
+}
+
+/// Accepts `true` and `false`.
+pub fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(value) => Ok(*value),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// Accepts the names of an enumeration.
+pub fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
+    let found = match value {
+        Value::Text(text) => T::from_str(text, false).ok(),
+        _ => None,
+    };
+    found.ok_or_else(|| {
+        let names: Vec<_> = T::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .map(|name| name.get_name().to_owned())
+            .collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+/// Accepts text that `check` accepts.
+pub fn text<T>(check: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| match value {
+        Value::Text(text) => check(text),
+        Value::List(_) | Value::Map(_) | Value::Null => Err("must be text".to_owned()),
+        _ => Err("must be text: put it in quotes".to_owned()),
+    }
+}
+
+/// Accepts a short label: no white space and no control characters, so that it can stand in a log
+/// line and in a record.
+pub fn label(text: &str) -> Result<String, String> {
+    const MAX_BYTES: usize = 253;
+    if text.is_empty() {
+        Err("must not be empty".to_owned())
+    } else if text.len() > MAX_BYTES {
+        Err(format!("must not be longer than {MAX_BYTES} bytes"))
+    } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Err("must not contain white space or control characters".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}

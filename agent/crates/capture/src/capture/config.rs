@@ -1,0 +1,305 @@
+//! The `capture` section: hooks, ports, fragments, tunnels and rings.
+
+use std::{collections::HashSet, num::NonZero, thread};
+
+use clap::ValueEnum;
+use glob::Pattern;
+use nix::unistd::{SysconfVar, sysconf};
+use serde::Serialize;
+use tap53_base::settings::{
+    Section, Value, boolean, choice, pattern, patterns_as_text, whole_number,
+};
+use tap53_ebpf::{
+    headers::MULTICAST_PORTS,
+    record::MAX_CAPTURED_LENGTH,
+    settings::{PortSet, Ports, features},
+};
+
+/// Workers at most. Each costs a thread and a ring; beyond a few dozen, sharding by flow hash
+/// gains nothing for DNS.
+const MAX_WORKERS: u32 = 64;
+
+/// Workers at most when the number is left to us: on a node whose purpose is another, capture must
+/// not spread over every CPU.
+const MAX_AUTOMATIC_WORKERS: u32 = 8;
+
+/// Smallest ring: the smallest power of two with room for the largest record (65,664 bytes and
+/// the 8 of the ring's own header).
+const MIN_RING_BYTES: u32 = 128 << 10;
+
+/// Largest ring: the kernel takes more, but nobody wants a packet to wait behind a gibibyte.
+const MAX_RING_BYTES: u32 = 1 << 30;
+
+/// Ring unless set: at 192 bytes for a query and 384 for an answer, 29,000 transactions.
+const DEFAULT_RING_BYTES: u32 = 8 << 20;
+
+/// Interfaces unless set: kubelet runs 110 pods on a node unless told otherwise, and 256 at most by
+/// the usual pod network of a node. On each CPU 2 × 136 bytes of counters for each: 140 KiB.
+const DEFAULT_MAX_INTERFACES: u32 = 512;
+
+/// 18 MiB of counters on each CPU.
+const MAX_INTERFACES: u32 = 65_536;
+
+/// Ports that can be named: multicast DNS (RFC 6762) and link-local multicast name resolution
+/// (RFC 4795), which speak DNS's format.
+const NAMED_PORTS: [(&str, u16); 2] = [("mdns", MULTICAST_PORTS[0]), ("llmnr", MULTICAST_PORTS[1])];
+
+/// Of RFC 7348 §8, and Linux's own, which flannel and others use.
+const DEFAULT_VXLAN_PORTS: [u16; 2] = [4789, 8472];
+
+/// RFC 8926 §10.
+const DEFAULT_GENEVE_PORT: u16 = 6081;
+
+/// How packets are captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CaptureConfig {
+    /// Hook for arriving packets.
+    pub hook: HookChoice,
+    /// Mode of XDP.
+    pub xdp_mode: XdpMode,
+    /// How TC programs are attached.
+    pub tc: TcChoice,
+    /// UDP and TCP ports that carry DNS; sorted, without duplicates, none is 0, at least one.
+    pub ports: Vec<u16>,
+    /// Whether fragments of IP datagrams are captured beyond the first, to be joined.
+    pub fragments: bool,
+    /// On which interfaces to look into tunnels; none unless set.
+    pub tunnels: Vec<TunnelRule>,
+    /// UDP ports of VXLAN: sorted, without duplicates, at least one, none that is in another set.
+    pub vxlan_ports: Vec<u16>,
+    /// UDP ports of Geneve, likewise.
+    pub geneve_ports: Vec<u16>,
+    /// Longest part of a packet to copy, bytes from the link layer on;
+    /// 1 to [`MAX_CAPTURED_LENGTH`](tap53_ebpf::record::MAX_CAPTURED_LENGTH).
+    pub snap_length: u32,
+    /// Worker threads, each with a ring of its own; at least 1.
+    pub workers: u32,
+    /// Bytes of each worker's ring: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Interfaces that can be captured from at a time; at least 1.
+    pub max_interfaces: u32,
+    /// Whether the kernel programs write log messages on rare conditions.
+    pub kernel_log: bool,
+}
+
+/// Tunnels to look into on some interfaces. Where several rules name an interface, all of their
+/// types count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TunnelRule {
+    /// Shell patterns of interface names; at least one.
+    #[serde(serialize_with = "patterns_as_text")]
+    pub interfaces: Vec<Pattern>,
+    /// Tunnels; at least one.
+    pub types: Vec<TunnelType>,
+}
+
+/// A tunnel protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelType {
+    /// VXLAN (RFC 7348).
+    Vxlan,
+    /// Geneve (RFC 8926).
+    Geneve,
+    /// GRE (RFC 2784, RFC 2890).
+    Gre,
+}
+
+impl TunnelType {
+    /// Its bit in [`InterfaceSettings::features`](tap53_ebpf::settings::InterfaceSettings).
+    const fn feature(self) -> u32 {
+        match self {
+            Self::Vxlan => features::VXLAN,
+            Self::Geneve => features::GENEVE,
+            Self::Gre => features::GRE,
+        }
+    }
+}
+
+/// Hook for arriving packets. Packets that leave are always captured at TC egress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HookChoice {
+    /// XDP on physical devices, TC elsewhere.
+    Auto,
+    /// XDP on every device, TC where XDP cannot be had.
+    Xdp,
+    /// TC on every device.
+    Tc,
+}
+
+/// Mode of XDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native where the driver has it, generic elsewhere.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TcChoice {
+    /// TCX links where the kernel has them (6.6), filters of a clsact qdisc elsewhere.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters of a clsact qdisc (kernel 4.5).
+    Clsact,
+}
+
+impl CaptureConfig {
+    /// Reads the section; `hook_flag` is `--hook`, which wins.
+    pub fn read(section: &mut Section<'_>, hook_flag: Option<HookChoice>) -> Self {
+        let hook = section.read("hook", choice);
+        let config = Self {
+            hook: hook_flag.or(hook).unwrap_or(HookChoice::Auto),
+            xdp_mode: section.read("xdp_mode", choice).unwrap_or(XdpMode::Auto),
+            tc: section.read("tc", choice).unwrap_or(TcChoice::Auto),
+            ports: ports(section, "ports", &[53], dns_port),
+            fragments: section.read("fragments", boolean).unwrap_or(true),
+            tunnels: section.sections("tunnels", TunnelRule::read),
+            vxlan_ports: ports(section, "vxlan_ports", &DEFAULT_VXLAN_PORTS, port),
+            geneve_ports: ports(section, "geneve_ports", &[DEFAULT_GENEVE_PORT], port),
+            snap_length: section
+                .read("snap_length", whole_number(1..=MAX_CAPTURED_LENGTH))
+                .unwrap_or(MAX_CAPTURED_LENGTH),
+            workers: section
+                .read("workers", whole_number(0..=MAX_WORKERS))
+                .filter(|workers| *workers != 0)
+                .unwrap_or_else(automatic_workers),
+            ring_bytes: section.read("ring_bytes", ring_bytes).unwrap_or(DEFAULT_RING_BYTES),
+            max_interfaces: section
+                .read("max_interfaces", whole_number(1..=MAX_INTERFACES))
+                .unwrap_or(DEFAULT_MAX_INTERFACES),
+            kernel_log: section.read("kernel_log", boolean).unwrap_or(false),
+        };
+        refuse_shared_ports(section, "vxlan_ports", &config.vxlan_ports, &config.ports, "ports");
+        for (others, key) in [(&config.ports, "ports"), (&config.vxlan_ports, "vxlan_ports")] {
+            refuse_shared_ports(section, "geneve_ports", &config.geneve_ports, others, key);
+        }
+        config
+    }
+
+    /// The port sets, for the kernel programs and for what reads packets without them.
+    #[must_use]
+    pub fn port_sets(&self) -> Ports {
+        let mut sets = Ports::default();
+        for (set, ports) in [
+            (PortSet::Dns, &self.ports),
+            (PortSet::Vxlan, &self.vxlan_ports),
+            (PortSet::Geneve, &self.geneve_ports),
+        ] {
+            for port in ports {
+                sets.insert(set, *port);
+            }
+        }
+        sets
+    }
+
+    /// What is followed on an interface: bits of [`features`].
+    #[must_use]
+    pub fn features_of(&self, interface: &str) -> u32 {
+        let fragments = if self.fragments { features::FRAGMENTS } else { 0 };
+        self.tunnels
+            .iter()
+            .filter(|rule| rule.interfaces.iter().any(|pattern| pattern.matches(interface)))
+            .flat_map(|rule| &rule.types)
+            .fold(fragments, |bits, tunnel| bits | tunnel.feature())
+    }
+}
+
+impl TunnelRule {
+    fn read(section: &mut Section<'_>) -> Self {
+        for key in ["interfaces", "types"] {
+            if !section.has(key) {
+                section.refuse(key, None, "missing");
+            }
+        }
+        let mut types: Vec<TunnelType> = section.read_some("types", choice).unwrap_or_default();
+        types.sort_unstable_by_key(|tunnel| tunnel.feature());
+        types.dedup();
+        Self { interfaces: section.read_some("interfaces", pattern).unwrap_or_default(), types }
+    }
+}
+
+/// A list of ports, sorted and without duplicates.
+fn ports(
+    section: &mut Section<'_>,
+    key: &str,
+    default: &[u16],
+    check: impl Fn(&Value) -> Result<u16, String>,
+) -> Vec<u16> {
+    let mut ports = section.read_some(key, check).unwrap_or_else(|| default.to_vec());
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn port(value: &Value) -> Result<u16, String> {
+    whole_number(1..=u16::MAX)(value)
+}
+
+/// A port by its number, or one of [`NAMED_PORTS`].
+fn dns_port(value: &Value) -> Result<u16, String> {
+    let named = match value {
+        Value::Text(text) => NAMED_PORTS.iter().find(|(name, _)| name == text),
+        _ => None,
+    };
+    named.map_or_else(
+        || port(value).map_err(|reason| format!("{reason}, or one of mdns, llmnr")),
+        |(_, port)| Ok(*port),
+    )
+}
+
+/// A port of DNS as a flag states it: its number, or a name that [`CaptureConfig::ports`] takes.
+///
+/// # Errors
+/// What it must be.
+pub fn port_of_flag(text: &str) -> Result<u16, String> {
+    let number = text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer);
+    dns_port(&number)
+}
+
+/// A packet cannot be two things.
+fn refuse_shared_ports(
+    section: &mut Section<'_>,
+    key: &str,
+    ports: &[u16],
+    others: &[u16],
+    others_key: &str,
+) {
+    let taken: HashSet<&u16> = others.iter().collect();
+    if let Some(port) = ports.iter().find(|port| taken.contains(port)) {
+        section.refuse(key, Some(port.to_string()), format!("is in {others_key} as well"));
+    }
+}
+
+fn automatic_workers() -> u32 {
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    u32::try_from(cpus).map_or(MAX_AUTOMATIC_WORKERS, |cpus| cpus.min(MAX_AUTOMATIC_WORKERS))
+}
+
+/// What the kernel demands of a ring (`ringbuf_map_alloc`): a power of two, in whole pages.
+fn ring_bytes(value: &Value) -> Result<u32, String> {
+    let bytes = whole_number(MIN_RING_BYTES..=MAX_RING_BYTES)(value)?;
+    if !bytes.is_power_of_two() {
+        return Err(format!(
+            "must be a power of two, such as {}",
+            bytes.next_power_of_two().min(MAX_RING_BYTES)
+        ));
+    }
+    let page_bytes = sysconf(SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .unwrap_or(4096);
+    if !bytes.is_multiple_of(page_bytes) {
+        return Err(format!("must be a multiple of the page size, {page_bytes}"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,214 @@
+//! The thread that owns capture: the only one that keeps privileges, since they belong to threads.
+//!
+//! It does what is asked of it, one thing after the other: load, attach, change settings, detach,
+//! read counters. It reads no packet, no file and no socket that anybody else writes to. Everything
+//! else the agent does, other threads do, without a capability (see [`tap53_base::privileges`]).
+
+use std::{
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use tap53_base::privileges;
+use tap53_ebpf::counter::Counters;
+
+use super::{Attachment, Capture, Error, InterfaceCounters, KernelLog, Ring, RingLost, State};
+use crate::{
+    capture::config::CaptureConfig,
+    interfaces::config::Directions,
+    interfaces::{Interface, Names},
+    ring::Doorbells,
+};
+
+/// Something to do, with the answer's way back inside. Private: what the thread can be asked is the
+/// methods below.
+type Job = Box<dyn FnOnce(&mut Option<Capture>) + Send>;
+
+/// Jobs on their way. Callers wait for their answer, so that there are few.
+const QUEUED: usize = 16;
+
+/// The capture thread. Dropping it detaches everything and ends it.
+pub struct CaptureThread {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What [`CaptureThread::load`] hands out.
+pub struct Loaded {
+    /// The rings, one for each worker.
+    pub rings: Vec<Ring>,
+    /// The losses of each ring.
+    pub ring_lost: RingLost,
+    /// What has the kernel wake the worker of each ring.
+    pub doorbells: Doorbells,
+    /// What the interfaces are called.
+    pub names: Arc<Names>,
+    /// The messages of the kernel programs, if they are configured.
+    pub kernel_log: Option<KernelLog>,
+}
+
+impl CaptureThread {
+    /// Starts the thread, with the privileges and in the network namespace of the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`] if there can be no thread.
+    pub fn start() -> Result<Self, Error> {
+        let (jobs, received) = mpsc::sync_channel::<Job>(QUEUED);
+        let thread = thread::Builder::new()
+            .name("capture".to_owned())
+            .spawn(move || {
+                let mut capture = None;
+                for job in received {
+                    job(&mut capture);
+                }
+            })
+            .map_err(|cause| Error::Thread { cause })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// False once the thread has ended, by a panic: then nothing is attached any more.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// [`Capture::load`]; then the thread gives up what only loading needed, where the caller has
+    /// given up privileges.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::load`].
+    pub fn load(&self, config: &CaptureConfig) -> Result<Loaded, Error> {
+        let config = config.clone();
+        self.ask(move |slot| {
+            let capture = slot.insert(Capture::load(&config)?);
+            privileges::keep_least(|| capture.can_read_maps());
+            Ok(Loaded {
+                rings: capture.take_rings(),
+                ring_lost: capture.ring_lost(),
+                doorbells: capture.doorbells(),
+                names: capture.names(),
+                kernel_log: capture.take_kernel_log(),
+            })
+        })?
+    }
+
+    /// [`Capture::attach`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::attach`].
+    pub fn attach(
+        &self,
+        interface: &Interface,
+        directions: Directions,
+    ) -> Result<Attachment, Error> {
+        let interface = interface.clone();
+        self.with(move |capture| capture.attach(&interface, directions).cloned())?
+    }
+
+    /// [`Capture::switch_off`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::switch_off`].
+    pub fn switch_off(&self, ifindex: u32) -> Result<(), Error> {
+        self.with(move |capture| capture.switch_off(ifindex))?
+    }
+
+    /// [`Capture::update`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::update`].
+    pub fn update(&self, interface: &Interface) -> Result<(), Error> {
+        let interface = interface.clone();
+        self.with(move |capture| capture.update(&interface))?
+    }
+
+    /// [`Capture::detach_these`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadEnded`].
+    pub fn detach(&self, ifindexes: &[u32]) -> Result<Vec<Error>, Error> {
+        let ifindexes = ifindexes.to_vec();
+        self.with(move |capture| capture.detach_these(&ifindexes))
+    }
+
+    /// [`Capture::detach_all`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadEnded`].
+    pub fn detach_all(&self) -> Result<Vec<Error>, Error> {
+        self.with(Capture::detach_all)
+    }
+
+    /// [`Capture::states`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::states`].
+    pub fn states(&self) -> Result<Vec<State>, Error> {
+        self.with(|capture| capture.states())?
+    }
+
+    /// [`Capture::counters`], [`Capture::retired`] and [`Capture::unconfigured`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Capture::counters`].
+    pub fn counters(&self) -> Result<Counted, Error> {
+        self.with(|capture| {
+            Ok(Counted {
+                interfaces: capture.counters()?,
+                retired: capture.retired(),
+                unconfigured: capture.unconfigured()?,
+            })
+        })?
+    }
+
+    fn with<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Capture) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(|slot| slot.as_mut().map(job))?.ok_or(Error::ThreadEnded)
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Option<Capture>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |slot| {
+            // Who asked waits, or is gone with the process.
+            let _ = answer.send(job(slot));
+        });
+        let jobs = self.jobs.as_ref().ok_or(Error::ThreadEnded)?;
+        jobs.send(job).map_err(|_| Error::ThreadEnded)?;
+        answered.recv().map_err(|_| Error::ThreadEnded)
+    }
+}
+
+impl Drop for CaptureThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the capture thread panicked");
+        }
+    }
+}
+
+/// Counters of every interface, of those without a line, and of none.
+pub struct Counted {
+    /// [`Capture::counters`].
+    pub interfaces: Vec<InterfaceCounters>,
+    /// [`Capture::retired`].
+    pub retired: (u64, [Counters; 2]),
+    /// [`Capture::unconfigured`].
+    pub unconfigured: [Counters; 2],
+}

@@ -1,0 +1,329 @@
+//! What the stages count, and how they publish it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tap53_base::amount::Amount;
+use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
+use tap53_spool::Totals;
+use tap53_transactions::{filter::FilterReason, pair::Anomaly};
+
+/// Why a message is in no record.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageLoss {
+    /// It was seen at another interface before, or is shown twice by a mirror port.
+    Copy,
+    /// Too short for a DNS header, in a packet that carries several messages.
+    ShorterThanHeader,
+    /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
+    Abandoned,
+}
+
+impl MessageLoss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 3] = [Self::Copy, Self::ShorterThanHeader, Self::Abandoned];
+
+    /// True where nothing is missing: another message stands for this one.
+    #[must_use]
+    pub const fn is_ignored(self) -> bool {
+        matches!(self, Self::Copy)
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::ShorterThanHeader => "shorter_than_header",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Why a sink did not deliver a record.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkLoss {
+    /// The record did not fit the schema.
+    EncodeFailed,
+    /// The producer's queue stayed full.
+    QueueFull,
+    /// Not acknowledged within the message timeout.
+    Expired,
+    /// The broker or the client library refused it.
+    Rejected,
+    /// The file or stream could not be written.
+    WriteFailed,
+    /// The reader of standard output went away.
+    Closed,
+    /// Not acknowledged within the flush deadline at shutdown, and in memory alone: there is no spool,
+    /// or another agent has it, or it could not be written to.
+    Unflushed,
+    /// Among the oldest in the spool when it was full.
+    DroppedOldest,
+    /// Longer in the spool than records may be.
+    TooOld,
+    /// Could not be read back from the spool.
+    Unreadable,
+    /// Could neither be put into the spool nor sent directly.
+    SpoolFailed,
+    /// The registry gave no id of its schema while there was room to wait for it.
+    NoSchemaId,
+    /// Longer than the producer takes.
+    TooLarge,
+    /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
+    /// all the same, if what held the worker up lets go before the process ends.
+    Abandoned,
+}
+
+impl SinkLoss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 14] = [
+        Self::EncodeFailed,
+        Self::QueueFull,
+        Self::Expired,
+        Self::Rejected,
+        Self::WriteFailed,
+        Self::Closed,
+        Self::Unflushed,
+        Self::DroppedOldest,
+        Self::TooOld,
+        Self::Unreadable,
+        Self::SpoolFailed,
+        Self::NoSchemaId,
+        Self::TooLarge,
+        Self::Abandoned,
+    ];
+
+    /// Its name in the ledger and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EncodeFailed => "encode_failed",
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::WriteFailed => "write_failed",
+            Self::Closed => "closed",
+            Self::Unflushed => "unflushed",
+            Self::DroppedOldest => "dropped_oldest",
+            Self::TooOld => "too_old",
+            Self::Unreadable => "unreadable",
+            Self::SpoolFailed => "spool_failed",
+            Self::NoSchemaId => "no_schema_id",
+            Self::TooLarge => "too_large",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Counts of one worker, or the sum of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Ring records taken out.
+    pub packets_received: u64,
+    /// Packets that yielded messages.
+    pub packets_decoded: u64,
+    /// Packets that did not, by [`PacketLoss`].
+    pub packets_lost: [u64; PacketLoss::ALL.len()],
+    /// Packets that are fragments, and were handed to the joining of datagrams.
+    pub packets_in_fragments: u64,
+    /// What became of those.
+    pub fragments: FragmentCounts,
+    /// Datagrams joined from fragments that were taken in, as packets are.
+    pub datagrams_taken: u64,
+    /// Datagrams joined from fragments that the worker of their flow could not take in.
+    pub datagrams_not_handed_over: u64,
+    /// What became of the bytes of TCP streams.
+    pub streams: StreamCounts,
+    /// Messages found in packets.
+    pub messages_decoded: u64,
+    /// Messages of queries that wait for a response.
+    pub messages_pending: u64,
+    /// Messages that records stand for.
+    pub messages_in_records: u64,
+    /// Messages in no record, by [`MessageLoss`].
+    pub messages_lost: [u64; MessageLoss::ALL.len()],
+    /// Messages that could not be read whole, by [`ParseStatus`]. They are among
+    /// `messages_decoded`, and in no line of the ledger of their own.
+    pub messages_flawed: [u64; ParseStatus::ALL.len()],
+    /// Transactions: each a record, or left out by a filter.
+    pub records_created: u64,
+    /// Those that are records: the number of the last one.
+    pub records_numbered: u64,
+    /// Transactions that a filter left out, by [`FilterReason`].
+    pub filtered: [Amount; FilterReason::ALL.len()],
+    /// Queries that wait for a response, and transactions that wait for a name. Of
+    /// `messages_pending`; in no line of the ledger.
+    pub queries_pending: u64,
+    /// See [`queries_pending`](Self::queries_pending).
+    pub transactions_held: u64,
+    /// Queries recorded as unanswered before their time, because the table was full, or
+    /// one key of it. Part of `messages_in_records`; in no line of the ledger.
+    pub queries_evicted: u64,
+    /// Records with each sign of tampering, by [`Anomaly`]; in no line of the ledger.
+    pub anomalies: [u64; Anomaly::ALL.len()],
+    /// Records that sinks were handed before the batch that they come from is counted here.
+    pub ahead: Amount,
+}
+
+impl WorkerCounts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.packets_received += other.packets_received;
+        self.packets_decoded += other.packets_decoded;
+        self.packets_in_fragments += other.packets_in_fragments;
+        self.fragments.add(&other.fragments);
+        self.datagrams_taken += other.datagrams_taken;
+        self.datagrams_not_handed_over += other.datagrams_not_handed_over;
+        self.streams.add(&other.streams);
+        self.messages_decoded += other.messages_decoded;
+        self.messages_pending += other.messages_pending;
+        self.messages_in_records += other.messages_in_records;
+        self.records_created += other.records_created;
+        self.records_numbered += other.records_numbered;
+        self.queries_pending += other.queries_pending;
+        self.queries_evicted += other.queries_evicted;
+        for (sum, anomalies) in self.anomalies.iter_mut().zip(other.anomalies) {
+            *sum += anomalies;
+        }
+        self.transactions_held += other.transactions_held;
+        self.ahead += other.ahead;
+        for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
+            *sum += lost;
+        }
+        for (sum, filtered) in self.filtered.iter_mut().zip(other.filtered) {
+            *sum += filtered;
+        }
+        for (sum, lost) in self.messages_lost.iter_mut().zip(other.messages_lost) {
+            *sum += lost;
+        }
+        for (sum, flawed) in self.messages_flawed.iter_mut().zip(other.messages_flawed) {
+            *sum += flawed;
+        }
+    }
+}
+
+/// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+///
+/// Who changes several together holds them all meanwhile, and so does [`snapshot`]; a worker's is
+/// taken before a sink's.
+#[derive(Clone, Debug, Default)]
+pub struct Published<T>(Arc<Mutex<T>>);
+
+impl<T: Clone> Published<T> {
+    /// A cell with these counts.
+    pub fn new(counts: T) -> Self {
+        Self(Arc::new(Mutex::new(counts)))
+    }
+
+    /// Replaces the counts.
+    pub fn publish(&self, counts: T) {
+        *self.lock() = counts;
+    }
+
+    /// Changes the counts in place.
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.lock());
+    }
+
+    /// Looks at the counts, which stay as they are meanwhile.
+    pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// The counts as of now.
+    #[must_use]
+    pub fn read(&self) -> T {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // Counts stay true even if another holder panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The counts of workers, added up; the number of each one's last record; and the counts of sinks, as
+/// of one moment: nothing is counted between the
+/// first and the last.
+pub fn snapshot<'w, 's>(
+    workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
+    sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
+) -> (WorkerCounts, Vec<u64>, Vec<SinkCounts>) {
+    let workers: Vec<_> = workers.into_iter().map(Published::lock).collect();
+    let sinks: Vec<_> = sinks.into_iter().map(Published::lock).collect();
+    let mut sum = WorkerCounts::default();
+    workers.iter().for_each(|counts| sum.add(counts));
+    let last_numbers = workers.iter().map(|counts| counts.records_numbered).collect();
+    (sum, last_numbers, sinks.iter().map(|counts| **counts).collect())
+}
+
+/// Summaries of the ledger that a sink takes to their topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SummaryCounts {
+    /// Written by this run.
+    pub written: u64,
+    /// Written by earlier runs, and not delivered by them.
+    pub carried: u64,
+    /// Known to have arrived.
+    pub delivered: u64,
+    /// Not yet known to have arrived.
+    pub waiting: u64,
+    /// Given up: the next one makes good for them.
+    pub lost: u64,
+}
+
+/// Counts of one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkCounts {
+    /// On their way to the sink, which has not taken them yet: in the batches of workers, or in the
+    /// queue before a sink that may block.
+    pub in_batches: Amount,
+    /// Taken by the sink.
+    pub offered: Amount,
+    /// Known to have arrived.
+    pub delivered: Amount,
+    /// Accepted, in memory, and not yet known to have arrived.
+    pub in_flight: Amount,
+    /// In the spool when this run began.
+    pub carried: Amount,
+    /// In the spool, whether on their way or not, and not yet known to have arrived.
+    pub spooled: Amount,
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: u64,
+    /// What became of all that ever was in the spool; `None` without one.
+    pub spool_totals: Option<Totals>,
+    /// Not delivered, by [`SinkLoss`].
+    pub lost: [Amount; SinkLoss::ALL.len()],
+    /// Summaries of the ledger, where it takes them.
+    pub summaries: SummaryCounts,
+    /// What was asked of its schema registry, where it has one.
+    pub registry: Option<RegistryCounts>,
+}
+
+/// Counts of a schema registry's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RegistryCounts {
+    /// Requests made.
+    pub requests: u64,
+    /// Those that failed: no answer, or a refusal.
+    pub failures: u64,
+    /// How often the registry gave another id than before.
+    pub id_changes: u64,
+    /// Schemas whose id is needed.
+    pub ids_wanted: u64,
+    /// Those of them whose id is known.
+    pub ids_known: u64,
+}
+
+impl SinkCounts {
+    /// Counts what the sink takes out of a worker's batch. What becomes of it is to be counted in
+    /// the same update.
+    pub fn offer(&mut self, amount: Amount) {
+        self.in_batches -= amount;
+        self.offered += amount;
+    }
+
+    /// Counts what a sink will not deliver.
+    pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
+        self.lost[reason as usize] += amount;
+    }
+}

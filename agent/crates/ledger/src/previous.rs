@@ -1,0 +1,191 @@
+//! What a ledger says of the runs before this one: how they ended, what they lost, and what nobody
+//! captured in between. [`crate::runs`] finds it out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tap53_ebpf::settings::Direction;
+
+/// How the run before this one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// It stopped, delivered what it could, and said so.
+    InGoodOrder,
+    /// It did not come to that.
+    Killed,
+    /// It has not ended: both capture.
+    StillRunning,
+}
+
+/// What this run knows of the one before it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PreviousRun {
+    /// How it ended.
+    pub ended: End,
+    /// When it last wrote, RFC 3339.
+    pub last_written_at: String,
+    /// What nobody captured between that run and this one; `None` if the two overlapped.
+    pub gap: Option<Gap>,
+    /// What it had in memory when it last wrote, and had lost until then. After an end in good order
+    /// nothing is in memory.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// Sums of all runs before this one, the previous one included, since the directory is used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EarlierRuns {
+    /// How many.
+    pub runs: u64,
+    /// Those of them that did not end in good order.
+    pub killed: u64,
+    /// Time between them in which nobody captured.
+    pub gap_seconds: f64,
+    /// Packets that passed meanwhile.
+    pub gap_packets: Bounds,
+    /// What they had counted as lost.
+    pub lost: Lost,
+}
+
+/// What is known of the runs before.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PreviousRuns {
+    /// The run before this one; `None` if there was none.
+    pub previous_run: Option<PreviousRun>,
+    /// All runs before this one.
+    pub earlier_runs: EarlierRuns,
+}
+
+/// Bounds of a number of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// No fewer.
+    pub at_least: u64,
+    /// No more.
+    pub at_most: u64,
+}
+
+impl std::ops::AddAssign for Bounds {
+    fn add_assign(&mut self, other: Self) {
+        self.at_least = self.at_least.saturating_add(other.at_least);
+        self.at_most = self.at_most.saturating_add(other.at_most);
+    }
+}
+
+/// From when on the packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Since {
+    /// From where the run before stopped.
+    Stop,
+    /// From where the run before was when it last wrote: it was killed some time after that.
+    LastWritten,
+    /// From the start of the machine. What passed between the end of the run before and the end of
+    /// the machine is not known.
+    Boot,
+}
+
+/// What nobody captured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Gap {
+    /// How long, at most.
+    pub seconds: f64,
+    /// From when on packets are counted.
+    pub since: Since,
+    /// Packets of all interfaces.
+    pub packets: Bounds,
+    /// Of each interface that both runs captured from.
+    pub interfaces: Vec<InterfaceGap>,
+}
+
+/// What nobody captured of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceGap {
+    /// Its name now.
+    pub name: String,
+    /// What arrived, where that is captured.
+    pub ingress: Option<Bounds>,
+    /// What left, where that is captured.
+    pub egress: Option<Bounds>,
+}
+
+impl InterfaceGap {
+    /// Of a direction.
+    #[must_use]
+    pub const fn of(&self, direction: Direction) -> Option<Bounds> {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+}
+
+/// Numbers by reason; reasons of other versions too.
+pub(super) type ByName = BTreeMap<String, u64>;
+
+/// What a run has in memory, and has lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// Packets in rings, captured and not yet read.
+    pub packets_in_rings: u64,
+    /// Messages of queries that wait for their response, and fragments and parts of streams count
+    /// for none.
+    pub messages_pending: u64,
+    /// Records that are in memory alone, by sink.
+    pub records_in_memory: ByName,
+    /// What it has counted as lost.
+    pub lost: Lost,
+}
+
+/// What was counted as lost, by reason; without reasons that did not occur.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lost {
+    /// Packets at the hooks of all interfaces.
+    pub hook_packets: ByName,
+    /// Packets of which nothing could be read.
+    pub packets: ByName,
+    /// Fragments.
+    pub fragments: ByName,
+    /// Bytes of TCP streams.
+    pub tcp_bytes: ByName,
+    /// Messages in no record.
+    pub messages: ByName,
+    /// Records, by sink and reason.
+    pub records: BTreeMap<String, ByName>,
+}
+
+impl Lost {
+    /// Adds what another run lost.
+    pub fn add(&mut self, other: &Self) {
+        let mine = [
+            &mut self.hook_packets,
+            &mut self.packets,
+            &mut self.fragments,
+            &mut self.tcp_bytes,
+            &mut self.messages,
+        ];
+        let theirs = [
+            &other.hook_packets,
+            &other.packets,
+            &other.fragments,
+            &other.tcp_bytes,
+            &other.messages,
+        ];
+        for (mine, theirs) in mine.into_iter().zip(theirs) {
+            add(mine, theirs);
+        }
+        for (sink, theirs) in &other.records {
+            add(self.records.entry(sink.clone()).or_default(), theirs);
+        }
+    }
+}
+
+pub(super) fn add(sum: &mut ByName, more: &ByName) {
+    for (reason, count) in more {
+        let sum = sum.entry(reason.clone()).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+}

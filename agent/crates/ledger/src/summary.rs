@@ -1,0 +1,374 @@
+//! Summaries of the ledger, for a topic beside that of the records: so that who has only the two
+//! topics and SQL can prove which records arrived, which are missing, and why.
+//!
+//! ```text
+//!  worker 0   1 2 3 4 5 | 6 7 8 9 | 10 …      each record has its number
+//!  worker 1   1 2 3     | 4 5     |  6 …
+//!  window           0        1        2       each summary has the last number of each worker
+//! ```
+//!
+//! **Which window a record is of.** Each worker numbers its records, 1, 2, 3 and so on, when they
+//! are made: behind filters, evictions and the waiting for a name, so that no number is left out.
+//! A record carries run, worker and number. A summary says up to which number each worker had come,
+//! so a window is a range of numbers, and the windows of a run cover all numbers once, wherever a
+//! batch was at the boundary. Nobody needs to agree on a time: no worker waits, looks at a clock or
+//! knows of windows. The price is one addition for each record and a few bytes in it.
+//!
+//! Rejected: counts of records by the minute of their query, which late responses and a clock that
+//! is set would make wrong; a window written into each record, which workers would have to read
+//! from a place that they share, for a boundary that is no sharper; the sequence in `record_id`,
+//! which is given when a transaction begins, because others refer to it, and has gaps where
+//! transactions are filtered or evicted.
+//!
+//! **Time.** Windows are numbered and measured by the monotonic clock. UTC is a label.
+//!
+//! **What is exact.**
+//! - For each window: which records to expect, by number; hence which are missing, by number.
+//! - For each run, once it has its final summary and nothing of it is spooled: expected = arrived +
+//!   Σ lost by reason + what later runs lost of what it left in the spool. Those say how much that
+//!   was, apart from their own, and not whose it was: a segment that is dropped is not read again.
+//! - For a node, over its runs, once nothing is spooled: Σ expected = Σ arrived + Σ lost by reason,
+//!   unless an agent was killed: what that held in memory nobody could count, and it may have
+//!   delivered records after its last summary, which have numbers that no window has.
+//! - Of records that expired some may have arrived all the same. Then more arrived than the sums
+//!   say, and the numbers are right.
+//! - Losses by reason change in the window in which they become known, not in that of the record.
+//! - Losses before there is a record are here by stage, as in the ledger.
+//!
+//! **Complete, incomplete, or not yet.** Under load something is always on its way, so "in flight:
+//! 0" may never be seen. The sink therefore knows for each window whether anything of it is on its
+//! way, in memory or on disk, and a summary tells up to which window nothing is: from there on down,
+//! what is missing stays missing. A batch is announced to the sink before its numbers are published,
+//! and a summary reads the numbers before the sink begins the next window; so the sink counts a
+//! record for its window or for one before, and says "settled" late at times, and never too early.
+//!
+//! **Summaries may get lost or come twice.** Totals count from the start of the run, and ranges
+//! follow from totals, so a lost summary makes one window of two, and no sum wrong. Where the sink
+//! has a spool, they wait on disk in a spool of their own, so that also the final summary of a run
+//! that ended without a broker comes later; else the last ones wait in memory.
+
+mod avro;
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    chain::{Digest, WorkerChain},
+    signature::Signature,
+    statement::{ByReason, Ledger, Sink},
+};
+
+pub use avro::{
+    SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SummaryEncoder, summary_schema,
+};
+
+/// Version of the schema, as the summary carries it.
+pub const SUMMARY_SCHEMA_VERSION: i32 = 2;
+
+/// Which of a run's summaries it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Kind {
+    /// The first.
+    Start,
+    /// One of the following.
+    Window,
+    /// The last.
+    Final,
+}
+
+/// A summary, with the fields of `agent/schema/ledger_summary.avsc`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    schema_version: i32,
+    tap53_version: &'static str,
+    /// Node of the agent.
+    pub node: String,
+    run_id: String,
+    sink: String,
+    topic: String,
+    run_started_at: i64,
+    window_number: i64,
+    kind: Kind,
+    window_began_at: i64,
+    /// End of the window, UTC microseconds since 1970.
+    pub window_ended_at: i64,
+    window_ns: i64,
+    balanced: bool,
+    workers: Vec<WorkerNumbers>,
+    records_expected: i64,
+    records_expected_total: i64,
+    records_delivered_total: i64,
+    records_lost_total: i64,
+    records_in_flight: i64,
+    records_spooled: i64,
+    records_carried: i64,
+    records_carried_lost_total: i64,
+    settled_window: Option<i64>,
+    counts: Vec<Count>,
+    summaries_lost_total: i64,
+    pub(super) record_fingerprint: Option<String>,
+    pub(super) chains: Vec<WorkerChain>,
+    pub(super) previous_digest: Option<Digest>,
+    pub(super) signing_key: Option<String>,
+    #[serde(serialize_with = "as_bytes")]
+    pub(super) signature: Option<Signature>,
+}
+
+/// How far a worker has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct WorkerNumbers {
+    worker: i32,
+    last_record_number: i64,
+    records: i64,
+}
+
+/// One number of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Count {
+    stage: &'static str,
+    fate: &'static str,
+    reason: &'static str,
+    unit: &'static str,
+    total: i64,
+    change: i64,
+}
+
+/// The windows of a run, for one sink.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    topic: String,
+    started_at_us: i64,
+    /// The one that goes on, since when by either clock.
+    window: i64,
+    began_at_us: i64,
+    began_at_ns: u64,
+    last_numbers: Vec<u64>,
+    counts: Vec<Count>,
+}
+
+/// How far a sink has come with its records, other than by counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last window of which nothing is on its way any more, nor of any before it; `None` if
+    /// something is that was there before the first.
+    pub settled_window: Option<i64>,
+    /// Records that earlier runs had left, and this one has lost.
+    pub carried_lost: u64,
+}
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// UTC, microseconds since 1970.
+    pub utc_us: i64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub monotonic_ns: u64,
+}
+
+impl Windows {
+    /// Of a run that starts now and writes records to `topic`.
+    #[must_use]
+    pub fn begin(topic: &str, now: Moment) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            started_at_us: now.utc_us,
+            window: 0,
+            began_at_us: now.utc_us,
+            began_at_ns: now.monotonic_ns,
+            last_numbers: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Number of the window that goes on.
+    #[must_use]
+    pub const fn current(&self) -> i64 {
+        self.window
+    }
+
+    /// Ends the window and begins the next. `ledger` was read a moment ago, and `progress` after it.
+    /// `None` if the ledger has no such sink.
+    pub fn end(
+        &mut self,
+        kind: Kind,
+        sink: &str,
+        ledger: &Ledger,
+        progress: Progress,
+        now: Moment,
+    ) -> Option<Summary> {
+        let of = ledger.agent.sinks.iter().find(|of| of.name == sink)?;
+        let numbers = &ledger.agent.records.last_numbers;
+        self.last_numbers.resize(numbers.len(), 0);
+        let workers: Vec<_> = (0..)
+            .zip(numbers.iter().zip(&self.last_numbers))
+            .map(|(worker, (last, before))| WorkerNumbers {
+                worker,
+                last_record_number: signed(*last),
+                records: signed(last.saturating_sub(*before)),
+            })
+            .collect();
+        let counts = self.changes(counts(ledger, of));
+        let records = &of.records;
+        let summary = Summary {
+            schema_version: SUMMARY_SCHEMA_VERSION,
+            tap53_version: ledger.tap53_version,
+            node: ledger.node.clone(),
+            run_id: ledger.run_id.clone(),
+            sink: sink.to_owned(),
+            topic: self.topic.clone(),
+            run_started_at: self.started_at_us,
+            window_number: self.window,
+            kind,
+            window_began_at: self.began_at_us,
+            window_ended_at: now.utc_us,
+            window_ns: signed(now.monotonic_ns.saturating_sub(self.began_at_ns)),
+            balanced: ledger.balanced,
+            records_expected: workers.iter().map(|worker| worker.records).sum(),
+            records_expected_total: signed(numbers.iter().sum()),
+            workers,
+            records_delivered_total: signed(records.delivered),
+            records_lost_total: signed(records.lost.values().sum()),
+            records_in_flight: signed(records.in_flight),
+            records_spooled: signed(records.spooled),
+            records_carried: signed(records.carried),
+            records_carried_lost_total: signed(progress.carried_lost),
+            settled_window: progress.settled_window,
+            counts: counts
+                .iter()
+                .filter(|count| count.total != 0 || count.change != 0)
+                .cloned()
+                .collect(),
+            summaries_lost_total: signed(of.summaries.as_ref().map_or(0, |of| of.lost)),
+            record_fingerprint: None,
+            chains: Vec::new(),
+            previous_digest: None,
+            signing_key: None,
+            signature: None,
+        };
+        self.counts = counts;
+        self.last_numbers.clone_from(numbers);
+        self.window += 1;
+        self.began_at_us = now.utc_us;
+        self.began_at_ns = now.monotonic_ns;
+        Some(summary)
+    }
+
+    /// The counts with what has changed since the summary before.
+    fn changes(&self, mut counts: Vec<Count>) -> Vec<Count> {
+        // In the same order each time, except for the first.
+        for (position, count) in counts.iter_mut().enumerate() {
+            let before = self.counts.get(position).map_or(0, |before| before.total);
+            count.change = count.total - before;
+        }
+        counts
+    }
+}
+
+/// All of them, also those that are zero, always in the same order.
+fn counts(ledger: &Ledger, sink: &Sink) -> Vec<Count> {
+    let agent = &ledger.agent;
+    let (packets, fragments, bytes, messages) =
+        (&agent.packets, &agent.fragments, &agent.tcp_bytes, &agent.messages);
+    let hooks = ledger.hooks();
+    let mut all = Counts::default();
+
+    let stage = all.stage("hooks", "packets");
+    stage.one("taken", "seen", hooks.seen).one("passed", "captured", hooks.captured);
+    stage.each("ignored", &hooks.ignored).each("lost", &hooks.lost);
+
+    let stage = all.stage("rings", "packets");
+    stage.one("taken", "captured", packets.received + packets.in_rings);
+    stage.one("passed", "received", packets.received).one("waiting", "in_rings", packets.in_rings);
+    stage.one("lost", "abandoned", packets.abandoned);
+
+    let stage = all.stage("packets", "packets");
+    stage.one("taken", "received", packets.received).one("taken", "joined", packets.joined);
+    stage.one("passed", "decoded", packets.decoded).one("passed", "fragments", packets.fragments);
+    stage.each("ignored", &packets.ignored).each("lost", &packets.lost);
+
+    let stage = all.stage("fragments", "fragments");
+    stage.one("taken", "received", fragments.received).one("passed", "joined", fragments.joined);
+    stage.one("waiting", "waiting", fragments.waiting);
+    stage.each("ignored", &fragments.ignored).each("lost", &fragments.lost);
+
+    let stage = all.stage("tcp_bytes", "bytes");
+    stage.one("taken", "received", bytes.received).one("passed", "in_messages", bytes.in_messages);
+    stage.one("waiting", "waiting", bytes.waiting);
+    stage.each("ignored", &bytes.ignored).each("lost", &bytes.lost);
+
+    let stage = all.stage("messages", "messages");
+    stage.one("taken", "decoded", messages.decoded);
+    stage.one("passed", "in_records", messages.in_records);
+    stage.one("waiting", "pending", messages.pending).each("filtered", &messages.filtered);
+    stage.each("ignored", &messages.ignored).each("lost", &messages.lost);
+
+    let records = &agent.records;
+    let stage = all.stage("transactions", "records");
+    stage.one("taken", "created", records.created);
+    stage.one("passed", "in_records", records.last_numbers.iter().sum());
+    stage.each("filtered", &records.filtered);
+
+    let records = &sink.records;
+    let stage = all.stage("sink", "records");
+    stage.one("taken", "offered", records.offered).one("taken", "carried", records.carried);
+    stage.one("passed", "delivered", records.delivered);
+    stage.one("waiting", "in_flight", records.in_flight);
+    stage.one("waiting", "spooled", records.spooled).each("lost", &records.lost);
+    all.counts
+}
+
+/// Counts, a stage at a time.
+#[derive(Default)]
+struct Counts {
+    stage: &'static str,
+    unit: &'static str,
+    counts: Vec<Count>,
+}
+
+impl Counts {
+    const fn stage(&mut self, stage: &'static str, unit: &'static str) -> &mut Self {
+        self.stage = stage;
+        self.unit = unit;
+        self
+    }
+
+    fn one(&mut self, fate: &'static str, reason: &'static str, total: u64) -> &mut Self {
+        let (stage, unit, total) = (self.stage, self.unit, signed(total));
+        self.counts.push(Count { stage, fate, reason, unit, total, change: 0 });
+        self
+    }
+
+    fn each(&mut self, fate: &'static str, by_reason: &ByReason) -> &mut Self {
+        for (reason, total) in by_reason {
+            self.one(fate, reason, *total);
+        }
+        self
+    }
+}
+
+/// Avro bytes, not an array of numbers.
+fn as_bytes<S: Serializer>(
+    signature: &Option<Signature>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    struct Octets<'a>(&'a [u8]);
+
+    impl Serialize for Octets<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    match signature {
+        None => serializer.serialize_none(),
+        Some(signature) => serializer.serialize_some(&Octets(signature)),
+    }
+}
+
+/// Counts stay far below 2⁶³.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

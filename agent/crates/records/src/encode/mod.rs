@@ -1,0 +1,145 @@
+//! From a transaction to bytes.
+//!
+//! ```text
+//!  transaction ─▶ record ─▶ Avro datum | JSON line | text line ─▶ batch ─▶ sink
+//! ```
+//!
+//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] names its fields in its order, once
+//! for every encoding. [`Profile::Flat`] is the same record by `dns_transaction_flat.avsc`.
+//! An [`Encode`] appends one record to a buffer or leaves it as it was. Encoders are replaceable:
+//! a sink asks for one by [`Format`] and sees only bytes.
+
+mod address;
+mod avro;
+mod batch;
+mod binary;
+mod domain;
+mod fields;
+mod flat;
+mod framing;
+mod key;
+mod message;
+mod mnemonic;
+mod owner;
+mod portion;
+mod profile;
+mod record;
+#[cfg(any(test, feature = "testing"))]
+pub mod samples;
+mod shown;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
+mod versions;
+
+use serde::Serialize;
+
+pub use avro::fingerprint_of;
+pub use avro::{Datum, FlatDatum, SingleObject, fingerprint, schema};
+pub use batch::{Batch, Entry, WindowSlot};
+pub use binary::push_long;
+pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
+pub use key::Key;
+pub use message::MessageLine;
+pub use owner::{Attribution, Identity, Observer, Owner};
+pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
+pub use profile::Profile;
+pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use shown::push_json_line;
+pub use text::{HEADING, Text};
+pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
+
+/// The Avro schema of a record, as text.
+pub const SCHEMA_TEXT: &str = include_str!("../../../../schema/dns_transaction.avsc");
+
+/// The Avro schema of a record in the flat profile, as text.
+pub const FLAT_SCHEMA_TEXT: &str = include_str!("../../../../schema/dns_transaction_flat.avsc");
+
+/// Why a record could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Record and schema disagree, which is a defect of this program.
+    #[error("record does not fit schema tap53.DnsTransaction: {0}")]
+    Avro(String),
+    /// As above, for JSON.
+    #[error("record cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Appends records to a buffer.
+pub trait Encode: Send {
+    /// Appends `record` to `out`.
+    ///
+    /// # Errors
+    /// When the record cannot be written; `out` is then as it was.
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error>;
+}
+
+/// What a sink wants its records as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An Avro datum alone, for object container files.
+    AvroDatum,
+    /// An Avro datum behind the single-object header.
+    AvroSingleObject,
+    /// An Avro datum of the flat profile alone.
+    FlatAvroDatum,
+    /// An Avro datum of the flat profile after the single-object header.
+    FlatAvroSingleObject,
+    /// One JSON object and a line feed.
+    Json,
+    /// One JSON object and a line feed for a record of one message; see [`MessageLine`].
+    Message,
+    /// Aligned columns and a line feed.
+    Text {
+        /// With ANSI colours.
+        color: bool,
+    },
+}
+
+impl Format {
+    /// The profile that records of this format are in.
+    #[must_use]
+    pub const fn profile(self) -> Profile {
+        match self {
+            Self::FlatAvroDatum | Self::FlatAvroSingleObject => Profile::Flat,
+            Self::AvroDatum
+            | Self::AvroSingleObject
+            | Self::Json
+            | Self::Message
+            | Self::Text { .. } => Profile::Full,
+        }
+    }
+
+    /// An encoder of this format.
+    ///
+    /// # Errors
+    /// When the schema does not parse, which is a defect of this program.
+    pub fn build(self) -> Result<Box<dyn Encode>, Error> {
+        Ok(match self {
+            Self::AvroDatum => Box::new(Datum::default()),
+            Self::AvroSingleObject => Box::new(SingleObject::new()?),
+            Self::FlatAvroDatum => Box::new(FlatDatum::default()),
+            Self::FlatAvroSingleObject => Box::new(SingleObject::flat()?),
+            Self::Json => Box::new(JsonLine),
+            Self::Message => Box::new(MessageLine),
+            Self::Text { color } => Box::new(Text { color }),
+        })
+    }
+}
+
+/// One JSON object a line, with the schema's field names. Bytes are hexadecimal, times RFC 3339.
+pub struct JsonLine;
+
+impl Encode for JsonLine {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        if let Err(error) = record.serialize(&mut serde_json::Serializer::new(&mut *out)) {
+            out.truncate(start);
+            return Err(error.into());
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! The record: a transaction with everything that a reader of the topic sees of it.
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tap53_dns::{Edns, ParseStatus, frames};
+use tap53_ebpf::settings::Direction;
+use tap53_transactions::{
+    pair::{Observation, Transaction},
+    privacy::{Policy, Side},
+};
+
+use super::{
+    Observer, Owner, Portion,
+    binary::{Binary, Room, Written},
+    domain::registrable_domain,
+    fields::{Fields, Named},
+    mnemonic::Mnemonic,
+    owner,
+    portion::MessagePortion,
+    value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
+};
+
+/// Version of the schema, as the record carries it.
+pub const SCHEMA_VERSION: i32 = 5;
+
+/// Fields of the record: the schema's test compares.
+const FIELDS: usize = 109;
+
+/// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC, nanoseconds. Read again every second or so: it moves
+    /// when UTC is adjusted.
+    pub utc_offset_ns: i64,
+}
+
+impl Clock {
+    /// Microseconds since 1970 UTC of a CLOCK_MONOTONIC time.
+    #[must_use]
+    pub fn utc_us(self, monotonic_ns: u64) -> i64 {
+        // 63 bits of nanoseconds last until 2262. Euclidean: times before 1970 round down too.
+        self.utc_offset_ns.saturating_add_unsigned(monotonic_ns).div_euclid(1_000)
+    }
+}
+
+/// A transaction and its surroundings. Serialises as a record of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Node, interface and worker.
+    pub observer: &'a Observer,
+    /// The same at the interface of the response.
+    pub response_observer: &'a Observer,
+    /// Number among the records of that worker, from 1 on.
+    pub number: u64,
+    /// Names of the replayed files; none elsewhere.
+    pub files: &'a [String],
+    /// What is shown of addresses.
+    pub policy: &'a Policy,
+    /// From monotonic time to UTC.
+    pub clock: Clock,
+    /// The transaction.
+    pub transaction: &'a Transaction<'a>,
+    /// Owner of the client's address.
+    pub client: &'a Owner,
+    /// Owner of the server's address.
+    pub server: &'a Owner,
+    /// How much of the transaction is written; see [`Record::within`].
+    pub portion: &'a Portion,
+}
+
+impl Record<'_> {
+    /// When the transaction began, milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn timestamp_ms(&self) -> i64 {
+        self.clock.utc_us(self.transaction.first().at_ns).div_euclid(1_000)
+    }
+
+    /// Nanoseconds from the first query to the response; `None` also where the clock went back in
+    /// between.
+    #[must_use]
+    pub fn latency_ns(&self) -> Option<i64> {
+        let (query, response) = (self.transaction.query()?, self.transaction.response()?);
+        latency_between(query.at_ns, response.at_ns)
+    }
+
+    /// Name of the replayed file that a message is from; `None` in a live capture.
+    pub(super) fn file_of(&self, seen: &Observation) -> Option<&str> {
+        if frames::number(seen.frame) == 0 {
+            return None;
+        }
+        self.files.get(frames::file(seen.frame)).map(String::as_str)
+    }
+
+    /// Nanoseconds from the latest query to the response.
+    fn latency_from_latest_query_ns(&self) -> Option<i64> {
+        self.transaction.query()?;
+        let response = self.transaction.response()?;
+        latency_between(self.transaction.latest_query_ns, response.at_ns)
+    }
+
+    /// How much of the messages could be read: the worse of the two.
+    #[must_use]
+    pub fn parse_status(&self) -> ParseStatus {
+        let severity = |status: &ParseStatus| match status {
+            ParseStatus::Ok => 0,
+            ParseStatus::TrailingBytes => 1,
+            ParseStatus::MalformedRest => 2,
+            ParseStatus::MalformedAnswer => 3,
+            ParseStatus::WorkLimit => 4,
+            ParseStatus::MalformedQuestion => 5,
+            ParseStatus::NotDns => 6,
+        };
+        [self.transaction.query(), self.transaction.response()]
+            .into_iter()
+            .flatten()
+            .map(|observation| observation.message.parse_status)
+            .max_by_key(severity)
+            .unwrap_or_default()
+    }
+
+    /// How much is written of the transaction's first message.
+    #[inline(always)]
+    pub(super) fn first_portion(&self) -> &MessagePortion {
+        match self.transaction.query() {
+            Some(_) => &self.portion.query,
+            None => &self.portion.response,
+        }
+    }
+
+    /// Direction of the query at the interface.
+    fn direction(&self) -> Direction {
+        match (self.transaction.query(), self.transaction.first().point.direction) {
+            (Some(query), _) => query.point.direction,
+            (None, Direction::Ingress) => Direction::Egress,
+            (None, Direction::Egress) => Direction::Ingress,
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Hands every field to `f`, in the schema's order.
+    #[inline(always)]
+    pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let transaction = self.transaction;
+        let (query, response) = (transaction.query(), transaction.response());
+        let asked = transaction.first();
+        let (flow, policy) = (&transaction.flow, self.policy);
+
+        f.field("record_id", transaction.id)?;
+        self.observer.fields(f)?;
+        // A worker that makes a million a second gets there after 290,000 years.
+        f.field("record_number", self.number.cast_signed())?;
+        f.field("direction", Symbol::of_direction(self.direction()))?;
+        let answered = response.map(|seen| Symbol::of_direction(seen.point.direction));
+        f.field("response_direction", answered)?;
+        f.field("response_interface", response.map(|_| self.response_observer.interface()))?;
+        f.field("outcome", Symbol::of_outcome(transaction.outcome()))?;
+        let related = transaction.related;
+        f.field("relation", related.map(|related| Symbol::of_relation(related.relation)))?;
+        f.field("related_record_id", related.map(|related| related.record))?;
+        f.field("capture_gap", transaction.capture_gap)?;
+        f.field("anomalies", transaction.anomalies)?;
+        let time = |seen: &Observation| Time(self.clock.utc_us(seen.at_ns));
+        f.field("query_time", query.map(time))?;
+        f.field("response_time", response.map(time))?;
+        f.field("latency_ns", self.latency_ns())?;
+        let latest = query.map(|_| Time(self.clock.utc_us(transaction.latest_query_ns)));
+        f.field("latest_query_time", latest)?;
+        f.field("latency_from_latest_query_ns", self.latency_from_latest_query_ns())?;
+        f.field("query_file", query.and_then(|seen| self.file_of(seen)))?;
+        f.field("query_frame", query.and_then(frame))?;
+        f.field("response_file", response.and_then(|seen| self.file_of(seen)))?;
+        f.field("response_frame", response.and_then(frame))?;
+        f.field("query_count", int(transaction.query_count))?;
+        f.field("copy_count", int(transaction.copy_count))?;
+        f.field("transport", Symbol::of_transport(flow.transport))?;
+        f.field("ip_version", if flow.client.is_ipv4() { 4u8 } else { 6 })?;
+        f.field("vlan_id", asked.vlan_ids[0])?;
+        f.field("vlan_inner_id", asked.vlan_ids[1])?;
+        f.field("vlan_visible", asked.vlan_visible)?;
+        f.field("tunnel_type", flow.tunnel.map(|tunnel| tunnel.kind.name()))?;
+        f.field("tunnel_id", flow.tunnel.and_then(|tunnel| tunnel.id))?;
+        let client = policy.address(Side::Client, flow.client.ip());
+        f.field("client_address", Address::from(client))?;
+        f.field("client_port", flow.client.port())?;
+        let server = policy.address(Side::Server, flow.server.ip());
+        f.field("server_address", Address::from(server))?;
+        f.field("server_port", flow.server.port())?;
+        f.field("query_size", query.map(|seen| int(seen.message.size)))?;
+        f.field("response_size", response.map(|seen| int(seen.message.size)))?;
+        f.field("dns_id", asked.message.id)?;
+        f.field("opcode", Mnemonic::Opcode(asked.message.opcode))?;
+        f.field("recursion_desired", asked.message.flags.recursion_desired)?;
+        f.field("checking_disabled", asked.message.flags.checking_disabled)?;
+        let flags = response.map(|seen| seen.message.flags);
+        f.field("authoritative", flags.map(|flags| flags.authoritative))?;
+        f.field("truncated", flags.map(|flags| flags.truncated))?;
+        f.field("recursion_available", flags.map(|flags| flags.recursion_available))?;
+        f.field("authentic_data", flags.map(|flags| flags.authentic_data))?;
+        self.question_fields(f)?;
+        f.field("rcode", response.map(|seen| Mnemonic::Rcode(seen.message.rcode)))?;
+        let portion = self.portion;
+        let answers = move |seen: &'a Observation| {
+            let answers = seen.message.answers().take(portion.response.answers);
+            answers.map(move |answer| Shown(policy, answer))
+        };
+        f.field("answers", Array(response.map(|seen| move || answers(seen))))?;
+        let updates = move |seen: &'a Observation| {
+            let updates = seen.message.updates().take(portion.query.updates);
+            updates.map(move |it| Shown(policy, Update(it)))
+        };
+        f.field("updates", Array(query.map(|seen| move || updates(seen))))?;
+        let prerequisites = move |seen: &'a Observation| {
+            let prerequisites = seen.message.prerequisites().take(portion.query.prerequisites);
+            prerequisites.map(move |it| Shown(policy, Update(it)))
+        };
+        f.field("prerequisites", Array(query.map(|seen| move || prerequisites(seen))))?;
+        let omitted = |seen: &Observation| seen.message.answers_omitted;
+        let omitted = query.map_or(0, omitted).saturating_add(response.map_or(0, omitted));
+        f.field("answers_omitted", int(omitted.saturating_add(portion.omitted.answers)))?;
+        let counts = response.map(|seen| seen.message.counts);
+        f.field("answer_count", counts.map(|counts| counts[1]))?;
+        f.field("authority_count", counts.map(|counts| counts[2]))?;
+        f.field("additional_count", counts.map(|counts| counts[3]))?;
+        let edns = |seen: &'a Observation| seen.message.edns();
+        edns_fields(f, &QUERY_EDNS, query.and_then(edns), policy, &portion.query)?;
+        edns_fields(f, &RESPONSE_EDNS, response.and_then(edns), policy, &portion.response)?;
+        f.field("edns_options_omitted", int(portion.omitted.options))?;
+        f.field("parse_status", Symbol::of_parse_status(self.parse_status()))?;
+        self.client.fields(f, &owner::CLIENT)?;
+        self.server.fields(f, &owner::SERVER)?;
+        f.field("query_wire", query.filter(|_| portion.query.wire).and_then(wire))?;
+        f.field("response_wire", response.filter(|_| portion.response.wire).and_then(wire))?;
+        f.field("wire_omitted", int(portion.omitted.wires))
+    }
+
+    /// A response repeats the question, so it can stand in for a query that was not seen.
+    #[inline(always)]
+    fn question_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let message = &self.transaction.first().message;
+        let question = message.question();
+        f.field("question_count", message.counts[0])?;
+        let name = question.map(|question| self.policy.name(question.name));
+        let name = name.as_deref();
+        f.field("qname", name)?;
+        f.field("qname_registrable_domain", name.and_then(registrable_domain))?;
+        f.field("qtype", question.map(|question| Mnemonic::Type(question.qtype)))?;
+        f.field("qclass", question.map(|question| Mnemonic::Class(question.qclass)))?;
+        let most = self.first_portion().questions;
+        let more =
+            || message.more_questions().take(most).map(|question| Shown(self.policy, question));
+        f.field("more_questions", Array(Some(more)))?;
+        f.field("questions_omitted", int(self.portion.omitted.questions))
+    }
+}
+
+/// Names of the fields that tell one message's EDNS.
+type EdnsNames = [&'static str; 11];
+
+const QUERY_EDNS: EdnsNames = [
+    "query_edns_version",
+    "query_edns_udp_size",
+    "query_edns_dnssec_ok",
+    "query_client_subnet",
+    "query_client_subnet_scope",
+    "query_nsid",
+    "query_cookie",
+    "query_extended_error",
+    "query_extended_error_text",
+    "query_edns_padding",
+    "query_edns_options",
+];
+
+const RESPONSE_EDNS: EdnsNames = [
+    "response_edns_version",
+    "response_edns_udp_size",
+    "response_edns_dnssec_ok",
+    "response_client_subnet",
+    "response_client_subnet_scope",
+    "response_nsid",
+    "response_cookie",
+    "response_extended_error",
+    "response_extended_error_text",
+    "response_edns_padding",
+    "response_edns_options",
+];
+
+#[inline(always)]
+fn edns_fields<'a, F: Fields>(
+    f: &mut F,
+    names: &EdnsNames,
+    edns: Option<Edns<'a>>,
+    policy: &Policy,
+    portion: &MessagePortion,
+) -> Result<(), F::Error> {
+    f.field(names[0], edns.map(|edns| edns.version))?;
+    f.field(names[1], edns.map(|edns| edns.udp_payload_size))?;
+    f.field(names[2], edns.map(|edns| edns.dnssec_ok))?;
+    let subnet = edns.and_then(|edns| edns.client_subnet);
+    let subnet = subnet.and_then(|subnet| policy.client_subnet(subnet));
+    f.field(names[3], subnet.map(Address::from))?;
+    f.field(names[4], subnet.map(|subnet| subnet.scope_prefix))?;
+    let nsid = edns.and_then(|edns| edns.nsid);
+    let nsid = nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid));
+    f.field(names[5], nsid.map(Bytes))?;
+    let cookie = edns.and_then(|edns| edns.cookie).filter(|_| policy.shows_cookies());
+    f.field(names[6], cookie.map(Bytes))?;
+    let error = edns.and_then(|edns| edns.extended_error);
+    f.field(names[7], error.map(|error| error.code))?;
+    let text = error.filter(|_| portion.error_text).map(|error| error.text);
+    f.field(names[8], text.and_then(|text| policy.error_text(text)))?;
+    f.field(names[9], edns.and_then(|edns| edns.padding))?;
+    let options = |edns: Edns<'a>| {
+        let shown = edns.options().filter(|(code, _)| policy.shows_option(*code));
+        shown.take(portion.options)
+    };
+    f.field(names[10], Array(edns.map(|edns| move || options(edns))))
+}
+
+impl Written for Record<'_> {
+    #[inline(always)]
+    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        let Ok(()) = self.fields(out);
+    }
+}
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut named = Named(serializer.serialize_struct("DnsTransaction", FIELDS)?);
+        self.fields(&mut named)?;
+        named.0.end()
+    }
+}
+
+/// An Avro int; what it holds here stays far below its limit.
+fn int(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// Number of the frame, in a replayed file.
+fn frame(seen: &Observation) -> Option<i64> {
+    i64::try_from(frames::number(seen.frame)).ok().filter(|frame| *frame > 0)
+}
+
+/// How much two CPUs may differ in the time of one moment, nanoseconds.
+const CPU_SKEW_NS: u64 = 5_000;
+
+/// Nanoseconds from one capture time to a later one. A later one that is before by no more than
+/// CPUs differ is as late; by more, the clock was set, or it was another host's: nobody knows.
+fn latency_between(from_ns: u64, to_ns: u64) -> Option<i64> {
+    let latency_ns = to_ns.checked_sub(from_ns);
+    let as_late = || (from_ns - to_ns <= CPU_SKEW_NS).then_some(0);
+    i64::try_from(latency_ns.or_else(as_late)?).ok()
+}
+
+/// A message as it was sent, where it was kept; none is empty.
+fn wire(seen: &Observation) -> Option<Bytes<'_>> {
+    (!seen.wire.is_empty()).then_some(Bytes(&seen.wire))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_round_down() {
+        let clock = Clock { utc_offset_ns: -2_500 };
+        assert_eq!((clock.utc_us(1_000), clock.utc_us(2_501)), (-2, 0));
+    }
+}

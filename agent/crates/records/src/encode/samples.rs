@@ -1,0 +1,85 @@
+//! Transactions to test encoders and sinks with.
+
+use tap53_dns::{Flow, Transport, build::Build};
+use tap53_ebpf::settings::Direction;
+use tap53_transactions::{
+    pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
+    privacy::Policy,
+};
+
+use super::{Clock, Observer, Owner, Portion, Record};
+
+/// Names of the samples.
+pub const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
+
+fn observation(at_ns: u64, response: bool) -> Observation {
+    let mut message = Build::message(0xbeef, response).question("www.example.test", 1);
+    if response {
+        message = message.answer(1, u32::MAX, &[192, 0, 2, 80]);
+    }
+    let client_subnet = [0, 8, 0, 7, 0, 1, 24, 0, 198, 51, 100];
+    let nsid = b"\0\x03\0\x03ns1";
+    let cookie = [0, 10, 0, 8, 0xc0, 0xff, 0xee, 1, 2, 3, 4, 5];
+    let extended_error = b"\0\x0f\0\x09\0\x12blocked";
+    let options = [&client_subnet[..], nsid, &cookie, extended_error].concat();
+    Observation {
+        at_ns,
+        point: Point {
+            ifindex: 3,
+            direction: if response { Direction::Egress } else { Direction::Ingress },
+        },
+        frame: 0,
+        vlan_ids: [Some(100), None],
+        vlan_visible: true,
+        cut: false,
+        identification: 0,
+        message: message.opt(&options).parse(),
+        wire: if response { vec![0, 255] } else { Vec::new() },
+    }
+}
+
+/// Hands `each` the record called `name`.
+pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
+    let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
+    let (exchange, query_count, capture_gap) = match name {
+        "matched" => (Exchange::Matched(&query, &response), 1, false),
+        "unanswered" => (Exchange::Query(&query), 2, true),
+        "response" => (Exchange::Response(&response), 0, false),
+        other => panic!("no sample {other}"),
+    };
+    let flow = Flow {
+        transport: Transport::Udp,
+        client: ([192, 0, 2, 1], 40_000).into(),
+        server: ([192, 0, 2, 53], 53).into(),
+        tunnel: None,
+        ifindex: 0,
+    };
+    let transaction = Transaction {
+        id: RecordId::new([7; 8], 1, 2),
+        flow,
+        exchange,
+        query_count,
+        latest_query_ns: if query_count == 0 { 0 } else { 1_000_000 + u64::from(query_count) },
+        copy_count: 0,
+        capture_gap,
+        related: None,
+        anomalies: match name {
+            "unanswered" => {
+                [Anomaly::ForgedResponseSeen, Anomaly::TcpConflict].into_iter().collect()
+            }
+            _ => Anomalies::NONE,
+        },
+    };
+    each(&Record {
+        observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
+        response_observer: &Observer::new("node-1", "eth1", RecordIds::new([7; 8], 1)),
+        number: 2,
+        files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
+        policy: &Policy::default(),
+        clock: Clock { utc_offset_ns: 1_700_000_000_000_000_000 },
+        transaction: &transaction,
+        client: &Owner::default(),
+        server: &Owner::default(),
+        portion: &Portion::ALL,
+    })
+}

@@ -1,0 +1,95 @@
+//! What the policy hides is in no encoding.
+
+use tap53_dns::{Message, build::Build};
+use tap53_transactions::{
+    pair::{Exchange, Observation, Transaction},
+    privacy::{
+        Policy,
+        config::{AddressRule, Presence, PrivacyConfig, SubnetRule},
+    },
+};
+
+use crate::encode::{Datum, Encode, JsonLine, MessageLine, Record, Text, samples};
+
+/// An UPDATE request that carries an address everywhere one can stand: 203.0.113.77 in the reverse
+/// name that it asks for, in the client subnet, in the record that must exist, in those that it adds,
+/// in the texts of extended errors and in the name server identifiers.
+fn update() -> Message {
+    let client_subnet = [0, 8, 0, 8, 0, 1, 32, 0, 203, 0, 113, 77];
+    let again = client_subnet;
+    let cookie = b"\0\x0a\0\x08cookie77";
+    let error = b"\0\x0f\0\x0e\0\x12203.0.113.77";
+    let nsid = b"\0\x03\0\x0c203.0.113.77";
+    let text = b"\x0c203.0.113.77";
+    // SVCB: priority 1, the root, ipv4hint.
+    let hint = b"\0\x01\0\0\x04\0\x04\xcb\0\x71\x4d";
+    let mut wire = Build::message(1, false)
+        .question("77.113.0.203.in-addr.arpa", 6)
+        .answer(1, 60, &[203, 0, 113, 77])
+        .answer(1, 60, &[203, 0, 113, 77])
+        .answer(16, 60, text)
+        .answer(64, 60, hint)
+        .answer(65_280, 60, &[203, 0, 113, 77])
+        .opt(&[&client_subnet[..], cookie, &again, error, error, nsid, nsid].concat())
+        .wire();
+    // UPDATE; the second record counts for section 3, between the other two.
+    wire[2] |= 5 << 3;
+    (wire[7], wire[9]) = (1, 4);
+    Message::parse(&wire).unwrap()
+}
+
+fn encodings(policy: &Policy) -> Vec<String> {
+    let query = Observation { message: update(), ..Default::default() };
+    samples::with_record("unanswered", |record| {
+        let mut transaction =
+            Transaction { exchange: Exchange::Query(&query), ..*record.transaction };
+        transaction.flow.client = ([203, 0, 113, 77], 40_000).into();
+        transaction.flow.server = ([203, 0, 113, 77], 53).into();
+        let record = Record { transaction: &transaction, policy, ..*record };
+        let encoders: [Box<dyn Encode>; 4] = [
+            Box::new(Datum::default()),
+            Box::new(JsonLine),
+            Box::new(MessageLine),
+            Box::new(Text { color: false }),
+        ];
+        encoders
+            .into_iter()
+            .map(|mut encoder| {
+                let mut out = Vec::new();
+                encoder.encode(&record, &mut out).unwrap();
+                String::from_utf8_lossy(&out).into_owned()
+            })
+            .collect()
+    })
+}
+
+/// In text, in a name, as bytes, and as bytes in hexadecimal.
+const TRACES: [&str; 6] =
+    ["203.0.113.77", "77.113.0.203", "cb00714d", "cookie77", "636f6f6b69653737", "203.0.113"];
+
+#[test]
+fn what_is_hidden_is_in_no_encoding() {
+    let hidden = Policy::new(&PrivacyConfig {
+        client_address: AddressRule::Drop,
+        server_address: AddressRule::Drop,
+        reverse_names: AddressRule::Drop,
+        client_subnet: SubnetRule::Drop,
+        cookies: Presence::Drop,
+        other_options: Presence::Drop,
+    });
+    for text in encodings(&hidden) {
+        for trace in TRACES {
+            assert!(!text.contains(trace), "{trace} in {text}");
+        }
+        assert!(text.contains("in-addr.arpa"), "{text}");
+    }
+}
+
+/// Without this, the test above could search for what is never there.
+#[test]
+fn what_is_not_hidden_is_there() {
+    let all = encodings(&Policy::default()).join("\n");
+    for trace in TRACES {
+        assert!(all.contains(trace), "{trace} not in {all}");
+    }
+}

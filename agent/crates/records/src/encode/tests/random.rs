@@ -1,0 +1,327 @@
+//! Records of every kind, drawn at random.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
+use tap53_dns::{Flow, Message, Transport, Tunnel, TunnelKind};
+use tap53_ebpf::settings::Direction;
+use tap53_transactions::{
+    pair::{
+        Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
+    },
+    privacy::{
+        Policy,
+        config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
+    },
+};
+
+use crate::encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record};
+
+/// What a record borrows.
+#[derive(Debug)]
+pub(super) struct Parts {
+    observer: Observer,
+    number: u64,
+    policy: Policy,
+    clock: Clock,
+    transaction: Transaction<'static>,
+    query: Option<Observation>,
+    response: Option<Observation>,
+    owners: [Owner; 2],
+}
+
+impl Parts {
+    pub(super) fn with_record<T>(&self, each: impl FnOnce(&Record<'_>) -> T) -> T {
+        let empty = Observation::default();
+        let exchange = match (&self.query, &self.response) {
+            (Some(query), Some(response)) => Exchange::Matched(query, response),
+            (Some(query), None) => Exchange::Query(query),
+            (None, Some(response)) => Exchange::Response(response),
+            (None, None) => Exchange::Response(&empty),
+        };
+        each(&Record {
+            observer: &self.observer,
+            response_observer: &self.observer,
+            number: self.number,
+            files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
+            policy: &self.policy,
+            clock: self.clock,
+            transaction: &Transaction { exchange, ..self.transaction },
+            client: &self.owners[0],
+            server: &self.owners[1],
+            portion: &Portion::ALL,
+        })
+    }
+}
+
+pub(super) fn parts() -> impl Strategy<Value = Parts> {
+    let message = |response| option::weighted(0.8, observation(response));
+    (
+        (
+            "[a-z0-9.-]{0,70}",
+            "[a-z0-9.@-]{0,15}",
+            any::<i64>(),
+            (any::<[u8; 8]>(), any::<u16>(), 1..u64::MAX >> 1),
+        ),
+        transaction(),
+        message(false),
+        message(true),
+        [owner(), owner()],
+        policy(),
+    )
+        .prop_map(
+            |(
+                (node, interface, utc_offset_ns, (run, worker, number)),
+                transaction,
+                query,
+                response,
+                owners,
+                policy,
+            )| {
+                Parts {
+                    observer: Observer::new(&node, &interface, RecordIds::new(run, worker)),
+                    number,
+                    policy,
+                    clock: Clock { utc_offset_ns },
+                    transaction,
+                    query,
+                    response,
+                    owners,
+                }
+            },
+        )
+}
+
+/// Mostly one that shows everything.
+fn policy() -> impl Strategy<Value = Policy> {
+    let lengths = PrefixLengths::default();
+    let truncated = PrivacyConfig {
+        client_address: AddressRule::Truncate(lengths),
+        server_address: AddressRule::Truncate(lengths),
+        reverse_names: AddressRule::Truncate(lengths),
+        client_subnet: SubnetRule::Truncate(lengths),
+        ..Default::default()
+    };
+    let hidden = PrivacyConfig {
+        client_address: AddressRule::Drop,
+        server_address: AddressRule::Drop,
+        reverse_names: AddressRule::Drop,
+        client_subnet: SubnetRule::Drop,
+        cookies: Presence::Drop,
+        other_options: Presence::Drop,
+    };
+    prop_oneof![
+        6 => Just(PrivacyConfig::default()),
+        1 => Just(truncated),
+        1 => Just(hidden),
+    ]
+    .prop_map(|config| Policy::new(&config))
+}
+
+fn transaction() -> impl Strategy<Value = Transaction<'static>> {
+    let relation = select(vec![
+        Relation::LateResponse,
+        Relation::RepeatedResponse,
+        Relation::TcpAfterTruncation,
+        Relation::RetriedOverTcp,
+        Relation::WrongId,
+        Relation::WrongServer,
+    ]);
+    let related = (relation, any::<[u8; 16]>())
+        .prop_map(|(relation, record)| Related { relation, record: RecordId(record) });
+    let kind = select(vec![TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre]);
+    let tunnel = (kind, any::<Option<u32>>()).prop_map(|(kind, id)| Tunnel { kind, id });
+    let transport = select(vec![Transport::Udp, Transport::Tcp]);
+    let flow = (transport, any::<[SocketAddr; 2]>(), option::of(tunnel)).prop_map(
+        |(transport, [client, server], tunnel)| Flow {
+            transport,
+            client,
+            server,
+            tunnel,
+            ifindex: 0,
+        },
+    );
+    let times = any::<u64>();
+    (any::<[u8; 16]>(), flow, any::<[u32; 2]>(), times, any::<bool>(), option::of(related))
+        .prop_map(|(id, flow, [query_count, copy_count], latest_query_ns, capture_gap, related)| {
+            Transaction {
+                id: RecordId(id),
+                flow,
+                // Replaced by what was drawn for it.
+                exchange: Exchange::Query(NO_MESSAGE.get_or_init(Observation::default)),
+                query_count,
+                latest_query_ns,
+                copy_count,
+                capture_gap,
+                related,
+                anomalies: Anomaly::ALL
+                    .into_iter()
+                    .filter(|kind| query_count & 1 << *kind as u8 != 0)
+                    .collect(),
+            }
+        })
+}
+
+static NO_MESSAGE: std::sync::OnceLock<Observation> = std::sync::OnceLock::new();
+
+fn observation(response: bool) -> impl Strategy<Value = Observation> {
+    let direction = select(vec![Direction::Ingress, Direction::Egress]);
+    let vlan_ids = [option::of(0u16..4_096), option::of(0u16..4_096)];
+    let frame = select(vec![
+        0,
+        1,
+        u64::from(u32::MAX),
+        tap53_dns::frames::of(1, 7),
+        tap53_dns::frames::of(2, 7),
+    ]);
+    (any::<u64>(), direction, frame, vlan_ids, any::<bool>(), wire(response), any::<bool>())
+        .prop_map(|(at_ns, direction, frame, vlan_ids, vlan_visible, wire, kept)| Observation {
+            at_ns,
+            point: Point { ifindex: 3, direction },
+            frame,
+            identification: 0,
+            vlan_ids,
+            vlan_visible,
+            cut: false,
+            message: Message::parse(&wire).unwrap_or_default(),
+            wire: if kept { wire } else { Vec::new() },
+        })
+}
+
+fn owner() -> impl Strategy<Value = Owner> {
+    let attribution = select(vec![
+        Attribution::Unattributed,
+        Attribution::Pod,
+        Attribution::AmbiguousHostNetwork,
+        Attribution::Node,
+        Attribution::Service,
+        Attribution::Unknown,
+        Attribution::External,
+    ]);
+    let name = || any::<Option<String>>();
+    let labels = option::of(btree_map(any::<String>(), any::<String>(), 0..4));
+    let pod = (name(), name(), name(), name(), name());
+    (attribution, pod, labels, [name(), name(), name()]).prop_map(
+        |(attribution, pod, labels, [node_name, service_name, service_namespace])| {
+            let (pod_uid, pod_name, pod_namespace, workload_kind, workload_name) = pod;
+            let labels: Option<BTreeMap<String, String>> = labels;
+            Owner::new(Identity {
+                attribution,
+                pod_uid,
+                pod_name,
+                pod_namespace,
+                workload_kind,
+                workload_name,
+                labels,
+                node_name,
+                service_name,
+                service_namespace,
+            })
+        },
+    )
+}
+
+/// A message, mostly whole, at times cut or with bytes behind it.
+fn wire(response: bool) -> impl Strategy<Value = Vec<u8>> {
+    let opcode = prop_oneof![4 => Just(0u8), 2 => Just(5), 1 => 0u8..16];
+    let questions = vec((name(), code(), code()), 0..4);
+    let sections = (questions, vec(record(), 0..6), vec(record(), 0..3), option::of(opt()));
+    let ending = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    (any::<[u8; 4]>(), opcode, sections, ending).prop_map(
+        move |(header, opcode, (questions, answers, updates, opt), ending)| {
+            let count = |entries: usize| [0, u8::try_from(entries).unwrap()];
+            let mut wire = header.to_vec();
+            wire[2] = header[2] & 0x07 | opcode << 3 | u8::from(response) << 7;
+            wire.extend(
+                [questions.len(), answers.len(), updates.len(), opt.iter().len()]
+                    .map(count)
+                    .concat(),
+            );
+            for (name, qtype, qclass) in questions {
+                wire.extend(name);
+                wire.extend([qtype.to_be_bytes(), qclass.to_be_bytes()].concat());
+            }
+            wire.extend(answers.concat());
+            wire.extend(updates.concat());
+            wire.extend(opt.unwrap_or_default());
+            match ending {
+                None => {}
+                Some(byte) if byte < 128 => wire.push(byte),
+                Some(cut) => wire.truncate(wire.len().saturating_sub(usize::from(cut - 127))),
+            }
+            wire
+        },
+    )
+}
+
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    let label = prop_oneof![
+        4 => "[a-zA-Z0-9_-]{1,20}".prop_map(String::into_bytes),
+        1 => vec(any::<u8>(), 1..=63),
+    ];
+    vec(label, 0..4).prop_map(|labels| {
+        let mut wire = Vec::new();
+        for label in labels {
+            wire.push(u8::try_from(label.len()).unwrap());
+            wire.extend(label);
+        }
+        wire.push(0);
+        wire
+    })
+}
+
+/// A type, class or the like: often a known one.
+fn code() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => 1u16..4, 3 => 0u16..300, 1 => any::<u16>()]
+}
+
+fn record() -> impl Strategy<Value = Vec<u8>> {
+    let text = vec(any::<u8>(), 0..80).prop_map(|text| {
+        let length = u8::try_from(text.len()).unwrap();
+        [vec![length], text].concat()
+    });
+    let rdata = prop_oneof![
+        any::<[u8; 4]>().prop_map(|address| (1, address.to_vec())),
+        any::<[u8; 16]>().prop_map(|address| (28, address.to_vec())),
+        name().prop_map(|name| (5, name)),
+        text.prop_map(|text| (16, text)),
+        (60_000u16..61_000, vec(any::<u8>(), 0..40)),
+    ];
+    (name(), rdata, code(), any::<u32>()).prop_map(|(name, (rtype, rdata), class, ttl)| {
+        let length = u16::try_from(rdata.len()).unwrap();
+        let fixed = [rtype.to_be_bytes(), class.to_be_bytes()].concat();
+        [name, fixed, ttl.to_be_bytes().to_vec(), length.to_be_bytes().to_vec(), rdata].concat()
+    })
+}
+
+/// An OPT record with options of every kind that is read, and others.
+fn opt() -> impl Strategy<Value = Vec<u8>> {
+    let option = prop_oneof![
+        // Client subnet: family, prefix lengths, address (RFC 7871 §6).
+        any::<[u8; 2]>().prop_map(|[a, b]| (8, vec![0, 1, 16, 24, a, b])),
+        any::<[u8; 3]>().prop_map(|[a, b, c]| (8, vec![0, 2, 24, 0, a, b, c])),
+        vec(any::<u8>(), 0..20).prop_map(|nsid| (3, nsid)),
+        vec(any::<u8>(), 8..=40).prop_map(|cookie| (10, cookie)),
+        // Extended error: code and text (RFC 8914 §2).
+        (any::<[u8; 2]>(), any::<String>())
+            .prop_map(|(code, text)| (15, [&code, text.as_bytes()].concat())),
+        (0usize..300).prop_map(|length| (12, vec![0; length])),
+        (any::<u16>(), vec(any::<u8>(), 0..20)),
+    ];
+    (any::<[u8; 6]>(), vec(option, 0..6)).prop_map(|(fixed, options)| {
+        let options: Vec<u8> = options
+            .into_iter()
+            .flat_map(|(code, data): (u16, Vec<u8>)| {
+                let length = u16::try_from(data.len()).unwrap();
+                [code.to_be_bytes().to_vec(), length.to_be_bytes().to_vec(), data].concat()
+            })
+            .collect();
+        let length = u16::try_from(options.len()).unwrap();
+        [&b"\0\0\x29"[..], &fixed, &length.to_be_bytes(), &options].concat()
+    })
+}

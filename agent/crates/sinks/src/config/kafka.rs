@@ -1,0 +1,285 @@
+//! A Kafka sink's keys. Sections of it are files.
+
+mod create_topic;
+mod options;
+mod sasl;
+mod spool;
+mod summary;
+mod tls;
+
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use rdkafka::ClientConfig;
+use serde::Serialize;
+use tap53_base::settings::{
+    Section, Value, boolean, choice, label, milliseconds, text, whole_number,
+};
+use tap53_records::encode::{Key, Profile};
+
+use super::{RegistryConfig, name};
+
+pub use create_topic::CreateTopic;
+pub use sasl::{Credentials, SaslConfig, SaslMechanism, TokenEndpoint};
+pub use spool::{FsyncChoice, SpoolConfig, SpoolMode};
+pub use summary::SummaryConfig;
+pub use tls::TlsConfig;
+
+/// A Kafka topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KafkaConfig {
+    /// Name of the sink; `kafka` unless set.
+    pub name: String,
+    /// Brokers to start from, `host:port` each; at least one.
+    pub brokers: Vec<String>,
+    /// Topic.
+    pub topic: String,
+    /// How the topic is made if it is not there; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_topic: Option<CreateTopic>,
+    /// Compression of message batches.
+    pub compression: KafkaCompression,
+    /// How long a message may wait for others to share a request with.
+    #[serde(rename = "linger_ms", serialize_with = "tap53_base::settings::as_milliseconds")]
+    pub linger: Duration,
+    /// Bytes of messages that go with each other at most, before compression.
+    pub batch_bytes: u32,
+    /// Messages that go with each other at most.
+    pub batch_records: u32,
+    /// How long a message may take from the queue to its acknowledgement.
+    #[serde(
+        rename = "message_timeout_ms",
+        serialize_with = "tap53_base::settings::as_milliseconds"
+    )]
+    pub message_timeout: Duration,
+    /// Bytes that the producer's queue holds at most.
+    pub queue_bytes: u64,
+    /// What a message's key is, by which the broker chooses its partition.
+    pub key: Key,
+    /// Whether messages carry the schema's version and the node's name as headers.
+    pub headers: bool,
+    /// TLS; `None`: in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Who the agent says it is; `None`: nobody, or whom its certificate names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<SaslConfig>,
+    /// Settings of librdkafka by its names, over those that the other keys make.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// Where records are kept while the broker does not take them; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolConfig>,
+    /// Where the schema's id comes from; `None`: records carry its fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryConfig>,
+    /// Where summaries of the ledger go; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
+    /// What `record.profile` says.
+    #[serde(skip)]
+    pub profile: Profile,
+}
+
+/// Compression of Kafka message batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KafkaCompression {
+    /// None.
+    None,
+    /// gzip.
+    Gzip,
+    /// LZ4.
+    Lz4,
+    /// Snappy.
+    Snappy,
+    /// Zstandard, where librdkafka was built with it.
+    Zstd,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl KafkaConfig {
+    /// What the file makes of nothing but these two keys, without waiting for others to share a
+    /// request with, or compression, which not every build has.
+    pub fn to(brokers: &str, topic: &str) -> Self {
+        Self {
+            name: "kafka".to_owned(),
+            brokers: vec![brokers.to_owned()],
+            topic: topic.to_owned(),
+            create_topic: None,
+            compression: KafkaCompression::None,
+            linger: Duration::ZERO,
+            batch_bytes: 1_000_000,
+            batch_records: 10_000,
+            message_timeout: Duration::from_secs(300),
+            queue_bytes: 1 << 20,
+            key: Key::None,
+            headers: false,
+            tls: None,
+            sasl: None,
+            options: BTreeMap::new(),
+            spool: None,
+            summary: None,
+            registry: None,
+            profile: Profile::Full,
+        }
+    }
+}
+
+impl KafkaConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let name = name(section, "kafka");
+        if !section.has("brokers") {
+            section.refuse("brokers", None, "missing: name at least one, host:port");
+        }
+        let brokers = section.read_some("brokers", text(broker));
+        let topic = section.require("topic", text(topic));
+        let create_topic =
+            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
+        let compression = section.read("compression", compression);
+        // The limits of these six are librdkafka's own.
+        let linger = section
+            .read("linger_ms", milliseconds(0..=900_000))
+            .unwrap_or(Duration::from_millis(20));
+        let batch_bytes = section.read("batch_bytes", whole_number(1..=i32::MAX.unsigned_abs()));
+        let batch_records = section.read("batch_records", whole_number(1..=1_000_000));
+        let message_timeout = section
+            .read("message_timeout_ms", milliseconds(1..=i32::MAX as u64))
+            .unwrap_or(Duration::from_secs(300));
+        if linger >= message_timeout {
+            let value = Some(message_timeout.as_millis().to_string());
+            let reason = format!("must be more than linger_ms, which is {}", linger.as_millis());
+            section.refuse("message_timeout_ms", value, reason);
+        }
+        let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
+        let spool =
+            section.has("spool").then(|| section.section("spool", SpoolConfig::read)).flatten();
+        let directory = spool.as_ref().map(|spool| spool.directory.as_path());
+        let registry = section.has("registry").then(|| {
+            section.section("registry", |section| RegistryConfig::read(section, directory))
+        });
+        let key = section.read("key", choice);
+        let headers = section.read("headers", boolean);
+        let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
+        let has_tls = tls.is_some();
+        let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
+        let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
+        let options = section.section("options", options::read);
+        let summary = section
+            .has("summary")
+            .then(|| {
+                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
+            })
+            .flatten();
+        Some(Self {
+            name,
+            brokers: brokers?,
+            topic: topic?,
+            create_topic,
+            compression: compression.unwrap_or(KafkaCompression::Lz4),
+            linger,
+            batch_bytes: batch_bytes.unwrap_or(1_000_000),
+            batch_records: batch_records.unwrap_or(10_000),
+            message_timeout,
+            queue_bytes: queue_bytes.unwrap_or(32 << 20),
+            key: key.unwrap_or(Key::None),
+            headers: headers.unwrap_or(false),
+            tls,
+            sasl,
+            options,
+            spool,
+            registry: registry.flatten(),
+            summary,
+            profile: Profile::Full,
+        })
+    }
+
+    /// What a message takes beside its record's datum, at most: Avro's single-object header (10) or
+    /// the registry's (5), the key (a name of 1,004 characters), headers (the node's name, 253, and
+    /// the schema's version), and the broker's framing (36).
+    pub const MESSAGE_OVERHEAD: usize = 2_048;
+
+    /// Bytes of a message that the producer takes at most.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        /// librdkafka's, as its CONFIGURATION.md says.
+        const DEFAULT: usize = 1_000_000;
+        self.options.get("message.max.bytes").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
+    }
+
+    /// Bytes of a record's datum that can be sent at most.
+    #[must_use]
+    pub fn max_record_bytes(&self) -> usize {
+        self.max_message_bytes().saturating_sub(Self::MESSAGE_OVERHEAD)
+    }
+
+    pub(super) fn spool_directory(&self) -> Option<&Path> {
+        self.spool.as_ref().map(|spool| spool.directory.as_path())
+    }
+}
+
+/// `host:port`, where an IPv6 address stands in brackets.
+fn broker(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("must be host:port, such as broker:9092")?;
+    let bare_host = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+            .ok_or("must be [address]:port, with an IPv6 address in the brackets")?,
+        None if host.contains(':') => return Err("an IPv6 address stands in brackets".to_owned()),
+        None => host,
+    };
+    if bare_host.is_empty() || bare_host.contains([',', '/']) {
+        return Err("must be host:port, such as broker:9092".to_owned());
+    }
+    label(bare_host)?;
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
+    }
+}
+
+/// The rule of the broker, `org.apache.kafka.common.internals.Topic`.
+fn topic(text: &str) -> Result<String, String> {
+    const MAX_CHARACTERS: usize = 249;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() || text == "." || text == ".." {
+        Err("must not be empty, \".\" or \"..\"".to_owned())
+    } else if text.len() > MAX_CHARACTERS {
+        Err(format!("must not be longer than {MAX_CHARACTERS} characters"))
+    } else if let Some(illegal) = text.chars().find(|c| !legal(*c)) {
+        Err(format!("must not contain {illegal:?}: Kafka takes letters, digits, '.', '_' and '-'"))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
+fn compression(value: &Value) -> Result<KafkaCompression, String> {
+    let compression = choice::<KafkaCompression>(value)?;
+    let name = compression.to_possible_value().ok_or("is not a compression")?.get_name().to_owned();
+    ClientConfig::new()
+        .set("compression.codec", name)
+        .create_native_config()
+        .map(|_| compression)
+        .map_err(|_| "librdkafka was built without it".to_owned())
+}
+
+/// A file that can be read now; its content is nobody's business here.
+pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    // Without O_NONBLOCK, opening a pipe waits for its writer.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    let metadata = opened.and_then(|file| file.metadata());
+    match metadata {
+        Ok(metadata) if metadata.is_file() => Ok(path),
+        Ok(_) => Err("is not a file".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,41 @@
+//! The `create_topic` section: whether the agent makes its topic, and how.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tap53_base::settings::{Section, Value, whole_number};
+
+/// How a topic is made that is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CreateTopic {
+    /// Its partitions; `None`: as many as the brokers give by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<i32>,
+    /// At how many brokers each of them is; `None`: what the brokers do by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication_factor: Option<i32>,
+    /// The topic's own settings, by their names at the brokers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl CreateTopic {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        // Beyond, a cluster has other worries than this agent.
+        let partitions = section.read("partitions", whole_number(1..=100_000));
+        let replication_factor = section.read("replication_factor", whole_number(1..=100));
+        let options = section.section("options", |section| {
+            let mut options = BTreeMap::new();
+            for name in section.keys() {
+                let value = section.read(&name, |value| match value {
+                    Value::Text(text) => Ok(text.clone()),
+                    Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => Ok(value.to_string()),
+                    _ => Err("must be a text or a number".to_owned()),
+                });
+                options.extend(value.map(|value| (name, value)));
+            }
+            options
+        });
+        Self { partitions, replication_factor, options }
+    }
+}

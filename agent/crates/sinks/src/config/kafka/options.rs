@@ -1,0 +1,157 @@
+//! The `options` section: settings of librdkafka by its names.
+
+use std::collections::BTreeMap;
+
+use rdkafka::{
+    ClientConfig,
+    error::KafkaError,
+    producer::{BaseProducer, DefaultProducerContext},
+    types::RDKafkaConfRes,
+};
+use tap53_base::settings::{Section, Value};
+
+/// Settings that are not to be made here, and why.
+const REFUSED: [(&str, Refused); 37] = [
+    ("bootstrap.servers", Refused::MadeBy("brokers")),
+    ("metadata.broker.list", Refused::MadeBy("brokers")),
+    ("compression.codec", Refused::MadeBy("compression")),
+    ("compression.type", Refused::MadeBy("compression")),
+    ("linger.ms", Refused::MadeBy("linger_ms")),
+    ("queue.buffering.max.ms", Refused::MadeBy("linger_ms")),
+    ("batch.size", Refused::MadeBy("batch_bytes")),
+    ("batch.num.messages", Refused::MadeBy("batch_records")),
+    ("message.timeout.ms", Refused::MadeBy("message_timeout_ms")),
+    ("delivery.timeout.ms", Refused::MadeBy("message_timeout_ms")),
+    ("queue.buffering.max.kbytes", Refused::MadeBy("queue_bytes")),
+    ("queue.buffering.max.messages", Refused::MadeBy("queue_bytes")),
+    ("security.protocol", Refused::MadeBy("tls and sasl")),
+    ("ssl.ca.location", Refused::MadeBy("tls.ca_file")),
+    ("ssl.ca.pem", Refused::MadeBy("tls.ca_file")),
+    ("ssl.certificate.location", Refused::MadeBy("tls.certificate_file")),
+    ("ssl.certificate.pem", Refused::MadeBy("tls.certificate_file")),
+    ("ssl.key.location", Refused::MadeBy("tls.key_file")),
+    ("ssl.key.pem", Refused::Secret("tls.key_file")),
+    ("ssl.key.password", Refused::Secret("tls.key_password_file")),
+    ("ssl.keystore.location", Refused::MadeBy("tls.certificate_file and tls.key_file")),
+    ("ssl.keystore.password", Refused::Secret("tls.key_password_file")),
+    ("ssl.endpoint.identification.algorithm", Refused::MadeBy("tls.verify_hostname")),
+    ("sasl.mechanisms", Refused::MadeBy("sasl.mechanism")),
+    ("sasl.mechanism", Refused::MadeBy("sasl.mechanism")),
+    ("sasl.username", Refused::MadeBy("sasl.username")),
+    ("sasl.password", Refused::Secret("sasl.password_file")),
+    ("enable.sasl.oauthbearer.unsecure.jwt", Refused::MadeBy("sasl.mechanism")),
+    ("allow.auto.create.topics", Refused::MadeBy("create_topic")),
+    // Transactions need calls that nobody makes.
+    ("transactional.id", Refused::MadeBy("nothing: records are not sent in transactions")),
+    // The ledger is made of delivery reports.
+    ("acks", Refused::Unless("all", PROMISE)),
+    ("request.required.acks", Refused::Unless("all", PROMISE)),
+    ("delivery.report.only.error", Refused::Unless("false", PROMISE)),
+    ("enable.ssl.certificate.verification", Refused::Unless("true", IMPOSTOR)),
+    ("test.mock.num.brokers", Refused::MadeBy("nothing: records would go nowhere")),
+    ("test.mock.broker.rtt", Refused::MadeBy("nothing: records would go nowhere")),
+    ("plugin.library.paths", Refused::MadeBy("nothing: tap53 loads no other program")),
+];
+
+const PROMISE: &str =
+    "a record counts as delivered when all in-sync replicas have it, and that would not be known";
+const IMPOSTOR: &str = "anybody could take the broker's place: name its authority in tls.ca_file";
+
+#[derive(Clone, Copy)]
+enum Refused {
+    /// A key of ours makes it.
+    MadeBy(&'static str),
+    /// A key of ours names a file that holds it. What was found is not repeated.
+    Secret(&'static str),
+    /// It has this value, for this reason.
+    Unless(&'static str, &'static str),
+}
+
+/// The `options` section: librdkafka is asked about each setting.
+pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    for name in section.keys() {
+        if let Some(key) = secret(&name) {
+            section.refuse(&name, None, format!("belongs into a file: {key}"));
+            let _ = section.read(&name, |_| Ok(()));
+            continue;
+        }
+        let mut unknown = None;
+        let checked = section.read(&name, |value| {
+            let value = match value {
+                Value::Text(text) => text.clone(),
+                Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => value.to_string(),
+                _ => return Err("must be a text or a number".to_owned()),
+            };
+            refuse(&name, &value)?;
+            match ClientConfig::new().set(name.as_str(), value.as_str()).create_native_config() {
+                Ok(_) => Ok(Some(value)),
+                Err(error) if is_unknown(&error) => {
+                    unknown = Some(said(error));
+                    Ok(None)
+                }
+                Err(error) => Err(said(error)),
+            }
+        });
+        if let Some(why) = unknown {
+            // Without its value: it may be that of a secret, with a slip in its name.
+            section.refuse(&name, None, why);
+        }
+        if let Some(value) = checked.flatten() {
+            options.insert(name, value);
+        }
+    }
+    if let Err(why) = agree(&options) {
+        section.refuse_all(why);
+    }
+    options
+}
+
+/// The key to use instead of a setting that holds a secret.
+fn secret(name: &str) -> Option<&'static str> {
+    if name.starts_with("sasl.oauthbearer.") {
+        return Some("sasl.token_file or sasl.client_secret_file");
+    }
+    REFUSED.iter().find_map(|(refused, why)| match why {
+        Refused::Secret(key) if *refused == name => Some(*key),
+        _ => None,
+    })
+}
+
+fn refuse(name: &str, value: &str) -> Result<(), String> {
+    let refused = REFUSED.iter().find(|(refused, _)| *refused == name);
+    match refused.map(|(_, why)| *why) {
+        None => Ok(()),
+        Some(Refused::MadeBy(key) | Refused::Secret(key)) => Err(format!("is made by {key}")),
+        Some(Refused::Unless(required, _)) if value == required => Ok(()),
+        // The same, in numbers.
+        Some(Refused::Unless("all", _)) if value == "-1" => Ok(()),
+        Some(Refused::Unless(required, why)) => Err(format!("must be {required}: {why}")),
+    }
+}
+
+/// Whether the settings go together: each for itself may be right, as `retries: 0` is without
+/// idempotence. Only a client finds that out; this one has no broker to connect to.
+fn agree(options: &BTreeMap<String, String>) -> Result<(), String> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let mut client = ClientConfig::new();
+    client.set("acks", "all").set("enable.idempotence", "true");
+    for (name, value) in options {
+        client.set(name, value);
+    }
+    client.create::<BaseProducer<DefaultProducerContext>>().map(|_| ()).map_err(said)
+}
+
+fn is_unknown(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
+}
+
+fn said(error: KafkaError) -> String {
+    let why = match error {
+        KafkaError::ClientConfig(_, why, ..) | KafkaError::ClientCreation(why) => why,
+        error => error.to_string(),
+    };
+    format!("librdkafka says: {}", why.trim_end())
+}

@@ -1,0 +1,140 @@
+//! The `spool` section: where records wait while the broker does not take them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tap53_base::settings::{Section, choice, milliseconds, seconds, text, whole_number};
+use tap53_spool::{self as spool, Fsync};
+
+/// A queue on disk between the agent and a broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpoolConfig {
+    /// Which records go there.
+    pub mode: SpoolMode,
+    /// Its directory; of this sink alone.
+    pub directory: PathBuf,
+    /// Bytes that it holds at most; the oldest records are dropped for more.
+    pub max_bytes: u64,
+    /// How old a record may get there, if there is a limit.
+    #[serde(rename = "max_age_s", serialize_with = "seconds_or_zero")]
+    pub max_age: Option<Duration>,
+    /// When records are forced to the disk.
+    pub fsync: FsyncChoice,
+    /// How often they are, with [`FsyncChoice::Interval`].
+    #[serde(
+        rename = "fsync_interval_ms",
+        serialize_with = "tap53_base::settings::as_milliseconds"
+    )]
+    pub fsync_interval: Duration,
+    /// How many of the records that wait there are sent a second, beside what comes in, if there is
+    /// a limit.
+    #[serde(serialize_with = "number_or_zero")]
+    pub replay_records_per_s: Option<u32>,
+}
+
+impl SpoolConfig {
+    /// When records are forced to the disk, as the spool takes it.
+    #[must_use]
+    pub const fn fsync(&self) -> Fsync {
+        match self.fsync {
+            FsyncChoice::Batch => Fsync::Batch,
+            FsyncChoice::Interval => Fsync::Interval(self.fsync_interval),
+            FsyncChoice::Never => Fsync::Never,
+        }
+    }
+}
+
+/// Which records go to the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoolMode {
+    /// Those that the broker does not take, or not in time.
+    Fast,
+    /// All, before they count as accepted.
+    Durable,
+}
+
+/// When records in the spool are forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FsyncChoice {
+    /// Each batch, before it counts as accepted.
+    Batch,
+    /// At intervals.
+    Interval,
+    /// Whenever the kernel likes.
+    Never,
+}
+
+impl SpoolConfig {
+    /// `None` where it is switched off, or something is missing.
+    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+        /// The `mode` key.
+        #[derive(Clone, Copy, PartialEq, ValueEnum)]
+        enum Mode {
+            Fast,
+            Durable,
+            Off,
+        }
+
+        let mode = section.read("mode", choice::<Mode>).unwrap_or(Mode::Fast);
+        let directory = match mode {
+            Mode::Off => section.read("directory", text(spool_directory)),
+            _ => section.require("directory", text(spool_directory)),
+        };
+        let max_bytes = section.read("max_bytes", whole_number(spool::Config::MIN_BYTES..=1 << 42));
+        // Ten years, or no limit.
+        let max_age = section.read("max_age_s", seconds(0..=10 * 365 * 24 * 3600));
+        let fsync = section.read("fsync", choice);
+        let fsync_interval = section.read("fsync_interval_ms", milliseconds(10..=3_600_000));
+        let replay = section.read("replay_records_per_s", whole_number(0..=10_000_000));
+        let mode = match mode {
+            Mode::Fast => SpoolMode::Fast,
+            Mode::Durable => SpoolMode::Durable,
+            Mode::Off => return None,
+        };
+        Some(Self {
+            mode,
+            directory: directory?,
+            max_bytes: max_bytes.unwrap_or(1 << 30),
+            max_age: max_age.filter(|age| !age.is_zero()),
+            fsync: fsync.unwrap_or(match mode {
+                SpoolMode::Fast => FsyncChoice::Interval,
+                SpoolMode::Durable => FsyncChoice::Batch,
+            }),
+            fsync_interval: fsync_interval.unwrap_or(Duration::from_secs(1)),
+            replay_records_per_s: match replay {
+                None => Some(10_000),
+                Some(0) => None,
+                limit => limit,
+            },
+        })
+    }
+}
+
+/// It need not exist: it is made at the start.
+fn spool_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        Err("must be an absolute path".to_owned())
+    } else if path.exists() && !path.is_dir() {
+        Err("is not a directory".to_owned())
+    } else {
+        Ok(path)
+    }
+}
+
+fn seconds_or_zero<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    tap53_base::settings::as_seconds(&duration.unwrap_or_default(), serializer)
+}
+
+fn number_or_zero<S: serde::Serializer>(
+    number: &Option<u32>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(number.unwrap_or(0))
+}

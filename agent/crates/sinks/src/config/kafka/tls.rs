@@ -1,0 +1,45 @@
+//! The `tls` section.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tap53_base::settings::{Section, boolean, text};
+
+use super::readable_file;
+
+/// TLS to the brokers. Files are PEM, and looked at while the agent runs: new ones are used from then
+/// on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TlsConfig {
+    /// Certificates of the authorities to trust; `None`: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The agent's certificate, where brokers ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Holds the password of that key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_password_file: Option<PathBuf>,
+    /// Whether a broker's certificate must name the host that was connected to.
+    pub verify_hostname: bool,
+}
+
+impl TlsConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut file = |key| section.read(key, text(readable_file));
+        let read = Self {
+            ca_file: file("ca_file"),
+            certificate_file: file("certificate_file"),
+            key_file: file("key_file"),
+            key_password_file: file("key_password_file"),
+            verify_hostname: section.read("verify_hostname", boolean).unwrap_or(true),
+        };
+        if read.certificate_file.is_some() != read.key_file.is_some() {
+            section.refuse_all("certificate_file and key_file belong together");
+        }
+        read
+    }
+}

@@ -1,0 +1,200 @@
+//! A Kafka sink's `registry` section: where the schema's id comes from.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use http::{Uri, uri::Authority};
+use serde::Serialize;
+use tap53_base::settings::{Section, boolean, choice, milliseconds, text};
+
+use super::{SinkConfig, kafka::readable_file};
+
+/// A schema registry with Confluent's API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegistryConfig {
+    /// Where it answers, each `http://` or `https://` and perhaps a path; at least one. The first
+    /// that answers is asked.
+    pub urls: Vec<String>,
+    /// What subject a schema stands under there.
+    pub subject: SubjectStrategy,
+    /// Whether a schema that is not there is registered.
+    pub register: bool,
+    /// Who the agent says it is; `None`: nobody.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<RegistryCredentials>,
+    /// Whether a password or a token may be sent without TLS.
+    pub allow_cleartext: bool,
+    /// Certificates of the authorities to trust; `None`: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// For each request.
+    #[serde(rename = "timeout_ms", serialize_with = "tap53_base::settings::as_milliseconds")]
+    pub timeout: Duration,
+    /// Where ids are kept for the next start; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids_file: Option<PathBuf>,
+}
+
+/// How the registry is told who asks. Files are read for each request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum RegistryCredentials {
+    /// HTTP basic authentication.
+    Password {
+        /// Name.
+        username: String,
+        /// Holds the password.
+        password_file: PathBuf,
+    },
+    /// A bearer token.
+    Token {
+        /// Holds the token.
+        token_file: PathBuf,
+    },
+}
+
+/// What subject a schema stands under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum SubjectStrategy {
+    /// `<topic>-value`.
+    TopicName,
+    /// The record's full name.
+    RecordName,
+    /// `<topic>-<record's full name>`.
+    TopicRecordName,
+}
+
+impl RegistryConfig {
+    /// `spool` is where ids are kept unless the section says otherwise.
+    pub(super) fn read(section: &mut Section<'_>, spool: Option<&Path>) -> Option<Self> {
+        if !section.has("urls") {
+            section.refuse("urls", None, "missing: name at least one, http://host:port");
+        }
+        let urls = section.read_some("urls", text(url));
+        let subject = section.read("subject", choice).unwrap_or(SubjectStrategy::TopicName);
+        let register = section.read("register", boolean).unwrap_or(true);
+        let username = section.read("username", text(username));
+        let password_file = section.read("password_file", text(readable_file));
+        let token_file = section.read("token_file", text(readable_file));
+        let allow_cleartext = section.read("allow_cleartext", boolean).unwrap_or(false);
+        let ca_file = section.read("ca_file", text(readable_file));
+        let timeout = section.read("timeout_ms", milliseconds(100..=300_000));
+        let ids_file = section.read("ids_file", text(ids_file));
+        let credentials = match (username, password_file, token_file) {
+            (None, None, None) => None,
+            (Some(username), Some(password_file), None) => {
+                Some(RegistryCredentials::Password { username, password_file })
+            }
+            (None, None, Some(token_file)) => Some(RegistryCredentials::Token { token_file }),
+            (_, _, Some(_)) => {
+                section.refuse_all("token_file stands for username and password_file: give one");
+                None
+            }
+            _ => {
+                section.refuse_all("username and password_file belong together");
+                None
+            }
+        };
+        if urls.iter().flatten().any(|url| url.contains('@')) {
+            // Without showing it.
+            section.refuse(
+                "urls",
+                None,
+                "must not hold a name or a password: use username and password_file",
+            );
+        }
+        if urls.iter().flatten().any(|url| url.contains('?')) {
+            section.refuse("urls", None, "must not have anything behind the path");
+        }
+        let is_secure = |url: &String| url.starts_with("https:");
+        let urls = urls?;
+        if ca_file.is_some() && !urls.iter().any(is_secure) {
+            section.refuse_all("ca_file is for https, and no URL is one");
+        }
+        if credentials.is_some() && !allow_cleartext && !urls.iter().all(is_secure) {
+            section.refuse_all(
+                "the credentials are sent as they are, and without https whoever listens on the \
+                 way has them: give https URLs alone, or say allow_cleartext: true",
+            );
+        }
+        Some(Self {
+            urls,
+            subject,
+            register,
+            credentials,
+            allow_cleartext,
+            ca_file,
+            timeout: timeout.unwrap_or(Duration::from_secs(10)),
+            ids_file: ids_file.or_else(|| spool.map(in_directory)),
+        })
+    }
+}
+
+/// Where ids are kept unless the section says otherwise.
+fn in_directory(directory: &Path) -> PathBuf {
+    directory.join("schema-ids.json")
+}
+
+/// Keeps ids beside what else one run leaves to the next, where there is no place for them yet.
+pub(super) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
+    for sink in sinks {
+        if let SinkConfig::Kafka(kafka) = sink
+            && let Some(registry) = &mut kafka.registry
+            && registry.ids_file.is_none()
+        {
+            registry.ids_file = state.map(in_directory);
+        }
+    }
+}
+
+/// Refuses a port that there cannot be: the client would take the scheme's own instead.
+pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    match authority.port_u16() {
+        Some(1..) => Ok(()),
+        None if rest.is_empty() => Ok(()),
+        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
+    }
+}
+
+/// What comes behind it, such as `/subjects`, is put to its path. What may hold a password passes, to
+/// be refused where nobody is shown it.
+fn url(text: &str) -> Result<String, String> {
+    const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
+    if text.contains(['@', '?']) {
+        return Ok(text.to_owned());
+    }
+    let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
+    let authority = uri.authority().ok_or(FORM)?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
+        return Err(FORM.to_owned());
+    }
+    has_usable_port(authority)?;
+    if text.contains('#') {
+        return Err("must not have anything behind the path".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// RFC 7617: the colon divides it from the password.
+fn username(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+        Err("must not be empty, nor contain a colon or control characters".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// It need not exist, nor its directory yet.
+fn ids_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return Err("must be an absolute path".to_owned());
+    }
+    if path.is_dir() { Err("is a directory".to_owned()) } else { Ok(path) }
+}

@@ -1,0 +1,88 @@
+//! Clients beside the producer, which query brokers or administer the cluster, with the producer's
+//! credentials and addresses.
+
+mod topic;
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    admin::AdminClient as RdAdminClient,
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    types::RDKafka,
+};
+
+use super::{
+    auth::{self, Token},
+    producer::settings::{connection, for_reader},
+};
+use crate::{Error, config::KafkaConfig};
+
+pub(super) use topic::TopicCreator;
+
+/// Connects such clients.
+pub struct AdminClient {
+    config: ClientConfig,
+    token: Option<Token>,
+}
+
+/// Why they cannot connect.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A file with a secret cannot be read.
+    #[error("{0}")]
+    Secret(Error),
+    /// There is no token.
+    #[error("{0}")]
+    Token(String),
+}
+
+impl AdminClient {
+    /// Reads secrets, and fetches a token where one is needed: this may take seconds.
+    pub fn prepare(config: &KafkaConfig) -> Result<Self, AdminError> {
+        let (client, _password) = connection(config).map_err(AdminError::Secret)?;
+        let token = auth::fetch(config.sasl.as_ref()).transpose().map_err(AdminError::Token)?;
+        Ok(Self { config: client, token })
+    }
+
+    /// The token, where tokens authenticate this client.
+    pub const fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// A client that queries metadata. (A producer's query would create the topic.)
+    pub fn consumer<C>(&self, context: C) -> Result<BaseConsumer<C>, KafkaError>
+    where
+        C: ConsumerContext + ClientContext + 'static,
+    {
+        let consumer: BaseConsumer<C> = for_reader(&self.config).create_with_context(context)?;
+        self.authenticate(consumer.client().native_ptr())?;
+        Ok(consumer)
+    }
+
+    /// A client that reads topics. Partitions are assigned to it, so that it joins no group.
+    pub fn reader(&self) -> Result<BaseConsumer, KafkaError> {
+        let mut config = for_reader(&self.config);
+        config
+            .set("group.id", "tap53-verify")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create()?;
+        self.authenticate(consumer.client().native_ptr())?;
+        Ok(consumer)
+    }
+
+    /// A client that administers the cluster.
+    fn admin(&self) -> Result<RdAdminClient<DefaultClientContext>, KafkaError> {
+        let admin: RdAdminClient<DefaultClientContext> = self.config.create()?;
+        self.authenticate(admin.inner().native_ptr())?;
+        Ok(admin)
+    }
+
+    fn authenticate(&self, client: *mut RDKafka) -> Result<(), KafkaError> {
+        match &self.token {
+            Some(token) => auth::set_token(client, token).map_err(KafkaError::ClientCreation),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Creates the topic, where the configuration says so.
+//!
+//! The topic is looked up first, so that once it exists an agent needs no right to create it. Several
+//! agents may create it at the same time: one does, the others find that it exists.
+
+use std::time::Duration;
+
+use rdkafka::{
+    admin::{AdminOptions, NewTopic, TopicReplication},
+    consumer::{Consumer as _, DefaultConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{super::background::Background, AdminClient};
+use crate::config::{CreateTopic, KafkaConfig};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After a failure, doubled with each one that follows.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// The thread that creates a topic: at the start, and whenever brokers say that it does not exist.
+pub(in crate::kafka) struct TopicCreator(Option<Background>);
+
+impl TopicCreator {
+    /// `None` where the configuration does not have it created.
+    pub(in crate::kafka) fn start(config: &KafkaConfig) -> Option<Self> {
+        let shape = config.create_topic.clone()?;
+        let (config, mut backoff) = (config.clone(), MIN_BACKOFF);
+        let started = Background::start("kafka-topic", move || {
+            if create_and_log(&config, &shape) {
+                backoff = MIN_BACKOFF;
+                return None;
+            }
+            let pause = backoff;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            Some(pause)
+        });
+        if let Err(error) = &started {
+            tracing::error!(event = "topic_creation_failed", %error, "cannot start the thread that creates topics");
+        }
+        Some(Self(started.ok()))
+    }
+
+    /// Has the topic created: brokers say that it does not exist.
+    pub(in crate::kafka) fn want(&self) {
+        self.0.iter().for_each(Background::want);
+    }
+}
+
+/// True if the topic exists now.
+fn create_and_log(config: &KafkaConfig, shape: &CreateTopic) -> bool {
+    let (sink, topic) = (&config.name, &config.topic);
+    match create(config, shape) {
+        Ok(true) => {
+            let default = || "as the brokers do".to_owned();
+            let number = |number: Option<i32>| number.map_or_else(default, |n| n.to_string());
+            tracing::info!(
+                event = "topic_created",
+                sink,
+                topic,
+                partitions = number(shape.partitions),
+                replication_factor = number(shape.replication_factor),
+                "created the topic, which did not exist"
+            );
+        }
+        Ok(false) => {}
+        Err(why) => {
+            tracing::error!(
+                event = "topic_creation_failed",
+                sink,
+                topic,
+                "cannot create the topic: {why}"
+            );
+            return false;
+        }
+    }
+    true
+}
+
+/// Creates the topic if it does not exist; true if so.
+fn create(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
+    let client = AdminClient::prepare(config).map_err(|error| error.to_string())?;
+    let text = |error: KafkaError| error.to_string();
+    let consumer = client.consumer(DefaultConsumerContext).map_err(text)?;
+    let metadata = consumer
+        .fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
+        .map_err(|error| format!("no broker answers whether it exists: {error}"))?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == config.topic);
+    match topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+        // It exists, or this client may not see it: then creating it would fail too.
+        None | Some(RDKafkaErrorCode::NoError | RDKafkaErrorCode::LeaderNotAvailable) => {
+            return Ok(false);
+        }
+        Some(code) => return Err(code.to_string()),
+    }
+    drop(consumer);
+
+    let mut new = NewTopic::new(
+        &config.topic,
+        shape.partitions.unwrap_or(-1),
+        TopicReplication::Fixed(shape.replication_factor.unwrap_or(-1)),
+    );
+    for (name, value) in &shape.options {
+        new = new.set(name, value);
+    }
+    let admin = client.admin().map_err(text)?;
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
+    let answers = runtime.block_on(admin.create_topics([&new], &options)).map_err(text)?;
+    match answers.into_iter().next().ok_or("no answer")? {
+        Ok(_) => Ok(true),
+        Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(false),
+        Err((_, code)) => Err(match code {
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                format!("{code}: this user needs CREATE on the topic")
+            }
+            code => code.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,232 @@
+//! Tokens for SASL OAUTHBEARER: from a file that somebody renews, or from an authorization server.
+//!
+//! librdkafka has one place for a token, which each connection and each re-authentication takes it
+//! from. A new token is put there as soon as there is one, by [`TokenSource::renew`] once a tick, so that
+//! nothing ever waits for one; librdkafka's own request for a refresh, at four fifths of a token's
+//! life, is not answered. A thread of its own queries an authorization server: it may take
+//! seconds, and librdkafka's thread has delivery reports to bring.
+
+mod endpoint;
+mod token;
+
+use std::{
+    ffi::{CStr, CString},
+    path::{Path, PathBuf},
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use rdkafka::{
+    bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t as Code},
+    producer::Producer as _,
+    types::RDKafka,
+};
+
+use super::{background::Background, context::REMINDER_INTERVAL, producer::PolledProducer};
+use crate::config::{Credentials, SaslConfig, TokenEndpoint};
+use crate::trust::secret;
+
+pub(crate) use token::Token;
+
+/// Backoff after a server has given no token, doubled up to the second.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// However short the life of its tokens is, a server is not queried more often.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the tokens of a producer come from, and which one it has.
+pub(super) struct TokenSource {
+    sink: String,
+    source: Source,
+    current: Mutex<Current>,
+}
+
+enum Source {
+    File(PathBuf),
+    Endpoint(TokenFetcher),
+}
+
+#[derive(Default)]
+struct Current {
+    /// The latest one, and the client that has it, by its address.
+    token: Option<(Token, usize)>,
+    /// When an error was last logged.
+    logged_at: Option<Instant>,
+}
+
+impl TokenSource {
+    /// `None` where no token is needed.
+    pub(super) fn open(sink: &str, sasl: Option<&SaslConfig>) -> Option<Self> {
+        let source = match &sasl?.credentials {
+            Credentials::Password { .. } => return None,
+            Credentials::TokenFile { token_file } => Source::File(token_file.clone()),
+            Credentials::TokenEndpoint(endpoint) => Source::Endpoint(TokenFetcher::start(endpoint)),
+        };
+        Some(Self { sink: sink.to_owned(), source, current: Mutex::default() })
+    }
+
+    /// Gives the producer the latest token, unless it has it. What is wrong is logged, and goes on
+    /// being looked at.
+    pub(super) fn renew(&self, producer: &PolledProducer) {
+        let now = Timestamp::now();
+        let client = producer.client().native_ptr();
+        let mut current = lock(&self.current);
+        let latest = match &self.source {
+            Source::File(path) => {
+                of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
+            }
+            Source::Endpoint(fetcher) => match fetcher.latest() {
+                None => return,
+                Some(latest) => latest.map_err(|why| format!("{}: {why}", fetcher.url)),
+            },
+        };
+        let token = match (latest, &current.token) {
+            (Ok(token), _) => token,
+            // A producer that was just made needs the one that there is.
+            (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
+            (Err(why), _) => return self.log_error(&mut current, &why),
+        };
+        let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, client as usize);
+        if current.token.as_ref().is_some_and(has_it) {
+            return;
+        }
+        if let Err(why) = set_token(client, &token) {
+            return self.log_error(&mut current, &why);
+        }
+        let is_new = current.token.as_ref().is_none_or(|(last, _)| *last != token);
+        if is_new {
+            let (sink, principal) = (&self.sink, &token.principal);
+            tracing::info!(
+                event = "token_renewed",
+                sink,
+                principal,
+                "token renewed, valid until {:.0}",
+                token.expires_at
+            );
+        }
+        *current = Current { token: Some((token, client as usize)), logged_at: None };
+    }
+
+    /// Logs that there is no token, unless it was logged a moment ago.
+    fn log_error(&self, current: &mut Current, why: &str) {
+        let sink = &self.sink;
+        if current.logged_at.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
+            return;
+        }
+        current.logged_at = Some(Instant::now());
+        tracing::error!(event = "token_unavailable", sink, "no valid token for the brokers: {why}");
+    }
+}
+
+/// A token for a client that lives for a moment: a file is read, a server is queried now. `None` where
+/// none is needed.
+pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
+    match &sasl?.credentials {
+        Credentials::Password { .. } => None,
+        Credentials::TokenFile { token_file } => Some(
+            of_file(token_file, Timestamp::now())
+                .map_err(|why| format!("{}: {why}", token_file.display())),
+        ),
+        Credentials::TokenEndpoint(endpoint) => {
+            Some(fetch_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
+        }
+    }
+}
+
+fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
+    let text = secret(path).map_err(|error| format!("cannot be read: {error}"))?;
+    Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
+}
+
+fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let answer = runtime.block_on(endpoint::fetch(endpoint)).map_err(|error| error.to_string());
+    // Name resolution of the system has threads of its own, which nobody waits for.
+    runtime.shutdown_background();
+    answer
+}
+
+/// Puts a token where librdkafka takes it from.
+pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), String> {
+    let text = |text: &str| CString::new(text).map_err(|_| "a zero byte in a token".to_owned());
+    let (token_text, principal) = (text(token.text())?, text(&token.principal)?);
+    let mut why = [0; 256];
+    // SAFETY: the caller has the client alive; librdkafka copies both strings, takes no extensions
+    // where there are none, and writes a C string of at most that size.
+    let code = unsafe {
+        rd_kafka_oauthbearer_set_token(
+            client,
+            token_text.as_ptr(),
+            token.expires_at.as_millisecond(),
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    // SAFETY: a C string, see above; zeros where nothing was written.
+    let why = unsafe { CStr::from_ptr(why.as_ptr()) };
+    Err(why.to_string_lossy().into_owned())
+}
+
+/// The thread that queries an authorization server, and its latest answer.
+struct TokenFetcher {
+    url: String,
+    latest: Arc<Mutex<Option<Result<Token, String>>>>,
+    /// Ends with this.
+    _thread: Option<Background>,
+}
+
+impl TokenFetcher {
+    fn start(endpoint: &TokenEndpoint) -> Self {
+        let latest = Arc::new(Mutex::new(None));
+        let (endpoint, answers) = (endpoint.clone(), latest.clone());
+        let (url, mut backoff) = (endpoint.url.clone(), MIN_BACKOFF);
+        let started = Background::start("kafka-token", move || {
+            let answer = fetch_now(&endpoint);
+            let wait = match &answer {
+                Ok(token) => {
+                    backoff = MIN_BACKOFF;
+                    until_renewal(token, Timestamp::now())
+                }
+                Err(_) => {
+                    let wait = backoff;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    wait
+                }
+            };
+            *lock(&answers) = Some(answer);
+            Some(wait)
+        });
+        if let Err(error) = &started {
+            *lock(&latest) = Some(Err(format!("no thread to query it: {error}")));
+        }
+        Self { url, latest, _thread: started.ok() }
+    }
+
+    /// The latest answer; `None` before the first.
+    fn latest(&self) -> Option<Result<Token, String>> {
+        lock(&self.latest).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // One value, replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Four fifths of a token's life, so that there is time to retry.
+fn until_renewal(token: &Token, now: Timestamp) -> Duration {
+    let left = token.expires_at.duration_since(now);
+    Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(MIN_INTERVAL)
+}

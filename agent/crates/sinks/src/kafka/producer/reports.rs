@@ -1,0 +1,171 @@
+//! librdkafka's callbacks: delivery reports, its log, its statistics.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message as KafkaMessage,
+    bindings::rd_kafka_message_latency,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::BorrowedMessage,
+    producer::{DeliveryResult, ProducerContext},
+};
+use tap53_base::{clock::monotonic_ns, vitals::Reached};
+use tap53_ledger::SinkLoss;
+
+use super::{
+    super::{
+        context::{Report, SinkContext},
+        events::Outcome,
+        origin::{Origin, TIME_MS},
+    },
+    Message,
+    statistics::Statistics,
+};
+
+/// The callbacks of one producer.
+pub(in crate::kafka) struct Callbacks {
+    context: Arc<SinkContext>,
+    generation: u64,
+}
+
+impl Callbacks {
+    /// For the producer with this number.
+    pub(super) fn new(context: &Arc<SinkContext>, generation: u64) -> Self {
+        Self { context: context.clone(), generation }
+    }
+
+    /// Notes how long a record took that has arrived.
+    fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
+        // SAFETY: the message is librdkafka's for as long as it is borrowed.
+        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
+        let timings = &self.context.timings;
+        // Negative where it is not known.
+        if let Ok(took_us) = u64::try_from(took_us) {
+            timings.acknowledgement.observe(Duration::from_micros(took_us));
+        }
+        if answered_at_ms > 0 {
+            let now_ms = monotonic_ns() / 1_000_000;
+            let age_ms = now_ms.wrapping_sub(answered_at_ms.into()) & TIME_MS;
+            timings.age(Reached::Acknowledged).observe(Duration::from_millis(age_ms));
+        }
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let sink = &self.context.sink;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(sink, facility, "{message}");
+            }
+            // error() logs it as well, and less often.
+            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            // A request that timed out, again with each one: its records are reported as failed. And
+            // an identity not yet given by a broker that starts: librdkafka requests it again.
+            RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
+                tracing::debug!(sink, facility, "{message}");
+            }
+            RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(sink, facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(sink, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.log_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        if self.generation == self.context.generation.load(Ordering::Relaxed) {
+            let statistics = Statistics::of(&statistics, &self.context.topic);
+            self.context.statistics.publish(Some(Arc::new(statistics)));
+        }
+    }
+}
+
+impl ProducerContext for Callbacks {
+    /// See [`Origin::to_opaque`].
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let context = &*self.context;
+        let origin = Origin::from_opaque(opaque);
+        let (message, error) = match result {
+            Ok(message) => (message, None),
+            Err((error, message)) => (message, Some(error)),
+        };
+        let code = error.and_then(KafkaError::rdkafka_error_code);
+        let outcome = error.map_or(Outcome::Delivered, |_| outcome(code));
+        match origin {
+            Origin::Summary { .. } => {
+                if let Some(summaries) = context.summaries.get() {
+                    summaries.note(error);
+                }
+            }
+            Origin::Spool { .. } if error.is_none() => self.time(message, 0),
+            Origin::Memory { answered_at_ms, .. } if error.is_none() => {
+                self.time(message, answered_at_ms);
+            }
+            Origin::Spool { .. } | Origin::Memory { .. } => {}
+        }
+        context.report(&Report {
+            origin,
+            outcome,
+            loss: loss(code),
+            message: Message {
+                timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+                key: message.key().unwrap_or_default(),
+                value: message.payload().unwrap_or_default(),
+            },
+        });
+        if let Some(error) = error
+            && !matches!(origin, Origin::Summary { .. })
+        {
+            let topic = message.topic();
+            tracing::debug!(sink = context.sink, %error, topic, "record not delivered");
+            let is_expected = matches!(outcome, Outcome::Innocent | Outcome::TooLarge);
+            if !is_purged(code) && !is_expected {
+                context.log_error(error, "a record was not acknowledged in time, or was refused");
+            }
+        }
+    }
+}
+
+fn outcome(code: Option<RDKafkaErrorCode>) -> Outcome {
+    match code {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => Outcome::TooLarge,
+        Some(code) if is_permanent(code) => Outcome::Rejected,
+        Some(RDKafkaErrorCode::InvalidDifferentRecord) => Outcome::Innocent,
+        _ => Outcome::Failed,
+    }
+}
+
+/// What a message counts as that cannot be requeued.
+const fn loss(code: Option<RDKafkaErrorCode>) -> SinkLoss {
+    match code {
+        Some(RDKafkaErrorCode::MessageTimedOut) => SinkLoss::Expired,
+        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => SinkLoss::Unflushed,
+        _ => SinkLoss::Rejected,
+    }
+}
+
+/// True where this client itself took the message back.
+pub(in crate::kafka) const fn is_purged(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+}
+
+/// True for errors that the message itself is to blame for.
+pub(super) const fn is_permanent(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidRecord
+    )
+}

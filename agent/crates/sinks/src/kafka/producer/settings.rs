@@ -1,0 +1,144 @@
+//! librdkafka's settings, made from ours.
+
+use std::{io, path::Path};
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use tap53_base::files::read_secret;
+
+use crate::trust::secret;
+use crate::{
+    Error,
+    config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
+};
+
+/// The longest answer that is taken. librdkafka makes room for as many bytes as an answer says that it
+/// has, 100 MB by default, so a broker that is not what it should be could have us take memory. The
+/// longest answer to a producer is the metadata of the topic: some 60 bytes for a partition with three
+/// replicas, and as much for a broker, so that this is enough for 100,000 partitions.
+const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
+
+/// What a client of the kind that reads must take at least, since it takes whole messages.
+const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
+
+/// librdkafka's settings, and the password among them.
+pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+    let compression = match config.compression {
+        KafkaCompression::None => "none",
+        KafkaCompression::Gzip => "gzip",
+        KafkaCompression::Lz4 => "lz4",
+        KafkaCompression::Snappy => "snappy",
+        KafkaCompression::Zstd => "zstd",
+    };
+    let (mut client, password) = connection(config)?;
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", compression)
+        .set("linger.ms", config.linger.as_millis().to_string())
+        .set("batch.size", config.batch_bytes.to_string())
+        .set("batch.num.messages", config.batch_records.to_string())
+        .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
+        // A broker that is back is found again soon; by default ten seconds may pass.
+        .set("reconnect.backoff.max.ms", "2000")
+        // Memory is the bound, not a number of messages (0: no such limit).
+        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
+        .set("queue.buffering.max.messages", "0")
+        // Option `debug` has librdkafka log more, at our own level of that name.
+        .set_log_level(match config.options.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
+    for (name, value) in &config.options {
+        client.set(name, value);
+    }
+    Ok((client, password))
+}
+
+/// How to reach the brokers, and as whom, for clients of every kind; and the password among it.
+///
+/// # Errors
+/// When a file with a secret cannot be read.
+pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+    let mut client = ClientConfig::new();
+    client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
+    // A producer would else have brokers create the topic, with their defaults, where they do.
+    client.set("allow.auto.create.topics", "false");
+    client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
+    let password = set_security(&mut client, config)?;
+    Ok((client, password))
+}
+
+/// As [`connection`] made it, for a client of the kind that reads: it queries metadata and reads
+/// nothing, but its limits have to fit each other.
+pub(in crate::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
+    let mut client = connection.clone();
+    client.set("fetch.max.bytes", LONGEST_MESSAGE_BYTES.to_string());
+    client
+}
+
+/// Sets TLS and SASL; the password, or nothing.
+fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<String, Error> {
+    let read = |path: &Path| {
+        secret(path).map_err(|cause| Error::File {
+            sink: config.name.clone(),
+            action: "read",
+            path: path.display().to_string(),
+            cause,
+        })
+    };
+    let protocol = match (&config.tls, &config.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    client.set("security.protocol", protocol);
+    if let Some(tls) = &config.tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.certificate_file),
+            ("ssl.key.location", &tls.key_file),
+        ];
+        for (name, path) in files {
+            if let Some(path) = path {
+                client.set(name, path.display().to_string());
+            }
+        }
+        if let Some(path) = &tls.key_password_file {
+            client.set("ssl.key.password", read(path)?);
+        }
+        let check = if tls.verify_hostname { "https" } else { "none" };
+        client.set("ssl.endpoint.identification.algorithm", check);
+    }
+    let Some(sasl) = &config.sasl else { return Ok(String::new()) };
+    let mechanism = match sasl.mechanism {
+        SaslMechanism::Plain => "PLAIN",
+        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        SaslMechanism::OauthBearer => "OAUTHBEARER",
+    };
+    client.set("sasl.mechanisms", mechanism);
+    // Tokens are not settings: see `auth`.
+    let Credentials::Password { username, password_file } = &sasl.credentials else {
+        return Ok(String::new());
+    };
+    let password = read(password_file)?;
+    client.set("sasl.username", username).set("sasl.password", &password);
+    Ok(password)
+}
+
+/// A hash of files.
+pub(super) type Digest = [u8; 32];
+
+/// Of all files that TLS needs; of none where there is no TLS.
+pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    if let Some(tls) = &config.tls {
+        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];
+        for path in files.into_iter().flatten() {
+            let content = read_secret(path)?;
+            hasher.update(&(content.len() as u64).to_le_bytes()).update(&content);
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
+}

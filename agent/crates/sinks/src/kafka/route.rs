@@ -1,0 +1,248 @@
+//! Where new records go: the state of the sink's machine, and its only transitions.
+//!
+//! | route | a new record goes to | and where that has no room |
+//! |---|---|---|
+//! | `Direct` | the producer | spool or buffer, where there is one, and the route changes; else it waits for room, and is lost (`queue_full`) |
+//! | `Spool` | the spool | its oldest records are dropped; if the disk fails, the producer, else lost (`spool_failed`) |
+//! | `Buffer(SpoolLocked)` | memory, until the other agent unlocks the spool | the producer, else lost (`spool_failed`) |
+//! | `Buffer(SchemaPending)` | memory, until the schema's id is known; without a spool | lost (`no_schema_id`) |
+//!
+//! | in route | `Blocked` | `Drained` | `SpoolAcquired` |
+//! |---|---|---|---|
+//! | `Direct`, no spool | stays | stays | – |
+//! | `Direct`, spool locked | `Buffer(SpoolLocked)` | stays | `Spool`, or stays (*) |
+//! | `Direct`, mode fast | `Spool` | stays | – |
+//! | `Spool`, mode fast | stays | `Direct` | – |
+//! | `Spool`, mode durable | stays | stays | – |
+//! | `Buffer(SpoolLocked)` | stays | `Direct` | `Spool`, or `Direct` (*) |
+//! | `Buffer(SchemaPending)` | stays | `Direct`, for good | – |
+//!
+//! (*) in mode fast, if nothing is in the spool.
+//!
+//! - `Blocked`: the producer refused a record, a record came back from it, nothing was acknowledged
+//!   for a while, the broker refused a batch as too large, or the sink is closing.
+//! - `Drained`: all that waited has been handed to the producer, and the broker is not known to be
+//!   unreachable.
+//! - `SpoolAcquired`: the lock of the spool was acquired, and what the buffer held is in it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::{backlog::Backlog, flight::Flight};
+use crate::config::SpoolMode;
+
+/// Where new records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// To the producer; they are in memory alone.
+    Direct,
+    /// To the spool, from where the sender sends them.
+    Spool,
+    /// To a buffer in memory, from where the sender sends them.
+    Buffer(Why),
+}
+
+/// Why records wait in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The registry has not given the id of their schema, and there is no spool.
+    SchemaPending,
+    /// Another agent has locked the spool.
+    SpoolLocked,
+}
+
+/// What changes the route; see the [module](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Blocked,
+    Drained,
+    SpoolAcquired { is_empty: bool },
+}
+
+/// Which storage there is beside the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// None.
+    None,
+    /// A spool that another agent has locked.
+    Locked(SpoolMode),
+    /// A spool.
+    Spool(SpoolMode),
+}
+
+/// A route, and the storage that decides which ones follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) route: Route,
+    pub(super) storage: Storage,
+}
+
+impl State {
+    /// As the sink is opened, before its spool is.
+    pub(super) const fn initial(mode: Option<SpoolMode>, has_registry: bool) -> Self {
+        match mode {
+            Some(mode) => Self { route: Route::Direct, storage: Storage::Locked(mode) },
+            None if has_registry => {
+                Self { route: Route::Buffer(Why::SchemaPending), storage: Storage::None }
+            }
+            None => Self { route: Route::Direct, storage: Storage::None },
+        }
+    }
+
+    /// The table of the [module](self).
+    pub(super) const fn after(self, event: Event) -> Self {
+        use Route::{Buffer, Direct};
+        let Self { route, storage } = self;
+        match (event, storage) {
+            (Event::SpoolAcquired { is_empty }, Storage::Locked(mode) | Storage::Spool(mode)) => {
+                let is_direct = is_empty && matches!(mode, SpoolMode::Fast);
+                let route = if is_direct { Direct } else { Route::Spool };
+                Self { route, storage: Storage::Spool(mode) }
+            }
+            (Event::Blocked, Storage::Spool(_)) => Self { route: Route::Spool, storage },
+            (Event::Blocked, Storage::Locked(_)) => {
+                Self { route: Buffer(Why::SpoolLocked), storage }
+            }
+            (Event::Drained, Storage::Spool(SpoolMode::Durable))
+            | (Event::Blocked | Event::SpoolAcquired { .. }, Storage::None) => {
+                Self { route, storage }
+            }
+            (Event::Drained, _) => Self { route: Direct, storage },
+        }
+    }
+
+    const fn to_bits(self) -> u8 {
+        let route = match self.route {
+            Route::Direct => 0,
+            Route::Spool => 1,
+            Route::Buffer(Why::SchemaPending) => 2,
+            Route::Buffer(Why::SpoolLocked) => 3,
+        };
+        let storage = match self.storage {
+            Storage::None => 0,
+            Storage::Locked(SpoolMode::Fast) => 1,
+            Storage::Locked(SpoolMode::Durable) => 2,
+            Storage::Spool(SpoolMode::Fast) => 3,
+            Storage::Spool(SpoolMode::Durable) => 4,
+        };
+        storage << 2 | route
+    }
+
+    const fn from_bits(bits: u8) -> Self {
+        let route = match bits & 3 {
+            0 => Route::Direct,
+            1 => Route::Spool,
+            2 => Route::Buffer(Why::SchemaPending),
+            _ => Route::Buffer(Why::SpoolLocked),
+        };
+        let storage = match bits >> 2 {
+            0 => Storage::None,
+            1 => Storage::Locked(SpoolMode::Fast),
+            2 => Storage::Locked(SpoolMode::Durable),
+            3 => Storage::Spool(SpoolMode::Fast),
+            _ => Storage::Spool(SpoolMode::Durable),
+        };
+        Self { route, storage }
+    }
+}
+
+/// The state, read by workers for each batch without a lock.
+pub(super) struct Router(AtomicU8);
+
+impl Router {
+    pub(super) const fn new(state: State) -> Self {
+        Self(AtomicU8::new(state.to_bits()))
+    }
+
+    pub(super) fn route(&self) -> Route {
+        self.state().route
+    }
+
+    /// True once this agent has the spool.
+    pub(super) fn has_spool(&self) -> bool {
+        matches!(self.state().storage, Storage::Spool(_))
+    }
+
+    pub(super) fn state(&self) -> State {
+        State::from_bits(self.0.load(Ordering::Acquire))
+    }
+
+    /// The only place that changes the route. Takes the backlog to have it locked: nobody appends to
+    /// it by a route that is changing.
+    pub(super) fn apply(&self, event: Event, _locked: &mut Backlog<Flight>) {
+        let after = self.state().after(event);
+        self.0.store(after.to_bits(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODES: [SpoolMode; 2] = [SpoolMode::Fast, SpoolMode::Durable];
+
+    /// All states that events lead to.
+    fn reachable() -> Vec<State> {
+        let mut states: Vec<State> = Vec::new();
+        let mut open: Vec<State> = MODES.map(|mode| State::initial(Some(mode), false)).to_vec();
+        open.extend([State::initial(None, false), State::initial(None, true)]);
+        while let Some(state) = open.pop() {
+            if !states.contains(&state) {
+                states.push(state);
+                open.extend(EVENTS.map(|event| state.after(event)));
+            }
+        }
+        states
+    }
+
+    const EVENTS: [Event; 4] = [
+        Event::Blocked,
+        Event::Drained,
+        Event::SpoolAcquired { is_empty: false },
+        Event::SpoolAcquired { is_empty: true },
+    ];
+
+    #[test]
+    fn every_state_that_can_be_reached_makes_sense_and_survives_its_encoding() {
+        let states = reachable();
+        for state in &states {
+            assert_eq!(State::from_bits(state.to_bits()), *state);
+            let fits = match state.route {
+                Route::Direct => state.storage != Storage::Spool(SpoolMode::Durable),
+                Route::Spool => matches!(state.storage, Storage::Spool(_)),
+                Route::Buffer(Why::SpoolLocked) => matches!(state.storage, Storage::Locked(_)),
+                Route::Buffer(Why::SchemaPending) => state.storage == Storage::None,
+            };
+            assert!(fits, "{state:?}");
+        }
+        // None: two routes; locked: two for each mode; a spool: two for fast, one for durable.
+        assert_eq!(states.len(), 2 + 4 + 3, "{states:?}");
+    }
+
+    #[test]
+    fn transitions_are_those_of_the_table() {
+        use Route::{Buffer, Direct, Spool};
+        let locked = Buffer(Why::SpoolLocked);
+        let pending = Buffer(Why::SchemaPending);
+        let route = |state: State, event| state.after(event).route;
+        for mode in MODES {
+            let direct = State::initial(Some(mode), true);
+            let buffering = direct.after(Event::Blocked);
+            assert_eq!((direct.route, buffering.route), (Direct, locked));
+            assert_eq!(route(buffering, Event::Blocked), locked);
+            assert_eq!(route(buffering, Event::Drained), Direct);
+            for state in [direct, buffering] {
+                let empty = Event::SpoolAcquired { is_empty: true };
+                let expected = if mode == SpoolMode::Fast { Direct } else { Spool };
+                assert_eq!(route(state, empty), expected);
+                let spool = state.after(Event::SpoolAcquired { is_empty: false });
+                assert_eq!(spool.route, Spool);
+                assert_eq!(route(spool, Event::Drained), expected);
+                assert_eq!(route(spool.after(Event::Drained), Event::Blocked), Spool);
+            }
+        }
+        let waiting = State::initial(None, true);
+        assert_eq!((waiting.route, route(waiting, Event::Blocked)), (pending, pending));
+        let ready = waiting.after(Event::Drained);
+        assert_eq!((ready.route, route(ready, Event::Blocked)), (Direct, Direct), "for good");
+    }
+}

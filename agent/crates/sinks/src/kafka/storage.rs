@@ -1,0 +1,176 @@
+//! The part of the [machine](super::delivery) that has to do with the disk: opening the spool, syncing
+//! it, and what happens where it fails.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use tap53_ledger::SinkLoss;
+use tap53_records::encode::SCHEMA_VERSION;
+use tap53_spool::{self as spool, Fsync, Spool};
+
+use super::{
+    backlog::{Backlog, Queued, move_piece},
+    delivery::{Delivery, Guard},
+    flight::Flight,
+    producer::{Message, Transport},
+    route::Event,
+};
+use crate::config::SpoolConfig;
+
+impl<P: Transport> Delivery<P> {
+    /// Wakes the sender, and syncs what was appended where that comes before anything else.
+    pub(super) fn appended(&self, mut backlog: Guard<'_>, records: usize) {
+        let unsynced = match &mut *backlog {
+            Backlog::Disk(spool) => {
+                let is_due = self.is_synced_at_once();
+                if self.health.disk_fails.swap(false, Ordering::Relaxed) {
+                    let sink = &self.context.sink;
+                    tracing::info!(
+                        event = "spool_write_resumed",
+                        sink,
+                        "writing to the spool again"
+                    );
+                }
+                is_due.then(|| spool.take_unsynced())
+            }
+            Backlog::Memory(_) => None,
+        };
+        drop(backlog);
+        self.context.events.put(|events| events.appended += records);
+        unsynced.iter().for_each(|unsynced| self.sync(unsynced));
+    }
+
+    fn is_synced_at_once(&self) -> bool {
+        self.spool_config.as_ref().is_some_and(|config| config.fsync == Fsync::Batch)
+    }
+
+    pub(super) fn sync(&self, unsynced: &spool::Unsynced) {
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let synced = unsynced.sync();
+        self.context.timings.sync.observe(began.elapsed());
+        if let Err(error) = synced {
+            let directory = self.directory();
+            tracing::error!(event = "spool_sync_failed", %error, directory, "cannot sync the spool to disk: records may be lost with the node's power");
+            if let Backlog::Disk(spool) = &mut *self.lock() {
+                spool.seal_active();
+            }
+        }
+    }
+
+    pub(super) fn disk_failed(&self, error: &dyn std::fmt::Display) {
+        if !self.health.disk_fails.swap(true, Ordering::Relaxed) {
+            let directory = self.directory();
+            tracing::error!(event = "spool_write_failed", %error, directory, "cannot write to the spool: records are sent without it, and lost and counted where that fails");
+        }
+    }
+
+    pub(super) fn directory(&self) -> String {
+        self.spool_config
+            .as_ref()
+            .map_or(String::new(), |config| config.directory.display().to_string())
+    }
+
+    pub(super) fn log_lock_wait(&self) {
+        let (sink, directory) = (&self.context.sink, self.directory());
+        tracing::warn!(
+            event = "spool_locked",
+            sink,
+            directory,
+            "another agent has locked the spool: until it ends, records are sent without it, and \
+             those that do not arrive wait in memory"
+        );
+    }
+
+    /// Opens the spool, and puts into it what waits in memory.
+    ///
+    /// # Errors
+    /// [`Locked`](spool::Error::Locked) while another agent has it, and what else the spool says.
+    pub(super) fn acquire_spool(&self) -> Result<(), spool::Error> {
+        let Some(config) = &self.spool_config else { return Ok(()) };
+        let mut spool = Spool::open(config)?;
+        let accounts = &self.context.accounts;
+        let mut backlog = self.lock();
+        let Backlog::Memory(buffer) = &mut *backlog else { return Ok(()) };
+        let inherited = spool.held();
+        if inherited.records > 0 {
+            accounts.windows.inherit(spool.next_id());
+        }
+        self.want_schemas_of(&spool);
+        accounts.reconcile(&mut spool, |counts| counts.carried = inherited);
+        let mut waiting = buffer.take_all();
+        let count = waiting.len();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !waiting.is_empty() {
+            outcome = move_piece(&mut waiting, &mut spool, accounts, self.clock.now_ms());
+        }
+        let is_empty = spool.held().records == 0;
+        *backlog = Backlog::Disk(Box::new(spool));
+        self.router.apply(Event::SpoolAcquired { is_empty }, &mut backlog);
+        match outcome {
+            Ok(()) if count > 0 => self.appended(backlog, count),
+            Ok(()) => {}
+            Err(error) => {
+                drop(backlog);
+                self.disk_failed(&error);
+                waiting.into_iter().for_each(|record| self.send_or_lose(record));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records of an older version of the schema may wait in it.
+    fn want_schemas_of(&self, spool: &Spool) {
+        let Some(framing) = &self.context.framing else { return };
+        let versions = spool.schema_versions();
+        for schema in &self.schemas {
+            if schema.is_expected_in(&versions) {
+                framing.ids.want(schema.fingerprint);
+            }
+        }
+    }
+
+    fn send_or_lose(&self, record: Queued<Flight>) {
+        let producer = self.producer.current();
+        let version = SCHEMA_VERSION.unsigned_abs();
+        let send =
+            |origin, message: &Message<'_>| self.producer.send(&producer, origin, version, message);
+        if let Err(record) = record.send_by(send) {
+            record.owner.lost(SinkLoss::SpoolFailed);
+        }
+    }
+}
+
+pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
+    spool::Config {
+        directory: config.directory.clone(),
+        max_bytes: config.max_bytes,
+        max_age: config.max_age,
+        fsync: config.fsync(),
+        schema_version: SCHEMA_VERSION.unsigned_abs(),
+    }
+}
+
+/// The age of records in the spool: the wall clock as it was at the start, and the time since then.
+/// Where the wall clock is set meanwhile, no record grows old by that.
+pub(super) struct Clock {
+    started_ms: i64,
+    started: Instant,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { started_ms: now_ms(), started: Instant::now() }
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.started_ms.saturating_add(passed_ms)
+    }
+}
+
+/// By the wall clock.
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,202 @@
+//! Which windows of the ledger have records that are not settled: in memory, or in the spool.
+//!
+//! A count for each of the last windows, of what was announced in it and is in memory; and for
+//! stretches of the spool, in which window they were announced. A worker announces its batch before
+//! it publishes the numbers of its records, and a summary reads the numbers before it begins a
+//! window here; so a record counts for its window or for one before, which may delay what a summary
+//! says and makes nothing wrong.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use tap53_records::encode::WindowSlot;
+
+/// Windows that memory is counted for. While the slot of the next one is still in use, as with
+/// windows of a second and a message timeout of minutes, the one before goes on.
+pub(super) const SLOTS: usize = 64;
+
+/// Stretches of the spool that are told apart.
+const STRETCHES: usize = 4_096;
+
+/// Counts what is not settled, by window.
+pub(super) struct WindowTracker {
+    /// The window that records are handed over in.
+    current: AtomicI64,
+    in_memory: [AtomicU64; SLOTS],
+    spooled: Mutex<VecDeque<Stretch>>,
+}
+
+/// Records of the spool below `end_id` that are in no stretch before.
+struct Stretch {
+    end_id: u64,
+    window: i64,
+}
+
+impl WindowTracker {
+    /// Nothing is in flight, in the first window.
+    pub(super) fn new() -> Self {
+        Self {
+            current: AtomicI64::new(0),
+            in_memory: [const { AtomicU64::new(0) }; SLOTS],
+            spooled: Mutex::default(),
+        }
+    }
+
+    /// So many records are about to be handed over; where they count until they have left memory.
+    pub(super) fn enter(&self, records: u64) -> WindowSlot {
+        let slot = Self::slot(self.current.load(Ordering::Acquire));
+        self.in_memory[usize::from(slot)].fetch_add(records, Ordering::AcqRel);
+        WindowSlot(slot)
+    }
+
+    /// So many of them are delivered, lost, or in the spool.
+    pub(super) fn leave(&self, slot: WindowSlot, records: u64) {
+        if let Some(count) = self.in_memory.get(usize::from(slot.0)) {
+            // A report may come after everything was given up.
+            let less = |count: u64| Some(count.saturating_sub(records));
+            let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        }
+    }
+
+    /// What is in memory has been given up.
+    pub(super) fn give_up_memory(&self) {
+        self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
+    }
+
+    /// Records that were handed over with `slot` are in the spool, up to `end_id`. To be called
+    /// before they leave memory, so that they are never nowhere.
+    pub(super) fn spool(&self, slot: WindowSlot, end_id: u64) {
+        let current = self.current.load(Ordering::Acquire);
+        self.push(end_id, Self::latest_at(slot.0, current));
+    }
+
+    /// What earlier runs have left in the spool counts for the first window.
+    pub(super) fn inherit(&self, end_id: u64) {
+        self.push(end_id, 0);
+    }
+
+    fn push(&self, end_id: u64, window: i64) {
+        let mut stretches = self.lock();
+        let is_full = stretches.len() >= STRETCHES;
+        match stretches.back_mut() {
+            Some(last) if last.window == window || is_full => {
+                last.end_id = end_id;
+                last.window = last.window.min(window);
+            }
+            _ => stretches.push_back(Stretch { end_id, window }),
+        }
+    }
+
+    /// From now on records are of `window`. The last window before it of which nothing is on its
+    /// way, where all below `acknowledged_id` has left the spool; `None` if it is none.
+    pub(super) fn begin_window(&self, window: i64, acknowledged_id: u64) -> Option<i64> {
+        let before = self.current.load(Ordering::Acquire);
+        let oldest = self.oldest_in_memory(before);
+        // All windows that are told apart have a slot of their own.
+        if oldest.is_none_or(|oldest| window - oldest < SLOTS as i64) {
+            self.current.store(window, Ordering::Release);
+        }
+        let mut stretches = self.lock();
+        while stretches.front().is_some_and(|stretch| stretch.end_id <= acknowledged_id) {
+            stretches.pop_front();
+        }
+        let in_spool = stretches.iter().map(|stretch| stretch.window).min();
+        let unsettled = oldest.into_iter().chain(in_spool).min().unwrap_or(window);
+        (unsettled > 0).then(|| unsettled - 1)
+    }
+
+    fn oldest_in_memory(&self, current: i64) -> Option<i64> {
+        let in_use = |count: &AtomicU64| count.load(Ordering::Acquire) > 0;
+        (0..)
+            .zip(&self.in_memory)
+            .filter(|(_, count)| in_use(count))
+            .map(|(slot, _)| Self::latest_at(slot, current))
+            .min()
+    }
+
+    fn slot(window: i64) -> u8 {
+        // Below 64, so it fits.
+        u8::try_from(window.rem_euclid(SLOTS as i64)).unwrap_or(0)
+    }
+
+    /// The last window up to `current` that counts at `slot`.
+    fn latest_at(slot: u8, current: i64) -> i64 {
+        (current - (current - i64::from(slot)).rem_euclid(SLOTS as i64)).max(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Stretch>> {
+        // Each change is one step.
+        self.spooled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_settled_once_all_of_it_and_of_those_before_has_left_memory() {
+        let tracker = WindowTracker::new();
+        assert_eq!(tracker.begin_window(1, 0), Some(0));
+        let first = tracker.enter(2);
+        assert_eq!(tracker.begin_window(2, 0), Some(0));
+        let second = tracker.enter(1);
+        tracker.leave(first, 1);
+        assert_eq!(tracker.begin_window(3, 0), Some(0));
+        tracker.leave(second, 1);
+        assert_eq!(tracker.begin_window(4, 0), Some(0), "one of the first is in flight");
+        tracker.leave(first, 1);
+        assert_eq!(tracker.begin_window(5, 0), Some(4));
+    }
+
+    #[test]
+    fn what_was_inherited_is_before_every_window() {
+        let tracker = WindowTracker::new();
+        tracker.inherit(10);
+        assert_eq!(tracker.begin_window(1, 0), None);
+        let slot = tracker.enter(2);
+        tracker.spool(slot, 12);
+        tracker.leave(slot, 2);
+        assert_eq!(tracker.begin_window(2, 9), None);
+        assert_eq!(tracker.begin_window(3, 10), Some(0));
+        assert_eq!(tracker.begin_window(4, 12), Some(3));
+    }
+
+    #[test]
+    fn what_comes_back_late_counts_for_its_own_window() {
+        let tracker = WindowTracker::new();
+        tracker.begin_window(1, 0);
+        let late = tracker.enter(1);
+        tracker.begin_window(2, 0);
+        let other = tracker.enter(1);
+        tracker.spool(other, 5);
+        tracker.leave(other, 1);
+        tracker.spool(late, 6);
+        tracker.leave(late, 1);
+        assert_eq!(tracker.begin_window(3, 4), Some(0));
+        assert_eq!(tracker.begin_window(4, 5), Some(0), "the one of window 1 comes after it");
+        assert_eq!(tracker.begin_window(5, 6), Some(4));
+    }
+
+    #[test]
+    fn a_window_whose_slot_is_in_use_goes_on_in_the_one_before() {
+        let tracker = WindowTracker::new();
+        for window in 1..=3 {
+            tracker.begin_window(window, 0);
+        }
+        let stuck = tracker.enter(1);
+        for window in 4..200 {
+            assert_eq!(tracker.begin_window(window, 0), Some(2), "before {window}");
+        }
+        let late = tracker.enter(1);
+        tracker.leave(stuck, 1);
+        assert_eq!(tracker.begin_window(200, 0), Some(65));
+        tracker.leave(late, 1);
+        assert_eq!(tracker.begin_window(201, 0), Some(200));
+    }
+}

@@ -1,0 +1,268 @@
+//! Where records go.
+//!
+//! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
+//! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
+//! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
+//! workers.
+
+pub mod config;
+mod container;
+mod file;
+mod kafka;
+mod queued;
+pub mod registry;
+mod stdout;
+mod summaries;
+mod trust;
+mod wait_budget;
+
+pub use container::AvroFile;
+pub use kafka::{
+    Broker, Spread, Statistics,
+    admin::{AdminClient, AdminError},
+};
+pub use queued::QUEUE_BYTES;
+pub use summaries::Summaries;
+pub use summaries::TakesSummaries;
+
+use wait_budget::WaitBudget;
+
+use std::{
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tap53_base::vitals::SinkTimings;
+use tap53_ledger::{Published, SinkCounts};
+use tap53_records::encode::{self, Batch, Format, Key, WindowSlot};
+use tokio::sync::Notify;
+
+use crate::config::{ColorChoice, SinkConfig, TextFormat};
+
+/// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which
+/// printing a chain would repeat.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("sink {sink}: cannot {action} {path}: {cause}")]
+    File {
+        /// Name of the sink.
+        sink: String,
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// librdkafka refused its configuration.
+    #[error("sink {sink}: librdkafka refuses the configuration: {cause}")]
+    Kafka {
+        /// Name of the sink.
+        sink: String,
+        /// Why.
+        cause: rdkafka::error::KafkaError,
+    },
+    /// The registry's thread cannot be started.
+    #[error("sink {sink}: cannot start the registry's thread: {cause}")]
+    Registry {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The thread of a sink that may block cannot be started.
+    #[error("sink {sink}: cannot start its thread: {cause}")]
+    Thread {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The spool cannot be opened.
+    #[error("sink {sink}: {cause}")]
+    Spool {
+        /// Name of the sink.
+        sink: String,
+        /// Why not.
+        cause: tap53_spool::Error,
+    },
+    /// The schema does not parse.
+    #[error("sink {sink}: {cause}")]
+    Encode {
+        /// Name of the sink.
+        sink: String,
+        /// Why.
+        cause: encode::Error,
+    },
+}
+
+/// Takes batches of encoded records.
+pub trait Sink: Send + Sync {
+    /// What it wants records as.
+    fn format(&self) -> Format;
+
+    /// What it wants records keyed by.
+    fn key(&self) -> Key {
+        Key::None
+    }
+
+    /// Its counts, for the ledger.
+    fn counts(&self) -> &Published<SinkCounts>;
+
+    /// How long what takes, where it is measured.
+    fn timings(&self) -> Option<&SinkTimings> {
+        None
+    }
+
+    /// What is going on inside, for who watches it. Never waits for a disk or a broker.
+    fn state(&self) -> State {
+        State::default()
+    }
+
+    /// Where summaries of the ledger go, if they are to go anywhere beside its records.
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        None
+    }
+
+    /// Announces so many records, before anybody else counts them; the batch carries what this gives.
+    fn announce(&self, _records: u64) -> WindowSlot {
+        WindowSlot::default()
+    }
+
+    /// Takes the records of `batch`, which have been announced.
+    fn write(&self, batch: &Batch);
+
+    /// Does what is due with time alone, such as finishing a file of its age.
+    fn tick(&self, now: Instant);
+
+    /// Delivers what it holds within `deadline` and counts the rest as lost.
+    fn close(&self, deadline: Duration);
+}
+
+/// What is going on inside a sink, beside what the ledger has.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Its spool.
+    pub spool: Option<SpoolState>,
+    /// What librdkafka said last of itself.
+    pub kafka: Option<Arc<Statistics>>,
+}
+
+/// A spool, beside what the ledger has of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpoolState {
+    /// Bytes that it may take.
+    pub limit_bytes: u64,
+    /// Since when its oldest record waits, milliseconds since 1970 UTC.
+    pub oldest_at_ms: Option<i64>,
+    /// Delivery reports that its sender has yet to take in, and records that came back.
+    pub reports_waiting: usize,
+}
+
+/// A sink and its name in the ledger.
+#[derive(Clone)]
+pub struct Named {
+    /// Name.
+    pub name: String,
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// Opens the sinks of a configuration for workers that must not be held up: those that may block have
+/// a queue and a thread of their own. `stop` is notified when a sink's reader went away and running on
+/// has no purpose. What costs something to watch is measured where somebody `watches`.
+///
+/// # Errors
+/// The first sink that cannot be opened.
+pub fn build(
+    configs: &[SinkConfig],
+    node: &str,
+    watches: bool,
+    stop: &Arc<Notify>,
+) -> Result<Vec<Named>, Error> {
+    open_all(configs, node, Use::Live { watches }, stop, |name, sink| {
+        let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
+        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
+    })
+}
+
+/// As [`build`], for who can wait for as long as a sink takes, as nothing is lost meanwhile.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_without_queues(
+    configs: &[SinkConfig],
+    node: &str,
+    stop: &Arc<Notify>,
+) -> Result<Vec<Named>, Error> {
+    open_all(configs, node, Use::Replay, stop, |_, sink| Ok(Arc::from(sink)))
+}
+
+/// Who hands records to the sinks.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Workers, which must not be held up.
+    Live {
+        /// Whether somebody watches what costs something to watch.
+        watches: bool,
+    },
+    /// A replay, which waits for as long as a sink takes.
+    Replay,
+}
+
+/// `share` makes those that may block fit for the workers.
+fn open_all(
+    configs: &[SinkConfig],
+    node: &str,
+    purpose: Use,
+    stop: &Arc<Notify>,
+    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
+) -> Result<Vec<Named>, Error> {
+    configs
+        .iter()
+        .map(|config| {
+            let name = config.name();
+            let sink = match config {
+                SinkConfig::Stdout(stdout) => {
+                    let format = format(stdout.format, stdout.color);
+                    share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
+                }
+                SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
+                SinkConfig::Kafka(kafka) => {
+                    let (watches, wait_budget) = match purpose {
+                        Use::Live { watches } => (watches, Some(WaitBudget::default())),
+                        Use::Replay => (false, None),
+                    };
+                    Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
+                }
+            };
+            Ok(Named { name: name.to_owned(), sink })
+        })
+        .collect()
+}
+
+/// Standard output, with a line for each message; for records of one message each.
+#[must_use]
+pub fn messages(stop: &Arc<Notify>) -> Named {
+    let sink = Arc::new(stdout::Stdout::new(Format::Message, stop.clone()));
+    Named { name: "stdout".to_owned(), sink }
+}
+
+fn format(format: TextFormat, color: ColorChoice) -> Format {
+    match format {
+        TextFormat::Json => Format::Json,
+        TextFormat::Text => Format::Text {
+            color: match color {
+                ColorChoice::Always => true,
+                ColorChoice::Never => false,
+                // https://no-color.org
+                ColorChoice::Auto => {
+                    std::io::stdout().is_terminal()
+                        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                }
+            },
+        },
+    }
+}

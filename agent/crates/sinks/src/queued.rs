@@ -1,0 +1,589 @@
+//! A sink that may block, behind a queue and a thread of its own.
+//!
+//! ```text
+//!  worker ─ write ─▶ queue, bounded ─▶ thread ─ write ─▶ standard output, file
+//!  run loop ─ tick ─▶ the same thread
+//! ```
+//!
+//! - **A pipe that nobody reads and a disk that hangs hold up nobody else.** A worker copies its batch
+//!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`](super::wait_budget::WAIT) at most and a
+//!   tenth of the time in all; what does not fit then is lost and counted (`queue_full`).
+//! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
+//!   of them take no more memory than a few large ones. Buffers are used again.
+//! - **The counts are exact at every moment.** A record is `in_batches` until the sink has taken it, and
+//!   in the same step the counts that are seen get what the sink has counted since.
+//! - **At the end** the thread has what it holds written by the deadline. A sink that is held up then
+//!   is left behind, its counts stand still, and what it has not delivered is lost (`unflushed`).
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tap53_base::{amount::Amount, privileges, vitals::SinkTimings};
+use tap53_ledger::{Published, SinkCounts, SinkLoss};
+use tap53_records::encode::{Batch, Format, Key, WindowSlot};
+use tokio::sync::Notify;
+
+use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
+
+/// Batches that wait for the sink at most, without the one that it writes.
+const CHUNKS: usize = 8;
+
+/// Bytes up to which batches are joined. A worker's batch is about as large at most.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes of records that wait for a sink at most.
+pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
+
+/// A sink behind a queue.
+pub(super) struct QueuedSink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sink: Box<dyn Sink>,
+    /// The counts that are seen from outside; the sink has its own.
+    counts: Published<SinkCounts>,
+    queue: Mutex<Queue>,
+    /// For the thread: there is something to do.
+    work: Condvar,
+    wait_budget: WaitBudget,
+    /// For workers, and for who closes: the thread has done something.
+    progress: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Oldest first.
+    chunks: VecDeque<Batch>,
+    /// Empty ones.
+    spare: Vec<Batch>,
+    /// Records that were taken from workers and are not in the sink's counts: of `chunks`, and of the
+    /// batch that the thread writes.
+    held: Amount,
+    /// The sink's counts that are in those that are seen.
+    known: SinkCounts,
+    tick: Option<Instant>,
+    /// Until when the sink may deliver what it has, once it is to end.
+    close_by: Option<Instant>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Running,
+    /// The sink is being closed, and takes nothing more.
+    Closing,
+    /// The sink is closed, and its counts are final.
+    Closed,
+    /// The sink was left behind, and has no more part in the counts.
+    Abandoned,
+}
+
+impl QueuedSink {
+    /// Starts the thread, which is named after the sink.
+    /// `stop` is notified where it panics, as where a worker does.
+    pub(super) fn start(name: &str, sink: Box<dyn Sink>, stop: &Arc<Notify>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            counts: Published::new(sink.counts().read()),
+            sink,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            wait_budget: WaitBudget::default(),
+            progress: Condvar::new(),
+        });
+        let guard = PanicGuard { shared: shared.clone(), stop: stop.clone() };
+        thread::Builder::new().name(format!("sink-{name}")).spawn(move || guard.shared.run())?;
+        Ok(Self { shared })
+    }
+}
+
+/// Leaves the sink behind when its thread unwinds: nobody else would notice.
+struct PanicGuard {
+    shared: Arc<Shared>,
+    stop: Arc<Notify>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.abandon();
+            self.shared.progress.notify_all();
+            self.stop.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // The queue is changed whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread.
+    fn run(&self) {
+        privileges::confine_to_work();
+        let mut queue = self.lock();
+        loop {
+            if let Some(now) = queue.tick.take() {
+                // First: a queue that is never empty must not keep a file from being finished by its age.
+                drop(queue);
+                self.sink.tick(now);
+                self.take_over(Amount::default());
+                queue = self.lock();
+            } else if let Some(mut chunk) = queue.chunks.pop_front() {
+                drop(queue);
+                // A worker that waits for room has it now.
+                self.progress.notify_all();
+                let amount = amount(&chunk);
+                self.sink.write(&chunk);
+                self.take_over(amount);
+                chunk.clear();
+                queue = self.lock();
+                // One that grew for a single large batch is not kept.
+                if chunk.capacity() <= 2 * CHUNK_BYTES {
+                    queue.spare.push(chunk);
+                }
+            } else if let Some(close_by) = queue.close_by {
+                queue.stage.advance(Stage::Closing);
+                drop(queue);
+                self.sink.close(close_by.saturating_duration_since(Instant::now()));
+                self.take_over(Amount::default());
+                self.lock().stage.advance(Stage::Closed);
+                self.progress.notify_all();
+                return;
+            } else {
+                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Adds what the sink has counted since to the counts that are seen, once it has taken so much.
+    fn take_over(&self, taken: Amount) {
+        self.counts.update(|counts| {
+            let mut queue = self.lock();
+            if queue.stage == Stage::Abandoned {
+                return;
+            }
+            queue.held -= taken;
+            let now = self.sink.counts().read();
+            let before = std::mem::replace(&mut queue.known, now);
+            drop(queue);
+            counts.in_batches -= taken;
+            counts.in_flight = now.in_flight;
+            let grow = |sum: &mut Amount, now: Amount, before: Amount| {
+                *sum += now;
+                *sum -= before;
+            };
+            grow(&mut counts.offered, now.offered, before.offered);
+            grow(&mut counts.delivered, now.delivered, before.delivered);
+            for (sum, (now, before)) in counts.lost.iter_mut().zip(now.lost.iter().zip(before.lost))
+            {
+                grow(sum, *now, before);
+            }
+        });
+    }
+
+    /// Puts a batch into the queue; false where it has no room for it.
+    fn push(&self, batch: &Batch, amount: Amount) -> bool {
+        let mut queue = self.lock();
+        if queue.stage == Stage::Running && !queue.has_room(batch) {
+            queue = self.wait_for_room(queue, batch);
+        }
+        if queue.stage != Stage::Running || !queue.has_room(batch) {
+            return false;
+        }
+        match queue.chunks.back_mut() {
+            Some(last) if fits(last, batch) => last.append(batch),
+            _ => {
+                let mut chunk = queue.spare.pop().unwrap_or_else(|| Batch::keyed(self.sink.key()));
+                chunk.append(batch);
+                queue.chunks.push_back(chunk);
+            }
+        }
+        queue.held += amount;
+        drop(queue);
+        self.work.notify_one();
+        true
+    }
+
+    #[cold]
+    fn wait_for_room<'a>(
+        &self,
+        queue: MutexGuard<'a, Queue>,
+        batch: &Batch,
+    ) -> MutexGuard<'a, Queue> {
+        let began = Instant::now();
+        let wait = self.wait_budget.give_up_at(began).saturating_duration_since(began);
+        if wait.is_zero() {
+            return queue;
+        }
+        self.wait_budget.begin(began);
+        let is_full = |queue: &mut Queue| queue.stage == Stage::Running && !queue.has_room(batch);
+        let waited = self.progress.wait_timeout_while(queue, wait, is_full);
+        self.wait_budget.end(began, Instant::now());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Leaves the sink behind: what it has not delivered is lost.
+    fn abandon(&self) {
+        self.counts.update(|counts| {
+            let mut queue = self.lock();
+            if queue.stage == Stage::Closed {
+                return;
+            }
+            queue.stage.advance(Stage::Abandoned);
+            let held = std::mem::take(&mut queue.held);
+            queue.chunks.clear();
+            drop(queue);
+            let in_flight = std::mem::take(&mut counts.in_flight);
+            counts.lose(SinkLoss::Unflushed, in_flight);
+            counts.offer(held);
+            counts.lose(SinkLoss::Unflushed, held);
+            let records = held.records + in_flight.records;
+            tracing::error!(
+                records,
+                "a sink is held up and left behind; its records are lost and counted"
+            );
+        });
+    }
+}
+
+impl Stage {
+    /// Enters a later stage, unless the sink was left behind.
+    fn advance(&mut self, to: Self) {
+        if *self != Self::Abandoned {
+            *self = to;
+        }
+    }
+}
+
+impl Queue {
+    fn has_room(&self, batch: &Batch) -> bool {
+        self.chunks.len() < CHUNKS || self.chunks.back().is_some_and(|last| fits(last, batch))
+    }
+}
+
+fn fits(last: &Batch, batch: &Batch) -> bool {
+    last.bytes().len() + batch.bytes().len() <= CHUNK_BYTES
+}
+
+fn amount(batch: &Batch) -> Amount {
+    Amount { records: batch.records(), messages: batch.messages() }
+}
+
+impl Sink for QueuedSink {
+    fn format(&self) -> Format {
+        self.shared.sink.format()
+    }
+
+    fn key(&self) -> Key {
+        self.shared.sink.key()
+    }
+
+    fn counts(&self) -> &Published<SinkCounts> {
+        &self.shared.counts
+    }
+
+    fn timings(&self) -> Option<&SinkTimings> {
+        self.shared.sink.timings()
+    }
+
+    fn state(&self) -> State {
+        self.shared.sink.state()
+    }
+
+    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+        self.shared.sink.summaries()
+    }
+
+    fn announce(&self, records: u64) -> WindowSlot {
+        self.shared.sink.announce(records)
+    }
+
+    fn write(&self, batch: &Batch) {
+        let amount = amount(batch);
+        if self.shared.push(batch, amount) {
+            return;
+        }
+        self.shared.counts.update(|counts| {
+            let ended = self.shared.lock().stage != Stage::Running;
+            counts.offer(amount);
+            counts.lose(if ended { SinkLoss::Unflushed } else { SinkLoss::QueueFull }, amount);
+        });
+    }
+
+    fn tick(&self, now: Instant) {
+        self.shared.lock().tick = Some(now);
+        self.shared.work.notify_one();
+    }
+
+    fn close(&self, deadline: Duration) {
+        let mut queue = self.shared.lock();
+        queue.close_by = Some(Instant::now() + deadline);
+        self.shared.work.notify_one();
+        let runs = |queue: &mut Queue| queue.stage != Stage::Closed;
+        let waited = self.shared.progress.wait_timeout_while(queue, deadline, runs);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.shared.abandon();
+    }
+}
+
+impl Drop for QueuedSink {
+    fn drop(&mut self) {
+        // The thread ends with what it has; one that is held up ends with the process.
+        self.shared.lock().close_by.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::{super::wait_budget::WAIT, *};
+    use tap53_records::encode::{Datum, samples};
+
+    /// A sink that writes while its gate is open.
+    #[derive(Default)]
+    struct GatedSink {
+        counts: Published<SinkCounts>,
+        open: Mutex<bool>,
+        opened: Condvar,
+        /// Records of each batch.
+        written: Mutex<Vec<u64>>,
+        ticked: AtomicBool,
+    }
+
+    impl GatedSink {
+        fn open(&self) {
+            *self.open.lock().unwrap() = true;
+            self.opened.notify_all();
+        }
+
+        fn pass(&self) {
+            let open = self.open.lock().unwrap();
+            drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        }
+    }
+
+    impl Sink for Arc<GatedSink> {
+        fn format(&self) -> Format {
+            Format::AvroDatum
+        }
+
+        fn counts(&self) -> &Published<SinkCounts> {
+            &self.counts
+        }
+
+        fn write(&self, batch: &Batch) {
+            self.pass();
+            self.written.lock().unwrap().push(batch.records());
+            // On their way until the end, as in a file that is not finished.
+            self.counts.update(|counts| {
+                counts.offer(amount(batch));
+                counts.in_flight += amount(batch);
+            });
+        }
+
+        fn tick(&self, _now: Instant) {
+            self.pass();
+            self.ticked.store(true, Ordering::Relaxed);
+        }
+
+        fn close(&self, _deadline: Duration) {
+            self.pass();
+            self.counts.update(|counts| {
+                counts.delivered += std::mem::take(&mut counts.in_flight);
+            });
+        }
+    }
+
+    fn queued() -> (Arc<GatedSink>, QueuedSink) {
+        let gated = Arc::new(GatedSink::default());
+        let queued = QueuedSink::start("gated", Box::new(gated.clone()), &Arc::default()).unwrap();
+        (gated, queued)
+    }
+
+    fn batch(records: usize) -> Batch {
+        let (mut batch, mut datum) = (Batch::default(), Datum::default());
+        for _ in 0..records {
+            samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
+        }
+        batch
+    }
+
+    /// As a worker hands it over; how long that took.
+    fn hand_over(queued: &QueuedSink, batch: &Batch) -> Duration {
+        queued.counts().update(|counts| counts.in_batches += amount(batch));
+        let began = Instant::now();
+        queued.write(batch);
+        began.elapsed()
+    }
+
+    fn until(mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited in vain");
+            thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// All that was handed over is somewhere, once.
+    #[track_caller]
+    fn adds_up(counts: &SinkCounts, handed_over: Amount) {
+        let mut sum = counts.in_batches;
+        sum += counts.offered;
+        assert_eq!(sum, handed_over, "{counts:?}");
+        let mut taken = counts.delivered;
+        taken += counts.in_flight;
+        counts.lost.iter().for_each(|lost| taken += *lost);
+        assert_eq!(taken, counts.offered, "{counts:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_lost_and_counted_and_the_rest_arrives() {
+        let (gated, queued) = queued();
+        let large = batch(1 + CHUNK_BYTES / batch(1).bytes().len());
+        let mut handed_over = Amount::default();
+        let mut waited = Duration::ZERO;
+        const BATCHES: u64 = 40;
+        for _ in 0..BATCHES {
+            waited += hand_over(&queued, &large);
+            handed_over += amount(&large);
+            adds_up(&queued.counts().read(), handed_over);
+        }
+        // One wait, and no more for nine times as long.
+        assert!(waited >= WAIT && waited < WAIT * 10, "{waited:?}");
+        let counts = queued.counts().read();
+        let lost = counts.lost[SinkLoss::QueueFull as usize];
+        // The thread may have taken one out of the queue.
+        let kept = BATCHES - lost.records / large.records();
+        assert!((CHUNKS as u64..=CHUNKS as u64 + 1).contains(&kept), "{kept}");
+        gated.open();
+        until(|| queued.counts().read().in_batches == Amount::default());
+        adds_up(&queued.counts().read(), handed_over);
+        queued.close(Duration::from_secs(20));
+        let counts = queued.counts().read();
+        adds_up(&counts, handed_over);
+        assert_eq!(counts.delivered.records, kept * large.records());
+        assert_eq!(counts.lost[SinkLoss::QueueFull as usize], lost);
+        // Whoever comes too late is told so.
+        hand_over(&queued, &batch(1));
+        assert_eq!(queued.counts().read().lost[SinkLoss::Unflushed as usize].records, 1);
+    }
+
+    #[test]
+    fn a_sink_that_is_held_up_at_the_end_is_left_behind_and_its_counts_stand_still() {
+        let (gated, queued) = queued();
+        gated.open();
+        hand_over(&queued, &batch(5));
+        until(|| queued.counts().read().in_flight.records == 5);
+        *gated.open.lock().unwrap() = false;
+        let mut handed_over = amount(&batch(5));
+        for _ in 0..3 {
+            hand_over(&queued, &batch(2));
+            handed_over += amount(&batch(2));
+        }
+        queued.close(Duration::from_millis(20));
+        let counts = queued.counts().read();
+        adds_up(&counts, handed_over);
+        assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 11);
+        assert_eq!((counts.in_flight, counts.in_batches), Default::default());
+        gated.open();
+        until(|| gated.written.lock().unwrap().len() >= 2);
+        assert_eq!(queued.counts().read(), counts);
+    }
+
+    #[test]
+    fn small_batches_are_joined_and_buffers_used_again() {
+        let (gated, queued) = queued();
+        // The thread takes the first and is held up with it.
+        hand_over(&queued, &batch(1));
+        until(|| queued.shared.lock().chunks.is_empty());
+        for _ in 0..100 {
+            hand_over(&queued, &batch(1));
+        }
+        assert_eq!(queued.shared.lock().chunks.len(), 1);
+        gated.open();
+        until(|| queued.counts().read().in_flight.records == 101);
+        assert_eq!(*gated.written.lock().unwrap(), [1, 100]);
+        until(|| queued.shared.lock().spare.len() == 2);
+        hand_over(&queued, &batch(1));
+        until(|| queued.counts().read().in_flight.records == 102);
+        until(|| queued.shared.lock().spare.len() == 2);
+    }
+
+    #[test]
+    fn what_others_count_meanwhile_stays() {
+        let (gated, queued) = queued();
+        // A worker that could not encode a record.
+        let failed = Amount::record(2);
+        queued.counts().update(|counts| {
+            counts.in_batches += failed;
+            counts.offer(failed);
+            counts.lose(SinkLoss::EncodeFailed, failed);
+        });
+        gated.open();
+        hand_over(&queued, &batch(3));
+        queued.close(Duration::from_secs(20));
+        let counts = queued.counts().read();
+        assert_eq!((counts.delivered.records, counts.offered.records), (3, 4));
+        assert_eq!(counts.lost[SinkLoss::EncodeFailed as usize], failed);
+    }
+
+    #[test]
+    fn a_tick_waits_for_nobody() {
+        let (gated, queued) = queued();
+        hand_over(&queued, &batch(1));
+        // As the run loop does it; it would wait for ever.
+        queued.tick(Instant::now());
+        assert!(!gated.ticked.load(Ordering::Relaxed));
+        gated.open();
+        until(|| gated.ticked.load(Ordering::Relaxed));
+    }
+
+    /// Panics at the first batch.
+    #[derive(Default)]
+    struct PanickingSink(Published<SinkCounts>);
+
+    impl Sink for PanickingSink {
+        fn format(&self) -> Format {
+            Format::AvroDatum
+        }
+
+        fn counts(&self) -> &Published<SinkCounts> {
+            &self.0
+        }
+
+        fn write(&self, _batch: &Batch) {
+            panic!("a defect of the sink, for the test");
+        }
+
+        fn tick(&self, _now: Instant) {}
+
+        fn close(&self, _deadline: Duration) {}
+    }
+
+    #[test]
+    fn a_sink_that_panics_stops_the_agent_and_its_records_are_counted() {
+        let stop = Arc::new(Notify::new());
+        let sink = Box::<PanickingSink>::default();
+        let queued = QueuedSink::start("panicking", sink, &stop).unwrap();
+        hand_over(&queued, &batch(3));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let notified =
+            async { tokio::time::timeout(Duration::from_secs(20), stop.notified()).await };
+        runtime.block_on(notified).unwrap();
+        hand_over(&queued, &batch(2));
+        queued.close(Duration::ZERO);
+        let counts = queued.counts().read();
+        assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 5);
+        assert_eq!((counts.offered.records, counts.in_batches), (5, Amount::default()));
+    }
+}

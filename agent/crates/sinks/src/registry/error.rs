@@ -1,0 +1,104 @@
+//! What can go wrong with a registry.
+
+use std::time::Duration;
+
+/// What went wrong, in one line that says what to do where that is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A file with a secret or with certificates.
+    #[error("cannot use {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
+    /// No connection, or it broke.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// No whole answer in time.
+    #[error("does not answer within {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// 401.
+    #[error("does not accept the credentials (401): {0}")]
+    Unauthorized(String),
+    /// 403.
+    #[error("denies access (403): {0}")]
+    Forbidden(String),
+    /// 404 or the like with `register: false`.
+    #[error(
+        "has no such schema under subject {subject}, and register is false: register what `tap53 \
+         schema` prints"
+    )]
+    NotRegistered {
+        /// The subject.
+        subject: String,
+    },
+    /// 409, or what the question about compatibility was answered with.
+    #[error("refuses the schema as incompatible with subject {subject}: {why}")]
+    Incompatible {
+        /// The subject.
+        subject: String,
+        /// Why not.
+        why: String,
+    },
+    /// 422.
+    #[error("refuses the schema as invalid (422): {0}")]
+    Invalid(String),
+    /// 404 where there should be an API.
+    #[error("has no such path (404), so that the URL may lack a part: {0}")]
+    NoSuchPath(String),
+    /// 3xx.
+    #[error("redirects ({status}) to {location}, which is not followed: give the URL that answers")]
+    Redirected {
+        /// Status code of the answer.
+        status: u16,
+        /// Where it redirects to.
+        location: String,
+    },
+    /// Any other status.
+    #[error("answers with an error ({status}): {message}")]
+    Refused {
+        /// Status code of the answer.
+        status: u16,
+        /// What it says.
+        message: String,
+        /// When to try again, where it says so.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is not the one expected.
+    #[error("gives an answer that cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl Error {
+    /// Whether another instance of the registry may do better.
+    pub(super) const fn is_instance_error(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::Silent(_)
+            | Self::Unreadable(_)
+            | Self::Redirected { .. } => true,
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            _ => false,
+        }
+    }
+
+    /// How long the registry wants to be left alone.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// True for the same error as another, which need not be logged again. What a server
+    /// says may differ each time, as by the number of the request.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        use std::mem::discriminant;
+        match (self, other) {
+            (Self::Refused { status, .. }, Self::Refused { status: other, .. }) => status == other,
+            _ => discriminant(self) == discriminant(other),
+        }
+    }
+}

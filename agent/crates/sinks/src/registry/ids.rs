@@ -1,0 +1,155 @@
+//! Which id a schema has, for who frames records.
+
+use std::{
+    pin::pin,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tap53_records::encode::{
+    Fingerprint, frame, read_single_object, single_object_header, unframe,
+};
+use tokio::sync::Notify;
+
+/// No id is as large: they have 32 bits.
+const UNKNOWN: u64 = u64::MAX;
+
+/// The ids of a topic's schemas. Read for each record, without a lock.
+pub(crate) struct SchemaIds {
+    known: Vec<Known>,
+    /// Notified when an id is missed that nobody has requested yet.
+    missed: Notify,
+    /// A fingerprint that there is no schema for, once it was seen.
+    stranger: OnceLock<Fingerprint>,
+}
+
+struct Known {
+    fingerprint: Fingerprint,
+    id: AtomicU64,
+    is_wanted: AtomicBool,
+}
+
+/// What became of a record that was to be framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framed {
+    /// It is.
+    Yes,
+    /// The id of its schema is not known yet.
+    NotYet,
+    /// It has no schema that is known here.
+    Never,
+}
+
+impl SchemaIds {
+    /// Those that are known have their id.
+    pub(crate) fn new(schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>) -> Self {
+        let known = |(fingerprint, id): (_, Option<u32>)| Known {
+            fingerprint,
+            id: AtomicU64::new(id.map_or(UNKNOWN, u64::from)),
+            is_wanted: AtomicBool::new(false),
+        };
+        Self {
+            known: schemas.map(known).collect(),
+            missed: Notify::new(),
+            stranger: OnceLock::new(),
+        }
+    }
+
+    fn find(&self, fingerprint: Fingerprint) -> Option<&Known> {
+        // A handful.
+        self.known.iter().find(|known| known.fingerprint == fingerprint)
+    }
+
+    /// Writes a single object into `out` with the id of its schema.
+    pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> Framed {
+        let Some((fingerprint, datum)) = read_single_object(value) else { return Framed::Never };
+        let Some(known) = self.find(fingerprint) else {
+            if self.stranger.set(fingerprint).is_ok() {
+                tracing::error!(
+                    event = "schema_unknown",
+                    ?fingerprint,
+                    "the spool holds records of a schema that this version does not know, nor an id of it: they are lost"
+                );
+            }
+            return Framed::Never;
+        };
+        match u32::try_from(known.id.load(Ordering::Acquire)) {
+            Ok(id) => {
+                frame(id, datum, out);
+                Framed::Yes
+            }
+            Err(_) => {
+                self.want(fingerprint);
+                Framed::NotYet
+            }
+        }
+    }
+
+    /// The single object that was framed, where its schema has such a fingerprint.
+    pub(crate) fn unframed(fingerprint: Fingerprint, framed: &[u8]) -> Option<Vec<u8>> {
+        let datum = unframe(framed)?;
+        Some([&single_object_header(fingerprint)[..], datum].concat())
+    }
+
+    /// Has an id requested from the registry.
+    pub(crate) fn want(&self, fingerprint: Fingerprint) {
+        if let Some(known) = self.find(fingerprint)
+            && !known.is_wanted.swap(true, Ordering::AcqRel)
+        {
+            self.missed.notify_one();
+        }
+    }
+
+    pub(super) fn is_wanted(&self, fingerprint: Fingerprint) -> bool {
+        self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
+    }
+
+    /// Ids that were missed until now are about to be requested.
+    pub(super) fn begin_round(&self) {
+        // Takes the permit, if there is one.
+        pin!(self.missed.notified()).as_mut().enable();
+    }
+
+    /// Waits until an id is missed that nobody has requested, or one was since [`Self::begin_round`].
+    pub(super) async fn missed(&self) {
+        self.missed.notified().await;
+    }
+
+    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<u32> {
+        u32::try_from(self.find(fingerprint)?.id.load(Ordering::Acquire)).ok()
+    }
+
+    pub(crate) fn set(&self, fingerprint: Fingerprint, id: u32) {
+        if let Some(known) = self.find(fingerprint) {
+            known.id.store(u64::from(id), Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Fingerprint = [1; 8];
+    const NEW: Fingerprint = [2; 8];
+
+    #[test]
+    fn each_record_gets_the_id_of_the_schema_that_it_was_written_with() {
+        let ids = SchemaIds::new([(OLD, Some(7)), (NEW, None)].into_iter());
+        let mut out = Vec::new();
+        let record = |fingerprint| [&single_object_header(fingerprint)[..], b"datum"].concat();
+        assert_eq!(ids.frame(&record(OLD), &mut out), Framed::Yes);
+        assert_eq!(out, b"\0\0\0\0\x07datum");
+        assert!(!ids.is_wanted(NEW));
+        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::NotYet);
+        assert!(ids.is_wanted(NEW) && !ids.is_wanted(OLD));
+        ids.set(NEW, u32::MAX);
+        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::Yes);
+        assert_eq!(out, b"\0\xff\xff\xff\xffdatum");
+        assert_eq!(SchemaIds::unframed(NEW, &out), Some(record(NEW)));
+        assert_eq!(ids.frame(&record([3; 8]), &mut out), Framed::Never);
+        assert_eq!(ids.frame(b"no single object", &mut out), Framed::Never);
+    }
+}

@@ -1,0 +1,300 @@
+//! The thread that queries the registry.
+
+use std::{sync::Arc, time::Duration};
+
+use tap53_ledger::{Published, RegistryCounts, SinkCounts};
+use tokio::{sync::watch, time::sleep};
+
+use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
+use crate::config::RegistryConfig;
+
+/// Pauses between rounds of requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// After a failure; twice as long after each that follows.
+    pub(super) first_pause: Duration,
+    /// The longest that it gets. With a thousand nodes, that many requests in that time.
+    pub(super) longest_pause: Duration,
+    /// Until a registry that gave the ids is queried again.
+    pub(super) recheck: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(30),
+            recheck: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Keeps the ids of a topic's schemas true.
+pub(super) struct SchemaIdRefresher {
+    config: RegistryConfig,
+    sink: String,
+    /// With the subject of each, and the last error with it.
+    schemas: Vec<(Schema, String, Option<Error>)>,
+    ids: Arc<SchemaIds>,
+    cache: Option<SchemaIdCache>,
+    /// Of the sink, which may have another refresher.
+    counts: Published<SinkCounts>,
+    /// What of it is ours: ids wanted, and known.
+    counted: (u64, u64),
+    pub(super) timeouts: Timeouts,
+}
+
+impl SchemaIdRefresher {
+    pub(super) fn new(
+        config: &RegistryConfig,
+        sink: &str,
+        topic: &str,
+        schemas: Vec<Schema>,
+        counts: Published<SinkCounts>,
+    ) -> Self {
+        let cache = config.ids_file.as_ref().map(|path| SchemaIdCache::new(path, &config.urls));
+        let schemas: Vec<_> = schemas
+            .into_iter()
+            .map(|schema| {
+                let subject = schema.subject(config.subject, topic);
+                (schema, subject, None)
+            })
+            .collect();
+        let mut known: Vec<_> = Vec::with_capacity(schemas.len());
+        for (schema, subject, _) in &schemas {
+            let ids = cache.as_ref().map(|cache| cache.ids(subject)).unwrap_or_default();
+            let of = |fingerprint| {
+                ids.iter().find(|(other, _)| *other == fingerprint).map(|(_, id)| *id)
+            };
+            known.push((schema.fingerprint, of(schema.fingerprint)));
+            // What a later version of this program has written may wait in the spool: its schema is
+            // not known here, but its id is.
+            for (fingerprint, id) in &ids {
+                if !schemas.iter().any(|(schema, ..)| schema.fingerprint == *fingerprint)
+                    && !known.iter().any(|(known, _)| known == fingerprint)
+                {
+                    known.push((*fingerprint, Some(*id)));
+                }
+            }
+        }
+        let ids = Arc::new(SchemaIds::new(known.into_iter()));
+        if let Some((schema, subject, _)) = schemas.last() {
+            ids.want(schema.fingerprint);
+            if let Some(id) = ids.get(schema.fingerprint) {
+                tracing::info!(
+                    event = "schema_id_cached",
+                    sink,
+                    subject,
+                    id,
+                    "the schema's id is that of an earlier run until the registry answers"
+                );
+            }
+        }
+        let timeouts = Timeouts::default();
+        let config = config.clone();
+        let (sink, counted) = (sink.to_owned(), (0, 0));
+        let mut refresher = Self { config, sink, schemas, ids, cache, counts, counted, timeouts };
+        refresher.count(0, 0, 0);
+        refresher
+    }
+
+    pub(super) fn ids(&self) -> Arc<SchemaIds> {
+        self.ids.clone()
+    }
+
+    /// Asks until it is stopped.
+    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = self.keep() => {}
+        }
+    }
+
+    async fn keep(&mut self) {
+        let ids = self.ids.clone();
+        let mut pause = self.timeouts.first_pause;
+        loop {
+            ids.begin_round();
+            let wait = match self.round().await {
+                Ok(()) => {
+                    pause = self.timeouts.first_pause;
+                    self.timeouts.recheck
+                }
+                Err(after) => {
+                    let wait = after.unwrap_or_default().max(pause);
+                    pause = (pause * 2).min(self.timeouts.longest_pause);
+                    wait.min(self.timeouts.recheck)
+                }
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = ids.missed() => {}
+            }
+        }
+    }
+
+    /// Asks for each id that is wanted, the oldest first; on failure how long to wait, if the
+    /// registry says.
+    async fn round(&mut self) -> Result<(), Option<Duration>> {
+        let mut client = match Client::new(&self.config) {
+            Ok(client) => client,
+            Err(error) => {
+                self.count(0, 1, 0);
+                let last = self.schemas.len().saturating_sub(1);
+                self.log_error(last, error);
+                return Err(None);
+            }
+        };
+        let mut outcome = Ok(());
+        for index in 0..self.schemas.len() {
+            let (schema, subject, _) = &self.schemas[index];
+            if !self.ids.is_wanted(schema.fingerprint) {
+                continue;
+            }
+            let answer = self.id(&mut client, subject, &schema.text).await;
+            let (requests, failures) = client.take_counts();
+            self.count(requests, failures, 0);
+            match answer {
+                Ok(id) => self.set_id(index, id),
+                Err(error) => {
+                    outcome = Err(error.retry_after());
+                    let is_instance_error = error.is_instance_error();
+                    self.log_error(index, error);
+                    if is_instance_error {
+                        break;
+                    }
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The id of a schema, which is registered if need be and allowed.
+    async fn id(&self, client: &mut Client, subject: &str, schema: &str) -> Result<u32, Error> {
+        if let Some(id) = client.look_up(subject, schema).await? {
+            return Ok(id);
+        }
+        match client.compatibility(subject, schema).await {
+            Ok(Compatibility::Incompatible(why)) => {
+                return Err(Error::Incompatible { subject: subject.to_owned(), why });
+            }
+            Ok(Compatibility::Compatible | Compatibility::NoSubject) => {}
+            // It may be forbidden, or not exist. Registering says so again.
+            Err(Error::Forbidden(_) | Error::NoSuchPath(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if self.config.register {
+            client.register(subject, schema).await
+        } else {
+            Err(Error::NotRegistered { subject: subject.to_owned() })
+        }
+    }
+
+    fn set_id(&mut self, index: usize, id: u32) {
+        let (schema, subject, last_error) = &mut self.schemas[index];
+        let (sink, version) = (&self.sink, schema.version);
+        let had_error = last_error.take().is_some();
+        let mut id_changes = 0;
+        let before = self.ids.get(schema.fingerprint);
+        // First: what comes right after the line has it.
+        self.ids.set(schema.fingerprint, id);
+        match before {
+            None => {
+                tracing::info!(
+                    event = "schema_id_learned",
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    "the registry gives the schema this id"
+                );
+            }
+            Some(known) if known != id => {
+                tracing::error!(
+                    event = "schema_id_changed",
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    known,
+                    "the registry gives another id than before: it was wiped, or is another one. Records from now on have the new id; those with the one before may be unreadable"
+                );
+                id_changes = 1;
+            }
+            Some(_) if had_error => {
+                tracing::info!(
+                    event = "schema_id_confirmed",
+                    sink,
+                    subject,
+                    version,
+                    id,
+                    "the registry confirms the schema's id"
+                );
+            }
+            Some(_) => {}
+        }
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.store(subject, schema.fingerprint, id)
+        {
+            let path = cache.path().display();
+            tracing::warn!(event = "schema_id_not_cached", sink, %error, %path, "cannot store the schema's id for the next start");
+        }
+        self.count(0, 0, id_changes);
+    }
+
+    /// Logs what is wrong, unless it was so before.
+    fn log_error(&mut self, index: usize, error: Error) {
+        let Some((schema, subject, last_error)) = self.schemas.get_mut(index) else { return };
+        let is_known = last_error.as_ref().is_some_and(|last_error| last_error.is_like(&error));
+        let (sink, version) = (&self.sink, schema.version);
+        let registry = self.config.urls.join(", ");
+        if is_known {
+            tracing::debug!(sink, registry, subject, version, "the registry {error}");
+        } else if self.ids.get(schema.fingerprint).is_some() {
+            tracing::warn!(
+                event = "schema_id_stale",
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {error}; the id that is known stays in use"
+            );
+        } else {
+            tracing::error!(
+                event = "schema_id_unavailable",
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {error}; records wait for the id of their schema"
+            );
+        }
+        *last_error = Some(error);
+        self.count(0, 0, 0);
+    }
+
+    /// Adds to the counts, and says how many ids are known.
+    fn count(&mut self, requests: u64, failures: u64, id_changes: u64) {
+        let wanted =
+            self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
+        let (mut ids_wanted, mut ids_known) = (0, 0);
+        for (schema, ..) in wanted {
+            ids_wanted += 1;
+            ids_known += u64::from(self.ids.get(schema.fingerprint).is_some());
+        }
+        let (wanted_before, known_before) =
+            std::mem::replace(&mut self.counted, (ids_wanted, ids_known));
+        self.counts.update(|counts| {
+            let before = counts.registry.unwrap_or_default();
+            counts.registry = Some(RegistryCounts {
+                requests: before.requests + requests,
+                failures: before.failures + failures,
+                id_changes: before.id_changes + id_changes,
+                // Neither of ours gets fewer.
+                ids_wanted: before.ids_wanted + ids_wanted - wanted_before,
+                ids_known: before.ids_known + ids_known - known_before,
+            });
+        });
+    }
+}

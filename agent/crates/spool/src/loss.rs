@@ -1,0 +1,84 @@
+//! What the queue lost, and why.
+
+use tap53_base::amount::Amount;
+
+use super::segment::Place;
+
+/// Why a record left the queue without being acknowledged.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It was among the oldest when room was needed.
+    DroppedOldest,
+    /// It was older than records may get.
+    TooOld,
+    /// It could not be read back.
+    Unreadable,
+    /// It can never be delivered, such as one that is longer than the broker takes.
+    Rejected,
+}
+
+impl Loss {
+    /// All reasons, in index order.
+    pub const ALL: [Self; 4] =
+        [Self::DroppedOldest, Self::TooOld, Self::Unreadable, Self::Rejected];
+
+    /// Name of the reason.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DroppedOldest => "dropped_oldest",
+            Self::TooOld => "too_old",
+            Self::Unreadable => "unreadable",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Amounts lost, by [`Loss`].
+pub type Losses = [Amount; Loss::ALL.len()];
+
+/// What the queue lost, to be written down once all before it has left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unsettled {
+    /// The id after it.
+    pub(super) after_id: u64,
+    pub(super) reason: Loss,
+    pub(super) amount: Amount,
+}
+
+/// What is known of all records that ever were in the queue, over all processes that had it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct History {
+    /// Where it begins: the queue's beginning, unless a checkpoint was damaged or written by a
+    /// version that knew of no losses.
+    pub(super) from: Place,
+    pub(super) lost: Losses,
+}
+
+/// What became of all records that ever were in the queue, over all processes that had it, killed
+/// ones included: each is in exactly one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Id of the first record of which it is known; 0 unless a checkpoint was damaged.
+    pub from_id: u64,
+    /// Records that were appended.
+    pub appended: Amount,
+    /// Those that wait, in flight or not.
+    pub waiting: Amount,
+    /// Those that arrived.
+    pub arrived: Amount,
+    /// Those that were lost, by [`Loss`]. Where a process was killed, those that were in flight
+    /// when their segment was dropped are among them.
+    pub lost: Losses,
+}
+
+impl Totals {
+    pub(super) fn new(history: &History, end: Place, waiting: Amount) -> Self {
+        let appended = super::segment::between(history.from, end);
+        let mut arrived = appended;
+        arrived -= waiting;
+        history.lost.iter().for_each(|lost| arrived -= *lost);
+        Self { from_id: history.from.id, appended, waiting, arrived, lost: history.lost }
+    }
+}

@@ -1,0 +1,268 @@
+//! The `filter` section: which transactions become records.
+
+use std::{collections::HashSet, fmt, hash::Hash, str::FromStr};
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+use tap53_base::settings::{Section, Value, prefix, text};
+use tap53_dns::{presentation, type_name};
+
+/// Which transactions become records; how the lists work together stands in [`crate::filter`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FilterConfig {
+    /// Zones by name, in the presentation format of records: lower case, no trailing dot, the root
+    /// as `.`. A zone holds its own name and all names below.
+    pub qnames: Lists<String>,
+    /// Query types.
+    pub qtypes: Lists<QueryType>,
+    /// Prefixes of the client's address, without bits behind their length.
+    pub clients: Lists<IpNet>,
+    /// Prefixes of the server's address, without bits behind their length.
+    pub servers: Lists<IpNet>,
+    /// Share of the transactions to keep: above 0, up to 1.
+    pub sample: f64,
+}
+
+/// What may pass and what may not. No entry is in both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lists<T> {
+    /// With an entry here, nothing else passes.
+    pub allow: Vec<T>,
+    /// Does not pass.
+    pub deny: Vec<T>,
+}
+
+impl<T> Default for Lists<T> {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new() }
+    }
+}
+
+impl<T> Lists<T> {
+    fn is_empty(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+}
+
+/// A query type, written as records write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueryType(pub u16);
+
+impl FromStr for QueryType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        query_type(&type_codes(), name)
+    }
+}
+
+impl fmt::Display for QueryType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&type_name(self.0))
+    }
+}
+
+impl Serialize for QueryType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Default for FilterConfig {
+    fn default() -> Self {
+        Self {
+            qnames: Lists::default(),
+            qtypes: Lists::default(),
+            clients: Lists::default(),
+            servers: Lists::default(),
+            sample: 1.0,
+        }
+    }
+}
+
+impl FilterConfig {
+    /// True if every transaction becomes a record.
+    #[must_use]
+    pub fn keeps_everything(&self) -> bool {
+        self.qnames.is_empty()
+            && self.qtypes.is_empty()
+            && self.clients.is_empty()
+            && self.servers.is_empty()
+            && self.sample >= 1.0
+    }
+
+    /// Reads the section.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            qnames: section.section("qnames", |section| lists(section, text(zone))),
+            qtypes: section.section("qtypes", |section| {
+                // Asked for only where there is something to look up.
+                if !section.has("allow") && !section.has("deny") {
+                    return Lists::default();
+                }
+                let codes = type_codes();
+                lists(section, text(|name| query_type(&codes, name)))
+            }),
+            clients: section.section("clients", |section| lists(section, text(prefix))),
+            servers: section.section("servers", |section| lists(section, text(prefix))),
+            sample: section.read("sample", share).unwrap_or(1.0),
+        }
+    }
+}
+
+fn lists<T: Eq + Hash + fmt::Display>(
+    section: &mut Section<'_>,
+    check: impl Fn(&Value) -> Result<T, String>,
+) -> Lists<T> {
+    let mut read = |key| section.read_list(key, &check).unwrap_or_default();
+    let lists = Lists { allow: read("allow"), deny: read("deny") };
+    // Not list against list: either may have a hundred thousand entries.
+    let allowed: HashSet<&T> = lists.allow.iter().collect();
+    for entry in lists.deny.iter().filter(|entry| allowed.contains(entry)) {
+        let value = Some(format!("{:?}", entry.to_string()));
+        section.refuse("deny", value, "is in allow too: leave it in one of them");
+    }
+    lists
+}
+
+/// The one text of a name that records have: labels read, then written again.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn zone(text: &str) -> Result<String, String> {
+    /// Of a label, and of a name with its length octets (RFC 1035 §2.3.4).
+    const MAX_LABEL: usize = 63;
+    const MAX_NAME: usize = 255;
+    let labels = labels(text)?;
+    if labels.iter().any(|label| label.len() > MAX_LABEL) {
+        return Err(format!("has a label of more than {MAX_LABEL} octets"));
+    }
+    if labels.iter().map(|label| label.len() + 1).sum::<usize>() + 1 > MAX_NAME {
+        return Err(format!("is longer than a name can be, {MAX_NAME} octets"));
+    }
+    if labels.first().is_some_and(|label| label == b"*") {
+        return Err("stands for all names below it as it is: leave out the *".to_owned());
+    }
+    Ok(presentation(labels.iter().map(Vec::as_slice)))
+}
+
+/// Labels of a name in presentation format (RFC 1035 §5.1); none for the root.
+fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text == "." {
+        return Ok(Vec::new());
+    }
+    if text.starts_with('.') {
+        return Err("begins with a dot: names below are meant anyway".to_owned());
+    }
+    let mut labels = vec![Vec::new()];
+    let mut rest = text.as_bytes();
+    while let Some((&octet, behind)) = rest.split_first() {
+        let octet = match (octet, behind) {
+            (b'.', []) => break,
+            (b'.', _) => {
+                labels.push(Vec::new());
+                rest = behind;
+                continue;
+            }
+            (b'\\', [a, b, c, behind @ ..]) if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
+                rest = behind;
+                let number = [a, b, c].iter().fold(0, |n, d| n * 10 + u16::from(**d - b'0'));
+                u8::try_from(number).map_err(|_| "has an escape above \\255".to_owned())?
+            }
+            (b'\\', [plain, behind @ ..]) if !plain.is_ascii_digit() && plain.is_ascii() => {
+                rest = behind;
+                *plain
+            }
+            (b'\\', _) => return Err("has an incomplete escape".to_owned()),
+            (0x21..=0x7e, _) => {
+                rest = behind;
+                octet
+            }
+            (0..=0x7f, _) => return Err("has white space or control characters".to_owned()),
+            _ => return Err("must be ASCII: write xn--… for other letters".to_owned()),
+        };
+        if let Some(label) = labels.last_mut() {
+            label.push(octet);
+        }
+    }
+    if labels.iter().any(Vec::is_empty) {
+        return Err("has an empty label".to_owned());
+    }
+    Ok(labels)
+}
+
+/// The codes of all mnemonics: [`type_name`] backwards, so that a type is called here as it is
+/// called in records.
+fn type_codes() -> HashMap<String, u16> {
+    (0..=u16::MAX).map(|code| (type_name(code).into_owned(), code)).collect()
+}
+
+fn query_type(codes: &HashMap<String, u16>, name: &str) -> Result<QueryType, String> {
+    let name = name.to_ascii_uppercase();
+    // TYPE28 is AAAA (RFC 3597 §5).
+    let number = name.strip_prefix("TYPE").and_then(|digits| digits.parse::<u16>().ok());
+    let code = codes.get(&name).copied().or(number);
+    code.map(QueryType)
+        .ok_or_else(|| "is not a query type: write its mnemonic, or TYPE65280".to_owned())
+}
+
+fn share(value: &Value) -> Result<f64, String> {
+    let share = match value {
+        Value::Integer(1) => Some(1.0),
+        Value::Real(share) => Some(*share),
+        _ => None,
+    };
+    share
+        .filter(|share| *share > 0.0 && *share <= 1.0)
+        .ok_or_else(|| "must be a number above 0, up to 1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_compared_entry_by_entry_and_not_list_by_list() {
+        use std::{cell::Cell, hash::Hasher};
+
+        thread_local! {
+            static COMPARED: Cell<u64> = const { Cell::new(0) };
+        }
+        struct Counted(i128);
+        impl PartialEq for Counted {
+            fn eq(&self, other: &Self) -> bool {
+                COMPARED.set(COMPARED.get() + 1);
+                self.0 == other.0
+            }
+        }
+        impl Eq for Counted {}
+        impl Hash for Counted {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.0.hash(state);
+            }
+        }
+        impl fmt::Display for Counted {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        let list =
+            |from: u32| (from..from + 5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let yaml = format!("allow: [{}]\ndeny: [{}]", list(0), list(4_999));
+        let node = tap53_base::settings::parse(&yaml).unwrap();
+        let mut problems = Vec::new();
+        Section::root(Some(node), &mut problems, |section| {
+            lists(section, |value| match value {
+                Value::Integer(number) => Ok(Counted(*number)),
+                other => Err(other.to_string()),
+            })
+        });
+        assert_eq!(problems.len(), 1, "4999 is in both");
+        assert!(COMPARED.get() < 5_000, "{} comparisons", COMPARED.get());
+    }
+}

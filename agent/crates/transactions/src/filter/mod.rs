@@ -1,0 +1,230 @@
+//! Which transactions become records.
+//!
+//! ```text
+//!  transaction ─▶ clients ─▶ servers ─▶ qtypes ─▶ qnames ─▶ sample ─▶ record
+//!                    └──────────┴──────────┴─────────┴─────────┴────▶ one FilterReason, counted
+//! ```
+//!
+//! - One decision a transaction, made when it would be recorded: query and response share it, and
+//!   pairing sees every message.
+//! - Names and addresses: the most specific entry that holds the subject decides, whichever list it
+//!   stands in, so that a part of what is denied can be allowed and the other way round. Where no
+//!   entry holds it, it passes unless there is an `allow` list: such a list is a promise that
+//!   nothing else leaves. Query types have no hierarchy, so their entries are equal.
+//! - A transaction without a readable question has no name and no type: no `allow` list of these
+//!   holds it, and no `deny` list.
+//! - Of several questions, each must pass.
+//! - The first reason in the order above counts, so that the reasons add up.
+//! - With nothing configured a decision is one branch.
+
+mod address;
+pub mod config;
+mod name;
+mod sample;
+
+use std::net::IpAddr;
+
+use tap53_dns::Question;
+
+use crate::filter::config::FilterConfig;
+use address::Addresses;
+use name::Names;
+use sample::Sample;
+
+/// Why a transaction is in no record.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterReason {
+    /// `filter.clients.deny` holds the client's address.
+    ClientDenied,
+    /// No entry of `filter.clients.allow` holds the client's address.
+    ClientNotAllowed,
+    /// `filter.servers.deny` holds the server's address.
+    ServerDenied,
+    /// No entry of `filter.servers.allow` holds the server's address.
+    ServerNotAllowed,
+    /// `filter.qtypes.deny` holds the query type.
+    QtypeDenied,
+    /// `filter.qtypes.allow` does not hold the query type, or there is none.
+    QtypeNotAllowed,
+    /// `filter.qnames.deny` holds the name.
+    QnameDenied,
+    /// No entry of `filter.qnames.allow` holds the name, or there is none.
+    QnameNotAllowed,
+    /// Outside the share of `filter.sample`.
+    SampledOut,
+}
+
+impl FilterReason {
+    /// All reasons, in index order, which is that of the decision.
+    pub const ALL: [Self; 9] = [
+        Self::ClientDenied,
+        Self::ClientNotAllowed,
+        Self::ServerDenied,
+        Self::ServerNotAllowed,
+        Self::QtypeDenied,
+        Self::QtypeNotAllowed,
+        Self::QnameDenied,
+        Self::QnameNotAllowed,
+        Self::SampledOut,
+    ];
+
+    /// Name in the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClientDenied => "client_denied",
+            Self::ClientNotAllowed => "client_not_allowed",
+            Self::ServerDenied => "server_denied",
+            Self::ServerNotAllowed => "server_not_allowed",
+            Self::QtypeDenied => "qtype_denied",
+            Self::QtypeNotAllowed => "qtype_not_allowed",
+            Self::QnameDenied => "qname_denied",
+            Self::QnameNotAllowed => "qname_not_allowed",
+            Self::SampledOut => "sampled_out",
+        }
+    }
+}
+
+/// Decides which transactions become records.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// `None` where everything passes.
+    rules: Option<Box<Rules>>,
+}
+
+#[derive(Clone, Debug)]
+struct Rules {
+    clients: Addresses,
+    servers: Addresses,
+    qtypes: Types,
+    qnames: Names,
+    sample: Sample,
+}
+
+/// What a pair of lists says against a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Denied,
+    NotAllowed,
+}
+
+/// The list that an entry stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Allow,
+    Deny,
+}
+
+impl List {
+    /// From the list of the entry that decides, if there is one.
+    const fn refusal(decides: Option<Self>, has_allow: bool) -> Option<Refusal> {
+        match decides {
+            Some(Self::Deny) => Some(Refusal::Denied),
+            None if has_allow => Some(Refusal::NotAllowed),
+            Some(Self::Allow) | None => None,
+        }
+    }
+}
+
+impl Refusal {
+    const fn reason(self, denied: FilterReason, not_allowed: FilterReason) -> FilterReason {
+        match self {
+            Self::Denied => denied,
+            Self::NotAllowed => not_allowed,
+        }
+    }
+}
+
+impl Filter {
+    /// A filter of checked lists.
+    #[must_use]
+    pub fn new(config: &FilterConfig) -> Self {
+        let rules = (!config.keeps_everything()).then(|| {
+            Box::new(Rules {
+                clients: Addresses::new(&config.clients),
+                servers: Addresses::new(&config.servers),
+                qtypes: Types {
+                    allow: config.qtypes.allow.iter().map(|qtype| qtype.0).collect(),
+                    deny: config.qtypes.deny.iter().map(|qtype| qtype.0).collect(),
+                },
+                qnames: Names::new(&config.qnames),
+                sample: Sample::new(config.sample),
+            })
+        });
+        Self { rules }
+    }
+
+    /// Whether there is nothing to decide.
+    #[must_use]
+    pub const fn keeps_everything(&self) -> bool {
+        self.rules.is_none()
+    }
+
+    /// Why a transaction between `client` and `server` about `questions` is not recorded, the first
+    /// question first; `None` if it is.
+    #[must_use]
+    pub fn decide<'a>(
+        &self,
+        client: IpAddr,
+        server: IpAddr,
+        questions: impl IntoIterator<Item = Question<'a>>,
+    ) -> Option<FilterReason> {
+        let rules = self.rules.as_ref()?;
+        rules.decide(client, server, questions.into_iter())
+    }
+}
+
+impl Rules {
+    fn decide<'a>(
+        &self,
+        client: IpAddr,
+        server: IpAddr,
+        mut questions: impl Iterator<Item = Question<'a>>,
+    ) -> Option<FilterReason> {
+        use FilterReason as Reason;
+        if let Some(refusal) = self.clients.refusal(client) {
+            return Some(refusal.reason(Reason::ClientDenied, Reason::ClientNotAllowed));
+        }
+        if let Some(refusal) = self.servers.refusal(server) {
+            return Some(refusal.reason(Reason::ServerDenied, Reason::ServerNotAllowed));
+        }
+        let first = questions.next();
+        // Without a question the loop runs once too, for the lists that must hold one.
+        let mut question = first;
+        loop {
+            if let Some(refusal) = self.qtypes.refusal(question.map(|question| question.qtype)) {
+                return Some(refusal.reason(Reason::QtypeDenied, Reason::QtypeNotAllowed));
+            }
+            if let Some(refusal) = self.qnames.refusal(question.map(|question| question.name)) {
+                return Some(refusal.reason(Reason::QnameDenied, Reason::QnameNotAllowed));
+            }
+            question = questions.next();
+            if question.is_none() {
+                break;
+            }
+        }
+        let name = first.map_or("", |question| question.name);
+        (!self.sample.holds(client, server, name)).then_some(Reason::SampledOut)
+    }
+}
+
+/// The lists of query types: a handful of numbers each, so they are looked through.
+#[derive(Clone, Debug)]
+struct Types {
+    allow: Box<[u16]>,
+    deny: Box<[u16]>,
+}
+
+impl Types {
+    fn refusal(&self, qtype: Option<u16>) -> Option<Refusal> {
+        let list = qtype.and_then(|qtype| {
+            let denied = self.deny.contains(&qtype).then_some(List::Deny);
+            denied.or_else(|| self.allow.contains(&qtype).then_some(List::Allow))
+        });
+        List::refusal(list, !self.allow.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;

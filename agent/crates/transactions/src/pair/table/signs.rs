@@ -1,0 +1,171 @@
+//! What signs of tampering are told from.
+
+use std::hash::{BuildHasher, Hasher};
+
+use hashbrown::DefaultHashBuilder;
+use tap53_dns::{Flow, Message};
+
+use crate::pair::Point;
+
+/// Queries that a response with a wrong identifier or sender can be found to aim at: 4 bytes each,
+/// 64 KiB for a worker, which stay in the cache. A newer query takes the place of an older: only
+/// queries that wait matter, and a response that aims at one that is not found is an unmatched
+/// response as any other.
+const AIMS: usize = 16_384;
+
+/// Interfaces whose usual direction of responses is known, each in the place that the low bits of
+/// its index name: of two that share a place, the one that was seen last.
+const INTERFACES: usize = 64;
+
+/// Hash of a question's name where it has upper case letters, one value for all names that have
+/// none, which nearly all are; 0 where there is no name to compare. The names of two messages with
+/// an equal question differ in case if these differ.
+#[inline]
+pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
+    let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
+    let mut end = 0;
+    loop {
+        match question.get(end) {
+            Some(0) => break,
+            Some(length @ 1..=63) => end += 1 + usize::from(*length),
+            // A pointer, or no name: nothing to compare by bytes.
+            _ => return 0,
+        }
+    }
+    let Some(name) = question.get(..end) else { return 0 };
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    if may_have_upper_case(name) { hash_of(hasher, name) as u32 | 1 } else { LOWER_CASE }
+}
+
+/// False if no octet is an upper case letter. True also for the few others between `@` and `_`, and
+/// for some above 127: eight octets are tested at a time, by two of their bits. A length is below 64.
+#[inline]
+fn may_have_upper_case(name: &[u8]) -> bool {
+    const EACH: u64 = 0x4040_4040_4040_4040;
+    let is_upper = |word: u64| (word & !(word << 1) & EACH) != 0;
+    let (words, rest) = name.as_chunks::<8>();
+    let last = name.last_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        last
+    });
+    words.iter().any(|word| is_upper(u64::from_ne_bytes(*word)))
+        || is_upper(u64::from_ne_bytes(last))
+}
+
+/// Of all names without upper case letters. Even, as no hash of a name is.
+const LOWER_CASE: u32 = 2;
+
+/// Hash of bytes without their length, for one kind of bytes only.
+#[inline]
+fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
+    let mut hash = hasher.build_hasher();
+    hash.write(bytes);
+    hash.finish()
+}
+
+/// Odd, so that each product is of one factor; its bits are those of the golden ratio.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Hash of what a response says: its code, and its answers in any order without their TTL.
+#[inline]
+pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
+    let code = u64::from(response.rcode);
+    // Thousands of answers may share an owner's text, and a message has two such texts at a time
+    // (`decode::message::sections`): the hashes of the last two are kept.
+    let mut owners: [Option<(&str, u64)>; 2] = [None; 2];
+    let answers = response.answers().map(|it| {
+        let [latest, earlier] = owners;
+        let is_owner = |(name, _): &(&str, u64)| std::ptr::eq(*name, it.name);
+        let (_, owner) = latest.filter(is_owner).unwrap_or_else(|| {
+            let read = || (it.name, hash_of(hasher, it.name.as_bytes()));
+            let owner = earlier.filter(is_owner).unwrap_or_else(read);
+            owners = [Some(owner), latest];
+            owner
+        });
+        // Both hashes are keyed: whoever sends answers cannot choose the sum.
+        let rdata = hash_of(hasher, it.rdata.as_bytes()).wrapping_add(u64::from(it.rtype));
+        (owner.rotate_left(32) ^ rdata).wrapping_mul(MULTIPLIER)
+    });
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+    let hash = answers.fold(code, u64::wrapping_add) as u32;
+    hash | 1
+}
+
+/// Where queries that wait are found by client and question.
+pub(super) struct Aims(Vec<u32>);
+
+impl Aims {
+    pub(super) fn new() -> Self {
+        Self(vec![0; AIMS])
+    }
+
+    /// Notes the slot of a query with this hash of its question.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        hasher: &DefaultHashBuilder,
+        flow: &Flow,
+        question: u32,
+        slot: u32,
+    ) {
+        if let Some(place) = self.0.get_mut(place(hasher, flow, question)) {
+            *place = slot;
+        }
+    }
+
+    /// The slot that was noted last for such a query, or for another of the same place.
+    pub(super) fn slot(
+        &self,
+        hasher: &DefaultHashBuilder,
+        flow: &Flow,
+        question: u32,
+    ) -> Option<u32> {
+        self.0.get(place(hasher, flow, question)).copied()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
+    hasher.hash_one((flow.client, flow.transport, question)) as usize & (AIMS - 1)
+}
+
+/// In which direction responses pass the interfaces that saw their queries.
+pub(super) struct Sides([Seen; INTERFACES]);
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    ifindex: u32,
+    /// Against the direction of their query.
+    opposite: u32,
+    /// In its direction.
+    same: u32,
+}
+
+impl Sides {
+    pub(super) const fn new() -> Self {
+        Self([Seen { ifindex: 0, opposite: 0, same: 0 }; INTERFACES])
+    }
+
+    /// Notes where a query and its response were seen. True if the response came from the side of
+    /// the client, and that is unusual at this interface: at a mirror port everything arrives.
+    #[inline]
+    pub(super) fn is_from_client(&mut self, query: Point, response: Point) -> bool {
+        if query.ifindex != response.ifindex {
+            return false;
+        }
+        let Some(seen) = self.0.get_mut(query.ifindex as usize % INTERFACES) else {
+            return false;
+        };
+        if seen.ifindex != query.ifindex {
+            *seen = Seen { ifindex: query.ifindex, ..Seen::default() };
+        }
+        if query.direction != response.direction {
+            seen.opposite = seen.opposite.saturating_add(1);
+            return false;
+        }
+        seen.same = seen.same.saturating_add(1);
+        // Who forges may send more than there are genuine responses, but not ever so many more.
+        seen.opposite > 0 && seen.opposite >= seen.same / 8
+    }
+}

@@ -1,0 +1,83 @@
+//! Links a truncated response over UDP with the same question asked again over TCP
+//! (RFC 7766 §5).
+//!
+//! The two flows differ in their client port, so different workers may pair them, and either may
+//! be first. Both leave a note under client, server and question; whoever comes second finds the
+//! other's and its record names the other's record.
+
+use std::{
+    hash::BuildHasher,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use hashbrown::DefaultHashBuilder;
+use tap53_dns::Transport;
+
+use super::{Observation, RecordId, Related, Relation, Transaction};
+
+/// Places for notes, a power of two; 48 bytes each, 768 KiB for the agent. As in
+/// [`recent`](super::recent), a newer note takes the place of an older.
+const PLACES: usize = 16_384;
+
+/// Longest time from a truncated response to the query over TCP: as long as a client may take to
+/// try again, nanoseconds.
+const WINDOW_NS: u64 = 10_000_000_000;
+
+/// Notes that all workers share. A lock is taken for truncated responses and transactions over
+/// TCP only.
+#[derive(Clone, Default)]
+pub struct Truncations {
+    hasher: DefaultHashBuilder,
+    notes: Arc<Mutex<Vec<Option<Note>>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Note {
+    key: u64,
+    /// Of the truncated response, or of the query over TCP.
+    at_ns: u64,
+    transport: Transport,
+    record: RecordId,
+}
+
+impl Truncations {
+    /// Leaves a note of a transaction, or finds the other side's. Inlined, since nearly every
+    /// transaction ends at the first check, and a result that is passed through memory stalls.
+    #[inline(always)]
+    pub(super) fn relate(&self, transaction: &Transaction<'_>) -> Option<Related> {
+        let seen = match transaction.flow.transport {
+            Transport::Udp => transaction.response().filter(|seen| seen.message.flags.truncated)?,
+            Transport::Tcp => transaction.query()?,
+        };
+        self.relate_message(transaction, seen)
+    }
+
+    fn relate_message(&self, transaction: &Transaction<'_>, seen: &Observation) -> Option<Related> {
+        let Transaction { id: record, flow, .. } = *transaction;
+        let question = seen.message.question()?;
+        let (client, server): (IpAddr, IpAddr) = (flow.client.ip(), flow.server.ip());
+        let key = self.hasher.hash_one((client, server, question));
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.is_empty() {
+            notes.resize(PLACES, None);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+        let place = notes.get_mut(key as usize & (PLACES - 1))?;
+        if let Some(note) = *place
+            && note.key == key
+            && note.transport != flow.transport
+        {
+            let (cut_ns, again_ns, relation) = match flow.transport {
+                Transport::Tcp => (note.at_ns, seen.at_ns, Relation::TcpAfterTruncation),
+                Transport::Udp => (seen.at_ns, note.at_ns, Relation::RetriedOverTcp),
+            };
+            if again_ns.checked_sub(cut_ns).is_some_and(|ns| ns <= WINDOW_NS) {
+                *place = None;
+                return Some(Related { relation, record: note.record });
+            }
+        }
+        *place = Some(Note { key, at_ns: seen.at_ns, transport: flow.transport, record });
+        None
+    }
+}

@@ -1,0 +1,202 @@
+//! The key of pseudonyms.
+
+use std::{
+    fmt::{self, Write as _},
+    fs::OpenOptions,
+    io::{self, Read as _},
+    net::IpAddr,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use arrayvec::ArrayString;
+
+/// Octets of a key.
+const KEY_SIZE: usize = blake3::KEY_LEN;
+
+/// Octets of a file that are looked at: more than a key in any form.
+const MAX_FILE_SIZE: u64 = 256;
+
+/// `h:` and 128 bits: among a million addresses, two alike have a chance of one in 2⁸⁹.
+pub type Pseudonym = ArrayString<34>;
+
+/// The secret that pseudonyms are made with. It is never written anywhere, in no form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key([u8; KEY_SIZE]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(not shown)")
+    }
+}
+
+/// Why a file is not taken as a key. No message holds anything of the file's content.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// It is a directory, a pipe or a device.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// Others than its owner and group have a right to it.
+    #[error(
+        "is open to every user (mode {mode:04o}): take the others' rights away (chmod o=; \
+         defaultMode: 0440 for a Kubernetes secret)"
+    )]
+    Open {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It holds something else.
+    #[error(
+        "must hold a key: {KEY_SIZE} octets, or {} hexadecimal digits",
+        2 * KEY_SIZE
+    )]
+    NotAKey,
+    /// All its octets are the same.
+    #[error(
+        "is no secret: all its octets are the same; make one with: head -c {KEY_SIZE} /dev/urandom"
+    )]
+    NotASecret,
+}
+
+impl Key {
+    /// Reads a key: 32 octets, or 64 hexadecimal digits with or without a line feed.
+    ///
+    /// # Errors
+    /// When the file is not readable, is open to every user, or holds no key.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        // Without O_NONBLOCK, opening a pipe waits for its writer.
+        let options = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = options.map_err(KeyError::Unreadable)?;
+        // Of the open file, which nobody can exchange any more.
+        let metadata = file.metadata().map_err(KeyError::Unreadable)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NotAFile);
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o007 != 0 {
+            return Err(KeyError::Open { mode });
+        }
+        let mut content = Vec::new();
+        file.take(MAX_FILE_SIZE).read_to_end(&mut content).map_err(KeyError::Unreadable)?;
+        Self::from_content(&content)
+    }
+
+    /// Reads the content of a key file.
+    ///
+    /// # Errors
+    /// When it holds no key.
+    pub fn from_content(content: &[u8]) -> Result<Self, KeyError> {
+        let key = <[u8; KEY_SIZE]>::try_from(content)
+            .ok()
+            .or_else(|| from_hexadecimal(content.trim_ascii()))
+            .ok_or(KeyError::NotAKey)?;
+        if key.iter().all(|octet| *octet == key[0]) {
+            return Err(KeyError::NotASecret);
+        }
+        Ok(Self(key))
+    }
+
+    /// The pseudonym of an address, the same for the IPv4 and the IPv4-mapped form of it.
+    pub(super) fn pseudonym_of_address(&self, address: IpAddr) -> Pseudonym {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.pseudonym(&address.octets()),
+            IpAddr::V6(address) => self.pseudonym(&address.octets()),
+        }
+    }
+
+    /// The pseudonym of any octets.
+    pub(super) fn pseudonym(&self, octets: &[u8]) -> Pseudonym {
+        let hash = blake3::keyed_hash(&self.0, octets);
+        let mut text = Pseudonym::new();
+        if let Some(octets) = hash.as_bytes().first_chunk() {
+            // It fits by its type's capacity.
+            let _ = write!(text, "h:{:032x}", u128::from_be_bytes(*octets));
+        }
+        text
+    }
+}
+
+fn from_hexadecimal(text: &[u8]) -> Option<[u8; KEY_SIZE]> {
+    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let mut key = [0; KEY_SIZE];
+    if pairs.len() != key.len() {
+        return None;
+    }
+    for (octet, pair) in key.iter_mut().zip(pairs) {
+        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+        *octet = u8::try_from(high? << 4 | low?).ok()?;
+    }
+    Some(key)
+}
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    const RAW: [u8; KEY_SIZE] = *b"\x00\xffoctets that are no text, UTF-8";
+
+    fn file(content: &[u8], mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    fn hexadecimal(octets: &[u8]) -> String {
+        octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    #[test]
+    fn a_key_is_read_in_both_forms() {
+        let raw = Key::read(file(&RAW, 0o600).path()).unwrap();
+        for text in [hexadecimal(&RAW), hexadecimal(&RAW).to_uppercase() + "\n"] {
+            assert!(Key::read(file(text.as_bytes(), 0o440).path()).unwrap() == raw);
+        }
+    }
+
+    #[test]
+    fn a_file_that_every_user_can_reach_is_refused() {
+        for mode in [0o604, 0o602, 0o644, 0o601] {
+            let error = Key::read(file(&RAW, mode).path()).unwrap_err();
+            assert!(matches!(error, KeyError::Open { mode: found } if found == mode), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_a_word_of_it() {
+        let digits = hexadecimal(&RAW);
+        for content in
+            [&b""[..], &RAW[..31], b"secret", &digits.as_bytes()[1..], &[b'g'; 64], &[b'+'; 64]]
+        {
+            let error = Key::read(file(content, 0o600).path()).unwrap_err();
+            assert!(matches!(error, KeyError::NotAKey), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let error = Key::read(file(&[7; KEY_SIZE], 0o600).path()).unwrap_err();
+        assert!(matches!(error, KeyError::NotASecret), "{error}");
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(Key::read(directory.path()), Err(KeyError::NotAFile)));
+        assert!(matches!(Key::read(Path::new("/dev/zero")), Err(KeyError::NotAFile)));
+        let pipe = directory.path().join("pipe");
+        let status = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(status.success());
+        assert!(matches!(Key::read(&pipe), Err(KeyError::NotAFile)), "and nobody waits for it");
+        let missing = Key::read(&directory.path().join("missing")).unwrap_err();
+        assert!(missing.to_string().starts_with("cannot be read: "), "{missing}");
+    }
+
+    #[test]
+    fn a_key_has_no_text() {
+        let key = Key::from_content(&RAW).unwrap();
+        let text = format!("{key:?}");
+        assert_eq!(text, "Key(not shown)");
+    }
+}
