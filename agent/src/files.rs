@@ -100,6 +100,16 @@ pub(crate) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads the text of a secret, without the line feed that editors put after it.
+///
+/// # Errors
+/// As [`read_secret`]; also where it is not UTF-8.
+pub(crate) fn read_secret_text(path: &Path) -> io::Result<String> {
+    let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
 /// Why the file of a key is refused. No message holds anything of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {

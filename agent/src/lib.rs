@@ -22,6 +22,7 @@
 //!  agent      runs them: interfaces come and go, operators and files change what is wanted
 //!  privileges given up; the capture thread keeps what attaching needs
 //!  files      opened so that nobody can put another in their place
+//!  http_client queries servers, with a deadline and bounded answers
 //!  prefetch   memory that is read soon
 //!  admission  who is let in where connections are bounded
 //!  control    operators switch capture while it runs
@@ -66,6 +67,7 @@ mod admission;
 pub mod control;
 pub mod doctor;
 mod files;
+mod http_client;
 mod prefetch;
 pub mod telemetry;
 pub mod verify;

@@ -69,7 +69,7 @@ use crate::{
     spool,
     telemetry::SinkTimings,
 };
-pub(crate) use producer::{Broker, Spread, Statistics, secret};
+pub(crate) use producer::{Broker, Spread, Statistics};
 
 use context::{Framing, SinkContext};
 use delivery::Delivery;

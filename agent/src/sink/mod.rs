@@ -12,7 +12,6 @@ mod queued;
 pub(crate) mod registry;
 mod stdout;
 mod summaries;
-mod trust;
 mod wait_budget;
 
 pub use container::AvroFile;

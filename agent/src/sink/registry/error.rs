@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
+use crate::http_client;
+
 /// What went wrong, in one line that says what to do where that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file with a secret or with certificates.
-    #[error("cannot use {path}: {why}")]
-    File { path: String, why: String },
-    /// No connection, or it broke.
-    #[error("cannot be reached: {0}")]
-    Unreachable(String),
-    /// No whole answer in time.
-    #[error("does not answer within {} s", .0.as_secs_f64())]
-    Silent(Duration),
+    #[error(transparent)]
+    Http(#[from] http_client::Error),
     /// 401.
     #[error("does not accept the credentials (401): {0}")]
     Unauthorized(String),
@@ -41,19 +36,14 @@ pub(crate) enum Error {
     /// Any other status.
     #[error("answers with an error ({status}): {message}")]
     Refused { status: u16, message: String, retry_after: Option<Duration> },
-    /// The answer is not the one expected.
-    #[error("gives an answer that cannot be read: {0}")]
-    Unreadable(String),
 }
 
 impl Error {
     /// Whether another instance of the registry may do better.
     pub(super) const fn is_instance_error(&self) -> bool {
         match self {
-            Self::Unreachable(_)
-            | Self::Silent(_)
-            | Self::Unreadable(_)
-            | Self::Redirected { .. } => true,
+            Self::Http(error) => !matches!(error, http_client::Error::File { .. }),
+            Self::Redirected { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             _ => false,
         }
@@ -73,6 +63,7 @@ impl Error {
         use std::mem::discriminant;
         match (self, other) {
             (Self::Refused { status, .. }, Self::Refused { status: other, .. }) => status == other,
+            (Self::Http(error), Self::Http(other)) => discriminant(error) == discriminant(other),
             _ => discriminant(self) == discriminant(other),
         }
     }

@@ -24,12 +24,11 @@ use rdkafka::{
     types::RDKafka,
 };
 
-use super::{
-    background::Background,
-    context::REMINDER_INTERVAL,
-    producer::{PolledProducer, secret},
+use super::{background::Background, context::REMINDER_INTERVAL, producer::PolledProducer};
+use crate::{
+    config::{Credentials, SaslConfig, TokenEndpoint},
+    files::read_secret_text,
 };
-use crate::config::{Credentials, SaslConfig, TokenEndpoint};
 
 pub(crate) use token::Token;
 
@@ -140,7 +139,7 @@ pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> 
 }
 
 fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
-    let text = secret(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = read_secret_text(path).map_err(|error| format!("cannot be read: {error}"))?;
     Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
 }
 

@@ -22,13 +22,13 @@ use rdkafka::{
 use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
 use crate::{
     config::{Credentials, KafkaConfig},
+    files::read_secret_text,
     sink::{Error, registry::Framed},
 };
 
 pub(super) use polled::PolledProducer;
 pub(super) use reports::is_purged;
 use reports::{Callbacks, is_permanent};
-pub(crate) use settings::secret;
 use settings::{Digest, certificates, client_config};
 pub(crate) use statistics::{Broker, Spread, Statistics};
 
@@ -208,7 +208,7 @@ impl Producer {
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
         let mut known = lock(&self.password);
-        match secret(password_file) {
+        match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {

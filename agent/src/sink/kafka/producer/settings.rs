@@ -6,7 +6,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::{
     config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
-    files::read_secret,
+    files::{read_secret, read_secret_text},
     sink::Error,
 };
 
@@ -80,7 +80,7 @@ pub(in crate::sink::kafka) fn for_reader(connection: &ClientConfig) -> ClientCon
 /// Sets TLS and SASL; the password, or nothing.
 fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<String, Error> {
     let read = |path: &Path| {
-        secret(path).map_err(|cause| Error::File {
+        read_secret_text(path).map_err(|cause| Error::File {
             sink: config.name.clone(),
             action: "read",
             path: path.display().to_string(),
@@ -142,11 +142,4 @@ pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
         }
     }
     Ok(*hasher.finalize().as_bytes())
-}
-
-/// The secret in a file, without the line feed that editors put behind it.
-pub(crate) fn secret(path: &Path) -> io::Result<String> {
-    let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
