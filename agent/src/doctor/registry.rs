@@ -6,7 +6,10 @@
 use http::Uri;
 use tap53_ledger::SUMMARY_NAME;
 use tap53_records::encode::{self, Profile};
-use tap53_sinks::registry::{Client, Compatibility, Error, Schema, cached_id};
+use tap53_sinks::{
+    http_client,
+    registry::{Client, Compatibility, Error, Schema, cached_id},
+};
 
 use super::Check;
 use crate::config::{KafkaConfig, RegistryConfig, Warning};
@@ -191,8 +194,10 @@ fn command(schema: &Schema) -> String {
 fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error) -> String {
     let url = first(config);
     match trouble {
-        Error::File { path, .. } => format!("ls -l {path}   # may this user read it?"),
-        Error::Unreachable(_) => {
+        Error::Http(http_client::Error::File { path, .. }) => {
+            format!("ls -l {}   # may this user read it?", path.display())
+        }
+        Error::Http(http_client::Error::Unreachable(_)) => {
             let uri: Uri = url.parse().unwrap_or_default();
             let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
                 Some("https") => 443,
@@ -226,7 +231,7 @@ fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error)
         Error::NoSuchPath(_) => {
             format!("curl -i {url}/subjects   # Apicurio has this API at /apis/ccompat/v7")
         }
-        Error::Silent(_) | Error::Invalid(_) | Error::Refused { .. } | Error::Unreadable(_) => {
+        Error::Http(_) | Error::Invalid(_) | Error::Refused { .. } => {
             format!("curl -i {url}/subjects   # and the registry's log")
         }
     }

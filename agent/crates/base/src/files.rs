@@ -8,7 +8,8 @@
 //! - **A file in it** is opened without following a link, without waiting, and only if it is a regular
 //!   file; see [`open_own`].
 //! - **A secret** may be a link, as Kubernetes makes them, but is a regular file of bounded size; see
-//!   [`read_secret`].
+//!   [`read_secret`]. Where it is made for this agent alone, it is refused if every user has a right to
+//!   it; see [`read_key`].
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -91,14 +92,68 @@ pub fn read_own(path: &Path) -> io::Result<File> {
 /// # Errors
 /// The kernel's; one of our own where it is no regular file, or longer than any secret.
 pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = regular(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
     let mut bytes = Vec::new();
-    file.take(MAX_SECRET + 1).read_to_end(&mut bytes)?;
+    regular(open_secret(path)?)?.take(MAX_SECRET + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SECRET {
         return Err(io::Error::other(format!("it is longer than {} MiB", MAX_SECRET >> 20)));
     }
     Ok(bytes)
+}
+
+/// Reads the text of a secret, without the line feed that editors put after it.
+///
+/// # Errors
+/// As [`read_secret`]; also where it is not UTF-8.
+pub fn read_secret_text(path: &Path) -> io::Result<String> {
+    let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// Why the file of a key is refused. No message holds anything of the file's content.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The kernel refuses to open or read it.
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// It is a directory, a pipe or a device.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// Others than its owner and group have a right to it.
+    #[error(
+        "is open to every user (mode {mode:04o}): take the others' rights away (chmod o=; \
+         defaultMode: 0440 for a Kubernetes secret)"
+    )]
+    Open {
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// Reads the first `max_bytes` of a key's file, which is refused where it `is_private` and every user
+/// has a right to it.
+///
+/// # Errors
+/// Why it is refused, with the remedy where there is one.
+pub fn read_key(path: &Path, max_bytes: u64, is_private: bool) -> Result<Vec<u8>, KeyFileError> {
+    let file = open_secret(path).map_err(KeyFileError::Unreadable)?;
+    // The open file is looked at, which nobody can exchange any more.
+    let metadata = file.metadata().map_err(KeyFileError::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(KeyFileError::NotAFile);
+    }
+    let mode = metadata.mode() & 0o7777;
+    if is_private && mode & 0o007 != 0 {
+        return Err(KeyFileError::Open { mode });
+    }
+    let mut content = Vec::new();
+    file.take(max_bytes).read_to_end(&mut content).map_err(KeyFileError::Unreadable)?;
+    Ok(content)
+}
+
+fn open_secret(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn regular(file: File) -> io::Result<File> {
@@ -202,5 +257,30 @@ mod tests {
         let long = File::create(at("long")).unwrap();
         long.set_len(MAX_SECRET + 1).unwrap();
         assert!(read_secret(&at("long")).is_err());
+    }
+
+    #[test]
+    fn a_key_is_refused_where_every_user_has_a_right_to_it_or_it_is_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("key"), "0123456789").unwrap();
+        symlink("key", at("link")).unwrap();
+        mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        let with_mode = |mode, is_private| {
+            fs::set_permissions(at("key"), Permissions::from_mode(mode)).unwrap();
+            read_key(&at("link"), 4, is_private)
+        };
+        for mode in [0o604, 0o602, 0o644, 0o601] {
+            let refused = with_mode(mode, true).unwrap_err();
+            assert!(matches!(refused, KeyFileError::Open { mode: found } if found == mode));
+            assert_eq!(with_mode(mode, false).unwrap(), b"0123", "a public key");
+        }
+        assert_eq!(with_mode(0o440, true).unwrap(), b"0123");
+        for path in [directory.path(), Path::new("/dev/zero"), &at("pipe")] {
+            let refused = read_key(path, 4, true).unwrap_err();
+            assert!(matches!(refused, KeyFileError::NotAFile), "{refused}");
+        }
+        let missing = read_key(&at("missing"), 4, true).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot be read: "), "{missing}");
     }
 }

@@ -1,16 +1,10 @@
 //! Ed25519 (RFC 8032): who wrote a summary.
 
-use std::{
-    fmt,
-    fs::OpenOptions,
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
+use tap53_base::files::{KeyFileError, read_key};
 
 /// Bytes of a file that are read at most: more than a key in PEM has.
 const MAX_FILE_SIZE: u64 = 16 << 10;
@@ -24,21 +18,9 @@ pub type Signature = [u8; 64];
 /// Why a file is not taken as a key. No message holds anything of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It cannot be read.
-    #[error("cannot be read: {0}")]
-    Unreadable(io::Error),
-    /// It is a directory, a pipe or a device.
-    #[error("is not a regular file")]
-    NotAFile,
-    /// Others than its owner and group have a right to it.
-    #[error(
-        "is open to every user (mode {mode:04o}): take the others' rights away (chmod o=; \
-         defaultMode: 0440 for a Kubernetes secret)"
-    )]
-    Open {
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The file is refused.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
     /// It holds no private key.
     #[error(
         "must hold an Ed25519 private key in PEM (PKCS #8): create one with: openssl genpkey -algorithm ed25519"
@@ -75,7 +57,7 @@ impl SigningKey {
     /// # Errors
     /// When the file is not readable, is open to every user, or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let pem = read(path, true)?;
+        let pem = read_key(path, MAX_FILE_SIZE, true)?;
         let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| KeyError::NotAPrivateKey)?;
         // "Maybe unchecked": OpenSSL writes version 1, which has no public key to check.
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
@@ -106,7 +88,7 @@ impl VerifyingKey {
     /// # Errors
     /// When the file is not readable or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let pem = read(path, false)?;
+        let pem = read_key(path, MAX_FILE_SIZE, false)?;
         let der =
             SubjectPublicKeyInfoDer::from_pem_slice(&pem).map_err(|_| KeyError::NotAPublicKey)?;
         let key = der.as_ref().strip_prefix(&PUBLIC_KEY_PREFIX);
@@ -129,24 +111,6 @@ impl VerifyingKey {
 
 fn key_id(public_key: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&blake3::hash(public_key).as_bytes()[..8])
-}
-
-fn read(path: &Path, is_secret: bool) -> Result<Vec<u8>, KeyError> {
-    // Without O_NONBLOCK, opening a pipe waits for its writer.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(KeyError::Unreadable)?;
-    // Of the open file, which nobody can exchange any more.
-    let metadata = file.metadata().map_err(KeyError::Unreadable)?;
-    if !metadata.is_file() {
-        return Err(KeyError::NotAFile);
-    }
-    let mode = metadata.mode() & 0o7777;
-    if is_secret && mode & 0o007 != 0 {
-        return Err(KeyError::Open { mode });
-    }
-    let mut content = Vec::new();
-    file.take(MAX_FILE_SIZE).read_to_end(&mut content).map_err(KeyError::Unreadable)?;
-    Ok(content)
 }
 
 #[cfg(test)]

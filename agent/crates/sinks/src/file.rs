@@ -60,9 +60,10 @@ impl Files {
             path: config.directory.display().to_string(),
             cause,
         };
+        let sink = &config.name;
         if let Err(error) = check_directory(&config.directory) {
             let directory = config.directory.display();
-            tracing::warn!(%error, %directory, "others can remove or rename the files of this sink");
+            tracing::warn!(event = "file_directory_unsafe", sink, %error, %directory, "others can remove or rename the files of this sink");
         }
         let probe = tempfile::Builder::new()
             .prefix(&format!(".{}-", config.prefix))
@@ -75,6 +76,8 @@ impl Files {
             let name = name.to_string_lossy();
             if name.starts_with(&config.prefix) && name.ends_with(".avro.partial") {
                 tracing::warn!(
+                    event = "file_unfinished",
+                    sink,
                     path = %entry.path().display(),
                     "an unfinished file of an earlier run, or of another agent; its whole blocks can be read"
                 );
@@ -156,9 +159,9 @@ impl Files {
                 tracing::debug!(path = %path.display(), records, "file finished");
             }
             Err(error) => {
-                let directory = self.config.directory.display();
+                let (sink, directory) = (&self.config.name, self.config.directory.display());
                 let records = open.amount.records;
-                tracing::error!(%error, %directory, records, "cannot finish a file; its records are lost and counted");
+                tracing::error!(event = "file_not_finished", sink, %error, %directory, records, "cannot finish a file; its records are lost and counted");
             }
         }
     }
@@ -192,12 +195,12 @@ impl Sink for Files {
                     Err(_) => counts.lose(SinkLoss::WriteFailed, amount),
                 }
             });
-            let directory = self.config.directory.display();
+            let (sink, directory) = (&self.config.name, self.config.directory.display());
             match (appended, state.failing) {
                 (Ok(full), failing) => {
                     self.timings.all_reached(Reached::Written, batch.answered_at_ns(), monotonic_ns());
                     if failing {
-                        tracing::info!(%directory, "writing again");
+                        tracing::info!(event = "file_write_resumed", sink, %directory, "writing again");
                     }
                     state.failing = false;
                     if full {
@@ -206,7 +209,7 @@ impl Sink for Files {
                 }
                 (Err(error), false) => {
                     state.failing = true;
-                    tracing::error!(%error, %directory, "cannot write; records are lost and counted");
+                    tracing::error!(event = "file_write_failed", sink, %error, %directory, "cannot write; records are lost and counted");
                 }
                 (Err(_), true) => {}
             }

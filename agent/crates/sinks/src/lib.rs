@@ -8,12 +8,12 @@
 pub mod config;
 mod container;
 mod file;
+pub mod http_client;
 mod kafka;
 mod queued;
 pub mod registry;
 mod stdout;
 mod summaries;
-mod trust;
 mod wait_budget;
 
 pub use container::AvroFile;

@@ -247,6 +247,7 @@ impl Shared {
             counts.lose(SinkLoss::Unflushed, held);
             let records = held.records + in_flight.records;
             tracing::error!(
+                event = "sink_abandoned",
                 records,
                 "a sink is held up and left behind; its records are lost and counted"
             );

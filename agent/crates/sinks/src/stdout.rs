@@ -193,7 +193,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
             }
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stop.notify_one(),
             Err(error) if !was_failing => {
-                tracing::error!(%error, "cannot write to standard output; records are lost and counted");
+                tracing::error!(event = "stdout_write_failed", %error, "cannot write to standard output; records are lost and counted");
             }
             _ => {}
         }

@@ -56,11 +56,17 @@ fn what_is_no_key_is_refused_with_what_makes_one() {
 fn a_private_key_that_every_user_can_reach_is_refused() {
     for mode in [0o604, 0o602, 0o644, 0o601] {
         let error = SigningKey::read(file(PRIVATE, mode).path()).unwrap_err();
-        assert!(matches!(error, KeyError::Open { mode: found } if found == mode), "{error}");
+        assert!(
+            matches!(error, KeyError::File(KeyFileError::Open { mode: found }) if found == mode),
+            "{error}"
+        );
     }
     let missing = SigningKey::read(Path::new("/nonexistent")).unwrap_err();
     assert!(missing.to_string().starts_with("cannot be read: "), "{missing}");
-    assert!(matches!(SigningKey::read(Path::new("/dev/zero")), Err(KeyError::NotAFile)));
+    assert!(matches!(
+        SigningKey::read(Path::new("/dev/zero")),
+        Err(KeyError::File(KeyFileError::NotAFile))
+    ));
 }
 
 #[test]

@@ -3,36 +3,24 @@
 //! A client is made for each round of requests: files are read anew, and no connection is left to
 //! break in between. There are few rounds.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use http::{
-    HeaderValue, Method, Request, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT},
+    HeaderValue, Request, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{ClientConfig, RootCertStore};
+use http_body_util::Full;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tap53_base::visible::{visible, with_causes};
-use tokio::time::timeout;
 
 use super::error::Error;
 use crate::{
     config::{RegistryConfig, RegistryCredentials},
-    trust,
+    http_client::{self, secret, sensitive, shortened},
 };
 
 /// The answer to one request: schemas have some 100 KB.
 const MAX_ANSWER: usize = 4 << 20;
-
-/// Characters of a registry's message that are shown.
-const MAX_MESSAGE: usize = 300;
 
 /// Confluent's `error_code`s of "there is none", below the status 404: subject, version, schema.
 const NOTHING_THERE: [i64; 3] = [40_401, 40_402, 40_403];
@@ -54,12 +42,11 @@ pub enum Compatibility {
 
 /// A client for a round of requests.
 pub struct Client {
-    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: http_client::Client,
     urls: Vec<String>,
     /// The one that answered last.
     current: usize,
     authorization: Option<HeaderValue>,
-    timeout: Duration,
     requests: u64,
     failures: u64,
 }
@@ -92,18 +79,14 @@ struct ErrorBody {
 impl Client {
     /// Reads the files that the configuration names.
     pub fn new(config: &RegistryConfig) -> Result<Self, Error> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config)?)
-            .https_or_http()
-            .enable_http1()
-            .build();
+        let ca_file = config.ca_file.as_deref();
+        let http = http_client::Client::new(&config.urls, ca_file, config.timeout, MAX_ANSWER)?;
         let authorization = config.credentials.as_ref().map(authorization).transpose()?;
         Ok(Self {
-            http: HttpClient::builder(TokioExecutor::new()).build(connector),
+            http,
             urls: config.urls.clone(),
             current: 0,
             authorization,
-            timeout: config.timeout,
             requests: 0,
             failures: 0,
         })
@@ -166,12 +149,11 @@ impl Client {
         path: &str,
         schema: &str,
     ) -> Result<Option<T>, Error> {
-        let mut error = Error::Unreachable("no URL".to_owned());
+        let mut error = http_client::Error::Unreachable("no URL".to_owned()).into();
         for _ in 0..self.urls.len() {
             let url = format!("{}{path}", self.urls[self.current]);
             self.requests += 1;
-            let answer = timeout(self.timeout, self.post(&url, schema)).await;
-            let answer = answer.unwrap_or(Err(Error::Silent(self.timeout)));
+            let answer = self.post(&url, schema).await;
             self.failures += u64::from(answer.is_err());
             match answer {
                 Err(other) if other.is_instance_error() => error = other,
@@ -183,39 +165,28 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Error> {
-        let unsent = |error: &dyn std::fmt::Display| Error::Unreachable(error.to_string());
+        let unsent =
+            |error: &dyn std::fmt::Display| http_client::Error::Unreachable(error.to_string());
         let body = serde_json::to_vec(&SchemaRequest { schema }).map_err(|error| unsent(&error))?;
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(url)
-            .header(CONTENT_TYPE, MEDIA_TYPE)
-            .header(ACCEPT, ACCEPTED)
-            .header(USER_AGENT, concat!("tap53/", env!("CARGO_PKG_VERSION")));
+        let mut request =
+            Request::post(url).header(CONTENT_TYPE, MEDIA_TYPE).header(ACCEPT, ACCEPTED);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
-        let response = self
-            .http
-            .request(request)
-            .await
-            .map_err(|error| Error::Unreachable(with_causes(&error)))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| Error::Unreadable(with_causes(&*error)))?.to_bytes();
-        let status = head.status;
+        let answer = self.http.send(request).await?;
+        let (status, body) = (answer.status, &answer.body);
         if status.is_success() {
-            let answer = serde_json::from_slice(&body);
-            return answer.map(Some).map_err(|error| {
-                Error::Unreadable(format!("{error}, in {:?}", shortened(&lossy(&body))))
+            return serde_json::from_slice(body).map(Some).map_err(|error| {
+                let why = format!("{}, in {:?}", shortened(&error.to_string()), answer.shown());
+                http_client::Error::Unreadable(why).into()
             });
         }
-        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         if status.is_redirection() {
-            let location = shortened(header(LOCATION).unwrap_or("somewhere"));
+            let location = shortened(answer.header(LOCATION).unwrap_or("somewhere"));
             return Err(Error::Redirected { status: status.as_u16(), location });
         }
-        let error_body: Option<ErrorBody> = serde_json::from_slice(&body).ok();
+        let error_body: Option<ErrorBody> = serde_json::from_slice(body).ok();
         if let Some(error_body) = &error_body
             && status == StatusCode::NOT_FOUND
             && NOTHING_THERE.contains(&error_body.error_code)
@@ -225,7 +196,7 @@ impl Client {
         let message = match error_body {
             Some(ErrorBody { message, .. }) if !message.is_empty() => shortened(&message),
             _ if body.is_empty() => "no reason given".to_owned(),
-            _ => shortened(&lossy(&body)),
+            _ => answer.shown(),
         };
         Err(match status {
             StatusCode::UNAUTHORIZED => Error::Unauthorized(message),
@@ -235,7 +206,8 @@ impl Client {
             _ => Error::Refused {
                 status: status.as_u16(),
                 message,
-                retry_after: header(RETRY_AFTER)
+                retry_after: answer
+                    .header(RETRY_AFTER)
                     .and_then(|text| text.parse().ok())
                     .map(Duration::from_secs),
             },
@@ -243,20 +215,7 @@ impl Client {
     }
 }
 
-/// By the authorities of a file, or those of the system.
-fn tls(config: &RegistryConfig) -> Result<ClientConfig, Error> {
-    if !config.urls.iter().any(|url| url.starts_with("https:")) {
-        // Reading the system's takes a while, and fails where it has none.
-        let none = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-        return Ok(none.with_no_client_auth());
-    }
-    trust::client_config(config.ca_file.as_deref()).map_err(|error| match error {
-        trust::Error::File { path, why } => Error::File { path: path.display().to_string(), why },
-        trust::Error::System(_) => Error::Unreachable(error.to_string()),
-    })
-}
-
-fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Error> {
+fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, http_client::Error> {
     let (path, text) = match credentials {
         RegistryCredentials::Password { username, password_file } => {
             let plain = format!("{username}:{}", secret(password_file)?);
@@ -266,31 +225,5 @@ fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, Error
             (token_file, format!("Bearer {}", secret(token_file)?))
         }
     };
-    let mut value = HeaderValue::try_from(text).map_err(|_| Error::File {
-        path: path.display().to_string(),
-        why: "it holds what cannot stand in a header".to_owned(),
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn secret(path: &Path) -> Result<String, Error> {
-    trust::secret(path)
-        .map_err(|error| Error::File { path: path.display().to_string(), why: error.to_string() })
-}
-
-fn lossy(body: &[u8]) -> String {
-    // Enough for what is shown, each character of at most four bytes.
-    String::from_utf8_lossy(&body[..body.len().min(4 * MAX_MESSAGE)]).into_owned()
-}
-
-/// One line for the log.
-fn shortened(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = visible(&line);
-    let mut shown: String = line.chars().take(MAX_MESSAGE).collect();
-    if line.chars().count() > MAX_MESSAGE {
-        shown.push('…');
-    }
-    shown
+    sensitive(text, path)
 }

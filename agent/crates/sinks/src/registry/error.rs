@@ -2,23 +2,14 @@
 
 use std::time::Duration;
 
+use crate::http_client;
+
 /// What went wrong, in one line that says what to do where that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A file with a secret or with certificates.
-    #[error("cannot use {path}: {why}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why not.
-        why: String,
-    },
-    /// No connection, or it broke.
-    #[error("cannot be reached: {0}")]
-    Unreachable(String),
-    /// No whole answer in time.
-    #[error("does not answer within {} s", .0.as_secs_f64())]
-    Silent(Duration),
+    /// No answer that can be read came.
+    #[error(transparent)]
+    Http(#[from] http_client::Error),
     /// 401.
     #[error("does not accept the credentials (401): {0}")]
     Unauthorized(String),
@@ -66,19 +57,14 @@ pub enum Error {
         /// When to try again, where it says so.
         retry_after: Option<Duration>,
     },
-    /// The answer is not the one expected.
-    #[error("gives an answer that cannot be read: {0}")]
-    Unreadable(String),
 }
 
 impl Error {
     /// Whether another instance of the registry may do better.
     pub(super) const fn is_instance_error(&self) -> bool {
         match self {
-            Self::Unreachable(_)
-            | Self::Silent(_)
-            | Self::Unreadable(_)
-            | Self::Redirected { .. } => true,
+            Self::Http(error) => !matches!(error, http_client::Error::File { .. }),
+            Self::Redirected { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             _ => false,
         }
@@ -98,6 +84,7 @@ impl Error {
         use std::mem::discriminant;
         match (self, other) {
             (Self::Refused { status, .. }, Self::Refused { status: other, .. }) => status == other,
+            (Self::Http(error), Self::Http(other)) => discriminant(error) == discriminant(other),
             _ => discriminant(self) == discriminant(other),
         }
     }

@@ -2,14 +2,12 @@
 
 use std::{
     fmt::{self, Write as _},
-    fs::OpenOptions,
-    io::{self, Read as _},
     net::IpAddr,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use arrayvec::ArrayString;
+use tap53_base::files::{KeyFileError, read_key};
 
 /// Octets of a key.
 const KEY_SIZE: usize = blake3::KEY_LEN;
@@ -33,21 +31,9 @@ impl fmt::Debug for Key {
 /// Why a file is not taken as a key. No message holds anything of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It cannot be read.
-    #[error("cannot be read: {0}")]
-    Unreadable(io::Error),
-    /// It is a directory, a pipe or a device.
-    #[error("is not a regular file")]
-    NotAFile,
-    /// Others than its owner and group have a right to it.
-    #[error(
-        "is open to every user (mode {mode:04o}): take the others' rights away (chmod o=; \
-         defaultMode: 0440 for a Kubernetes secret)"
-    )]
-    Open {
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The file is refused.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
     /// It holds something else.
     #[error(
         "must hold a key: {KEY_SIZE} octets, or {} hexadecimal digits",
@@ -67,21 +53,7 @@ impl Key {
     /// # Errors
     /// When the file is not readable, is open to every user, or holds no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        // Without O_NONBLOCK, opening a pipe waits for its writer.
-        let options = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        let file = options.map_err(KeyError::Unreadable)?;
-        // Of the open file, which nobody can exchange any more.
-        let metadata = file.metadata().map_err(KeyError::Unreadable)?;
-        if !metadata.is_file() {
-            return Err(KeyError::NotAFile);
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o007 != 0 {
-            return Err(KeyError::Open { mode });
-        }
-        let mut content = Vec::new();
-        file.take(MAX_FILE_SIZE).read_to_end(&mut content).map_err(KeyError::Unreadable)?;
-        Self::from_content(&content)
+        Self::from_content(&read_key(path, MAX_FILE_SIZE, true)?)
     }
 
     /// Reads the content of a key file.
@@ -162,7 +134,10 @@ mod tests {
     fn a_file_that_every_user_can_reach_is_refused() {
         for mode in [0o604, 0o602, 0o644, 0o601] {
             let error = Key::read(file(&RAW, mode).path()).unwrap_err();
-            assert!(matches!(error, KeyError::Open { mode: found } if found == mode), "{error}");
+            assert!(
+                matches!(error, KeyError::File(KeyFileError::Open { mode: found }) if found == mode),
+                "{error}"
+            );
         }
     }
 
@@ -178,19 +153,6 @@ mod tests {
         }
         let error = Key::read(file(&[7; KEY_SIZE], 0o600).path()).unwrap_err();
         assert!(matches!(error, KeyError::NotASecret), "{error}");
-    }
-
-    #[test]
-    fn only_regular_files_are_read() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(Key::read(directory.path()), Err(KeyError::NotAFile)));
-        assert!(matches!(Key::read(Path::new("/dev/zero")), Err(KeyError::NotAFile)));
-        let pipe = directory.path().join("pipe");
-        let status = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
-        assert!(status.success());
-        assert!(matches!(Key::read(&pipe), Err(KeyError::NotAFile)), "and nobody waits for it");
-        let missing = Key::read(&directory.path().join("missing")).unwrap_err();
-        assert!(missing.to_string().starts_with("cannot be read: "), "{missing}");
     }
 
     #[test]

@@ -23,10 +23,10 @@ use rdkafka::{
     producer::Producer as _,
     types::RDKafka,
 };
+use tap53_base::files::read_secret_text;
 
 use super::{background::Background, context::REMINDER_INTERVAL, producer::PolledProducer};
 use crate::config::{Credentials, SaslConfig, TokenEndpoint};
-use crate::trust::secret;
 
 pub(crate) use token::Token;
 
@@ -137,7 +137,7 @@ pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> 
 }
 
 fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
-    let text = secret(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = read_secret_text(path).map_err(|error| format!("cannot be read: {error}"))?;
     Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
 }
 

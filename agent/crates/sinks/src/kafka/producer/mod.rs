@@ -18,9 +18,9 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, PurgeConfig},
 };
+use tap53_base::files::read_secret_text;
 
 use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
-use crate::trust::secret;
 use crate::{
     Error,
     config::{Credentials, KafkaConfig},
@@ -209,7 +209,7 @@ impl Producer {
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
         let mut known = lock(&self.password);
-        match secret(password_file) {
+        match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
                 Ok(()) => {

@@ -3,9 +3,8 @@
 use std::{io, path::Path};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
-use tap53_base::files::read_secret;
+use tap53_base::files::{read_secret, read_secret_text};
 
-use crate::trust::secret;
 use crate::{
     Error,
     config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
@@ -79,7 +78,7 @@ pub(in crate::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
 /// Sets TLS and SASL; the password, or nothing.
 fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<String, Error> {
     let read = |path: &Path| {
-        secret(path).map_err(|cause| Error::File {
+        read_secret_text(path).map_err(|cause| Error::File {
             sink: config.name.clone(),
             action: "read",
             path: path.display().to_string(),

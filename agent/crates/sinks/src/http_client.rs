@@ -1,0 +1,178 @@
+//! One client for servers that are queried by HTTP: a schema registry, an authorization server.
+//!
+//! - It trusts the authorities in a file, or those of the system. The file is read when a client is
+//!   created, so that one that was replaced is in use with the next client.
+//! - A request with its whole answer has a deadline, and an answer a size that it may have at most.
+//! - No redirect is followed: it would take the credentials along.
+//!
+//! The API server of Kubernetes has `kube`'s client, which brings the ways to log in that a
+//! kubeconfig may name.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header::USER_AGENT};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tap53_base::{
+    files::{read_secret, read_secret_text},
+    visible::{visible, with_causes},
+};
+use tokio::time::timeout;
+
+/// Characters that are shown of what a server says.
+const MAX_SHOWN: usize = 300;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A file with a secret or with certificates cannot be used.
+    #[error("cannot use {}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no connection, or it broke.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// No whole answer came in time.
+    #[error("does not answer within {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// The answer breaks off, is too long, or is not the one expected.
+    #[error("gives an answer that cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path, why: &dyn fmt::Display) -> Self {
+        Self::File { path: path.to_owned(), why: why.to_string() }
+    }
+}
+
+/// An answer, whatever its status.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The beginning of its body, for the log.
+    pub(crate) fn shown(&self) -> String {
+        // Enough for what is shown, each character of at most four bytes.
+        shortened(&String::from_utf8_lossy(&self.body[..self.body.len().min(4 * MAX_SHOWN)]))
+    }
+}
+
+/// A client of one server, or of the instances of one.
+pub struct Client {
+    inner: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+    max_answer: usize,
+}
+
+impl Client {
+    /// Reads the certificates, unless all of `urls` are in the clear. Answers of more than
+    /// `max_answer` bytes are refused.
+    pub(crate) fn new(
+        urls: &[String],
+        ca_file: Option<&Path>,
+        timeout: Duration,
+        max_answer: usize,
+    ) -> Result<Self, Error> {
+        let is_secure = urls.iter().any(|url| url.starts_with("https:"));
+        let builder = HttpsConnectorBuilder::new().with_tls_config(trust(is_secure, ca_file)?);
+        let connector = match urls.iter().all(|url| url.starts_with("https:")) {
+            true => builder.https_only().enable_http1().build(),
+            false => builder.https_or_http().enable_http1().build(),
+        };
+        let inner = HyperClient::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { inner, timeout, max_answer })
+    }
+
+    /// Sends a request; its whole answer.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        match timeout(self.timeout, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Silent(self.timeout)),
+        }
+    }
+
+    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        let agent = HeaderValue::from_static(concat!("tap53/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(USER_AGENT, agent);
+        let response = self.inner.request(request).await;
+        let (head, body) =
+            response.map_err(|error| Error::Unreachable(with_causes(&error)))?.into_parts();
+        let body = Limited::new(body, self.max_answer).collect().await;
+        let body = body.map_err(|error| Error::Unreadable(with_causes(&*error)))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// The authorities to trust: those in a file, or the system's.
+fn trust(is_secure: bool, ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder();
+    let builder = match ca_file {
+        // Reading the system's takes a while, and fails where it has none.
+        _ if !is_secure => builder.with_root_certificates(RootCertStore::empty()),
+        None => builder
+            .with_native_roots()
+            .map_err(|error| Error::Unreachable(format!("the system's authorities: {error}")))?,
+        Some(path) => builder.with_root_certificates(authorities(path)?),
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, Error> {
+    let wrong = |why: &dyn fmt::Display| Error::file(path, why);
+    let mut roots = RootCertStore::empty();
+    let pem = read_secret(path).map_err(|error| wrong(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(roots) }
+}
+
+/// A secret that is sent to a server.
+pub(crate) fn secret(path: &Path) -> Result<String, Error> {
+    read_secret_text(path).map_err(|error| Error::file(path, &error))
+}
+
+/// A header with a secret from `path`; see [`HeaderValue::is_sensitive`].
+pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::try_from(text)
+        .map_err(|_| Error::file(path, &"it holds what cannot stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What a server says, as one line for the log.
+pub(crate) fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = visible(&line);
+    let mut shown: String = line.chars().take(MAX_SHOWN).collect();
+    if line.chars().count() > MAX_SHOWN {
+        shown.push('…');
+    }
+    shown
+}
