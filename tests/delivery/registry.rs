@@ -138,7 +138,7 @@ fn each_profile_has_a_subject_and_what_waits_of_the_other_one_leaves_too() -> Re
     full.finish()?;
     assert_eq!(kafka.consume(TOPIC)?.len(), 0, "they wait for the id of their schema");
     registry.restart()?;
-    let mut flat = Run::start_flat(&namespace, &kafka.address(), &keys, 50)?;
+    let mut flat = Run::start_flat(&namespace, (&kafka.address(), TOPIC), &keys, 50)?;
     flat.feed(50)?;
     wait_for(&kafka, 100)?;
     flat.finish()?.require_nothing_lost()?;

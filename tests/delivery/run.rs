@@ -89,18 +89,18 @@ impl Run {
         flush_timeout_ms: u32,
     ) -> Result<Self> {
         let sections = format!("shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}");
-        Self::start_with(namespace, broker, keys, next, &sections, |_| {})
+        Self::start_with(namespace, (broker, TOPIC), keys, next, &sections, |_| {})
     }
 
-    /// As [`start`](Self::start), with records in the flat profile.
+    /// As [`start`](Self::start), with records in the flat profile, and their topic.
     pub(super) fn start_flat(
         namespace: &Namespace,
-        broker: &str,
+        to: (&str, &str),
         keys: &str,
         next: u32,
     ) -> Result<Self> {
         let sections = format!("{FLUSHING}\nrecord: {{profile: flat}}");
-        Self::start_with(namespace, broker, keys, next, &sections, |_| {})
+        Self::start_with(namespace, to, keys, next, &sections, |_| {})
     }
 
     pub(super) fn start_prepared(
@@ -110,12 +110,12 @@ impl Run {
         next: u32,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        Self::start_with(namespace, broker, keys, next, FLUSHING, prepare)
+        Self::start_with(namespace, (broker, TOPIC), keys, next, FLUSHING, prepare)
     }
 
     fn start_with(
         namespace: &Namespace,
-        broker: &str,
+        (broker, topic): (&str, &str),
         keys: &str,
         next: u32,
         sections: &str,
@@ -136,7 +136,7 @@ impl Run {
                 "node: test\n\
                  interfaces: {{include: [lo]}}\n\
                  sinks:\n\
-                 \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
+                 \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {topic}\n    \
                  linger_ms: 5\n    {keys}\n    {options}\n\
                  \x20 - type: stdout\n    format: json\n\
                  {sections}\n"
