@@ -12,3 +12,5 @@ mod flat;
 mod run;
 #[path = "lake/stage.rs"]
 mod stage;
+#[path = "lake/tamper.rs"]
+mod tamper;

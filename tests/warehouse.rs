@@ -3,6 +3,8 @@
 
 #[path = "warehouse/kills.rs"]
 mod kills;
+#[path = "warehouse/lake.rs"]
+mod lake;
 #[path = "warehouse/stage.rs"]
 mod stage;
 #[path = "warehouse/tables.rs"]
@@ -20,7 +22,7 @@ use stage::{
     DEADLINE, FRAMING, RECORDS, Stage, exchanges, framed, namespace, records_schema, repository,
     schema_id,
 };
-use tap53_harness::{captures::from_hex, kafka::Message, python};
+use tap53_harness::{captures::from_hex, kafka::Message, postgres::Postgres, python};
 
 /// Exchanges of a run in the short form.
 const EXCHANGES: u32 = 600;
@@ -105,6 +107,11 @@ fn require_restored(stage: &Stage<'_>, all: &[Message]) -> Result<()> {
     ensure!(lacking == i64::try_from(all.len() - rows)?, "{lacking} of {} lack", all.len());
 
     stage.load_all()?;
+    require_same_rows(warehouse)
+}
+
+/// The table is what it was before.
+fn require_same_rows(warehouse: &Postgres<'_>) -> Result<()> {
     for (one, other) in [("before", "dns_transactions"), ("dns_transactions", "before")] {
         let difference = format!("SELECT count(*) FROM (TABLE {one} EXCEPT TABLE {other}) AS d");
         ensure!(warehouse.number(&difference)? == 0, "{one} has rows that {other} has not");

@@ -85,7 +85,7 @@ class Load:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
 
     def columns(self):
-        return self.table, [field.name for field in self.decoder.fields]
+        return self.table, warehouse.column_types(self.decoder.fields)
 
     def start(self):
         """Begins where the warehouse is. Spark's own checkpoint holds nothing that is needed again, so

@@ -47,7 +47,7 @@ def main():
         rows = rows.where(args.where)
     rows = conform(rows, fields, required)
 
-    warehouse.prepare(args.warehouse, [(args.table, [field.name for field in fields])])
+    warehouse.prepare(args.warehouse, [(args.table, warehouse.column_types(fields))])
     warehouse.forget_offsets(args.warehouse, args.topic)
     number = F.monotonically_increasing_id().cast("string")
     lines = rows.select(line(fields, F.col, number).alias("line"))
@@ -64,10 +64,15 @@ def conform(rows, fields, required):
     missing = [name for name in required if name not in rows.columns]
     if missing:
         sys.exit(f"the lake's table lacks {', '.join(missing)}: is it the table of these records?")
-    return rows.select(*(column(rows, field).alias(field.name) for field in fields))
+    names = {field.name for field in fields}
+    return rows.select(*(column(rows, field, names).alias(field.name) for field in fields))
 
 
-def column(rows, field):
+def column(rows, field, names):
+    exact = f"{field.name}_us"
+    if exact in rows.columns and exact not in names:
+        # Connect's timestamps have milliseconds only, so the connectors keep the number of microseconds.
+        return F.timestamp_micros(F.col(exact))
     if field.name not in rows.columns:
         # Of an older version, and null there.
         return F.lit(None).cast(field.dataType)

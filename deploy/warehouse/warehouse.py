@@ -34,6 +34,18 @@ SESSION = (
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c idle_in_transaction_session_timeout=10min -c timezone=UTC"
 )
+# By Spark's type: those of PostgreSQL that take each value of it.
+COLUMN_TYPES = {
+    "int": ("integer", "bigint", "numeric"),
+    "bigint": ("bigint", "numeric"),
+    "boolean": ("boolean",),
+    "binary": ("bytea",),
+    "timestamp": ("timestamp with time zone",),
+    "string": ("text", "character varying"),
+    "array<string>": ("text[]", "character varying[]", "jsonb"),
+}
+# Other arrays, maps and records.
+NESTED_TYPES = ("jsonb",)
 # Any number: one loader at a time creates the tables.
 CREATION_LOCK = 53
 
@@ -45,6 +57,11 @@ def log(event, **fields):
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
+def column_types(fields):
+    """What `prepare` takes, of the fields of a Spark type."""
+    return {field.name: field.dataType.simpleString() for field in fields}
+
+
 class OffsetsMovedBack(Exception):
     """The warehouse's offsets are before those that this loader has seen: it was restored meanwhile."""
 
@@ -54,7 +71,8 @@ def connect(conninfo):
 
 
 def prepare(conninfo, tables):
-    """Creates the loader's own tables, and requires those that it fills. `tables`: (name, columns)."""
+    """Creates the loader's own tables, and requires those that it fills. `tables`: (name, columns), with
+    Spark's type by the name of each column."""
     with connect(conninfo) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
         connection.execute(TABLES)
@@ -69,14 +87,26 @@ def require_table(connection, table, columns):
     if oid is None:
         sys.exit(f"the warehouse has no table {table}: create it with what"
                  f" `tap53 schema --ddl postgres --table {table}` prints (--summary for summaries)")
-    query = "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped"
-    found = dict(connection.execute(query, (oid,)).fetchall())
+    query = (
+        "SELECT attname, attnotnull, format_type(atttypid, NULL) FROM pg_attribute"
+        " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped"
+    )
+    attributes = connection.execute(query, (oid,)).fetchall()
+    found = {column: required for column, required, _ in attributes}
     if missing := [column for column in columns if column not in found]:
         sys.exit(f"table {table} lacks {', '.join(missing)}: add the columns, as `tap53 schema --ddl postgres`"
                  " has them, or load with the schema that the table was created for")
     if foreign := [column for column, required in found.items() if required and column not in columns]:
         sys.exit(f"table {table} requires {', '.join(foreign)}, which the schema lacks:"
                  " is it the table of these records?")
+    types = {column: kind for column, _, kind in attributes}
+    wrong = [
+        f"{column} is {types[column]}, expected {accepted[0]}"
+        for column, kind in columns.items()
+        if types[column] not in (accepted := COLUMN_TYPES.get(kind, NESTED_TYPES))
+    ]
+    if wrong:
+        sys.exit(f"table {table}: {'; '.join(wrong)}: change the types to those of `tap53 schema --ddl postgres`")
     query = "SELECT count(*) FROM pg_index WHERE indrelid = %s AND indisunique AND indpred IS NULL"
     if connection.execute(query, (oid,)).fetchone() == (0,):
         sys.exit(f"table {table} has no primary key: without one, a record that comes twice is stored twice")

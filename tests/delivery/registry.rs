@@ -18,6 +18,7 @@ use tap53_harness::{
     registry::{Read, Registry},
     scratch, wait,
 };
+use tap53_records::encode::Profile;
 use tap53_spool::{self as spool, Spool};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, namespace, number, spool as spool_keys};
@@ -114,6 +115,41 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
         assert_eq!(registry.versions(subject)?, 1, "{subject}");
     }
     require_all(&registry.consume(&kafka.address(), TOPIC, None)?, next)?;
+    Ok(())
+}
+
+#[test]
+fn each_profile_has_a_subject_and_what_waits_of_the_other_one_leaves_too() -> Result<()> {
+    let namespace = namespace()?;
+    let kafka = Kafka::start(&namespace)?;
+    kafka.create_topic(TOPIC)?;
+    let mut registry = Registry::start(&namespace)?;
+    let directory = scratch::directory("queue")?;
+    let keys = format!(
+        "{}\n    {}",
+        registry_keys(&registry.url(), ""),
+        spool_keys("durable", directory.path(), "")
+    );
+    registry.kill();
+    let mut full = Run::start_flushing_for(&namespace, &kafka.address(), &keys, 0, 1_000)?;
+    full.feed(50)?;
+    full.finish()?;
+    assert_eq!(kafka.consume(TOPIC)?.len(), 0, "they wait for the id of their schema");
+    registry.restart()?;
+    let mut flat = Run::start_flat(&namespace, (&kafka.address(), TOPIC), &keys, 50)?;
+    flat.feed(50)?;
+    wait_for(&kafka, 100)?;
+    flat.finish()?.require_nothing_lost()?;
+    let read = registry.consume(&kafka.address(), TOPIC, None)?;
+    assert_eq!(require_all(&read, 100)?.len(), 2);
+    for (records, profile) in [(&read[..50], Profile::Full), (&read[50..], Profile::Flat)] {
+        assert_eq!(registry.schema(records[0].id)?, profile.schema_text());
+        let is_flat = |read: &Read| read.record.get("event_time_us").is_some_and(Value::is_i64);
+        assert!(records.iter().all(|read| is_flat(read) == (profile == Profile::Flat)));
+    }
+    for subject in [SUBJECT, "dns-transactions-tap53.DnsTransaction"] {
+        assert_eq!(registry.versions(subject)?, 1, "{subject}");
+    }
     Ok(())
 }
 

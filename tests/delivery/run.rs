@@ -33,6 +33,9 @@ const PCAP_HEADER: usize = 24;
 /// Exchanges written to the FIFO at once.
 const CHUNK: u32 = 200;
 
+/// The section that says how long sinks may take to deliver what they have at the end.
+const FLUSHING: &str = "shutdown: {flush_timeout_ms: 30000}";
+
 /// Configuration keys of the Kafka sink, beside `spool`.
 pub(super) const QUICK: &str = "message_timeout_ms: 1000\n    queue_bytes: 4194304";
 
@@ -85,7 +88,19 @@ impl Run {
         next: u32,
         flush_timeout_ms: u32,
     ) -> Result<Self> {
-        Self::start_with(namespace, broker, keys, next, flush_timeout_ms, |_| {})
+        let sections = format!("shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}");
+        Self::start_with(namespace, (broker, TOPIC), keys, next, &sections, |_| {})
+    }
+
+    /// As [`start`](Self::start), with records in the flat profile, and their topic.
+    pub(super) fn start_flat(
+        namespace: &Namespace,
+        to: (&str, &str),
+        keys: &str,
+        next: u32,
+    ) -> Result<Self> {
+        let sections = format!("{FLUSHING}\nrecord: {{profile: flat}}");
+        Self::start_with(namespace, to, keys, next, &sections, |_| {})
     }
 
     pub(super) fn start_prepared(
@@ -95,15 +110,15 @@ impl Run {
         next: u32,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        Self::start_with(namespace, broker, keys, next, 30_000, prepare)
+        Self::start_with(namespace, (broker, TOPIC), keys, next, FLUSHING, prepare)
     }
 
     fn start_with(
         namespace: &Namespace,
-        broker: &str,
+        (broker, topic): (&str, &str),
         keys: &str,
         next: u32,
-        flush_timeout_ms: u32,
+        sections: &str,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let directory = scratch::directory("spool")?;
@@ -121,10 +136,10 @@ impl Run {
                 "node: test\n\
                  interfaces: {{include: [lo]}}\n\
                  sinks:\n\
-                 \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n    \
+                 \x20 - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {topic}\n    \
                  linger_ms: 5\n    {keys}\n    {options}\n\
                  \x20 - type: stdout\n    format: json\n\
-                 shutdown: {{flush_timeout_ms: {flush_timeout_ms}}}\n"
+                 {sections}\n"
             ),
         )?;
         let mut command = namespace.command(agent::binary()?);

@@ -42,6 +42,7 @@ pub mod kafka;
 pub mod kube;
 pub mod lab;
 pub mod lake;
+mod maven;
 pub mod memory_limit;
 pub mod mount;
 pub mod namespace;

@@ -162,6 +162,7 @@ impl<'a> Registry<'a> {
             "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             "-Dquarkus.http.host=127.0.0.1",
         ]);
+        command.arg(scratch::jvm_option(self.directory.path()));
         let property = |name: &str, value: String| format!("-D{name}={value}");
         command.arg(property("quarkus.http.port", self.address.port().to_string()));
         // Without a delay: a registry that is killed must know what it has acknowledged.

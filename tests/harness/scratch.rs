@@ -19,6 +19,12 @@ pub fn directory(purpose: &str) -> Result<TempDir> {
         .context("cannot make a temporary directory")
 }
 
+/// Makes a JVM unpack its libraries to `directory`. It removes them when it ends, and not when it is
+/// killed.
+pub(crate) fn jvm_option(directory: &Path) -> String {
+    format!("-Djava.io.tmpdir={}", directory.display())
+}
+
 /// True if `name` is of a process that no longer exists.
 pub(crate) fn is_left_behind(name: &OsStr) -> bool {
     let owner = name

@@ -12,10 +12,16 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{cache, namespace::Namespace, process::Process, process::run, scratch};
+use crate::{
+    cache,
+    lake::{ICEBERG_VERSION, Store},
+    maven,
+    namespace::Namespace,
+    process::{Process, run},
+    scratch,
+};
 
 const POM: &str = include_str!("spark/pom.xml");
-const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
 /// Beside Spark: what its Python workers pass rows in (pandas is asked for and not used), and the driver of
 /// the warehouse.
 const PACKAGES: [(&str, &str); 3] =
@@ -54,8 +60,50 @@ impl Spark {
     /// When it cannot be started.
     pub fn submit(&self, namespace: &Namespace, job: &str, arguments: &[&str]) -> Result<Job> {
         let directory = scratch::directory("spark")?;
-        let command = self.command(namespace, directory.path(), job, arguments);
+        let mut command = self.command(namespace, "spark-submit", directory.path());
+        command.arg("--jars").arg(joined(&jar_files(&self.jars)));
+        submit(&mut command, job, arguments);
         Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
+    }
+
+    /// As [`submit`](Self::submit), with the tables of a lake in the catalog `lake`.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), or when Iceberg's jars cannot be had.
+    pub fn submit_with_lake(
+        &self,
+        store: &Store<'_>,
+        job: &str,
+        arguments: &[&str],
+    ) -> Result<Job> {
+        let directory = scratch::directory("spark")?;
+        let mut command = self.command(store.namespace, "spark-submit", directory.path());
+        self.add_lake(&mut command, store)?;
+        submit(&mut command, job, arguments);
+        Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
+    }
+
+    /// Statements of SQL on the tables of a lake, in the catalog `lake`; what they print.
+    ///
+    /// # Errors
+    /// When one fails; with the log.
+    pub fn sql(&self, store: &Store<'_>, statements: &str) -> Result<String> {
+        let directory = scratch::directory("spark")?;
+        let file = directory.path().join("statements.sql");
+        fs::write(&file, statements)?;
+        let mut command = self.command(store.namespace, "spark-sql", directory.path());
+        self.add_lake(&mut command, store)?;
+        command.args(["--conf", "spark.sql.catalogImplementation=in-memory", "-f"]).arg(file);
+        run(&mut command)
+    }
+
+    fn add_lake(&self, command: &mut Command, store: &Store<'_>) -> Result<()> {
+        let jars = [jar_files(&self.jars), jar_files(&iceberg()?)].concat();
+        command.arg("--jars").arg(joined(&jars));
+        for (key, value) in store.spark_settings() {
+            command.arg("--conf").arg(format!("{key}={value}"));
+        }
+        Ok(())
     }
 
     /// The Python of the jobs, in a namespace, with their modules; without Spark's JVM.
@@ -66,14 +114,11 @@ impl Spark {
         command
     }
 
-    fn command(&self, space: &Namespace, scratch: &Path, job: &str, arguments: &[&str]) -> Command {
-        let jobs = jobs();
-        let modules = ["records.py", "warehouse.py"].map(|name| jobs.join(name));
-        let mut command = space.command(self.home.join("bin/spark-submit"));
+    /// A program of Spark's with the settings of the jobs, and `scratch` for its files.
+    fn command(&self, space: &Namespace, program: &str, scratch: &Path) -> Command {
+        let mut command = space.command(self.home.join("bin").join(program));
         command.args(["--master", MASTER, "--driver-memory", MEMORY, "--properties-file"]);
-        command.arg(jobs.join("spark.conf")).arg("--jars").arg(joined(&self.jar_files()));
-        command.arg("--py-files").arg(joined(&modules));
-        command.arg(jobs.join(job)).args(arguments);
+        command.arg(jobs().join("spark.conf"));
         command
             .env("SPARK_HOME", &self.home)
             .env("PYSPARK_PYTHON", &self.python)
@@ -82,15 +127,37 @@ impl Spark {
             .env("TMPDIR", scratch)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             // Lives are short: compiling for long ones does not pay.
-            .env("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+            .env(
+                "SPARK_SUBMIT_OPTS",
+                format!(
+                    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {}",
+                    scratch::jvm_option(scratch)
+                ),
+            )
             .current_dir(scratch);
         command
     }
+}
 
-    fn jar_files(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.jars).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    }
+fn submit(command: &mut Command, job: &str, arguments: &[&str]) {
+    let modules = ["records.py", "warehouse.py"].map(|name| jobs().join(name));
+    command.arg("--py-files").arg(joined(&modules)).arg(jobs().join(job)).args(arguments);
+}
+
+fn jar_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// The directory with Iceberg's jars for Spark.
+fn iceberg() -> Result<PathBuf> {
+    let artefacts = [
+        ("org.apache.iceberg", "iceberg-spark-runtime-4.1_2.13", ICEBERG_VERSION),
+        ("org.apache.iceberg", "iceberg-aws-bundle", ICEBERG_VERSION),
+    ];
+    cache::filled(&format!("spark-iceberg-{ICEBERG_VERSION}"), |target| {
+        maven::copy(&artefacts, target)
+    })
 }
 
 fn jobs() -> PathBuf {
@@ -136,14 +203,8 @@ fn fetch(target: &Path) -> Result<()> {
     run(pip.args(["-m", "pip", "install", "--quiet", &spark]).args(packages))
         .context("install Spark's Python packages")?;
     let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/spark/pom.xml");
-    run(Command::new("mvn")
-        .args(["--quiet", "--batch-mode", "--file"])
-        .arg(pom)
-        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
-        .arg("-DincludeScope=runtime")
-        .arg(format!("-DoutputDirectory={}", target.join("jars").display())))
-    .context("fetch Spark's jars for Kafka and Avro with Maven (package maven)")?;
-    Ok(())
+    maven::copy_dependencies(&pom, &target.join("jars"))
+        .context("fetch Spark's jars for Kafka and Avro")
 }
 
 /// A running job; dropping it kills it.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tap53_harness::{
     completeness::number,
     kafka::Message,
-    lake::{Connector, DEAD_LETTERS, FLAT, LEDGER, QUICK, TRANSACTIONS, connectors},
+    lake::{Connector, DEAD_LETTERS, FLAT, QUICK, TRANSACTIONS, connectors},
     varied::Sent,
 };
 
@@ -15,6 +15,7 @@ use super::{
     flat,
     run::{Run, namespace},
     stage::Stage,
+    tamper::{self, Keys},
 };
 
 const VARIED: Connector = TRANSACTIONS.at("dns-varied", "dns.varied");
@@ -28,12 +29,14 @@ fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()
     stage.lake.connect.create(&VARIED, &QUICK)?;
     stage.lake.connect.create(&FLAT, &QUICK)?;
 
-    let next = agent_delivers(&stage)?;
+    let keys = Keys::create()?;
+    let next = agent_delivers(&stage, &keys)?;
     stage.lake.connect_all(&[])?;
     require_complete(&stage, next)?;
     require_equal(&stage, &sent)?;
     flat::require_equal(&stage, &sent_flat)?;
     require_put_aside(&stage, &[(VARIED.topic, sent), (FLAT.topic, sent_flat)])?;
+    tamper::require_every_change_found(&stage, &keys)?;
     for connector in connectors::ALL.iter().chain([&VARIED]) {
         assert_eq!(stage.lake.connect.restart_failed(connector.topic)?, None);
     }
@@ -41,15 +44,10 @@ fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()
 }
 
 /// An agent that replays numbered transactions, and ends; how many.
-fn agent_delivers(stage: &Stage<'_>) -> Result<u32> {
-    let keys = format!(
-        "registry: {{urls: [\"{}\"], timeout_ms: 1000}}\n    \
-         summary: {{topic: {}, interval_s: 1}}",
-        stage.lake.registry.url(),
-        LEDGER.topic
-    );
-    let mut run = Run::start(stage.namespace, &stage.kafka.address(), &keys, 0)?;
-    run.feed(1_000)?;
+fn agent_delivers(stage: &Stage<'_>, keys: &Keys) -> Result<u32> {
+    let options = keys.sink_options(stage);
+    let mut run = Run::start(stage.namespace, &stage.kafka.address(), &options, 0)?;
+    tamper::feed(stage, &mut run, 5)?;
     let next = run.next();
     run.finish()?.require_nothing_lost()?;
     Ok(next)

@@ -60,7 +60,7 @@ pub(super) struct Stage<'a> {
     pub(super) kafka: Kafka<'a>,
     pub(super) registry: Registry<'a>,
     pub(super) warehouse: Postgres<'a>,
-    spark: Spark,
+    pub(super) spark: Spark,
     directory: TempDir,
 }
 

@@ -8,8 +8,20 @@ use super::stage::{namespace, records_schema, table};
 /// What the loader does with its tables when it starts.
 const PREPARE: &str = "
 import json, sys, warehouse
+NAMED = {'long': 'bigint', 'bytes': 'binary'}
+def spark_type(kind):
+    if isinstance(kind, list):
+        return spark_type(kind[1])
+    if isinstance(kind, str):
+        return NAMED.get(kind, kind)
+    if 'logicalType' in kind:
+        return 'timestamp'
+    if kind['type'] == 'array':
+        return 'array<' + str(spark_type(kind['items'])) + '>'
+    NAMED[kind.get('name')] = {'fixed': 'binary', 'enum': 'string'}.get(kind['type'], 'struct<>')
+    return NAMED[kind.get('name')]
 with open(sys.argv[2], encoding='utf-8') as file:
-    columns = [field['name'] for field in json.load(file)['fields']]
+    columns = {field['name']: spark_type(field['type']) for field in json.load(file)['fields']}
 warehouse.prepare(sys.argv[1], [('dns_transactions', columns)])
 ";
 
@@ -27,7 +39,12 @@ fn a_table_that_cannot_hold_the_records_is_refused_with_the_reason() -> Result<(
         ("ADD COLUMN other integer NOT NULL", "requires other, which the schema lacks"),
         ("DROP COLUMN other, DROP COLUMN anomalies", "lacks anomalies: add the columns"),
         (
-            "ADD COLUMN anomalies text[], DROP CONSTRAINT dns_transactions_pkey, \
+            "ADD COLUMN anomalies text[], ALTER COLUMN qname TYPE bytea USING NULL, \
+             ALTER COLUMN record_number TYPE integer",
+            "record_number is integer, expected bigint; qname is bytea, expected text: change",
+        ),
+        (
+            "ALTER COLUMN qname TYPE varchar, ALTER COLUMN record_number TYPE numeric, DROP CONSTRAINT dns_transactions_pkey, \
              ALTER COLUMN record_id DROP NOT NULL",
             "has no primary key",
         ),

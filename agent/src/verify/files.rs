@@ -123,7 +123,7 @@ fn add_line(verifier: &mut Verifier, line: &[u8], part: Part) {
     }
 }
 
-/// A value as JSON: bytes in hexadecimal, times in microseconds.
+/// A value as JSON: bytes in hexadecimal, times as the numbers that they are in Avro.
 pub(super) fn to_json(value: AvroValue) -> Result<Value, String> {
     let hexadecimal = |bytes: &[u8]| Value::from(data_encoding::HEXLOWER.encode(bytes));
     Ok(match value {
@@ -131,7 +131,9 @@ pub(super) fn to_json(value: AvroValue) -> Result<Value, String> {
         AvroValue::Union(_, value) => to_json(*value)?,
         AvroValue::Boolean(value) => value.into(),
         AvroValue::Int(value) => value.into(),
-        AvroValue::Long(value) | AvroValue::TimestampMicros(value) => value.into(),
+        AvroValue::Long(value)
+        | AvroValue::TimestampMicros(value)
+        | AvroValue::TimestampMillis(value) => value.into(),
         AvroValue::String(text) | AvroValue::Enum(_, text) => text.into(),
         AvroValue::Bytes(bytes) | AvroValue::Fixed(_, bytes) => hexadecimal(&bytes),
         AvroValue::Array(values) => {

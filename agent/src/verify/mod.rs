@@ -117,6 +117,16 @@ struct Name {
     number: u64,
 }
 
+impl Name {
+    fn of(fields: &Value) -> Result<Self, Misfit> {
+        let missing = |name: &str| format!("{name}: there is none");
+        let run_id = fields["run_id"].as_str().ok_or_else(|| missing("run_id"))?.to_owned();
+        let number = fields["record_number"].as_u64().ok_or_else(|| missing("record_number"))?;
+        let worker = fields["worker"].as_u64().and_then(|worker| worker.try_into().ok());
+        Ok(Self { run_id, worker: worker.ok_or_else(|| missing("worker"))?, number })
+    }
+}
+
 /// Findings of one kind, run, worker and window are told as one.
 type Place = (Kind, String, Option<u32>, Option<i64>);
 
@@ -288,27 +298,29 @@ impl Verifier {
 
     /// Adds a record by its fields. Bytes are hexadecimal, times microseconds or text.
     pub fn add_record(&mut self, fields: &Value) {
-        match self.encode(fields) {
-            Ok((name, fingerprint, datum)) => self.put_record(&name, fingerprint, &datum),
-            Err(why) => self.unreadable(Kind::RecordsUnreadable, &why),
+        let name = match Name::of(fields) {
+            Ok(name) => name,
+            Err(why) => return self.unreadable(Kind::RecordsUnreadable, &why),
+        };
+        match self.encode(&name, fields) {
+            Ok((fingerprint, datum)) => self.put_record(&name, fingerprint, &datum),
+            Err(why) => {
+                let run = self.run(&name.run_id);
+                let window = run.and_then(|run| run.window_of(name.worker, name.number));
+                self.note(Kind::RecordsUnreadable, &name, window, &why);
+            }
         }
     }
 
-    fn encode(&self, fields: &Value) -> Result<(Name, Fingerprint, Vec<u8>), Misfit> {
-        let missing = |name: &str| format!("{name}: there is none");
-        let run_id = fields["run_id"].as_str().ok_or_else(|| missing("run_id"))?;
-        let number = fields["record_number"].as_u64().ok_or_else(|| missing("record_number"))?;
-        let worker = fields["worker"].as_u64().and_then(|worker| worker.try_into().ok());
-        let worker = worker.ok_or_else(|| missing("worker"))?;
-        let name = Name { run_id: run_id.to_owned(), worker, number };
+    fn encode(&self, name: &Name, fields: &Value) -> Result<(Fingerprint, Vec<u8>), Misfit> {
         // Without a chain it does not matter.
         let newest = || self.schemas.records.last().map(|version| version.fingerprint);
-        let fingerprint = self.run(run_id).and_then(|run| run.fingerprint).or_else(newest);
+        let fingerprint = self.run(&name.run_id).and_then(|run| run.fingerprint).or_else(newest);
         let version = self.schemas.records.iter().find(|v| Some(v.fingerprint) == fingerprint);
         let version = version.ok_or("its run wrote by a schema that this tap53 does not know")?;
         let mut datum = Vec::new();
         version.shape.encode(fields, &mut datum)?;
-        Ok((name, version.fingerprint, datum))
+        Ok((version.fingerprint, datum))
     }
 
     fn run(&self, run_id: &str) -> Option<&Run> {

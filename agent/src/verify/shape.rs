@@ -17,6 +17,8 @@ pub(super) enum Shape {
     Long,
     /// timestamp-micros.
     Time,
+    /// timestamp-millis.
+    Milliseconds,
     Bytes,
     String,
     Fixed(usize),
@@ -77,6 +79,9 @@ impl Shape {
             Some("array") => return Ok(Self::Array(inner("items", named)?)),
             Some("map") => return Ok(Self::Map(inner("values", named)?)),
             Some("long") if text("logicalType") == "timestamp-micros" => return Ok(Self::Time),
+            Some("long") if text("logicalType") == "timestamp-millis" => {
+                return Ok(Self::Milliseconds);
+            }
             Some("fixed") => {
                 let size = parts.get("size").and_then(Value::as_u64);
                 Self::Fixed(size.and_then(|size| size.try_into().ok()).ok_or("fixed of no size")?)
@@ -106,6 +111,7 @@ impl Shape {
             (Self::Boolean, Value::Bool(value)) => out.push((*value).into()),
             (Self::Long, value) => push_long(out, integer(value)?),
             (Self::Time, value) => push_long(out, microseconds(value)?),
+            (Self::Milliseconds, value) => push_long(out, milliseconds(value)?),
             (Self::String, Value::String(text)) => push_bytes(out, text.as_bytes()),
             (Self::Bytes, value) => push_bytes(out, &octets(value)?),
             (Self::Fixed(size), value) => {
@@ -156,7 +162,7 @@ impl Shape {
         Ok(match self {
             Self::Null => Value::Null,
             Self::Boolean => Value::Bool(take_boolean(input)?),
-            Self::Long | Self::Time => take_long(input)?.into(),
+            Self::Long | Self::Time | Self::Milliseconds => take_long(input)?.into(),
             Self::String => take_text(input)?.into(),
             Self::Bytes => hexadecimal(take_bytes(input)?),
             Self::Fixed(size) => hexadecimal(take(input, *size)?),
@@ -197,7 +203,7 @@ impl Shape {
         match self {
             Self::Null => Ok(()),
             Self::Boolean => take_boolean(input).map(drop),
-            Self::Long | Self::Time => take_long(input).map(drop),
+            Self::Long | Self::Time | Self::Milliseconds => take_long(input).map(drop),
             Self::Bytes => take_bytes(input).map(drop),
             Self::String => take_text(input).map(drop),
             Self::Fixed(size) => take(input, *size).map(drop),
@@ -256,6 +262,16 @@ fn microseconds(value: &Value) -> Result<i64, Misfit> {
         return Err(format!("{text:?} has more than microseconds"));
     }
     Ok(at.as_microsecond())
+}
+
+/// A number of milliseconds since 1970 UTC, or a time as [`microseconds`] reads it.
+fn milliseconds(value: &Value) -> Result<i64, Misfit> {
+    let Value::String(text) = value else { return integer(value) };
+    let micros = microseconds(value)?;
+    match micros % 1_000 {
+        0 => Ok(micros / 1_000),
+        _ => Err(format!("{text:?} has more than milliseconds")),
+    }
 }
 
 fn octets(value: &Value) -> Result<Vec<u8>, Misfit> {
@@ -417,6 +433,10 @@ mod tests {
         for value in [json!("yesterday"), json!(1.5), json!("2023-11-14T22:13:20.0000001Z")] {
             assert!(microseconds(&value).is_err(), "{value}");
         }
+        for value in [json!(1_700_000_000_001_i64), json!("2023-11-14 22:13:20.001+00")] {
+            assert_eq!(milliseconds(&value), Ok(1_700_000_000_001), "{value}");
+        }
+        assert!(milliseconds(&json!("2023-11-14T22:13:20.000001Z")).is_err());
     }
 
     #[test]

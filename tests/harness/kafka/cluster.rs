@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -57,7 +57,7 @@ impl<'a> Cluster<'a> {
             fs::create_dir(&own)?;
             let properties = own.join("server.properties");
             fs::write(&properties, configuration(id, *broker, *controller, &voters, &own))?;
-            let mut format = java(namespace, &cluster.jars, None, "kafka.tools.StorageTool");
+            let mut format = cluster.java("kafka.tools.StorageTool");
             format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(&properties);
             run(&mut format)?;
             cluster.nodes.push(Node { address: *broker, properties, process: None });
@@ -113,8 +113,12 @@ impl<'a> Cluster<'a> {
         self.nodes[index].wait_until_ready()
     }
 
+    fn java(&self, class: &str) -> Command {
+        java(self.namespace, &self.jars, &self.directory, None, class)
+    }
+
     fn spawn(&mut self, index: usize) -> Result<()> {
-        let mut command = java(self.namespace, &self.jars, None, "kafka.Kafka");
+        let mut command = self.java("kafka.Kafka");
         command.arg(&self.nodes[index].properties);
         self.nodes[index].process = Some(Process::spawn(&format!("Kafka {}", index + 1), command)?);
         Ok(())

@@ -1,16 +1,12 @@
 //! Kafka's jars, fetched once by Maven.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{cache, process::run};
+use crate::{cache, maven};
 
 const POM: &str = include_str!("pom.xml");
-const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
 
 /// The directory with Kafka's jars, in the cache; fetched now if it is not there yet.
 ///
@@ -32,12 +28,5 @@ pub fn version() -> Result<&'static str> {
 
 fn fetch(target: &Path) -> Result<()> {
     let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kafka/pom.xml");
-    run(Command::new("mvn")
-        .args(["--quiet", "--batch-mode", "--file"])
-        .arg(pom)
-        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
-        .arg("-DincludeScope=runtime")
-        .arg(format!("-DoutputDirectory={}", target.display())))
-    .context("fetch Apache Kafka with Maven (packages maven and default-jre-headless)")?;
-    Ok(())
+    maven::copy_dependencies(&pom, target).context("fetch Apache Kafka")
 }

@@ -365,7 +365,7 @@ impl<'a> Kafka<'a> {
     }
 
     fn java(&self, class: &str) -> Command {
-        java(self.namespace, &self.jars, self.jvm_option.as_deref(), class)
+        java(self.namespace, &self.jars, &self.directory, self.jvm_option.as_deref(), class)
     }
 }
 
@@ -386,8 +386,17 @@ impl Default for Place {
     }
 }
 
-fn java(namespace: &Namespace, jars: &Path, jvm_option: Option<&str>, class: &str) -> Command {
+/// A program of Kafka's. The libraries that it unpacks stay where it is killed, so they go to `directory`,
+/// which is removed.
+fn java(
+    namespace: &Namespace,
+    jars: &Path,
+    directory: &TempDir,
+    jvm_option: Option<&str>,
+    class: &str,
+) -> Command {
     let mut command = namespace.command("java");
+    command.arg(scratch::jvm_option(directory.path()));
     command.args(JVM_OPTIONS).args(jvm_option).arg("-cp").arg(jars.join("*")).arg(class);
     command
 }

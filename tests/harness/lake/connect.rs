@@ -129,6 +129,7 @@ impl<'a> Connect<'a> {
         let mut command = self.namespace.command("java");
         command
             .args(JVM_OPTIONS)
+            .arg(scratch::jvm_option(self.directory.path()))
             .arg("-cp")
             .arg(self.jars.class_path())
             .arg("org.apache.kafka.connect.cli.ConnectDistributed")

@@ -25,4 +25,4 @@ pub use parts::{
 };
 pub use store::Store;
 pub use tables::Tables;
-pub use whole::{Lake, QUICK};
+pub use whole::{Lake, QUICK, create_namespace};

@@ -4,7 +4,6 @@
 //! `docs/decisions/lake.md` gives the reasons for these versions.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,7 +11,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cache, process::run, python, scratch};
+use crate::{
+    cache,
+    maven::{self, Coordinates},
+    process::run,
+    python, scratch,
+};
 
 /// Iceberg 1.12 uses a class of Kafka's clients that 4.4 no longer has.
 pub const CONNECT_VERSION: &str = "4.3.1";
@@ -24,11 +28,6 @@ pub const ICEBERG_VERSION: &str = "1.12.0";
 pub const SEAWEEDFS_VERSION: &str = "4.48";
 /// The newest whose extensions are packaged for use without a network.
 const DUCKDB_VERSION: &str = "1.5.5";
-
-const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
-
-/// Fields: group, artefact, version.
-type Coordinates = (&'static str, &'static str, &'static str);
 
 const WORKER: [Coordinates; 3] = [
     ("org.apache.kafka", "connect-runtime", CONNECT_VERSION),
@@ -75,11 +74,11 @@ impl Jars {
 /// When Maven is not installed or cannot fetch them.
 pub fn jars() -> Result<Jars> {
     let directory = cache::filled(&jars_name(), |target| {
-        copy(&WORKER, &target.join("worker"))?;
+        maven::copy(&WORKER, &target.join("worker"))?;
         let converter = target.join("plugins/apicurio-converter");
-        copy(&CONVERTER, &converter)?;
+        maven::copy(&CONVERTER, &converter)?;
         add_converter_manifest(&converter)?;
-        copy(&SINK, &target.join("plugins/iceberg-sink"))
+        maven::copy(&SINK, &target.join("plugins/iceberg-sink"))
     })?;
     Ok(Jars { directory })
 }
@@ -113,38 +112,6 @@ const ENVIRONMENT: python::Environment = python::Environment {
 
 fn jars_name() -> String {
     format!("connect-{CONNECT_VERSION}-apicurio-{CONVERTER_VERSION}-iceberg-{ICEBERG_VERSION}")
-}
-
-/// Copies artefacts and all that they need to `target`.
-fn copy(artefacts: &[Coordinates], target: &Path) -> Result<()> {
-    let directory = scratch::directory("maven")?;
-    let pom = directory.path().join("pom.xml");
-    fs::write(&pom, project(artefacts)).with_context(|| format!("write {}", pom.display()))?;
-    run(Command::new("mvn")
-        .args(["--quiet", "--batch-mode", "--file"])
-        .arg(pom)
-        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
-        .arg("-DincludeScope=runtime")
-        .arg(format!("-DoutputDirectory={}", target.display())))
-    .context("fetch with Maven (packages maven and default-jre-headless)")?;
-    Ok(())
-}
-
-/// A Maven project that is a list of dependencies.
-fn project(artefacts: &[Coordinates]) -> String {
-    let mut dependencies = String::new();
-    for (group, artefact, version) in artefacts {
-        let _ = write!(
-            dependencies,
-            "<dependency><groupId>{group}</groupId><artifactId>{artefact}</artifactId>\
-             <version>{version}</version></dependency>"
-        );
-    }
-    format!(
-        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
-         <groupId>org.tap53</groupId><artifactId>tap53-lake</artifactId><version>1</version>\
-         <packaging>pom</packaging><dependencies>{dependencies}</dependencies></project>"
-    )
 }
 
 /// Adds a jar with the service manifest that Apicurio's lacks: without one a worker has to scan all

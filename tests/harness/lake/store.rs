@@ -32,7 +32,7 @@ const fn address(port: u16) -> SocketAddr {
 /// An S3 server and a catalog on 127.0.0.1 of a namespace, one in each namespace; dropping it kills it
 /// and removes its files.
 pub struct Store<'a> {
-    pub(super) namespace: &'a Namespace,
+    pub(crate) namespace: &'a Namespace,
     program: PathBuf,
     directory: TempDir,
     process: Option<Process>,
@@ -120,5 +120,30 @@ impl<'a> Store<'a> {
             ("LAKE_S3_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
             ("LAKE_S3_REGION", REGION.to_owned()),
         ]
+    }
+
+    /// Settings with which Spark has the tables in a catalog `lake`.
+    pub(crate) fn spark_settings(&self) -> Vec<(String, String)> {
+        const CLASS: &str = "org.apache.iceberg.spark.SparkCatalog";
+        const EXTENSIONS: &str =
+            "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions";
+        let catalog = format!("http://{CATALOG}");
+        let keys = [
+            ("", CLASS.to_owned()),
+            (".type", "rest".to_owned()),
+            (".oauth2-server-uri", format!("{catalog}/v1/oauth/tokens")),
+            (".uri", catalog),
+            (".credential", format!("{ACCESS_KEY_ID}:{SECRET_ACCESS_KEY}")),
+            (".warehouse", WAREHOUSE.to_owned()),
+            (".io-impl", "org.apache.iceberg.aws.s3.S3FileIO".to_owned()),
+            (".client.region", REGION.to_owned()),
+            (".s3.endpoint", format!("http://{S3}")),
+            (".s3.path-style-access", "true".to_owned()),
+            (".s3.access-key-id", ACCESS_KEY_ID.to_owned()),
+            (".s3.secret-access-key", SECRET_ACCESS_KEY.to_owned()),
+        ];
+        let keys = keys.map(|(key, value)| (format!("spark.sql.catalog.lake{key}"), value));
+        let extensions = ("spark.sql.extensions".to_owned(), EXTENSIONS.to_owned());
+        keys.into_iter().chain([extensions]).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! SQL over the lake's tables, by DuckDB, which reads the Parquet files that the catalog names.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use super::{parts, store::Store};
 use crate::python::json_lines_of;
 
 const SCRIPT: &str = "read_lake.py";
+const TAMPERING: &str = "tamper_lake.py";
 
 /// The tables as they are at each question.
 #[derive(Clone, Copy)]
@@ -64,22 +65,36 @@ impl<'a> Tables<'a> {
         Ok(rows)
     }
 
+    /// What `tap53 verify` reads of the tables, and of each column altered in one row, as
+    /// `tamper_lake.py` describes it.
+    ///
+    /// # Errors
+    /// When a table is not there.
+    pub fn tamper(&self) -> Result<Vec<Value>> {
+        let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("agent/schema");
+        let settings = self.settings();
+        let arguments = [OsStr::new(&settings), schemas.as_os_str()];
+        json_lines_of(self.python()?, TAMPERING, arguments, &[])
+    }
+
+    fn settings(&self) -> String {
+        let environment = self.store.environment().into_iter();
+        environment.map(|(name, value)| (name, json!(value))).collect::<Value>().to_string()
+    }
+
+    fn python(&self) -> Result<Command> {
+        Ok(self.store.namespace.command(parts::environment()?.join("bin/python")))
+    }
+
     fn run<const COUNT: usize>(
         &self,
         sql: Option<&Path>,
         queries: [&str; COUNT],
     ) -> Result<[Vec<Value>; COUNT]> {
-        let settings: Value = self
-            .store
-            .environment()
-            .into_iter()
-            .map(|(name, value)| (name, json!(value)))
-            .collect();
-        let python = self.store.namespace.command(parts::environment()?.join("bin/python"));
-        let settings = settings.to_string();
+        let settings = self.settings();
         let sql = sql.map_or(OsStr::new(""), Path::as_os_str);
         let arguments = [OsStr::new(&settings), sql].into_iter().chain(queries.map(OsStr::new));
-        let answers = json_lines_of(python, SCRIPT, arguments, &[])?;
+        let answers = json_lines_of(self.python()?, SCRIPT, arguments, &[])?;
         let rows: Vec<Vec<Value>> = answers
             .into_iter()
             .map(|answer| serde_json::from_value(answer).context("a list of rows"))

@@ -112,7 +112,10 @@ impl<'a> Lake<'a> {
 
 /// The catalog answers before it has its warehouse. SeaweedFS tries to create that once at its start,
 /// and not again if that fails, as it did on a busy machine; a second start does.
-fn create_namespace(store: &mut Store<'_>) -> Result<()> {
+///
+/// # Errors
+/// When the catalog refuses, or has no warehouse after the second start.
+pub fn create_namespace(store: &mut Store<'_>) -> Result<()> {
     let create = |store: &Store<'_>| {
         let what = "the catalog to have its warehouse";
         wait::until_every(LOOK_INTERVAL, what, WAREHOUSE_DEADLINE, || {
