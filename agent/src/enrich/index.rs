@@ -15,7 +15,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::tenancy::{Span, Us};
+use super::tenancy::{Micros, Span};
 use crate::{
     encode::{Owner, Profile},
     prefetch::prefetch,
@@ -58,7 +58,7 @@ impl Tenants {
 
     /// Who owned the address at a time.
     #[inline]
-    pub(super) fn at(&self, at_us: Us) -> Option<&Owner> {
+    pub(super) fn at(&self, at_us: Micros) -> Option<&Owner> {
         let within = |span: &&Span| span.from <= at_us && at_us < span.until;
         let span = match self {
             Self::One(span) => Some(span).filter(within),
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::encode::Identity;
 
-    fn tenants(until: Us) -> Tenants {
+    fn tenants(until: Micros) -> Tenants {
         let owner = Owner::new(Identity::default());
         Tenants::new(vec![Span { from: 0, until, owner }]).unwrap()
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::super::tenancy::{End, Us};
+use super::super::tenancy::{End, Micros};
 use crate::encode::Identity;
 
 /// What a pod says of itself.
@@ -16,9 +16,9 @@ pub(in crate::enrich) struct PodClaim {
     pub(in crate::enrich) addresses: Vec<IpAddr>,
     pub(in crate::enrich) host_network: bool,
     /// When it had its addresses, if it says so.
-    pub(in crate::enrich) start: Option<Us>,
+    pub(in crate::enrich) start: Option<Micros>,
     /// When it cannot have had them yet.
-    pub(in crate::enrich) earliest: Us,
+    pub(in crate::enrich) earliest: Micros,
     pub(in crate::enrich) end: End,
 }
 
@@ -28,7 +28,7 @@ pub(in crate::enrich) struct ServiceClaim {
     pub(in crate::enrich) uid: String,
     pub(in crate::enrich) identity: Identity,
     pub(in crate::enrich) addresses: Vec<IpAddr>,
-    pub(in crate::enrich) created: Us,
+    pub(in crate::enrich) created: Micros,
 }
 
 /// What a node says of itself.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    super::tenancy::{Claim, End, Start, Us},
+    super::tenancy::{Claim, End, Micros, Start},
     Counts,
 };
 use crate::encode::{Identity, Owner};
@@ -45,9 +45,9 @@ pub(super) struct Object<'a> {
 
 pub(super) struct Times {
     /// When it had its first addresses, if it says so.
-    pub(super) told: Option<Us>,
+    pub(super) told: Option<Micros>,
     /// When it cannot have had them yet.
-    pub(super) earliest: Us,
+    pub(super) earliest: Micros,
     pub(super) end: End,
 }
 
@@ -56,8 +56,8 @@ impl Holder {
         self.held.iter().any(|held| held.address == address)
     }
 
-    pub(super) fn ended_at(&self) -> Us {
-        self.held.iter().map(|held| held.end.at()).max().unwrap_or(Us::MIN)
+    pub(super) fn ended_at(&self) -> Micros {
+        self.held.iter().map(|held| held.end.at()).max().unwrap_or(Micros::MIN)
     }
 
     /// Its claims of one address, or of all.
