@@ -28,7 +28,7 @@ use tap53::{
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
     sink::{Named, Sink},
-    worker::{Handover, Shared, Stages},
+    worker::{CrossWorkerQueue, Shared, Stages},
 };
 
 use sample::{Kind, Sample};
@@ -111,7 +111,7 @@ fn stages(owners: Directory) -> Stages {
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
     let shared =
         Shared { owners, ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())]))) };
-    Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)
+    Stages::new(table, &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
 

@@ -19,7 +19,7 @@ use tap53::{
     ledger::{Published, SinkCounts},
     pair::{self, RecordIds, Truncations},
     sink::{Named, Sink},
-    worker::{Handover, Shared, Stages},
+    worker::{CrossWorkerQueue, Shared, Stages},
 };
 use tap53_ebpf::record::RecordHeader;
 
@@ -137,7 +137,8 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let clock = Clock { utc_offset_ns: 0 };
-    let mut stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock).unwrap();
+    let mut stages =
+        Stages::new(table, &[sink], &shared, CrossWorkerQueue::single_worker(), clock).unwrap();
     // A microsecond between packets: all of it is within the timeout of the last query.
     let mut at_ns = 1_000_000_000;
     let mut take = |stages: &mut Stages, client: u32, protocol, back, rest: &[u8]| {

@@ -41,7 +41,7 @@ use tap53::{
     privacy::Policy,
     sink::{Named, Sink, TakesSummaries},
     vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings},
-    worker::{Handover, Shared, Stages},
+    worker::{CrossWorkerQueue, Shared, Stages},
 };
 use tap53_ebpf::record::RecordHeader;
 
@@ -131,7 +131,7 @@ fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
 fn stages_to(sink: Arc<Discard>) -> Stages {
     let sink = Named { name: "discard".into(), sink };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
-    Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
+    Stages::new(table(), &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
 
