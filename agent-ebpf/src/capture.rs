@@ -7,7 +7,7 @@ use aya_log_ebpf::warn;
 use tap53_ebpf::{
     counter::{Counter, Counters},
     fragments,
-    headers::{self, Content, Endpoint, Fragment, Frame, Headers, Inner, Outer, Start, VlanTags},
+    headers::{self, Content, Cursor, Endpoint, Fragment, Frame, Headers, Inner, Outer, VlanTags},
     settings::{
         Direction, InterfaceSettings, PortSet, UNCONFIGURED_SLOT, counter_index, features,
         near_index, port_bit,
@@ -16,7 +16,7 @@ use tap53_ebpf::{
 
 use crate::{
     datagrams::Datagrams,
-    emit::{self, forget, opaque},
+    emit::{self, launder, scrub},
     maps::{COUNTERS, INTERFACES, INTERFACES_NEAR, KERNEL_LOG, LOGGED_AT, PORTS},
 };
 
@@ -61,7 +61,7 @@ impl Frame for Linear {
         let start = self.data + offset as usize;
         // Opaque, or LLVM makes `start >= data_end` of `start + 1 > data_end`, from which the
         // verifier derives no range (`find_good_pkt_pointers`).
-        if opaque((start + N) as u64) > self.data_end as u64 {
+        if launder((start + N) as u64) > self.data_end as u64 {
             return None;
         }
         // SAFETY: start + N <= data_end, checked above, as the verifier checks again; [u8; N]
@@ -70,8 +70,8 @@ impl Frame for Linear {
     }
 
     #[inline(always)]
-    fn forget_path(&self, offset: u32) -> u32 {
-        forget_path(offset, self.unknown)
+    fn scrub_path(&self, offset: u32) -> u32 {
+        scrub_path(offset, self.unknown)
     }
 }
 
@@ -93,17 +93,17 @@ impl<P: Packet> Frame for Scattered<'_, P> {
     }
 
     #[inline(always)]
-    fn forget_path(&self, offset: u32) -> u32 {
-        forget_path(offset, self.unknown)
+    fn scrub_path(&self, offset: u32) -> u32 {
+        scrub_path(offset, self.unknown)
     }
 }
 
-/// [`Frame::forget_path`]. Without this the verifier takes three times the steps, and the agent three
+/// [`Frame::scrub_path`]. Without this the verifier takes three times the steps, and the agent three
 /// times as long to start.
 #[inline(always)]
-fn forget_path(offset: u32, unknown: u32) -> u32 {
+fn scrub_path(offset: u32, unknown: u32) -> u32 {
     const _: () = assert!((headers::MAX_OFFSET + 1).is_power_of_two());
-    (forget(u64::from(offset), unknown) & u64::from(headers::MAX_OFFSET)) as u32
+    (scrub(u64::from(offset), unknown) & u64::from(headers::MAX_OFFSET)) as u32
 }
 
 /// Captures a packet or counts why not. Never touches the packet.
@@ -154,7 +154,7 @@ fn capture_configured<P: Packet>(
     let headers = parse(packet, settings)?;
     if !matches!(headers.fragment, Fragment::Whole) && settings.features & features::FRAGMENTS != 0
     {
-        fragments::admit(&headers, packet.ifindex(), &mut Datagrams)?;
+        fragments::check_fragment(&headers, packet.ifindex(), &mut Datagrams)?;
     }
     emit::emit(packet, &headers, settings, tally)
 }
@@ -178,70 +178,70 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
     let headers = match outer {
         Outer::Packet(headers) => headers,
         Outer::Tunnel(tunnel) => {
-            let tunnel = forget_tunnel(tunnel, unknown);
+            let tunnel = scrub_tunnel(tunnel, unknown);
             headers::inner(&scattered, &tunnel, settings.features, &in_set)?
         }
     };
-    Ok(forget_kind(headers, unknown))
+    Ok(scrub_kind(headers, unknown))
 }
 
-/// Makes the verifier forget what kind of packet it came to these headers by, as [`forget_path`]
+/// Makes the verifier forget what kind of packet it came to these headers by, as [`scrub_path`]
 /// does with offsets: what is done with a packet is then followed once, and not for each kind. All
 /// fields, since kernels before 6.2 compare every number in programs that call functions.
 #[inline(always)]
-fn forget_kind(headers: Headers, unknown: u32) -> Headers {
-    let forget_u8 = |value: u8| forget(u64::from(value), unknown) as u8;
-    let forget_u16 = |value: u16| forget(u64::from(value), unknown) as u16;
-    let forget_end = |end: Endpoint| Endpoint {
-        address: end.address.map(|word| forget(word, unknown)),
-        port: forget_u16(end.port),
+fn scrub_kind(headers: Headers, unknown: u32) -> Headers {
+    let scrub_u8 = |value: u8| scrub(u64::from(value), unknown) as u8;
+    let scrub_u16 = |value: u16| scrub(u64::from(value), unknown) as u16;
+    let scrub_end = |end: Endpoint| Endpoint {
+        address: end.address.map(|word| scrub(word, unknown)),
+        port: scrub_u16(end.port),
     };
     Headers {
-        vlan: forget_tags(headers.vlan, unknown),
-        ip_version: forget_u8(headers.ip_version),
-        transport: forget_u8(headers.transport),
+        vlan: scrub_tags(headers.vlan, unknown),
+        ip_version: scrub_u8(headers.ip_version),
+        transport: scrub_u8(headers.transport),
         // SAFETY: the value is what it was.
-        fragment: unsafe { transmute::<u8, Fragment>(forget_u8(headers.fragment as u8)) },
+        fragment: unsafe { transmute::<u8, Fragment>(scrub_u8(headers.fragment as u8)) },
         // SAFETY: as above.
-        content: unsafe { transmute::<u8, Content>(forget_u8(headers.content as u8)) },
-        network_offset: forget_u16(headers.network_offset),
-        transport_offset: forget_u16(headers.transport_offset),
-        payload_offset: forget_u16(headers.payload_offset),
-        fragment_offset: forget_u16(headers.fragment_offset),
-        identification: forget(u64::from(headers.identification), unknown) as u32,
-        source: forget_end(headers.source),
-        destination: forget_end(headers.destination),
-        tunnel: forget_u8(headers.tunnel),
-        tunnel_id: forget_id(headers.tunnel_id, unknown),
+        content: unsafe { transmute::<u8, Content>(scrub_u8(headers.content as u8)) },
+        network_offset: scrub_u16(headers.network_offset),
+        transport_offset: scrub_u16(headers.transport_offset),
+        payload_offset: scrub_u16(headers.payload_offset),
+        fragment_offset: scrub_u16(headers.fragment_offset),
+        identification: scrub(u64::from(headers.identification), unknown) as u32,
+        source: scrub_end(headers.source),
+        destination: scrub_end(headers.destination),
+        tunnel: scrub_u8(headers.tunnel),
+        tunnel_id: scrub_id(headers.tunnel_id, unknown),
     }
 }
 
 #[inline(always)]
-fn forget_tags(vlan: VlanTags, unknown: u32) -> VlanTags {
+fn scrub_tags(vlan: VlanTags, unknown: u32) -> VlanTags {
     VlanTags {
-        depth: forget(u64::from(vlan.depth), unknown) as u8,
-        outer_tci: forget(u64::from(vlan.outer_tci), unknown) as u16,
-        inner_tci: forget(u64::from(vlan.inner_tci), unknown) as u16,
+        depth: scrub(u64::from(vlan.depth), unknown) as u8,
+        outer_tci: scrub(u64::from(vlan.outer_tci), unknown) as u16,
+        inner_tci: scrub(u64::from(vlan.inner_tci), unknown) as u16,
     }
 }
 
 #[inline(always)]
-fn forget_id(id: Option<u32>, unknown: u32) -> Option<u32> {
-    let is_there = forget(u64::from(id.is_some()), unknown) != 0;
-    let id = forget(u64::from(id.unwrap_or(0)), unknown) as u32;
+fn scrub_id(id: Option<u32>, unknown: u32) -> Option<u32> {
+    let is_there = scrub(u64::from(id.is_some()), unknown) != 0;
+    let id = scrub(u64::from(id.unwrap_or(0)), unknown) as u32;
     is_there.then_some(id)
 }
 
-/// [`forget_kind`] for what is known of a tunnel before the packet in it is looked at.
+/// [`scrub_kind`] for what is known of a tunnel before the packet in it is looked at.
 #[inline(always)]
-fn forget_tunnel(tunnel: Inner, unknown: u32) -> Inner {
+fn scrub_tunnel(tunnel: Inner, unknown: u32) -> Inner {
     Inner {
-        kind: forget(u64::from(tunnel.kind), unknown) as u8,
-        has_id: forget(u64::from(tunnel.has_id), unknown) != 0,
-        id: forget(u64::from(tunnel.id), unknown) as u32,
-        ethertype: forget(u64::from(tunnel.ethertype), unknown) as u16,
-        offset: forget_path(tunnel.offset, unknown),
-        vlan: forget_tags(tunnel.vlan, unknown),
+        kind: scrub(u64::from(tunnel.kind), unknown) as u8,
+        has_id: scrub(u64::from(tunnel.has_id), unknown) != 0,
+        id: scrub(u64::from(tunnel.id), unknown) as u32,
+        ethertype: scrub(u64::from(tunnel.ethertype), unknown) as u16,
+        offset: scrub_path(tunnel.offset, unknown),
+        vlan: scrub_tags(tunnel.vlan, unknown),
     }
 }
 
@@ -251,7 +251,7 @@ fn parse_outer<F: Frame, P: Packet>(
     packet: &P,
     settings: &InterfaceSettings,
 ) -> Result<Outer, Counter> {
-    let start = Start::ethernet(frame, packet.offloaded_tci())?;
+    let start = Cursor::ethernet(frame, packet.offloaded_tci())?;
     headers::outer(frame, start, settings.features, &in_set)
 }
 
@@ -290,7 +290,7 @@ impl Tally {
     fn add_reason(&self, reason: Counter) {
         // Opaque, or LLVM drops the check, knowing what the verifier does not: every Counter is an
         // index.
-        let index = opaque(reason as u64) as usize;
+        let index = launder(reason as u64) as usize;
         if index < Counter::COUNT {
             // SAFETY: as above, and index < COUNT.
             unsafe { *(&raw mut (*self.0).counts).cast::<u64>().add(index) += 1 };

@@ -48,7 +48,7 @@ const _: () = assert!(size_of::<Record<CAPACITY_0>>() == SIZE_CLASSES[0] as usiz
 /// LLVM drops or rewrites a check whose outcome it can tell, or makes it on a copy in another
 /// register. The verifier, which cannot tell, then refuses the access that the check was for.
 #[inline(always)]
-pub(crate) fn opaque(value: u64) -> u64 {
+pub(crate) fn launder(value: u64) -> u64 {
     let hidden: u64;
     // SAFETY: moves a register to itself.
     unsafe {
@@ -57,13 +57,13 @@ pub(crate) fn opaque(value: u64) -> u64 {
     hidden
 }
 
-/// `value`, of which the verifier knows nothing any more: to add a number that it does not know by
+/// Returns `value` as one of which the verifier knows nothing: to add a number that it does not know by
 /// XOR makes the value unknown, and to add it again does not make it known. Ways through the program
 /// that differ in the value alone are then followed once.
 #[inline(always)]
-pub(crate) fn forget(value: u64, unknown: u32) -> u64 {
+pub(crate) fn scrub(value: u64, unknown: u32) -> u64 {
     let unknown = u64::from(unknown);
-    opaque(opaque(value ^ unknown) ^ unknown)
+    launder(launder(value ^ unknown) ^ unknown)
 }
 
 /// Copies a packet into the ring of its flow.
@@ -131,7 +131,7 @@ fn record_header<P: Packet>(
         payload_offset: headers.payload_offset,
         vlan_outer_tci: headers.vlan.outer_tci,
         vlan_inner_tci: headers.vlan.inner_tci,
-        flags: forget(u64::from(record_flags), settings.generation) as u16,
+        flags: scrub(u64::from(record_flags), settings.generation) as u16,
         direction: packet.direction() as u8,
         hook: packet.hook(),
         ip_version: headers.ip_version,
@@ -209,9 +209,9 @@ fn fill<P: Packet, const CAPACITY: usize>(
     // One below the length, checked where LLVM cannot fold it with what it knows, then one above:
     // so the verifier knows both bounds of `length` itself, on kernels that do not carry a check of
     // `length - 1` over to `length` (before 6.8).
-    let below = opaque(u64::from(header.captured_length).wrapping_sub(1));
+    let below = launder(u64::from(header.captured_length).wrapping_sub(1));
     let copied = below < CAPACITY as u64 && {
-        let length = opaque(below) + 1;
+        let length = launder(below) + 1;
         // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, checked just before.
         unsafe { packet.copy(0, to, length as u32) }
     };

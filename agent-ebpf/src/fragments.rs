@@ -86,12 +86,16 @@ pub trait Memory {
 /// answers, and little beside what a ring takes.
 pub const SPECULATIVE_PER_SECOND: u32 = 1_000;
 
-/// Decides about a fragment that [`parse`](crate::headers::parse) found.
+/// Decides whether to capture a fragment that [`parse`](crate::headers::parse) found.
 ///
 /// # Errors
 /// The counter to count the fragment in: why it is not captured.
 #[inline(always)]
-pub fn admit<M: Memory>(headers: &Headers, ifindex: u32, memory: &mut M) -> Result<(), Counter> {
+pub fn check_fragment<M: Memory>(
+    headers: &Headers,
+    ifindex: u32,
+    memory: &mut M,
+) -> Result<(), Counter> {
     let datagram = DatagramKey::new(headers, ifindex);
     let content = match headers.content {
         Content::Unknown => match memory.recall(&datagram) {

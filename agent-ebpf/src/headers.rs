@@ -104,7 +104,7 @@ pub trait Frame {
     /// `offset` itself, which is at most [`MAX_OFFSET`]. The verifier follows each way through a
     /// loop to its end; in the kernel it is made to forget by which way an offset came about, so
     /// that it follows the rest once.
-    fn forget_path(&self, offset: u32) -> u32 {
+    fn scrub_path(&self, offset: u32) -> u32 {
         offset
     }
 }
@@ -136,9 +136,9 @@ pub struct VlanTags {
     pub inner_tci: u16,
 }
 
-/// Where to begin: at a header whose EtherType is known.
+/// The position at which parsing begins: a header whose EtherType is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct Cursor {
     /// What begins there: IPv4, IPv6 or a VLAN tag. The EtherTypes of IP also stand for packets
     /// without a link layer.
     pub ethertype: u16,
@@ -238,7 +238,7 @@ where
     F: Frame + ?Sized,
     P: Fn(PortSet, u16) -> bool,
 {
-    parse_from(frame, Start::ethernet(frame, offloaded_tci)?, wanted, in_set)
+    parse_from(frame, Cursor::ethernet(frame, offloaded_tci)?, wanted, in_set)
 }
 
 /// As [`parse`], from a place in the frame on that the caller knows: behind another link layer than
@@ -247,7 +247,12 @@ where
 /// # Errors
 /// As [`parse`].
 #[inline(always)]
-pub fn parse_from<F, P>(frame: &F, start: Start, wanted: u32, in_set: P) -> Result<Headers, Counter>
+pub fn parse_from<F, P>(
+    frame: &F,
+    start: Cursor,
+    wanted: u32,
+    in_set: P,
+) -> Result<Headers, Counter>
 where
     F: Frame + ?Sized,
     P: Fn(PortSet, u16) -> bool,
@@ -267,7 +272,7 @@ where
 /// # Errors
 /// As [`parse`].
 #[inline(always)]
-pub fn outer<F, P>(frame: &F, start: Start, wanted: u32, in_set: &P) -> Result<Outer, Counter>
+pub fn outer<F, P>(frame: &F, start: Cursor, wanted: u32, in_set: &P) -> Result<Outer, Counter>
 where
     F: Frame + ?Sized,
     P: Fn(PortSet, u16) -> bool,
@@ -280,7 +285,7 @@ where
     };
     // Here and where offsets are used later: LLVM may carry one together with another number in a
     // register, where older verifiers (6.1, 6.12) lose its bound.
-    network.transport_offset = frame.forget_path(network.transport_offset);
+    network.transport_offset = frame.scrub_path(network.transport_offset);
     if network.transport == number::GRE {
         if !matches!(network.fragment, Fragment::Whole) {
             return Err(Counter::TunnelFragment);

@@ -11,7 +11,7 @@ use tap53_ebpf::{
     settings::Direction,
 };
 
-use crate::{capture::Packet, emit::opaque};
+use crate::{capture::Packet, emit::launder};
 
 /// Bytes that one call of `bpf_xdp_load_bytes` copies at most (`bpf_xdp_pointer`).
 const MAX_LOAD: u64 = 0xffff;
@@ -88,11 +88,11 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
             // SAFETY: the caller's promise (kernel 5.18).
             return unsafe { bpf_xdp_load_bytes(self.md(), offset, to.cast(), length as u32) == 0 };
         }
-        let below = opaque(length - MAX_LOAD - 1);
+        let below = launder(length - MAX_LOAD - 1);
         if below >= u64::from(MAX_CAPTURED_LENGTH) - MAX_LOAD {
             return false;
         }
-        let rest = opaque(below) + 1;
+        let rest = launder(below) + 1;
         // SAFETY: the caller's `length` bytes are MAX_LOAD and `rest`, which is not zero.
         unsafe {
             bpf_xdp_load_bytes(self.md(), offset, to.cast(), MAX_LOAD as u32) == 0

@@ -21,7 +21,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use tap53::worker::{Handover, Shared, Stages};
+use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 
 use sample::{Kind, Sample};
 use tap53_attribution::Directory;
@@ -109,7 +109,7 @@ fn stages(owners: Directory) -> Stages {
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
     let shared =
         Shared { owners, ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())]))) };
-    Stages::new(table, &[sink], &shared, Handover::alone(), CLOCK)
+    Stages::new(table, &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
 

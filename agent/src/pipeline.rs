@@ -46,7 +46,7 @@ use crate::{
     ending::{self, EndWait, Verdict},
     tail::Tails,
     telemetry::{DataPath, WorkerView},
-    worker::{Handover, Rules, RulesInForce, Shared, Waiting, Worker},
+    worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Waiting, Worker},
 };
 
 /// How often the kernel's counters are read until they agree with what came out of the rings: a
@@ -156,7 +156,7 @@ impl Pipeline {
             kernel_log,
             rules,
         };
-        let handovers = Handover::between(rings.len(), &pipeline.released);
+        let handovers = CrossWorkerQueue::between(rings.len(), &pipeline.released);
         for (ring, handover) in rings.into_iter().zip(handovers) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
@@ -267,11 +267,12 @@ impl Pipeline {
         Ok(ledger)
     }
 
-    /// The ledger as of one look, which may catch a packet between two counters.
+    /// Reads the ledger once. A packet may be between two counters at that moment, so the ledger
+    /// need not balance.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
-    pub fn glance(&self) -> Result<Ledger, Error> {
+    pub fn snapshot(&self) -> Result<Ledger, Error> {
         Ok(Ledger::new(&self.read_sources(false)?))
     }
 

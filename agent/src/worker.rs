@@ -36,7 +36,7 @@ use tap53_transactions::pair::Table;
 use crate::tail::Tails;
 use recorder::Recorder;
 
-pub use handover::Handover;
+pub use handover::CrossWorkerQueue;
 pub(crate) use handover::{QUEUED, Waiting};
 pub use rules::{Rules, RulesInForce};
 pub use stages::Stages;
@@ -104,7 +104,7 @@ impl Worker {
         table: Table,
         sinks: &[Named],
         shared: &Shared,
-        handover: Handover,
+        handover: CrossWorkerQueue,
     ) -> Result<Self, encode::Error> {
         let stages =
             Stages::new(table, sinks, shared, handover, Clock { utc_offset_ns: utc_offset_ns() })?;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::worker::{Handover, Shared, Stages};
+use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 use tap53_capture::interfaces::Names;
 use tap53_dns::Message;
 use tap53_ebpf::record::RecordHeader;
@@ -185,7 +185,7 @@ fn require_recorded_without_allocation(format: Format) {
     let discard = Arc::new(Discard(format, Published::default()));
     let sink = Named { name: "discard".into(), sink: discard.clone() };
     let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
-    let stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock);
+    let stages = Stages::new(table, &[sink], &shared, CrossWorkerQueue::single_worker(), clock);
     let mut stages = stages.unwrap_or_else(|error| panic!("{error}"));
     let [query, response, _] = messages();
     // Twenty queries wait at a time, so that they change places with each other's buffers.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::worker::{Handover, Shared, Stages};
+use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 use tap53_capture::interfaces::Names;
 use tap53_ebpf::record::RecordHeader;
 use tap53_ledger::{Published, SinkCounts};
@@ -135,7 +135,8 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
     let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let clock = Clock { utc_offset_ns: 0 };
-    let mut stages = Stages::new(table, &[sink], &shared, Handover::alone(), clock).unwrap();
+    let mut stages =
+        Stages::new(table, &[sink], &shared, CrossWorkerQueue::single_worker(), clock).unwrap();
     // A microsecond between packets: all of it is within the timeout of the last query.
     let mut at_ns = 1_000_000_000;
     let mut take = |stages: &mut Stages, client: u32, protocol, back, rest: &[u8]| {

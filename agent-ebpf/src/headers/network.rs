@@ -1,9 +1,8 @@
 //! Link layer and IP: from an EtherType to the transport header.
 
 use super::{
-    ETHERNET_LENGTH, FRAGMENT_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH,
-    MAX_EXTENSION_HEADERS, Start, TCP_MIN_LENGTH, UDP_LENGTH, VLAN_TAG_LENGTH, VlanTags, number,
-    read,
+    Cursor, ETHERNET_LENGTH, FRAGMENT_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH,
+    MAX_EXTENSION_HEADERS, TCP_MIN_LENGTH, UDP_LENGTH, VLAN_TAG_LENGTH, VlanTags, number, read,
 };
 use crate::{counter::Counter, settings::features};
 
@@ -24,7 +23,7 @@ pub(super) struct Network {
     pub(super) fragment_offset: u32,
 }
 
-impl Start {
+impl Cursor {
     /// Behind an Ethernet header.
     ///
     /// `offloaded_tci` is a VLAN tag that the kernel keeps beside the packet; it is the outermost
@@ -233,8 +232,8 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
             number::AUTHENTICATION => (u32::from(units) + 2) * 4,
             _ => (u32::from(units) + 1) * 8,
         };
-        next_offset = frame.forget_path(next_offset + length);
-        first_fragment_offset = frame.forget_path(first_fragment_offset);
+        next_offset = frame.scrub_path(next_offset + length);
+        first_fragment_offset = frame.scrub_path(first_fragment_offset);
         next = following;
     }
     Err(Counter::ExtensionLimit)
@@ -257,7 +256,7 @@ impl Network {
     /// follows the IP packet is padding of the link.
     #[inline(always)]
     pub(super) fn payload_offset<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
-        let at = frame.forget_path(self.transport_offset);
+        let at = frame.scrub_path(self.transport_offset);
         let transport_length = if self.transport == number::TCP {
             let [data_offset]: [u8; 1] = read(frame, at + 12)?;
             let length = u32::from(data_offset >> 4) * 4;
@@ -283,7 +282,7 @@ impl Network {
         frame: &F,
     ) -> Result<([u64; 2], [u64; 2]), Counter> {
         let word = |offset: u32| Ok(u64::from_be_bytes(read(frame, offset)?));
-        let offset = frame.forget_path(self.offset);
+        let offset = frame.scrub_path(self.offset);
         if self.version == 4 {
             let both = word(offset + 12)?;
             Ok(([0, both >> 32], [0, both & 0xffff_ffff]))
@@ -296,7 +295,7 @@ impl Network {
     /// Number of the datagram that this is a fragment of: RFC 791 §3.1, RFC 8200 §4.5.
     #[inline(always)]
     pub(super) fn identification<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
-        let at = frame.forget_path(self.fragment_offset) + 4;
+        let at = frame.scrub_path(self.fragment_offset) + 4;
         if self.version == 4 {
             Ok(u32::from(u16::from_be_bytes(read(frame, at)?)))
         } else {

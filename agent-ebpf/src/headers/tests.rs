@@ -345,17 +345,17 @@ fn a_packet_is_found_behind_any_link_layer() {
     for (ethertype, packet) in [(0x0800, ipv4(UDP, &query())), (0x86dd, ipv6(UDP, &query()))] {
         for offset in [0, 4, 16, 20, 16_000] {
             let frame = [vec![0xff; offset as usize], packet.clone()].concat();
-            let start = Start { ethertype, offset, vlan: VlanTags::default() };
+            let start = Cursor { ethertype, offset, vlan: VlanTags::default() };
             let headers = parse_from(&*frame, start, 0, dns_only).expect("captured");
             assert_eq!(u32::from(headers.network_offset), offset);
         }
     }
     // Linux cooked capture: the tag's EtherType stands in the link header.
     let frame = [&[0xff; 16][..], &[0x20, 5, 0x08, 0], &ipv4(UDP, &query())].concat();
-    let start = Start { ethertype: VLAN, offset: 16, vlan: VlanTags::default() };
+    let start = Cursor { ethertype: VLAN, offset: 16, vlan: VlanTags::default() };
     let headers = parse_from(&*frame, start, 0, dns_only).expect("captured");
     assert_eq!((headers.vlan.depth, headers.vlan.outer_tci), (1, 0x2005));
-    let start = Start { offset: 20_000, ..start };
+    let start = Cursor { offset: 20_000, ..start };
     assert_eq!(parse_from(&*frame, start, 0, dns_only), Err(Counter::MalformedHeader));
 }
 

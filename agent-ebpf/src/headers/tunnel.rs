@@ -9,7 +9,9 @@
 //! VXLAN always holds Ethernet. What is read of a header is what it takes to find the inner packet
 //! and the identifier of its network.
 
-use super::{Frame, MAX_START_OFFSET, Start, UDP_LENGTH, VlanTags, network::Network, number, read};
+use super::{
+    Cursor, Frame, MAX_START_OFFSET, UDP_LENGTH, VlanTags, network::Network, number, read,
+};
 use crate::{
     counter::Counter,
     record::tunnel,
@@ -58,7 +60,7 @@ pub(super) fn inner<F: Frame + ?Sized>(
     outer: &Network,
     vlan: VlanTags,
 ) -> Result<Inner, Counter> {
-    let at = frame.forget_path(outer.transport_offset);
+    let at = frame.scrub_path(outer.transport_offset);
     let (has_id, id, ethertype, offset) = match kind {
         tunnel::VXLAN => vxlan(frame, at + UDP_LENGTH)?,
         tunnel::GENEVE => geneve(frame, at + UDP_LENGTH)?,
@@ -80,10 +82,10 @@ pub(super) fn inner<F: Frame + ?Sized>(
 impl Inner {
     /// Where the inner packet's own layers begin.
     #[inline(always)]
-    pub(super) fn start<F: Frame + ?Sized>(&self, frame: &F) -> Result<Start, Counter> {
+    pub(super) fn start<F: Frame + ?Sized>(&self, frame: &F) -> Result<Cursor, Counter> {
         match self.ethertype {
-            number::ETHERTYPE_ETHERNET => Start::inner_ethernet(frame, self.offset),
-            ethertype => Ok(Start { ethertype, offset: self.offset, vlan: VlanTags::default() }),
+            number::ETHERTYPE_ETHERNET => Cursor::inner_ethernet(frame, self.offset),
+            ethertype => Ok(Cursor { ethertype, offset: self.offset, vlan: VlanTags::default() }),
         }
     }
 }

@@ -28,7 +28,7 @@ use std::{
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
-use tap53::worker::{Handover, Shared, Stages};
+use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 
 use sample::{Kind, Sample};
 use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
@@ -132,7 +132,7 @@ fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
 fn stages_to(sink: Arc<Discard>) -> Stages {
     let sink = Named { name: "discard".into(), sink };
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
-    Stages::new(table(), &[sink], &shared, Handover::alone(), CLOCK)
+    Stages::new(table(), &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
 

@@ -266,7 +266,7 @@ impl Agent {
         let Self { runs, pipeline, switching, .. } = self;
         // One look: a sum that does not balance at this moment is near enough.
         let standing =
-            || pipeline.glance().as_ref().map_or_else(|_| Standing::default(), Into::into);
+            || pipeline.snapshot().as_ref().map_or_else(|_| Standing::default(), Into::into);
         write(runs, &switching.captured(), &standing);
     }
 

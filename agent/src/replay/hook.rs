@@ -6,7 +6,7 @@ use std::{collections::HashMap, mem};
 use tap53_ebpf::{
     counter::{Counter, Counters},
     fragments::{self, DatagramKey, Memory},
-    headers::{self, Fragment, Headers, Start},
+    headers::{self, Cursor, Fragment, Headers},
     record::{MAX_CAPTURED_LENGTH, RecordHeader, flags, hook},
     settings::{Direction, PortSet, Ports, features},
 };
@@ -121,13 +121,13 @@ impl FileHook {
     ) -> Result<Headers, Counter> {
         let start = match link.start {
             Some(start) => start,
-            None => Start::ethernet(bytes, None)?,
+            None => Cursor::ethernet(bytes, None)?,
         };
         let ports = &self.ports;
         let in_set = |set, port| ports.contains(set, port);
         let headers = headers::parse_from(bytes, start, wanted, in_set)?;
         if headers.fragment != Fragment::Whole && wanted & features::FRAGMENTS != 0 {
-            fragments::admit(&headers, ifindex, &mut self.datagrams)?;
+            fragments::check_fragment(&headers, ifindex, &mut self.datagrams)?;
         }
         Ok(headers)
     }

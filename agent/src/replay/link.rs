@@ -2,7 +2,7 @@
 
 use tap53_ebpf::{
     counter::Counter,
-    headers::{Start, VlanTags},
+    headers::{Cursor, VlanTags},
     settings::Direction,
 };
 
@@ -33,7 +33,7 @@ pub(super) const READ_LINK_TYPES: &str = "Ethernet, Linux cooked, raw IP and BSD
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Where to begin; `None` for an Ethernet header, or where there is no network packet.
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<Cursor>,
     /// Which way the frame went.
     pub(super) direction: Option<Direction>,
     /// Index of the interface on the host that captured it.
@@ -114,7 +114,7 @@ impl LinkType {
 impl Link {
     const fn beginning(ethertype: u16, offset: u32) -> Self {
         let vlan = VlanTags { depth: 0, outer_tci: 0, inner_tci: 0 };
-        Self { start: Some(Start { ethertype, offset, vlan }), direction: None, ifindex: None }
+        Self { start: Some(Cursor { ethertype, offset, vlan }), direction: None, ifindex: None }
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     pipeline::pairing,
-    worker::{Handover, Rules, RulesInForce, Shared, Stages},
+    worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Stages},
 };
 
 /// Frames taken in before what they became is delivered.
@@ -381,8 +381,13 @@ impl Epoch {
         };
         let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
         // Frames have their times in UTC.
-        let mut stages =
-            Stages::new(table, sinks, &shared, Handover::alone(), Clock { utc_offset_ns: 0 })?;
+        let mut stages = Stages::new(
+            table,
+            sinks,
+            &shared,
+            CrossWorkerQueue::single_worker(),
+            Clock { utc_offset_ns: 0 },
+        )?;
         files.iter().for_each(|name| stages.name_file(name));
         Ok(Self { stages, order: Order::default(), now_ns: began_ns, latest_ns: began_ns })
     }

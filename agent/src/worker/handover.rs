@@ -1,9 +1,8 @@
-//! Datagrams that were joined from fragments, on their way between workers.
+//! The queue of reassembled datagrams between workers.
 //!
 //! Later fragments carry no ports, so the kernel programs choose the ring of a fragment by what all
-//! fragments of a datagram share. The worker that joined them hands the datagram to the worker
-//! whose ring has the datagram's flow. This is the one thing that workers have in common; it is
-//! rare.
+//! fragments of a datagram share. The worker that reassembled them sends the datagram to the
+//! worker whose ring has the datagram's flow. Workers share nothing else, and this is rare.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -29,19 +28,19 @@ const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Marks a worker in the numbers of datagrams on their way, once it takes nothing more in.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// A datagram, from its UDP or TCP header on.
-pub(super) struct Joined {
+/// A datagram reassembled from its fragments; `bytes` begin with the UDP or TCP header.
+pub(super) struct Reassembled {
     pub(super) origin: Origin,
     pub(super) protocol: u8,
     pub(super) bytes: Vec<u8>,
 }
 
-/// One worker's ways to and from the others.
-pub struct Handover {
+/// One worker's queues to and from the other workers.
+pub struct CrossWorkerQueue {
     number: usize,
     /// To each worker by its number; empty once this one ends.
-    to: Vec<SyncSender<Joined>>,
-    from: Receiver<Joined>,
+    to: Vec<SyncSender<Reassembled>>,
+    from: Receiver<Reassembled>,
     /// On their way to each worker, by its number; with [`CLOSED`] once the worker has ended.
     waiting: Arc<[AtomicUsize]>,
     /// Set once the others are not to be waited for any more.
@@ -64,7 +63,7 @@ impl Waiting {
     }
 }
 
-impl Handover {
+impl CrossWorkerQueue {
     /// The ways between `workers`, in the order of their numbers. Once `released` is set, one that ends
     /// waits for no other.
     #[must_use]
@@ -86,7 +85,7 @@ impl Handover {
 
     /// For a worker that is the only one.
     #[must_use]
-    pub fn alone() -> Self {
+    pub fn single_worker() -> Self {
         Self {
             number: 0,
             to: Vec::new(),
@@ -119,7 +118,7 @@ impl Handover {
     }
 
     /// Sends a datagram to another worker; false if that has too many to take in, or is gone.
-    pub(super) fn send(&self, worker: usize, joined: Joined) -> bool {
+    pub(super) fn send(&self, worker: usize, joined: Reassembled) -> bool {
         let (Some(to), Some(waiting)) = (self.to.get(worker), self.waiting.get(worker)) else {
             return false;
         };
@@ -136,7 +135,7 @@ impl Handover {
     }
 
     /// A datagram from another worker, if there is one now.
-    pub(super) fn receive(&self) -> Option<Joined> {
+    pub(super) fn receive(&self) -> Option<Reassembled> {
         // Empty, or the others have ended.
         let joined = self.from.try_recv().ok()?;
         self.count_received();
@@ -157,7 +156,7 @@ impl Handover {
     /// they have an order. A datagram that was added before the mark is waited for; a sender that adds
     /// one after it sees the mark, and counts its datagram as not handed over. The wait is short, since
     /// a sender does not block between the two.
-    pub(super) fn end(mut self, mut each: impl FnMut(Joined)) {
+    pub(super) fn end(mut self, mut each: impl FnMut(Reassembled)) {
         self.to.clear();
         loop {
             // First: what was sent before that is taken in.
@@ -221,7 +220,7 @@ mod tests {
         }
     }
 
-    fn joined(number: u8) -> Joined {
+    fn joined(number: u8) -> Reassembled {
         let origin = Origin {
             captured_at_ns: 0,
             ifindex: 1,
@@ -235,12 +234,12 @@ mod tests {
             destination: [192, 0, 2, 2].into(),
             identification: 0,
         };
-        Joined { origin, protocol: headers::UDP, bytes: vec![number] }
+        Reassembled { origin, protocol: headers::UDP, bytes: vec![number] }
     }
 
     #[test]
     fn both_directions_of_a_flow_have_one_home_and_it_is_the_kernels() {
-        let ways = Handover::between(4, &Arc::default());
+        let ways = CrossWorkerQueue::between(4, &Arc::default());
         let mut homes = [0; 4];
         for port in 1..1_000 {
             for v6 in [false, true] {
@@ -253,13 +252,16 @@ mod tests {
             }
         }
         assert!(homes.iter().all(|count| *count > 300), "{homes:?}");
-        assert!(Handover::alone().elsewhere(&flow(1, false)).is_none());
+        assert!(CrossWorkerQueue::single_worker().elsewhere(&flow(1, false)).is_none());
     }
 
     #[test]
     fn what_was_sent_arrives_before_the_end() {
         let released = Arc::new(AtomicBool::new(true));
-        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
+        let [one, other] =
+            <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
+                .ok()
+                .unwrap();
         assert!(one.send(1, joined(1)));
         assert_eq!(other.receive().map(|joined| joined.bytes), Some(vec![1]));
         assert!(other.receive().is_none());
@@ -275,7 +277,10 @@ mod tests {
     #[test]
     fn a_worker_that_ends_waits_for_the_others_until_it_is_released() {
         let released = Arc::new(AtomicBool::new(false));
-        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
+        let [one, other] =
+            <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
+                .ok()
+                .unwrap();
         assert!(other.send(0, joined(1)));
         let (to, from) = sync_channel(2);
         let ending = std::thread::spawn(move || {
@@ -294,7 +299,10 @@ mod tests {
     #[test]
     fn a_datagram_that_is_being_sent_when_its_worker_ends_is_taken_in() {
         let released = Arc::new(AtomicBool::new(true));
-        let [one, other] = <[Handover; 2]>::try_from(Handover::between(2, &released)).ok().unwrap();
+        let [one, other] =
+            <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
+                .ok()
+                .unwrap();
         // The first half of `send`.
         other.waiting[0].fetch_add(1, Ordering::Relaxed);
         let ending = std::thread::spawn(move || {
@@ -317,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_takes_nothing_in_is_not_waited_for() {
-        let ways = Handover::between(2, &Arc::default());
+        let ways = CrossWorkerQueue::between(2, &Arc::default());
         let sent = (0..=QUEUED).filter(|_| ways[0].send(1, joined(0))).count();
         assert_eq!(sent, QUEUED);
         assert_eq!(ways[1].waiting().datagrams(), QUEUED);

@@ -17,13 +17,13 @@ use tap53_transactions::pair::{Observation, Observed, Point, RecordIds, Table};
 
 use super::{
     Recorder, Shared,
-    handover::{Handover, Joined, Waiting},
+    handover::{CrossWorkerQueue, Reassembled, Waiting},
 };
 
 /// Everything behind the ring, or behind a capture file: packet to record.
 pub struct Stages {
     fragments: Fragments,
-    handover: Handover,
+    handover: CrossWorkerQueue,
     datagrams: Datagrams,
     published: Published<WorkerCounts>,
 }
@@ -61,7 +61,7 @@ impl Stages {
         table: Table,
         sinks: &[Named],
         shared: &Shared,
-        handover: Handover,
+        handover: CrossWorkerQueue,
         clock: Clock,
     ) -> Result<Self, encode::Error> {
         let published = Published::default();
@@ -167,7 +167,7 @@ impl Stages {
                 let Some(worker) = home else {
                     return datagrams.joined(&origin, protocol, bytes);
                 };
-                let joined = Joined { origin, protocol, bytes: bytes.to_vec() };
+                let joined = Reassembled { origin, protocol, bytes: bytes.to_vec() };
                 if !handover.send(worker, joined) {
                     datagrams.pairing.counts.datagrams_not_handed_over += 1;
                 }
@@ -179,7 +179,7 @@ impl Stages {
 
     /// Takes in the datagrams that other workers have joined for this one.
     pub(super) fn receive(&mut self) {
-        while let Some(Joined { origin, protocol, bytes }) = self.handover.receive() {
+        while let Some(Reassembled { origin, protocol, bytes }) = self.handover.receive() {
             self.datagrams.joined(&origin, protocol, &bytes);
         }
     }
@@ -222,7 +222,7 @@ impl Stages {
 
     /// The end of capture: what still waits for a response is recorded as it stands.
     pub fn finish(mut self) {
-        let handover = std::mem::replace(&mut self.handover, Handover::alone());
+        let handover = std::mem::replace(&mut self.handover, CrossWorkerQueue::single_worker());
         handover.end(|joined| {
             self.datagrams.joined(&joined.origin, joined.protocol, &joined.bytes);
         });

@@ -8,7 +8,7 @@ use std::{
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
     replay::{FileHook, Frame, InterfaceOf, Link},
-    worker::{Handover, Shared, Stages},
+    worker::{CrossWorkerQueue, Shared, Stages},
 };
 use tap53_attribution::Directory;
 use tap53_base::amount::Amount;
@@ -107,9 +107,14 @@ impl Path {
             merge_interfaces: true,
         };
         let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
-        let stages =
-            Stages::new(table, &sinks, &shared, Handover::alone(), Clock { utc_offset_ns: 0 })
-                .expect("the encoders can be made");
+        let stages = Stages::new(
+            table,
+            &sinks,
+            &shared,
+            CrossWorkerQueue::single_worker(),
+            Clock { utc_offset_ns: 0 },
+        )
+        .expect("the encoders can be made");
         let workers = stages.published();
         let hook = FileHook::new(ports, MAX_CAPTURED_LENGTH);
         Self { hook, stages, workers, sinks, written, now_ns: 0 }

@@ -26,7 +26,7 @@ use tap53_records::encode::{Attribution, Identity, Owner};
 use super::{
     Status,
     index::{Shards, Tenants, fetch_fields},
-    tenancy::Us,
+    tenancy::Micros,
 };
 
 /// Everything known at a moment.
@@ -68,7 +68,7 @@ impl Snapshot {
     }
 
     #[inline]
-    pub(super) fn owner(&self, address: IpAddr, at_us: Us) -> &Owner {
+    pub(super) fn owner(&self, address: IpAddr, at_us: Micros) -> &Owner {
         match self.shards.get(&address).map(|tenants| tenants.at(at_us)) {
             Some(Some(owner)) => owner,
             // Somebody's before or after: an address of the cluster.
@@ -342,7 +342,7 @@ mod tests {
         for address in addresses.iter().step_by(2) {
             let pod_name = Some(address.to_string());
             let owner = Owner::new(Identity { pod_name, ..Default::default() });
-            index.set(*address, Tenants::new(vec![Span { from: 0, until: Us::MAX, owner }]));
+            index.set(*address, Tenants::new(vec![Span { from: 0, until: Micros::MAX, owner }]));
         }
         let published = Arc::new(Published::new(Status::default()));
         published.publish(Snapshot { shards: index.shards().clone(), ..Snapshot::empty() });

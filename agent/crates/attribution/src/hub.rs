@@ -16,7 +16,7 @@ use super::{
     object::{Object, OwnerReference, Pod, workload},
     ownership::Ownership,
     status::{Moment, WatchStatus},
-    tenancy::Us,
+    tenancy::Micros,
 };
 
 /// Jobs that are asked for and have no answer yet, at most; 300 bytes each.
@@ -25,22 +25,22 @@ pub(super) const JOBS_ASKED: usize = 1_024;
 /// Jobs whose answer is remembered, at most; 200 bytes each.
 const JOBS_KNOWN: usize = 4_096;
 
-/// A job to ask the API server for.
-pub(super) struct AskFor {
+/// A query to the API server for the owner of a Job.
+pub(super) struct JobQuery {
     pub(super) uid: String,
     pub(super) namespace: String,
     pub(super) name: String,
 }
 
-/// What is shared by the tasks of one thread; the locks are never held across a wait.
-pub(super) struct Hub {
+/// The state that the tasks of one thread share. Its locks are never held across an await.
+pub(super) struct WatchCoordinator {
     kubeconfig: Option<PathBuf>,
     labels: Vec<String>,
     patience: Patience,
     client: tokio::sync::Mutex<Option<Client>>,
     state: Mutex<State>,
     published: Arc<Published>,
-    /// Something waits to be published.
+    /// Notified when a change waits to be published.
     dirty: Notify,
 }
 
@@ -55,17 +55,17 @@ struct Jobs {
     known: HashMap<String, Option<(String, String)>>,
     /// UIDs of the pods that wait for the answer, by the job's UID.
     waiting: HashMap<String, Vec<String>>,
-    ask: mpsc::Sender<AskFor>,
+    ask: mpsc::Sender<JobQuery>,
 }
 
-impl Hub {
+impl WatchCoordinator {
     pub(super) fn new(
         kubeconfig: Option<PathBuf>,
         labels: Vec<String>,
         patience: Patience,
         ownership: Ownership,
         published: Arc<Published>,
-        ask: mpsc::Sender<AskFor>,
+        ask: mpsc::Sender<JobQuery>,
     ) -> Self {
         let jobs = Jobs { known: HashMap::new(), waiting: HashMap::new(), ask };
         Self {
@@ -109,7 +109,7 @@ impl Hub {
     }
 
     /// Takes in a pod.
-    pub(super) fn pod(&self, pod: &Pod, now: Us) {
+    pub(super) fn pod(&self, pod: &Pod, now: Micros) {
         let mut state = self.state();
         let State { ownership, jobs } = &mut *state;
         let told = workload(pod);
@@ -244,7 +244,7 @@ impl Jobs {
             }
             return None;
         }
-        let ask = AskFor {
+        let ask = JobQuery {
             uid: job.uid.clone(),
             namespace: metadata.namespace.clone(),
             name: job.name.clone(),
@@ -258,7 +258,7 @@ impl Jobs {
 }
 
 /// UTC, microseconds since 1970.
-pub(super) fn now_us() -> Us {
+pub(super) fn now_us() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

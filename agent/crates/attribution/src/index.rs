@@ -18,7 +18,7 @@ use std::{net::IpAddr, sync::Arc};
 use tap53_base::prefetch::prefetch;
 use tap53_records::encode::{Owner, Profile};
 
-use super::tenancy::{Span, Us};
+use super::tenancy::{Micros, Span};
 
 /// Shards of an index. A change of one address copies one of them: at 100,000 addresses some 700
 /// places of 64 bytes, 45 KB, and the list of shards, 4 KB.
@@ -57,7 +57,7 @@ impl Tenants {
 
     /// Who owned the address at a time.
     #[inline]
-    pub(super) fn at(&self, at_us: Us) -> Option<&Owner> {
+    pub(super) fn at(&self, at_us: Micros) -> Option<&Owner> {
         let within = |span: &&Span| span.from <= at_us && at_us < span.until;
         let span = match self {
             Self::One(span) => Some(span).filter(within),
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use tap53_records::encode::Identity;
 
-    fn tenants(until: Us) -> Tenants {
+    fn tenants(until: Micros) -> Tenants {
         let owner = Owner::new(Identity::default());
         Tenants::new(vec![Span { from: 0, until, owner }]).unwrap()
     }

@@ -54,7 +54,7 @@ pub use status::{Moment, Status, WatchStatus};
 use crate::config::{KubernetesConfig, Scope};
 use client::{Patience, Trouble};
 use directory::Published;
-use hub::{AskFor, Hub, JOBS_ASKED, now_us};
+use hub::{JOBS_ASKED, JobQuery, WatchCoordinator, now_us};
 use object::{Node, Object, Pod, Service};
 use ownership::{Hold, Ownership, PodClaim};
 use tenancy::End;
@@ -144,7 +144,7 @@ impl Kubernetes {
             ns: u64::try_from(config.hold.as_nanos()).unwrap_or(u64::MAX),
             node: (config.scope == Scope::Node).then(|| node.to_owned()),
         };
-        let hub = Arc::new(Hub::new(
+        let hub = Arc::new(WatchCoordinator::new(
             config.kubeconfig.clone(),
             config.labels.clone(),
             patience,
@@ -195,11 +195,11 @@ impl Drop for Kubernetes {
 }
 
 async fn run(
-    hub: Arc<Hub>,
+    hub: Arc<WatchCoordinator>,
     config: KubernetesConfig,
     node: String,
     annotation: latest::Sender<Option<String>>,
-    asked: mpsc::Receiver<AskFor>,
+    asked: mpsc::Receiver<JobQuery>,
 ) {
     let this_node = format!("spec.nodeName={node}");
     let pods = (config.scope == Scope::Node).then_some(this_node);
@@ -224,7 +224,7 @@ async fn run(
     }
 }
 
-async fn follow_pods(hub: Arc<Hub>, selector: Option<String>) {
+async fn follow_pods(hub: Arc<WatchCoordinator>, selector: Option<String>) {
     let take = |change: Change<Pod>| {
         let now = now_us();
         match change {
@@ -240,7 +240,7 @@ async fn follow_pods(hub: Arc<Hub>, selector: Option<String>) {
     follow(&hub, selector, take).await;
 }
 
-async fn follow_services(hub: Arc<Hub>) {
+async fn follow_services(hub: Arc<WatchCoordinator>) {
     let take = |change: Change<Service>| {
         let now = now_us();
         hub.change(|ownership| match change {
@@ -253,7 +253,7 @@ async fn follow_services(hub: Arc<Hub>) {
 }
 
 async fn follow_nodes(
-    hub: Arc<Hub>,
+    hub: Arc<WatchCoordinator>,
     selector: Option<String>,
     this: String,
     annotation: latest::Sender<Option<String>>,
@@ -292,10 +292,10 @@ async fn follow_nodes(
 
 /// Asks for jobs, one after the other. An API server that is away is asked again, as it would not
 /// answer for the next one either, and what is said of a job is remembered.
-async fn answer_for_jobs(hub: Arc<Hub>, mut asked: mpsc::Receiver<AskFor>) {
+async fn answer_for_jobs(hub: Arc<WatchCoordinator>, mut asked: mpsc::Receiver<JobQuery>) {
     let patience = hub.patience();
     let mut waits = Waits::new(&patience);
-    while let Some(AskFor { uid, namespace, name }) = asked.recv().await {
+    while let Some(JobQuery { uid, namespace, name }) = asked.recv().await {
         loop {
             let answer =
                 async { client::job(&hub.client().await?, &namespace, &name, &patience).await };
@@ -323,7 +323,7 @@ async fn answer_for_jobs(hub: Arc<Hub>, mut asked: mpsc::Receiver<AskFor>) {
 }
 
 /// Forgets what ended long ago, and reads the addresses of this host.
-async fn sweep(hub: Arc<Hub>, node: String) {
+async fn sweep(hub: Arc<WatchCoordinator>, node: String) {
     let mut ticks = interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

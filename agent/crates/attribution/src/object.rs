@@ -15,11 +15,11 @@ use tap53_records::encode::{Attribution, Identity};
 
 use super::{
     ownership::{NodeClaim, PodClaim, ServiceClaim},
-    tenancy::{End, Us},
+    tenancy::{End, Micros},
 };
 
 /// Times in objects are whole seconds, rounded down.
-const GRAIN_US: Us = 1_000_000;
+const GRAIN_US: Micros = 1_000_000;
 
 /// A value in text, if it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl<'de, T: FromStr> Deserialize<'de> for Lenient<T> {
 type Time = Lenient<jiff::Timestamp>;
 
 impl Time {
-    fn us(self) -> Option<Us> {
+    fn us(self) -> Option<Micros> {
         self.0.map(jiff::Timestamp::as_microsecond)
     }
 }
@@ -223,7 +223,7 @@ impl Pod {
         &self,
         chosen_labels: &[String],
         workload: Option<(&str, &str)>,
-        now: Us,
+        now: Micros,
     ) -> PodClaim {
         let Self { metadata, spec, status } = self;
         let labels: BTreeMap<String, String> = chosen_labels
@@ -254,7 +254,7 @@ impl Pod {
     }
 
     /// The end of one that was deleted, as seen at `now`.
-    pub(super) fn end(&self, now: Us) -> End {
+    pub(super) fn end(&self, now: Micros) -> End {
         match self.status.finished_at() {
             // Somewhere in that second, and not after it was seen.
             Some(at) => End::Known((at + GRAIN_US).min(now).max(at)),
@@ -287,7 +287,7 @@ impl PodStatus {
 
     /// When the pod surely had its addresses: its network was ready, or a container ran. Its start
     /// time says nothing: that is when the kubelet heard of it, before it had a sandbox.
-    fn had_addresses_at(&self) -> Option<Us> {
+    fn had_addresses_at(&self) -> Option<Micros> {
         let ready = self
             .conditions
             .iter()
@@ -303,7 +303,7 @@ impl PodStatus {
     }
 
     /// When the last container ended, if all have.
-    fn finished_at(&self) -> Option<Us> {
+    fn finished_at(&self) -> Option<Micros> {
         let mut last = None;
         for container in self.containers() {
             // One that waits has never run, or has ended before.
@@ -345,7 +345,7 @@ impl Object for Service {
 
 impl Service {
     /// What it claims; a headless one has no address.
-    pub(super) fn claim(&self, now: Us) -> ServiceClaim {
+    pub(super) fn claim(&self, now: Micros) -> ServiceClaim {
         let Self { metadata, spec } = self;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in spec.cluster_ips.iter().chain([&spec.cluster_ip]).filter_map(|it| it.0) {

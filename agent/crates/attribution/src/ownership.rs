@@ -25,7 +25,7 @@ use super::status::Counts;
 use super::{
     directory::{Nobody, Snapshot},
     index::Index,
-    tenancy::{End, Start, Us},
+    tenancy::{End, Micros, Start},
 };
 use holder::{Held, Holder, Kind, Object, Times, live_of};
 use hosts::Host;
@@ -103,7 +103,7 @@ impl Ownership {
     }
 
     /// Takes in what a pod says at `now`.
-    pub(super) fn pod(&mut self, pod: PodClaim, now: Us) {
+    pub(super) fn pod(&mut self, pod: PodClaim, now: Micros) {
         let seen = self.holders.contains_key(&*pod.uid);
         let worth_knowing = match pod.end {
             End::Open => !pod.addresses.is_empty(),
@@ -132,7 +132,7 @@ impl Ownership {
     }
 
     /// Takes in what a service says at `now`.
-    pub(super) fn service(&mut self, service: ServiceClaim, now: Us) {
+    pub(super) fn service(&mut self, service: ServiceClaim, now: Micros) {
         if service.addresses.is_empty() && !self.holders.contains_key(&*service.uid) {
             return;
         }
@@ -160,16 +160,16 @@ impl Ownership {
     }
 
     /// Pods that are not in `present` are gone, since some time before `now`.
-    pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Us) {
+    pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Micros) {
         self.retain(present, now, |kind| kind != Kind::Service);
     }
 
     /// As above, of services.
-    pub(super) fn retain_services(&mut self, present: &HashSet<String>, now: Us) {
+    pub(super) fn retain_services(&mut self, present: &HashSet<String>, now: Micros) {
         self.retain(present, now, |kind| kind == Kind::Service);
     }
 
-    fn retain(&mut self, present: &HashSet<String>, now: Us, of: impl Fn(Kind) -> bool) {
+    fn retain(&mut self, present: &HashSet<String>, now: Micros, of: impl Fn(Kind) -> bool) {
         let gone: Vec<Arc<str>> = self
             .holders
             .iter()
@@ -194,7 +194,7 @@ impl Ownership {
     }
 
     /// The one way that claims change: what an object says is merged into what it said before.
-    fn object(&mut self, object: Object<'_>, now: Us) {
+    fn object(&mut self, object: Object<'_>, now: Micros) {
         let Object { kind, uid, identity, addresses, times } = object;
         let uid: Arc<str> = match self.holders.get_key_value(uid) {
             Some((uid, _)) => uid.clone(),

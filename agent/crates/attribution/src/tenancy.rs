@@ -23,15 +23,15 @@
 use tap53_records::encode::Owner;
 
 /// UTC, microseconds since 1970.
-pub(super) type Us = i64;
+pub(super) type Micros = i64;
 
 /// When a claim begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// The object says when it had the address.
-    Known(Us),
+    Known(Micros),
     /// Not before the first, and not after the second, when it was seen with the address.
-    Between(Us, Us),
+    Between(Micros, Micros),
 }
 
 /// When a claim ends.
@@ -40,9 +40,9 @@ pub(super) enum End {
     /// Not yet.
     Open,
     /// The object says when its last container ended.
-    Known(Us),
+    Known(Micros),
     /// It was gone then; since when is not known.
-    By(Us),
+    By(Micros),
 }
 
 /// What one object says of an address.
@@ -56,14 +56,14 @@ pub(super) struct Claim {
 /// An owner's time: from the first microsecond, up to the last and without it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {
-    pub(super) from: Us,
-    pub(super) until: Us,
+    pub(super) from: Micros,
+    pub(super) until: Micros,
     pub(super) owner: Owner,
 }
 
 impl Start {
     /// What orders claims.
-    pub(super) const fn position(self) -> Us {
+    pub(super) const fn position(self) -> Micros {
         match self {
             Self::Known(at) | Self::Between(_, at) => at,
         }
@@ -95,9 +95,9 @@ impl End {
     }
 
     /// The time, or the end of time.
-    pub(super) const fn at(self) -> Us {
+    pub(super) const fn at(self) -> Micros {
         match self {
-            Self::Open => Us::MAX,
+            Self::Open => Micros::MAX,
             Self::Known(at) | Self::By(at) => at,
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span
             .then_with(|| one.owner.identity().pod_uid.cmp(&other.owner.identity().pod_uid))
     });
     let mut spans: Vec<Span> = Vec::with_capacity(claims.len());
-    let mut known_end = Us::MIN;
+    let mut known_end = Micros::MIN;
     let mut previous: Option<&Claim> = None;
     for claim in claims {
         let start = match (claim.start, previous.map(|previous| previous.end)) {
@@ -122,7 +122,7 @@ pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span
             (Start::Between(earliest, _), None) => earliest,
             (Start::Between(earliest, latest), Some(end)) => end.at().min(latest).max(earliest),
         };
-        let least = spans.last().map_or(Us::MIN, |span| span.from);
+        let least = spans.last().map_or(Micros::MIN, |span| span.from);
         let from = start.max(known_end).max(least);
         if let Some(before) = spans.last_mut() {
             before.until = before.until.min(from);
@@ -139,7 +139,7 @@ pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span
 
 /// Spans in which at least one claim holds, all of `owner`.
 pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) -> Vec<Span> {
-    let mut times: Vec<(Us, Us)> = claims
+    let mut times: Vec<(Micros, Micros)> = claims
         .map(|claim| {
             let (Start::Known(from) | Start::Between(from, _)) = claim.start;
             (from, claim.end.at())
@@ -198,7 +198,7 @@ mod tests {
         Claim { owner: owner(uid), start, end }
     }
 
-    fn shown(spans: &[Span]) -> Vec<(Us, Us, &str)> {
+    fn shown(spans: &[Span]) -> Vec<(Micros, Micros, &str)> {
         spans
             .iter()
             .map(|span| {
@@ -213,7 +213,7 @@ mod tests {
         let claims =
             [claim("a", Start::Known(10), End::By(90)), claim("b", Start::Known(50), End::Open)];
         let spans = exclusive(claims.iter());
-        assert_eq!(shown(&spans), [(10, 50, "a"), (50, Us::MAX, "b")]);
+        assert_eq!(shown(&spans), [(10, 50, "a"), (50, Micros::MAX, "b")]);
         assert_eq!(exclusive(claims.iter().rev()), spans);
     }
 
@@ -221,7 +221,7 @@ mod tests {
     fn a_known_end_pushes_a_start() {
         let claims =
             [claim("a", Start::Known(10), End::Known(60)), claim("b", Start::Known(50), End::Open)];
-        assert_eq!(shown(&exclusive(claims.iter())), [(10, 60, "a"), (60, Us::MAX, "b")]);
+        assert_eq!(shown(&exclusive(claims.iter())), [(10, 60, "a"), (60, Micros::MAX, "b")]);
     }
 
     #[test]
@@ -236,11 +236,11 @@ mod tests {
             let claims =
                 [claim("a", Start::Known(10), end), claim("b", Start::Between(30, 60), End::Open)];
             let until = end.at().min(from);
-            let expected = [(10, until, "a"), (from, Us::MAX, "b")];
+            let expected = [(10, until, "a"), (from, Micros::MAX, "b")];
             assert_eq!(shown(&exclusive(claims.iter())), expected, "{end:?}");
         }
         let alone = [claim("b", Start::Between(30, 60), End::Open)];
-        assert_eq!(shown(&exclusive(alone.iter())), [(30, Us::MAX, "b")]);
+        assert_eq!(shown(&exclusive(alone.iter())), [(30, Micros::MAX, "b")]);
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
             claim("b", Start::Known(20), End::Known(30)),
             claim("c", Start::Known(25), End::Open),
         ];
-        assert_eq!(shown(&exclusive(claims.iter())), [(10, 100, "a"), (100, Us::MAX, "c")]);
+        assert_eq!(shown(&exclusive(claims.iter())), [(10, 100, "a"), (100, Micros::MAX, "c")]);
     }
 
     #[test]
@@ -262,13 +262,13 @@ mod tests {
             claim("c", Start::Known(40), End::Open),
         ];
         let spans = any(claims.iter(), &host);
-        assert_eq!(shown(&spans), [(10, 30, "host"), (40, Us::MAX, "host")]);
+        assert_eq!(shown(&spans), [(10, 30, "host"), (40, Micros::MAX, "host")]);
     }
 
     #[test]
     fn what_is_below_shows_in_the_gaps() {
         let span = |from, until, uid: &str| Span { from, until, owner: owner(uid) };
-        let node = vec![span(0, Us::MAX, "node")];
+        let node = vec![span(0, Micros::MAX, "node")];
         let pods = vec![span(10, 20, "a"), span(20, 30, "b"), span(40, 50, "c")];
         let spans = overlay(node, pods);
         assert_eq!(
@@ -279,7 +279,7 @@ mod tests {
                 (20, 30, "b"),
                 (30, 40, "node"),
                 (40, 50, "c"),
-                (50, Us::MAX, "node"),
+                (50, Micros::MAX, "node"),
             ]
         );
     }

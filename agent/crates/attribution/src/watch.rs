@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     client::{self, Patience, Trouble},
-    hub::Hub,
+    hub::WatchCoordinator,
     object::{MetadataOnly, Object},
 };
 
@@ -124,7 +124,7 @@ impl Waits {
 
 /// Follows the objects that `selector` chooses, without end.
 pub(super) async fn follow<T: Object>(
-    hub: &Hub,
+    hub: &WatchCoordinator,
     selector: Option<String>,
     mut take: impl FnMut(Change<T>),
 ) {
@@ -167,7 +167,7 @@ pub(super) async fn follow<T: Object>(
 
 /// Where objects come from, for as long as all goes well.
 struct Source<'a, F> {
-    hub: &'a Hub,
+    hub: &'a WatchCoordinator,
     client: Client,
     patience: Patience,
     selector: Option<&'a str>,

@@ -43,7 +43,7 @@ fn entries_take_the_form_that_records_have() {
 fn every_problem_is_named_with_its_key() {
     let problems = read(
         r#"
-  qnames: {allow: ["a..b", ".corp", "*.corp", 'a\2', 'a\300', "é", "a b", ""], deny: [7]}
+  qnames: {allow: ["a..b", ".corp", "*.corp", 'a\2', 'a\300', "é é", "a b", ""], deny: [7]}
   qname: {}
   qtypes: {allow: [AAAAA, TYPE70000, TYPE]}
   clients: {deny: ["10.0.0.1/8", "10/8", "10.0.0.0/33", "host"]}
@@ -63,7 +63,7 @@ fn every_problem_is_named_with_its_key() {
              out the *",
             "filter.qnames.allow[3]: \"a\\\\2\": has an incomplete escape",
             "filter.qnames.allow[4]: \"a\\\\300\": has an escape above \\255",
-            "filter.qnames.allow[5]: \"é\": must be ASCII: write xn--… for other letters",
+            "filter.qnames.allow[5]: \"é é\": is not a valid internationalized name (UTS #46)",
             "filter.qnames.allow[6]: \"a b\": has white space or control characters",
             "filter.qnames.allow[7]: \"\": must not be empty",
             "filter.qnames.deny[0]: 7: must be text: put it in quotes",
@@ -113,4 +113,23 @@ filter:
     let config: Config = parse(text).unwrap();
     let yaml = config.to_yaml().unwrap();
     assert_eq!(parse(&yaml).unwrap(), config, "{yaml}");
+}
+
+#[test]
+fn internationalized_names_are_written_as_on_the_wire() {
+    for (unicode, ascii) in [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.Example.", "xn--bcher-kva.example"),
+        ("_dns.münchen.example", "_dns.xn--mnchen-3ya.example"),
+        ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+    ] {
+        assert_eq!(zone(unicode).as_deref(), Ok(ascii));
+        assert_eq!(zone(ascii).as_deref(), Ok(ascii));
+    }
+    let reason = |text: &str| zone(text).unwrap_err();
+    assert!(reason(r"a\.b.bücher.example").starts_with("mixes escapes"));
+    assert!(reason("bücher..example").contains("internationalized"));
+    assert!(reason("*.bücher.example").contains("leave out the *"));
+    let too_long = format!("{}.example", "ü".repeat(64));
+    assert!(reason(&too_long).contains("internationalized"), "{too_long}");
 }

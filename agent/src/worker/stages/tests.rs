@@ -73,8 +73,14 @@ fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (S
     let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     (
-        Stages::new(table, &[sink], &shared, Handover::alone(), Clock { utc_offset_ns: 0 })
-            .unwrap(),
+        Stages::new(
+            table,
+            &[sink],
+            &shared,
+            CrossWorkerQueue::single_worker(),
+            Clock { utc_offset_ns: 0 },
+        )
+        .unwrap(),
         keep,
     )
 }
@@ -458,7 +464,8 @@ fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch
         };
         let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
         let clock = Clock { utc_offset_ns: 0 };
-        let mut stages = Stages::new(table, &sinks, &shared, Handover::alone(), clock).unwrap();
+        let mut stages =
+            Stages::new(table, &sinks, &shared, CrossWorkerQueue::single_worker(), clock).unwrap();
         drop(sinks);
         let published = stages.published();
         let worker = std::thread::spawn(move || {

@@ -6,7 +6,7 @@ fn pod(value: Value) -> Pod {
     serde_json::from_value(value).unwrap()
 }
 
-fn us(text: &str) -> Us {
+fn us(text: &str) -> Micros {
     text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
 }
 

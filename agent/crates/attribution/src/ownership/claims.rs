@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tap53_records::encode::Identity;
 
-use super::super::tenancy::{End, Us};
+use super::super::tenancy::{End, Micros};
 
 /// What a pod says of itself.
 #[derive(Clone, Debug)]
@@ -16,9 +16,9 @@ pub(crate) struct PodClaim {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) host_network: bool,
     /// When it had its addresses, if it says so.
-    pub(crate) start: Option<Us>,
+    pub(crate) start: Option<Micros>,
     /// When it cannot have had them yet.
-    pub(crate) earliest: Us,
+    pub(crate) earliest: Micros,
     pub(crate) end: End,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct ServiceClaim {
     pub(crate) uid: String,
     pub(crate) identity: Identity,
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) created: Us,
+    pub(crate) created: Micros,
 }
 
 /// What a node says of itself.

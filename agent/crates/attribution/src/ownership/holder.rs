@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tap53_records::encode::{Identity, Owner};
 
 use super::{
-    super::tenancy::{Claim, End, Start, Us},
+    super::tenancy::{Claim, End, Micros, Start},
     Counts,
 };
 
@@ -46,9 +46,9 @@ pub(super) struct Object<'a> {
 
 pub(super) struct Times {
     /// When it had its first addresses, if it says so.
-    pub(super) told: Option<Us>,
+    pub(super) told: Option<Micros>,
     /// When it cannot have had them yet.
-    pub(super) earliest: Us,
+    pub(super) earliest: Micros,
     pub(super) end: End,
 }
 
@@ -57,8 +57,8 @@ impl Holder {
         self.held.iter().any(|held| held.address == address)
     }
 
-    pub(super) fn ended_at(&self) -> Us {
-        self.held.iter().map(|held| held.end.at()).max().unwrap_or(Us::MIN)
+    pub(super) fn ended_at(&self) -> Micros {
+        self.held.iter().map(|held| held.end.at()).max().unwrap_or(Micros::MIN)
     }
 
     /// Its claims of one address, or of all.

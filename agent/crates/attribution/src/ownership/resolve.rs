@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use super::{
     super::{
         index::Tenants,
-        tenancy::{Claim, Span, Us, any, exclusive, overlay},
+        tenancy::{Claim, Micros, Span, any, exclusive, overlay},
     },
     Ownership,
     holder::Kind,
@@ -77,7 +77,7 @@ impl Ownership {
         let pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
         // The address in a pod's status does not matter: it may use all of them.
         let claims: Vec<Claim> = pods.flat_map(|holder| holder.claims(None)).collect();
-        let always = Span { from: Us::MIN, until: Us::MAX, owner: host.alone.clone() };
+        let always = Span { from: Micros::MIN, until: Micros::MAX, owner: host.alone.clone() };
         overlay(vec![always], any(claims.iter(), &host.ambiguous))
     }
 }

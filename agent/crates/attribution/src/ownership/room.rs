@@ -3,27 +3,27 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    super::tenancy::Us,
+    super::tenancy::Micros,
     Ownership,
     holder::{Held, Kind},
     hosts::Host,
 };
 
 /// How long what has ended is kept.
-pub(super) const RETENTION_US: Us = 15 * 60 * 1_000_000;
+pub(super) const RETENTION_US: Micros = 15 * 60 * 1_000_000;
 
 /// Claims of one address that are kept at most. A pod lives for seconds at least, so eight are
 /// more than the pairing table's longest wait with a usual timeout.
 pub(super) const HISTORY: usize = 8;
 
 impl Ownership {
-    /// Room for one claim beside `beside` others that are on their way.
+    /// Buffer for one claim beside `beside` others that are on their way.
     pub(super) fn make_room(&mut self, beside: usize) -> bool {
         if self.counts.claims + beside < self.limits.claims {
             return true;
         }
         // An eighth at once: each time costs a look at all.
-        let mut ended: Vec<(Us, Arc<str>)> = self
+        let mut ended: Vec<(Micros, Arc<str>)> = self
             .holders
             .iter()
             .filter(|(_, holder)| !holder.live)
@@ -64,7 +64,7 @@ impl Ownership {
     }
 
     /// Forgets what ended long before `now`.
-    pub(crate) fn sweep(&mut self, now: Us) {
+    pub(crate) fn sweep(&mut self, now: Micros) {
         self.forget_ended_before(now - RETENTION_US);
     }
 
@@ -110,7 +110,7 @@ impl Ownership {
         }
     }
 
-    fn forget_ended_before(&mut self, cutoff: Us) {
+    fn forget_ended_before(&mut self, cutoff: Micros) {
         let uids: Vec<Arc<str>> = self
             .holders
             .iter()

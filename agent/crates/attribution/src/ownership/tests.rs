@@ -6,10 +6,10 @@ use tap53_records::encode::{Attribution, Identity};
 use super::{room::HISTORY, *};
 use crate::index::SHARDS;
 
-const SECOND: Us = 1_000_000;
+const SECOND: Micros = 1_000_000;
 
 /// A time within the script: seconds since some start that is not zero.
-fn at(seconds: i64) -> Us {
+fn at(seconds: i64) -> Micros {
     1_800_000_000 * SECOND + seconds * SECOND
 }
 
@@ -34,7 +34,7 @@ fn identity(uid: &str) -> Identity {
 }
 
 /// A pod that runs, with a start that is known.
-fn running(uid: &str, addresses: &[IpAddr], start: Us) -> PodClaim {
+fn running(uid: &str, addresses: &[IpAddr], start: Micros) -> PodClaim {
     PodClaim {
         uid: uid.to_owned(),
         identity: identity(uid),
@@ -47,7 +47,7 @@ fn running(uid: &str, addresses: &[IpAddr], start: Us) -> PodClaim {
 }
 
 /// A pod that has an address and does not say since when.
-fn pending(uid: &str, addresses: &[IpAddr], earliest: Us) -> PodClaim {
+fn pending(uid: &str, addresses: &[IpAddr], earliest: Micros) -> PodClaim {
     PodClaim { start: None, earliest, ..running(uid, addresses, earliest) }
 }
 
@@ -57,7 +57,7 @@ fn ended(pod: &PodClaim, end: End) -> PodClaim {
 }
 
 /// Who is named: a pod's UID, a service's name, or what the attribution is.
-fn named(ownership: &mut Ownership, address: IpAddr, at: Us) -> String {
+fn named(ownership: &mut Ownership, address: IpAddr, at: Micros) -> String {
     ownership.changed = true;
     let snapshot = ownership.snapshot().unwrap();
     let identity = snapshot.owner(address, at).identity().clone();
@@ -393,8 +393,8 @@ fn ranges_of_nodes_are_the_clusters() {
 #[derive(Clone, Debug)]
 struct Tenant {
     uid: String,
-    start: Us,
-    end: Us,
+    start: Micros,
+    end: Micros,
     tells_start: bool,
     ending: Ending,
 }
@@ -457,11 +457,11 @@ fn events(tenants: usize, order: &[u16]) -> Vec<Told> {
     events
 }
 
-fn whole_second(us: Us) -> Us {
+fn whole_second(us: Micros) -> Micros {
     us.div_euclid(SECOND) * SECOND
 }
 
-fn tell(ownership: &mut Ownership, tenants: &[Tenant], told: Told, now: Us) {
+fn tell(ownership: &mut Ownership, tenants: &[Tenant], told: Told, now: Micros) {
     let (Told::Seen(number) | Told::Ended(number)) = told;
     let Tenant { uid, start, end, tells_start, ending } = &tenants[number];
     let mut claim = pending(uid, &[address(7)], whole_second(*start) - 2 * SECOND);
@@ -498,7 +498,7 @@ proptest! {
             tell(&mut it, &tenants, told, now);
         }
         for (index, tenant) in tenants.iter().enumerate() {
-            let next = tenants.get(index + 1).map_or(Us::MAX, |next| next.start);
+            let next = tenants.get(index + 1).map_or(Micros::MAX, |next| next.start);
             let mut moment = tenant.start;
             while moment < tenant.end {
                 prop_assert_eq!(named(&mut it, address(7), moment), tenant.uid.as_str());

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tap53_dns::dotted;
 use tap53_transactions::privacy::ShownAddress;
 
-use super::binary::{Binary, Room};
+use super::binary::{Binary, Buffer};
 
 /// Bytes of the longest text, `ffff:…:ffff/128`, and some more.
 const CAPACITY: usize = 48;
@@ -58,7 +58,7 @@ impl AddressText {
 
     /// Writes it as an Avro string.
     #[inline(always)]
-    pub(super) fn push_string<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    pub(super) fn push_string<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         // Every IPv4 address fits in a block of constant size, with its length before it.
         if let Ok(length @ 0..16) = u8::try_from(self.length)
             && let Some(text) = self.bytes.first_chunk::<15>()

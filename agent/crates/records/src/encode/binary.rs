@@ -36,11 +36,11 @@ const LARGEST_BLOCK: usize = 16;
 /// Bytes of room that are kept for the next record that is larger.
 const KEPT_ROOM: usize = 64 * 1_024;
 
-/// A position that is in no room, whatever is added to it.
-const BEYOND: usize = usize::MAX / 2;
+/// A position that is beyond every buffer, whatever is added to it.
+const OVERFLOW: usize = usize::MAX / 2;
 
-/// Where fields are written.
-pub(super) trait Room {
+/// A destination for encoded fields, which is bounded or grows.
+pub(super) trait Buffer {
     /// The place of a block, where there is room for one.
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
 
@@ -48,11 +48,11 @@ pub(super) trait Room {
     fn copy(&mut self, at: usize, bytes: &[u8]) -> Option<()>;
 }
 
-/// Room whose size is known when compiling. A block always has a place, and none is looked for: what
+/// A buffer whose size is known when compiling. A block always has a place, and none is looked for: what
 /// goes beyond the end is written to the beginning, and the position says so at last.
-pub(super) struct UsualRoom([u8; USUAL + LARGEST_BLOCK]);
+pub(super) struct FixedBuffer([u8; USUAL + LARGEST_BLOCK]);
 
-impl Room for UsualRoom {
+impl Buffer for FixedBuffer {
     #[inline(always)]
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
         self.0[at % USUAL..].first_chunk_mut()
@@ -65,7 +65,7 @@ impl Room for UsualRoom {
     }
 }
 
-impl Room for [u8] {
+impl Buffer for [u8] {
     #[inline(always)]
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
         self.get_mut(at..)?.first_chunk_mut()
@@ -78,10 +78,10 @@ impl Room for [u8] {
     }
 }
 
-/// Room for anything, which keeps nothing: only the position after it is of interest.
+/// A buffer that takes anything and keeps nothing: only the position after it is of interest.
 struct Measure([u8; LARGEST_BLOCK]);
 
-impl Room for Measure {
+impl Buffer for Measure {
     #[inline(always)]
     fn block<const N: usize>(&mut self, _at: usize) -> Option<&mut [u8; N]> {
         self.0.first_chunk_mut()
@@ -102,13 +102,13 @@ pub(super) fn measured(record: &impl Written) -> usize {
 }
 
 /// Writes fields one behind the other. What does not fit is not written, or not where it belongs.
-pub(super) struct Binary<'a, R: Room + ?Sized> {
+pub(super) struct Binary<'a, R: Buffer + ?Sized> {
     /// Zeros from `at` on.
     room: &'a mut R,
     at: usize,
 }
 
-impl<'a, R: Room + ?Sized> Binary<'a, R> {
+impl<'a, R: Buffer + ?Sized> Binary<'a, R> {
     /// Writes from the beginning of the room.
     #[inline(always)]
     const fn new(room: &'a mut R) -> Self {
@@ -119,18 +119,18 @@ impl<'a, R: Room + ?Sized> Binary<'a, R> {
 /// What can be written into any room: a record.
 pub(super) trait Written {
     /// Writes all fields.
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>);
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>);
 }
 
 /// Where records are written before they are appended to others. All zeros between two of them.
 pub(super) struct Rooms {
-    usual: Box<UsualRoom>,
+    usual: Box<FixedBuffer>,
     large: Vec<u8>,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { usual: Box::new(UsualRoom([0; USUAL + LARGEST_BLOCK])), large: Vec::new() }
+        Self { usual: Box::new(FixedBuffer([0; USUAL + LARGEST_BLOCK])), large: Vec::new() }
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) fn encoded(record: &impl Written) -> Vec<u8> {
     out
 }
 
-impl<R: Room + ?Sized> Fields for Binary<'_, R> {
+impl<R: Buffer + ?Sized> Fields for Binary<'_, R> {
     type Error = Infallible;
 
     #[inline(always)]
@@ -194,7 +194,7 @@ impl<R: Room + ?Sized> Fields for Binary<'_, R> {
     }
 }
 
-impl<R: Room + ?Sized> Binary<'_, R> {
+impl<R: Buffer + ?Sized> Binary<'_, R> {
     /// A zero: branch 0 of an optional, the end of an array, an empty text.
     #[inline(always)]
     pub(super) const fn zero(&mut self) {
@@ -209,7 +209,7 @@ impl<R: Room + ?Sized> Binary<'_, R> {
                 *place = block;
                 self.at += length;
             }
-            None => self.at = BEYOND,
+            None => self.at = OVERFLOW,
         }
     }
 
@@ -218,7 +218,7 @@ impl<R: Room + ?Sized> Binary<'_, R> {
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         match self.room.copy(self.at, bytes) {
             Some(()) => self.at += bytes.len(),
-            None => self.at = BEYOND,
+            None => self.at = OVERFLOW,
         }
     }
 
@@ -298,7 +298,7 @@ macro_rules! integers {
     ($($integer:ty),*) => {
         $(impl Value for $integer {
             #[inline(always)]
-            fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+            fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
                 out.long(i64::from(*self));
             }
         })*
@@ -309,21 +309,21 @@ integers!(u8, u16, u32, i32, i64);
 
 impl Value for bool {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block([u8::from(*self)], 1);
     }
 }
 
 impl Value for &str {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.as_bytes());
     }
 }
 
 impl<V: Value> Value for Option<V> {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         match self {
             None => out.zero(),
             Some(value) => {
@@ -345,7 +345,7 @@ pub(super) fn encoded_value(value: impl Value) -> Vec<u8> {
     struct Alone<V>(V);
 
     impl<V: Value> Written for Alone<V> {
-        fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
             self.0.push(out);
         }
     }
@@ -361,7 +361,7 @@ mod tests {
     struct Text<'a>(&'a [u8]);
 
     impl Written for Text<'_> {
-        fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
             out.bytes(self.0);
             out.zero();
         }
@@ -421,7 +421,7 @@ mod tests {
         struct Blocks(usize);
 
         impl Written for Blocks {
-            fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+            fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
                 for number in 0..self.0 {
                     out.block(number.to_le_bytes(), 7);
                 }

@@ -10,7 +10,7 @@ use serde::{Serialize, ser::SerializeStruct};
 
 use super::{
     Profile,
-    binary::{Binary, Room},
+    binary::{Binary, Buffer},
 };
 
 /// Takes fields, in the schema's order.
@@ -34,7 +34,7 @@ pub(super) trait Fields {
 /// What a field can hold: for serde, and for Avro's binary encoding.
 pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>);
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>);
 
     /// Hands itself to `f` as the fields that the flat profile has for it: unless it is of another
     /// type there, as it is.

@@ -19,7 +19,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
     Profile, Record,
-    binary::{Binary, Room, Written},
+    binary::{Binary, Buffer, Written},
     fields::{Fields, Named, Value},
     owner::Identity,
     value::Item,
@@ -68,7 +68,7 @@ impl FlatRecord<'_> {
 
 impl Written for FlatRecord<'_> {
     #[inline(always)]
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out);
     }
 }
@@ -85,7 +85,7 @@ impl Serialize for FlatRecord<'_> {
 pub(super) struct FlatIdentity<'a>(pub(super) &'a Identity);
 
 impl Written for FlatIdentity<'_> {
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.0.fields(&mut Flat(out), &super::owner::CLIENT);
     }
 }
@@ -128,7 +128,7 @@ impl Serialize for Millis {
 
 impl Value for Millis {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.long(self.0);
     }
 }
@@ -170,7 +170,7 @@ impl Serialize for Hex<'_> {
 
 impl Value for Hex<'_> {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.length(2 * self.0.len());
         self.line(out);
     }
@@ -182,7 +182,7 @@ pub(super) trait Text {
     fn text(&mut self, piece: &[u8]);
 }
 
-impl<R: Room + ?Sized> Text for Binary<'_, R> {
+impl<R: Buffer + ?Sized> Text for Binary<'_, R> {
     #[inline(always)]
     fn text(&mut self, piece: &[u8]) {
         self.raw(piece);
@@ -258,7 +258,7 @@ where
     I: Item,
 {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let mut length = Length(0);
         if self.each(&mut length) == 0 {
             return out.zero();
@@ -307,7 +307,7 @@ impl<I: Iterator<Item = &'static str> + Clone> Serialize for Words<I> {
 
 impl<I: Iterator<Item = &'static str> + Clone> Value for Words<I> {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.length(line_length(self));
         self.line(out);
     }
@@ -323,7 +323,7 @@ impl Serialize for Owned {
 }
 
 impl Value for Owned {
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.0.as_bytes());
     }
 }

@@ -9,7 +9,7 @@ use tap53_dns::{
 };
 
 use super::{
-    binary::{Binary, Room},
+    binary::{Binary, Buffer},
     fields::Value,
 };
 
@@ -54,7 +54,7 @@ impl Serialize for Mnemonic {
 
 impl Value for Mnemonic {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         self.encoded().push(out);
     }
 }
@@ -152,7 +152,7 @@ impl Encoded {
     }
 
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, 1 + usize::from(self.0[0] / 2));
     }
 }

@@ -10,7 +10,7 @@ use tap53_transactions::pair::RecordIds;
 
 use super::{
     Profile, SCHEMA_VERSION,
-    binary::{Binary, Room, Written, encoded as encoded_fields},
+    binary::{Binary, Buffer, Written, encoded as encoded_fields},
     fields::Fields,
     flat::FlatIdentity,
     value::{Labels, Symbol},
@@ -224,7 +224,7 @@ impl Identity {
 }
 
 impl Written for Identity {
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out, &CLIENT);
     }
 }
@@ -278,7 +278,7 @@ impl Observer {
 }
 
 impl Written for Observer {
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.each(out);
     }
 }

@@ -21,7 +21,7 @@ use tap53_transactions::{pair::Observation, privacy::Policy};
 
 use super::{
     Profile, Record,
-    binary::{Binary, Room, Written, measured},
+    binary::{Binary, Buffer, Written, measured},
     flat::{FlatRecord, line_length},
     value::{Item, Shown, Update},
 };
@@ -357,7 +357,7 @@ fn omitted(total: usize, shown: usize) -> u32 {
 struct Alone<'a, I>(&'a I);
 
 impl<I: Item> Written for Alone<'_, I> {
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.0.fields(out);
     }
 }

@@ -10,7 +10,7 @@ use tap53_transactions::{
 
 use super::{
     Observer, Owner, Portion,
-    binary::{Binary, Room, Written},
+    binary::{Binary, Buffer, Written},
     domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
@@ -318,7 +318,7 @@ fn edns_fields<'a, F: Fields>(
 
 impl Written for Record<'_> {
     #[inline(always)]
-    fn write<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out);
     }
 }

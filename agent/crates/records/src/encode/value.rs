@@ -16,7 +16,7 @@ use tap53_transactions::{
 use super::{
     Attribution,
     address::AddressText,
-    binary::{Binary, Room},
+    binary::{Binary, Buffer},
     fields::{Fields, Named, Value},
     flat::{Hex, LONGEST_LABELS, Line, Lines, Millis, Owned, Text, Words, companion},
     mnemonic::Mnemonic,
@@ -72,7 +72,7 @@ impl Serialize for Symbol {
 
 impl Value for Symbol {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         // An Avro int; no enum here has more than 63 symbols.
         out.block([self.position << 1], 1);
     }
@@ -109,7 +109,7 @@ impl Serialize for Time {
 
 impl Value for Time {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.long(self.0);
     }
 
@@ -151,7 +151,7 @@ impl Serialize for Bytes<'_> {
 
 impl Value for Bytes<'_> {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.bytes(self.0);
     }
 
@@ -172,7 +172,7 @@ impl Value for Bytes<'_> {
 
 impl Value for RecordId {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block(self.0, self.0.len());
     }
 
@@ -193,7 +193,7 @@ impl Value for RecordId {
 
 impl Value for Anomalies {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         if !self.is_empty() {
             out.length(self.len());
             for anomaly in self.iter() {
@@ -234,7 +234,7 @@ impl Serialize for Address {
 
 impl Value for Address {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         self.0.push_string(out);
     }
 }
@@ -394,7 +394,7 @@ where
     I: Item,
 {
     #[inline(always)]
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Some(make) = &self.0 else { return out.zero() };
         let count = count(make);
         if count > 0 {
@@ -451,7 +451,7 @@ impl Serialize for Labels<'_> {
 }
 
 impl Value for Labels<'_> {
-    fn push<R: Room + ?Sized>(&self, out: &mut Binary<'_, R>) {
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         if !self.0.is_empty() {
             out.length(self.0.len());
             for (name, value) in self.0 {

@@ -1,8 +1,9 @@
 //! The `filter` section: which transactions become records.
 
-use std::{collections::HashSet, fmt, hash::Hash, str::FromStr};
+use std::{borrow::Cow, collections::HashSet, fmt, hash::Hash, str::FromStr};
 
 use hashbrown::HashMap;
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use tap53_base::settings::{Section, Value, prefix, text};
@@ -134,7 +135,7 @@ pub fn zone(text: &str) -> Result<String, String> {
     /// Of a label, and of a name with its length octets (RFC 1035 §2.3.4).
     const MAX_LABEL: usize = 63;
     const MAX_NAME: usize = 255;
-    let labels = labels(text)?;
+    let labels = labels(&to_ascii(text)?)?;
     if labels.iter().any(|label| label.len() > MAX_LABEL) {
         return Err(format!("has a label of more than {MAX_LABEL} octets"));
     }
@@ -145,6 +146,26 @@ pub fn zone(text: &str) -> Result<String, String> {
         return Err("stands for all names below it as it is: leave out the *".to_owned());
     }
     Ok(presentation(labels.iter().map(Vec::as_slice)))
+}
+
+/// Converts an internationalized name to the A-labels that are on the wire (UTS #46), such as
+/// `bücher.example` to `xn--bcher-kva.example`. An ASCII name is returned as it is: hickory-proto
+/// would read its escapes as octal, and RFC 1035 §5.1 defines them as decimal.
+///
+/// # Errors
+/// Returns the reason if a label is no valid U-label or the name has an escape too.
+fn to_ascii(text: &str) -> Result<Cow<'_, str>, String> {
+    if text.is_ascii() {
+        return Ok(text.into());
+    }
+    if text.contains('\\') {
+        return Err(
+            "mixes escapes and letters outside ASCII: write those labels as xn--…".to_owned()
+        );
+    }
+    let name = Name::from_utf8(text)
+        .map_err(|_| "is not a valid internationalized name (UTS #46)".to_owned())?;
+    Ok(name.to_ascii().into())
 }
 
 /// Labels of a name in presentation format (RFC 1035 §5.1); none for the root.
@@ -183,7 +204,7 @@ fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
                 octet
             }
             (0..=0x7f, _) => return Err("has white space or control characters".to_owned()),
-            _ => return Err("must be ASCII: write xn--… for other letters".to_owned()),
+            _ => return Err("must be ASCII".to_owned()),
         };
         if let Some(label) = labels.last_mut() {
             label.push(octet);
