@@ -149,8 +149,11 @@ fn jar_files(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// The directory with Iceberg's jars for Spark.
-fn iceberg() -> Result<PathBuf> {
+/// The directory with Iceberg's jars for Spark, fetched when missing.
+///
+/// # Errors
+/// When they cannot be fetched.
+pub fn iceberg() -> Result<PathBuf> {
     let artefacts = [
         ("org.apache.iceberg", "iceberg-spark-runtime-4.1_2.13", ICEBERG_VERSION),
         ("org.apache.iceberg", "iceberg-aws-bundle", ICEBERG_VERSION),

@@ -115,6 +115,7 @@ pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::lake::jars()?;
     tap53_harness::lake::environment()?;
     tap53_harness::spark::Spark::get()?;
+    tap53_harness::spark::iceberg()?;
     tap53_harness::kube::programs()?;
     step("gateway and collector");
     tap53_harness::system::Programs::build()?;
