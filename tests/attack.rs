@@ -8,19 +8,20 @@
 mod hostile;
 
 use std::{
-    env, fs,
+    env,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tap53_harness::{
     account::Ledger,
     agent::Agent,
     client::{Exchange, Transport},
     http,
     lab::{ANSWERED, Lab},
+    usage::Usage,
     wait,
 };
 
@@ -120,7 +121,7 @@ fn cost(
     let socket = lab.client_v4().udp_socket()?;
     let message = make(LENGTH);
     let interval = Duration::from_nanos(message.len() as u64 * 8 * 1_000_000_000 / RATE_BITS_PER_S);
-    let before = cpu_time(agent)?;
+    let before = Usage::of(agent.process().pid())?.cpu;
     let began = Instant::now();
     let count = match env::var("TAP53_ATTACK_MESSAGES") {
         Ok(count) => count.parse()?,
@@ -143,7 +144,7 @@ fn cost(
         Ok(line.is_ok().then_some(last))
     })?;
     genuine.push(last);
-    let took = cpu_time(agent)?.saturating_sub(before);
+    let took = Usage::of(agent.process().pid())?.cpu.saturating_sub(before);
     Ok(took.as_secs_f64() * 1e6 / f64::from(count))
 }
 
@@ -160,16 +161,4 @@ fn pace(until: Instant) {
     while let Some(left) = until.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);
     }
-}
-
-/// What all threads of the agent have used, by the scheduler's account (proc(5), `schedstat`).
-fn cpu_time(agent: &Agent) -> Result<Duration> {
-    let mut used = Duration::ZERO;
-    for task in fs::read_dir(format!("/proc/{}/task", agent.process().pid()))? {
-        let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let ns = text.split(' ').next().context("nanoseconds")?.parse()?;
-        used += Duration::from_nanos(ns);
-    }
-    Ok(used)
 }

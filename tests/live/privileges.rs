@@ -53,7 +53,8 @@ struct Thread {
 fn threads(pid: Pid) -> Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = fs::read_to_string(entry?.path().join("status"))?;
+        // Without it, the thread has ended since the directory was read.
+        let Ok(status) = fs::read_to_string(entry?.path().join("status")) else { continue };
         let field = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             line.map(str::trim).with_context(|| format!("no {key} in {status}"))

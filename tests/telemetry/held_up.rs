@@ -71,24 +71,34 @@ impl Stage {
     }
 }
 
+/// The thread of a process that has this name.
+fn thread_named(process: Pid, name: &str) -> Result<Option<Pid>> {
+    for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+        let entry = entry?;
+        // Without it, the thread has ended since the directory was read.
+        let Ok(found) = fs::read_to_string(entry.path().join("comm")) else { continue };
+        if found.trim() == name {
+            let number = entry.file_name().to_str().context("a number")?.parse()?;
+            return Ok(Some(Pid::from_raw(number)));
+        }
+    }
+    Ok(None)
+}
+
 /// A thread that is stopped until this is dropped.
 struct StoppedThread(Pid);
 
 impl StoppedThread {
+    /// Stops the first worker. A thread names itself, so that an agent may be ready before its worker
+    /// has its name.
     fn worker(process: Pid) -> Result<Self> {
-        for entry in fs::read_dir(format!("/proc/{process}/task"))? {
-            let entry = entry?;
-            if fs::read_to_string(entry.path().join("comm"))?.trim() == "worker-0" {
-                let name = entry.file_name();
-                let thread = Pid::from_raw(name.to_str().context("a number")?.parse()?);
-                // The kernel ends a tracee with its tracer, so that nothing is left stopped.
-                ptrace::seize(thread, ptrace::Options::PTRACE_O_EXITKILL)?;
-                ptrace::interrupt(thread)?;
-                waitpid(thread, Some(WaitPidFlag::__WALL))?;
-                return Ok(Self(thread));
-            }
-        }
-        anyhow::bail!("no worker in {process}")
+        let what = format!("worker-0 in process {process}");
+        let thread = wait::until(&what, DEADLINE, || thread_named(process, "worker-0"))?;
+        // The kernel ends a tracee with its tracer, so that nothing is left stopped.
+        ptrace::seize(thread, ptrace::Options::PTRACE_O_EXITKILL)?;
+        ptrace::interrupt(thread)?;
+        waitpid(thread, Some(WaitPidFlag::__WALL))?;
+        Ok(Self(thread))
     }
 }
 
