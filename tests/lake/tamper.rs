@@ -91,7 +91,7 @@ struct Change {
     after: Row,
 }
 
-/// What is exported of a table.
+/// The rows of a table that are exported.
 #[derive(Default)]
 struct Table {
     rows: Vec<Row>,

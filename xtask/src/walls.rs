@@ -48,10 +48,10 @@ fn uses(root: &Path) -> Result<Uses> {
     Ok(uses)
 }
 
-/// What a module and those inside of it name of other top-level modules.
+/// Finds the top-level modules that a module and its submodules name.
 struct Found<'a> {
     names: &'a BTreeSet<String>,
-    /// What the root exports again: name, and the module that it is of.
+    /// Names that the root exports again, each with its module.
     exported: &'a BTreeMap<String, String>,
     /// Where the visitor is: the modules from the root.
     at: Vec<String>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, text};
+use tap53_base::settings::{Section, own_directory, text};
 
 /// What one run leaves to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,18 +16,6 @@ pub struct StateConfig {
 
 impl StateConfig {
     pub(crate) fn read(section: &mut Section<'_>) -> Self {
-        Self { directory: section.read("directory", text(directory)) }
-    }
-}
-
-/// It need not exist: it is made at the start.
-fn directory(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() {
-        Err("must be an absolute path".to_owned())
-    } else if path.exists() && !path.is_dir() {
-        Err("is not a directory".to_owned())
-    } else {
-        Ok(path)
+        Self { directory: section.read("directory", text(own_directory)) }
     }
 }

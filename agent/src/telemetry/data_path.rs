@@ -1,4 +1,4 @@
-//! What the data path shows of itself while it runs, beside the ledger.
+//! Counts, depths and timings of the data path that telemetry reads beside the ledger.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tap53_sinks::Named;
 
 use crate::worker::Waiting;
 
-/// What the data path shows of itself while it runs, beside the ledger.
+/// Counts, depths and timings of the data path that telemetry reads beside the ledger.
 #[derive(Clone)]
 pub struct DataPath {
     pub(crate) timings: Arc<WorkerTimings>,
@@ -17,7 +17,7 @@ pub struct DataPath {
     pub(crate) sinks: Vec<Named>,
 }
 
-/// What a worker shows.
+/// A worker, as telemetry reads it.
 #[derive(Clone)]
 pub(crate) struct WorkerView {
     pub(crate) number: u16,

@@ -1,4 +1,4 @@
-//! Whether the agent is alive and ready, and why not.
+//! Liveness and readiness, with the reasons where the agent is not alive or not ready.
 
 use tap53_base::{
     clock::monotonic_ns,

@@ -61,7 +61,7 @@ pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
     rights
 }
 
-/// Why there is no answer.
+/// Reasons why a request has no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
     /// No kubeconfig, or no account of a pod.

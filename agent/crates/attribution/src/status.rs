@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::Scope;
 
-/// How much is known, and what was given up.
+/// Number of known objects, and of claims that were evicted or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) pods: usize,

@@ -1,4 +1,4 @@
-//! How much: what is counted wherever records are held, lost or delivered.
+//! Counts of records and of the messages in them.
 
 /// Records, and the messages that they stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

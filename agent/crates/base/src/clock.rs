@@ -7,7 +7,7 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(clock_ns(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
 }
 
-/// What has to be added to CLOCK_MONOTONIC for UTC, in nanoseconds.
+/// Nanoseconds from CLOCK_MONOTONIC to UTC.
 pub fn utc_offset_ns() -> i64 {
     clock_ns(ClockId::CLOCK_REALTIME) - clock_ns(ClockId::CLOCK_MONOTONIC)
 }

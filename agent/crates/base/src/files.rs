@@ -110,7 +110,7 @@ pub fn read_secret_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// Why the file of a key is refused. No message holds anything of the file's content.
+/// Reasons to refuse the file of a key. No message holds anything of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The kernel refuses to open or read it.
@@ -137,7 +137,7 @@ pub enum KeyFileError {
 /// Why it is refused, with the remedy where there is one.
 pub fn read_key(path: &Path, max_bytes: u64, is_private: bool) -> Result<Vec<u8>, KeyFileError> {
     let file = open_secret(path).map_err(KeyFileError::Unreadable)?;
-    // The open file is looked at, which nobody can exchange any more.
+    // Check the open file: nobody can replace it any more.
     let metadata = file.metadata().map_err(KeyFileError::Unreadable)?;
     if !metadata.is_file() {
         return Err(KeyFileError::NotAFile);
@@ -157,7 +157,7 @@ fn open_secret(path: &Path) -> io::Result<File> {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    // The open file is looked at, which nobody can exchange any more.
+    // Check the open file: nobody can replace it any more.
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

@@ -1,4 +1,4 @@
-//! What every part of tap53 stands on. It depends on no other part.
+//! The foundation of every other crate. It depends on none of them.
 //!
 //! ```text
 //!  settings   the YAML file as nodes; every part reads its own section, in its `config` module

@@ -1,4 +1,4 @@
-//! What a ledger says of the runs before this one: how they ended, what they lost, and what nobody
+//! Earlier runs in a ledger: their ends, their losses, and the packets that nobody
 //! captured in between. [`crate::runs`] finds it out.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 
-/// How the run before this one ended.
+/// The end of the previous run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -18,10 +18,10 @@ pub enum End {
     StillRunning,
 }
 
-/// What this run knows of the one before it.
+/// The previous run, as this run knows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PreviousRun {
-    /// How it ended.
+    /// Its end.
     pub ended: End,
     /// When it last wrote, RFC 3339.
     pub last_written_at: String,
@@ -36,7 +36,7 @@ pub struct PreviousRun {
 /// Sums of all runs before this one, the previous one included, since the directory is used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EarlierRuns {
-    /// How many.
+    /// Number of runs.
     pub runs: u64,
     /// Those of them that did not end in good order.
     pub killed: u64,
@@ -44,11 +44,11 @@ pub struct EarlierRuns {
     pub gap_seconds: f64,
     /// Packets that passed meanwhile.
     pub gap_packets: Bounds,
-    /// What they had counted as lost.
+    /// Their losses.
     pub lost: Lost,
 }
 
-/// What is known of the runs before.
+/// The previous run, and sums of all earlier runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PreviousRuns {
     /// The run before this one; `None` if there was none.
@@ -86,20 +86,20 @@ pub enum Since {
     Boot,
 }
 
-/// What nobody captured.
+/// Time between two runs, and the packets that passed in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gap {
-    /// How long, at most.
+    /// Seconds between the two runs, at most.
     pub seconds: f64,
     /// From when on packets are counted.
     pub since: Since,
     /// Packets of all interfaces.
     pub packets: Bounds,
-    /// Of each interface that both runs captured from.
+    /// Each interface that both runs captured from.
     pub interfaces: Vec<InterfaceGap>,
 }
 
-/// What nobody captured of an interface.
+/// Packets of an interface that passed between two runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InterfaceGap {
     /// Its name now.
@@ -111,7 +111,7 @@ pub struct InterfaceGap {
 }
 
 impl InterfaceGap {
-    /// Of a direction.
+    /// Bounds of one direction; `None` where it is not captured.
     #[must_use]
     pub const fn of(&self, direction: Direction) -> Option<Bounds> {
         match direction {
@@ -124,7 +124,7 @@ impl InterfaceGap {
 /// Numbers by reason; reasons of other versions too.
 pub(super) type ByName = BTreeMap<String, u64>;
 
-/// What a run has in memory, and has lost.
+/// Packets, messages and records that a run has in memory, and that it lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Standing {
@@ -135,11 +135,11 @@ pub struct Standing {
     pub messages_pending: u64,
     /// Records that are in memory alone, by sink.
     pub records_in_memory: ByName,
-    /// What it has counted as lost.
+    /// Its losses.
     pub lost: Lost,
 }
 
-/// What was counted as lost, by reason; without reasons that did not occur.
+/// Losses by reason, without reasons that did not occur.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lost {

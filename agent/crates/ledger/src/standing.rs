@@ -1,4 +1,4 @@
-//! What a run has in memory, and has lost, as its ledger says.
+//! Sums a ledger up for the next run: what is in memory, and what was lost.
 
 use super::{
     ByReason, Ledger,

@@ -101,7 +101,7 @@ pub struct Ledger {
     pub(crate) written_at: String,
     /// Interfaces that are captured from, or were.
     pub interfaces: Vec<Interface>,
-    /// What became of what the hooks captured.
+    /// Fates of the packets that the hooks captured.
     pub agent: Agent,
     /// What is known of the runs before; nothing where nothing is written down.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -111,7 +111,7 @@ pub struct Ledger {
     pub(crate) balanced: bool,
 }
 
-/// What the two hooks of an interface saw.
+/// Packets at the two hooks of an interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct Interface {
     /// Name.
@@ -125,7 +125,7 @@ pub struct Interface {
     pub egress: Hook,
 }
 
-/// What one hook saw: seen = captured + Σ ignored + Σ lost.
+/// Packets at one hook: seen = captured + Σ ignored + Σ lost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Hook {
     /// Packets that passed the hook.
@@ -258,7 +258,7 @@ pub struct SpoolTotals {
     pub(crate) messages: Fates,
 }
 
-/// What became of all that ever was in a spool.
+/// Fates of everything that was ever in a spool.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fates {
     pub(crate) appended: u64,
@@ -288,7 +288,7 @@ impl SpoolTotals {
     }
 }
 
-/// What a sink took, and what became of it.
+/// Records or messages that a sink took, and their fates.
 #[derive(Clone, Debug, Serialize)]
 pub struct Deliveries {
     /// On their way to the sink, which has not taken them yet.

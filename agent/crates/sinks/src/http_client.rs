@@ -35,7 +35,7 @@ use tokio::time::timeout;
 /// Characters that are shown of what a server says.
 const MAX_SHOWN: usize = 300;
 
-/// Why there is no answer.
+/// Reasons why a request has no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A file with a secret or with certificates cannot be used.
@@ -166,7 +166,7 @@ pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error>
     Ok(value)
 }
 
-/// What a server says, as one line for the log.
+/// The text of a server as one line for the log.
 pub(crate) fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = visible(&line);

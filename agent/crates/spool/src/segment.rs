@@ -263,7 +263,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// What lies between two places.
+/// Records and messages between two places of the queue.
 pub(super) fn between(from: Place, to: Place) -> Amount {
     Amount {
         records: to.id.saturating_sub(from.id),

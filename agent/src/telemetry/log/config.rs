@@ -13,7 +13,7 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// What lines of the log are written as.
+/// Format of the log's lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

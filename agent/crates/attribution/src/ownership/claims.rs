@@ -1,4 +1,4 @@
-//! What objects say of addresses, as far as it matters here.
+//! Claims of Kubernetes objects to addresses.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use tap53_records::encode::Identity;
 
 use super::super::tenancy::{End, Micros};
 
-/// What a pod says of itself.
+/// Addresses that a pod claims, and when it had them.
 #[derive(Clone, Debug)]
 pub(crate) struct PodClaim {
     pub(crate) uid: String,
@@ -15,14 +15,14 @@ pub(crate) struct PodClaim {
     /// Its own, or its node's.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) host_network: bool,
-    /// When it had its addresses, if it says so.
+    /// Time from which the pod had its addresses; `None` where its status has none.
     pub(crate) start: Option<Micros>,
     /// When it cannot have had them yet.
     pub(crate) earliest: Micros,
     pub(crate) end: End,
 }
 
-/// What a service says of itself.
+/// Addresses that a service claims.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceClaim {
     pub(crate) uid: String,
@@ -31,7 +31,7 @@ pub(crate) struct ServiceClaim {
     pub(crate) created: Micros,
 }
 
-/// What a node says of itself.
+/// Addresses and pod ranges that a node claims.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeClaim {
     pub(crate) name: String,

@@ -1,4 +1,4 @@
-//! What every section of the configuration is read with: the YAML file as nodes with their lines,
+//! Reads and writes sections of the configuration: the YAML file as nodes with their lines,
 //! checks of values, and how values are written back.
 //!
 //! Each part of the agent owns its section, in its `config` module; [`crate::config`] puts them
@@ -7,7 +7,7 @@
 mod problem;
 mod tree;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use glob::Pattern;
 use ipnet::IpNet;
@@ -82,5 +82,20 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
     match prefix.trunc() {
         exact if exact == prefix => Ok(prefix),
         exact => Err(format!("has bits behind its length: write {exact}")),
+    }
+}
+
+/// Accepts the absolute path of a directory of the agent's own, which it creates at the start.
+///
+/// # Errors
+/// When the path is relative, or names something else than a directory.
+pub fn own_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        Err("must be an absolute path".to_owned())
+    } else if path.exists() && !path.is_dir() {
+        Err("is not a directory".to_owned())
+    } else {
+        Ok(path)
     }
 }

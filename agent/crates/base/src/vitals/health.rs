@@ -1,8 +1,8 @@
-//! Whether the agent is alive and ready, and why not.
+//! Liveness and readiness, with the reasons where the agent is not alive or not ready.
 
 use serde::{Deserialize, Serialize};
 
-/// What probes ask for.
+/// The two answers that probes get.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Every worker is at its ring; a restart is due where one is not.

@@ -1,11 +1,11 @@
-//! What is wanted of an interface, and what is observed.
+//! Desired and observed state of an interface.
 
 use serde::{Deserialize, Serialize};
 use tap53_ebpf::settings::Direction;
 
 use super::config::Directions;
 
-/// Who decides whether an interface is captured from. Later ones win over earlier ones.
+/// Source of the desired state of an interface. Later sources win over earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WantedBy {

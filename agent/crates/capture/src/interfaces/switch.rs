@@ -17,7 +17,7 @@ pub struct Switch {
     pub lasts: Option<Duration>,
 }
 
-/// What a [`Switch`] asks for.
+/// The change that a [`Switch`] requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchTo {
     /// Capture in these directions.

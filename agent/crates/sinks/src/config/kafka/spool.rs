@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, choice, milliseconds, seconds, text, whole_number};
+use tap53_base::settings::{
+    Section, choice, milliseconds, own_directory, seconds, text, whole_number,
+};
 use tap53_spool::{self as spool, Fsync};
 
 /// A queue on disk between the agent and a broker.
@@ -80,8 +82,8 @@ impl SpoolConfig {
 
         let mode = section.read("mode", choice::<Mode>).unwrap_or(Mode::Fast);
         let directory = match mode {
-            Mode::Off => section.read("directory", text(spool_directory)),
-            _ => section.require("directory", text(spool_directory)),
+            Mode::Off => section.read("directory", text(own_directory)),
+            _ => section.require("directory", text(own_directory)),
         };
         let max_bytes = section.read("max_bytes", whole_number(spool::Config::MIN_BYTES..=1 << 42));
         // Ten years, or no limit.
@@ -110,18 +112,6 @@ impl SpoolConfig {
                 limit => limit,
             },
         })
-    }
-}
-
-/// It need not exist: it is made at the start.
-fn spool_directory(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() {
-        Err("must be an absolute path".to_owned())
-    } else if path.exists() && !path.is_dir() {
-        Err("is not a directory".to_owned())
-    } else {
-        Ok(path)
     }
 }
 
