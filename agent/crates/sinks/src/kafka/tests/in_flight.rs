@@ -9,8 +9,15 @@ const RECORDS: u64 = 25;
 fn first_refused(mode: Option<SpoolMode>, answers: &[Code]) -> SinkCounts {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let spool = mode.and_then(|mode| spool(directory.path(), mode));
-    let mut config =
-        KafkaConfig { message_timeout: DEADLINE, batch_records: 5, ..config(&cluster, spool) };
+    // The producer waits until a request is full: without, the first one leaves with a single record
+    // now and then.
+    let linger = Duration::from_millis(200);
+    let mut config = KafkaConfig {
+        message_timeout: DEADLINE,
+        batch_records: 5,
+        linger,
+        ..config(&cluster, spool)
+    };
     config.options.insert("statistics.interval.ms".to_owned(), "20".to_owned());
     let kafka = open(&config, true).unwrap();
     kafka.write(&batch(1));
