@@ -110,23 +110,38 @@ impl<'a> Lake<'a> {
     }
 }
 
-/// The catalog answers before it has its warehouse. SeaweedFS tries to create that once at its start,
-/// and not again if that fails, as it did on a busy machine; a second start does.
+/// The catalog answers before it has its warehouse: with 404, and with 500 before its storage is there.
+/// SeaweedFS tries to create the warehouse once at its start, and not again if that fails, as it did on a
+/// busy machine; a second start does.
 ///
 /// # Errors
 /// When the catalog refuses, or has no warehouse after the second start.
 pub fn create_namespace(store: &mut Store<'_>) -> Result<()> {
     let create = |store: &Store<'_>| {
         let what = "the catalog to have its warehouse";
-        wait::until_every(LOOK_INTERVAL, what, WAREHOUSE_DEADLINE, || {
+        let mut latest = None;
+        let created = wait::until_every(LOOK_INTERVAL, what, WAREHOUSE_DEADLINE, || {
             match Tables::of(store).create_namespace(connectors::NAMESPACE) {
-                Err(error) if format!("{error:#}").contains("NotFound_404") => Ok(None),
+                Err(error) if is_starting(&error) => {
+                    latest = Some(error);
+                    Ok(None)
+                }
                 answer => answer.map(Some),
             }
+        });
+        created.map_err(|error| match latest {
+            Some(latest) => latest.context(error),
+            None => error,
         })
     };
     create(store).or_else(|_| {
         store.restart()?;
         create(store)
     })
+}
+
+/// Whether an answer of the catalog is one that it gives while it starts.
+fn is_starting(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    ["NotFound_404", "returned HTTP 500", "returned HTTP 503"].iter().any(|it| text.contains(it))
 }
