@@ -145,6 +145,10 @@ fn require_put_aside(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<
         letters.push(format!("{} {}", topic.context("a topic")?, offset.context("an offset")?));
     }
     letters.sort();
+    // Connect writes dead letters at least once: a task that is restarted begins at its last commit.
+    if stage.lake.connect.restarts() > 0 {
+        letters.dedup();
+    }
     assert_eq!(letters, expected);
     Ok(())
 }

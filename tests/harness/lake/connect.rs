@@ -5,6 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -62,6 +63,7 @@ pub struct Connect<'a> {
     environment: Vec<(&'static str, String)>,
     replicas: usize,
     workers: Vec<Worker>,
+    restarts: AtomicU32,
 }
 
 struct Worker {
@@ -85,6 +87,7 @@ impl<'a> Connect<'a> {
             environment,
             replicas: start.replicas,
             workers: Vec::new(),
+            restarts: AtomicU32::new(0),
         };
         for index in 0..start.workers {
             let worker = connect.prepare(index, start)?;
@@ -235,6 +238,7 @@ impl<'a> Connect<'a> {
         if failed.is_some() {
             let path = format!("/connectors/{name}/restart?includeTasks=true&onlyFailed=true");
             self.ask("POST", &path, None)?;
+            self.restarts.fetch_add(1, Ordering::Relaxed);
         }
         Ok(failed)
     }
@@ -249,6 +253,12 @@ impl<'a> Connect<'a> {
                 eprintln!("restarted {name}: {why}");
             }
         }
+    }
+
+    /// Number of times that failed connectors or tasks were restarted.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Deletes a connector.
