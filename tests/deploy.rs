@@ -71,8 +71,6 @@ fn helm_finds_no_fault_in_the_chart_and_refuses_values_that_it_does_not_know() -
         "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
         "--set", "stateVolume.hostPath.path=/srv/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
     ])?;
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/kubernetes-values.yaml");
-    lint(&["--values", example])?;
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
         ("user=0", "user"),

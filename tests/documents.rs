@@ -3,17 +3,15 @@
 
 use std::{
     collections::BTreeSet,
-    env,
-    fs::{self, Permissions},
+    env, fs,
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
-use tap53_harness::{agent, kafka::Security, python};
+use tap53_harness::{agent, python};
 use tempfile::TempDir;
 
 /// The records of the manual have this node's name.
@@ -127,84 +125,6 @@ fn every_recipe_runs() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_example_is_listed_and_accepted() -> Result<()> {
-    let list = fs::read_to_string(examples().join("README.md"))?;
-    let stage = ExampleStage::new()?;
-    let mut configurations = 0;
-    for entry in fs::read_dir(examples())? {
-        let path = entry?.path();
-        let name = path.file_name().context("a name")?.to_string_lossy().into_owned();
-        ensure!(
-            name == "README.md" || list.contains(&format!("]({name})")),
-            "examples/README.md does not list {name}"
-        );
-        if name.ends_with(".yaml") {
-            let text = fs::read_to_string(&path)?;
-            let configuration = stage.configuration(&name, &configuration_of(&text))?;
-            output(Command::new(agent::binary()?).args(["check-config", "-c"]).arg(configuration))
-                .with_context(|| format!("examples/{name}"))?;
-            configurations += 1;
-        }
-    }
-    ensure!(configurations > 2, "too few examples: {configurations}");
-    Ok(())
-}
-
-#[test]
-fn the_example_reads_the_files_of_the_example() -> Result<()> {
-    let stage = ExampleStage::new()?;
-    let text = fs::read_to_string(examples().join("resolver.yaml"))?;
-    let configuration = stage.configuration("resolver.yaml", &text)?;
-    output(
-        Command::new(agent::binary()?)
-            .args(["replay", "-c"])
-            .arg(configuration)
-            .arg(docs().join("example.pcap")),
-    )?;
-    let records = fs::read_dir(stage.records())?.map(|entry| Ok(entry?.path()));
-    let records: Vec<_> = records.collect::<Result<_>>()?;
-    let printed = output(
-        Command::new(python::python()?).arg(examples().join("unanswered.py")).args(records),
-    )?;
-    ensure!(printed == "1\t10.96.0.10\tMX\tgone.example.com\n", "{printed:?}");
-    Ok(())
-}
-
-/// The files that the examples name, in a directory of the test.
-struct ExampleStage(TempDir);
-
-impl ExampleStage {
-    fn new() -> Result<Self> {
-        let stage = Self(TempDir::new()?);
-        fs::create_dir_all(stage.records())?;
-        fs::copy(Security::new()?.path("ca.pem"), stage.0.path().join("ca.pem"))?;
-        let password = stage.0.path().join("password");
-        fs::write(&password, "a password\n")?;
-        fs::set_permissions(password, Permissions::from_mode(0o600))?;
-        Ok(stage)
-    }
-
-    fn records(&self) -> PathBuf {
-        self.0.path().join("records")
-    }
-
-    /// Writes a configuration whose paths are below this directory.
-    fn configuration(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let here = self.0.path().to_string_lossy();
-        let path = self.0.path().join(name);
-        fs::write(&path, text.replace("/etc/tap53", &here).replace("/var/lib/tap53", &here))?;
-        Ok(path)
-    }
-}
-
-/// The agent's configuration: the text, or the value of `config` in values of the chart.
-fn configuration_of(text: &str) -> String {
-    let Some((_, rest)) = text.split_once("\nconfig:\n") else { return text.to_owned() };
-    let lines = rest.lines().map_while(|line| line.strip_prefix("  "));
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
 /// What `tap53 replay` prints of the manual's capture.
 fn replay(options: &[&str]) -> Result<String> {
     let directory = TempDir::new()?;
@@ -241,10 +161,6 @@ fn output(command: &mut Command) -> Result<String> {
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
-}
-
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
 /// The keys of every object in `value` that counts by reason.
