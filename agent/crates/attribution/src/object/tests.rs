@@ -106,13 +106,13 @@ fn a_pod_that_has_ended_did_so_within_its_last_containers_second() {
     let end = |value: Value, now: &str| pod(value).claim(&[], None, us(now)).end;
     let two = json!([terminated("2026-01-02T03:06:00Z"), terminated("2026-01-02T03:07:00Z")]);
     assert_eq!(end(ended(two.clone()), NOW), End::Known(us("2026-01-02T03:07:01Z")));
-    // Seen in that second: no later than that.
+    // Seen within that second: the end is no later.
     let now = "2026-01-02T03:07:00.25Z";
     assert_eq!(end(ended(two.clone()), now), End::Known(us(now)));
-    // Seen before, by a clock that is slow.
+    // Seen before that second, by a slow clock.
     let early = "2026-01-02T03:06:59.25Z";
     assert_eq!(end(ended(two), early), End::Known(us("2026-01-02T03:07:00Z")));
-    // It does not say when.
+    // The status has no time of the end.
     assert_eq!(end(ended(json!([])), NOW), End::By(us(NOW)));
     assert_eq!(end(ended(json!([terminated("soon")])), NOW), End::By(us(NOW)));
 }
