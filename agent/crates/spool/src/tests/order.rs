@@ -1,4 +1,4 @@
-//! Records come out in their order, and stay until they are acknowledged.
+//! Records are sent in order, and stay until they are acknowledged.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn what_was_not_acknowledged_is_there_after_a_restart() {
     let mut spool = Spool::open(&config).unwrap();
     append(&mut spool, 30, NOW_MS).unwrap();
     send(&mut spool, 20);
-    // Reports need not come in order: 12 is still in flight.
+    // Reports may arrive out of order: 12 is still in flight.
     acknowledge(&mut spool, (0..20).filter(|id| *id != 12));
     spool.checkpoint(false).unwrap();
     drop(spool);
@@ -58,7 +58,7 @@ fn after_a_failure_nothing_younger_goes_before_it_is_sent_again() {
     assert!(spool.peek().is_none());
     spool.fail(7);
     assert_eq!(send(&mut spool, 2), [3, 5]);
-    // Failing once more: again nothing younger goes before it.
+    // Another failure: again no younger record is sent before it.
     spool.fail(3);
     assert!(spool.peek().is_none(), "5 is in flight");
     acknowledge(&mut spool, [5]);
