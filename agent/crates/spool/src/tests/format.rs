@@ -1,7 +1,7 @@
 //! The format on disk: every version must read what an earlier one wrote.
 
 use super::{
-    super::segment::{Header, Name, Position, frame, push_entry},
+    super::segment::{Header, Name, Position, encode_frame, push_entry},
     *,
 };
 
