@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53_capture::{
-    capture::Holders,
+    capture::HookOwners,
     interfaces::{self, InterfaceStatus},
 };
 use tap53_harness::{bpf, namespace::Namespace, process::run};
@@ -76,7 +76,7 @@ impl Stage {
     }
 
     /// Who holds the hooks of one of the server's interfaces.
-    pub(crate) fn holders(&self, name: &str) -> Result<Holders> {
+    pub(crate) fn holders(&self, name: &str) -> Result<HookOwners> {
         holders(&self.server, name)
     }
 
@@ -124,10 +124,10 @@ pub(crate) fn pair_between(here: &Namespace, there: &Namespace, name: &str) -> R
     Ok(())
 }
 
-pub(crate) fn holders(namespace: &Namespace, name: &str) -> Result<Holders> {
+pub(crate) fn holders(namespace: &Namespace, name: &str) -> Result<HookOwners> {
     namespace.enter(|| {
         let found = interfaces::list()?.into_iter().find(|interface| interface.name == name);
-        Ok(Holders::of(&found.with_context(|| format!("no interface {name}"))?)?)
+        Ok(HookOwners::of(&found.with_context(|| format!("no interface {name}"))?)?)
     })
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53::{config::Directions, control::Refusal};
 use tap53_capture::{
-    capture::{Holders, Qdisc},
+    capture::{HookOwners, Qdisc},
     interfaces::{InterfaceStatus, SwitchTo, WantedBy},
 };
 use tap53_harness::{
@@ -362,7 +362,7 @@ fn a_foreign_clsact_and_its_filters_survive_our_toggles() -> Result<()> {
              "bpf", "bytecode", "1,6 0 0 0"])?;
     }
     let foreign = || -> Result<(Qdisc, usize)> {
-        let Holders { qdisc, filters, .. } = stage.holders("b0")?;
+        let HookOwners { qdisc, filters, .. } = stage.holders("b0")?;
         Ok((qdisc, filters.iter().filter(|filter| filter.priority == 7).count()))
     };
     let before = stage.holders("b0")?;
