@@ -28,7 +28,7 @@ fn a_message_may_be_cut_anywhere() {
 fn a_message_carries_the_time_of_its_latest_byte_and_its_senders_context() {
     let mut tap = Tap::connected(Config::default());
     let stream = framed(&queries(&[30, 30]));
-    // The second message comes whole while the end of the first is missing.
+    // The second message arrives whole while the end of the first is missing.
     tap.at_ns = 10;
     tap.data(Client, 0, &stream[..20]);
     tap.at_ns = 20;
@@ -67,7 +67,7 @@ fn the_first_copy_of_a_byte_wins() {
         &[&stream[20..20], &forged[15..20], &stream[20..30], &forged[30..]].concat(),
     );
     assert_eq!(tap.messages(Client), sent);
-    // All of it differs from what was taken.
+    // All of it differs from the processed bytes.
     assert_eq!(tap.ignored(StreamIgnored::Repeated), 0);
     assert_eq!(tap.lost(StreamLoss::Conflict), 10 + 5 + 12);
     assert_eq!(tap.losses().last(), Some(&(Client, StreamLoss::Conflict)));
@@ -104,7 +104,7 @@ fn a_gap_inside_a_message_ends_exactly_at_the_next() {
     let sent = queries(&[100, 50, 60]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
-    // 40..70 is missing; the second message begins amid this segment, at 102.
+    // 40..70 is missing; the second message begins within this segment, at 102.
     tap.data(Client, 70, &stream[70..]);
     assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
     tap.acknowledge(Server, stream.len());
@@ -122,7 +122,7 @@ fn a_gap_up_to_the_end_of_a_message_needs_no_looks() {
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
     tap.acknowledge(Server, 102);
-    // A segment of two bytes: by its looks, nothing could be said of it.
+    // A segment of two bytes: its look would prove nothing.
     tap.data(Client, 102, &stream[102..104]);
     tap.data(Client, 104, &stream[104..]);
     assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
@@ -161,7 +161,7 @@ fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
     tap.at_ns += 3 * SECOND;
     tap.expire();
     assert_eq!((tap.counts().gaps, tap.counts().bytes_missing), (1, 32));
-    // Late is too late.
+    // It is too late now.
     tap.data(Client, 0, &framed(&queries(&[30])));
     assert_eq!(tap.ignored(StreamIgnored::Repeated), 32);
 }
@@ -257,7 +257,7 @@ fn a_gap_is_given_up_when_too_much_waits_behind_it() {
         at = end;
     }
     assert_eq!(tap.counts().gaps, 1);
-    // The first segment begins amid the first message, others at no boundary either.
+    // The first segment begins within the first message, others at no boundary either.
     assert!(tap.lost(StreamLoss::Unsynchronised) > 0);
 }
 

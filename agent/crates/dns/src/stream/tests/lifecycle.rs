@@ -165,7 +165,7 @@ fn a_clock_that_is_set_back_makes_no_connection_idle() {
     let sent = queries(&[30]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..20]);
-    // The latest time stays what it was.
+    // The latest time does not change.
     tap.streams.expire(7_200 * SECOND, |event| panic!("{event:?}"));
     tap.data(Client, 20, &stream[20..]);
     assert_eq!(tap.messages(Client), sent);
