@@ -168,7 +168,7 @@ fn reasons_stand_in_index_order_with_names_of_their_own() {
     assert_eq!(names.len(), FilterReason::ALL.len());
 }
 
-/// Labels with dots and backslashes in them, from few letters, so that names meet.
+/// Labels with dots and backslashes in them, from few letters, so that names coincide.
 fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let octet = prop_oneof![Just(b'a'), Just(b'.'), Just(b'\\'), Just(0xff)];
     prop::collection::vec(prop::collection::vec(octet, 1..3), 1..5)
