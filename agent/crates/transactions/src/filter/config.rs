@@ -144,7 +144,7 @@ pub fn zone(text: &str) -> Result<String, String> {
         return Err(format!("is longer than a name can be, {MAX_NAME} octets"));
     }
     if labels.first().is_some_and(|label| label == b"*") {
-        return Err("stands for all names below it as it is: leave out the *".to_owned());
+        return Err("already matches all names below it: omit the *".to_owned());
     }
     Ok(presentation(labels.iter().map(Vec::as_slice)))
 }
