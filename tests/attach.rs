@@ -72,8 +72,8 @@ impl Stage {
 
     fn require_bare(&self) -> Result<()> {
         require_bare(&self.server, INTERFACE)?;
-        let holders = self.server.enter(|| Ok(HookOwners::of(&interface(INTERFACE)?)?))?;
-        ensure!(holders.tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left");
+        let owners = self.server.enter(|| Ok(HookOwners::of(&interface(INTERFACE)?)?))?;
+        ensure!(owners.tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left");
         Ok(())
     }
 }
@@ -316,7 +316,7 @@ fn the_preflight_sees_what_is_there_and_attaches_nothing() -> Result<()> {
         let _holder = XdpHolder::attach(server, INTERFACE, bpf::XdpMode::Generic)?;
         let held = Preflight::of(&interface(INTERFACE)?, &xdp)?;
         assert_eq!(held.candidates[0], [best]);
-        let (_, Program { id, .. }) = &held.holders.xdp[0];
+        let (_, Program { id, .. }) = &held.owners.xdp[0];
         assert_eq!(held.why[0], format!("XDP is occupied by program {id} in generic mode"));
 
         let mut capture = Capture::load(&auto)?;

@@ -19,7 +19,7 @@ use tap53_harness::{
 
 use crate::{
     DEADLINE,
-    stage::{holders, pair_between},
+    stage::{hook_owners, pair_between},
 };
 
 const KILLS: usize = 25;
@@ -90,7 +90,7 @@ fn kill_again_and_again(capture: &str) -> Result<()> {
 }
 
 fn both(server: &Namespace) -> Result<[HookOwners; 2]> {
-    Ok([holders(server, "a0")?, holders(server, "b0")?])
+    Ok([hook_owners(server, "a0")?, hook_owners(server, "b0")?])
 }
 
 fn require_foreign(of: &HookOwners) -> Result<()> {

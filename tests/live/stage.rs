@@ -76,8 +76,8 @@ impl Stage {
     }
 
     /// Who holds the hooks of one of the server's interfaces.
-    pub(crate) fn holders(&self, name: &str) -> Result<HookOwners> {
-        holders(&self.server, name)
+    pub(crate) fn hook_owners(&self, name: &str) -> Result<HookOwners> {
+        hook_owners(&self.server, name)
     }
 
     /// The Avro files written so far, in order.
@@ -124,7 +124,7 @@ pub(crate) fn pair_between(here: &Namespace, there: &Namespace, name: &str) -> R
     Ok(())
 }
 
-pub(crate) fn holders(namespace: &Namespace, name: &str) -> Result<HookOwners> {
+pub(crate) fn hook_owners(namespace: &Namespace, name: &str) -> Result<HookOwners> {
     namespace.enter(|| {
         let found = interfaces::list()?.into_iter().find(|interface| interface.name == name);
         Ok(HookOwners::of(&found.with_context(|| format!("no interface {name}"))?)?)
@@ -133,7 +133,7 @@ pub(crate) fn holders(namespace: &Namespace, name: &str) -> Result<HookOwners> {
 
 pub(crate) fn require_bare(namespace: &Namespace, name: &str) -> Result<()> {
     bpf::require_bare(namespace, name)?;
-    let tcx = holders(namespace, name)?.tcx;
+    let tcx = hook_owners(namespace, name)?.tcx;
     ensure!(tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left on {name}");
     Ok(())
 }

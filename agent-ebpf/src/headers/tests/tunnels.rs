@@ -34,7 +34,7 @@ fn the_packet_in_every_tunnel_is_found() {
                 assert_eq!(frame[usize::from(headers.network_offset)] >> 4, headers.ip_version);
                 assert_eq!((headers.source.port, headers.destination.port), (CLIENT_PORT, 53));
                 assert_eq!((headers.vlan.depth, headers.vlan.outer_tci), (1, 100), "on the wire");
-                // Not asked for, it is what it is outside.
+                // If tunnels are not followed, it is what the outer packet is.
                 let outcome = parse(&*frame, None, features::FRAGMENTS, in_set);
                 let reason = match carrier {
                     GRE => Counter::UnreadEncapsulation,
@@ -85,7 +85,7 @@ fn what_is_not_to_be_followed_has_its_counter() {
     for (carrier, payload, reason) in [
         (UDP, without_identifier, Counter::UnknownTunnel),
         (UDP, next_version, Counter::UnknownTunnel),
-        // PPTP, and routing of RFC 1701.
+        // PPTP, and the routing of RFC 1701.
         (GRE, gre(0x2001, 5, 0x880b, &packet), Counter::UnknownTunnel),
         (GRE, gre(0x4000, 5, 0x0800, &packet), Counter::UnknownTunnel),
         (GRE, gre(0, 0, 0x88be, &frame), Counter::NotIp),

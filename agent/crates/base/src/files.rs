@@ -39,7 +39,7 @@ pub fn check_directory(path: &Path) -> io::Result<()> {
 /// Checks a directory like [`check_directory`], for a process of another user.
 ///
 /// # Errors
-/// As [`check_directory`].
+/// The same as [`check_directory`].
 pub fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     check(path, uid, &[gid])
 }
@@ -85,7 +85,7 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// Opens a file in a directory that the agent owns for reading.
 ///
 /// # Errors
-/// As [`open_own`].
+/// The same as [`open_own`].
 pub fn read_own(path: &Path) -> io::Result<File> {
     open_own(path, OpenOptions::new().read(true))
 }
@@ -107,7 +107,7 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
 /// Reads a secret as text, without the line feed that editors append.
 ///
 /// # Errors
-/// As [`read_secret`]; also where it is not UTF-8.
+/// The same as [`read_secret`]; also fails if the secret is not UTF-8.
 pub fn read_secret_text(path: &Path) -> io::Result<String> {
     let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

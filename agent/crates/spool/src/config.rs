@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// When appended records are synced to the disk (fdatasync).
+/// Selects when appended records are synced to the disk (fdatasync).
 ///
 /// A process that is killed loses no appended record in any mode: the kernel has them. The mode
 /// matters if the node loses its power, or its kernel panics.
@@ -27,7 +27,7 @@ pub struct Config {
     /// Maximum age of a record, if there is one. Whole segments are dropped, so a record may be up
     /// to an eighth older.
     pub max_age: Option<Duration>,
-    /// When appended records are synced to the disk.
+    /// Selects when appended records are synced to the disk.
     pub fsync: Fsync,
     /// Version of the records' schema, written to each segment's header.
     pub schema_version: u32,

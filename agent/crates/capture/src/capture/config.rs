@@ -59,7 +59,7 @@ pub struct CaptureConfig {
     pub hook: HookChoice,
     /// Mode of XDP.
     pub xdp_mode: XdpMode,
-    /// How TC programs are attached.
+    /// The way in which TC programs are attached.
     pub tc: TcChoice,
     /// UDP and TCP ports that carry DNS; sorted, without duplicates, none is 0, at least one.
     pub ports: Vec<u16>,

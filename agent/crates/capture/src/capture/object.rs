@@ -75,7 +75,7 @@ impl AsRawFd for KernelLog {
 pub(super) struct Programs {
     /// The first of [`XDP_PROGRAMS`] that the kernel accepts.
     pub(super) xdp: ProgramFd,
-    /// By direction.
+    /// TC programs by direction.
     pub(super) tc: [ProgramFd; 2],
 }
 

@@ -54,7 +54,7 @@ pub(super) struct PacketComparison {
     begin: Option<(u64, u64)>,
     /// The same counts over the last complete period.
     last: Option<(u64, u64)>,
-    /// Whether it was logged that the program is shadowed, and whether with proof.
+    /// `Some` if a log line says that the program is shadowed; true if it was proven.
     logged: Option<bool>,
 }
 

@@ -78,7 +78,7 @@ pub struct Actual {
     pub capturing: bool,
     /// Hook and mode of the attached program, such as `xdp native`; `None` if none is attached.
     pub hook: Option<String>,
-    /// What keeps packets from the program, such as another program before it that ends the chain;
+    /// The reason why packets do not reach the program, such as another program that ends the chain;
     /// `None` if nothing does.
     pub shadowed: Option<String>,
 }

@@ -70,8 +70,8 @@ pub struct Answer<'a> {
     pub rdata: &'a str,
 }
 
-/// How much of a message could be read; the first of several errors. The order is that of the Avro
-/// enum's symbols.
+/// The extent to which a message could be read; the first of several errors. The order is that of
+/// the Avro enum's symbols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ParseStatus {
     /// The whole message.

@@ -68,7 +68,7 @@ pub struct Message {
     pub counts: [u16; 4],
     /// Length of the message in bytes on the wire, without TCP's length prefix.
     pub size: u32,
-    /// How much of it could be read.
+    /// The extent to which the message could be read.
     pub parse_status: ParseStatus,
     /// Answers and updates that were skipped because the text of a message is limited to 64 KiB, or
     /// because of [`ParseStatus::WorkLimit`]. They are the last ones of their section. Questions
