@@ -171,7 +171,7 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
     let scattered = Scattered { packet, unknown };
     let outer = match parse_outer(&linear, packet, settings) {
         // The headers may continue in another buffer.
-        Err(Counter::MalformedHeader) if goes_on(packet, linear) => {
+        Err(Counter::MalformedHeader) if continues_elsewhere(packet, linear) => {
             parse_outer(&scattered, packet, settings)?
         }
         parsed => parsed?,
@@ -257,7 +257,7 @@ fn parse_outer<F: Frame, P: Packet>(
 }
 
 #[inline(always)]
-fn goes_on<P: Packet>(packet: &P, linear: Linear) -> bool {
+fn continues_elsewhere<P: Packet>(packet: &P, linear: Linear) -> bool {
     packet.length() as usize > linear.data_end - linear.data
 }
 

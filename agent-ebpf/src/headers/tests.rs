@@ -176,7 +176,7 @@ fn a_third_tag_is_too_many() {
 }
 
 #[test]
-fn what_is_not_ip_is_left_alone() {
+fn frames_without_ip_are_ignored() {
     for ethertype in [0x0806, 0x88cc, 46, 0x8863] {
         let frame = ethernet_with(&[], ethertype, &[0; 46]);
         assert_eq!(parsed(&frame), Err(Counter::NotIp), "{ethertype:#x}");
@@ -251,7 +251,7 @@ fn other_ports_are_left_alone_and_either_port_suffices() {
 }
 
 #[test]
-fn the_destination_port_is_asked_about_first() {
+fn the_destination_port_is_checked_first() {
     let calls = Cell::new(0);
     let frame = ethernet(&[], &ipv4(UDP, &query()));
     let outcome = parse(&*frame, None, 0, |set, port| {
@@ -269,7 +269,7 @@ fn part(frame: &[u8]) -> (Fragment, Content, u16, u32) {
 }
 
 #[test]
-fn first_fragments_tell_what_their_datagram_carries() {
+fn first_fragments_determine_the_content_of_their_datagram() {
     let other = udp(1, 2, b"x");
     for (segment, content) in [(query(), Content::Dns), (other, Content::Other)] {
         let v4 = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &segment));
@@ -340,7 +340,7 @@ fn a_later_fragment_without_data_and_a_fragment_of_a_fragment_are_malformed() {
 }
 
 #[test]
-fn a_packet_is_found_behind_any_link_layer() {
+fn a_packet_is_found_after_any_link_layer() {
     for (ethertype, packet) in [(0x0800, ipv4(UDP, &query())), (0x86dd, ipv6(UDP, &query()))] {
         for offset in [0, 4, 16, 20, 16_000] {
             let frame = [vec![0xff; offset as usize], packet.clone()].concat();
@@ -422,7 +422,7 @@ fn a_wrong_udp_length_is_left_to_the_agent() {
 }
 
 #[test]
-fn padding_behind_the_packet_changes_nothing() {
+fn padding_after_the_packet_changes_nothing() {
     let frame = ethernet(&[], &ipv4(UDP, &udp(1, 53, b"")));
     let padded = [frame.clone(), vec![0; 18]].concat();
     assert_eq!(parsed(&padded), parsed(&frame));

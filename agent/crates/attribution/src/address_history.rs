@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_no_time_has_no_span() {
+    fn a_claim_without_duration_has_no_span() {
         let claims = [
             claim("a", Start::Known(10), End::Known(100)),
             claim("b", Start::Known(20), End::Known(30)),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_shows_in_the_gaps() {
+    fn the_lower_history_fills_the_gaps() {
         let span = |from, until, uid: &str| Span { from, until, owner: owner(uid) };
         let node = vec![span(0, Micros::MAX, "node")];
         let pods = vec![span(10, 20, "a"), span(20, 30, "b"), span(40, 50, "c")];

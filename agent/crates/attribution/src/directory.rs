@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_what_was_published_from_its_next_refresh_on() {
+    fn a_reader_sees_publications_after_its_next_refresh() {
         let published = Arc::new(Published::new(Status::default()));
         let directory = Directory::new(&published);
         let mut reader = directory.reader();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_is_named_as_before() {
+    fn prefetching_changes_no_owner() {
         let mut index = Index::default();
         let addresses: Vec<IpAddr> = (0..200).map(|last| [10, 0, 0, last].into()).collect();
         let mut reader = Directory::default().reader();

@@ -285,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_index_holds_what_a_map_holds(
+        fn an_index_equals_a_map(
             changes in prop::collection::vec((0..4_000_u32, prop::option::of(1..3_i64)), 0..6_000),
         ) {
             let (mut index, mut model) = (Index::default(), HashMap::new());

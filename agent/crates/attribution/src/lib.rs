@@ -229,7 +229,9 @@ async fn follow_pods(coordinator: Arc<WatchCoordinator>, selector: Option<String
         match change {
             Change::Applied(pod) => coordinator.pod(&pod, now),
             Change::Deleted(pod) => {
-                coordinator.change(|ownership| ownership.gone(&pod.metadata().uid, pod.end(now)));
+                coordinator.change(|ownership| {
+                    ownership.object_deleted(&pod.metadata().uid, pod.end(now))
+                });
             }
             Change::Listed(present) => {
                 coordinator.change(|ownership| ownership.retain_pods(&present, now));
@@ -244,7 +246,9 @@ async fn follow_services(coordinator: Arc<WatchCoordinator>) {
         let now = now_us();
         coordinator.change(|ownership| match change {
             Change::Applied(service) => ownership.service(service.claim(now), now),
-            Change::Deleted(service) => ownership.gone(&service.metadata().uid, End::By(now)),
+            Change::Deleted(service) => {
+                ownership.object_deleted(&service.metadata().uid, End::By(now))
+            }
             Change::Listed(present) => ownership.retain_services(&present, now),
         });
     };
@@ -277,7 +281,7 @@ async fn follow_nodes(
             if node.metadata().name == this {
                 publish(None);
             }
-            coordinator.change(|ownership| ownership.node_gone(&node.metadata().name));
+            coordinator.change(|ownership| ownership.node_deleted(&node.metadata().name));
         }
         Change::Listed(present) => {
             if !present.contains(&this) {

@@ -150,7 +150,7 @@ impl Ownership {
     }
 
     /// Ends the claims of the object with this UID at `end`, unless their end is known already.
-    pub(super) fn gone(&mut self, uid: &str, end: End) {
+    pub(super) fn object_deleted(&mut self, uid: &str, end: End) {
         if let Some(holder) = self.holders.get_mut(uid) {
             for held in &mut holder.held {
                 held.end = held.end.refined(end);
@@ -180,7 +180,7 @@ impl Ownership {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in gone {
-            self.gone(&uid, End::By(now));
+            self.object_deleted(&uid, End::By(now));
         }
     }
 
@@ -208,7 +208,7 @@ impl Ownership {
         let mut new: Vec<IpAddr> = Vec::new();
         for address in addresses.iter().filter(|_| live) {
             let held = self.holders.get(&uid).is_some_and(|holder| holder.holds(*address));
-            if !held && !new.contains(address) && self.make_room(new.len()) {
+            if !held && !new.contains(address) && self.evict_for(new.len()) {
                 new.push(*address);
             }
         }

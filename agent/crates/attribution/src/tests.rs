@@ -76,7 +76,7 @@ fn named(kubernetes: &Kubernetes, address: &str) -> Option<String> {
 }
 
 #[test]
-fn what_is_listed_and_what_follows_is_named() {
+fn listed_and_later_pods_are_named() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.parameter("continue")) {
         (false, None) => page(5, "more", &[pod("a", "10.0.0.1", 1), pod("b", "10.0.0.2", 2)]),
         (false, Some("more")) => page(5, "", &[pod("c", "10.0.0.3", 3)]),
@@ -100,7 +100,7 @@ fn what_is_listed_and_what_follows_is_named() {
 }
 
 #[test]
-fn after_410_in_mid_stream_all_is_listed_anew_and_recent_history_stays() {
+fn a_410_in_mid_stream_repeats_the_list_and_keeps_recent_history() {
     let gone = r#"{"kind":"Status","code":410,"reason":"Expired","message":"too old"}"#;
     let stub = stub_of_pods(move |request| match (request.is_watch(), request.number) {
         (false, 0) => list(5, &[pod("a", "10.0.0.1", 1), pod("b", "10.0.0.2", 2)]),
@@ -121,7 +121,7 @@ fn after_410_in_mid_stream_all_is_listed_anew_and_recent_history_stays() {
 }
 
 #[test]
-fn a_refused_watch_with_410_lists_anew() {
+fn a_watch_refused_with_410_repeats_the_list() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.number) {
         (false, number) => list(5 + u32::try_from(number).unwrap(), &[]),
         (true, 0) => answer(410, r#"{"kind":"Status","code":410,"message":"too old"}"#),
@@ -161,7 +161,7 @@ fn a_stream_cut_within_an_event_is_taken_up_from_the_event_before() {
 }
 
 #[test]
-fn an_event_that_cannot_be_read_lists_anew() {
+fn an_invalid_event_repeats_the_list() {
     for broken in [
         "{\"type\":\"ADDED\"",
         "no json",
@@ -206,7 +206,7 @@ fn a_silent_server_is_noticed_at_each_step_and_known_owners_stay() {
 }
 
 #[test]
-fn a_server_that_asks_for_time_gets_it() {
+fn a_retry_after_header_is_respected() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.number) {
         (false, 0) => {
             let after = vec![("retry-after", "1".to_owned())];
@@ -227,7 +227,7 @@ fn a_server_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn a_server_that_ends_each_stream_at_once_is_not_asked_in_a_loop() {
+fn a_server_that_ends_each_stream_at_once_is_queried_with_backoff() {
     let stub = stub_of_pods(|request| match request.is_watch() {
         false => list(5, &[]),
         true => stream(&[]),
@@ -242,7 +242,7 @@ fn a_server_that_ends_each_stream_at_once_is_not_asked_in_a_loop() {
 }
 
 #[test]
-fn credentials_are_read_anew_when_they_are_refused() {
+fn credentials_are_read_again_after_a_refusal() {
     let stub = stub_of_pods(|request| {
         if request.authorization != "Bearer second" {
             return answer(401, r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#);
@@ -280,7 +280,7 @@ fn one_watch_that_is_denied_leaves_the_others_alone() {
 }
 
 #[test]
-fn without_an_api_server_the_status_says_so_and_dropping_it_takes_no_time() {
+fn without_an_api_server_the_status_reports_it_and_dropping_is_fast() {
     let config = KubernetesConfig {
         kubeconfig: Some("/nowhere/kubeconfig".into()),
         ..config(&stub_of_pods(|_| Vec::new()))

@@ -112,7 +112,7 @@ fn waited(directory: &Directory, wanted: impl Fn(&Status) -> bool) -> Status {
 }
 
 #[test]
-fn ten_thousand_pods_cost_what_is_said_and_lists_of_them_nothing_more() {
+fn ten_thousand_pods_stay_within_the_documented_memory_over_many_lists() {
     const LISTS: u64 = 4;
     let _alone = ALONE.lock();
     let gone = event("ERROR", r#"{"kind":"Status","code":410,"message":"too old"}"#);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_still_reads_makes_room() {
+    fn the_oldest_reading_connection_is_evicted() {
         let admission = ConnectionLimiter::new(LIMITS);
         let admit = |peer| admission.admit(peer).unwrap();
         let held: Vec<_> = (0..4).map(|peer| admit(peer).connection).collect();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_at_its_bound_makes_room_among_its_own() {
+    fn a_peer_at_its_limit_evicts_its_own_connections() {
         let admission = ConnectionLimiter::new(LIMITS);
         let other = admission.admit(1).unwrap().connection;
         let own: Vec<_> = (0..2).map(|_| admission.admit(2).unwrap().connection).collect();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_makes_room_after_who_does_not_ask_and_who_is_answered_never_does() {
+    fn writing_connections_are_evicted_after_reading_ones_and_working_ones_never() {
         let admission = ConnectionLimiter::new(LIMITS);
         let held: Vec<_> = (0..4).map(|peer| admission.admit(peer).unwrap().connection).collect();
         held[0].enter(Stage::Writing);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_leaves_slots_to_others_also_where_nobody_makes_room() {
+    fn one_peer_leaves_slots_to_others_without_eviction_too() {
         let admission = ConnectionLimiter::new(LIMITS);
         let own: Vec<_> = (0..2).map(|_| admission.admit_only(1).unwrap()).collect();
         assert!(admission.admit_only(1).is_none());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_evicted_hears_of_it() {
+    fn an_evicted_connection_is_notified() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let admission = ConnectionLimiter::new(Limits { total: 1, per_peer: 1 });
         let first = admission.admit(1).unwrap().connection;

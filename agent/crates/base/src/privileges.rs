@@ -105,7 +105,7 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     DROPPING.store(true, Ordering::Relaxed);
     let read = |set| caps::read(None, set).map_err(Error::caps("read capabilities"));
     let before = read(CapSet::Permitted)?;
-    let kept = kept(&before);
+    let retained_caps = retained(&before);
     limit_bounding_set(&before);
     // Programs executed later, if any, gain no privileges.
     prctl::set_no_new_privs().map_err(Error::errno("set no_new_privs"))?;
@@ -116,11 +116,11 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     if let Err(error) = caps::clear(None, CapSet::Ambient) {
         tracing::debug!(%error, "ambient capabilities not cleared");
     }
-    set(&kept)?;
+    set(&retained_caps)?;
     // Repeat it: the kernel resets the flag when the user changes.
     forbid_dumps();
-    let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    tracing::debug!(kept = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
+    let names: Vec<String> = retained_caps.iter().map(ToString::to_string).collect();
+    tracing::debug!(retained = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
     Ok(Dropping { drops: true })
 }
 
@@ -198,22 +198,25 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
 
 /// Returns those of the `before` capabilities that capture needs. Where CAP_BPF or CAP_PERFMON is
 /// missing, CAP_SYS_ADMIN replaces it, as before kernel 5.8.
-fn kept(before: &CapsHashSet) -> CapsHashSet {
-    let mut kept: CapsHashSet = NEEDED.into_iter().filter(|c| before.contains(c)).collect();
+fn retained(before: &CapsHashSet) -> CapsHashSet {
+    let mut retained_caps: CapsHashSet =
+        NEEDED.into_iter().filter(|c| before.contains(c)).collect();
     let split = [Capability::CAP_BPF, Capability::CAP_PERFMON];
-    if before.contains(&Capability::CAP_SYS_ADMIN) && !split.iter().all(|c| kept.contains(c)) {
-        kept.insert(Capability::CAP_SYS_ADMIN);
+    if before.contains(&Capability::CAP_SYS_ADMIN)
+        && !split.iter().all(|c| retained_caps.contains(c))
+    {
+        retained_caps.insert(Capability::CAP_SYS_ADMIN);
     }
-    kept
+    retained_caps
 }
 
 /// Sets the permitted and effective capabilities of this thread; none is inheritable.
-fn set(kept: &CapsHashSet) -> Result<(), Error> {
+fn set(retained_caps: &CapsHashSet) -> Result<(), Error> {
     let failed = || Error::caps("give up capabilities");
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).map_err(failed())?;
     // Set the effective set before the permitted one: it must be a subset at any time.
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed())?;
-    let usable: CapsHashSet = kept.intersection(&permitted).copied().collect();
+    let usable: CapsHashSet = retained_caps.intersection(&permitted).copied().collect();
     caps::set(None, CapSet::Effective, &usable).map_err(failed())?;
     caps::set(None, CapSet::Permitted, &usable).map_err(failed())
 }
@@ -276,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_what_capture_needs_and_no_more() {
+    fn only_the_needed_capabilities_are_retained() {
         let root = caps::all();
-        assert_eq!(kept(&root), set_of(&NEEDED));
-        assert_eq!(kept(&set_of(&NEEDED)), set_of(&NEEDED));
-        assert_eq!(kept(&CapsHashSet::new()), CapsHashSet::new());
+        assert_eq!(retained(&root), set_of(&NEEDED));
+        assert_eq!(retained(&set_of(&NEEDED)), set_of(&NEEDED));
+        assert_eq!(retained(&CapsHashSet::new()), CapsHashSet::new());
         let older = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
-        assert_eq!(kept(&set_of(&older)), set_of(&older), "SYS_ADMIN stands in for BPF");
+        assert_eq!(retained(&set_of(&older)), set_of(&older), "SYS_ADMIN stands in for BPF");
     }
 }

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_seen_is_escaped_and_the_rest_is_as_it_was() {
+    fn invisible_characters_are_escaped_and_others_unchanged() {
         for (text, shown) in [
             ("eth0", "eth0"),
             ("Zürich, 東京, Ελλάδα, 🙂", "Zürich, 東京, Ελλάδα, 🙂"),

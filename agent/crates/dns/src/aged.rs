@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_give_back_the_oldest_first() {
+    fn lists_return_the_oldest_first() {
         let mut aged = AgedTable::<u32, 2>::new();
         let numbers: Vec<u32> = (0..6).map(|entry| aged.insert(7, 0, entry)).collect();
         aged.renew(numbers[2], 0);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_used_again() {
+    fn slots_are_reused() {
         let mut aged = AgedTable::<u32, 1>::new();
         for round in 0..1_000 {
             let number = aged.insert(round.into(), 0, round);

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_begins_behind_the_first_dot_that_separates() {
+    fn the_parent_begins_after_the_first_separating_dot() {
         assert_eq!(parent("www.example"), Some("example"));
         assert_eq!(parent(r"a\.b.example"), Some("example"));
         assert_eq!(parent(r"a\\.b.example"), Some("b.example"));

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_origin_of_a_pointer_is_what_it_points_to() {
+    fn the_origin_of_a_pointer_is_its_target() {
         let mut cursor = Cursor::new(b"\x04test\0\xc0\x00");
         assert_eq!(origin(&cursor), 0);
         cursor.seek(6);

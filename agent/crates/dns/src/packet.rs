@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_payload_says_that_the_snap_length_cut_it() {
+    fn a_payload_cut_by_the_snap_length_is_marked() {
         let (mut header, mut bytes) = frame(&[7; 100]);
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;

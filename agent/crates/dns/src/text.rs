@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_stops_soon_behind_the_limit() {
+    fn writing_stops_soon_after_the_limit() {
         let mut text = Text::default();
         let octets = [0; u16::MAX as usize];
         text.quoted(&octets);

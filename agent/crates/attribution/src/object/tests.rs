@@ -90,7 +90,7 @@ fn a_pod_claims_all_its_addresses_from_when_its_network_was_ready() {
 }
 
 #[test]
-fn without_a_condition_the_first_container_that_ran_tells_the_start() {
+fn without_a_condition_the_first_running_container_gives_the_start() {
     let mut value = running();
     value["status"]["conditions"] = Value::Null;
     assert_eq!(pod(value.clone()).status.had_addresses_at(), Some(us("2026-01-02T03:04:06Z")));

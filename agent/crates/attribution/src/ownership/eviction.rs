@@ -17,10 +17,10 @@ pub(super) const RETENTION_US: Micros = 15 * 60 * 1_000_000;
 pub(super) const HISTORY: usize = 8;
 
 impl Ownership {
-    /// Makes room for one claim in addition to `beside` others that are to be added. Returns false
-    /// if no ended claim can be evicted.
-    pub(super) fn make_room(&mut self, beside: usize) -> bool {
-        if self.counts.claims + beside < self.limits.claims {
+    /// Evicts ended claims if there is no room for one claim in addition to `others` that are to be
+    /// added. Returns false if there still is none.
+    pub(super) fn evict_for(&mut self, others: usize) -> bool {
+        if self.counts.claims + others < self.limits.claims {
             return true;
         }
         // Evict an eighth at once: each eviction scans all claims.
@@ -39,7 +39,7 @@ impl Ownership {
             self.remove(&uid);
         }
         self.counts.ended_evicted += (before - self.counts.claims) as u64;
-        let room = self.counts.claims + beside < self.limits.claims;
+        let room = self.counts.claims + others < self.limits.claims;
         if !room {
             self.counts.refused += 1;
         }
@@ -60,22 +60,22 @@ impl Ownership {
         let oldest = claimants.holders.iter().min_by_key(|uid| times(uid)).cloned();
         if let Some(oldest) = oldest {
             self.counts.history_evicted += 1;
-            self.drop_held(&oldest, |held| held.address == address);
+            self.drop_claims(&oldest, |held| held.address == address);
         }
     }
 
     /// Removes the claims that ended long before `now`.
     pub(crate) fn sweep(&mut self, now: Micros) {
-        self.forget_ended_before(now - RETENTION_US);
+        self.evict_ended_before(now - RETENTION_US);
     }
 
     /// Removes an object.
     fn remove(&mut self, uid: &Arc<str>) {
-        self.drop_held(uid, |_| true);
+        self.drop_claims(uid, |_| true);
     }
 
     /// Removes some of an object's claims, and with the last claim the object.
-    fn drop_held(&mut self, uid: &Arc<str>, mut which: impl FnMut(&HeldAddress) -> bool) {
+    fn drop_claims(&mut self, uid: &Arc<str>, mut which: impl FnMut(&HeldAddress) -> bool) {
         let Some(holder) = self.holders.get_mut(uid) else { return };
         let (dropped, kept): (Vec<_>, Vec<_>) = holder.held.drain(..).partition(|h| which(h));
         holder.held = kept;
@@ -111,7 +111,7 @@ impl Ownership {
         }
     }
 
-    fn forget_ended_before(&mut self, cutoff: Micros) {
+    fn evict_ended_before(&mut self, cutoff: Micros) {
         let uids: Vec<Arc<str>> = self
             .holders
             .iter()
@@ -119,7 +119,7 @@ impl Ownership {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in uids {
-            self.drop_held(&uid, |held| held.end.at() <= cutoff);
+            self.drop_claims(&uid, |held| held.end.at() <= cutoff);
         }
     }
 }

@@ -88,7 +88,7 @@ impl Ownership {
     }
 
     /// Removes a node.
-    pub(crate) fn node_gone(&mut self, name: &str) {
+    pub(crate) fn node_deleted(&mut self, name: &str) {
         let Some(host) = self.hosts.get_mut(name) else { return };
         if !std::mem::take(&mut host.known) {
             return;
@@ -115,7 +115,7 @@ impl Ownership {
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
-            self.node_gone(&name);
+            self.node_deleted(&name);
         }
     }
 

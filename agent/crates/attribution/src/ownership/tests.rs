@@ -96,7 +96,7 @@ fn a_completed_pod_frees_its_address_without_a_delete_event() {
     it.pod(running("b", &[address(7)], at(20)), at(21));
     // Completed pods stay in the API for days, and their labels still change.
     it.pod(ended(&a, End::Known(at(10))), at(30));
-    it.gone("a", End::By(at(40)));
+    it.object_deleted("a", End::By(at(40)));
     for (time, owner) in [(9, "a"), (15, "Unknown"), (20, "b"), (50, "b")] {
         assert_eq!(named(&mut it, address(7), at(time)), owner, "at {time}");
     }
@@ -108,7 +108,7 @@ fn a_late_delete_does_not_evict_the_new_owner() {
     it.pod(running("a", &[address(7)], at(0)), at(1));
     it.pod(running("b", &[address(7)], at(20)), at(21));
     assert_eq!(named(&mut it, address(7), at(25)), "b");
-    it.gone("a", End::By(at(60)));
+    it.object_deleted("a", End::By(at(60)));
     for (time, owner) in [(0, "a"), (19, "a"), (20, "b"), (59, "b"), (61, "b")] {
         assert_eq!(named(&mut it, address(7), at(time)), owner, "at {time}");
     }
@@ -125,7 +125,7 @@ fn a_graceful_deletion_keeps_the_address_until_the_end() {
     // The same object with a deletionTimestamp: no field that is read has changed.
     it.pod(a, at(5));
     assert_eq!(named(&mut it, address(7), at(30)), "a");
-    it.gone("a", End::Known(at(35)));
+    it.object_deleted("a", End::Known(at(35)));
     assert_eq!(named(&mut it, address(7), at(34)), "a");
     assert_eq!(named(&mut it, address(7), at(36)), "Unknown");
 }
@@ -151,7 +151,7 @@ fn the_new_owner_does_not_begin_before_the_old_one_ended() {
 fn a_start_that_becomes_known_late_counts_from_when_it_was() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
-    it.gone("a", End::By(at(90)));
+    it.object_deleted("a", End::By(at(90)));
     it.pod(pending("b", &[address(7)], at(5)), at(91));
     assert_eq!(named(&mut it, address(7), at(60)), "a");
     it.pod(running("b", &[address(7)], at(50)), at(92));
@@ -160,7 +160,7 @@ fn a_start_that_becomes_known_late_counts_from_when_it_was() {
 }
 
 #[test]
-fn a_list_replaces_what_is_known_and_forgets_no_recent_history() {
+fn a_list_replaces_the_known_pods_and_keeps_recent_history() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
     it.pod(running("c", &[address(9)], at(0)), at(1));
@@ -186,7 +186,7 @@ fn host_network_pods_never_claim_the_nodes_address() {
     it.pod(host("b", at(10)), at(11));
     it.pod(ended(&host("a", at(0)), End::Known(at(20))), at(20));
     assert_eq!(named(&mut it, NODE, at(25)), "ambiguous on node-1");
-    it.gone("b", End::Known(at(30)));
+    it.object_deleted("b", End::Known(at(30)));
     // At a time before the end, also when recorded after the last of them ended.
     assert_eq!(named(&mut it, NODE, at(29)), "ambiguous on node-1");
     assert_eq!(named(&mut it, NODE, at(30)), "node node-1");
@@ -208,14 +208,14 @@ fn a_host_network_pod_may_use_every_address_of_its_node() {
     }
     assert_eq!(named(&mut it, address(2), at(5)), "node node-2");
     // The address moves to another Node object; the pod still claims it.
-    it.node_gone("node-1");
+    it.node_deleted("node-1");
     assert_eq!(named(&mut it, NODE, at(5)), "ambiguous on node-1");
     assert_eq!(named(&mut it, v6, at(5)), "External");
-    it.gone("a", End::By(at(6)));
+    it.object_deleted("a", End::By(at(6)));
     it.sweep(at(7) + RETENTION_US);
     assert_eq!(named(&mut it, NODE, at(5)), "External");
     it.local("node-1", Vec::new());
-    it.node_gone("node-2");
+    it.node_deleted("node-2");
     assert!(it.addresses.is_empty(), "{:?}", it.addresses.keys());
 }
 
@@ -235,7 +235,7 @@ fn a_pod_goes_before_a_service_and_that_before_a_node() {
     it.node(NodeClaim { name: "node-1".into(), addresses: vec![NODE], ranges: Vec::new() });
     it.service(service("dns", vec![NODE]), at(11));
     it.pod(running("a", &[NODE], at(20)), at(20));
-    it.gone("a", End::Known(at(30)));
+    it.object_deleted("a", End::Known(at(30)));
     for (time, owner) in [(5, "node node-1"), (15, "dns"), (25, "a"), (35, "dns")] {
         assert_eq!(named(&mut it, NODE, at(time)), owner, "at {time}");
     }
@@ -248,7 +248,7 @@ fn a_pod_goes_before_a_service_and_that_before_a_node() {
 }
 
 #[test]
-fn a_pod_whose_sandbox_is_made_anew_moves_to_another_address() {
+fn a_pod_with_a_new_sandbox_moves_to_another_address() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
     // It has no address for a moment.
@@ -264,7 +264,7 @@ fn a_pod_whose_sandbox_is_made_anew_moves_to_another_address() {
 }
 
 #[test]
-fn what_ended_before_it_was_first_seen_claims_nothing_that_is_not_known() {
+fn a_pod_that_ended_before_it_was_seen_claims_only_known_times() {
     let mut it = ownership();
     let a = running("a", &[address(7)], at(0));
     // It reports no end, and was never seen running.
@@ -293,7 +293,7 @@ fn a_workload_that_becomes_known_later_is_in_every_look_up_from_then_on() {
 }
 
 #[test]
-fn what_does_not_change_is_neither_encoded_nor_published_again() {
+fn unchanged_owners_are_neither_encoded_nor_published_again() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
     let owner = it.holders["a"].owner.clone();
@@ -310,10 +310,10 @@ fn what_does_not_change_is_neither_encoded_nor_published_again() {
 }
 
 #[test]
-fn what_ended_is_kept_for_the_retention_and_not_longer() {
+fn ended_claims_are_kept_for_the_retention_time() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
-    it.gone("a", End::By(at(10)));
+    it.object_deleted("a", End::By(at(10)));
     it.sweep(at(9) + RETENTION_US);
     assert_eq!(named(&mut it, address(7), at(5)), "a");
     it.sweep(at(10) + RETENTION_US);
@@ -339,14 +339,14 @@ fn an_address_keeps_its_last_owners_and_counts_the_others() {
 }
 
 #[test]
-fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
+fn memory_is_bounded_by_eviction_of_ended_claims_then_by_refusal() {
     let mut it = Ownership::new(Limits { claims: 80 }, &[], Hold::default());
     for last in 0..80 {
         let pod = running(&format!("old-{last}"), &[address(last)], at(0));
         it.pod(pod, at(1));
     }
     for last in 0..40 {
-        it.gone(&format!("old-{last}"), End::Known(at(10 + i64::from(last))));
+        it.object_deleted(&format!("old-{last}"), End::Known(at(10 + i64::from(last))));
     }
     it.pod(running("new", &[address(200)], at(60)), at(61));
     let counts = it.counts();
@@ -365,7 +365,7 @@ fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
     assert_eq!(counts.refused, 90 + 1 - 40);
     assert_eq!(named(&mut it, address(79), at(62)), "old-79");
     // A later event adds the refused claim once there is room.
-    it.gone("old-79", End::By(at(63)));
+    it.object_deleted("old-79", End::By(at(63)));
     it.pod(running("more-189", &[address(189)], at(60)), at(64));
     assert_eq!(named(&mut it, address(189), at(64)), "more-189");
 }
@@ -472,8 +472,10 @@ fn apply(ownership: &mut Ownership, tenants: &[Tenant], event: WatchEvent, now: 
     match (event, ending) {
         (WatchEvent::Seen(_), _) => ownership.pod(claim, now),
         (WatchEvent::Ended(_), Ending::Completed) => ownership.pod(ended(&claim, known), now),
-        (WatchEvent::Ended(_), Ending::Deleted) => ownership.gone(uid, known),
-        (WatchEvent::Ended(_), Ending::DeletedSilently) => ownership.gone(uid, End::By(now)),
+        (WatchEvent::Ended(_), Ending::Deleted) => ownership.object_deleted(uid, known),
+        (WatchEvent::Ended(_), Ending::DeletedSilently) => {
+            ownership.object_deleted(uid, End::By(now))
+        }
         (WatchEvent::Ended(_), Ending::Missed) => {
             let others = ownership.holders.keys().filter(|other| other.as_ref() != uid);
             let others: HashSet<String> = others.map(|uid| uid.to_string()).collect();
@@ -563,7 +565,7 @@ proptest! {
                     }
                 }
                 5 => {
-                    it.gone(&uid, End::By(now));
+                    it.object_deleted(&uid, End::By(now));
                     if live.remove(&uid).is_some() {
                         dead.insert(uid);
                     }

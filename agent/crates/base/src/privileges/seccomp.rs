@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_fails_and_kills_nobody() {
+    fn refused_calls_fail_and_kill_no_process() {
         for filter in [Filter::Common, Filter::Work] {
             under(filter, || {
                 for number in [libc::SYS_ptrace, libc::SYS_unshare, libc::SYS_setns] {

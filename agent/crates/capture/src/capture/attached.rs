@@ -6,7 +6,7 @@ use tap53_ebpf::settings::{Direction, InterfaceSettings};
 
 use super::{
     Error, bpf,
-    bpf::Hookup,
+    bpf::AttachPoint,
     clsact::Clsact,
     error::errno_name,
     hook::{Attachment, Hook, Plan, Refusal},
@@ -106,8 +106,8 @@ impl Attached {
 
     fn attach_xdp(&mut self, hook: Hook, programs: &Programs) -> Result<Refused, Error> {
         let hookup = match hook {
-            Hook::XdpGeneric => Hookup::XdpGeneric,
-            _ => Hookup::XdpNative,
+            Hook::XdpGeneric => AttachPoint::XdpGeneric,
+            _ => AttachPoint::XdpNative,
         };
         let interface = &self.attachment.interface;
         let error = match bpf::link_create(programs.xdp.as_fd(), interface.ifindex, hookup) {
@@ -151,7 +151,7 @@ impl Attached {
         let program = programs.tc[direction as usize].as_fd();
         let interface = &self.attachment.interface;
         if config.tc != TcChoice::Clsact {
-            match bpf::link_create(program, interface.ifindex, Hookup::Tcx(direction)) {
+            match bpf::link_create(program, interface.ifindex, AttachPoint::Tcx(direction)) {
                 Ok(link) => {
                     self.links.push((direction, link));
                     return Ok(Hook::Tcx);

@@ -25,7 +25,7 @@ const MAX_PROGRAMS: u32 = 64;
 
 /// The hook to which a link attaches its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hookup {
+pub(super) enum AttachPoint {
     /// XDP in the driver (kernel 5.9 for links).
     XdpNative,
     /// XDP in the stack (kernel 5.9 for links).
@@ -34,7 +34,7 @@ pub(super) enum Hookup {
     Tcx(Direction),
 }
 
-impl Hookup {
+impl AttachPoint {
     fn attach_type(self) -> bpf_attach_type {
         match self {
             Self::XdpNative | Self::XdpGeneric => bpf_attach_type::BPF_XDP,
@@ -56,7 +56,7 @@ impl Hookup {
 pub(super) fn link_create(
     program: BorrowedFd<'_>,
     ifindex: u32,
-    hookup: Hookup,
+    hookup: AttachPoint,
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreate {
@@ -142,7 +142,7 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
     let mut ids = [0u32; MAX_PROGRAMS as usize];
     let mut attributes = ProgQuery {
         target_ifindex: ifindex,
-        attach_type: Hookup::Tcx(direction).attach_type() as u32,
+        attach_type: AttachPoint::Tcx(direction).attach_type() as u32,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr().expose_provenance() as u64,

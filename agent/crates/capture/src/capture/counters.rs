@@ -41,7 +41,7 @@ impl RingLost {
 
 /// Maximum number of reads of a slot until its counters are consistent. Packets are counted while
 /// they are read, and a read can fall between two counters.
-const READINGS: usize = 20;
+const MAX_READS: usize = 20;
 
 /// Returns the counters of a slot, summed over the CPUs.
 pub(super) fn read(
@@ -49,7 +49,7 @@ pub(super) fn read(
     slot: u32,
 ) -> Result<[Counters; 2], Error> {
     let mut counters = read_once(map, slot)?;
-    for _ in 1..READINGS {
+    for _ in 1..MAX_READS {
         if counters.iter().all(Counters::balanced) {
             break;
         }

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verifiers_last_words_come_before_its_statistics() {
+    fn the_verifiers_reason_precedes_its_statistics() {
         let log = "0: R1=ctx()\nR2 invalid mem access 'scalar'\n\
                    verification time 42 usec\nstack depth 8\nprocessed 7 insns (limit 1000000)\n";
         assert_eq!(rejection_reason(log).unwrap(), "R2 invalid mem access 'scalar'");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_went_away_is_told_from_one_that_refuses() {
+    fn a_removed_interface_is_distinguished_from_a_refusal() {
         let error = |errno| {
             let cause = io::Error::from_raw_os_error(errno);
             Error::attach("eth0", "tcx", cause).to_string()

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_from_a_taken_slot_and_from_a_failure() {
+    fn refusals_occupied_slots_and_failures_are_distinguished() {
         let refusal = |errno| Refusal::of(&io::Error::from_raw_os_error(errno));
         for errno in [libc::EOPNOTSUPP, libc::ERANGE, libc::EINVAL] {
             assert_eq!(refusal(errno), Refusal::Unsupported);

@@ -120,7 +120,7 @@ pub(super) fn check(
             Ok(own) => own,
             Err(error) => {
                 let error = errno_name(&error);
-                tracing::debug!(interface = interface.name, error, "own index");
+                tracing::debug!(interface = interface.name, error, "own position");
                 return None;
             }
         };
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_go_back_begin_anew() {
+    fn decreasing_counters_start_a_new_period() {
         let mut comparison = PacketComparison::default();
         comparison.observe(1_000, 1_000);
         comparison.observe(5, 1_000);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_ahead_and_what_the_counts_say_are_told_apart() {
+    fn order_and_counts_are_reported_separately() {
         let comparison = |last| PacketComparison { last, ..PacketComparison::default() };
         let described = |ahead: &[Ahead], last| describe(ahead, Hook::Tcx, &comparison(last));
         assert_eq!(described(&[], Some((50, 50))), None);

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_had_is_told_from_what_cannot() {
+    fn permitted_and_unavailable_capabilities_are_distinguished() {
         let found = privileges("0", "0000008000000000");
         assert!(found.permits(NEEDED[0]) && !found.permits(NEEDED[1]));
         assert!(found.can_get(NEEDED[1]));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lockdown_in_force_stands_in_brackets() {
+    fn the_current_lockdown_mode_is_in_brackets() {
         for (text, expected) in [
             ("[none] integrity confidentiality\n", Some(Lockdown::None)),
             ("none [integrity] confidentiality\n", Some(Lockdown::Integrity)),

@@ -25,7 +25,7 @@ use crate::{
 type Job = Box<dyn FnOnce(&mut Option<Capture>) + Send>;
 
 /// Capacity of the request queue. Callers wait for the reply, so that there are few.
-const QUEUED: usize = 16;
+const QUEUE_CAPACITY: usize = 16;
 
 /// The capture thread. Dropping it detaches everything and ends it.
 pub struct CaptureThread {
@@ -54,7 +54,7 @@ impl CaptureThread {
     ///
     /// [`Error::Thread`] if the thread cannot be created.
     pub fn start() -> Result<Self, Error> {
-        let (jobs, received) = mpsc::sync_channel::<Job>(QUEUED);
+        let (jobs, received) = mpsc::sync_channel::<Job>(QUEUE_CAPACITY);
         let thread = thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || {

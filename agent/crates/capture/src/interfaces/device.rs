@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_says_what_its_parts_are() {
+    fn an_upper_device_names_the_kind_of_its_parts() {
         let whole = |kind| Whole { name: "x0".to_owned(), kind }.to_string();
         assert_eq!(whole(Kind::Bridge), "port of bridge x0");
         assert_eq!(whole(Kind::Bond), "member of bond x0");

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_gone_are_kept_up_to_a_limit_and_names_in_all_stay_bounded() {
+    fn names_of_removed_interfaces_are_kept_up_to_a_limit() {
         let names = Names::default();
         let many = u32::try_from(MAX_REMOVED).unwrap() + 10;
         for ifindex in 1..=many {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_back_is_not_forgotten_as_gone() {
+    fn an_interface_that_returned_is_not_dropped_as_removed() {
         let names = Names::default();
         names.set(1, "a", 1);
         names.retire(1);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_far_behind_has_the_same_as_one_that_is_not() {
+    fn a_reader_that_missed_many_changes_gets_the_same_table() {
         let names = Names::default();
         names.set(1, "a", 1);
         let (mut often, mut seldom) = (Reader::default(), Reader::default());

@@ -73,12 +73,12 @@ pub struct Wanted {
     file: InterfacesConfig,
     annotation: Vec<(Pattern, Option<Directions>)>,
     /// Oldest first.
-    switches: Vec<InForce>,
+    switches: Vec<ActiveSwitch>,
 }
 
 /// An active switch.
 #[derive(Clone, Debug)]
-struct InForce {
+struct ActiveSwitch {
     pattern: Pattern,
     to: SwitchTo,
     until: Option<Instant>,
@@ -128,7 +128,7 @@ impl Wanted {
         if self.switches.len() >= MAX_SWITCHES {
             return Err(TooManySwitches);
         }
-        self.switches.push(InForce {
+        self.switches.push(ActiveSwitch {
             pattern: switch.pattern.clone(),
             to: switch.to,
             // A time that the clock cannot represent means for ever.
@@ -139,7 +139,7 @@ impl Wanted {
 
     /// Removes the switches that have expired, and returns their patterns.
     pub fn expire(&mut self, now: Instant) -> Vec<Pattern> {
-        let over = |switch: &InForce| switch.until.is_some_and(|until| until <= now);
+        let over = |switch: &ActiveSwitch| switch.until.is_some_and(|until| until <= now);
         let expired = self.switches.iter().filter(|switch| over(switch));
         let expired = expired.map(|switch| switch.pattern.clone()).collect();
         self.switches.retain(|switch| !over(switch));
@@ -176,7 +176,7 @@ impl Wanted {
     /// Returns the names that a source contains literally, and not as a pattern; such interfaces
     /// need not exist.
     pub fn named(&self) -> impl Iterator<Item = &str> {
-        let switched_on = |switch: &&InForce| matches!(switch.to, SwitchTo::On(_));
+        let switched_on = |switch: &&ActiveSwitch| matches!(switch.to, SwitchTo::On(_));
         let switches = self.switches.iter().filter(switched_on).map(|switch| &switch.pattern);
         let annotated = self.annotation.iter().filter(|(_, directions)| directions.is_some());
         let annotated = annotated.map(|(pattern, _)| pattern);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_that_is_not_one_changes_nothing_and_says_why() {
+    fn an_invalid_annotation_changes_nothing_and_is_explained() {
         let mut wanted = wanted();
         wanted.set_annotation(Some("eth0=egress")).unwrap();
         for (value, why) in [
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_asked_for_in_so_many_words_are_told_from_patterns() {
+    fn literal_names_are_distinguished_from_patterns() {
         let (mut wanted, now) = (wanted(), Instant::now());
         wanted.set_annotation(Some("wan0=on,wan1=off,v*=on")).unwrap();
         wanted.switch(&switch("tun0", ON, None), now).unwrap();

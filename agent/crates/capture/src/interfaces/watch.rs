@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_leaves_its_bridge_is_not_gone() {
+    fn a_port_that_leaves_its_bridge_is_not_removed() {
         assert_eq!(change(&message(libc::RTM_DELLINK, 0)), Some(Change::Gone(7)));
         let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
         assert_eq!(change(&message(libc::RTM_DELLINK, bridge)), None);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_a_namespace_in_which_nothing_happens() {
+    fn a_quiet_namespace_reports_no_change() {
         // Other tests use the namespace too: it is only certain that the call does not block.
         assert!(Watch::open().unwrap().changes().is_ok());
     }

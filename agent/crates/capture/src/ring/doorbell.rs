@@ -11,9 +11,9 @@ use tap53_ebpf::record::WAKE_WITH_NEXT;
 /// The doorbells of all rings: the map in which the kernel programs count the bytes written to each
 /// ring, to decide when to wake its worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Doorbells(Arc<Written>);
+pub struct Doorbells(Arc<WrittenBytes>);
 
-struct Written {
+struct WrittenBytes {
     map: Mutex<Array<MapData, u64>>,
     /// True if a request has failed, which is logged once.
     failed: AtomicBool,
@@ -22,7 +22,7 @@ struct Written {
 /// The doorbell of one ring. Its worker sets the count of written bytes so that the next item
 /// passes the threshold.
 pub struct Doorbell {
-    written: Arc<Written>,
+    written: Arc<WrittenBytes>,
     ring: u32,
 }
 
@@ -30,7 +30,7 @@ impl Doorbells {
     /// Wraps the map.
     #[must_use]
     pub fn new(map: Array<MapData, u64>) -> Self {
-        Self(Arc::new(Written { map: Mutex::new(map), failed: AtomicBool::new(false) }))
+        Self(Arc::new(WrittenBytes { map: Mutex::new(map), failed: AtomicBool::new(false) }))
     }
 
     /// Returns the doorbell of a ring.
@@ -46,7 +46,7 @@ impl Doorbell {
     /// again.
     #[must_use]
     pub fn arm(&self) -> bool {
-        let Written { map, failed } = &*self.written;
+        let WrittenBytes { map, failed } = &*self.written;
         if failed.load(Ordering::Relaxed) {
             return false;
         }

@@ -55,7 +55,7 @@ fn counted(fragments: &Fragments, reason: FragmentLoss) -> u64 {
 }
 
 #[test]
-fn an_overlap_refuses_the_datagram_and_what_comes_of_it_later() {
+fn an_overlap_refuses_the_datagram_and_its_later_fragments() {
     let mut fragments = Config::default().build();
     assert_eq!(take(&mut fragments, &origin(1), &part(7, 0, true, &[0, 53, 1, 0, 0, 0, 0, 0])), []);
     // One byte differs.
@@ -116,7 +116,7 @@ fn impossible_fragments_are_refused_alone() {
 }
 
 #[test]
-fn what_is_not_whole_in_time_is_lost_with_its_flow() {
+fn incomplete_datagrams_are_lost_after_the_timeout_with_their_flow() {
     let mut fragments = Config::default().build();
     take(&mut fragments, &origin(1), &part(7, 0, true, &[0, 53, 1, 0, 0, 0, 0, 0]));
     take(&mut fragments, &origin(9), &part(7, 16, false, &[0; 8]));
@@ -318,7 +318,7 @@ proptest! {
 }
 
 #[test]
-fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
+fn many_fragments_in_the_worst_order_stay_within_the_stated_cost() {
     let mut fragments = Config::default().build();
     let count = u32::try_from(Config::default().fragments).unwrap();
     // Fragments of 8 bytes, the last first, of all datagrams at once: each moves all entries before
@@ -347,7 +347,7 @@ fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
 }
 
 #[test]
-fn datagrams_that_differ_in_what_is_rare_do_not_share_a_place() {
+fn datagrams_that_differ_in_rare_fields_do_not_share_a_bucket() {
     use crate::{Tunnel, TunnelKind};
 
     let mut fragments = Config::default().build();

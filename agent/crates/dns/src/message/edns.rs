@@ -96,7 +96,7 @@ const PADDING: u16 = 12;
 const EXTENDED_ERROR: u16 = 15;
 
 /// The result of storing an option in the field for its code.
-enum Taken {
+enum Stored {
     Yes,
     /// There is no such field, or it has a value already.
     No,
@@ -128,12 +128,12 @@ impl Message {
                 break;
             };
             let whole = rdata.counted_u16();
-            let taken = match whole {
-                Some(data) => self.take_option(&mut edns, code, data, text),
-                None => Taken::Malformed,
+            let stored = match whole {
+                Some(data) => self.store_option(&mut edns, code, data, text),
+                None => Stored::Malformed,
             };
-            well_formed &= !matches!(taken, Taken::Malformed);
-            if !matches!(taken, Taken::Yes) {
+            well_formed &= !matches!(stored, Stored::Malformed);
+            if !matches!(stored, Stored::Yes) {
                 // The data after the length, if the option exceeds the record.
                 let data = whole.unwrap_or_else(|| rdata.rest().get(2..).unwrap_or_default());
                 let span = self.push_octets(data);
@@ -144,26 +144,26 @@ impl Message {
         well_formed
     }
 
-    fn take_option(
+    fn store_option(
         &mut self,
         edns: &mut EdnsSpans,
         code: u16,
         data: &[u8],
         text: &mut Text,
-    ) -> Taken {
+    ) -> Stored {
         match code {
             NSID if edns.nsid.is_none() => edns.nsid = Some(self.push_octets(data)),
             CLIENT_SUBNET if edns.client_subnet.is_none() => {
-                let Ok(subnet) = client_subnet(data) else { return Taken::Malformed };
+                let Ok(subnet) = client_subnet(data) else { return Stored::Malformed };
                 edns.client_subnet = subnet;
                 if subnet.is_none() {
-                    return Taken::No;
+                    return Stored::No;
                 }
             }
             COOKIE if edns.cookie.is_none() => {
                 // Eight bytes of the client, eight to 32 of the server (RFC 7873 §4).
                 if !matches!(data.len(), 8 | 16..=40) {
-                    return Taken::Malformed;
+                    return Stored::Malformed;
                 }
                 edns.cookie = Some(self.push_octets(data));
             }
@@ -172,12 +172,14 @@ impl Message {
                 edns.padding = Some(u16::try_from(data.len()).unwrap_or(u16::MAX));
             }
             EXTENDED_ERROR if edns.extended_error.is_none() => {
-                let Some((code, extra)) = data.split_first_chunk() else { return Taken::Malformed };
+                let Some((code, extra)) = data.split_first_chunk() else {
+                    return Stored::Malformed;
+                };
                 edns.extended_error = Some((u16::from_be_bytes(*code), write_extra(extra, text)));
             }
-            _ => return Taken::No,
+            _ => return Stored::No,
         }
-        Taken::Yes
+        Stored::Yes
     }
 }
 

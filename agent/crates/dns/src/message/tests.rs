@@ -31,7 +31,7 @@ fn a_whole_message_is_read() {
 }
 
 #[test]
-fn what_precedes_the_broken_part_is_kept() {
+fn entries_before_the_malformed_one_are_kept() {
     let status = |wire: &[u8]| Message::parse(wire).map(|message| message.parse_status);
     assert_eq!(status(&header([0; 4])[..11]), None);
     assert_eq!(status(&header([1, 0, 0, 0])), Some(ParseStatus::MalformedQuestion));
@@ -46,7 +46,7 @@ fn what_precedes_the_broken_part_is_kept() {
 }
 
 #[test]
-fn bytes_behind_the_message_are_noticed() {
+fn trailing_bytes_are_reported() {
     let mut wire = header([1, 0, 0, 0]);
     wire.extend(QUESTION);
     assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::Ok);
@@ -105,7 +105,7 @@ fn names_that_are_there_already_are_shared() {
 }
 
 #[test]
-fn malformed_rdata_keeps_its_bytes_and_the_answers_behind_it() {
+fn malformed_rdata_keeps_its_bytes_and_later_answers() {
     let broken = record(POINTER, 1, &[192, 0, 2]);
     let name_with_a_tail = record(POINTER, 5, b"\0\0");
     let whole = record(POINTER, 1, &[192, 0, 2, 1]);

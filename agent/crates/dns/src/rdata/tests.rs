@@ -63,7 +63,7 @@ fn rdata_of_another_form_keeps_its_bytes() {
 }
 
 #[test]
-fn what_the_form_forbids_is_not_written() {
+fn malformed_rdata_is_not_written_in_its_form() {
     for (rtype, hex) in [
         (1, "c00002"),                                // A: three bytes
         (1, "c000020100"),                            // A: five

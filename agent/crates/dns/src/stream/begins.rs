@@ -27,7 +27,7 @@ use super::super::Message;
 
 /// Number of bytes that always suffice for a verdict: prefix, header, the longest name (RFC 1035
 /// §2.3.4) with a pointer at its end, and the fixed part of a record.
-pub(super) const ENOUGH: usize = 2 + Message::HEADER_SIZE + 256 + 10;
+pub(super) const MAX_JUDGED: usize = 2 + Message::HEADER_SIZE + 256 + 10;
 
 /// The verdict on the available bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

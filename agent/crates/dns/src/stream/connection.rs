@@ -197,7 +197,7 @@ impl<C: Copy> Connection<C> {
             mine.data(sequence, segment.payload, at_ns, &mut out);
         }
         if self.sides.iter().any(Side::has_gap) {
-            self.keep_to_limits(limits, at_ns, counts, events);
+            self.enforce_limits(limits, at_ns, counts, events);
         }
         if segment.flags & FIN != 0 || self.sides.iter().any(Side::has_fin) {
             let size = u32::try_from(segment.payload.len()).unwrap_or(u32::MAX);
@@ -256,7 +256,7 @@ impl<C: Copy> Connection<C> {
         }
     }
 
-    fn keep_to_limits<E: FnMut(StreamEvent<'_, C>)>(
+    fn enforce_limits<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
         limits: &Limits,
         at_ns: u64,

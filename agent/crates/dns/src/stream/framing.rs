@@ -2,7 +2,7 @@
 
 use super::{
     StreamLoss,
-    begins::{ENOUGH, Verdict, judge},
+    begins::{MAX_JUDGED, Verdict, judge},
     outlet::Outlet,
 };
 
@@ -117,7 +117,7 @@ impl Framing {
     fn synchronise(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) -> bool {
         let tried = self.frame.len();
         if tried > 0 {
-            let more = &bytes[..bytes.len().min(ENOUGH)];
+            let more = &bytes[..bytes.len().min(MAX_JUDGED)];
             self.append(more, at_ns);
             match judge(&self.frame, &mut out.counts().steps) {
                 Verdict::Begins => {

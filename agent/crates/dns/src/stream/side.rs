@@ -199,13 +199,13 @@ impl Side {
         let before = bytes;
         let repeated = cut(&mut bytes, self.next.saturating_sub(at));
         let differ = self.latest.differs(self.next.saturating_sub(at), &before[..repeated]);
-        note_again(repeated, differ, at_ns, out);
+        note_repeated(repeated, differ, at_ns, out);
         at += repeated as u64;
         if bytes.is_empty() {
             return;
         }
         if at > self.next {
-            self.keep(at, bytes, at_ns, out);
+            self.insert_piece(at, bytes, at_ns, out);
         } else {
             self.advance_among_pieces(bytes, at_ns, out);
         }
@@ -235,7 +235,7 @@ impl Side {
             let again = rest;
             let repeated = cut(&mut rest, self.next - before);
             let differ = self.latest.differs(self.next - before, &again[..repeated]);
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
         }
     }
 
@@ -252,7 +252,7 @@ impl Side {
     }
 
     /// Stores the bytes from `at` on that no piece has.
-    fn keep(&mut self, at: u64, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
+    fn insert_piece(&mut self, at: u64, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let (mut at, mut rest) = (at, bytes);
         if let Some((start, piece)) = self.pieces.range(..at).next_back() {
             let again = rest;
@@ -261,7 +261,7 @@ impl Side {
             let from = usize::try_from(at - start).unwrap_or(usize::MAX);
             let taken = piece.bytes.get(from..).unwrap_or_default();
             let differ = !taken.starts_with(&again[..repeated]);
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
             at += repeated as u64;
         }
         while !rest.is_empty() {
@@ -282,7 +282,7 @@ impl Side {
                     .pieces
                     .get(&at)
                     .is_some_and(|piece| !piece.bytes.starts_with(&again[..repeated]));
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
             at += repeated as u64;
         }
     }
@@ -401,7 +401,7 @@ impl Side {
 }
 
 /// Counts bytes at positions that were processed before: as equal or as different.
-fn note_again(bytes: usize, differ: bool, at_ns: u64, out: &mut impl Outlet) {
+fn note_repeated(bytes: usize, differ: bool, at_ns: u64, out: &mut impl Outlet) {
     if differ {
         out.loss(StreamLoss::Conflict, bytes, at_ns);
     } else {

@@ -69,7 +69,7 @@ fn a_table_has_a_column_and_a_comment_for_every_field_in_the_schemas_order() {
 }
 
 #[test]
-fn postgres_has_a_key_that_drops_what_comes_twice() {
+fn postgres_has_a_key_that_drops_duplicates() {
     let records = sql(Profile::Full, Dialect::Postgres);
     assert!(records.contains(",\n  PRIMARY KEY (\"record_id\")\n);"), "{records}");
     let options = Options { table: TableName::of_summaries(), ..options(Dialect::Postgres) };
@@ -159,7 +159,7 @@ fn the_view_for_vertica_has_every_column_and_each_time_by_its_microseconds() {
 }
 
 #[test]
-fn what_a_dialect_has_no_columns_for_is_refused_with_the_remedy() {
+fn unsupported_fields_are_refused_with_the_remedy() {
     let error = of_transactions(Profile::Full, &options(Dialect::Vertica)).unwrap_err().to_string();
     assert!(error.contains("anomalies, which holds an array"), "{error}");
     assert!(error.contains("record.profile: flat"), "{error}");

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn room_grows_to_what_is_written_and_is_zero_again_after_it() {
+    fn buffers_grow_as_needed_and_are_zero_afterwards() {
         let mut buffers = RecordBuffers::default();
         let around_usual = USUAL_SIZE - 5..USUAL_SIZE + LARGEST_BLOCK + 5;
         for length in [0, 1].into_iter().chain(around_usual).chain([5 * MAX_KEPT_BUFFER, 3]) {
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_beyond_the_usual_room_are_where_they_belong() {
+    fn blocks_beyond_the_usual_buffer_are_in_place() {
         /// A number of blocks of numbers.
         struct Blocks(usize);
 

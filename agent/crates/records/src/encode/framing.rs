@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_framed_otherwise_is_told_apart() {
+    fn other_framings_are_refused() {
         for value in [&b""[..], b"\xc3", b"\xc3\x01\0\0\0\0\0\0\0", b"\0\0\0\0\x01datum12345"] {
             assert_eq!(read_single_object(value), None, "{value:?}");
         }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_what_the_record_shows() {
+    fn keys_equal_the_fields_of_the_record() {
         let hidden = AddressRule::Truncate(PrefixLengths::default());
         for client_address in [AddressRule::Keep, hidden, AddressRule::Drop] {
             let config = PrivacyConfig { client_address, ..PrivacyConfig::default() };

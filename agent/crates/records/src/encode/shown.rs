@@ -72,7 +72,7 @@ mod tests {
     use crate::encode::{Datum, Encode, FlatDatum, JsonLine, samples};
 
     #[test]
-    fn what_was_encoded_reads_as_it_would_have_been_printed() {
+    fn decoded_records_equal_the_json_encoding() {
         for name in samples::NAMES {
             let (mut datum, mut expected, mut shown) = (Vec::new(), Vec::new(), Vec::new());
             samples::with_record(name, |record| {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn other_data_is_refused() {
         let mut out = b"before".to_vec();
         let mut datum = Vec::new();
         samples::with_record("matched", |record| {

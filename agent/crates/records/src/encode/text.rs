@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_their_headings() {
+    fn columns_are_aligned_with_their_headings() {
         let line = line("matched");
         for (heading, value) in [
             ("CLIENT", "192.0.2.1:40000"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_the_ordinary_is_said() {
+    fn unusual_properties_are_noted() {
         assert!(line("unanswered").contains("UNANSWERED"));
         assert!(line("unanswered").ends_with(
             "[asked 2 times]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relation_says_more_than_an_unseen_query() {
+    fn a_relation_takes_precedence_over_an_unseen_query() {
         for (relation, note) in [
             (Relation::LateResponse, "[late: recorded as unanswered before]"),
             (Relation::RepeatedResponse, "[repeated response]"),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_is_called_by_its_opcode() {
+    fn other_opcodes_are_named() {
         let mut wire = Build::message(1, false).question("a.test", 6).wire();
         wire[2] |= 4 << 3;
         let message = tap53_dns::Message::parse(&wire).unwrap();

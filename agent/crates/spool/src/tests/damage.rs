@@ -98,7 +98,7 @@ fn any_flipped_byte_costs_one_record_at_most_and_is_counted() {
 }
 
 #[test]
-fn a_file_cut_at_any_length_costs_what_is_cut_off() {
+fn a_truncated_file_loses_only_the_removed_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let files = closed(directory.path());
     for (path, bytes) in &files {

@@ -21,7 +21,7 @@ fn a_full_queue_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
-fn what_is_on_its_way_when_it_is_dropped_may_yet_arrive() {
+fn records_in_flight_may_be_delivered_after_their_segment_was_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     append(&mut spool, 10, NOW_MS).unwrap();
@@ -60,7 +60,7 @@ fn a_segment_that_is_gone_is_not_kept_open_until_it_would_be_forced_to_the_disk(
 }
 
 #[test]
-fn what_is_too_old_is_dropped_a_segment_at_a_time() {
+fn records_beyond_the_maximum_age_are_dropped_by_segment() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
     let mut spool = Spool::open(&config).unwrap();
@@ -84,7 +84,7 @@ fn what_is_too_old_is_dropped_a_segment_at_a_time() {
 }
 
 #[test]
-fn what_fails_after_its_segment_was_dropped_is_lost_for_the_reason_of_that() {
+fn a_failed_record_of_a_dropped_segment_is_lost_for_that_reason() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
     let mut spool = Spool::open(&config).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_was_appended_comes_out_in_order_over_segments() {
+fn records_are_sent_in_order_over_segments() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     for _ in 0..10 {
@@ -21,7 +21,7 @@ fn what_was_appended_comes_out_in_order_over_segments() {
 }
 
 #[test]
-fn what_was_not_acknowledged_is_there_after_a_restart() {
+fn unacknowledged_records_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();
@@ -70,7 +70,7 @@ fn after_a_failure_nothing_younger_goes_before_it_is_sent_again() {
 }
 
 #[test]
-fn what_can_never_be_delivered_does_not_hold_up_the_rest() {
+fn undeliverable_records_do_not_block_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     append(&mut spool, 3, NOW_MS).unwrap();
@@ -96,7 +96,7 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 }
 
 #[test]
-fn files_are_for_nobody_elses_eyes() {
+fn files_are_readable_only_by_the_owner() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/spool");

@@ -13,7 +13,7 @@ fn of(totals: &Totals, reason: Loss) -> Amount {
 }
 
 #[test]
-fn what_a_killed_process_had_dropped_is_known_to_the_next_one() {
+fn drops_of_a_killed_process_are_counted_by_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();
@@ -40,7 +40,7 @@ fn what_a_killed_process_had_dropped_is_known_to_the_next_one() {
 }
 
 #[test]
-fn a_loss_behind_what_is_not_done_with_is_counted_once() {
+fn a_loss_after_a_pending_record_is_counted_once() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();

@@ -200,7 +200,7 @@ impl Recent {
 
     /// Returns true if exchanges of this key may be stored. Reads only the index.
     #[inline]
-    pub(super) fn may_know(&self, key: u64) -> bool {
+    pub(super) fn may_contain(&self, key: u64) -> bool {
         self.newest(key).is_some()
     }
 

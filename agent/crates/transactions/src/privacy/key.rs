@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_a_word_of_it() {
+    fn an_invalid_key_is_refused_without_showing_it() {
         let digits = hexadecimal(&RAW);
         for content in
             [&b""[..], &RAW[..31], b"secret", &digits.as_bytes()[1..], &[b'g'; 64], &[b'+'; 64]]

@@ -161,7 +161,7 @@ fn an_update_carries_its_senders_address() {
 }
 
 #[test]
-fn what_servers_write_freely_is_hidden_where_addresses_are() {
+fn free_text_of_servers_is_hidden_if_addresses_are() {
     let keep = PrivacyConfig::default();
     let lengths = PrefixLengths::default();
     let hiding = [
@@ -186,7 +186,7 @@ fn what_servers_write_freely_is_hidden_where_addresses_are() {
 }
 
 #[test]
-fn reverse_names_are_hidden_wherever_a_name_stands() {
+fn reverse_names_are_hidden_in_every_name() {
     let config = PrivacyConfig { reverse_names: AddressRule::Drop, ..PrivacyConfig::default() };
     let policy = Policy::new(&config);
     let name = "77.2.0.192.in-addr.arpa";
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn pseudonyms_tell_addresses_apart(one: IpAddr, other: IpAddr) {
+    fn pseudonyms_distinguish_addresses(one: IpAddr, other: IpAddr) {
         prop_assume!(one.to_canonical() != other.to_canonical());
         let rule = hash(key(0));
         prop_assert_ne!(shown(&rule, one), shown(&rule, other));

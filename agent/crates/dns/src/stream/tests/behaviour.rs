@@ -151,7 +151,7 @@ fn a_gap_that_hides_a_boundary_ends_where_a_segment_begins_a_message() {
 }
 
 #[test]
-fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
+fn an_acknowledgement_reveals_a_missed_segment_at_the_end() {
     let mut tap = Tap::connected(Config::default());
     let answers = [message(1, true, 80)];
     tap.data(Server, 0, &framed(&answers));
@@ -167,7 +167,7 @@ fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
 }
 
 #[test]
-fn what_was_acknowledged_before_it_was_captured_is_read() {
+fn data_acknowledged_before_its_capture_is_read() {
     let mut tap = Tap::connected(Config::default());
     let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
     let (questions, stream) = (framed(&asked), framed(&answers));
@@ -183,7 +183,7 @@ fn what_was_acknowledged_before_it_was_captured_is_read() {
 }
 
 #[test]
-fn a_query_behind_a_gap_is_read_before_its_answer() {
+fn a_query_after_a_gap_is_read_before_its_response() {
     let mut tap = Tap::connected(Config::default());
     let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
     let (questions, stream) = (framed(&asked), framed(&answers));
@@ -245,7 +245,7 @@ fn a_gap_is_given_up_after_its_timeout_in_a_stream_that_goes_on() {
 }
 
 #[test]
-fn a_gap_is_given_up_when_too_much_waits_behind_it() {
+fn a_gap_is_given_up_when_too_much_waits_after_it() {
     let mut tap = Tap::connected(Config { stream_bytes: 4_096, ..Config::default() });
     let sent = queries(&[100; 80]);
     let stream = framed(&sent);
@@ -322,7 +322,7 @@ fn a_message_does_not_take_the_time_of_the_one_before() {
 }
 
 #[test]
-fn what_was_sent_before_the_first_byte_seen_is_not_taken_for_repeated() {
+fn bytes_before_the_first_one_seen_are_no_repetition() {
     let mut tap = Tap::new(Config::default());
     let sent = queries(&[30, 40]);
     let stream = framed(&sent);

@@ -123,7 +123,7 @@ fn ten_thousand_segments_in_reverse_are_joined() {
 }
 
 #[test]
-fn a_segment_over_many_pieces_fills_what_is_between() {
+fn a_segment_over_many_pieces_fills_the_gaps_between_them() {
     let mut tap = Tap::connected(Config { stream_bytes: 16 << 20, ..Config::default() });
     let sent: Vec<_> = (0..1_000).map(|number| message(number, false, 60)).collect();
     let stream = framed(&sent);
@@ -233,7 +233,7 @@ fn bytes_that_come_again_and_differ_are_a_conflict_however_they_are_divided() {
 }
 
 #[test]
-fn bytes_behind_a_gap_that_come_again_are_compared_too() {
+fn repeated_bytes_after_a_gap_are_compared_too() {
     let stream = framed(&[message(1, false, 60)]);
     let mut tap = Tap::connected(Config::default());
     tap.data(Client, 20, &stream[20..40]);

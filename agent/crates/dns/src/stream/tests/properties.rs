@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_out_in_spite_of_losses_was_sent(
+    fn messages_in_spite_of_losses_were_sent(
         talk in conversation(),
         missing in vec(any::<bool>(), 0..80),
         acknowledging in vec(any::<bool>(), 0..80),
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn directions_one_behind_the_other_give_the_messages_of_each_side(
+    fn directions_with_different_delays_yield_the_messages_of_each_side(
         talk in conversation(),
         behind in vec(any::<bool>(), 0..300),
         pauses in vec(0..2_000_u64, 0..80),
@@ -226,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_that_was_there_before_yields_what_was_sent(talk in conversation(), first in 0..30_usize) {
+    fn a_stream_from_before_the_capture_yields_the_sent_messages(talk in conversation(), first in 0..30_usize) {
         let mut tap = Tap::new(Config::default());
         let mut captured = talk.captured;
         captured.sort_by_key(|(_, _, to)| *to);
@@ -241,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_is_told_by_its_looks_wherever_it_is_cut(
+    fn a_message_is_recognised_wherever_it_is_cut(
         size in 24..400_usize,
         cut in any::<Index>(),
         response in any::<bool>(),

@@ -57,7 +57,7 @@ fn a_stream_without_a_boundary_costs_a_name_for_each_segment() {
 }
 
 #[test]
-fn connections_in_many_tunnels_do_not_share_a_place() {
+fn connections_in_many_tunnels_do_not_share_a_bucket() {
     let mut tap = Tap::new(Config::default());
     for id in 0..20_000 {
         let tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, id: Some(id) });

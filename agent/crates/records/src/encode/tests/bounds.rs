@@ -224,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_record_is_within_its_limit_and_says_what_is_missing(
+    fn a_record_is_within_its_limit_and_counts_omitted_entries(
         query in proptest::option::of(hostile(false)),
         response in hostile(true),
         has_response in any::<bool>(),
@@ -331,7 +331,7 @@ fn long_owner_names() -> Vec<u8> {
 }
 
 #[test]
-fn a_response_that_repeats_a_long_name_is_recorded_with_what_fits_of_it() {
+fn a_response_that_repeats_a_long_name_is_recorded_partially() {
     let response = observation(&long_owner_names(), false);
     let answers = response.message.answers().len();
     assert!(answers > 4_000);
@@ -362,7 +362,7 @@ fn an_ordinary_response_of_64_kib_is_whole() {
 }
 
 #[test]
-fn a_server_does_not_push_out_what_its_client_sent() {
+fn a_server_does_not_displace_the_query_of_its_client() {
     // 2,000 options of one byte.
     let mut query =
         b"\x12\x34\0\0\0\x01\0\0\0\0\0\x01\x01a\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0".to_vec();

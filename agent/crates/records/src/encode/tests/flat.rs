@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn it_says_what_the_full_profile_says(parts in random::parts()) {
+    fn it_has_the_data_of_the_full_profile(parts in random::parts()) {
         parts.with_record(|record| {
             let mut flat = read(&flat(record)).into_iter();
             let began_us = record.clock.utc_us(record.transaction.first().at_ns);

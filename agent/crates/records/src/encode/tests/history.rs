@@ -260,7 +260,7 @@ fn a_version_adds_fields_with_defaults_and_symbols_at_the_end_and_changes_nothin
 }
 
 #[test]
-fn every_field_says_what_it_is() {
+fn every_field_is_documented() {
     fn check(field: &serde_json::Value) {
         assert!(field["doc"].as_str().is_some_and(|doc| !doc.is_empty()), "{}", field["name"]);
         for inner in field["type"]["items"]["fields"].as_array().into_iter().flatten() {

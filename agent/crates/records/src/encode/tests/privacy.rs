@@ -68,7 +68,7 @@ const TRACES: [&str; 6] =
     ["203.0.113.77", "77.113.0.203", "cb00714d", "cookie77", "636f6f6b69653737", "203.0.113"];
 
 #[test]
-fn what_is_hidden_is_in_no_encoding() {
+fn hidden_data_is_in_no_encoding() {
     let hidden = Policy::new(&PrivacyConfig {
         client_address: AddressRule::Drop,
         server_address: AddressRule::Drop,
@@ -87,7 +87,7 @@ fn what_is_hidden_is_in_no_encoding() {
 
 /// Without this, the test above could search for something that never occurs.
 #[test]
-fn what_is_not_hidden_is_there() {
+fn other_data_is_in_every_encoding() {
     let all = encodings(&Policy::default()).join("\n");
     for trace in TRACES {
         assert!(all.contains(trace), "{trace} not in {all}");

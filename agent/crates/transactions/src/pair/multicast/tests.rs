@@ -189,7 +189,7 @@ fn a_response_that_comes_late_names_the_query() {
 }
 
 #[test]
-fn a_multicast_response_is_paired_by_what_it_tells() {
+fn a_multicast_response_is_paired_by_its_records() {
     for to in [group(MDNS), host(1, MDNS)] {
         let mut link = Link::new();
         let (asker, responder) = (host(1, MDNS), host(2, MDNS));
@@ -216,7 +216,7 @@ fn a_question_for_any_type_is_answered_by_each() {
 }
 
 #[test]
-fn an_announcement_answers_nobody() {
+fn an_announcement_answers_no_query() {
     let mut link = Link::new();
     link.sees(host(1, MDNS), group(MDNS), query(0, "printer.local", A));
     for records in [&[("printer.local", 28)][..], &[("scanner.local", A)], &[]] {
@@ -228,7 +228,7 @@ fn an_announcement_answers_nobody() {
 }
 
 #[test]
-fn askers_of_one_question_are_told_apart_and_interfaces_are_not() {
+fn clients_of_one_question_are_distinguished_and_interfaces_are_not() {
     let mut link = Link::new();
     for asker in [host(1, MDNS), host(3, MDNS)] {
         assert_eq!(link.sees(asker, group(MDNS), query(0, "printer.local", A)), None);

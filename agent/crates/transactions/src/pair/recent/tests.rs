@@ -28,9 +28,9 @@ const ENDED: EndedExchange = EndedExchange {
 fn an_exchange_is_remembered_for_a_minute() {
     let mut recent = Recent::new();
     assert!(recent.exchange(KEY, 3, 1_000).is_none());
-    assert!(!recent.may_know(KEY));
+    assert!(!recent.may_contain(KEY));
     recent.insert(&ENDED);
-    assert!(recent.may_know(KEY));
+    assert!(recent.may_contain(KEY));
     assert_eq!(recent.exchange(KEY, 3, 1_000 + REMEMBERED_NS), Some(ENDED));
     assert!(recent.exchange(KEY, 3, 1_001 + REMEMBERED_NS).is_none());
     assert!(recent.exchange(OTHER, 3, 1_000).is_none(), "another one of the same place");

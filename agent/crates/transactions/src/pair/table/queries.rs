@@ -62,7 +62,7 @@ impl Table {
             self.pending_messages += 1;
             return Observed::Repeated;
         }
-        let again = self.recent.may_know(hash);
+        let again = self.recent.may_contain(hash);
         let question = self.question_hash(query.message.question());
         if again && self.recent.is_copy_of_query(hash, question, &seen) {
             return Observed::Copy;

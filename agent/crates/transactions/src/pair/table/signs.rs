@@ -134,10 +134,10 @@ fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
 }
 
 /// The directions in which responses pass the interfaces that saw their queries.
-pub(super) struct Sides([Seen; TRACKED_INTERFACES]);
+pub(super) struct Sides([ResponseDirections; TRACKED_INTERFACES]);
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct ResponseDirections {
     ifindex: u32,
     /// Responses against the direction of their query.
     opposite: u32,
@@ -147,7 +147,7 @@ struct Seen {
 
 impl Sides {
     pub(super) const fn new() -> Self {
-        Self([Seen { ifindex: 0, opposite: 0, same: 0 }; TRACKED_INTERFACES])
+        Self([ResponseDirections { ifindex: 0, opposite: 0, same: 0 }; TRACKED_INTERFACES])
     }
 
     /// Records where a query and its response were seen. Returns true if the response came from the
@@ -161,7 +161,7 @@ impl Sides {
             return false;
         };
         if seen.ifindex != query.ifindex {
-            *seen = Seen { ifindex: query.ifindex, ..Seen::default() };
+            *seen = ResponseDirections { ifindex: query.ifindex, ..ResponseDirections::default() };
         }
         if query.direction != response.direction {
             seen.opposite = seen.opposite.saturating_add(1);

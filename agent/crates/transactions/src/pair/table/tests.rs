@@ -281,7 +281,7 @@ fn a_truncated_response_and_its_retry_over_tcp_name_each_other_whoever_comes_fir
 }
 
 #[test]
-fn large_queries_are_bounded_by_bytes_and_leave_nothing_behind() {
+fn large_queries_are_bounded_by_bytes_and_free_their_buffers() {
     let mut table = table(64);
     let large = |port: u16| {
         let mut query = message(u64::from(port), 1, "a.test", false);
@@ -386,7 +386,7 @@ fn an_unreadable_packet_is_a_gap_for_its_flow_alone() {
 }
 
 #[test]
-fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
+fn switching_an_interface_is_a_gap_for_that_interface_only() {
     let mut table = table(8);
     let at = |ifindex, at_s: u64, response| {
         let mut seen = message(at_s * SECOND, 1, "a.test", response);
@@ -413,7 +413,7 @@ fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
 }
 
 #[test]
-fn a_query_of_a_clock_that_is_behind_waits_as_long() {
+fn a_query_of_a_slow_clock_waits_as_long() {
     let mut table = table(8);
     observe(&mut table, flow(1_000), message(100 * SECOND, 1, "a.test", false));
     observe(&mut table, flow(1_001), message(10 * SECOND, 2, "b.test", false));

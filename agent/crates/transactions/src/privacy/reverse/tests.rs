@@ -82,7 +82,7 @@ fn a_name_elsewhere_is_no_reverse_name() {
 }
 
 #[test]
-fn a_reverse_name_is_hidden_with_a_search_list_s_domain_behind_it() {
+fn a_reverse_name_with_the_domain_of_a_search_list_is_hidden() {
     let v6 = format!("{V6}.corp.example");
     for (rule, name, expected) in [
         (
@@ -145,7 +145,7 @@ fn a_dropped_name_leaves_its_zone() {
 }
 
 #[test]
-fn reverse_names_in_rdata_are_rewritten_where_they_stand() {
+fn reverse_names_in_rdata_are_rewritten_in_place() {
     let rdata = |rdata| rewritten_rdata(&truncate(24, 56), rdata);
     assert_eq!(rdata("77.2.0.192.in-addr.arpa").as_deref(), Some("0.2.0.192.in-addr.arpa"));
     assert_eq!(

@@ -310,7 +310,7 @@ fn a_mirror_port_that_shows_each_packet_twice_makes_copies() {
 }
 
 #[test]
-fn what_is_sent_again_is_no_mirrored_packet() {
+fn a_retransmission_is_no_mirrored_packet() {
     let numbered = |sent: Sent, identification| Sent { identification, ..sent };
     // Another packet just as soon; or the same bytes after more than a millisecond.
     for (number, delay) in [(2, 1_000), (1, MS + 1)] {
@@ -340,7 +340,7 @@ fn what_is_sent_again_is_no_mirrored_packet() {
 
 /// Scenario `15`: the query is repeated with the same identifier and port.
 #[test]
-fn a_transaction_tells_when_its_query_was_sent_last() {
+fn a_transaction_contains_the_time_of_its_latest_query() {
     let mut table = table(8);
     for (ifindex, at_ms) in [(7, 0), (7, 2_000), (8, 2_001)] {
         let mut seen = message(at_ms * MS, 1, "poll.test", false);

@@ -69,7 +69,7 @@ fn a_response_that_comes_from_the_side_of_its_query_is_a_sign() {
 }
 
 #[test]
-fn where_queries_and_responses_pass_in_one_direction_nothing_is_told_from_it() {
+fn interfaces_with_one_direction_give_no_sign() {
     let arrives = Point { ifindex: 7, direction: Direction::Ingress };
     let leaves = Point { ifindex: 7, direction: Direction::Egress };
     // At a mirror port everything arrives.
@@ -115,7 +115,7 @@ fn a_response_in_other_case_than_its_query_is_a_sign() {
 }
 
 #[test]
-fn a_further_response_that_says_something_else_is_a_sign() {
+fn a_further_response_with_other_content_is_a_sign() {
     let mut table = table(8);
     let mut refused = answers(9, "a.test", &[]);
     refused[3] |= 5;
@@ -181,7 +181,7 @@ fn a_response_with_a_wrong_identifier_names_the_query_that_it_aims_at() {
 }
 
 #[test]
-fn a_response_from_a_wrong_address_names_the_query_that_it_aims_at_also_if_nobody_answers() {
+fn a_response_from_a_wrong_address_names_its_query_even_if_that_stays_unanswered() {
     let mut table = table(8);
     sees(&mut table, flow(1), SECOND, &query(9, "a.test"));
     let elsewhere = Flow { server: ([203, 0, 113, 9], 53).into(), ..flow(1) };
@@ -341,7 +341,7 @@ fn an_owner_that_many_answers_share_is_hashed_once() {
 }
 
 #[test]
-fn what_is_known_of_the_sides_of_an_interface_is_not_told_of_another() {
+fn the_sides_of_one_interface_do_not_affect_another() {
     let arrives = |ifindex| Point { ifindex, direction: Direction::Ingress };
     let leaves = |ifindex| Point { ifindex, direction: Direction::Egress };
     let pair = |table: &mut Table, flow: Flow, asked: Point, answered: Point| {
