@@ -4,8 +4,7 @@
 //! |---|---|
 //! | capture | nothing: it loads programs and speaks netlink |
 //! | all others | [`NEVER`], and bpf(2) except for reading and writing elements of maps |
-//! | workers, and those of sinks that block | also [`NOT_AT_WORK`]: sockets, and executing programs
-//! |
+//! | workers, and those of sinks that block | also [`NOT_AT_WORK`]: sockets, and executing programs |
 //!
 //! - **A list of refused calls, not of allowed ones.** A call that a new libc or librdkafka uses
 //!   must not end the agent, so an unknown call is allowed. A refused call fails with EPERM, as it

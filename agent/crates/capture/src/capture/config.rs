@@ -72,7 +72,7 @@ pub struct CaptureConfig {
     /// UDP ports of Geneve, with the same rules.
     pub geneve_ports: Vec<u16>,
     /// Maximum number of bytes to copy of a packet, from the link layer on; 1 to
-    /// [`MAX_CAPTURED_LENGTH`](tap53_ebpf::record::MAX_CAPTURED_LENGTH).
+    /// [`MAX_CAPTURED_LENGTH`].
     pub snap_length: u32,
     /// Number of worker threads, each with its own ring; at least 1.
     pub workers: u32,

@@ -5,8 +5,7 @@
 //! |---|---|---|
 //! | file | `interfaces.include`, `exclude`, `directions` | unless one below matches the name |
 //! | annotation | `tap53.io/capture: "eth0=on,veth*=off,eth1=ingress"` | unless a command matches |
-//! | command | `tap53 enable` and `disable`, the last one that matches | for its duration, or until
-//! the agent ends |
+//! | command | `tap53 enable` and `disable`, the last one that matches | for its duration, or until the agent ends |
 //!
 //! An annotation is a comma-separated list of `PATTERN=STATE`. The pattern is a shell pattern of
 //! names, the state is `on`, `both`, `ingress`, `egress` or `off`; `on` equals `both`. The last

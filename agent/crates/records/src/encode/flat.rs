@@ -9,8 +9,7 @@
 //! | enum | its symbol, a string |
 //! | `timestamp-micros` | `timestamp-millis`, and the microseconds as a long in `…_us` |
 //! | bytes, fixed | hexadecimal text |
-//! | array of records | text with a line for each, null if it is empty, and their number in
-//! `…_recorded` |
+//! | array of records | text with a line for each, null if it is empty, and their number in `…_recorded` |
 //! | array of strings | text separated by spaces, null if it is empty |
 //! | map | a JSON object as text |
 //!

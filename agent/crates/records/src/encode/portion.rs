@@ -7,7 +7,7 @@
 //!
 //! - The limit is applied before encoding: every encoding of a record contains the same entries.
 //! - Nearly all records are far below the limit, which an upper bound from a few lengths shows.
-//!   Only the others are encoded_size.
+//!   Only the others are measured.
 //! - Each message gets half of the space, and the part that the other one does not need: a server
 //!   cannot displace the content of its client's query, nor the other way round.
 //! - The order within a message: the text of an extended error, the name server's identifier, the
@@ -320,7 +320,7 @@ impl Selection {
     fn first_of<I: Item>(&mut self, items: impl Iterator<Item = (usize, I)>) -> usize {
         items
             .take_while(|(raw, item)| {
-                // An item that is too long before the rules need not be encoded_size.
+                // An item that is too long before the rules need not be measured.
                 *raw <= self.left && self.reserve(self.encoded_size(item).max(*raw))
             })
             .count()

@@ -1,5 +1,5 @@
-//! Removes queries without a response: those whose timeout has expired, those that exceed the limits, and
-//! all at the end.
+//! Removes queries without a response: those whose timeout has expired, those beyond the limits, and
+//! all of them at the end.
 
 use super::{Table, slots::List};
 use crate::pair::{
