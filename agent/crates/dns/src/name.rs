@@ -179,7 +179,7 @@ fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> O
     Some(())
 }
 
-/// Formats a name given as its labels, like [`write`] for names on the wire.
+/// Formats a name given as its labels, like [`write()`] for names on the wire.
 #[must_use]
 pub fn presentation<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut text = Text::default();
