@@ -51,7 +51,7 @@ pub(super) const MIRRORED_NS: u64 = 1_000_000;
 pub(super) struct Sighting {
     pub(super) at_ns: u64,
     pub(super) point: Point,
-    /// IPv4 identification, see [`Observation`](super::Observation).
+    /// IPv4 identification, see [`Observation`].
     pub(super) identification: u16,
 }
 
