@@ -1,10 +1,10 @@
-//! One counter for each thing that can become of a packet at a hook.
+//! Counters of all outcomes of a packet at a hook.
 //!
-//! Invariant, for each interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on
-//! entry and every other counter where the program ends, so the sum checks the programs.
+//! Invariant per interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on entry
+//! and every other counter where the program ends, so the sum verifies the programs.
 
 /// Index into a [`Counters`] value. `TRUNCATED` and `BYTES_CAPTURED` describe captured packets and
-/// stand outside the sum.
+/// are not part of the sum.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
@@ -12,52 +12,53 @@ pub enum Counter {
     Seen,
     /// Packets submitted to a ring.
     Captured,
-    /// Captured with less than their full length.
+    /// Packets captured with less than their full length.
     Truncated,
-    /// Bytes of packet submitted, headers included.
+    /// Bytes of submitted packets, including headers.
     BytesCaptured,
-    /// Not IPv4 or IPv6.
+    /// The packet is not IPv4 or IPv6.
     NotIp,
-    /// IP, but not UDP or TCP to or from a port of the set.
+    /// The packet is IP, but not UDP or TCP to or from a port of the set.
     NotDns,
-    /// Capture is off for the interface or this direction.
+    /// Capture is disabled for the interface or this direction.
     Disabled,
     /// The interface has no settings (counted in slot 0).
     Unconfigured,
-    /// More than two VLAN tags.
+    /// The frame has more than two VLAN tags.
     VlanDepth,
-    /// A header runs past the end of the packet, or contradicts itself.
+    /// A header exceeds the packet, or contradicts itself.
     MalformedHeader,
-    /// More IPv6 extension headers than the program follows, or in front of a tunnel longer ones.
+    /// There are more IPv6 extension headers than the program follows, or they are too long before
+    /// a tunnel.
     ExtensionLimit,
-    /// A fragment after the first: it has no ports, so whether it is DNS cannot be told here. Where
-    /// fragments are joined: its first fragment was not seen before it, and there were too many like
-    /// it.
+    /// A fragment after the first: without ports, it is unknown whether it is DNS. If fragments are
+    /// captured, its first fragment had not arrived before, and there were too many such fragments.
     LaterFragment,
-    /// A fragment of a tunnel's packet, whose inner packet cannot be read before it is joined.
+    /// A fragment of a tunnel's packet, whose inner packet can only be read after reassembly.
     TunnelFragment,
-    /// A tunnel header of another version, or with fields of unknown length: what it carries cannot
-    /// be told.
+    /// A tunnel header of another version, or with fields of unknown length: its content is
+    /// unknown.
     UnknownTunnel,
-    /// The ring had no room.
+    /// The ring was full.
     RingFull,
-    /// The kernel refused the copy out of the packet.
+    /// The kernel refused to copy the packet.
     CopyFailed,
-    /// A frame of a file whose link type is not read. Hooks have none: they see Ethernet only.
+    /// A frame of a file with an unsupported link type. Hooks never count it: they see only
+    /// Ethernet.
     UnsupportedLinkType,
-    /// In an encapsulation that is not read, and that may hold DNS: PPPoE, MPLS, IP in IP, or GRE
-    /// where it is not looked into.
+    /// The packet is in an encapsulation that is not read, and that may contain DNS: PPPoE, MPLS,
+    /// IP in IP, or GRE on an interface where it is not followed.
     UnreadEncapsulation,
 }
 
-/// What a reason means for completeness.
+/// The meaning of a counter for completeness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Entered or captured: one side of the sum, or outside it.
+    /// The packet entered or was captured: one side of the sum, or not part of it.
     Tally,
-    /// Rightly left alone: not DNS, or switched off.
+    /// The packet is rightly not captured: it is not DNS, or capture is disabled.
     Ignored,
-    /// DNS, or possibly DNS, that is missing.
+    /// The packet is lost, and is or may be DNS.
     Lost,
 }
 
@@ -87,7 +88,7 @@ impl Counter {
         Self::UnreadEncapsulation,
     ];
 
-    /// Name in the ledger and in metrics.
+    /// Returns its name in the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -112,7 +113,7 @@ impl Counter {
         }
     }
 
-    /// Whether a packet counted here was tallied, rightly ignored, or lost.
+    /// Returns whether its packets were tallied, rightly ignored, or lost.
     #[must_use]
     pub const fn fate(self) -> Fate {
         match self {
@@ -142,20 +143,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The count of one counter.
+    /// Returns the count of one counter.
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize]
     }
 
-    /// Adds another CPU's counts to these.
+    /// Adds the counts of another CPU.
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum += count;
         }
     }
 
-    /// True if `seen = captured + Σ reasons`.
+    /// Returns true if `seen = captured + Σ reasons`.
     #[must_use]
     pub fn balanced(&self) -> bool {
         let reasons: u64 = Counter::ALL

@@ -1,20 +1,20 @@
-//! What the queue lost, and why.
+//! Losses of the queue, by reason.
 
 use tap53_base::amount::Amount;
 
-use super::segment::Place;
+use super::segment::Position;
 
-/// Why a record left the queue without being acknowledged.
+/// Reasons why a record left the queue without being acknowledged.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// It was among the oldest when room was needed.
+    /// It was among the oldest when the queue was full.
     DroppedOldest,
-    /// It was older than records may get.
+    /// It exceeded the maximum age.
     TooOld,
-    /// It could not be read back.
+    /// It could not be read from the disk.
     Unreadable,
-    /// It can never be delivered, such as one that is longer than the broker takes.
+    /// It can never be delivered, such as one that is longer than the broker accepts.
     Rejected,
 }
 
@@ -23,7 +23,7 @@ impl Loss {
     pub const ALL: [Self; 4] =
         [Self::DroppedOldest, Self::TooOld, Self::Unreadable, Self::Rejected];
 
-    /// Name of the reason.
+    /// Returns the name of the reason.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,43 +38,43 @@ impl Loss {
 /// Amounts lost, by [`Loss`].
 pub type Losses = [Amount; Loss::ALL.len()];
 
-/// What the queue lost, to be written down once all before it has left.
+/// A loss that is to be written down once all records before it have left the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
-    /// The id after it.
+    /// The id after the lost records.
     pub(super) after_id: u64,
     pub(super) reason: Loss,
     pub(super) amount: Amount,
 }
 
-/// What is known of all records that ever were in the queue, over all processes that had it.
+/// Totals of all records that ever were in the queue, over all processes that used it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// Where it begins: the queue's beginning, unless a checkpoint was damaged or written by a
-    /// version that knew of no losses.
-    pub(super) from: Place,
+    /// Start of the totals: the start of the queue, unless a checkpoint was damaged or an older
+    /// version without losses wrote it.
+    pub(super) from: Position,
     pub(super) lost: Losses,
 }
 
-/// What became of all records that ever were in the queue, over all processes that had it, killed
-/// ones included: each is in exactly one of these.
+/// Totals of all records that ever were in the queue, over all processes that used it, including
+/// killed ones. Each record is in exactly one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Id of the first record of which it is known; 0 unless a checkpoint was damaged.
+    /// Id of the first counted record; 0 unless a checkpoint was damaged.
     pub from_id: u64,
-    /// Records that were appended.
+    /// Appended records.
     pub appended: Amount,
-    /// Those that wait, in flight or not.
+    /// Records that wait, in flight or not.
     pub waiting: Amount,
-    /// Those that arrived.
+    /// Delivered records.
     pub arrived: Amount,
-    /// Those that were lost, by [`Loss`]. Where a process was killed, those that were in flight
-    /// when their segment was dropped are among them.
+    /// Lost records by [`Loss`]. If a process was killed, they include the records that were in
+    /// flight when their segment was dropped.
     pub lost: Losses,
 }
 
 impl Totals {
-    pub(super) fn new(history: &History, end: Place, waiting: Amount) -> Self {
+    pub(super) fn new(history: &History, end: Position, waiting: Amount) -> Self {
         let appended = super::segment::between(history.from, end);
         let mut arrived = appended;
         arrived -= waiting;

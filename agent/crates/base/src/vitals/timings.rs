@@ -1,4 +1,4 @@
-//! What is timed on the way of a packet, from the kernel's timestamp to the delivery report.
+//! Timings along the path of a packet, from the kernel's timestamp to the delivery report.
 //!
 //! ```text
 //!  hook ──▶ ring ──▶ decode ▸ pair ▸ encode ──▶ sink ──▶ spool ──▶ producer ──▶ broker
@@ -6,20 +6,21 @@
 //!  └ response ──────────────── age: written, or ──────┴ spooled, or ─────┴ acknowledged ┘
 //! ```
 //!
-//! A query that waits for its response waits outside of the agent: that is the record's `latency_ns`.
-//! So a record's age is that of its response, and a record without one, which is made when the time
+//! A query waits for its response outside of the agent; that time is the record's `latency_ns`. So
+//! a record's age counts from its response. A record without a response is created when the query
+//! times out, and has no age.
 //! for a response is over, has none.
 
 use std::time::Duration;
 
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 
-/// Times of the workers.
+/// Timings of the workers.
 #[derive(Debug)]
 pub struct WorkerTimings {
-    /// From a packet's capture to the batch that it came out of its ring with. Each packet.
+    /// From the capture of a packet to the read of its batch from the ring. Observed per packet.
     pub ring_wait: Histogram,
-    /// What a batch took from the ring to where sinks are handed it. Each batch with packets.
+    /// From the read of a batch to its handover to the sinks. Observed per batch with packets.
     pub batch: Histogram,
 }
 
@@ -30,30 +31,30 @@ impl Default for WorkerTimings {
 }
 
 impl WorkerTimings {
-    /// Notes how long the packets of a batch waited, and what the batch took.
+    /// Records how long the packets of a batch waited, and how long the batch took.
     pub fn note_batch(&self, waits: &mut Tally, took: Duration) {
         self.ring_wait.take(waits);
         self.batch.observe(took);
     }
 }
 
-/// How far a record has got.
+/// The stage that a record has reached.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// A file, or standard output.
+    /// Written to a file or to standard output.
     Written,
-    /// The disk, or the page cache, by what `fsync` says.
+    /// Written to the spool: to the disk or the page cache, depending on `fsync`.
     Spooled,
-    /// The broker, straight from memory.
+    /// Acknowledged by the broker without the spool.
     Acknowledged,
 }
 
 impl Reached {
-    /// All, in the order of a record's way.
+    /// All stages, in the order of a record's path.
     pub const ALL: [Self; 3] = [Self::Written, Self::Spooled, Self::Acknowledged];
 
-    /// Its label in metrics.
+    /// Returns the value of the metrics' label.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Written => "written",
@@ -63,16 +64,18 @@ impl Reached {
     }
 }
 
-/// Times of one sink.
+/// Timings of one sink.
 #[derive(Debug)]
 pub struct SinkTimings {
-    /// What taking a batch took. Each batch.
+    /// Time to accept a batch. Observed per batch.
     pub write: Histogram,
-    /// What forcing the spool to the disk took.
+    /// Time to sync the spool to the disk.
     pub sync: Histogram,
-    /// From handing a record to the producer to its delivery report. Each record that arrived.
+    /// From the handover of a record to the producer to its delivery report. Observed per delivered
+    /// record.
     pub acknowledgement: Histogram,
-    /// From the capture of a record's response. Each record that has one, by [`Reached`].
+    /// From the capture of a record's response to each stage ([`Reached`]). Observed per record
+    /// with a response.
     ages: [Histogram; Reached::ALL.len()],
 }
 
@@ -88,13 +91,14 @@ impl Default for SinkTimings {
 }
 
 impl SinkTimings {
-    /// The ages at which records got so far.
+    /// Returns the histogram of the ages at which records reached a stage.
     pub fn age(&self, reached: Reached) -> &Histogram {
         &self.ages[reached as usize]
     }
 
-    /// Notes that records have got so far at `now_ns`, whose responses were captured at
-    /// `answered_at_ns`, 0 for a record without one. Both are CLOCK_MONOTONIC.
+    /// Observes the ages of records that reached a stage at `now_ns`. `answered_at_ns` yields the
+    /// capture times of their responses, 0 for a record without a response. Both are
+    /// CLOCK_MONOTONIC, in nanoseconds.
     pub fn all_reached(
         &self,
         reached: Reached,

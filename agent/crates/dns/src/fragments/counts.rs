@@ -1,23 +1,24 @@
-//! What became of every fragment.
+//! Accounts for every fragment.
 
-/// Why a fragment is in no datagram.
+/// Reasons why a fragment is in no datagram.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentLoss {
-    /// Of a datagram in which fragments overlap, or disagree on where it ends: refused whole, with
-    /// what comes of it later (RFC 5722 §4).
+    /// Fragments of its datagram overlap, or disagree on its end: the datagram is refused,
+    /// including later fragments (RFC 5722 §4).
     Overlap,
-    /// Without data, or not the last one and not a multiple of 8 bytes long (RFC 8200 §4.5).
+    /// It has no data, or it is not the last one and its length is not a multiple of 8 bytes (RFC
+    /// 8200 §4.5).
     Malformed,
-    /// Its data would end behind byte 65,535, the most that a datagram can have.
+    /// Its data would end after byte 65,535, the maximum length of a datagram.
     TooLong,
-    /// Of a datagram in more fragments than are kept: refused in the same way.
+    /// Its datagram has more fragments than are kept, and is refused in the same way.
     TooMany,
-    /// Others of its datagram did not come in time.
+    /// Other fragments of its datagram did not arrive in time.
     TimedOut,
-    /// Its datagram made room for others.
+    /// Its datagram was evicted.
     Evicted,
-    /// Waiting when the capture ended.
+    /// It was waiting when the capture ended.
     Ended,
 }
 
@@ -33,7 +34,7 @@ impl FragmentLoss {
         Self::Ended,
     ];
 
-    /// Name in the ledger and in metrics.
+    /// Returns its name in the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,41 +49,42 @@ impl FragmentLoss {
     }
 }
 
-/// Counts of one [`Fragments`](super::Fragments). Exact between any two calls:
-/// `received = joined + waiting + duplicates + Σ lost`.
+/// Counts of one [`Fragments`](super::Fragments). Between any two calls, `received = joined +
+/// waiting + duplicates + Σ lost` holds exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentCounts {
-    /// Fragments handed in.
+    /// Received fragments.
     pub received: u64,
-    /// Fragments of the datagrams handed out.
+    /// Fragments of reassembled datagrams.
     pub joined: u64,
-    /// Fragments kept.
+    /// Fragments that wait for others.
     pub waiting: u64,
-    /// Fragments that were there already, byte for byte; ignored.
+    /// Fragments that repeat an earlier one byte for byte; ignored.
     pub duplicates: u64,
     /// Fragments in no datagram, by [`FragmentLoss`].
     pub lost: [u64; FragmentLoss::ALL.len()],
-    /// Datagrams handed out.
+    /// Reassembled datagrams.
     pub datagrams: u64,
     /// Datagrams refused, for an overlap or too many fragments.
     pub datagrams_refused: u64,
     /// Datagrams evicted to make room for others.
     pub datagrams_evicted: u64,
-    /// What was looked at or moved: datagrams and entries of fragments. Not part of the sum; at
-    /// most [`most_steps`](Self::most_steps).
+    /// Datagrams and fragment entries that were visited or moved. Not part of the sum; at most
+    /// [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl FragmentCounts {
-    /// Where the fragments received went; equal to `received` unless there is a defect.
+    /// Returns the sum over all outcomes of fragments; equal to `received` unless there is a
+    /// defect.
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.joined + self.waiting + self.duplicates + self.lost.iter().sum::<u64>()
     }
 
-    /// The most that [`steps`](Self::steps) may be with datagrams in at most so many fragments,
-    /// whatever came in whatever order, expiry and eviction included. A benign fragment costs some 4
-    /// steps; one that comes before all others moves their entries, of 24 bytes each.
+    /// Returns the maximum of [`steps`](Self::steps) for datagrams of at most so many fragments, in
+    /// any order, including expiry and eviction. A benign fragment costs some 4 steps; one that
+    /// arrives before all others of lower offsets moves their entries, of 24 bytes each.
     #[must_use]
     pub const fn most_steps(&self, fragments: usize) -> u64 {
         self.received * (fragments as u64 + 8)

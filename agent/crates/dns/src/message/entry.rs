@@ -1,11 +1,11 @@
-//! What a message consists of, as it is read from it.
+//! The parts of a message.
 
-/// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), QR and the codes aside.
+/// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), except QR and the codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// AA: the answer is authoritative.
     pub authoritative: bool,
-    /// TC: the message was truncated; the full answer may follow over TCP (RFC 7766 §5).
+    /// TC: the message was truncated; the full response may follow over TCP (RFC 7766 §5).
     pub truncated: bool,
     /// RD: recursion desired.
     pub recursion_desired: bool,
@@ -18,7 +18,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The flags among the second 16 bits of a header.
+    /// Reads the flags from the second 16 bits of a header.
     pub(super) const fn from_bits(bits: u16) -> Self {
         Self {
             authoritative: bits & 0x0400 != 0,
@@ -34,7 +34,7 @@ impl Flags {
 /// An entry of the question section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question<'a> {
-    /// Lower-case presentation format without the trailing dot.
+    /// Name in lower-case presentation format without the trailing dot.
     pub name: &'a str,
     /// QTYPE.
     pub qtype: u16,
@@ -45,7 +45,7 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// True if the answer may take several messages: IXFR (RFC 1995) and AXFR (RFC 5936).
+    /// Returns true if the response may take several messages: IXFR (RFC 1995) and AXFR (RFC 5936).
     #[must_use]
     pub const fn is_transfer(&self) -> bool {
         matches!(self.qtype, 251 | 252)
@@ -55,7 +55,7 @@ impl Question<'_> {
 /// A resource record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// Owner, in lower-case presentation format without the trailing dot.
+    /// Owner in lower-case presentation format without the trailing dot.
     pub name: &'a str,
     /// RR type.
     pub rtype: u16,
@@ -63,48 +63,48 @@ pub struct Answer<'a> {
     ///
     /// [`note_multicast_dns`]: super::Message::note_multicast_dns
     pub class: u16,
-    /// Time to live, seconds.
+    /// Time to live in seconds.
     pub ttl: u32,
-    /// RDATA in presentation format; the generic one of RFC 3597 §5 where the type is unknown or
-    /// the RDATA has not its form. Empty where an update has none (RFC 2136 §2.4, §2.5).
+    /// RDATA in presentation format, or in the generic format of RFC 3597 §5 if the type is unknown
+    /// or the RDATA malformed. Empty in an update without RDATA (RFC 2136 §2.4, §2.5).
     pub rdata: &'a str,
 }
 
-/// How much of a message could be read; of several flaws the first. The order is that of the Avro
-/// enum's symbols.
+/// The extent to which a message could be read; the first of several errors. The order is that of
+/// the Avro enum's symbols.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ParseStatus {
-    /// All of it.
+    /// The whole message.
     #[default]
     Ok,
-    /// The header, and the questions up to the one that is broken.
+    /// The header, and the questions before the malformed one.
     MalformedQuestion,
-    /// Header, questions and answers, at least one of which is broken. Where its RDATA alone is,
-    /// the record is there with the RDATA's bytes, and so are the records behind it, since the
-    /// length of the RDATA says where they begin. Otherwise the answers end before it, and there
-    /// are fewer of them than the header announces.
+    /// Header, questions and answers, at least one of which is malformed. If only its RDATA is, the
+    /// record contains the RDATA's bytes, and later records are read too, since the length of the
+    /// RDATA gives their position. Otherwise the answers end before it, and are fewer than the
+    /// header announces.
     MalformedAnswer,
-    /// Header, questions and answers; authority or additional section is broken, an EDNS option
-    /// has not the form of its code, or there is a second OPT record, which makes a format error
-    /// of the message (RFC 6891 §6.1.1). Of records that are not kept, extent and type alone are
-    /// looked at.
+    /// Header, questions and answers. The authority or additional section is malformed, an EDNS
+    /// option does not have the format of its code, or there is a second OPT record, which is a
+    /// format error (RFC 6891 §6.1.1). Only extent and type are checked of records that are not
+    /// kept.
     MalformedRest,
-    /// All of it, and bytes behind it: padding, or another message that a UDP GSO packet carries.
+    /// The whole message, with more bytes after it: padding, or another message in a UDP GSO
+    /// packet.
     TrailingBytes,
-    /// What is behind the entry that reached [`Message::work_limit`] is not kept, but for the OPT
-    /// record: the message was made to cost more than its size warrants. Takes precedence over
-    /// other flaws.
+    /// The entries up to the one that reached [`Message::work_limit`], and the OPT record: the
+    /// message was constructed to cost more than its size warrants. Takes precedence over other
+    /// errors.
     ///
     /// [`Message::work_limit`]: super::Message::work_limit
     WorkLimit,
-    /// The header is none that a DNS message has: this is another protocol at a DNS port. What could
-    /// be read stands in the fields all the same, and means nothing. Takes precedence over other
-    /// flaws.
+    /// The header is not one of a DNS message: this is another protocol at a DNS port. The fields
+    /// contain what could be read, but have no meaning. Takes precedence over other errors.
     NotDns,
 }
 
 impl ParseStatus {
-    /// Each of them, in the order of the Avro enum's symbols.
+    /// All statuses, in the order of the Avro enum's symbols.
     pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::MalformedQuestion,
@@ -115,7 +115,7 @@ impl ParseStatus {
         Self::NotDns,
     ];
 
-    /// Symbol of the Avro enum.
+    /// Returns the symbol of the Avro enum.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {

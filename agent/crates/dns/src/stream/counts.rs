@@ -1,10 +1,10 @@
-//! What became of every byte of every stream.
+//! Accounts for every byte of every stream.
 
-/// Why bytes of a stream are in no message, although none is missing.
+/// Reasons why bytes are in no message, although none is missing.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamIgnored {
-    /// At positions of which the same bytes were taken, or that were given up: retransmissions,
+    /// The same bytes were processed before, or the position was given up: retransmissions,
     /// overlaps, and copies of a packet that passes a hook twice. Also bytes too far back to be
     /// compared.
     Repeated,
@@ -18,7 +18,7 @@ impl StreamIgnored {
     /// All reasons, in index order.
     pub const ALL: [Self; 3] = [Self::Repeated, Self::KeepAlive, Self::ResetText];
 
-    /// Name in the ledger and in metrics.
+    /// Returns its name in the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,28 +29,28 @@ impl StreamIgnored {
     }
 }
 
-/// Why bytes of a stream are in no message.
+/// Reasons why bytes of a stream are in no message.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamLoss {
-    /// Of a message of which another part was not captured.
+    /// Another part of their message was not captured.
     Gap,
-    /// Where it is not known at which byte a message begins: after a gap, or in a connection that
-    /// was there before the capture.
+    /// It is unknown at which byte a message begins: after a gap, or in a connection that existed
+    /// before the capture.
     Unsynchronised,
-    /// Of a message too short for a DNS header (12 bytes, RFC 1035 §4.1.1), its length prefix
-    /// included.
+    /// Their message is too short for a DNS header (12 bytes, RFC 1035 §4.1.1); includes its length
+    /// prefix.
     ShorterThanHeader,
-    /// Of a message that had not ended when its connection did.
+    /// Their message was incomplete when its connection ended.
     Closed,
-    /// Waiting when nothing more had come for the idle timeout.
+    /// They were waiting when the idle timeout expired.
     Idle,
-    /// Waiting when the stream made room for others.
+    /// They were waiting when the stream was evicted.
     Evicted,
-    /// Waiting when the capture ended.
+    /// They were waiting when the capture ended.
     Ended,
-    /// At positions of which other bytes were taken: somebody tampers with the stream, or damaged
-    /// bytes came first.
+    /// Other bytes were processed at the same position: the stream is tampered with, or damaged
+    /// bytes arrived first.
     Conflict,
 }
 
@@ -67,7 +67,7 @@ impl StreamLoss {
         Self::Conflict,
     ];
 
-    /// Name in the ledger and in metrics.
+    /// Returns its name in the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,43 +83,44 @@ impl StreamLoss {
     }
 }
 
-/// Counts of one [`Streams`](super::Streams). Exact between any two calls:
-/// `bytes_received = bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost`.
+/// Counts of one [`Streams`](super::Streams). Between any two calls, `bytes_received =
+/// bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost` holds exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
-    /// Bytes of payload handed in.
+    /// Received bytes of payload.
     pub bytes_received: u64,
-    /// Bytes of messages handed out, with their two bytes of length each.
+    /// Bytes of complete messages, including the length prefix of two bytes each.
     pub bytes_in_messages: u64,
-    /// Bytes kept: of messages that have not ended, and behind gaps.
+    /// Stored bytes: of incomplete messages, and after gaps.
     pub bytes_waiting: u64,
-    /// Bytes of which none is missing, by [`StreamIgnored`].
+    /// Ignored bytes by [`StreamIgnored`].
     pub bytes_ignored: [u64; StreamIgnored::ALL.len()],
-    /// Bytes in no message, by [`StreamLoss`].
+    /// Lost bytes by [`StreamLoss`].
     pub bytes_lost: [u64; StreamLoss::ALL.len()],
-    /// Bytes that the streams had and that never came: not part of the sum.
+    /// Bytes that the streams had and that were never captured: not part of the sum.
     pub bytes_missing: u64,
-    /// Messages handed out.
+    /// Complete messages.
     pub messages: u64,
-    /// Messages too short for a DNS header, and skipped.
+    /// Messages too short for a DNS header, which were skipped.
     pub messages_too_short: u64,
-    /// Gaps given up.
+    /// Gaps that were given up.
     pub gaps: u64,
-    /// Times that a message's beginning was found by its looks.
+    /// Message boundaries found by the look of the bytes.
     pub synchronisations: u64,
-    /// Connections that are kept.
+    /// Stored connections.
     pub streams: u64,
-    /// Connections evicted to make room for others.
+    /// Connections evicted by newer ones.
     pub streams_evicted: u64,
-    /// Segments handed in.
+    /// Received segments.
     pub segments: u64,
-    /// What was looked at: connections, pieces, messages, labels. Not part of the sum; at most
+    /// Connections, pieces, messages and labels that were visited. Not part of the sum; at most
     /// [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl StreamCounts {
-    /// Where the bytes received went; equal to `bytes_received` unless there is a defect.
+    /// Returns the sum over all outcomes of bytes; equal to `bytes_received` unless there is a
+    /// defect.
     #[must_use]
     pub fn bytes_accounted(&self) -> u64 {
         let ignored: u64 = self.bytes_ignored.iter().sum();
@@ -127,10 +128,10 @@ impl StreamCounts {
         self.bytes_in_messages + self.bytes_waiting + ignored + lost
     }
 
-    /// The most that [`steps`](Self::steps) may be, whatever came in whatever order, expiry and
-    /// eviction included: 160 for each segment, and 4 for each byte of payload. A benign segment
-    /// costs 3. Where no boundary is known, one costs the labels of a name, up to 128; a piece, which
-    /// has a byte at least, is put into its place, taken, and given up once.
+    /// Returns the maximum of [`steps`](Self::steps) for segments in any order, including expiry
+    /// and eviction: 160 per segment, and 4 per byte of payload. A benign segment costs 3. If no
+    /// boundary is known, a segment costs the labels of a name, up to 128; a piece, which has at
+    /// least one byte, is inserted, processed, and given up once.
     #[must_use]
     pub const fn most_steps(&self) -> u64 {
         160 * self.segments + 4 * self.bytes_received

@@ -1,24 +1,23 @@
-//! Signs of tampering. Each is a sign and no verdict: what else it can come from is in
-//! `docs/decisions/messages.md`.
+//! Signs of tampering. A sign is no verdict: `docs/decisions/messages.md` lists harmless causes.
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
-/// A sign that somebody interferes with a transaction.
+/// A sign that a third party interferes with a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Anomaly {
-    /// The response passed the interface in the direction of its query.
+    /// The response passed the interface in the same direction as its query.
     ResponseFromClientSide,
-    /// The response repeats the question in other case (draft-vixie-dnsext-dns0x20).
+    /// The response repeats the question in different case (draft-vixie-dnsext-dns0x20).
     CaseMismatch,
-    /// The response says something else than an earlier one to the same query.
+    /// The response differs from an earlier one to the same query.
     ConflictingResponse,
-    /// The response has the endpoints and question of a query that waits, and another identifier.
+    /// The response has the endpoints and question of a pending query, but another identifier.
     WrongId,
-    /// The response has the client and question of a query that waits, and another sender.
+    /// The response has the client and question of a pending query, but another sender.
     WrongServer,
-    /// A response of one of the two kinds above aimed at this query.
+    /// A response of one of the two kinds above was sent for this query.
     ForgedResponseSeen,
-    /// Bytes were sent twice in the TCP connection, and differ.
+    /// Bytes were sent twice in the TCP connection, with different content.
     TcpConflict,
 }
 
@@ -34,7 +33,7 @@ impl Anomaly {
         Self::TcpConflict,
     ];
 
-    /// Name in records and metrics.
+    /// Returns its name in records and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,33 +48,33 @@ impl Anomaly {
     }
 }
 
-/// Kinds of anomalies of one transaction.
+/// The anomalies of one transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Anomalies(u8);
 
 const _: () = assert!(Anomaly::ALL.len() <= 8);
 
 impl Anomalies {
-    /// No anomaly.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Adds a kind.
+    /// Adds an anomaly.
     pub const fn add(&mut self, anomaly: Anomaly) {
         self.0 |= 1 << anomaly as u8;
     }
 
-    /// True if there is none.
+    /// Returns true if there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The kinds, in index order.
+    /// Returns the anomalies, in index order.
     pub fn iter(self) -> impl Iterator<Item = Anomaly> + Clone {
         Anomaly::ALL.into_iter().filter(move |anomaly| self.0 & 1 << *anomaly as u8 != 0)
     }
 
-    /// Number of kinds.
+    /// Returns the number of anomalies.
     #[must_use]
     pub const fn len(self) -> usize {
         self.0.count_ones() as usize
@@ -90,7 +89,7 @@ impl FromIterator<Anomaly> for Anomalies {
     }
 }
 
-/// A list of names, usually empty.
+/// Serializes as a list of names, which is usually empty.
 impl Serialize for Anomalies {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut names = serializer.serialize_seq(Some(self.len()))?;
