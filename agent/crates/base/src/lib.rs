@@ -7,6 +7,8 @@
 //!  admission  who is let in where connections are bounded
 //!  vitals     heartbeats, histograms, health
 //!  amount     records, and the messages that they stand for
+//!  backoff    pauses after failures
+//!  threads    started, stopped and joined
 //!  clock      the kernel's clocks
 //!  visible    text from outside, where people see it
 //!  prefetch   memory that is read soon
@@ -14,10 +16,12 @@
 
 pub mod admission;
 pub mod amount;
+pub mod backoff;
 pub mod clock;
 pub mod files;
 pub mod prefetch;
 pub mod privileges;
 pub mod settings;
+pub mod threads;
 pub mod visible;
 pub mod vitals;
