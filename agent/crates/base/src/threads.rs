@@ -14,9 +14,27 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::backoff::Backoff;
 
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _log = PanicLog(name);
+        work();
+    })
+}
+
+/// Logs that a thread panicked: nobody else would notice.
+struct PanicLog(&'static str);
+
+impl Drop for PanicLog {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = self.0;
+            tracing::error!(event = "thread_panicked", thread = name, "thread {name} panicked");
+        }
+    }
+}
+
 /// A thread that is stopped and waited for when this is dropped.
 pub struct JoinedThread {
-    name: &'static str,
     stop: Box<dyn Fn() + Send + Sync>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
@@ -31,17 +49,16 @@ impl JoinedThread {
         work: impl FnOnce() + Send + 'static,
         stop: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        Ok(Self { name, stop: Box::new(stop), handle: Mutex::new(Some(handle)) })
+        let handle = spawn(name, work)?;
+        Ok(Self { stop: Box::new(stop), handle: Mutex::new(Some(handle)) })
     }
 
     /// Stops the thread and waits for its end.
     pub fn stop(&self) {
         let Some(handle) = self.handle.lock().take() else { return };
         (self.stop)();
-        if handle.join().is_err() {
-            tracing::error!(event = "thread_panicked", thread = self.name, "a thread panicked");
-        }
+        // Its panic has been logged.
+        let _ = handle.join();
     }
 }
 
@@ -102,7 +119,7 @@ impl Background {
         mut work: impl FnMut() -> Round + Send + 'static,
     ) -> io::Result<Self> {
         let shared = requests.0.clone();
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
+        spawn(name, move || {
             while shared.begin_round() {
                 match work() {
                     Round::Done(pause) => {

@@ -153,6 +153,19 @@ fn authorities(path: &Path) -> Result<RootCertStore, Error> {
     if roots.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(roots) }
 }
 
+/// Runs requests on this thread until they are answered.
+///
+/// # Errors
+/// When there can be no runtime for them.
+pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Unreachable(error.to_string()))?;
+    let answer = runtime.block_on(requests);
+    // Name resolution of the system has threads of its own, which nobody waits for.
+    runtime.shutdown_background();
+    Ok(answer)
+}
+
 /// A secret that is sent to a server.
 pub(crate) fn secret(path: &Path) -> Result<String, Error> {
     read_secret_text(path).map_err(|error| Error::file(path, &error))

@@ -64,16 +64,8 @@ pub enum Error {
         /// Why.
         cause: rdkafka::error::KafkaError,
     },
-    /// The registry's thread cannot be started.
-    #[error("sink {sink}: cannot start the registry's thread: {cause}")]
-    Registry {
-        /// Name of the sink.
-        sink: String,
-        /// Why not.
-        cause: std::io::Error,
-    },
-    /// The thread of a sink that may block cannot be started.
-    #[error("sink {sink}: cannot start its thread: {cause}")]
+    /// A thread of the sink cannot be started.
+    #[error("sink {sink}: cannot start a thread: {cause}")]
     Thread {
         /// Name of the sink.
         sink: String,

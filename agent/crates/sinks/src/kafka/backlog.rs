@@ -136,11 +136,6 @@ impl<T: Owner> Buffer<T> {
         Self { waiting: VecDeque::new(), bytes: 0, max_bytes, max_messages }
     }
 
-    /// Bytes that the waiting messages take in memory.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -159,14 +154,21 @@ impl<T: Owner> Buffer<T> {
         Ok(())
     }
 
-    /// Puts one back that failed, by its timestamp.
-    pub(super) fn restore(&mut self, queued: Queued<T>, now: Instant) {
+    /// Inserts a message by its timestamp, and drops the oldest ones for it where there is no room;
+    /// how many. A message that is larger than the buffer is kept, alone.
+    pub(super) fn insert_for_oldest(&mut self, queued: Queued<T>, now: Instant) -> u64 {
         let place = self.waiting.partition_point(|(_, w)| w.timestamp_ms <= queued.timestamp_ms);
         self.bytes += queued.size();
         self.waiting.insert(place, (now, queued));
+        let mut dropped = 0;
+        while self.len() > self.max_messages || self.bytes > self.max_bytes && self.len() > 1 {
+            drop(self.pop());
+            dropped += 1;
+        }
+        dropped
     }
 
-    pub(super) fn pop(&mut self) -> Option<Queued<T>> {
+    fn pop(&mut self) -> Option<Queued<T>> {
         let (_, queued) = self.waiting.pop_front()?;
         self.bytes -= queued.size();
         Some(queued)

@@ -140,7 +140,7 @@ impl<P: Transport> Delivery<P> {
         Self {
             context: context.clone(),
             producer: producer.clone(),
-            router: Router::new(State::initial(mode, context.framing.is_some())),
+            router: Router::new(State::initial(mode, context.schema_ids.is_some())),
             health: Health::default(),
             clock: Clock::new(),
             spool_config: config.spool.as_ref().map(spool_config),

@@ -1,19 +1,18 @@
 //! The thread that sends what waits, and applies delivery reports.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    thread::{self, JoinHandle},
+    io,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tap53_base::amount::Amount;
+use tap53_base::{amount::Amount, backoff::Backoff, threads::JoinedThread};
 use tap53_ledger::SinkLoss;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
     backlog::Backlog,
     batch_limit::BatchLimit,
-    context::SinkContext,
     delivery::{Delivery, Guard},
     events::{Events, Outcome},
     flight::Flight,
@@ -46,8 +45,7 @@ const ROUND: usize = 512;
 /// How often the rate is looked at, where it is used up.
 const RATE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Backoff after a failure, doubled with each one that follows, so that a broker that refuses at once
-/// is not tried without pause.
+/// The pauses after failures, so that a broker that refuses at once is not tried without pause.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -57,7 +55,7 @@ pub(super) struct Sender<P> {
     limiter: RateLimiter,
     /// Nothing is sent before.
     not_before: Instant,
-    backoff: Duration,
+    backoff: Backoff,
     outage: Outage,
     batch_limit: BatchLimit,
     /// Records answered at the last look, whether any were in flight then, and since when there have
@@ -82,7 +80,7 @@ impl<P: Transport> Sender<P> {
         Self {
             limiter: RateLimiter::new(replay_records_per_s, now),
             not_before: now,
-            backoff: MIN_BACKOFF,
+            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             outage: Outage::new(delivery.schema_timeout),
             batch_limit: BatchLimit::default(),
             answered: 0,
@@ -95,6 +93,16 @@ impl<P: Transport> Sender<P> {
             next_reminder: now + REMINDER_INTERVAL,
             delivery,
         }
+    }
+
+    /// Starts the thread. Stopping it has what is only in memory stored.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start(self) -> io::Result<JoinedThread> {
+        let context = self.delivery.context.clone();
+        let stop = move || context.events.put(|events| events.stop = true);
+        JoinedThread::start("kafka-sender", move || self.run(), stop)
     }
 
     fn run(mut self) {
@@ -166,7 +174,7 @@ impl<P: Transport> Sender<P> {
         if has_failed {
             self.failed(now);
         } else if delivered.records > 0 {
-            self.backoff = MIN_BACKOFF;
+            self.backoff.reset();
         }
     }
 
@@ -193,8 +201,7 @@ impl<P: Transport> Sender<P> {
     fn failed(&mut self, now: Instant) {
         self.note_failing(now);
         if now >= self.not_before {
-            self.not_before = now + self.backoff;
-            self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+            self.not_before = now + self.backoff.fail();
         }
     }
 
@@ -480,40 +487,5 @@ fn sent(backlog: &Backlog<Flight>) -> usize {
     match backlog {
         Backlog::Disk(spool) => spool.sent(),
         Backlog::Memory(_) => 0,
-    }
-}
-
-/// The sender's thread; it is stopped with this.
-pub(super) struct SenderThread {
-    context: Arc<SinkContext>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl SenderThread {
-    pub(super) fn start<P: Transport>(sender: Sender<P>) -> std::io::Result<Self> {
-        let context = sender.delivery.context.clone();
-        let thread =
-            thread::Builder::new().name("kafka-sender".to_owned()).spawn(move || sender.run())?;
-        Ok(Self { context, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Has it store what is only in memory, and waits for that.
-    pub(super) fn stop(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return };
-        self.context.events.put(|events| events.stop = true);
-        if thread.join().is_err() {
-            tracing::error!(
-                event = "sender_panicked",
-                sink = self.context.sink,
-                "the sender's thread panicked"
-            );
-        }
-    }
-}
-
-impl Drop for SenderThread {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

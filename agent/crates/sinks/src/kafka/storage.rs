@@ -122,11 +122,11 @@ impl<P: Transport> Delivery<P> {
 
     /// Records of an older version of the schema may wait in it.
     fn want_schemas_of(&self, spool: &Spool) {
-        let Some(framing) = &self.context.framing else { return };
+        let Some(ids) = &self.context.schema_ids else { return };
         let versions = spool.schema_versions();
         for schema in &self.schemas {
             if schema.is_expected_in(&versions) {
-                framing.ids.want(schema.fingerprint);
+                ids.want(schema.fingerprint);
             }
         }
     }

@@ -209,7 +209,7 @@ impl Client {
                 retry_after: answer
                     .header(RETRY_AFTER)
                     .and_then(|text| text.parse().ok())
-                    .map(Duration::from_secs),
+                    .map_or(Duration::ZERO, Duration::from_secs),
             },
         })
     }

@@ -54,8 +54,8 @@ pub enum Error {
         status: u16,
         /// What it says.
         message: String,
-        /// When to try again, where it says so.
-        retry_after: Option<Duration>,
+        /// How long it wants no other query; zero where it does not say.
+        retry_after: Duration,
     },
 }
 
@@ -70,11 +70,11 @@ impl Error {
         }
     }
 
-    /// How long the registry wants to be left alone.
-    pub(super) const fn retry_after(&self) -> Option<Duration> {
+    /// Returns how long the registry wants no other query (`Retry-After`).
+    pub(super) const fn retry_after(&self) -> Duration {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            _ => None,
+            _ => Duration::ZERO,
         }
     }
 

@@ -13,26 +13,33 @@ use std::{
     ffi::{CStr, CString},
     path::{Path, PathBuf},
     ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::{
     bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t as Code},
     producer::Producer as _,
     types::RDKafka,
 };
-use tap53_base::files::read_secret_text;
+use tap53_base::{
+    backoff::Backoff,
+    files::read_secret_text,
+    threads::{Background, Requests, Round},
+};
 
-use super::{background::Background, context::REMINDER_INTERVAL, producer::PolledProducer};
-use crate::config::{Credentials, SaslConfig, TokenEndpoint};
+use super::{context::REMINDER_INTERVAL, producer::PolledProducer};
+use crate::{
+    config::{Credentials, SaslConfig, TokenEndpoint},
+    http_client,
+};
 
 pub(crate) use token::Token;
 
-/// Backoff after a server has given no token, doubled up to the second.
-const MIN_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// The pauses after a server has given no token.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// However short the life of its tokens is, a server is not queried more often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +80,7 @@ impl TokenSource {
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client().native_ptr();
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let latest = match &self.source {
             Source::File(path) => {
                 of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
@@ -142,14 +149,8 @@ fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
 }
 
 fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let answer = runtime.block_on(endpoint::fetch(endpoint)).map_err(|error| error.to_string());
-    // Name resolution of the system has threads of its own, which nobody waits for.
-    runtime.shutdown_background();
-    answer
+    let answer = http_client::block_on(endpoint::fetch(endpoint));
+    answer.map_err(endpoint::Error::from).flatten().map_err(|error| error.to_string())
 }
 
 /// Puts a token where librdkafka takes it from.
@@ -191,38 +192,26 @@ impl TokenFetcher {
     fn start(endpoint: &TokenEndpoint) -> Self {
         let latest = Arc::new(Mutex::new(None));
         let (endpoint, answers) = (endpoint.clone(), latest.clone());
-        let (url, mut backoff) = (endpoint.url.clone(), MIN_BACKOFF);
-        let started = Background::start("kafka-token", move || {
+        let url = endpoint.url.clone();
+        let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
             let answer = fetch_now(&endpoint);
-            let wait = match &answer {
-                Ok(token) => {
-                    backoff = MIN_BACKOFF;
-                    until_renewal(token, Timestamp::now())
-                }
-                Err(_) => {
-                    let wait = backoff;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
-                    wait
-                }
+            let round = match &answer {
+                Ok(token) => Round::Done(Some(until_renewal(token, Timestamp::now()))),
+                Err(_) => Round::Failed(Duration::ZERO),
             };
-            *lock(&answers) = Some(answer);
-            Some(wait)
+            *answers.lock() = Some(answer);
+            round
         });
         if let Err(error) = &started {
-            *lock(&latest) = Some(Err(format!("no thread to query it: {error}")));
+            *latest.lock() = Some(Err(format!("no thread to query it: {error}")));
         }
         Self { url, latest, _thread: started.ok() }
     }
 
     /// The latest answer; `None` before the first.
     fn latest(&self) -> Option<Result<Token, String>> {
-        lock(&self.latest).clone()
+        self.latest.lock().clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // One value, replaced whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Four fifths of a token's life, so that there is time to retry.

@@ -20,11 +20,11 @@ use rdkafka::{
 };
 use tap53_base::files::read_secret_text;
 
-use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
+use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
     Error,
     config::{Credentials, KafkaConfig},
-    registry::Framed,
+    registry::{Framed, SchemaIds},
 };
 
 pub(super) use polled::PolledProducer;
@@ -114,6 +114,8 @@ pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
     context: Arc<SinkContext>,
+    /// Ids of the schemas of summaries, where a registry gives them.
+    summary_schema_ids: Option<Arc<SchemaIds>>,
     current: RwLock<Arc<PolledProducer>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
@@ -139,6 +141,7 @@ impl Producer {
         config: &KafkaConfig,
         node: &str,
         context: &Arc<SinkContext>,
+        summary_schema_ids: Option<Arc<SchemaIds>>,
     ) -> Result<Self, Error> {
         let (current, password) = create(config, context)?;
         let tokens = TokenSource::open(&config.name, config.sasl.as_ref());
@@ -149,6 +152,7 @@ impl Producer {
             config: config.clone(),
             node: node.to_owned(),
             context: context.clone(),
+            summary_schema_ids,
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
             tokens,
@@ -330,14 +334,14 @@ impl Transport for Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let framing = match origin {
-            Origin::Summary { .. } => self.context.summaries.get().and_then(Summaries::framing),
-            Origin::Memory { .. } | Origin::Spool { .. } => self.context.framing.as_ref(),
+        let schema_ids = match origin {
+            Origin::Summary { .. } => &self.summary_schema_ids,
+            Origin::Memory { .. } | Origin::Spool { .. } => &self.context.schema_ids,
         };
-        let Some(framing) = framing else {
+        let Some(schema_ids) = schema_ids else {
             return self.hand_over(producer, origin, schema_version, message);
         };
-        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
+        FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
             Framed::Yes => {
                 let message = Message { value: framed, ..*message };
                 self.hand_over(producer, origin, schema_version, &message)

@@ -14,7 +14,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
 };
 
 use nix::{
@@ -31,6 +30,8 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
+use tap53_base::threads::JoinedThread;
+
 use super::reports::Callbacks;
 
 /// Why there can be no such producer.
@@ -44,8 +45,9 @@ pub(super) enum Error {
 
 /// A producer whose reports are taken in by a thread of its own, which ends with it.
 pub(in crate::kafka) struct PolledProducer {
+    /// Dropped first: what is reported after it has ended is taken in by the drop of the producer.
+    _thread: JoinedThread,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -64,10 +66,14 @@ impl PolledProducer {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
         let producer = config.create_with_context(callbacks)?;
         let shared = Arc::new(Shared { producer, event, stop: AtomicBool::new(false) });
-        let queue = Queue::of(shared.clone());
-        let thread =
-            thread::Builder::new().name("kafka-reports".to_owned()).spawn(move || queue.serve())?;
-        Ok(Self { shared, thread: Some(thread) })
+        let (queue, stopped) = (Queue::of(shared.clone()), shared.clone());
+        let stop = move || {
+            stopped.stop.store(true, Ordering::Release);
+            // It fails where the descriptor is readable already.
+            let _ = stopped.event.write(1);
+        };
+        let thread = JoinedThread::start("kafka-reports", move || queue.serve(), stop)?;
+        Ok(Self { _thread: thread, shared })
     }
 }
 
@@ -76,21 +82,6 @@ impl Deref for PolledProducer {
 
     fn deref(&self) -> &Self::Target {
         &self.shared.producer
-    }
-}
-
-impl Drop for PolledProducer {
-    /// What is reported after this is taken in by the drop of the `BaseProducer`.
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        // It fails where the descriptor is readable already.
-        let _ = self.shared.event.write(1);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(
-                event = "reports_panicked",
-                "the thread that takes delivery reports panicked"
-            );
-        }
     }
 }
 

@@ -103,20 +103,16 @@ impl ProducerContext for Callbacks {
         let code = error.and_then(KafkaError::rdkafka_error_code);
         let outcome = error.map_or(Outcome::Delivered, |_| outcome(code));
         match origin {
-            Origin::Summary { .. } => {
-                if let Some(summaries) = context.summaries.get() {
-                    summaries.note(error);
-                }
-            }
             Origin::Spool { .. } if error.is_none() => self.time(message, 0),
             Origin::Memory { answered_at_ms, .. } if error.is_none() => {
                 self.time(message, answered_at_ms);
             }
-            Origin::Spool { .. } | Origin::Memory { .. } => {}
+            Origin::Spool { .. } | Origin::Memory { .. } | Origin::Summary { .. } => {}
         }
         context.report(&Report {
             origin,
             outcome,
+            error,
             loss: loss(code),
             message: Message {
                 timestamp_ms: message.timestamp().to_millis().unwrap_or(0),

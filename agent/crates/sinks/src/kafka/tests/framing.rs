@@ -1,7 +1,6 @@
 //! With a registry: a stub, which fails when it is told to. The real one is in the integration
 //! tests.
 
-use nix::time::{ClockId, clock_gettime};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -17,7 +16,7 @@ use crate::{
     registry::stub::{Answer, Stub, ids_from},
 };
 
-fn registry(stub: &Stub) -> Option<RegistryConfig> {
+pub(super) fn registry(stub: &Stub) -> Option<RegistryConfig> {
     Some(RegistryConfig {
         urls: vec![stub.url()],
         subject: SubjectStrategy::TopicName,
@@ -30,7 +29,7 @@ fn registry(stub: &Stub) -> Option<RegistryConfig> {
     })
 }
 
-fn away() -> Stub {
+pub(super) fn away() -> Stub {
     Stub::new(|_| Answer::Json(500, "{}".to_owned()))
 }
 
@@ -294,21 +293,6 @@ fn the_shutdown_does_not_wait_for_long_for_the_id_of_an_earlier_schema_alone() {
     kafka.close(DEADLINE);
     assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
     assert_eq!(kafka.counts().read().spooled.records, earlier as u64);
-}
-
-#[test]
-fn the_end_waits_for_the_id_of_the_summaries_without_keeping_a_processor_busy() {
-    let (cluster, stub) = (cluster(), away());
-    cluster.create_topic("ledger", 1, 1).unwrap();
-    let config = KafkaConfig { registry: registry(&stub), ..config(&cluster, None) };
-    let kafka = open(&with_summaries(config), false).unwrap();
-    Summarising::begin().take(&kafka);
-    let busy = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
-    let (began, before) = (Instant::now(), busy());
-    kafka.end(Duration::from_millis(500));
-    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
-    assert!(busy() - before < Duration::from_millis(100), "{:?}", busy() - before);
-    assert_eq!(kafka.counts().read().summaries.lost, 1);
 }
 
 /// What is written in another profile than before does not keep those of before from leaving, nor

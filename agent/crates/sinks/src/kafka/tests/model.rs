@@ -13,14 +13,14 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::Config as Runner};
-use tap53_records::encode::fingerprint;
+use tap53_records::encode::{Record, fingerprint};
 use tap53_spool::Spool;
 
 use super::*;
 use crate::{
     kafka::{
         backlog::Backlog,
-        context::{Framing, Report},
+        context::Report,
         events::Outcome,
         origin::Origin,
         producer::{Message, Refusal, Transport},
@@ -80,7 +80,7 @@ impl Cluster {
                 _ => SinkLoss::Expired,
             };
             let message = Message { timestamp_ms, key: b"", value: &value };
-            self.context.report(&Report { origin, outcome, loss, message });
+            self.context.report(&Report { origin, outcome, error: None, loss, message });
         }
     }
 
@@ -274,12 +274,11 @@ impl Machine {
     }
 
     fn start(setup: Setup, config: &KafkaConfig, now: Instant, hands: Hands) -> Process {
-        let framing = setup.has_registry.then(|| {
-            let fingerprint = fingerprint().unwrap();
-            let ids = SchemaIds::new(std::iter::once((fingerprint, None)));
-            Framing { ids: Arc::new(ids), fingerprint }
+        let ids = setup.has_registry.then(|| {
+            let newest = fingerprint().unwrap();
+            Arc::new(SchemaIds::new(newest, std::iter::once((newest, None))))
         });
-        let context = Arc::new(SinkContext::new(config, Published::default(), framing, false));
+        let context = Arc::new(SinkContext::new(config, Published::default(), ids, false));
         let cluster = Arc::new(Cluster { context: context.clone(), hands: Mutex::new(hands) });
         // Whoever may wait, waits for nothing: the cluster answers when the test has it answer.
         let budget = WaitBudget::default();
@@ -366,8 +365,8 @@ impl Machine {
     }
 
     fn learn_id(&self) {
-        if let Some(framing) = &self.context().framing {
-            framing.ids.set(framing.fingerprint, 7);
+        if let Some(ids) = &self.context().schema_ids {
+            ids.set(fingerprint().unwrap(), 7);
         }
     }
 
