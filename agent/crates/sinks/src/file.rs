@@ -8,11 +8,11 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use apache_avro::{Codec, DeflateSettings};
+use parking_lot::Mutex;
 use tap53_base::{
     amount::Amount,
     clock::monotonic_ns,
@@ -167,7 +167,7 @@ impl Files {
     }
 
     fn with_state(&self, act: impl FnOnce(&mut State)) {
-        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        act(&mut self.state.lock());
     }
 }
 

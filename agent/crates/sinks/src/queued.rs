@@ -18,17 +18,18 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tap53_base::{amount::Amount, privileges, vitals::SinkTimings};
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode::{Batch, Format, Key, WindowSlot};
+use tap53_records::encode::{Batch, Format, Key};
 use tokio::sync::Notify;
 
-use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
+use super::{Sink, wait_budget::WaitBudget};
 
 /// Batches that wait for the sink at most, without the one that it writes.
 const CHUNKS: usize = 8;
@@ -39,7 +40,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of records that wait for a sink at most.
 pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
 
-/// A sink behind a queue.
+/// A sink behind a queue, of the kinds that have neither summaries nor inner state to show.
 pub(super) struct QueuedSink {
     shared: Arc<Shared>,
 }
@@ -120,22 +121,17 @@ impl Drop for PanicGuard {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is changed whole.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The thread.
     fn run(&self) {
         privileges::confine_to_work();
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         loop {
             if let Some(now) = queue.tick.take() {
                 // First: a queue that is never empty must not keep a file from being finished by its age.
                 drop(queue);
                 self.sink.tick(now);
                 self.take_over(Amount::default());
-                queue = self.lock();
+                queue = self.queue.lock();
             } else if let Some(mut chunk) = queue.chunks.pop_front() {
                 drop(queue);
                 // A worker that waits for room has it now.
@@ -144,7 +140,7 @@ impl Shared {
                 self.sink.write(&chunk);
                 self.take_over(amount);
                 chunk.clear();
-                queue = self.lock();
+                queue = self.queue.lock();
                 // One that grew for a single large batch is not kept.
                 if chunk.capacity() <= 2 * CHUNK_BYTES {
                     queue.spare.push(chunk);
@@ -154,11 +150,11 @@ impl Shared {
                 drop(queue);
                 self.sink.close(close_by.saturating_duration_since(Instant::now()));
                 self.take_over(Amount::default());
-                self.lock().stage.advance(Stage::Closed);
+                self.queue.lock().stage.advance(Stage::Closed);
                 self.progress.notify_all();
                 return;
             } else {
-                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                self.work.wait(&mut queue);
             }
         }
     }
@@ -166,7 +162,7 @@ impl Shared {
     /// Adds what the sink has counted since to the counts that are seen, once it has taken so much.
     fn take_over(&self, taken: Amount) {
         self.counts.update(|counts| {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             if queue.stage == Stage::Abandoned {
                 return;
             }
@@ -191,9 +187,9 @@ impl Shared {
 
     /// Puts a batch into the queue; false where it has no room for it.
     fn push(&self, batch: &Batch, amount: Amount) -> bool {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.stage == Stage::Running && !queue.has_room(batch) {
-            queue = self.wait_for_room(queue, batch);
+            self.wait_for_room(&mut queue, batch);
         }
         if queue.stage != Stage::Running || !queue.has_room(batch) {
             return false;
@@ -213,27 +209,22 @@ impl Shared {
     }
 
     #[cold]
-    fn wait_for_room<'a>(
-        &self,
-        queue: MutexGuard<'a, Queue>,
-        batch: &Batch,
-    ) -> MutexGuard<'a, Queue> {
+    fn wait_for_room(&self, queue: &mut MutexGuard<'_, Queue>, batch: &Batch) {
         let began = Instant::now();
         let wait = self.wait_budget.give_up_at(began).saturating_duration_since(began);
         if wait.is_zero() {
-            return queue;
+            return;
         }
         self.wait_budget.begin(began);
         let is_full = |queue: &mut Queue| queue.stage == Stage::Running && !queue.has_room(batch);
-        let waited = self.progress.wait_timeout_while(queue, wait, is_full);
+        self.progress.wait_while_for(queue, is_full, wait);
         self.wait_budget.end(began, Instant::now());
-        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Leaves the sink behind: what it has not delivered is lost.
     fn abandon(&self) {
         self.counts.update(|counts| {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             if queue.stage == Stage::Closed {
                 return;
             }
@@ -295,42 +286,30 @@ impl Sink for QueuedSink {
         self.shared.sink.timings()
     }
 
-    fn state(&self) -> State {
-        self.shared.sink.state()
-    }
-
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
-        self.shared.sink.summaries()
-    }
-
-    fn announce(&self, records: u64) -> WindowSlot {
-        self.shared.sink.announce(records)
-    }
-
     fn write(&self, batch: &Batch) {
         let amount = amount(batch);
         if self.shared.push(batch, amount) {
             return;
         }
         self.shared.counts.update(|counts| {
-            let ended = self.shared.lock().stage != Stage::Running;
+            let ended = self.shared.queue.lock().stage != Stage::Running;
             counts.offer(amount);
             counts.lose(if ended { SinkLoss::Unflushed } else { SinkLoss::QueueFull }, amount);
         });
     }
 
     fn tick(&self, now: Instant) {
-        self.shared.lock().tick = Some(now);
+        self.shared.queue.lock().tick = Some(now);
         self.shared.work.notify_one();
     }
 
     fn close(&self, deadline: Duration) {
-        let mut queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         queue.close_by = Some(Instant::now() + deadline);
         self.shared.work.notify_one();
         let runs = |queue: &mut Queue| queue.stage != Stage::Closed;
-        let waited = self.shared.progress.wait_timeout_while(queue, deadline, runs);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.shared.progress.wait_while_for(&mut queue, runs, deadline);
+        drop(queue);
         self.shared.abandon();
     }
 }
@@ -338,7 +317,7 @@ impl Sink for QueuedSink {
 impl Drop for QueuedSink {
     fn drop(&mut self) {
         // The thread ends with what it has; one that is held up ends with the process.
-        self.shared.lock().close_by.get_or_insert_with(Instant::now);
+        self.shared.queue.lock().close_by.get_or_insert_with(Instant::now);
         self.shared.work.notify_one();
     }
 }
@@ -363,13 +342,12 @@ mod tests {
 
     impl GatedSink {
         fn open(&self) {
-            *self.open.lock().unwrap() = true;
+            *self.open.lock() = true;
             self.opened.notify_all();
         }
 
         fn pass(&self) {
-            let open = self.open.lock().unwrap();
-            drop(self.opened.wait_while(open, |open| !*open).unwrap());
+            self.opened.wait_while(&mut self.open.lock(), |open| !*open);
         }
     }
 
@@ -384,7 +362,7 @@ mod tests {
 
         fn write(&self, batch: &Batch) {
             self.pass();
-            self.written.lock().unwrap().push(batch.records());
+            self.written.lock().push(batch.records());
             // On their way until the end, as in a file that is not finished.
             self.counts.update(|counts| {
                 counts.offer(amount(batch));
@@ -485,7 +463,7 @@ mod tests {
         gated.open();
         hand_over(&queued, &batch(5));
         until(|| queued.counts().read().in_flight.records == 5);
-        *gated.open.lock().unwrap() = false;
+        *gated.open.lock() = false;
         let mut handed_over = amount(&batch(5));
         for _ in 0..3 {
             hand_over(&queued, &batch(2));
@@ -497,7 +475,7 @@ mod tests {
         assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 11);
         assert_eq!((counts.in_flight, counts.in_batches), Default::default());
         gated.open();
-        until(|| gated.written.lock().unwrap().len() >= 2);
+        until(|| gated.written.lock().len() >= 2);
         assert_eq!(queued.counts().read(), counts);
     }
 
@@ -506,18 +484,18 @@ mod tests {
         let (gated, queued) = queued();
         // The thread takes the first and is held up with it.
         hand_over(&queued, &batch(1));
-        until(|| queued.shared.lock().chunks.is_empty());
+        until(|| queued.shared.queue.lock().chunks.is_empty());
         for _ in 0..100 {
             hand_over(&queued, &batch(1));
         }
-        assert_eq!(queued.shared.lock().chunks.len(), 1);
+        assert_eq!(queued.shared.queue.lock().chunks.len(), 1);
         gated.open();
         until(|| queued.counts().read().in_flight.records == 101);
-        assert_eq!(*gated.written.lock().unwrap(), [1, 100]);
-        until(|| queued.shared.lock().spare.len() == 2);
+        assert_eq!(*gated.written.lock(), [1, 100]);
+        until(|| queued.shared.queue.lock().spare.len() == 2);
         hand_over(&queued, &batch(1));
         until(|| queued.counts().read().in_flight.records == 102);
-        until(|| queued.shared.lock().spare.len() == 2);
+        until(|| queued.shared.queue.lock().spare.len() == 2);
     }
 
     #[test]

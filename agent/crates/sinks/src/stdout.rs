@@ -9,11 +9,12 @@ use std::{
     io::{self, ErrorKind, Write},
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, FromRawFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 use tap53_base::{
     amount::Amount,
     clock::monotonic_ns,
@@ -169,7 +170,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
 
     fn write(&self, batch: &Batch) {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.out.lock();
         let (bytes, written) = out.write_batch(batch.bytes());
         let delivered = if written.is_ok() { amount } else { amount_within(batch, bytes) };
         let mut lost = amount;

@@ -16,8 +16,8 @@ pub trait TakesSummaries {
     /// How often there is to be one.
     fn interval(&self) -> Duration;
 
-    /// Topic of the records.
-    fn topic(&self) -> &str;
+    /// The topic of the records that summaries are of.
+    fn records_topic(&self) -> &str;
 
     /// What summaries are sealed with, where they are to prove what records were written.
     fn evidence(&self) -> Option<&Evidence> {
@@ -56,7 +56,7 @@ impl Summaries {
             let takes = sink.sink.summaries()?;
             Some(Of {
                 interval: takes.interval(),
-                windows: Windows::begin(takes.topic(), moment()),
+                windows: Windows::begin(takes.records_topic(), moment()),
                 sealer: takes.evidence().and_then(|_| sealer(&sink.name)),
                 due_at: now,
                 sink: sink.clone(),

@@ -40,13 +40,14 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tap53_base::{amount::Amount, clock::monotonic_ns, vitals::Reached};
 use tap53_ledger::SinkLoss;
 use tap53_records::encode::{Batch, SCHEMA_VERSION};
@@ -80,9 +81,6 @@ const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
 
 /// How long a summary of the ledger waits for what the spool knows.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How often a spool that somebody else has locked is tried for.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often the shutdown looks whether all is delivered.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -152,22 +150,7 @@ impl<P: Transport> Delivery<P> {
     }
 
     pub(super) fn lock(&self) -> Guard<'_> {
-        // Its parts change together, within calls that do not panic.
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`lock`](Self::lock); `None` where somebody else has it locked for longer than `timeout`.
-    fn lock_within(&self, timeout: Duration) -> Option<Guard<'_>> {
-        let give_up_at = Instant::now() + timeout;
-        loop {
-            match self.backlog.try_lock() {
-                Ok(guard) => return Some(guard),
-                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() >= give_up_at => return None,
-                // std's mutex has no wait with a deadline.
-                Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_POLL_INTERVAL),
-            }
-        }
+        self.backlog.lock()
     }
 
     /// Accounts for each record of a batch.
@@ -392,7 +375,7 @@ impl<P: Transport> Delivery<P> {
         if !self.context.requeues {
             return Some((0, 0));
         }
-        match &*self.lock_within(PROGRESS_TIMEOUT)? {
+        match &*self.backlog.try_lock_for(PROGRESS_TIMEOUT)? {
             Backlog::Disk(spool) => Some((spool.acknowledged_id(), spool.inherited_lost())),
             Backlog::Memory(_) => None,
         }

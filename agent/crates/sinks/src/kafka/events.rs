@@ -1,10 +1,9 @@
 //! The one channel that librdkafka's callbacks write to: delivery reports, and records that come
 //! back. A callback must not wait for a disk.
 
-use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{backlog::Queued, flight::Flight, summaries::SummaryReport};
 
@@ -64,7 +63,7 @@ pub(super) struct DeliveryEvents {
 
 impl DeliveryEvents {
     pub(super) fn put(&self, add: impl FnOnce(&mut Events)) {
-        let mut inbox = self.lock();
+        let mut inbox = self.inbox.lock();
         let was_empty = inbox.events.is_empty();
         add(&mut inbox.events);
         if was_empty {
@@ -73,30 +72,23 @@ impl DeliveryEvents {
     }
 
     pub(super) fn put_summary(&self, report: SummaryReport) {
-        self.lock().summaries.push(report);
+        self.inbox.lock().summaries.push(report);
     }
 
     /// Takes all events, waiting for the first for as long as `timeout`.
     pub(super) fn take(&self, timeout: Duration) -> Events {
-        let (mut inbox, _) = self
-            .arrived
-            .wait_timeout_while(self.lock(), timeout, |inbox| inbox.events.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox.lock();
+        self.arrived.wait_while_for(&mut inbox, |inbox| inbox.events.is_empty(), timeout);
         std::mem::take(&mut inbox.events)
     }
 
     pub(super) fn take_summaries(&self) -> Vec<SummaryReport> {
-        std::mem::take(&mut self.lock().summaries)
+        std::mem::take(&mut self.inbox.lock().summaries)
     }
 
     /// Reports and records that the sender has yet to take in.
     pub(super) fn depth(&self) -> usize {
-        let events = &self.lock().events;
+        let events = &self.inbox.lock().events;
         events.reports.len() + events.failed.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inbox> {
-        // Events are only added, and taken whole.
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -311,7 +311,7 @@ impl TakesSummaries for Summaries {
         self.interval
     }
 
-    fn topic(&self) -> &str {
+    fn records_topic(&self) -> &str {
         &self.records_topic
     }
 

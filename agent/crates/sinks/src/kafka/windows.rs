@@ -8,12 +8,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
 use tap53_records::encode::WindowSlot;
 
 /// Windows that memory is counted for. While the slot of the next one is still in use, as with
@@ -81,7 +79,7 @@ impl WindowTracker {
     }
 
     fn push(&self, end_id: u64, window: i64) {
-        let mut stretches = self.lock();
+        let mut stretches = self.spooled.lock();
         let is_full = stretches.len() >= STRETCHES;
         match stretches.back_mut() {
             Some(last) if last.window == window || is_full => {
@@ -101,7 +99,7 @@ impl WindowTracker {
         if oldest.is_none_or(|oldest| window - oldest < SLOTS as i64) {
             self.current.store(window, Ordering::Release);
         }
-        let mut stretches = self.lock();
+        let mut stretches = self.spooled.lock();
         while stretches.front().is_some_and(|stretch| stretch.end_id <= acknowledged_id) {
             stretches.pop_front();
         }
@@ -127,11 +125,6 @@ impl WindowTracker {
     /// The last window up to `current` that counts at `slot`.
     fn latest_at(slot: u8, current: i64) -> i64 {
         (current - (current - i64::from(slot)).rem_euclid(SLOTS as i64)).max(0)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Stretch>> {
-        // Each change is one step.
-        self.spooled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tap53_base::files::read_own;
 use tap53_records::encode::Fingerprint;
@@ -81,7 +81,7 @@ impl SchemaIdCache {
     pub(super) fn store(&self, subject: &str, fingerprint: Fingerprint, id: u32) -> io::Result<()> {
         /// Sinks may share a file.
         static WRITING: Mutex<()> = Mutex::new(());
-        let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = WRITING.lock();
         let mut contents = self.read().unwrap_or_default();
         let entry = Entry {
             registry: self.registry.clone(),

@@ -8,10 +8,11 @@ mod statistics;
 use std::{
     cell::RefCell,
     ffi::{CStr, CString},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, RwLock};
 use rdkafka::{
     bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     error::RDKafkaErrorCode,
@@ -212,7 +213,7 @@ impl Producer {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
-        let mut known = lock(&self.password);
+        let mut known = self.password.lock();
         match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
@@ -243,7 +244,7 @@ impl Producer {
     /// delivers what it has.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.context.sink;
-        let mut known = lock(&self.certificates);
+        let mut known = self.certificates.lock();
         let found = match certificates(&self.config) {
             Ok(found) if found != known.used => found,
             Ok(_) => return,
@@ -272,7 +273,7 @@ impl Producer {
     /// Makes a new producer, and lets the old one deliver what it has.
     pub(super) fn renew(&self) -> Result<(), Error> {
         if let Some(old) = self.replace(&self.current())? {
-            lock(&self.replaced).push((old, Instant::now()));
+            self.replaced.lock().push((old, Instant::now()));
         }
         Ok(())
     }
@@ -280,13 +281,13 @@ impl Producer {
     /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
     /// done so meanwhile.
     fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
-        let _creating = lock(&self.creating);
+        let _creating = self.creating.lock();
         if !Arc::ptr_eq(&self.current(), old) {
             return Ok(None);
         }
         let (created, password) = create(&self.config, &self.context)?;
-        *lock(&self.password) = password;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *self.password.lock() = password;
+        let mut current = self.current.write();
         let old = std::mem::replace(&mut *current, Arc::new(created));
         drop(current);
         self.renew_token();
@@ -296,7 +297,7 @@ impl Producer {
     /// Lets go of producers that were replaced and have nothing any more, and takes back what others
     /// have not delivered in time.
     pub(super) fn look_after_replaced(&self, now: Instant) {
-        let mut replaced = lock(&self.replaced);
+        let mut replaced = self.replaced.lock();
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
         if self.context.requeues {
             for (old, since) in &*replaced {
@@ -312,7 +313,7 @@ impl Producer {
     /// false if that takes longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        let replaced: Vec<_> = lock(&self.replaced).iter().map(|(old, _)| old.clone()).collect();
+        let replaced: Vec<_> = self.replaced.lock().iter().map(|(old, _)| old.clone()).collect();
         replaced
             .into_iter()
             .chain([self.current()])
@@ -324,7 +325,7 @@ impl Transport for Producer {
     type Handle = Arc<PolledProducer>;
 
     fn current(&self) -> Arc<PolledProducer> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     fn send(
@@ -352,7 +353,7 @@ impl Transport for Producer {
     }
 
     fn purge(&self) {
-        for (old, _) in lock(&self.replaced).drain(..) {
+        for (old, _) in self.replaced.lock().drain(..) {
             purge(&old, &self.context.sink);
         }
         purge(&self.current(), &self.context.sink);
@@ -385,11 +386,6 @@ fn purge(producer: &PolledProducer, sink: &str) {
     if let Err(error) = producer.flush(PURGE_TIMEOUT) {
         tracing::error!(event = "purge_timeout", sink, %error, "purge not reported in time");
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each is whole after every statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A producer, and the password that it has.
