@@ -161,13 +161,11 @@ impl Kafka {
     #[cold]
     fn without_too_large(&self, batch: &Batch) -> Batch {
         let rest = batch.up_to(self.max_record_bytes);
-        let mut flight = Flight::accept(&self.context.accounts, batch);
         let lost = Amount {
             records: batch.records() - rest.records(),
             messages: batch.messages() - rest.messages(),
         };
-        flight.split(lost).lost(SinkLoss::TooLarge);
-        flight.forget();
+        Flight::accept_part(&self.context.accounts, batch.slot(), lost).lost(SinkLoss::TooLarge);
         rest
     }
 }

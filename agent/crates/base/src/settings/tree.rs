@@ -223,6 +223,15 @@ impl<'p> Section<'p> {
         Section::open(self.path_of(key), node, self.problems, read)
     }
 
+    /// The section under `key`; `None` if it is missing.
+    pub fn optional_section<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        self.has(key).then(|| self.section(key, read))
+    }
+
     /// The value of `key`; `None` if it is missing, or refused by `check` and noted.
     pub fn read<T>(
         &mut self,

@@ -140,8 +140,7 @@ impl KafkaConfig {
         }
         let brokers = section.read_some("brokers", text(broker));
         let topic = section.require("topic", text(topic));
-        let create_topic =
-            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
+        let create_topic = section.optional_section("create_topic", CreateTopic::read);
         let compression = section.read("compression", compression);
         // The limits of these six are librdkafka's own.
         let linger = section
@@ -158,25 +157,20 @@ impl KafkaConfig {
             section.refuse("message_timeout_ms", value, reason);
         }
         let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
-        let spool =
-            section.has("spool").then(|| section.section("spool", SpoolConfig::read)).flatten();
+        let spool = section.optional_section("spool", SpoolConfig::read).flatten();
         let directory = spool.as_ref().map(|spool| spool.directory.as_path());
-        let registry = section.has("registry").then(|| {
-            section.section("registry", |section| RegistryConfig::read(section, directory))
-        });
+        let read_registry = |section: &mut Section<'_>| RegistryConfig::read(section, directory);
+        let registry = section.optional_section("registry", read_registry).flatten();
         let key = section.read("key", choice);
         let headers = section.read("headers", boolean);
-        let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
+        let tls = section.optional_section("tls", TlsConfig::read);
         let has_tls = tls.is_some();
         let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
-        let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
+        let sasl = section.optional_section("sasl", read_sasl).flatten();
         let options = section.section("options", options::read);
-        let summary = section
-            .has("summary")
-            .then(|| {
-                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
-            })
-            .flatten();
+        let read_summary =
+            |section: &mut Section<'_>| SummaryConfig::read(section, topic.as_deref());
+        let summary = section.optional_section("summary", read_summary).flatten();
         Some(Self {
             name,
             brokers: brokers?,
@@ -194,7 +188,7 @@ impl KafkaConfig {
             sasl,
             options,
             spool,
-            registry: registry.flatten(),
+            registry,
             summary,
             profile: Profile::Full,
         })

@@ -276,6 +276,14 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
+    /// Entries on disk that were sent and not reported on.
+    pub(super) fn sent(&self) -> usize {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Disk(spool) => spool.sent(),
+        }
+    }
+
     /// Messages that are not known to have arrived, those in memory that the producer has left out.
     pub(super) fn waiting(&self) -> u64 {
         match self {

@@ -127,7 +127,16 @@ impl<'a> Flight<&'a Accounts> {
     /// Of a batch that a worker hands over.
     pub(super) fn accept(accounts: &'a Accounts, batch: &Batch) -> Self {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
-        Self { accounts, slot: batch.slot(), amount, is_launched: false }
+        Self::accept_part(accounts, batch.slot(), amount)
+    }
+
+    /// Of a part of such a batch.
+    pub(super) const fn accept_part(
+        accounts: &'a Accounts,
+        slot: WindowSlot,
+        amount: Amount,
+    ) -> Self {
+        Self { accounts, slot, amount, is_launched: false }
     }
 
     /// Of one record that librdkafka reports on.
@@ -183,11 +192,6 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
     pub(super) fn hand_over(&mut self, messages: u32) {
         debug_assert!(self.is_launched, "a report may come before it counts as in flight");
         self.amount -= Amount::record(u64::from(messages));
-    }
-
-    /// The guard is for another one to be made of the same batch.
-    pub(super) fn forget(mut self) {
-        self.amount = Amount::default();
     }
 
     /// They have arrived.

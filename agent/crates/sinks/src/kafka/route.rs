@@ -25,7 +25,7 @@
 //!   unreachable.
 //! - `SpoolAcquired`: the lock of the spool was acquired, and what the buffer held is in it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{backlog::Backlog, flight::Flight};
 use crate::config::SpoolMode;
@@ -110,47 +110,32 @@ impl State {
         }
     }
 
-    const fn to_bits(self) -> u8 {
-        let route = match self.route {
-            Route::Direct => 0,
-            Route::Spool => 1,
-            Route::Buffer(Why::SchemaPending) => 2,
-            Route::Buffer(Why::SpoolLocked) => 3,
-        };
-        let storage = match self.storage {
-            Storage::None => 0,
-            Storage::Locked(SpoolMode::Fast) => 1,
-            Storage::Locked(SpoolMode::Durable) => 2,
-            Storage::Spool(SpoolMode::Fast) => 3,
-            Storage::Spool(SpoolMode::Durable) => 4,
-        };
-        storage << 2 | route
-    }
-
-    const fn from_bits(bits: u8) -> Self {
-        let route = match bits & 3 {
-            0 => Route::Direct,
-            1 => Route::Spool,
-            2 => Route::Buffer(Why::SchemaPending),
-            _ => Route::Buffer(Why::SpoolLocked),
-        };
-        let storage = match bits >> 2 {
-            0 => Storage::None,
-            1 => Storage::Locked(SpoolMode::Fast),
-            2 => Storage::Locked(SpoolMode::Durable),
-            3 => Storage::Spool(SpoolMode::Fast),
-            _ => Storage::Spool(SpoolMode::Durable),
-        };
-        Self { route, storage }
-    }
+    /// All states that events lead to.
+    const ALL: [Self; 9] = {
+        use Route::{Buffer, Direct, Spool};
+        use SpoolMode::{Durable, Fast};
+        [
+            Self { route: Direct, storage: Storage::None },
+            Self { route: Buffer(Why::SchemaPending), storage: Storage::None },
+            Self { route: Direct, storage: Storage::Locked(Fast) },
+            Self { route: Buffer(Why::SpoolLocked), storage: Storage::Locked(Fast) },
+            Self { route: Direct, storage: Storage::Locked(Durable) },
+            Self { route: Buffer(Why::SpoolLocked), storage: Storage::Locked(Durable) },
+            Self { route: Direct, storage: Storage::Spool(Fast) },
+            Self { route: Spool, storage: Storage::Spool(Fast) },
+            Self { route: Spool, storage: Storage::Spool(Durable) },
+        ]
+    };
 }
 
-/// The state, read by workers for each batch without a lock.
-pub(super) struct Router(AtomicU8);
+/// The state, as an index into [`State::ALL`]: workers read it for each batch without a lock.
+pub(super) struct Router(AtomicUsize);
 
 impl Router {
-    pub(super) const fn new(state: State) -> Self {
-        Self(AtomicU8::new(state.to_bits()))
+    pub(super) fn new(state: State) -> Self {
+        let router = Self(AtomicUsize::new(0));
+        router.set(state);
+        router
     }
 
     pub(super) fn route(&self) -> Route {
@@ -163,14 +148,19 @@ impl Router {
     }
 
     pub(super) fn state(&self) -> State {
-        State::from_bits(self.0.load(Ordering::Acquire))
+        State::ALL[self.0.load(Ordering::Acquire)]
     }
 
     /// The only place that changes the route. Takes the backlog to have it locked: nobody appends to
     /// it by a route that is changing.
     pub(super) fn apply(&self, event: Event, _locked: &mut Backlog<Flight>) {
-        let after = self.state().after(event);
-        self.0.store(after.to_bits(), Ordering::Release);
+        self.set(self.state().after(event));
+    }
+
+    fn set(&self, state: State) {
+        let index = State::ALL.iter().position(|other| *other == state);
+        debug_assert!(index.is_some(), "{state:?} cannot be reached");
+        index.into_iter().for_each(|index| self.0.store(index, Ordering::Release));
     }
 }
 
@@ -202,10 +192,10 @@ mod tests {
     ];
 
     #[test]
-    fn every_state_that_can_be_reached_makes_sense_and_survives_its_encoding() {
+    fn every_state_that_can_be_reached_makes_sense_and_can_be_stored() {
         let states = reachable();
         for state in &states {
-            assert_eq!(State::from_bits(state.to_bits()), *state);
+            assert_eq!(Router::new(*state).state(), *state);
             let fits = match state.route {
                 Route::Direct => state.storage != Storage::Spool(SpoolMode::Durable),
                 Route::Spool => matches!(state.storage, Storage::Spool(_)),
@@ -214,8 +204,7 @@ mod tests {
             };
             assert!(fits, "{state:?}");
         }
-        // None: two routes; locked: two for each mode; a spool: two for fast, one for durable.
-        assert_eq!(states.len(), 2 + 4 + 3, "{states:?}");
+        assert_eq!(states.len(), State::ALL.len(), "{states:?}");
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<P: Transport> Sender<P> {
         }
         // Those that came back are in flight until they are requeued.
         let in_producer = usize::try_from(self.delivery.in_producer(backlog)).unwrap_or(usize::MAX);
-        let most = in_producer.saturating_add(from_backlog + sent(backlog));
+        let most = in_producer.saturating_add(from_backlog + backlog.sent());
         if self.batch_limit.divide(most) {
             let sink = &self.delivery.context.sink;
             tracing::warn!(
@@ -246,7 +246,7 @@ impl<P: Transport> Sender<P> {
             delivery.reconcile(&mut backlog);
             return PERIOD;
         }
-        let is_under_way = delivery.in_producer(&backlog) > 0 || sent(&backlog) > 0;
+        let is_under_way = delivery.in_producer(&backlog) > 0 || backlog.sent() > 0;
         let round = self.batch_limit.next(is_under_way).min(ROUND);
         if round == 0 {
             return PERIOD;
@@ -396,7 +396,7 @@ impl<P: Transport> Sender<P> {
         let answered = delivery.context.answered.load(Ordering::Relaxed);
         let mut backlog = delivery.lock();
         let in_memory = delivery.in_producer(&backlog);
-        let is_waiting = in_memory > 0 || sent(&backlog) > 0;
+        let is_waiting = in_memory > 0 || backlog.sent() > 0;
         if answered != self.answered {
             self.answered = answered;
             self.no_progress_since = now;
@@ -480,12 +480,4 @@ fn apply_reports(
         }
     }
     (delivered, too_large)
-}
-
-/// Records of the backlog that were sent and not reported on.
-fn sent(backlog: &Backlog<Flight>) -> usize {
-    match backlog {
-        Backlog::Disk(spool) => spool.sent(),
-        Backlog::Memory(_) => 0,
-    }
 }

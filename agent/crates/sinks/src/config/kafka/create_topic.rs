@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, Value, whole_number};
+use tap53_base::settings::{Section, whole_number};
+
+use super::options;
 
 /// How a topic is made that is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,11 +29,7 @@ impl CreateTopic {
         let options = section.section("options", |section| {
             let mut options = BTreeMap::new();
             for name in section.keys() {
-                let value = section.read(&name, |value| match value {
-                    Value::Text(text) => Ok(text.clone()),
-                    Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => Ok(value.to_string()),
-                    _ => Err("must be a text or a number".to_owned()),
-                });
+                let value = section.read(&name, options::text_or_number);
                 options.extend(value.map(|value| (name, value)));
             }
             options

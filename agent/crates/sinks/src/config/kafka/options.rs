@@ -78,11 +78,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
         }
         let mut unknown = None;
         let checked = section.read(&name, |value| {
-            let value = match value {
-                Value::Text(text) => text.clone(),
-                Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => value.to_string(),
-                _ => return Err("must be a text or a number".to_owned()),
-            };
+            let value = text_or_number(value)?;
             refuse(&name, &value)?;
             match ClientConfig::new().set(name.as_str(), value.as_str()).create_native_config() {
                 Ok(_) => Ok(Some(value)),
@@ -105,6 +101,15 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
         section.refuse_all(why);
     }
     options
+}
+
+/// A setting of others, which all are texts.
+pub(super) fn text_or_number(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => Ok(value.to_string()),
+        _ => Err("must be a text or a number".to_owned()),
+    }
 }
 
 /// The key to use instead of a setting that holds a secret.

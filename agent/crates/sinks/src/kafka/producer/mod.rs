@@ -393,7 +393,8 @@ fn create(
     config: &KafkaConfig,
     context: &Arc<SinkContext>,
 ) -> Result<(PolledProducer, String), Error> {
-    let (mut client, password) = client_config(config)?;
+    let mut client = client_config(config)?;
+    let password = client.get("sasl.password").unwrap_or_default().to_owned();
     if context.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
