@@ -47,7 +47,7 @@ struct State {
 struct Open {
     container: Container,
     since: Instant,
-    /// What it holds.
+    /// The records in it.
     amount: Amount,
 }
 

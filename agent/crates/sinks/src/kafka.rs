@@ -89,7 +89,7 @@ pub(super) struct Kafka {
     context: Arc<SinkContext>,
     producer: Arc<Producer>,
     delivery: Arc<Delivery>,
-    /// Where records may have to wait for something.
+    /// Exists where records may have to wait: with a spool or a registry.
     sender: Option<JoinedThread>,
     summaries: Option<Summaries>,
     /// The threads that query the registry.

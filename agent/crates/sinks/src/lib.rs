@@ -1,4 +1,4 @@
-//! Where records go.
+//! The sinks: Kafka topics, Avro files and standard output.
 //!
 //! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
 //! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
@@ -40,8 +40,8 @@ use tokio::sync::Notify;
 
 use crate::config::{ColorChoice, SinkConfig, TextFormat};
 
-/// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which
-/// printing a chain would repeat.
+/// Reasons why a sink cannot be opened. Each message holds its cause, so none is a `source()`,
+/// which printing a chain would repeat.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system refused.
@@ -49,11 +49,11 @@ pub enum Error {
     File {
         /// Name of the sink.
         sink: String,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         cause: std::io::Error,
     },
     /// librdkafka refused its configuration.
@@ -61,7 +61,7 @@ pub enum Error {
     Kafka {
         /// Name of the sink.
         sink: String,
-        /// Why.
+        /// The cause.
         cause: rdkafka::error::KafkaError,
     },
     /// A thread of the sink cannot be started.
@@ -69,7 +69,7 @@ pub enum Error {
     Thread {
         /// Name of the sink.
         sink: String,
-        /// Why not.
+        /// The cause.
         cause: std::io::Error,
     },
     /// The spool cannot be opened.
@@ -77,7 +77,7 @@ pub enum Error {
     Spool {
         /// Name of the sink.
         sink: String,
-        /// Why not.
+        /// The cause.
         cause: tap53_spool::Error,
     },
     /// The schema does not parse.
@@ -85,17 +85,17 @@ pub enum Error {
     Encode {
         /// Name of the sink.
         sink: String,
-        /// Why.
+        /// The cause.
         cause: encode::Error,
     },
 }
 
 /// Takes batches of encoded records.
 pub trait Sink: Send + Sync {
-    /// What it wants records as.
+    /// Returns the encoding that it takes.
     fn format(&self) -> Format;
 
-    /// What it wants records keyed by.
+    /// Returns the key that records need.
     fn key(&self) -> Key {
         Key::None
     }
@@ -103,17 +103,17 @@ pub trait Sink: Send + Sync {
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
 
-    /// How long what takes, where it is measured.
+    /// Returns the times of its stages, where they are measured.
     fn timings(&self) -> Option<&SinkTimings> {
         None
     }
 
-    /// What is going on inside, for who watches it. Never waits for a disk or a broker.
+    /// Returns its inner state, for metrics. Never waits for a disk or a broker.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Where summaries of the ledger go, if they are to go anywhere beside its records.
+    /// Returns the way for summaries of the ledger, if there is one.
     fn summaries(&self) -> Option<&dyn TakesSummaries> {
         None
     }
@@ -133,12 +133,12 @@ pub trait Sink: Send + Sync {
     fn close(&self, deadline: Duration);
 }
 
-/// What is going on inside a sink, beside what the ledger has.
+/// The inner state of a sink, beside its counts in the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Its spool.
     pub spool: Option<SpoolState>,
-    /// What librdkafka said last of itself.
+    /// The latest statistics of librdkafka.
     pub kafka: Option<Arc<Statistics>>,
 }
 
@@ -192,12 +192,12 @@ pub fn build_without_queues(
     open_all(configs, node, Use::Replay, stop, |_, sink| Ok(Arc::from(sink)))
 }
 
-/// Who hands records to the sinks.
+/// The user of the sinks.
 #[derive(Clone, Copy)]
 enum Use {
     /// Workers, which must not be held up.
     Live {
-        /// Whether somebody watches what costs something to watch.
+        /// True where statistics are watched that cost something.
         watches: bool,
     },
     /// A replay, which waits for as long as a sink takes.

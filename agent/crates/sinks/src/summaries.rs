@@ -8,18 +8,18 @@ use tap53_records::encode;
 
 use super::Named;
 
-/// How long the last summaries may take to be delivered, after everything else was.
+/// The time that the last summaries have to be delivered, after everything else.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// Takes summaries of the ledger to where a sink's records go.
 pub trait TakesSummaries {
-    /// How often there is to be one.
+    /// Returns the interval between summaries.
     fn interval(&self) -> Duration;
 
     /// The topic of the records that summaries are of.
     fn records_topic(&self) -> &str;
 
-    /// What summaries are sealed with, where they are to prove what records were written.
+    /// Returns the evidence that seals summaries, where they prove which records were written.
     fn evidence(&self) -> Option<&Evidence> {
         None
     }

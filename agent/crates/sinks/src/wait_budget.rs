@@ -1,4 +1,4 @@
-//! How long workers may wait for a sink that has no room.
+//! Limits how long workers wait for a sink that has no room.
 //!
 //! A worker that waits for one sink takes nothing out of its ring for the others meanwhile. So workers
 //! wait a tenth of the time at most, one at a time, and [`WAIT`] at a stretch.
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a worker waits for room.
+/// The longest wait of a worker for room.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
 
 /// Times a wait that pass before the next one.

@@ -1,4 +1,4 @@
-//! What waits for the producer: a bounded queue, in memory or on disk.
+//! The bounded queue of messages that wait for the producer, in memory or on disk.
 //!
 //! One queue for all that waits: records in the spool, records while another agent has locked the
 //! spool, records whose schema has no id yet, and summaries of the ledger with and without a spool.
@@ -29,7 +29,7 @@ use super::{
 /// so the spool stays within its limit, and others get at it in between.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Who answers for a message that waits.
+/// The guard of a message that waits.
 pub(super) trait Owner {
     /// Version of the schema that messages in memory are of.
     const SCHEMA_VERSION: u32;
@@ -37,10 +37,10 @@ pub(super) trait Owner {
     /// Messages of DNS that it stands for.
     fn messages(&self) -> u32;
 
-    /// Where it comes from, while it waits in memory.
+    /// Returns the origin of a message in memory.
     fn in_memory(&self) -> Origin;
 
-    /// The same of the entry with this id on disk.
+    /// Returns the origin of the entry with this id on disk.
     fn on_disk(id: u64) -> Origin;
 
     /// The producer has it.
@@ -189,7 +189,7 @@ impl<T: Owner> Buffer<T> {
     }
 }
 
-/// What waits for the producer.
+/// The messages that wait for the producer.
 pub(super) enum Backlog<T> {
     /// In memory.
     Memory(Buffer<T>),
@@ -197,13 +197,13 @@ pub(super) enum Backlog<T> {
     Disk(Box<Spool>),
 }
 
-/// What became of a [`Backlog::drain`].
+/// The outcome of a [`Backlog::drain`].
 #[derive(Debug, Default)]
 pub(super) struct Drained {
     /// Messages that were handed over, or rejected.
     pub(super) taken: usize,
     pub(super) rejected: usize,
-    /// Why the producer took no more, if it did not.
+    /// The reason why the producer took no more, if it did not.
     pub(super) refusal: Option<Refusal>,
 }
 

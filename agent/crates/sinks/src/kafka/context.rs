@@ -1,4 +1,4 @@
-//! What the sink, its sender and librdkafka's callbacks share.
+//! State that the sink, its sender and librdkafka's callbacks share.
 
 use std::{
     sync::{
@@ -31,19 +31,18 @@ use crate::{
 /// reports it several times a second.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What the sink, its sender and the callbacks share.
+/// The shared state; see the [module](self).
 pub(super) struct SinkContext {
     pub(super) sink: String,
     pub(super) topic: String,
-    /// What authenticates this client to brokers.
+    /// Names the credentials in errors of authentication.
     credentials: &'static str,
     topic_creator: Option<TopicCreator>,
     pub(super) accounts: Arc<Accounts>,
     /// Ids of the schemas of records, where a registry gives them.
     pub(super) schema_ids: Option<Arc<SchemaIds>>,
     pub(super) events: DeliveryEvents,
-    /// Whether records come back that failed for a reason that may pass: there is a spool, or will
-    /// be.
+    /// True where failed records are requeued: there is a spool, or another agent has locked it.
     pub(super) requeues: bool,
     /// Records that have arrived, or that the broker has refused for good: whether it is there.
     pub(super) answered: AtomicU64,

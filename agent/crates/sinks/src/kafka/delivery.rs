@@ -23,8 +23,8 @@
 //! memory is requeued after those that were spooled meanwhile.) The spool is drained at
 //! `replay_records_per_s` beside the live traffic.
 //!
-//! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
-//! and lost, and counted, if that fails as well.
+//! Records that cannot be written to the disk, not even after dropping the oldest, are sent
+//! directly; where that fails as well they are lost, and counted.
 //!
 //! **A spool that another agent has locked**, as the one before this one until it has ended:
 //! - Capture runs, and records go to the producer directly, in either mode. What the broker does
@@ -74,15 +74,14 @@ use crate::{
 /// only put off the agent that comes after this one.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
-/// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
-/// ring.
+/// The longest wait of a batch for room in the producer's queue, where there is no spool. Then the
+/// rest of it is lost: a worker that waits longer would only move the loss into its ring.
 const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
 
-/// How long a summary of the ledger waits for what the spool knows.
+/// The longest wait of a summary of the ledger for the backlog's lock.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the shutdown looks whether all is delivered.
+/// The interval at which the shutdown checks whether all is delivered.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The machine. `P` is the producer, or what a test has in its place.
@@ -94,27 +93,28 @@ pub(super) struct Delivery<P = Producer> {
     pub(super) clock: Clock,
     /// The spool that there is to be.
     pub(super) spool_config: Option<spool::Config>,
-    /// How long a record waits for the id of its schema.
+    /// The longest wait of a record for its schema's id.
     pub(super) schema_timeout: Duration,
-    /// What records in the spool may be of.
+    /// The schemas that records in the spool may have.
     pub(super) schemas: Vec<Schema>,
     backlog: Mutex<Backlog<Flight>>,
-    /// What all workers may wait for room; without one, each batch may wait.
+    /// Limits the waits of all workers for room; `None` where each batch may wait.
     wait_budget: Option<WaitBudget>,
 }
 
-/// What is known of the parts around, for the log and the shutdown.
+/// The health of the broker, the registry and the disk, for the log and the shutdown.
 #[derive(Default)]
 pub(super) struct Health {
-    /// The last that was heard of the broker is a failure, or nothing for too long.
+    /// True after a failure, or where nothing was acknowledged for too long.
     pub(super) is_failing: AtomicBool,
-    /// The oldest that waits has no id of its schema, which may be an earlier one.
+    /// True where the oldest waiting record lacks the id of its schema, which may be an earlier
+    /// one.
     pub(super) awaits_id: AtomicBool,
     /// The disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
 }
 
-/// What to do with a record that the producer refuses.
+/// Decides on a record that the producer refuses.
 enum Verdict {
     Retry,
     Lost(SinkLoss),
@@ -212,7 +212,7 @@ impl<P: Transport> Delivery<P> {
         batch.entries()
     }
 
-    /// Where there is no spool: waits for room, within what workers may wait.
+    /// Sends without a spool: waits for room, within what workers may wait.
     fn send_waiting_for_room(&self, batch: &Batch, mut flight: Flight<&Accounts>) {
         let began = Instant::now();
         let budget = self.wait_budget.as_ref();
@@ -302,7 +302,7 @@ impl<P: Transport> Delivery<P> {
         batch.entries()
     }
 
-    /// What records count as that the buffer has no room for.
+    /// Returns the loss reason of records that the buffer has no room for.
     fn buffer_loss(&self) -> SinkLoss {
         match self.router.route() {
             Route::Buffer(Why::SchemaPending) => SinkLoss::NoSchemaId,
@@ -351,7 +351,7 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// What records count as that wait in memory at the end.
+    /// Returns the loss reason of records that wait in memory at the shutdown.
     pub(super) fn loss_at_shutdown(&self) -> SinkLoss {
         match self.context.requeues {
             true => SinkLoss::Unflushed,

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{backlog::Queued, flight::Flight, summaries::SummaryReport};
 
-/// What a delivery report says of a message.
+/// The outcome of a message, by its delivery report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Delivered,
@@ -29,7 +29,7 @@ pub(super) struct FailedDelivery {
     pub(super) outcome: Outcome,
 }
 
-/// What the sender has to take in.
+/// The events that the sender has yet to apply.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     /// Reports on records of the spool, by id.

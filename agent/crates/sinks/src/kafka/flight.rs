@@ -113,7 +113,7 @@ pub(super) struct Flight<A: Deref<Target = Accounts> = Arc<Accounts>> {
     accounts: A,
     slot: WindowSlot,
     amount: Amount,
-    /// Whether the counts have them as in flight, or still in the worker's batch.
+    /// True once the counts have them as in flight; before, they are in the worker's batch.
     is_launched: bool,
 }
 
@@ -124,13 +124,13 @@ impl std::fmt::Debug for Accounts {
 }
 
 impl<'a> Flight<&'a Accounts> {
-    /// Of a batch that a worker hands over.
+    /// Guards a batch that a worker hands over.
     pub(super) fn accept(accounts: &'a Accounts, batch: &Batch) -> Self {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
         Self::accept_part(accounts, batch.slot(), amount)
     }
 
-    /// Of a part of such a batch.
+    /// Guards a part of such a batch.
     pub(super) const fn accept_part(
         accounts: &'a Accounts,
         slot: WindowSlot,
@@ -139,7 +139,7 @@ impl<'a> Flight<&'a Accounts> {
         Self { accounts, slot, amount, is_launched: false }
     }
 
-    /// Of one record that librdkafka reports on.
+    /// Guards one record that librdkafka reports on.
     pub(super) const fn landing(accounts: &'a Accounts, slot: WindowSlot, messages: u32) -> Self {
         let amount = Amount::record(messages as u64);
         Self { accounts, slot, amount, is_launched: true }

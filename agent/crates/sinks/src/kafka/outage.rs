@@ -16,7 +16,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// What is sent after the longest pause fails within the message timeout, if it does.
+    /// A record that is sent after the longest pause fails within the message timeout, if it does.
     pub(super) fn new(message_timeout: Duration) -> Self {
         let quiet_period = message_timeout.saturating_add(MAX_BACKOFF + Duration::from_secs(1));
         Self { quiet_period: quiet_period.min(MAX_QUIET_PERIOD), last_failure: None }

@@ -1,4 +1,4 @@
-//! Where new records go: the state of the sink's machine, and its only transitions.
+//! The route of new records: the state of the sink's machine, and its only transitions.
 //!
 //! | route | a new record goes to | and where that has no room |
 //! |---|---|---|
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{backlog::Backlog, flight::Flight};
 use crate::config::SpoolMode;
 
-/// Where new records go.
+/// The way of new records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// To the producer; they are in memory alone.
@@ -41,7 +41,7 @@ pub(super) enum Route {
     Buffer(Why),
 }
 
-/// Why records wait in memory.
+/// The reason why records wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// The registry has not given the id of their schema, and there is no spool.
@@ -50,7 +50,7 @@ pub(super) enum Why {
     SpoolLocked,
 }
 
-/// What changes the route; see the [module](self).
+/// An event that may change the route; see the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Blocked,

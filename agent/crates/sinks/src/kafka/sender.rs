@@ -25,24 +25,24 @@ use super::{
 /// So long without any delivery, with records in flight, is a broker that is unreachable.
 const STALL: Duration = Duration::from_secs(5);
 
-/// How often the sender does what is due with time alone, and how often while nothing waits or is in
-/// flight. Then only what went to the producer directly since the last time can be due, and no report
-/// comes of it: a stall counts from the look that sees it first.
+/// The interval of the sender's periodic work, and its interval while nothing waits or is in
+/// flight. Then only what went to the producer directly since the last time can be due, and no
+/// report comes of it: a stall counts from the round that sees it first.
 const PERIOD: Duration = Duration::from_millis(100);
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 
-/// How often the spool's checkpoint is written. What was acknowledged since is sent again after a
-/// crash.
+/// The interval of the spool's checkpoints. Records that were acknowledged since are sent again
+/// after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the lock of a spool is tried that another agent has, and how often that is logged.
+/// The interval at which the lock of another agent's spool is tried, and that of the log about it.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Records sent before others get at the backlog.
 const ROUND: usize = 512;
 
-/// How often the rate is looked at, where it is used up.
+/// The interval at which a rate that is used up is checked.
 const RATE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The pauses after failures, so that a broker that refuses at once is not tried without pause.
@@ -282,7 +282,7 @@ impl<P: Transport> Sender<P> {
         next
     }
 
-    /// Whether new records may go directly again.
+    /// True where new records may go directly again.
     fn has_drained(&self, backlog: &Backlog<Flight>) -> bool {
         let delivery = &self.delivery;
         let is_ready = match backlog {
@@ -293,7 +293,7 @@ impl<P: Transport> Sender<P> {
         is_ready && self.batch_limit.is_unlimited() && backlog.is_drained()
     }
 
-    /// What is due with time alone.
+    /// Does the periodic work.
     fn look_after(&mut self, now: Instant) {
         let delivery = self.delivery.clone();
         if delivery.context.requeues {
@@ -369,7 +369,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Whether nothing waits or is in flight, and nothing is amiss.
+    /// True where nothing waits or is in flight, and nothing fails.
     fn is_idle(&self) -> bool {
         let delivery = &self.delivery;
         let counts = delivery.context.counts().read();

@@ -152,8 +152,8 @@ pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
     }
 }
 
-/// The age of records in the spool: the wall clock as it was at the start, and the time since then.
-/// Where the wall clock is set meanwhile, no record grows old by that.
+/// The clock for the age of records in the spool: the wall clock at the start, plus the time since
+/// then. Setting the wall clock meanwhile ages no record.
 pub(super) struct Clock {
     started_ms: i64,
     started: Instant,

@@ -46,11 +46,11 @@ const IN_MEMORY_BYTES: usize = 16 << 20;
 /// Directory inside of the records' spool.
 const DIRECTORY: &str = "summaries";
 
-/// What they take on disk at most: days of them.
+/// The most bytes that they take on disk: days of them.
 const ON_DISK_BYTES: u64 = 16 << 20;
 
-/// How often the shutdown looks whether all are delivered, while some are in flight and while none
-/// is.
+/// The intervals at which the shutdown checks whether all are delivered, while some are in flight
+/// and while none is.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -347,7 +347,7 @@ impl TakesSummaries for Summaries {
         self.send();
     }
 
-    /// What is not delivered stays on disk for the next run, or is lost.
+    /// Summaries that are not delivered stay on disk for the next run, or are lost.
     fn end(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         while !self.send() {

@@ -61,7 +61,7 @@ impl WindowTracker {
         }
     }
 
-    /// What is in memory has been given up.
+    /// Forgets the records in memory, which have been given up.
     pub(super) fn give_up_memory(&self) {
         self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
     }
@@ -73,7 +73,7 @@ impl WindowTracker {
         self.push(end_id, Self::latest_at(slot.0, current));
     }
 
-    /// What earlier runs have left in the spool counts for the first window.
+    /// Counts what earlier runs have left in the spool for the first window.
     pub(super) fn inherit(&self, end_id: u64) {
         self.push(end_id, 0);
     }

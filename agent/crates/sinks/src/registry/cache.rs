@@ -57,7 +57,7 @@ impl SchemaIdCache {
         &self.path
     }
 
-    /// What this registry has given for a subject.
+    /// Returns the ids that this registry has given for a subject.
     pub(super) fn ids(&self, subject: &str) -> Vec<(Fingerprint, u32)> {
         let contents = match self.read() {
             Ok(contents) => contents,

@@ -29,7 +29,7 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.schema
 const ACCEPTED: HeaderValue =
     HeaderValue::from_static("application/vnd.schemaregistry.v1+json, application/json");
 
-/// Whether a schema may follow what is there.
+/// The registry's verdict on a new schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compatibility {
     /// It may.
@@ -123,7 +123,7 @@ impl Client {
         }
     }
 
-    /// Whether a schema may be registered under `subject`.
+    /// Checks whether a schema may be registered under `subject`.
     pub async fn compatibility(
         &mut self,
         subject: &str,

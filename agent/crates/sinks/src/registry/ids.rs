@@ -30,7 +30,7 @@ struct Known {
     is_wanted: AtomicBool,
 }
 
-/// What became of a record that was to be framed.
+/// The outcome of framing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framed {
     /// It is.

@@ -56,12 +56,12 @@ pub struct Schema {
     pub name: Cow<'static, str>,
     /// The schema, as it is registered.
     pub text: Cow<'static, str>,
-    /// Of its canonical form.
+    /// The fingerprint of its canonical form.
     pub(crate) fingerprint: Fingerprint,
-    /// What its records carry as the schema's version; for the log.
+    /// The version that its records carry; for the log.
     pub version: i32,
-    /// Whether its records are in the profile that is not written now, and so only wait in a spool
-    /// where the configuration was another one before.
+    /// True where its records are of the profile that is not written now: they only wait in a spool
+    /// from before the configuration changed.
     pub(crate) is_of_other_profile: bool,
 }
 
@@ -103,8 +103,8 @@ impl Schema {
         })
     }
 
-    /// Whether the registry is asked for its id before the first record by it is sent, where a spool
-    /// holds records of these versions. Versions alone do not say of which profile they are.
+    /// True where its id is requested before its first record is sent, since a spool holds records
+    /// of these versions. Versions alone do not say of which profile they are.
     pub(crate) fn is_expected_in(&self, versions: &[u32]) -> bool {
         !self.is_of_other_profile && versions.contains(&self.version.unsigned_abs())
     }

@@ -15,7 +15,7 @@ use crate::{config::RegistryConfig, http_client};
 /// The pauses after failures. With a thousand nodes, the longest one has that many requests in it.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-/// How often a registry that gave the ids is queried again.
+/// The interval at which a registry that gave the ids is queried again.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Keeps the ids of a topic's schemas true.
@@ -26,9 +26,9 @@ pub(crate) struct SchemaIdRefresher {
     schemas: Vec<(Schema, String, Option<Error>)>,
     ids: Arc<SchemaIds>,
     cache: Option<SchemaIdCache>,
-    /// Of the sink, which may have another refresher.
+    /// The counts of the sink, which may have another refresher.
     counts: Published<SinkCounts>,
-    /// What of it is ours: ids wanted, and known.
+    /// The part of them that this refresher added: ids wanted, and known.
     counted: (u64, u64),
 }
 

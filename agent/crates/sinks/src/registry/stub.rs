@@ -22,7 +22,7 @@ pub struct Asked {
     pub schema: String,
 }
 
-/// What is sent for it.
+/// An answer of the stub.
 pub enum Answer {
     /// A status, and JSON.
     Json(u16, String),
@@ -66,7 +66,7 @@ impl Stub {
         Self::new(ids_from(first))
     }
 
-    /// Where it listens.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         self.url.clone()
     }

@@ -7,13 +7,13 @@ use tap53_base::settings::{Section, whole_number};
 
 use super::options;
 
-/// How a topic is made that is not there.
+/// The shape of a topic that the agent creates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CreateTopic {
-    /// Its partitions; `None`: as many as the brokers give by default.
+    /// The number of partitions; `None`: the brokers' default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<i32>,
-    /// At how many brokers each of them is; `None`: what the brokers do by default.
+    /// The number of brokers that have each partition; `None`: the brokers' default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<i32>,
     /// The topic's own settings, by their names at the brokers.

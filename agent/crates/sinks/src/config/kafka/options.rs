@@ -135,7 +135,7 @@ fn refuse(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the settings go together: each for itself may be right, as `retries: 0` is without
+/// Checks that the settings go together: each for itself may be right, as `retries: 0` is without
 /// idempotence. Only a client finds that out; this one has no broker to connect to.
 fn agree(options: &BTreeMap<String, String>) -> Result<(), String> {
     if options.is_empty() {

@@ -23,7 +23,7 @@ pub struct TlsConfig {
     /// Holds the password of that key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_password_file: Option<PathBuf>,
-    /// Whether a broker's certificate must name the host that was connected to.
+    /// True where a broker's certificate must name the host that was connected to.
     pub verify_hostname: bool,
 }
 

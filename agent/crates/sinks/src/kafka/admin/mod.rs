@@ -26,7 +26,7 @@ pub struct AdminClient {
     token: Option<Token>,
 }
 
-/// Why they cannot connect.
+/// Reasons why such a client cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// A file with a secret cannot be read.

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A token and what is around it.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Why there is no token; after the server's URL.
+/// Reasons why there is no token. Each text follows the server's URL.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]

@@ -44,7 +44,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 /// However short the life of its tokens is, a server is not queried more often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the tokens of a producer come from, and which one it has.
+/// The source of a producer's tokens, and the one that the producer has.
 pub(super) struct TokenSource {
     sink: String,
     source: Source,

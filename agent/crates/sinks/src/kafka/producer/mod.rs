@@ -34,8 +34,8 @@ use reports::{Callbacks, is_permanent};
 use settings::{Digest, certificates, client_config};
 pub use statistics::{Broker, Spread, Statistics};
 
-/// How often librdkafka reports its statistics: it makes a JSON text of everything, partitions included,
-/// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
+/// The interval of librdkafka's statistics: it makes a JSON text of everything, partitions
+/// included, and its quantiles are of this long. Shorter than Prometheus' usual interval.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
@@ -57,19 +57,19 @@ pub(super) struct Message<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// How long a producer that is replaced may take to deliver what it has, where there is a spool. Then
-/// it gives that back, to be sent by the one in use. Without one, its messages time out by themselves.
+/// The time that a replaced producer has to deliver its messages, where there is a spool. Then they
+/// are purged and requeued. Without a spool, they time out by themselves.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
-/// How long purged messages may take to be reported.
+/// The time within which purged messages are reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// Where a value is framed. librdkafka copies it.
+    /// The buffer that values are framed in. librdkafka copies it.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Why librdkafka did not take a message.
+/// Reasons why librdkafka did not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Its queue is full.
@@ -82,7 +82,7 @@ pub(super) enum Refusal {
     NoId,
 }
 
-/// What takes messages to brokers. The producer does; in the model test, a cluster of its own.
+/// Takes messages to brokers: the producer, or the model test's cluster.
 pub(super) trait Transport: Send + Sync + 'static {
     /// A producer to be used for a while.
     type Handle;
@@ -93,7 +93,7 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// Hands a message over, which is reported on by [`SinkContext::report`].
     ///
     /// # Errors
-    /// Why it was not taken; then it is not reported on.
+    /// The reason why it was not taken; then it is not reported on.
     fn send(
         &self,
         producer: &Self::Handle,
@@ -120,7 +120,7 @@ pub(super) struct Producer {
     current: RwLock<Arc<PolledProducer>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
-    /// Where tokens come from, if those authenticate this client.
+    /// The source of tokens, if those authenticate this client.
     tokens: Option<TokenSource>,
     certificates: Mutex<Certificates>,
     /// Those that were in use before and have something yet, and since when.

@@ -34,7 +34,7 @@ use tap53_base::threads::JoinedThread;
 
 use super::reports::Callbacks;
 
-/// Why there can be no such producer.
+/// Reasons why such a producer cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]

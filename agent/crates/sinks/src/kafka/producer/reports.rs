@@ -142,7 +142,7 @@ fn outcome(code: Option<RDKafkaErrorCode>) -> Outcome {
     }
 }
 
-/// What a message counts as that cannot be requeued.
+/// Returns the loss reason of a message that cannot be requeued.
 const fn loss(code: Option<RDKafkaErrorCode>) -> SinkLoss {
     match code {
         Some(RDKafkaErrorCode::MessageTimedOut) => SinkLoss::Expired,

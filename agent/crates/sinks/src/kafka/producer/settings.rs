@@ -17,7 +17,7 @@ use crate::{
 /// replicas, and as much for a broker, so that this is enough for 100,000 partitions.
 const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
 
-/// What a client of the kind that reads must take at least, since it takes whole messages.
+/// The least limit that librdkafka accepts for a consumer, which takes whole messages.
 const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
 
 /// A producer's settings, secrets included.
@@ -123,7 +123,7 @@ fn librdkafka_name(choice: impl ValueEnum) -> String {
 /// A hash of files.
 pub(super) type Digest = [u8; 32];
 
-/// Of all files that TLS needs; of none where there is no TLS.
+/// Hashes all files that TLS needs; none where there is no TLS.
 pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     if let Some(tls) = &config.tls {

@@ -203,7 +203,7 @@ fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     assert_eq!(consumed.into_iter().map(|(_, datum)| datum).collect::<Vec<_>>(), expected);
 }
 
-/// What agents of version 2 left in a spool.
+/// Fills a spool as agents of version 2 left it.
 fn spool_earlier(directory: &Path) -> usize {
     let text = include_str!("../../../../../schema/history/dns_transaction_v2.hex");
     let messages: Vec<_> =
@@ -295,8 +295,8 @@ fn the_shutdown_does_not_wait_for_long_for_the_id_of_an_earlier_schema_alone() {
     assert_eq!(kafka.counts().read().spooled.records, earlier as u64);
 }
 
-/// What is written in another profile than before does not keep those of before from leaving, nor
-/// take the topic's subject from what is written now.
+/// Changing the profile neither blocks records of the earlier one nor gives their schema the
+/// topic's subject.
 #[test]
 fn records_of_the_other_profile_leave_under_a_subject_of_its_own() {
     let (cluster, stub) = (cluster(), Stub::registry(7));

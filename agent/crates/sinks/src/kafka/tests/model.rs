@@ -229,7 +229,8 @@ struct Machine {
     now: Instant,
     written: u64,
     window: i64,
-    /// Of processes that have ended: counted as lost, and in memory when they were killed.
+    /// Counts of processes that have ended: records lost, and records in memory when they were
+    /// killed.
     lost: u64,
     killed: u64,
     has_disk_failed: bool,
@@ -515,7 +516,7 @@ proptest! {
         machine.finish();
     }
 
-    /// What a killed agent had accepted in mode durable is not lost.
+    /// A kill loses no record that was accepted in mode durable.
     #[test]
     fn a_kill_in_mode_durable_costs_nothing(
         acts in prop::collection::vec(act(), 1..80),

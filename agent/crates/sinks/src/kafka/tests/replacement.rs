@@ -35,7 +35,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
     }
 }
 
-/// Of 15 records that no broker has taken, 10 are the replaced producer's.
+/// 15 records that no broker has taken; the replaced producer has 10 of them.
 fn with_replaced_producer(cluster: &Cluster, spool: Option<SpoolConfig>) -> Kafka {
     let config = KafkaConfig { message_timeout: DEADLINE, ..config(cluster, spool) };
     cluster.broker_down(1).unwrap();
