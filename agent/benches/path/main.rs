@@ -67,7 +67,7 @@ impl TakesSummaries for Discard {
         Duration::MAX
     }
 
-    fn topic(&self) -> &str {
+    fn records_topic(&self) -> &str {
         ""
     }
 
