@@ -111,7 +111,14 @@ impl Of {
                 }
                 takes.take(&summary);
             }
-            None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
+            None => {
+                let sink = &self.sink.name;
+                tracing::error!(
+                    event = "summary_without_sink",
+                    sink,
+                    "the ledger does not know this sink: no summary"
+                );
+            }
         }
     }
 }

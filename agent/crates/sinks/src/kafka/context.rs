@@ -155,7 +155,7 @@ impl SinkContext {
             if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || last.is_empty() {
                 reason.clone_into(&mut last);
             }
-            tracing::debug!(sink = self.sink, %error, reason, "producer");
+            tracing::debug!(event = "producer_error", sink = self.sink, %error, reason, "producer");
             return;
         }
         if self.is_logged(code) {

@@ -229,7 +229,9 @@ impl Producer {
                 ),
             },
             // While it is being replaced, and the old one still does.
-            Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+            Err(error) => {
+                tracing::debug!(event = "password_unreadable", sink, %error, "cannot read the password");
+            }
         }
     }
 
@@ -250,7 +252,7 @@ impl Producer {
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
-                tracing::debug!(sink, %error, "cannot read the files of TLS");
+                tracing::debug!(event = "tls_files_unreadable", sink, %error, "cannot read the TLS files");
                 return;
             }
         };
@@ -261,7 +263,7 @@ impl Producer {
             }
             // At the next look again.
             Err(error) if known.refused == Some(found) => {
-                tracing::debug!(sink, %error, "cannot use the new files of TLS");
+                tracing::debug!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files");
             }
             Err(error) => {
                 known.refused = Some(found);
