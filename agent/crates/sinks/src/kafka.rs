@@ -65,7 +65,7 @@ use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format, Key, Profile, WindowSlot};
 
 use super::{
-    Error, Sink, State, TakesSummaries,
+    Error, Sink, State, SummarySink,
     registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
@@ -183,8 +183,8 @@ impl Sink for Kafka {
         self.context.counts()
     }
 
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
-        self.summaries.as_ref().map(|summaries| summaries as &dyn TakesSummaries)
+    fn summaries(&self) -> Option<&dyn SummarySink> {
+        self.summaries.as_ref().map(|summaries| summaries as &dyn SummarySink)
     }
 
     fn announce(&self, records: u64) -> WindowSlot {

@@ -23,7 +23,7 @@ pub use kafka::{
 };
 pub use queued::QUEUE_BYTES;
 pub use summaries::Summaries;
-pub use summaries::TakesSummaries;
+pub use summaries::SummarySink;
 
 use wait_budget::WaitBudget;
 
@@ -114,7 +114,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Returns the way for summaries of the ledger, if there is one.
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+    fn summaries(&self) -> Option<&dyn SummarySink> {
         None
     }
 
@@ -174,7 +174,7 @@ pub fn build(
     watches: bool,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, Use::Live { watches }, stop, |name, sink| {
+    open_all(configs, node, Purpose::Live { watches }, stop, |name, sink| {
         let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
         Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
     })
@@ -189,12 +189,12 @@ pub fn build_without_queues(
     node: &str,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, Use::Replay, stop, |_, sink| Ok(Arc::from(sink)))
+    open_all(configs, node, Purpose::Replay, stop, |_, sink| Ok(Arc::from(sink)))
 }
 
 /// The user of the sinks.
 #[derive(Clone, Copy)]
-enum Use {
+enum Purpose {
     /// Workers, which must not be held up.
     Live {
         /// True where statistics are watched that cost something.
@@ -208,7 +208,7 @@ enum Use {
 fn open_all(
     configs: &[SinkConfig],
     node: &str,
-    purpose: Use,
+    purpose: Purpose,
     stop: &Arc<Notify>,
     share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
 ) -> Result<Vec<Named>, Error> {
@@ -224,8 +224,8 @@ fn open_all(
                 SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
                 SinkConfig::Kafka(kafka) => {
                     let (watches, wait_budget) = match purpose {
-                        Use::Live { watches } => (watches, Some(WaitBudget::default())),
-                        Use::Replay => (false, None),
+                        Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
+                        Purpose::Replay => (false, None),
                     };
                     Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
                 }

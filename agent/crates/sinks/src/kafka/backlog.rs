@@ -77,14 +77,14 @@ impl Owner for Flight {
 
 /// A message in memory, and who answers for it.
 #[derive(Debug)]
-pub(super) struct Queued<T> {
+pub(super) struct QueuedMessage<T> {
     pub(super) owner: T,
     pub(super) timestamp_ms: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
-impl<T: Owner> Queued<T> {
+impl<T: Owner> QueuedMessage<T> {
     /// A copy of a message.
     pub(super) fn new(owner: T, message: &Message<'_>) -> Self {
         let Message { timestamp_ms, key, value } = *message;
@@ -125,7 +125,7 @@ impl<T: Owner> Queued<T> {
 
 /// The part of a backlog that is in memory, oldest first.
 pub(super) struct Buffer<T> {
-    waiting: VecDeque<(Instant, Queued<T>)>,
+    waiting: VecDeque<(Instant, QueuedMessage<T>)>,
     bytes: usize,
     max_bytes: usize,
     max_messages: usize,
@@ -144,7 +144,11 @@ impl<T: Owner> Buffer<T> {
     ///
     /// # Errors
     /// The same message, if there is no room.
-    pub(super) fn push(&mut self, queued: Queued<T>, now: Instant) -> Result<(), Queued<T>> {
+    pub(super) fn push(
+        &mut self,
+        queued: QueuedMessage<T>,
+        now: Instant,
+    ) -> Result<(), QueuedMessage<T>> {
         let bytes = self.bytes + queued.size();
         if bytes > self.max_bytes || self.waiting.len() >= self.max_messages {
             return Err(queued);
@@ -156,7 +160,7 @@ impl<T: Owner> Buffer<T> {
 
     /// Inserts a message by its timestamp, and drops the oldest ones for it where there is no room;
     /// how many. A message that is larger than the buffer is kept, alone.
-    pub(super) fn insert_for_oldest(&mut self, queued: Queued<T>, now: Instant) -> u64 {
+    pub(super) fn insert_for_oldest(&mut self, queued: QueuedMessage<T>, now: Instant) -> u64 {
         let place = self.waiting.partition_point(|(_, w)| w.timestamp_ms <= queued.timestamp_ms);
         self.bytes += queued.size();
         self.waiting.insert(place, (now, queued));
@@ -168,14 +172,14 @@ impl<T: Owner> Buffer<T> {
         dropped
     }
 
-    fn pop(&mut self) -> Option<Queued<T>> {
+    fn pop(&mut self) -> Option<QueuedMessage<T>> {
         let (_, queued) = self.waiting.pop_front()?;
         self.bytes -= queued.size();
         Some(queued)
     }
 
     /// Takes the oldest out if it has waited for as long as `age`.
-    pub(super) fn pop_older(&mut self, age: Duration, now: Instant) -> Option<Queued<T>> {
+    pub(super) fn pop_older(&mut self, age: Duration, now: Instant) -> Option<QueuedMessage<T>> {
         let (since, _) = self.waiting.front()?;
         if now.saturating_duration_since(*since) < age {
             return None;
@@ -183,7 +187,7 @@ impl<T: Owner> Buffer<T> {
         self.pop()
     }
 
-    pub(super) fn take_all(&mut self) -> VecDeque<Queued<T>> {
+    pub(super) fn take_all(&mut self) -> VecDeque<QueuedMessage<T>> {
         self.bytes = 0;
         std::mem::take(&mut self.waiting).into_iter().map(|(_, queued)| queued).collect()
     }
@@ -199,7 +203,7 @@ pub(super) enum Backlog<T> {
 
 /// The outcome of a [`Backlog::drain`].
 #[derive(Debug, Default)]
-pub(super) struct Drained {
+pub(super) struct DrainOutcome {
     /// Messages that were handed over, or rejected.
     pub(super) taken: usize,
     pub(super) rejected: usize,
@@ -233,8 +237,8 @@ impl<T: Owner> Backlog<T> {
         &mut self,
         limit: usize,
         mut send: impl FnMut(Origin, u32, &Message<'_>) -> Result<(), Refusal>,
-    ) -> Drained {
-        let mut drained = Drained::default();
+    ) -> DrainOutcome {
+        let mut drained = DrainOutcome::default();
         while drained.taken < limit
             && let Some((origin, version, message)) = self.peek()
         {
@@ -298,7 +302,7 @@ impl<T: Owner> Backlog<T> {
 /// # Errors
 /// When the spool cannot be written to; all records are as they were.
 pub(super) fn move_piece(
-    records: &mut VecDeque<Queued<Flight>>,
+    records: &mut VecDeque<QueuedMessage<Flight>>,
     spool: &mut Spool,
     accounts: &Accounts,
     now_ms: i64,
@@ -311,7 +315,7 @@ pub(super) fn move_piece(
     });
     let count = fits.count();
     let piece = &records.make_contiguous()[..count];
-    spool.append(piece.iter().map(Queued::record), now_ms)?;
+    spool.append(piece.iter().map(QueuedMessage::record), now_ms)?;
     accounts.requeue(records.drain(..count).map(|record| record.owner), spool);
     Ok(())
 }

@@ -15,7 +15,7 @@ use tap53_ledger::{Published, SinkCounts, SinkLoss};
 
 use super::{
     admin::TopicCreator,
-    backlog::Queued,
+    backlog::QueuedMessage,
     events::{DeliveryEvents, FailedDelivery, Outcome},
     flight::{Accounts, Flight},
     origin::Origin,
@@ -42,6 +42,8 @@ pub(super) struct SinkContext {
     /// Ids of the schemas of records, where a registry gives them.
     pub(super) schema_ids: Option<Arc<SchemaIds>>,
     pub(super) events: DeliveryEvents,
+    /// Delivery reports of summaries, until they are applied.
+    pub(super) summary_reports: Mutex<Vec<SummaryReport>>,
     /// True where failed records are requeued: there is a spool, or another agent has locked it.
     pub(super) requeues: bool,
     /// Records that have arrived, or that the broker has refused for good: whether it is there.
@@ -89,6 +91,7 @@ impl SinkContext {
             accounts: Arc::new(Accounts::new(counts)),
             schema_ids,
             events: DeliveryEvents::default(),
+            summary_reports: Mutex::default(),
             requeues: config.spool.is_some(),
             answered: AtomicU64::new(0),
             connection_error: Mutex::default(),
@@ -119,7 +122,8 @@ impl SinkContext {
         }
         match *origin {
             Origin::Summary { id } => {
-                self.events.put_summary(SummaryReport::new(id, *outcome, *error, message));
+                let report = SummaryReport::new(id, *outcome, *error, message);
+                self.summary_reports.lock().push(report);
             }
             Origin::Spool { id } => {
                 self.events.put(|events| events.reports.push((id, *outcome)));
@@ -142,7 +146,8 @@ impl SinkContext {
         // In the backlog a record names its schema itself. New ones alone are in memory.
         let unframed = self.schema_ids.as_ref().and_then(|ids| ids.unframed(message.value));
         let value = unframed.as_deref().unwrap_or(message.value);
-        let record = Queued::new(flight.keep(&self.accounts), &Message { value, ..*message });
+        let record =
+            QueuedMessage::new(flight.keep(&self.accounts), &Message { value, ..*message });
         self.events.put(|events| events.failed.push(FailedDelivery { record, outcome }));
     }
 

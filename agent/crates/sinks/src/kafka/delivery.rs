@@ -54,12 +54,12 @@ use tap53_records::encode::{Batch, SCHEMA_VERSION};
 use tap53_spool::{self as spool, Record};
 
 use super::{
-    backlog::{Backlog, Buffer, Queued, move_piece},
+    backlog::{Backlog, Buffer, QueuedMessage, move_piece},
     context::SinkContext,
     flight::{Accounts, Flight},
     origin::Origin,
     producer::{Message, Producer, Refusal, Transport},
-    route::{Event, Route, Router, State, Why},
+    route::{BufferReason, Event, Route, Router, State},
     storage::{Clock, spool_config},
 };
 use crate::{
@@ -294,7 +294,7 @@ impl<P: Transport> Delivery<P> {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             let amount = Amount::record(u64::from(entry.messages));
             let owner = flight.split(amount).keep(&self.context.accounts);
-            if let Err(refused) = buffer.push(Queued::new(owner, &message), now) {
+            if let Err(refused) = buffer.push(QueuedMessage::new(owner, &message), now) {
                 flight.join(refused.owner);
                 return index;
             }
@@ -305,13 +305,17 @@ impl<P: Transport> Delivery<P> {
     /// Returns the loss reason of records that the buffer has no room for.
     fn buffer_loss(&self) -> SinkLoss {
         match self.router.route() {
-            Route::Buffer(Why::SchemaPending) => SinkLoss::NoSchemaId,
+            Route::Buffer(BufferReason::SchemaPending) => SinkLoss::NoSchemaId,
             _ => SinkLoss::SpoolFailed,
         }
     }
 
     /// Puts records that came back into the backlog. Those that it does not take are lost.
-    pub(super) fn requeue<'a>(&'a self, mut backlog: Guard<'a>, failed: Vec<Queued<Flight>>) {
+    pub(super) fn requeue<'a>(
+        &'a self,
+        mut backlog: Guard<'a>,
+        failed: Vec<QueuedMessage<Flight>>,
+    ) {
         let mut records = VecDeque::from(failed);
         while !records.is_empty() {
             let error = match &mut *backlog {

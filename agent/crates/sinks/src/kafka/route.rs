@@ -38,12 +38,12 @@ pub(super) enum Route {
     /// To the spool, from where the sender sends them.
     Spool,
     /// To a buffer in memory, from where the sender sends them.
-    Buffer(Why),
+    Buffer(BufferReason),
 }
 
 /// The reason why records wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum BufferReason {
     /// The registry has not given the id of their schema, and there is no spool.
     SchemaPending,
     /// Another agent has locked the spool.
@@ -82,7 +82,7 @@ impl State {
         match mode {
             Some(mode) => Self { route: Route::Direct, storage: Storage::Locked(mode) },
             None if has_registry => {
-                Self { route: Route::Buffer(Why::SchemaPending), storage: Storage::None }
+                Self { route: Route::Buffer(BufferReason::SchemaPending), storage: Storage::None }
             }
             None => Self { route: Route::Direct, storage: Storage::None },
         }
@@ -100,7 +100,7 @@ impl State {
             }
             (Event::Blocked, Storage::Spool(_)) => Self { route: Route::Spool, storage },
             (Event::Blocked, Storage::Locked(_)) => {
-                Self { route: Buffer(Why::SpoolLocked), storage }
+                Self { route: Buffer(BufferReason::SpoolLocked), storage }
             }
             (Event::Drained, Storage::Spool(SpoolMode::Durable))
             | (Event::Blocked | Event::SpoolAcquired { .. }, Storage::None) => {
@@ -116,11 +116,11 @@ impl State {
         use SpoolMode::{Durable, Fast};
         [
             Self { route: Direct, storage: Storage::None },
-            Self { route: Buffer(Why::SchemaPending), storage: Storage::None },
+            Self { route: Buffer(BufferReason::SchemaPending), storage: Storage::None },
             Self { route: Direct, storage: Storage::Locked(Fast) },
-            Self { route: Buffer(Why::SpoolLocked), storage: Storage::Locked(Fast) },
+            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Fast) },
             Self { route: Direct, storage: Storage::Locked(Durable) },
-            Self { route: Buffer(Why::SpoolLocked), storage: Storage::Locked(Durable) },
+            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Durable) },
             Self { route: Direct, storage: Storage::Spool(Fast) },
             Self { route: Spool, storage: Storage::Spool(Fast) },
             Self { route: Spool, storage: Storage::Spool(Durable) },
@@ -199,8 +199,10 @@ mod tests {
             let fits = match state.route {
                 Route::Direct => state.storage != Storage::Spool(SpoolMode::Durable),
                 Route::Spool => matches!(state.storage, Storage::Spool(_)),
-                Route::Buffer(Why::SpoolLocked) => matches!(state.storage, Storage::Locked(_)),
-                Route::Buffer(Why::SchemaPending) => state.storage == Storage::None,
+                Route::Buffer(BufferReason::SpoolLocked) => {
+                    matches!(state.storage, Storage::Locked(_))
+                }
+                Route::Buffer(BufferReason::SchemaPending) => state.storage == Storage::None,
             };
             assert!(fits, "{state:?}");
         }
@@ -210,8 +212,8 @@ mod tests {
     #[test]
     fn transitions_are_those_of_the_table() {
         use Route::{Buffer, Direct, Spool};
-        let locked = Buffer(Why::SpoolLocked);
-        let pending = Buffer(Why::SchemaPending);
+        let locked = Buffer(BufferReason::SpoolLocked);
+        let pending = Buffer(BufferReason::SchemaPending);
         let route = |state: State, event| state.after(event).route;
         for mode in MODES {
             let direct = State::initial(Some(mode), true);

@@ -8,7 +8,7 @@ use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
-    backlog::{Backlog, Queued, move_piece},
+    backlog::{Backlog, QueuedMessage, move_piece},
     delivery::{Delivery, Guard},
     flight::Flight,
     producer::{Message, Transport},
@@ -131,7 +131,7 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    fn send_or_lose(&self, record: Queued<Flight>) {
+    fn send_or_lose(&self, record: QueuedMessage<Flight>) {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         let send =

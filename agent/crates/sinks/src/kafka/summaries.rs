@@ -27,7 +27,7 @@ use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
     admin::TopicCreator,
-    backlog::{Backlog, Buffer, Owner, Queued},
+    backlog::{Backlog, Buffer, Owner, QueuedMessage},
     context::SinkContext,
     delivery::Delivery,
     events::Outcome,
@@ -35,7 +35,7 @@ use super::{
     producer::{Message, Producer, Transport as _, is_purged},
     storage::now_ms,
 };
-use crate::{Error, TakesSummaries, config::KafkaConfig};
+use crate::{Error, SummarySink, config::KafkaConfig};
 
 /// Summaries that wait in memory at most: a day of them, at 3 KiB or so each.
 const IN_MEMORY: usize = 1_440;
@@ -105,7 +105,7 @@ pub(super) struct SummaryReport {
     outcome: Outcome,
     error: Option<KafkaError>,
     /// Without an id, what comes back if it failed.
-    summary: Option<Queued<Waiting>>,
+    summary: Option<QueuedMessage<Waiting>>,
 }
 
 impl SummaryReport {
@@ -119,7 +119,12 @@ impl SummaryReport {
         let outcome = if outcome == Outcome::TooLarge { Outcome::Rejected } else { outcome };
         let comes_back = id.is_none() && matches!(outcome, Outcome::Failed | Outcome::Innocent);
         let error = error.cloned();
-        Self { id, outcome, error, summary: comes_back.then(|| Queued::new(Waiting, message)) }
+        Self {
+            id,
+            outcome,
+            error,
+            summary: comes_back.then(|| QueuedMessage::new(Waiting, message)),
+        }
     }
 }
 
@@ -169,7 +174,7 @@ impl Summaries {
     }
 
     /// Appends one, and counts what is lost by that.
-    fn put(&self, backlog: &mut Backlog<Waiting>, summary: Queued<Waiting>) {
+    fn put(&self, backlog: &mut Backlog<Waiting>, summary: QueuedMessage<Waiting>) {
         let sink = &self.context.sink;
         match push(backlog, summary) {
             Ok(0) => {}
@@ -229,7 +234,7 @@ impl Summaries {
     pub(super) fn send(&self) -> bool {
         let mut backlog = self.backlog.lock();
         // With the backlog locked: a report that is taken is applied before anybody else looks.
-        let reports = self.context.events.take_summaries();
+        let reports = std::mem::take(&mut *self.context.summary_reports.lock());
         let have_come = !reports.is_empty();
         for report in reports {
             self.apply(&mut backlog, report);
@@ -306,7 +311,7 @@ impl Summaries {
     }
 }
 
-impl TakesSummaries for Summaries {
+impl SummarySink for Summaries {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -337,7 +342,7 @@ impl TakesSummaries for Summaries {
             Ok(value) => {
                 let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
                 let message = Message { timestamp_ms, key: summary.node.as_bytes(), value: &value };
-                self.put(&mut self.backlog.lock(), Queued::new(Waiting, &message));
+                self.put(&mut self.backlog.lock(), QueuedMessage::new(Waiting, &message));
             }
             Err(error) => {
                 self.lose(1);
@@ -390,7 +395,7 @@ impl TakesSummaries for Summaries {
 /// Appends a summary, by its timestamp; how many of the oldest were dropped for it.
 fn push(
     backlog: &mut Backlog<Waiting>,
-    summary: Queued<Waiting>,
+    summary: QueuedMessage<Waiting>,
 ) -> Result<u64, spool::AppendError> {
     match backlog {
         Backlog::Memory(buffer) => Ok(buffer.insert_for_oldest(summary, Instant::now())),
@@ -429,8 +434,8 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
 mod tests {
     use super::*;
 
-    fn summary(timestamp_ms: i64) -> Queued<Waiting> {
-        Queued::new(Waiting, &Message { timestamp_ms, key: b"node", value: b"summary" })
+    fn summary(timestamp_ms: i64) -> QueuedMessage<Waiting> {
+        QueuedMessage::new(Waiting, &Message { timestamp_ms, key: b"node", value: b"summary" })
     }
 
     #[test]
@@ -465,8 +470,8 @@ mod tests {
         let mut backlog = memory();
         let value = vec![0; 500_000];
         let message = Message { timestamp_ms: 0, key: b"node", value: &value };
-        let size = size_of::<Queued<Waiting>>() + b"node".len() + value.len();
-        let summaries = (0..100).map(|_| Queued::new(Waiting, &message));
+        let size = size_of::<QueuedMessage<Waiting>>() + b"node".len() + value.len();
+        let summaries = (0..100).map(|_| QueuedMessage::new(Waiting, &message));
         let dropped: u64 =
             summaries.map(|summary| push(&mut backlog, summary).expect("memory")).sum();
         assert_eq!(backlog.waiting(), (IN_MEMORY_BYTES / size) as u64);

@@ -17,14 +17,14 @@ const UNKNOWN: u64 = u64::MAX;
 pub(crate) struct SchemaIds {
     /// Fingerprint of the schema that new records are written with.
     newest: Fingerprint,
-    known: Vec<Known>,
+    known: Vec<KnownSchema>,
     /// Wakes the refresher when an id is missed that nobody has requested yet.
     pub(super) requests: Requests,
     /// A fingerprint that there is no schema for, once it was seen.
     stranger: OnceLock<Fingerprint>,
 }
 
-struct Known {
+struct KnownSchema {
     fingerprint: Fingerprint,
     id: AtomicU64,
     is_wanted: AtomicBool,
@@ -32,7 +32,7 @@ struct Known {
 
 /// The outcome of framing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framed {
+pub(crate) enum FrameOutcome {
     /// It is.
     Yes,
     /// The id of its schema is not known yet.
@@ -47,7 +47,7 @@ impl SchemaIds {
         newest: Fingerprint,
         schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>,
     ) -> Self {
-        let known = |(fingerprint, id): (_, Option<u32>)| Known {
+        let known = |(fingerprint, id): (_, Option<u32>)| KnownSchema {
             fingerprint,
             id: AtomicU64::new(id.map_or(UNKNOWN, u64::from)),
             is_wanted: AtomicBool::new(false),
@@ -60,14 +60,16 @@ impl SchemaIds {
         }
     }
 
-    fn find(&self, fingerprint: Fingerprint) -> Option<&Known> {
+    fn find(&self, fingerprint: Fingerprint) -> Option<&KnownSchema> {
         // A handful.
         self.known.iter().find(|known| known.fingerprint == fingerprint)
     }
 
     /// Writes a single object into `out` with the id of its schema.
-    pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> Framed {
-        let Some((fingerprint, datum)) = read_single_object(value) else { return Framed::Never };
+    pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> FrameOutcome {
+        let Some((fingerprint, datum)) = read_single_object(value) else {
+            return FrameOutcome::Never;
+        };
         let Some(known) = self.find(fingerprint) else {
             if self.stranger.set(fingerprint).is_ok() {
                 tracing::error!(
@@ -76,16 +78,16 @@ impl SchemaIds {
                     "the spool holds records of a schema that this version does not know, nor an id of it: they are lost"
                 );
             }
-            return Framed::Never;
+            return FrameOutcome::Never;
         };
         match u32::try_from(known.id.load(Ordering::Acquire)) {
             Ok(id) => {
                 frame(id, datum, out);
-                Framed::Yes
+                FrameOutcome::Yes
             }
             Err(_) => {
                 self.want(fingerprint);
-                Framed::NotYet
+                FrameOutcome::NotYet
             }
         }
     }
@@ -137,16 +139,16 @@ mod tests {
         let ids = SchemaIds::new(NEW, [(OLD, Some(7)), (NEW, None)].into_iter());
         let mut out = Vec::new();
         let record = |fingerprint| [&single_object_header(fingerprint)[..], b"datum"].concat();
-        assert_eq!(ids.frame(&record(OLD), &mut out), Framed::Yes);
+        assert_eq!(ids.frame(&record(OLD), &mut out), FrameOutcome::Yes);
         assert_eq!(out, b"\0\0\0\0\x07datum");
         assert!(!ids.is_wanted(NEW));
-        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::NotYet);
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::NotYet);
         assert!(ids.is_wanted(NEW) && !ids.is_wanted(OLD) && !ids.is_ready());
         ids.set(NEW, u32::MAX);
-        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::Yes);
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::Yes);
         assert_eq!(out, b"\0\xff\xff\xff\xffdatum");
         assert_eq!(ids.unframed(&out), Some(record(NEW)));
-        assert_eq!(ids.frame(&record([3; 8]), &mut out), Framed::Never);
-        assert_eq!(ids.frame(b"no single object", &mut out), Framed::Never);
+        assert_eq!(ids.frame(&record([3; 8]), &mut out), FrameOutcome::Never);
+        assert_eq!(ids.frame(b"no single object", &mut out), FrameOutcome::Never);
     }
 }

@@ -46,7 +46,7 @@ use tap53_records::encode::{self, Fingerprint, Profile};
 use crate::config::{RegistryConfig, SubjectStrategy};
 pub use client::{Client, Compatibility};
 pub use error::Error;
-pub(crate) use ids::{Framed, SchemaIds};
+pub(crate) use ids::{FrameOutcome, SchemaIds};
 pub(crate) use refresher::SchemaIdRefresher;
 
 /// A schema that records may be written with.

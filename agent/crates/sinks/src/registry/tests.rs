@@ -14,7 +14,7 @@ use tap53_ledger::{Published, RegistryCounts, SinkCounts};
 use tap53_records::encode::{Profile, single_object_header};
 
 use super::{
-    stub::{Answer, Asked, Stub, ids_from, not_found},
+    stub::{Answer, Stub, StubRequest, ids_from, not_found},
     *,
 };
 use crate::config::{RegistryConfig, RegistryCredentials, SubjectStrategy};
@@ -110,13 +110,13 @@ impl Running {
 fn each_way_to_fail_is_one_clear_line() {
     let json = |status: u16, body: &str| {
         let body = body.to_owned();
-        move |_: &Asked| Answer::Json(status, body.clone())
+        move |_: &StubRequest| Answer::Json(status, body.clone())
     };
     let raw = |bytes: &str| {
         let bytes = bytes.as_bytes().to_vec();
-        move |_: &Asked| Answer::Raw(bytes.clone())
+        move |_: &StubRequest| Answer::Raw(bytes.clone())
     };
-    type Answers = Box<dyn FnMut(&Asked) -> Answer + Send>;
+    type Answers = Box<dyn FnMut(&StubRequest) -> Answer + Send>;
     let cases: [(Answers, &str); 16] = [
         (
             Box::new(json(401, "{\"error_code\": 401, \"message\": \"Unauthorized\"}")),
@@ -159,7 +159,7 @@ fn each_way_to_fail_is_one_clear_line() {
             Box::new(raw("HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{\"id\"")),
             "gives an answer that cannot be read: ",
         ),
-        (Box::new(|_: &Asked| Answer::Silence), "does not answer within 0.5 s"),
+        (Box::new(|_: &StubRequest| Answer::Silence), "does not answer within 0.5 s"),
     ];
     let stub = Stub::new(|_| not_found());
     for (answers, expected) in cases {
@@ -325,7 +325,7 @@ fn single_object(version: u8) -> Vec<u8> {
 
 fn framed(ids: &SchemaIds, version: u8) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (ids.frame(&single_object(version), &mut out) == Framed::Yes).then_some(out)
+    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Yes).then_some(out)
 }
 
 fn with_file(config: RegistryConfig, path: &Path) -> RegistryConfig {
@@ -429,7 +429,8 @@ fn records_of_a_later_version_have_the_id_that_it_left() {
     let stub = Stub::registry(7);
     let config = with_file(config(&[stub.url()]), &path);
     let running = Running::start(&config, &[schema(1), schema(2)]);
-    running.wait_until("an id", |ids, _| ids.get([2; 8]) == Some(7));
+    // It is counted after it is stored.
+    running.wait_until("an id", |_, counts| counts.ids_known == 1);
     drop(running);
     let running = Running::start(&config, &[schema(1)]);
     assert_eq!(framed(&running.ids, 2).unwrap(), b"\0\0\0\0\x07datum");

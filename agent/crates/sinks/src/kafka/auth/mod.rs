@@ -82,12 +82,10 @@ impl TokenSource {
         let client = producer.client().native_ptr();
         let mut current = self.current.lock();
         let latest = match &self.source {
-            Source::File(path) => {
-                of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
-            }
+            Source::File(path) => read_file(path, now),
             Source::Endpoint(fetcher) => match fetcher.latest() {
                 None => return,
-                Some(latest) => latest.map_err(|why| format!("{}: {why}", fetcher.url)),
+                Some(latest) => latest,
             },
         };
         let token = match (latest, &current.token) {
@@ -133,24 +131,27 @@ impl TokenSource {
 pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
         Credentials::Password { .. } => None,
-        Credentials::TokenFile { token_file } => Some(
-            of_file(token_file, Timestamp::now())
-                .map_err(|why| format!("{}: {why}", token_file.display())),
-        ),
-        Credentials::TokenEndpoint(endpoint) => {
-            Some(fetch_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
-        }
+        Credentials::TokenFile { token_file } => Some(read_file(token_file, Timestamp::now())),
+        Credentials::TokenEndpoint(endpoint) => Some(fetch_now(endpoint)),
     }
 }
 
-fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
-    let text = read_secret_text(path).map_err(|error| format!("cannot be read: {error}"))?;
-    Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
+/// On failure, the reason after the file's name.
+fn read_file(path: &Path, now: Timestamp) -> Result<Token, String> {
+    let token = match read_secret_text(path) {
+        Ok(text) => Token::of_jwt(text.trim(), now).map_err(|why| why.to_string()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    };
+    token.map_err(|why| format!("{}: {why}", path.display()))
 }
 
+/// On failure, the reason after the server's URL.
 fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
     let answer = http_client::block_on(endpoint::fetch(endpoint));
-    answer.map_err(endpoint::Error::from).flatten().map_err(|error| error.to_string())
+    answer
+        .map_err(endpoint::Error::from)
+        .flatten()
+        .map_err(|error| format!("{}: {error}", endpoint.url))
 }
 
 /// Puts a token where librdkafka takes it from.
@@ -182,7 +183,6 @@ pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), Strin
 
 /// The thread that queries an authorization server, and its latest answer.
 struct TokenFetcher {
-    url: String,
     latest: Arc<Mutex<Option<Result<Token, String>>>>,
     /// Ends with this.
     _thread: Option<Background>,
@@ -192,7 +192,6 @@ impl TokenFetcher {
     fn start(endpoint: &TokenEndpoint) -> Self {
         let latest = Arc::new(Mutex::new(None));
         let (endpoint, answers) = (endpoint.clone(), latest.clone());
-        let url = endpoint.url.clone();
         let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
             let answer = fetch_now(&endpoint);
             let round = match &answer {
@@ -203,9 +202,9 @@ impl TokenFetcher {
             round
         });
         if let Err(error) = &started {
-            *latest.lock() = Some(Err(format!("no thread to query it: {error}")));
+            *latest.lock() = Some(Err(format!("no thread to query the server: {error}")));
         }
-        Self { url, latest, _thread: started.ok() }
+        Self { latest, _thread: started.ok() }
     }
 
     /// The latest answer; `None` before the first.

@@ -25,7 +25,7 @@ use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
     Error,
     config::{Credentials, KafkaConfig},
-    registry::{Framed, SchemaIds},
+    registry::{FrameOutcome, SchemaIds},
 };
 
 pub(super) use polled::PolledProducer;
@@ -345,12 +345,12 @@ impl Transport for Producer {
             return self.hand_over(producer, origin, schema_version, message);
         };
         FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
-            Framed::Yes => {
+            FrameOutcome::Yes => {
                 let message = Message { value: framed, ..*message };
                 self.hand_over(producer, origin, schema_version, &message)
             }
-            Framed::NotYet => Err(Refusal::NoId),
-            Framed::Never => Err(Refusal::Never),
+            FrameOutcome::NotYet => Err(Refusal::NoId),
+            FrameOutcome::Never => Err(Refusal::Never),
         })
     }
 
@@ -401,18 +401,8 @@ fn create(
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
     let generation = context.generation.load(Ordering::Relaxed) + 1;
-    let producer =
-        PolledProducer::new(&client, Callbacks::new(context, generation)).map_err(|error| {
-            match error {
-                polled::Error::Kafka(cause) => Error::Kafka { sink: config.name.clone(), cause },
-                polled::Error::Thread(cause) => Error::File {
-                    sink: config.name.clone(),
-                    action: "start the thread of",
-                    path: "delivery reports".to_owned(),
-                    cause,
-                },
-            }
-        })?;
+    let callbacks = Callbacks::new(context, generation);
+    let producer = PolledProducer::new(&config.name, &client, callbacks)?;
     // Now it is the one in use. One is made at a time.
     context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))

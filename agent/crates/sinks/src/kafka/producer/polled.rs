@@ -7,7 +7,6 @@
 
 use std::{
     ffi::c_void,
-    io,
     ops::Deref,
     os::fd::AsRawFd,
     sync::{
@@ -26,22 +25,13 @@ use rdkafka::{
         rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_io_event_enable,
         rd_kafka_queue_length, rd_kafka_queue_t,
     },
-    error::KafkaError,
     producer::{BaseProducer, Producer as _},
 };
 
 use tap53_base::threads::JoinedThread;
 
 use super::reports::Callbacks;
-
-/// Reasons why such a producer cannot be created.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    #[error("cannot start the thread that takes in delivery reports: {0}")]
-    Thread(#[from] io::Error),
-}
+use crate::Error;
 
 /// A producer whose reports are taken in by a thread of its own, which ends with it.
 pub(in crate::kafka) struct PolledProducer {
@@ -58,13 +48,21 @@ struct Shared {
 }
 
 impl PolledProducer {
-    pub(super) fn new(config: &ClientConfig, callbacks: Callbacks) -> Result<Self, Error> {
+    pub(super) fn new(
+        sink: &str,
+        config: &ClientConfig,
+        callbacks: Callbacks,
+    ) -> Result<Self, Error> {
+        let thread = |cause| Error::Thread { sink: sink.to_owned(), cause };
         // The call has the mended objects linked: see that package.
         if !tap53_librdkafka::is_mended() {
             tracing::warn!(event = "librdkafka_unpatched", "librdkafka is not the patched one");
         }
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
-        let producer = config.create_with_context(callbacks)?;
+        let event =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| thread(error.into()))?;
+        let producer = config
+            .create_with_context(callbacks)
+            .map_err(|cause| Error::Kafka { sink: sink.to_owned(), cause })?;
         let shared = Arc::new(Shared { producer, event, stop: AtomicBool::new(false) });
         let (queue, stopped) = (Queue::of(shared.clone()), shared.clone());
         let stop = move || {
@@ -72,7 +70,8 @@ impl PolledProducer {
             // It fails where the descriptor is readable already.
             let _ = stopped.event.write(1);
         };
-        let thread = JoinedThread::start("kafka-reports", move || queue.serve(), stop)?;
+        let thread =
+            JoinedThread::start("kafka-reports", move || queue.serve(), stop).map_err(thread)?;
         Ok(Self { _thread: thread, shared })
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::SummaryConfig;
 
-fn summaries(kafka: &Kafka) -> &dyn TakesSummaries {
+fn summaries(kafka: &Kafka) -> &dyn SummarySink {
     kafka.summaries().unwrap()
 }
 
