@@ -14,6 +14,8 @@ mod queued;
 pub mod registry;
 mod stdout;
 mod summaries;
+#[cfg(test)]
+mod tests;
 mod wait_budget;
 
 pub use container::AvroFile;

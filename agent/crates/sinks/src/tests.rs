@@ -43,5 +43,7 @@ fn each_message_has_an_event_that_the_manual_lists() {
         }
     }
     assert!(found > 60, "{found}");
-    assert_eq!(events("tracing::warn!(sink, \"x\");").next(), Some(Err("sink, \"x\");")));
+    // In parts, since this file is read as well.
+    let without = ["tracing", "::warn!(sink, \"x\");"].concat();
+    assert_eq!(events(&without).next(), Some(Err("sink, \"x\");")));
 }
