@@ -1,7 +1,7 @@
 //! Threads that end with their owner.
 //!
-//! A [`JoinedThread`] is told to stop and waited for: what it does must be finished. A [`Background`]
-//! thread queries something slow, with a backoff after failures, and nobody waits for it.
+//! A [`JoinedThread`] is stopped and joined, since its work must be finished. A [`Background`] thread
+//! queries something slow, with a backoff after failures, and is not joined.
 
 use std::{
     io,
@@ -33,14 +33,14 @@ impl Drop for PanicLog {
     }
 }
 
-/// A thread that is stopped and waited for when this is dropped.
+/// A thread that is stopped and joined when this is dropped.
 pub struct JoinedThread {
     stop: Box<dyn Fn() + Send + Sync>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl JoinedThread {
-    /// Runs `work`, which has to return soon after `stop` was called.
+    /// Starts `work`, which must return soon after `stop` was called.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -68,7 +68,7 @@ impl Drop for JoinedThread {
     }
 }
 
-/// What a round of a [`Background`] thread's work came to.
+/// The outcome of a round of a [`Background`] thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
     /// It succeeded. The next round begins once it is requested, and after this time if there is
@@ -103,12 +103,12 @@ struct State {
     stop: bool,
 }
 
-/// A thread that works in rounds. It ends once this is dropped, after its current round: nobody
-/// waits for that.
+/// A thread that works in rounds. Once this is dropped it ends after its current round, and is not
+/// joined.
 pub struct Background(Requests);
 
 impl Background {
-    /// Runs the first round now, and others as each one says and as `requests` has it.
+    /// Starts the first round now, and others by each round's outcome and by `requests`.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -148,7 +148,7 @@ impl Drop for Background {
 }
 
 impl Shared {
-    /// Takes note of a round; false if there is to be none.
+    /// Clears the request that this round answers; false where the thread must end.
     fn begin_round(&self) -> bool {
         let mut state = self.state.lock();
         state.is_requested = false;

@@ -143,7 +143,7 @@ impl Client {
     }
 }
 
-/// Finds what rustls objects to in a certificate. The wrappers around its error are not `source()`s.
+/// Finds rustls' error about a certificate. `io::Error`s around it do not have it as their `source()`.
 fn certificate_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a CertificateError> {

@@ -214,19 +214,15 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
             if self.is_launched && accounts.is_written_off.load(Ordering::Acquire) {
                 return;
             }
-            leave_memory(counts, amount, self.is_launched);
+            if self.is_launched {
+                counts.in_flight -= amount;
+            } else {
+                counts.offer(amount);
+            }
             count(counts, amount);
         });
         // After the counts: a window is settled once its records are counted.
         accounts.windows.leave(self.slot, amount.records);
-    }
-}
-
-fn leave_memory(counts: &mut SinkCounts, amount: Amount, is_launched: bool) {
-    if is_launched {
-        counts.in_flight -= amount;
-    } else {
-        counts.offer(amount);
     }
 }
 

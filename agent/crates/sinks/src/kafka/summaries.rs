@@ -258,27 +258,28 @@ impl Summaries {
     fn apply(&self, backlog: &mut Backlog<Waiting>, report: SummaryReport) {
         let SummaryReport { id, outcome, error, summary } = report;
         self.note(error.as_ref());
-        match (&mut *backlog, id) {
-            (Backlog::Disk(spool), Some(id)) => match outcome {
+        match (&mut *backlog, id, outcome, summary) {
+            (Backlog::Disk(spool), Some(id), Outcome::Delivered, _) => {
                 // One that was dropped meanwhile has been counted by that.
-                Outcome::Delivered if spool.acknowledge(id).is_none() => return,
-                Outcome::Delivered => {}
-                Outcome::Rejected | Outcome::TooLarge => return spool.reject(id),
-                Outcome::Failed | Outcome::Innocent => return spool.fail(id),
-            },
-            _ => {
-                if let Some(summary) = summary {
-                    return self.put(backlog, summary);
+                if spool.acknowledge(id).is_some() {
+                    self.count_delivered();
                 }
             }
+            (Backlog::Disk(spool), Some(id), Outcome::Rejected | Outcome::TooLarge, _) => {
+                spool.reject(id);
+            }
+            (Backlog::Disk(spool), Some(id), ..) => spool.fail(id),
+            (_, _, Outcome::Delivered, _) => self.count_delivered(),
+            (_, _, _, Some(summary)) => self.put(backlog, summary),
+            (_, _, _, None) => self.lose(1),
         }
-        match outcome {
-            Outcome::Delivered => self.count(|counts| {
-                counts.delivered += 1;
-                counts.waiting = counts.waiting.saturating_sub(1);
-            }),
-            _ => self.lose(1),
-        }
+    }
+
+    fn count_delivered(&self) {
+        self.count(|counts| {
+            counts.delivered += 1;
+            counts.waiting = counts.waiting.saturating_sub(1);
+        });
     }
 
     /// Moves to the disk, once no other agent has locked it any more.

@@ -1,4 +1,4 @@
-//! The ids of schemas, for who frames records.
+//! The ids of schemas, which frame records.
 
 use std::sync::{
     OnceLock,

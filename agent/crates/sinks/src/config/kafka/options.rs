@@ -103,7 +103,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
     options
 }
 
-/// A setting of others, which all are texts.
+/// Reads a setting of librdkafka or of a broker: these take texts alone.
 pub(super) fn text_or_number(value: &Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text.clone()),
