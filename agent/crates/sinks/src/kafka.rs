@@ -69,7 +69,7 @@ use super::{
     registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, SummaryConfig};
 pub use producer::{Broker, Spread, Statistics};
 use tap53_spool as spool;
 
@@ -108,20 +108,12 @@ impl Kafka {
         warn(config);
         let sink = || config.name.clone();
         let counts = Published::default();
-        let encode = |cause| Error::Encode { sink: sink(), cause };
         let thread = |cause| Error::Thread { sink: sink(), cause };
-        let schemas = Schema::of_transactions(config.profile).map_err(encode)?;
-        let refresher = |topic: &str, schemas| {
-            let registry = config.registry.as_ref()?;
-            Some(SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone()))
-        };
+        let schemas = Schema::of_transactions(config.profile)
+            .map_err(|cause| Error::Encode { sink: sink(), cause })?;
+        let [of_records, of_summaries] = refreshers(config, &schemas, &counts)?;
         let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids().clone());
-        let of_records = refresher(&config.topic, schemas.clone());
-        let of_summaries = match &config.summary {
-            Some(summary) => refresher(&summary.topic, Schema::of_summaries().map_err(encode)?),
-            None => None,
-        };
-        let context = SinkContext::new(config, counts.clone(), ids(&of_records), watches);
+        let context = SinkContext::new(config, counts, ids(&of_records), watches);
         let context = Arc::new(context);
         let producer = Producer::open(config, node, &context, ids(&of_summaries))?;
         let producer = Arc::new(producer);
@@ -263,6 +255,25 @@ fn max_record_bytes(config: &KafkaConfig, node: &str) -> usize {
     const FRAMING: usize = 36;
     let headers = if config.headers { producer::headers_size(node) } else { 0 };
     config.max_message_bytes().saturating_sub(FRAMING + headers)
+}
+
+/// The refreshers of ids for records and for summaries, where a registry gives them.
+fn refreshers(
+    config: &KafkaConfig,
+    schemas: &[Schema],
+    counts: &Published<SinkCounts>,
+) -> Result<[Option<SchemaIdRefresher>; 2], Error> {
+    let Some(registry) = &config.registry else { return Ok([None, None]) };
+    let refresher = |topic: &str, schemas| {
+        SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone())
+    };
+    let of_summary_topic = |summary: &SummaryConfig| {
+        let schemas = Schema::of_summaries()
+            .map_err(|cause| Error::Encode { sink: config.name.clone(), cause })?;
+        Ok(refresher(&summary.topic, schemas))
+    };
+    let of_summaries = config.summary.as_ref().map(of_summary_topic).transpose()?;
+    Ok([Some(refresher(&config.topic, schemas.to_vec())), of_summaries])
 }
 
 /// Logs what the configuration allows and has a cost.

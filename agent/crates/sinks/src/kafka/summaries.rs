@@ -63,7 +63,7 @@ pub(super) struct Summaries {
     delivery: Arc<Delivery>,
     producer: Arc<Producer>,
     encoder: SummaryEncoder,
-    backlog: Mutex<Backlog<Waiting>>,
+    backlog: Mutex<Backlog<WaitingSummary>>,
     /// The records' spool, if there is one.
     directory: Option<PathBuf>,
     topic_creator: Option<TopicCreator>,
@@ -75,9 +75,9 @@ pub(super) struct Summaries {
 
 /// A summary that waits: the counts have it among those that wait until it is delivered or lost.
 #[derive(Debug)]
-pub(super) struct Waiting;
+pub(super) struct WaitingSummary;
 
-impl Owner for Waiting {
+impl Owner for WaitingSummary {
     const SCHEMA_VERSION: u32 = SUMMARY_SCHEMA_VERSION.unsigned_abs();
 
     fn messages(&self) -> u32 {
@@ -105,7 +105,7 @@ pub(super) struct SummaryReport {
     outcome: Outcome,
     error: Option<KafkaError>,
     /// Without an id, what comes back if it failed.
-    summary: Option<QueuedMessage<Waiting>>,
+    summary: Option<QueuedMessage<WaitingSummary>>,
 }
 
 impl SummaryReport {
@@ -123,7 +123,7 @@ impl SummaryReport {
             id,
             outcome,
             error,
-            summary: comes_back.then(|| QueuedMessage::new(Waiting, message)),
+            summary: comes_back.then(|| QueuedMessage::new(WaitingSummary, message)),
         }
     }
 }
@@ -174,7 +174,7 @@ impl Summaries {
     }
 
     /// Appends one, and counts what is lost by that.
-    fn put(&self, backlog: &mut Backlog<Waiting>, summary: QueuedMessage<Waiting>) {
+    fn put(&self, backlog: &mut Backlog<WaitingSummary>, summary: QueuedMessage<WaitingSummary>) {
         let sink = &self.context.sink;
         match push(backlog, summary) {
             Ok(0) => {}
@@ -255,7 +255,7 @@ impl Summaries {
         self.context.counts().read().summaries.waiting == 0
     }
 
-    fn apply(&self, backlog: &mut Backlog<Waiting>, report: SummaryReport) {
+    fn apply(&self, backlog: &mut Backlog<WaitingSummary>, report: SummaryReport) {
         let SummaryReport { id, outcome, error, summary } = report;
         self.note(error.as_ref());
         match (&mut *backlog, id, outcome, summary) {
@@ -283,7 +283,7 @@ impl Summaries {
     }
 
     /// Moves to the disk, once no other agent has locked it any more.
-    fn acquire_spool(&self, backlog: &mut Backlog<Waiting>) {
+    fn acquire_spool(&self, backlog: &mut Backlog<WaitingSummary>) {
         let (Backlog::Memory(buffer), Some(directory)) = (&mut *backlog, &self.directory) else {
             return;
         };
@@ -343,7 +343,7 @@ impl SummarySink for Summaries {
             Ok(value) => {
                 let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
                 let message = Message { timestamp_ms, key: summary.node.as_bytes(), value: &value };
-                self.put(&mut self.backlog.lock(), QueuedMessage::new(Waiting, &message));
+                self.put(&mut self.backlog.lock(), QueuedMessage::new(WaitingSummary, &message));
             }
             Err(error) => {
                 self.lose(1);
@@ -395,8 +395,8 @@ impl SummarySink for Summaries {
 
 /// Appends a summary, by its timestamp; how many of the oldest were dropped for it.
 fn push(
-    backlog: &mut Backlog<Waiting>,
-    summary: QueuedMessage<Waiting>,
+    backlog: &mut Backlog<WaitingSummary>,
+    summary: QueuedMessage<WaitingSummary>,
 ) -> Result<u64, spool::AppendError> {
     match backlog {
         Backlog::Memory(buffer) => Ok(buffer.insert_for_oldest(summary, Instant::now())),
@@ -408,14 +408,14 @@ fn push(
 }
 
 /// Summaries that the spool has lost since the last call, those that brokers rejected included.
-fn take_losses(backlog: &mut Backlog<Waiting>) -> u64 {
+fn take_losses(backlog: &mut Backlog<WaitingSummary>) -> u64 {
     match backlog {
         Backlog::Memory(_) => 0,
         Backlog::Disk(spool) => spool.take_losses().iter().map(|lost| lost.records).sum(),
     }
 }
 
-fn memory() -> Backlog<Waiting> {
+fn memory() -> Backlog<WaitingSummary> {
     Backlog::Memory(Buffer::new(IN_MEMORY_BYTES, IN_MEMORY))
 }
 
@@ -435,8 +435,11 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
 mod tests {
     use super::*;
 
-    fn summary(timestamp_ms: i64) -> QueuedMessage<Waiting> {
-        QueuedMessage::new(Waiting, &Message { timestamp_ms, key: b"node", value: b"summary" })
+    fn summary(timestamp_ms: i64) -> QueuedMessage<WaitingSummary> {
+        QueuedMessage::new(
+            WaitingSummary,
+            &Message { timestamp_ms, key: b"node", value: b"summary" },
+        )
     }
 
     #[test]
@@ -471,8 +474,8 @@ mod tests {
         let mut backlog = memory();
         let value = vec![0; 500_000];
         let message = Message { timestamp_ms: 0, key: b"node", value: &value };
-        let size = size_of::<QueuedMessage<Waiting>>() + b"node".len() + value.len();
-        let summaries = (0..100).map(|_| QueuedMessage::new(Waiting, &message));
+        let size = size_of::<QueuedMessage<WaitingSummary>>() + b"node".len() + value.len();
+        let summaries = (0..100).map(|_| QueuedMessage::new(WaitingSummary, &message));
         let dropped: u64 =
             summaries.map(|summary| push(&mut backlog, summary).expect("memory")).sum();
         assert_eq!(backlog.waiting(), (IN_MEMORY_BYTES / size) as u64);
