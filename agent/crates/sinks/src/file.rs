@@ -115,7 +115,8 @@ impl Files {
         appended.map(|()| full)
     }
 
-    /// Records say who asked what: a file is nobody else's, unless its group is to ship it.
+    /// Records show which client queried which name: only the owner may read a file, unless its group
+    /// ships it.
     const fn mode(&self) -> u32 {
         if self.config.group_read { 0o640 } else { 0o600 }
     }

@@ -189,7 +189,7 @@ pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Unreachable(error.to_string()))?;
     let answer = runtime.block_on(requests);
-    // Name resolution of the system has threads of its own, which nobody waits for.
+    // The system's name resolution has threads of its own, which are not joined.
     runtime.shutdown_background();
     Ok(answer)
 }

@@ -1,11 +1,11 @@
-//! A sink that may block, behind a queue and a thread of its own.
+//! A sink that may block, with a queue and a thread of its own.
 //!
 //! ```text
 //!  worker ─ write ─▶ queue, bounded ─▶ thread ─ write ─▶ standard output, file
 //!  run loop ─ tick ─▶ the same thread
 //! ```
 //!
-//! - **A pipe that nobody reads and a disk that hangs hold up nobody else.** A worker copies its batch
+//! - **A pipe that nobody reads and a disk that hangs hold up no other sink.** A worker copies its batch
 //!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`](super::wait_budget::WAIT) at most and a
 //!   tenth of the time in all; what does not fit then is lost and counted (`queue_full`).
 //! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
@@ -13,7 +13,7 @@
 //! - **The counts are exact at every moment.** A record is `in_batches` until the sink has taken it, and
 //!   in the same step the counts that are seen get what the sink has counted since.
 //! - **At the end** the thread has what it holds written by the deadline. A sink that is held up then
-//!   is left behind, its counts stand still, and what it has not delivered is lost (`unflushed`).
+//!   is abandoned, its counts stand still, and what it has not delivered is lost (`unflushed`).
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of records that wait for a sink at most.
 pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
 
-/// A sink behind a queue, of the kinds that have neither summaries nor inner state to show.
+/// A sink with a queue, of the kinds that have neither summaries nor inner state to show.
 pub(super) struct QueuedSink {
     shared: Arc<Shared>,
 }
@@ -85,7 +85,7 @@ enum Stage {
     Closing,
     /// The sink is closed, and its counts are final.
     Closed,
-    /// The sink was left behind, and has no more part in the counts.
+    /// The sink was abandoned, and has no more part in the counts.
     Abandoned,
 }
 
@@ -107,7 +107,7 @@ impl QueuedSink {
     }
 }
 
-/// Leaves the sink behind when its thread unwinds: nobody else would notice.
+/// Abandons the sink when its thread unwinds: it would go unnoticed.
 struct PanicGuard {
     shared: Arc<Shared>,
     stop: Arc<Notify>,
@@ -224,7 +224,7 @@ impl Shared {
         self.wait_budget.end(began, Instant::now());
     }
 
-    /// Leaves the sink behind: what it has not delivered is lost.
+    /// Abandons the sink: what it has not delivered is lost.
     fn abandon(&self) {
         self.counts.update(|counts| {
             let mut queue = self.queue.lock();
@@ -250,7 +250,7 @@ impl Shared {
 }
 
 impl Stage {
-    /// Enters a later stage, unless the sink was left behind.
+    /// Enters a later stage, unless the sink was abandoned.
     fn advance(&mut self, to: Self) {
         if *self != Self::Abandoned {
             *self = to;

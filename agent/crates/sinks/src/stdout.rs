@@ -119,7 +119,7 @@ impl<W: Write + AsFd> Lines<W> {
                     self.torn = bytes.get(written - 1) != Some(&b'\n');
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Whoever made the pipe has set it not to block: it is full, and no more than that.
+                // The pipe was created not to block: it is full, and no more than that.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Err(error) = self.wait_for_room() {
                         return (written, Err(error));

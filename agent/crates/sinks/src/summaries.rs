@@ -77,7 +77,7 @@ impl Summaries {
                 if writer.windows.current() == 0 { Kind::Start } else { Kind::Window },
                 ledger,
             );
-            // One window for the time of several, where nobody looked.
+            // One window for the time of several, where no tick came.
             while writer.due_at <= now {
                 writer.due_at += writer.interval;
             }

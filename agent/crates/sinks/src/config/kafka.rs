@@ -254,7 +254,7 @@ fn topic(text: &str) -> Result<String, String> {
     }
 }
 
-/// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
+/// Checks a codec with librdkafka: its build decides which codecs it has.
 fn compression(value: &Value) -> Result<KafkaCompression, String> {
     let compression = choice::<KafkaCompression>(value)?;
     let name = compression.to_possible_value().ok_or("is not a compression")?.get_name().to_owned();
@@ -265,7 +265,7 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
         .map_err(|_| "librdkafka was built without it".to_owned())
 }
 
-/// A file that can be read now; its content is nobody's business here.
+/// Checks that a file can be read now, and not what it holds.
 pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     // Without O_NONBLOCK, opening a pipe waits for its writer.

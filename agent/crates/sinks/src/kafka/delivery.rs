@@ -16,7 +16,7 @@
 //!
 //! A record leaves the spool when its delivery report says that it arrived, and is sent again when
 //! it says anything else, [`MessageTimedOut`](rdkafka::error::RDKafkaErrorCode) included: arriving
-//! twice is possible then, and `record_id` tells. The only exceptions are records that can never be
+//! twice is possible then, and `record_id` identifies the copies. The only exceptions are records that can never be
 //! delivered, such as those larger than the broker takes; they are counted as rejected.
 //!
 //! Order is kept for each worker: what waits goes before what is new. (A record that failed in
@@ -374,7 +374,7 @@ impl<P: Transport> Delivery<P> {
 
     /// Id in the spool below which all is acknowledged, and how much of what it inherited has been
     /// lost. `None` while another agent has it locked, and while a disk that hangs holds it up: the
-    /// run loop asks, and goes on without it.
+    /// run loop calls this, and goes on without it.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         if !self.context.requeues {
             return Some((0, 0));

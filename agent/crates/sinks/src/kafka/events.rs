@@ -11,7 +11,7 @@ use super::{backlog::QueuedMessage, flight::Flight};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Delivered,
-    /// It may have arrived all the same, which nobody can know.
+    /// It may have arrived all the same: its acknowledgement may be lost.
     Failed,
     /// The broker refused another record of its batch, and this one with it.
     Innocent,

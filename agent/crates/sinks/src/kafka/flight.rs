@@ -1,6 +1,6 @@
 //! Records that are in memory alone, each with somebody who answers for it.
 //!
-//! A [`Flight`] is a guard. Whoever has one decides what becomes of its records: [`delivered`],
+//! A [`Flight`] is a guard. Its holder decides what becomes of its records: [`delivered`],
 //! [`lost`], or [requeued](Accounts::requeue) into the spool; dropping it counts them as lost, so that a path that
 //! forgets them cannot leave them uncounted. While librdkafka has a record ([`hand_over`]), the
 //! guard is the number that librdkafka carries for us; the delivery report makes a guard of it again
@@ -227,7 +227,7 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
 }
 
 impl<A: Deref<Target = Accounts>> Drop for Flight<A> {
-    /// Nobody has said what became of them: a defect, or a thread that panicked.
+    /// The records were neither delivered, lost nor requeued: a defect, or a thread that panicked.
     fn drop(&mut self) {
         let records = self.amount.records;
         if records > 0 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::sender::MAX_BACKOFF;
 
-/// A message timeout is minutes, unless it is set: nobody wants to wait that long for the news.
+/// A message timeout is minutes, unless it is set: too long for an operator to wait for the news.
 const MAX_QUIET_PERIOD: Duration = Duration::from_secs(10);
 
 /// When something last failed, while there is an outage.

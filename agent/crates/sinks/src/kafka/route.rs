@@ -151,8 +151,8 @@ impl Router {
         State::ALL[self.0.load(Ordering::Acquire)]
     }
 
-    /// The only place that changes the route. Takes the backlog to have it locked: nobody appends to
-    /// it by a route that is changing.
+    /// The only place that changes the route. Takes the backlog to have it locked: no worker appends
+    /// to it by a route that is changing.
     pub(super) fn apply(&self, event: Event, _locked: &mut Backlog<Flight>) {
         self.set(self.state().after(event));
     }

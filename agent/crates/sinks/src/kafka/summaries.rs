@@ -2,7 +2,7 @@
 //!
 //! They wait in order until their delivery report says that they arrived: in a [backlog](super::backlog)
 //! of their own, on disk inside of the records' spool, where there is one; else in memory, the last
-//! day's. They are sent by whoever ticks, so nothing waits for them.
+//! day's. They are sent by each tick, so no worker waits for them.
 
 use std::{
     path::{Path, PathBuf},
@@ -54,7 +54,7 @@ const ON_DISK_BYTES: u64 = 16 << 20;
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Those of one sink.
+/// The summaries of one sink.
 pub(super) struct Summaries {
     interval: Duration,
     records_topic: String,

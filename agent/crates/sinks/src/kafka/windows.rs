@@ -18,7 +18,7 @@ use tap53_records::encode::WindowSlot;
 /// windows of a second and a message timeout of minutes, the one before goes on.
 pub(super) const SLOTS: usize = 64;
 
-/// Stretches of the spool that are told apart.
+/// The most stretches of the spool that are kept apart.
 const STRETCHES: usize = 4_096;
 
 /// Counts what is not settled, by window.
@@ -95,7 +95,7 @@ impl WindowTracker {
     pub(super) fn begin_window(&self, window: i64, acknowledged_id: u64) -> Option<i64> {
         let before = self.current.load(Ordering::Acquire);
         let oldest = self.oldest_in_memory(before);
-        // All windows that are told apart have a slot of their own.
+        // Each window that is kept apart has a slot of its own.
         if oldest.is_none_or(|oldest| window - oldest < SLOTS as i64) {
             self.current.store(window, Ordering::Release);
         }

@@ -100,7 +100,7 @@ impl SchemaIdCache {
         let surplus = contents.ids.len().saturating_sub(MAX_IDS);
         contents.ids.drain(..surplus);
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        // It may be that of the state, which is made by whoever needs it first.
+        // It may be the state's directory, which its first user creates.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&contents)?)?;

@@ -100,7 +100,7 @@ impl Client {
     /// The id of a schema that stands under `subject`, if it does.
     pub async fn look_up(&mut self, subject: &str, schema: &str) -> Result<Option<u32>, Error> {
         // Registered by hand it may differ in white space, which some registries take literally
-        // unless told otherwise.
+        // without this option.
         for query in ["", "?normalize=true"] {
             let path = format!("/subjects/{subject}{query}");
             if let Some(Id { id }) = self.query(&path, schema).await? {

@@ -18,7 +18,7 @@ pub(crate) struct SchemaIds {
     /// Fingerprint of the schema that new records are written with.
     newest: Fingerprint,
     known: Vec<KnownSchema>,
-    /// Wakes the refresher when an id is missed that nobody has requested yet.
+    /// Wakes the refresher when an id is missing that was not requested yet.
     pub(super) requests: Requests,
     /// A fingerprint that there is no schema for, once it was seen.
     stranger: OnceLock<Fingerprint>,

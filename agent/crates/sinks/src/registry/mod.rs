@@ -6,12 +6,12 @@
 //!                         next start└─── cache ◀──┘  a file
 //! ```
 //!
-//! - **Nobody waits for the registry.** A thread of its own queries it; who frames a record reads an
+//! - **No worker waits for the registry.** A thread of its own queries the registry; framing reads an
 //!   atomic number, and keeps the record where there is none yet.
 //! - **An id that was known once is used at once**, from the file of an earlier run, while the
 //!   registry is unreachable as well.
 //! - **The registry that answers now is right.** It is queried again every
-//!   `Timeouts::recheck`: one that was wiped has the schema registered again, and where
+//!   ten minutes: one that was wiped has the schema registered again, and where
 //!   it then gives another id, that one is used from then on. Consumers query this registry and no
 //!   other; keeping to the old id would make unreadable, or worse be read by another schema, what is
 //!   yet to come as well.

@@ -41,7 +41,7 @@ const REFUSED: [(&str, Restriction); 37] = [
     ("sasl.password", Restriction::Secret("sasl.password_file")),
     ("enable.sasl.oauthbearer.unsecure.jwt", Restriction::MadeBy("sasl.mechanism")),
     ("allow.auto.create.topics", Restriction::MadeBy("create_topic")),
-    // Transactions need calls that nobody makes.
+    // Transactions need calls that the agent does not make.
     ("transactional.id", Restriction::MadeBy("nothing: records are not sent in transactions")),
     // The ledger is made of delivery reports.
     ("acks", Restriction::Unless("all", PROMISE)),
@@ -67,7 +67,7 @@ enum Restriction {
     Unless(&'static str, &'static str),
 }
 
-/// The `options` section: librdkafka is asked about each setting.
+/// Reads the `options` section, and checks each setting with librdkafka.
 pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
     let mut options = BTreeMap::new();
     for name in section.keys() {

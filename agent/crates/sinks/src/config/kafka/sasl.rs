@@ -155,7 +155,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// The client's secret is sent there (RFC 6749 §3.2 wants TLS). What may hold a password passes, to be
-/// refused where nobody is shown it.
+/// refused where it is not shown.
 fn https(text: &str) -> Result<String, String> {
     if text.contains('@') {
         return Ok(text.to_owned());

@@ -125,7 +125,7 @@ pub(super) struct Producer {
     certificates: Mutex<Certificates>,
     /// Those that were in use before and have something yet, and since when.
     replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    /// Locked by whoever creates a producer.
+    /// Held while a producer is created.
     creating: Mutex<()>,
 }
 

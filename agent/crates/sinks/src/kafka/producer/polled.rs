@@ -144,7 +144,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the queue any more, and its producer still lives. Without a descriptor
+        // SAFETY: the queue is not used any more, and its producer still lives. Without a descriptor
         // librdkafka writes to none.
         unsafe {
             rd_kafka_queue_io_event_enable(self.queue, -1, std::ptr::null(), 0);

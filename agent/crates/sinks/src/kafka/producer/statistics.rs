@@ -67,7 +67,7 @@ pub struct Broker {
     pub outbuf_us: Spread,
     /// Microseconds from sending a request to its answer.
     pub rtt_us: Spread,
-    /// Milliseconds that the broker asked to wait.
+    /// Milliseconds that the broker throttled requests.
     pub throttle_ms: Spread,
 }
 
