@@ -343,7 +343,7 @@ fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<(
     );
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(100)?;
-    wait_for_cause(&run, "invalid peer certificate")?;
+    wait_for_cause(&run, "has a certificate that is not trusted")?;
     assert_eq!(registry.versions(SUBJECT)?, 0);
     // The right one, while it runs.
     fs::copy(security.path("ca.pem"), &ca)?;

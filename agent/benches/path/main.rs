@@ -39,7 +39,7 @@ use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Ch
 use tap53_records::encode::{
     Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema,
 };
-use tap53_sinks::{Named, Sink, TakesSummaries};
+use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
     pair::{
         self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, Table, Transaction,
@@ -62,12 +62,12 @@ struct Discard {
 }
 
 /// Summaries are not measured: there is one a minute.
-impl TakesSummaries for Discard {
+impl SummarySink for Discard {
     fn interval(&self) -> Duration {
         Duration::MAX
     }
 
-    fn topic(&self) -> &str {
+    fn records_topic(&self) -> &str {
         ""
     }
 
@@ -97,8 +97,8 @@ impl Sink for Discard {
         self.timings.as_ref()
     }
 
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
-        self.evidence.as_ref().map(|_| self as &dyn TakesSummaries)
+    fn summaries(&self) -> Option<&dyn SummarySink> {
+        self.evidence.as_ref().map(|_| self as &dyn SummarySink)
     }
 
     fn write(&self, batch: &Batch) {

@@ -191,6 +191,15 @@ fn command(schema: &Schema) -> String {
     format!("tap53 schema{more}")
 }
 
+fn host_and_port(url: &str) -> (String, u16) {
+    let uri: Uri = url.parse().unwrap_or_default();
+    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    });
+    (uri.host().unwrap_or_default().to_owned(), port)
+}
+
 fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error) -> String {
     let url = first(config);
     match trouble {
@@ -198,14 +207,14 @@ fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error)
             format!("ls -l {}   # may this user read it?", path.display())
         }
         Error::Http(http_client::Error::Unreachable(_)) => {
-            let uri: Uri = url.parse().unwrap_or_default();
-            let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
-                Some("https") => 443,
-                _ => 80,
-            });
-            let host = uri.host().unwrap_or_default();
+            let (host, port) = host_and_port(url);
+            format!("nc -vz {host} {port}   # does it run, is there a way?")
+        }
+        Error::Http(http_client::Error::Untrusted(_)) => {
+            let (host, port) = host_and_port(url);
             format!(
-                "nc -vz {host} {port}   # does it run, is there a way, does its certificate name {host}?"
+                "openssl s_client -connect {host}:{port} -showcerts </dev/null   # name its \
+                 authority in registry.ca_file; the certificate must name {host}"
             )
         }
         Error::Unauthorized(_) => {

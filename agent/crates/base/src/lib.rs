@@ -7,6 +7,8 @@
 //!  admission  limits on open connections, with eviction of idle ones
 //!  vitals     heartbeats, histograms, health
 //!  amount     counts of records and of the messages that they stand for
+//!  backoff    pauses after failures
+//!  threads    started, stopped and joined
 //!  clock      the kernel's clocks
 //!  visible    untrusted text, escaped for people
 //!  prefetch   memory that is read soon, fetched into the cache
@@ -14,10 +16,12 @@
 
 pub mod admission;
 pub mod amount;
+pub mod backoff;
 pub mod clock;
 pub mod files;
 pub mod prefetch;
 pub mod privileges;
 pub mod settings;
+pub mod threads;
 pub mod visible;
 pub mod vitals;

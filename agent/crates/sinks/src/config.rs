@@ -94,7 +94,7 @@ pub struct FileConfig {
     pub codec: FileCodec,
     /// The files' group may read them too.
     pub group_read: bool,
-    /// What `record.profile` says.
+    /// The profile that `record.profile` chooses.
     #[serde(skip)]
     pub profile: Profile,
 }

@@ -8,11 +8,11 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use apache_avro::{Codec, DeflateSettings};
+use parking_lot::Mutex;
 use tap53_base::{
     amount::Amount,
     clock::monotonic_ns,
@@ -47,7 +47,7 @@ struct State {
 struct Open {
     container: Container,
     since: Instant,
-    /// What it holds.
+    /// The records in it.
     amount: Amount,
 }
 
@@ -115,7 +115,8 @@ impl Files {
         appended.map(|()| full)
     }
 
-    /// Records say who asked what: a file is nobody else's, unless its group is to ship it.
+    /// Records show which client queried which name: only the owner may read a file, unless its group
+    /// ships it.
     const fn mode(&self) -> u32 {
         if self.config.group_read { 0o640 } else { 0o600 }
     }
@@ -156,7 +157,7 @@ impl Files {
         match finished {
             Ok(path) => {
                 let records = open.amount.records;
-                tracing::debug!(path = %path.display(), records, "file finished");
+                tracing::debug!(event = "file_finished", path = %path.display(), records, "file finished");
             }
             Err(error) => {
                 let (sink, directory) = (&self.config.name, self.config.directory.display());
@@ -167,7 +168,7 @@ impl Files {
     }
 
     fn with_state(&self, act: impl FnOnce(&mut State)) {
-        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        act(&mut self.state.lock());
     }
 }
 

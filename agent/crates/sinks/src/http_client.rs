@@ -8,6 +8,9 @@
 //! The API server of Kubernetes has `kube`'s client, which brings the ways to log in that a
 //! kubeconfig may name.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -23,7 +26,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tap53_base::{
@@ -43,12 +46,18 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// There is no connection, or it broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// Its certificate does not verify.
+    #[error(
+        "has a certificate that is not trusted ({0}): check the file of authorities, and the host \
+         in the URL"
+    )]
+    Untrusted(String),
     /// No whole answer came in time.
     #[error("does not answer within {} s", .0.as_secs_f64())]
     Silent(Duration),
@@ -58,6 +67,13 @@ pub enum Error {
 }
 
 impl Error {
+    fn of_connection(error: &(dyn std::error::Error + 'static)) -> Self {
+        match certificate_error(error) {
+            Some(error) => Self::Untrusted(error.to_string()),
+            None => Self::Unreachable(with_causes(error)),
+        }
+    }
+
     pub(crate) fn file(path: &Path, why: &dyn fmt::Display) -> Self {
         Self::File { path: path.to_owned(), why: why.to_string() }
     }
@@ -120,11 +136,23 @@ impl Client {
         let agent = HeaderValue::from_static(concat!("tap53/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, agent);
         let response = self.inner.request(request).await;
-        let (head, body) =
-            response.map_err(|error| Error::Unreachable(with_causes(&error)))?.into_parts();
+        let (head, body) = response.map_err(|error| Error::of_connection(&error))?.into_parts();
         let body = Limited::new(body, self.max_answer).collect().await;
         let body = body.map_err(|error| Error::Unreadable(with_causes(&*error)))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// Finds rustls' error about a certificate. `io::Error`s around it do not have it as their `source()`.
+fn certificate_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => certificate_error(inner),
+        None => certificate_error(error.source()?),
     }
 }
 
@@ -151,6 +179,19 @@ fn authorities(path: &Path) -> Result<RootCertStore, Error> {
         roots.add(certificate).map_err(|error| wrong(&error))?;
     }
     if roots.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(roots) }
+}
+
+/// Runs requests on this thread until they are answered.
+///
+/// # Errors
+/// When there can be no runtime for them.
+pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Unreachable(error.to_string()))?;
+    let answer = runtime.block_on(requests);
+    // The system's name resolution has threads of its own, which are not joined.
+    runtime.shutdown_background();
+    Ok(answer)
 }
 
 /// A secret that is sent to a server.

@@ -33,7 +33,6 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
-mod background;
 mod backlog;
 mod batch_limit;
 mod context;
@@ -57,24 +56,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53_base::{amount::Amount, vitals::SinkTimings};
-use tap53_ledger::{Evidence, Progress, Published, SinkCounts, SinkLoss, Summary};
+use tap53_base::{
+    amount::Amount,
+    threads::{Background, JoinedThread},
+    vitals::SinkTimings,
+};
+use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format, Key, Profile, WindowSlot};
 
 use super::{
-    Error, Sink, State, TakesSummaries,
-    registry::{Registry, Schema},
+    Error, Sink, State, SummarySink,
+    registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, SummaryConfig};
 pub use producer::{Broker, Spread, Statistics};
 use tap53_spool as spool;
 
-use context::{Framing, SinkContext};
+use context::SinkContext;
 use delivery::Delivery;
 use flight::Flight;
 use producer::{Producer, Transport as _};
-use sender::{Sender, SenderThread};
+use sender::Sender;
 use summaries::Summaries;
 
 /// A producer, and the spool where there is one.
@@ -86,10 +89,11 @@ pub(super) struct Kafka {
     context: Arc<SinkContext>,
     producer: Arc<Producer>,
     delivery: Arc<Delivery>,
-    /// Where records may have to wait for something.
-    sender: Option<SenderThread>,
-    /// Ends with this.
-    _registry: Option<Registry>,
+    /// Exists where records may have to wait: with a spool or a registry.
+    sender: Option<JoinedThread>,
+    summaries: Option<Summaries>,
+    /// The threads that query the registry.
+    _refreshers: Vec<Background>,
 }
 
 impl Kafka {
@@ -104,22 +108,15 @@ impl Kafka {
         warn(config);
         let sink = || config.name.clone();
         let counts = Published::default();
+        let thread = |cause| Error::Thread { sink: sink(), cause };
         let schemas = Schema::of_transactions(config.profile)
             .map_err(|cause| Error::Encode { sink: sink(), cause })?;
-        let mut registry = config.registry.as_ref().map(|registry| {
-            let schemas = schemas.clone();
-            Registry::new(registry, &config.name, &config.topic, schemas, counts.clone())
-        });
-        let framing = registry.as_ref().zip(schemas.last()).map(|(registry, newest)| Framing {
-            ids: registry.ids().clone(),
-            fingerprint: newest.fingerprint,
-        });
-        let context = Arc::new(SinkContext::new(config, counts, framing, watches));
-        let producer = Arc::new(Producer::open(config, node, &context)?);
-        if let Some(summaries) = Summaries::open(config, context.counts())? {
-            // The context is new: nobody has set them before.
-            let _ = context.summaries.set(summaries);
-        }
+        let [of_records, of_summaries] = refreshers(config, &schemas, &counts)?;
+        let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids().clone());
+        let context = SinkContext::new(config, counts, ids(&of_records), watches);
+        let context = Arc::new(context);
+        let producer = Producer::open(config, node, &context, ids(&of_summaries))?;
+        let producer = Arc::new(producer);
         let delivery = Delivery::new(config, &context, &producer, &schemas, wait_budget);
         let delivery = Arc::new(delivery);
         match delivery.acquire_spool() {
@@ -128,15 +125,16 @@ impl Kafka {
             Err(cause) => return Err(Error::Spool { sink: sink(), cause }),
         }
         let replay_records_per_s = config.spool.as_ref().and_then(|s| s.replay_records_per_s);
-        let waits = config.spool.is_some() || registry.is_some();
+        let waits = config.spool.is_some() || config.registry.is_some();
         let sender = waits
             .then(|| Sender::new(delivery.clone(), replay_records_per_s, Instant::now()))
-            .map(SenderThread::start)
+            .map(Sender::start)
             .transpose()
-            .map_err(|cause| Error::Thread { sink: sink(), cause })?;
-        if let Some(registry) = &mut registry {
-            registry.start().map_err(|cause| Error::Registry { sink: sink(), cause })?;
-        }
+            .map_err(thread)?;
+        let summaries = Summaries::open(config, &context, &delivery, &producer)?;
+        // After the spool, of which it is known now which schemas its records have.
+        let refreshers = [of_records, of_summaries].into_iter().flatten();
+        let refreshers = refreshers.map(SchemaIdRefresher::start).collect::<Result<_, _>>();
         Ok(Self {
             key: config.key,
             profile: config.profile,
@@ -145,7 +143,8 @@ impl Kafka {
             producer,
             delivery,
             sender,
-            _registry: registry,
+            summaries,
+            _refreshers: refreshers.map_err(thread)?,
         })
     }
 
@@ -154,13 +153,11 @@ impl Kafka {
     #[cold]
     fn without_too_large(&self, batch: &Batch) -> Batch {
         let rest = batch.up_to(self.max_record_bytes);
-        let mut flight = Flight::accept(&self.context.accounts, batch);
         let lost = Amount {
             records: batch.records() - rest.records(),
             messages: batch.messages() - rest.messages(),
         };
-        flight.split(lost).lost(SinkLoss::TooLarge);
-        flight.forget();
+        Flight::accept_part(&self.context.accounts, batch.slot(), lost).lost(SinkLoss::TooLarge);
         rest
     }
 }
@@ -178,8 +175,8 @@ impl Sink for Kafka {
         self.context.counts()
     }
 
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
-        self.context.summaries.get().map(|_| self as &dyn TakesSummaries)
+    fn summaries(&self) -> Option<&dyn SummarySink> {
+        self.summaries.as_ref().map(|summaries| summaries as &dyn SummarySink)
     }
 
     fn announce(&self, records: u64) -> WindowSlot {
@@ -213,15 +210,15 @@ impl Sink for Kafka {
         if !self.context.requeues {
             self.producer.rebuild_if_fatal();
         }
-        if let Some(summaries) = self.context.summaries.get() {
-            summaries.send(&self.context.events, &self.producer);
+        if let Some(summaries) = &self.summaries {
+            summaries.send();
         }
     }
 
     fn close(&self, deadline: Duration) {
         let (sink, began) = (&self.context.sink, Instant::now());
         self.delivery.finish(deadline);
-        self.sender.iter().for_each(SenderThread::stop);
+        self.sender.iter().for_each(JoinedThread::stop);
         let counts = self.context.counts();
         let deadline = deadline.saturating_sub(began.elapsed());
         if !self.context.requeues && !self.producer.flush(deadline) {
@@ -250,41 +247,6 @@ impl Sink for Kafka {
     }
 }
 
-impl TakesSummaries for Kafka {
-    fn interval(&self) -> Duration {
-        self.context.summaries.get().map_or(Duration::MAX, |summaries| summaries.interval)
-    }
-
-    fn topic(&self) -> &str {
-        self.context.summaries.get().map_or("", |summaries| &summaries.records_topic)
-    }
-
-    fn evidence(&self) -> Option<&Evidence> {
-        self.context.summaries.get()?.evidence.as_ref()
-    }
-
-    fn begin_window(&self, window: i64) -> Progress {
-        let progress = self.delivery.progress();
-        let (acknowledged_id, carried_lost) = progress.unwrap_or_default();
-        let settled_window = self.context.accounts.windows.begin_window(window, acknowledged_id);
-        // What is in a spool that another agent has locked is before all windows of this one.
-        Progress { settled_window: settled_window.filter(|_| progress.is_some()), carried_lost }
-    }
-
-    fn take(&self, summary: &Summary) {
-        if let Some(summaries) = self.context.summaries.get() {
-            summaries.take(summary);
-            summaries.send(&self.context.events, &self.producer);
-        }
-    }
-
-    fn end(&self, deadline: Duration) {
-        if let Some(summaries) = self.context.summaries.get() {
-            summaries.end(&self.context.events, &self.producer, deadline);
-        }
-    }
-}
-
 /// Bytes of a record and its key that librdkafka takes at most: its rule for `message.max.bytes`,
 /// `rd_kafka_msg_max_wire_size`. A registry's framing is shorter than the header that records come
 /// with.
@@ -293,6 +255,25 @@ fn max_record_bytes(config: &KafkaConfig, node: &str) -> usize {
     const FRAMING: usize = 36;
     let headers = if config.headers { producer::headers_size(node) } else { 0 };
     config.max_message_bytes().saturating_sub(FRAMING + headers)
+}
+
+/// The refreshers of ids for records and for summaries, where a registry gives them.
+fn refreshers(
+    config: &KafkaConfig,
+    schemas: &[Schema],
+    counts: &Published<SinkCounts>,
+) -> Result<[Option<SchemaIdRefresher>; 2], Error> {
+    let Some(registry) = &config.registry else { return Ok([None, None]) };
+    let refresher = |topic: &str, schemas| {
+        SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone())
+    };
+    let of_summary_topic = |summary: &SummaryConfig| {
+        let schemas = Schema::of_summaries()
+            .map_err(|cause| Error::Encode { sink: config.name.clone(), cause })?;
+        Ok(refresher(&summary.topic, schemas))
+    };
+    let of_summaries = config.summary.as_ref().map(of_summary_topic).transpose()?;
+    Ok([Some(refresher(&config.topic, schemas.to_vec())), of_summaries])
 }
 
 /// Logs what the configuration allows and has a cost.

@@ -1,4 +1,4 @@
-//! Where records go.
+//! The sinks: Kafka topics, Avro files and standard output.
 //!
 //! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
 //! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
@@ -14,6 +14,8 @@ mod queued;
 pub mod registry;
 mod stdout;
 mod summaries;
+#[cfg(test)]
+mod tests;
 mod wait_budget;
 
 pub use container::AvroFile;
@@ -23,7 +25,7 @@ pub use kafka::{
 };
 pub use queued::QUEUE_BYTES;
 pub use summaries::Summaries;
-pub use summaries::TakesSummaries;
+pub use summaries::SummarySink;
 
 use wait_budget::WaitBudget;
 
@@ -40,8 +42,8 @@ use tokio::sync::Notify;
 
 use crate::config::{ColorChoice, SinkConfig, TextFormat};
 
-/// Why a sink could not be opened. Each message holds its cause, so none is a `source()`, which
-/// printing a chain would repeat.
+/// Reasons why a sink cannot be opened. Each message holds its cause, so none is a `source()`,
+/// which printing a chain would repeat.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system refused.
@@ -49,11 +51,11 @@ pub enum Error {
     File {
         /// Name of the sink.
         sink: String,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         cause: std::io::Error,
     },
     /// librdkafka refused its configuration.
@@ -61,23 +63,15 @@ pub enum Error {
     Kafka {
         /// Name of the sink.
         sink: String,
-        /// Why.
+        /// The cause.
         cause: rdkafka::error::KafkaError,
     },
-    /// The registry's thread cannot be started.
-    #[error("sink {sink}: cannot start the registry's thread: {cause}")]
-    Registry {
-        /// Name of the sink.
-        sink: String,
-        /// Why not.
-        cause: std::io::Error,
-    },
-    /// The thread of a sink that may block cannot be started.
-    #[error("sink {sink}: cannot start its thread: {cause}")]
+    /// A thread of the sink cannot be started.
+    #[error("sink {sink}: cannot start a thread: {cause}")]
     Thread {
         /// Name of the sink.
         sink: String,
-        /// Why not.
+        /// The cause.
         cause: std::io::Error,
     },
     /// The spool cannot be opened.
@@ -85,7 +79,7 @@ pub enum Error {
     Spool {
         /// Name of the sink.
         sink: String,
-        /// Why not.
+        /// The cause.
         cause: tap53_spool::Error,
     },
     /// The schema does not parse.
@@ -93,17 +87,17 @@ pub enum Error {
     Encode {
         /// Name of the sink.
         sink: String,
-        /// Why.
+        /// The cause.
         cause: encode::Error,
     },
 }
 
 /// Takes batches of encoded records.
 pub trait Sink: Send + Sync {
-    /// What it wants records as.
+    /// Returns the encoding that it takes.
     fn format(&self) -> Format;
 
-    /// What it wants records keyed by.
+    /// Returns the key that records need.
     fn key(&self) -> Key {
         Key::None
     }
@@ -111,18 +105,18 @@ pub trait Sink: Send + Sync {
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
 
-    /// How long what takes, where it is measured.
+    /// Returns the times of its stages, where they are measured.
     fn timings(&self) -> Option<&SinkTimings> {
         None
     }
 
-    /// What is going on inside, for who watches it. Never waits for a disk or a broker.
+    /// Returns its inner state, for metrics. Never waits for a disk or a broker.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Where summaries of the ledger go, if they are to go anywhere beside its records.
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
+    /// Returns the way for summaries of the ledger, if there is one.
+    fn summaries(&self) -> Option<&dyn SummarySink> {
         None
     }
 
@@ -141,12 +135,12 @@ pub trait Sink: Send + Sync {
     fn close(&self, deadline: Duration);
 }
 
-/// What is going on inside a sink, beside what the ledger has.
+/// The inner state of a sink, beside its counts in the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Its spool.
     pub spool: Option<SpoolState>,
-    /// What librdkafka said last of itself.
+    /// The latest statistics of librdkafka.
     pub kafka: Option<Arc<Statistics>>,
 }
 
@@ -182,7 +176,7 @@ pub fn build(
     watches: bool,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, Use::Live { watches }, stop, |name, sink| {
+    open_all(configs, node, Purpose::Live { watches }, stop, |name, sink| {
         let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
         Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
     })
@@ -197,15 +191,15 @@ pub fn build_without_queues(
     node: &str,
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
-    open_all(configs, node, Use::Replay, stop, |_, sink| Ok(Arc::from(sink)))
+    open_all(configs, node, Purpose::Replay, stop, |_, sink| Ok(Arc::from(sink)))
 }
 
-/// Who hands records to the sinks.
+/// The user of the sinks.
 #[derive(Clone, Copy)]
-enum Use {
+enum Purpose {
     /// Workers, which must not be held up.
     Live {
-        /// Whether somebody watches what costs something to watch.
+        /// True where statistics are watched that cost something.
         watches: bool,
     },
     /// A replay, which waits for as long as a sink takes.
@@ -216,7 +210,7 @@ enum Use {
 fn open_all(
     configs: &[SinkConfig],
     node: &str,
-    purpose: Use,
+    purpose: Purpose,
     stop: &Arc<Notify>,
     share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
 ) -> Result<Vec<Named>, Error> {
@@ -232,8 +226,8 @@ fn open_all(
                 SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
                 SinkConfig::Kafka(kafka) => {
                     let (watches, wait_budget) = match purpose {
-                        Use::Live { watches } => (watches, Some(WaitBudget::default())),
-                        Use::Replay => (false, None),
+                        Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
+                        Purpose::Replay => (false, None),
                     };
                     Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
                 }

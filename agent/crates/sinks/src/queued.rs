@@ -1,11 +1,11 @@
-//! A sink that may block, behind a queue and a thread of its own.
+//! A sink that may block, with a queue and a thread of its own.
 //!
 //! ```text
 //!  worker ─ write ─▶ queue, bounded ─▶ thread ─ write ─▶ standard output, file
 //!  run loop ─ tick ─▶ the same thread
 //! ```
 //!
-//! - **A pipe that nobody reads and a disk that hangs hold up nobody else.** A worker copies its batch
+//! - **A pipe that nobody reads and a disk that hangs hold up no other sink.** A worker copies its batch
 //!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`](super::wait_budget::WAIT) at most and a
 //!   tenth of the time in all; what does not fit then is lost and counted (`queue_full`).
 //! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
@@ -13,22 +13,26 @@
 //! - **The counts are exact at every moment.** A record is `in_batches` until the sink has taken it, and
 //!   in the same step the counts that are seen get what the sink has counted since.
 //! - **At the end** the thread has what it holds written by the deadline. A sink that is held up then
-//!   is left behind, its counts stand still, and what it has not delivered is lost (`unflushed`).
+//!   is abandoned, its counts stand still, and what it has not delivered is lost (`unflushed`).
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tap53_base::{amount::Amount, privileges, vitals::SinkTimings};
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode::{Batch, Format, Key, WindowSlot};
+use tap53_records::encode::{Batch, Format, Key};
 use tokio::sync::Notify;
 
-use super::{Sink, State, TakesSummaries, wait_budget::WaitBudget};
+use super::{Sink, wait_budget::WaitBudget};
 
 /// Batches that wait for the sink at most, without the one that it writes.
 const CHUNKS: usize = 8;
@@ -39,7 +43,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of records that wait for a sink at most.
 pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
 
-/// A sink behind a queue.
+/// A sink with a queue, of the kinds that have neither summaries nor inner state to show.
 pub(super) struct QueuedSink {
     shared: Arc<Shared>,
 }
@@ -81,7 +85,7 @@ enum Stage {
     Closing,
     /// The sink is closed, and its counts are final.
     Closed,
-    /// The sink was left behind, and has no more part in the counts.
+    /// The sink was abandoned, and has no more part in the counts.
     Abandoned,
 }
 
@@ -103,7 +107,7 @@ impl QueuedSink {
     }
 }
 
-/// Leaves the sink behind when its thread unwinds: nobody else would notice.
+/// Abandons the sink when its thread unwinds: it would go unnoticed.
 struct PanicGuard {
     shared: Arc<Shared>,
     stop: Arc<Notify>,
@@ -120,22 +124,17 @@ impl Drop for PanicGuard {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is changed whole.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The thread.
     fn run(&self) {
         privileges::confine_to_work();
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         loop {
             if let Some(now) = queue.tick.take() {
                 // First: a queue that is never empty must not keep a file from being finished by its age.
                 drop(queue);
                 self.sink.tick(now);
                 self.take_over(Amount::default());
-                queue = self.lock();
+                queue = self.queue.lock();
             } else if let Some(mut chunk) = queue.chunks.pop_front() {
                 drop(queue);
                 // A worker that waits for room has it now.
@@ -144,7 +143,7 @@ impl Shared {
                 self.sink.write(&chunk);
                 self.take_over(amount);
                 chunk.clear();
-                queue = self.lock();
+                queue = self.queue.lock();
                 // One that grew for a single large batch is not kept.
                 if chunk.capacity() <= 2 * CHUNK_BYTES {
                     queue.spare.push(chunk);
@@ -154,11 +153,11 @@ impl Shared {
                 drop(queue);
                 self.sink.close(close_by.saturating_duration_since(Instant::now()));
                 self.take_over(Amount::default());
-                self.lock().stage.advance(Stage::Closed);
+                self.queue.lock().stage.advance(Stage::Closed);
                 self.progress.notify_all();
                 return;
             } else {
-                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                self.work.wait(&mut queue);
             }
         }
     }
@@ -166,7 +165,7 @@ impl Shared {
     /// Adds what the sink has counted since to the counts that are seen, once it has taken so much.
     fn take_over(&self, taken: Amount) {
         self.counts.update(|counts| {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             if queue.stage == Stage::Abandoned {
                 return;
             }
@@ -191,9 +190,9 @@ impl Shared {
 
     /// Puts a batch into the queue; false where it has no room for it.
     fn push(&self, batch: &Batch, amount: Amount) -> bool {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.stage == Stage::Running && !queue.has_room(batch) {
-            queue = self.wait_for_room(queue, batch);
+            self.wait_for_room(&mut queue, batch);
         }
         if queue.stage != Stage::Running || !queue.has_room(batch) {
             return false;
@@ -213,27 +212,22 @@ impl Shared {
     }
 
     #[cold]
-    fn wait_for_room<'a>(
-        &self,
-        queue: MutexGuard<'a, Queue>,
-        batch: &Batch,
-    ) -> MutexGuard<'a, Queue> {
+    fn wait_for_room(&self, queue: &mut MutexGuard<'_, Queue>, batch: &Batch) {
         let began = Instant::now();
         let wait = self.wait_budget.give_up_at(began).saturating_duration_since(began);
         if wait.is_zero() {
-            return queue;
+            return;
         }
         self.wait_budget.begin(began);
         let is_full = |queue: &mut Queue| queue.stage == Stage::Running && !queue.has_room(batch);
-        let waited = self.progress.wait_timeout_while(queue, wait, is_full);
+        self.progress.wait_while_for(queue, is_full, wait);
         self.wait_budget.end(began, Instant::now());
-        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Leaves the sink behind: what it has not delivered is lost.
+    /// Abandons the sink: what it has not delivered is lost.
     fn abandon(&self) {
         self.counts.update(|counts| {
-            let mut queue = self.lock();
+            let mut queue = self.queue.lock();
             if queue.stage == Stage::Closed {
                 return;
             }
@@ -256,7 +250,7 @@ impl Shared {
 }
 
 impl Stage {
-    /// Enters a later stage, unless the sink was left behind.
+    /// Enters a later stage, unless the sink was abandoned.
     fn advance(&mut self, to: Self) {
         if *self != Self::Abandoned {
             *self = to;
@@ -295,42 +289,30 @@ impl Sink for QueuedSink {
         self.shared.sink.timings()
     }
 
-    fn state(&self) -> State {
-        self.shared.sink.state()
-    }
-
-    fn summaries(&self) -> Option<&dyn TakesSummaries> {
-        self.shared.sink.summaries()
-    }
-
-    fn announce(&self, records: u64) -> WindowSlot {
-        self.shared.sink.announce(records)
-    }
-
     fn write(&self, batch: &Batch) {
         let amount = amount(batch);
         if self.shared.push(batch, amount) {
             return;
         }
         self.shared.counts.update(|counts| {
-            let ended = self.shared.lock().stage != Stage::Running;
+            let ended = self.shared.queue.lock().stage != Stage::Running;
             counts.offer(amount);
             counts.lose(if ended { SinkLoss::Unflushed } else { SinkLoss::QueueFull }, amount);
         });
     }
 
     fn tick(&self, now: Instant) {
-        self.shared.lock().tick = Some(now);
+        self.shared.queue.lock().tick = Some(now);
         self.shared.work.notify_one();
     }
 
     fn close(&self, deadline: Duration) {
-        let mut queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         queue.close_by = Some(Instant::now() + deadline);
         self.shared.work.notify_one();
         let runs = |queue: &mut Queue| queue.stage != Stage::Closed;
-        let waited = self.shared.progress.wait_timeout_while(queue, deadline, runs);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.shared.progress.wait_while_for(&mut queue, runs, deadline);
+        drop(queue);
         self.shared.abandon();
     }
 }
@@ -338,253 +320,7 @@ impl Sink for QueuedSink {
 impl Drop for QueuedSink {
     fn drop(&mut self) {
         // The thread ends with what it has; one that is held up ends with the process.
-        self.shared.lock().close_by.get_or_insert_with(Instant::now);
+        self.shared.queue.lock().close_by.get_or_insert_with(Instant::now);
         self.shared.work.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::{super::wait_budget::WAIT, *};
-    use tap53_records::encode::{Datum, samples};
-
-    /// A sink that writes while its gate is open.
-    #[derive(Default)]
-    struct GatedSink {
-        counts: Published<SinkCounts>,
-        open: Mutex<bool>,
-        opened: Condvar,
-        /// Records of each batch.
-        written: Mutex<Vec<u64>>,
-        ticked: AtomicBool,
-    }
-
-    impl GatedSink {
-        fn open(&self) {
-            *self.open.lock().unwrap() = true;
-            self.opened.notify_all();
-        }
-
-        fn pass(&self) {
-            let open = self.open.lock().unwrap();
-            drop(self.opened.wait_while(open, |open| !*open).unwrap());
-        }
-    }
-
-    impl Sink for Arc<GatedSink> {
-        fn format(&self) -> Format {
-            Format::AvroDatum
-        }
-
-        fn counts(&self) -> &Published<SinkCounts> {
-            &self.counts
-        }
-
-        fn write(&self, batch: &Batch) {
-            self.pass();
-            self.written.lock().unwrap().push(batch.records());
-            // On their way until the end, as in a file that is not finished.
-            self.counts.update(|counts| {
-                counts.offer(amount(batch));
-                counts.in_flight += amount(batch);
-            });
-        }
-
-        fn tick(&self, _now: Instant) {
-            self.pass();
-            self.ticked.store(true, Ordering::Relaxed);
-        }
-
-        fn close(&self, _deadline: Duration) {
-            self.pass();
-            self.counts.update(|counts| {
-                counts.delivered += std::mem::take(&mut counts.in_flight);
-            });
-        }
-    }
-
-    fn queued() -> (Arc<GatedSink>, QueuedSink) {
-        let gated = Arc::new(GatedSink::default());
-        let queued = QueuedSink::start("gated", Box::new(gated.clone()), &Arc::default()).unwrap();
-        (gated, queued)
-    }
-
-    fn batch(records: usize) -> Batch {
-        let (mut batch, mut datum) = (Batch::default(), Datum::default());
-        for _ in 0..records {
-            samples::with_record("matched", |record| batch.push(&mut datum, record).unwrap());
-        }
-        batch
-    }
-
-    /// As a worker hands it over; how long that took.
-    fn hand_over(queued: &QueuedSink, batch: &Batch) -> Duration {
-        queued.counts().update(|counts| counts.in_batches += amount(batch));
-        let began = Instant::now();
-        queued.write(batch);
-        began.elapsed()
-    }
-
-    fn until(mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !condition() {
-            assert!(Instant::now() < deadline, "waited in vain");
-            thread::park_timeout(Duration::from_millis(2));
-        }
-    }
-
-    /// All that was handed over is somewhere, once.
-    #[track_caller]
-    fn adds_up(counts: &SinkCounts, handed_over: Amount) {
-        let mut sum = counts.in_batches;
-        sum += counts.offered;
-        assert_eq!(sum, handed_over, "{counts:?}");
-        let mut taken = counts.delivered;
-        taken += counts.in_flight;
-        counts.lost.iter().for_each(|lost| taken += *lost);
-        assert_eq!(taken, counts.offered, "{counts:?}");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_lost_and_counted_and_the_rest_arrives() {
-        let (gated, queued) = queued();
-        let large = batch(1 + CHUNK_BYTES / batch(1).bytes().len());
-        let mut handed_over = Amount::default();
-        let mut waited = Duration::ZERO;
-        const BATCHES: u64 = 40;
-        for _ in 0..BATCHES {
-            waited += hand_over(&queued, &large);
-            handed_over += amount(&large);
-            adds_up(&queued.counts().read(), handed_over);
-        }
-        // One wait, and no more for nine times as long.
-        assert!(waited >= WAIT && waited < WAIT * 10, "{waited:?}");
-        let counts = queued.counts().read();
-        let lost = counts.lost[SinkLoss::QueueFull as usize];
-        // The thread may have taken one out of the queue.
-        let kept = BATCHES - lost.records / large.records();
-        assert!((CHUNKS as u64..=CHUNKS as u64 + 1).contains(&kept), "{kept}");
-        gated.open();
-        until(|| queued.counts().read().in_batches == Amount::default());
-        adds_up(&queued.counts().read(), handed_over);
-        queued.close(Duration::from_secs(20));
-        let counts = queued.counts().read();
-        adds_up(&counts, handed_over);
-        assert_eq!(counts.delivered.records, kept * large.records());
-        assert_eq!(counts.lost[SinkLoss::QueueFull as usize], lost);
-        // Whoever comes too late is told so.
-        hand_over(&queued, &batch(1));
-        assert_eq!(queued.counts().read().lost[SinkLoss::Unflushed as usize].records, 1);
-    }
-
-    #[test]
-    fn a_sink_that_is_held_up_at_the_end_is_left_behind_and_its_counts_stand_still() {
-        let (gated, queued) = queued();
-        gated.open();
-        hand_over(&queued, &batch(5));
-        until(|| queued.counts().read().in_flight.records == 5);
-        *gated.open.lock().unwrap() = false;
-        let mut handed_over = amount(&batch(5));
-        for _ in 0..3 {
-            hand_over(&queued, &batch(2));
-            handed_over += amount(&batch(2));
-        }
-        queued.close(Duration::from_millis(20));
-        let counts = queued.counts().read();
-        adds_up(&counts, handed_over);
-        assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 11);
-        assert_eq!((counts.in_flight, counts.in_batches), Default::default());
-        gated.open();
-        until(|| gated.written.lock().unwrap().len() >= 2);
-        assert_eq!(queued.counts().read(), counts);
-    }
-
-    #[test]
-    fn small_batches_are_joined_and_buffers_used_again() {
-        let (gated, queued) = queued();
-        // The thread takes the first and is held up with it.
-        hand_over(&queued, &batch(1));
-        until(|| queued.shared.lock().chunks.is_empty());
-        for _ in 0..100 {
-            hand_over(&queued, &batch(1));
-        }
-        assert_eq!(queued.shared.lock().chunks.len(), 1);
-        gated.open();
-        until(|| queued.counts().read().in_flight.records == 101);
-        assert_eq!(*gated.written.lock().unwrap(), [1, 100]);
-        until(|| queued.shared.lock().spare.len() == 2);
-        hand_over(&queued, &batch(1));
-        until(|| queued.counts().read().in_flight.records == 102);
-        until(|| queued.shared.lock().spare.len() == 2);
-    }
-
-    #[test]
-    fn what_others_count_meanwhile_stays() {
-        let (gated, queued) = queued();
-        // A worker that could not encode a record.
-        let failed = Amount::record(2);
-        queued.counts().update(|counts| {
-            counts.in_batches += failed;
-            counts.offer(failed);
-            counts.lose(SinkLoss::EncodeFailed, failed);
-        });
-        gated.open();
-        hand_over(&queued, &batch(3));
-        queued.close(Duration::from_secs(20));
-        let counts = queued.counts().read();
-        assert_eq!((counts.delivered.records, counts.offered.records), (3, 4));
-        assert_eq!(counts.lost[SinkLoss::EncodeFailed as usize], failed);
-    }
-
-    #[test]
-    fn a_tick_waits_for_nobody() {
-        let (gated, queued) = queued();
-        hand_over(&queued, &batch(1));
-        // As the run loop does it; it would wait for ever.
-        queued.tick(Instant::now());
-        assert!(!gated.ticked.load(Ordering::Relaxed));
-        gated.open();
-        until(|| gated.ticked.load(Ordering::Relaxed));
-    }
-
-    /// Panics at the first batch.
-    #[derive(Default)]
-    struct PanickingSink(Published<SinkCounts>);
-
-    impl Sink for PanickingSink {
-        fn format(&self) -> Format {
-            Format::AvroDatum
-        }
-
-        fn counts(&self) -> &Published<SinkCounts> {
-            &self.0
-        }
-
-        fn write(&self, _batch: &Batch) {
-            panic!("a defect of the sink, for the test");
-        }
-
-        fn tick(&self, _now: Instant) {}
-
-        fn close(&self, _deadline: Duration) {}
-    }
-
-    #[test]
-    fn a_sink_that_panics_stops_the_agent_and_its_records_are_counted() {
-        let stop = Arc::new(Notify::new());
-        let sink = Box::<PanickingSink>::default();
-        let queued = QueuedSink::start("panicking", sink, &stop).unwrap();
-        hand_over(&queued, &batch(3));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let notified =
-            async { tokio::time::timeout(Duration::from_secs(20), stop.notified()).await };
-        runtime.block_on(notified).unwrap();
-        hand_over(&queued, &batch(2));
-        queued.close(Duration::ZERO);
-        let counts = queued.counts().read();
-        assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, 5);
-        assert_eq!((counts.offered.records, counts.in_batches), (5, Amount::default()));
     }
 }

@@ -9,11 +9,12 @@ use std::{
     io::{self, ErrorKind, Write},
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd, FromRawFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 use tap53_base::{
     amount::Amount,
     clock::monotonic_ns,
@@ -118,7 +119,7 @@ impl<W: Write + AsFd> Lines<W> {
                     self.torn = bytes.get(written - 1) != Some(&b'\n');
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Whoever made the pipe has set it not to block: it is full, and no more than that.
+                // The pipe was created not to block: it is full, and no more than that.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Err(error) = self.wait_for_room() {
                         return (written, Err(error));
@@ -169,7 +170,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
 
     fn write(&self, batch: &Batch) {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.out.lock();
         let (bytes, written) = out.write_batch(batch.bytes());
         let delivered = if written.is_ok() { amount } else { amount_within(batch, bytes) };
         let mut lost = amount;

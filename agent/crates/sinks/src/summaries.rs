@@ -8,24 +8,24 @@ use tap53_records::encode;
 
 use super::Named;
 
-/// How long the last summaries may take to be delivered, after everything else was.
+/// The time that the last summaries have to be delivered, after everything else.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
-/// Takes summaries of the ledger to where a sink's records go.
-pub trait TakesSummaries {
-    /// How often there is to be one.
+/// Takes summaries of the ledger to the broker of a sink's records.
+pub trait SummarySink {
+    /// Returns the interval between summaries.
     fn interval(&self) -> Duration;
 
-    /// Topic of the records.
-    fn topic(&self) -> &str;
+    /// Returns the topic of the records that summaries are of.
+    fn records_topic(&self) -> &str;
 
-    /// What summaries are sealed with, where they are to prove what records were written.
+    /// Returns the evidence that seals summaries, where they prove which records were written.
     fn evidence(&self) -> Option<&Evidence> {
         None
     }
 
-    /// From now on records are of the window with this number, or of one after it. What is settled
-    /// of those before it.
+    /// Begins a window: records are of it, or of one after it. Returns what is settled of those
+    /// before it.
     fn begin_window(&self, window: i64) -> Progress;
 
     /// Takes one, to be sent in its order.
@@ -37,10 +37,10 @@ pub trait TakesSummaries {
 
 /// The summaries of a run.
 #[derive(Default)]
-pub struct Summaries(Vec<Of>);
+pub struct Summaries(Vec<SummaryWriter>);
 
 /// Those of one sink.
-struct Of {
+struct SummaryWriter {
     sink: Named,
     interval: Duration,
     windows: Windows,
@@ -52,34 +52,34 @@ struct Of {
 impl Summaries {
     /// The first ones are due at once.
     pub fn begin(sinks: &[Named], now: Instant) -> Self {
-        let of = sinks.iter().filter_map(|sink| {
-            let takes = sink.sink.summaries()?;
-            Some(Of {
-                interval: takes.interval(),
-                windows: Windows::begin(takes.topic(), moment()),
-                sealer: takes.evidence().and_then(|_| sealer(&sink.name)),
+        let writers = sinks.iter().filter_map(|sink| {
+            let destination = sink.sink.summaries()?;
+            Some(SummaryWriter {
+                interval: destination.interval(),
+                windows: Windows::begin(destination.records_topic(), moment()),
+                sealer: destination.evidence().and_then(|_| sealer(&sink.name)),
                 due_at: now,
                 sink: sink.clone(),
             })
         });
-        Self(of.collect())
+        Self(writers.collect())
     }
 
     /// True if one is due.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.0.iter().any(|of| of.due_at <= now)
+        self.0.iter().any(|writer| writer.due_at <= now)
     }
 
     /// Ends the windows that are due. `ledger` is read before anything here.
     pub fn write(&mut self, ledger: &Ledger, now: Instant) {
-        for of in self.0.iter_mut().filter(|of| of.due_at <= now) {
-            of.end_window(
-                if of.windows.current() == 0 { Kind::Start } else { Kind::Window },
+        for writer in self.0.iter_mut().filter(|writer| writer.due_at <= now) {
+            writer.end_window(
+                if writer.windows.current() == 0 { Kind::Start } else { Kind::Window },
                 ledger,
             );
-            // One window for the time of several, where nobody looked.
-            while of.due_at <= now {
-                of.due_at += of.interval;
+            // One window for the time of several, where no tick came.
+            while writer.due_at <= now {
+                writer.due_at += writer.interval;
             }
         }
     }
@@ -87,31 +87,38 @@ impl Summaries {
     /// Ends the last windows, and delivers all summaries; true if there were any.
     pub fn end(self, ledger: &Ledger) -> bool {
         let has_any = !self.0.is_empty();
-        for mut of in self.0 {
-            of.end_window(Kind::Final, ledger);
-            if let Some(takes) = of.sink.sink.summaries() {
-                takes.end(LAST_FLUSH);
+        for mut writer in self.0 {
+            writer.end_window(Kind::Final, ledger);
+            if let Some(destination) = writer.sink.sink.summaries() {
+                destination.end(LAST_FLUSH);
             }
         }
         has_any
     }
 }
 
-impl Of {
+impl SummaryWriter {
     fn end_window(&mut self, kind: Kind, ledger: &Ledger) {
         let sink = self.sink.sink.clone();
-        let Some(takes) = sink.summaries() else { return };
-        let progress = takes.begin_window(self.windows.current() + 1);
+        let Some(destination) = sink.summaries() else { return };
+        let progress = destination.begin_window(self.windows.current() + 1);
         match self.windows.end(kind, &self.sink.name, ledger, progress, moment()) {
             Some(mut summary) => {
-                if let (Some(sealer), Some(evidence)) = (&mut self.sealer, takes.evidence())
+                if let (Some(sealer), Some(evidence)) = (&mut self.sealer, destination.evidence())
                     && let Err(error) = sealer.seal(&mut summary, evidence)
                 {
                     unsealed(&self.sink.name, &error);
                 }
-                takes.take(&summary);
+                destination.take(&summary);
             }
-            None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
+            None => {
+                let sink = &self.sink.name;
+                tracing::error!(
+                    event = "summary_without_sink",
+                    sink,
+                    "the ledger does not know this sink: no summary"
+                );
+            }
         }
     }
 }

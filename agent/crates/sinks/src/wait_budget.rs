@@ -1,14 +1,13 @@
-//! How long workers may wait for a sink that has no room.
+//! Limits how long workers wait for a sink that has no room.
 //!
 //! A worker that waits for one sink takes nothing out of its ring for the others meanwhile. So workers
 //! wait a tenth of the time at most, one at a time, and [`WAIT`] at a stretch.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-/// How long a worker waits for room.
+use parking_lot::Mutex;
+
+/// The longest wait of a worker for room.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
 
 /// Times a wait that pass before the next one.
@@ -21,7 +20,7 @@ pub(super) struct WaitBudget(Mutex<Option<Instant>>);
 impl WaitBudget {
     /// Until when a worker that comes at `now` may wait for room; `now` where it may not.
     pub(super) fn give_up_at(&self, now: Instant) -> Instant {
-        match *self.lock() {
+        match *self.0.lock() {
             Some(no_wait_until) if now < no_wait_until => now,
             _ => now + WAIT,
         }
@@ -29,17 +28,12 @@ impl WaitBudget {
 
     /// Takes note of a worker that waits from `now` on: others do not wait beside it.
     pub(super) fn begin(&self, now: Instant) {
-        *self.lock() = Some(now + WAIT);
+        *self.0.lock() = Some(now + WAIT);
     }
 
     /// Takes note that a worker has waited.
     pub(super) fn end(&self, began: Instant, ended: Instant) {
-        *self.lock() = Some(ended + ended.saturating_duration_since(began) * PAUSE);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        // One value, replaced whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = Some(ended + ended.saturating_duration_since(began) * PAUSE);
     }
 }
 

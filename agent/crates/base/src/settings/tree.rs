@@ -223,6 +223,15 @@ impl<'p> Section<'p> {
         Section::open(self.path_of(key), node, self.problems, read)
     }
 
+    /// Reads the section under `key`; returns `None` if it is missing.
+    pub fn optional_section<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        self.has(key).then(|| self.section(key, read))
+    }
+
     /// Reads the value of `key`. Returns `None` if the key is missing, or if `check` refuses the
     /// value, which is reported.
     pub fn read<T>(

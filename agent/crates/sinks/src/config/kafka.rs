@@ -40,19 +40,19 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// Topic.
     pub topic: String,
-    /// How the topic is made if it is not there; `None`: not at all.
+    /// The shape in which the agent creates the topic; `None`: it creates none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_topic: Option<CreateTopic>,
     /// Compression of message batches.
     pub compression: KafkaCompression,
-    /// How long a message may wait for others to share a request with.
+    /// The longest wait of a message for others that share its request.
     #[serde(rename = "linger_ms", serialize_with = "tap53_base::settings::as_milliseconds")]
     pub linger: Duration,
     /// Bytes of messages that go with each other at most, before compression.
     pub batch_bytes: u32,
     /// Messages that go with each other at most.
     pub batch_records: u32,
-    /// How long a message may take from the queue to its acknowledgement.
+    /// The longest time from the producer's queue to the acknowledgement.
     #[serde(
         rename = "message_timeout_ms",
         serialize_with = "tap53_base::settings::as_milliseconds"
@@ -60,29 +60,29 @@ pub struct KafkaConfig {
     pub message_timeout: Duration,
     /// Bytes that the producer's queue holds at most.
     pub queue_bytes: u64,
-    /// What a message's key is, by which the broker chooses its partition.
+    /// The key of messages, by which the broker chooses the partition.
     pub key: Key,
-    /// Whether messages carry the schema's version and the node's name as headers.
+    /// True where messages carry the schema's version and the node's name as headers.
     pub headers: bool,
     /// TLS; `None`: in the clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
-    /// Who the agent says it is; `None`: nobody, or whom its certificate names.
+    /// The identity of the agent; `None`: none, or that of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslConfig>,
     /// Settings of librdkafka by its names, over those that the other keys make.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// Where records are kept while the broker does not take them; `None`: nowhere.
+    /// The spool for records that the broker does not take; `None`: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolConfig>,
-    /// Where the schema's id comes from; `None`: records carry its fingerprint.
+    /// The registry that gives schema ids; `None`: records carry their schema's fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryConfig>,
-    /// Where summaries of the ledger go; `None`: nowhere.
+    /// The topic for summaries of the ledger; `None`: none are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<SummaryConfig>,
-    /// What `record.profile` says.
+    /// The profile that `record.profile` chooses.
     #[serde(skip)]
     pub profile: Profile,
 }
@@ -105,8 +105,8 @@ pub enum KafkaCompression {
 
 #[cfg(any(test, feature = "testing"))]
 impl KafkaConfig {
-    /// What the file makes of nothing but these two keys, without waiting for others to share a
-    /// request with, or compression, which not every build has.
+    /// The configuration that a file with these two keys gives, but without linger and compression,
+    /// which not every build has.
     pub fn to(brokers: &str, topic: &str) -> Self {
         Self {
             name: "kafka".to_owned(),
@@ -140,8 +140,7 @@ impl KafkaConfig {
         }
         let brokers = section.read_some("brokers", text(broker));
         let topic = section.require("topic", text(topic));
-        let create_topic =
-            section.has("create_topic").then(|| section.section("create_topic", CreateTopic::read));
+        let create_topic = section.optional_section("create_topic", CreateTopic::read);
         let compression = section.read("compression", compression);
         // The limits of these six are librdkafka's own.
         let linger = section
@@ -158,25 +157,20 @@ impl KafkaConfig {
             section.refuse("message_timeout_ms", value, reason);
         }
         let queue_bytes = section.read("queue_bytes", whole_number(1 << 20..=i32::MAX as u64));
-        let spool =
-            section.has("spool").then(|| section.section("spool", SpoolConfig::read)).flatten();
+        let spool = section.optional_section("spool", SpoolConfig::read).flatten();
         let directory = spool.as_ref().map(|spool| spool.directory.as_path());
-        let registry = section.has("registry").then(|| {
-            section.section("registry", |section| RegistryConfig::read(section, directory))
-        });
+        let read_registry = |section: &mut Section<'_>| RegistryConfig::read(section, directory);
+        let registry = section.optional_section("registry", read_registry).flatten();
         let key = section.read("key", choice);
         let headers = section.read("headers", boolean);
-        let tls = section.has("tls").then(|| section.section("tls", TlsConfig::read));
+        let tls = section.optional_section("tls", TlsConfig::read);
         let has_tls = tls.is_some();
         let read_sasl = |section: &mut Section<'_>| SaslConfig::read(section, has_tls);
-        let sasl = section.has("sasl").then(|| section.section("sasl", read_sasl)).flatten();
+        let sasl = section.optional_section("sasl", read_sasl).flatten();
         let options = section.section("options", options::read);
-        let summary = section
-            .has("summary")
-            .then(|| {
-                section.section("summary", |section| SummaryConfig::read(section, topic.as_deref()))
-            })
-            .flatten();
+        let read_summary =
+            |section: &mut Section<'_>| SummaryConfig::read(section, topic.as_deref());
+        let summary = section.optional_section("summary", read_summary).flatten();
         Some(Self {
             name,
             brokers: brokers?,
@@ -194,15 +188,15 @@ impl KafkaConfig {
             sasl,
             options,
             spool,
-            registry: registry.flatten(),
+            registry,
             summary,
             profile: Profile::Full,
         })
     }
 
-    /// What a message takes beside its record's datum, at most: Avro's single-object header (10) or
-    /// the registry's (5), the key (a name of 1,004 characters), headers (the node's name, 253, and
-    /// the schema's version), and the broker's framing (36).
+    /// The most bytes that a message takes beside its record's datum: Avro's single-object header
+    /// (10) or the registry's (5), the key (a name of 1,004 characters), headers (the node's name,
+    /// 253, and the schema's version), and the broker's framing (36).
     pub const MESSAGE_OVERHEAD: usize = 2_048;
 
     /// Bytes of a message that the producer takes at most.
@@ -260,7 +254,7 @@ fn topic(text: &str) -> Result<String, String> {
     }
 }
 
-/// Which codecs there are depends on how librdkafka was built, so librdkafka is asked.
+/// Checks a codec with librdkafka: its build decides which codecs it has.
 fn compression(value: &Value) -> Result<KafkaCompression, String> {
     let compression = choice::<KafkaCompression>(value)?;
     let name = compression.to_possible_value().ok_or("is not a compression")?.get_name().to_owned();
@@ -271,7 +265,7 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
         .map_err(|_| "librdkafka was built without it".to_owned())
 }
 
-/// A file that can be read now; its content is nobody's business here.
+/// Checks that a file can be read now, and not what it holds.
 pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     // Without O_NONBLOCK, opening a pipe waits for its writer.

@@ -15,30 +15,30 @@ use super::{SinkConfig, kafka::readable_file};
 /// A schema registry with Confluent's API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegistryConfig {
-    /// Where it answers, each `http://` or `https://` and perhaps a path; at least one. The first
-    /// that answers is asked.
+    /// Its instances, at least one: `http://` or `https://`, with or without a path. They are
+    /// queried in this order until one answers.
     pub urls: Vec<String>,
-    /// What subject a schema stands under there.
+    /// The strategy that names subjects.
     pub subject: SubjectStrategy,
-    /// Whether a schema that is not there is registered.
+    /// True where the agent registers a schema that is missing.
     pub register: bool,
-    /// Who the agent says it is; `None`: nobody.
+    /// The agent's credentials; `None`: it sends none.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<RegistryCredentials>,
-    /// Whether a password or a token may be sent without TLS.
+    /// True where a password or a token may be sent without TLS.
     pub allow_cleartext: bool,
     /// Certificates of the authorities to trust; `None`: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// For each request.
+    /// The deadline of each request.
     #[serde(rename = "timeout_ms", serialize_with = "tap53_base::settings::as_milliseconds")]
     pub timeout: Duration,
-    /// Where ids are kept for the next start; `None`: nowhere.
+    /// The file that keeps ids for the next start; `None`: they are not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids_file: Option<PathBuf>,
 }
 
-/// How the registry is told who asks. Files are read for each request.
+/// Credentials for the registry. Their files are read for each round of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum RegistryCredentials {
@@ -56,7 +56,7 @@ pub enum RegistryCredentials {
     },
 }
 
-/// What subject a schema stands under.
+/// Names the subject of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -135,7 +135,7 @@ impl RegistryConfig {
     }
 }
 
-/// Where ids are kept unless the section says otherwise.
+/// The default of `ids_file`.
 fn in_directory(directory: &Path) -> PathBuf {
     directory.join("schema-ids.json")
 }
@@ -162,8 +162,8 @@ pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
     }
 }
 
-/// What comes behind it, such as `/subjects`, is put to its path. What may hold a password passes, to
-/// be refused where nobody is shown it.
+/// Paths such as `/subjects` are appended to it. A URL that may hold a password passes, to be
+/// refused where it is not shown.
 fn url(text: &str) -> Result<String, String> {
     const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
     if text.contains(['@', '?']) {

@@ -1,4 +1,4 @@
-//! What waits for the producer: a bounded queue, in memory or on disk.
+//! The bounded queue of messages that wait for the producer, in memory or on disk.
 //!
 //! One queue for all that waits: records in the spool, records while another agent has locked the
 //! spool, records whose schema has no id yet, and summaries of the ledger with and without a spool.
@@ -29,7 +29,7 @@ use super::{
 /// so the spool stays within its limit, and others get at it in between.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Who answers for a message that waits.
+/// The guard of a message that waits.
 pub(super) trait Owner {
     /// Version of the schema that messages in memory are of.
     const SCHEMA_VERSION: u32;
@@ -37,10 +37,10 @@ pub(super) trait Owner {
     /// Messages of DNS that it stands for.
     fn messages(&self) -> u32;
 
-    /// Where it comes from, while it waits in memory.
+    /// Returns the origin of a message in memory.
     fn in_memory(&self) -> Origin;
 
-    /// The same of the entry with this id on disk.
+    /// Returns the origin of the entry with this id on disk.
     fn on_disk(id: u64) -> Origin;
 
     /// The producer has it.
@@ -77,14 +77,14 @@ impl Owner for Flight {
 
 /// A message in memory, and who answers for it.
 #[derive(Debug)]
-pub(super) struct Queued<T> {
+pub(super) struct QueuedMessage<T> {
     pub(super) owner: T,
     pub(super) timestamp_ms: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
-impl<T: Owner> Queued<T> {
+impl<T: Owner> QueuedMessage<T> {
     /// A copy of a message.
     pub(super) fn new(owner: T, message: &Message<'_>) -> Self {
         let Message { timestamp_ms, key, value } = *message;
@@ -125,7 +125,7 @@ impl<T: Owner> Queued<T> {
 
 /// The part of a backlog that is in memory, oldest first.
 pub(super) struct Buffer<T> {
-    waiting: VecDeque<(Instant, Queued<T>)>,
+    waiting: VecDeque<(Instant, QueuedMessage<T>)>,
     bytes: usize,
     max_bytes: usize,
     max_messages: usize,
@@ -136,11 +136,6 @@ impl<T: Owner> Buffer<T> {
         Self { waiting: VecDeque::new(), bytes: 0, max_bytes, max_messages }
     }
 
-    /// Bytes that the waiting messages take in memory.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -149,7 +144,11 @@ impl<T: Owner> Buffer<T> {
     ///
     /// # Errors
     /// The same message, if there is no room.
-    pub(super) fn push(&mut self, queued: Queued<T>, now: Instant) -> Result<(), Queued<T>> {
+    pub(super) fn push(
+        &mut self,
+        queued: QueuedMessage<T>,
+        now: Instant,
+    ) -> Result<(), QueuedMessage<T>> {
         let bytes = self.bytes + queued.size();
         if bytes > self.max_bytes || self.waiting.len() >= self.max_messages {
             return Err(queued);
@@ -159,21 +158,28 @@ impl<T: Owner> Buffer<T> {
         Ok(())
     }
 
-    /// Puts one back that failed, by its timestamp.
-    pub(super) fn restore(&mut self, queued: Queued<T>, now: Instant) {
+    /// Inserts a message by its timestamp, and drops the oldest ones for it where there is no room;
+    /// how many. A message that is larger than the buffer is kept, alone.
+    pub(super) fn insert_for_oldest(&mut self, queued: QueuedMessage<T>, now: Instant) -> u64 {
         let place = self.waiting.partition_point(|(_, w)| w.timestamp_ms <= queued.timestamp_ms);
         self.bytes += queued.size();
         self.waiting.insert(place, (now, queued));
+        let mut dropped = 0;
+        while self.len() > self.max_messages || self.bytes > self.max_bytes && self.len() > 1 {
+            drop(self.pop());
+            dropped += 1;
+        }
+        dropped
     }
 
-    pub(super) fn pop(&mut self) -> Option<Queued<T>> {
+    fn pop(&mut self) -> Option<QueuedMessage<T>> {
         let (_, queued) = self.waiting.pop_front()?;
         self.bytes -= queued.size();
         Some(queued)
     }
 
     /// Takes the oldest out if it has waited for as long as `age`.
-    pub(super) fn pop_older(&mut self, age: Duration, now: Instant) -> Option<Queued<T>> {
+    pub(super) fn pop_older(&mut self, age: Duration, now: Instant) -> Option<QueuedMessage<T>> {
         let (since, _) = self.waiting.front()?;
         if now.saturating_duration_since(*since) < age {
             return None;
@@ -181,13 +187,13 @@ impl<T: Owner> Buffer<T> {
         self.pop()
     }
 
-    pub(super) fn take_all(&mut self) -> VecDeque<Queued<T>> {
+    pub(super) fn take_all(&mut self) -> VecDeque<QueuedMessage<T>> {
         self.bytes = 0;
         std::mem::take(&mut self.waiting).into_iter().map(|(_, queued)| queued).collect()
     }
 }
 
-/// What waits for the producer.
+/// The messages that wait for the producer.
 pub(super) enum Backlog<T> {
     /// In memory.
     Memory(Buffer<T>),
@@ -195,13 +201,13 @@ pub(super) enum Backlog<T> {
     Disk(Box<Spool>),
 }
 
-/// What became of a [`Backlog::drain`].
+/// The outcome of a [`Backlog::drain`].
 #[derive(Debug, Default)]
-pub(super) struct Drained {
+pub(super) struct DrainOutcome {
     /// Messages that were handed over, or rejected.
     pub(super) taken: usize,
     pub(super) rejected: usize,
-    /// Why the producer took no more, if it did not.
+    /// The reason why the producer took no more, if it did not.
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -231,8 +237,8 @@ impl<T: Owner> Backlog<T> {
         &mut self,
         limit: usize,
         mut send: impl FnMut(Origin, u32, &Message<'_>) -> Result<(), Refusal>,
-    ) -> Drained {
-        let mut drained = Drained::default();
+    ) -> DrainOutcome {
+        let mut drained = DrainOutcome::default();
         while drained.taken < limit
             && let Some((origin, version, message)) = self.peek()
         {
@@ -274,6 +280,14 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
+    /// Entries on disk that were sent and not reported on.
+    pub(super) fn sent(&self) -> usize {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Disk(spool) => spool.sent(),
+        }
+    }
+
     /// Messages that are not known to have arrived, those in memory that the producer has left out.
     pub(super) fn waiting(&self) -> u64 {
         match self {
@@ -288,7 +302,7 @@ impl<T: Owner> Backlog<T> {
 /// # Errors
 /// When the spool cannot be written to; all records are as they were.
 pub(super) fn move_piece(
-    records: &mut VecDeque<Queued<Flight>>,
+    records: &mut VecDeque<QueuedMessage<Flight>>,
     spool: &mut Spool,
     accounts: &Accounts,
     now_ms: i64,
@@ -301,7 +315,7 @@ pub(super) fn move_piece(
     });
     let count = fits.count();
     let piece = &records.make_contiguous()[..count];
-    spool.append(piece.iter().map(Queued::record), now_ms)?;
+    spool.append(piece.iter().map(QueuedMessage::record), now_ms)?;
     accounts.requeue(records.drain(..count).map(|record| record.owner), spool);
     Ok(())
 }

@@ -8,12 +8,12 @@
 /// Batches of one size that arrive, one after the other, before the next ones are twice as large.
 const ARRIVALS: u32 = 64;
 
-/// How many records may be in flight together.
+/// Limits how many records are in flight together.
 #[derive(Debug)]
 pub(super) struct BatchLimit {
     /// `usize::MAX`: any number, as long as no batch is refused.
     size: usize,
-    /// How many were allowed when records were last sent.
+    /// The limit when records were last sent.
     last: usize,
     /// Batches that were sent since the last refusal.
     arrived: u32,
@@ -40,7 +40,7 @@ impl BatchLimit {
         self.last == 1
     }
 
-    /// How many records may be sent now.
+    /// Returns the number of records that may be sent now.
     pub(super) fn next(&mut self, is_in_flight: bool) -> usize {
         if self.is_unlimited() {
             self.last = self.size;

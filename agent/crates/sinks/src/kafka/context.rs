@@ -1,26 +1,26 @@
-//! What the sink, its sender and librdkafka's callbacks share.
+//! State that the sink, its sender and librdkafka's callbacks share.
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tap53_base::vitals::SinkTimings;
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode;
 
 use super::{
     admin::TopicCreator,
-    backlog::Queued,
+    backlog::QueuedMessage,
     events::{DeliveryEvents, FailedDelivery, Outcome},
     flight::{Accounts, Flight},
     origin::Origin,
     producer::{Message, Statistics},
-    summaries::{Summaries, SummaryReport},
+    summaries::SummaryReport,
 };
 use crate::{
     config::{Credentials, KafkaConfig},
@@ -31,21 +31,20 @@ use crate::{
 /// reports it several times a second.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What the sink, its sender and the callbacks share.
+/// The shared state; see the [module](self).
 pub(super) struct SinkContext {
     pub(super) sink: String,
     pub(super) topic: String,
-    /// What authenticates this client to brokers.
+    /// Names the credentials in errors of authentication.
     credentials: &'static str,
     topic_creator: Option<TopicCreator>,
     pub(super) accounts: Arc<Accounts>,
-    /// Summaries of the ledger, where they are wanted; set once.
-    pub(super) summaries: OnceLock<Summaries>,
-    /// Where the ids come from that values are framed with, if they are.
-    pub(super) framing: Option<Framing>,
+    /// Ids of the schemas of records, where a registry gives them.
+    pub(super) schema_ids: Option<Arc<SchemaIds>>,
     pub(super) events: DeliveryEvents,
-    /// Whether records come back that failed for a reason that may pass: there is a spool, or will
-    /// be.
+    /// Delivery reports of summaries, until they are applied.
+    pub(super) summary_reports: Mutex<Vec<SummaryReport>>,
+    /// True where failed records are requeued: there is a spool, or another agent has locked it.
     pub(super) requeues: bool,
     /// Records that have arrived, or that the broker has refused for good: whether it is there.
     pub(super) answered: AtomicU64,
@@ -61,25 +60,12 @@ pub(super) struct SinkContext {
     logged: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
-/// Ids from a registry in place of fingerprints.
-pub(super) struct Framing {
-    pub(super) ids: Arc<SchemaIds>,
-    /// Of the schema that new records are written with.
-    pub(super) fingerprint: encode::Fingerprint,
-}
-
-impl Framing {
-    /// Whether new records can be framed.
-    pub(super) fn is_ready(&self) -> bool {
-        self.ids.get(self.fingerprint).is_some()
-    }
-}
-
 /// A delivery report.
 pub(super) struct Report<'a> {
     pub(super) origin: Origin,
     pub(super) outcome: Outcome,
-    /// What the record counts as where it cannot be requeued.
+    pub(super) error: Option<&'a KafkaError>,
+    /// The reason that the record counts as lost for where it cannot be requeued.
     pub(super) loss: SinkLoss,
     /// As it was sent.
     pub(super) message: Message<'a>,
@@ -89,7 +75,7 @@ impl SinkContext {
     pub(super) fn new(
         config: &KafkaConfig,
         counts: Published<SinkCounts>,
-        framing: Option<Framing>,
+        schema_ids: Option<Arc<SchemaIds>>,
         watches: bool,
     ) -> Self {
         Self {
@@ -103,9 +89,9 @@ impl SinkContext {
             },
             topic_creator: TopicCreator::start(config),
             accounts: Arc::new(Accounts::new(counts)),
-            summaries: OnceLock::new(),
-            framing,
+            schema_ids,
             events: DeliveryEvents::default(),
+            summary_reports: Mutex::default(),
             requeues: config.spool.is_some(),
             answered: AtomicU64::new(0),
             connection_error: Mutex::default(),
@@ -123,12 +109,12 @@ impl SinkContext {
 
     /// True where new records can be framed, or need not be.
     pub(super) fn is_schema_known(&self) -> bool {
-        self.framing.as_ref().is_none_or(Framing::is_ready)
+        self.schema_ids.as_ref().is_none_or(|ids| ids.is_ready())
     }
 
     /// Takes in a delivery report, on librdkafka's thread: nothing here waits.
     pub(super) fn report(&self, report: &Report<'_>) {
-        let Report { origin, outcome, loss, message } = report;
+        let Report { origin, outcome, error, loss, message } = report;
         if !matches!(origin, Origin::Summary { .. })
             && matches!(outcome, Outcome::Delivered | Outcome::TooLarge | Outcome::Rejected)
         {
@@ -136,7 +122,8 @@ impl SinkContext {
         }
         match *origin {
             Origin::Summary { id } => {
-                self.events.put_summary(SummaryReport::new(id, *outcome, message));
+                let report = SummaryReport::new(id, *outcome, *error, message);
+                self.summary_reports.lock().push(report);
             }
             Origin::Spool { id } => {
                 self.events.put(|events| events.reports.push((id, *outcome)));
@@ -157,11 +144,10 @@ impl SinkContext {
     /// A record stays in flight until the sender has requeued it.
     fn give_back(&self, flight: Flight<&Accounts>, message: &Message<'_>, outcome: Outcome) {
         // In the backlog a record names its schema itself. New ones alone are in memory.
-        let framing = self.framing.as_ref();
-        let unframed =
-            framing.and_then(|framing| SchemaIds::unframed(framing.fingerprint, message.value));
+        let unframed = self.schema_ids.as_ref().and_then(|ids| ids.unframed(message.value));
         let value = unframed.as_deref().unwrap_or(message.value);
-        let record = Queued::new(flight.keep(&self.accounts), &Message { value, ..*message });
+        let record =
+            QueuedMessage::new(flight.keep(&self.accounts), &Message { value, ..*message });
         self.events.put(|events| events.failed.push(FailedDelivery { record, outcome }));
     }
 
@@ -170,11 +156,11 @@ impl SinkContext {
         let code = error.rdkafka_error_code();
         if self.requeues && code.is_some_and(is_outage) {
             // The sender logs the outage once, with the last error that names a cause.
-            let mut last = lock(&self.connection_error);
+            let mut last = self.connection_error.lock();
             if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || last.is_empty() {
                 reason.clone_into(&mut last);
             }
-            tracing::debug!(sink = self.sink, %error, reason, "producer");
+            tracing::debug!(event = "producer_error", sink = self.sink, %error, reason, "producer");
             return;
         }
         if self.is_logged(code) {
@@ -220,7 +206,7 @@ impl SinkContext {
     /// True if an error with this code was logged a moment ago; else it is noted as logged now.
     fn is_logged(&self, code: Option<RDKafkaErrorCode>) -> bool {
         let now = Instant::now();
-        let mut logged = lock(&self.logged);
+        let mut logged = self.logged.lock();
         // As many as there are codes, at most.
         logged.retain(|(_, at)| now.saturating_duration_since(*at) < REMINDER_INTERVAL);
         if logged.iter().any(|(other, _)| *other == code) {
@@ -232,13 +218,8 @@ impl SinkContext {
 
     /// The last error of the connection to the broker, since this was last called.
     pub(super) fn take_connection_error(&self) -> String {
-        std::mem::take(&mut lock(&self.connection_error))
+        std::mem::take(&mut *self.connection_error.lock())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Each is whole after every statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// True for errors that say no more than that a broker does not answer.

@@ -16,15 +16,15 @@
 //!
 //! A record leaves the spool when its delivery report says that it arrived, and is sent again when
 //! it says anything else, [`MessageTimedOut`](rdkafka::error::RDKafkaErrorCode) included: arriving
-//! twice is possible then, and `record_id` tells. The only exceptions are records that can never be
+//! twice is possible then, and `record_id` identifies the copies. The only exceptions are records that can never be
 //! delivered, such as those larger than the broker takes; they are counted as rejected.
 //!
 //! Order is kept for each worker: what waits goes before what is new. (A record that failed in
 //! memory is requeued after those that were spooled meanwhile.) The spool is drained at
 //! `replay_records_per_s` beside the live traffic.
 //!
-//! What cannot be written to the disk, not even after dropping what is oldest, is sent directly,
-//! and lost, and counted, if that fails as well.
+//! Records that cannot be written to the disk, not even after dropping the oldest, are sent
+//! directly; where that fails as well they are lost, and counted.
 //!
 //! **A spool that another agent has locked**, as the one before this one until it has ended:
 //! - Capture runs, and records go to the producer directly, in either mode. What the broker does
@@ -40,25 +40,26 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tap53_base::{amount::Amount, clock::monotonic_ns, vitals::Reached};
 use tap53_ledger::SinkLoss;
 use tap53_records::encode::{Batch, SCHEMA_VERSION};
 use tap53_spool::{self as spool, Record};
 
 use super::{
-    backlog::{Backlog, Buffer, Queued, move_piece},
+    backlog::{Backlog, Buffer, QueuedMessage, move_piece},
     context::SinkContext,
     flight::{Accounts, Flight},
     origin::Origin,
     producer::{Message, Producer, Refusal, Transport},
-    route::{Event, Route, Router, State, Why},
+    route::{BufferReason, Event, Route, Router, State},
     storage::{Clock, spool_config},
 };
 use crate::{
@@ -73,18 +74,14 @@ use crate::{
 /// only put off the agent that comes after this one.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a batch waits in all for room in the producer's queue, where there is no spool. Then
-/// the rest of it is counted as lost: a worker that waits longer would only move the loss into its
-/// ring.
+/// The longest wait of a batch for room in the producer's queue, where there is no spool. Then the
+/// rest of it is lost: a worker that waits longer would only move the loss into its ring.
 const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
 
-/// How long a summary of the ledger waits for what the spool knows.
+/// The longest wait of a summary of the ledger for the backlog's lock.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a spool that somebody else has locked is tried for.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// How often the shutdown looks whether all is delivered.
+/// The interval at which the shutdown checks whether all is delivered.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The machine. `P` is the producer, or what a test has in its place.
@@ -96,27 +93,28 @@ pub(super) struct Delivery<P = Producer> {
     pub(super) clock: Clock,
     /// The spool that there is to be.
     pub(super) spool_config: Option<spool::Config>,
-    /// How long a record waits for the id of its schema.
+    /// The longest wait of a record for its schema's id.
     pub(super) schema_timeout: Duration,
-    /// What records in the spool may be of.
+    /// The schemas that records in the spool may have.
     pub(super) schemas: Vec<Schema>,
     backlog: Mutex<Backlog<Flight>>,
-    /// What all workers may wait for room; without one, each batch may wait.
+    /// Limits the waits of all workers for room; `None` where each batch may wait.
     wait_budget: Option<WaitBudget>,
 }
 
-/// What is known of the parts around, for the log and the shutdown.
+/// The health of the broker, the registry and the disk, for the log and the shutdown.
 #[derive(Default)]
 pub(super) struct Health {
-    /// The last that was heard of the broker is a failure, or nothing for too long.
+    /// True after a failure, or where nothing was acknowledged for too long.
     pub(super) is_failing: AtomicBool,
-    /// The oldest that waits has no id of its schema, which may be an earlier one.
+    /// True where the oldest waiting record lacks the id of its schema, which may be an earlier
+    /// one.
     pub(super) awaits_id: AtomicBool,
     /// The disk fails: each outage is logged once.
     pub(super) disk_fails: AtomicBool,
 }
 
-/// What to do with a record that the producer refuses.
+/// Decides on a record that the producer refuses.
 enum Verdict {
     Retry,
     Lost(SinkLoss),
@@ -140,7 +138,7 @@ impl<P: Transport> Delivery<P> {
         Self {
             context: context.clone(),
             producer: producer.clone(),
-            router: Router::new(State::initial(mode, context.framing.is_some())),
+            router: Router::new(State::initial(mode, context.schema_ids.is_some())),
             health: Health::default(),
             clock: Clock::new(),
             spool_config: config.spool.as_ref().map(spool_config),
@@ -152,22 +150,7 @@ impl<P: Transport> Delivery<P> {
     }
 
     pub(super) fn lock(&self) -> Guard<'_> {
-        // Its parts change together, within calls that do not panic.
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`lock`](Self::lock); `None` where somebody else has it locked for longer than `timeout`.
-    fn lock_within(&self, timeout: Duration) -> Option<Guard<'_>> {
-        let give_up_at = Instant::now() + timeout;
-        loop {
-            match self.backlog.try_lock() {
-                Ok(guard) => return Some(guard),
-                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() >= give_up_at => return None,
-                // std's mutex has no wait with a deadline.
-                Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_POLL_INTERVAL),
-            }
-        }
+        self.backlog.lock()
     }
 
     /// Accounts for each record of a batch.
@@ -229,7 +212,7 @@ impl<P: Transport> Delivery<P> {
         batch.entries()
     }
 
-    /// Where there is no spool: waits for room, within what workers may wait.
+    /// Sends without a spool: waits for room, within what workers may wait.
     fn send_waiting_for_room(&self, batch: &Batch, mut flight: Flight<&Accounts>) {
         let began = Instant::now();
         let budget = self.wait_budget.as_ref();
@@ -311,7 +294,7 @@ impl<P: Transport> Delivery<P> {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
             let amount = Amount::record(u64::from(entry.messages));
             let owner = flight.split(amount).keep(&self.context.accounts);
-            if let Err(refused) = buffer.push(Queued::new(owner, &message), now) {
+            if let Err(refused) = buffer.push(QueuedMessage::new(owner, &message), now) {
                 flight.join(refused.owner);
                 return index;
             }
@@ -319,16 +302,20 @@ impl<P: Transport> Delivery<P> {
         batch.entries()
     }
 
-    /// What records count as that the buffer has no room for.
+    /// Returns the loss reason of records that the buffer has no room for.
     fn buffer_loss(&self) -> SinkLoss {
         match self.router.route() {
-            Route::Buffer(Why::SchemaPending) => SinkLoss::NoSchemaId,
+            Route::Buffer(BufferReason::SchemaPending) => SinkLoss::NoSchemaId,
             _ => SinkLoss::SpoolFailed,
         }
     }
 
     /// Puts records that came back into the backlog. Those that it does not take are lost.
-    pub(super) fn requeue<'a>(&'a self, mut backlog: Guard<'a>, failed: Vec<Queued<Flight>>) {
+    pub(super) fn requeue<'a>(
+        &'a self,
+        mut backlog: Guard<'a>,
+        failed: Vec<QueuedMessage<Flight>>,
+    ) {
         let mut records = VecDeque::from(failed);
         while !records.is_empty() {
             let error = match &mut *backlog {
@@ -368,7 +355,7 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// What records count as that wait in memory at the end.
+    /// Returns the loss reason of records that wait in memory at the shutdown.
     pub(super) fn loss_at_shutdown(&self) -> SinkLoss {
         match self.context.requeues {
             true => SinkLoss::Unflushed,
@@ -387,12 +374,12 @@ impl<P: Transport> Delivery<P> {
 
     /// Id in the spool below which all is acknowledged, and how much of what it inherited has been
     /// lost. `None` while another agent has it locked, and while a disk that hangs holds it up: the
-    /// run loop asks, and goes on without it.
+    /// run loop calls this, and goes on without it.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         if !self.context.requeues {
             return Some((0, 0));
         }
-        match &*self.lock_within(PROGRESS_TIMEOUT)? {
+        match &*self.backlog.try_lock_for(PROGRESS_TIMEOUT)? {
             Backlog::Disk(spool) => Some((spool.acknowledged_id(), spool.inherited_lost())),
             Backlog::Memory(_) => None,
         }

@@ -1,18 +1,17 @@
-//! The one channel that librdkafka's callbacks write to: delivery reports, and records that come
+//! The channel from librdkafka's callbacks to the sender: delivery reports, and records that come
 //! back. A callback must not wait for a disk.
 
-use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use super::{backlog::Queued, flight::Flight, summaries::SummaryReport};
+use parking_lot::{Condvar, Mutex};
 
-/// What a delivery report says of a message.
+use super::{backlog::QueuedMessage, flight::Flight};
+
+/// The outcome of a message, by its delivery report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Delivered,
-    /// It may have arrived all the same, which nobody can know.
+    /// It may have arrived all the same: its acknowledgement may be lost.
     Failed,
     /// The broker refused another record of its batch, and this one with it.
     Innocent,
@@ -26,11 +25,11 @@ pub(super) enum Outcome {
 /// A record that was in memory alone, and comes back to be requeued.
 #[derive(Debug)]
 pub(super) struct FailedDelivery {
-    pub(super) record: Queued<Flight>,
+    pub(super) record: QueuedMessage<Flight>,
     pub(super) outcome: Outcome,
 }
 
-/// What the sender has to take in.
+/// The events that the sender has yet to apply.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     /// Reports on records of the spool, by id.
@@ -48,55 +47,33 @@ impl Events {
     }
 }
 
-#[derive(Debug, Default)]
-struct Inbox {
-    events: Events,
-    /// For whoever sends summaries; the sender does not wake for them.
-    summaries: Vec<SummaryReport>,
-}
-
 /// The channel.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryEvents {
-    inbox: Mutex<Inbox>,
+    inbox: Mutex<Events>,
     arrived: Condvar,
 }
 
 impl DeliveryEvents {
     pub(super) fn put(&self, add: impl FnOnce(&mut Events)) {
-        let mut inbox = self.lock();
-        let was_empty = inbox.events.is_empty();
-        add(&mut inbox.events);
+        let mut inbox = self.inbox.lock();
+        let was_empty = inbox.is_empty();
+        add(&mut inbox);
         if was_empty {
             self.arrived.notify_one();
         }
     }
 
-    pub(super) fn put_summary(&self, report: SummaryReport) {
-        self.lock().summaries.push(report);
-    }
-
     /// Takes all events, waiting for the first for as long as `timeout`.
     pub(super) fn take(&self, timeout: Duration) -> Events {
-        let (mut inbox, _) = self
-            .arrived
-            .wait_timeout_while(self.lock(), timeout, |inbox| inbox.events.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut inbox.events)
-    }
-
-    pub(super) fn take_summaries(&self) -> Vec<SummaryReport> {
-        std::mem::take(&mut self.lock().summaries)
+        let mut inbox = self.inbox.lock();
+        self.arrived.wait_while_for(&mut inbox, |inbox| inbox.is_empty(), timeout);
+        std::mem::take(&mut *inbox)
     }
 
     /// Reports and records that the sender has yet to take in.
     pub(super) fn depth(&self) -> usize {
-        let events = &self.lock().events;
+        let events = self.inbox.lock();
         events.reports.len() + events.failed.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inbox> {
-        // Events are only added, and taken whole.
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
 //! Records that are in memory alone, each with somebody who answers for it.
 //!
-//! A [`Flight`] is a guard. Whoever has one decides what becomes of its records: [`delivered`],
+//! A [`Flight`] is a guard. Its holder decides what becomes of its records: [`delivered`],
 //! [`lost`], or [requeued](Accounts::requeue) into the spool; dropping it counts them as lost, so that a path that
 //! forgets them cannot leave them uncounted. While librdkafka has a record ([`hand_over`]), the
 //! guard is the number that librdkafka carries for us; the delivery report makes a guard of it again
@@ -113,7 +113,7 @@ pub(super) struct Flight<A: Deref<Target = Accounts> = Arc<Accounts>> {
     accounts: A,
     slot: WindowSlot,
     amount: Amount,
-    /// Whether the counts have them as in flight, or still in the worker's batch.
+    /// True once the counts have them as in flight; before, they are in the worker's batch.
     is_launched: bool,
 }
 
@@ -124,13 +124,22 @@ impl std::fmt::Debug for Accounts {
 }
 
 impl<'a> Flight<&'a Accounts> {
-    /// Of a batch that a worker hands over.
+    /// Guards a batch that a worker hands over.
     pub(super) fn accept(accounts: &'a Accounts, batch: &Batch) -> Self {
         let amount = Amount { records: batch.records(), messages: batch.messages() };
-        Self { accounts, slot: batch.slot(), amount, is_launched: false }
+        Self::accept_part(accounts, batch.slot(), amount)
     }
 
-    /// Of one record that librdkafka reports on.
+    /// Guards a part of such a batch.
+    pub(super) const fn accept_part(
+        accounts: &'a Accounts,
+        slot: WindowSlot,
+        amount: Amount,
+    ) -> Self {
+        Self { accounts, slot, amount, is_launched: false }
+    }
+
+    /// Guards one record that librdkafka reports on.
     pub(super) const fn landing(accounts: &'a Accounts, slot: WindowSlot, messages: u32) -> Self {
         let amount = Amount::record(messages as u64);
         Self { accounts, slot, amount, is_launched: true }
@@ -185,11 +194,6 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
         self.amount -= Amount::record(u64::from(messages));
     }
 
-    /// The guard is for another one to be made of the same batch.
-    pub(super) fn forget(mut self) {
-        self.amount = Amount::default();
-    }
-
     /// They have arrived.
     pub(super) fn delivered(mut self) {
         self.settle(|counts, amount| counts.delivered += amount);
@@ -210,7 +214,11 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
             if self.is_launched && accounts.is_written_off.load(Ordering::Acquire) {
                 return;
             }
-            leave_memory(counts, amount, self.is_launched);
+            if self.is_launched {
+                counts.in_flight -= amount;
+            } else {
+                counts.offer(amount);
+            }
             count(counts, amount);
         });
         // After the counts: a window is settled once its records are counted.
@@ -218,16 +226,8 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
     }
 }
 
-fn leave_memory(counts: &mut SinkCounts, amount: Amount, is_launched: bool) {
-    if is_launched {
-        counts.in_flight -= amount;
-    } else {
-        counts.offer(amount);
-    }
-}
-
 impl<A: Deref<Target = Accounts>> Drop for Flight<A> {
-    /// Nobody has said what became of them: a defect, or a thread that panicked.
+    /// The records were neither delivered, lost nor requeued: a defect, or a thread that panicked.
     fn drop(&mut self) {
         let records = self.amount.records;
         if records > 0 {

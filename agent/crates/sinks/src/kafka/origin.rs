@@ -1,10 +1,10 @@
-//! Where a message came from, in the number that librdkafka carries for us.
+//! The origin of a message, in the number that librdkafka carries for us.
 
 use tap53_records::encode::{Entry, WindowSlot};
 
 use super::windows;
 
-/// Where a message came from, which comes back with its report.
+/// The origin of a message, which comes back with its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// It is nowhere else.
@@ -14,7 +14,7 @@ pub(super) enum Origin {
         /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^24 (4.6 hours); 0
         /// without one.
         answered_at_ms: u32,
-        /// What the sink gave for its batch.
+        /// The window slot of its batch.
         slot: WindowSlot,
     },
     /// It is in the spool.
@@ -37,7 +37,7 @@ const _: () = assert!(usize::BITS == 64);
 /// The id of a summary that has none.
 const NO_ID: usize = SUMMARY - 1;
 
-/// Of a time in milliseconds, what there is room for.
+/// Masks the bits of a time in milliseconds that there is room for.
 pub(super) const TIME_MS: u64 = (1 << 24) - 1;
 
 /// Above those, what the sink gave for the batch: 6 bits.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::sender::MAX_BACKOFF;
 
-/// A message timeout is minutes, unless it is set: nobody wants to wait that long for the news.
+/// A message timeout is minutes, unless it is set: too long for an operator to wait for the news.
 const MAX_QUIET_PERIOD: Duration = Duration::from_secs(10);
 
 /// When something last failed, while there is an outage.
@@ -16,7 +16,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// What is sent after the longest pause fails within the message timeout, if it does.
+    /// A record that is sent after the longest pause fails within the message timeout, if it does.
     pub(super) fn new(message_timeout: Duration) -> Self {
         let quiet_period = message_timeout.saturating_add(MAX_BACKOFF + Duration::from_secs(1));
         Self { quiet_period: quiet_period.min(MAX_QUIET_PERIOD), last_failure: None }

@@ -12,7 +12,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// What time adds while nothing is sent is no more than this, so that a pause is no burst later.
+    /// The longest pause that adds records, so that it is no burst later.
     const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
     pub(super) fn new(records_per_s: Option<u32>, now: Instant) -> Self {

@@ -1,4 +1,4 @@
-//! Where new records go: the state of the sink's machine, and its only transitions.
+//! The route of new records: the state of the sink's machine, and its only transitions.
 //!
 //! | route | a new record goes to | and where that has no room |
 //! |---|---|---|
@@ -25,12 +25,12 @@
 //!   unreachable.
 //! - `SpoolAcquired`: the lock of the spool was acquired, and what the buffer held is in it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{backlog::Backlog, flight::Flight};
 use crate::config::SpoolMode;
 
-/// Where new records go.
+/// The way of new records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// To the producer; they are in memory alone.
@@ -38,19 +38,19 @@ pub(super) enum Route {
     /// To the spool, from where the sender sends them.
     Spool,
     /// To a buffer in memory, from where the sender sends them.
-    Buffer(Why),
+    Buffer(BufferReason),
 }
 
-/// Why records wait in memory.
+/// The reason why records wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum BufferReason {
     /// The registry has not given the id of their schema, and there is no spool.
     SchemaPending,
     /// Another agent has locked the spool.
     SpoolLocked,
 }
 
-/// What changes the route; see the [module](self).
+/// An event that may change the route; see the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Blocked,
@@ -82,7 +82,7 @@ impl State {
         match mode {
             Some(mode) => Self { route: Route::Direct, storage: Storage::Locked(mode) },
             None if has_registry => {
-                Self { route: Route::Buffer(Why::SchemaPending), storage: Storage::None }
+                Self { route: Route::Buffer(BufferReason::SchemaPending), storage: Storage::None }
             }
             None => Self { route: Route::Direct, storage: Storage::None },
         }
@@ -100,7 +100,7 @@ impl State {
             }
             (Event::Blocked, Storage::Spool(_)) => Self { route: Route::Spool, storage },
             (Event::Blocked, Storage::Locked(_)) => {
-                Self { route: Buffer(Why::SpoolLocked), storage }
+                Self { route: Buffer(BufferReason::SpoolLocked), storage }
             }
             (Event::Drained, Storage::Spool(SpoolMode::Durable))
             | (Event::Blocked | Event::SpoolAcquired { .. }, Storage::None) => {
@@ -110,47 +110,32 @@ impl State {
         }
     }
 
-    const fn to_bits(self) -> u8 {
-        let route = match self.route {
-            Route::Direct => 0,
-            Route::Spool => 1,
-            Route::Buffer(Why::SchemaPending) => 2,
-            Route::Buffer(Why::SpoolLocked) => 3,
-        };
-        let storage = match self.storage {
-            Storage::None => 0,
-            Storage::Locked(SpoolMode::Fast) => 1,
-            Storage::Locked(SpoolMode::Durable) => 2,
-            Storage::Spool(SpoolMode::Fast) => 3,
-            Storage::Spool(SpoolMode::Durable) => 4,
-        };
-        storage << 2 | route
-    }
-
-    const fn from_bits(bits: u8) -> Self {
-        let route = match bits & 3 {
-            0 => Route::Direct,
-            1 => Route::Spool,
-            2 => Route::Buffer(Why::SchemaPending),
-            _ => Route::Buffer(Why::SpoolLocked),
-        };
-        let storage = match bits >> 2 {
-            0 => Storage::None,
-            1 => Storage::Locked(SpoolMode::Fast),
-            2 => Storage::Locked(SpoolMode::Durable),
-            3 => Storage::Spool(SpoolMode::Fast),
-            _ => Storage::Spool(SpoolMode::Durable),
-        };
-        Self { route, storage }
-    }
+    /// All states that events lead to.
+    const ALL: [Self; 9] = {
+        use Route::{Buffer, Direct, Spool};
+        use SpoolMode::{Durable, Fast};
+        [
+            Self { route: Direct, storage: Storage::None },
+            Self { route: Buffer(BufferReason::SchemaPending), storage: Storage::None },
+            Self { route: Direct, storage: Storage::Locked(Fast) },
+            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Fast) },
+            Self { route: Direct, storage: Storage::Locked(Durable) },
+            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Durable) },
+            Self { route: Direct, storage: Storage::Spool(Fast) },
+            Self { route: Spool, storage: Storage::Spool(Fast) },
+            Self { route: Spool, storage: Storage::Spool(Durable) },
+        ]
+    };
 }
 
-/// The state, read by workers for each batch without a lock.
-pub(super) struct Router(AtomicU8);
+/// The state, as an index into [`State::ALL`]: workers read it for each batch without a lock.
+pub(super) struct Router(AtomicUsize);
 
 impl Router {
-    pub(super) const fn new(state: State) -> Self {
-        Self(AtomicU8::new(state.to_bits()))
+    pub(super) fn new(state: State) -> Self {
+        let router = Self(AtomicUsize::new(0));
+        router.set(state);
+        router
     }
 
     pub(super) fn route(&self) -> Route {
@@ -163,14 +148,19 @@ impl Router {
     }
 
     pub(super) fn state(&self) -> State {
-        State::from_bits(self.0.load(Ordering::Acquire))
+        State::ALL[self.0.load(Ordering::Acquire)]
     }
 
-    /// The only place that changes the route. Takes the backlog to have it locked: nobody appends to
-    /// it by a route that is changing.
+    /// The only place that changes the route. Takes the backlog to have it locked: no worker appends
+    /// to it by a route that is changing.
     pub(super) fn apply(&self, event: Event, _locked: &mut Backlog<Flight>) {
-        let after = self.state().after(event);
-        self.0.store(after.to_bits(), Ordering::Release);
+        self.set(self.state().after(event));
+    }
+
+    fn set(&self, state: State) {
+        let index = State::ALL.iter().position(|other| *other == state);
+        debug_assert!(index.is_some(), "{state:?} cannot be reached");
+        index.into_iter().for_each(|index| self.0.store(index, Ordering::Release));
     }
 }
 
@@ -202,27 +192,28 @@ mod tests {
     ];
 
     #[test]
-    fn every_state_that_can_be_reached_makes_sense_and_survives_its_encoding() {
+    fn every_state_that_can_be_reached_makes_sense_and_can_be_stored() {
         let states = reachable();
         for state in &states {
-            assert_eq!(State::from_bits(state.to_bits()), *state);
+            assert_eq!(Router::new(*state).state(), *state);
             let fits = match state.route {
                 Route::Direct => state.storage != Storage::Spool(SpoolMode::Durable),
                 Route::Spool => matches!(state.storage, Storage::Spool(_)),
-                Route::Buffer(Why::SpoolLocked) => matches!(state.storage, Storage::Locked(_)),
-                Route::Buffer(Why::SchemaPending) => state.storage == Storage::None,
+                Route::Buffer(BufferReason::SpoolLocked) => {
+                    matches!(state.storage, Storage::Locked(_))
+                }
+                Route::Buffer(BufferReason::SchemaPending) => state.storage == Storage::None,
             };
             assert!(fits, "{state:?}");
         }
-        // None: two routes; locked: two for each mode; a spool: two for fast, one for durable.
-        assert_eq!(states.len(), 2 + 4 + 3, "{states:?}");
+        assert_eq!(states.len(), State::ALL.len(), "{states:?}");
     }
 
     #[test]
     fn transitions_are_those_of_the_table() {
         use Route::{Buffer, Direct, Spool};
-        let locked = Buffer(Why::SpoolLocked);
-        let pending = Buffer(Why::SchemaPending);
+        let locked = Buffer(BufferReason::SpoolLocked);
+        let pending = Buffer(BufferReason::SchemaPending);
         let route = |state: State, event| state.after(event).route;
         for mode in MODES {
             let direct = State::initial(Some(mode), true);

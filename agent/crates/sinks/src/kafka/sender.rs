@@ -1,19 +1,18 @@
 //! The thread that sends what waits, and applies delivery reports.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    thread::{self, JoinHandle},
+    io,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tap53_base::amount::Amount;
+use tap53_base::{amount::Amount, backoff::Backoff, threads::JoinedThread};
 use tap53_ledger::SinkLoss;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
     backlog::Backlog,
     batch_limit::BatchLimit,
-    context::SinkContext,
     delivery::{Delivery, Guard},
     events::{Events, Outcome},
     flight::Flight,
@@ -26,28 +25,27 @@ use super::{
 /// So long without any delivery, with records in flight, is a broker that is unreachable.
 const STALL: Duration = Duration::from_secs(5);
 
-/// How often the sender does what is due with time alone, and how often while nothing waits or is in
-/// flight. Then only what went to the producer directly since the last time can be due, and no report
-/// comes of it: a stall counts from the look that sees it first.
+/// The interval of the sender's periodic work, and its interval while nothing waits or is in
+/// flight. Then only what went to the producer directly since the last time can be due, and no
+/// report comes of it: a stall counts from the round that sees it first.
 const PERIOD: Duration = Duration::from_millis(100);
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 
-/// How often the spool's checkpoint is written. What was acknowledged since is sent again after a
-/// crash.
+/// The interval of the spool's checkpoints. Records that were acknowledged since are sent again
+/// after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the lock of a spool is tried that another agent has, and how often that is logged.
+/// The interval at which the lock of another agent's spool is tried, and that of the log about it.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Records sent before others get at the backlog.
 const ROUND: usize = 512;
 
-/// How often the rate is looked at, where it is used up.
+/// The interval at which a rate that is used up is checked.
 const RATE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Backoff after a failure, doubled with each one that follows, so that a broker that refuses at once
-/// is not tried without pause.
+/// The pauses after failures, so that a broker that refuses at once is not tried without pause.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -57,7 +55,7 @@ pub(super) struct Sender<P> {
     limiter: RateLimiter,
     /// Nothing is sent before.
     not_before: Instant,
-    backoff: Duration,
+    backoff: Backoff,
     outage: Outage,
     batch_limit: BatchLimit,
     /// Records answered at the last look, whether any were in flight then, and since when there have
@@ -82,7 +80,7 @@ impl<P: Transport> Sender<P> {
         Self {
             limiter: RateLimiter::new(replay_records_per_s, now),
             not_before: now,
-            backoff: MIN_BACKOFF,
+            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             outage: Outage::new(delivery.schema_timeout),
             batch_limit: BatchLimit::default(),
             answered: 0,
@@ -95,6 +93,16 @@ impl<P: Transport> Sender<P> {
             next_reminder: now + REMINDER_INTERVAL,
             delivery,
         }
+    }
+
+    /// Starts the thread. Stopping it has what is only in memory stored.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start(self) -> io::Result<JoinedThread> {
+        let context = self.delivery.context.clone();
+        let stop = move || context.events.put(|events| events.stop = true);
+        JoinedThread::start("kafka-sender", move || self.run(), stop)
     }
 
     fn run(mut self) {
@@ -166,7 +174,7 @@ impl<P: Transport> Sender<P> {
         if has_failed {
             self.failed(now);
         } else if delivered.records > 0 {
-            self.backoff = MIN_BACKOFF;
+            self.backoff.reset();
         }
     }
 
@@ -178,7 +186,7 @@ impl<P: Transport> Sender<P> {
         }
         // Those that came back are in flight until they are requeued.
         let in_producer = usize::try_from(self.delivery.in_producer(backlog)).unwrap_or(usize::MAX);
-        let most = in_producer.saturating_add(from_backlog + sent(backlog));
+        let most = in_producer.saturating_add(from_backlog + backlog.sent());
         if self.batch_limit.divide(most) {
             let sink = &self.delivery.context.sink;
             tracing::warn!(
@@ -193,8 +201,7 @@ impl<P: Transport> Sender<P> {
     fn failed(&mut self, now: Instant) {
         self.note_failing(now);
         if now >= self.not_before {
-            self.not_before = now + self.backoff;
-            self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+            self.not_before = now + self.backoff.fail();
         }
     }
 
@@ -239,7 +246,7 @@ impl<P: Transport> Sender<P> {
             delivery.reconcile(&mut backlog);
             return PERIOD;
         }
-        let is_under_way = delivery.in_producer(&backlog) > 0 || sent(&backlog) > 0;
+        let is_under_way = delivery.in_producer(&backlog) > 0 || backlog.sent() > 0;
         let round = self.batch_limit.next(is_under_way).min(ROUND);
         if round == 0 {
             return PERIOD;
@@ -275,7 +282,7 @@ impl<P: Transport> Sender<P> {
         next
     }
 
-    /// Whether new records may go directly again.
+    /// True where new records may go directly again.
     fn has_drained(&self, backlog: &Backlog<Flight>) -> bool {
         let delivery = &self.delivery;
         let is_ready = match backlog {
@@ -286,7 +293,7 @@ impl<P: Transport> Sender<P> {
         is_ready && self.batch_limit.is_unlimited() && backlog.is_drained()
     }
 
-    /// What is due with time alone.
+    /// Does the periodic work.
     fn look_after(&mut self, now: Instant) {
         let delivery = self.delivery.clone();
         if delivery.context.requeues {
@@ -362,7 +369,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Whether nothing waits or is in flight, and nothing is amiss.
+    /// True where nothing waits or is in flight, and nothing fails.
     fn is_idle(&self) -> bool {
         let delivery = &self.delivery;
         let counts = delivery.context.counts().read();
@@ -389,7 +396,7 @@ impl<P: Transport> Sender<P> {
         let answered = delivery.context.answered.load(Ordering::Relaxed);
         let mut backlog = delivery.lock();
         let in_memory = delivery.in_producer(&backlog);
-        let is_waiting = in_memory > 0 || sent(&backlog) > 0;
+        let is_waiting = in_memory > 0 || backlog.sent() > 0;
         if answered != self.answered {
             self.answered = answered;
             self.no_progress_since = now;
@@ -473,47 +480,4 @@ fn apply_reports(
         }
     }
     (delivered, too_large)
-}
-
-/// Records of the backlog that were sent and not reported on.
-fn sent(backlog: &Backlog<Flight>) -> usize {
-    match backlog {
-        Backlog::Disk(spool) => spool.sent(),
-        Backlog::Memory(_) => 0,
-    }
-}
-
-/// The sender's thread; it is stopped with this.
-pub(super) struct SenderThread {
-    context: Arc<SinkContext>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl SenderThread {
-    pub(super) fn start<P: Transport>(sender: Sender<P>) -> std::io::Result<Self> {
-        let context = sender.delivery.context.clone();
-        let thread =
-            thread::Builder::new().name("kafka-sender".to_owned()).spawn(move || sender.run())?;
-        Ok(Self { context, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Has it store what is only in memory, and waits for that.
-    pub(super) fn stop(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return };
-        self.context.events.put(|events| events.stop = true);
-        if thread.join().is_err() {
-            tracing::error!(
-                event = "sender_panicked",
-                sink = self.context.sink,
-                "the sender's thread panicked"
-            );
-        }
-    }
-}
-
-impl Drop for SenderThread {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

@@ -8,7 +8,7 @@ use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
-    backlog::{Backlog, Queued, move_piece},
+    backlog::{Backlog, QueuedMessage, move_piece},
     delivery::{Delivery, Guard},
     flight::Flight,
     producer::{Message, Transport},
@@ -122,16 +122,16 @@ impl<P: Transport> Delivery<P> {
 
     /// Records of an older version of the schema may wait in it.
     fn want_schemas_of(&self, spool: &Spool) {
-        let Some(framing) = &self.context.framing else { return };
+        let Some(ids) = &self.context.schema_ids else { return };
         let versions = spool.schema_versions();
         for schema in &self.schemas {
             if schema.is_expected_in(&versions) {
-                framing.ids.want(schema.fingerprint);
+                ids.want(schema.fingerprint);
             }
         }
     }
 
-    fn send_or_lose(&self, record: Queued<Flight>) {
+    fn send_or_lose(&self, record: QueuedMessage<Flight>) {
         let producer = self.producer.current();
         let version = SCHEMA_VERSION.unsigned_abs();
         let send =
@@ -152,8 +152,8 @@ pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
     }
 }
 
-/// The age of records in the spool: the wall clock as it was at the start, and the time since then.
-/// Where the wall clock is set meanwhile, no record grows old by that.
+/// The clock for the age of records in the spool: the wall clock at the start, plus the time since
+/// then. Setting the wall clock meanwhile ages no record.
 pub(super) struct Clock {
     started_ms: i64,
     started: Instant,

@@ -2,42 +2,40 @@
 //!
 //! They wait in order until their delivery report says that they arrived: in a [backlog](super::backlog)
 //! of their own, on disk inside of the records' spool, where there is one; else in memory, the last
-//! day's. They are sent by whoever ticks, so nothing waits for them.
+//! day's. They are sent by each tick, so no worker waits for them.
 
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::Producer as _,
 };
 use tap53_ledger::{
-    Evidence, Published, SUMMARY_SCHEMA_VERSION, SinkCounts, Summary, SummaryCounts,
-    SummaryEncoder, chain::Chains,
+    Evidence, Progress, SUMMARY_SCHEMA_VERSION, Summary, SummaryCounts, SummaryEncoder,
+    chain::Chains,
 };
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
     admin::TopicCreator,
-    backlog::{Backlog, Buffer, Owner, Queued},
-    context::Framing,
-    events::{DeliveryEvents, Outcome},
+    backlog::{Backlog, Buffer, Owner, QueuedMessage},
+    context::SinkContext,
+    delivery::Delivery,
+    events::Outcome,
     origin::Origin,
     producer::{Message, Producer, Transport as _, is_purged},
     storage::now_ms,
 };
-use crate::{
-    Error,
-    config::KafkaConfig,
-    registry::{Registry, Schema},
-};
+use crate::{Error, SummarySink, config::KafkaConfig};
 
 /// Summaries that wait in memory at most: a day of them, at 3 KiB or so each.
 const IN_MEMORY: usize = 1_440;
@@ -48,40 +46,38 @@ const IN_MEMORY_BYTES: usize = 16 << 20;
 /// Directory inside of the records' spool.
 const DIRECTORY: &str = "summaries";
 
-/// What they take on disk at most: days of them.
+/// The most bytes that they take on disk: days of them.
 const ON_DISK_BYTES: u64 = 16 << 20;
 
-/// How often the shutdown looks whether all are delivered, while some are in flight and while none
-/// is.
+/// The intervals at which the shutdown checks whether all are delivered, while some are in flight
+/// and while none is.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Those of one sink.
+/// The summaries of one sink.
 pub(super) struct Summaries {
-    pub(super) interval: Duration,
-    pub(super) records_topic: String,
-    sink: String,
+    interval: Duration,
+    records_topic: String,
     topic: String,
+    context: Arc<SinkContext>,
+    delivery: Arc<Delivery>,
+    producer: Arc<Producer>,
     encoder: SummaryEncoder,
-    counts: Published<SinkCounts>,
-    backlog: Mutex<Backlog<Waiting>>,
+    backlog: Mutex<Backlog<WaitingSummary>>,
     /// The records' spool, if there is one.
     directory: Option<PathBuf>,
     topic_creator: Option<TopicCreator>,
-    /// Whether the last that was heard of them is a failure: each outage is logged once.
+    /// True after a failed delivery report: each outage is logged once.
     is_failing: AtomicBool,
-    framing: Option<Framing>,
-    /// What they are sealed with, if they are.
-    pub(super) evidence: Option<Evidence>,
-    /// Ends with this.
-    _registry: Option<Registry>,
+    /// Seals them, where they are to be sealed.
+    evidence: Option<Evidence>,
 }
 
 /// A summary that waits: the counts have it among those that wait until it is delivered or lost.
 #[derive(Debug)]
-pub(super) struct Waiting;
+pub(super) struct WaitingSummary;
 
-impl Owner for Waiting {
+impl Owner for WaitingSummary {
     const SCHEMA_VERSION: u32 = SUMMARY_SCHEMA_VERSION.unsigned_abs();
 
     fn messages(&self) -> u32 {
@@ -107,16 +103,28 @@ pub(super) struct SummaryReport {
     /// Its id in the spool.
     id: Option<u64>,
     outcome: Outcome,
+    error: Option<KafkaError>,
     /// Without an id, what comes back if it failed.
-    summary: Option<Queued<Waiting>>,
+    summary: Option<QueuedMessage<WaitingSummary>>,
 }
 
 impl SummaryReport {
-    pub(super) fn new(id: Option<u64>, outcome: Outcome, message: &Message<'_>) -> Self {
+    pub(super) fn new(
+        id: Option<u64>,
+        outcome: Outcome,
+        error: Option<&KafkaError>,
+        message: &Message<'_>,
+    ) -> Self {
         // One a minute: whatever it was refused with, nothing is divided for it.
         let outcome = if outcome == Outcome::TooLarge { Outcome::Rejected } else { outcome };
         let comes_back = id.is_none() && matches!(outcome, Outcome::Failed | Outcome::Innocent);
-        Self { id, outcome, summary: comes_back.then(|| Queued::new(Waiting, message)) }
+        let error = error.cloned();
+        Self {
+            id,
+            outcome,
+            error,
+            summary: comes_back.then(|| QueuedMessage::new(WaitingSummary, message)),
+        }
     }
 }
 
@@ -124,56 +132,40 @@ impl Summaries {
     /// `None` where the sink has no topic for them.
     pub(super) fn open(
         config: &KafkaConfig,
-        counts: &Published<SinkCounts>,
+        context: &Arc<SinkContext>,
+        delivery: &Arc<Delivery>,
+        producer: &Arc<Producer>,
     ) -> Result<Option<Self>, Error> {
         let Some(summary) = &config.summary else { return Ok(None) };
-        let sink = config.name.clone();
+        let sink = || config.name.clone();
         let encoder =
-            SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
-        let schemas =
-            Schema::of_summaries().map_err(|cause| Error::Encode { sink: sink.clone(), cause })?;
-        let registry = config.registry.as_ref().map(|registry| {
-            Registry::new(registry, &sink, &summary.topic, schemas.clone(), counts.clone())
-        });
-        let framing = registry.as_ref().map(|registry| Framing {
-            ids: registry.ids().clone(),
-            fingerprint: encoder.fingerprint(),
-        });
-        let registry = registry
-            .map(|mut registry| registry.start().map(|()| registry))
-            .transpose()
-            .map_err(|cause| Error::Registry { sink: sink.clone(), cause })?;
-        let memory = || Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
-        let backlog = match &config.spool {
-            None => memory(),
-            Some(spool) => match open_spool(&spool.directory) {
-                Ok(spool) => Backlog::Disk(Box::new(spool)),
-                // Another agent has it; it is tried again with each round.
-                Err(spool::Error::Locked(_)) => memory(),
-                Err(cause) => return Err(Error::Spool { sink, cause }),
-            },
+            SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink(), cause })?;
+        let directory = config.spool.as_ref().map(|spool| spool.directory.clone());
+        let backlog = match directory.as_deref().map(open_spool) {
+            Some(Ok(spool)) => Backlog::Disk(Box::new(spool)),
+            // Another agent has it; it is tried again with each round.
+            None | Some(Err(spool::Error::Locked(_))) => memory(),
+            Some(Err(cause)) => return Err(Error::Spool { sink: sink(), cause }),
         };
-        let topic_creator =
-            TopicCreator::start(&KafkaConfig { topic: summary.topic.clone(), ..config.clone() });
+        let topic = KafkaConfig { topic: summary.topic.clone(), ..config.clone() };
+        let inherited = backlog.waiting();
         let summaries = Self {
             interval: summary.interval,
             records_topic: config.topic.clone(),
-            sink,
             topic: summary.topic.clone(),
+            context: context.clone(),
+            delivery: delivery.clone(),
+            producer: producer.clone(),
             encoder,
-            counts: counts.clone(),
             backlog: Mutex::new(backlog),
-            directory: config.spool.as_ref().map(|spool| spool.directory.clone()),
-            topic_creator,
+            directory,
+            topic_creator: TopicCreator::start(&topic),
             is_failing: AtomicBool::new(false),
-            framing,
             evidence: summary.chain.then(|| Evidence {
                 chains: Chains::of(&config.name),
                 key: summary.signing.as_ref().map(|signing| signing.key.clone()),
             }),
-            _registry: registry,
         };
-        let inherited = summaries.lock().waiting();
         summaries.count(|counts| {
             counts.carried = inherited;
             counts.waiting = inherited;
@@ -181,34 +173,9 @@ impl Summaries {
         Ok(Some(summaries))
     }
 
-    /// Where the id comes from that they are framed with, if they are.
-    pub(super) const fn framing(&self) -> Option<&Framing> {
-        self.framing.as_ref()
-    }
-
-    /// Takes one, after those that wait.
-    pub(super) fn take(&self, summary: &Summary) {
-        let sink = &self.sink;
-        self.count(|counts| {
-            counts.written += 1;
-            counts.waiting += 1;
-        });
-        match self.encoder.encode(summary) {
-            Ok(value) => {
-                let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
-                let message = Message { timestamp_ms, key: summary.node.as_bytes(), value: &value };
-                self.put(&mut self.lock(), Queued::new(Waiting, &message));
-            }
-            Err(error) => {
-                self.lose(1);
-                tracing::error!(event = "summary_lost", sink, %error, "a summary is lost");
-            }
-        }
-    }
-
     /// Appends one, and counts what is lost by that.
-    fn put(&self, backlog: &mut Backlog<Waiting>, summary: Queued<Waiting>) {
-        let sink = &self.sink;
+    fn put(&self, backlog: &mut Backlog<WaitingSummary>, summary: QueuedMessage<WaitingSummary>) {
+        let sink = &self.context.sink;
         match push(backlog, summary) {
             Ok(0) => {}
             Ok(dropped) => {
@@ -227,9 +194,8 @@ impl Summaries {
         }
     }
 
-    /// Notes how the latest delivery report was, on librdkafka's thread; logs the first error of an
-    /// outage.
-    pub(super) fn note(&self, error: Option<&KafkaError>) {
+    /// Logs the first error of an outage, and has a missing topic created.
+    fn note(&self, error: Option<&KafkaError>) {
         let Some(error) = error else {
             self.is_failing.store(false, Ordering::Relaxed);
             return;
@@ -245,7 +211,7 @@ impl Summaries {
         if is_purged(code) || self.is_failing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (sink, topic) = (&self.sink, &self.topic);
+        let (sink, topic) = (&self.context.sink, &self.topic);
         if is_missing {
             tracing::error!(
                 event = "summary_topic_missing",
@@ -258,17 +224,17 @@ impl Summaries {
         }
     }
 
-    /// Whether the last that was heard of them is a failure.
+    /// True after a failed delivery report.
     #[cfg(test)]
     pub(super) fn has_failed(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Applies delivery reports, and sends what waits; true if none is left.
-    pub(super) fn send(&self, events: &DeliveryEvents, producer: &Producer) -> bool {
-        let mut backlog = self.lock();
+    pub(super) fn send(&self) -> bool {
+        let mut backlog = self.backlog.lock();
         // With the backlog locked: a report that is taken is applied before anybody else looks.
-        let reports = events.take_summaries();
+        let reports = std::mem::take(&mut *self.context.summary_reports.lock());
         let have_come = !reports.is_empty();
         for report in reports {
             self.apply(&mut backlog, report);
@@ -277,45 +243,47 @@ impl Summaries {
             && have_come
             && let Err(error) = spool.checkpoint(false)
         {
-            let sink = &self.sink;
+            let sink = &self.context.sink;
             tracing::warn!(event = "summaries_checkpoint_failed", sink, %error, "cannot write which summaries have arrived: they come again after a crash");
         }
         self.acquire_spool(&mut backlog);
-        let current = producer.current();
+        let current = self.producer.current();
         let drained = backlog.drain(usize::MAX, |origin, version, message| {
-            producer.send(&current, origin, version, message)
+            self.producer.send(&current, origin, version, message)
         });
         self.lose(drained.rejected as u64 + take_losses(&mut backlog));
-        self.counts.read().summaries.waiting == 0
+        self.context.counts().read().summaries.waiting == 0
     }
 
-    fn apply(&self, backlog: &mut Backlog<Waiting>, report: SummaryReport) {
-        let SummaryReport { id, outcome, summary } = report;
-        match (&mut *backlog, id) {
-            (Backlog::Disk(spool), Some(id)) => match outcome {
+    fn apply(&self, backlog: &mut Backlog<WaitingSummary>, report: SummaryReport) {
+        let SummaryReport { id, outcome, error, summary } = report;
+        self.note(error.as_ref());
+        match (&mut *backlog, id, outcome, summary) {
+            (Backlog::Disk(spool), Some(id), Outcome::Delivered, _) => {
                 // One that was dropped meanwhile has been counted by that.
-                Outcome::Delivered if spool.acknowledge(id).is_none() => return,
-                Outcome::Delivered => {}
-                Outcome::Rejected | Outcome::TooLarge => return spool.reject(id),
-                Outcome::Failed | Outcome::Innocent => return spool.fail(id),
-            },
-            _ => {
-                if let Some(summary) = summary {
-                    return self.put(backlog, summary);
+                if spool.acknowledge(id).is_some() {
+                    self.count_delivered();
                 }
             }
+            (Backlog::Disk(spool), Some(id), Outcome::Rejected | Outcome::TooLarge, _) => {
+                spool.reject(id);
+            }
+            (Backlog::Disk(spool), Some(id), ..) => spool.fail(id),
+            (_, _, Outcome::Delivered, _) => self.count_delivered(),
+            (_, _, _, Some(summary)) => self.put(backlog, summary),
+            (_, _, _, None) => self.lose(1),
         }
-        match outcome {
-            Outcome::Delivered => self.count(|counts| {
-                counts.delivered += 1;
-                counts.waiting = counts.waiting.saturating_sub(1);
-            }),
-            _ => self.lose(1),
-        }
+    }
+
+    fn count_delivered(&self) {
+        self.count(|counts| {
+            counts.delivered += 1;
+            counts.waiting = counts.waiting.saturating_sub(1);
+        });
     }
 
     /// Moves to the disk, once no other agent has locked it any more.
-    fn acquire_spool(&self, backlog: &mut Backlog<Waiting>) {
+    fn acquire_spool(&self, backlog: &mut Backlog<WaitingSummary>) {
         let (Backlog::Memory(buffer), Some(directory)) = (&mut *backlog, &self.directory) else {
             return;
         };
@@ -332,22 +300,75 @@ impl Summaries {
         }
     }
 
-    /// Delivers what waits within `deadline`. The rest stays on disk for the next run, or is lost.
-    pub(super) fn end(&self, events: &DeliveryEvents, producer: &Producer, deadline: Duration) {
+    fn lose(&self, summaries: u64) {
+        self.count(|counts| {
+            counts.lost += summaries;
+            counts.waiting = counts.waiting.saturating_sub(summaries);
+        });
+    }
+
+    fn count(&self, change: impl FnOnce(&mut SummaryCounts)) {
+        self.context.counts().update(|counts| change(&mut counts.summaries));
+    }
+}
+
+impl SummarySink for Summaries {
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    fn records_topic(&self) -> &str {
+        &self.records_topic
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
+    }
+
+    fn begin_window(&self, window: i64) -> Progress {
+        let progress = self.delivery.progress();
+        let (acknowledged_id, carried_lost) = progress.unwrap_or_default();
+        let settled_window = self.context.accounts.windows.begin_window(window, acknowledged_id);
+        // What is in a spool that another agent has locked is before all windows of this one.
+        Progress { settled_window: settled_window.filter(|_| progress.is_some()), carried_lost }
+    }
+
+    fn take(&self, summary: &Summary) {
+        let sink = &self.context.sink;
+        self.count(|counts| {
+            counts.written += 1;
+            counts.waiting += 1;
+        });
+        match self.encoder.encode(summary) {
+            Ok(value) => {
+                let timestamp_ms = summary.window_ended_at.div_euclid(1_000);
+                let message = Message { timestamp_ms, key: summary.node.as_bytes(), value: &value };
+                self.put(&mut self.backlog.lock(), QueuedMessage::new(WaitingSummary, &message));
+            }
+            Err(error) => {
+                self.lose(1);
+                tracing::error!(event = "summary_lost", sink, %error, "a summary is lost");
+            }
+        }
+        self.send();
+    }
+
+    /// Summaries that are not delivered stay on disk for the next run, or are lost.
+    fn end(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        while !self.send(events, producer) {
+        while !self.send() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             // Reports come meanwhile; that not all have is no news. Where none is to come, as while
             // they wait for the id of their schema, it returns at once.
-            if producer.current().flush(left.min(FLUSH_POLL_INTERVAL)).is_ok() {
+            if self.producer.current().flush(left.min(FLUSH_POLL_INTERVAL)).is_ok() {
                 thread::park_timeout(left.min(SHUTDOWN_POLL_INTERVAL));
             }
         }
-        let sink = &self.sink;
-        let mut backlog = self.lock();
+        let sink = &self.context.sink;
+        let mut backlog = self.backlog.lock();
         let kept = match &mut *backlog {
             Backlog::Memory(_) => 0,
             Backlog::Disk(spool) => {
@@ -358,7 +379,8 @@ impl Summaries {
                 backlog.waiting()
             }
         };
-        let summaries = self.counts.read().summaries.waiting.saturating_sub(kept);
+        let waiting = self.context.counts().read().summaries.waiting;
+        let summaries = waiting.saturating_sub(kept);
         if summaries > 0 {
             self.lose(summaries);
             tracing::error!(
@@ -369,39 +391,15 @@ impl Summaries {
             );
         }
     }
-
-    fn lose(&self, summaries: u64) {
-        self.count(|counts| {
-            counts.lost += summaries;
-            counts.waiting = counts.waiting.saturating_sub(summaries);
-        });
-    }
-
-    fn count(&self, change: impl FnOnce(&mut SummaryCounts)) {
-        self.counts.update(|counts| change(&mut counts.summaries));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Backlog<Waiting>> {
-        // It changes within calls that do not panic.
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Appends a summary, by its timestamp; how many of the oldest were dropped for it.
 fn push(
-    backlog: &mut Backlog<Waiting>,
-    summary: Queued<Waiting>,
+    backlog: &mut Backlog<WaitingSummary>,
+    summary: QueuedMessage<WaitingSummary>,
 ) -> Result<u64, spool::AppendError> {
     match backlog {
-        Backlog::Memory(buffer) => {
-            buffer.restore(summary, Instant::now());
-            let mut dropped = 0;
-            while buffer.len() > IN_MEMORY || buffer.bytes() > IN_MEMORY_BYTES && buffer.len() > 1 {
-                drop(buffer.pop());
-                dropped += 1;
-            }
-            Ok(dropped)
-        }
+        Backlog::Memory(buffer) => Ok(buffer.insert_for_oldest(summary, Instant::now())),
         Backlog::Disk(spool) => {
             spool.append(std::iter::once(summary.record()), now_ms())?;
             Ok(take_losses(backlog))
@@ -410,11 +408,15 @@ fn push(
 }
 
 /// Summaries that the spool has lost since the last call, those that brokers rejected included.
-fn take_losses(backlog: &mut Backlog<Waiting>) -> u64 {
+fn take_losses(backlog: &mut Backlog<WaitingSummary>) -> u64 {
     match backlog {
         Backlog::Memory(_) => 0,
         Backlog::Disk(spool) => spool.take_losses().iter().map(|lost| lost.records).sum(),
     }
+}
+
+fn memory() -> Backlog<WaitingSummary> {
+    Backlog::Memory(Buffer::new(IN_MEMORY_BYTES, IN_MEMORY))
 }
 
 fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
@@ -433,13 +435,16 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
 mod tests {
     use super::*;
 
-    fn summary(timestamp_ms: i64) -> Queued<Waiting> {
-        Queued::new(Waiting, &Message { timestamp_ms, key: b"node", value: b"summary" })
+    fn summary(timestamp_ms: i64) -> QueuedMessage<WaitingSummary> {
+        QueuedMessage::new(
+            WaitingSummary,
+            &Message { timestamp_ms, key: b"node", value: b"summary" },
+        )
     }
 
     #[test]
     fn the_last_days_summaries_wait_in_memory_in_order_those_that_failed_among_them() {
-        let mut backlog = Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
+        let mut backlog = memory();
         for number in 0..IN_MEMORY as i64 {
             assert_eq!(push(&mut backlog, summary(number)).unwrap(), 0);
         }
@@ -452,7 +457,7 @@ mod tests {
         assert_eq!((drained.taken, &sent[..]), (2, &[0, 1][..]));
         for number in [1, 0] {
             let message = Message { timestamp_ms: number, key: b"node", value: b"summary" };
-            let report = SummaryReport::new(None, Outcome::Failed, &message);
+            let report = SummaryReport::new(None, Outcome::Failed, None, &message);
             assert_eq!(push(&mut backlog, report.summary.unwrap()).unwrap(), 0);
         }
         assert_eq!(push(&mut backlog, summary(IN_MEMORY as i64)).unwrap(), 1);
@@ -466,11 +471,11 @@ mod tests {
 
     #[test]
     fn many_long_summaries_take_no_more_memory_than_a_day_of_short_ones() {
-        let mut backlog = Backlog::Memory(Buffer::new(usize::MAX, IN_MEMORY));
+        let mut backlog = memory();
         let value = vec![0; 500_000];
         let message = Message { timestamp_ms: 0, key: b"node", value: &value };
-        let size = size_of::<Queued<Waiting>>() + b"node".len() + value.len();
-        let summaries = (0..100).map(|_| Queued::new(Waiting, &message));
+        let size = size_of::<QueuedMessage<WaitingSummary>>() + b"node".len() + value.len();
+        let summaries = (0..100).map(|_| QueuedMessage::new(WaitingSummary, &message));
         let dropped: u64 =
             summaries.map(|summary| push(&mut backlog, summary).expect("memory")).sum();
         assert_eq!(backlog.waiting(), (IN_MEMORY_BYTES / size) as u64);

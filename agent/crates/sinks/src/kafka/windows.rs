@@ -8,19 +8,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
 use tap53_records::encode::WindowSlot;
 
 /// Windows that memory is counted for. While the slot of the next one is still in use, as with
 /// windows of a second and a message timeout of minutes, the one before goes on.
 pub(super) const SLOTS: usize = 64;
 
-/// Stretches of the spool that are told apart.
+/// The most stretches of the spool that are kept apart.
 const STRETCHES: usize = 4_096;
 
 /// Counts what is not settled, by window.
@@ -63,7 +61,7 @@ impl WindowTracker {
         }
     }
 
-    /// What is in memory has been given up.
+    /// Forgets the records in memory, which have been given up.
     pub(super) fn give_up_memory(&self) {
         self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
     }
@@ -75,13 +73,13 @@ impl WindowTracker {
         self.push(end_id, Self::latest_at(slot.0, current));
     }
 
-    /// What earlier runs have left in the spool counts for the first window.
+    /// Counts what earlier runs have left in the spool for the first window.
     pub(super) fn inherit(&self, end_id: u64) {
         self.push(end_id, 0);
     }
 
     fn push(&self, end_id: u64, window: i64) {
-        let mut stretches = self.lock();
+        let mut stretches = self.spooled.lock();
         let is_full = stretches.len() >= STRETCHES;
         match stretches.back_mut() {
             Some(last) if last.window == window || is_full => {
@@ -97,11 +95,11 @@ impl WindowTracker {
     pub(super) fn begin_window(&self, window: i64, acknowledged_id: u64) -> Option<i64> {
         let before = self.current.load(Ordering::Acquire);
         let oldest = self.oldest_in_memory(before);
-        // All windows that are told apart have a slot of their own.
+        // Each window that is kept apart has a slot of its own.
         if oldest.is_none_or(|oldest| window - oldest < SLOTS as i64) {
             self.current.store(window, Ordering::Release);
         }
-        let mut stretches = self.lock();
+        let mut stretches = self.spooled.lock();
         while stretches.front().is_some_and(|stretch| stretch.end_id <= acknowledged_id) {
             stretches.pop_front();
         }
@@ -127,11 +125,6 @@ impl WindowTracker {
     /// The last window up to `current` that counts at `slot`.
     fn latest_at(slot: u8, current: i64) -> i64 {
         (current - (current - i64::from(slot)).rem_euclid(SLOTS as i64)).max(0)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Stretch>> {
-        // Each change is one step.
-        self.spooled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

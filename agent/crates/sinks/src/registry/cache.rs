@@ -9,10 +9,10 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tap53_base::files::read_own;
 use tap53_records::encode::Fingerprint;
@@ -57,7 +57,7 @@ impl SchemaIdCache {
         &self.path
     }
 
-    /// What this registry has given for a subject.
+    /// Returns the ids that this registry has given for a subject.
     pub(super) fn ids(&self, subject: &str) -> Vec<(Fingerprint, u32)> {
         let contents = match self.read() {
             Ok(contents) => contents,
@@ -81,7 +81,7 @@ impl SchemaIdCache {
     pub(super) fn store(&self, subject: &str, fingerprint: Fingerprint, id: u32) -> io::Result<()> {
         /// Sinks may share a file.
         static WRITING: Mutex<()> = Mutex::new(());
-        let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = WRITING.lock();
         let mut contents = self.read().unwrap_or_default();
         let entry = Entry {
             registry: self.registry.clone(),
@@ -100,7 +100,7 @@ impl SchemaIdCache {
         let surplus = contents.ids.len().saturating_sub(MAX_IDS);
         contents.ids.drain(..surplus);
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        // It may be that of the state, which is made by whoever needs it first.
+        // It may be the state's directory, which its first user creates.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&contents)?)?;

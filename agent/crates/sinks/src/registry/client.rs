@@ -29,7 +29,7 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.schema
 const ACCEPTED: HeaderValue =
     HeaderValue::from_static("application/vnd.schemaregistry.v1+json, application/json");
 
-/// Whether a schema may follow what is there.
+/// The registry's verdict on a new schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compatibility {
     /// It may.
@@ -100,7 +100,7 @@ impl Client {
     /// The id of a schema that stands under `subject`, if it does.
     pub async fn look_up(&mut self, subject: &str, schema: &str) -> Result<Option<u32>, Error> {
         // Registered by hand it may differ in white space, which some registries take literally
-        // unless told otherwise.
+        // without this option.
         for query in ["", "?normalize=true"] {
             let path = format!("/subjects/{subject}{query}");
             if let Some(Id { id }) = self.query(&path, schema).await? {
@@ -123,7 +123,7 @@ impl Client {
         }
     }
 
-    /// Whether a schema may be registered under `subject`.
+    /// Checks whether a schema may be registered under `subject`.
     pub async fn compatibility(
         &mut self,
         subject: &str,
@@ -209,7 +209,7 @@ impl Client {
                 retry_after: answer
                     .header(RETRY_AFTER)
                     .and_then(|text| text.parse().ok())
-                    .map(Duration::from_secs),
+                    .map_or(Duration::ZERO, Duration::from_secs),
             },
         })
     }

@@ -1,10 +1,10 @@
-//! What can go wrong with a registry.
+//! Errors of a registry.
 
 use std::time::Duration;
 
 use crate::http_client;
 
-/// What went wrong, in one line that says what to do where that is known.
+/// The failure of a request, in one line that says what to do where that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No answer that can be read came.
@@ -30,7 +30,7 @@ pub enum Error {
     Incompatible {
         /// The subject.
         subject: String,
-        /// Why not.
+        /// The registry's reason.
         why: String,
     },
     /// 422.
@@ -44,7 +44,7 @@ pub enum Error {
     Redirected {
         /// Status code of the answer.
         status: u16,
-        /// Where it redirects to.
+        /// The target.
         location: String,
     },
     /// Any other status.
@@ -52,15 +52,15 @@ pub enum Error {
     Refused {
         /// Status code of the answer.
         status: u16,
-        /// What it says.
+        /// The registry's message.
         message: String,
-        /// When to try again, where it says so.
-        retry_after: Option<Duration>,
+        /// The wait that it demands (`Retry-After`), or zero.
+        retry_after: Duration,
     },
 }
 
 impl Error {
-    /// Whether another instance of the registry may do better.
+    /// True where another instance of the registry may do better.
     pub(super) const fn is_instance_error(&self) -> bool {
         match self {
             Self::Http(error) => !matches!(error, http_client::Error::File { .. }),
@@ -70,11 +70,11 @@ impl Error {
         }
     }
 
-    /// How long the registry wants to be left alone.
-    pub(super) const fn retry_after(&self) -> Option<Duration> {
+    /// Returns how long the registry wants no other query (`Retry-After`).
+    pub(super) const fn retry_after(&self) -> Duration {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            _ => None,
+            _ => Duration::ZERO,
         }
     }
 

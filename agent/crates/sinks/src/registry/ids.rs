@@ -1,39 +1,38 @@
-//! Which id a schema has, for who frames records.
+//! The ids of schemas, which frame records.
 
-use std::{
-    pin::pin,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use tap53_base::threads::Requests;
 use tap53_records::encode::{
     Fingerprint, frame, read_single_object, single_object_header, unframe,
 };
-use tokio::sync::Notify;
 
 /// No id is as large: they have 32 bits.
 const UNKNOWN: u64 = u64::MAX;
 
 /// The ids of a topic's schemas. Read for each record, without a lock.
 pub(crate) struct SchemaIds {
-    known: Vec<Known>,
-    /// Notified when an id is missed that nobody has requested yet.
-    missed: Notify,
+    /// Fingerprint of the schema that new records are written with.
+    newest: Fingerprint,
+    known: Vec<KnownSchema>,
+    /// Wakes the refresher when an id is missing that was not requested yet.
+    pub(super) requests: Requests,
     /// A fingerprint that there is no schema for, once it was seen.
     stranger: OnceLock<Fingerprint>,
 }
 
-struct Known {
+struct KnownSchema {
     fingerprint: Fingerprint,
     id: AtomicU64,
     is_wanted: AtomicBool,
 }
 
-/// What became of a record that was to be framed.
+/// The outcome of framing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framed {
+pub(crate) enum FrameOutcome {
     /// It is.
     Yes,
     /// The id of its schema is not known yet.
@@ -43,28 +42,34 @@ pub(crate) enum Framed {
 }
 
 impl SchemaIds {
-    /// Those that are known have their id.
-    pub(crate) fn new(schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>) -> Self {
-        let known = |(fingerprint, id): (_, Option<u32>)| Known {
+    /// Takes the fingerprints of all schemas, with the ids that are known already.
+    pub(crate) fn new(
+        newest: Fingerprint,
+        schemas: impl Iterator<Item = (Fingerprint, Option<u32>)>,
+    ) -> Self {
+        let known = |(fingerprint, id): (_, Option<u32>)| KnownSchema {
             fingerprint,
             id: AtomicU64::new(id.map_or(UNKNOWN, u64::from)),
             is_wanted: AtomicBool::new(false),
         };
         Self {
+            newest,
             known: schemas.map(known).collect(),
-            missed: Notify::new(),
+            requests: Requests::default(),
             stranger: OnceLock::new(),
         }
     }
 
-    fn find(&self, fingerprint: Fingerprint) -> Option<&Known> {
+    fn find(&self, fingerprint: Fingerprint) -> Option<&KnownSchema> {
         // A handful.
         self.known.iter().find(|known| known.fingerprint == fingerprint)
     }
 
     /// Writes a single object into `out` with the id of its schema.
-    pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> Framed {
-        let Some((fingerprint, datum)) = read_single_object(value) else { return Framed::Never };
+    pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> FrameOutcome {
+        let Some((fingerprint, datum)) = read_single_object(value) else {
+            return FrameOutcome::Never;
+        };
         let Some(known) = self.find(fingerprint) else {
             if self.stranger.set(fingerprint).is_ok() {
                 tracing::error!(
@@ -73,24 +78,29 @@ impl SchemaIds {
                     "the spool holds records of a schema that this version does not know, nor an id of it: they are lost"
                 );
             }
-            return Framed::Never;
+            return FrameOutcome::Never;
         };
         match u32::try_from(known.id.load(Ordering::Acquire)) {
             Ok(id) => {
                 frame(id, datum, out);
-                Framed::Yes
+                FrameOutcome::Yes
             }
             Err(_) => {
                 self.want(fingerprint);
-                Framed::NotYet
+                FrameOutcome::NotYet
             }
         }
     }
 
-    /// The single object that was framed, where its schema has such a fingerprint.
-    pub(crate) fn unframed(fingerprint: Fingerprint, framed: &[u8]) -> Option<Vec<u8>> {
+    /// Returns the single object that was framed, if it is of the newest schema.
+    pub(crate) fn unframed(&self, framed: &[u8]) -> Option<Vec<u8>> {
         let datum = unframe(framed)?;
-        Some([&single_object_header(fingerprint)[..], datum].concat())
+        Some([&single_object_header(self.newest)[..], datum].concat())
+    }
+
+    /// True where new records can be framed.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.get(self.newest).is_some()
     }
 
     /// Has an id requested from the registry.
@@ -98,23 +108,12 @@ impl SchemaIds {
         if let Some(known) = self.find(fingerprint)
             && !known.is_wanted.swap(true, Ordering::AcqRel)
         {
-            self.missed.notify_one();
+            self.requests.request();
         }
     }
 
     pub(super) fn is_wanted(&self, fingerprint: Fingerprint) -> bool {
         self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
-    }
-
-    /// Ids that were missed until now are about to be requested.
-    pub(super) fn begin_round(&self) {
-        // Takes the permit, if there is one.
-        pin!(self.missed.notified()).as_mut().enable();
-    }
-
-    /// Waits until an id is missed that nobody has requested, or one was since [`Self::begin_round`].
-    pub(super) async fn missed(&self) {
-        self.missed.notified().await;
     }
 
     pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<u32> {
@@ -137,19 +136,19 @@ mod tests {
 
     #[test]
     fn each_record_gets_the_id_of_the_schema_that_it_was_written_with() {
-        let ids = SchemaIds::new([(OLD, Some(7)), (NEW, None)].into_iter());
+        let ids = SchemaIds::new(NEW, [(OLD, Some(7)), (NEW, None)].into_iter());
         let mut out = Vec::new();
         let record = |fingerprint| [&single_object_header(fingerprint)[..], b"datum"].concat();
-        assert_eq!(ids.frame(&record(OLD), &mut out), Framed::Yes);
+        assert_eq!(ids.frame(&record(OLD), &mut out), FrameOutcome::Yes);
         assert_eq!(out, b"\0\0\0\0\x07datum");
         assert!(!ids.is_wanted(NEW));
-        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::NotYet);
-        assert!(ids.is_wanted(NEW) && !ids.is_wanted(OLD));
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::NotYet);
+        assert!(ids.is_wanted(NEW) && !ids.is_wanted(OLD) && !ids.is_ready());
         ids.set(NEW, u32::MAX);
-        assert_eq!(ids.frame(&record(NEW), &mut out), Framed::Yes);
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::Yes);
         assert_eq!(out, b"\0\xff\xff\xff\xffdatum");
-        assert_eq!(SchemaIds::unframed(NEW, &out), Some(record(NEW)));
-        assert_eq!(ids.frame(&record([3; 8]), &mut out), Framed::Never);
-        assert_eq!(ids.frame(b"no single object", &mut out), Framed::Never);
+        assert_eq!(ids.unframed(&out), Some(record(NEW)));
+        assert_eq!(ids.frame(&record([3; 8]), &mut out), FrameOutcome::Never);
+        assert_eq!(ids.frame(b"no single object", &mut out), FrameOutcome::Never);
     }
 }

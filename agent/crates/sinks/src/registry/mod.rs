@@ -6,12 +6,12 @@
 //!                         next start└─── cache ◀──┘  a file
 //! ```
 //!
-//! - **Nobody waits for the registry.** A thread of its own queries it; who frames a record reads an
+//! - **No worker waits for the registry.** A thread of its own queries the registry; framing reads an
 //!   atomic number, and keeps the record where there is none yet.
 //! - **An id that was known once is used at once**, from the file of an earlier run, while the
 //!   registry is unreachable as well.
 //! - **The registry that answers now is right.** It is queried again every
-//!   `Timeouts::recheck`: one that was wiped has the schema registered again, and where
+//!   ten minutes: one that was wiped has the schema registered again, and where
 //!   it then gives another id, that one is used from then on. Consumers query this registry and no
 //!   other; keeping to the old id would make unreadable, or worse be read by another schema, what is
 //!   yet to come as well.
@@ -38,23 +38,16 @@ pub mod stub;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    borrow::Cow,
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::borrow::Cow;
 
-use tap53_ledger::{Published, SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS, SinkCounts};
+use tap53_ledger::{SUMMARY_NAME, SUMMARY_SCHEMA_VERSIONS};
 use tap53_records::encode::{self, Fingerprint, Profile};
-use tokio::sync::watch;
-
-pub use client::{Client, Compatibility};
-pub use error::Error;
-pub(crate) use ids::{Framed, SchemaIds};
 
 use crate::config::{RegistryConfig, SubjectStrategy};
-use refresher::SchemaIdRefresher;
+pub use client::{Client, Compatibility};
+pub use error::Error;
+pub(crate) use ids::{FrameOutcome, SchemaIds};
+pub(crate) use refresher::SchemaIdRefresher;
 
 /// A schema that records may be written with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +56,12 @@ pub struct Schema {
     pub name: Cow<'static, str>,
     /// The schema, as it is registered.
     pub text: Cow<'static, str>,
-    /// Of its canonical form.
+    /// The fingerprint of its canonical form.
     pub(crate) fingerprint: Fingerprint,
-    /// What its records carry as the schema's version; for the log.
+    /// The version that its records carry; for the log.
     pub version: i32,
-    /// Whether its records are in the profile that is not written now, and so only wait in a spool
-    /// where the configuration was another one before.
+    /// True where its records are of the profile that is not written now: they only wait in a spool
+    /// from before the configuration changed.
     pub(crate) is_of_other_profile: bool,
 }
 
@@ -79,19 +72,10 @@ impl Schema {
     /// # Errors
     /// When one does not parse, which is a defect of this program.
     pub fn of_transactions(profile: Profile) -> Result<Vec<Self>, encode::Error> {
-        let schema = |of: Profile, version: &encode::SchemaVersion| {
-            Ok(Self {
-                name: of.record_name().into(),
-                text: version.text.into(),
-                fingerprint: version.fingerprint()?,
-                version: version.number,
-                is_of_other_profile: of != profile,
-            })
-        };
         let others = Profile::ALL.into_iter().filter(|other| *other != profile);
         let all =
             others.chain([profile]).flat_map(|of| of.versions().iter().map(move |it| (of, it)));
-        all.map(|(of, version)| schema(of, version)).collect()
+        all.map(|(of, version)| Self::new(of.record_name(), version, of != profile)).collect()
     }
 
     /// All versions of the ledger's summary, oldest first.
@@ -99,20 +83,28 @@ impl Schema {
     /// # Errors
     /// When one does not parse, which is a defect of this program.
     pub fn of_summaries() -> Result<Vec<Self>, encode::Error> {
-        let schema = |version: &encode::SchemaVersion| {
-            Ok(Self {
-                name: SUMMARY_NAME.into(),
-                text: version.text.into(),
-                fingerprint: version.fingerprint()?,
-                version: version.number,
-                is_of_other_profile: false,
-            })
-        };
-        SUMMARY_SCHEMA_VERSIONS.iter().map(schema).collect()
+        SUMMARY_SCHEMA_VERSIONS
+            .iter()
+            .map(|version| Self::new(SUMMARY_NAME, version, false))
+            .collect()
     }
 
-    /// Whether the registry is asked for its id before the first record by it is sent, where a spool
-    /// holds records of these versions. Versions alone do not say of which profile they are.
+    fn new(
+        name: &'static str,
+        version: &encode::SchemaVersion,
+        is_of_other_profile: bool,
+    ) -> Result<Self, encode::Error> {
+        Ok(Self {
+            name: name.into(),
+            text: version.text.into(),
+            fingerprint: version.fingerprint()?,
+            version: version.number,
+            is_of_other_profile,
+        })
+    }
+
+    /// True where its id is requested before its first record is sent, since a spool holds records
+    /// of these versions. Versions alone do not say of which profile they are.
     pub(crate) fn is_expected_in(&self, versions: &[u32]) -> bool {
         !self.is_of_other_profile && versions.contains(&self.version.unsigned_abs())
     }
@@ -138,62 +130,4 @@ pub fn cached_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Optio
     let cache = cache::SchemaIdCache::new(config.ids_file.as_deref()?, &config.urls);
     let ids = cache.ids(&schema.subject(config.subject, topic));
     ids.iter().find(|(fingerprint, _)| *fingerprint == schema.fingerprint).map(|(_, id)| *id)
-}
-
-/// The ids of a topic's schemas, and once it is started the thread that refreshes them.
-pub(crate) struct Registry {
-    ids: Arc<SchemaIds>,
-    refresher: Option<SchemaIdRefresher>,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Registry {
-    /// Takes up what is cache of an earlier run. The last of `schemas` is the one that new records
-    /// are written with.
-    pub(crate) fn new(
-        config: &RegistryConfig,
-        sink: &str,
-        topic: &str,
-        schemas: Vec<Schema>,
-        counts: Published<SinkCounts>,
-    ) -> Self {
-        let refresher = SchemaIdRefresher::new(config, sink, topic, schemas, counts);
-        Self {
-            ids: refresher.ids(),
-            refresher: Some(refresher),
-            stop: watch::channel(false).0,
-            thread: None,
-        }
-    }
-
-    pub(crate) fn ids(&self) -> &Arc<SchemaIds> {
-        &self.ids
-    }
-
-    /// Begins to query the registry.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub(crate) fn start(&mut self) -> io::Result<()> {
-        let Some(refresher) = self.refresher.take() else { return Ok(()) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let stopped = self.stop.subscribe();
-        let thread = thread::Builder::new().name("registry".to_owned()).spawn(move || {
-            runtime.block_on(refresher.run(stopped));
-            // Name resolution of the system has threads of its own, which nobody waits for.
-            runtime.shutdown_background();
-        })?;
-        self.thread = Some(thread);
-        Ok(())
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.stop.send(true);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(event = "registry_panicked", "the registry's thread panicked");
-        }
-    }
 }

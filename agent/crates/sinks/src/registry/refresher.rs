@@ -1,51 +1,41 @@
 //! The thread that queries the registry.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use tap53_base::{
+    backoff::Backoff,
+    threads::{Background, Round},
+};
 use tap53_ledger::{Published, RegistryCounts, SinkCounts};
-use tokio::{sync::watch, time::sleep};
+use tap53_records::encode::Fingerprint;
 
 use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
-use crate::config::RegistryConfig;
+use crate::{config::RegistryConfig, http_client};
 
-/// Pauses between rounds of requests.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    /// After a failure; twice as long after each that follows.
-    pub(super) first_pause: Duration,
-    /// The longest that it gets. With a thousand nodes, that many requests in that time.
-    pub(super) longest_pause: Duration,
-    /// Until a registry that gave the ids is queried again.
-    pub(super) recheck: Duration,
-}
+/// The pauses after failures. With a thousand nodes, the longest one has that many requests in it.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            first_pause: Duration::from_millis(500),
-            longest_pause: Duration::from_secs(30),
-            recheck: Duration::from_secs(600),
-        }
-    }
-}
+/// The interval at which a registry that gave the ids is queried again.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Keeps the ids of a topic's schemas true.
-pub(super) struct SchemaIdRefresher {
+pub(crate) struct SchemaIdRefresher {
     config: RegistryConfig,
     sink: String,
     /// With the subject of each, and the last error with it.
     schemas: Vec<(Schema, String, Option<Error>)>,
     ids: Arc<SchemaIds>,
     cache: Option<SchemaIdCache>,
-    /// Of the sink, which may have another refresher.
+    /// The counts of the sink, which may have another refresher.
     counts: Published<SinkCounts>,
-    /// What of it is ours: ids wanted, and known.
+    /// The part of them that this refresher added: ids wanted, and known.
     counted: (u64, u64),
-    pub(super) timeouts: Timeouts,
 }
 
 impl SchemaIdRefresher {
-    pub(super) fn new(
+    /// Reads the ids that an earlier run has left. New records are written with the last of
+    /// `schemas`.
+    pub(crate) fn new(
         config: &RegistryConfig,
         sink: &str,
         topic: &str,
@@ -77,75 +67,61 @@ impl SchemaIdRefresher {
                 }
             }
         }
-        let ids = Arc::new(SchemaIds::new(known.into_iter()));
-        if let Some((schema, subject, _)) = schemas.last() {
-            ids.want(schema.fingerprint);
-            if let Some(id) = ids.get(schema.fingerprint) {
-                tracing::info!(
-                    event = "schema_id_cached",
-                    sink,
-                    subject,
-                    id,
-                    "the schema's id is that of an earlier run until the registry answers"
-                );
-            }
+        let newest = schemas.last().map_or_else(Fingerprint::default, |(s, ..)| s.fingerprint);
+        let ids = Arc::new(SchemaIds::new(newest, known.into_iter()));
+        ids.want(newest);
+        if let (Some((_, subject, _)), Some(id)) = (schemas.last(), ids.get(newest)) {
+            tracing::info!(
+                event = "schema_id_cached",
+                sink,
+                subject,
+                id,
+                "the schema's id is that of an earlier run until the registry answers"
+            );
         }
-        let timeouts = Timeouts::default();
-        let config = config.clone();
-        let (sink, counted) = (sink.to_owned(), (0, 0));
-        let mut refresher = Self { config, sink, schemas, ids, cache, counts, counted, timeouts };
+        let (sink, config, counted) = (sink.to_owned(), config.clone(), (0, 0));
+        let mut refresher = Self { config, sink, schemas, ids, cache, counts, counted };
         refresher.count(0, 0, 0);
         refresher
     }
 
-    pub(super) fn ids(&self) -> Arc<SchemaIds> {
-        self.ids.clone()
+    pub(crate) fn ids(&self) -> &Arc<SchemaIds> {
+        &self.ids
     }
 
-    /// Asks until it is stopped.
-    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stopped| *stopped) => {}
-            () = self.keep() => {}
-        }
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start(self) -> io::Result<Background> {
+        self.start_with(BACKOFF, RECHECK_INTERVAL)
     }
 
-    async fn keep(&mut self) {
-        let ids = self.ids.clone();
-        let mut pause = self.timeouts.first_pause;
-        loop {
-            ids.begin_round();
-            let wait = match self.round().await {
-                Ok(()) => {
-                    pause = self.timeouts.first_pause;
-                    self.timeouts.recheck
-                }
-                Err(after) => {
-                    let wait = after.unwrap_or_default().max(pause);
-                    pause = (pause * 2).min(self.timeouts.longest_pause);
-                    wait.min(self.timeouts.recheck)
-                }
-            };
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = ids.missed() => {}
-            }
-        }
+    pub(super) fn start_with(
+        mut self,
+        backoff: Backoff,
+        recheck: Duration,
+    ) -> io::Result<Background> {
+        let requests = self.ids.requests.clone();
+        Background::start("registry", requests, backoff, move || match self.round() {
+            Ok(()) => Round::Done(Some(recheck)),
+            Err(retry_after) => Round::Failed(retry_after.min(recheck)),
+        })
     }
 
-    /// Asks for each id that is wanted, the oldest first; on failure how long to wait, if the
-    /// registry says.
-    async fn round(&mut self) -> Result<(), Option<Duration>> {
-        let mut client = match Client::new(&self.config) {
-            Ok(client) => client,
-            Err(error) => {
-                self.count(0, 1, 0);
-                let last = self.schemas.len().saturating_sub(1);
-                self.log_error(last, error);
-                return Err(None);
-            }
-        };
+    /// Queries each id that is wanted; on failure, for how long the registry wants no other query.
+    fn round(&mut self) -> Result<(), Duration> {
+        let outcome = Client::new(&self.config)
+            .and_then(|client| Ok(http_client::block_on(self.query_all(client))?));
+        outcome.unwrap_or_else(|error| {
+            self.count(0, 1, 0);
+            self.log_error(self.schemas.len().saturating_sub(1), error);
+            Err(Duration::ZERO)
+        })
+    }
+
+    /// The oldest comes first.
+    async fn query_all(&mut self, mut client: Client) -> Result<(), Duration> {
         let mut outcome = Ok(());
         for index in 0..self.schemas.len() {
             let (schema, subject, _) = &self.schemas[index];
@@ -250,7 +226,14 @@ impl SchemaIdRefresher {
         let (sink, version) = (&self.sink, schema.version);
         let registry = self.config.urls.join(", ");
         if is_known {
-            tracing::debug!(sink, registry, subject, version, "the registry {error}");
+            tracing::debug!(
+                event = "registry_error",
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {error}"
+            );
         } else if self.ids.get(schema.fingerprint).is_some() {
             tracing::warn!(
                 event = "schema_id_stale",

@@ -13,7 +13,7 @@ use std::{
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct StubRequest {
     /// Without the method, which is always POST.
     pub path: String,
     /// The `authorization` header; empty without one.
@@ -22,7 +22,7 @@ pub struct Asked {
     pub schema: String,
 }
 
-/// What is sent for it.
+/// An answer of the stub.
 pub enum Answer {
     /// A status, and JSON.
     Json(u16, String),
@@ -32,19 +32,19 @@ pub enum Answer {
     Silence,
 }
 
-type Answers = Box<dyn FnMut(&Asked) -> Answer + Send>;
+type Answers = Box<dyn FnMut(&StubRequest) -> Answer + Send>;
 
 /// A listener on loopback; it ends with the test's process.
 #[derive(Clone)]
 pub struct Stub {
     url: String,
     answers: Arc<Mutex<Answers>>,
-    seen: Arc<Mutex<Vec<Asked>>>,
+    seen: Arc<Mutex<Vec<StubRequest>>>,
 }
 
 impl Stub {
     /// Listens, and answers each request as `answer` says.
-    pub fn new(answer: impl FnMut(&Asked) -> Answer + Send + 'static) -> Self {
+    pub fn new(answer: impl FnMut(&StubRequest) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stub = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -66,18 +66,18 @@ impl Stub {
         Self::new(ids_from(first))
     }
 
-    /// Where it listens.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         self.url.clone()
     }
 
     /// Answers differently from now on.
-    pub fn answer_by(&self, answer: impl FnMut(&Asked) -> Answer + Send + 'static) {
+    pub fn answer_by(&self, answer: impl FnMut(&StubRequest) -> Answer + Send + 'static) {
         *lock(&self.answers) = Box::new(answer);
     }
 
     /// Requests so far.
-    pub fn seen(&self) -> Vec<Asked> {
+    pub fn seen(&self) -> Vec<StubRequest> {
         lock(&self.seen).clone()
     }
 
@@ -106,7 +106,8 @@ impl Stub {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        let asked = Asked { path, authorization, schema: body["schema"].as_str()?.to_owned() };
+        let asked =
+            StubRequest { path, authorization, schema: body["schema"].as_str()?.to_owned() };
         lock(&self.seen).push(asked.clone());
         let answer = lock(&self.answers)(&asked);
         match answer {
@@ -136,7 +137,7 @@ pub fn not_found() -> Answer {
 }
 
 /// Gives each schema an id, from `first` on, once it is registered.
-pub fn ids_from(first: u32) -> impl FnMut(&Asked) -> Answer + Send {
+pub fn ids_from(first: u32) -> impl FnMut(&StubRequest) -> Answer + Send {
     let mut registered: Vec<String> = Vec::new();
     move |asked| {
         let found = registered.iter().position(|schema| *schema == asked.schema);

@@ -4,18 +4,20 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use tap53_ledger::RegistryCounts;
+use tap53_base::{backoff::Backoff, threads::Background};
+use tap53_ledger::{Published, RegistryCounts, SinkCounts};
 use tap53_records::encode::{Profile, single_object_header};
 
 use super::{
-    refresher::{SchemaIdRefresher, Timeouts},
-    stub::{Answer, Asked, Stub, ids_from, not_found},
+    stub::{Answer, Stub, StubRequest, ids_from, not_found},
     *,
 };
-use crate::config::RegistryCredentials;
+use crate::config::{RegistryConfig, RegistryCredentials, SubjectStrategy};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const SUBJECT: &str = "dns-value";
@@ -51,24 +53,44 @@ fn look_up(config: &RegistryConfig) -> Result<Option<u32>, Error> {
     block_on(async { Client::new(config)?.look_up(SUBJECT, "{}").await })
 }
 
-/// A registry that asks again at once, whatever happens.
+fn refresher(
+    config: &RegistryConfig,
+    topic: &str,
+    schemas: &[Schema],
+    counts: &Published<SinkCounts>,
+) -> SchemaIdRefresher {
+    SchemaIdRefresher::new(config, "kafka", topic, schemas.to_vec(), counts.clone())
+}
+
+/// A started refresher.
 struct Running {
-    registry: Registry,
+    ids: Arc<SchemaIds>,
     counts: Published<SinkCounts>,
+    _thread: Background,
 }
 
 impl Running {
-    fn start(config: &RegistryConfig, schemas: Vec<Schema>) -> Self {
+    /// Queries again at once, whatever happens.
+    fn start(config: &RegistryConfig, schemas: &[Schema]) -> Self {
+        let longest = Duration::from_millis(50);
+        let backoff = Backoff::new(Duration::from_millis(10), longest);
         let counts = Published::default();
-        let mut registry = Registry::new(config, "kafka", "dns", schemas, counts.clone());
-        let impatient = Timeouts {
-            first_pause: Duration::from_millis(10),
-            longest_pause: Duration::from_millis(50),
-            recheck: Duration::from_millis(50),
-        };
-        registry.refresher.as_mut().unwrap().timeouts = impatient;
-        registry.start().unwrap();
-        Self { registry, counts }
+        let refresher = refresher(config, "dns", schemas, &counts);
+        let ids = refresher.ids().clone();
+        Self { ids, counts, _thread: refresher.start_with(backoff, longest).unwrap() }
+    }
+
+    /// Queries as in production. `before` comes before the first query.
+    fn start_patiently(
+        config: &RegistryConfig,
+        schemas: &[Schema],
+        before: impl FnOnce(&SchemaIds),
+    ) -> Self {
+        let counts = Published::default();
+        let refresher = refresher(config, "dns", schemas, &counts);
+        let ids = refresher.ids().clone();
+        before(&ids);
+        Self { ids, counts, _thread: refresher.start().unwrap() }
     }
 
     fn counts(&self) -> RegistryCounts {
@@ -77,7 +99,7 @@ impl Running {
 
     fn wait_until(&self, what: &str, condition: impl Fn(&SchemaIds, &RegistryCounts) -> bool) {
         let end = Instant::now() + DEADLINE;
-        while !condition(self.registry.ids(), &self.counts()) {
+        while !condition(&self.ids, &self.counts()) {
             assert!(Instant::now() < end, "waited in vain for {what}: {:?}", self.counts());
             thread::park_timeout(Duration::from_millis(2));
         }
@@ -88,13 +110,13 @@ impl Running {
 fn each_way_to_fail_is_one_clear_line() {
     let json = |status: u16, body: &str| {
         let body = body.to_owned();
-        move |_: &Asked| Answer::Json(status, body.clone())
+        move |_: &StubRequest| Answer::Json(status, body.clone())
     };
     let raw = |bytes: &str| {
         let bytes = bytes.as_bytes().to_vec();
-        move |_: &Asked| Answer::Raw(bytes.clone())
+        move |_: &StubRequest| Answer::Raw(bytes.clone())
     };
-    type Answers = Box<dyn FnMut(&Asked) -> Answer + Send>;
+    type Answers = Box<dyn FnMut(&StubRequest) -> Answer + Send>;
     let cases: [(Answers, &str); 16] = [
         (
             Box::new(json(401, "{\"error_code\": 401, \"message\": \"Unauthorized\"}")),
@@ -137,7 +159,7 @@ fn each_way_to_fail_is_one_clear_line() {
             Box::new(raw("HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{\"id\"")),
             "gives an answer that cannot be read: ",
         ),
-        (Box::new(|_: &Asked| Answer::Silence), "does not answer within 0.5 s"),
+        (Box::new(|_: &StubRequest| Answer::Silence), "does not answer within 0.5 s"),
     ];
     let stub = Stub::new(|_| not_found());
     for (answers, expected) in cases {
@@ -158,7 +180,7 @@ fn each_way_to_fail_is_one_clear_line() {
 #[test]
 fn a_schema_that_is_there_is_looked_up_and_not_registered() {
     let stub = Stub::new(|_| Answer::Json(200, "{\"id\": 7}".to_owned()));
-    let running = Running::start(&config(&[stub.url()]), vec![schema(1)]);
+    let running = Running::start(&config(&[stub.url()]), &[schema(1)]);
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
     drop(running);
     assert!(stub.paths().iter().all(|path| path == "/subjects/dns-value"), "{:?}", stub.paths());
@@ -167,7 +189,7 @@ fn a_schema_that_is_there_is_looked_up_and_not_registered() {
 #[test]
 fn one_that_is_not_is_held_against_the_latest_and_then_registered_if_that_is_allowed() {
     let stub = Stub::registry(7);
-    let running = Running::start(&config(&[stub.url()]), vec![schema(1)]);
+    let running = Running::start(&config(&[stub.url()]), &[schema(1)]);
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
     drop(running);
     let expected = [
@@ -180,9 +202,9 @@ fn one_that_is_not_is_held_against_the_latest_and_then_registered_if_that_is_all
 
     let stub = Stub::registry(7);
     let config = RegistryConfig { register: false, ..config(&[stub.url()]) };
-    let running = Running::start(&config, vec![schema(1)]);
+    let running = Running::start(&config, &[schema(1)]);
     running.wait_until("rounds", |_, counts| counts.requests >= 9);
-    assert_eq!(running.registry.ids().get([1; 8]), None);
+    assert_eq!(running.ids.get([1; 8]), None);
     drop(running);
     assert!(!stub.paths().iter().any(|path| path.ends_with("/versions")), "{:?}", stub.paths());
 }
@@ -204,9 +226,9 @@ fn what_is_incompatible_is_never_registered() {
             }
             _ => not_found(),
         });
-        let running = Running::start(&config(&[stub.url()]), vec![schema(1)]);
+        let running = Running::start(&config(&[stub.url()]), &[schema(1)]);
         running.wait_until("rounds", |_, counts| counts.requests >= 8);
-        assert_eq!(running.registry.ids().get([1; 8]), None);
+        assert_eq!(running.ids.get([1; 8]), None);
         drop(running);
         let has_tried = stub.paths().iter().any(|path| path.ends_with("/versions"));
         assert_eq!(has_tried, !is_told_beforehand, "{:?}", stub.paths());
@@ -234,9 +256,9 @@ fn what_may_pass_is_tried_until_it_has() {
             _ => Answer::Json(200, "{\"id\": 7}".to_owned()),
         }
     });
-    let running = Running::start(&config(&[stub.url()]), vec![schema(1)]);
+    let running = Running::start(&config(&[stub.url()]), &[schema(1)]);
     running.wait_until("an id", |_, counts| counts.ids_known == 1);
-    assert_eq!(running.registry.ids().get([1; 8]), Some(7));
+    assert_eq!(running.ids.get([1; 8]), Some(7));
     let counts = running.counts();
     assert_eq!((counts.failures, counts.ids_wanted), (5, 1));
 }
@@ -247,7 +269,7 @@ fn the_registry_says_how_long_it_wants_to_be_left_alone() {
         Answer::Raw(b"HTTP/1.1 429 x\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n".to_vec())
     });
     let error = look_up(&config(&[stub.url()])).unwrap_err();
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+    assert_eq!(error.retry_after(), Duration::from_secs(3600));
 }
 
 #[test]
@@ -255,7 +277,7 @@ fn another_instance_is_asked_where_the_first_cannot_answer() {
     let broken = Stub::new(|_| Answer::Json(500, "{}".to_owned()));
     let stub = Stub::registry(7);
     let urls = ["http://127.0.0.1:9".to_owned(), broken.url(), stub.url()];
-    let running = Running::start(&config(&urls), vec![schema(1)]);
+    let running = Running::start(&config(&urls), &[schema(1)]);
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
     // A refusal is one: it is not carried from one to the next.
     let refusing = Stub::new(|_| Answer::Json(403, "{}".to_owned()));
@@ -286,7 +308,7 @@ fn credentials_are_read_from_their_files_for_each_round_and_never_shown() {
         [(by_password, "password", "new secret\n", 7), (by_token, "token", "new-token", 8)]
     {
         let config = RegistryConfig { credentials: Some(credentials), ..config(&[stub.url()]) };
-        let running = Running::start(&config, vec![schema(1)]);
+        let running = Running::start(&config, &[schema(1)]);
         running.wait_until("a refusal", |_, counts| counts.failures > 0);
         file(name, text);
         running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(id));
@@ -303,7 +325,7 @@ fn single_object(version: u8) -> Vec<u8> {
 
 fn framed(ids: &SchemaIds, version: u8) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (ids.frame(&single_object(version), &mut out) == Framed::Yes).then_some(out)
+    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Yes).then_some(out)
 }
 
 fn with_file(config: RegistryConfig, path: &Path) -> RegistryConfig {
@@ -316,24 +338,24 @@ fn an_id_of_an_earlier_run_is_used_at_once_and_also_while_the_registry_is_away()
     let path = directory.path().join("ids.json");
     let stub = Stub::registry(7);
     let config = with_file(config(&[stub.url()]), &path);
-    let running = Running::start(&config, vec![schema(1)]);
+    let running = Running::start(&config, &[schema(1)]);
     running.wait_until("an id", |_, counts| counts.ids_known == 1);
     drop(running);
 
     stub.answer_by(|_| Answer::Silence);
     let counts = Published::default();
-    let mut registry = Registry::new(&config, "kafka", "dns", vec![schema(1)], counts.clone());
-    assert_eq!(framed(registry.ids(), 1).unwrap(), b"\0\0\0\0\x07datum", "before it is started");
-    registry.start().unwrap();
-    drop(registry);
+    let refresher_again = refresher(&config, "dns", &[schema(1)], &counts);
+    let first = framed(refresher_again.ids(), 1).unwrap();
+    assert_eq!(first, b"\0\0\0\0\x07datum", "before it is started");
+    drop(refresher_again.start().unwrap());
     // Of another topic or registry it is not.
-    let ids = |config: &RegistryConfig, topic| {
-        SchemaIdRefresher::new(config, "kafka", topic, vec![schema(1)], counts.clone()).ids()
+    let id = |config: &RegistryConfig, topic| {
+        refresher(config, topic, &[schema(1)], &counts).ids().get([1; 8])
     };
-    assert_eq!(ids(&config, "dns").get([1; 8]), Some(7));
-    assert_eq!(ids(&config, "other").get([1; 8]), None);
+    assert_eq!(id(&config, "dns"), Some(7));
+    assert_eq!(id(&config, "other"), None);
     let elsewhere = RegistryConfig { urls: vec!["http://elsewhere".to_owned()], ..config };
-    assert_eq!(ids(&elsewhere, "dns").get([1; 8]), None);
+    assert_eq!(id(&elsewhere, "dns"), None);
 }
 
 #[test]
@@ -342,7 +364,7 @@ fn a_registry_that_was_wiped_has_the_schema_again_and_its_new_id_is_used() {
     let path = directory.path().join("ids.json");
     let stub = Stub::registry(7);
     let config = with_file(config(&[stub.url()]), &path);
-    let running = Running::start(&config, vec![schema(1)]);
+    let running = Running::start(&config, &[schema(1)]);
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
     stub.answer_by(ids_from(20));
     running.wait_until("the new id", |ids, _| ids.get([1; 8]) == Some(20));
@@ -355,15 +377,12 @@ fn a_registry_that_was_wiped_has_the_schema_again_and_its_new_id_is_used() {
 #[test]
 fn earlier_versions_are_asked_for_when_there_are_such_records_the_oldest_first() {
     let stub = Stub::registry(7);
-    let counts = Published::default();
-    let schemas = vec![schema(1), schema(2), schema(3)];
-    let mut registry =
-        Registry::new(&config(&[stub.url()]), "kafka", "dns", schemas, counts.clone());
-    registry.ids().want([2; 8]);
-    registry.start().unwrap();
-    let running = Running { registry, counts };
+    let schemas = [schema(1), schema(2), schema(3)];
+    let running = Running::start_patiently(&config(&[stub.url()]), &schemas, |ids| {
+        ids.want([2; 8]);
+    });
     running.wait_until("two ids", |_, counts| counts.ids_known == 2);
-    let ids = running.registry.ids();
+    let ids = &running.ids;
     assert_eq!([1, 2, 3].map(|version| ids.get([version; 8])), [None, Some(7), Some(8)]);
     assert_eq!(framed(ids, 1), None);
     running.wait_until("the id that was missed", |ids, _| ids.get([1; 8]) == Some(9));
@@ -373,15 +392,11 @@ fn earlier_versions_are_asked_for_when_there_are_such_records_the_oldest_first()
 #[test]
 fn at_the_start_the_registry_is_asked_once() {
     let stub = Stub::new(|_| Answer::Json(200, "{\"id\": 7}".to_owned()));
-    let counts = Published::default();
-    let schemas = vec![schema(1), schema(2)];
-    let mut registry =
-        Registry::new(&config(&[stub.url()]), "kafka", "dns", schemas, counts.clone());
-    registry.start().unwrap();
-    let running = Running { registry, counts };
+    let schemas = [schema(1), schema(2)];
+    let running = Running::start_patiently(&config(&[stub.url()]), &schemas, |_| {});
     running.wait_until("the id", |_, counts| counts.ids_known == 1);
     // What is missed later is asked for at once, all the same.
-    running.registry.ids().want([1; 8]);
+    running.ids.want([1; 8]);
     running.wait_until("both", |_, counts| counts.ids_known == 2 && counts.requests >= 3);
     let asked: Vec<_> = stub.seen().into_iter().map(|asked| asked.schema).collect();
     assert_eq!(asked, [2, 1, 2].map(|version| schema(version).text));
@@ -391,17 +406,14 @@ fn at_the_start_the_registry_is_asked_once() {
 fn two_topics_of_a_sink_are_counted_together() {
     let stub = Stub::registry(7);
     let counts = Published::default();
-    let of = |topic, version| {
-        let schemas = vec![schema(version)];
-        Registry::new(&config(&[stub.url()]), "kafka", topic, schemas, counts.clone())
-    };
-    let mut registries = [of("dns", 1), of("summaries", 2)];
+    let of = |topic, version| refresher(&config(&[stub.url()]), topic, &[schema(version)], &counts);
+    let refreshers = [of("dns", 1), of("summaries", 2)];
     let ids = |counts: &Published<SinkCounts>| {
         let counts: RegistryCounts = counts.read().registry.unwrap();
         (counts.ids_wanted, counts.ids_known)
     };
     assert_eq!(ids(&counts), (2, 0));
-    registries.iter_mut().for_each(|registry| registry.start().unwrap());
+    let _threads = refreshers.map(|refresher| refresher.start().unwrap());
     let end = Instant::now() + DEADLINE;
     while ids(&counts) != (2, 2) {
         assert!(Instant::now() < end, "{:?}", counts.read().registry);
@@ -416,12 +428,13 @@ fn records_of_a_later_version_have_the_id_that_it_left() {
     let path = directory.path().join("ids.json");
     let stub = Stub::registry(7);
     let config = with_file(config(&[stub.url()]), &path);
-    let running = Running::start(&config, vec![schema(1), schema(2)]);
-    running.wait_until("an id", |ids, _| ids.get([2; 8]) == Some(7));
+    let running = Running::start(&config, &[schema(1), schema(2)]);
+    // It is counted after it is stored.
+    running.wait_until("an id", |_, counts| counts.ids_known == 1);
     drop(running);
-    let running = Running::start(&config, vec![schema(1)]);
-    assert_eq!(framed(running.registry.ids(), 2).unwrap(), b"\0\0\0\0\x07datum");
-    assert_eq!(framed(running.registry.ids(), 3), None);
+    let running = Running::start(&config, &[schema(1)]);
+    assert_eq!(framed(&running.ids, 2).unwrap(), b"\0\0\0\0\x07datum");
+    assert_eq!(framed(&running.ids, 3), None);
 }
 
 #[test]

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, Value, whole_number};
+use tap53_base::settings::{Section, whole_number};
 
-/// How a topic is made that is not there.
+use super::options;
+
+/// The shape of a topic that the agent creates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CreateTopic {
-    /// Its partitions; `None`: as many as the brokers give by default.
+    /// The number of partitions; `None`: the brokers' default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<i32>,
-    /// At how many brokers each of them is; `None`: what the brokers do by default.
+    /// The number of brokers that have each partition; `None`: the brokers' default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<i32>,
     /// The topic's own settings, by their names at the brokers.
@@ -27,11 +29,7 @@ impl CreateTopic {
         let options = section.section("options", |section| {
             let mut options = BTreeMap::new();
             for name in section.keys() {
-                let value = section.read(&name, |value| match value {
-                    Value::Text(text) => Ok(text.clone()),
-                    Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => Ok(value.to_string()),
-                    _ => Err("must be a text or a number".to_owned()),
-                });
+                let value = section.read(&name, options::text_or_number);
                 options.extend(value.map(|value| (name, value)));
             }
             options

@@ -11,46 +11,46 @@ use rdkafka::{
 use tap53_base::settings::{Section, Value};
 
 /// Settings that are not to be made here, and why.
-const REFUSED: [(&str, Refused); 37] = [
-    ("bootstrap.servers", Refused::MadeBy("brokers")),
-    ("metadata.broker.list", Refused::MadeBy("brokers")),
-    ("compression.codec", Refused::MadeBy("compression")),
-    ("compression.type", Refused::MadeBy("compression")),
-    ("linger.ms", Refused::MadeBy("linger_ms")),
-    ("queue.buffering.max.ms", Refused::MadeBy("linger_ms")),
-    ("batch.size", Refused::MadeBy("batch_bytes")),
-    ("batch.num.messages", Refused::MadeBy("batch_records")),
-    ("message.timeout.ms", Refused::MadeBy("message_timeout_ms")),
-    ("delivery.timeout.ms", Refused::MadeBy("message_timeout_ms")),
-    ("queue.buffering.max.kbytes", Refused::MadeBy("queue_bytes")),
-    ("queue.buffering.max.messages", Refused::MadeBy("queue_bytes")),
-    ("security.protocol", Refused::MadeBy("tls and sasl")),
-    ("ssl.ca.location", Refused::MadeBy("tls.ca_file")),
-    ("ssl.ca.pem", Refused::MadeBy("tls.ca_file")),
-    ("ssl.certificate.location", Refused::MadeBy("tls.certificate_file")),
-    ("ssl.certificate.pem", Refused::MadeBy("tls.certificate_file")),
-    ("ssl.key.location", Refused::MadeBy("tls.key_file")),
-    ("ssl.key.pem", Refused::Secret("tls.key_file")),
-    ("ssl.key.password", Refused::Secret("tls.key_password_file")),
-    ("ssl.keystore.location", Refused::MadeBy("tls.certificate_file and tls.key_file")),
-    ("ssl.keystore.password", Refused::Secret("tls.key_password_file")),
-    ("ssl.endpoint.identification.algorithm", Refused::MadeBy("tls.verify_hostname")),
-    ("sasl.mechanisms", Refused::MadeBy("sasl.mechanism")),
-    ("sasl.mechanism", Refused::MadeBy("sasl.mechanism")),
-    ("sasl.username", Refused::MadeBy("sasl.username")),
-    ("sasl.password", Refused::Secret("sasl.password_file")),
-    ("enable.sasl.oauthbearer.unsecure.jwt", Refused::MadeBy("sasl.mechanism")),
-    ("allow.auto.create.topics", Refused::MadeBy("create_topic")),
-    // Transactions need calls that nobody makes.
-    ("transactional.id", Refused::MadeBy("nothing: records are not sent in transactions")),
+const REFUSED: [(&str, Restriction); 37] = [
+    ("bootstrap.servers", Restriction::MadeBy("brokers")),
+    ("metadata.broker.list", Restriction::MadeBy("brokers")),
+    ("compression.codec", Restriction::MadeBy("compression")),
+    ("compression.type", Restriction::MadeBy("compression")),
+    ("linger.ms", Restriction::MadeBy("linger_ms")),
+    ("queue.buffering.max.ms", Restriction::MadeBy("linger_ms")),
+    ("batch.size", Restriction::MadeBy("batch_bytes")),
+    ("batch.num.messages", Restriction::MadeBy("batch_records")),
+    ("message.timeout.ms", Restriction::MadeBy("message_timeout_ms")),
+    ("delivery.timeout.ms", Restriction::MadeBy("message_timeout_ms")),
+    ("queue.buffering.max.kbytes", Restriction::MadeBy("queue_bytes")),
+    ("queue.buffering.max.messages", Restriction::MadeBy("queue_bytes")),
+    ("security.protocol", Restriction::MadeBy("tls and sasl")),
+    ("ssl.ca.location", Restriction::MadeBy("tls.ca_file")),
+    ("ssl.ca.pem", Restriction::MadeBy("tls.ca_file")),
+    ("ssl.certificate.location", Restriction::MadeBy("tls.certificate_file")),
+    ("ssl.certificate.pem", Restriction::MadeBy("tls.certificate_file")),
+    ("ssl.key.location", Restriction::MadeBy("tls.key_file")),
+    ("ssl.key.pem", Restriction::Secret("tls.key_file")),
+    ("ssl.key.password", Restriction::Secret("tls.key_password_file")),
+    ("ssl.keystore.location", Restriction::MadeBy("tls.certificate_file and tls.key_file")),
+    ("ssl.keystore.password", Restriction::Secret("tls.key_password_file")),
+    ("ssl.endpoint.identification.algorithm", Restriction::MadeBy("tls.verify_hostname")),
+    ("sasl.mechanisms", Restriction::MadeBy("sasl.mechanism")),
+    ("sasl.mechanism", Restriction::MadeBy("sasl.mechanism")),
+    ("sasl.username", Restriction::MadeBy("sasl.username")),
+    ("sasl.password", Restriction::Secret("sasl.password_file")),
+    ("enable.sasl.oauthbearer.unsecure.jwt", Restriction::MadeBy("sasl.mechanism")),
+    ("allow.auto.create.topics", Restriction::MadeBy("create_topic")),
+    // Transactions need calls that the agent does not make.
+    ("transactional.id", Restriction::MadeBy("nothing: records are not sent in transactions")),
     // The ledger is made of delivery reports.
-    ("acks", Refused::Unless("all", PROMISE)),
-    ("request.required.acks", Refused::Unless("all", PROMISE)),
-    ("delivery.report.only.error", Refused::Unless("false", PROMISE)),
-    ("enable.ssl.certificate.verification", Refused::Unless("true", IMPOSTOR)),
-    ("test.mock.num.brokers", Refused::MadeBy("nothing: records would go nowhere")),
-    ("test.mock.broker.rtt", Refused::MadeBy("nothing: records would go nowhere")),
-    ("plugin.library.paths", Refused::MadeBy("nothing: tap53 loads no other program")),
+    ("acks", Restriction::Unless("all", PROMISE)),
+    ("request.required.acks", Restriction::Unless("all", PROMISE)),
+    ("delivery.report.only.error", Restriction::Unless("false", PROMISE)),
+    ("enable.ssl.certificate.verification", Restriction::Unless("true", IMPOSTOR)),
+    ("test.mock.num.brokers", Restriction::MadeBy("nothing: records would go nowhere")),
+    ("test.mock.broker.rtt", Restriction::MadeBy("nothing: records would go nowhere")),
+    ("plugin.library.paths", Restriction::MadeBy("nothing: tap53 loads no other program")),
 ];
 
 const PROMISE: &str =
@@ -58,7 +58,7 @@ const PROMISE: &str =
 const IMPOSTOR: &str = "anybody could take the broker's place: name its authority in tls.ca_file";
 
 #[derive(Clone, Copy)]
-enum Refused {
+enum Restriction {
     /// A key of ours makes it.
     MadeBy(&'static str),
     /// A key of ours names a file that holds it. What was found is not repeated.
@@ -67,7 +67,7 @@ enum Refused {
     Unless(&'static str, &'static str),
 }
 
-/// The `options` section: librdkafka is asked about each setting.
+/// Reads the `options` section, and checks each setting with librdkafka.
 pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
     let mut options = BTreeMap::new();
     for name in section.keys() {
@@ -78,11 +78,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
         }
         let mut unknown = None;
         let checked = section.read(&name, |value| {
-            let value = match value {
-                Value::Text(text) => text.clone(),
-                Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => value.to_string(),
-                _ => return Err("must be a text or a number".to_owned()),
-            };
+            let value = text_or_number(value)?;
             refuse(&name, &value)?;
             match ClientConfig::new().set(name.as_str(), value.as_str()).create_native_config() {
                 Ok(_) => Ok(Some(value)),
@@ -107,13 +103,22 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
     options
 }
 
+/// Reads a setting of librdkafka or of a broker: these take texts alone.
+pub(super) fn text_or_number(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Boolean(_) | Value::Integer(_) | Value::Real(_) => Ok(value.to_string()),
+        _ => Err("must be a text or a number".to_owned()),
+    }
+}
+
 /// The key to use instead of a setting that holds a secret.
 fn secret(name: &str) -> Option<&'static str> {
     if name.starts_with("sasl.oauthbearer.") {
         return Some("sasl.token_file or sasl.client_secret_file");
     }
     REFUSED.iter().find_map(|(refused, why)| match why {
-        Refused::Secret(key) if *refused == name => Some(*key),
+        Restriction::Secret(key) if *refused == name => Some(*key),
         _ => None,
     })
 }
@@ -122,15 +127,17 @@ fn refuse(name: &str, value: &str) -> Result<(), String> {
     let refused = REFUSED.iter().find(|(refused, _)| *refused == name);
     match refused.map(|(_, why)| *why) {
         None => Ok(()),
-        Some(Refused::MadeBy(key) | Refused::Secret(key)) => Err(format!("is made by {key}")),
-        Some(Refused::Unless(required, _)) if value == required => Ok(()),
+        Some(Restriction::MadeBy(key) | Restriction::Secret(key)) => {
+            Err(format!("is made by {key}"))
+        }
+        Some(Restriction::Unless(required, _)) if value == required => Ok(()),
         // The same, in numbers.
-        Some(Refused::Unless("all", _)) if value == "-1" => Ok(()),
-        Some(Refused::Unless(required, why)) => Err(format!("must be {required}: {why}")),
+        Some(Restriction::Unless("all", _)) if value == "-1" => Ok(()),
+        Some(Restriction::Unless(required, why)) => Err(format!("must be {required}: {why}")),
     }
 }
 
-/// Whether the settings go together: each for itself may be right, as `retries: 0` is without
+/// Checks that the settings go together: each for itself may be right, as `retries: 0` is without
 /// idempotence. Only a client finds that out; this one has no broker to connect to.
 fn agree(options: &BTreeMap<String, String>) -> Result<(), String> {
     if options.is_empty() {

@@ -9,19 +9,19 @@ use tap53_base::settings::{Section, boolean, choice, text};
 
 use super::{super::registry::has_usable_port, readable_file};
 
-/// Who the agent says it is.
+/// The SASL identity of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SaslConfig {
-    /// How it proves that.
+    /// The mechanism that proves it.
     pub mechanism: SaslMechanism,
-    /// By what.
+    /// The secret or token that proves it.
     #[serde(flatten)]
     pub credentials: Credentials,
-    /// Whether a password or a token may be sent without TLS.
+    /// True where a password or a token may be sent without TLS.
     pub allow_cleartext: bool,
 }
 
-/// How it is proved who is there.
+/// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SaslMechanism {
@@ -41,7 +41,7 @@ pub enum SaslMechanism {
     OauthBearer,
 }
 
-/// What proves it. Files are looked at while the agent runs: what is new there is used from then on.
+/// The credentials. Files are read again while the agent runs: new content is used from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Credentials {
@@ -64,14 +64,14 @@ pub enum Credentials {
 /// An authorization server that gives tokens to clients (RFC 6749 §4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenEndpoint {
-    /// Where it is asked, by HTTPS.
+    /// The HTTPS URL of its token endpoint.
     #[serde(rename = "token_endpoint")]
     pub url: String,
-    /// Who asks.
+    /// The agent's client id.
     pub client_id: String,
-    /// Holds the secret of who asks.
+    /// Holds the client's secret.
     pub client_secret_file: PathBuf,
-    /// What the token is for, if the server wants to know.
+    /// The scope to request, if the server needs one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Certificates of the authorities to trust; `None`: those of the system.
@@ -80,7 +80,7 @@ pub struct TokenEndpoint {
 }
 
 impl SaslMechanism {
-    /// Whether who listens on the way learns what proves it, unless there is TLS.
+    /// True where a listener on the way learns the secret, unless there is TLS.
     #[must_use]
     pub const fn shows_secret(self) -> bool {
         matches!(self, Self::Plain | Self::OauthBearer)
@@ -155,7 +155,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// The client's secret is sent there (RFC 6749 §3.2 wants TLS). What may hold a password passes, to be
-/// refused where nobody is shown it.
+/// refused where it is not shown.
 fn https(text: &str) -> Result<String, String> {
     if text.contains('@') {
         return Ok(text.to_owned());

@@ -18,19 +18,18 @@ pub struct SpoolConfig {
     pub directory: PathBuf,
     /// Bytes that it holds at most; the oldest records are dropped for more.
     pub max_bytes: u64,
-    /// How old a record may get there, if there is a limit.
+    /// The age at which records are dropped, if there is a limit.
     #[serde(rename = "max_age_s", serialize_with = "seconds_or_zero")]
     pub max_age: Option<Duration>,
-    /// When records are forced to the disk.
+    /// The policy that syncs records to the disk.
     pub fsync: FsyncChoice,
-    /// How often they are, with [`FsyncChoice::Interval`].
+    /// The interval of [`FsyncChoice::Interval`].
     #[serde(
         rename = "fsync_interval_ms",
         serialize_with = "tap53_base::settings::as_milliseconds"
     )]
     pub fsync_interval: Duration,
-    /// How many of the records that wait there are sent a second, beside what comes in, if there is
-    /// a limit.
+    /// The rate at which waiting records are sent beside new ones, if there is a limit.
     #[serde(serialize_with = "number_or_zero")]
     pub replay_records_per_s: Option<u32>,
 }

@@ -13,12 +13,12 @@ use super::topic;
 pub struct SummaryConfig {
     /// Topic.
     pub topic: String,
-    /// How often one is written.
+    /// The interval between summaries.
     #[serde(rename = "interval_s", serialize_with = "tap53_base::settings::as_seconds")]
     pub interval: Duration,
-    /// Whether summaries carry digests of the records.
+    /// True where summaries carry digests of the records.
     pub chain: bool,
-    /// What summaries are signed with.
+    /// The key that signs summaries.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub signing: Option<SigningKeyFile>,
 }
@@ -29,7 +29,7 @@ pub struct SigningKeyFile {
     /// The file.
     #[serde(rename = "signing_key_file")]
     pub file: PathBuf,
-    /// What it held when the configuration was read.
+    /// The key that the file held when the configuration was read.
     #[serde(skip)]
     pub key: SigningKey,
 }

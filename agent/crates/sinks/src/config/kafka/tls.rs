@@ -14,7 +14,7 @@ pub struct TlsConfig {
     /// Certificates of the authorities to trust; `None`: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The agent's certificate, where brokers ask for one.
+    /// The agent's certificate, where brokers request one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<PathBuf>,
     /// The key of that certificate.
@@ -23,7 +23,7 @@ pub struct TlsConfig {
     /// Holds the password of that key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_password_file: Option<PathBuf>,
-    /// Whether a broker's certificate must name the host that was connected to.
+    /// True where a broker's certificate must name the host that was connected to.
     pub verify_hostname: bool,
 }
 

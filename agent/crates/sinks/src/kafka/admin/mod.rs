@@ -26,7 +26,7 @@ pub struct AdminClient {
     token: Option<Token>,
 }
 
-/// Why they cannot connect.
+/// Reasons why such a client cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// A file with a secret cannot be read.
@@ -40,7 +40,7 @@ pub enum AdminError {
 impl AdminClient {
     /// Reads secrets, and fetches a token where one is needed: this may take seconds.
     pub fn prepare(config: &KafkaConfig) -> Result<Self, AdminError> {
-        let (client, _password) = connection(config).map_err(AdminError::Secret)?;
+        let client = connection(config).map_err(AdminError::Secret)?;
         let token = auth::fetch(config.sasl.as_ref()).transpose().map_err(AdminError::Token)?;
         Ok(Self { config: client, token })
     }

@@ -11,14 +11,20 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{super::background::Background, AdminClient};
-use crate::config::{CreateTopic, KafkaConfig};
+use tap53_base::{
+    backoff::Backoff,
+    threads::{Background, Requests, Round},
+};
+
+use super::AdminClient;
+use crate::{
+    config::{CreateTopic, KafkaConfig},
+    http_client,
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After a failure, doubled with each one that follows.
-const MIN_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The thread that creates a topic: at the start, and whenever brokers say that it does not exist.
 pub(in crate::kafka) struct TopicCreator(Option<Background>);
@@ -27,15 +33,12 @@ impl TopicCreator {
     /// `None` where the configuration does not have it created.
     pub(in crate::kafka) fn start(config: &KafkaConfig) -> Option<Self> {
         let shape = config.create_topic.clone()?;
-        let (config, mut backoff) = (config.clone(), MIN_BACKOFF);
-        let started = Background::start("kafka-topic", move || {
-            if create_and_log(&config, &shape) {
-                backoff = MIN_BACKOFF;
-                return None;
+        let config = config.clone();
+        let started = Background::start("kafka-topic", Requests::default(), BACKOFF, move || {
+            match create_and_log(&config, &shape) {
+                true => Round::Done(None),
+                false => Round::Failed(Duration::ZERO),
             }
-            let pause = backoff;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-            Some(pause)
         });
         if let Err(error) = &started {
             tracing::error!(event = "topic_creation_failed", %error, "cannot start the thread that creates topics");
@@ -45,7 +48,7 @@ impl TopicCreator {
 
     /// Has the topic created: brokers say that it does not exist.
     pub(in crate::kafka) fn want(&self) {
-        self.0.iter().for_each(Background::want);
+        self.0.iter().for_each(Background::request);
     }
 }
 
@@ -108,9 +111,9 @@ fn create(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
     }
     let admin = client.admin().map_err(text)?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let answers = runtime.block_on(admin.create_topics([&new], &options)).map_err(text)?;
+    let answers = http_client::block_on(admin.create_topics([&new], &options))
+        .map_err(|error| error.to_string())?
+        .map_err(text)?;
     match answers.into_iter().next().ok_or("no answer")? {
         Ok(_) => Ok(true),
         Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(false),

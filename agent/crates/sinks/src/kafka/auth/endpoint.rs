@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A token and what is around it.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Why there is no token; after the server's URL.
+/// Reasons why there is no token. Each text follows the server's URL.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
@@ -41,14 +41,14 @@ pub(super) enum Error {
 
 /// RFC 6749 §5.1.
 #[derive(Deserialize)]
-struct Granted {
+struct TokenResponse {
     access_token: String,
     expires_in: Option<f64>,
 }
 
 /// RFC 6749 §5.2.
 #[derive(Deserialize)]
-struct Refused {
+struct ErrorResponse {
     error: String,
     error_description: Option<String>,
 }
@@ -90,15 +90,15 @@ fn read(
     asked_at: Timestamp,
 ) -> Result<Token, Error> {
     if status != StatusCode::OK {
-        let why = match serde_json::from_slice::<Refused>(body) {
-            Ok(Refused { error, error_description: Some(why) }) => format!("{error}: {why}"),
-            Ok(Refused { error, .. }) => error,
+        let why = match serde_json::from_slice::<ErrorResponse>(body) {
+            Ok(ErrorResponse { error, error_description: Some(why) }) => format!("{error}: {why}"),
+            Ok(ErrorResponse { error, .. }) => error,
             Err(_) => status.canonical_reason().unwrap_or("without a reason").to_owned(),
         };
         return Err(Error::Refused { status: status.as_u16(), why: shortened(&why) });
     }
     // What the parser says may quote the token.
-    let granted: Granted = serde_json::from_slice(body)
+    let granted: TokenResponse = serde_json::from_slice(body)
         .map_err(|_| http_client::Error::Unreadable("it has no access_token".to_owned()))?;
     Ok(Token::of_answer(&granted.access_token, granted.expires_in, client_id, asked_at)?)
 }

@@ -13,31 +13,38 @@ use std::{
     ffi::{CStr, CString},
     path::{Path, PathBuf},
     ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::{
     bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t as Code},
     producer::Producer as _,
     types::RDKafka,
 };
-use tap53_base::files::read_secret_text;
+use tap53_base::{
+    backoff::Backoff,
+    files::read_secret_text,
+    threads::{Background, Requests, Round},
+};
 
-use super::{background::Background, context::REMINDER_INTERVAL, producer::PolledProducer};
-use crate::config::{Credentials, SaslConfig, TokenEndpoint};
+use super::{context::REMINDER_INTERVAL, producer::PolledProducer};
+use crate::{
+    config::{Credentials, SaslConfig, TokenEndpoint},
+    http_client,
+};
 
 pub(crate) use token::Token;
 
-/// Backoff after a server has given no token, doubled up to the second.
-const MIN_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// The pauses after a server has given no token.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// However short the life of its tokens is, a server is not queried more often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the tokens of a producer come from, and which one it has.
+/// The source of a producer's tokens, and the one that the producer has.
 pub(super) struct TokenSource {
     sink: String,
     source: Source,
@@ -73,14 +80,12 @@ impl TokenSource {
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client().native_ptr();
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let latest = match &self.source {
-            Source::File(path) => {
-                of_file(path, now).map_err(|why| format!("{}: {why}", path.display()))
-            }
+            Source::File(path) => read_file(path, now),
             Source::Endpoint(fetcher) => match fetcher.latest() {
                 None => return,
-                Some(latest) => latest.map_err(|why| format!("{}: {why}", fetcher.url)),
+                Some(latest) => latest,
             },
         };
         let token = match (latest, &current.token) {
@@ -126,30 +131,27 @@ impl TokenSource {
 pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
         Credentials::Password { .. } => None,
-        Credentials::TokenFile { token_file } => Some(
-            of_file(token_file, Timestamp::now())
-                .map_err(|why| format!("{}: {why}", token_file.display())),
-        ),
-        Credentials::TokenEndpoint(endpoint) => {
-            Some(fetch_now(endpoint).map_err(|why| format!("{}: {why}", endpoint.url)))
-        }
+        Credentials::TokenFile { token_file } => Some(read_file(token_file, Timestamp::now())),
+        Credentials::TokenEndpoint(endpoint) => Some(fetch_now(endpoint)),
     }
 }
 
-fn of_file(path: &Path, now: Timestamp) -> Result<Token, String> {
-    let text = read_secret_text(path).map_err(|error| format!("cannot be read: {error}"))?;
-    Token::of_jwt(text.trim(), now).map_err(|why| why.to_string())
+/// On failure, the reason after the file's name.
+fn read_file(path: &Path, now: Timestamp) -> Result<Token, String> {
+    let token = match read_secret_text(path) {
+        Ok(text) => Token::of_jwt(text.trim(), now).map_err(|why| why.to_string()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    };
+    token.map_err(|why| format!("{}: {why}", path.display()))
 }
 
+/// On failure, the reason after the server's URL.
 fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let answer = runtime.block_on(endpoint::fetch(endpoint)).map_err(|error| error.to_string());
-    // Name resolution of the system has threads of its own, which nobody waits for.
-    runtime.shutdown_background();
+    let answer = http_client::block_on(endpoint::fetch(endpoint));
     answer
+        .map_err(endpoint::Error::from)
+        .flatten()
+        .map_err(|error| format!("{}: {error}", endpoint.url))
 }
 
 /// Puts a token where librdkafka takes it from.
@@ -181,7 +183,6 @@ pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), Strin
 
 /// The thread that queries an authorization server, and its latest answer.
 struct TokenFetcher {
-    url: String,
     latest: Arc<Mutex<Option<Result<Token, String>>>>,
     /// Ends with this.
     _thread: Option<Background>,
@@ -191,38 +192,25 @@ impl TokenFetcher {
     fn start(endpoint: &TokenEndpoint) -> Self {
         let latest = Arc::new(Mutex::new(None));
         let (endpoint, answers) = (endpoint.clone(), latest.clone());
-        let (url, mut backoff) = (endpoint.url.clone(), MIN_BACKOFF);
-        let started = Background::start("kafka-token", move || {
+        let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
             let answer = fetch_now(&endpoint);
-            let wait = match &answer {
-                Ok(token) => {
-                    backoff = MIN_BACKOFF;
-                    until_renewal(token, Timestamp::now())
-                }
-                Err(_) => {
-                    let wait = backoff;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
-                    wait
-                }
+            let round = match &answer {
+                Ok(token) => Round::Done(Some(until_renewal(token, Timestamp::now()))),
+                Err(_) => Round::Failed(Duration::ZERO),
             };
-            *lock(&answers) = Some(answer);
-            Some(wait)
+            *answers.lock() = Some(answer);
+            round
         });
         if let Err(error) = &started {
-            *lock(&latest) = Some(Err(format!("no thread to query it: {error}")));
+            *latest.lock() = Some(Err(format!("no thread to query the server: {error}")));
         }
-        Self { url, latest, _thread: started.ok() }
+        Self { latest, _thread: started.ok() }
     }
 
     /// The latest answer; `None` before the first.
     fn latest(&self) -> Option<Result<Token, String>> {
-        lock(&self.latest).clone()
+        self.latest.lock().clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // One value, replaced whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Four fifths of a token's life, so that there is time to retry.

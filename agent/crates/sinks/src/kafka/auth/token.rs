@@ -22,7 +22,7 @@ pub struct Token {
     pub(super) expires_at: Timestamp,
 }
 
-/// Whoever has the text is who it says.
+/// Without the text, which is all that an impostor needs.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
@@ -32,14 +32,14 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What it says of itself.
+/// Shows the principal and the expiry, and never the token.
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "token of {}, valid until {:.0}", self.principal, self.expires_at)
     }
 }
 
-/// Why a text is no token to be used.
+/// Reasons why a text is no usable token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
     /// Nothing there.
@@ -108,7 +108,7 @@ impl Token {
         if self.expires_at <= now { Err(Unusable::Expired(self.expires_at)) } else { Ok(self) }
     }
 
-    /// What is sent. Not to be shown.
+    /// Returns the secret text, which must not be shown.
     pub(super) fn text(&self) -> &str {
         &self.text
     }

@@ -8,10 +8,11 @@ mod statistics;
 use std::{
     cell::RefCell,
     ffi::{CStr, CString},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, RwLock};
 use rdkafka::{
     bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     error::RDKafkaErrorCode,
@@ -20,11 +21,11 @@ use rdkafka::{
 };
 use tap53_base::files::read_secret_text;
 
-use super::{auth::TokenSource, context::SinkContext, origin::Origin, summaries::Summaries};
+use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
     Error,
     config::{Credentials, KafkaConfig},
-    registry::Framed,
+    registry::{FrameOutcome, SchemaIds},
 };
 
 pub(super) use polled::PolledProducer;
@@ -33,8 +34,8 @@ use reports::{Callbacks, is_permanent};
 use settings::{Digest, certificates, client_config};
 pub use statistics::{Broker, Spread, Statistics};
 
-/// How often librdkafka reports its statistics: it makes a JSON text of everything, partitions included,
-/// and its quantiles are of this long. Shorter than what Prometheus usually waits between two looks.
+/// The interval of librdkafka's statistics: it makes a JSON text of everything, partitions
+/// included, and its quantiles are of this long. Shorter than Prometheus' usual interval.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
@@ -56,19 +57,19 @@ pub(super) struct Message<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// How long a producer that is replaced may take to deliver what it has, where there is a spool. Then
-/// it gives that back, to be sent by the one in use. Without one, its messages time out by themselves.
+/// The time that a replaced producer has to deliver its messages, where there is a spool. Then they
+/// are purged and requeued. Without a spool, they time out by themselves.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
-/// How long purged messages may take to be reported.
+/// The time within which purged messages are reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// Where a value is framed. librdkafka copies it.
+    /// The buffer that values are framed in. librdkafka copies it.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Why librdkafka did not take a message.
+/// Reasons why librdkafka did not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Its queue is full.
@@ -81,7 +82,7 @@ pub(super) enum Refusal {
     NoId,
 }
 
-/// What takes messages to brokers. The producer does; in the model test, a cluster of its own.
+/// Takes messages to brokers: the producer, or the model test's cluster.
 pub(super) trait Transport: Send + Sync + 'static {
     /// A producer to be used for a while.
     type Handle;
@@ -92,7 +93,7 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// Hands a message over, which is reported on by [`SinkContext::report`].
     ///
     /// # Errors
-    /// Why it was not taken; then it is not reported on.
+    /// The reason why it was not taken; then it is not reported on.
     fn send(
         &self,
         producer: &Self::Handle,
@@ -114,15 +115,17 @@ pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
     context: Arc<SinkContext>,
+    /// Ids of the schemas of summaries, where a registry gives them.
+    summary_schema_ids: Option<Arc<SchemaIds>>,
     current: RwLock<Arc<PolledProducer>>,
     /// The password that was last given to librdkafka; empty without SASL.
     password: Mutex<String>,
-    /// Where tokens come from, if those authenticate this client.
+    /// The source of tokens, if those authenticate this client.
     tokens: Option<TokenSource>,
     certificates: Mutex<Certificates>,
     /// Those that were in use before and have something yet, and since when.
     replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    /// Locked by whoever creates a producer.
+    /// Held while a producer is created.
     creating: Mutex<()>,
 }
 
@@ -139,6 +142,7 @@ impl Producer {
         config: &KafkaConfig,
         node: &str,
         context: &Arc<SinkContext>,
+        summary_schema_ids: Option<Arc<SchemaIds>>,
     ) -> Result<Self, Error> {
         let (current, password) = create(config, context)?;
         let tokens = TokenSource::open(&config.name, config.sasl.as_ref());
@@ -149,6 +153,7 @@ impl Producer {
             config: config.clone(),
             node: node.to_owned(),
             context: context.clone(),
+            summary_schema_ids,
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
             tokens,
@@ -208,7 +213,7 @@ impl Producer {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
-        let mut known = lock(&self.password);
+        let mut known = self.password.lock();
         match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => match set_credentials(&self.current(), username, &password) {
@@ -224,7 +229,9 @@ impl Producer {
                 ),
             },
             // While it is being replaced, and the old one still does.
-            Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+            Err(error) => {
+                tracing::debug!(event = "password_unreadable", sink, %error, "cannot read the password");
+            }
         }
     }
 
@@ -239,13 +246,13 @@ impl Producer {
     /// delivers what it has.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.context.sink;
-        let mut known = lock(&self.certificates);
+        let mut known = self.certificates.lock();
         let found = match certificates(&self.config) {
             Ok(found) if found != known.used => found,
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
-                tracing::debug!(sink, %error, "cannot read the files of TLS");
+                tracing::debug!(event = "tls_files_unreadable", sink, %error, "cannot read the TLS files");
                 return;
             }
         };
@@ -256,7 +263,7 @@ impl Producer {
             }
             // At the next look again.
             Err(error) if known.refused == Some(found) => {
-                tracing::debug!(sink, %error, "cannot use the new files of TLS");
+                tracing::debug!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files");
             }
             Err(error) => {
                 known.refused = Some(found);
@@ -268,7 +275,7 @@ impl Producer {
     /// Makes a new producer, and lets the old one deliver what it has.
     pub(super) fn renew(&self) -> Result<(), Error> {
         if let Some(old) = self.replace(&self.current())? {
-            lock(&self.replaced).push((old, Instant::now()));
+            self.replaced.lock().push((old, Instant::now()));
         }
         Ok(())
     }
@@ -276,13 +283,13 @@ impl Producer {
     /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
     /// done so meanwhile.
     fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
-        let _creating = lock(&self.creating);
+        let _creating = self.creating.lock();
         if !Arc::ptr_eq(&self.current(), old) {
             return Ok(None);
         }
         let (created, password) = create(&self.config, &self.context)?;
-        *lock(&self.password) = password;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *self.password.lock() = password;
+        let mut current = self.current.write();
         let old = std::mem::replace(&mut *current, Arc::new(created));
         drop(current);
         self.renew_token();
@@ -292,7 +299,7 @@ impl Producer {
     /// Lets go of producers that were replaced and have nothing any more, and takes back what others
     /// have not delivered in time.
     pub(super) fn look_after_replaced(&self, now: Instant) {
-        let mut replaced = lock(&self.replaced);
+        let mut replaced = self.replaced.lock();
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
         if self.context.requeues {
             for (old, since) in &*replaced {
@@ -308,7 +315,7 @@ impl Producer {
     /// false if that takes longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        let replaced: Vec<_> = lock(&self.replaced).iter().map(|(old, _)| old.clone()).collect();
+        let replaced: Vec<_> = self.replaced.lock().iter().map(|(old, _)| old.clone()).collect();
         replaced
             .into_iter()
             .chain([self.current()])
@@ -320,7 +327,7 @@ impl Transport for Producer {
     type Handle = Arc<PolledProducer>;
 
     fn current(&self) -> Arc<PolledProducer> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     fn send(
@@ -330,25 +337,25 @@ impl Transport for Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let framing = match origin {
-            Origin::Summary { .. } => self.context.summaries.get().and_then(Summaries::framing),
-            Origin::Memory { .. } | Origin::Spool { .. } => self.context.framing.as_ref(),
+        let schema_ids = match origin {
+            Origin::Summary { .. } => &self.summary_schema_ids,
+            Origin::Memory { .. } | Origin::Spool { .. } => &self.context.schema_ids,
         };
-        let Some(framing) = framing else {
+        let Some(schema_ids) = schema_ids else {
             return self.hand_over(producer, origin, schema_version, message);
         };
-        FRAMED.with_borrow_mut(|framed| match framing.ids.frame(message.value, framed) {
-            Framed::Yes => {
+        FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
+            FrameOutcome::Yes => {
                 let message = Message { value: framed, ..*message };
                 self.hand_over(producer, origin, schema_version, &message)
             }
-            Framed::NotYet => Err(Refusal::NoId),
-            Framed::Never => Err(Refusal::Never),
+            FrameOutcome::NotYet => Err(Refusal::NoId),
+            FrameOutcome::Never => Err(Refusal::Never),
         })
     }
 
     fn purge(&self) {
-        for (old, _) in lock(&self.replaced).drain(..) {
+        for (old, _) in self.replaced.lock().drain(..) {
             purge(&old, &self.context.sink);
         }
         purge(&self.current(), &self.context.sink);
@@ -383,33 +390,19 @@ fn purge(producer: &PolledProducer, sink: &str) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each is whole after every statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A producer, and the password that it has.
 fn create(
     config: &KafkaConfig,
     context: &Arc<SinkContext>,
 ) -> Result<(PolledProducer, String), Error> {
-    let (mut client, password) = client_config(config)?;
+    let mut client = client_config(config)?;
+    let password = client.get("sasl.password").unwrap_or_default().to_owned();
     if context.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
     let generation = context.generation.load(Ordering::Relaxed) + 1;
-    let producer =
-        PolledProducer::new(&client, Callbacks::new(context, generation)).map_err(|error| {
-            match error {
-                polled::Error::Kafka(cause) => Error::Kafka { sink: config.name.clone(), cause },
-                polled::Error::Thread(cause) => Error::File {
-                    sink: config.name.clone(),
-                    action: "start the thread of",
-                    path: "delivery reports".to_owned(),
-                    cause,
-                },
-            }
-        })?;
+    let callbacks = Callbacks::new(context, generation);
+    let producer = PolledProducer::new(&config.name, &client, callbacks)?;
     // Now it is the one in use. One is made at a time.
     context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))

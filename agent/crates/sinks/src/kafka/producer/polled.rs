@@ -7,14 +7,12 @@
 
 use std::{
     ffi::c_void,
-    io,
     ops::Deref,
     os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
 };
 
 use nix::{
@@ -27,25 +25,19 @@ use rdkafka::{
         rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_io_event_enable,
         rd_kafka_queue_length, rd_kafka_queue_t,
     },
-    error::KafkaError,
     producer::{BaseProducer, Producer as _},
 };
 
-use super::reports::Callbacks;
+use tap53_base::threads::JoinedThread;
 
-/// Why there can be no such producer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    #[error("cannot start the thread that takes in delivery reports: {0}")]
-    Thread(#[from] io::Error),
-}
+use super::reports::Callbacks;
+use crate::Error;
 
 /// A producer whose reports are taken in by a thread of its own, which ends with it.
 pub(in crate::kafka) struct PolledProducer {
+    /// Dropped first: what is reported after it has ended is taken in by the drop of the producer.
+    _thread: JoinedThread,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -56,18 +48,31 @@ struct Shared {
 }
 
 impl PolledProducer {
-    pub(super) fn new(config: &ClientConfig, callbacks: Callbacks) -> Result<Self, Error> {
+    pub(super) fn new(
+        sink: &str,
+        config: &ClientConfig,
+        callbacks: Callbacks,
+    ) -> Result<Self, Error> {
+        let thread = |cause| Error::Thread { sink: sink.to_owned(), cause };
         // The call has the mended objects linked: see that package.
         if !tap53_librdkafka::is_mended() {
             tracing::warn!(event = "librdkafka_unpatched", "librdkafka is not the patched one");
         }
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
-        let producer = config.create_with_context(callbacks)?;
+        let event =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| thread(error.into()))?;
+        let producer = config
+            .create_with_context(callbacks)
+            .map_err(|cause| Error::Kafka { sink: sink.to_owned(), cause })?;
         let shared = Arc::new(Shared { producer, event, stop: AtomicBool::new(false) });
-        let queue = Queue::of(shared.clone());
+        let (queue, stopped) = (Queue::of(shared.clone()), shared.clone());
+        let stop = move || {
+            stopped.stop.store(true, Ordering::Release);
+            // It fails where the descriptor is readable already.
+            let _ = stopped.event.write(1);
+        };
         let thread =
-            thread::Builder::new().name("kafka-reports".to_owned()).spawn(move || queue.serve())?;
-        Ok(Self { shared, thread: Some(thread) })
+            JoinedThread::start("kafka-reports", move || queue.serve(), stop).map_err(thread)?;
+        Ok(Self { _thread: thread, shared })
     }
 }
 
@@ -76,21 +81,6 @@ impl Deref for PolledProducer {
 
     fn deref(&self) -> &Self::Target {
         &self.shared.producer
-    }
-}
-
-impl Drop for PolledProducer {
-    /// What is reported after this is taken in by the drop of the `BaseProducer`.
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        // It fails where the descriptor is readable already.
-        let _ = self.shared.event.write(1);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(
-                event = "reports_panicked",
-                "the thread that takes delivery reports panicked"
-            );
-        }
     }
 }
 
@@ -154,7 +144,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the queue any more, and its producer still lives. Without a descriptor
+        // SAFETY: the queue is not used any more, and its producer still lives. Without a descriptor
         // librdkafka writes to none.
         unsafe {
             rd_kafka_queue_io_event_enable(self.queue, -1, std::ptr::null(), 0);

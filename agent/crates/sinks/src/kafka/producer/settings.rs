@@ -2,12 +2,13 @@
 
 use std::{io, path::Path};
 
+use clap::ValueEnum;
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use tap53_base::files::{read_secret, read_secret_text};
 
 use crate::{
     Error,
-    config::{Credentials, KafkaCompression, KafkaConfig, SaslMechanism},
+    config::{Credentials, KafkaConfig},
 };
 
 /// The longest answer that is taken. librdkafka makes room for as many bytes as an answer says that it
@@ -16,23 +17,19 @@ use crate::{
 /// replicas, and as much for a broker, so that this is enough for 100,000 partitions.
 const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
 
-/// What a client of the kind that reads must take at least, since it takes whole messages.
+/// The least limit that librdkafka accepts for a consumer, which takes whole messages.
 const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
 
-/// librdkafka's settings, and the password among them.
-pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
-    let compression = match config.compression {
-        KafkaCompression::None => "none",
-        KafkaCompression::Gzip => "gzip",
-        KafkaCompression::Lz4 => "lz4",
-        KafkaCompression::Snappy => "snappy",
-        KafkaCompression::Zstd => "zstd",
-    };
-    let (mut client, password) = connection(config)?;
+/// A producer's settings, secrets included.
+///
+/// # Errors
+/// When a file with a secret cannot be read.
+pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error> {
+    let mut client = connection(config)?;
     client
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("compression.type", compression)
+        .set("compression.type", librdkafka_name(config.compression))
         .set("linger.ms", config.linger.as_millis().to_string())
         .set("batch.size", config.batch_bytes.to_string())
         .set("batch.num.messages", config.batch_records.to_string())
@@ -50,21 +47,21 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<(ClientConfig, Strin
     for (name, value) in &config.options {
         client.set(name, value);
     }
-    Ok((client, password))
+    Ok(client)
 }
 
-/// How to reach the brokers, and as whom, for clients of every kind; and the password among it.
+/// The part of the settings that every kind of client needs: brokers, TLS and SASL.
 ///
 /// # Errors
 /// When a file with a secret cannot be read.
-pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<(ClientConfig, String), Error> {
+pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<ClientConfig, Error> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
     // A producer would else have brokers create the topic, with their defaults, where they do.
     client.set("allow.auto.create.topics", "false");
     client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
-    let password = set_security(&mut client, config)?;
-    Ok((client, password))
+    set_security(&mut client, config)?;
+    Ok(client)
 }
 
 /// As [`connection`] made it, for a client of the kind that reads: it queries metadata and reads
@@ -75,8 +72,7 @@ pub(in crate::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
     client
 }
 
-/// Sets TLS and SASL; the password, or nothing.
-fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<String, Error> {
+fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), Error> {
     let read = |path: &Path| {
         read_secret_text(path).map_err(|cause| Error::File {
             sink: config.name.clone(),
@@ -109,27 +105,25 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<Strin
         let check = if tls.verify_hostname { "https" } else { "none" };
         client.set("ssl.endpoint.identification.algorithm", check);
     }
-    let Some(sasl) = &config.sasl else { return Ok(String::new()) };
-    let mechanism = match sasl.mechanism {
-        SaslMechanism::Plain => "PLAIN",
-        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
-        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
-        SaslMechanism::OauthBearer => "OAUTHBEARER",
-    };
-    client.set("sasl.mechanisms", mechanism);
-    // Tokens are not settings: see `auth`.
-    let Credentials::Password { username, password_file } = &sasl.credentials else {
-        return Ok(String::new());
-    };
-    let password = read(password_file)?;
-    client.set("sasl.username", username).set("sasl.password", &password);
-    Ok(password)
+    if let Some(sasl) = &config.sasl {
+        client.set("sasl.mechanisms", librdkafka_name(sasl.mechanism).to_ascii_uppercase());
+        // Tokens are not settings: see `auth`.
+        if let Credentials::Password { username, password_file } = &sasl.credentials {
+            client.set("sasl.username", username).set("sasl.password", read(password_file)?);
+        }
+    }
+    Ok(())
+}
+
+/// Our files name compressions and mechanisms as librdkafka does, apart from the case.
+fn librdkafka_name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned())
 }
 
 /// A hash of files.
 pub(super) type Digest = [u8; 32];
 
-/// Of all files that TLS needs; of none where there is no TLS.
+/// Hashes all files that TLS needs; none where there is no TLS.
 pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     if let Some(tls) = &config.tls {

@@ -39,7 +39,7 @@ pub struct Spread {
 pub struct Broker {
     /// Its number, or `bootstrap` for an address of the configuration.
     pub name: String,
-    /// Whether there is a connection.
+    /// True while there is a connection.
     pub is_connected: bool,
     /// Attempts, those that failed included.
     pub connects: u64,
@@ -67,7 +67,7 @@ pub struct Broker {
     pub outbuf_us: Spread,
     /// Microseconds from sending a request to its answer.
     pub rtt_us: Spread,
-    /// Milliseconds that the broker asked to wait.
+    /// Milliseconds that the broker throttled requests.
     pub throttle_ms: Spread,
 }
 

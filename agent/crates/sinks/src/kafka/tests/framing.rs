@@ -1,7 +1,6 @@
 //! With a registry: a stub, which fails when it is told to. The real one is in the integration
 //! tests.
 
-use nix::time::{ClockId, clock_gettime};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -17,7 +16,7 @@ use crate::{
     registry::stub::{Answer, Stub, ids_from},
 };
 
-fn registry(stub: &Stub) -> Option<RegistryConfig> {
+pub(super) fn registry(stub: &Stub) -> Option<RegistryConfig> {
     Some(RegistryConfig {
         urls: vec![stub.url()],
         subject: SubjectStrategy::TopicName,
@@ -30,8 +29,36 @@ fn registry(stub: &Stub) -> Option<RegistryConfig> {
     })
 }
 
-fn away() -> Stub {
+pub(super) fn away() -> Stub {
     Stub::new(|_| Answer::Json(500, "{}".to_owned()))
+}
+
+fn without_spool(cluster: &Cluster, stub: &Stub) -> KafkaConfig {
+    let registry = registry(stub);
+    KafkaConfig { registry, message_timeout: DEADLINE, ..config(cluster, None) }
+}
+
+fn with_spool(cluster: &Cluster, stub: &Stub, directory: &Path, mode: SpoolMode) -> KafkaConfig {
+    KafkaConfig { registry: registry(stub), ..config(cluster, spool(directory, mode)) }
+}
+
+/// Leaves single objects in a spool, as an agent of this schema version does.
+fn leave_in_spool<'a>(
+    directory: &Path,
+    schema_version: u32,
+    values: impl Iterator<Item = &'a [u8]> + Clone,
+) {
+    let mut spool = Spool::open(&spool::Config {
+        directory: directory.to_owned(),
+        max_bytes: 64 << 20,
+        max_age: None,
+        fsync: Fsync::Never,
+        schema_version,
+    })
+    .unwrap();
+    let record = |value| spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
+    spool.append(values.map(record), 1).unwrap();
+    spool.close().unwrap();
 }
 
 /// Id and datum of each message in the topic.
@@ -66,12 +93,7 @@ fn lost(counts: &SinkCounts, reason: SinkLoss) -> u64 {
 #[test]
 fn without_a_spool_records_wait_in_memory_for_the_id_and_leave_with_it() {
     let (cluster, stub) = (cluster(), away());
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        message_timeout: DEADLINE,
-        ..config(&cluster, None)
-    };
-    let kafka = open(&config, true).unwrap();
+    let kafka = open(&without_spool(&cluster, &stub), true).unwrap();
     for _ in 0..3 {
         kafka.write(&batch(10));
     }
@@ -127,12 +149,7 @@ fn what_waits_too_long_for_an_id_or_finds_no_room_is_counted() {
 #[test]
 fn an_id_that_comes_during_the_shutdown_is_not_too_late() {
     let (cluster, stub) = (cluster(), away());
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        message_timeout: DEADLINE,
-        ..config(&cluster, None)
-    };
-    let kafka = open(&config, true).unwrap();
+    let kafka = open(&without_spool(&cluster, &stub), true).unwrap();
     kafka.write(&batch(10));
     stub.answer_by(ids_from(7));
     kafka.close(DEADLINE);
@@ -144,10 +161,7 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
     for mode in MODES {
         let (cluster, stub) = (cluster(), away());
         let directory = tempfile::tempdir().unwrap();
-        let config = KafkaConfig {
-            registry: registry(&stub),
-            ..config(&cluster, spool(directory.path(), mode))
-        };
+        let config = with_spool(&cluster, &stub, directory.path(), mode);
         let kafka = open(&config, true).unwrap();
         for _ in 0..3 {
             kafka.write(&batch(100));
@@ -176,10 +190,7 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
 fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        ..config(&cluster, spool(directory.path(), SpoolMode::Fast))
-    };
+    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Fast);
     let kafka = open(&config, true).unwrap();
     let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
     wait_until("the id", &kafka, knows);
@@ -204,22 +215,12 @@ fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     assert_eq!(consumed.into_iter().map(|(_, datum)| datum).collect::<Vec<_>>(), expected);
 }
 
-/// What agents of version 2 left in a spool.
+/// Fills a spool as agents of version 2 left it.
 fn spool_earlier(directory: &Path) -> usize {
     let text = include_str!("../../../../../schema/history/dns_transaction_v2.hex");
     let messages: Vec<_> =
         text.lines().map(|line| data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap()).collect();
-    let mut spool = Spool::open(&spool::Config {
-        directory: directory.to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        fsync: Fsync::Never,
-        schema_version: 2,
-    })
-    .unwrap();
-    let record = |value| spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
-    spool.append(messages.iter().map(|message| record(message)), 1).unwrap();
-    spool.close().unwrap();
+    leave_in_spool(directory, 2, messages.iter().map(Vec::as_slice));
     messages.len()
 }
 
@@ -228,10 +229,7 @@ fn records_of_an_earlier_version_leave_with_the_id_of_theirs() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
     let earlier = spool_earlier(directory.path());
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
-    };
+    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Durable);
     let kafka = open(&config, true).unwrap();
     kafka.write(&batch(5));
     wait_until("all", &kafka, |counts| counts.delivered.records == 5 + earlier as u64);
@@ -249,23 +247,9 @@ fn records_of_an_earlier_version_leave_with_the_id_of_theirs() {
 fn a_record_whose_schema_nobody_knows_is_counted_and_holds_up_no_other() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
-    let mut later = Spool::open(&spool::Config {
-        directory: directory.path().to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        fsync: Fsync::Never,
-        schema_version: 99,
-    })
-    .unwrap();
     let value = b"\xc3\x01\0\0\0\0\0\0\0\0datum";
-    let record = spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
-    later.append(std::iter::once(record), 1).unwrap();
-    later.close().unwrap();
-    drop(later);
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
-    };
+    leave_in_spool(directory.path(), 99, std::iter::once(&value[..]));
+    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Durable);
     let kafka = open(&config, true).unwrap();
     kafka.write(&batch(5));
     wait_until("all", &kafka, |counts| counts.delivered.records == 5);
@@ -283,10 +267,7 @@ fn the_shutdown_does_not_wait_for_long_for_the_id_of_an_earlier_schema_alone() {
         _ => Answer::Json(422, "{\"error_code\": 42201, \"message\": \"no\"}".to_owned()),
     });
     let earlier = spool_earlier(directory.path());
-    let config = KafkaConfig {
-        registry: registry(&stub),
-        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
-    };
+    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Durable);
     let kafka = open(&config, true).unwrap();
     let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
     wait_until("the id of the newest", &kafka, knows);
@@ -296,45 +277,18 @@ fn the_shutdown_does_not_wait_for_long_for_the_id_of_an_earlier_schema_alone() {
     assert_eq!(kafka.counts().read().spooled.records, earlier as u64);
 }
 
-#[test]
-fn the_end_waits_for_the_id_of_the_summaries_without_keeping_a_processor_busy() {
-    let (cluster, stub) = (cluster(), away());
-    cluster.create_topic("ledger", 1, 1).unwrap();
-    let config = KafkaConfig { registry: registry(&stub), ..config(&cluster, None) };
-    let kafka = open(&with_summaries(config), false).unwrap();
-    Summarising::begin().take(&kafka);
-    let busy = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
-    let (began, before) = (Instant::now(), busy());
-    kafka.end(Duration::from_millis(500));
-    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
-    assert!(busy() - before < Duration::from_millis(100), "{:?}", busy() - before);
-    assert_eq!(kafka.counts().read().summaries.lost, 1);
-}
-
-/// What is written in another profile than before does not keep those of before from leaving, nor
-/// take the topic's subject from what is written now.
+/// Changing the profile neither blocks records of the earlier one nor gives their schema the
+/// topic's subject.
 #[test]
 fn records_of_the_other_profile_leave_under_a_subject_of_its_own() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
-    let mut spooled = Spool::open(&spool::Config {
-        directory: directory.path().to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        fsync: Fsync::Never,
-        schema_version: SCHEMA_VERSION.unsigned_abs(),
-    })
-    .unwrap();
     let before = batch(3);
-    let record = |value| spool::Record { timestamp_ms: 1, messages: 1, key: b"", value };
-    spooled.append(before.iter().map(|(value, _)| record(value)), 1).unwrap();
-    spooled.close().unwrap();
-    // Its lock.
-    drop(spooled);
+    let version = SCHEMA_VERSION.unsigned_abs();
+    leave_in_spool(directory.path(), version, before.iter().map(|(value, _)| value));
     let config = KafkaConfig {
-        registry: registry(&stub),
         profile: Profile::Flat,
-        ..config(&cluster, spool(directory.path(), SpoolMode::Durable))
+        ..with_spool(&cluster, &stub, directory.path(), SpoolMode::Durable)
     };
     let kafka = Kafka::open(&config, NODE, true, None).unwrap();
     assert_eq!(kafka.format(), Format::FlatAvroSingleObject);

@@ -13,14 +13,14 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::Config as Runner};
-use tap53_records::encode::fingerprint;
+use tap53_records::encode::{Record, fingerprint};
 use tap53_spool::Spool;
 
 use super::*;
 use crate::{
     kafka::{
         backlog::Backlog,
-        context::{Framing, Report},
+        context::Report,
         events::Outcome,
         origin::Origin,
         producer::{Message, Refusal, Transport},
@@ -80,7 +80,7 @@ impl Cluster {
                 _ => SinkLoss::Expired,
             };
             let message = Message { timestamp_ms, key: b"", value: &value };
-            self.context.report(&Report { origin, outcome, loss, message });
+            self.context.report(&Report { origin, outcome, error: None, loss, message });
         }
     }
 
@@ -229,7 +229,8 @@ struct Machine {
     now: Instant,
     written: u64,
     window: i64,
-    /// Of processes that have ended: counted as lost, and in memory when they were killed.
+    /// Counts of processes that have ended: records lost, and records in memory when they were
+    /// killed.
     lost: u64,
     killed: u64,
     has_disk_failed: bool,
@@ -274,12 +275,11 @@ impl Machine {
     }
 
     fn start(setup: Setup, config: &KafkaConfig, now: Instant, hands: Hands) -> Process {
-        let framing = setup.has_registry.then(|| {
-            let fingerprint = fingerprint().unwrap();
-            let ids = SchemaIds::new(std::iter::once((fingerprint, None)));
-            Framing { ids: Arc::new(ids), fingerprint }
+        let ids = setup.has_registry.then(|| {
+            let newest = fingerprint().unwrap();
+            Arc::new(SchemaIds::new(newest, std::iter::once((newest, None))))
         });
-        let context = Arc::new(SinkContext::new(config, Published::default(), framing, false));
+        let context = Arc::new(SinkContext::new(config, Published::default(), ids, false));
         let cluster = Arc::new(Cluster { context: context.clone(), hands: Mutex::new(hands) });
         // Whoever may wait, waits for nothing: the cluster answers when the test has it answer.
         let budget = WaitBudget::default();
@@ -366,8 +366,8 @@ impl Machine {
     }
 
     fn learn_id(&self) {
-        if let Some(framing) = &self.context().framing {
-            framing.ids.set(framing.fingerprint, 7);
+        if let Some(ids) = &self.context().schema_ids {
+            ids.set(fingerprint().unwrap(), 7);
         }
     }
 
@@ -516,7 +516,7 @@ proptest! {
         machine.finish();
     }
 
-    /// What a killed agent had accepted in mode durable is not lost.
+    /// A kill loses no record that was accepted in mode durable.
     #[test]
     fn a_kill_in_mode_durable_costs_nothing(
         acts in prop::collection::vec(act(), 1..80),
