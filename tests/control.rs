@@ -275,11 +275,11 @@ fn the_socket_goes_with_the_agent_and_a_killed_ones_is_taken_over() -> Result<()
     // A second agent captures, and leaves the socket to the first until that ends.
     let second = Agent::start(&lab.server, &configuration, &[])?;
     let pid = first.process().pid();
-    second.process().wait_for_line("another agent has it", 0, DEADLINE)?;
+    second.process().wait_for_line("event=\"control_socket_in_use\"", 0, DEADLINE)?;
     let log = second.process().stderr().text();
     ensure!(log.contains(&format!("process {pid}")), "{log}");
     first.stop()?;
-    second.process().wait_for_line("control socket open", 0, DEADLINE)?;
+    second.process().wait_for_line("event=\"control_socket_open\"", 0, DEADLINE)?;
     assert!(status()?.status.success());
     second.stop()?;
     assert!(!path.exists());
@@ -312,7 +312,7 @@ fn a_wrong_user_is_told_who_may_and_is_counted() -> Result<()> {
     assert_eq!(output.status.code(), Some(FAILED));
     let expected = "tap53: uid 65534 may not control this agent; allowed: uid 0\n";
     assert_eq!(stderr(&output), expected);
-    agent.process().wait_for_line("control: denied uid=65534 pid=", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"control_denied\" uid=65534 pid=", 0, DEADLINE)?;
     assert_eq!(status(&agent)?["control"]["denied"], 1);
     agent.stop()?;
     Ok(())

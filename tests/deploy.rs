@@ -552,7 +552,7 @@ fn a_directory_of_the_node_is_given_to_the_agent_which_finds_there_what_it_left(
     assert_eq!(status.code(), Some(0), "{}", process.stderr().text());
     let next = pod.run()?;
     next.wait_for_line("event=\"spool_inherited\"", 0, DEADLINE)?;
-    next.wait_for_line("nobody captured between the run before and this one", 0, DEADLINE)?;
+    next.wait_for_line("event=\"gap_between_runs\"", 0, DEADLINE)?;
 
     // A directory of somebody else stays that.
     let (privileges, arguments) = (privileges.clone(), arguments.clone());

@@ -207,7 +207,7 @@ fn an_api_server_that_dies_and_returns_costs_no_record_and_no_name() -> Result<(
     assert!(status.last_event.is_some_and(|at| at > stale_since), "{status:#?}");
     // Each watch tells of each cause once, not of each attempt.
     let log = stage.agent.process().stderr().text();
-    assert!(log.contains("Kubernetes watch interrupted"), "{log}");
+    assert!(log.contains("event=\"kubernetes_watch_interrupted\""), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
     stage.finish()?;
     Ok(())

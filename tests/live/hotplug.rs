@@ -95,7 +95,7 @@ fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result
         assert_eq!(links(pid)?, before, "nothing was attached anew");
         // Out of the patterns: nobody wants it any more.
         server.ip(&["link", "set", "wan1", "name", "other"])?;
-        agent.process().wait_for_line("capture ended, programs detached", 0, DEADLINE)?;
+        agent.process().wait_for_line("event=\"capture_ended\"", 0, DEADLINE)?;
         require_bare(&server, "other")?;
         let ended = agent.stop()?;
         account::Ledger(&ended.ledger).require_balance()?;
@@ -146,7 +146,7 @@ fn who_changed_what_is_in_the_log_at_every_level() -> Result<()> {
     let out = agent.directory().to_str().context("UTF-8")?;
     let yaml = yaml.replace("[a0]", "[b0]").replace("$OUT", out);
     fs::write(agent.directory().join("tap53.yaml"), yaml)?;
-    let line = agent.process().wait_for_line("audit: configuration file taken up", 0, DEADLINE)?;
+    let line = agent.process().wait_for_line("event=\"config_reloaded\"", 0, DEADLINE)?;
     ensure!(line.contains("interfaces=true"), "{line}");
     wait::until("it to detach", DEADLINE, || Ok(links(pid)?.is_empty().then_some(())))?;
     let log = agent.process().stderr().text();
@@ -166,7 +166,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
         assert_eq!(links(agent.process().pid())?.len(), 4);
         send_captured(&agent, &client, "a1", 1)?;
         server.ip(&["link", "set", "a0", "netns", elsewhere.name()])?;
-        agent.process().wait_for_line("interface is gone", 0, DEADLINE)?;
+        agent.process().wait_for_line("event=\"interface_removed\"", 0, DEADLINE)?;
         wait::until("the links to be closed", DEADLINE, || {
             Ok((links(agent.process().pid())?.len() == 2).then_some(()))
         })?;
@@ -255,7 +255,7 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
         // All at once, as when a node drains.
         server.ip(&["link", "delete", "group", GROUP])?;
         for number in numbers {
-            let line = format!("capture there ends interface=\"v{number}\" ");
+            let line = format!("event=\"interface_removed\" interface=\"v{number}\" ");
             agent.process().wait_for_line(&line, 0, DEADLINE)?;
         }
         wait::until("the links to be closed", DEADLINE, || {
@@ -329,9 +329,9 @@ fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
     )?;
     pair_between(&server, &client, "last")?;
     agent.process().signal(Signal::SIGCONT)?;
-    agent.process().wait_for_line("change faster than they are followed", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"netlink_overrun\"", 0, DEADLINE)?;
     agent.process().wait_for_line("capturing interface=\"last0\"", 0, DEADLINE)?;
-    agent.process().wait_for_line("capture there ends interface=\"a0\"", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"interface_removed\" interface=\"a0\"", 0, DEADLINE)?;
     wait::until("only the last one to be attached", DEADLINE, || {
         Ok((links(agent.process().pid())?.len() == 2).then_some(()))
     })?;
@@ -350,7 +350,7 @@ fn programs_that_somebody_detached_are_noticed_and_attached_again() -> Result<()
     let before = links(agent.process().pid())?;
     bpf::detach_link(*before.first().context("a link")?)?;
     let deadline = DEADLINE.max(Duration::from_secs(15));
-    agent.process().wait_for_line("somebody has detached our programs", 0, deadline)?;
+    agent.process().wait_for_line("event=\"hooks_lost\"", 0, deadline)?;
     let after = wait::until("new links", deadline, || {
         let now = links(agent.process().pid())?;
         Ok((now.len() == 2 && now.iter().all(|id| !before.contains(id))).then_some(now))

@@ -223,7 +223,7 @@ fn run_through(start: &Start) -> Result<()> {
     assert_eq!(fs::metadata(format!("/proc/{pid}/environ"))?.uid(), 0);
     let has_bounding_set = start.bounding != 0;
     let log = agent.process.stderr().text();
-    ensure!(log.contains("the bounding set stays as it is") == has_bounding_set, "{log}");
+    ensure!(log.contains("event=\"bounding_set_kept\"") == has_bounding_set, "{log}");
 
     let says = |pattern: &str| agent.process.wait_for_line(pattern, 0, DEADLINE);
     says("ready interfaces=1")?;
@@ -236,7 +236,7 @@ fn run_through(start: &Start) -> Result<()> {
     require_privileges(pid, start, "after attaching")?;
     write_config(&config, start, directory.path(), "a0, v*")?;
     agent.process.signal(Signal::SIGHUP)?;
-    says("programs detached interface=\"b0\"")?;
+    says("event=\"capture_ended\" interface=\"b0\"")?;
     // One that appears, and goes.
     pair_between(&server, &client, "v")?;
     says("capturing interface=\"v0\"")?;
@@ -354,7 +354,7 @@ fn privileges_are_kept_where_that_is_configured() -> Result<()> {
     for thread in threads(agent.process().pid())? {
         ensure!(thread.effective & BPF != 0, "{thread:?}");
     }
-    agent.process().wait_for_line("every thread keeps all privileges", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"privileges_kept\"", 0, DEADLINE)?;
     Ok(())
 }
 

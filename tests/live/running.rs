@@ -58,7 +58,7 @@ impl Running {
             runtime.block_on(async move {
                 let stop = Arc::new(Notify::new());
                 let file = ConfigFile::load(Some(&path), Overrides::default())?;
-                let log = Log::elsewhere(move |level| levels.lock().expect("no panic").push(level));
+                let log = Log::external(move |level| levels.lock().expect("no panic").push(level));
                 let mut agent =
                     Agent::start(file, CaptureThread::start()?, &Directory::default(), log, &stop)?;
                 ready.send(())?;

@@ -343,7 +343,7 @@ fn what_the_kernel_refuses_is_said_and_tried_again() -> Result<()> {
         let found = find(&status.interfaces, "b0").ok()?;
         (!found.why.is_empty()).then(|| found.why.clone())
     })?;
-    assert!(why.contains("ingress qdisc") && why.contains("tried again in"), "{why}");
+    assert!(why.contains("ingress qdisc") && why.contains("retry in"), "{why}");
     stage.server.tc(&["qdisc", "del", "dev", "b0", "ingress"])?;
     agent.wait_until("the next try", |status| {
         find(&status.interfaces, "b0").is_ok_and(|found| found.ingress.capturing).then_some(())

@@ -70,7 +70,7 @@ fn an_upgrade_loses_what_passes_in_a_gap_that_is_reported_and_nothing_else() -> 
     let old = old.stop()?;
     require_nothing_lost(&old)?;
     let new = stage.start(&kafka, "durable")?;
-    let log = new.process().wait_for_line("nobody captured between", 0, DEADLINE)?;
+    let log = new.process().wait_for_line("event=\"gap_between_runs\"", 0, DEADLINE)?;
     wait_for_more(&new, 1_000)?;
     let sent = stream.end()?;
     let status = ledger(&new)?;

@@ -4,6 +4,8 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod docs;
+#[cfg(test)]
+mod events;
 mod faults;
 mod fuzz;
 mod inspect;

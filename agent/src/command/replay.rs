@@ -18,7 +18,7 @@ use tap53::{
         TunnelType, port_of_flag,
     },
     replay::{Plan, Replay, Speed},
-    telemetry::{Log, report, say_error},
+    telemetry::{Log, print_error, report},
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
@@ -155,7 +155,7 @@ async fn replay(
             _ = signals.report.recv() => bar.suspend(|| report(&replay.ledger())),
             _ = ticks.tick() => {
                 replay.tick(Instant::now());
-                log.tell_suppressed();
+                log.report_suppressed();
                 let (frames, bytes) = replay.progress();
                 bar.set_message(frames_per_second(frames, bar.elapsed()));
                 bar.set_position(bytes);
@@ -166,14 +166,14 @@ async fn replay(
     log.end_limit();
     let outcome = replay.finish(config.shutdown.flush_timeout)?;
     if signalled && outcome.stopped {
-        tracing::warn!("stopped before the end of what was to be replayed");
+        tracing::warn!(event = "replay_stopped", "replay stopped before the end of its input");
     }
     report(&outcome.ledger);
     if let Some(file) = ledger_file {
         file.write(&outcome.ledger)?;
     }
     for error in &outcome.errors {
-        say_error(&error.to_string());
+        print_error(&error.to_string());
     }
     Ok(if !outcome.errors.is_empty() {
         ExitCode::from(exit::FAILED)

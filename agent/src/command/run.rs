@@ -116,11 +116,11 @@ async fn run_agent(
     // Where nobody is asked, its sender is gone at once, and so is the wait for it.
     let annotation =
         kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
-    tracing::info!(interfaces = agent.attached(), "ready");
+    tracing::info!(interfaces = agent.attached(), event = "ready", "ready");
 
     agent.run(Inputs { requests, annotation, orders }, &stop).await?;
 
-    tracing::info!("stopping");
+    tracing::info!(event = "stopping", "stopping");
     if let Some(task) = kernel_log {
         task.abort();
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tap53::{
     config::{CaptureConfig, MOST_MAX_BYTES},
-    telemetry::say_warning,
+    telemetry::print_warning,
 };
 use tap53_capture::{
     capture::Preflight,
@@ -28,7 +28,7 @@ use super::{
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     let config = selection.load()?;
     for warning in config.warnings() {
-        say_warning(&warning.to_string());
+        print_warning(&warning.to_string());
     }
     print(&config.to_yaml().context("cannot write the configuration as YAML")?)
 }

@@ -1,9 +1,10 @@
-//! Answers at the socket: who may, one request a connection, and everything within bounds.
+//! The server of the control socket: authorization, one request for each connection, and limits.
 //!
-//! Liveness is answered here, from the workers' heartbeats: the run loop has no part in that. It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
-//! but the requests that passed: at most [`QUEUED`] wait for it, and it need not answer in time.
+//! It has its own thread. Liveness is answered here, from the workers' heartbeats. The run loop gets
+//! only the requests that passed every check: at most [`QUEUED`] wait for it, and it need not answer
+//! in time.
 //!
-//! | bound | what happens beyond |
+//! | bound | action beyond it |
 //! |---|---|
 //! | users of SO_PEERCRED | `denied`, and the connection is closed |
 //! | [`CONNECTIONS`] at a time | `busy`, to the oldest without a whole request |
@@ -53,77 +54,77 @@ use crate::{
     worker::RulesInForce,
 };
 
-/// Requests that wait for the run loop.
+/// Maximum number of requests that wait for the run loop.
 pub const QUEUED: usize = 16;
 
-/// Connections at a time, those of followers not counted; a few KiB each.
+/// Connections at a time, without those of followers; a few KiB each.
 const CONNECTIONS: usize = 32;
 
-/// Connections of one user at a time, so that nobody can keep a probe from being answered.
+/// Connections of one user at a time, so that no user can keep a probe from being answered.
 const PER_USER: usize = 16;
 
-/// What the run loop gets for an answer: attaching to hundreds of interfaces takes seconds.
+/// Deadline for an answer of the run loop: attaching to hundreds of interfaces takes seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What connections get to write what they hold when the agent ends.
+/// Time for connections to write their answers when the agent ends.
 const END_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Until the next try for a socket that could not be had.
+/// Interval between two attempts to open a socket that is in use.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After accept(2) has failed, as it does without free file descriptors.
+/// Pause after accept(2) has failed, as it does without free file descriptors.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two log lines about users who may not, and between two about connections that had to go.
+/// Interval between two log lines about denied users, and between two about closed connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What happened at the socket since the start.
+/// Counts of the socket since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Connections accepted.
     pub connections: u64,
     /// Requests read and understood.
     pub requests: u64,
-    /// Users who may not.
+    /// Connections of users who are not allowed.
     pub denied: u64,
-    /// Too many connections or followers.
+    /// Connections beyond the limits of connections and followers.
     pub busy: u64,
     /// Requests that did not arrive in time.
     pub timed_out: u64,
-    /// Requests that are none, or too long.
+    /// Requests that are malformed or too long.
     pub malformed: u64,
     /// Answers that were not read in time.
     pub unread: u64,
 }
 
-/// The control socket of a running agent. Dropping it ends it.
+/// The control socket of a running agent. Dropping it closes the socket.
 pub struct Server {
     stop: Option<watch::Sender<bool>>,
     thread: Option<JoinHandle<()>>,
     counts: Published<Counts>,
 }
 
-/// What every connection needs.
+/// State that all connections share.
 pub(super) struct Context {
     config: ControlConfig,
-    /// For what they show now, which may change.
+    /// The privacy rules in force, which followers must not circumvent.
     rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
     liveness: Liveness,
     counts: Published<Counts>,
-    /// Who follows, of the users that the configuration lets in.
+    /// Limits the followers of users that the configuration allows.
     followers: ConnectionLimiter<u32>,
     pub(super) stop: watch::Receiver<bool>,
-    /// When a user who may not was last logged.
+    /// Time at which a denied user was last logged.
     denied_at: Mutex<Option<Instant>>,
-    /// When a connection that had to go was last logged.
+    /// Time at which a closed connection was last logged.
     busy_at: Mutex<Option<Instant>>,
 }
 
 impl Server {
-    /// Listens where the configuration says, and sends what is asked to `requests`. A socket that
-    /// cannot be had is logged and tried for again: capture does not depend on it.
+    /// Listens at the configured socket, and sends requests for the run loop to `requests`. A socket
+    /// that cannot be opened is logged and retried: capture does not depend on it.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -151,29 +152,29 @@ impl Server {
             denied_at: Mutex::default(),
             busy_at: Mutex::default(),
         });
-        let mut hindrance = String::new();
-        // Here, so that it is there when the agent says that it is ready.
-        let socket = take(&context.config, &mut hindrance);
+        let mut last_error = String::new();
+        // Here, so that the socket is open when the agent logs that it is ready.
+        let socket = open(&context.config, &mut last_error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || runtime.block_on(serve(&context, socket, hindrance)))?;
+            .spawn(move || runtime.block_on(serve(&context, socket, last_error)))?;
         Ok(Self { stop: Some(stop), thread: Some(thread), counts })
     }
 
-    /// What happened so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.read()
     }
 
-    /// As [`counts`](Self::counts), to be read later.
+    /// Returns a handle from which the counts can be read later.
     #[must_use]
     pub fn published(&self) -> Published<Counts> {
         self.counts.clone()
     }
 
-    /// Tells who follows that the agent ends, and removes the socket.
+    /// Ends the answers to followers, and removes the socket.
     pub fn stop(self) {
         drop(self);
     }
@@ -185,33 +186,46 @@ impl Drop for Server {
             let _ = stop.send(true);
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the control socket panicked");
+            tracing::error!(
+                event = "control_panicked",
+                "the thread of the control socket panicked"
+            );
         }
     }
 }
 
-/// Takes the socket, or says once what hinders.
-fn take(config: &ControlConfig, hindrance: &mut String) -> Option<Socket> {
-    match Socket::take(config) {
+/// Opens the socket, or logs the error unless it is the last one.
+fn open(config: &ControlConfig, last_error: &mut String) -> Option<Socket> {
+    match Socket::open(config) {
         Ok(socket) => {
-            tracing::info!(socket = %socket.path().display(), "control socket open");
+            tracing::info!(
+                event = "control_socket_open",
+                socket = %socket.path().display(),
+                "control socket open"
+            );
             Some(socket)
         }
         Err(error) => {
             let text = error.to_string();
-            if *hindrance != text {
+            if *last_error != text {
                 match error {
-                    Error::Held { .. } => tracing::warn!("{text}; trying again until it ends"),
-                    _ => tracing::error!("{text}; no command reaches this agent; trying again"),
+                    Error::InUse { .. } => tracing::warn!(
+                        event = "control_socket_in_use",
+                        "{text}; retrying until it ends"
+                    ),
+                    _ => tracing::error!(
+                        event = "control_socket_unavailable",
+                        "{text}; no command reaches this agent; retrying"
+                    ),
                 }
-                *hindrance = text;
+                *last_error = text;
             }
             None
         }
     }
 }
 
-async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: String) {
+async fn serve(context: &Arc<Context>, first: Option<Socket>, mut last_error: String) {
     let mut stop = context.stop.clone();
     let mut socket = first;
     let mut socket = loop {
@@ -220,13 +234,19 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(RETRY_INTERVAL) => socket = take(&context.config, &mut hindrance),
+            () = sleep(RETRY_INTERVAL) => socket = open(&context.config, &mut last_error),
         }
     };
     let listener = match socket.take_listener().map(UnixListener::from_std) {
         Some(Ok(listener)) => listener,
-        Some(Err(error)) => return tracing::error!(%error, "cannot listen at the control socket"),
-        // Nobody else has taken it.
+        Some(Err(error)) => {
+            return tracing::error!(
+                event = "control_socket_failed",
+                %error,
+                "cannot listen at the control socket"
+            );
+        }
+        // Unreachable: the listener is taken once.
         None => return,
     };
     let admission = ConnectionLimiter::new(Limits { total: CONNECTIONS, per_peer: PER_USER });
@@ -241,7 +261,11 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept at the control socket");
+                    tracing::warn!(
+                        event = "control_accept_failed",
+                        %error,
+                        "cannot accept a connection at the control socket"
+                    );
                     sleep(ACCEPT_INTERVAL).await;
                 }
             },
@@ -250,13 +274,12 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
     }
     drop((listener, socket));
     let all = async { while connections.join_next().await.is_some() {} };
-    // Who has not read by now is left.
+    // Clients that have not read their answer by then are disconnected.
     let _ = timeout(END_DEADLINE, all).await;
 }
 
 impl Context {
-    /// Lets a connection in, or tells it at once why not: what little it is told fits the socket's
-    /// buffer.
+    /// Admits a connection, or answers at once why not: the answer fits the socket's buffer.
     fn admit(
         &self,
         stream: &UnixStream,
@@ -280,7 +303,7 @@ impl Context {
                 }
             }
         };
-        // Whoever does not read it misses it.
+        // Without waiting: the client may not read it.
         let _ = stream.try_write(&error_line(&fault));
         None
     }
@@ -314,7 +337,14 @@ impl Context {
         });
         if is_due(&self.denied_at) {
             let Requester { uid, pid, process } = requester;
-            tracing::warn!(uid, pid, process, denied, "control: denied");
+            tracing::warn!(
+                event = "control_denied",
+                uid,
+                pid,
+                process,
+                denied,
+                "denied access to the control socket"
+            );
         }
         let mut allowed = vec![0, geteuid().as_raw()];
         allowed.extend(&self.config.allow_uids);
@@ -350,12 +380,12 @@ impl Context {
             Some(Ok(Call::Tail { format, selection })) => {
                 let followed = self
                     .follower(requester.uid)
-                    .and_then(|place| Ok((place, self.tail(format, selection, &requester)?)));
+                    .and_then(|slot| Ok((slot, self.tail(format, selection, &requester)?)));
                 match followed {
                     Err(fault) => error_line(&fault),
-                    Ok((_place, (tail, answer))) => {
+                    Ok((_follower_slot, (tail, answer))) => {
                         if self.write(&mut stream, &answer).await {
-                            // Followers have a bound of their own.
+                            // Followers have their own limit.
                             drop(slot);
                             follow::follow(stream, tail, self.stop.clone()).await;
                         }
@@ -375,10 +405,10 @@ impl Context {
         }
     }
 
-    /// The request; `None` if the connection ended without one.
+    /// Reads the request; `None` if the connection ended without one.
     async fn request(&self, stream: &mut UnixStream) -> Option<Result<Call, Fault>> {
         let mut line = Vec::with_capacity(256);
-        // Of the whole request: single bytes do not extend it.
+        // The timeout is for the whole request: single bytes do not extend it.
         let read = timeout(self.config.request_timeout, read_line(stream, &mut line)).await;
         let result = match read {
             Err(_) => {
@@ -388,7 +418,11 @@ impl Context {
                 return Some(Err(Fault::new(Reason::TimedOut, message)));
             }
             Ok(Err(error)) => {
-                tracing::debug!(%error, "control: a connection broke off");
+                tracing::debug!(
+                    event = "control_connection_failed",
+                    %error,
+                    "a connection at the control socket failed"
+                );
                 return None;
             }
             Ok(Ok(Arrived::Nothing)) => return None,
@@ -408,7 +442,7 @@ impl Context {
         Some(result)
     }
 
-    /// Has the run loop do what is asked; the answer as a line.
+    /// Passes the request to the run loop; returns the answer as a line.
     async fn answer(&self, call: Call, requester: Requester) -> Result<Vec<u8>, Fault> {
         let (pattern, to, lasts_ms) = match call {
             Call::Live => {
@@ -416,7 +450,7 @@ impl Context {
                 return Ok(line(&serde_json::json!({ "ok": live })));
             }
             Call::Status | Call::Tail { .. } => {
-                let status = self.ask(|answer| Request::Status { answer }).await?;
+                let status = self.forward(|answer| Request::Status { answer }).await?;
                 return Ok(self.status_line(&status));
             }
             Call::Enable { pattern, directions, lasts_ms } => {
@@ -429,29 +463,30 @@ impl Context {
         };
         let switch = protocol::switch(&pattern, to, lasts_ms)?;
         let interfaces = self
-            .ask(|answer| Request::Switch { switch, requester, answer })
+            .forward(|answer| Request::Switch { switch, requester, answer })
             .await?
             .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
         Ok(line(&serde_json::json!({ "ok": interfaces })))
     }
 
-    async fn ask<T>(
+    /// Sends a request to the run loop and waits for its answer.
+    async fn forward<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Fault> {
         let (sender, answer) = oneshot::channel();
-        let asked = async {
+        let answered = async {
             self.requests.send(request(sender)).await.ok()?;
             answer.await.ok()
         };
-        match timeout(ANSWER_DEADLINE, asked).await {
+        match timeout(ANSWER_DEADLINE, answered).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Fault::new(Reason::NoAnswer, "the agent is stopping")),
             Err(_) => {
                 let seconds = ANSWER_DEADLINE.as_secs();
                 let message = format!(
-                    "the agent has not answered within {seconds} s; what was asked for may still \
-                     be done"
+                    "the agent has not answered within {seconds} s; it may still carry out the \
+                     request"
                 );
                 Err(Fault::new(Reason::NoAnswer, message))
             }
@@ -475,7 +510,7 @@ impl Context {
         #[derive(Serialize)]
         struct Answer<'a> {
             ok: Whole<'a>,
-            /// For people, so that a command need not know every line of every version.
+            /// The ledger as text, so that a command need not know the fields of every version.
             ledger_text: String,
         }
         let control = Control {
@@ -486,16 +521,16 @@ impl Context {
         line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
     }
 
-    /// A place among those who follow; root and the agent's own user need none.
+    /// Returns a slot for a follower; root and the agent's own user need none.
     fn follower(&self, uid: u32) -> Result<Option<Connection<u32>>, Fault> {
         if is_own(uid) {
             return Ok(None);
         }
-        let place = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
-        Ok(Some(place))
+        let slot = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
+        Ok(Some(slot))
     }
 
-    /// Begins to follow; with the line that says so.
+    /// Starts to follow the records; returns also the first line of the answer.
     fn tail(
         &self,
         format: LineFormat,
@@ -510,12 +545,19 @@ impl Context {
             Fault::new(Reason::Busy, too_many.to_string())
         })?;
         let Requester { uid, pid, process } = requester;
-        tracing::info!(target: AUDIT, uid, pid, process, "audit: follows the records");
+        tracing::info!(
+            target: AUDIT,
+            event = "tail_started",
+            uid,
+            pid,
+            process,
+            "audit: follows the records"
+        );
         let heading = if format == LineFormat::Json { "" } else { HEADING };
         Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
     }
 
-    /// Writes an answer; false if it was not read.
+    /// Writes an answer; returns false if it was not read in time.
     async fn write(&self, stream: &mut UnixStream, answer: &[u8]) -> bool {
         match timeout(self.config.request_timeout, stream.write_all(answer)).await {
             Ok(written) => written.is_ok(),
@@ -527,7 +569,7 @@ impl Context {
     }
 }
 
-/// True once in [`LOG_INTERVAL`].
+/// Returns true once in [`LOG_INTERVAL`].
 fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     let now = Instant::now();
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -538,12 +580,12 @@ fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     is_due
 }
 
-/// True for the users who may do everything: root, and the agent's own.
+/// Returns true for the users who are always allowed: root, and the agent's own.
 fn is_own(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// What came of reading a line.
+/// The outcome of reading a line.
 enum Arrived {
     Line,
     Nothing,
@@ -551,7 +593,7 @@ enum Arrived {
     TooMuch,
 }
 
-/// Reads up to the first line feed, which is left out; what follows it is nobody's.
+/// Reads up to the first line feed, without it; bytes after it are ignored.
 async fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> io::Result<Arrived> {
     let mut bytes = [0; MAX_REQUEST];
     loop {
@@ -577,13 +619,14 @@ fn error_line(fault: &Fault) -> Vec<u8> {
 }
 
 fn line(value: &impl Serialize) -> Vec<u8> {
-    // Maps with text keys, numbers and texts can be written.
+    // Cannot fail: maps with string keys, numbers and strings are valid JSON.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// What a process calls itself. It may call itself anything, so only what a log line can hold stays.
+/// Returns the name of a process, with every byte that is not printable ASCII replaced by `?`: a
+/// process can give itself any name.
 fn process_name(pid: i32) -> Option<String> {
     let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     let printable = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };

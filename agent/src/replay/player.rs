@@ -290,6 +290,7 @@ impl Player {
         let name = self.interfaces.name(ifindex);
         if is_refused && link::LinkType::of(frame.link_type).is_none() {
             tracing::warn!(
+                event = "link_type_unsupported",
                 file = self.interfaces.file(),
                 interface = name,
                 "frames of link type {} are not read",

@@ -94,7 +94,7 @@ fn standing(reason: &str, count: u64) -> Standing {
 }
 
 fn previous(runs: &Runs) -> &PreviousRun {
-    runs.told().unwrap().previous_run.as_ref().unwrap()
+    runs.previous().unwrap().previous_run.as_ref().unwrap()
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
     let path = directory.path().join("state");
     let mut first = open(&path);
     first.attached(&first.before_attaching(), &[]);
-    assert_eq!(first.told().unwrap().previous_run, None);
-    first.beat(&[], &|| standing("copy", 2));
+    assert_eq!(first.previous().unwrap().previous_run, None);
+    first.save(&[], &|| standing("copy", 2));
     // As after a kill: the lock goes with the process.
     drop(first);
     let mut second = open(&path);
@@ -118,7 +118,7 @@ fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
     let mut third = open(&path);
     third.attached(&third.before_attaching(), &[]);
     assert_eq!(previous(&third).ended, End::InGoodOrder);
-    let earlier = &third.told().unwrap().earlier_runs;
+    let earlier = &third.previous().unwrap().earlier_runs;
     assert_eq!((earlier.runs, earlier.killed), (2, 1));
     assert_eq!(earlier.lost.messages["copy"], 9);
 }
@@ -128,22 +128,22 @@ fn a_run_that_overlaps_writes_only_once_the_other_has_ended() {
     let directory = tempfile::tempdir().unwrap();
     let mut old = open(directory.path());
     old.attached(&old.before_attaching(), &[]);
-    old.beat(&[], &|| standing("copy", 1));
+    old.save(&[], &|| standing("copy", 1));
     let mut new = open(directory.path());
     new.attached(&new.before_attaching(), &[]);
     assert_eq!(previous(&new).ended, End::StillRunning);
     assert_eq!(previous(&new).gap, None);
     let file = directory.path().join("run.json");
     let text = fs::read(&file).unwrap();
-    new.beat(&[], &Standing::default);
+    new.save(&[], &Standing::default);
     assert_eq!(fs::read(&file).unwrap(), text);
     old.stopping(&[], &|| standing("copy", 1));
     old.detached();
     old.ended(standing("copy", 4));
     drop(old);
-    new.beat(&[], &Standing::default);
+    new.save(&[], &Standing::default);
     assert_eq!((previous(&new).ended, &previous(&new).gap), (End::InGoodOrder, &None));
-    assert_eq!(new.told().unwrap().earlier_runs.lost.messages["copy"], 4);
+    assert_eq!(new.previous().unwrap().earlier_runs.lost.messages["copy"], 4);
     assert_ne!(fs::read(&file).unwrap(), text);
 }
 
@@ -168,13 +168,13 @@ fn what_cannot_be_read_is_no_reason_not_to_capture() {
         fs::write(&file, text).unwrap();
         let mut runs = open(directory.path());
         runs.attached(&runs.before_attaching(), &[]);
-        assert_eq!(runs.told().unwrap().previous_run, None, "{text}");
-        assert!(Place::open(directory.path()).unwrap().0.read().is_some());
+        assert_eq!(runs.previous().unwrap().previous_run, None, "{text}");
+        assert!(StateDirectory::open(directory.path()).unwrap().0.read().is_some());
     }
     let blocked = directory.path().join("file");
     fs::write(&blocked, "").unwrap();
-    assert_eq!(open(&blocked).told(), None);
-    assert_eq!(Runs::open(&StateConfig::default()).told(), None);
+    assert_eq!(open(&blocked).previous(), None);
+    assert_eq!(Runs::open(&StateConfig::default()).previous(), None);
 }
 
 #[test]
@@ -186,15 +186,15 @@ fn a_directory_that_others_can_write_in_is_not_used_and_no_link_is_followed() {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
     };
     set_mode(0o777);
-    assert!(Place::open(directory.path()).is_err());
+    assert!(StateDirectory::open(directory.path()).is_err());
     set_mode(0o700);
-    let (place, _lock) = Place::open(directory.path()).unwrap();
+    let (state, _lock) = StateDirectory::open(directory.path()).unwrap();
     // A pipe would be waited for.
     mkfifo(&directory.path().join("run.json"), Mode::S_IRWXU).unwrap();
-    assert!(place.read().is_none());
+    assert!(state.read().is_none());
     let precious = directory.path().join("precious");
     fs::write(&precious, "precious").unwrap();
     symlink(&precious, directory.path().join("run.json.new")).unwrap();
-    assert!(place.write(&Saved::new(Moment::now())).is_err());
+    assert!(state.write(&Saved::new(Moment::now())).is_err());
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }

@@ -27,7 +27,7 @@ mod storing;
 mod text;
 
 pub use self::log::{
-    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error, say_warning,
+    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, print_error, print_warning, report,
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;

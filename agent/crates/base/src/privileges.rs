@@ -98,7 +98,10 @@ pub struct Dropping {
 /// See [`Error`].
 pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     if config.keep {
-        tracing::warn!("privileges.keep is set: every thread keeps all privileges");
+        tracing::warn!(
+            event = "privileges_kept",
+            "privileges.keep is set: every thread keeps all privileges"
+        );
         return Ok(Dropping { drops: false });
     }
     DROPPING.store(true, Ordering::Relaxed);
@@ -113,13 +116,22 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     }
     // Refused on kernels without ambient capabilities, which have none to clear.
     if let Err(error) = caps::clear(None, CapSet::Ambient) {
-        tracing::debug!(%error, "ambient capabilities not cleared");
+        tracing::debug!(
+            event = "ambient_capabilities_kept",
+            %error,
+            "cannot clear the ambient capabilities"
+        );
     }
     set(&kept)?;
     // Again: the kernel decides anew with each change of the user.
     forbid_dumps();
     let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    tracing::debug!(kept = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
+    tracing::debug!(
+        event = "privileges_dropped",
+        kept = names.join(" "),
+        uid = %unistd::geteuid(),
+        "privileges dropped"
+    );
     Ok(Dropping { drops: true })
 }
 
@@ -142,7 +154,11 @@ impl Dropping {
 pub fn forbid_dumps() {
     // Root, or a process with CAP_SYS_PTRACE, reads it all the same.
     if let Err(error) = prctl::set_dumpable(false) {
-        tracing::warn!(%error, "the memory of this process can be dumped");
+        tracing::warn!(
+            event = "dumps_allowed",
+            %error,
+            "cannot forbid core dumps of this process, whose memory holds secrets"
+        );
     }
 }
 
@@ -156,7 +172,12 @@ pub fn confine_to_work() {
 
 fn confine(filter: Filter) {
     if let Err(error) = filter.apply() {
-        tracing::warn!(%error, ?filter, "no seccomp filter of its own");
+        tracing::warn!(
+            event = "seccomp_unavailable",
+            %error,
+            ?filter,
+            "cannot install the seccomp filter"
+        );
     }
 }
 
@@ -173,9 +194,12 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
     if !DROPPING.load(Ordering::Relaxed) {
         return;
     }
-    // Here and not where it is found: who may not load either is told that alone.
+    // Here and not where it is found: an agent that may not load programs either logs that alone.
     if BOUNDING_SET_KEPT.load(Ordering::Relaxed) {
-        tracing::info!("the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set");
+        tracing::info!(
+            event = "bounding_set_kept",
+            "cannot empty the capability bounding set without CAP_SETPCAP; no_new_privs is set"
+        );
     }
     let outcome = (|| {
         let permitted = caps::read(None, CapSet::Permitted)?;
@@ -189,7 +213,11 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
         caps::set(None, CapSet::Permitted, &least)
     })();
     if let Err(error) = outcome {
-        tracing::error!(%error, "the capture thread keeps more privileges than it needs");
+        tracing::error!(
+            event = "capture_privileges_kept",
+            %error,
+            "the capture thread keeps more privileges than it needs"
+        );
     }
 }
 
@@ -222,7 +250,7 @@ fn limit_bounding_set(permitted: &CapsHashSet) {
     if permitted.contains(&Capability::CAP_SETPCAP)
         && let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)
     {
-        tracing::debug!(%error, "CAP_SETPCAP cannot be used");
+        tracing::debug!(event = "setpcap_unavailable", %error, "cannot raise CAP_SETPCAP");
     }
     for capability in caps::all() {
         match caps::has_cap(None, CapSet::Bounding, capability) {
@@ -230,7 +258,11 @@ fn limit_bounding_set(permitted: &CapsHashSet) {
             _ => continue,
         }
         if let Err(error) = caps::drop(None, CapSet::Bounding, capability) {
-            tracing::debug!(%error, "the bounding set stays as it is");
+            tracing::debug!(
+                event = "bounding_set_drop_failed",
+                %error,
+                "cannot drop a capability from the bounding set"
+            );
             BOUNDING_SET_KEPT.store(true, Ordering::Relaxed);
             return;
         }

@@ -111,7 +111,11 @@ impl Of {
                 }
                 takes.take(&summary);
             }
-            None => tracing::error!(sink = self.sink.name, "the ledger does not know this sink"),
+            None => tracing::error!(
+                event = "summary_sink_unknown",
+                sink = self.sink.name,
+                "the ledger has no counts of this sink: no summary is written"
+            ),
         }
     }
 }

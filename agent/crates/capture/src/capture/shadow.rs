@@ -119,7 +119,12 @@ pub(super) fn look(
             Ok(own) => own,
             Err(error) => {
                 let error = errno_name(&error);
-                tracing::debug!(interface = interface.name, error, "own place");
+                tracing::debug!(
+                    event = "hook_order_unknown",
+                    interface = interface.name,
+                    error,
+                    "cannot read the order of the programs at a hook"
+                );
                 return None;
             }
         };
@@ -135,8 +140,18 @@ pub(super) fn look(
             watch.told = news;
             let (interface, direction) = (&interface.name, direction.name());
             match &shadowed {
-                Some(who) => tracing::warn!(interface, direction, "shadowed by {who}"),
-                None => tracing::info!(interface, direction, "no longer shadowed"),
+                Some(who) => tracing::warn!(
+                    event = "hook_shadowed",
+                    interface,
+                    direction,
+                    "shadowed by {who}"
+                ),
+                None => tracing::info!(
+                    event = "hook_unshadowed",
+                    interface,
+                    direction,
+                    "no longer shadowed"
+                ),
             }
         }
         shadowed

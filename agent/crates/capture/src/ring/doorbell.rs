@@ -56,7 +56,11 @@ impl Doorbell {
         if let Err(error) = &set
             && !failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "workers cannot have the kernel wake them: they look at their rings 50 times a second");
+            tracing::warn!(
+                event = "ring_doorbell_failed",
+                %error,
+                "cannot have the kernel wake workers: they poll their rings 50 times a second"
+            );
         }
         set.is_ok()
     }

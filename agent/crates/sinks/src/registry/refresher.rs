@@ -250,7 +250,14 @@ impl SchemaIdRefresher {
         let (sink, version) = (&self.sink, schema.version);
         let registry = self.config.urls.join(", ");
         if is_known {
-            tracing::debug!(sink, registry, subject, version, "the registry {error}");
+            tracing::debug!(
+                event = "schema_id_still_unavailable",
+                sink,
+                registry,
+                subject,
+                version,
+                "the registry {error}"
+            );
         } else if self.ids.get(schema.fingerprint).is_some() {
             tracing::warn!(
                 event = "schema_id_stale",

@@ -224,7 +224,12 @@ impl Producer {
                 ),
             },
             // While it is being replaced, and the old one still does.
-            Err(error) => tracing::debug!(sink, %error, "cannot read the password"),
+            Err(error) => tracing::debug!(
+                event = "password_unreadable",
+                sink,
+                %error,
+                "cannot read the password, keeping the old one"
+            ),
         }
     }
 
@@ -245,7 +250,12 @@ impl Producer {
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
-                tracing::debug!(sink, %error, "cannot read the files of TLS");
+                tracing::debug!(
+                    event = "tls_files_unreadable",
+                    sink,
+                    %error,
+                    "cannot read the TLS files, keeping the old ones"
+                );
                 return;
             }
         };
@@ -256,7 +266,12 @@ impl Producer {
             }
             // At the next look again.
             Err(error) if known.refused == Some(found) => {
-                tracing::debug!(sink, %error, "cannot use the new files of TLS");
+                tracing::debug!(
+                    event = "tls_files_still_unusable",
+                    sink,
+                    %error,
+                    "still cannot use the new TLS files"
+                );
             }
             Err(error) => {
                 known.refused = Some(found);

@@ -60,20 +60,26 @@ impl ClientContext for Callbacks {
         let sink = &self.context.sink;
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(sink, facility, "{message}");
+                tracing::error!(event = "librdkafka_log", sink, facility, "{message}");
             }
             // error() logs it as well, and less often.
-            RDKafkaLogLevel::Error => tracing::debug!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Error => {
+                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
+            }
             // A request that timed out, again with each one: its records are reported as failed. And
             // an identity not yet given by a broker that starts: librdkafka requests it again.
             RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
-                tracing::debug!(sink, facility, "{message}");
+                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
             }
-            RDKafkaLogLevel::Warning => tracing::warn!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Warning => {
+                tracing::warn!(event = "librdkafka_log", sink, facility, "{message}");
+            }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(sink, facility, "{message}");
+                tracing::info!(event = "librdkafka_log", sink, facility, "{message}");
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(sink, facility, "{message}"),
+            RDKafkaLogLevel::Debug => {
+                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
+            }
         }
     }
 
@@ -128,7 +134,13 @@ impl ProducerContext for Callbacks {
             && !matches!(origin, Origin::Summary { .. })
         {
             let topic = message.topic();
-            tracing::debug!(sink = context.sink, %error, topic, "record not delivered");
+            tracing::debug!(
+                event = "record_not_delivered",
+                sink = context.sink,
+                %error,
+                topic,
+                "record not delivered"
+            );
             let is_expected = matches!(outcome, Outcome::Innocent | Outcome::TooLarge);
             if !is_purged(code) && !is_expected {
                 context.log_error(error, "a record was not acknowledged in time, or was refused");
