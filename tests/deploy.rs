@@ -559,7 +559,7 @@ fn a_directory_of_the_node_is_given_to_the_agent_which_finds_there_what_it_left(
     std::os::unix::fs::chown(state.path(), Some(12_345), None)?;
     let mut first = pod.start_as(&privileges, &arguments)?;
     assert_eq!(first.wait(DEADLINE)?.code(), Some(1));
-    assert!(first.stderr().text().contains("belongs to user 12345"), "{}", first.stderr().text());
+    assert!(first.stderr().text().contains("its owner is user 12345"), "{}", first.stderr().text());
     Ok(())
 }
 

@@ -242,7 +242,7 @@ fn run_through(start: &Start) -> Result<()> {
     says("capturing interface=\"v0\"")?;
     send(&client, "v1", 3)?;
     server.ip(&["link", "delete", "v0"])?;
-    says("capture there ends interface=\"v0\"")?;
+    says("event=\"interface_removed\" interface=\"v0\"")?;
     // The ledger of the running agent.
     agent.process.signal(Signal::SIGUSR1)?;
     says("balanced: yes")?;

@@ -87,7 +87,7 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
 /// Two workers push, and the second one's lines would fit where the first one's did not.
 #[test]
 fn once_lines_are_missing_nothing_is_taken_in_behind_them() {
-    let queue = Queue::new(LineFormat::Text, Chosen::new(&Selection::default()));
+    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()));
     queue.push(b"one\n", 1, 0);
     queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
     assert!(queue.is_full());
