@@ -147,8 +147,7 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
         Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
         _ => String::new(),
     };
-    let held =
-        found.holders.describe().map_or(String::new(), |held| format!("; attached: {held}"));
+    let held = found.holders.describe().map_or(String::new(), |held| format!("; attached: {held}"));
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(

@@ -79,25 +79,25 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     checks
 }
 
-/// What librdkafka says of connections while it is asked for something, and says only that it got
-/// no answer.
+/// The last error that librdkafka has reported of a connection: a request itself fails only with a
+/// timeout.
 #[derive(Default)]
-struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
-impl ClientContext for Heard {
+impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows from whatever came before.
-        if heard.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
-            *heard = Some((code, reason.to_owned()));
+        if last.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
+            *last = Some((code, reason.to_owned()));
         }
     }
 }
 
-impl ConsumerContext for Heard {}
+impl ConsumerContext for LastError {}
 
 /// Returns a command that shows the source of a token.
 fn fix_token(config: &KafkaConfig) -> String {
@@ -162,7 +162,7 @@ fn metadata(
     topic: &str,
 ) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
-    let consumer = client.consumer(Heard::default()).map_err(failed)?;
+    let consumer = client.consumer(LastError::default()).map_err(failed)?;
     consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| {
         // Delivers errors to the callback, among log lines.
         for _ in 0..MAX_EVENTS {

@@ -144,9 +144,7 @@ impl Subject<'_> {
                 Some(cached) if cached != id => Check::warn(
                     AREA,
                     known,
-                    format!(
-                        "an earlier run had the id {cached}: its records may be unreadable"
-                    ),
+                    format!("an earlier run had the id {cached}: its records may be unreadable"),
                     format!("curl {}/schemas/ids/{cached}   # is it the same schema?", self.url()),
                 ),
                 _ => Check::ok(AREA, known),
