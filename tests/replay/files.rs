@@ -158,7 +158,7 @@ fn frames_of_link_types_that_are_not_read_are_counted() -> Result<()> {
     assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
     let hook = &replayed.ledger["interfaces"][0]["ingress"];
     assert_eq!((&hook["seen"], &hook["lost"]["unsupported_link_type"]), (&2.into(), &2.into()));
-    let warning = "frames of link type 127 (Radiotap and IEEE 802.11) are not read";
+    let warning = "frames of link type 127 (Radiotap and IEEE 802.11) are not supported";
     assert_eq!(replayed.stderr.matches(warning).count(), 1, "{}", replayed.stderr);
     Ok(())
 }

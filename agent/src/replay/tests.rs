@@ -1,4 +1,4 @@
-//! Files of both formats, built byte by byte, whole, cut and damaged.
+//! Reads files of both formats, built byte by byte: complete, cut and damaged.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use build::{
 
 mod build;
 
-/// What a test sees of a frame.
+/// Fields of a frame that tests compare.
 type Seen = (u64, u64, u32, Vec<u8>, u32, Option<Direction>);
 
 fn pcapng_frames() -> Vec<Seen> {
@@ -85,7 +85,7 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
 
 fn message(bytes: &[u8]) -> String {
     read(bytes).1.map_or_else(String::new, |error| {
-        // Without the path, which is another each time.
+        // Without the path, which differs each time.
         error.to_string().split_once(": ").unwrap().1.to_owned()
     })
 }
@@ -157,7 +157,7 @@ fn compressed_files_are_known_by_their_first_bytes() {
     }
 }
 
-/// Offsets at which a whole frame has just ended, and how many there are then.
+/// Returns how many frames have ended at an offset, given the offsets of their ends.
 fn frames_before(offset: usize, ends: &[usize]) -> usize {
     ends.iter().filter(|end| **end <= offset).count()
 }
@@ -301,14 +301,17 @@ fn what_is_no_capture_file_is_named() {
         (b"TIME (UTC)", "is neither pcap nor pcapng: it begins with 54 49 4d 45 (TIME)"),
         (
             b"\x04\x22\x4d\x18\0\0\0",
-            "is compressed by lz4, which is not read; gzip, zstd and xz are",
+            "is compressed with lz4, which is not supported; gzip, zstd and xz are",
         ),
         (b"\xa1\xb2\xcd\x34....", "is modified pcap, of old patches to libpcap"),
-        (b"\xa1\xe2\xcb\x12....", "of Nokia's, which is not read; `editcap -F pcap` converts it"),
+        (
+            b"\xa1\xe2\xcb\x12....",
+            "of Nokia's, which is not supported; `editcap -F pcap` converts it",
+        ),
         (b"\xa1\xb2\xc3\xd4\0\x03\0\0................", "pcap version 3.0, known is 2.4"),
         (
             &pcap_header(Order::Big, 0xa1b2_c3d4, 105),
-            "holds frames of link type 105 (IEEE 802.11), which is not read; Ethernet, ",
+            "holds frames of link type 105 (IEEE 802.11), which is not supported; Ethernet, ",
         ),
         (b"\xa1\xb2\xc3\xd4\0\x02", "damaged at byte 0: the file ends within its header"),
     ] {
@@ -374,8 +377,8 @@ fn query(id: u64) -> Vec<u8> {
     frame
 }
 
-/// Replays a file of so many sections, each with a named interface of its own and one frame, whose
-/// times alternate by an hour; how many records came of it, and what it cost beside its frames.
+/// Replays a file of sections that have a named interface and one frame each, with times that alternate
+/// by an hour. Returns the number of records, and the number of steps in addition to the frames.
 fn replay_sections(sections: u64) -> (u64, u64) {
     let directory = tempfile::tempdir().unwrap();
     let (path, config) = (directory.path().join("a.pcapng"), directory.path().join("c.yaml"));

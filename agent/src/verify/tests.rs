@@ -1,4 +1,4 @@
-//! What an agent writes is accepted whatever became of it on its way, and nothing else is.
+//! Records and summaries of an agent are accepted in any order and with losses; anything else is found.
 
 use std::{env, fs};
 
@@ -39,17 +39,17 @@ MCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=
 
 const WORKERS: u16 = 2;
 
-/// How many records, if many are wanted: by hand, since a million take minutes without optimisation.
+/// Returns the number of records of the long test, if set: a million take minutes without optimisation.
 fn many() -> Option<u64> {
     env::var("TAP53_VERIFY_RECORDS").ok().and_then(|text| text.parse().ok())
 }
 
-/// Every bit where there is time for it, else one in so many.
+/// Returns every bit of a range in a long test, else one in `one_in`.
 fn bits(from: usize, to: usize, one_in: usize) -> impl Iterator<Item = usize> {
     (from..to).step_by(if many().is_some() { 1 } else { one_in })
 }
 
-/// So that a summary under another sink's name is missing, and not a second sink's.
+/// Sets the sink, so that a summary under another sink's name is missing and not a second sink's.
 fn of_sink(options: Options) -> Options {
     Options { sink: Some("kafka".to_owned()), ..options }
 }
@@ -72,7 +72,7 @@ struct Written {
     bytes: Vec<u8>,
 }
 
-/// A run of an agent: the parts that a worker, a sink and the run loop have, without what is between.
+/// A run of an agent: the relevant parts of a worker, a sink and the run loop.
 struct Agent {
     run: [u8; 8],
     evidence: Evidence,
@@ -112,7 +112,7 @@ impl Agent {
         agent
     }
 
-    /// A batch of so many records of each worker.
+    /// Adds a batch of `records` records of each worker.
     fn record(&mut self, records: u64) {
         for worker in 0..WORKERS {
             let (mut batch, first) = (Batch::default(), self.numbers[usize::from(worker)] + 1);
@@ -124,7 +124,7 @@ impl Agent {
                         response_observer: &observer,
                         number,
                         clock: Clock {
-                            // So that no two records are alike but for their numbers.
+                            // So that records differ in more than their numbers.
                             utc_offset_ns: record.clock.utc_offset_ns
                                 + i64::try_from(number).unwrap() * 1_000,
                         },
@@ -178,7 +178,7 @@ impl Agent {
         })
     }
 
-    /// A run of three windows with so many records of each worker in each; the last one is final.
+    /// Creates a run of three windows with `records` records of each worker in each; the last one is final.
     fn whole(run: u8, at_s: i64, records: u64) -> Self {
         let mut agent = Self::start(run, at_s);
         for window in 1..=3 {
@@ -218,12 +218,12 @@ fn kinds(report: &Report) -> Vec<Kind> {
     kinds
 }
 
-/// Whether something was found in this window.
+/// Returns true if there is a finding in this window.
 fn mentions(report: &Report, window: i64) -> bool {
     report.findings.iter().any(|finding| finding.windows == Some([window; 2]))
 }
 
-/// Whether what was found is in this window, and nothing is in another one.
+/// Returns true if all findings are in this window.
 fn names(report: &Report, window: i64) -> bool {
     let windows: Vec<_> = report.findings.iter().filter_map(|finding| finding.windows).collect();
     !windows.is_empty() && windows.iter().all(|named| *named == [window; 2])
