@@ -167,7 +167,7 @@ impl Findings {
         found.with_context(|| format!("no {verdict} of {area} with {parts:?} in:\n{self}"))
     }
 
-    /// As [`Self::check`], and its fix has all of `fixes`.
+    /// Does the same as [`Self::check`], and its fix has all of `fixes`.
     fn require(&self, verdict: &str, area: &str, parts: &[&str], fixes: &[&str]) -> Result<()> {
         let check = self.check(verdict, area, parts)?;
         let fix = check["fix"].as_str().unwrap_or_default();

@@ -80,7 +80,7 @@ impl Run {
         Self::start_prepared(namespace, broker, keys, next, |_| {})
     }
 
-    /// As [`start`](Self::start), with another time to deliver what it has at the end.
+    /// Does the same as [`start`](Self::start), with another time to deliver what it has at the end.
     pub(super) fn start_flushing_for(
         namespace: &Namespace,
         broker: &str,
@@ -92,7 +92,7 @@ impl Run {
         Self::start_with(namespace, (broker, TOPIC), keys, next, &sections, |_| {})
     }
 
-    /// As [`start`](Self::start), with records in the flat profile, and their topic.
+    /// Does the same as [`start`](Self::start), with records in the flat profile, and their topic.
     pub(super) fn start_flat(
         namespace: &Namespace,
         to: (&str, &str),
@@ -223,7 +223,7 @@ impl Run {
         Ok(accepted)
     }
 
-    /// As [`kill`](Self::kill), where its spool may have been too small; and its log.
+    /// Does the same as [`kill`](Self::kill), where its spool may have been too small; and its log.
     pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.

@@ -249,7 +249,7 @@ impl Run {
         Ok(())
     }
 
-    /// As [`feed`](Self::feed), until the agent has written a line for each; where it tells.
+    /// Does the same as [`feed`](Self::feed), until the agent has written a line for each; where it tells.
     pub(super) fn feed_until_told(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
         stage.ask(count)?;
         let sent = (stage.next - self.begin) as usize;
@@ -339,7 +339,7 @@ impl Run {
         Ok(ended)
     }
 
-    /// As [`stop`](Self::stop), after which nothing may be left for a next run.
+    /// Does the same as [`stop`](Self::stop), after which nothing may be left for a next run.
     pub(super) fn finish(self, row: &mut Row) -> Result<()> {
         let ended = self.stop(row)?;
         let spooled = Ledger(&ended.ledger).number("/agent/sinks/0/records/spooled")?;

@@ -85,7 +85,7 @@ pub struct Agent {
     directory: TempDir,
 }
 
-/// How an agent ended.
+/// The result of an agent that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Exit status.
@@ -115,7 +115,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// As [`start`](Self::start), without waiting. `command` is `tap53` or what will execute it.
+    /// Does the same as [`start`](Self::start), without waiting. `command` is `tap53` or what will execute it.
     ///
     /// # Errors
     /// When the process cannot be started.
@@ -206,7 +206,7 @@ impl Agent {
         self.ended()
     }
 
-    /// As [`stop`](Self::stop), for the ledger alone: for a great many records.
+    /// Does the same as [`stop`](Self::stop), for the ledger alone: for a great many records.
     ///
     /// # Errors
     /// When it does not exit, or wrote no ledger.
@@ -219,7 +219,7 @@ impl Agent {
     /// Waits for the agent to exit and reads all that it wrote.
     ///
     /// # Errors
-    /// As [`stop`](Self::stop).
+    /// See [`stop`](Self::stop).
     pub fn ended(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_DEADLINE)?;
         let stderr = self.process.stderr().text();

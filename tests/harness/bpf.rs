@@ -90,12 +90,12 @@ pub fn exists((kind, id): Object) -> Result<bool> {
     }
 }
 
-/// How an XDP program sits on an interface.
+/// Mode of an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver.
+    /// Runs in the driver.
     Native,
-    /// In the network stack.
+    /// Runs in the network stack.
     Generic,
 }
 
@@ -109,7 +109,7 @@ pub mod verdict {
     pub const TC_NEXT: i32 = -1;
     /// Dropped.
     pub const XDP_DROP: i32 = 1;
-    /// To the stack.
+    /// Passes the packet to the network stack.
     pub const XDP_PASS: i32 = 2;
 }
 
@@ -127,10 +127,10 @@ impl XdpHolder {
         Self::attach_with(namespace, interface, mode, verdict::XDP_PASS)
     }
 
-    /// As [`attach`](Self::attach), with another verdict.
+    /// Does the same as [`attach`](Self::attach), with another verdict.
     ///
     /// # Errors
-    /// As [`attach`](Self::attach).
+    /// See [`attach`](Self::attach).
     pub fn attach_with(
         namespace: &Namespace,
         interface: &str,
@@ -157,7 +157,7 @@ impl XdpHolder {
     }
 }
 
-/// Where in a TCX chain.
+/// Position in a TCX chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Ahead of all that are there.

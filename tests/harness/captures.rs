@@ -20,14 +20,14 @@ use crate::{python::json_lines, scratch};
 /// Captures of one seed; dropping them removes the files.
 pub struct Captures {
     directory: TempDir,
-    /// What was made, in order.
+    /// The created files, in order.
     pub files: Vec<Capture>,
 }
 
 /// A capture file.
 #[derive(Debug)]
 pub struct Capture {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// Frames in it.
     pub frames: u64,
@@ -40,7 +40,7 @@ pub struct Capture {
 /// A message that was put into a capture.
 #[derive(Clone, Debug)]
 pub struct MadeMessage {
-    /// What is special about it.
+    /// Name of its special feature.
     pub name: String,
     /// Its bytes.
     pub wire: Vec<u8>,
@@ -66,7 +66,7 @@ impl Captures {
         Ok(Self { files: files.collect::<Result<_>>()?, directory })
     }
 
-    /// Where the files are.
+    /// Returns the directory of the files.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -19,7 +19,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 const DNS_PORT: u16 = 53;
 
-/// How to ask.
+/// Transport of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// One datagram each way.
@@ -29,7 +29,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As the record spells it.
+    /// Returns the name that records have for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ pub struct Exchange {
     pub qname: String,
     /// Type asked for.
     pub qtype: String,
-    /// How it was asked.
+    /// Transport of the query.
     pub transport: Transport,
     /// The client's own address and port.
     pub client: SocketAddr,

@@ -69,7 +69,7 @@ impl Image {
         Ok(())
     }
 
-    /// Where a path of the image is on this host.
+    /// Returns the path on this host of a path in the image.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
@@ -113,7 +113,7 @@ impl Volume {
         Ok(Self::Node(Arc::new(directory)))
     }
 
-    /// Where it is on this host.
+    /// Returns its path on this host.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -123,16 +123,16 @@ impl Volume {
     }
 }
 
-/// What a pod says of a container's privileges.
+/// The privileges of a container, from its pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privileges {
     /// User and group.
     pub user: u32,
     /// Capabilities, one a bit.
     pub capabilities: u64,
-    /// Whether a program may not be given more than its caller has.
+    /// Set if a program cannot gain more privileges than its caller has.
     pub no_new_privileges: bool,
-    /// Whether files can be changed only where a volume is.
+    /// Set if files can be changed in volumes only.
     pub read_only_root: bool,
 }
 
@@ -218,7 +218,7 @@ impl Privileges {
 /// The file system of a container: paths that are ready for mount(2).
 struct Root {
     root: CString,
-    /// What to mount, and where on this host.
+    /// Sources and targets of the mounts.
     mounts: Vec<(CString, CString)>,
     read_only: bool,
 }

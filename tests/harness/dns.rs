@@ -69,7 +69,7 @@ fn type_mnemonic(number: u16) -> String {
     found.map_or_else(|| format!("TYPE{number}"), |(mnemonic, _)| (*mnemonic).to_owned())
 }
 
-/// What a client sees of a response.
+/// The fields of a response that tests compare.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Transaction identifier.

@@ -86,7 +86,7 @@ impl Kernel {
     }
 }
 
-/// As Debian compares versions.
+/// Returns true if a version is newer, by Debian's order.
 fn is_newer(version: &str, other: &str) -> bool {
     Command::new("dpkg")
         .args(["--compare-versions", version, "gt", other])

@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Answer {
     /// Status code.
     pub code: u16,
-    /// What is before the body.
+    /// Status line and headers.
     pub head: String,
     /// The body.
     pub body: String,
@@ -69,7 +69,7 @@ pub struct JsonRequest<'a> {
     pub method: &'a str,
     /// Path and query.
     pub path: &'a str,
-    /// What the API calls its JSON.
+    /// Content type of the API.
     pub content_type: &'a str,
     /// Empty if there is none.
     pub body: &'a str,

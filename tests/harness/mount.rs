@@ -65,7 +65,7 @@ impl Mount {
         Self::image(directory, copy)
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.point

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{process::run, scratch};
 
-/// Where iproute2 keeps the names of network namespaces.
+/// Directory in which iproute2 keeps the names of network namespaces.
 const NETNS_DIRECTORY: &str = "/run/netns";
 
 /// A network namespace; dropping it removes it, with every interface in it.
@@ -236,7 +236,7 @@ pub fn cut(space: &Namespace, end: End) -> Result<()> {
 /// neighbours and IPv6 addresses; IPv4 is what is back.)
 ///
 /// # Errors
-/// As [`cut`].
+/// See [`cut`].
 pub fn mend(near: (&Namespace, End), far: (&Namespace, End)) -> Result<()> {
     near.0.ip(&["link", "set", near.1.interface, "up"])?;
     introduce(near.0, near.1, &far.1.ipv4.to_string(), far.1.mac)?;

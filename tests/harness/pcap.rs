@@ -20,7 +20,7 @@ const BEGIN_S: u32 = 1_700_000_000;
 /// A classic pcap file in memory, one packet a millisecond unless told otherwise.
 pub struct Pcap {
     bytes: Vec<u8>,
-    /// What stands before the IP header of each packet.
+    /// Link header before the IP header of each packet.
     link_header: Vec<u8>,
     packets: u32,
 }
@@ -76,7 +76,7 @@ impl Pcap {
     /// Appends a UDP datagram that was sent this long after the file's beginning.
     ///
     /// # Panics
-    /// As [`udp`](Self::udp), and when that is more than a few decades.
+    /// Does the same as [`udp`](Self::udp), and when that is more than a few decades.
     pub fn udp_at(
         &mut self,
         at: Duration,

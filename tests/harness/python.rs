@@ -73,7 +73,7 @@ impl Environment {
 /// The interpreter that has the packages of the independent readers.
 ///
 /// # Errors
-/// As [`Environment::directory`].
+/// See [`Environment::directory`].
 pub fn python() -> Result<PathBuf> {
     Ok(READERS.directory()?.join("bin/python"))
 }
@@ -98,10 +98,10 @@ pub fn json_lines<S: AsRef<OsStr>>(
     json_lines_of(Command::new(python()?), script, arguments, input)
 }
 
-/// As [`json_lines`], where `python` starts the interpreter, as in a namespace.
+/// Does the same as [`json_lines`], where `python` starts the interpreter, as in a namespace.
 ///
 /// # Errors
-/// As [`json_lines`].
+/// See [`json_lines`].
 pub(crate) fn json_lines_of<S: AsRef<OsStr>>(
     mut python: Command,
     script: &str,

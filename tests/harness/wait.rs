@@ -45,10 +45,10 @@ pub fn until<T>(
     until_every(LOOK_INTERVAL, what, deadline, look)
 }
 
-/// As [`until`], with so long between two looks: for those that take CPU from what is waited for.
+/// Does the same as [`until`], with so long between two looks: for those that take CPU from what is waited for.
 ///
 /// # Errors
-/// As [`until`].
+/// See [`until`].
 pub fn until_every<T>(
     interval: Duration,
     what: &str,

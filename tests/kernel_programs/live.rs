@@ -58,7 +58,7 @@ fn load(namespace: &Namespace, interface: &str) -> Result<Programs> {
     load_with(namespace, interface, Setup::default())
 }
 
-/// As [`load`], with other settings.
+/// Does the same as [`load`], with other settings.
 pub(crate) fn load_with(namespace: &Namespace, interface: &str, setup: Setup) -> Result<Programs> {
     let ifindex = namespace.enter(|| Ok(if_nametoindex(interface)?))?;
     Programs::load(Setup { ifindex, ring_bytes: 1 << 23, ..setup })

@@ -29,7 +29,7 @@ pub struct Security {
     reauthentication_ms: u64,
 }
 
-/// Where a broker with security listens beside its usual address.
+/// Additional listeners of a broker with security.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listeners {
     /// TLS and a password.
@@ -90,7 +90,7 @@ impl Security {
         self.directory.path().join(name)
     }
 
-    /// Who signs tokens that the broker believes.
+    /// Returns the issuer of tokens that the broker accepts.
     #[must_use]
     pub const fn issuer(&self) -> &Issuer {
         &self.issuer
@@ -149,7 +149,7 @@ impl Security {
     }
 }
 
-/// What the storage tool is told of the user.
+/// Returns the arguments of the storage tool that create the user.
 pub(super) fn credentials() -> [String; 2] {
     ["SCRAM-SHA-512", "SCRAM-SHA-256"]
         .map(|mechanism| format!("{mechanism}=[name={USER},password={SCRAM_PASSWORD}]"))

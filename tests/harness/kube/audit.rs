@@ -1,4 +1,4 @@
-//! Who asked the API server for what.
+//! Reads the audit log of the API server.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ pub(super) const LOG: &str = "audit.log";
 pub struct Request {
     /// get, list, watch, create, update, patch, delete …
     pub verb: String,
-    /// As `pods` or `serviceaccounts/token`; for others than resources, the path.
+    /// Resource, such as `pods` or `serviceaccounts/token`; the path for other requests.
     pub resource: String,
     /// API group, empty for the core.
     pub group: String,

@@ -76,7 +76,7 @@ impl<'a> KubeApi<'a> {
     /// loopback of a namespace or of this process.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_with(namespace: Option<&'a Namespace>, arguments: &[&str]) -> Result<Self> {
         let programs = programs()?;
         let directory = scratch::directory("kube")?;
@@ -145,7 +145,7 @@ impl<'a> KubeApi<'a> {
     /// Runs kubectl with a kubeconfig file.
     ///
     /// # Errors
-    /// As [`kubectl`](Self::kubectl).
+    /// See [`kubectl`](Self::kubectl).
     pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
         // Nobody ends what kubectl waits for by itself: a pod that is deleted stays until its kubelet
         // says that it has ended, and there is none. `--grace-period=0 --force` deletes at once.

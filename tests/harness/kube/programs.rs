@@ -27,7 +27,7 @@ const KUBERNETES: &str = "k8s.io/kubernetes";
 const ETCD: &str = "go.etcd.io/etcd/server/v3";
 const HELM: &str = "helm.sh/helm/v4";
 
-/// Where distributions and Go's own archive put it, besides PATH.
+/// Directory in which distributions and Go's archive install it, in addition to PATH.
 const GO_DIRECTORIES: &str = "/usr/local/go/bin";
 const GO_BY_VERSION: &str = "/usr/lib";
 

@@ -86,7 +86,7 @@ pub fn jars() -> Result<Jars> {
 /// The environment with DuckDB, its extensions and the S3 server; made now if it is not there yet.
 ///
 /// # Errors
-/// As [`python::python`].
+/// See [`python::python`].
 pub fn environment() -> Result<PathBuf> {
     ENVIRONMENT.directory()
 }

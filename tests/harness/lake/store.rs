@@ -105,8 +105,8 @@ impl<'a> Store<'a> {
         request.send(self.namespace, address).is_ok_and(|answer| answer.code == 200)
     }
 
-    /// Where it is and how to be let in, as the connectors of `deploy/downstream` read it from a
-    /// worker's environment.
+    /// Returns the address and credentials as environment variables, which the connectors of
+    /// `deploy/downstream` read.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 8] {
         let catalog = format!("http://{CATALOG}");

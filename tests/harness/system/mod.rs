@@ -1,4 +1,5 @@
-//! What the whole system costs, beside the way it replaces: `cargo xtask bench --system`.
+//! Measures the cost of the whole system, and of the system that it replaces: `cargo xtask bench
+//! --system`.
 //!
 //! ```text
 //!  client's namespace            server's namespace
@@ -36,7 +37,7 @@ use anyhow::{Result, ensure};
 
 pub use programs::Programs;
 
-/// How much is measured.
+/// Extent of the measurements.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Before each measurement, under load.
@@ -45,7 +46,7 @@ pub struct Plan {
     pub window: Duration,
     /// Runs of each case, in turn.
     pub rounds: usize,
-    /// Whether a record that is missing is an error: at rates that overload no part.
+    /// Set if a missing record is an error: at rates that overload no part.
     pub lossless: bool,
     /// Queries a second to the gateway; `None`: as many as it answers.
     pub gateway_rates: Vec<Option<u32>>,
@@ -68,7 +69,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What the table in the documents is made of: some twenty minutes.
+    /// Returns the plan for the table in the documents, which takes some twenty minutes.
     #[must_use]
     pub fn full() -> Self {
         let window = Duration::from_secs(4);
@@ -123,7 +124,7 @@ pub enum Section {
     Agent,
     /// The agent alone, by the broker's delay.
     Delay,
-    /// What the agent captures without loss.
+    /// The rate that the agent captures without loss.
     Capacity,
     /// Many agents against one broker.
     Producers,

@@ -39,7 +39,7 @@ impl Stage {
         Ok(Self { client, server, directory })
     }
 
-    /// Of the server with this number: of a documentation range (RFC 5737), reached through `s0`.
+    /// Returns the address of a server, from a documentation range (RFC 5737), routed through `s0`.
     pub(super) fn address(number: usize) -> Ipv4Addr {
         let host = u8::try_from(number).expect("some ten servers");
         Ipv4Addr::new(203, 0, 113, 100 + host)
