@@ -91,7 +91,7 @@ fn config(hook: HookChoice, xdp_mode: XdpMode, tc: TcChoice) -> CaptureConfig {
     CaptureConfig { hook, xdp_mode, tc, workers: 2, ring_bytes: 128 << 10, ..config.capture }
 }
 
-/// What `tc: auto` takes on this kernel, and what it then says of it.
+/// Returns the hook that `tc: auto` selects on this kernel, and the reason that it gives.
 fn best_tc() -> Result<(Hook, &'static str)> {
     let tcx = Holders::of(&interface("lo")?)?.tcx;
     Ok(if tcx.is_some() { (Hook::Tcx, "") } else { (Hook::Clsact, "; no TCX: EINVAL") })

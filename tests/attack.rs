@@ -27,10 +27,10 @@ use tap53_harness::{
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What one unprivileged sender sends.
+/// Rate of one unprivileged sender, in bits a second.
 const RATE_BITS_PER_S: u64 = 100_000_000;
 
-/// For a question whose packets were captured to be recorded.
+/// Deadline for the record of a transaction whose packets were captured.
 const RECORDED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Messages of each kind, unless `TAP53_ATTACK_MESSAGES` says otherwise. An agent built for debugging
@@ -47,7 +47,7 @@ const FACTOR: f64 = 10.0;
 /// Bytes of a message: what one UDP datagram over IPv4 carries.
 const LENGTH: usize = 65_535 - 20 - 8;
 
-/// In a namespace of the test's own.
+/// Address of the probes, in the test's namespace.
 const PROBES: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 fn configuration() -> String {

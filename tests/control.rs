@@ -69,7 +69,7 @@ struct SecondPair {
     /// Takes in what is sent, so that no ICMP error goes back.
     _sink: UdpSocket,
     client: UdpSocket,
-    /// Of the next query: one that repeats another's would be a retry, and make no record.
+    /// Id of the next query: a query that repeats an id would be a retry without a record.
     next_id: AtomicU16,
 }
 
@@ -137,7 +137,7 @@ fn is_capturing(status: &Value, interface: &str) -> [bool; 2] {
     ["ingress", "egress"].map(|way| of(status, interface)[way]["capturing"] == true)
 }
 
-/// What the ledger of a status, or a final one, counts for arriving packets of one interface.
+/// Returns the counts of a ledger for received packets of one interface.
 fn ingress<'a>(ledger: &'a Value, interface: &str) -> &'a Value {
     let all = ledger["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = all.iter().find(|counts| counts["name"] == interface);

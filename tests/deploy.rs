@@ -1,4 +1,4 @@
-//! What is in `deploy/`: the chart, the manifests made of it, and the agent as they start it.
+//! The files of `deploy/`: the chart, the manifests rendered from it, and the agent as they start it.
 
 use std::{
     collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration,
@@ -31,7 +31,7 @@ mod permissions;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
-/// What the image gives the program: see deploy/Dockerfile.
+/// File capabilities of the program in the image: see deploy/Dockerfile.
 const CAPABILITIES: [&str; 3] = ["cap_bpf", "cap_net_admin", "cap_perfmon"];
 
 fn chart() -> String {
@@ -50,7 +50,7 @@ fn object(api: &KubeApi<'_>, kind: &str, name: &str) -> Result<Value> {
     serde_json::from_str(&text).context("JSON of kubectl")
 }
 
-/// A pod of the DaemonSet as its controller would make it for a node.
+/// Returns a pod of the DaemonSet as its controller creates it for a node.
 fn pod_of(daemon_set: &Value, namespace: &str) -> Value {
     let template = &daemon_set["spec"]["template"];
     let mut spec = template["spec"].clone();
@@ -67,11 +67,11 @@ fn pod_of(daemon_set: &Value, namespace: &str) -> Value {
     })
 }
 
-/// What the agent of the tests does with records: shows and keeps them.
+/// Sinks of the agent in the tests.
 const SINKS: &str = r#"config.sinks=[
     {"type": "stdout", "format": "json"}, {"type": "file", "directory": "/var/lib/tap53"}
 ]"#;
-/// Where a pod's account is mounted.
+/// Mount point of a pod's account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const NODE: &str = "node-1";
 
@@ -86,7 +86,7 @@ struct Pod<'a> {
     ready: Vec<String>,
     environment: Vec<(String, String)>,
     volumes: Vec<(String, Volume)>,
-    /// What runs before the agent: its privileges and arguments.
+    /// Privileges and arguments of the init container.
     first: Option<(Privileges, Vec<String>)>,
     image: Image,
     account: Account,

@@ -1,5 +1,5 @@
-//! `tap53 doctor` on machines broken in one way each: it names what is broken, offers a line that
-//! fixes it, changes nothing, and its exit code tells.
+//! Runs `tap53 doctor` on machines with one fault each: it names the fault and its fix, changes nothing,
+//! and has the right exit code.
 //!
 //! Each machine is a network namespace, and where files matter a mount namespace inside it.
 
@@ -48,23 +48,23 @@ struct Machine {
     _peer: Namespace,
     namespace: Namespace,
     directory: TempDir,
-    /// Where every user can execute it.
+    /// Path of the binary, which every user can execute.
     binary: PathBuf,
 }
 
-/// How to start `tap53 doctor` on a machine.
+/// Options for starting `tap53 doctor` on a machine.
 #[derive(Default)]
 struct Start<'a> {
     /// Shell commands to run before, as root in a mount namespace of their own.
     before: &'a str,
     /// Options of setpriv(1).
     privileges: &'a [&'a str],
-    /// Whether a filter of system calls denies bpf(2).
+    /// Set if a seccomp filter denies bpf(2).
     without_bpf: bool,
     arguments: &'a [&'a str],
 }
 
-/// What it found.
+/// The checks of a report.
 struct Findings {
     code: i32,
     checks: Vec<Value>,
@@ -114,7 +114,7 @@ impl Machine {
         Ok(found)
     }
 
-    /// What hangs at the interface.
+    /// Returns the programs and qdiscs of the interface.
     fn hooks(&self) -> Result<(Value, String)> {
         let xdp = self.namespace.link(INTERFACE)?["xdp"].clone();
         Ok((xdp, self.namespace.tc(&["qdisc", "show", "dev", INTERFACE])?))
@@ -138,7 +138,8 @@ impl Machine {
 }
 
 impl Findings {
-    /// What is not ok has a reason and a fix, and the worst decides over verdict and exit code.
+    /// Checks that every problem has a reason and a fix, and that the worst one decides the verdict and the
+    /// exit code.
     fn require_sense(&self, report: &Value) -> Result<()> {
         for check in &self.checks {
             let is_ok = check["verdict"] == "ok";

@@ -125,7 +125,7 @@ fn every_recipe_runs() -> Result<()> {
     Ok(())
 }
 
-/// What `tap53 replay` prints of the manual's capture.
+/// Returns the output of `tap53 replay` for the manual's capture.
 fn replay(options: &[&str]) -> Result<String> {
     let directory = TempDir::new()?;
     let configuration = directory.path().join("tap53.yaml");

@@ -1,5 +1,5 @@
-//! From packets on a veth to Avro files and standard output: what the client asked and was told,
-//! what the records say and what the ledger says must agree, field for field and number for number.
+//! From packets on a veth to Avro files and standard output: the client's queries and answers, the
+//! records and the ledger must agree in every field and number.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn configuration(hook: &str) -> String {
 struct Run {
     exchanges: Vec<Exchange>,
     ended: Ended,
-    /// What the interface itself counted meanwhile.
+    /// Packets that the interface itself counted meanwhile.
     wire: PacketCounts,
 }
 

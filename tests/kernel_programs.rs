@@ -86,7 +86,7 @@ fn capture(programs: &mut Programs, program: Program, frame: &[u8]) -> Result<Re
     Ok(record.header)
 }
 
-/// What the header rules find in a frame, told to look into every tunnel.
+/// Parses a frame with the header rules, with every tunnel enabled.
 fn parse(frame: &[u8], features: u32) -> Result<Headers, Counter> {
     let sets = programs::port_sets();
     headers::parse(frame, None, features, |set, port| sets.contains(set, port))

@@ -10,7 +10,7 @@ use tap53_harness::{
 
 const INIT: &str = include_str!("older_kernels/init.sh");
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
-/// What the guest prints is told from the kernel's messages by this.
+/// Prefix that distinguishes the guest's output from the kernel's messages.
 const MARK: &str = "tap53-test ";
 
 /// `www.tap53.test` A.
@@ -27,7 +27,7 @@ fn over_tcp(parts: &[&[u8]]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &message].concat()
 }
 
-/// What the agent did at one hook.
+/// The agent's capture at one hook.
 #[derive(Debug, Default)]
 struct Captured {
     status: String,

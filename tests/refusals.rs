@@ -1,5 +1,4 @@
-//! What the agent does not do, and how it says so: one clear message, the right exit code, and
-//! nothing left attached.
+//! Refusals of the agent: one clear message, the right exit code, and nothing left attached.
 
 use std::{
     fs,

@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const FAILED: i32 = 1;
 
-/// What live capture and replay have in common.
+/// Configuration of both live capture and replay.
 const CONFIGURATION: &str = "
 node: node-under-test
 interfaces:
@@ -51,7 +51,7 @@ const LAST: Question = Question { name: "last.absent.test", qtype: "A" };
 /// Traffic, as several witnesses saw it.
 struct Captured {
     exchanges: Vec<Exchange>,
-    /// Of the agent that captured live.
+    /// Records of the agent that captured live.
     records: Vec<Value>,
     /// Holds the files below.
     directory: TempDir,
@@ -103,7 +103,7 @@ fn capture() -> Result<Captured> {
     Ok(captured)
 }
 
-/// What `tap53 replay` made of files.
+/// The result of `tap53 replay`.
 struct Replayed {
     records: Vec<Value>,
     ledger: Value,
@@ -357,7 +357,7 @@ fn frame_count(path: &Path) -> Result<u64> {
     count.with_context(|| format!("no count of frames in {report:?}"))
 }
 
-/// What `program` makes of a file.
+/// Returns a file as `program` compresses it.
 fn compressed(program: &str, path: &Path) -> Result<Vec<u8>> {
     let mut child = Command::new(program).arg("-c").arg(path).stdout(Stdio::piped()).spawn()?;
     let mut bytes = Vec::new();

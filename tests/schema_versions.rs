@@ -19,7 +19,7 @@ fn schema(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
 }
 
-/// What the agent of an earlier version wrote.
+/// Returns messages that the agent of an earlier version wrote.
 fn messages_of(version: u32) -> Result<Vec<Vec<u8>>> {
     golden(&format!("history/dns_transaction_v{version}.hex"))
 }

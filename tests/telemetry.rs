@@ -1,4 +1,4 @@
-//! What a running agent tells probes and Prometheus.
+//! The answers of a running agent to probes and Prometheus.
 
 #[path = "telemetry/balance.rs"]
 mod balance;
@@ -34,7 +34,7 @@ use tap53_harness::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// In a namespace of the test's own.
+/// Address of the port, in the test's namespace.
 const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 fn get(lab: &Lab, path: &str) -> Result<Answer> {
@@ -254,7 +254,7 @@ fn flood(
     })
 }
 
-/// As a scanner, or a pod that means harm: 150 a second were enough to have every probe fail.
+/// Connects as a scanner or a malicious pod does: 150 connections a second made every probe fail once.
 #[test]
 fn idle_connections_without_end_keep_nobody_from_being_answered() -> Result<()> {
     /// Connections that idle while probes go on.

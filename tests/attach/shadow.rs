@@ -23,7 +23,7 @@ impl Stage {
         })
     }
 
-    /// What is told of both directions after an exchange.
+    /// Returns what shadows each direction, after an exchange.
     fn shadowed_after_exchange(&self, capture: &mut Capture) -> Result<[Option<String>; 2]> {
         let ifindex = interface(INTERFACE)?.ifindex;
         let _ = capture.shadowed(ifindex);

@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// Of a request, in these tests.
+/// Timeout of a request in these tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 fn start(lab: &Lab) -> Result<Agent> {
@@ -20,7 +20,7 @@ fn connect(agent: &Agent) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// Why the agent refused, and that it closed the connection behind that.
+/// Returns the agent's refusal, and checks that it closed the connection after it.
 fn refusal(stream: &mut UnixStream) -> Result<Value> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

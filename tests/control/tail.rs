@@ -68,7 +68,7 @@ fn a_follower_chooses() -> Result<()> {
     let lab = Lab::new()?;
     let pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
-    /// What a follower asks for, and what must be true of a record then.
+    /// Options of a follower, and a condition that its records must fulfil.
     type Case = (&'static [&'static str], fn(&Value) -> bool);
     let cases: [Case; 7] = [
         (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),

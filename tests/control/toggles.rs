@@ -211,7 +211,7 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     Ok(())
 }
 
-/// What the agent's process holds of the kernel: descriptors and threads.
+/// Returns the numbers of descriptors and threads of the agent's process.
 fn held(agent: &Agent) -> Result<[usize; 2]> {
     let count = |what: &str| -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/{what}", agent.process().pid()))?.count())
@@ -247,7 +247,7 @@ fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
             if round % 2 == 0 {
                 agent.process().signal(Signal::SIGHUP)?;
             }
-            wait::until("the file to be taken up", DEADLINE, || {
+            wait::until("the file to be reloaded", DEADLINE, || {
                 let status = client.status()?.status;
                 let attached = status["interfaces"].as_array().map_or(0, Vec::len);
                 Ok((attached == 1 + usize::from(on)).then_some(()))

@@ -1,5 +1,5 @@
-//! What a broker that takes its time to acknowledge costs, and what an idle agent does. A real broker
-//! behind a proxy that delays its answers. `cargo xtask bench` runs it.
+//! Measures the cost of a broker that acknowledges slowly, and of an idle agent, with a real broker behind
+//! a proxy that delays its answers. `cargo xtask bench` runs it.
 //!
 //! Figures of one run compare; those of two machines do not.
 

@@ -1,5 +1,4 @@
-//! What the two topics tell of outages, duplicates, a killed agent, and a run that ended without a
-//! broker.
+//! The two topics account for outages, duplicates, a killed agent, and a run that ended without a broker.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -143,7 +142,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     }
     assert_eq!(number(&nodes[0], "killed_runs")?, 1);
 
-    what_waits_in_the_spool_is_not_missing_yet(&consumed, &run_id, &runs[4]["run_id"])
+    spooled_records_are_not_missing_yet(&consumed, &run_id, &runs[4]["run_id"])
 }
 
 fn require(row: &Value, state: &str, complete: &str, expected: i64) -> Result<()> {
@@ -154,9 +153,9 @@ fn require(row: &Value, state: &str, complete: &str, expected: i64) -> Result<()
     Ok(())
 }
 
-/// As if what the run `left` to the run `next` had not been delivered yet, and then as if it never
-/// came.
-fn what_waits_in_the_spool_is_not_missing_yet(
+/// Removes the records that the run `left` in the spool for the run `next`: first as if they were not
+/// delivered yet, and then as if they never arrived.
+fn spooled_records_are_not_missing_yet(
     consumed: &Consumed,
     left: &Value,
     next: &Value,

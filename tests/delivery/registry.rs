@@ -195,7 +195,7 @@ fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() ->
     Ok(())
 }
 
-/// What waits is exported as what it is, not as it will be framed.
+/// Checks that spooled records are exported without the registry's framing.
 fn export_is_readable(directory: &Path, records: usize) -> Result<()> {
     let out = scratch::directory("export")?;
     let file = out.path().join("waiting.avro");
@@ -364,7 +364,7 @@ fn schema_file(version: u32) -> PathBuf {
     }
 }
 
-/// What an agent of an earlier version left in a spool.
+/// Writes records of an earlier version to a spool.
 fn leave_in_spool(directory: &Path, version: u32) -> Result<u32> {
     let text = fs::read_to_string(schema_file(version).with_extension("hex"))?;
     let decode = |line: &str| HEXLOWER.decode(line.as_bytes()).map_err(Error::msg);

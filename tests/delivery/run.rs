@@ -50,11 +50,11 @@ pub(super) struct Run {
     directory: TempDir,
     fifo: Option<File>,
     next: u32,
-    /// How many clients ask in turn.
+    /// Number of clients that take turns.
     clients: u8,
 }
 
-/// How it ended.
+/// The result of a run that has ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) ledger: Value,
@@ -153,7 +153,7 @@ impl Run {
         Ok(run)
     }
 
-    /// From now on so many clients ask in turn, each for the numbers that leave its own over.
+    /// Sets the number of clients from now on; each queries the numbers whose remainder is its own.
     pub(super) fn ask_as(&mut self, clients: u8) {
         self.clients = clients;
     }

@@ -1,4 +1,4 @@
-//! Who is there: TLS, passwords, certificates; and what a message carries beside its value.
+//! Authentication by TLS, passwords and certificates; and the key and headers of a message.
 
 use std::fs;
 

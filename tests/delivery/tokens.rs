@@ -19,12 +19,12 @@ use tap53_harness::{
 
 use super::run::{DEADLINE, Ended, Run, TOPIC, consume, spool};
 
-/// How soon the broker asks for another proof.
+/// Interval at which the broker requires reauthentication.
 const REAUTHENTICATION_MS: u64 = 2_000;
 
-/// Of tokens. Where less than a second of a token's life is left when a
-/// connection proves itself anew, librdkafka does so again within a second, which the broker does not
-/// take: there have to be two seconds more than until the next proof.
+/// Lifetime of tokens in seconds. If less than a second of it is left at a reauthentication, librdkafka
+/// reauthenticates again within a second, which the broker refuses: the lifetime must exceed the
+/// interval by two seconds.
 const LIFETIME_S: i64 = 12;
 
 struct Stage {
@@ -78,7 +78,7 @@ fn require_unseen(ended: &Ended, secrets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// How many lines of a log hold `text`.
+/// Returns how many lines of a log contain `text`.
 fn count(log: &str, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text)).count()
 }

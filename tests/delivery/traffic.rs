@@ -16,7 +16,7 @@ impl Random {
         (self.0 >> 33) as u32 % limit
     }
 
-    /// Of so many, the first ones far more often.
+    /// Returns a number below `limit`, small ones far more often.
     fn popular(&mut self, limit: u32) -> u32 {
         let share = f64::from(self.below(1_000_000)) / 1e6;
         // The logarithm of a rank is spread evenly: Zipf's law with exponent 1.

@@ -32,7 +32,7 @@ fn helm_lint_accepts_the_chart_and_refuses_unknown_values() -> Result<()> {
     Ok(())
 }
 
-/// By rendering, since `helm lint` passes over what templates refuse.
+/// (Renders the chart, since `helm lint` ignores failures of templates.)
 #[test]
 fn a_control_socket_outside_of_a_mounted_directory_is_refused() -> Result<()> {
     for socket in ["/srv/tap53.sock", "/run/tap53.sock", "/run/tap53-other/tap53.sock"] {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What a kubelet and controllers would have made: this node, and on it a pod of a CronJob, with the
-/// address that queries come from.
+/// Creates the objects that a kubelet and controllers would create: this node, and on it a pod of a
+/// CronJob with the address of the client.
 fn create_cluster(api: &KubeApi<'_>) -> Result<()> {
     api.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"))?;
     let container = json!([{"name": "main", "image": "example.test/client"}]);
@@ -59,7 +59,7 @@ fn create_cluster(api: &KubeApi<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What a role allows, as (verb, group, resource).
+/// Returns the permissions of a role, as (verb, group, resource).
 fn allowed(role: &Value) -> BTreeSet<(String, String, String)> {
     let list = |value: &Value| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();

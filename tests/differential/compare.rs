@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::known;
 
-/// Who else read it.
+/// The other reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// Reads the bytes that were put into the capture.
@@ -18,11 +18,11 @@ pub(crate) enum Reader {
 /// A field that differs.
 #[derive(Debug)]
 pub(crate) struct Difference {
-    /// Where, such as `answers/0/rdata`.
+    /// Path of the field, such as `answers/0/rdata`.
     pub(crate) field: String,
-    /// What we say.
+    /// Our value.
     pub(crate) ours: Value,
-    /// What the other reader says.
+    /// The other reader's value.
     pub(crate) theirs: Value,
 }
 

@@ -35,7 +35,7 @@ pub(super) fn killed_durable(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// What is in memory is lost then, and no more.
+/// Checks that only records in memory are lost.
 pub(super) fn killed_fast(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let rounds = size(4, 40);
     let spool = scratch::directory("queue")?;

@@ -28,11 +28,11 @@ use tempfile::TempDir;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What the agent says at the beginning and at the end of an outage.
+/// Events that the agent logs at the start and at the end of an outage.
 pub(super) const AWAY: &str = "event=\"buffering_to_spool\"";
 pub(super) const BACK: &str = "event=\"delivery_resumed\"";
 
-/// Of the spool.
+/// Modes of the spool.
 const MODES: [&str; 2] = ["durable", "fast"];
 
 /// Far below what each outage here lasts: an outage ends only after deliveries have failed.
@@ -156,7 +156,7 @@ impl<'a> Stage<'a> {
         Ok(consumed)
     }
 
-    /// What became of the numbers goes into the row.
+    /// Fills the row with the outcome of the numbers.
     pub(super) fn fill_in(&self, consumed: &Consumed, row: &mut Row) {
         row.sent = u64::from(self.next);
         row.messages = consumed.numbers.len() as u64;
@@ -166,7 +166,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// How an agent is started.
+/// Options for starting an agent.
 pub(super) struct Start<'s> {
     /// Instead of the stage's.
     pub(super) brokers: Vec<String>,
@@ -178,7 +178,7 @@ pub(super) struct Start<'s> {
     pub(super) sink: &'s str,
     pub(super) message_timeout_ms: u32,
     pub(super) queue_bytes: u64,
-    /// Whether it writes a line for each record that it has accepted.
+    /// Set if it writes a line for each record that it has accepted.
     pub(super) tells: bool,
     pub(super) limit: Option<&'s MemoryLimit>,
     pub(super) environment: Vec<(&'s str, String)>,
@@ -418,7 +418,8 @@ fn hold(limit: Option<&MemoryLimit>, command: &mut Command) {
     }
 }
 
-/// (That another agent's programs are ahead of its own is true, and the test's doing.)
+/// Returns true for warnings and errors, except the one that another agent's programs run first: the test
+/// causes that one.
 fn is_complaint(line: &&str) -> bool {
     (line.contains(" WARN ") || line.contains("ERROR ")) && !line.contains("shadowed by program")
 }

@@ -1,4 +1,4 @@
-//! Where secrets must not show, and what the doctor says of them.
+//! Secrets do not show in outputs, and `tap53 doctor` checks them.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -151,7 +151,7 @@ fn the_doctor_says_what_is_wrong_with_tokens_and_passwords() -> Result<()> {
     Ok(())
 }
 
-/// What the doctor says of Kafka.
+/// Returns the checks of `tap53 doctor` about Kafka.
 fn doctor(lab: &Lab, directory: &Path, yaml: &str) -> Result<Vec<Value>> {
     let file = directory.join("tap53.yaml");
     fs::write(&file, yaml)?;

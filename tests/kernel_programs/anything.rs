@@ -41,7 +41,7 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
     Ok(())
 }
 
-/// What the kernel programs remember of fragmented datagrams, as long as they forget none.
+/// The kernel programs' state of fragmented datagrams, without evictions.
 #[derive(Default)]
 struct Remembered(HashMap<DatagramKey, u32>);
 

@@ -77,7 +77,7 @@ pub(crate) fn attach_xdp(
     })
 }
 
-/// How a TC program is attached.
+/// Way of attaching a TC program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tc {
     /// A TCX link (kernel 6.6).

@@ -69,7 +69,7 @@ impl Program {
     }
 }
 
-/// How to load the object.
+/// Options for loading the object.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) ring_count: u32,
@@ -82,7 +82,7 @@ pub(crate) struct Setup {
     pub(crate) snap_length: u32,
     /// Bits of [`features`].
     pub(crate) features: u32,
-    /// Where to put the settings.
+    /// Place of the settings.
     pub(crate) place: Place,
     pub(crate) kernel_log: bool,
 }
@@ -122,7 +122,7 @@ pub(crate) struct Captured {
     pub(crate) packet: Vec<u8>,
 }
 
-/// What a run of a program gave back.
+/// The result of a program's run.
 pub(crate) struct Run {
     pub(crate) verdict: u32,
     /// The packet afterwards.

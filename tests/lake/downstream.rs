@@ -1,4 +1,4 @@
-//! What is committed in `deploy/downstream`.
+//! Checks the committed files of `deploy/downstream`.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn the_connectors_are_what_the_schemas_give() -> Result<()> {
     Ok(())
 }
 
-/// What a hand that edits the generator must not undo.
+/// Checks a property that a change of the generator must not undo.
 #[test]
 fn no_connector_stops_at_a_message() -> Result<()> {
     for connector in connectors::ALL {

@@ -1,4 +1,5 @@
-//! What is in the topic is in the table, field for field, and what is no record is put aside.
+//! The table has the records of the topic, field for field, and messages that are no records are dead
+//! letters.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +154,7 @@ fn require_put_aside(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<
     Ok(())
 }
 
-/// What Connect says of a dead letter in a header.
+/// Returns a header that Connect adds to a dead letter.
 fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     let prefix = format!("__connect.errors.{name}=");
     message.headers.split(',').find_map(|header| header.strip_prefix(prefix.as_str()))

@@ -30,9 +30,8 @@ const CYCLES: u32 = 1_000;
 const AT_A_TIME: u32 = 50;
 const GROUP: &str = "53";
 
-/// What the process may grow by, once it has seen as many interfaces as are there at a time: what an
-/// allocator does not give back. A thousand interfaces that were each remembered with 8 KiB would
-/// show.
+/// Maximum growth of the process after it has seen as many interfaces as exist at a time: memory that the
+/// allocator keeps. A leak of 8 KiB for each of a thousand interfaces would exceed it.
 const SLACK_KIB: u64 = 4_096;
 
 fn yaml(include: &str, hook: &str) -> String {
@@ -195,7 +194,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
     Ok(())
 }
 
-/// What a process holds.
+/// Resources of a process.
 #[derive(Debug)]
 struct Holds {
     descriptors: usize,

@@ -75,9 +75,9 @@ fn threads(pid: Pid) -> Result<Vec<Thread>> {
     Ok(threads)
 }
 
-/// How the agent is started.
+/// Way of starting the agent.
 struct Start {
-    /// What stands before `tap53`.
+    /// Command line before `tap53`.
     with: &'static [&'static str],
     /// Capabilities of the program's file, as setcap(8) takes them.
     file: Option<&'static str>,
@@ -85,7 +85,7 @@ struct Start {
     capture: &'static str,
     /// User that it then runs as.
     uid: u32,
-    /// What the bounding set may still hold.
+    /// Capabilities that the bounding set may still have.
     bounding: u64,
 }
 

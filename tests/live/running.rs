@@ -130,7 +130,7 @@ impl Running {
         self.annotation.send_replace(value.map(str::to_owned));
     }
 
-    /// What SIGHUP does.
+    /// Reloads the configuration, as SIGHUP does.
     pub(crate) fn reload(&self) -> Result<()> {
         Ok(self.orders.blocking_send(Order::Reload)?)
     }

@@ -57,7 +57,7 @@ impl Stage {
         )
     }
 
-    /// Where the configuration is.
+    /// Returns the path of the configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("tap53.yaml")
     }
@@ -75,7 +75,7 @@ impl Stage {
         Running::start(&self.server, &self.config())
     }
 
-    /// Who holds the hooks of one of the server's interfaces.
+    /// Returns the programs at the hooks of one of the server's interfaces.
     pub(crate) fn holders(&self, name: &str) -> Result<Holders> {
         holders(&self.server, name)
     }

@@ -34,7 +34,7 @@ const ROUNDS: usize = 500;
 /// any that is missing was lost to the change.
 const BURST: u16 = 20;
 
-/// Who switches.
+/// Way of switching.
 #[derive(Clone, Copy)]
 enum Way {
     Command,
@@ -169,7 +169,7 @@ fn nothing(name: &str) -> InterfaceStatus {
     }
 }
 
-/// What must be at the interface, by what was asked for.
+/// The expected state of the interface.
 struct Expected {
     enabled: bool,
     attached: bool,

@@ -378,7 +378,7 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// By compression, 60 KB repeat a name of 1,004 characters 3,600 times: 4 MB when written out.
+/// With name compression, 60 KB repeat a name of 1,004 characters 3,600 times: 4 MB uncompressed.
 #[test]
 fn a_response_that_repeats_a_long_name_is_recorded_within_the_limit() -> Result<()> {
     const ANSWERS: u16 = 3_600;

@@ -1,4 +1,4 @@
-//! What of the stream is in the topic.
+//! The part of the stream that is in the topic.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -39,7 +39,7 @@ impl Outcome {
         Ok(Self { records, repeated })
     }
 
-    /// Of `sent` exchanges, those whose query nobody recorded, and those whose answer nobody did.
+    /// Returns the exchanges of `sent` whose query was not recorded, and those whose response was not.
     pub(super) fn unseen(&self, sent: u32) -> [Vec<u32>; 2] {
         let without = |outcomes: [&str; 2]| {
             let is_without = |number: &u32| {

@@ -1,5 +1,5 @@
-//! Where it plays: a silent pair of interfaces, a broker, and the directories that one agent leaves
-//! to the next.
+//! The environment of the tests: a pair of interfaces without other traffic, a broker, and the directories
+//! that agents share.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Where time goes, and how the brokers are.
+//! Metrics of latencies and brokers.
 
 use anyhow::{Context, Result};
 use tap53_harness::{

@@ -153,7 +153,7 @@ impl<'a> Stage<'a> {
         self.kafka.consume(RECORDS)
     }
 
-    /// What the scripts that read messages take: these, and their writers' schemas.
+    /// Returns the input of the scripts that read messages: the messages and their writers' schemas.
     fn messages(&self, messages: &[Message]) -> Result<Value> {
         let hex: Vec<_> = messages.iter().map(|message| HEXLOWER.encode(&message.value)).collect();
         let ids: BTreeSet<_> =

@@ -1,5 +1,5 @@
-//! What all nodes saw together: the same questions to PostgreSQL, to Spark, and to DuckDB with its own
-//! views, over the same records.
+//! Queries over all nodes: the same ones in PostgreSQL, in Spark, and in DuckDB with its own views, over the
+//! same records.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -31,7 +31,7 @@ use terminal::section;
 /// Arguments of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How long the client asks.
+    /// Duration of the client's queries in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Also send the records to a real Apache Kafka, and read them back.
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     staged: bool,
 }
 
-/// What the records go to, beside the terminal and a file.
+/// The downstream of the records, in addition to the terminal and a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Downstream {
     Nothing,

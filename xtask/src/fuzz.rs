@@ -180,7 +180,7 @@ impl Running {
     }
 }
 
-/// What libFuzzer says at its end.
+/// Final statistics of libFuzzer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Statistics {
     inputs: u64,

@@ -33,7 +33,7 @@ const GPL_COMPATIBLE: &[&str] =
 
 const INSTRUCTION_BYTES: u64 = 8;
 
-/// What is in an object, and what is wrong with it.
+/// The content of an object, and its faults.
 pub(crate) struct Report {
     sections: Vec<(String, u64)>,
     /// Name → section and number of instructions.
@@ -196,7 +196,7 @@ impl Report {
     }
 }
 
-/// What is wrong with an instruction, if it is a call (opcode 0x85, `instruction-set.rst`).
+/// Returns the fault of an instruction, if it is a call (opcode 0x85, `instruction-set.rst`).
 fn call_fault(instruction: &[u8], relocated: bool) -> Option<String> {
     const CALL: u8 = 0x85;
     const HELPER: u8 = 0;

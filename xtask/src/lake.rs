@@ -16,7 +16,7 @@ const DOCUMENT: &str = "docs/lake.md";
 const BEGIN: &str = "<!-- made by `cargo xtask lake` -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// How many.
+/// Arguments of `cargo xtask lake`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Numbered transactions.

@@ -27,7 +27,7 @@ const LLVM_MAJOR: u32 = 22;
 /// Arguments of `setup`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to install for; everything unless given.
+    /// Purpose to install for [default: all]
     #[arg(long = "for", value_name = "PURPOSE")]
     purpose: Option<Purpose>,
     /// With `--for demo`: also what its Kafka variant needs, Java among it.
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     lake: bool,
 }
 
-/// What a machine is set up for; each includes the ones before it.
+/// Purpose of a machine; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the BPF object and the agent.

@@ -53,7 +53,7 @@ struct Found<'a> {
     names: &'a BTreeSet<String>,
     /// Names that the root exports again, each with its module.
     exported: &'a BTreeMap<String, String>,
-    /// Where the visitor is: the modules from the root.
+    /// Position of the visitor: the modules from the root.
     at: Vec<String>,
     uses: BTreeSet<String>,
 }

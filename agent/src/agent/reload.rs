@@ -2,7 +2,7 @@
 //!
 //! The directory is watched, not the file: editors write another file and rename it, and a
 //! ConfigMap's files are links into a directory `..data`, which is itself a link that is exchanged.
-//! Where the file is a link to elsewhere, that directory is watched too.
+//! If the file is a link, the directory of its target is watched too.
 //!
 //! `interfaces`, `filter`, `privacy` and `log.level` can change while the agent runs. Other keys that
 //! differ need a restart, and are named. Flags override the file as they did at the start.

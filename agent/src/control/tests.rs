@@ -29,7 +29,7 @@ use crate::{
 };
 use tap53_attribution as enrich;
 
-/// Of a request; short, and long enough for a machine that does other things.
+/// Timeout of a request; short, but long enough for a loaded machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 
 struct Setup {
@@ -141,7 +141,7 @@ impl Setup {
         self.server.as_ref().unwrap().counts()
     }
 
-    /// What is answered to these bytes.
+    /// Sends these bytes, and returns the answer.
     fn raw(&self, bytes: &[u8]) -> Value {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();

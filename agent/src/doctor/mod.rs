@@ -108,7 +108,7 @@ impl fmt::Display for Check {
 pub struct Report {
     /// The worst of the verdicts.
     pub verdict: Verdict,
-    /// In the order of the areas.
+    /// Checks, in the order of the areas.
     pub checks: Vec<Check>,
 }
 

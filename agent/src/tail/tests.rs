@@ -18,7 +18,7 @@ fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
     (tails, feed, tail)
 }
 
-/// What the follower of `selection` sees of the sample called `name`.
+/// Returns the lines that a follower with `selection` gets for the sample `name`.
 fn seen(selection: &Selection, name: &str) -> String {
     let (_, mut feed, tail) = followed(LineFormat::Text, selection);
     samples::with_record(name, |record| feed.push(record));

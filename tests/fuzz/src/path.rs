@@ -163,7 +163,7 @@ impl Path {
     }
 }
 
-/// What of a record is compared between encodings: dns_id, qname, and the number of its answers.
+/// The parts of a record that are compared between encodings: dns_id, qname, and the number of answers.
 type Essence = (i64, Option<String>, usize);
 
 /// The records that were read back, in order.

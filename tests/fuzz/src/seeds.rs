@@ -1,4 +1,4 @@
-//! Where fuzzing begins: inputs that reach far into each target, made by code.
+//! Seeds for fuzzing: generated inputs that reach far into each target.
 
 use std::{fs, io, path::Path};
 

@@ -17,8 +17,8 @@ const CONFIG: Config = Config {
     idle_timeout: std::time::Duration::from_secs(120),
 };
 
-/// What streams may take with these limits, bytes: the bytes kept, one segment before room is
-/// made, and the connections themselves.
+/// Maximum memory of streams with these limits, in bytes: the bytes kept, one segment before space is
+/// freed, and the connections themselves.
 const MEMORY_LIMIT: usize = CONFIG.bytes + (64 << 10) + CONFIG.streams * (4 << 10);
 
 /// Segments of one input at most.
@@ -27,7 +27,7 @@ const SEGMENTS: usize = 400;
 /// Connections that an input talks about: more than are kept.
 const CONNECTIONS: usize = 4;
 
-/// What an input is about, by its first byte.
+/// Kind of an input, by its first byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Segments of what was sent, any of them, from the SYN on: no other message may come out.

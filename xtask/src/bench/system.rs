@@ -13,7 +13,7 @@ use crate::{
 
 const DOCUMENT: &str = "docs/performance.md";
 
-/// What to measure of the system.
+/// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only these sections (gateway, node, resolver, agent, delay, capacity,
@@ -97,7 +97,7 @@ fn replaced(text: &str, name: &str, part: &str) -> Result<String> {
     Ok(format!("{before}{begin}\n{part}\n\n{end}{after}"))
 }
 
-/// What the figures hold for.
+/// Describes the machine and versions of the figures.
 fn circumstances(workspace: &Workspace) -> Result<String> {
     let date = output(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M"]))?;
     let mut git = Command::new("git");

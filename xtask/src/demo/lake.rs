@@ -1,5 +1,5 @@
-//! What comes after Kafka: Connect writes the records and the ledger's summaries to Iceberg tables,
-//! which are Parquet files on an S3 server, and DuckDB asks them.
+//! The lake after Kafka: Connect writes the records and the ledger's summaries to Iceberg tables, which
+//! are Parquet files on an S3 server, and DuckDB queries them.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use tap53_harness::{
 
 use super::terminal::entry;
 
-/// Of what was asked most.
+/// Query of the most frequent questions.
 const SHOWN: &str = "SELECT client_address AS client, qname AS name, qtype AS type, \
      count(*) AS times, coalesce(any_value(rcode), 'no answer') AS result, \
      CAST(round(median(latency_ns) / 1000) AS BIGINT) AS median_us \

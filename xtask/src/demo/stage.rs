@@ -32,12 +32,12 @@ use crate::workspace::Workspace;
 pub(super) const TOPIC: &str = "dns-transactions";
 /// Between two questions: slow enough to read along.
 const PACE: Duration = Duration::from_millis(400);
-/// How long the agent waits for a response before it calls a query unanswered.
+/// Time without a response after which a query is unanswered.
 const PAIR_TIMEOUT: Duration = Duration::from_millis(1_000);
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the client asks, over and over.
+/// Questions that the client repeats.
 const QUESTIONS: [(Path53, &str, &str); 10] = [
     (Path53::UdpV4, "www.tap53.test", "A"),
     (Path53::UdpV4, "www.tap53.test", "AAAA"),
@@ -59,7 +59,7 @@ enum Path53 {
     TcpV4,
 }
 
-/// Where the demo leaves its results.
+/// Files with the demo's results.
 pub(super) struct Results {
     /// `target/demo`.
     directory: PathBuf,
@@ -253,7 +253,7 @@ fn agent_configuration(results: &Results, kafka: Option<&str>) -> String {
     yaml
 }
 
-/// How the agent says that it is attached, in a sentence.
+/// Returns a sentence about the hooks that the agent has logged.
 fn hooks(agent: &Process) -> Result<String> {
     let line = agent.wait_for_line("capturing", 0, READY_DEADLINE)?;
     let field = |name: &str| {
@@ -316,8 +316,7 @@ fn show(agent: &Process, table: &mut Table, shown: usize, deadline: Duration) ->
     fresh.len()
 }
 
-/// From here on SIGINT, SIGTERM and SIGHUP make every wait fail, so that the guards of all parts are
-/// dropped on the way out.
+/// Makes every wait fail after SIGINT, SIGTERM or SIGHUP, so that the guards of all parts are dropped.
 fn interrupt_on_signals() -> Result<()> {
     extern "C" fn interrupt(_signal: libc::c_int) {
         wait::interrupt();

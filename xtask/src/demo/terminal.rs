@@ -1,11 +1,11 @@
-//! What the demo's output looks like.
+//! The format of the demo's output.
 
 use std::{
     io::{self, IsTerminal},
     ops::Range,
 };
 
-/// Where the width of the terminal is not known.
+/// Width in columns if the terminal's is unknown.
 const USUAL_WIDTH: usize = 160;
 
 /// True if output goes to a terminal, which then gets colours.

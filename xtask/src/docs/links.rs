@@ -14,7 +14,7 @@ const SUMMARY: &str = "docs/SUMMARY.md";
 /// Directories of which a code span names a file, as `docs/…` does.
 const SOURCES: [&str; 6] = ["agent", "agent-ebpf", "deploy", "docs", "tests", "xtask"];
 
-/// What a page says of others.
+/// The links and headings of a page.
 #[derive(Default)]
 struct Page {
     /// Targets of links and images, as written.
@@ -25,8 +25,8 @@ struct Page {
     named_files: Vec<String>,
 }
 
-/// What is wrong with the pages of the repository at `root`: links to files or headings that are
-/// not there, code spans that name no file, pages that the manual leaves out. One line each.
+/// Returns the problems of the pages of the repository at `root`, one line each: links to missing files
+/// or headings, code spans that name no file, pages that are not in the manual.
 ///
 /// # Errors
 /// When a page cannot be read.
@@ -205,7 +205,7 @@ fn parse(markdown: &str) -> Page {
     page
 }
 
-/// What a heading is linked by, on the site as where the repository is browsed.
+/// Returns the anchor of a heading, which is the same on the site and in the repository's browser.
 fn identifier(title: &str) -> String {
     let kept = |character: &char| character.is_alphanumeric() || " -_".contains(*character);
     title.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()

@@ -7,7 +7,7 @@ use object::{
 
 use super::*;
 
-/// What to leave out of, or put wrong into, an object that is whole otherwise.
+/// A flaw of an otherwise valid object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,

@@ -1,4 +1,4 @@
-//! What each purpose needs, how to tell that it is there, and the package that brings it.
+//! The needs of each purpose: how to detect each, and the package that provides it.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use crate::workspace::program;
 pub(super) struct Need {
     /// The first purpose that needs it.
     pub(super) purpose: Purpose,
-    /// What it is for, to finish the sentence "needed for".
+    /// Use, which completes the sentence "needed for".
     pub(super) role: &'static str,
     probe: Probe,
     /// Debian packages, the preferred alternative.
     pub(super) packages: &'static [&'static str],
 }
 
-/// How to tell that a need is met.
+/// A test for a need.
 enum Probe {
     /// This program can be found.
     Program(&'static str),

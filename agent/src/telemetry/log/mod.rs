@@ -175,7 +175,7 @@ pub fn print_warning(warning: &str) {
 
 /// Writes the ledger to standard error: a line of the log if that is in JSON, else text.
 pub fn report(ledger: &Ledger) {
-    /// As [`JsonLine`] writes events, with an object for a field.
+    /// A line as [`JsonLine`] writes events, with an object as a field.
     #[derive(Serialize)]
     struct Line<'a> {
         node: &'a str,

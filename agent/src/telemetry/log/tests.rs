@@ -20,7 +20,7 @@ impl io::Write for Written {
     }
 }
 
-/// What is logged meanwhile, each line parsed by itself.
+/// Runs `log`, and returns the logged lines as JSON.
 fn logged(limit: &Limit, log: impl FnOnce()) -> Vec<Value> {
     let written = Written::default();
     let to = written.clone();

@@ -29,7 +29,7 @@ fn records_are_proven_in_any_order_framing_and_number_of_copies() {
     genuine(&verify(with_key(PUBLIC), &summaries, &records));
 }
 
-/// From files, where values are and no bytes.
+/// (Files have values, not the bytes that were written.)
 #[test]
 fn containers_and_lines_of_json_prove_the_same() {
     let agent = Agent::whole(1, 0, 300);
