@@ -1,5 +1,5 @@
-//! `cargo xtask faults`: real faults under a numbered stream, and `docs/faults.md` made of what
-//! became of it.
+//! `cargo xtask faults`: causes real faults during a numbered stream, and writes the outcomes to
+//! `docs/faults.md`.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -35,7 +35,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
     let directory = workspace.target.join("faults");
     fs::create_dir_all(&directory)?;
-    // A copy, so that a build meanwhile does not change what is tried.
+    // A copy, so that a build meanwhile does not change the tested binary.
     let binary = directory.join("tap53");
     fs::copy(workspace.target.join("debug/tap53"), &binary)
         .with_context(|| format!("copy the agent to {}", binary.display()))?;

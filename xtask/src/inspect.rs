@@ -1,4 +1,5 @@
-//! `cargo xtask inspect`: what is in a BPF object, and whether the agent and the kernel can use it.
+//! `cargo xtask inspect`: shows the content of a BPF object, and checks that the agent and the kernel can use
+//! it.
 //!
 //! A BPF "link" leaves calls unresolved without complaint; the loader finds out on the user's
 //! machine. So build-ebpf fails on whatever is found here.
@@ -47,7 +48,7 @@ pub(crate) struct Report {
     faults: Vec<String>,
 }
 
-/// Prints what is in the object at `path`; an error if there is a fault.
+/// Prints the content of the object at `path`; returns an error if it has a fault.
 pub(crate) fn run(path: &Path) -> Result<()> {
     let object = fs::read(path).with_context(|| {
         format!("cannot read {}: run `cargo xtask build-ebpf` first", path.display())

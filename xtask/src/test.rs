@@ -22,12 +22,12 @@ pub(crate) struct Arguments {
     /// Tests to run
     #[arg(value_enum, default_value_t = Tier::All)]
     tier: Tier,
-    /// Only tests whose names contain this; checks of format, lints and dependencies are left out then.
+    /// Only tests whose names contain this; skips the checks of format, lints and dependencies
     #[arg(long)]
     filter: Option<String>,
 }
 
-/// Tests by what they need.
+/// Tiers of tests, by their needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Tier {
     /// Tests inside the crates: no root, no network namespaces, no other programs.

@@ -47,7 +47,7 @@ impl Workspace {
         self.cache.join("tools")
     }
 
-    /// A cargo command in the workspace, free of what the cargo that runs us set for itself.
+    /// Returns a cargo command in the workspace, without the variables of the cargo that runs this program.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);
@@ -79,7 +79,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed, trimmed.
+/// Runs a command and returns its trimmed output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !output.status.success() {

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_while_it_runs_does_and_the_rest_is_named() {
+    fn reloadable_sections_are_applied_and_the_other_keys_are_named() {
         let (_directory, path, mut file) = file(BASE);
         assert_eq!(file.reload(), Changed::default(), "nothing changed");
         let text = "interfaces: {include: [eth1]}\nlog: {level: debug}\n\
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_file_changes_nothing_and_shows_until_it_is_mended() {
+    fn an_invalid_file_changes_nothing_and_is_reported_until_it_is_corrected() {
         let (_directory, path, mut file) = file(BASE);
         let before = file.config().clone();
         for text in ["interfaces: {include: [eth1]}\nlog: {level: loud}\n", "interfaces: [eth1\n"] {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn privacy_rules_wait_while_messages_as_sent_would_show_what_they_hide() {
+    fn privacy_rules_wait_for_a_restart_while_wire_bytes_would_reveal_hidden_values() {
         let (_directory, path, mut file) = file(&format!("{BASE}record: {{wire_bytes: true}}\n"));
         fs::write(&path, format!("{BASE}privacy: {{client_address: drop}}\n")).unwrap();
         assert!(!file.reload().rules);

@@ -19,8 +19,8 @@ Examples:
   sudo tap53 enable 'veth*' --direction ingress --for 10m
 
 The switch overrides the configuration and the annotation of the Node. It ends after the time of
---for, with tap53 reset, or when the agent stops. It applies to matching interfaces that appear later
-as well. Programs are attached where they are missing; programs of others are not touched.
+--for, with 'tap53 reset', or when the agent stops. It also applies to matching interfaces that
+appear later. Programs are attached where they are missing; programs of others are not touched.
 
 Exit status: 0 done; 1 no agent answers, no interface matches, or capture failed on one of them;
 2 invalid arguments.";

@@ -26,10 +26,10 @@ Examples:
   sudo tap53 tail --client 10.1.0.0/16 --unanswered --rcode SERVFAIL
   sudo tap53 tail --json -n 100 | jq .qname
 
-Prints the transactions that the agent records from now on, after its filter and privacy rules. An
-option that is repeated matches any of its values. A transaction must match all options, except that
---rcode and --unanswered match either. The agent does not wait for a slow reader: lines are lost then,
-and standard error has their number. Sinks still get every record.
+Prints the transactions that the agent records from now on, after its filter and privacy rules.
+An option that is repeated matches any of its values. A transaction must match all options, except
+that --rcode and --unanswered match either. The agent does not wait for a slow reader: lines are
+lost then, and standard error has their number. Sinks still get every record.
 
 Internationalized names are accepted, and matched as their A-label: --qname müller.example matches
 xn--mller-kva.example.

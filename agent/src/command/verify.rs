@@ -21,8 +21,8 @@ Examples:
 
 Files are Avro object containers or lines of JSON objects; - is standard input, for records.
 
-Exit status: 0 everything is as the agent wrote it, as far as that can be proven; 1 failed; 2 invalid
-arguments or configuration; 3 something was altered, removed or inserted.";
+Exit status: 0 everything is as the agent wrote it, as far as that can be proven; 1 failed;
+2 invalid arguments or configuration; 3 something was altered, removed or inserted.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {

@@ -285,7 +285,7 @@ impl Context {
         let fault = match stream.peer_cred() {
             Err(error) => {
                 self.counts.update(|counts| counts.denied += 1);
-                Fault::new(Reason::Denied, format!("cannot tell who you are: {error}"))
+                Fault::new(Reason::Denied, format!("cannot read the client's credentials: {error}"))
             }
             Ok(peer) => {
                 let pid = peer.pid().unwrap_or(0);

@@ -256,7 +256,7 @@ mod tests {
     fn the_file_is_its_owners_alone_from_the_moment_it_is_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("plain.sock");
-        // No umask is involved: what the process has would leave the file open.
+        // The umask is not involved: this process's would leave the file open.
         let listener = bound(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         drop(listener);

@@ -361,7 +361,7 @@ impl Pairing {
     fn message(&mut self, origin: &Origin, sent: &Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        // Put together piece by piece: loaded whole, what was just stored in pieces has to wait.
+        // Assembled field by field: a load of the whole would stall on the stores of its parts.
         let (flow, seen) = if response {
             (Flow { client: sent.server, server: sent.client, ..*sent }, &mut self.response)
         } else {

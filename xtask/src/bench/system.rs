@@ -16,16 +16,15 @@ const DOCUMENT: &str = "docs/performance.md";
 /// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, delay, capacity,
-    /// producers, services); the
-    /// others' tables stay as they are. May be given several times [default: all].
+    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services); other
+    /// tables are not changed. May be repeated [default: all]
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,
-    /// Prove in a minute or two that everything runs, with a debug build of the agent
-    /// unless TAP53_BIN names another one; print the tables and write nothing.
+    /// Only check that everything runs, in a minute or two, with a debug build of the agent unless
+    /// TAP53_BIN names another one; prints the tables and writes nothing
     #[arg(long, requires = "system")]
     short: bool,
-    /// Everything is installed and built: only measure. What the task calls itself with, as root.
+    /// Only measure: everything is installed and built. The task calls itself with this option, as root
     #[arg(long, requires = "system", hide = true)]
     staged: bool,
 }

@@ -22,7 +22,7 @@ const SHOWN: &str = "SELECT client_address AS client, qname AS name, qtype AS ty
      CAST(round(median(latency_ns) / 1000) AS BIGINT) AS median_us \
      FROM dns_transactions GROUP BY ALL ORDER BY times DESC, name, type LIMIT 8";
 
-/// Starts all parts, in the broker's namespace, and says which.
+/// Starts all parts in the broker's namespace, and prints them.
 pub(super) fn start<'a>(namespace: &'a Namespace, kafka: &Kafka<'_>) -> Result<Lake<'a>> {
     entry("lake", "four parts start, half a minute in all ...");
     let mut started = Instant::now();
@@ -39,7 +39,7 @@ pub(super) fn start<'a>(namespace: &'a Namespace, kafka: &Kafka<'_>) -> Result<L
     Ok(lake)
 }
 
-/// Waits until the tables have what the client asked, shows it, and proves that nothing is missing.
+/// Waits until the tables have the client's queries, shows them, and checks that none is missing.
 pub(super) fn compare(
     lake: &Lake<'_>,
     exchanges: &[Exchange],

@@ -169,7 +169,7 @@ fn perform(
     entry("tap53", &hooks(&agent)?);
 
     section(&format!(
-        "DNS transactions, as tap53 prints them while the client asks for {seconds} s"
+        "DNS transactions, as tap53 prints them while the client sends queries for {seconds} s"
     ));
     let exchanges = ask(&lab, &agent, Duration::from_secs(seconds))?;
     agent.signal(Signal::SIGTERM)?;
@@ -220,8 +220,8 @@ fn start_agent(
     Ok(agent)
 }
 
-/// The sink's entry in the configuration. With a lake, the records are framed for the registry, which
-/// is what readers behind Kafka need, and the ledger is written to a topic too.
+/// Returns the sink's entry of the configuration. With a lake, records have the registry's framing, which
+/// downstream readers need, and the ledger is written to a topic too.
 fn kafka_sink(kafka: &Kafka<'_>, lake: Option<&Lake<'_>>) -> String {
     let broker = kafka.address();
     let mut yaml = format!("  - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n");
@@ -264,8 +264,7 @@ fn hooks(agent: &Process) -> Result<String> {
     Ok(format!("captures by {} (queries) and {} (answers)", hook("ingress")?, hook("egress")?))
 }
 
-/// Asks until `duration` is over, shows what the agent prints, and waits until it has printed a
-/// line for each question.
+/// Sends queries for `duration`, shows the agent's output, and waits until it has a line for each query.
 fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> {
     let end = Instant::now() + duration;
     let mut exchanges = Vec::new();

@@ -22,7 +22,7 @@ pub(super) fn section(title: &str) {
     }
 }
 
-/// Prints a label and what it stands for, in the columns that all sections share.
+/// Prints a label and its text, in the columns that all sections share.
 pub(super) fn entry(label: &str, text: &str) {
     println!("  {label:<18} {text}");
 }
@@ -64,8 +64,8 @@ impl Table {
     }
 }
 
-/// Columns to leave out so that the answers find room, first those that tell least here. Colours
-/// begin behind them all, so a character's position is its column.
+/// Returns the columns to omit so that the answers fit, the least informative ones first. Colours start
+/// after all of them, so a character's position is its column.
 fn left_out(heading: &str, width: usize) -> Vec<Range<usize>> {
     const LEAST_TELLING: [&str; 4] = ["SERVER", "CLIENT", "PROTO", "TIME (UTC)"];
     const ROOM_FOR_ANSWERS: usize = 20;

@@ -217,7 +217,7 @@ fn unique(taken: &BTreeSet<String>, identifier: String) -> String {
     candidates.find(|candidate| !taken.contains(candidate)).unwrap_or(identifier)
 }
 
-/// True for `agent/src/main.rs` and the like, without wildcards.
+/// Returns true for paths such as `agent/src/main.rs`, without wildcards.
 fn names_a_file(code: &str) -> bool {
     let is_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     code.split_once('/').is_some_and(|(directory, _)| SOURCES.contains(&directory))

@@ -1,4 +1,4 @@
-//! Objects made here, whole and with one thing wrong at a time.
+//! Inspects generated objects, valid ones and ones with a single flaw.
 
 use object::{
     BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,

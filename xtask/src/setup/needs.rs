@@ -36,7 +36,7 @@ impl Need {
         }
     }
 
-    /// False if only the caller can tell whether it is met.
+    /// False if only the caller knows whether it is met.
     pub(super) const fn can_tell(&self) -> bool {
         !matches!(self.probe, Probe::Known)
     }
@@ -51,7 +51,7 @@ impl Need {
     }
 }
 
-/// A rustc with `core` for BPF; asked for when there is no compiler for BPF at all.
+/// A rustc with `core` for BPF; required if there is no compiler for BPF at all.
 pub(super) const BPF_COMPILER: Need = Need {
     purpose: Purpose::Build,
     role: "compiling the kernel programs",
@@ -68,8 +68,8 @@ pub(super) const LLVM: Need = Need {
     packages: &["llvm-22-dev", "libpolly-22-dev"],
 };
 
-/// Asked for when the API server of the tests is not built yet and no Go is new enough: where
-/// Debian's is not either, building says so.
+/// Required if the API server of the tests is not built yet and no Go is new enough. If Debian's is too
+/// old as well, the build reports it.
 pub(super) const GO: Need = Need {
     purpose: Purpose::Test,
     role: "building the Kubernetes API server",
@@ -77,7 +77,7 @@ pub(super) const GO: Need = Need {
     packages: &["golang-go"],
 };
 
-/// Asked for where there is no version of it: each has a directory of its own.
+/// Required if no version is installed: each version has a separate directory.
 pub(super) const POSTGRESQL: Need = Need {
     purpose: Purpose::Test,
     role: "the warehouse",

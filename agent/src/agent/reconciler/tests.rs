@@ -1,4 +1,4 @@
-//! Retries, with a clock of their own.
+//! Tests retries with a simulated clock.
 
 use glob::Pattern;
 use tap53_capture::interfaces::{Switch, SwitchTo};
@@ -44,7 +44,7 @@ fn failed_attempts_are_retried_with_backoff() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     assert!(reconciler.attach_errors(|name| name == "eth0").is_some());
     assert_eq!(reconciler.attach_errors(|name| name == "eth1"), None);
-    // Somebody asks for it.
+    // A command requests it.
     reconciler.retry_now(now, |name| name == "eth0");
     assert_eq!(reconciler.next_retry(), Some(now));
 }

@@ -55,7 +55,7 @@ fn a_line_in_json_has_its_fields_and_the_node() {
 }
 
 #[test]
-fn what_others_say_cannot_move_the_cursor_in_either_format() {
+fn hostile_text_cannot_control_the_terminal_in_either_format() {
     let hostile = "veth\x1b[2J\u{202e}\u{9b}1A\u{2028}\r\n";
     let shown = "veth\\u001b[2J\\u202e\\u009b1A\\u2028\\u000d\\u000a";
     let log = || {

@@ -146,7 +146,7 @@ fn an_inserted_record_is_found() {
         let records = [agent.values(), vec![record]].concat();
         verify(Options::default(), &agent.summaries, &records)
     };
-    // Of a run that nobody has heard of.
+    // A record of an unknown run.
     let report = inserted(other.records[0].bytes.clone());
     assert_eq!(kinds(&report), [Kind::RecordsUnknown], "{report}");
     // Another one with a number that is taken.
@@ -165,8 +165,8 @@ fn an_inserted_record_is_found() {
     }
 }
 
-/// Many records: `TAP53_VERIFY_RECORDS` says how many. Each kind of change is made to one of them, wherever
-/// it is, and found.
+/// Changes one of many records (`TAP53_VERIFY_RECORDS`) in each way, at several positions, and finds the
+/// change.
 #[test]
 fn one_change_among_many_records_is_found() {
     let each = many().unwrap_or(6_000) / 6;

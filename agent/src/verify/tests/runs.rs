@@ -36,7 +36,7 @@ fn records_in_flight_are_not_missing_yet() {
     assert_eq!(kinds(&report), [Kind::RecordsMissing]);
 }
 
-/// A run that is killed has no final summary; the next one sends and loses what it left in the spool.
+/// A killed run has no final summary; the next one sends and loses the records that it left in the spool.
 #[test]
 fn a_killed_run_is_settled_by_the_next_one_of_its_node() {
     let mut killed = Agent::start(1, 0);

@@ -19,7 +19,7 @@ fn every_flipped_bit_of_a_signed_summary_is_found() {
     }
 }
 
-/// Without a signature: what the next one follows, and what records are checked by.
+/// Without a signature, the chain to the next summary and the records protect a summary.
 #[test]
 fn every_flipped_bit_of_an_unsigned_summary_that_another_follows_is_found() {
     let agent = Agent::whole(1, 0, 1);
@@ -99,7 +99,7 @@ fn summaries_that_an_agent_lost_are_accepted_and_their_records_not_proven() {
     assert_eq!(report.records.proven, 40);
 }
 
-/// A summary of thousands of links has the digest that was signed, whoever encodes it.
+/// A summary of thousands of links has the signed digest in every encoder.
 #[test]
 fn long_summaries_are_encoded_in_one_way() {
     let mut agent = Agent::start(1, 0);

@@ -23,13 +23,13 @@ const CAP_BPF: u64 = 1 << 39;
 pub const NEEDED: [Capability; 3] = [
     Capability {
         name: "CAP_BPF",
-        purpose: "to load programs and make maps",
+        purpose: "to load programs and create maps",
         bits: CAP_BPF | CAP_SYS_ADMIN,
     },
     Capability { name: "CAP_NET_ADMIN", purpose: "to attach to interfaces", bits: CAP_NET_ADMIN },
     Capability {
         name: "CAP_PERFMON",
-        purpose: "for what the verifier allows the programs",
+        purpose: "so that the verifier accepts the programs",
         bits: CAP_PERFMON | CAP_SYS_ADMIN,
     },
 ];
