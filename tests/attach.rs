@@ -171,7 +171,7 @@ fn only_the_wanted_direction_is_attached() -> Result<()> {
 }
 
 #[test]
-fn a_taken_xdp_slot_leads_to_tc_and_the_holder_stays() -> Result<()> {
+fn an_occupied_xdp_slot_leads_to_tc_and_its_program_stays() -> Result<()> {
     for (mode, attached, errno) in [
         (bpf::XdpMode::Native, XdpAttached::Native, "EBUSY"),
         (bpf::XdpMode::Generic, XdpAttached::Generic, "EEXIST"),
@@ -291,7 +291,7 @@ fn an_interface_that_went_away_is_an_error_at_attach_and_none_at_detach() -> Res
 }
 
 #[test]
-fn the_preflight_sees_what_is_there_and_attaches_nothing() -> Result<()> {
+fn the_preflight_reports_the_hooks_and_attaches_nothing() -> Result<()> {
     let stage = Stage::with_mtu(9_000)?;
     let server = &stage.server;
     server.ip(&["link", "add", "br0", "type", "bridge"])?;

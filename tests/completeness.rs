@@ -96,7 +96,7 @@ fn lost(ended: &Ended, pointer: &str) -> Result<i64> {
 }
 
 #[test]
-fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
+fn sql_reports_arrived_and_missing_records_with_reasons() -> Result<()> {
     let lab = Lab::new()?;
     let mut kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(RECORDS)?;

@@ -239,7 +239,7 @@ fn links_held(agent: &Agent) -> Result<BTreeSet<bpf::Object>> {
 }
 
 #[test]
-fn without_an_agent_a_command_says_where_it_looked() -> Result<()> {
+fn without_an_agent_a_command_names_the_socket() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("control.sock");
     let socket = path.to_str().context("UTF-8")?;
@@ -255,7 +255,7 @@ fn without_an_agent_a_command_says_where_it_looked() -> Result<()> {
 }
 
 #[test]
-fn the_socket_goes_with_the_agent_and_a_killed_ones_is_taken_over() -> Result<()> {
+fn the_socket_is_removed_at_the_end_and_a_killed_agents_one_is_replaced() -> Result<()> {
     let lab = Lab::new()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run/control.sock");
@@ -297,7 +297,7 @@ fn as_nobody_who_overrides(agent: &Agent) -> Result<Output> {
 }
 
 #[test]
-fn a_wrong_user_is_told_who_may_and_is_counted() -> Result<()> {
+fn a_denied_user_gets_the_allowed_uids_and_is_counted() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     // The file's permissions keep most out.

@@ -204,7 +204,7 @@ fn messages_in_streams_and_fragments_are_joined_as_tshark_joins_them() -> Result
 }
 
 #[test]
-fn a_compressed_capture_gives_what_the_plain_one_does() -> Result<()> {
+fn a_compressed_capture_gives_the_records_of_the_plain_one() -> Result<()> {
     let captures = Captures::make(seed()?)?;
     for name in ["udp_v6.pcapng", "tcp_pipelined.pcap"] {
         let plain = captures.directory().join(name);

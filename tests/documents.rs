@@ -67,7 +67,7 @@ fn every_command_and_every_alert_is_explained() -> Result<()> {
 #[test]
 fn generated_pages_are_up_to_date() -> Result<()> {
     the_example_is_what_replay_prints()?;
-    the_page_of_the_fields_is_made_from_the_schema()
+    the_page_of_the_fields_is_generated_from_the_schema()
 }
 
 fn the_example_is_what_replay_prints() -> Result<()> {
@@ -92,7 +92,7 @@ fn the_example_is_what_replay_prints() -> Result<()> {
 
 const UPDATE: &str = "run `UPDATE_DOCS=1 cargo test -p tap53-tests --test documents`";
 
-fn the_page_of_the_fields_is_made_from_the_schema() -> Result<()> {
+fn the_page_of_the_fields_is_generated_from_the_schema() -> Result<()> {
     let schema: Value =
         serde_json::from_slice(&fs::read(docs().join("../agent/schema/dns_transaction.avsc"))?)?;
     let examples = fs::read_to_string(docs().join("example.jsonl"))?;

@@ -142,7 +142,7 @@ fn queries_that_leave_are_egress() -> Result<()> {
 }
 
 #[test]
-fn json_lines_hold_what_the_file_holds() -> Result<()> {
+fn json_lines_have_the_records_of_the_file() -> Result<()> {
     let lab = Lab::new()?;
     // --json overrides the format in the file.
     let agent = Agent::start(&lab.server, &configuration("auto"), &["--json"])?;
@@ -208,7 +208,7 @@ fn a_query_still_open_at_the_end_is_recorded_as_a_gap() -> Result<()> {
 }
 
 #[test]
-fn where_xdp_is_taken_tc_captures_and_the_holder_stays() -> Result<()> {
+fn tc_captures_if_xdp_is_occupied_and_the_other_program_stays() -> Result<()> {
     for mode in [XdpMode::Native, XdpMode::Generic] {
         let lab = Lab::new()?;
         let _holder = XdpHolder::attach(&lab.server, "s0", mode)?;

@@ -290,7 +290,7 @@ fn the_edges_of_every_size_class_are_captured() -> Result<()> {
 }
 
 #[test]
-fn headers_behind_the_first_buffer_are_found() -> Result<()> {
+fn headers_after_the_first_buffer_are_found() -> Result<()> {
     let mut programs = Programs::load(Setup::default())?;
     let frame = ethernet(
         &[(QINQ, 5), (VLAN, 6)],
@@ -346,7 +346,7 @@ fn packets_beyond_the_snap_length_are_cut_and_marked() -> Result<()> {
 }
 
 #[test]
-fn a_full_ring_loses_exactly_what_it_says() -> Result<()> {
+fn a_full_ring_counts_its_losses_exactly() -> Result<()> {
     const RING_BYTES: u32 = 4_096;
     const SENT: u32 = 100;
     // Each record takes its size class and the ring's own header of 8 bytes. A ring cannot be
@@ -516,7 +516,7 @@ fn sleeping(name: &str) -> Result<bool> {
 }
 
 #[test]
-fn messages_come_only_if_asked_for_and_not_for_each_packet() -> Result<()> {
+fn kernel_log_messages_are_optional_and_limited() -> Result<()> {
     for (kernel_log, expected) in [(false, 0..=0), (true, 1..=5)] {
         let setup = Setup { place: Place::Nowhere, kernel_log, ..Setup::default() };
         let mut programs = Programs::load(setup)?;

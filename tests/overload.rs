@@ -40,12 +40,12 @@ sinks:
 ";
 
 #[test]
-fn every_packet_is_accounted_for_when_the_rings_overflow_behind_xdp() -> Result<()> {
+fn every_packet_is_accounted_for_when_the_rings_overflow_with_xdp() -> Result<()> {
     overflow("xdp")
 }
 
 #[test]
-fn every_packet_is_accounted_for_when_the_rings_overflow_behind_tc() -> Result<()> {
+fn every_packet_is_accounted_for_when_the_rings_overflow_with_tc() -> Result<()> {
     overflow("tc")
 }
 

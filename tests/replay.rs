@@ -195,7 +195,7 @@ fn require_same(replayed: &[Value], live: &ByExchange) -> Result<()> {
 }
 
 #[test]
-fn a_capture_file_gives_what_the_agent_recorded_live() -> Result<()> {
+fn a_capture_file_gives_the_records_of_live_capture() -> Result<()> {
     let captured = capture()?;
     let exchanges = &captured.exchanges;
     let live = by_exchange(&captured.records);
@@ -247,7 +247,7 @@ fn a_capture_file_gives_what_the_agent_recorded_live() -> Result<()> {
 }
 
 #[test]
-fn cooked_captures_tell_the_direction_and_the_interface() -> Result<()> {
+fn cooked_captures_have_direction_and_interface() -> Result<()> {
     let captured = capture()?;
     for (version, _) in captured.any() {
         let replayed = replay(&[&captured.cooked(version)])?;

@@ -119,7 +119,7 @@ fn fastavro_reads_this_version_as_earlier_ones() -> Result<()> {
 }
 
 #[test]
-fn fastavro_reads_the_flat_profile_as_what_the_full_one_says() -> Result<()> {
+fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
     let full = fastavro::read_single_objects(
         &schema("dns_transaction.avsc"),
         std::iter::once(&this_version_message()?[..]),

@@ -34,7 +34,7 @@ const REFUSED: &str = "the warehouse refuses it";
 const SUBJECT: &str = "dns-transactions-value";
 
 #[test]
-fn what_is_in_the_topic_is_in_the_warehouse_once() -> Result<()> {
+fn each_message_of_the_topic_is_in_the_warehouse_once() -> Result<()> {
     let namespace = namespace()?;
     let stage = Stage::start(&namespace)?;
     // Agents of earlier versions came first.

@@ -49,7 +49,7 @@ fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Result<()> {
+fn filters_of_a_killed_agent_are_removed_and_those_of_a_running_one_are_not() -> Result<()> {
     let stage = Stage::new()?;
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
     let filters = || {
@@ -78,7 +78,7 @@ fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Resu
 }
 
 #[test]
-fn an_ingress_qdisc_is_named_as_what_is_in_the_way() -> Result<()> {
+fn an_ingress_qdisc_is_named_as_the_obstacle() -> Result<()> {
     let stage = Stage::new()?;
     stage.server.tc(&["qdisc", "add", "dev", INTERFACE, "ingress"])?;
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);

@@ -36,7 +36,7 @@ fn refusal(stream: &mut UnixStream) -> Result<Value> {
 }
 
 #[test]
-fn what_is_no_request_is_answered_and_capture_goes_on() -> Result<()> {
+fn malformed_requests_are_answered_and_capture_continues() -> Result<()> {
     let lab = Lab::new()?;
     let agent = start(&lab)?;
     let oversize = vec![b'{'; 1 << 20];

@@ -107,7 +107,7 @@ fn a_follower_chooses() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_followed_is_refused_with_the_reason() -> Result<()> {
+fn an_invalid_selection_is_refused_with_the_reason() -> Result<()> {
     let lab = Lab::new()?;
     let configuration = format!("{CONFIGURATION}\nprivacy: {{client_address: drop}}\n");
     let agent = Agent::start(&lab.server, &configuration, &[])?;

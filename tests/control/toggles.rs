@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
+fn each_way_of_switching_captures_the_selected_packets_exactly() -> Result<()> {
     let lab = Lab::new()?;
     let pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
@@ -70,7 +70,7 @@ fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
 }
 
 #[test]
-fn who_asked_for_what_is_in_the_log() -> Result<()> {
+fn requests_and_their_clients_are_in_the_log() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     let from = agent.process().stderr().len();
@@ -125,7 +125,7 @@ fn a_pattern_that_matches_nothing_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_reset_is_done_though_what_the_file_names_is_not_there() -> Result<()> {
+fn a_reset_succeeds_although_a_configured_interface_is_missing() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, absent0]"), &[])?;
     succeed(&agent, &["disable", "s0"])?;
@@ -228,7 +228,7 @@ fn require_nothing_more(agent: &Agent, before: [usize; 2]) -> Result<()> {
 }
 
 #[test]
-fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
+fn repeated_reloads_leak_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let _pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
@@ -262,7 +262,7 @@ fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn detaching_again_and_again_leaves_nothing_behind() -> Result<()> {
+fn repeated_detaching_leaks_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let _pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;

@@ -21,7 +21,7 @@ fn consume_both(kafka: &Kafka<'_>) -> Result<Consumed> {
 }
 
 /// Waits until the topics say what `is_said` looks for in the runs, the oldest first.
-fn wait_until_said(
+fn wait_until_logged(
     kafka: &Kafka<'_>,
     what: &str,
     is_said: impl Fn(&[Value]) -> bool,
@@ -37,7 +37,7 @@ const WINDOWS: &str = "SELECT windows.*, started_at FROM windows JOIN last_words
                        ORDER BY started_at, window_number";
 
 #[test]
-fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
+fn the_topics_account_for_duplicates_a_killed_agent_and_spooled_records() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.ip(&["link", "set", "lo", "up"])?;
     let mut kafka = Kafka::start(&namespace)?;
@@ -83,7 +83,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     // An agent that is killed, with records in its spool that no summary tells of.
     let mut run = start(&kafka, next)?;
     run.feed(400)?;
-    wait_until_said(&kafka, "a summary of all records", |runs| {
+    wait_until_logged(&kafka, "a summary of all records", |runs| {
         runs.len() == 2 && runs[1]["expected"] == 400 && runs[1]["missing"] == 0
     })?;
     kafka.signal(Signal::SIGSTOP)?;
@@ -98,7 +98,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
 
     // The next run finds them, and nothing of the killed one is on its way any more.
     let run = start(&kafka, next)?;
-    let runs = wait_until_said(&kafka, "what was carried to arrive", |runs| {
+    let runs = wait_until_logged(&kafka, "what was carried to arrive", |runs| {
         runs.len() == 3 && runs[1]["arrived"] == 700
     })?;
     assert_eq!(runs[1]["state"], "killed", "{runs:?}");
@@ -129,7 +129,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     kafka.restart()?;
     let mut run = start(&kafka, next)?;
     run.feed(100)?;
-    wait_until_said(&kafka, "what was carried to arrive", |runs| {
+    wait_until_logged(&kafka, "what was carried to arrive", |runs| {
         runs.len() == 5 && runs[3]["arrived"] == 200 && runs[3]["state"] == "ended"
     })?;
     run.finish()?.require_nothing_lost()?;
@@ -178,7 +178,7 @@ fn spooled_records_are_not_missing_yet(
 }
 
 #[test]
-fn what_a_spool_drops_is_told_by_the_run_that_drops_it_and_the_sums_are_whole() -> Result<()> {
+fn spool_drops_are_reported_by_the_run_that_drops_them_and_the_sums_are_complete() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.ip(&["link", "set", "lo", "up"])?;
     let mut kafka = Kafka::start(&namespace)?;

@@ -137,7 +137,7 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
 }
 
 #[test]
-fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() -> Result<()> {
+fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;

@@ -158,7 +158,7 @@ fn an_agent_starts_at_once_and_in_little_memory_on_two_gibibytes() -> Result<()>
 }
 
 #[test]
-fn the_command_lists_verifies_and_exports_what_waits() -> Result<()> {
+fn the_command_lists_verifies_and_exports_waiting_records() -> Result<()> {
     let namespace = namespace()?;
     let directory = scratch::directory("queue")?;
     let keys = spool_keys("durable", directory.path(), "");

@@ -41,7 +41,7 @@ fn each_record_arrives_though_the_broker_was_away_for_longer_than_the_message_ti
 }
 
 #[test]
-fn what_is_not_delivered_at_the_end_is_delivered_by_the_next_run() -> Result<()> {
+fn the_next_run_delivers_the_rest_of_the_spool() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;

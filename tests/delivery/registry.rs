@@ -119,7 +119,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
 }
 
 #[test]
-fn each_profile_has_a_subject_and_what_waits_of_the_other_one_leaves_too() -> Result<()> {
+fn each_profile_has_a_subject_and_spooled_records_of_the_other_one_are_sent_too() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -206,7 +206,7 @@ fn export_is_readable(directory: &Path, records: usize) -> Result<()> {
 }
 
 #[test]
-fn without_registry_and_spool_what_waits_too_long_is_lost_for_a_reason_of_its_own() -> Result<()> {
+fn without_registry_and_spool_expired_records_are_lost_under_a_separate_reason() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -327,7 +327,7 @@ fn with_register_false_a_schema_is_looked_up_and_never_registered() -> Result<()
 }
 
 #[test]
-fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<()> {
+fn a_registry_is_used_over_tls_and_trusted_by_its_ca_only() -> Result<()> {
     let namespace = namespace()?;
     let (security, others) = (Security::new()?, Security::new()?);
     let kafka = Kafka::start(&namespace)?;

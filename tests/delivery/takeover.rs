@@ -47,7 +47,7 @@ fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_take
 }
 
 #[test]
-fn one_that_never_gets_the_spool_counts_what_it_could_not_deliver() -> Result<()> {
+fn an_agent_that_never_locks_the_spool_counts_undelivered_records() -> Result<()> {
     let namespace = namespace()?;
     let directory = scratch::directory("queue")?;
     // A mebibyte of records in memory beside the producer's, and nobody listens.

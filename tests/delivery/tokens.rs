@@ -84,7 +84,7 @@ fn count(log: &str, text: &str) -> usize {
 }
 
 #[test]
-fn a_renewed_token_is_taken_up_and_records_go_on_beyond_the_life_of_the_first() -> Result<()> {
+fn a_renewed_token_is_used_and_records_continue_beyond_the_first_ones_lifetime() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -137,7 +137,7 @@ fn a_renewed_token_is_taken_up_and_records_go_on_beyond_the_life_of_the_first() 
 }
 
 #[test]
-fn a_token_that_is_not_taken_is_one_clear_line_and_nothing_is_lost() -> Result<()> {
+fn a_rejected_token_is_one_clear_line_and_nothing_is_lost() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -186,7 +186,7 @@ fn a_token_that_is_not_taken_is_one_clear_line_and_nothing_is_lost() -> Result<(
 }
 
 #[test]
-fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails() -> Result<()> {
+fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -247,7 +247,7 @@ fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails(
 }
 
 #[test]
-fn a_token_endpoint_whose_certificate_nobody_vouches_for_is_not_told_the_secret() -> Result<()> {
+fn a_token_endpoint_with_an_untrusted_certificate_does_not_get_the_secret() -> Result<()> {
     let stage = Stage::new()?;
     let directory = scratch::directory("token")?;
     let secret = directory.path().join("secret");

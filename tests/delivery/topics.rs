@@ -13,7 +13,7 @@ use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool};
 const QUICK: &str = "options: {topic.metadata.propagation.max.ms: 500}";
 
 #[test]
-fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() -> Result<()> {
+fn no_topic_is_created_without_create_topic_even_if_brokers_auto_create() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start_with_properties(&namespace, "auto.create.topics.enable=true\n")?;
     let directory = scratch::directory("queue")?;
@@ -37,7 +37,7 @@ fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() 
 }
 
 #[test]
-fn a_topic_is_made_as_configured_at_the_start_and_again_when_it_is_gone() -> Result<()> {
+fn a_topic_is_created_as_configured_and_again_after_its_deletion() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     let directory = scratch::directory("queue")?;

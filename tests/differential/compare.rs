@@ -49,7 +49,7 @@ pub(crate) fn differences(
                 }
             }
             "answers" => compare_answers(reader, ours, theirs, &mut found),
-            _ if is_behind_a_flaw(reader, field, ours) => {}
+            _ if is_after_a_flaw(reader, field, ours) => {}
             _ => compare_values(reader, field, &ours[field], theirs, &mut found),
         }
     }
@@ -58,7 +58,7 @@ pub(crate) fn differences(
 }
 
 /// tshark shows the fields of an entry that is broken as far as they go; we keep whole entries.
-fn is_behind_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
+fn is_after_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
     reader == Reader::Tshark
         && (ours["parse_status"] == "MALFORMED_QUESTION" || ours["parse_status"] == "NOT_DNS")
         && matches!(field, "qname" | "qtype" | "qclass" | "more_questions")

@@ -250,7 +250,7 @@ impl Run {
     }
 
     /// Does the same as [`feed`](Self::feed), until the agent has written a line for each; where it tells.
-    pub(super) fn feed_until_told(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
+    pub(super) fn feed_until_logged(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
         stage.ask(count)?;
         let sent = (stage.next - self.begin) as usize;
         wait::until("a line for each record", DEADLINE, || {

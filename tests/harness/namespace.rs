@@ -169,7 +169,7 @@ pub struct PacketCounts {
 fn sweep() {
     for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if scratch::is_left_behind(&name) {
+        if scratch::is_stale(&name) {
             // Another process may sweep at the same time.
             let _ = run(Command::new("ip").args(["netns", "delete"]).arg(&name));
         }

@@ -96,7 +96,7 @@ fn secrets_show_neither_in_the_configuration_nor_in_status_metrics_log_and_ledge
 }
 
 #[test]
-fn the_doctor_says_what_is_wrong_with_tokens_and_passwords() -> Result<()> {
+fn doctor_reports_invalid_tokens_and_passwords() -> Result<()> {
     let lab = Lab::new()?;
     let security = Security::new()?;
     let kafka = Kafka::start_secure(&lab.server, &security)?;

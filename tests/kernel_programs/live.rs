@@ -184,7 +184,7 @@ fn tags_are_found_in_the_packet_on_the_way_out() -> Result<()> {
 }
 
 #[test]
-fn xdp_finds_tags_in_the_packet_and_says_when_it_cannot_know() -> Result<()> {
+fn xdp_finds_vlan_tags_and_reports_when_it_cannot() -> Result<()> {
     let stage = Stage::new(1_500)?;
     let mut programs = load(&stage.server, "s0")?;
     attach_xdp(&mut programs, Program::XdpFrags, &stage.server, "s0")?;

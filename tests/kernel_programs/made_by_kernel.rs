@@ -58,7 +58,7 @@ fn all_fragments_of_large_answers_are_captured_at_both_ends() -> Result<()> {
 }
 
 #[test]
-fn what_a_vxlan_device_sends_is_found_outside_of_it() -> Result<()> {
+fn packets_of_a_vxlan_device_are_decapsulated_at_the_outer_interface() -> Result<()> {
     let stage = Stage::new(1_500)?;
     for (namespace, own, peer, address) in [
         (&stage.server, SERVER_END, CLIENT_END, "192.0.2.2/24"),

@@ -52,7 +52,7 @@ fn every_tunnel_is_looked_into_by_every_program() -> Result<()> {
 }
 
 #[test]
-fn tunnels_are_left_alone_unless_asked_for() -> Result<()> {
+fn tunnels_are_not_decapsulated_by_default() -> Result<()> {
     let mut programs = Programs::load(Setup::default())?;
     let query = udp(40_000, 53, &payload(33));
     for (carrier, payload, _) in in_every_tunnel(UDP, &query) {
@@ -67,7 +67,7 @@ fn tunnels_are_left_alone_unless_asked_for() -> Result<()> {
 }
 
 #[test]
-fn inner_headers_behind_the_first_buffer_are_found() -> Result<()> {
+fn inner_headers_after_the_first_buffer_are_found() -> Result<()> {
     let mut programs = Programs::load(looking_into_tunnels())?;
     let inner = ethernet(&[(VLAN, 9)], &ipv6(UDP, &udp(40_000, 53, &payload(20))));
     let frame = ethernet(&[], &ipv4(UDP, &vxlan(0x00ab_cdef, &inner)));

@@ -18,7 +18,7 @@ fn downstream(path: &str) -> PathBuf {
 }
 
 #[test]
-fn the_connectors_are_what_the_schemas_give() -> Result<()> {
+fn the_connectors_are_generated_from_the_schemas() -> Result<()> {
     for (path, expected) in connectors::files()? {
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(
@@ -119,7 +119,7 @@ fn alerts_fire_when_they_should() -> Result<()> {
 }
 
 #[test]
-fn strimzis_resources_and_the_plain_configurations_say_the_same() -> Result<()> {
+fn strimzis_resources_and_the_plain_configurations_are_equal() -> Result<()> {
     for connector in connectors::ALL {
         let name = connector.topic;
         let json = fs::read_to_string(downstream(&format!("connect/{name}.json")))?;

@@ -135,7 +135,7 @@ fn directions_that_change_in_the_file_attach_nothing_anew() -> Result<()> {
 }
 
 #[test]
-fn who_changed_what_is_in_the_log_at_every_level() -> Result<()> {
+fn changes_and_their_clients_are_in_the_log_at_every_level() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let yaml = yaml("a0", "tc") + "log: {level: error}\n";
@@ -289,7 +289,7 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn more_interfaces_than_there_is_room_for_are_said_and_served_when_there_is() -> Result<()> {
+fn interfaces_beyond_the_limit_are_reported_and_captured_from_later() -> Result<()> {
     let (client, server) = namespaces()?;
     for pair in ["a", "b", "c"] {
         pair_between(&server, &client, pair)?;
@@ -311,7 +311,7 @@ fn more_interfaces_than_there_is_room_for_are_said_and_served_when_there_is() ->
 const UNHEARD: u32 = 400;
 
 #[test]
-fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
+fn a_netlink_overrun_is_resynced() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let agent = Agent::start(&server, &yaml("a0, v*, last*", "tc"), &[])?;
@@ -342,7 +342,7 @@ fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
 }
 
 #[test]
-fn programs_that_somebody_detached_are_noticed_and_attached_again() -> Result<()> {
+fn programs_detached_by_others_are_attached_again() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let agent = Agent::start(&server, &yaml("a0", "tc"), &[])?;

@@ -34,7 +34,7 @@ fn kills_at_random_moments_leave_nothing_where_links_hold_the_programs() -> Resu
 }
 
 #[test]
-fn kills_at_random_moments_leave_what_the_next_start_removes_and_nothing_of_others() -> Result<()> {
+fn the_next_start_cleans_up_after_kills_and_touches_nothing_of_others() -> Result<()> {
     kill_again_and_again("hook: tc, tc: clsact")
 }
 

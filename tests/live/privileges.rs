@@ -320,7 +320,7 @@ fn a_user_that_does_not_exist_is_refused_before_anything_attaches() -> Result<()
 }
 
 #[test]
-fn root_is_told_why_it_may_not_write_where_it_used_to() -> Result<()> {
+fn root_gets_the_reason_why_it_cannot_write_to_other_users_directories() -> Result<()> {
     let (client, server) = (Namespace::new()?, Namespace::new()?);
     pair_between(&server, &client, "a")?;
     let directory = tempfile::tempdir()?;

@@ -43,18 +43,18 @@ enum Way {
 }
 
 #[test]
-fn a_thousand_commands_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()> {
+fn a_thousand_commands_lose_nothing_on_other_interfaces_and_status_is_right() -> Result<()> {
     toggle(Way::Command)
 }
 
 #[test]
-fn a_thousand_annotations_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()> {
+fn a_thousand_annotations_lose_nothing_on_other_interfaces_and_status_is_right() -> Result<()> {
     toggle(Way::Annotation)
 }
 
 #[test]
-fn a_thousand_versions_of_the_file_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()>
-{
+fn a_thousand_versions_of_the_file_lose_nothing_on_other_interfaces_and_status_is_right()
+-> Result<()> {
     toggle(Way::File)
 }
 
@@ -278,7 +278,7 @@ fn a_repeated_enable_attaches_nothing_anew_and_directions_change_by_setting() ->
 }
 
 #[test]
-fn the_status_tells_of_a_link_as_it_is_now() -> Result<()> {
+fn the_status_shows_the_current_state_of_a_link() -> Result<()> {
     let stage = Stage::new("")?;
     let agent = stage.start("include: [a0]")?;
     stage.server.ip(&["link", "set", "b0", "down"])?;
@@ -326,7 +326,7 @@ fn the_order_of_precedence_holds_in_the_running_agent() -> Result<()> {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_said_and_tried_again() -> Result<()> {
+fn attach_errors_are_reported_and_retried() -> Result<()> {
     let stage = Stage::new("capture: {hook: tc, tc: clsact, workers: 1, ring_bytes: 131072}")?;
     let agent = stage.start("include: [a0]")?;
     stage.server.tc(&["qdisc", "add", "dev", "b0", "ingress"])?;
@@ -396,7 +396,7 @@ fn a_command_for_a_time_ends_by_itself() -> Result<()> {
 }
 
 #[test]
-fn a_configmap_is_taken_up_and_an_invalid_one_changes_nothing() -> Result<()> {
+fn a_configmap_is_reloaded_and_an_invalid_one_changes_nothing() -> Result<()> {
     let stage = Stage::new("")?;
     let mount = stage.config_map()?;
     let (a, b) = (stage.yaml("include: [a0]", ""), stage.yaml("include: [b0]", ""));

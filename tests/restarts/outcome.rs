@@ -83,7 +83,7 @@ impl Outcome {
     }
 
     /// Fails unless every record that tells half of an exchange says that something is missing.
-    pub(super) fn require_gaps_told(&self) -> Result<()> {
+    pub(super) fn require_gaps_reported(&self) -> Result<()> {
         for record in self.records.values().flatten() {
             let is_whole = record["outcome"] == "MATCHED";
             ensure!(is_whole || record["capture_gap"] == true, "half, and not said: {record}");

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_command_is_named_with_what_it_said() {
+    fn a_failing_command_is_named_with_its_output() {
         let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
             .expect_err("exit status 3");
         let message = format!("{error:#}");

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind_and_the_directory_is_made() {
+    fn the_directory_is_created_and_everything_is_removed() {
         let above = tempfile::tempdir().unwrap();
         let path = above.path().join("tap53/control.sock");
         let socket = Socket::open(&config(&path)).unwrap();

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn each_link_type_tells_where_its_packet_begins() {
+    fn each_link_type_gives_the_start_of_its_packet() {
         let (ingress, egress) = (Some(Direction::Ingress), Some(Direction::Egress));
         let cooked = |packet_type: u8| [&[0, packet_type][..], &[0; 12], &[0x86, 0xdd]].concat();
         let cooked2 = |packet_type: u8| {

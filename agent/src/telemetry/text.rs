@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_named_once_and_as_prometheus_asks() {
+    fn metrics_have_unique_names_in_prometheus_conventions() {
         let names: BTreeSet<&str> = families::all().map(|family| family.name).collect();
         assert_eq!(names.len(), families::all().count());
         for Family { name, kind, help, .. } in families::all() {

@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_come_from_go_mod_and_old_compilers_are_told_from_new_ones() {
+    fn versions_are_from_go_mod_and_old_compilers_are_detected() {
         for module in [KUBERNETES, ETCD, HELM] {
             let version = version(module).expect("required");
             assert!(version.starts_with('v') && version.contains('.'), "{module} {version}");

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_at_the_width_and_says_so() {
+    fn a_long_line_is_cut_at_the_width_with_an_ellipsis() {
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("ab\x1b[32mcd\x1b[0mef", 6), "ab\x1b[32mcd\x1b[0mef");

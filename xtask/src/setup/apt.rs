@@ -55,7 +55,7 @@ pub(super) fn install(workspace: &Workspace, missing: &[&Need]) -> Result<()> {
     }
     let still_missing: Vec<&str> = missing
         .iter()
-        .filter(|need| !need.is_met() && need.can_tell())
+        .filter(|need| !need.is_met() && need.is_testable())
         .map(|need| need.role)
         .collect();
     if !still_missing.is_empty() {

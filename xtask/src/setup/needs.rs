@@ -37,7 +37,7 @@ impl Need {
     }
 
     /// False if only the caller knows whether it is met.
-    pub(super) const fn can_tell(&self) -> bool {
+    pub(super) const fn is_testable(&self) -> bool {
         !matches!(self.probe, Probe::Known)
     }
 
