@@ -1,4 +1,4 @@
-//! Attaching on real interfaces: each hook, each reason to fall back, and what is left afterwards.
+//! Attaching on real interfaces: each hook, each reason to fall back, and cleaning up.
 
 #[path = "attach/clsact.rs"]
 mod clsact;
@@ -356,7 +356,7 @@ fn a_missing_capability_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Runs this test binary again, in a part that [`play_a_role`] knows, and returns what it printed.
+/// Runs this test binary again, in a part that [`play_a_role`] knows, and returns its output.
 fn role(role: &str, mut command: Command) -> Result<String> {
     let output = command
         .args(["--exact", "play_a_role", "--ignored", "--nocapture"])

@@ -66,7 +66,7 @@ sinks:
 /// A second veth pair between the same namespaces, over which nothing goes that a test does not
 /// send.
 struct SecondPair {
-    /// Takes in what is sent, so that no ICMP error goes back.
+    /// Receives the packets, so that no ICMP error is sent back.
     _sink: UdpSocket,
     client: UdpSocket,
     /// Id of the next query: a query that repeats an id would be a retry without a record.
@@ -127,7 +127,7 @@ fn status(agent: &Agent) -> Result<Value> {
     serde_json::from_slice(&output.stdout).context("the status is not JSON")
 }
 
-/// The part of a status about one interface; null where it says nothing.
+/// Returns the part of a status about one interface; null if it has none.
 fn of<'a>(status: &'a Value, interface: &str) -> &'a Value {
     let all = status["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().find(|status| status["name"] == interface).unwrap_or(&Value::Null)
@@ -152,7 +152,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Asserts that a command did what it was told; returns what it printed.
+/// Asserts that a command succeeded; returns its output.
 fn succeed(agent: &Agent, arguments: &[&str]) -> Result<String> {
     let output = command(agent, arguments)?;
     ensure!(
@@ -213,7 +213,7 @@ fn the_status_is_json_and_true() -> Result<()> {
     assert_eq!(s0["ifindex"], lab.server.link("s0")?["ifindex"]);
     assert_eq!((&s0["wanted"], &s0["wanted_by"]), (&json!("both"), &json!("file")));
     assert_eq!(s0["wanted_for_s"], Value::Null);
-    // The kernel's own account of what is attached.
+    // The kernel's own list of attached programs.
     let hooks = ["ingress", "egress"].map(|way| s0[way]["hook"].clone());
     let links = links_held(&agent)?;
     assert_eq!(links.len(), hooks.iter().filter(|hook| !hook.is_null()).count(), "{s0}");
@@ -287,7 +287,7 @@ fn the_socket_is_removed_at_the_end_and_a_killed_agents_one_is_replaced() -> Res
     Ok(())
 }
 
-/// Runs `tap53 status` as nobody, whom no file permission keeps out.
+/// Runs `tap53 status` as the user nobody, with file permissions that allow it.
 fn as_nobody_who_overrides(agent: &Agent) -> Result<Output> {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);

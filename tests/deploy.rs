@@ -90,12 +90,12 @@ struct Pod<'a> {
     first: Option<(Privileges, Vec<String>)>,
     image: Image,
     account: Account,
-    // Holds what is mounted.
+    // The directory that is mounted.
     _config: TempDir,
 }
 
 impl<'a> Pod<'a> {
-    /// Installs the chart for an agent that captures from `s0` and prints what it sees.
+    /// Installs the chart for an agent that captures from `s0` and prints its records.
     fn installed(lab: &'a Lab, api: &KubeApi<'_>, values: &[&str]) -> Result<Self> {
         #[rustfmt::skip]
         let usual = [

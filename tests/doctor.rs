@@ -55,7 +55,7 @@ struct Machine {
 /// Options for starting `tap53 doctor` on a machine.
 #[derive(Default)]
 struct Start<'a> {
-    /// Shell commands to run before, as root in a mount namespace of their own.
+    /// Shell commands to run before, as root in a separate mount namespace.
     before: &'a str,
     /// Options of setpriv(1).
     privileges: &'a [&'a str],
@@ -89,7 +89,7 @@ impl Machine {
         text(&path)
     }
 
-    /// Runs `tap53 doctor`, and makes sure that it leaves nothing.
+    /// Runs `tap53 doctor`, and checks that it leaves nothing behind.
     fn doctor(&self, start: &Start<'_>) -> Result<Findings> {
         let mut command = self.namespace.command("unshare");
         let script = format!("set -e\n{}\nexec \"$@\"", start.before);
@@ -157,7 +157,7 @@ impl Findings {
         Ok(())
     }
 
-    /// The check that has all of `parts` in what it looked at or what is wrong.
+    /// Returns the check that has all of `parts` in its subject or problem.
     fn check(&self, verdict: &str, area: &str, parts: &[&str]) -> Result<&Value> {
         let found = self.checks.iter().find(|check| {
             let words = format!("{} {}", check["what"], check["wrong"]);
@@ -178,11 +178,11 @@ impl Findings {
         Ok(())
     }
 
-    /// Nothing is wrong but what `areas` have to say.
+    /// Checks that only `areas` have problems.
     fn require_fine_but_for(&self, areas: &[&str]) -> Result<()> {
         for check in &self.checks {
             let area = check["area"].as_str().unwrap_or_default();
-            // Whether the clock of this machine is kept in step is nobody's to say here.
+            // The clock of this machine need not be synchronised.
             let told = areas.contains(&area) || area == "clock" && check["verdict"] == "warn";
             ensure!(check["verdict"] == "ok" || told, "not healthy: {check}");
         }
@@ -234,7 +234,7 @@ fn on_a_healthy_machine_nothing_is_wrong() -> Result<()> {
         found.check("ok", area, parts)?;
     }
 
-    // The same broker, and a topic that nobody made.
+    // The same broker, and a topic that does not exist.
     let config = machine.configure(&format!(
         "sinks:\n  - {{type: kafka, brokers: [\"{}\"], topic: absent}}\n",
         kafka.address()
@@ -313,7 +313,7 @@ fn on_a_machine_broken_in_eleven_ways_each_is_named() -> Result<()> {
     )?;
     let found = machine.doctor(&Start {
         before: &format!("mount -t tmpfs none /sys/kernel/btf\nmount -t tmpfs -o ro none {out}"),
-        // The one stands for the other.
+        // CAP_SYS_ADMIN includes CAP_PERFMON.
         privileges: &["--bounding-set=-perfmon,-sys_admin", "--inh-caps=-perfmon,-sys_admin"],
         arguments: &["--config", &config],
         ..Start::default()

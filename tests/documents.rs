@@ -232,7 +232,7 @@ fn inner_fields(avro: &Value) -> impl Iterator<Item = &Value> {
     avro["items"]["fields"].as_array().into_iter().flatten()
 }
 
-/// The first value that says something.
+/// Returns the first value that is not empty.
 fn example(name: &str, examples: &[Map<String, Value>]) -> Result<String> {
     let mut values = Vec::new();
     for record in examples {

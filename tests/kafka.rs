@@ -22,7 +22,7 @@ const TOPIC: &str = "dns-transactions";
 /// Exit code of a stop that lost records, or whose ledger does not balance.
 const LOSS: i32 = 3;
 
-/// Standard output beside Kafka: a line there tells a test that a record was made.
+/// Standard output in addition to Kafka: a line there shows a test that a record was created.
 const CONFIGURATION: &str = r#"
 interfaces:
   include: ["s0"]

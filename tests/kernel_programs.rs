@@ -44,7 +44,7 @@ use tap53_harness::wait;
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest frame that BPF_PROG_TEST_RUN takes in one buffer: a page without headroom and trailer.
+/// Longest frame that BPF_PROG_TEST_RUN accepts in one buffer: a page without headroom and trailer.
 const MAX_LINEAR: usize = 3_400;
 
 /// Bytes that differ from their neighbours, and from what a ring holds by chance.
@@ -367,7 +367,7 @@ fn a_full_ring_counts_its_losses_exactly() -> Result<()> {
         assert_eq!(counters.get(Counter::Captured), u64::from(FITTING));
         assert_eq!(counters.get(Counter::Seen), u64::from(SENT));
 
-        // There is room again, and the next record tells what is missing before it.
+        // There is room again, and the next item has the number of lost packets before it.
         programs.run(program, &query(30))?;
         assert_eq!(programs.drain(0)?[0].header.ring_lost, lost);
     }

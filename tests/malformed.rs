@@ -260,7 +260,7 @@ fn fragments_are_joined_in_any_order_and_refused_where_they_overlap() -> Result<
     })
 }
 
-/// Pseudo-random bytes (xorshift64*), the same in each run: what they find can be found again.
+/// Pseudo-random bytes (xorshift64*), the same in each run, so that a failure can be reproduced.
 #[test]
 fn a_thousand_garbage_frames_do_no_harm() -> Result<()> {
     both_hooks(|hook| {

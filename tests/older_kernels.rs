@@ -35,7 +35,7 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// Boots a kernel and captures at TC and at XDP; before, `tap53 doctor` says in lines what it sees.
+/// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP.
 fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
     let kernel = Kernel::of_series(series, &MODULES)?;
     let root = Root::new(INIT)?;

@@ -28,7 +28,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Each configuration with one fault, what the message has to name, and why.
+/// Configurations with one fault each, the parts of the message, and the reason.
 const FAULTS: [(&str, &[&str]); 12] = [
     ("", &["interfaces.include"]),
     ("interfaces:\n  include: []\n", &["interfaces.include"]),

@@ -1,5 +1,5 @@
-//! `tap53 replay`: capture files that others wrote while packets passed give what the agent recorded
-//! live; files that are wrong are named, with what is wrong; and none of it needs privileges.
+//! `tap53 replay`: capture files of other programs give the records of live capture; damaged files are named
+//! with the damage; and no privileges are needed.
 
 #[path = "replay/files.rs"]
 mod files;
@@ -45,7 +45,7 @@ sinks:
     directory: $OUT
 ";
 
-/// The last that is asked while a capture runs.
+/// The last query while a capture runs.
 const LAST: Question = Question { name: "last.absent.test", qtype: "A" };
 
 /// Traffic, as several witnesses saw it.
@@ -213,7 +213,7 @@ fn a_capture_file_gives_the_records_of_live_capture() -> Result<()> {
     let seen = |direction: &str| ledger.number(&format!("/interfaces/0/{direction}/seen"));
     assert_eq!(seen("ingress")? + seen("egress")?, frames);
 
-    // The same in other formats, whatever they cannot say of the interface.
+    // The same in other formats, except for the interface, which some do not have.
     let pcap = captured.directory.path().join("s0.pcap");
     for format in ["pcap", "nsecpcap"] {
         let mut editcap = Command::new("editcap");
@@ -321,7 +321,7 @@ fn messages_have_the_frame_numbers_and_fields_that_tshark_gives_them() -> Result
 #[test]
 fn it_needs_no_privileges_and_no_network() -> Result<()> {
     let captured = capture()?;
-    // Where nobody may look: the program may be in root's home.
+    // The program may be in root's home, which nobody cannot enter.
     let place = tempfile::tempdir()?;
     fs::set_permissions(place.path(), Permissions::from_mode(0o755))?;
     let program = place.path().join("tap53");

@@ -134,7 +134,7 @@ fn without_broker_and_api_server_it_is_alive_and_captures_on() -> Result<()> {
     Ok(())
 }
 
-/// Every metric of the document is told, and no other.
+/// Checks that exactly the metrics of the document are exposed.
 fn is_as_documented(metrics: &str) -> Result<()> {
     let document = fs::read_to_string(root().join("docs/metrics.md"))?;
     let documented: Vec<&str> =
@@ -226,7 +226,7 @@ fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
     Ok(())
 }
 
-/// Opens connections that say nothing, from `namespace`, until `done`; how many.
+/// Opens idle connections from `namespace` until `done`; returns their number.
 fn flood(
     namespace: &Namespace,
     to: SocketAddr,
@@ -366,7 +366,7 @@ fn undocumented(text: &str) -> Result<Vec<String>> {
             .into_iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .filter(|histogram| document.contains(&format!("| `{histogram}` | histogram |")));
-        // So a query of its own name finds nothing; a sentence may have it.
+        // So a query of its base name finds nothing; a sentence may have it.
         let is_documented = document.contains(&format!("| `{name}` | histogram |"))
             && ["{", "["].iter().any(|next| text.contains(&format!("{name}{next}")));
         histogram.is_some() || (!is_documented && document.contains(&format!("| `{name}` |")))

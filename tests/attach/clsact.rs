@@ -8,7 +8,7 @@ fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
     let server = &stage.server;
     server.tc(&["qdisc", "add", "dev", INTERFACE, "clsact"])?;
     for (direction, filter) in [
-        // The first priority is another kind's, so that we come behind it.
+        // The first priority is another kind's, so that our filter comes after it.
         ("ingress", &["prio", "1", "protocol", "ip", "u32", "match", "u32", "0", "0"][..]),
         // It is ours to share.
         ("egress", &["prio", "1", "protocol", "all", "bpf", "bytecode", "1,6 0 0 0"]),

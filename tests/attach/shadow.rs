@@ -1,4 +1,4 @@
-//! Programs of others ahead of ours, told from what they do.
+//! Detects programs of others before ours, and whether they shadow it.
 
 use super::*;
 

@@ -60,7 +60,7 @@ fn each_way_of_switching_captures_the_selected_packets_exactly() -> Result<()> {
     let ended = agent.stop()?;
     Ledger(&ended.ledger).require_balance()?;
     let counts = ingress(&ended.ledger, "s1");
-    // All while a program was there; of them what was captured, and what was switched off.
+    // All packets while a program was attached: captured ones and ignored ones.
     assert_eq!(counts["seen"], 7 + 3 + 4 + 2, "{counts}");
     assert_eq!(counts["captured"], 7 + 2, "{counts}");
     assert_eq!(counts["ignored"]["disabled"], 3 + 4, "{counts}");
@@ -155,7 +155,7 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     let questions = tempfile::NamedTempFile::new()?;
     fs::write(questions.path(), "www.tap53.test A\nmail.tap53.test AAAA\nx.absent.test A\n")?;
     let mut dnsperf = lab.client.command("dnsperf");
-    // For as long as the toggles take, and then told to stop.
+    // Runs for as long as the toggles take, and is stopped then.
     dnsperf.args(["-s", "198.51.100.2", "-l", "600", "-Q", "3000", "-q", "50", "-d"]);
     let mut load = Process::spawn("dnsperf", {
         dnsperf.arg(questions.path());

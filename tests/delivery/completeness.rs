@@ -20,7 +20,7 @@ fn consume_both(kafka: &Kafka<'_>) -> Result<Consumed> {
     Ok(Consumed { records: kafka.consume(TOPIC)?, summaries: kafka.consume(SUMMARIES)? })
 }
 
-/// Waits until the topics say what `is_said` looks for in the runs, the oldest first.
+/// Waits until the topics have what `is_said` looks for in the runs, the oldest first.
 fn wait_until_logged(
     kafka: &Kafka<'_>,
     what: &str,
@@ -80,7 +80,7 @@ fn the_topics_account_for_duplicates_a_killed_agent_and_spooled_records() -> Res
     assert_eq!(number(first, "duplicates")?, duplicates, "{first}");
     println!("{duplicates} duplicates of {next}");
 
-    // An agent that is killed, with records in its spool that no summary tells of.
+    // An agent that is killed, with records in its spool that are in no summary.
     let mut run = start(&kafka, next)?;
     run.feed(400)?;
     wait_until_logged(&kafka, "a summary of all records", |runs| {
@@ -208,7 +208,7 @@ fn spool_drops_are_reported_by_the_run_that_drops_them_and_the_sums_are_complete
     let [runs, nodes, windows] = consumed.ask([RUNS, "SELECT * FROM nodes", WINDOWS])?;
     let [first, second, last] = &runs[..] else { anyhow::bail!("{runs:?}") };
     println!("{first:#}\n{second:#}\n{nodes:?}");
-    // The first told of its own, and the second dropped what the first had left.
+    // The first reported its own drops, and the second dropped records that the first had left.
     assert_eq!(number(first, "reported_lost")?, dropped[0], "{first}");
     assert_eq!(
         (number(second, "reported_lost")?, number(second, "carried_lost")?),
@@ -225,7 +225,7 @@ fn spool_drops_are_reported_by_the_run_that_drops_them_and_the_sums_are_complete
     assert_eq!((number(node, "arrived")?, number(node, "expected")?), (arrived, next.into()));
     assert_eq!(number(node, "reported_lost")?, number(node, "missing")?);
     assert_eq!((number(node, "unexplained")?, number(node, "waiting")?), (0, 0), "{node}");
-    // All of it is settled, and told apart by window.
+    // All of them are settled, and distinguished by window.
     ensure!(windows.iter().all(|row| row["complete"] != "not yet"), "{windows:?}");
     Ok(())
 }

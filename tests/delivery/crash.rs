@@ -169,7 +169,7 @@ fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     assert_eq!(number("arrived")? + lost, u64::from(next));
     let missing = consume(&kafka)?.missing(0..next);
     assert_eq!(missing.len() as u64, lost, "{:?}", ranges(&missing));
-    // And the command says the same.
+    // The command reports the same.
     let listed = agent::run(&["spool", "ls", directory.path().to_str().context("a path")?])?;
     let text = String::from_utf8(listed.stdout)?;
     assert!(text.contains(&format!("ever: {next} records appended")), "{text}");

@@ -40,7 +40,7 @@ fn an_idle_agent_sleeps() -> Result<()> {
              \x20 - {{type: kafka, brokers: ['{broker}'], topic: {TOPIC}{spool}}}\n"
         );
         let agent = Agent::start(&namespace, &yaml, &[])?;
-        // The best of some intervals: it connects at first, and asks for metadata now and then.
+        // The best of some intervals: it connects at first, and requests metadata now and then.
         let used = wait::until("an interval in which the agent sleeps", DEADLINE, || {
             let before = Usage::of(agent.process().pid())?;
             let end = Instant::now() + INTERVAL;

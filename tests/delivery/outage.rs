@@ -125,7 +125,7 @@ fn memory_does_not_grow_while_the_broker_is_away() -> Result<()> {
     let mut run = Run::start(&namespace, "127.0.0.1:9", &keys, 0)?;
     run.feed(1_000)?;
     run.process().wait_for_line(AWAY, 0, DEADLINE)?;
-    // Several times what the producer's queue holds.
+    // Several times the producer's queue.
     run.feed(10_000)?;
     let before = peak_memory_kib(&run)?;
     run.feed(40_000)?;

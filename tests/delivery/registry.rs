@@ -58,7 +58,7 @@ fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
 
 const UNAVAILABLE: &str = "event=\"schema_id_unavailable\"";
 
-/// The line that says for this cause that there is no id. On a slow machine others may come first.
+/// Waits for the line that reports a missing id with this cause. On a slow machine others may come first.
 fn wait_for_cause(run: &Run, cause: &str) -> Result<String> {
     wait::until(cause, DEADLINE, || {
         let lines = run.process().stderr().lines();
@@ -76,7 +76,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     for subject in ["a-value", "b-value"] {
         registry.register(subject, &FOREIGN.replace("something_else", &subject[..1]))?;
     }
-    // Summaries of the ledger have a topic and a schema of their own.
+    // Summaries of the ledger have a separate topic and schema.
     kafka.create_topic(SUMMARIES)?;
     let keys = registry_keys(&registry.url(), "");
     let keys = format!("{keys}\n    summary: {{topic: {SUMMARIES}}}");
@@ -176,7 +176,7 @@ fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() ->
         if mode != "off" {
             export_is_readable(directory.path(), 500)?;
         }
-        // It hangs before it answers: the thread that asks is the only one that waits.
+        // It hangs before it answers: only the registry's thread waits.
         registry.restart()?;
         registry.signal(Signal::SIGSTOP)?;
         run.feed(100)?;
@@ -477,7 +477,7 @@ fn a_registry_refuses_every_way_to_break_the_schema_and_takes_the_right_ones() -
         change(&mut changed);
         let mut schema = schema.clone();
         schema["fields"] = Value::Array(changed);
-        // What fits is not registered, so that the next is held against what we have alone.
+        // A compatible schema is not registered, so that the next one is compared with ours only.
         let body = json!({"schema": schema.to_string()});
         if fits {
             let path = format!("/compatibility/subjects/{SUBJECT}/versions/latest");

@@ -26,7 +26,7 @@ fn records_are_sent_over_tls_and_new_credentials_are_reloaded() -> Result<()> {
         password.display(),
         spool("durable", &directory.path().join("spool"), ""),
     );
-    // Editors put a line feed behind it.
+    // Editors append a line feed.
     fs::write(&password, format!("{SCRAM_PASSWORD}\n"))?;
     let mut run = Run::start(&namespace, &kafka.sasl_ssl_address(), &by_password, 0)?;
     run.feed(100)?;

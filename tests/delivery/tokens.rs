@@ -1,4 +1,4 @@
-//! Tokens that say who is there (SASL OAUTHBEARER), and passwords that are sent.
+//! Authentication with tokens (SASL OAUTHBEARER) and passwords.
 
 use std::{
     fs,
@@ -130,7 +130,7 @@ fn a_renewed_token_is_used_and_records_continue_beyond_the_first_ones_lifetime()
     ensure!(used + 1 >= tokens.len(), "{used} of {} tokens: {}", tokens.len(), ended.log);
     let proofs = count(&ended.log, "authentication successful");
     println!("{used} tokens, {proofs} proofs, {} duplicates of {fed}", consumed.duplicates());
-    // More than one connection is made, and each has to prove anew every two seconds.
+    // There are several connections, each of which reauthenticates every two seconds.
     ensure!(proofs > 6, "{}", ended.log);
     ensure!(count(&ended.log, "ERROR") == 0, "{}", ended.log);
     Ok(())
@@ -220,7 +220,7 @@ fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<(
     wait::until("the records to arrive", DEADLINE, || {
         Ok((consume(&kafka)?.times.len() == 10).then_some(()))
     })?;
-    // It fails when it is asked for the second token, for a moment.
+    // It fails for a moment at the request for the second token.
     endpoint.answer(503, LIFETIME_S)?;
     endpoint.process().stdout().wait_for_line("stub answered 503", 0, DEADLINE)?;
     endpoint.answer(200, LIFETIME_S)?;

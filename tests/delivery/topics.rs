@@ -1,4 +1,4 @@
-//! A topic that is not there: made where the configuration says so, and never otherwise.
+//! A missing topic is created if the configuration says so, and never otherwise.
 
 use anyhow::{Result, ensure};
 use tap53_harness::{
@@ -46,7 +46,7 @@ fn a_topic_is_created_as_configured_and_again_after_its_deletion() -> Result<()>
          {{message.timestamp.type: LogAppendTime}}}}\n    {}",
         spool("durable", directory.path(), "")
     );
-    // It is made before there is any record, and once there is a broker.
+    // It is created before the first record, as soon as there is a broker.
     kafka.kill();
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.process().wait_for_line("event=\"topic_creation_failed\"", 0, DEADLINE)?;

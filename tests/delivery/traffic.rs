@@ -107,7 +107,7 @@ pub(super) fn push_transaction(packets: &mut Pcap, number: u32, random: &mut Ran
             records.extend(b"\x00\x04");
             records.extend(random.below(u32::MAX).to_be_bytes());
         }
-        // Behind the question; what a query has behind it, EDNS, is left out.
+        // After the question; the EDNS record of the query is omitted.
         message[10] = 0;
         message[11] = 0;
         message.truncate(12 + name.len() + 2 + 4);

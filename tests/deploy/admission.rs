@@ -7,7 +7,7 @@ fn the_api_server_accepts_the_manifests_and_the_agent_their_configuration() -> R
     let api = KubeApi::start_with(None, &[])?;
     let file = kube::manifests().display().to_string();
     apply_manifests(&api)?;
-    // What is stored is what is written: a second time changes nothing, and nothing was dropped.
+    // The API server stores every field: a second apply changes nothing.
     api.kubectl(&["diff", "--server-side", "-f", &file])?;
     api.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &file])?;
     let misspelt = fs::read_to_string(&file)?.replace("readOnlyRootFilesystem", "readOnlyRootFs");
@@ -43,7 +43,7 @@ fn the_api_server_accepts_the_manifests_and_the_agent_their_configuration() -> R
     let path = path.to_str().context("UTF-8")?;
     let checked = agent::run(&["check-config", "--config", path])?;
     let said = String::from_utf8_lossy(&checked.stderr);
-    // Nor is there anything to warn of: its topic can be read by whoever asks a registry.
+    // There are no warnings either: its topic has a registry.
     assert!(checked.status.success() && said.is_empty(), "{said}");
     // The pod outlives the flush that the configuration allows.
     let in_force = String::from_utf8_lossy(&checked.stdout);
@@ -105,7 +105,7 @@ fn the_pods_need_the_level_privileged_for_the_documented_reasons_only() -> Resul
     Ok(())
 }
 
-/// Rules of an account, as the API server itself tells the account.
+/// Returns the rules of an account, as the API server reports them to the account.
 fn rules(api: &KubeApi<'_>, account: &str) -> Result<Vec<Value>> {
     let account = api.account(RELEASE, account, HOUR)?;
     let review = json!({

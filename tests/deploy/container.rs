@@ -79,7 +79,7 @@ fn a_host_path_is_prepared_for_the_agent_and_keeps_its_state() -> Result<()> {
     let (_, state) =
         pod.volumes.iter().find(|(path, _)| path == "/var/lib/tap53").context("stateVolume")?;
 
-    // Without it the agent says what it cannot do.
+    // Without it the agent reports the error.
     let mut refused = pod.start(&pod.arguments)?;
     assert_eq!(refused.wait(DEADLINE)?.code(), Some(1));
     let log = refused.stderr().text();
@@ -103,7 +103,7 @@ fn a_host_path_is_prepared_for_the_agent_and_keeps_its_state() -> Result<()> {
     next.wait_for_line("event=\"spool_inherited\"", 0, DEADLINE)?;
     next.wait_for_line("event=\"gap_between_runs\"", 0, DEADLINE)?;
 
-    // A directory of somebody else stays that.
+    // The directory of another user keeps its owner.
     let (privileges, arguments) = (privileges.clone(), arguments.clone());
     std::os::unix::fs::chown(state.path(), Some(12_345), None)?;
     let mut first = pod.start_as(&privileges, &arguments)?;
@@ -132,7 +132,7 @@ fn the_probes_fail_without_an_agent_and_pass_with_one_that_captures() -> Result<
     Ok(())
 }
 
-/// An image that gives fewer: the kernel refuses, and the agent says what is missing.
+/// With an image that has fewer capabilities, the kernel refuses, and the agent names the missing one.
 #[test]
 fn every_capability_of_the_container_is_needed() -> Result<()> {
     let lab = Lab::new()?;

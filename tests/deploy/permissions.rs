@@ -124,7 +124,7 @@ fn the_agent_uses_every_permission_of_its_role_and_is_denied_none() -> Result<()
             let requests = requests().unwrap_or_default();
             format!("of {allowed:?}: {requests:#?}; the log: {}", process.stderr().text())
         })?;
-        // And for something: the record names who asked, up to the CronJob.
+        // They are effective: the record names the client, up to the CronJob.
         wait::until("a record that names the CronJob", DEADLINE, || {
             let from = process.stdout().len();
             lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;

@@ -69,7 +69,7 @@ fn compare_answers(reader: Reader, ours: &Value, theirs: &Value, found: &mut Vec
     let status = &ours["parse_status"];
     let broken = *status == "MALFORMED_ANSWER" || *status == "MALFORMED_QUESTION";
     let as_many = mine.len() == other.len()
-        // The broken entry itself, and what tshark makes of the bytes behind it.
+        // The broken entry itself, and tshark's view of the bytes after it.
         || reader == Reader::Tshark && broken;
     if !as_many {
         push(found, "number of answers", &mine.len().into(), &other.len().into());

@@ -40,7 +40,7 @@ fn the_holder_of_xdp_is_named_with_the_hook_used_instead() -> Result<()> {
             &["capture: {hook: tc}", "ip link set dev s0 xdp off"],
         )?;
         assert_eq!(found.code, FINE, "{found}");
-        // Nobody asked for it there.
+        // XDP is not required here.
         let found = machine
             .doctor(&Start { arguments: &["--interface", INTERFACE], ..Start::default() })?;
         found.require_fine_but_for(&[])?;
@@ -70,7 +70,7 @@ fn a_device_without_ethernet_headers_is_named() -> Result<()> {
         &["tun0", "tun device", "no Ethernet header"],
         &["interfaces: {exclude: [\"tun0\"]}"],
     )?;
-    // Among all that there are, it is only told.
+    // Without a selection it is only a warning.
     let found = machine.doctor(&Start::default())?;
     found.check("warn", "interfaces", &["tun0"])?;
     assert_eq!(found.code, FINE, "{found}");

@@ -40,7 +40,7 @@ fn denied_rights_and_an_unreachable_api_server_are_named() -> Result<()> {
     found.check("ok", "kubernetes", &["allowed: list pods", "watch nodes", "get jobs.batch"])?;
 
     api.apply(&role(SOME))?;
-    // The authorizer follows the change by a watch of its own.
+    // The authorizer follows the change with its own watch.
     let found = wait::until("the role to change", DEADLINE, || {
         let found = doctor()?;
         Ok(found.check("fail", "kubernetes", &["denied by RBAC"]).is_ok().then_some(found))

@@ -1,4 +1,4 @@
-//! The stage, an agent on it, and what is to be known of its run.
+//! The stage, an agent on it, and the measurements of its run.
 
 use std::{
     fs,
@@ -216,7 +216,7 @@ impl Run {
         };
         let Start { mode, more, sink, message_timeout_ms, queue_bytes, .. } = start;
         let (topic, spool) = (stage.topic(mode), start.spool.display());
-        // The Kafka sink comes first: what the other one has, it has accepted.
+        // The Kafka sink comes first: it has accepted every record that the other one has.
         let tells = if start.tells { "- {type: stdout, format: json}" } else { "" };
         let yaml = format!(
             "interfaces: {{include: [s0]}}\n\
@@ -249,7 +249,7 @@ impl Run {
         Ok(())
     }
 
-    /// Does the same as [`feed`](Self::feed), until the agent has written a line for each; where it tells.
+    /// Does the same as [`feed`](Self::feed), until the agent has written a line for each.
     pub(super) fn feed_until_logged(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
         stage.ask(count)?;
         let sent = (stage.next - self.begin) as usize;
@@ -347,7 +347,7 @@ impl Run {
         Ok(())
     }
 
-    /// Kills it with SIGKILL; what it had written to standard output.
+    /// Kills it with SIGKILL; returns its standard output so far.
     pub(super) fn kill(mut self, row: &mut Row) -> Result<Vec<String>> {
         row.peak_kib = row.peak_kib.max(self.peak_kib()?);
         let process = self.agent.process_mut();
@@ -432,7 +432,7 @@ fn complaints_of(log: &str) -> String {
     log.lines().filter(is_complaint).map(|line| format!("   {line}\n")).collect()
 }
 
-/// Counts of what was lost, by reason: packets, messages, and records of the Kafka sink at `sink`.
+/// Returns the losses by reason: packets, messages, and records of the Kafka sink at `sink`.
 fn losses(ledger: &Value, sink: &str) -> Vec<(String, u64)> {
     let mut places: Vec<String> =
         ["/agent/packets/lost", "/agent/messages/lost"].map(str::to_owned).to_vec();

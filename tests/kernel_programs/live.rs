@@ -133,7 +133,7 @@ fn query(tags: &[(u16, u16)]) -> Vec<u8> {
     ethernet(tags, &ipv4(UDP, &udp(40_000, 53, &payload(40))))
 }
 
-/// Tags as a record tells them: outer, inner.
+/// Tags as a ring item has them: outer, inner.
 fn tags_of(record: &Captured) -> (Option<u16>, Option<u16>) {
     let header = &record.header;
     (
@@ -260,7 +260,7 @@ fn segments_longer_than_the_mtu_are_captured_whole() -> Result<()> {
         let mut received = Vec::new();
         server.read_to_end(&mut received).map(|_| received)
     });
-    // While the rings are drained: they need not hold what is sent twice.
+    // While the rings are drained, since both rounds together may not fit.
     let writer = thread::spawn({
         let sent = sent.clone();
         move || client.write_all(&sent)
@@ -321,7 +321,7 @@ fn the_next_program_at_the_hook_sees_every_packet() -> Result<()> {
             })
             .with_context(|| format!("{ours:?} before {next:?}"))?;
         }
-        // And the stack behind both.
+        // And the network stack after both.
         let received = stage.server.packets("s0")?.received;
         assert_eq!(received, 2 * PACKETS as u64, "{ours:?} before {next:?}");
     }

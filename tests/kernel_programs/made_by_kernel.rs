@@ -1,4 +1,4 @@
-//! Fragments and tunnels as the kernel makes them, on a veth pair.
+//! Fragments and tunnels that the kernel creates, on a veth pair.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -90,7 +90,7 @@ fn packets_of_a_vxlan_device_are_decapsulated_at_the_outer_interface() -> Result
             assert_eq!(record.packet[source..source + 4], [192, 0, 2, 2]);
         }
     }
-    // ARP inside, and whatever else the devices say.
+    // ARP inside, and other packets of the devices.
     wait::until("the counters to add up", DEADLINE, || {
         let counters = ingress.counters(Direction::Ingress)?;
         Ok((counters.balanced() && counters.get(Counter::NotIp) > 0).then_some(()))

@@ -57,7 +57,7 @@ fn tunnels_are_not_decapsulated_by_default() -> Result<()> {
     let query = udp(40_000, 53, &payload(33));
     for (carrier, payload, _) in in_every_tunnel(UDP, &query) {
         let frame = ethernet(&[], &ipv4(carrier, &payload));
-        // A port says nothing where it is not looked for; a protocol does.
+        // A port is ignored if its tunnel is disabled; a protocol is not.
         let reason = if carrier == UDP { Counter::NotDns } else { Counter::UnreadEncapsulation };
         for program in Program::ALL {
             ignore(&mut programs, program, &frame, reason)?;
@@ -91,7 +91,7 @@ fn fragments_of_a_tunnels_packet_have_their_own_counter() -> Result<()> {
     for program in Program::ALL {
         for (carrier, datagram) in [(UDP, &over_vxlan), (GRE, &over_gre)] {
             let (first, later) = datagram.split_at(80);
-            // The first one tells of the later one.
+            // The first fragment gives the later one its ports.
             for (field, part) in [(MORE_FRAGMENTS, first), (10, later)] {
                 let frame = ethernet(&[], &ipv4_with(&[], field, carrier, part));
                 ignore(&mut programs, program, &frame, Counter::TunnelFragment)?;

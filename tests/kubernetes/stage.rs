@@ -230,7 +230,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Asks what gets no answer: its record is made after the timeout.
+    /// Sends a query that gets no answer: its record is created after the timeout.
     pub(super) fn ask_in_vain(&mut self, owner: &str, question: Question) -> Result<()> {
         let exchange = self.client.ask_in_vain(question)?;
         self.expected.insert(exchange.id, owner.to_owned());

@@ -53,7 +53,7 @@ fn connectors_convert_each_time_in_microseconds() -> Result<()> {
     for connector in connectors::FULL_PROFILE {
         let keys = connector.configuration()?;
         assert_eq!(keys["transforms.origin.timestamp.field"], "event_time", "{}", connector.topic);
-        // Each time is converted from microseconds, or renamed to what says that it is a number.
+        // Each time is converted from microseconds, or has a name that shows that it is a number.
         let schema = connectors::schema(connector.schema)?;
         for field in schema["fields"].as_array().context("fields")? {
             let (name, text) =

@@ -38,7 +38,7 @@ struct Trial<'a> {
     kafka: Kafka<'a>,
     namespace: &'a Namespace,
     keys: String,
-    /// Restarts of failed tasks, as Strimzi's `autoRestart` makes them.
+    /// Restarts failed tasks, as Strimzi's `autoRestart` does.
     restarts: u32,
 }
 

@@ -92,7 +92,7 @@ fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result
             send_captured(&agent, &client, "a1", id)?;
         }
         assert_eq!(links(pid)?, before, "nothing was attached anew");
-        // Out of the patterns: nobody wants it any more.
+        // The new name matches no pattern: it is not desired any more.
         server.ip(&["link", "set", "wan1", "name", "other"])?;
         agent.process().wait_for_line("event=\"capture_ended\"", 0, DEADLINE)?;
         require_bare(&server, "other")?;
@@ -170,7 +170,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
             Ok((links(agent.process().pid())?.len() == 2).then_some(()))
         })?;
         require_bare(&elsewhere, "a0")?;
-        // What passes there is nobody's business here.
+        // Packets there must not be captured.
         elsewhere.ip(&["link", "set", "a0", "up"])?;
         send(&client, "a1", 2)?;
         // It comes back, and is captured from again.
@@ -260,7 +260,7 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
         wait::until("the links to be closed", DEADLINE, || {
             Ok((links(pid)?.len() == 2).then_some(()))
         })?;
-        // The first batches fill what is filled once: tables, buffers, the allocator's pages.
+        // The first batches fill tables, buffers and the allocator's pages, which then stay.
         if batch == 3 {
             warm = Some(Holds::of(pid)?);
         }
@@ -307,7 +307,7 @@ fn interfaces_beyond_the_limit_are_reported_and_captured_from_later() -> Result<
     Ok(())
 }
 
-/// Pairs made while the agent is stopped: some twenty times what the kernel keeps for it.
+/// Pairs created while the agent is stopped: some twenty times the kernel's buffer.
 const UNHEARD: u32 = 400;
 
 #[test]

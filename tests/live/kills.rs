@@ -78,7 +78,7 @@ fn kill_again_and_again(capture: &str) -> Result<()> {
         }
         require_foreign(&after[1]).with_context(|| what.clone())?;
     }
-    // The next one removes what is left, captures, and leaves nothing itself.
+    // The next one removes the remains, captures, and leaves nothing itself.
     let agent = Agent::start(&server, &yaml, &[])?;
     FrameSocket::open(&client, "b1")?
         .send(&udp_to_port_53(1, &dns::query(1, "www.tap53.test", "A")))?;

@@ -35,7 +35,7 @@ const BPF: u64 = 1 << 39;
 /// A user that owns nothing.
 const NOBODY: u32 = 65_534;
 
-/// A thread's name and what `/proc` says of its privileges.
+/// A thread's name and its privileges from `/proc`.
 #[derive(Debug)]
 struct Thread {
     name: String,

@@ -120,7 +120,7 @@ impl Running {
         Ok(answered.blocking_recv()?)
     }
 
-    /// The state of one interface; `None` if nobody asked for it.
+    /// Returns the state of one interface; `None` if nothing selects it.
     pub(crate) fn interface(&self, name: &str) -> Result<Option<InterfaceStatus>> {
         Ok(self.status()?.interfaces.into_iter().find(|interface| interface.name == name))
     }
@@ -167,7 +167,7 @@ impl Drop for Running {
     }
 }
 
-/// Time that `work` takes, and what it returns.
+/// Returns the time that `work` takes, and its result.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let began = Instant::now();
     let value = work();

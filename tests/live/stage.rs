@@ -109,7 +109,7 @@ impl Stage {
     }
 }
 
-/// A veth pair, `<name>0` here and `<name>1` there, that nobody sends anything on.
+/// A veth pair, `<name>0` here and `<name>1` there, without other traffic.
 pub(crate) fn pair_between(here: &Namespace, there: &Namespace, name: &str) -> Result<()> {
     let (near, far) = (format!("{name}0"), format!("{name}1"));
     #[rustfmt::skip]

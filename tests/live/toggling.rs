@@ -116,7 +116,7 @@ fn toggle(way: Way) -> Result<()> {
     stage.require_bare()
 }
 
-/// Makes a change, and returns how the interface is once it is made.
+/// Makes a change, and returns the state of the interface after it.
 fn set(
     stage: &Stage,
     agent: &Running,
@@ -185,7 +185,7 @@ impl Expected {
         self.attached = on || (self.attached && !detach);
     }
 
-    /// Against the status, and against what the kernel tells others.
+    /// Compares with the status, and with the kernel's state as other programs see it.
     fn require(&self, stage: &Stage, status: &InterfaceStatus) -> Result<()> {
         for actual in [&status.ingress, &status.egress] {
             ensure!(actual.capturing == self.enabled, "{status:?}");
@@ -228,7 +228,7 @@ fn a_query_that_was_open_when_capture_ended_or_began_is_not_called_unanswered_fo
             (ledger["agent"]["records"]["created"] == count).then_some(())
         })
     };
-    // Longer ago than any query waits: what began with the agent is a gap of its own.
+    // Longer ago than any query waits, since the start of the agent is a gap as well.
     open("a1", 1)?;
     records(1)?;
     open("a1", 2)?;

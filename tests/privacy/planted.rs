@@ -57,7 +57,7 @@ impl Canary {
         canary
     }
 
-    /// A name in text and on the wire, by the part that tells the address.
+    /// A name in text and in wire format, by the part that contains the address.
     fn of_name(name: &'static str, labels: &str) -> Self {
         let mut wire = Vec::new();
         push_name(&mut wire, labels);
@@ -133,7 +133,7 @@ impl<'a> Flow<'a> {
         Self { pcap, client, server: SocketAddr::new(address(server), 53), id: 0 }
     }
 
-    /// A query with all that EDNS can tell of a client, and a response that repeats it.
+    /// A query with all EDNS options that identify a client, and a response that repeats them.
     fn exchange(&mut self, qtype: u16, name: &str, answers: &[Vec<u8>]) {
         self.id += 1;
         let mut question = wire(name);

@@ -210,7 +210,7 @@ fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
     assert_eq!(frames(&replayed.records[0]), ["1.pcap", "1", "1.pcap", "2"]);
     assert_eq!(frames(&replayed.records[1]), ["1.pcap", "3", "2.pcap", "1"]);
     assert_eq!(frames(&replayed.records[2]), ["2.pcap", "2", "2.pcap", "3"]);
-    // An hour earlier: a capture of its own, and the open query is open to its end.
+    // An hour earlier: another capture, at whose start the pending query ends.
     let mut earlier = exchanges(&[(0, 4), (60, 5)]);
     ask(&mut earlier, seconds(70), 6);
     earlier.write(&second)?;

@@ -82,7 +82,7 @@ impl Outcome {
         Ok(())
     }
 
-    /// Fails unless every record that tells half of an exchange says that something is missing.
+    /// Fails unless every record of half an exchange has a capture gap.
     pub(super) fn require_gaps_reported(&self) -> Result<()> {
         for record in self.records.values().flatten() {
             let is_whole = record["outcome"] == "MATCHED";

@@ -1,4 +1,4 @@
-//! The old agent is told to stop, and the new one starts after it or before that.
+//! The old agent is stopped, and the new one starts after it or before.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{
     stream::Stream,
 };
 
-/// Bounds of the packets that nobody captured, as the agent says: ingress and egress.
+/// Returns the bounds of uncaptured packets that the agent reports: ingress and egress.
 pub(super) fn reported(ledger: &Value) -> Result<[(u64, u64); 2]> {
     let interface = &ledger["previous_run"]["gap"]["interfaces"][0];
     ensure!(interface["name"] == "s0", "{}", ledger["previous_run"]);

@@ -17,7 +17,7 @@ use super::*;
 /// Exchanges that lie in a ring.
 const QUERIES: u64 = 20;
 
-/// The agent with pipes of ours, and what is beside it.
+/// The agent with pipes of the test, and its environment.
 struct Stage {
     agent: Piped,
     directory: tempfile::TempDir,
@@ -148,7 +148,7 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
     let of = series(&metrics);
     assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
     assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
-    // Packets that come meanwhile stay in the ring, which says so.
+    // Packets that arrive meanwhile stay in the ring, whose depth shows them.
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 1\n";
     let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;

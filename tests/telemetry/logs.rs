@@ -18,7 +18,7 @@ use super::{DEADLINE, PORT, get, promtool_agrees, series};
 const REQUESTS: u64 = 400;
 const FAILED: &str = "a connection at the telemetry port failed";
 
-/// Each line by itself; all have what they must.
+/// Parses the lines, and checks their required fields.
 fn lines(text: &str) -> Result<Vec<Value>> {
     let parse = |line: &str| -> Result<Value> {
         let value: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;

@@ -21,7 +21,7 @@ const MEMORY_LIMIT: usize = CONFIG.bytes + (64 << 10) + CONFIG.datagrams * (4 <<
 /// Fragments of one input at most.
 const FRAGMENTS: usize = 400;
 
-/// Reassembles what `bytes` says.
+/// Reassembles the fragments that `bytes` describe.
 ///
 /// # Panics
 /// When a datagram comes out that nobody sent, one that was captured does not, or a fragment is not

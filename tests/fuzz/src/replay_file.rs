@@ -19,7 +19,7 @@ use crate::path::Path;
 /// where it is wrong, each on its whole way.
 ///
 /// # Panics
-/// When a frame is not what it says it is, or the ledger does not balance.
+/// When a frame contradicts its header, or the ledger does not balance.
 pub fn replay_file(bytes: &[u8]) {
     let path = written(bytes);
     let mut file =

@@ -25,7 +25,7 @@ fn the_seeds_reach_far() {
     }
 }
 
-/// Without such seeds, the check of the work would only be made where it cannot fail.
+/// Without such seeds, the check of the work could not fail.
 #[test]
 fn the_hostile_seeds_reach_the_limit_of_work() {
     use tap53_dns::{Message, ParseStatus};
