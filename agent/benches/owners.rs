@@ -37,7 +37,7 @@ const TRANSACTIONS: usize = 2_048;
 const LOOK_UPS: usize = 65_536;
 /// Queries that wait for their responses: those of a millisecond, at 32,000 a second.
 const WAITING: usize = 32;
-/// Pods of a node, as many as a kubelet runs unless told otherwise.
+/// Pods of a node, a kubelet's default maximum.
 const NODE: usize = 110;
 /// Pods of a large cluster.
 const CLUSTER: usize = 100_000;
@@ -164,7 +164,7 @@ fn cpu_time() -> Duration {
 }
 
 fn main() {
-    // As the kernel delivers them: no client asks twice in a row.
+    // As the kernel delivers them: no client sends two queries in a row.
     let clients = |clients: usize| -> Vec<Sample> {
         let client = |number| u32::try_from(scattered(number % clients, CLUSTER));
         (0..TRANSACTIONS)

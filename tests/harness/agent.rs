@@ -29,7 +29,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// The `tap53` binary: `TAP53_BIN`, or the newer of the debug and release builds.
 ///
 /// # Errors
-/// When there is none; the message says how to build it.
+/// If it does not exist; the message has the command that builds it.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TAP53_BIN") {
         let path = PathBuf::from(path);
@@ -140,7 +140,7 @@ impl Agent {
         Ok(Self { process, directory })
     }
 
-    /// Waits for the log line that says that every selected interface is captured.
+    /// Waits until the agent has logged that it captures on every selected interface.
     ///
     /// # Errors
     /// When it does not come.

@@ -46,7 +46,7 @@ pub struct MadeMessage {
     pub wire: Vec<u8>,
     /// The frame with which it is complete, from 1.
     pub frame: u64,
-    /// False where it may as well not be found, such as behind a gap; the frame is zero then.
+    /// False if it need not be found, such as after a gap; the frame is zero then.
     pub certain: bool,
     /// The manifest's line: transport, addresses and ports, in replay's terms.
     pub line: Value,

@@ -1,4 +1,4 @@
-//! A DNS client that notes all that it asked and all that it was told.
+//! A DNS client that records its queries and responses.
 
 use std::{
     io::{Read, Write},
@@ -53,9 +53,9 @@ pub struct Question {
 pub struct Exchange {
     /// Transaction identifier.
     pub id: u16,
-    /// Name asked for, without the trailing dot.
+    /// Name of the question, without the trailing dot.
     pub qname: String,
-    /// Type asked for.
+    /// Type of the question.
     pub qtype: String,
     /// Transport of the query.
     pub transport: Transport,
@@ -119,7 +119,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Asks over UDP what the server drops without an answer, and does not wait.
+    /// Sends a query over UDP that the server drops without an answer, and does not wait.
     ///
     /// # Errors
     /// When it cannot be sent.
@@ -159,7 +159,7 @@ impl<'a> Client<'a> {
         let mut stream =
             self.namespace.enter(|| Ok(TcpStream::connect_timeout(&server, ANSWER_DEADLINE)?))?;
         stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        // Length and message in one segment, as RFC 7766 §8 asks.
+        // Length and message in one segment, as RFC 7766 §8 requires.
         let length = u16::try_from(query.len())?.to_be_bytes();
         stream.write_all(&[&length, query].concat())?;
         let mut length = [0; 2];

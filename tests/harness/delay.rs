@@ -142,7 +142,7 @@ impl Shared {
         }
         while !self.stop.load(Ordering::Acquire) {
             match listener.accept() {
-                // A connection that cannot be made is closed, which the client sees.
+                // If the connection to the server fails, the client's one is closed.
                 Ok((client, _)) => drop(self.clone().connect(client)),
                 Err(_) => thread::park_timeout(Self::LOOK),
             }

@@ -21,7 +21,7 @@ impl DiskLimit {
     /// second. An fsync(2) takes a write or two.
     ///
     /// # Errors
-    /// Without root, or the controller; or where the file system has no disk of its own.
+    /// Without root, or the controller; or if the file system has no disk.
     pub fn new(mount: &Mount, writes_per_s: u32) -> Result<Self> {
         let root = Path::new("/sys/fs/cgroup");
         let device = device(mount)?;

@@ -1,4 +1,4 @@
-//! Load from dnsperf, an independent client that counts what it sent and what came back.
+//! Load from dnsperf, an independent client that counts its queries and responses.
 
 use std::{
     fs::File,
@@ -24,7 +24,7 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 /// The queries to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
-    /// File of questions in dnsperf's format, asked in turn.
+    /// File of questions in dnsperf's format, sent in turn.
     pub questions: &'a Path,
     /// Queries a second; `None`: as many as are answered.
     pub rate: Option<u32>,
@@ -51,7 +51,7 @@ pub struct Report {
     pub completed: u64,
     /// Responses a second.
     pub per_second: f64,
-    /// Latencies in microseconds, smallest first; empty unless they were asked for.
+    /// Latencies in microseconds, smallest first; empty unless they are recorded.
     pub latencies_us: Vec<u32>,
 }
 

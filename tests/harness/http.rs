@@ -1,4 +1,4 @@
-//! One request over HTTP/1.1, as a kubelet's probe makes it.
+//! Sends one request over HTTP/1.1, as a kubelet's probe does.
 
 use std::{
     io::{Read as _, Write as _},
@@ -28,7 +28,7 @@ pub struct Answer {
 /// A connection from within `namespace`.
 ///
 /// # Errors
-/// When nobody listens.
+/// When the connection is refused.
 pub fn connect(namespace: &Namespace, address: SocketAddr) -> Result<TcpStream> {
     let stream = namespace.enter(|| Ok(TcpStream::connect_timeout(&address, DEADLINE)?))?;
     stream.set_read_timeout(Some(DEADLINE))?;

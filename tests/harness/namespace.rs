@@ -72,7 +72,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `ip` with `arguments` in this namespace and returns what it prints.
+    /// Runs `ip` with `arguments` in this namespace and returns its output.
     ///
     /// # Errors
     /// When `ip` refuses; with its message.
@@ -80,7 +80,7 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments))
     }
 
-    /// Runs `tc` with `arguments` in this namespace and returns what it prints.
+    /// Runs `tc` with `arguments` in this namespace and returns its output.
     ///
     /// # Errors
     /// When `tc` refuses; with its message.
@@ -132,7 +132,7 @@ impl Namespace {
 }
 
 impl Namespace {
-    /// Names of the namespaces that this process made and that are still there.
+    /// Returns the names of the namespaces that this process has created and that still exist.
     ///
     /// # Errors
     /// When the directory of names cannot be read.
@@ -224,7 +224,7 @@ pub fn join(near: (&Namespace, End), far: (&Namespace, End), mtu_bytes: u32) -> 
     configure(far_space, far_end, near_end)
 }
 
-/// Takes a link down at one end: neither end has a carrier then, and what is sent is lost.
+/// Takes a link down at one end: neither end has a carrier then, and packets are lost.
 ///
 /// # Errors
 /// When there is no such interface.

@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 50_000;
 
 const FIELDS: [&str; 5] = ["record_id", "qname", "query_time", "response_time", "latency_ns"];
 
-/// The name that the transaction with this number asks for.
+/// Returns the name in the question of the transaction with this number.
 #[must_use]
 pub fn name(number: u32) -> String {
     format!("q{number}.tap53.test")

@@ -17,7 +17,7 @@ const UDP: u8 = 17;
 /// When a file begins, seconds since 1970 UTC.
 const BEGIN_S: u32 = 1_700_000_000;
 
-/// A classic pcap file in memory, one packet a millisecond unless told otherwise.
+/// A classic pcap file in memory, by default with one packet each millisecond.
 pub struct Pcap {
     bytes: Vec<u8>,
     /// Link header before the IP header of each packet.
@@ -89,7 +89,7 @@ impl Pcap {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let mut header = vec![0x45, 0];
                 header.extend((20 + length).to_be_bytes());
-                // Identification, no fragment, hop limit; nobody checks the checksum of a file.
+                // Identification, no fragment, hop limit; the checksum is not checked in a file.
                 header.extend([0, 0, 0, 0, 64, UDP, 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());

@@ -26,7 +26,7 @@ const INTERRUPTION_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of output quoted in an error.
 const TAIL_LINES: usize = 20;
 
-/// A running child process, in a process group of its own.
+/// A running child process, in its own process group.
 ///
 /// Dropping it kills the group and waits for the child.
 pub struct Process {

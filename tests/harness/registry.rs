@@ -134,7 +134,7 @@ impl<'a> Registry<'a> {
         self.process = None;
     }
 
-    /// Sends it a signal, as SIGSTOP, which makes it hang.
+    /// Sends it a signal, such as SIGSTOP, which suspends it.
     ///
     /// # Errors
     /// When it does not run.
@@ -150,7 +150,7 @@ impl<'a> Registry<'a> {
         Ok(self.process.as_ref().context("no registry runs")?.pid())
     }
 
-    /// Starts it again on what it had, at the same address.
+    /// Starts it again with its data, at the same address.
     ///
     /// # Errors
     /// When it does not answer before the deadline.

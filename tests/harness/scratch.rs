@@ -1,4 +1,4 @@
-//! Temporary names that tell whose they are, so that what a killed process left can be removed.
+//! Temporary names that contain their process, so that leftovers of a killed one can be removed.
 
 use std::{env, ffi::OsStr, fs, path::Path, process};
 
@@ -11,7 +11,7 @@ pub(crate) const PREFIX: &str = "tap53-";
 /// A temporary directory; dropping it removes it.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn directory(purpose: &str) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-{purpose}-", process::id()))

@@ -83,7 +83,7 @@ impl Spark {
         Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
     }
 
-    /// Statements of SQL on the tables of a lake, in the catalog `lake`; what they print.
+    /// Runs SQL statements on the tables of a lake, in the catalog `lake`; returns their output.
     ///
     /// # Errors
     /// When one fails; with the log.

@@ -1,4 +1,4 @@
-//! The resolver: unbound with local data only. It never asks another server.
+//! The resolver: unbound with local data only. It never queries another server.
 
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 

@@ -105,7 +105,7 @@ pub fn cpu_time(pid: Pid) -> Result<Duration> {
 pub struct Memory {
     /// Resident: also pages of its files and of the kernel's rings.
     pub resident: u64,
-    /// Anonymous: what is its own alone.
+    /// Anonymous memory, which it does not share.
     pub anonymous: u64,
 }
 

@@ -515,7 +515,8 @@ fn monotonic_ns() -> u64 {
     u64::try_from(now.as_nanos()).expect("five centuries")
 }
 
-/// The path that is replaced. What its records hold is made before, so that it writes the same.
+/// The path that is replaced. The other fields of its records are computed before, so that it writes the
+/// same.
 fn replaced<'a>(samples: &'a Samples, records: &'a [Record<'a>]) -> Stage<'a> {
     let mut json: Box<dyn Encode> = Format::Json.build().expect("the embedded schema parses");
     let mut pending = hickory::Pending::new();

@@ -90,7 +90,7 @@ fn opt(kind: Kind) -> Vec<u8> {
     opt
 }
 
-/// Ethernet, IPv4 and UDP around `message`, behind a record header.
+/// Returns a ring item: a header, and Ethernet, IPv4 and UDP around `message`.
 pub(crate) fn ring_record(
     message: &[u8],
     from: ([u8; 4], u16),

@@ -215,8 +215,9 @@ impl Lock {
             // The previous owner may have removed the file after we opened it and before we locked it:
             // then this lock is on a file that no other agent will find.
             let found = fs::symlink_metadata(&path).ok();
-            let held = file.metadata().map_err(refused("look at", &path))?;
-            if found.is_none_or(|found| (found.dev(), found.ino()) != (held.dev(), held.ino())) {
+            let locked = file.metadata().map_err(refused("look at", &path))?;
+            if found.is_none_or(|found| (found.dev(), found.ino()) != (locked.dev(), locked.ino()))
+            {
                 continue;
             }
             let written = file

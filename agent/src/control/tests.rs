@@ -241,8 +241,8 @@ fn a_client_that_sends_single_bytes_is_disconnected_at_the_deadline_of_the_reque
             thread::park_timeout(REQUEST_TIMEOUT / 10);
         }
     });
-    let told = answer(&mut watch);
-    assert_eq!(told["error"]["reason"], "timed_out", "{told}");
+    let fault = answer(&mut watch);
+    assert_eq!(fault["error"]["reason"], "timed_out", "{fault}");
     let took = began.elapsed();
     assert!(took >= REQUEST_TIMEOUT && took < REQUEST_TIMEOUT * 10, "{took:?}");
     writer.join().unwrap();
@@ -252,11 +252,11 @@ fn a_client_that_sends_single_bytes_is_disconnected_at_the_deadline_of_the_reque
 #[test]
 fn beyond_the_limit_the_oldest_idle_connection_is_closed_and_requests_are_answered() {
     let setup = setup(echo);
-    let mut held: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
+    let mut idle: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
     // One more than a user may have, with a request.
     assert!(setup.client().status().is_ok());
-    let mut late = held.split_off(25);
-    for stream in &mut held {
+    let mut late = idle.split_off(25);
+    for stream in &mut idle {
         assert_eq!(answer(stream)["error"]["reason"], "busy");
     }
     for stream in &mut late {

@@ -147,11 +147,14 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
         Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
         _ => String::new(),
     };
-    let held = found.holders.describe().map_or(String::new(), |held| format!("; attached: {held}"));
+    let attached = found
+        .holders
+        .describe()
+        .map_or(String::new(), |attached| format!("; attached: {attached}"));
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(
-        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{held}",
+        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{attached}",
         found.describe(Ingress),
         found.describe(Egress),
     )

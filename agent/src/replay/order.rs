@@ -98,12 +98,12 @@ impl Order {
                 self.slots.len() - 1
             }
         };
-        if let Some(held) = self.slots.get_mut(slot) {
-            (held.header, held.frame) = (*header, frame);
-            held.bytes.clear();
-            held.bytes.reserve_exact(bytes.len());
-            held.bytes.extend_from_slice(bytes);
-            self.bytes += held.bytes.capacity();
+        if let Some(packet) = self.slots.get_mut(slot) {
+            (packet.header, packet.frame) = (*header, frame);
+            packet.bytes.clear();
+            packet.bytes.reserve_exact(bytes.len());
+            packet.bytes.extend_from_slice(bytes);
+            self.bytes += packet.bytes.capacity();
         }
         self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
     }
@@ -142,12 +142,12 @@ impl Order {
         self.due = self.due.saturating_sub(1);
         let Reverse((.., slot)) = self.heap.pop()?;
         self.free.push(slot);
-        let held = self.slots.get_mut(slot)?;
-        self.bytes -= held.bytes.capacity();
+        let packet = self.slots.get_mut(slot)?;
+        self.bytes -= packet.bytes.capacity();
         // The slot gets the buffer of the previous packet, which is not used any more.
-        std::mem::swap(held, &mut self.out);
-        if held.bytes.capacity() > MAX_SPARE_BYTES {
-            held.bytes = Vec::new();
+        std::mem::swap(packet, &mut self.out);
+        if packet.bytes.capacity() > MAX_SPARE_BYTES {
+            packet.bytes = Vec::new();
         }
         Some(&self.out)
     }
@@ -177,19 +177,19 @@ mod tests {
         let (mut order, mut out) = (Order::default(), Vec::new());
         for ((flow_hash, at_ns, response), frame) in packets.iter().zip(1..) {
             order.begin(*at_ns);
-            while let Some(held) = order.next() {
-                out.push(held.frame);
+            while let Some(packet) = order.next() {
+                out.push(packet.frame);
             }
             let header = RecordHeader { flow_hash: *flow_hash, ..header(*at_ns) };
             order.push(&header, &[7; 60], frame, *response);
-            while let Some(held) = order.next() {
-                out.push(held.frame);
+            while let Some(packet) = order.next() {
+                out.push(packet.frame);
             }
             assert!(order.heap.len() <= MAX_PACKETS && order.bytes <= MAX_BYTES);
         }
         order.flush();
-        while let Some(held) = order.next() {
-            out.push(held.frame);
+        while let Some(packet) = order.next() {
+            out.push(packet.frame);
         }
         assert_eq!((order.bytes, order.due), (0, 0));
         out
@@ -223,8 +223,8 @@ mod tests {
             order.flush();
             while order.next().is_some() {}
         }
-        let capacity: usize = order.slots.iter().map(|held| held.bytes.capacity()).sum();
-        assert!(capacity <= MAX_BYTES, "{capacity} bytes for nothing that is held");
+        let capacity: usize = order.slots.iter().map(|packet| packet.bytes.capacity()).sum();
+        assert!(capacity <= MAX_BYTES, "{capacity} bytes of unused buffers");
     }
 
     #[test]

@@ -54,8 +54,8 @@ fn read_topic(
     }
     consumer.assign(&partitions).map_err(|error| error.to_string())?;
     ends.retain(|(_, low, high)| low < high);
-    let mut last_heard = Instant::now();
-    let mut trouble = "no broker answers".to_owned();
+    let mut last_message_at = Instant::now();
+    let mut last_error = "no broker answers".to_owned();
     while !ends.is_empty() {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
@@ -68,18 +68,18 @@ fn read_topic(
                     *partition == message.partition() && message.offset() + 1 >= *high
                 };
                 ends.retain(|end| !is_last(end));
-                last_heard = Instant::now();
+                last_message_at = Instant::now();
             }
             // Compaction and transactions leave offsets without a message, also at the end.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ends.retain(|(of, ..)| *of != partition);
-                last_heard = Instant::now();
+                last_message_at = Instant::now();
             }
-            Some(Err(error)) => trouble = error.to_string(),
+            Some(Err(error)) => last_error = error.to_string(),
             None => {}
         }
-        if last_heard.elapsed() > SILENCE {
-            return Err(format!("nothing came for {} s: {trouble}", SILENCE.as_secs()));
+        if last_message_at.elapsed() > SILENCE {
+            return Err(format!("nothing came for {} s: {last_error}", SILENCE.as_secs()));
         }
     }
     Ok(())

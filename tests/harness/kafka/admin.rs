@@ -1,4 +1,4 @@
-//! Topics made and deleted by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
+//! Creates and deletes topics by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
 //! start a JVM.
 
 use std::{
@@ -23,7 +23,7 @@ const CORRELATION_ID: i32 = 53;
 pub(super) struct Shape<'a> {
     pub(super) partitions: i32,
     pub(super) replicas: i16,
-    /// Settings of its own.
+    /// Settings of the topic.
     pub(super) settings: &'a [(&'a str, &'a str)],
 }
 

@@ -78,7 +78,7 @@ impl<'a> Kafka<'a> {
         Self::start_with(namespace, place, None, "")
     }
 
-    /// Does the same as [`start`](Self::start), with two more listeners that ask who is there.
+    /// Does the same as [`start`](Self::start), with two more listeners that require authentication.
     ///
     /// # Errors
     /// See [`start`](Self::start).
@@ -94,7 +94,7 @@ impl<'a> Kafka<'a> {
         Self::start_with(namespace, Place::default(), None, properties)
     }
 
-    /// Does the same as [`start`](Self::start), behind `proxy`, which is where clients are told that it is.
+    /// Does the same as [`start`](Self::start), after `proxy`, whose address it advertises.
     ///
     /// # Errors
     /// See [`start`](Self::start).
@@ -166,13 +166,13 @@ impl<'a> Kafka<'a> {
         self.listeners.sasl_ssl.to_string()
     }
 
-    /// `host:port` of the listener that asks for a certificate, where the broker is secure.
+    /// Returns `host:port` of the listener that requires a certificate, if the broker is secure.
     #[must_use]
     pub fn ssl_address(&self) -> String {
         self.listeners.ssl.to_string()
     }
 
-    /// `host:port` of the listener with TLS that asks for a token, where the broker is secure.
+    /// Returns `host:port` of the listener with TLS that requires a token, if the broker is secure.
     #[must_use]
     pub fn token_address(&self) -> String {
         self.listeners.token.to_string()
@@ -189,7 +189,7 @@ impl<'a> Kafka<'a> {
         self.process = None;
     }
 
-    /// Sends the broker a signal, as SIGSTOP, which makes it hang.
+    /// Sends the broker a signal, such as SIGSTOP, which suspends it.
     ///
     /// # Errors
     /// When it does not run.
@@ -197,7 +197,7 @@ impl<'a> Kafka<'a> {
         self.process.as_ref().context("no broker runs")?.signal(signal)
     }
 
-    /// Starts the broker again on what it had, at the same address.
+    /// Starts the broker again with its data, at the same address.
     ///
     /// # Errors
     /// When it does not answer before the deadline.
@@ -222,8 +222,8 @@ impl<'a> Kafka<'a> {
         Ok(spare)
     }
 
-    /// Does the same as [`restart`](Self::restart), at another address: that is where it listens, and what it
-    /// tells clients. For brokers without [`Security`].
+    /// Does the same as [`restart`](Self::restart), at another address, where it
+    /// listens and which it advertises. For brokers without [`Security`].
     ///
     /// # Errors
     /// See [`restart`](Self::restart).

@@ -1,4 +1,4 @@
-//! Certificates and passwords, and listeners that ask for them.
+//! Certificates and passwords, and listeners that require them.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub const PLAIN_PASSWORD: &str = "a plain password";
 /// The password of the key of the client's certificate.
 const KEY_PASSWORD: &str = "a key's password";
 
-/// An authority made for the test, and what it certified; whose tokens the broker believes.
+/// A CA of the test with its certificates, and the issuer of tokens that the broker accepts.
 pub struct Security {
     directory: TempDir,
     issuer: Issuer,
@@ -96,7 +96,7 @@ impl Security {
         &self.issuer
     }
 
-    /// Has the broker ask for a new proof after so long, where tokens are the proof.
+    /// Sets the interval at which the broker requires reauthentication with a token.
     #[must_use]
     pub fn with_reauthentication_ms(self, reauthentication_ms: u64) -> Self {
         Self { reauthentication_ms, ..self }

@@ -35,7 +35,7 @@ pub const SCOPE: &str = "kafka write";
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A key of its own, and tokens signed with it.
+/// A key, and tokens signed with it.
 pub struct Issuer {
     directory: TempDir,
 }
@@ -83,7 +83,7 @@ impl Issuer {
         sign(&self.key().display().to_string(), &claims)
     }
 
-    /// A token that nobody signed.
+    /// Returns a token without a valid signature.
     ///
     /// # Errors
     /// When Python fails.

@@ -18,7 +18,7 @@ pub struct Request {
     pub resource: String,
     /// API group, empty for the core.
     pub group: String,
-    /// Namespace asked for, empty for all or none.
+    /// Namespace of the request, empty for all or none.
     pub namespace: String,
     /// The object's name, empty for many.
     pub name: String,

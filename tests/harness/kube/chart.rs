@@ -13,7 +13,7 @@ use crate::{process::run, scratch};
 /// The release and its namespace in the plain manifests.
 pub const RELEASE: &str = "tap53";
 
-/// helm with `arguments`, which needs no server for what is asked of it here.
+/// Runs helm with `arguments`, which need no server.
 ///
 /// # Errors
 /// When it cannot be built, or fails; with its message.

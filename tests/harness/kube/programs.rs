@@ -114,7 +114,7 @@ impl Go {
 /// A Go that can build the programs, by itself or by fetching a newer one.
 ///
 /// # Errors
-/// When there is none; the message names what was found and what is needed.
+/// If there is none; the message has the found and the needed version.
 pub fn go() -> Result<Go> {
     let needed = required_go()?;
     let mut found = Vec::new();
@@ -170,7 +170,7 @@ fn go_candidates() -> Vec<PathBuf> {
     programs
 }
 
-/// The version that our go.mod asks for, which is the highest of all that its modules ask for.
+/// Returns the version that our go.mod requires, the highest one that its modules require.
 fn required_go() -> Result<(u32, u32)> {
     let line = GO_MOD.lines().find_map(|line| line.strip_prefix("go "));
     line.and_then(major_minor).context("programs/go.mod has no go line")

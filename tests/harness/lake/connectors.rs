@@ -145,7 +145,7 @@ impl Connector {
 
 /// Required properties of a connector that do not depend on the topic.
 const FIXED: [(&str, &str); 27] = [
-    // A message that cannot be read is put aside, with the reason in its headers.
+    // A message that cannot be read becomes a dead letter, with the reason in its headers.
     ("errors.tolerance", "all"),
     ("errors.deadletterqueue.topic.name", DEAD_LETTERS),
     ("errors.deadletterqueue.topic.replication.factor", "3"),
@@ -266,7 +266,7 @@ impl Chain {
     }
 }
 
-/// The generated files: path, and what it has to hold.
+/// Returns the generated files: path and content.
 ///
 /// # Errors
 /// See [`Connector::configuration`].

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::parts;
 use crate::{http::JsonRequest, namespace::Namespace, process::Process, scratch, wait};
 
-/// Fixed, since the namespace has nobody else who would want it.
+/// Fixed, since nothing else in the namespace uses it.
 const S3: SocketAddr = address(8333);
 const CATALOG: SocketAddr = address(8181);
 
@@ -64,7 +64,7 @@ impl<'a> Store<'a> {
         self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
     }
 
-    /// Starts it again on what it had.
+    /// Starts it again with its data.
     ///
     /// # Errors
     /// When it does not answer before the deadline.

@@ -14,7 +14,7 @@ const WAREHOUSE_DEADLINE: Duration = Duration::from_secs(40);
 /// A look starts Python.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Changes to a connector's configuration so that nobody waits minutes for a commit.
+/// Changes to a connector's configuration so that commits do not take minutes.
 pub const QUICK: [(&str, &str); 3] = [
     ("tasks.max", "1"),
     ("iceberg.control.commit.interval-ms", "4000"),

@@ -90,7 +90,7 @@ impl Plan {
         }
     }
 
-    /// Proves that all runs, in a minute or two; its figures say little.
+    /// Checks in a minute or two that everything runs; its figures are not meaningful.
     #[must_use]
     pub fn short() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! A node: gateways, and who reports what they answer.
+//! A node: gateways, and the programs that report their transactions.
 
 use std::{fs, net::IpAddr, path::Path, time::Duration};
 
@@ -136,7 +136,7 @@ impl Node {
         self.gateways.iter().chain(&self.collectors).chain(agent).map(Process::pid).collect()
     }
 
-    /// Ends all in order, so that what is on its way arrives.
+    /// Ends all parts in order, so that records in flight arrive.
     fn stop(&mut self) -> Result<()> {
         for mut process in self.gateways.drain(..).chain(self.collectors.drain(..)) {
             process.signal(Signal::SIGTERM)?;

@@ -122,7 +122,7 @@ fn run(stage: &Stage, plan: &Plan, kafka: &Kafka<'_>, recorder: Recorder) -> Res
     let processes: Vec<Pid> = [unbound.pid()].into_iter().chain(of_recorder).collect();
     let rate = Rate { per_second: None, in_flight: IN_FLIGHT, latencies: false };
     let measured = measure_load(stage, plan, &[Stage::address(0).into()], rate, &processes)?;
-    // It sends what it holds.
+    // It sends its buffered records.
     drop(unbound);
     let recorded = match (agent, tap) {
         (Some(agent), _) => Some(records(&agent.stop_for_ledger()?)?),

@@ -35,7 +35,7 @@ impl Spread {
     }
 }
 
-/// `0.41 … **0.42** … 0.45`, with the precision that is asked for, else two digits.
+/// `0.41 … **0.42** … 0.45`, with the given precision, else two digits.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);

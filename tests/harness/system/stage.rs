@@ -10,9 +10,9 @@ use crate::{
     scratch,
 };
 
-/// Parent of all names that are asked for.
+/// Parent of all names in queries.
 pub(super) const ZONE: &str = "bench.test";
-/// Different names, each asked in turn.
+/// Number of distinct names, queried in turn.
 const NAMES: usize = 2_000;
 const SERVICES: [&str; 8] =
     ["orders", "payments", "search", "session-store", "metrics", "cdn", "mail", "authentication"];

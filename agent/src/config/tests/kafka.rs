@@ -235,8 +235,8 @@ fn a_registry_needs_only_a_url_and_keeps_ids_in_the_spool() {
             ids_file: None,
         }
     );
-    let kept = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
-    assert_eq!(kept.ids_file, Some("/spool/schema-ids.json".into()));
+    let with_spool = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
+    assert_eq!(with_spool.ids_file, Some("/spool/schema-ids.json".into()));
     let state = registry_and("registry: {urls: [\"https://r\"]}", "state: {directory: /state}");
     assert_eq!(state.ids_file, Some("/state/schema-ids.json".into()));
     let named = "registry: {urls: [\"https://r\"], ids_file: /ids.json}";
@@ -307,7 +307,7 @@ fn secrets_in_cleartext_need_tls_or_allow_cleartext() {
 
 #[test]
 fn a_token_is_in_a_file_or_from_an_endpoint() {
-    let asked =
+    let from_endpoint =
         "token_endpoint: 'https://idp/token', client_id: tap53, client_secret_file: /etc/passwd";
     for (keys, said) in [
         ("", "oauthbearer needs token_file, or token_endpoint"),
@@ -325,15 +325,16 @@ fn a_token_is_in_a_file_or_from_an_endpoint() {
             "token_endpoint: 'http://u:hunter2@idp', client_id: c, client_secret_file: /etc/passwd",
             "a user",
         ),
-        (&format!("{asked}, token_ca_file: /no/such"), "token_ca_file"),
-        (&format!("{asked}, client_secret: hunter2"), "client_secret: "),
+        (&format!("{from_endpoint}, token_ca_file: /no/such"), "token_ca_file"),
+        (&format!("{from_endpoint}, client_secret: hunter2"), "client_secret: "),
     ] {
         let problems =
             kafka_problems(&format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {keys}}}"));
         assert!(problems.contains(said), "{problems}");
         assert!(!problems.contains("hunter2"), "{problems}");
     }
-    let keys = format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {asked}, scope: kafka}}");
+    let keys =
+        format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {from_endpoint}, scope: kafka}}");
     assert_eq!(kafka_problems(&keys), "");
 }
 

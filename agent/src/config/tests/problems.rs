@@ -156,14 +156,17 @@ fn huge_files_are_refused_with_a_short_message() {
     let deep = format!("a: {}1{}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(message(&deep).contains("limit"), "{}", message(&deep));
     let keys: String = (0..5_000).map(|number| format!("key{number}: 1\n")).collect();
-    let told = message(&keys);
-    assert_eq!(told.lines().count(), 101, "{told}");
-    assert!(told.ends_with("and 4901 more"), "{told}");
+    let message_text = message(&keys);
+    assert_eq!(message_text.lines().count(), 101, "{message_text}");
+    assert!(message_text.ends_with("and 4901 more"), "{message_text}");
     let long = message(&format!("interfaces: {{include: [lo]}}\nnode: {}", "n".repeat(100_000)));
     assert!(long.len() < 400 && long.contains('…'), "{long}");
     let sinks = "{type: stdout}, ".repeat(1_000);
-    let told = message(&format!("interfaces: {{include: [lo]}}\nsinks: [{sinks}]"));
-    assert!(told.contains("one more than the 64 sinks") || told.contains("and "), "{told}");
+    let message_text = message(&format!("interfaces: {{include: [lo]}}\nsinks: [{sinks}]"));
+    assert!(
+        message_text.contains("one more than the 64 sinks") || message_text.contains("and "),
+        "{message_text}"
+    );
     let mut file = tempfile::NamedTempFile::new().unwrap();
     io::Write::write_all(&mut file, &vec![b'#'; 5 << 20]).unwrap();
     let error = Config::load(Some(file.path()), &Overrides::default()).unwrap_err();

@@ -133,6 +133,6 @@ fn lines_about_changes_and_the_last_lines_are_never_suppressed() {
         flood(500);
     });
     assert!(lines.len() < 1_500, "{}", lines.len());
-    let told = lines.iter().position(|line| line["target"] == SUPPRESSED).unwrap();
-    assert_eq!(lines.len() - told - 1, 500);
+    let report = lines.iter().position(|line| line["target"] == SUPPRESSED).unwrap();
+    assert_eq!(lines.len() - report - 1, 500);
 }
