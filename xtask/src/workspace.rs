@@ -105,7 +105,7 @@ fn shown(command: &Command) -> String {
     format!("`{line}`")
 }
 
-/// `env` as root, by sudo where we are not root; `what` is for the message where there is none.
+/// Returns a command that runs `env` as root, with sudo if necessary; `what` is for the error message.
 pub(crate) fn as_root(what: &str) -> Result<Command> {
     if tap53_harness::require_root().is_ok() {
         return Ok(Command::new("env"));

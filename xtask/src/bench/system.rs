@@ -35,7 +35,7 @@ fn section(name: &str) -> Result<Section> {
     found.with_context(|| format!("no such section; there are {names}"))
 }
 
-/// Builds everything, and goes on as root.
+/// Builds everything, and continues as root.
 pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.staged {
         return measure(workspace, options);

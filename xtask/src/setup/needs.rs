@@ -59,7 +59,7 @@ pub(super) const BPF_COMPILER: Need = Need {
     packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
 };
 
-/// Asked for when bpf-linker is to be built. Polly is a library that llvm-config names among those
+/// Required to build bpf-linker. Polly is a library that llvm-config names among those
 /// to link, but llvm-22-dev only recommends.
 pub(super) const LLVM: Need = Need {
     purpose: Purpose::Build,
