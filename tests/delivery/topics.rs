@@ -27,7 +27,7 @@ fn no_topic_is_created_without_create_topic_even_if_brokers_auto_create() -> Res
     let mut doctor = namespace.command(agent::binary()?);
     let said = doctor.args(["doctor", "--config", &configuration]).output()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(said.contains("tap53 creates none unless create_topic is set"), "{said}");
+    ensure!(said.contains("tap53 creates it only if create_topic is set"), "{said}");
     let ended = run.terminate()?;
     ended.require_nothing_lost()?;
     assert_eq!(ended.records("spooled")?, 10);
