@@ -304,7 +304,7 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
 /// Fails unless nothing is attached to `interface`: no XDP, no TC filter, no clsact or TCX program.
 ///
 /// # Errors
-/// What is attached.
+/// If something is attached; the message names it.
 pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
     let link = namespace.link(interface)?;
     if !link["xdp"].is_null() {

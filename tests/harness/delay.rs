@@ -1,6 +1,6 @@
 //! A TCP proxy whose server takes its time to answer.
 //!
-//! What a client sends passes at once; each piece of an answer passes a while after it came, in its
+//! The bytes of a client pass at once; each piece of an answer passes a while after it came, in its
 //! order, and does not hold up the pieces after it: a long line, not a narrow one. Messages both ways
 //! that begin with their length in four bytes, as Kafka's do, are counted.
 

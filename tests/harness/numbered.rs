@@ -133,7 +133,7 @@ impl Consumed {
     /// Fails unless all of `numbers` are there, and nothing else.
     ///
     /// # Errors
-    /// What is missing, or one that is too much.
+    /// If a number is missing, or one was not fed; the message has it.
     pub fn require_exactly(&self, numbers: Range<u32>) -> Result<()> {
         let missing = self.missing(numbers.clone());
         ensure!(missing.is_empty(), "{} are missing, from {} on", missing.len(), missing[0]);

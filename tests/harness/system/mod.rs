@@ -14,7 +14,7 @@
 //! within a round. Absolute figures of two machines do not compare.
 //!
 //! CPU is the scheduler's run time of all threads of a process ([`cpu_time`](crate::usage::cpu_time)).
-//! What the kernel does in a softirq counts for the process that it interrupts: the ingress program of
+//! The work of the kernel in a softirq counts for the process that it interrupts: the ingress program of
 //! the agent counts for the client, which sends; the egress program for the gateway. So the client's
 //! CPU is measured as well.
 
