@@ -1,4 +1,4 @@
-//! Attaching on real interfaces: each hook, each reason to fall back, and what is left afterwards.
+//! Attaching on real interfaces: each hook, each reason to fall back, and cleaning up.
 
 #[path = "attach/clsact.rs"]
 mod clsact;
@@ -91,7 +91,7 @@ fn config(hook: HookChoice, xdp_mode: XdpMode, tc: TcChoice) -> CaptureConfig {
     CaptureConfig { hook, xdp_mode, tc, workers: 2, ring_bytes: 128 << 10, ..config.capture }
 }
 
-/// What `tc: auto` takes on this kernel, and what it then says of it.
+/// Returns the hook that `tc: auto` selects on this kernel, and the reason that it gives.
 fn best_tc() -> Result<(Hook, &'static str)> {
     let tcx = HookOwners::of(&interface("lo")?)?.tcx;
     Ok(if tcx.is_some() { (Hook::Tcx, "") } else { (Hook::Clsact, "; no TCX: EINVAL") })
@@ -171,7 +171,7 @@ fn only_the_wanted_direction_is_attached() -> Result<()> {
 }
 
 #[test]
-fn a_taken_xdp_slot_leads_to_tc_and_the_holder_stays() -> Result<()> {
+fn an_occupied_xdp_slot_leads_to_tc_and_its_program_stays() -> Result<()> {
     for (mode, attached, errno) in [
         (bpf::XdpMode::Native, XdpAttached::Native, "EBUSY"),
         (bpf::XdpMode::Generic, XdpAttached::Generic, "EEXIST"),
@@ -291,7 +291,7 @@ fn an_interface_that_went_away_is_an_error_at_attach_and_none_at_detach() -> Res
 }
 
 #[test]
-fn the_preflight_sees_what_is_there_and_attaches_nothing() -> Result<()> {
+fn the_preflight_reports_the_hooks_and_attaches_nothing() -> Result<()> {
     let stage = Stage::with_mtu(9_000)?;
     let server = &stage.server;
     server.ip(&["link", "add", "br0", "type", "bridge"])?;
@@ -356,7 +356,7 @@ fn a_missing_capability_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Runs this test binary again, in a part that [`play_a_role`] knows, and returns what it printed.
+/// Runs this test binary again, in a part that [`play_a_role`] knows, and returns its output.
 fn role(role: &str, mut command: Command) -> Result<String> {
     let output = command
         .args(["--exact", "play_a_role", "--ignored", "--nocapture"])

@@ -1,4 +1,4 @@
-//! One sender of the worst messages there are, beside clients who ask genuine questions.
+//! One sender of the worst messages, and clients with genuine queries at the same time.
 //!
 //! [`RATE_BITS_PER_S`] of hostile messages may cost the agent no more than [`FACTOR`] times as much CPU
 //! as the same bytes of a benign one. Genuine transactions are recorded or counted as lost, the agent
@@ -27,13 +27,13 @@ use tap53_harness::{
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What one unprivileged sender sends.
+/// Rate of one unprivileged sender, in bits a second.
 const RATE_BITS_PER_S: u64 = 100_000_000;
 
-/// For a question whose packets were captured to be recorded.
+/// Deadline for the record of a transaction whose packets were captured.
 const RECORDED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Messages of each kind, unless `TAP53_ATTACK_MESSAGES` says otherwise. An agent built for debugging
+/// Messages of each kind, unless `TAP53_ATTACK_MESSAGES` is set. An agent built for debugging
 /// cannot keep up with the rate; one built for release can.
 const COUNT: u32 = 60;
 
@@ -47,7 +47,7 @@ const FACTOR: f64 = 10.0;
 /// Bytes of a message: what one UDP datagram over IPv4 carries.
 const LENGTH: usize = 65_535 - 20 - 8;
 
-/// In a namespace of the test's own.
+/// Address of the probes, in the test's namespace.
 const PROBES: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 fn configuration() -> String {
@@ -148,7 +148,7 @@ fn cost(
     Ok(took.as_secs_f64() * 1e6 / f64::from(count))
 }
 
-/// Sends a message under an identifier of its own, so that none is a copy of another.
+/// Sends a message with a unique IP identification, so that none is a copy of another.
 fn send(socket: &UdpSocket, message: &[u8], number: u32) -> Result<()> {
     let mut message = message.to_vec();
     message[..2].copy_from_slice(&number.to_be_bytes()[2..]);

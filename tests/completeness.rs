@@ -96,7 +96,7 @@ fn lost(ended: &Ended, pointer: &str) -> Result<i64> {
 }
 
 #[test]
-fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
+fn sql_reports_arrived_and_missing_records_with_reasons() -> Result<()> {
     let lab = Lab::new()?;
     let mut kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(RECORDS)?;
@@ -163,7 +163,7 @@ fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
         assert_eq!(number(row, "missing")?, lost(ended, "/agent/sinks/0/records/lost")?, "{row}");
         assert_eq!(number(row, "reported_lost")?, number(row, "missing")?, "{row}");
         assert_eq!((number(row, "waiting")?, number(row, "summaries_missing")?), (0, 0), "{row}");
-        // record_id says the same as run, worker and number.
+        // record_id consists of run, worker and number.
         assert_eq!(number(of_run(&ids, run_id)?, "ids")?, number(row, "arrived")?);
 
         // The windows are the run, and each of them knows of itself.
@@ -226,7 +226,7 @@ fn sql_tells_what_arrived_what_is_missing_and_why() -> Result<()> {
     without_its_last_summaries_a_run_is_open(&consumed, &clean)
 }
 
-/// Loses some records behind the topic, and asks which.
+/// Loses some records after the topic, and queries which.
 fn records_that_are_taken_away_are_named(consumed: &Consumed, clean: &Ended) -> Result<()> {
     let run_id = &clean.ledger["run_id"];
     let [records] = consumed.ask(["SELECT run_id, worker, record_number FROM dns_transactions"])?;

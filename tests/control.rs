@@ -66,10 +66,10 @@ sinks:
 /// A second veth pair between the same namespaces, over which nothing goes that a test does not
 /// send.
 struct SecondPair {
-    /// Takes in what is sent, so that no ICMP error goes back.
+    /// Receives the packets, so that no ICMP error is sent back.
     _sink: UdpSocket,
     client: UdpSocket,
-    /// Of the next query: one that repeats another's would be a retry, and make no record.
+    /// Id of the next query: a query that repeats an id would be a retry without a record.
     next_id: AtomicU16,
 }
 
@@ -127,7 +127,7 @@ fn status(agent: &Agent) -> Result<Value> {
     serde_json::from_slice(&output.stdout).context("the status is not JSON")
 }
 
-/// The part of a status about one interface; null where it says nothing.
+/// Returns the part of a status about one interface; null if it has none.
 fn of<'a>(status: &'a Value, interface: &str) -> &'a Value {
     let all = status["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().find(|status| status["name"] == interface).unwrap_or(&Value::Null)
@@ -137,7 +137,7 @@ fn is_capturing(status: &Value, interface: &str) -> [bool; 2] {
     ["ingress", "egress"].map(|way| of(status, interface)[way]["capturing"] == true)
 }
 
-/// What the ledger of a status, or a final one, counts for arriving packets of one interface.
+/// Returns the counts of a ledger for received packets of one interface.
 fn ingress<'a>(ledger: &'a Value, interface: &str) -> &'a Value {
     let all = ledger["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = all.iter().find(|counts| counts["name"] == interface);
@@ -152,7 +152,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Asserts that a command did what it was told; returns what it printed.
+/// Asserts that a command succeeded; returns its output.
 fn succeed(agent: &Agent, arguments: &[&str]) -> Result<String> {
     let output = command(agent, arguments)?;
     ensure!(
@@ -213,7 +213,7 @@ fn the_status_is_json_and_true() -> Result<()> {
     assert_eq!(s0["ifindex"], lab.server.link("s0")?["ifindex"]);
     assert_eq!((&s0["wanted"], &s0["wanted_by"]), (&json!("both"), &json!("file")));
     assert_eq!(s0["wanted_for_s"], Value::Null);
-    // The kernel's own account of what is attached.
+    // The kernel's own list of attached programs.
     let hooks = ["ingress", "egress"].map(|way| s0[way]["hook"].clone());
     let links = links_held(&agent)?;
     assert_eq!(links.len(), hooks.iter().filter(|hook| !hook.is_null()).count(), "{s0}");
@@ -239,7 +239,7 @@ fn links_held(agent: &Agent) -> Result<BTreeSet<bpf::Object>> {
 }
 
 #[test]
-fn without_an_agent_a_command_says_where_it_looked() -> Result<()> {
+fn without_an_agent_a_command_names_the_socket() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("control.sock");
     let socket = path.to_str().context("UTF-8")?;
@@ -255,7 +255,7 @@ fn without_an_agent_a_command_says_where_it_looked() -> Result<()> {
 }
 
 #[test]
-fn the_socket_goes_with_the_agent_and_a_killed_ones_is_taken_over() -> Result<()> {
+fn the_socket_is_removed_at_the_end_and_a_killed_agents_one_is_replaced() -> Result<()> {
     let lab = Lab::new()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run/control.sock");
@@ -275,11 +275,11 @@ fn the_socket_goes_with_the_agent_and_a_killed_ones_is_taken_over() -> Result<()
     // A second agent captures, and leaves the socket to the first until that ends.
     let second = Agent::start(&lab.server, &configuration, &[])?;
     let pid = first.process().pid();
-    second.process().wait_for_line("another agent has it", 0, DEADLINE)?;
+    second.process().wait_for_line("event=\"control_socket_in_use\"", 0, DEADLINE)?;
     let log = second.process().stderr().text();
     ensure!(log.contains(&format!("process {pid}")), "{log}");
     first.stop()?;
-    second.process().wait_for_line("control socket open", 0, DEADLINE)?;
+    second.process().wait_for_line("event=\"control_socket_open\"", 0, DEADLINE)?;
     assert!(status()?.status.success());
     second.stop()?;
     assert!(!path.exists());
@@ -287,7 +287,7 @@ fn the_socket_goes_with_the_agent_and_a_killed_ones_is_taken_over() -> Result<()
     Ok(())
 }
 
-/// Runs `tap53 status` as nobody, whom no file permission keeps out.
+/// Runs `tap53 status` as the user nobody, with file permissions that allow it.
 fn as_nobody_who_overrides(agent: &Agent) -> Result<Output> {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
@@ -297,7 +297,7 @@ fn as_nobody_who_overrides(agent: &Agent) -> Result<Output> {
 }
 
 #[test]
-fn a_wrong_user_is_told_who_may_and_is_counted() -> Result<()> {
+fn a_denied_user_gets_the_allowed_uids_and_is_counted() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     // The file's permissions keep most out.
@@ -312,7 +312,7 @@ fn a_wrong_user_is_told_who_may_and_is_counted() -> Result<()> {
     assert_eq!(output.status.code(), Some(FAILED));
     let expected = "tap53: uid 65534 may not control this agent; allowed: uid 0\n";
     assert_eq!(stderr(&output), expected);
-    agent.process().wait_for_line("control: denied uid=65534 pid=", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"control_denied\" uid=65534 pid=", 0, DEADLINE)?;
     assert_eq!(status(&agent)?["control"]["denied"], 1);
     agent.stop()?;
     Ok(())

@@ -6,7 +6,7 @@
 //!                                                    └▶ standard output: the record was accepted
 //! ```
 //!
-//! Each exchange asks for a name with its number, so that a record tells which one it is of. The
+//! Each exchange asks for a name with its number, so that a record identifies its exchange. The
 //! Kafka sink comes first: once the other one has a record, this one has accepted it.
 
 #[path = "delivery/cluster.rs"]

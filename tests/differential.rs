@@ -1,10 +1,9 @@
-//! What `tap53 replay --messages` reads in captures, held message for message against tshark, a
-//! dissector that shares nothing with us, and against dnspython, which reads the bytes that were
-//! put into the captures.
+//! Compares the output of `tap53 replay --messages`, message for message, with tshark, an independent
+//! dissector, and with dnspython, which parses the bytes that were put into the captures.
 //!
-//! The captures are made anew in each run from a seed that the test prints; `TAP53_SEED` sets
-//! another, and `TAP53_SEED=random` one that was never seen. Where we and another reader differ for
-//! a good reason, `differential/known.rs` says so.
+//! The captures are generated in each run from a seed that the test prints; `TAP53_SEED` sets another
+//! seed, and `TAP53_SEED=random` a new one. `differential/known.rs` lists the accepted differences with
+//! their reasons.
 
 #[path = "differential/compare.rs"]
 mod compare;
@@ -36,8 +35,8 @@ const SHOWN: usize = 10;
 /// Messages at the least in the captures of a run: there are more than that of each seed.
 const MADE_AT_LEAST: usize = 3_500;
 
-/// The seed unless another is asked for: a change is judged by itself, not by what another reader
-/// makes of captures that nobody has seen yet. Those are for whoever goes looking.
+/// The default seed: a change must not fail because of another reader's view of new captures. Use a random
+/// seed to look for differences.
 const SEED: u64 = 53;
 
 fn seed() -> Result<u64> {
@@ -70,7 +69,7 @@ fn by_frame(lines: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
     frames
 }
 
-/// What was made, as dnspython reads it: its answer over the manifest's line.
+/// Returns the generated messages as dnspython parses them, merged with the manifest's lines.
 fn expected(made: &[MadeMessage]) -> Result<Vec<(&MadeMessage, Value)>> {
     let read = read_by_dnspython(made.iter().map(|message| message.wire.as_slice()))?;
     ensure!(read.len() == made.len(), "dnspython read {} of {} messages", read.len(), made.len());
@@ -205,7 +204,7 @@ fn messages_in_streams_and_fragments_are_joined_as_tshark_joins_them() -> Result
 }
 
 #[test]
-fn a_compressed_capture_gives_what_the_plain_one_does() -> Result<()> {
+fn a_compressed_capture_gives_the_records_of_the_plain_one() -> Result<()> {
     let captures = Captures::make(seed()?)?;
     for name in ["udp_v6.pcapng", "tcp_pipelined.pcap"] {
         let plain = captures.directory().join(name);

@@ -67,7 +67,7 @@ fn every_command_and_every_alert_is_explained() -> Result<()> {
 #[test]
 fn generated_pages_are_up_to_date() -> Result<()> {
     the_example_is_what_replay_prints()?;
-    the_page_of_the_fields_is_made_from_the_schema()
+    the_page_of_the_fields_is_generated_from_the_schema()
 }
 
 fn the_example_is_what_replay_prints() -> Result<()> {
@@ -92,7 +92,7 @@ fn the_example_is_what_replay_prints() -> Result<()> {
 
 const UPDATE: &str = "run `UPDATE_DOCS=1 cargo test -p tap53-tests --test documents`";
 
-fn the_page_of_the_fields_is_made_from_the_schema() -> Result<()> {
+fn the_page_of_the_fields_is_generated_from_the_schema() -> Result<()> {
     let schema: Value =
         serde_json::from_slice(&fs::read(docs().join("../agent/schema/dns_transaction.avsc"))?)?;
     let examples = fs::read_to_string(docs().join("example.jsonl"))?;
@@ -125,7 +125,7 @@ fn every_recipe_runs() -> Result<()> {
     Ok(())
 }
 
-/// What `tap53 replay` prints of the manual's capture.
+/// Returns the output of `tap53 replay` for the manual's capture.
 fn replay(options: &[&str]) -> Result<String> {
     let directory = TempDir::new()?;
     let configuration = directory.path().join("tap53.yaml");
@@ -232,7 +232,7 @@ fn inner_fields(avro: &Value) -> impl Iterator<Item = &Value> {
     avro["items"]["fields"].as_array().into_iter().flatten()
 }
 
-/// The first value that says something.
+/// Returns the first value that is not empty.
 fn example(name: &str, examples: &[Map<String, Value>]) -> Result<String> {
     let mut values = Vec::new();
     for record in examples {

@@ -1,5 +1,5 @@
-//! From packets on a veth to Avro files and standard output: what the client asked and was told,
-//! what the records say and what the ledger says must agree, field for field and number for number.
+//! From packets on a veth to Avro files and standard output: the client's queries and answers, the
+//! records and the ledger must agree in every field and number.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tap53_harness::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Standard output as well as a file: a line there tells a test that a record was made.
+/// Standard output as well as a file: a line there shows a test that a record was created.
 const CONFIGURATION: &str = r#"
 node: node-under-test
 interfaces:
@@ -43,11 +43,11 @@ fn configuration(hook: &str) -> String {
 struct Run {
     exchanges: Vec<Exchange>,
     ended: Ended,
-    /// What the interface itself counted meanwhile.
+    /// Packets that the interface itself counted meanwhile.
     wire: PacketCounts,
 }
 
-/// Starts the agent, asks everything, waits until it has said so much, and stops it.
+/// Starts the agent, sends all queries, waits until it has printed that many lines, and stops it.
 fn run(lab: &Lab, hook: &str, arguments: &[&str]) -> Result<Run> {
     let agent = Agent::start(&lab.server, &configuration(hook), arguments)?;
     let before = lab.server.packets("s0")?;
@@ -64,7 +64,7 @@ fn run(lab: &Lab, hook: &str, arguments: &[&str]) -> Result<Run> {
     })
 }
 
-/// Waits until standard output tells of `count` transactions.
+/// Waits until standard output has `count` transactions.
 fn wait_for_records(agent: &Agent, count: usize) -> Result<()> {
     let transactions = |stream: &Stream| {
         let lines = stream.lines();
@@ -142,7 +142,7 @@ fn queries_that_leave_are_egress() -> Result<()> {
 }
 
 #[test]
-fn json_lines_hold_what_the_file_holds() -> Result<()> {
+fn json_lines_have_the_records_of_the_file() -> Result<()> {
     let lab = Lab::new()?;
     // --json overrides the format in the file.
     let agent = Agent::start(&lab.server, &configuration("auto"), &["--json"])?;
@@ -197,7 +197,7 @@ fn a_query_still_open_at_the_end_is_recorded_as_a_gap() -> Result<()> {
     let configuration = configuration("xdp").replace("timeout_ms: 300", "timeout_ms: 600000");
     let agent = Agent::start(&lab.server, &configuration, &[])?;
     let open = lab.client_v4().ask_in_vain(UNANSWERED)?;
-    // An answered query behind it tells that the agent has taken both out of the ring.
+    // The record of an answered query after it shows that the agent has read both from the ring.
     let answered = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -208,7 +208,7 @@ fn a_query_still_open_at_the_end_is_recorded_as_a_gap() -> Result<()> {
 }
 
 #[test]
-fn where_xdp_is_taken_tc_captures_and_the_holder_stays() -> Result<()> {
+fn tc_captures_if_xdp_is_occupied_and_the_other_program_stays() -> Result<()> {
     for mode in [XdpMode::Native, XdpMode::Generic] {
         let lab = Lab::new()?;
         let _holder = XdpHolder::attach(&lab.server, "s0", mode)?;
@@ -280,7 +280,7 @@ fn files_are_rotated_whole_and_in_order() -> Result<()> {
     Ledger(&ended.ledger).require_balance()
 }
 
-/// Load from dnsperf, an independent client: it counts what it sent and what came back.
+/// Load from dnsperf, an independent client that counts its queries and responses.
 #[test]
 fn dnsperf_and_the_ledger_count_the_same() -> Result<()> {
     let lab = Lab::new()?;

@@ -22,7 +22,7 @@ const TOPIC: &str = "dns-transactions";
 /// Exit code of a stop that lost records, or whose ledger does not balance.
 const LOSS: i32 = 3;
 
-/// Standard output beside Kafka: a line there tells a test that a record was made.
+/// Standard output in addition to Kafka: a line there shows a test that a record was created.
 const CONFIGURATION: &str = r#"
 interfaces:
   include: ["s0"]
@@ -63,7 +63,7 @@ fn wait_for_records(agent: &Agent, exchanges: &[Exchange]) -> Result<()> {
 }
 
 #[test]
-fn what_was_asked_is_what_the_topic_holds() -> Result<()> {
+fn the_topic_has_a_record_for_each_query() -> Result<()> {
     let lab = Lab::new()?;
     let kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;
@@ -128,7 +128,7 @@ fn a_topic_that_does_not_exist_is_a_counted_loss() -> Result<()> {
 }
 
 #[test]
-fn records_made_while_the_broker_was_away_arrive_when_it_is_back() -> Result<()> {
+fn records_of_an_outage_arrive_after_it() -> Result<()> {
     let lab = Lab::new()?;
     let mut kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;

@@ -44,7 +44,7 @@ use tap53_harness::wait;
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest frame that BPF_PROG_TEST_RUN takes in one buffer: a page without headroom and trailer.
+/// Longest frame that BPF_PROG_TEST_RUN accepts in one buffer: a page without headroom and trailer.
 const MAX_LINEAR: usize = 3_400;
 
 /// Bytes that differ from their neighbours, and from what a ring holds by chance.
@@ -86,7 +86,7 @@ fn capture(programs: &mut Programs, program: Program, frame: &[u8]) -> Result<Re
     Ok(record.header)
 }
 
-/// What the header rules find in a frame, told to look into every tunnel.
+/// Parses a frame with the header rules, with every tunnel enabled.
 fn parse(frame: &[u8], features: u32) -> Result<Headers, Counter> {
     let sets = programs::port_sets();
     headers::parse(frame, None, features, |set, port| sets.contains(set, port))
@@ -290,7 +290,7 @@ fn the_edges_of_every_size_class_are_captured() -> Result<()> {
 }
 
 #[test]
-fn headers_behind_the_first_buffer_are_found() -> Result<()> {
+fn headers_after_the_first_buffer_are_found() -> Result<()> {
     let mut programs = Programs::load(Setup::default())?;
     let frame = ethernet(
         &[(QINQ, 5), (VLAN, 6)],
@@ -346,7 +346,7 @@ fn packets_beyond_the_snap_length_are_cut_and_marked() -> Result<()> {
 }
 
 #[test]
-fn a_full_ring_loses_exactly_what_it_says() -> Result<()> {
+fn a_full_ring_counts_its_losses_exactly() -> Result<()> {
     const RING_BYTES: u32 = 4_096;
     const SENT: u32 = 100;
     // Each record takes its size class and the ring's own header of 8 bytes. A ring cannot be
@@ -367,7 +367,7 @@ fn a_full_ring_loses_exactly_what_it_says() -> Result<()> {
         assert_eq!(counters.get(Counter::Captured), u64::from(FITTING));
         assert_eq!(counters.get(Counter::Seen), u64::from(SENT));
 
-        // There is room again, and the next record tells what is missing before it.
+        // There is room again, and the next item has the number of lost packets before it.
         programs.run(program, &query(30))?;
         assert_eq!(programs.drain(0)?[0].header.ring_lost, lost);
     }
@@ -516,7 +516,7 @@ fn sleeping(name: &str) -> Result<bool> {
 }
 
 #[test]
-fn messages_come_only_if_asked_for_and_not_for_each_packet() -> Result<()> {
+fn kernel_log_messages_are_optional_and_limited() -> Result<()> {
     for (kernel_log, expected) in [(false, 0..=0), (true, 1..=5)] {
         let setup = Setup { place: Place::Nowhere, kernel_log, ..Setup::default() };
         let mut programs = Programs::load(setup)?;

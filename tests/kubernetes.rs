@@ -44,7 +44,7 @@ fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> R
     let labels = json!({"app": "web", "pod-template-hash": "7d4b9c6f5"});
     let metadata = json!({"labels": labels, "ownerReferences": replica_set});
     let web = cluster.create("web-7d4b9c6f5-x2x4z", &metadata, false)?;
-    // It asks before the API server is told that it has its address, as pods do.
+    // It sends queries before the API server has its address, as pods do.
     stage.ask(&web.uid)?;
     cluster.run(&web, &address)?;
     let record = stage.until_named(&web.uid)?;
@@ -82,7 +82,7 @@ fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> R
     let completed = now_s()?;
     next_second()?;
 
-    // The next one has the address, and asks, before the API server hears of either.
+    // The next one has the address and sends queries before the API server has either change.
     let late = Pod { started: now_s()?, ..cluster.create("late", &json!({}), false)? };
     stage.ask_in_vain(&late.uid, UNANSWERED)?;
     cluster.complete(&nightly, completed)?;
@@ -93,7 +93,7 @@ fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> R
     cluster.delete(&nightly)?;
     stage.ask(&late.uid)?;
 
-    // The same name again, another UID, as a StatefulSet makes it.
+    // The same name with another UID, as a StatefulSet creates it.
     cluster.delete(&late)?;
     next_second()?;
     let again = cluster.create("late", &json!({}), false)?;
@@ -103,7 +103,7 @@ fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> R
     stage.until_named(&again.uid)?;
     stage.ask(&again.uid)?;
 
-    // Records of what got no answer are made now, long after the address has passed on.
+    // Records of unanswered queries are created now, long after the address has another owner.
     let silent: Vec<u16> = stage.expected.keys().copied().collect();
     wait::until("records of what got no answer", DEADLINE, || {
         let records = stage.records()?;
@@ -121,7 +121,7 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
     let account = cluster.account()?;
     let node = SERVER_END.ipv4.to_string();
     let mut stage = Stage::new(&lab, &account.kubeconfig.display().to_string(), 300)?;
-    // What leaves the node itself, to where nobody answers.
+    // Queries of the node itself, to an address that does not answer.
     let host = Client::new(&lab.server, CLIENT_END.ipv4.into());
     let attribution_of_host = |stage: &Stage<'_>| -> Result<Value> {
         let exchange = host.ask_in_vain(ANSWERED[0])?;
@@ -132,7 +132,7 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
         Ok(record["client_attribution"].clone())
     };
     assert_eq!(attribution_of_host(&stage)?, "NODE");
-    // A pod on the same node with an address of its own is not touched by what follows.
+    // A pod on the same node with its own address is not affected.
     let pod = cluster.create("own-address", &json!({}), false)?;
     cluster.run(&pod, &CLIENT_END.ipv4.to_string())?;
     stage.until_named(&pod.uid)?;
@@ -143,13 +143,13 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
         Ok((attribution_of_host(&stage)? == "AMBIGUOUS_HOST_NETWORK").then_some(()))
     })?;
     stage.ask(&pod.uid)?;
-    // It completes: the address is the node's alone again, for what is asked from then on.
+    // It completes: the address is only the node's again, for later queries.
     cluster.complete(&agent, now_s()?)?;
     wait::until("the address to be the node's", DEADLINE, || {
         Ok((attribution_of_host(&stage)? == "NODE").then_some(()))
     })?;
     stage.ask(&pod.uid)?;
-    // The records of the host's own queries are no part of what is expected there.
+    // The records of the host's own queries are not expected there.
     let ended = stage.agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     for (id, owner) in &stage.expected {
@@ -178,7 +178,7 @@ fn an_api_server_that_dies_and_returns_costs_no_record_and_no_name() -> Result<(
     let status = status_when(&watches, |status| !status.connected)?;
     assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("reach")), "{status:#?}");
     let stale_since = status.stale_since.context("a time since when it is stale")?;
-    // Capture goes on, with what is known.
+    // Capture continues, with the known owners.
     for _ in 0..5 {
         stage.ask(&pod.uid)?;
     }
@@ -205,9 +205,9 @@ fn an_api_server_that_dies_and_returns_costs_no_record_and_no_name() -> Result<(
     stage.ask(&after.uid)?;
     let status = status_when(&watches, |status| status.pods == 1)?;
     assert!(status.last_event.is_some_and(|at| at > stale_since), "{status:#?}");
-    // Each watch tells of each cause once, not of each attempt.
+    // Each watch logs each cause once, not each attempt.
     let log = stage.agent.process().stderr().text();
-    assert!(log.contains("Kubernetes watch interrupted"), "{log}");
+    assert!(log.contains("event=\"kubernetes_watch_interrupted\""), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
     stage.finish()?;
     Ok(())
@@ -221,7 +221,7 @@ fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Resu
     let account = cluster.api.account_expiring("default", "tap53", expiry)?;
     let watches = start_watches(None, &account)?;
     status_when(&watches, |status| status.connected)?;
-    // Streams outlive their token; a server that comes back asks for it again.
+    // Streams outlive their token; a restarted server requires it again.
     wait::until("the token to expire", DEADLINE, || {
         Ok((SystemTime::now() > expiry + LEEWAY + Duration::from_secs(1)).then_some(()))
     })?;
@@ -260,7 +260,7 @@ fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Resu
     assert_eq!(owner.attribution, Attribution::Pod);
     assert_eq!(owner.pod_uid.as_deref(), Some(&*pod.uid));
 
-    // What was asked of the API server is what the account has to be allowed, and nothing else.
+    // The requests to the API server are exactly those that the account must be allowed.
     let mut asked: Vec<_> = cluster
         .api
         .requests_of(&account.user)?

@@ -1,6 +1,6 @@
-//! What changes while the agent runs: interfaces come and go, operators switch them, the
-//! configuration file is another, privileges are gone. Nothing is lost elsewhere, nothing is left
-//! behind, the ledger adds up, and status is what the kernel says.
+//! Changes while the agent runs: interfaces come and go, operators switch them, the configuration file
+//! changes, privileges are dropped. Other interfaces lose nothing, nothing is left behind, the ledger
+//! balances, and the status matches the kernel's state.
 
 #[path = "live/hotplug.rs"]
 mod hotplug;

@@ -85,7 +85,7 @@ fn frames_cut_at_every_length_are_each_accounted_for() -> Result<()> {
 }
 
 #[test]
-fn every_prefix_of_a_message_keeps_what_could_be_read() -> Result<()> {
+fn every_prefix_of_a_message_keeps_its_readable_part() -> Result<()> {
     let message = dns::query(77, "www.tap53.test", "A");
     let ended = capture("xdp", |socket| {
         (0..message.len()).try_for_each(|length| {
@@ -112,7 +112,7 @@ fn every_prefix_of_a_message_keeps_what_could_be_read() -> Result<()> {
 }
 
 #[test]
-fn hostile_messages_become_records_that_say_so() -> Result<()> {
+fn hostile_messages_become_records_with_their_parse_status() -> Result<()> {
     let with_name = |name: &[u8]| {
         let mut message = dns::query(5, "", "A")[..dns::HEADER_SIZE].to_vec();
         message.extend(name);
@@ -260,7 +260,7 @@ fn fragments_are_joined_in_any_order_and_refused_where_they_overlap() -> Result<
     })
 }
 
-/// Pseudo-random bytes (xorshift64*), the same in each run: what they find can be found again.
+/// Pseudo-random bytes (xorshift64*), the same in each run, so that a failure can be reproduced.
 #[test]
 fn a_thousand_garbage_frames_do_no_harm() -> Result<()> {
     both_hooks(|hook| {

@@ -10,7 +10,7 @@ use tap53_harness::{
 
 const INIT: &str = include_str!("older_kernels/init.sh");
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
-/// What the guest prints is told from the kernel's messages by this.
+/// Prefix that distinguishes the guest's output from the kernel's messages.
 const MARK: &str = "tap53-test ";
 
 /// `www.tap53.test` A.
@@ -27,7 +27,7 @@ fn over_tcp(parts: &[&[u8]]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &message].concat()
 }
 
-/// What the agent did at one hook.
+/// The agent's capture at one hook.
 #[derive(Debug, Default)]
 struct Captured {
     status: String,
@@ -35,7 +35,7 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// Boots a kernel and captures at TC and at XDP; before, `tap53 doctor` says in lines what it sees.
+/// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP.
 fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
     let kernel = Kernel::of_series(series, &MODULES)?;
     let root = Root::new(INIT)?;
@@ -101,7 +101,7 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
 #[test]
 fn kernel_6_1_takes_the_programs() -> Result<()> {
     let (doctor, [tc, xdp]) = capture("6.1")?;
-    check_doctor(&doctor, "no TCX (6.6 has it): clsact filters", "clsact");
+    check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
     Ok(())

@@ -40,12 +40,12 @@ sinks:
 ";
 
 #[test]
-fn every_packet_is_accounted_for_when_the_rings_overflow_behind_xdp() -> Result<()> {
+fn every_packet_is_accounted_for_when_the_rings_overflow_with_xdp() -> Result<()> {
     overflow("xdp")
 }
 
 #[test]
-fn every_packet_is_accounted_for_when_the_rings_overflow_behind_tc() -> Result<()> {
+fn every_packet_is_accounted_for_when_the_rings_overflow_with_tc() -> Result<()> {
     overflow("tc")
 }
 
@@ -57,7 +57,7 @@ fn overflow(hook: &str) -> Result<()> {
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     agent.process().signal(Signal::SIGSTOP)?;
     let sent = flood(&lab, FLOOD)?;
-    // Left open while the rings were full: nobody can tell whether its answer was missed.
+    // Pending while the rings were full: its response may have been missed.
     let during = lab.client_v4().ask_in_vain(UNANSWERED)?;
     agent.process().signal(Signal::SIGCONT)?;
     // Once the rings are drained, packets get through again.
@@ -84,7 +84,7 @@ fn overflow(hook: &str) -> Result<()> {
     assert_eq!(ended.records.len() as u64, count("/agent/sinks/1/records/delivered")?);
     assert_eq!(ended.records.len() as u64, count("/agent/records/created")?);
 
-    // Where packets are missing, the records around say so; where none are, they do not.
+    // Records around missing packets have a gap; others do not.
     let record = |exchange: &Exchange| {
         let port = exchange.client.port();
         ended.records.iter().find(|r| r["dns_id"] == exchange.id && r["client_port"] == port)
@@ -126,7 +126,7 @@ fn flood(lab: &Lab, count: u32) -> Result<u64> {
         }
         Ok::<_, anyhow::Error>(())
     })?;
-    // Packets still queued at the interface arrive within moments; then the count stands still.
+    // Packets still queued at the interface arrive soon; then the count does not change.
     let mut last = (0, Instant::now());
     wait::until("the flood to have arrived", DEADLINE, || {
         let received = lab.server.packets("s0")?.received - before;

@@ -20,7 +20,7 @@ use tap53_harness::{
 };
 
 #[test]
-fn the_resolver_answers_what_it_should_and_nothing_else_is_on_the_wire() -> Result<()> {
+fn the_resolver_answers_and_nothing_else_is_on_the_wire() -> Result<()> {
     let lab = Lab::new()?;
     let before = lab.server.packets("s0")?;
     for client in [lab.client_v4(), lab.client_v6()] {
@@ -98,7 +98,7 @@ fn a_holder_of_the_xdp_slot_is_seen_and_goes_away() -> Result<()> {
 }
 
 #[test]
-fn kafka_keeps_what_it_acknowledged_across_a_kill() -> Result<()> {
+fn kafka_keeps_acknowledged_messages_across_a_kill() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic("records")?;
@@ -145,7 +145,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 "#;
 
 #[test]
-fn the_api_server_keeps_a_pod_across_a_kill_and_refuses_what_no_role_allows() -> Result<()> {
+fn the_api_server_keeps_a_pod_across_a_kill_and_denies_requests_without_a_role() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut api = KubeApi::start(&namespace)?;
     api.apply(POD_AND_READER)?;

@@ -128,7 +128,7 @@ fn every_canary_is_there_to_be_found_without_a_privacy_rule() -> Result<()> {
 }
 
 #[test]
-fn what_is_dropped_is_nowhere() -> Result<()> {
+fn dropped_values_are_in_no_output() -> Result<()> {
     let written = Stage::new()?.written(
         "privacy: {client_address: drop, server_address: drop, reverse_names: drop, \
          client_subnet: drop, cookies: drop, other_options: drop}\n",
@@ -141,7 +141,7 @@ fn what_is_dropped_is_nowhere() -> Result<()> {
 }
 
 #[test]
-fn what_is_hashed_is_nowhere_and_neither_is_the_key() -> Result<()> {
+fn hashed_values_and_the_key_are_in_no_output() -> Result<()> {
     let hash = "{hash: {key_file: $KEY}}";
     let written = Stage::new()?.written(&format!(
         "privacy: {{client_address: {hash}, server_address: {hash}, reverse_names: {hash}}}\n"
@@ -159,7 +159,7 @@ fn what_is_hashed_is_nowhere_and_neither_is_the_key() -> Result<()> {
 }
 
 #[test]
-fn what_is_truncated_shows_its_prefix_alone() -> Result<()> {
+fn truncated_addresses_show_their_prefix_only() -> Result<()> {
     let lengths = "{truncate: {ipv4: 16, ipv6: 32}}";
     let written = Stage::new()?.written(&format!(
         "privacy: {{client_address: {lengths}, server_address: {lengths}, \

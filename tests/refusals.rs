@@ -1,5 +1,4 @@
-//! What the agent does not do, and how it says so: one clear message, the right exit code, and
-//! nothing left attached.
+//! Refusals of the agent: one clear message, the right exit code, and nothing left attached.
 
 use std::{
     fs,
@@ -29,7 +28,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Each configuration with one fault, what the message has to name, and why.
+/// Configurations with one fault each, the parts of the message, and the reason.
 const FAULTS: [(&str, &[&str]); 12] = [
     ("", &["interfaces.include"]),
     ("interfaces:\n  include: []\n", &["interfaces.include"]),
@@ -89,7 +88,7 @@ fn require_visible(bytes: &[u8]) -> Result<String> {
 }
 
 #[test]
-fn keys_and_values_that_move_the_cursor_are_shown_for_what_they_are() -> Result<()> {
+fn control_characters_in_keys_and_values_are_escaped() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("tap53.yaml");
     let path_text = path.to_str().expect("a temporary path in UTF-8");
@@ -112,7 +111,7 @@ fn keys_and_values_that_move_the_cursor_are_shown_for_what_they_are() -> Result<
 }
 
 #[test]
-fn a_name_of_an_interface_that_moves_the_cursor_is_shown_for_what_it_is() -> Result<()> {
+fn control_characters_in_an_interface_name_are_escaped() -> Result<()> {
     let namespace = Namespace::new()?;
     let name = "v\u{202e}\x1b[2K\u{9b}";
     namespace.ip(&["link", "add", name, "type", "veth", "peer", "name", "peer"])?;
@@ -167,7 +166,7 @@ fn check_config_prints_a_configuration_that_it_accepts_again() -> Result<()> {
 }
 
 #[test]
-fn check_config_says_who_cannot_read_a_topic_without_a_registry() -> Result<()> {
+fn check_config_names_the_readers_that_need_a_registry() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("tap53.yaml");
     let path_text = path.to_str().expect("UTF-8");
@@ -278,7 +277,7 @@ fn a_user_other_than_root_captures_with_three_capabilities_in_force() -> Result<
 }
 
 #[test]
-fn a_filter_of_system_calls_that_denies_bpf_is_told_from_a_missing_capability() -> Result<()> {
+fn a_seccomp_filter_and_a_missing_capability_are_distinguished() -> Result<()> {
     let lab = Lab::new()?;
     let mut command = lab.server.command(agent::binary()?);
     command.args(["run", "--interface", "s0", "--stdout"]);
@@ -346,7 +345,7 @@ fn the_schema_is_printed_as_json() -> Result<()> {
 }
 
 #[test]
-fn interfaces_tells_what_is_selected_and_who_holds_the_hooks() -> Result<()> {
+fn interfaces_lists_the_selection_and_the_programs_at_the_hooks() -> Result<()> {
     let lab = Lab::new()?;
     let _holder = bpf::XdpHolder::attach(&lab.server, "s0", bpf::XdpMode::Native)?;
     let mut command: Command = lab.server.command(agent::binary()?);
@@ -382,7 +381,7 @@ fn sigusr1_prints_the_ledger_and_the_capture_goes_on() -> Result<()> {
 }
 
 #[test]
-fn sighup_stops_what_was_started_without_a_file() -> Result<()> {
+fn sighup_stops_an_agent_without_a_file() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut command = namespace.command(agent::binary()?);
     command.args(["run", "--interface", "lo", "--stdout"]);

@@ -1,5 +1,5 @@
-//! `tap53 replay`: capture files that others wrote while packets passed give what the agent recorded
-//! live; files that are wrong are named, with what is wrong; and none of it needs privileges.
+//! `tap53 replay`: capture files of other programs give the records of live capture; damaged files are named
+//! with the damage; and no privileges are needed.
 
 #[path = "replay/files.rs"]
 mod files;
@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const FAILED: i32 = 1;
 
-/// What live capture and replay have in common.
+/// Configuration of both live capture and replay.
 const CONFIGURATION: &str = "
 node: node-under-test
 interfaces:
@@ -45,13 +45,13 @@ sinks:
     directory: $OUT
 ";
 
-/// The last that is asked while a capture runs.
+/// The last query while a capture runs.
 const LAST: Question = Question { name: "last.absent.test", qtype: "A" };
 
 /// Traffic, as several witnesses saw it.
 struct Captured {
     exchanges: Vec<Exchange>,
-    /// Of the agent that captured live.
+    /// Records of the agent that captured live.
     records: Vec<Value>,
     /// Holds the files below.
     directory: TempDir,
@@ -103,7 +103,7 @@ fn capture() -> Result<Captured> {
     Ok(captured)
 }
 
-/// What `tap53 replay` made of files.
+/// The result of `tap53 replay`.
 struct Replayed {
     records: Vec<Value>,
     ledger: Value,
@@ -195,7 +195,7 @@ fn require_same(replayed: &[Value], live: &ByExchange) -> Result<()> {
 }
 
 #[test]
-fn a_capture_file_gives_what_the_agent_recorded_live() -> Result<()> {
+fn a_capture_file_gives_the_records_of_live_capture() -> Result<()> {
     let captured = capture()?;
     let exchanges = &captured.exchanges;
     let live = by_exchange(&captured.records);
@@ -213,7 +213,7 @@ fn a_capture_file_gives_what_the_agent_recorded_live() -> Result<()> {
     let seen = |direction: &str| ledger.number(&format!("/interfaces/0/{direction}/seen"));
     assert_eq!(seen("ingress")? + seen("egress")?, frames);
 
-    // The same in other formats, whatever they cannot say of the interface.
+    // The same in other formats, except for the interface, which some do not have.
     let pcap = captured.directory.path().join("s0.pcap");
     for format in ["pcap", "nsecpcap"] {
         let mut editcap = Command::new("editcap");
@@ -247,7 +247,7 @@ fn a_capture_file_gives_what_the_agent_recorded_live() -> Result<()> {
 }
 
 #[test]
-fn cooked_captures_tell_the_direction_and_the_interface() -> Result<()> {
+fn cooked_captures_have_direction_and_interface() -> Result<()> {
     let captured = capture()?;
     for (version, _) in captured.any() {
         let replayed = replay(&[&captured.cooked(version)])?;
@@ -321,7 +321,7 @@ fn messages_have_the_frame_numbers_and_fields_that_tshark_gives_them() -> Result
 #[test]
 fn it_needs_no_privileges_and_no_network() -> Result<()> {
     let captured = capture()?;
-    // Where nobody may look: the program may be in root's home.
+    // The program may be in root's home, which nobody cannot enter.
     let place = tempfile::tempdir()?;
     fs::set_permissions(place.path(), Permissions::from_mode(0o755))?;
     let program = place.path().join("tap53");
@@ -357,7 +357,7 @@ fn frame_count(path: &Path) -> Result<u64> {
     count.with_context(|| format!("no count of frames in {report:?}"))
 }
 
-/// What `program` makes of a file.
+/// Returns a file as `program` compresses it.
 fn compressed(program: &str, path: &Path) -> Result<Vec<u8>> {
     let mut child = Command::new(program).arg("-c").arg(path).stdout(Stdio::piped()).spawn()?;
     let mut bytes = Vec::new();

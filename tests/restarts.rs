@@ -27,6 +27,5 @@ use std::time::Duration;
 /// Long enough for a machine that does much else; only a failing test waits for it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the chart gives pods before they are killed, with the configuration of these tests: the time
-/// to flush, and five seconds.
+/// Grace period of a pod with the configuration of these tests: the flush timeout, and five seconds.
 const GRACE: Duration = Duration::from_secs(15);

@@ -19,7 +19,7 @@ fn schema(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/schema").join(file)
 }
 
-/// What the agent of an earlier version wrote.
+/// Returns messages that the agent of an earlier version wrote.
 fn messages_of(version: u32) -> Result<Vec<Vec<u8>>> {
     golden(&format!("history/dns_transaction_v{version}.hex"))
 }
@@ -119,7 +119,7 @@ fn fastavro_reads_this_version_as_earlier_ones() -> Result<()> {
 }
 
 #[test]
-fn fastavro_reads_the_flat_profile_as_what_the_full_one_says() -> Result<()> {
+fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
     let full = fastavro::read_single_objects(
         &schema("dns_transaction.avsc"),
         std::iter::once(&this_version_message()?[..]),

@@ -90,7 +90,7 @@ fn number(report: &Value, name: &str) -> Result<u64> {
 }
 
 #[test]
-fn what_a_real_agent_sent_and_did_not_lose_is_proven() -> Result<()> {
+fn records_of_a_real_agent_are_proven_except_its_losses() -> Result<()> {
     let directory = scratch::directory("tamper")?;
     let at = |name: &str| directory.path().join(name);
     fs::write(at("private.pem"), PRIVATE)?;

@@ -1,4 +1,4 @@
-//! What a running agent tells probes and Prometheus.
+//! The answers of a running agent to probes and Prometheus.
 
 #[path = "telemetry/balance.rs"]
 mod balance;
@@ -34,7 +34,7 @@ use tap53_harness::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// In a namespace of the test's own.
+/// Address of the port, in the test's namespace.
 const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 fn get(lab: &Lab, path: &str) -> Result<Answer> {
@@ -134,7 +134,7 @@ fn without_broker_and_api_server_it_is_alive_and_captures_on() -> Result<()> {
     Ok(())
 }
 
-/// Every metric of the document is told, and no other.
+/// Checks that exactly the metrics of the document are exposed.
 fn is_as_documented(metrics: &str) -> Result<()> {
     let document = fs::read_to_string(root().join("docs/metrics.md"))?;
     let documented: Vec<&str> =
@@ -226,7 +226,7 @@ fn bad_requests_and_idle_connections_hold_nothing_up() -> Result<()> {
     Ok(())
 }
 
-/// Opens connections that say nothing, from `namespace`, until `done`; how many.
+/// Opens idle connections from `namespace` until `done`; returns their number.
 fn flood(
     namespace: &Namespace,
     to: SocketAddr,
@@ -254,9 +254,9 @@ fn flood(
     })
 }
 
-/// As a scanner, or a pod that means harm: 150 a second were enough to have every probe fail.
+/// Connects as a scanner or a malicious pod does: 150 connections a second made every probe fail once.
 #[test]
-fn idle_connections_without_end_keep_nobody_from_being_answered() -> Result<()> {
+fn endless_idle_connections_do_not_prevent_answers() -> Result<()> {
     /// Connections that idle while probes go on.
     const IDLE: f64 = 1_000.0;
     const PROBES: u32 = 45;
@@ -331,7 +331,7 @@ fn alerts_fire_when_they_should_and_know_the_metrics() -> Result<()> {
 }
 
 #[test]
-fn the_dashboard_asks_for_metrics_that_exist_in_queries_that_parse() -> Result<()> {
+fn the_dashboard_has_valid_queries_of_existing_metrics() -> Result<()> {
     let text = fs::read_to_string(root().join("deploy/grafana/tap53.json"))?;
     assert_eq!(undocumented(&text)?, Vec::<String>::new());
     let dashboard: serde_json::Value = serde_json::from_str(&text)?;
@@ -366,10 +366,10 @@ fn undocumented(text: &str) -> Result<Vec<String>> {
             .into_iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .filter(|histogram| document.contains(&format!("| `{histogram}` | histogram |")));
-        // So a query of its own name finds nothing; a sentence may have it.
-        let is_asked_for = document.contains(&format!("| `{name}` | histogram |"))
+        // So a query of its base name finds nothing; a sentence may have it.
+        let is_documented = document.contains(&format!("| `{name}` | histogram |"))
             && ["{", "["].iter().any(|next| text.contains(&format!("{name}{next}")));
-        histogram.is_some() || (!is_asked_for && document.contains(&format!("| `{name}` |")))
+        histogram.is_some() || (!is_documented && document.contains(&format!("| `{name}` |")))
     };
     Ok(names.filter(|name| !is_documented(name)).map(str::to_owned).collect())
 }
@@ -390,7 +390,7 @@ fn promtool(arguments: &[&str], file: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_port_that_is_held_is_taken_when_it_is_free_and_capture_does_not_wait() -> Result<()> {
+fn a_port_in_use_is_opened_when_it_is_free_and_capture_does_not_wait() -> Result<()> {
     let lab = Lab::new()?;
     let held = lab.server.enter(|| Ok(TcpListener::bind(PORT)?))?;
     let agent = Agent::start(
@@ -413,7 +413,7 @@ fn a_port_that_is_held_is_taken_when_it_is_free_and_capture_does_not_wait() -> R
 }
 
 #[test]
-fn what_waits_in_a_spool_is_told_and_costs_no_readiness() -> Result<()> {
+fn spooled_records_are_reported_and_cost_no_readiness() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(
         &lab.server,
@@ -440,7 +440,7 @@ fn what_waits_in_a_spool_is_told_and_costs_no_readiness() -> Result<()> {
 }
 
 #[test]
-fn a_registry_that_is_away_is_told_and_costs_readiness_once_records_are_lost_to_it() -> Result<()> {
+fn an_unreachable_registry_is_reported_and_costs_readiness_after_records_are_lost() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(
         &lab.server,

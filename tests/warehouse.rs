@@ -34,7 +34,7 @@ const REFUSED: &str = "the warehouse refuses it";
 const SUBJECT: &str = "dns-transactions-value";
 
 #[test]
-fn what_is_in_the_topic_is_in_the_warehouse_once() -> Result<()> {
+fn each_message_of_the_topic_is_in_the_warehouse_once() -> Result<()> {
     let namespace = namespace()?;
     let stage = Stage::start(&namespace)?;
     // Agents of earlier versions came first.
@@ -110,7 +110,7 @@ fn require_restored(stage: &Stage<'_>, all: &[Message]) -> Result<()> {
     require_same_rows(warehouse)
 }
 
-/// The table is what it was before.
+/// Checks that the table is unchanged.
 fn require_same_rows(warehouse: &Postgres<'_>) -> Result<()> {
     for (one, other) in [("before", "dns_transactions"), ("dns_transactions", "before")] {
         let difference = format!("SELECT count(*) FROM (TABLE {one} EXCEPT TABLE {other}) AS d");
@@ -228,7 +228,7 @@ fn require_rejects(stage: &Stage<'_>, expected: &[(Vec<u8>, &str)]) -> Result<()
         let hex = HEXLOWER.encode(value);
         let message = match *reason {
             "no value" => Value::Null,
-            // As JSON, which is what the warehouse was given.
+            // As JSON, the format in the warehouse.
             REFUSED => row["message"].clone(),
             _ => format!("\\x{hex}").into(),
         };

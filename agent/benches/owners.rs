@@ -1,10 +1,10 @@
-//! What naming client and server costs: a look-up, and a whole transaction with and without.
+//! Measures the cost of attribution: a lookup, and a whole transaction with and without it.
 //!
-//! - The pods of a node ask, each of 110 in turn: known are these alone, or a cluster's 100,000.
-//! - 2,048 of 100,000 ask, each once in a round, behind which other work has taken the cache: as at
-//!   a resolver that a whole cluster asks, where nobody who asks was heard of lately.
+//! - The clients are the 110 pods of a node, in turn; the directory has only these, or a cluster's 100,000.
+//! - The clients are 2,048 of 100,000 pods, each once in a round, after which other work has evicted the
+//!   cache: as at the resolver of a whole cluster, where no client was seen recently.
 //!
-//! Who is named makes the record longer, too. Only ratios within one run mean anything.
+//! Attribution makes the record longer, too. Only ratios within one run are meaningful.
 
 #![allow(clippy::cast_precision_loss, reason = "statistics")]
 
@@ -37,7 +37,7 @@ const TRANSACTIONS: usize = 2_048;
 const LOOK_UPS: usize = 65_536;
 /// Queries that wait for their responses: those of a millisecond, at 32,000 a second.
 const WAITING: usize = 32;
-/// Pods of a node, as many as a kubelet runs unless told otherwise.
+/// Pods of a node, a kubelet's default maximum.
 const NODE: usize = 110;
 /// Pods of a large cluster.
 const CLUSTER: usize = 100_000;
@@ -158,13 +158,13 @@ fn path<'a>(name: &str, samples: &'a [Sample], owners: Directory) -> Stage<'a> {
     Stage { name: name.to_owned(), units: TRANSACTIONS, run: Box::new(run), rounds: Vec::new() }
 }
 
-/// What this thread has taken of a CPU.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
 fn main() {
-    // As the kernel delivers them: no client asks twice in a row.
+    // As the kernel delivers them: no client sends two queries in a row.
     let clients = |clients: usize| -> Vec<Sample> {
         let client = |number| u32::try_from(scattered(number % clients, CLUSTER));
         (0..TRANSACTIONS)

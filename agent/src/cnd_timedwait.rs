@@ -1,23 +1,24 @@
-//! C11's `cnd_timedwait` by a clock that nobody sets, for the whole process.
+//! C11's `cnd_timedwait` by the monotonic clock, for the whole process.
 //!
-//! librdkafka works out by the wall clock when a wait is to end, and hands that to `cnd_timedwait`,
-//! which goes by the wall clock too. Where the clock is set back while a thread waits, as by an hour,
-//! the thread waits for that hour: nothing reconnects, nothing times out (librdkafka, issue 2145). So
-//! the function is defined here, in glibc's place: what is left of the wait when it begins is waited
-//! for by CLOCK_MONOTONIC.
+//! librdkafka computes the end of a wait by the wall clock, and passes it to `cnd_timedwait`, which
+//! uses the wall clock too. If the clock is set back by an hour while a thread waits, the thread waits
+//! an hour longer: nothing reconnects, nothing times out (librdkafka, issue 2145). This definition
+//! replaces glibc's: it computes the rest of the wait when it begins, and waits for that time by
+//! CLOCK_MONOTONIC.
 //!
-//! It is part of the binary and not of the library, whose users keep their C library's. It can go
-//! once the librdkafka in use waits by a monotonic clock itself (`cnd_timedwait_abs` in its `tinycthread_extra.c`).
+//! It is part of the binary and not of the library, whose users keep their C library's. Remove it when
+//! the librdkafka in use waits by a monotonic clock itself (`cnd_timedwait_abs` in its
+//! `tinycthread_extra.c`).
 //!
-//! glibc's own is `pthread_cond_timedwait` on the same objects: `cnd_t` and `mtx_t` have its
-//! condition and mutex inside (nptl, `thrd_priv.h`).
+//! glibc's own one is `pthread_cond_timedwait` on the same objects: `cnd_t` and `mtx_t` contain its
+//! condition and mutex (nptl, `thrd_priv.h`).
 
 use libc::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, ETIMEDOUT, c_int, clock_gettime, clockid_t, pthread_cond_t,
     pthread_mutex_t, timespec,
 };
 
-/// Of C11's `<threads.h>`, as glibc numbers them.
+/// Results of C11's `<threads.h>`, with glibc's numbers.
 const THRD_SUCCESS: c_int = 0;
 const THRD_ERROR: c_int = 2;
 const THRD_TIMEDOUT: c_int = 4;
@@ -25,7 +26,7 @@ const THRD_TIMEDOUT: c_int = 4;
 const NS_PER_S: i64 = 1_000_000_000;
 
 unsafe extern "C" {
-    /// From glibc 2.30 on.
+    /// Exists since glibc 2.30.
     fn pthread_cond_clockwait(
         condition: *mut pthread_cond_t,
         mutex: *mut pthread_mutex_t,
@@ -34,10 +35,10 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// C11's `cnd_timedwait`, which setting the wall clock does not affect.
+/// Waits as C11's `cnd_timedwait` does, but is not affected by changes of the wall clock.
 ///
 /// # Safety
-/// As of C's: a condition, a mutex that this thread has locked, and a time by the wall clock.
+/// As for C's function: a condition, a mutex that this thread has locked, and a time by the wall clock.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cnd_timedwait(
     condition: *mut pthread_cond_t,
@@ -65,7 +66,7 @@ fn now(clock: clockid_t) -> Option<timespec> {
     (failed == 0).then_some(time)
 }
 
-/// Nanoseconds from one time to a later one; none to an earlier one.
+/// Returns the nanoseconds from one time to a later one; 0 to an earlier one.
 fn until_then_ns(from: timespec, to: timespec) -> i64 {
     let seconds = to.tv_sec.saturating_sub(from.tv_sec);
     seconds.saturating_mul(NS_PER_S).saturating_add(to.tv_nsec - from.tv_nsec).max(0)
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_counted_across_seconds_and_never_less_than_nothing() {
+    fn the_rest_of_a_wait_is_computed_across_seconds_and_is_never_negative() {
         assert_eq!(until_then_ns(at(10, 900_000_000), at(12, 100_000_000)), 1_200_000_000);
         assert_eq!(until_then_ns(at(12, 0), at(10, 0)), 0);
         let time = later_by(at(5, 900_000_000), 1_200_000_000);
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_in_vain_ends_in_time_and_says_so() {
+    fn a_wait_without_a_signal_times_out() {
         let mut condition = libc::PTHREAD_COND_INITIALIZER;
         let mut mutex = libc::PTHREAD_MUTEX_INITIALIZER;
         let until = later_by(now(CLOCK_REALTIME).expect("a clock"), 50_000_000);

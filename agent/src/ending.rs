@@ -1,38 +1,38 @@
-//! How long the end of a thread that works is waited for.
+//! Decides how long to wait for a worker thread to end.
 //!
-//! A thread that is slow is not lost: it is waited for beyond the flush deadline for as long as it
-//! makes progress, up to [`LONGEST`]. Only one that stands still past the deadline, because a pipe
-//! that nobody reads or a disk that hangs blocks it, is abandoned. The ledger then counts what it
-//! holds as lost, with the reason `abandoned`.
+//! A slow thread is waited for beyond the flush deadline for as long as it makes progress, up to
+//! [`MAX_WAIT`]. Only a thread that makes no progress after the deadline, because a pipe that nobody
+//! reads or a hanging disk blocks it, is abandoned. The ledger then counts its records as lost, with
+//! the reason `abandoned`.
 
 use std::time::{Duration, Instant};
 
-/// How often an ending thread is looked at: a thread cannot be joined with a deadline.
+/// Interval at which an ending thread is checked: a thread cannot be joined with a deadline.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A thread that makes no progress for so long, past its deadline, is stuck. Work on one packet is
-/// bounded far below this; together with what sinks get afterwards it fits into the thirty seconds
-/// that the chart adds to the flush timeout, after which Kubernetes kills the process.
+/// Time without progress after which a thread past its deadline is stuck. Work on one packet takes far
+/// less. Together with the sinks' minimum flush timeout it fits into the thirty seconds that the chart
+/// adds to the flush timeout, after which Kubernetes kills the process.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long threads that waited for a stuck one get to begin with their own end without it. Once they
-/// have made progress, [`STALL_TIMEOUT`] holds for them as before.
+/// Time for threads that waited for a stuck one to make progress without it. After that,
+/// [`STALL_TIMEOUT`] holds for them as before.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The longest wait past the deadline, whatever progress there is. Where something else ends the
-/// process, such as Kubernetes after `terminationGracePeriodSeconds`, that comes first.
-pub(crate) const LONGEST: Duration = Duration::from_secs(600);
+/// Maximum wait after the deadline, whatever progress there is. Kubernetes ends the process earlier,
+/// after `terminationGracePeriodSeconds`.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// What to do about threads that have not ended yet.
+/// The action for threads that have not ended yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Wait and look again.
+    /// Wait and check again.
     Wait,
-    /// The same; the deadline has just passed, which is worth a line in the log.
+    /// Wait and check again; the deadline has just passed, which the caller logs.
     PastDeadline,
-    /// Nothing moves: let those go on that only wait for the others, then look again.
+    /// No thread makes progress: release those that only wait for others, and check again.
     Release,
-    /// Leave them behind.
+    /// Give the threads up.
     Abandon,
 }
 
@@ -59,7 +59,7 @@ impl<P: PartialEq> EndWait<P> {
         }
     }
 
-    /// Judges by what is visible of the threads' progress at `now`.
+    /// Returns the action at `now`, given the threads' progress.
     pub(crate) fn look(&mut self, now: Instant, progress: P) -> Verdict {
         if self.progress.as_ref() != Some(&progress) {
             self.progress = Some(progress);
@@ -70,9 +70,9 @@ impl<P: PartialEq> EndWait<P> {
             return Verdict::Wait;
         }
         let (timeout, longest) = match (self.is_released, self.has_resumed) {
-            (false, _) => (STALL_TIMEOUT, LONGEST),
-            (true, false) => (RELEASE_TIMEOUT, LONGEST + RELEASE_TIMEOUT),
-            (true, true) => (STALL_TIMEOUT, LONGEST + RELEASE_TIMEOUT),
+            (false, _) => (STALL_TIMEOUT, MAX_WAIT),
+            (true, false) => (RELEASE_TIMEOUT, MAX_WAIT + RELEASE_TIMEOUT),
+            (true, true) => (STALL_TIMEOUT, MAX_WAIT + RELEASE_TIMEOUT),
         };
         let is_stuck = now.saturating_duration_since(self.progressed_at) >= timeout
             || now.saturating_duration_since(self.deadline) >= longest;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_stands_still_is_abandoned_at_the_deadline() {
+    fn a_stuck_thread_is_abandoned_at_the_deadline() {
         let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 10_500)];
         assert_eq!(verdicts(|_| 0), expected);
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_go_on_once_released_are_waited_for_too() {
+    fn threads_that_resume_once_released_are_waited_for_too() {
         // Two that wait for a third.
         let after_release = |ms: u64| ms.saturating_sub(10_000).min(3_000) / 100;
         let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 15_000)];
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_goes_on_once_released_may_take_as_long_over_a_step_as_before() {
+    fn a_thread_that_resumes_once_released_has_the_same_stall_timeout_as_before() {
         // The first step soon after the release, then one every 1.5 seconds.
         let in_steps = |ms: u64| ms.saturating_sub(8_900).min(60_000) / 1_500;
         let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, 70_900)];
@@ -149,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn even_a_released_thread_that_makes_progress_has_a_longest_wait() {
-        let end_ms = 10_500 + u64::try_from(LONGEST.as_millis()).unwrap();
+    fn even_a_released_thread_that_makes_progress_has_a_maximum_wait() {
+        let end_ms = 10_500 + u64::try_from(MAX_WAIT.as_millis()).unwrap();
         let expected = [(Verdict::Release, 10_000), (Verdict::Abandon, end_ms)];
         assert_eq!(verdicts(|ms| ms.saturating_sub(10_000)), expected);
     }
 
     #[test]
-    fn even_a_thread_that_makes_progress_has_a_longest_wait() {
-        let longest_ms = 10_000 + u64::try_from(LONGEST.as_millis()).unwrap();
+    fn even_a_thread_that_makes_progress_has_a_maximum_wait() {
+        let longest_ms = 10_000 + u64::try_from(MAX_WAIT.as_millis()).unwrap();
         let expected = [
             (Verdict::PastDeadline, 10_000),
             (Verdict::Release, longest_ms),

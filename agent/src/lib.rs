@@ -11,20 +11,20 @@
 //!  tap53_records       ─▶ record: Avro, JSON, text                     │
 //!  tap53_spool         ─▶ on disk while Kafka is unreachable           │
 //!  tap53_sinks         ─▶ Kafka, file, standard output                 ┘
-//!  tap53_ledger        what became of every packet, message and record
-//!  tap53_base          what all of them stand on
+//!  tap53_ledger        accounts for every packet, message and record
+//!  tap53_base          shared by all of them
 //!
 //!  config     the sections of all parts together, from one YAML file and flags
 //!  worker     runs ring to sink, a thread each
 //!  tail       followers of a running agent
 //!  pipeline   wires workers and sinks
-//!  runs       what one run leaves to the next
+//!  runs       saves the state of a run for the next one
 //!  agent      reconciles interfaces, rules and configuration with what is desired
-//!  control    operators switch capture while it runs
-//!  telemetry  alive, ready, and metrics
-//!  doctor     what is wrong with a machine, and the line that fixes it
-//!  verify     whether records are as an agent wrote them
-//!  replay     files in place of hooks
+//!  control    the socket for operators of a running agent
+//!  telemetry  liveness, readiness, metrics and the log
+//!  doctor     checks whether a host can run tap53
+//!  verify     verifies that records are as an agent wrote them
+//!  replay     capture files in place of hooks
 //! ```
 
 pub mod config;

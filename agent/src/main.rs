@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // The alternate form: the error and what caused it, on one line.
-            tap53::telemetry::say_error(&format!("{error:#}"));
+            tap53::telemetry::print_error(&format!("{error:#}"));
             let refused = error.downcast_ref::<tap53::config::Error>().is_some();
             ExitCode::from(if refused { exit::REFUSED } else { exit::FAILED })
         }

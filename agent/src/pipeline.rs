@@ -49,18 +49,18 @@ use crate::{
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Waiting, Worker},
 };
 
-/// How often the kernel's counters are read until they agree with what came out of the rings: a
-/// program submits a packet before it counts it, and on another CPU that may take a moment. All
-/// other counts are as of one moment, and need no second look.
+/// Maximum number of reads of the kernel's counters until they agree with the items that came out of
+/// the rings: a program submits a packet before it counts it, and on another CPU that may take a
+/// moment. All other counts are of one moment, and are read once.
 const READINGS: usize = 100;
 
-/// What a sink gets to deliver what it holds, even if another used up the time.
-const LEAST_FLUSH: Duration = Duration::from_secs(1);
+/// Minimum time for a sink to deliver what it holds, even if another one has used up the timeout.
+const MIN_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long workers may take to end where the start has failed.
+/// Time for the workers to end after the start has failed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the pipeline could not start.
+/// An error that keeps the pipeline from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Loading or attaching failed.
@@ -69,7 +69,7 @@ pub enum Error {
     /// A sink could not be opened.
     #[error(transparent)]
     Sink(#[from] sink::Error),
-    /// An encoder could not be made.
+    /// An encoder could not be created.
     #[error(transparent)]
     Encode(#[from] encode::Error),
     /// A thread could not be started.
@@ -77,7 +77,7 @@ pub enum Error {
     Worker {
         /// Number of the worker.
         number: u16,
-        /// Why not.
+        /// The operating system's error.
         cause: std::io::Error,
     },
 }
@@ -92,9 +92,9 @@ pub struct Pipeline {
     workers: Vec<Running>,
     timings: Arc<WorkerTimings>,
     ending: Arc<AtomicBool>,
-    /// Set once no worker is to wait for another one any more.
+    /// Set when workers must not wait for each other any more.
     released: Arc<AtomicBool>,
-    /// Workers that did not come to their end.
+    /// Number of workers that did not end.
     abandoned: usize,
     sinks: Vec<Named>,
     summaries: Summaries,
@@ -104,7 +104,7 @@ pub struct Pipeline {
 struct Running {
     counts: Published<WorkerCounts>,
     heartbeat: Heartbeat,
-    /// `None` where the kernel does not map it.
+    /// `None` if the kernel does not map the ring.
     ring: Option<ring::Depth>,
     datagrams_waiting: Waiting,
     waker: ring::Waker,
@@ -129,7 +129,10 @@ impl Pipeline {
             capture.load(&config.capture)?;
         // By a thread without privileges, as the workers are: kernel 5.19.
         ring_lost.get(0).inspect_err(|_| {
-            tracing::error!("this kernel lets no thread without CAP_BPF read: set privileges.keep");
+            tracing::error!(
+                event = "bpf_maps_unreadable",
+                "this kernel does not let a thread without CAP_BPF read BPF maps: set privileges.keep"
+            );
         })?;
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
@@ -156,21 +159,27 @@ impl Pipeline {
             kernel_log,
             rules,
         };
-        let handovers = CrossWorkerQueue::between(rings.len(), &pipeline.released);
-        for (ring, handover) in rings.into_iter().zip(handovers) {
+        let queues = CrossWorkerQueue::between(rings.len(), &pipeline.released);
+        for (ring, queue) in rings.into_iter().zip(queues) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
-            let depth = ring::Depth::new(&ring.buffer, config.capture.ring_bytes)
-                .inspect_err(|error| tracing::warn!(%error, "cannot see how full a ring is"));
+            let depth =
+                ring::Depth::new(&ring.buffer, config.capture.ring_bytes).inspect_err(|error| {
+                    tracing::warn!(
+                        event = "ring_depth_unavailable",
+                        %error,
+                        "cannot map a ring to read how full it is"
+                    );
+                });
             let doorbell = doorbells.of(ring.index);
             let worker = Worker::new(
                 number,
-                ring::Drain::new(ring.buffer, doorbell, handover.waker()),
+                ring::Drain::new(ring.buffer, doorbell, queue.waker()),
                 ring_lost.clone(),
                 pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
                 &pipeline.sinks,
                 &shared,
-                handover,
+                queue,
             )?;
             let timings = pipeline.timings.clone();
             pipeline.workers.push(spawn(number, worker, depth.ok(), timings, stop.clone())?);
@@ -178,37 +187,38 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The thread that attaches and detaches.
+    /// Returns the thread that attaches and detaches.
     #[must_use]
     pub const fn capture(&self) -> &CaptureThread {
         &self.capture
     }
 
-    /// Filters and privacy rules in force.
+    /// Returns the filters and privacy rules in force.
     #[must_use]
     pub fn rules(&self) -> Arc<RulesInForce> {
         self.rules.clone()
     }
 
-    /// Puts other filters and privacy rules in force, from the workers' next batches on.
+    /// Replaces the filters and privacy rules, from the workers' next batches on.
     pub fn replace_rules(&self, rules: Rules) {
         self.rules.replace(rules);
     }
 
-    /// Where the records can be followed.
+    /// Returns the followers of the records.
     #[must_use]
     pub fn tails(&self) -> Tails {
         self.tails.clone()
     }
 
-    /// The workers' heartbeats, and how old one may be.
+    /// Returns the workers' heartbeats; a worker is alive while its heartbeat is no older than
+    /// `bound`.
     #[must_use]
     pub fn liveness(&self, bound: Duration) -> Liveness {
         let heartbeats = self.workers.iter().map(|worker| worker.heartbeat.clone());
         Liveness::new(heartbeats.collect(), bound)
     }
 
-    /// What the data path shows of itself while it runs.
+    /// Returns a view of the data path for the metrics.
     #[must_use]
     pub fn path(&self) -> DataPath {
         let worker = |running: &Running| WorkerView {
@@ -224,12 +234,12 @@ impl Pipeline {
         }
     }
 
-    /// Name and counts of each sink.
+    /// Returns the name and the counts of each sink.
     pub fn sink_counts(&self) -> impl Iterator<Item = (&str, SinkCounts)> {
         self.sinks.iter().map(|sink| (sink.name.as_str(), sink.sink.counts().read()))
     }
 
-    /// The kernel programs' log, where the configuration asks for it; once.
+    /// Takes the kernel programs' log, if the configuration enables it.
     pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
         self.kernel_log.take()
     }
@@ -242,14 +252,16 @@ impl Pipeline {
         if self.summaries.is_due(now) {
             match self.ledger() {
                 Ok(ledger) => self.summaries.write(&ledger, now),
-                Err(error) => {
-                    tracing::error!(%error, "no summary of the ledger: it cannot be read")
-                }
+                Err(error) => tracing::error!(
+                    event = "summary_ledger_unreadable",
+                    %error,
+                    "cannot read the ledger: no summary is written"
+                ),
             }
         }
     }
 
-    /// The ledger of the running agent.
+    /// Returns the ledger of the running agent.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
@@ -276,18 +288,18 @@ impl Pipeline {
         Ok(Ledger::new(&self.read_sources(false)?))
     }
 
-    /// Stops capture; what was captured waits in the rings or is on its way.
+    /// Stops capture. Packets that were captured stay in the rings until the workers read them.
     ///
     /// # Errors
     /// When the capture thread has ended.
     pub fn detach(&self) -> Result<(), Error> {
         for error in self.capture.detach_all()? {
-            tracing::error!("{error}");
+            tracing::error!(event = "detach_failed", "{error}");
         }
         Ok(())
     }
 
-    /// Stops capture, delivers what was captured and draws up the final ledger.
+    /// Stops capture, delivers what was captured and returns the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
@@ -296,16 +308,16 @@ impl Pipeline {
         let deadline = Instant::now() + flush_timeout;
         self.end_workers(deadline);
         for sink in &self.sinks {
-            let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_FLUSH);
+            let left = deadline.saturating_duration_since(Instant::now()).max(MIN_FLUSH_TIMEOUT);
             if self.abandoned > 0 {
-                close_aside(sink, left);
+                close_on_own_thread(sink, left);
             } else {
                 sink.sink.close(left);
             }
         }
         let ledger = Ledger::new(&self.read_sources(true)?);
         if std::mem::take(&mut self.summaries).end(&ledger) {
-            // With what has become of the summaries.
+            // With the outcome of the summaries.
             return Ok(Ledger::new(&self.read_sources(true)?));
         }
         Ok(ledger)
@@ -325,7 +337,7 @@ impl Pipeline {
             workers,
             last_numbers,
             sinks: names.zip(counts).collect(),
-            // Last, against the flow: what came out of a ring went into it before.
+            // Last, against the flow: an item that came out of a ring went into it before.
             interfaces: self.interface_counts()?,
         };
         if ended && self.abandoned > 0 {
@@ -353,12 +365,12 @@ impl Pipeline {
         };
         let (interfaces, counters) = retired;
         sum(format!("({interfaces} earlier)"), counters);
-        // Packets at a hook whose interface has no settings: none, unless something is amiss.
+        // Packets at a hook whose interface has no settings: none, unless there is a defect.
         sum("(unconfigured)".to_owned(), unconfigured);
         Ok(counts)
     }
 
-    /// Ends the workers: see [`crate::ending`].
+    /// Ends the workers, see [`crate::ending`].
     fn end_workers(&mut self, deadline: Instant) {
         self.ending.store(true, Ordering::Release);
         self.workers.iter().for_each(|worker| worker.waker.wake());
@@ -383,18 +395,18 @@ impl Pipeline {
                 Some(Ok(true)) => continue,
                 Some(Ok(false)) => "it could not read its ring",
                 Some(Err(_)) => "it panicked",
-                None => "it is held up by a sink",
+                None => "a sink blocks it",
             };
             self.abandoned += 1;
             tracing::error!(
                 event = "worker_abandoned",
                 worker = number,
-                "a worker is abandoned, {why}; what it holds is counted as lost"
+                "a worker is abandoned: {why}; its records are counted as lost"
             );
         }
     }
 
-    /// Something that changes whenever a worker gets on.
+    /// Returns a value that changes whenever a worker makes progress.
     fn progress(&self) -> Vec<([u64; 2], WorkerCounts, bool)> {
         let of = |worker: &Running| {
             (worker.heartbeat.progress(), worker.counts.read(), worker.is_running())
@@ -409,9 +421,9 @@ impl Running {
     }
 }
 
-/// Closes a sink on a thread of its own: a worker that was left behind in it may hold what closing
-/// waits for.
-fn close_aside(sink: &Named, deadline: Duration) {
+/// Closes a sink on a separate thread: an abandoned worker may block in it, and hold a lock that
+/// closing waits for.
+fn close_on_own_thread(sink: &Named, deadline: Duration) {
     let (closed, is_closed) = mpsc::channel::<()>();
     let name = sink.name.clone();
     let sink = sink.sink.clone();
@@ -419,12 +431,16 @@ fn close_aside(sink: &Named, deadline: Duration) {
         sink.close(deadline);
         drop(closed);
     });
-    let is_stuck =
-        is_closed.recv_timeout(deadline + LEAST_FLUSH) == Err(mpsc::RecvTimeoutError::Timeout);
+    let is_stuck = is_closed.recv_timeout(deadline + MIN_FLUSH_TIMEOUT)
+        == Err(mpsc::RecvTimeoutError::Timeout);
     if let Err(error) = thread {
-        tracing::error!(%error, sink = name, "cannot close a sink");
+        tracing::error!(event = "sink_close_failed", %error, sink = name, "cannot close a sink");
     } else if is_stuck {
-        tracing::error!(sink = name, "a sink cannot be closed: an abandoned worker is in it");
+        tracing::error!(
+            event = "sink_close_blocked",
+            sink = name,
+            "cannot close a sink: an abandoned worker blocks in it"
+        );
     }
 }
 
@@ -461,7 +477,7 @@ fn spawn(
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
 }
 
-/// How messages are paired.
+/// Returns the configuration of the pairing.
 pub(crate) const fn pairing(config: &PairConfig) -> pair::Config {
     pair::Config {
         udp_timeout: config.udp_timeout,
@@ -471,7 +487,7 @@ pub(crate) const fn pairing(config: &PairConfig) -> pair::Config {
     }
 }
 
-/// Eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.
+/// Returns eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.
 pub(crate) fn random_bytes() -> [u8; 8] {
     RandomState::new().build_hasher().finish().to_ne_bytes()
 }

@@ -1,10 +1,10 @@
-//! A worker: one thread that owns a ring, a table of pending queries and a buffer for each sink,
-//! and runs a batch from the ring to the sinks before it takes the next. Workers share nothing on
-//! that way, since the kernel programs put both directions of a flow into one ring; only datagrams
-//! joined from fragments may have to change over ([`handover`]).
+//! A worker: one thread that owns a ring, a table of pending queries and a buffer for each sink. It
+//! runs a batch from the ring to the sinks before it takes the next one. Workers share nothing on
+//! that path, since the kernel programs put both directions of a flow into one ring; only datagrams
+//! that were reassembled from fragments may belong to another worker ([`cross_worker`]).
 
-mod handover;
-mod held;
+mod cross_worker;
+mod pending;
 mod recorder;
 mod rules;
 mod stages;
@@ -36,37 +36,36 @@ use tap53_transactions::pair::Table;
 use crate::tail::Tails;
 use recorder::Recorder;
 
-pub use handover::CrossWorkerQueue;
-pub(crate) use handover::{QUEUED, Waiting};
+pub use cross_worker::CrossWorkerQueue;
+pub(crate) use cross_worker::{QUEUED, Waiting};
 pub use rules::{Rules, RulesInForce};
 pub use stages::Stages;
 
-/// What every worker is told.
+/// State and settings that all workers share.
 #[derive(Clone)]
 pub struct Shared {
     /// Name of this node.
     pub node: Arc<str>,
     /// Names of the interfaces.
     pub interfaces: Arc<Names>,
-    /// Whether records carry their messages as they were sent.
+    /// Set if records contain their messages as they were sent.
     pub wire_bytes: bool,
-    /// Bytes of a record's Avro datum at most.
+    /// Maximum size of a record's Avro datum, in bytes.
     pub max_record_bytes: usize,
-    /// Which transactions become records, and what they show of addresses.
+    /// Filters and privacy rules in force.
     pub rules: Arc<RulesInForce>,
-    /// Who owned which address when.
+    /// Owners of addresses over time.
     pub owners: Directory,
-    /// Whether each message makes a record of its own, instead of each transaction.
+    /// Set if each message becomes a record, instead of each transaction.
     pub each_message: bool,
-    /// Who follows the records.
+    /// Followers of the records.
     pub tails: Tails,
-    /// Set once nothing enters the rings any more.
+    /// Set when nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }
 
 impl Shared {
-    /// What workers are told where every transaction becomes a record and nothing is known of
-    /// addresses.
+    /// Returns the state of workers that record every transaction, without attribution.
     #[must_use]
     pub fn new(node: &str, interfaces: Arc<Names>) -> Self {
         Self {
@@ -95,7 +94,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// # Errors
-    /// When an encoder cannot be made.
+    /// When an encoder cannot be created.
     #[allow(clippy::too_many_arguments)] // The parts of a worker, put together in one place.
     pub(crate) fn new(
         number: u16,
@@ -104,41 +103,42 @@ impl Worker {
         table: Table,
         sinks: &[Named],
         shared: &Shared,
-        handover: CrossWorkerQueue,
+        queue: CrossWorkerQueue,
     ) -> Result<Self, encode::Error> {
         let stages =
-            Stages::new(table, sinks, shared, handover, Clock { utc_offset_ns: utc_offset_ns() })?;
+            Stages::new(table, sinks, shared, queue, Clock { utc_offset_ns: utc_offset_ns() })?;
         let heartbeat = Heartbeat::new(number, monotonic_ns());
         let ending = shared.ending.clone();
         Ok(Self { number, drain, ring_lost, ending, heartbeat, stages })
     }
 
-    /// Where this worker publishes its counts.
+    /// Returns the counts that this worker publishes.
     pub(crate) fn counts(&self) -> Published<WorkerCounts> {
         self.stages.published()
     }
 
-    /// Datagrams that other workers have for this one.
+    /// Returns the number of datagrams that other workers have queued for this one.
     pub(crate) fn datagrams_waiting(&self) -> Waiting {
         self.stages.datagrams_waiting()
     }
 
-    /// What wakes this worker.
+    /// Returns the handle that wakes this worker.
     pub(crate) fn waker(&self) -> Waker {
         self.drain.waker()
     }
 
-    /// Where this worker says that it is at its ring.
+    /// Returns the heartbeat of this worker.
     pub(crate) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// Runs until [`Shared::ending`] is set and the ring is empty; false if it had to end before that.
+    /// Runs until [`Shared::ending`] is set and the ring is empty; returns false if it had to end
+    /// before that.
     pub(crate) fn run(mut self, timings: &WorkerTimings) -> bool {
         privileges::confine_to_work();
         let mut waits = Tally::new(WITHIN);
         let is_ring_empty = loop {
-            // In this order: once `ending` is set the ring gets nothing more, so what is found
+            // In this order: once `ending` is set the ring gets nothing more, so a ring that is found
             // empty after that stays empty.
             let ending = self.ending.load(Ordering::Acquire);
             let now_ns = monotonic_ns();
@@ -150,16 +150,20 @@ impl Worker {
                 heartbeat.count_packet();
                 if let Some(captured_at_ns) = stages.take(item) {
                     read_up_to_ns = captured_at_ns;
-                    // What was captured since the batch began has not waited.
+                    // A packet that was captured after the batch began has not waited.
                     waits.observe(now_ns.saturating_sub(captured_at_ns));
                 }
             });
             if taken == 0 {
-                // Losses with nothing behind them in the ring show in the map alone.
+                // Losses after the last item of the ring are only in the map.
                 match self.ring_lost.get(u32::from(self.number)) {
                     // Records carry the lower half of the count.
                     Ok(lost) => self.stages.note_ring_lost((lost & 0xffff_ffff) as u32, now_ns),
-                    Err(error) => tracing::error!(%error, "cannot read the ring's losses"),
+                    Err(error) => tracing::error!(
+                        event = "ring_losses_unreadable",
+                        %error,
+                        "cannot read the number of packets that the ring has lost"
+                    ),
                 }
                 read_up_to_ns = now_ns;
             }
@@ -176,7 +180,7 @@ impl Worker {
             if taken == 0
                 && let Err(error) = self.drain.wait(self.stages.is_quiet())
             {
-                tracing::error!(%error, "cannot wait for the ring");
+                tracing::error!(event = "ring_wait_failed", %error, "cannot wait for the ring");
                 break false;
             }
         };

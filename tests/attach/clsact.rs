@@ -8,7 +8,7 @@ fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
     let server = &stage.server;
     server.tc(&["qdisc", "add", "dev", INTERFACE, "clsact"])?;
     for (direction, filter) in [
-        // The first priority is another kind's, so that we come behind it.
+        // The first priority is another kind's, so that our filter comes after it.
         ("ingress", &["prio", "1", "protocol", "ip", "u32", "match", "u32", "0", "0"][..]),
         // It is ours to share.
         ("egress", &["prio", "1", "protocol", "all", "bpf", "bytecode", "1,6 0 0 0"]),
@@ -49,7 +49,7 @@ fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Result<()> {
+fn filters_of_a_killed_agent_are_removed_and_those_of_a_running_one_are_not() -> Result<()> {
     let stage = Stage::new()?;
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
     let filters = || {
@@ -78,7 +78,7 @@ fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Resu
 }
 
 #[test]
-fn an_ingress_qdisc_is_named_as_what_is_in_the_way() -> Result<()> {
+fn an_ingress_qdisc_is_named_as_the_obstacle() -> Result<()> {
     let stage = Stage::new()?;
     stage.server.tc(&["qdisc", "add", "dev", INTERFACE, "ingress"])?;
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);

@@ -1,4 +1,4 @@
-//! Programs of others ahead of ours, told from what they do.
+//! Detects programs of others before ours, and whether they shadow it.
 
 use super::*;
 
@@ -23,7 +23,7 @@ impl Stage {
         })
     }
 
-    /// What is told of both directions after an exchange.
+    /// Returns what shadows each direction, after an exchange.
     fn shadowed_after_exchange(&self, capture: &mut Capture) -> Result<[Option<String>; 2]> {
         let ifindex = interface(INTERFACE)?.ifindex;
         let _ = capture.shadowed(ifindex);
@@ -33,7 +33,7 @@ impl Stage {
 }
 
 #[test]
-fn a_tcx_program_ahead_that_ends_the_chain_is_told_from_one_that_does_not() -> Result<()> {
+fn tcx_programs_before_ours_shadow_it_only_if_they_end_the_chain() -> Result<()> {
     if best_tc()?.0 != Hook::Tcx {
         return Ok(()); // older_kernels.rs has those
     }
@@ -111,7 +111,7 @@ fn an_xdp_program_that_consumes_packets_ahead_of_tc_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_filter_of_ours_behind_tcx_or_another_filter_is_shadowed() -> Result<()> {
+fn our_filter_after_tcx_or_another_filter_is_shadowed() -> Result<()> {
     let stage = Stage::new()?;
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
     stage.server.enter(|| {
@@ -147,7 +147,7 @@ fn a_filter_of_ours_behind_tcx_or_another_filter_is_shadowed() -> Result<()> {
 }
 
 #[test]
-fn a_program_of_ours_that_somebody_detached_is_missed() -> Result<()> {
+fn a_detached_program_of_ours_is_detected() -> Result<()> {
     for (hook, expected) in [(HookChoice::Xdp, "xdp native"), (HookChoice::Tc, "tcx")] {
         if best_tc()?.0 != Hook::Tcx && hook == HookChoice::Tc {
             continue;

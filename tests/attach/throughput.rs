@@ -1,8 +1,8 @@
-//! What a hook costs a pod's other traffic: TCP through a veth with nothing attached, with TCX, and
-//! with native XDP, which turns GRO into work for its driver.
+//! Measures the cost of a hook for a pod's other traffic: TCP through a veth without a program, with TCX,
+//! and with native XDP, which makes GRO the driver's work.
 //!
-//! Absolute numbers differ between machines, and drift on one. So the hooks take turns, the median
-//! round counts, and the table gives each throughput as a ratio to that without a hook.
+//! Absolute numbers differ between machines, and drift on one. So the hooks alternate, the median round
+//! counts, and the table has each throughput as a ratio to the one without a hook.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -23,7 +23,7 @@ const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(700);
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// What is attached to the server's end.
+/// Hooks at the server's end.
 const CASES: [(&str, Option<HookChoice>); 3] = [
     ("nothing attached", None),
     ("tcx, the default there", Some(HookChoice::Tc)),

@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// Of a request, in these tests.
+/// Timeout of a request in these tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 fn start(lab: &Lab) -> Result<Agent> {
@@ -20,7 +20,7 @@ fn connect(agent: &Agent) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// Why the agent refused, and that it closed the connection behind that.
+/// Returns the agent's refusal, and checks that it closed the connection after it.
 fn refusal(stream: &mut UnixStream) -> Result<Value> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -36,7 +36,7 @@ fn refusal(stream: &mut UnixStream) -> Result<Value> {
 }
 
 #[test]
-fn what_is_no_request_is_answered_and_capture_goes_on() -> Result<()> {
+fn malformed_requests_are_answered_and_capture_continues() -> Result<()> {
     let lab = Lab::new()?;
     let agent = start(&lab)?;
     let oversize = vec![b'{'; 1 << 20];
@@ -48,7 +48,7 @@ fn what_is_no_request_is_answered_and_capture_goes_on() -> Result<()> {
         (&oversize, "too_long"),
     ] {
         let mut stream = connect(&agent)?;
-        // Cut off in the middle of what is too long.
+        // Disconnected in the middle of a request that is too long.
         let _ = stream.write_all(bytes);
         assert_eq!(refusal(&mut stream)?, reason);
     }
@@ -56,7 +56,7 @@ fn what_is_no_request_is_answered_and_capture_goes_on() -> Result<()> {
     half.write_all(b"{\"version\":1,\"call\":\"sta")?;
     half.shutdown(Shutdown::Write)?;
     assert_eq!(refusal(&mut half)?, "malformed");
-    // Who says nothing and leaves has done nothing wrong.
+    // A client that disconnects without a request is no error.
     drop(connect(&agent)?);
     let exchanges = lab.ask_everything()?;
     let status = status(&agent)?;
@@ -97,7 +97,7 @@ fn a_client_of_one_byte_a_time_is_cut_at_the_deadline() -> Result<()> {
 fn a_thousand_connections_and_a_deaf_one_cost_capture_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let agent = start(&lab)?;
-    // It asks, and never reads; a small receive buffer would not matter, as the sender's counts.
+    // It sends a request, and never reads; a small receive buffer would not matter, as the sender's counts.
     let mut deaf: Vec<UnixStream> = Vec::new();
     for _ in 0..4 {
         let mut stream = connect(&agent)?;
@@ -117,7 +117,7 @@ fn a_thousand_connections_and_a_deaf_one_cost_capture_nothing() -> Result<()> {
             other => anyhow::bail!("{other:?}"),
         }
     }
-    // All were told, and the places are free again.
+    // All got an answer, and the slots are free again.
     ensure!(reasons[0] > 900 && reasons[1] > 0, "{reasons:?}");
     let control = status(&agent)?["control"].clone();
     assert_eq!(control["busy"], reasons[0], "{control}");
@@ -131,7 +131,7 @@ fn a_thousand_connections_and_a_deaf_one_cost_capture_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Whoever may ask can ask as often as they like: the run loop takes one request after the other, and
+/// An allowed user can send any number of requests: the run loop handles one after the other, and
 /// capture does not wait for it.
 #[test]
 fn requests_without_end_lose_nothing() -> Result<()> {

@@ -68,7 +68,7 @@ fn a_follower_chooses() -> Result<()> {
     let lab = Lab::new()?;
     let pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
-    /// What a follower asks for, and what must be true of a record then.
+    /// Options of a follower, and a condition that its records must fulfil.
     type Case = (&'static [&'static str], fn(&Value) -> bool);
     let cases: [Case; 7] = [
         (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),
@@ -96,7 +96,7 @@ fn a_follower_chooses() -> Result<()> {
     assert_eq!(counted.0.stdout().len(), 3);
     let ended = agent.stop()?;
     for ((arguments, holds), follower) in cases.iter().zip(&mut followers) {
-        // Its end comes behind the last line.
+        // Its end comes after the last line.
         assert!(follower.0.wait(DEADLINE)?.success());
         let expected: Vec<Value> = ended.records.iter().filter(|r| holds(r)).cloned().collect();
         let shown = follower.records(expected.len())?;
@@ -107,7 +107,7 @@ fn a_follower_chooses() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_followed_is_refused_with_the_reason() -> Result<()> {
+fn an_invalid_selection_is_refused_with_the_reason() -> Result<()> {
     let lab = Lab::new()?;
     let configuration = format!("{CONFIGURATION}\nprivacy: {{client_address: drop}}\n");
     let agent = Agent::start(&lab.server, &configuration, &[])?;
@@ -120,7 +120,7 @@ fn what_cannot_be_followed_is_refused_with_the_reason() -> Result<()> {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).contains(wrong[1]), "{}", stderr(&output));
     }
-    // And what is shown is shown under the rules.
+    // The privacy rules apply to the lines.
     let follower = Follower::start(&agent, &["--json"])?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let shown = follower.records(1)?;
@@ -145,14 +145,14 @@ fn a_stalled_follower_loses_lines_that_are_counted_and_capture_loses_nothing() -
     let repeats = (LOAD / 3).to_string();
     dnsperf.args(["-s", "198.51.100.2", "-n", &repeats, "-q", "50", "-d"]).arg(questions.path());
     process::run(&mut dnsperf)?;
-    // The agent has made all records before the follower wakes.
+    // The agent has created all records before the follower wakes.
     wait::until("all records to be made", DEADLINE, || {
         let made = status(&agent)?["ledger"]["agent"]["records"]["created"].clone();
         Ok((made == LOAD).then_some(()))
     })?;
     stalled.0.signal(Signal::SIGCONT)?;
     stalled.0.wait_for_line("lost", 0, DEADLINE)?;
-    // Awake it sees all again, once it was told of each place where some are missing.
+    // Awake, it gets every line again, after the counts of the lost ones.
     let mut asked = 0;
     wait::until("a record that was not missed", DEADLINE, || {
         asked += 1;
@@ -189,6 +189,6 @@ fn a_follower_of_an_agent_that_is_killed_fails() -> Result<()> {
     agent.process_mut().kill();
     assert_eq!(follower.0.wait(DEADLINE)?.code(), Some(FAILED));
     let said = follower.0.stderr().text();
-    assert!(said.contains("broke off"), "{said}");
+    assert!(said.contains("the connection to the agent"), "{said}");
     Ok(())
 }

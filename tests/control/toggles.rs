@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
+fn each_way_of_switching_captures_the_selected_packets_exactly() -> Result<()> {
     let lab = Lab::new()?;
     let pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
@@ -60,7 +60,7 @@ fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
     let ended = agent.stop()?;
     Ledger(&ended.ledger).require_balance()?;
     let counts = ingress(&ended.ledger, "s1");
-    // All while a program was there; of them what was captured, and what was switched off.
+    // All packets while a program was attached: captured ones and ignored ones.
     assert_eq!(counts["seen"], 7 + 3 + 4 + 2, "{counts}");
     assert_eq!(counts["captured"], 7 + 2, "{counts}");
     assert_eq!(counts["ignored"]["disabled"], 3 + 4, "{counts}");
@@ -70,7 +70,7 @@ fn each_way_of_switching_captures_exactly_what_it_says() -> Result<()> {
 }
 
 #[test]
-fn who_asked_for_what_is_in_the_log() -> Result<()> {
+fn requests_and_their_clients_are_in_the_log() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     let from = agent.process().stderr().len();
@@ -125,7 +125,7 @@ fn a_pattern_that_matches_nothing_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_reset_is_done_though_what_the_file_names_is_not_there() -> Result<()> {
+fn a_reset_succeeds_although_a_configured_interface_is_missing() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, absent0]"), &[])?;
     succeed(&agent, &["disable", "s0"])?;
@@ -155,7 +155,7 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     let questions = tempfile::NamedTempFile::new()?;
     fs::write(questions.path(), "www.tap53.test A\nmail.tap53.test AAAA\nx.absent.test A\n")?;
     let mut dnsperf = lab.client.command("dnsperf");
-    // For as long as the toggles take, and then told to stop.
+    // Runs for as long as the toggles take, and is stopped then.
     dnsperf.args(["-s", "198.51.100.2", "-l", "600", "-Q", "3000", "-q", "50", "-d"]);
     let mut load = Process::spawn("dnsperf", {
         dnsperf.arg(questions.path());
@@ -211,7 +211,7 @@ fn a_thousand_toggles_under_load_cost_the_other_interface_nothing() -> Result<()
     Ok(())
 }
 
-/// What the agent's process holds of the kernel: descriptors and threads.
+/// Returns the numbers of descriptors and threads of the agent's process.
 fn held(agent: &Agent) -> Result<[usize; 2]> {
     let count = |what: &str| -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/{what}", agent.process().pid()))?.count())
@@ -228,7 +228,7 @@ fn require_nothing_more(agent: &Agent, before: [usize; 2]) -> Result<()> {
 }
 
 #[test]
-fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
+fn repeated_reloads_leak_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let _pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
@@ -247,7 +247,7 @@ fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
             if round % 2 == 0 {
                 agent.process().signal(Signal::SIGHUP)?;
             }
-            wait::until("the file to be taken up", DEADLINE, || {
+            wait::until("the file to be reloaded", DEADLINE, || {
                 let status = client.status()?.status;
                 let attached = status["interfaces"].as_array().map_or(0, Vec::len);
                 Ok((attached == 1 + usize::from(on)).then_some(()))
@@ -262,7 +262,7 @@ fn files_that_change_again_and_again_leave_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn detaching_again_and_again_leaves_nothing_behind() -> Result<()> {
+fn repeated_detaching_leaks_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let _pair = SecondPair::new(&lab)?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;

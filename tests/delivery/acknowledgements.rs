@@ -1,5 +1,5 @@
-//! What a broker that takes its time to acknowledge costs, and what an idle agent does. A real broker
-//! behind a proxy that delays its answers. `cargo xtask bench` runs it.
+//! Measures the cost of a broker that acknowledges slowly, and of an idle agent, with a real broker behind
+//! a proxy that delays its answers. `cargo xtask bench` runs it.
 //!
 //! Figures of one run compare; those of two machines do not.
 
@@ -27,7 +27,7 @@ use tap53_harness::{
 };
 
 const DELAYS_MS: [u64; 5] = [0, 10, 50, 100, 200];
-/// Exchanges that are made at once, and how often: 2,000 a second.
+/// Exchanges at once, and their interval: 2,000 a second.
 const CHUNK: u16 = 20;
 const INTERVAL: Duration = Duration::from_millis(10);
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -138,7 +138,7 @@ impl Exchanges {
     }
 }
 
-/// Batches that one partition takes in a round trip.
+/// Number of batches of one partition in a round trip.
 fn throughput(namespace: &Namespace, proxy: &DelayingProxy, kafka: &Kafka<'_>) -> Result<()> {
     let topic = "throughput";
     kafka.create_topic(topic)?;

@@ -1,10 +1,10 @@
-//! What compression makes of batches of a size: bytes and requests to a real broker, and the agent's
-//! CPU. `cargo xtask bench` runs it.
+//! Measures compression by batch size: bytes and requests to a real broker, and the agent's CPU. `cargo
+//! xtask bench` runs it.
 //!
-//! Figures of one run compare; those of two machines do not. The traffic is made, after a cluster's:
-//! few names asked often, many asked seldom, search lists, one to four answers. A request carries one
-//! batch of one partition, so batches in the broker's log are requests, and their bytes are what went
-//! over the wire but for some forty a request.
+//! Figures of one run compare; those of two machines do not. The traffic is synthetic, modelled on a
+//! cluster's: few names are queried often, many rarely, with search lists and one to four answers. A
+//! request has one batch of one partition, so the batches in the broker's log are the requests, and their
+//! bytes are those on the wire, less some forty for each request.
 
 mod feed;
 mod traffic;

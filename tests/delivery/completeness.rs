@@ -1,5 +1,4 @@
-//! What the two topics tell of outages, duplicates, a killed agent, and a run that ended without a
-//! broker.
+//! The two topics account for outages, duplicates, a killed agent, and a run that ended without a broker.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -21,8 +20,8 @@ fn consume_both(kafka: &Kafka<'_>) -> Result<Consumed> {
     Ok(Consumed { records: kafka.consume(TOPIC)?, summaries: kafka.consume(SUMMARIES)? })
 }
 
-/// Waits until the topics say what `is_said` looks for in the runs, the oldest first.
-fn wait_until_said(
+/// Waits until the topics have what `is_said` looks for in the runs, the oldest first.
+fn wait_until_logged(
     kafka: &Kafka<'_>,
     what: &str,
     is_said: impl Fn(&[Value]) -> bool,
@@ -38,7 +37,7 @@ const WINDOWS: &str = "SELECT windows.*, started_at FROM windows JOIN last_words
                        ORDER BY started_at, window_number";
 
 #[test]
-fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
+fn the_topics_account_for_duplicates_a_killed_agent_and_spooled_records() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.ip(&["link", "set", "lo", "up"])?;
     let mut kafka = Kafka::start(&namespace)?;
@@ -81,10 +80,10 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     assert_eq!(number(first, "duplicates")?, duplicates, "{first}");
     println!("{duplicates} duplicates of {next}");
 
-    // An agent that is killed, with records in its spool that no summary tells of.
+    // An agent that is killed, with records in its spool that are in no summary.
     let mut run = start(&kafka, next)?;
     run.feed(400)?;
-    wait_until_said(&kafka, "a summary of all records", |runs| {
+    wait_until_logged(&kafka, "a summary of all records", |runs| {
         runs.len() == 2 && runs[1]["expected"] == 400 && runs[1]["missing"] == 0
     })?;
     kafka.signal(Signal::SIGSTOP)?;
@@ -99,7 +98,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
 
     // The next run finds them, and nothing of the killed one is on its way any more.
     let run = start(&kafka, next)?;
-    let runs = wait_until_said(&kafka, "what was carried to arrive", |runs| {
+    let runs = wait_until_logged(&kafka, "what was carried to arrive", |runs| {
         runs.len() == 3 && runs[1]["arrived"] == 700
     })?;
     assert_eq!(runs[1]["state"], "killed", "{runs:?}");
@@ -130,7 +129,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     kafka.restart()?;
     let mut run = start(&kafka, next)?;
     run.feed(100)?;
-    wait_until_said(&kafka, "what was carried to arrive", |runs| {
+    wait_until_logged(&kafka, "what was carried to arrive", |runs| {
         runs.len() == 5 && runs[3]["arrived"] == 200 && runs[3]["state"] == "ended"
     })?;
     run.finish()?.require_nothing_lost()?;
@@ -143,7 +142,7 @@ fn the_topics_tell_of_duplicates_a_killed_agent_and_what_waits() -> Result<()> {
     }
     assert_eq!(number(&nodes[0], "killed_runs")?, 1);
 
-    what_waits_in_the_spool_is_not_missing_yet(&consumed, &run_id, &runs[4]["run_id"])
+    spooled_records_are_not_missing_yet(&consumed, &run_id, &runs[4]["run_id"])
 }
 
 fn require(row: &Value, state: &str, complete: &str, expected: i64) -> Result<()> {
@@ -154,9 +153,9 @@ fn require(row: &Value, state: &str, complete: &str, expected: i64) -> Result<()
     Ok(())
 }
 
-/// As if what the run `left` to the run `next` had not been delivered yet, and then as if it never
-/// came.
-fn what_waits_in_the_spool_is_not_missing_yet(
+/// Removes the records that the run `left` in the spool for the run `next`: first as if they were not
+/// delivered yet, and then as if they never arrived.
+fn spooled_records_are_not_missing_yet(
     consumed: &Consumed,
     left: &Value,
     next: &Value,
@@ -179,7 +178,7 @@ fn what_waits_in_the_spool_is_not_missing_yet(
 }
 
 #[test]
-fn what_a_spool_drops_is_told_by_the_run_that_drops_it_and_the_sums_are_whole() -> Result<()> {
+fn spool_drops_are_reported_by_the_run_that_drops_them_and_the_sums_are_complete() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.ip(&["link", "set", "lo", "up"])?;
     let mut kafka = Kafka::start(&namespace)?;
@@ -209,7 +208,7 @@ fn what_a_spool_drops_is_told_by_the_run_that_drops_it_and_the_sums_are_whole() 
     let [runs, nodes, windows] = consumed.ask([RUNS, "SELECT * FROM nodes", WINDOWS])?;
     let [first, second, last] = &runs[..] else { anyhow::bail!("{runs:?}") };
     println!("{first:#}\n{second:#}\n{nodes:?}");
-    // The first told of its own, and the second dropped what the first had left.
+    // The first reported its own drops, and the second dropped records that the first had left.
     assert_eq!(number(first, "reported_lost")?, dropped[0], "{first}");
     assert_eq!(
         (number(second, "reported_lost")?, number(second, "carried_lost")?),
@@ -226,7 +225,7 @@ fn what_a_spool_drops_is_told_by_the_run_that_drops_it_and_the_sums_are_whole() 
     assert_eq!((number(node, "arrived")?, number(node, "expected")?), (arrived, next.into()));
     assert_eq!(number(node, "reported_lost")?, number(node, "missing")?);
     assert_eq!((number(node, "unexplained")?, number(node, "waiting")?), (0, 0), "{node}");
-    // All of it is settled, and told apart by window.
+    // All of them are settled, and distinguished by window.
     ensure!(windows.iter().all(|row| row["complete"] != "not yet"), "{windows:?}");
     Ok(())
 }

@@ -137,7 +137,7 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
 }
 
 #[test]
-fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() -> Result<()> {
+fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -169,7 +169,7 @@ fn what_killed_agents_had_dropped_is_in_the_totals_of_the_spool_to_the_record() 
     assert_eq!(number("arrived")? + lost, u64::from(next));
     let missing = consume(&kafka)?.missing(0..next);
     assert_eq!(missing.len() as u64, lost, "{:?}", ranges(&missing));
-    // And the command says the same.
+    // The command reports the same.
     let listed = agent::run(&["spool", "ls", directory.path().to_str().context("a path")?])?;
     let text = String::from_utf8(listed.stdout)?;
     assert!(text.contains(&format!("ever: {next} records appended")), "{text}");

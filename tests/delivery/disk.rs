@@ -25,7 +25,7 @@ fn a_full_disk_costs_the_oldest_records_and_each_is_counted() -> Result<()> {
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(500)?;
     kafka.kill();
-    // Half of the disk belongs to somebody else, for a while.
+    // Half of the disk is used otherwise, for a while.
     let other = disk.path().join("other");
     fs::write(&other, vec![1; 8 << 20])?;
     run.feed(30_000)?;
@@ -125,7 +125,7 @@ fn an_agent_starts_at_once_and_in_little_memory_on_two_gibibytes() -> Result<()>
         let records = if segment == 0 { 10_000 } else { 10 };
         spool.append((0..records).map(|_| record), 0)?;
     }
-    // Files with holes: whoever reads them sees all of their size.
+    // Sparse files: a reader sees their whole size.
     let segments = spool::contents(directory.path())?.list();
     for segment in segments.iter().rev().skip(1) {
         fs::OpenOptions::new().write(true).open(&segment.path)?.set_len(SEGMENT_BYTES)?;
@@ -158,7 +158,7 @@ fn an_agent_starts_at_once_and_in_little_memory_on_two_gibibytes() -> Result<()>
 }
 
 #[test]
-fn the_command_lists_verifies_and_exports_what_waits() -> Result<()> {
+fn the_command_lists_verifies_and_exports_waiting_records() -> Result<()> {
     let namespace = namespace()?;
     let directory = scratch::directory("queue")?;
     let keys = spool_keys("durable", directory.path(), "");

@@ -42,8 +42,8 @@ fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
     Ok(())
 }
 
-/// As a file system does that did not get to write it: a batch that was cut is dropped by the broker
-/// itself.
+/// Cuts the end of the log, as a file system that did not write it; the broker itself drops a batch that
+/// is cut.
 fn forget_the_end(kafka: &Kafka<'_>) -> Result<()> {
     for file in kafka.partition_files(TOPIC)? {
         match file.extension().and_then(|extension| extension.to_str()) {

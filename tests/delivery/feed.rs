@@ -1,4 +1,4 @@
-//! An agent that is fed made traffic by a FIFO, and what of it is in a topic.
+//! An agent that gets synthetic traffic from a FIFO, and the records of it in a topic.
 
 use std::{
     fs::{self, File},

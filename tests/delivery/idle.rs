@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(4);
 /// Waits a second of all threads together. Four of each worker, two of the spool's sender, a few of
 /// the loop's tick, and up to two of each thread of librdkafka.
 const MOST_WAITS_PER_S: f64 = 40.0;
-/// Of each worker; and of the thread that takes in delivery reports.
+/// Maximum wake-ups a second of each worker, and of the thread that receives delivery reports.
 const MOST_OF_WORKER: f64 = 6.0;
 const MOST_OF_REPORTS: f64 = 1.0;
 
@@ -40,7 +40,7 @@ fn an_idle_agent_sleeps() -> Result<()> {
              \x20 - {{type: kafka, brokers: ['{broker}'], topic: {TOPIC}{spool}}}\n"
         );
         let agent = Agent::start(&namespace, &yaml, &[])?;
-        // The best of some intervals: it connects at first, and asks for metadata now and then.
+        // The best of some intervals: it connects at first, and requests metadata now and then.
         let used = wait::until("an interval in which the agent sleeps", DEADLINE, || {
             let before = Usage::of(agent.process().pid())?;
             let end = Instant::now() + INTERVAL;

@@ -41,7 +41,7 @@ fn each_record_arrives_though_the_broker_was_away_for_longer_than_the_message_ti
 }
 
 #[test]
-fn what_is_not_delivered_at_the_end_is_delivered_by_the_next_run() -> Result<()> {
+fn the_next_run_delivers_the_rest_of_the_spool() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -125,7 +125,7 @@ fn memory_does_not_grow_while_the_broker_is_away() -> Result<()> {
     let mut run = Run::start(&namespace, "127.0.0.1:9", &keys, 0)?;
     run.feed(1_000)?;
     run.process().wait_for_line(AWAY, 0, DEADLINE)?;
-    // Several times what the producer's queue holds.
+    // Several times the producer's queue.
     run.feed(10_000)?;
     let before = peak_memory_kib(&run)?;
     run.feed(40_000)?;

@@ -58,7 +58,7 @@ fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
 
 const UNAVAILABLE: &str = "event=\"schema_id_unavailable\"";
 
-/// The line that says for this cause that there is no id. On a slow machine others may come first.
+/// Waits for the line that reports a missing id with this cause. On a slow machine others may come first.
 fn wait_for_cause(run: &Run, cause: &str) -> Result<String> {
     wait::until(cause, DEADLINE, || {
         let lines = run.process().stderr().lines();
@@ -76,7 +76,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     for subject in ["a-value", "b-value"] {
         registry.register(subject, &FOREIGN.replace("something_else", &subject[..1]))?;
     }
-    // Summaries of the ledger have a topic and a schema of their own.
+    // Summaries of the ledger have a separate topic and schema.
     kafka.create_topic(SUMMARIES)?;
     let keys = registry_keys(&registry.url(), "");
     let keys = format!("{keys}\n    summary: {{topic: {SUMMARIES}}}");
@@ -119,7 +119,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
 }
 
 #[test]
-fn each_profile_has_a_subject_and_what_waits_of_the_other_one_leaves_too() -> Result<()> {
+fn each_profile_has_a_subject_and_spooled_records_of_the_other_one_are_sent_too() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -176,7 +176,7 @@ fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() ->
         if mode != "off" {
             export_is_readable(directory.path(), 500)?;
         }
-        // It hangs before it answers: the thread that asks is the only one that waits.
+        // It hangs before it answers: only the registry's thread waits.
         registry.restart()?;
         registry.signal(Signal::SIGSTOP)?;
         run.feed(100)?;
@@ -195,7 +195,7 @@ fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() ->
     Ok(())
 }
 
-/// What waits is exported as what it is, not as it will be framed.
+/// Checks that spooled records are exported without the registry's framing.
 fn export_is_readable(directory: &Path, records: usize) -> Result<()> {
     let out = scratch::directory("export")?;
     let file = out.path().join("waiting.avro");
@@ -206,7 +206,7 @@ fn export_is_readable(directory: &Path, records: usize) -> Result<()> {
 }
 
 #[test]
-fn without_registry_and_spool_what_waits_too_long_is_lost_for_a_reason_of_its_own() -> Result<()> {
+fn without_registry_and_spool_expired_records_are_lost_under_a_separate_reason() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
@@ -327,7 +327,7 @@ fn with_register_false_a_schema_is_looked_up_and_never_registered() -> Result<()
 }
 
 #[test]
-fn a_registry_is_asked_over_tls_and_trusted_by_its_authority_alone() -> Result<()> {
+fn a_registry_is_used_over_tls_and_trusted_by_its_ca_only() -> Result<()> {
     let namespace = namespace()?;
     let (security, others) = (Security::new()?, Security::new()?);
     let kafka = Kafka::start(&namespace)?;
@@ -364,7 +364,7 @@ fn schema_file(version: u32) -> PathBuf {
     }
 }
 
-/// What an agent of an earlier version left in a spool.
+/// Writes records of an earlier version to a spool.
 fn leave_in_spool(directory: &Path, version: u32) -> Result<u32> {
     let text = fs::read_to_string(schema_file(version).with_extension("hex"))?;
     let decode = |line: &str| HEXLOWER.decode(line.as_bytes()).map_err(Error::msg);
@@ -477,7 +477,7 @@ fn a_registry_refuses_every_way_to_break_the_schema_and_takes_the_right_ones() -
         change(&mut changed);
         let mut schema = schema.clone();
         schema["fields"] = Value::Array(changed);
-        // What fits is not registered, so that the next is held against what we have alone.
+        // A compatible schema is not registered, so that the next one is compared with ours only.
         let body = json!({"schema": schema.to_string()});
         if fits {
             let path = format!("/compatibility/subjects/{SUBJECT}/versions/latest");

@@ -33,7 +33,7 @@ const PCAP_HEADER: usize = 24;
 /// Exchanges written to the FIFO at once.
 const CHUNK: u32 = 200;
 
-/// The section that says how long sinks may take to deliver what they have at the end.
+/// The section with the flush timeout.
 const FLUSHING: &str = "shutdown: {flush_timeout_ms: 30000}";
 
 /// Configuration keys of the Kafka sink, beside `spool`.
@@ -50,11 +50,11 @@ pub(super) struct Run {
     directory: TempDir,
     fifo: Option<File>,
     next: u32,
-    /// How many clients ask in turn.
+    /// Number of clients that take turns.
     clients: u8,
 }
 
-/// How it ended.
+/// The result of a run that has ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) ledger: Value,
@@ -80,7 +80,7 @@ impl Run {
         Self::start_prepared(namespace, broker, keys, next, |_| {})
     }
 
-    /// As [`start`](Self::start), with another time to deliver what it has at the end.
+    /// Does the same as [`start`](Self::start), with another flush timeout.
     pub(super) fn start_flushing_for(
         namespace: &Namespace,
         broker: &str,
@@ -92,7 +92,7 @@ impl Run {
         Self::start_with(namespace, (broker, TOPIC), keys, next, &sections, |_| {})
     }
 
-    /// As [`start`](Self::start), with records in the flat profile, and their topic.
+    /// Does the same as [`start`](Self::start), with records in the flat profile, and their topic.
     pub(super) fn start_flat(
         namespace: &Namespace,
         to: (&str, &str),
@@ -124,7 +124,7 @@ impl Run {
         let directory = scratch::directory("spool")?;
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
-        // A broker that comes back is to be noticed soon, where a test says nothing else of it.
+        // The agent must reconnect soon, unless a test sets something else.
         let options = match keys.contains("options:") {
             true => "",
             false => "options: {reconnect.backoff.max.ms: 250}",
@@ -153,7 +153,7 @@ impl Run {
         Ok(run)
     }
 
-    /// From now on so many clients ask in turn, each for the numbers that leave its own over.
+    /// Sets the number of clients from now on; each queries the numbers whose remainder is its own.
     pub(super) fn ask_as(&mut self, clients: u8) {
         self.clients = clients;
     }
@@ -218,12 +218,12 @@ impl Run {
     /// Kills it with SIGKILL; the numbers of the records that it had accepted.
     pub(super) fn kill(self) -> Result<Vec<u32>> {
         let (accepted, log) = self.kill_however_full()?;
-        // It had no time to say so in a ledger.
+        // It had no time to count them in a ledger.
         ensure!(!log.contains("spool_dropped"), "the spool was too small for the test: {log}");
         Ok(accepted)
     }
 
-    /// As [`kill`](Self::kill), where its spool may have been too small; and its log.
+    /// Does the same as [`kill`](Self::kill), where its spool may have been too small; and its log.
     pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
         // Everything that it wrote is read once the process is reaped and its output has ended.
@@ -231,7 +231,7 @@ impl Run {
         Ok((self.accepted()?, self.process.stderr().text()))
     }
 
-    /// Ends the feed, and waits for the agent to deliver what it can and end.
+    /// Ends the feed, and waits until the agent has delivered its records and ended.
     pub(super) fn finish(mut self) -> Result<Ended> {
         self.fifo = None;
         self.ended()
@@ -295,7 +295,7 @@ fn push_exchange(packets: &mut Pcap, number: u32, client: u8) {
     let client = SocketAddr::from(([192, 0, 2, 1 + client], 40_000 + (number >> 16) as u16));
     let server = SocketAddr::from(([192, 0, 2, 53], 53));
     let at = Duration::from_millis(u64::from(number) * 2);
-    // Text that fills a record up to what is usual.
+    // Text that fills a record up to a usual size.
     let mut query = dns::query((number & 0xffff) as u16, &name(number), "A");
     packets.udp_at(at, client, server, &query);
     query[2] |= 0x80;

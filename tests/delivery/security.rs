@@ -1,4 +1,4 @@
-//! Who is there: TLS, passwords, certificates; and what a message carries beside its value.
+//! Authentication by TLS, passwords and certificates; and the key and headers of a message.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use tap53_harness::{
 use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool, wait_for};
 
 #[test]
-fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_up() -> Result<()> {
+fn records_are_sent_over_tls_and_new_credentials_are_reloaded() -> Result<()> {
     let namespace = namespace()?;
     let security = Security::new()?;
     let kafka = Kafka::start_secure(&namespace, &security)?;
@@ -26,7 +26,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
         password.display(),
         spool("durable", &directory.path().join("spool"), ""),
     );
-    // Editors put a line feed behind it.
+    // Editors append a line feed.
     fs::write(&password, format!("{SCRAM_PASSWORD}\n"))?;
     let mut run = Run::start(&namespace, &kafka.sasl_ssl_address(), &by_password, 0)?;
     run.feed(100)?;
@@ -82,7 +82,7 @@ fn records_go_over_tls_with_a_password_or_a_certificate_and_new_ones_are_taken_u
 }
 
 #[test]
-fn a_broker_whose_certificate_nobody_vouches_for_gets_no_record() -> Result<()> {
+fn a_broker_with_an_untrusted_certificate_gets_no_record() -> Result<()> {
     let namespace = namespace()?;
     let (security, others) = (Security::new()?, Security::new()?);
     let kafka = Kafka::start_secure(&namespace, &security)?;
@@ -105,7 +105,7 @@ fn a_broker_whose_certificate_nobody_vouches_for_gets_no_record() -> Result<()> 
 }
 
 #[test]
-fn keys_and_headers_are_what_was_chosen_also_by_way_of_the_spool() -> Result<()> {
+fn keys_and_headers_are_as_configured_also_from_the_spool() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;

@@ -47,10 +47,10 @@ fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_take
 }
 
 #[test]
-fn one_that_never_gets_the_spool_counts_what_it_could_not_deliver() -> Result<()> {
+fn an_agent_that_never_locks_the_spool_counts_undelivered_records() -> Result<()> {
     let namespace = namespace()?;
     let directory = scratch::directory("queue")?;
-    // A mebibyte of records in memory beside the producer's, and nobody listens.
+    // A mebibyte of records in memory in addition to the producer's, and no broker listens.
     let keys = format!(
         "message_timeout_ms: 1000\n    queue_bytes: 1048576\n    {}",
         spool("durable", directory.path(), "")
@@ -66,7 +66,7 @@ fn one_that_never_gets_the_spool_counts_what_it_could_not_deliver() -> Result<()
     println!("{full} too many for memory, {late} not delivered at the end");
     assert!(full > 0 && late > 0, "{}", ended.log);
     assert_eq!(full + late, 12_000);
-    // Of what the other one has nothing is gone.
+    // The other one's records are complete.
     let ended = first.terminate()?;
     ended.require_nothing_lost()?;
     assert_eq!(ended.records("spooled")?, 100);

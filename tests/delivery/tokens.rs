@@ -1,4 +1,4 @@
-//! Tokens that say who is there (SASL OAUTHBEARER), and passwords that are sent.
+//! Authentication with tokens (SASL OAUTHBEARER) and passwords.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ use tap53_harness::{
 
 use super::run::{DEADLINE, Ended, Run, TOPIC, consume, spool};
 
-/// How soon the broker asks for another proof.
+/// Interval at which the broker requires reauthentication.
 const REAUTHENTICATION_MS: u64 = 2_000;
 
-/// Of tokens. Where less than a second of a token's life is left when a
-/// connection proves itself anew, librdkafka does so again within a second, which the broker does not
-/// take: there have to be two seconds more than until the next proof.
+/// Lifetime of tokens in seconds. If less than a second of it is left at a reauthentication, librdkafka
+/// reauthenticates again within a second, which the broker refuses: the lifetime must exceed the
+/// interval by two seconds.
 const LIFETIME_S: i64 = 12;
 
 struct Stage {
@@ -78,13 +78,13 @@ fn require_unseen(ended: &Ended, secrets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// How many lines of a log hold `text`.
+/// Returns how many lines of a log contain `text`.
 fn count(log: &str, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text)).count()
 }
 
 #[test]
-fn a_renewed_token_is_taken_up_and_records_go_on_beyond_the_life_of_the_first() -> Result<()> {
+fn a_renewed_token_is_used_and_records_continue_beyond_the_first_ones_lifetime() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -130,14 +130,14 @@ fn a_renewed_token_is_taken_up_and_records_go_on_beyond_the_life_of_the_first() 
     ensure!(used + 1 >= tokens.len(), "{used} of {} tokens: {}", tokens.len(), ended.log);
     let proofs = count(&ended.log, "authentication successful");
     println!("{used} tokens, {proofs} proofs, {} duplicates of {fed}", consumed.duplicates());
-    // More than one connection is made, and each has to prove anew every two seconds.
+    // There are several connections, each of which reauthenticates every two seconds.
     ensure!(proofs > 6, "{}", ended.log);
     ensure!(count(&ended.log, "ERROR") == 0, "{}", ended.log);
     Ok(())
 }
 
 #[test]
-fn a_token_that_is_not_taken_is_one_clear_line_and_nothing_is_lost() -> Result<()> {
+fn a_rejected_token_is_one_clear_line_and_nothing_is_lost() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -186,7 +186,7 @@ fn a_token_that_is_not_taken_is_one_clear_line_and_nothing_is_lost() -> Result<(
 }
 
 #[test]
-fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails() -> Result<()> {
+fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<()> {
     let stage = Stage::new()?;
     let kafka = stage.kafka()?;
     let directory = scratch::directory("token")?;
@@ -220,7 +220,7 @@ fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails(
     wait::until("the records to arrive", DEADLINE, || {
         Ok((consume(&kafka)?.times.len() == 10).then_some(()))
     })?;
-    // It fails when it is asked for the second token, for a moment.
+    // It fails for a moment at the request for the second token.
     endpoint.answer(503, LIFETIME_S)?;
     endpoint.process().stdout().wait_for_line("stub answered 503", 0, DEADLINE)?;
     endpoint.answer(200, LIFETIME_S)?;
@@ -247,7 +247,7 @@ fn an_authorization_server_is_asked_for_tokens_in_time_and_again_while_it_fails(
 }
 
 #[test]
-fn a_token_endpoint_whose_certificate_nobody_vouches_for_is_not_told_the_secret() -> Result<()> {
+fn a_token_endpoint_with_an_untrusted_certificate_does_not_get_the_secret() -> Result<()> {
     let stage = Stage::new()?;
     let directory = scratch::directory("token")?;
     let secret = directory.path().join("secret");

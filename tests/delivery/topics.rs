@@ -1,4 +1,4 @@
-//! A topic that is not there: made where the configuration says so, and never otherwise.
+//! A missing topic is created if the configuration says so, and never otherwise.
 
 use anyhow::{Result, ensure};
 use tap53_harness::{
@@ -13,7 +13,7 @@ use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool};
 const QUICK: &str = "options: {topic.metadata.propagation.max.ms: 500}";
 
 #[test]
-fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() -> Result<()> {
+fn no_topic_is_created_without_create_topic_even_if_brokers_auto_create() -> Result<()> {
     let namespace = namespace()?;
     let kafka = Kafka::start_with_properties(&namespace, "auto.create.topics.enable=true\n")?;
     let directory = scratch::directory("queue")?;
@@ -27,7 +27,7 @@ fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() 
     let mut doctor = namespace.command(agent::binary()?);
     let said = doctor.args(["doctor", "--config", &configuration]).output()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(said.contains("tap53 creates none unless create_topic is set"), "{said}");
+    ensure!(said.contains("tap53 creates it only if create_topic is set"), "{said}");
     let ended = run.terminate()?;
     ended.require_nothing_lost()?;
     assert_eq!(ended.records("spooled")?, 10);
@@ -37,7 +37,7 @@ fn no_topic_is_made_behind_the_operators_back_not_even_where_brokers_make_all() 
 }
 
 #[test]
-fn a_topic_is_made_as_configured_at_the_start_and_again_when_it_is_gone() -> Result<()> {
+fn a_topic_is_created_as_configured_and_again_after_its_deletion() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     let directory = scratch::directory("queue")?;
@@ -46,7 +46,7 @@ fn a_topic_is_made_as_configured_at_the_start_and_again_when_it_is_gone() -> Res
          {{message.timestamp.type: LogAppendTime}}}}\n    {}",
         spool("durable", directory.path(), "")
     );
-    // It is made before there is any record, and once there is a broker.
+    // It is created before the first record, as soon as there is a broker.
     kafka.kill();
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.process().wait_for_line("event=\"topic_creation_failed\"", 0, DEADLINE)?;

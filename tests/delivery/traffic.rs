@@ -16,7 +16,7 @@ impl Random {
         (self.0 >> 33) as u32 % limit
     }
 
-    /// Of so many, the first ones far more often.
+    /// Returns a number below `limit`, small ones far more often.
     fn popular(&mut self, limit: u32) -> u32 {
         let share = f64::from(self.below(1_000_000)) / 1e6;
         // The logarithm of a rank is spread evenly: Zipf's law with exponent 1.
@@ -107,7 +107,7 @@ pub(super) fn push_transaction(packets: &mut Pcap, number: u32, random: &mut Ran
             records.extend(b"\x00\x04");
             records.extend(random.below(u32::MAX).to_be_bytes());
         }
-        // Behind the question; what a query has behind it, EDNS, is left out.
+        // After the question; the EDNS record of the query is omitted.
         message[10] = 0;
         message[11] = 0;
         message.truncate(12 + name.len() + 2 + 4);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::known;
 
-/// Who else read it.
+/// The other reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// Reads the bytes that were put into the capture.
@@ -18,11 +18,11 @@ pub(crate) enum Reader {
 /// A field that differs.
 #[derive(Debug)]
 pub(crate) struct Difference {
-    /// Where, such as `answers/0/rdata`.
+    /// Path of the field, such as `answers/0/rdata`.
     pub(crate) field: String,
-    /// What we say.
+    /// Our value.
     pub(crate) ours: Value,
-    /// What the other reader says.
+    /// The other reader's value.
     pub(crate) theirs: Value,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn differences(
                 }
             }
             "answers" => compare_answers(reader, ours, theirs, &mut found),
-            _ if is_behind_a_flaw(reader, field, ours) => {}
+            _ if is_after_a_flaw(reader, field, ours) => {}
             _ => compare_values(reader, field, &ours[field], theirs, &mut found),
         }
     }
@@ -58,7 +58,7 @@ pub(crate) fn differences(
 }
 
 /// tshark shows the fields of an entry that is broken as far as they go; we keep whole entries.
-fn is_behind_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
+fn is_after_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
     reader == Reader::Tshark
         && (ours["parse_status"] == "MALFORMED_QUESTION" || ours["parse_status"] == "NOT_DNS")
         && matches!(field, "qname" | "qtype" | "qclass" | "more_questions")
@@ -69,7 +69,7 @@ fn compare_answers(reader: Reader, ours: &Value, theirs: &Value, found: &mut Vec
     let status = &ours["parse_status"];
     let broken = *status == "MALFORMED_ANSWER" || *status == "MALFORMED_QUESTION";
     let as_many = mine.len() == other.len()
-        // The broken entry itself, and what tshark makes of the bytes behind it.
+        // The broken entry itself, and tshark's view of the bytes after it.
         || reader == Reader::Tshark && broken;
     if !as_many {
         push(found, "number of answers", &mine.len().into(), &other.len().into());

@@ -1,4 +1,4 @@
-//! Where we differ from another reader, and why: one entry each.
+//! Accepted differences from another reader, with their reasons: one entry each.
 
 use serde_json::Value;
 
@@ -7,14 +7,14 @@ use super::compare::{Difference, Reader};
 /// A difference that is meant.
 struct Known {
     reader: Reader,
-    /// Why we are right, or both are.
+    /// The reason why we are right, or both are.
     reason: &'static str,
     applies: fn(&Case<'_>) -> bool,
 }
 
-/// What there is to judge by.
+/// The context of a difference.
 struct Case<'a> {
-    /// What is special about the message.
+    /// Name of the message's special feature.
     name: &'a str,
     /// Both lines.
     ours: &'a Value,
@@ -56,8 +56,8 @@ impl Case<'_> {
     }
 }
 
-/// What dnspython refuses RDATA for that has the form of its type: part of its message, and why the
-/// RDATA is to be shown all the same. The record is for the eyes of those who look for such things.
+/// Errors for which dnspython refuses RDATA that has the form of its type: a part of its message, and the
+/// reason why we show the RDATA. A record must show such data to its readers.
 const CONTENT: &[(&str, &str)] = &[
     ("declared mandatory but not present", "RFC 9460 §8: for a client to ignore"),
     ("parameters in AliasMode", "RFC 9460 §2.4.2: for a client to ignore"),
@@ -158,7 +158,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Why a difference is meant.
+/// Returns the reason of an accepted difference.
 pub(crate) fn reason(
     reader: Reader,
     name: &str,

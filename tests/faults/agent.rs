@@ -19,10 +19,10 @@ pub(super) fn killed_durable(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     for round in 0..rounds {
         let run = Run::start(stage, &start)?;
         // More in some rounds than in others, and some more that may be anywhere when it ends.
-        run.feed_until_told(stage, 200 + round * 97 % 800)?;
+        run.feed_until_logged(stage, 200 + round * 97 % 800)?;
         if round % 5 == 3 {
             stage.kafka.signal(Signal::SIGSTOP)?;
-            run.feed_until_told(stage, 500)?;
+            run.feed_until_logged(stage, 500)?;
         }
         stage.ask(100 + round * 31 % 100)?;
         accepted.extend(numbers(&run.kill(&mut row)?)?);
@@ -35,7 +35,7 @@ pub(super) fn killed_durable(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// What is in memory is lost then, and no more.
+/// Checks that only records in memory are lost.
 pub(super) fn killed_fast(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let rounds = size(4, 40);
     let spool = scratch::directory("queue")?;
@@ -48,13 +48,13 @@ pub(super) fn killed_fast(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let mut accepted = Vec::new();
     for round in 0..rounds {
         let run = Run::start(stage, &start)?;
-        run.feed_until_told(stage, 200 + round * 97 % 800)?;
+        run.feed_until_logged(stage, 200 + round * 97 % 800)?;
         let is_away = round % 4 == 2;
         if is_away {
             // What waits comes first, so that memory is where new records go.
             run.wait_until_delivered()?;
             stage.kafka.kill();
-            run.feed_until_told(stage, 2_000)?;
+            run.feed_until_logged(stage, 2_000)?;
         }
         stage.ask(100 + round * 31 % 100)?;
         accepted.push(numbers(&run.kill(&mut row)?)?);

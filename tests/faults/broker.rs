@@ -57,7 +57,7 @@ pub(super) fn moved(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// Nobody told the agent: an operator writes the new address into its configuration.
+/// The agent does not know the new address: an operator writes it into its configuration.
 pub(super) fn moved_unknown(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let spool = scratch::directory("queue")?;
     let start = Start::new("durable", spool.path());

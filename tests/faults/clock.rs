@@ -19,9 +19,9 @@ use super::stage::{AWAY, BACK, DEADLINE, Run, Stage, Start, row, size};
 
 const HOUR_S: i64 = 3_600;
 
-/// How long records may keep times by the clock as it was before: the agent compares its clocks
-/// every second or so, and this is a loaded machine.
-const TAKEN_UP_WITHIN: Duration = Duration::from_secs(3);
+/// Time for which records may have times of the clock before the step: the agent compares its clocks
+/// every second or so, and the machine is loaded.
+const DETECTED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The agent's wall clock.
 struct Clock {
@@ -62,9 +62,9 @@ impl Clock {
 /// Feeds for so long that the agent has taken the clock up, and a little more; the last number.
 fn feed_past_step(run: &Run, stage: &mut Stage<'_>) -> Result<u32> {
     let begin = Instant::now();
-    wait::until("the step to be taken up", DEADLINE, || {
+    wait::until("the step to be detected", DEADLINE, || {
         run.feed(stage, 200)?;
-        Ok((begin.elapsed() > TAKEN_UP_WITHIN).then_some(()))
+        Ok((begin.elapsed() > DETECTED_WITHIN).then_some(()))
     })?;
     run.feed(stage, size(1_000, 10_000))?;
     Ok(stage.next() - 1)
@@ -121,7 +121,7 @@ fn clocks_of(consumed: &Consumed, number: u32) -> Result<Clocks> {
     Ok(consumed.clocks[at.with_context(|| format!("{number} was not consumed"))?])
 }
 
-/// How far a record's time is ahead of now, on this machine.
+/// Returns by how many seconds a record's time is ahead of now, on this machine.
 fn ahead_of_us_s(clocks: &Clocks) -> Result<i64> {
     let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     Ok(clocks.query_time_us.context("a query_time")? / 1_000_000 - now_s)

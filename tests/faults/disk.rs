@@ -13,7 +13,7 @@ use tap53_harness::{
 
 use super::stage::{AWAY, BACK, Run, Stage, Start, place, row, size};
 
-/// Of the broker: metadata and topics are on one small disk, most of which somebody else takes.
+/// Fills the broker's disk: metadata and topics are on one small disk, most of which is used otherwise.
 pub(super) fn full_at_broker(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     const DISK_BYTES: u64 = 64 << 20;
     /// Left for the topic: less than what is sent.
@@ -48,7 +48,8 @@ pub(super) fn full_at_broker(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// Of the spool: it may hold more than the disk does, so what is dropped is dropped for the disk.
+/// Fills the spool's disk, which is smaller than the spool's limit, so records are dropped because of the
+/// disk.
 pub(super) fn full_at_spool(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(36_000, 90_000);
     let disk = Mount::tmpfs(6 << 20)?;

@@ -5,10 +5,10 @@ use tap53_harness::{account::Ledger, faults::Row, memory_limit::MemoryLimit, scr
 
 use super::stage::{AWAY, BACK, Run, Stage, Start, row, size};
 
-/// Of the agent's cgroup: process, rings, and the page cache that cannot be given up.
+/// Memory limit of the agent's cgroup: process, rings, and the page cache that cannot be reclaimed.
 const CAP_BYTES: u64 = 256 << 20;
 
-/// What there is unless the configuration says otherwise.
+/// The default of `queue_bytes`.
 const DEFAULT_QUEUE_BYTES: u64 = 32 << 20;
 
 const PARTS: u32 = 20;

@@ -1,4 +1,4 @@
-//! The stage, an agent on it, and what is to be known of its run.
+//! The stage, an agent on it, and the measurements of its run.
 
 use std::{
     fs,
@@ -28,11 +28,11 @@ use tempfile::TempDir;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What the agent says at the beginning and at the end of an outage.
+/// Events that the agent logs at the start and at the end of an outage.
 pub(super) const AWAY: &str = "event=\"buffering_to_spool\"";
 pub(super) const BACK: &str = "event=\"delivery_resumed\"";
 
-/// Of the spool.
+/// Modes of the spool.
 const MODES: [&str; 2] = ["durable", "fast"];
 
 /// Far below what each outage here lasts: an outage ends only after deliveries have failed.
@@ -156,7 +156,7 @@ impl<'a> Stage<'a> {
         Ok(consumed)
     }
 
-    /// What became of the numbers goes into the row.
+    /// Fills the row with the outcome of the numbers.
     pub(super) fn fill_in(&self, consumed: &Consumed, row: &mut Row) {
         row.sent = u64::from(self.next);
         row.messages = consumed.numbers.len() as u64;
@@ -166,7 +166,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// How an agent is started.
+/// Options for starting an agent.
 pub(super) struct Start<'s> {
     /// Instead of the stage's.
     pub(super) brokers: Vec<String>,
@@ -178,7 +178,7 @@ pub(super) struct Start<'s> {
     pub(super) sink: &'s str,
     pub(super) message_timeout_ms: u32,
     pub(super) queue_bytes: u64,
-    /// Whether it writes a line for each record that it has accepted.
+    /// Set if it writes a line for each record that it has accepted.
     pub(super) tells: bool,
     pub(super) limit: Option<&'s MemoryLimit>,
     pub(super) environment: Vec<(&'s str, String)>,
@@ -216,7 +216,7 @@ impl Run {
         };
         let Start { mode, more, sink, message_timeout_ms, queue_bytes, .. } = start;
         let (topic, spool) = (stage.topic(mode), start.spool.display());
-        // The Kafka sink comes first: what the other one has, it has accepted.
+        // The Kafka sink comes first: it has accepted every record that the other one has.
         let tells = if start.tells { "- {type: stdout, format: json}" } else { "" };
         let yaml = format!(
             "interfaces: {{include: [s0]}}\n\
@@ -249,8 +249,8 @@ impl Run {
         Ok(())
     }
 
-    /// As [`feed`](Self::feed), until the agent has written a line for each; where it tells.
-    pub(super) fn feed_until_told(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
+    /// Does the same as [`feed`](Self::feed), until the agent has written a line for each.
+    pub(super) fn feed_until_logged(&self, stage: &mut Stage<'_>, count: u32) -> Result<()> {
         stage.ask(count)?;
         let sent = (stage.next - self.begin) as usize;
         wait::until("a line for each record", DEADLINE, || {
@@ -339,7 +339,7 @@ impl Run {
         Ok(ended)
     }
 
-    /// As [`stop`](Self::stop), after which nothing may be left for a next run.
+    /// Does the same as [`stop`](Self::stop), after which nothing may be left for a next run.
     pub(super) fn finish(self, row: &mut Row) -> Result<()> {
         let ended = self.stop(row)?;
         let spooled = Ledger(&ended.ledger).number("/agent/sinks/0/records/spooled")?;
@@ -347,7 +347,7 @@ impl Run {
         Ok(())
     }
 
-    /// Kills it with SIGKILL; what it had written to standard output.
+    /// Kills it with SIGKILL; returns its standard output so far.
     pub(super) fn kill(mut self, row: &mut Row) -> Result<Vec<String>> {
         row.peak_kib = row.peak_kib.max(self.peak_kib()?);
         let process = self.agent.process_mut();
@@ -418,7 +418,8 @@ fn hold(limit: Option<&MemoryLimit>, command: &mut Command) {
     }
 }
 
-/// (That another agent's programs are ahead of its own is true, and the test's doing.)
+/// Returns true for warnings and errors, except the one that another agent's programs run first: the test
+/// causes that one.
 fn is_complaint(line: &&str) -> bool {
     (line.contains(" WARN ") || line.contains("ERROR ")) && !line.contains("shadowed by program")
 }
@@ -431,7 +432,7 @@ fn complaints_of(log: &str) -> String {
     log.lines().filter(is_complaint).map(|line| format!("   {line}\n")).collect()
 }
 
-/// Counts of what was lost, by reason: packets, messages, and records of the Kafka sink at `sink`.
+/// Returns the losses by reason: packets, messages, and records of the Kafka sink at `sink`.
 fn losses(ledger: &Value, sink: &str) -> Vec<(String, u64)> {
     let mut places: Vec<String> =
         ["/agent/packets/lost", "/agent/messages/lost"].map(str::to_owned).to_vec();

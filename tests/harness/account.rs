@@ -1,4 +1,4 @@
-//! Does what the client saw, what the records say and what the ledger says agree?
+//! Checks that the client's exchanges, the records and the ledger agree.
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ pub fn records_equal_exchanges(
     Ok(())
 }
 
-/// The fields that follow from what the client asked and was told.
+/// The fields that follow from the client's queries and responses.
 fn expected_fields(exchange: &Exchange, interface: &str, seen_from: &str) -> Vec<(String, Value)> {
     let (outcome, rcode, answers, response_size) = match &exchange.response {
         Some((response, size)) => {
@@ -111,7 +111,7 @@ fn time_problem(record: &Value) -> Option<String> {
 pub struct Ledger<'a>(pub &'a Value);
 
 impl Ledger<'_> {
-    /// Fails unless the ledger says `balanced`, and every identity holds by our own arithmetic.
+    /// Fails unless the ledger is `balanced`, and every identity holds by our own arithmetic.
     ///
     /// # Errors
     /// Each identity that does not hold.

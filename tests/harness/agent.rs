@@ -29,7 +29,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// The `tap53` binary: `TAP53_BIN`, or the newer of the debug and release builds.
 ///
 /// # Errors
-/// When there is none; the message says how to build it.
+/// If it does not exist; the message has the command that builds it.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TAP53_BIN") {
         let path = PathBuf::from(path);
@@ -85,7 +85,7 @@ pub struct Agent {
     directory: TempDir,
 }
 
-/// How an agent ended.
+/// The result of an agent that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Exit status.
@@ -115,7 +115,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// As [`start`](Self::start), without waiting. `command` is `tap53` or what will execute it.
+    /// Does the same as [`start`](Self::start), without waiting. `command` is `tap53` or what will execute it.
     ///
     /// # Errors
     /// When the process cannot be started.
@@ -140,7 +140,7 @@ impl Agent {
         Ok(Self { process, directory })
     }
 
-    /// Waits for the log line that says that every selected interface is captured.
+    /// Waits until the agent has logged that it captures on every selected interface.
     ///
     /// # Errors
     /// When it does not come.
@@ -206,7 +206,7 @@ impl Agent {
         self.ended()
     }
 
-    /// As [`stop`](Self::stop), for the ledger alone: for a great many records.
+    /// Does the same as [`stop`](Self::stop), for the ledger alone: for a great many records.
     ///
     /// # Errors
     /// When it does not exit, or wrote no ledger.
@@ -219,7 +219,7 @@ impl Agent {
     /// Waits for the agent to exit and reads all that it wrote.
     ///
     /// # Errors
-    /// As [`stop`](Self::stop).
+    /// See [`stop`](Self::stop).
     pub fn ended(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_DEADLINE)?;
         let stderr = self.process.stderr().text();

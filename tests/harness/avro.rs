@@ -1,4 +1,4 @@
-//! A small Avro reader: what the demo checks the agent's file with.
+//! A small Avro reader, with which the demo checks the agent's file.
 //!
 //! The tests read with fastavro. The demo has to do without Python, and without a larger crate,
 //! since `cargo xtask` is what a newcomer waits for first; and a reader that is not the crate the

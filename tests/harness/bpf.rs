@@ -1,4 +1,4 @@
-//! The kernel's BPF objects, asked for by system call and without the agent's libraries.
+//! Reads the kernel's BPF objects by system call, without the agent's libraries.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ pub enum Kind {
     Link,
 }
 
-/// A BPF object by its kernel id. Ids are not used again soon, so they can be asked for later.
+/// A BPF object by its kernel id. Ids are not reused soon, so they can be looked up later.
 pub type Object = (Kind, u32);
 
 /// The BPF objects that a process holds open, from its `fdinfo` (kernel 4.12; links 5.8).
@@ -60,7 +60,7 @@ pub fn held_by(pid: Pid) -> Result<BTreeSet<Object>> {
         let value = |key: &str| {
             text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok())
         };
-        // A link's fdinfo also names its program: the link is what is held.
+        // A link's fdinfo also names its program: the process holds the link only.
         let object = value("link_id:")
             .map(|id| (Kind::Link, id))
             .or_else(|| value("prog_id:").map(|id| (Kind::Program, id)))
@@ -73,7 +73,7 @@ pub fn held_by(pid: Pid) -> Result<BTreeSet<Object>> {
 /// True while the kernel has the object.
 ///
 /// # Errors
-/// When the kernel refuses to say.
+/// When the kernel denies it.
 pub fn exists((kind, id): Object) -> Result<bool> {
     let command = match kind {
         Kind::Program => BPF_PROG_GET_FD_BY_ID,
@@ -90,12 +90,12 @@ pub fn exists((kind, id): Object) -> Result<bool> {
     }
 }
 
-/// How an XDP program sits on an interface.
+/// Mode of an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver.
+    /// Runs in the driver.
     Native,
-    /// In the network stack.
+    /// Runs in the network stack.
     Generic,
 }
 
@@ -109,7 +109,7 @@ pub mod verdict {
     pub const TC_NEXT: i32 = -1;
     /// Dropped.
     pub const XDP_DROP: i32 = 1;
-    /// To the stack.
+    /// Passes the packet to the network stack.
     pub const XDP_PASS: i32 = 2;
 }
 
@@ -127,10 +127,10 @@ impl XdpHolder {
         Self::attach_with(namespace, interface, mode, verdict::XDP_PASS)
     }
 
-    /// As [`attach`](Self::attach), with another verdict.
+    /// Does the same as [`attach`](Self::attach), with another verdict.
     ///
     /// # Errors
-    /// As [`attach`](Self::attach).
+    /// See [`attach`](Self::attach).
     pub fn attach_with(
         namespace: &Namespace,
         interface: &str,
@@ -157,7 +157,7 @@ impl XdpHolder {
     }
 }
 
-/// Where in a TCX chain.
+/// Position in a TCX chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Ahead of all that are there.
@@ -252,10 +252,10 @@ pub fn deny(command: &mut Command) {
     unsafe { command.pre_exec(install) };
 }
 
-/// Loads an XDP program that passes every packet: the least that tells whether BPF is to be had.
+/// Loads an XDP program that passes every packet, which shows whether BPF is available.
 ///
 /// # Errors
-/// What the kernel says: EPERM without the right, ENOSYS without BPF.
+/// The kernel's error: EPERM without the privilege, ENOSYS without BPF.
 pub fn load_passing_program() -> io::Result<OwnedFd> {
     load_program(BPF_PROG_TYPE_XDP, verdict::XDP_PASS)
 }
@@ -304,7 +304,7 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
 /// Fails unless nothing is attached to `interface`: no XDP, no TC filter, no clsact or TCX program.
 ///
 /// # Errors
-/// What is attached.
+/// If something is attached; the message names it.
 pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
     let link = namespace.link(interface)?;
     if !link["xdp"].is_null() {

@@ -20,14 +20,14 @@ use crate::{python::json_lines, scratch};
 /// Captures of one seed; dropping them removes the files.
 pub struct Captures {
     directory: TempDir,
-    /// What was made, in order.
+    /// The created files, in order.
     pub files: Vec<Capture>,
 }
 
 /// A capture file.
 #[derive(Debug)]
 pub struct Capture {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// Frames in it.
     pub frames: u64,
@@ -40,13 +40,13 @@ pub struct Capture {
 /// A message that was put into a capture.
 #[derive(Clone, Debug)]
 pub struct MadeMessage {
-    /// What is special about it.
+    /// Name of its special feature.
     pub name: String,
     /// Its bytes.
     pub wire: Vec<u8>,
     /// The frame with which it is complete, from 1.
     pub frame: u64,
-    /// False where it may as well not be found, such as behind a gap; the frame is zero then.
+    /// False if it need not be found, such as after a gap; the frame is zero then.
     pub certain: bool,
     /// The manifest's line: transport, addresses and ports, in replay's terms.
     pub line: Value,
@@ -66,7 +66,7 @@ impl Captures {
         Ok(Self { files: files.collect::<Result<_>>()?, directory })
     }
 
-    /// Where the files are.
+    /// Returns the directory of the files.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -1,4 +1,4 @@
-//! A DNS client that notes all that it asked and all that it was told.
+//! A DNS client that records its queries and responses.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 const DNS_PORT: u16 = 53;
 
-/// How to ask.
+/// Transport of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// One datagram each way.
@@ -29,7 +29,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As the record spells it.
+    /// Returns the name that records have for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,11 +53,11 @@ pub struct Question {
 pub struct Exchange {
     /// Transaction identifier.
     pub id: u16,
-    /// Name asked for, without the trailing dot.
+    /// Name of the question, without the trailing dot.
     pub qname: String,
-    /// Type asked for.
+    /// Type of the question.
     pub qtype: String,
-    /// How it was asked.
+    /// Transport of the query.
     pub transport: Transport,
     /// The client's own address and port.
     pub client: SocketAddr,
@@ -119,7 +119,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Asks over UDP what the server drops without an answer, and does not wait.
+    /// Sends a query over UDP that the server drops without an answer, and does not wait.
     ///
     /// # Errors
     /// When it cannot be sent.
@@ -159,7 +159,7 @@ impl<'a> Client<'a> {
         let mut stream =
             self.namespace.enter(|| Ok(TcpStream::connect_timeout(&server, ANSWER_DEADLINE)?))?;
         stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        // Length and message in one segment, as RFC 7766 §8 asks.
+        // Length and message in one segment, as RFC 7766 §8 requires.
         let length = u16::try_from(query.len())?.to_be_bytes();
         stream.write_all(&[&length, query].concat())?;
         let mut length = [0; 2];

@@ -1,5 +1,5 @@
-//! What became of records, asked in the SQL that the documentation shows, of messages that were
-//! consumed: fastavro reads them, DuckDB answers.
+//! Runs the documented SQL about completeness on messages that were consumed: fastavro reads them,
+//! DuckDB evaluates the SQL.
 
 use std::{
     ffi::OsStr,

@@ -55,7 +55,7 @@ impl Image {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/image.sh");
         run(Command::new("sh").arg(script).arg(program).arg(directory.path()))
             .context("lay out the image (setcap: package libcap2-bin)")?;
-        // Private directories are made with mode 0700; a container's root is open.
+        // Private directories are created with mode 0700; a container's root is open.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         Ok(Self { directory })
     }
@@ -69,7 +69,7 @@ impl Image {
         Ok(())
     }
 
-    /// Where a path of the image is on this host.
+    /// Returns the path on this host of a path in the image.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
@@ -87,15 +87,15 @@ pub enum Volume {
     Files(PathBuf),
     /// An empty directory that the container's group may write to, and which its processes share.
     Empty(Arc<TempDir>),
-    /// A directory of the node, as the kubelet makes one that is missing: root's.
+    /// Creates a directory of the node, as the kubelet does for a missing one: root owns it.
     Node(Arc<TempDir>),
 }
 
 impl Volume {
-    /// An `emptyDir` as the kubelet makes it with `fsGroup`.
+    /// Creates an `emptyDir` as the kubelet does with `fsGroup`.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be created.
     pub fn empty(group: u32) -> Result<Self> {
         let directory = scratch::directory("volume")?;
         chown(directory.path(), None, Some(group)).context("change the volume's group")?;
@@ -106,14 +106,14 @@ impl Volume {
     /// A `hostPath` of type `DirectoryOrCreate` that is not there yet.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be created.
     pub fn node() -> Result<Self> {
         let directory = scratch::directory("volume")?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         Ok(Self::Node(Arc::new(directory)))
     }
 
-    /// Where it is on this host.
+    /// Returns its path on this host.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -123,16 +123,16 @@ impl Volume {
     }
 }
 
-/// What a pod says of a container's privileges.
+/// The privileges of a container, from its pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privileges {
     /// User and group.
     pub user: u32,
     /// Capabilities, one a bit.
     pub capabilities: u64,
-    /// Whether a program may not be given more than its caller has.
+    /// Set if a program cannot gain more privileges than its caller has.
     pub no_new_privileges: bool,
-    /// Whether files can be changed only where a volume is.
+    /// Set if files can be changed in volumes only.
     pub read_only_root: bool,
 }
 
@@ -164,7 +164,7 @@ impl Privileges {
     /// `namespace`, with each volume at its path.
     ///
     /// # Errors
-    /// When a directory to mount on cannot be made.
+    /// When a mount point cannot be created.
     pub fn command(
         &self,
         namespace: &Namespace,
@@ -218,7 +218,7 @@ impl Privileges {
 /// The file system of a container: paths that are ready for mount(2).
 struct Root {
     root: CString,
-    /// What to mount, and where on this host.
+    /// Sources and targets of the mounts.
     mounts: Vec<(CString, CString)>,
     read_only: bool,
 }
@@ -229,7 +229,7 @@ impl Root {
         let mut mounts = Vec::new();
         for (to, volume) in kernel.iter().chain(volumes) {
             let to = image.path(to);
-            // As the runtime makes them, where the image has none.
+            // As the runtime creates them if the image has none.
             fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
             mounts.push((c_string(volume.path())?, c_string(&to)?));
         }

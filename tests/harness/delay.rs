@@ -1,6 +1,6 @@
 //! A TCP proxy whose server takes its time to answer.
 //!
-//! What a client sends passes at once; each piece of an answer passes a while after it came, in its
+//! The bytes of a client pass at once; each piece of an answer passes a while after it came, in its
 //! order, and does not hold up the pieces after it: a long line, not a narrow one. Messages both ways
 //! that begin with their length in four bytes, as Kafka's do, are counted.
 
@@ -64,7 +64,7 @@ impl DelayingProxy {
         Ok(Self { address, shared, accepting: Some(accepting) })
     }
 
-    /// Where clients find it.
+    /// Returns the address for clients.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -76,7 +76,7 @@ impl DelayingProxy {
         let _ = self.shared.server.set(server);
     }
 
-    /// From now on answers pass so long after they came.
+    /// Sets the delay of answers from now on.
     pub fn set_delay(&self, delay: Duration) {
         let us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         self.shared.delay_us.store(us, Ordering::Relaxed);
@@ -122,7 +122,7 @@ impl Drop for DelayingProxy {
 }
 
 impl Shared {
-    /// How often the accepting thread looks whether it is to end.
+    /// Interval at which the accepting thread checks whether it should end.
     const LOOK: Duration = Duration::from_millis(5);
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -142,7 +142,7 @@ impl Shared {
         }
         while !self.stop.load(Ordering::Acquire) {
             match listener.accept() {
-                // A connection that cannot be made is closed, which the client sees.
+                // If the connection to the server fails, the client's one is closed.
                 Ok((client, _)) => drop(self.clone().connect(client)),
                 Err(_) => thread::park_timeout(Self::LOOK),
             }
@@ -211,17 +211,17 @@ impl Shared {
     }
 }
 
-/// Where the messages begin in a stream of bytes.
+/// Finds the ends of messages in a stream of bytes.
 #[derive(Default)]
 struct Messages {
-    /// What is there of the length.
+    /// The bytes of the current length so far.
     length: Vec<u8>,
     /// Bytes of the message that are still to come.
     left: usize,
 }
 
 impl Messages {
-    /// How many end in the next bytes of the stream.
+    /// Returns how many messages end in the next bytes of the stream.
     fn count(&mut self, mut bytes: &[u8]) -> i64 {
         let mut ended = 0;
         while let Some((first, rest)) = bytes.split_first() {

@@ -17,11 +17,11 @@ pub struct DiskLimit {
 }
 
 impl DiskLimit {
-    /// What is in it may write to the disk of `mount` so often a second. To force something to the
-    /// disk takes a write or two.
+    /// Creates a control group whose processes may write to the disk of `mount` `writes_per_s` times a
+    /// second. An fsync(2) takes a write or two.
     ///
     /// # Errors
-    /// Without root, or the controller; or where the file system has no disk of its own.
+    /// Without root, or the controller; or if the file system has no disk.
     pub fn new(mount: &Mount, writes_per_s: u32) -> Result<Self> {
         let root = Path::new("/sys/fs/cgroup");
         let device = device(mount)?;

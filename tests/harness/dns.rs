@@ -11,7 +11,7 @@ pub const HEADER_SIZE: usize = 12;
 const CLASS_IN: u16 = 1;
 const RECURSION_DESIRED: u16 = 0x0100;
 
-/// Mnemonics of the types that the tests ask for (RFC 1035 §3.2.2 and later).
+/// Mnemonics of the types in the tests' queries (RFC 1035 §3.2.2 and later).
 const TYPES: [(&str, u16); 11] = [
     ("A", 1),
     ("NS", 2),
@@ -69,7 +69,7 @@ fn type_mnemonic(number: u16) -> String {
     found.map_or_else(|| format!("TYPE{number}"), |(mnemonic, _)| (*mnemonic).to_owned())
 }
 
-/// What a client sees of a response.
+/// The fields of a response that tests compare.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Transaction identifier.

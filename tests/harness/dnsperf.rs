@@ -1,4 +1,4 @@
-//! Load from dnsperf, an independent client that counts what it sent and what came back.
+//! Load from dnsperf, an independent client that counts its queries and responses.
 
 use std::{
     fs::File,
@@ -18,21 +18,21 @@ use crate::{
     scratch, wait,
 };
 
-/// How long dnsperf waits for responses after its last query, and some more.
+/// Deadline for dnsperf after its last query; longer than it waits for responses.
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What to send.
+/// The queries to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
-    /// File of questions in dnsperf's format, asked in turn.
+    /// File of questions in dnsperf's format, sent in turn.
     pub questions: &'a Path,
     /// Queries a second; `None`: as many as are answered.
     pub rate: Option<u32>,
     /// Queries without a response at most.
     pub in_flight: u32,
-    /// How long queries are sent.
+    /// Duration of the load.
     pub time: Duration,
-    /// Whether the latency of each query is recorded, which costs the client some CPU.
+    /// Set to record the latency of each query, which costs the client some CPU.
     pub latencies: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct Dnsperf {
     directory: TempDir,
 }
 
-/// What dnsperf counted.
+/// The counts of dnsperf.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Queries sent.
@@ -51,7 +51,7 @@ pub struct Report {
     pub completed: u64,
     /// Responses a second.
     pub per_second: f64,
-    /// Latencies in microseconds, smallest first; empty unless they were asked for.
+    /// Latencies in microseconds, smallest first; empty unless they are recorded.
     pub latencies_us: Vec<u32>,
 }
 
@@ -127,7 +127,7 @@ fn parse(text: &str) -> Result<Report> {
     })
 }
 
-/// Of `> NOERROR www.example A 0.000184`.
+/// Parses the latency in microseconds of a line such as `> NOERROR www.example A 0.000184`.
 fn latency_us(line: &str) -> Option<u32> {
     let (seconds, fraction) = line.strip_prefix("> ")?.rsplit_once(' ')?.1.split_once('.')?;
     Some(seconds.parse::<u32>().ok()? * 1_000_000 + fraction.parse::<u32>().ok()?)

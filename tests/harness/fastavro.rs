@@ -37,7 +37,7 @@ pub fn read_single_objects<'a>(
     resolve_single_objects(schema, None, messages)
 }
 
-/// As [`read_single_objects`], resolved to the schema in the file `reader`.
+/// Does the same as [`read_single_objects`], resolved to the schema in the file `reader`.
 ///
 /// # Errors
 /// Also when the schemas do not fit.
@@ -50,7 +50,7 @@ pub fn resolve_single_objects<'a>(
     json_lines(SCRIPT, arguments.chain(reader.map(Path::as_os_str)), &lines_of_hex(messages)?)
 }
 
-/// As [`read_single_objects`], of each record only the fields `names`: for a great many.
+/// Does the same as [`read_single_objects`], of each record only the fields `names`: for a great many.
 ///
 /// # Errors
 /// Also when there is no such field.

@@ -1,5 +1,5 @@
-//! What a fault cost: a row of `docs/faults.md`. The tests write it, `cargo xtask faults` makes the
-//! table, and both take the verdict from here, which knows nothing but the row's numbers.
+//! The cost of a fault: a row of `docs/faults.md`. Tests write the rows, `cargo xtask faults` creates the
+//! table, and both get the verdict from here, which depends on the row's numbers only.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// the numbers of the long form.
 pub const ROWS_VARIABLE: &str = "TAP53_FAULT_ROWS";
 
-/// What became of a numbered stream under one fault.
+/// The outcome of a numbered stream under one fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Its place in the table.
@@ -43,13 +43,13 @@ pub struct Row {
     pub bound: u64,
     /// Runs of the agent that ended and wrote a ledger.
     pub ledgers: u64,
-    /// Of these, how many balance.
+    /// Number of these that balance.
     pub balanced: u64,
     /// Runs that were killed.
     pub kills: u64,
     /// Most memory that the agent had resident, KiB.
     pub peak_kib: u64,
-    /// What it was allowed, where a limit was set.
+    /// The memory limit, if one was set.
     pub cap_kib: Option<u64>,
     /// Lines of its log with WARN or ERROR.
     pub complaints: u64,
@@ -74,8 +74,8 @@ impl Row {
         self.lost.values().sum()
     }
 
-    /// What speaks against the identity: each number is consumed, or in a counted reason. Empty
-    /// where it holds.
+    /// Returns the violations of the identity that each number is consumed, or counted under a reason.
+    /// Empty if it holds.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

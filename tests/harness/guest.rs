@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(150);
 
 /// A kernel of Debian's for clouds, which brings every driver that QEMU's plainest machine needs.
 pub struct Kernel {
-    /// Version as the kernel itself tells it.
+    /// Version as the kernel itself reports it.
     pub release: String,
     directory: PathBuf,
 }
@@ -86,7 +86,7 @@ impl Kernel {
     }
 }
 
-/// As Debian compares versions.
+/// Returns true if a version is newer, by Debian's order.
 fn is_newer(version: &str, other: &str) -> bool {
     Command::new("dpkg")
         .args(["--compare-versions", version, "gt", other])
@@ -129,7 +129,7 @@ fn fetch(release: &str, modules: &[&str], directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The initial file system of a guest: busybox, and what is put there.
+/// The initial file system of a guest: busybox and added files.
 pub struct Root(tempfile::TempDir);
 
 impl Root {

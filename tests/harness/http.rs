@@ -1,4 +1,4 @@
-//! One request over HTTP/1.1, as a kubelet's probe makes it.
+//! Sends one request over HTTP/1.1, as a kubelet's probe does.
 
 use std::{
     io::{Read as _, Write as _},
@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Answer {
     /// Status code.
     pub code: u16,
-    /// What is before the body.
+    /// Status line and headers.
     pub head: String,
     /// The body.
     pub body: String,
@@ -28,7 +28,7 @@ pub struct Answer {
 /// A connection from within `namespace`.
 ///
 /// # Errors
-/// When nobody listens.
+/// When the connection is refused.
 pub fn connect(namespace: &Namespace, address: SocketAddr) -> Result<TcpStream> {
     let stream = namespace.enter(|| Ok(TcpStream::connect_timeout(&address, DEADLINE)?))?;
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -69,7 +69,7 @@ pub struct JsonRequest<'a> {
     pub method: &'a str,
     /// Path and query.
     pub path: &'a str,
-    /// What the API calls its JSON.
+    /// Content type of the API.
     pub content_type: &'a str,
     /// Empty if there is none.
     pub body: &'a str,

@@ -37,9 +37,9 @@ const fn question(name: &'static str, qtype: &'static str) -> Question {
 pub struct Lab {
     // Fields drop in this order: the resolver before its namespace.
     _unbound: Unbound,
-    /// Where clients run; its interface is `c0`.
+    /// Namespace of the clients; its interface is `c0`.
     pub client: Namespace,
-    /// Where the resolver and the agent run; its interface is `s0`.
+    /// Namespace of the resolver and the agent; its interface is `s0`.
     pub server: Namespace,
 }
 
@@ -52,10 +52,10 @@ impl Lab {
         Self::with_mtu(MTU)
     }
 
-    /// As [`new`](Self::new), with another MTU.
+    /// Does the same as [`new`](Self::new), with another MTU.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     pub fn with_mtu(mtu_bytes: u32) -> Result<Self> {
         let client = Namespace::new()?;
         let server = Namespace::new()?;

@@ -14,10 +14,10 @@
 //! - what it starts or creates, its `Drop` ends or removes, also while a test panics;
 //! - a child process dies with this one (`PR_SET_PDEATHSIG`), and a namespace that a killed run left
 //!   is removed by the next run;
-//! - nothing waits by time: it waits for an event, up to a deadline, and says what did not come;
-//! - no packet leaves the namespaces made here.
+//! - nothing waits for a fixed time: it waits for an event, up to a deadline, and names the missing event;
+//! - no packet leaves the namespaces that are created here.
 //!
-//! Everything needs root and network namespaces; [`require_root`] says so in one line.
+//! Everything needs root and network namespaces; [`require_root`] reports it in one line.
 
 pub mod account;
 pub mod agent;
@@ -67,7 +67,7 @@ use anyhow::{Result, bail};
 /// Fails unless this process may create network namespaces and load BPF programs.
 ///
 /// # Errors
-/// When the effective user is not root; the message says what to do.
+/// When the effective user is not root; the message has the remedy.
 pub fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!(

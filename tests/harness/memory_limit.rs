@@ -18,8 +18,8 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// What is in it gets so much memory, page cache included, and is killed for more that cannot
-    /// be reclaimed.
+    /// Creates a control group with a memory limit, page cache included. Its processes are killed if they
+    /// use more that cannot be reclaimed.
     ///
     /// # Errors
     /// Without root, or the memory controller.

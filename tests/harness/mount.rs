@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{process::run, scratch};
 
-/// A mounted file system; dropping it unmounts it and removes what it was made of.
+/// A mounted file system; dropping it unmounts it and removes its image.
 pub struct Mount {
     point: PathBuf,
     image: Option<PathBuf>,
@@ -65,7 +65,7 @@ impl Mount {
         Self::image(directory, copy)
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.point

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{process::run, scratch};
 
-/// Where iproute2 keeps the names of network namespaces.
+/// Directory in which iproute2 keeps the names of network namespaces.
 const NETNS_DIRECTORY: &str = "/run/netns";
 
 /// A network namespace; dropping it removes it, with every interface in it.
@@ -72,7 +72,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `ip` with `arguments` in this namespace and returns what it prints.
+    /// Runs `ip` with `arguments` in this namespace and returns its output.
     ///
     /// # Errors
     /// When `ip` refuses; with its message.
@@ -80,7 +80,7 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments))
     }
 
-    /// Runs `tc` with `arguments` in this namespace and returns what it prints.
+    /// Runs `tc` with `arguments` in this namespace and returns its output.
     ///
     /// # Errors
     /// When `tc` refuses; with its message.
@@ -132,7 +132,7 @@ impl Namespace {
 }
 
 impl Namespace {
-    /// Names of the namespaces that this process made and that are still there.
+    /// Returns the names of the namespaces that this process has created and that still exist.
     ///
     /// # Errors
     /// When the directory of names cannot be read.
@@ -169,7 +169,7 @@ pub struct PacketCounts {
 fn sweep() {
     for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if scratch::is_left_behind(&name) {
+        if scratch::is_stale(&name) {
             // Another process may sweep at the same time.
             let _ = run(Command::new("ip").args(["netns", "delete"]).arg(&name));
         }
@@ -224,7 +224,7 @@ pub fn join(near: (&Namespace, End), far: (&Namespace, End), mtu_bytes: u32) -> 
     configure(far_space, far_end, near_end)
 }
 
-/// Takes a link down at one end: neither end has a carrier then, and what is sent is lost.
+/// Takes a link down at one end: neither end has a carrier then, and packets are lost.
 ///
 /// # Errors
 /// When there is no such interface.
@@ -236,7 +236,7 @@ pub fn cut(space: &Namespace, end: End) -> Result<()> {
 /// neighbours and IPv6 addresses; IPv4 is what is back.)
 ///
 /// # Errors
-/// As [`cut`].
+/// See [`cut`].
 pub fn mend(near: (&Namespace, End), far: (&Namespace, End)) -> Result<()> {
     near.0.ip(&["link", "set", near.1.interface, "up"])?;
     introduce(near.0, near.1, &far.1.ipv4.to_string(), far.1.mac)?;

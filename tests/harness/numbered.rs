@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 50_000;
 
 const FIELDS: [&str; 5] = ["record_id", "qname", "query_time", "response_time", "latency_ns"];
 
-/// The name that the transaction with this number asks for.
+/// Returns the name in the question of the transaction with this number.
 #[must_use]
 pub fn name(number: u32) -> String {
     format!("q{number}.tap53.test")
@@ -36,9 +36,9 @@ pub fn number(record: &Value) -> Result<u32> {
     Ok(number.with_context(|| format!("a number in {qname}"))?.parse()?)
 }
 
-/// What a topic holds of such a stream, read by kcat and fastavro.
+/// The content of a topic of such a stream, read by kcat and fastavro.
 pub struct Consumed {
-    /// How often each number is there.
+    /// Number of occurrences of each number.
     pub times: HashMap<u32, u32>,
     /// The fewest bytes that a message's value has.
     pub shortest: usize,
@@ -46,11 +46,11 @@ pub struct Consumed {
     pub numbers: Vec<u32>,
     /// The values of `record_id`.
     pub ids: HashSet<String>,
-    /// What the records say of time, in the order of the topic.
+    /// Times of the records, in the order of the topic.
     pub clocks: Vec<Clocks>,
 }
 
-/// What a record says of time.
+/// Times of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
     /// Microseconds since 1970 UTC; `None` where the query was not seen.
@@ -70,10 +70,10 @@ impl Consumed {
         Self::of(&kafka.consume(topic)?)
     }
 
-    /// Of messages that were read already.
+    /// Decodes messages that were read already.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// See [`read`](Self::read).
     pub fn of(messages: &[Message]) -> Result<Self> {
         let schema = tempfile::NamedTempFile::new()?;
         fs::write(schema.path(), agent::run(&["schema"])?.stdout)?;
@@ -87,7 +87,7 @@ impl Consumed {
         Ok(consumed)
     }
 
-    /// Of records that were decoded already; nothing is known of their size.
+    /// Counts records that were decoded already; their sizes are unknown.
     ///
     /// # Errors
     /// When a record has no number.
@@ -133,7 +133,7 @@ impl Consumed {
     /// Fails unless all of `numbers` are there, and nothing else.
     ///
     /// # Errors
-    /// What is missing, or one that is too much.
+    /// If a number is missing, or one was not fed; the message has it.
     pub fn require_exactly(&self, numbers: Range<u32>) -> Result<()> {
         let missing = self.missing(numbers.clone());
         ensure!(missing.is_empty(), "{} are missing, from {} on", missing.len(), missing[0]);

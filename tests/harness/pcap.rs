@@ -17,10 +17,10 @@ const UDP: u8 = 17;
 /// When a file begins, seconds since 1970 UTC.
 const BEGIN_S: u32 = 1_700_000_000;
 
-/// A classic pcap file in memory, one packet a millisecond unless told otherwise.
+/// A classic pcap file in memory, by default with one packet each millisecond.
 pub struct Pcap {
     bytes: Vec<u8>,
-    /// What stands before the IP header of each packet.
+    /// Link header before the IP header of each packet.
     link_header: Vec<u8>,
     packets: u32,
 }
@@ -76,7 +76,7 @@ impl Pcap {
     /// Appends a UDP datagram that was sent this long after the file's beginning.
     ///
     /// # Panics
-    /// As [`udp`](Self::udp), and when that is more than a few decades.
+    /// Does the same as [`udp`](Self::udp), and when that is more than a few decades.
     pub fn udp_at(
         &mut self,
         at: Duration,
@@ -89,7 +89,7 @@ impl Pcap {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let mut header = vec![0x45, 0];
                 header.extend((20 + length).to_be_bytes());
-                // Identification, no fragment, hop limit; nobody checks the checksum of a file.
+                // Identification, no fragment, hop limit; the checksum is not checked in a file.
                 header.extend([0, 0, 0, 0, 64, UDP, 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());

@@ -31,7 +31,7 @@ impl Piped {
         Ok(Self(command.spawn()?))
     }
 
-    /// Reads the log up to the line that says that every interface is captured.
+    /// Reads the log up to the line `ready`.
     ///
     /// # Errors
     /// When the agent ends before.

@@ -20,7 +20,7 @@ use crate::{
     scratch,
 };
 
-/// Where Debian puts the programs, in a directory for each version.
+/// Directory in which Debian installs the programs, with a directory for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// PostgreSQL refuses to run as root.

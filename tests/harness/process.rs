@@ -26,7 +26,7 @@ const INTERRUPTION_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of output quoted in an error.
 const TAIL_LINES: usize = 20;
 
-/// A running child process, in a process group of its own.
+/// A running child process, in its own process group.
 ///
 /// Dropping it kills the group and waits for the child.
 pub struct Process {
@@ -45,7 +45,7 @@ impl Process {
         Self::spawn_copying_stderr(name, command, None)
     }
 
-    /// As [`spawn`](Self::spawn); standard error is also written to `copy`, line by line.
+    /// Does the same as [`spawn`](Self::spawn); standard error is also written to `copy`, line by line.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -74,13 +74,13 @@ impl Process {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }
 
-    /// What the process wrote to standard output so far.
+    /// Returns the standard output so far.
     #[must_use]
     pub fn stdout(&self) -> &Stream {
         &self.stdout
     }
 
-    /// What the process wrote to standard error so far.
+    /// Returns the standard error so far.
     #[must_use]
     pub fn stderr(&self) -> &Stream {
         &self.stderr

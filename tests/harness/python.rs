@@ -1,4 +1,4 @@
-//! Python with the packages that read and write what we do, and share nothing with us.
+//! Python with independent packages that read and write our formats.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{cache, process::run};
 
-/// Packages in a virtual environment of their own, in the cache.
+/// Packages in a separate virtual environment, in the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment {
     /// The first word of the directory's name.
@@ -35,7 +35,7 @@ const READERS: Environment = Environment {
 };
 
 impl Environment {
-    /// The environment; made now if it is not there yet.
+    /// Returns the environment; creates it if it is missing.
     ///
     /// # Errors
     /// When Python 3 with venv is not installed, or a package cannot be had.
@@ -73,7 +73,7 @@ impl Environment {
 /// The interpreter that has the packages of the independent readers.
 ///
 /// # Errors
-/// As [`Environment::directory`].
+/// See [`Environment::directory`].
 pub fn python() -> Result<PathBuf> {
     Ok(READERS.directory()?.join("bin/python"))
 }
@@ -98,10 +98,10 @@ pub fn json_lines<S: AsRef<OsStr>>(
     json_lines_of(Command::new(python()?), script, arguments, input)
 }
 
-/// As [`json_lines`], where `python` starts the interpreter, as in a namespace.
+/// Does the same as [`json_lines`], where `python` starts the interpreter, as in a namespace.
 ///
 /// # Errors
-/// As [`json_lines`].
+/// See [`json_lines`].
 pub(crate) fn json_lines_of<S: AsRef<OsStr>>(
     mut python: Command,
     script: &str,
@@ -122,7 +122,7 @@ pub(crate) fn json_lines_of<S: AsRef<OsStr>>(
     let mut stdin = child.stdin.take().context("stdin is piped")?;
     let output = std::thread::scope(|scope| {
         scope.spawn(move || {
-            // A script that gives up early closes its end; its exit code says so.
+            // A script that fails early closes its end; its exit code shows it.
             let _ = stdin.write_all(input);
         });
         child.wait_with_output()

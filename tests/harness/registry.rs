@@ -84,10 +84,10 @@ impl<'a> Registry<'a> {
         Self::start_with(namespace, None)
     }
 
-    /// As [`start`](Self::start), with a second port that speaks TLS by the broker's certificate.
+    /// Does the same as [`start`](Self::start), with a second port that speaks TLS by the broker's certificate.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
         Self::start_with(namespace, Some(security))
     }
@@ -110,7 +110,7 @@ impl<'a> Registry<'a> {
         Ok(registry)
     }
 
-    /// Where it is, without the path of an API.
+    /// Returns its URL without the path of an API.
     #[must_use]
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
@@ -134,7 +134,7 @@ impl<'a> Registry<'a> {
         self.process = None;
     }
 
-    /// Sends it a signal, as SIGSTOP, which makes it hang.
+    /// Sends it a signal, such as SIGSTOP, which suspends it.
     ///
     /// # Errors
     /// When it does not run.
@@ -150,7 +150,7 @@ impl<'a> Registry<'a> {
         Ok(self.process.as_ref().context("no registry runs")?.pid())
     }
 
-    /// Starts it again on what it had, at the same address.
+    /// Starts it again with its data, at the same address.
     ///
     /// # Errors
     /// When it does not answer before the deadline.
@@ -206,7 +206,7 @@ impl<'a> Registry<'a> {
         self.directory.path().join("database")
     }
 
-    /// What a schema must be to what came before it, as `BACKWARD` or `NONE`.
+    /// Sets the compatibility level, such as `BACKWARD` or `NONE`.
     ///
     /// # Errors
     /// When it refuses.

@@ -1,4 +1,4 @@
-//! Temporary names that tell whose they are, so that what a killed process left can be removed.
+//! Temporary names that contain their process, so that leftovers of a killed one can be removed.
 
 use std::{env, ffi::OsStr, fs, path::Path, process};
 
@@ -11,7 +11,7 @@ pub(crate) const PREFIX: &str = "tap53-";
 /// A temporary directory; dropping it removes it.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn directory(purpose: &str) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-{purpose}-", process::id()))
@@ -26,7 +26,7 @@ pub(crate) fn jvm_option(directory: &Path) -> String {
 }
 
 /// True if `name` is of a process that no longer exists.
-pub(crate) fn is_left_behind(name: &OsStr) -> bool {
+pub(crate) fn is_stale(name: &OsStr) -> bool {
     let owner = name
         .to_str()
         .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
@@ -36,7 +36,7 @@ pub(crate) fn is_left_behind(name: &OsStr) -> bool {
 /// Removes directories that killed processes left.
 pub(crate) fn sweep() {
     for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
-        if is_left_behind(&entry.file_name()) {
+        if is_stale(&entry.file_name()) {
             // Another process may sweep at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -48,13 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_processes_that_are_gone_are_left_behind() {
+    fn only_names_of_ended_processes_are_stale() {
         let own = format!("{PREFIX}{}-unbound-x1", process::id());
-        assert!(!is_left_behind(OsStr::new(&own)));
+        assert!(!is_stale(OsStr::new(&own)));
         // Above the largest process number (PID_MAX_LIMIT is 2^22).
-        assert!(is_left_behind(OsStr::new("tap53-4194305-0")));
+        assert!(is_stale(OsStr::new("tap53-4194305-0")));
         for other in ["tap53", "tap53-demo", "tap5-4194305-0", "systemd-4194305-0"] {
-            assert!(!is_left_behind(OsStr::new(other)), "{other}");
+            assert!(!is_stale(OsStr::new(other)), "{other}");
         }
     }
 }

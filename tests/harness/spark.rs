@@ -30,7 +30,7 @@ const PACKAGES: [(&str, &str); 3] =
 const MASTER: &str = "local[2,4]";
 const MEMORY: &str = "1g";
 
-/// Where Spark is.
+/// An installation of Spark.
 #[derive(Clone, Debug)]
 pub struct Spark {
     python: PathBuf,
@@ -66,10 +66,10 @@ impl Spark {
         Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
     }
 
-    /// As [`submit`](Self::submit), with the tables of a lake in the catalog `lake`.
+    /// Does the same as [`submit`](Self::submit), with the tables of a lake in the catalog `lake`.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), or when Iceberg's jars cannot be had.
+    /// Does the same as [`submit`](Self::submit), or when Iceberg's jars cannot be had.
     pub fn submit_with_lake(
         &self,
         store: &Store<'_>,
@@ -83,7 +83,7 @@ impl Spark {
         Ok(Job { process: Process::spawn(job, command)?, _directory: directory })
     }
 
-    /// Statements of SQL on the tables of a lake, in the catalog `lake`; what they print.
+    /// Runs SQL statements on the tables of a lake, in the catalog `lake`; returns their output.
     ///
     /// # Errors
     /// When one fails; with the log.

@@ -1,4 +1,4 @@
-//! Tables as `tap53 schema --ddl duckdb` makes them, in DuckDB, with records that fastavro has read.
+//! Tables of `tap53 schema --ddl duckdb` in DuckDB, with records that fastavro has read.
 
 use std::{ffi::OsStr, path::Path};
 

@@ -1,4 +1,4 @@
-//! The resolver: unbound with local data only. It never asks another server.
+//! The resolver: unbound with local data only. It never queries another server.
 
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -50,10 +50,10 @@ impl Unbound {
         Self::start_with(namespace, addresses, &Extra::default())
     }
 
-    /// As [`start`](Self::start), with more configuration.
+    /// Does the same as [`start`](Self::start), with more configuration.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_with(namespace: &Namespace, addresses: &[IpAddr], extra: &Extra) -> Result<Self> {
         let directory = scratch::directory("unbound")?;
         let path = directory.path().join("unbound.conf");
@@ -89,7 +89,7 @@ pub struct Extra {
     pub server: String,
     /// Further sections.
     pub sections: String,
-    /// Where it logs; `None`: standard error.
+    /// Log file; `None` for standard error.
     pub log_file: Option<PathBuf>,
 }
 

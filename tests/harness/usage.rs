@@ -1,4 +1,4 @@
-//! What a process takes: CPU time, and how often its threads wake.
+//! Measures the CPU time of a process, and how often its threads wake.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
-/// What the threads of a process that are there have taken since they began.
+/// Resources that the current threads of a process have used since their start.
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// When this was read.
@@ -22,10 +22,10 @@ pub struct Usage {
     pub waits: BTreeMap<(i32, String), u64>,
 }
 
-/// What a process took between two readings.
+/// Resources that a process has used between two readings.
 #[derive(Clone, Debug)]
 pub struct Used {
-    /// How long that was.
+    /// Time between the readings.
     pub time: Duration,
     /// CPU time.
     pub cpu: Duration,
@@ -105,7 +105,7 @@ pub fn cpu_time(pid: Pid) -> Result<Duration> {
 pub struct Memory {
     /// Resident: also pages of its files and of the kernel's rings.
     pub resident: u64,
-    /// Anonymous: what is its own alone.
+    /// Anonymous memory, which it does not share.
     pub anonymous: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::{
 /// A version of a schema.
 #[derive(Clone, Debug)]
 pub struct Version {
-    /// What a registry knows it by.
+    /// Id of the schema in a registry.
     pub id: u64,
     /// The schema.
     pub schema: PathBuf,

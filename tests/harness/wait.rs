@@ -1,4 +1,4 @@
-//! Waiting for a condition that has no event of its own, up to a deadline.
+//! Waits for a condition without an event, up to a deadline.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Interval between two looks at a condition. Short against the seconds that parts take to start, and
-/// long enough not to take the CPU away from what is waited for.
+/// long enough not to take the CPU away from the awaited work.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Makes everything in this process that waits here, or for a process's output, fail soon: for a
-/// signal that asks to stop, so that guards are dropped on the way out.
+/// signal to stop, so that guards are dropped on the way out.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
@@ -45,10 +45,11 @@ pub fn until<T>(
     until_every(LOOK_INTERVAL, what, deadline, look)
 }
 
-/// As [`until`], with so long between two looks: for those that take CPU from what is waited for.
+/// Does the same as [`until`], with this interval between two checks: for checks that take CPU from the
+/// awaited work.
 ///
 /// # Errors
-/// As [`until`].
+/// See [`until`].
 pub fn until_every<T>(
     interval: Duration,
     what: &str,

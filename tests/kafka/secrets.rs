@@ -1,4 +1,4 @@
-//! Where secrets must not show, and what the doctor says of them.
+//! Secrets do not show in outputs, and `tap53 doctor` checks them.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -96,7 +96,7 @@ fn secrets_show_neither_in_the_configuration_nor_in_status_metrics_log_and_ledge
 }
 
 #[test]
-fn the_doctor_says_what_is_wrong_with_tokens_and_passwords() -> Result<()> {
+fn doctor_reports_invalid_tokens_and_passwords() -> Result<()> {
     let lab = Lab::new()?;
     let security = Security::new()?;
     let kafka = Kafka::start_secure(&lab.server, &security)?;
@@ -151,7 +151,7 @@ fn the_doctor_says_what_is_wrong_with_tokens_and_passwords() -> Result<()> {
     Ok(())
 }
 
-/// What the doctor says of Kafka.
+/// Returns the checks of `tap53 doctor` about Kafka.
 fn doctor(lab: &Lab, directory: &Path, yaml: &str) -> Result<Vec<Value>> {
     let file = directory.join("tap53.yaml");
     fs::write(&file, yaml)?;

@@ -92,7 +92,7 @@ fn random_frame(random: &mut Random) -> Vec<u8> {
         frame[position] = random.next() as u8;
     }
     if random.next().is_multiple_of(4) {
-        // BPF_PROG_TEST_RUN wants something behind the Ethernet header.
+        // BPF_PROG_TEST_RUN requires bytes after the Ethernet header.
         let length = 15 + random.next() as usize % (frame.len() - 14);
         frame.truncate(length);
     }

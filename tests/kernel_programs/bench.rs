@@ -1,8 +1,9 @@
-//! What the kernel programs cost per packet, by BPF_PROG_TEST_RUN, beside an empty program.
+//! Measures the cost of the kernel programs per packet with BPF_PROG_TEST_RUN, compared with an empty
+//! program.
 //!
-//! Absolute times differ between machines, and drift on one. So programs and packets take turns in
-//! short batches, the median batch counts, and the table gives each cost as a ratio to that of a DNS
-//! packet, all taken in the same run.
+//! Absolute times differ between machines, and drift on one. So programs and packets alternate in short
+//! batches, the median batch counts, and the table has each cost as a ratio to that of a DNS packet of the
+//! same run.
 
 #[path = "programs.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
@@ -52,9 +53,9 @@ fn setup() -> Setup {
 
 /// Median nanoseconds a run.
 struct Table {
-    /// By kind.
+    /// Cost of an empty program in nanoseconds, by kind.
     empty_ns: [f64; 2],
-    /// By packet, then by program.
+    /// Costs in nanoseconds by packet, then by program.
     rows: Vec<(&'static str, [f64; 4])>,
 }
 
@@ -124,7 +125,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Table {
-    /// What the packet cost over an empty program of the same kind, by program.
+    /// Returns the cost of a packet above that of an empty program of the same kind, by program.
     fn added_ns(&self, of_packet: &[f64; 4]) -> [f64; 4] {
         let mut added = *of_packet;
         for (added, program) in added.iter_mut().zip(Program::ALL) {

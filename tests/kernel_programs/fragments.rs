@@ -13,7 +13,7 @@ use crate::{
     programs::{Program, Programs, Setup},
 };
 
-/// The fragments of a datagram, first to last, over IPv4 with a number of its own.
+/// Returns the fragments of a datagram, first to last, over IPv4 with a unique identification.
 fn over_ipv4(identification: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
     parts(datagram, |offset, more, part| {
         let field = offset | if more { MORE_FRAGMENTS } else { 0 };
@@ -70,7 +70,7 @@ fn fragments_of_other_datagrams_are_left_alone_once_the_first_has_passed() -> Re
         for make in [over_ipv4, over_ipv6] {
             number += 1;
             let fragments = make(number, &udp(40_000, 443, &payload(150)));
-            // Ahead of the first, nobody can tell.
+            // Before the first fragment, its ports are unknown.
             capture(&mut programs, program, &fragments[1])?;
             for fragment in &fragments {
                 ignore(&mut programs, program, fragment, Counter::NotDns)?;

@@ -58,7 +58,7 @@ fn load(namespace: &Namespace, interface: &str) -> Result<Programs> {
     load_with(namespace, interface, Setup::default())
 }
 
-/// As [`load`], with other settings.
+/// Does the same as [`load`], with other settings.
 pub(crate) fn load_with(namespace: &Namespace, interface: &str, setup: Setup) -> Result<Programs> {
     let ifindex = namespace.enter(|| Ok(if_nametoindex(interface)?))?;
     Programs::load(Setup { ifindex, ring_bytes: 1 << 23, ..setup })
@@ -77,7 +77,7 @@ pub(crate) fn attach_xdp(
     })
 }
 
-/// How a TC program is attached.
+/// Way of attaching a TC program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tc {
     /// A TCX link (kernel 6.6).
@@ -133,7 +133,7 @@ fn query(tags: &[(u16, u16)]) -> Vec<u8> {
     ethernet(tags, &ipv4(UDP, &udp(40_000, 53, &payload(40))))
 }
 
-/// Tags as a record tells them: outer, inner.
+/// Tags as a ring item has them: outer, inner.
 fn tags_of(record: &Captured) -> (Option<u16>, Option<u16>) {
     let header = &record.header;
     (
@@ -184,7 +184,7 @@ fn tags_are_found_in_the_packet_on_the_way_out() -> Result<()> {
 }
 
 #[test]
-fn xdp_finds_tags_in_the_packet_and_says_when_it_cannot_know() -> Result<()> {
+fn xdp_finds_vlan_tags_and_reports_when_it_cannot() -> Result<()> {
     let stage = Stage::new(1_500)?;
     let mut programs = load(&stage.server, "s0")?;
     attach_xdp(&mut programs, Program::XdpFrags, &stage.server, "s0")?;
@@ -260,7 +260,7 @@ fn segments_longer_than_the_mtu_are_captured_whole() -> Result<()> {
         let mut received = Vec::new();
         server.read_to_end(&mut received).map(|_| received)
     });
-    // While the rings are drained: they need not hold what is sent twice.
+    // While the rings are drained, since both rounds together may not fit.
     let writer = thread::spawn({
         let sent = sent.clone();
         move || client.write_all(&sent)
@@ -321,7 +321,7 @@ fn the_next_program_at_the_hook_sees_every_packet() -> Result<()> {
             })
             .with_context(|| format!("{ours:?} before {next:?}"))?;
         }
-        // And the stack behind both.
+        // And the network stack after both.
         let received = stage.server.packets("s0")?.received;
         assert_eq!(received, 2 * PACKETS as u64, "{ours:?} before {next:?}");
     }

@@ -1,4 +1,4 @@
-//! Fragments and tunnels as the kernel makes them, on a veth pair.
+//! Fragments and tunnels that the kernel creates, on a veth pair.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -58,7 +58,7 @@ fn all_fragments_of_large_answers_are_captured_at_both_ends() -> Result<()> {
 }
 
 #[test]
-fn what_a_vxlan_device_sends_is_found_outside_of_it() -> Result<()> {
+fn packets_of_a_vxlan_device_are_decapsulated_at_the_outer_interface() -> Result<()> {
     let stage = Stage::new(1_500)?;
     for (namespace, own, peer, address) in [
         (&stage.server, SERVER_END, CLIENT_END, "192.0.2.2/24"),
@@ -90,7 +90,7 @@ fn what_a_vxlan_device_sends_is_found_outside_of_it() -> Result<()> {
             assert_eq!(record.packet[source..source + 4], [192, 0, 2, 2]);
         }
     }
-    // ARP inside, and whatever else the devices say.
+    // ARP inside, and other packets of the devices.
     wait::until("the counters to add up", DEADLINE, || {
         let counters = ingress.counters(Direction::Ingress)?;
         Ok((counters.balanced() && counters.get(Counter::NotIp) > 0).then_some(()))

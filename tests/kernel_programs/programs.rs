@@ -18,7 +18,7 @@ use tap53_ebpf::{
     },
 };
 
-/// The loopback device: what BPF_PROG_TEST_RUN names unless told otherwise.
+/// The loopback device, which is the default of BPF_PROG_TEST_RUN.
 pub(crate) const LOOPBACK: u32 = 1;
 pub(crate) const GENERATION: u32 = 5_353;
 /// The counter slot of the interface.
@@ -63,13 +63,13 @@ impl Program {
         }
     }
 
-    /// XDP_PASS or TC_ACT_UNSPEC: what the program must return, whatever it sees.
+    /// XDP_PASS or TC_ACT_UNSPEC: the program must return it for any packet.
     pub(crate) const fn verdict(self) -> u32 {
         if self.is_xdp() { 2 } else { u32::MAX }
     }
 }
 
-/// How to load the object.
+/// Options for loading the object.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) ring_count: u32,
@@ -82,7 +82,7 @@ pub(crate) struct Setup {
     pub(crate) snap_length: u32,
     /// Bits of [`features`].
     pub(crate) features: u32,
-    /// Where to put the settings.
+    /// Place of the settings.
     pub(crate) place: Place,
     pub(crate) kernel_log: bool,
 }
@@ -122,7 +122,7 @@ pub(crate) struct Captured {
     pub(crate) packet: Vec<u8>,
 }
 
-/// What a run of a program gave back.
+/// The result of a program's run.
 pub(crate) struct Run {
     pub(crate) verdict: u32,
     /// The packet afterwards.
@@ -288,7 +288,7 @@ impl Programs {
         self.ebpf.program_mut(program.name()).context(program.name())
     }
 
-    /// Instructions that the verifier followed in a program (kernel 5.16 tells).
+    /// Number of instructions that the verifier has processed in a program (since kernel 5.16).
     pub(crate) fn verified_instructions(&mut self, program: Program) -> Result<u32> {
         self.program_mut(program)?
             .info()?
@@ -346,7 +346,7 @@ impl Programs {
     }
 }
 
-/// The ports that the programs are given: those that the agent takes unless told otherwise.
+/// The ports of the programs: the agent's defaults.
 pub(crate) fn port_sets() -> Ports {
     let mut sets = Ports::default();
     sets.insert(PortSet::Dns, 53);

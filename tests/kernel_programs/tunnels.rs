@@ -52,12 +52,12 @@ fn every_tunnel_is_looked_into_by_every_program() -> Result<()> {
 }
 
 #[test]
-fn tunnels_are_left_alone_unless_asked_for() -> Result<()> {
+fn tunnels_are_not_decapsulated_by_default() -> Result<()> {
     let mut programs = Programs::load(Setup::default())?;
     let query = udp(40_000, 53, &payload(33));
     for (carrier, payload, _) in in_every_tunnel(UDP, &query) {
         let frame = ethernet(&[], &ipv4(carrier, &payload));
-        // A port says nothing where it is not looked for; a protocol does.
+        // A port is ignored if its tunnel is disabled; a protocol is not.
         let reason = if carrier == UDP { Counter::NotDns } else { Counter::UnreadEncapsulation };
         for program in Program::ALL {
             ignore(&mut programs, program, &frame, reason)?;
@@ -67,7 +67,7 @@ fn tunnels_are_left_alone_unless_asked_for() -> Result<()> {
 }
 
 #[test]
-fn inner_headers_behind_the_first_buffer_are_found() -> Result<()> {
+fn inner_headers_after_the_first_buffer_are_found() -> Result<()> {
     let mut programs = Programs::load(looking_into_tunnels())?;
     let inner = ethernet(&[(VLAN, 9)], &ipv6(UDP, &udp(40_000, 53, &payload(20))));
     let frame = ethernet(&[], &ipv4(UDP, &vxlan(0x00ab_cdef, &inner)));
@@ -91,7 +91,7 @@ fn fragments_of_a_tunnels_packet_have_their_own_counter() -> Result<()> {
     for program in Program::ALL {
         for (carrier, datagram) in [(UDP, &over_vxlan), (GRE, &over_gre)] {
             let (first, later) = datagram.split_at(80);
-            // The first one tells of the later one.
+            // The first fragment gives the later one its ports.
             for (field, part) in [(MORE_FRAGMENTS, first), (10, later)] {
                 let frame = ethernet(&[], &ipv4_with(&[], field, carrier, part));
                 ignore(&mut programs, program, &frame, Counter::TunnelFragment)?;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// For how long the API server takes tokens that have expired.
+/// Time for which the API server accepts expired tokens.
 pub(super) const LEEWAY: Duration = Duration::from_secs(60);
 
 /// The service that the resolver answers as.
@@ -59,7 +59,7 @@ pub(super) fn next_second() -> Result<()> {
     wait::until("the next second", DEADLINE, || Ok((now_s()? > now).then_some(())))
 }
 
-/// What a test does in place of a kubelet.
+/// A cluster in which the test replaces the kubelet.
 pub(super) struct Cluster<'a> {
     pub(super) api: KubeApi<'a>,
 }
@@ -178,7 +178,7 @@ pub(super) fn owned_by(kind: &str, api: &str, name: &str, uid: &str) -> Value {
 pub(super) struct Stage<'a> {
     pub(super) client: Client<'a>,
     pub(super) agent: Agent,
-    /// Who has to be named as the client, by the query's identifier.
+    /// The expected client, by the query's id.
     pub(super) expected: HashMap<u16, String>,
     /// Queries during which the agent may not know the owner yet: right or unknown.
     pub(super) probes: HashMap<u16, String>,
@@ -230,14 +230,14 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Asks what gets no answer: its record is made after the timeout.
+    /// Sends a query that gets no answer: its record is created after the timeout.
     pub(super) fn ask_in_vain(&mut self, owner: &str, question: Question) -> Result<()> {
         let exchange = self.client.ask_in_vain(question)?;
         self.expected.insert(exchange.id, owner.to_owned());
         Ok(())
     }
 
-    /// What a command prints that is put to the agent.
+    /// Runs a command of the agent, and returns its output.
     pub(super) fn tap53(&self, arguments: &[&str]) -> Result<String> {
         process::run(&mut self.agent.command(arguments)?)
     }

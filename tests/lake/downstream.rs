@@ -1,4 +1,4 @@
-//! What is committed in `deploy/downstream`.
+//! Checks the committed files of `deploy/downstream`.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ fn downstream(path: &str) -> PathBuf {
 }
 
 #[test]
-fn the_connectors_are_what_the_schemas_give() -> Result<()> {
+fn the_connectors_are_generated_from_the_schemas() -> Result<()> {
     for (path, expected) in connectors::files()? {
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(
@@ -30,7 +30,7 @@ fn the_connectors_are_what_the_schemas_give() -> Result<()> {
     Ok(())
 }
 
-/// What a hand that edits the generator must not undo.
+/// Checks a property that a change of the generator must not undo.
 #[test]
 fn no_connector_stops_at_a_message() -> Result<()> {
     for connector in connectors::ALL {
@@ -53,7 +53,7 @@ fn connectors_convert_each_time_in_microseconds() -> Result<()> {
     for connector in connectors::FULL_PROFILE {
         let keys = connector.configuration()?;
         assert_eq!(keys["transforms.origin.timestamp.field"], "event_time", "{}", connector.topic);
-        // Each time is converted from microseconds, or renamed to what says that it is a number.
+        // Each time is converted from microseconds, or has a name that shows that it is a number.
         let schema = connectors::schema(connector.schema)?;
         for field in schema["fields"].as_array().context("fields")? {
             let (name, text) =
@@ -119,7 +119,7 @@ fn alerts_fire_when_they_should() -> Result<()> {
 }
 
 #[test]
-fn strimzis_resources_and_the_plain_configurations_say_the_same() -> Result<()> {
+fn strimzis_resources_and_the_plain_configurations_are_equal() -> Result<()> {
     for connector in connectors::ALL {
         let name = connector.topic;
         let json = fs::read_to_string(downstream(&format!("connect/{name}.json")))?;

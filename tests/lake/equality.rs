@@ -1,4 +1,5 @@
-//! What is in the topic is in the table, field for field, and what is no record is put aside.
+//! The table has the records of the topic, field for field, and messages that are no records are dead
+//! letters.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ use super::{
 const VARIED: Connector = TRANSACTIONS.at("dns-varied", "dns.varied");
 
 #[test]
-fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()> {
+fn the_tables_equal_the_topics_and_other_messages_are_dead_letters() -> Result<()> {
     let namespace = namespace()?;
     let stage = Stage::set(&namespace)?;
     let sent = stage.produce_varied(&VARIED, ("dns_transaction", 1))?;
@@ -35,7 +36,7 @@ fn the_tables_equal_the_topics_and_what_is_no_record_is_put_aside() -> Result<()
     require_complete(&stage, next)?;
     require_equal(&stage, &sent)?;
     flat::require_equal(&stage, &sent_flat)?;
-    require_put_aside(&stage, &[(VARIED.topic, sent), (FLAT.topic, sent_flat)])?;
+    require_dead_letters(&stage, &[(VARIED.topic, sent), (FLAT.topic, sent_flat)])?;
     tamper::require_every_change_found(&stage, &keys)?;
     for connector in connectors::ALL.iter().chain([&VARIED]) {
         assert_eq!(stage.lake.connect.restart_failed(connector.topic)?, None);
@@ -129,7 +130,7 @@ fn whole_milliseconds(micros: &Value) -> Value {
     micros.as_i64().map_or(Value::Null, |micros| json!(micros / 1_000 * 1_000))
 }
 
-fn require_put_aside(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<()> {
+fn require_dead_letters(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<()> {
     let mut expected = Vec::new();
     for (topic, sent) in topics {
         let foreign = sent.iter().filter(|sent| sent.record.is_none());
@@ -153,7 +154,7 @@ fn require_put_aside(stage: &Stage<'_>, topics: &[(&str, Vec<Sent>)]) -> Result<
     Ok(())
 }
 
-/// What Connect says of a dead letter in a header.
+/// Returns a header that Connect adds to a dead letter.
 fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     let prefix = format!("__connect.errors.{name}=");
     message.headers.split(',').find_map(|header| header.strip_prefix(prefix.as_str()))

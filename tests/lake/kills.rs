@@ -21,9 +21,9 @@ use tap53_harness::{
     scratch, wait,
 };
 
-/// How many transactions; a million unless it is set.
+/// Variable with the number of transactions; a million by default.
 const RECORDS_VARIABLE: &str = "TAP53_LAKE_RECORDS";
-/// Where the rows of the table go.
+/// Variable with the file for the rows of the table.
 const TABLE_VARIABLE: &str = "TAP53_LAKE_TABLE";
 /// Bytes on disk; what comes while the broker is down is more.
 const SPOOL_BYTES: u32 = 4 << 20;
@@ -38,7 +38,7 @@ struct Trial<'a> {
     kafka: Kafka<'a>,
     namespace: &'a Namespace,
     keys: String,
-    /// Restarts of failed tasks, as Strimzi's `autoRestart` makes them.
+    /// Restarts failed tasks, as Strimzi's `autoRestart` does.
     restarts: u32,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// What is in the table, against what was fed and what the ledger counts.
+    /// Compares the table with the number of records fed, and with the counts of the ledger.
     fn outcome(&mut self, fed: u32, lost: u64) -> Result<String> {
         let messages = self.kafka.consume(TRANSACTIONS.topic)?;
         let records = messages.iter().filter(|message| message.value.first() == Some(&0)).count();

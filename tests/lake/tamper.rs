@@ -37,7 +37,7 @@ const NAME: [&str; 3] = ["run_id", "worker", "record_number"];
 /// A row as it is exported.
 type Row = Value;
 
-/// An Ed25519 key, made as `docs/tamper.md` says.
+/// An Ed25519 key, generated as `docs/tamper.md` describes.
 pub(super) struct Keys {
     directory: TempDir,
 }
@@ -278,7 +278,7 @@ impl Window {
         table.rows.iter().filter(is_in).cloned().collect()
     }
 
-    /// Kinds of what is found in it, each once.
+    /// Returns the kinds of its findings, each once.
     fn findings(&self, keys: &Keys, summaries: &[Row], records: &[Row]) -> Result<Vec<String>> {
         let (code, report) = keys.verify(summaries, records)?;
         ensure!(code == Some(3), "{code:?}: {report:#}");

@@ -30,9 +30,8 @@ const CYCLES: u32 = 1_000;
 const AT_A_TIME: u32 = 50;
 const GROUP: &str = "53";
 
-/// What the process may grow by, once it has seen as many interfaces as are there at a time: what an
-/// allocator does not give back. A thousand interfaces that were each remembered with 8 KiB would
-/// show.
+/// Maximum growth of the process after it has seen as many interfaces as exist at a time: memory that the
+/// allocator keeps. A leak of 8 KiB for each of a thousand interfaces would exceed it.
 const SLACK_KIB: u64 = 4_096;
 
 fn yaml(include: &str, hook: &str) -> String {
@@ -93,9 +92,9 @@ fn a_renamed_interface_goes_on_under_its_new_name_and_the_same_links() -> Result
             send_captured(&agent, &client, "a1", id)?;
         }
         assert_eq!(links(pid)?, before, "nothing was attached anew");
-        // Out of the patterns: nobody wants it any more.
+        // The new name matches no pattern: it is not desired any more.
         server.ip(&["link", "set", "wan1", "name", "other"])?;
-        agent.process().wait_for_line("capture ended, programs detached", 0, DEADLINE)?;
+        agent.process().wait_for_line("event=\"capture_ended\"", 0, DEADLINE)?;
         require_bare(&server, "other")?;
         let ended = agent.stop()?;
         account::Ledger(&ended.ledger).require_balance()?;
@@ -136,7 +135,7 @@ fn directions_that_change_in_the_file_attach_nothing_anew() -> Result<()> {
 }
 
 #[test]
-fn who_changed_what_is_in_the_log_at_every_level() -> Result<()> {
+fn changes_and_their_clients_are_in_the_log_at_every_level() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let yaml = yaml("a0", "tc") + "log: {level: error}\n";
@@ -146,7 +145,7 @@ fn who_changed_what_is_in_the_log_at_every_level() -> Result<()> {
     let out = agent.directory().to_str().context("UTF-8")?;
     let yaml = yaml.replace("[a0]", "[b0]").replace("$OUT", out);
     fs::write(agent.directory().join("tap53.yaml"), yaml)?;
-    let line = agent.process().wait_for_line("audit: configuration file taken up", 0, DEADLINE)?;
+    let line = agent.process().wait_for_line("event=\"config_reloaded\"", 0, DEADLINE)?;
     ensure!(line.contains("interfaces=true"), "{line}");
     wait::until("it to detach", DEADLINE, || Ok(links(pid)?.is_empty().then_some(())))?;
     let log = agent.process().stderr().text();
@@ -166,12 +165,12 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
         assert_eq!(links(agent.process().pid())?.len(), 4);
         send_captured(&agent, &client, "a1", 1)?;
         server.ip(&["link", "set", "a0", "netns", elsewhere.name()])?;
-        agent.process().wait_for_line("interface is gone", 0, DEADLINE)?;
+        agent.process().wait_for_line("event=\"interface_removed\"", 0, DEADLINE)?;
         wait::until("the links to be closed", DEADLINE, || {
             Ok((links(agent.process().pid())?.len() == 2).then_some(()))
         })?;
         require_bare(&elsewhere, "a0")?;
-        // What passes there is nobody's business here.
+        // Packets there must not be captured.
         elsewhere.ip(&["link", "set", "a0", "up"])?;
         send(&client, "a1", 2)?;
         // It comes back, and is captured from again.
@@ -195,7 +194,7 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() -> Result<()> {
     Ok(())
 }
 
-/// What a process holds.
+/// Resources of a process.
 #[derive(Debug)]
 struct Holds {
     descriptors: usize,
@@ -255,13 +254,13 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
         // All at once, as when a node drains.
         server.ip(&["link", "delete", "group", GROUP])?;
         for number in numbers {
-            let line = format!("capture there ends interface=\"v{number}\" ");
+            let line = format!("event=\"interface_removed\" interface=\"v{number}\" ");
             agent.process().wait_for_line(&line, 0, DEADLINE)?;
         }
         wait::until("the links to be closed", DEADLINE, || {
             Ok((links(pid)?.len() == 2).then_some(()))
         })?;
-        // The first batches fill what is filled once: tables, buffers, the allocator's pages.
+        // The first batches fill tables, buffers and the allocator's pages, which then stay.
         if batch == 3 {
             warm = Some(Holds::of(pid)?);
         }
@@ -290,7 +289,7 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn more_interfaces_than_there_is_room_for_are_said_and_served_when_there_is() -> Result<()> {
+fn interfaces_beyond_the_limit_are_reported_and_captured_from_later() -> Result<()> {
     let (client, server) = namespaces()?;
     for pair in ["a", "b", "c"] {
         pair_between(&server, &client, pair)?;
@@ -308,11 +307,11 @@ fn more_interfaces_than_there_is_room_for_are_said_and_served_when_there_is() ->
     Ok(())
 }
 
-/// Pairs made while the agent is stopped: some twenty times what the kernel keeps for it.
+/// Pairs created while the agent is stopped: some twenty times the kernel's buffer.
 const UNHEARD: u32 = 400;
 
 #[test]
-fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
+fn a_netlink_overrun_is_resynced() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let agent = Agent::start(&server, &yaml("a0, v*, last*", "tc"), &[])?;
@@ -329,9 +328,9 @@ fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
     )?;
     pair_between(&server, &client, "last")?;
     agent.process().signal(Signal::SIGCONT)?;
-    agent.process().wait_for_line("change faster than they are followed", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"netlink_overrun\"", 0, DEADLINE)?;
     agent.process().wait_for_line("capturing interface=\"last0\"", 0, DEADLINE)?;
-    agent.process().wait_for_line("capture there ends interface=\"a0\"", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"interface_removed\" interface=\"a0\"", 0, DEADLINE)?;
     wait::until("only the last one to be attached", DEADLINE, || {
         Ok((links(agent.process().pid())?.len() == 2).then_some(()))
     })?;
@@ -343,14 +342,14 @@ fn news_that_the_kernel_dropped_are_made_up_for_by_a_list() -> Result<()> {
 }
 
 #[test]
-fn programs_that_somebody_detached_are_noticed_and_attached_again() -> Result<()> {
+fn programs_detached_by_others_are_attached_again() -> Result<()> {
     let (client, server) = namespaces()?;
     pair_between(&server, &client, "a")?;
     let agent = Agent::start(&server, &yaml("a0", "tc"), &[])?;
     let before = links(agent.process().pid())?;
     bpf::detach_link(*before.first().context("a link")?)?;
     let deadline = DEADLINE.max(Duration::from_secs(15));
-    agent.process().wait_for_line("somebody has detached our programs", 0, deadline)?;
+    agent.process().wait_for_line("event=\"hooks_lost\"", 0, deadline)?;
     let after = wait::until("new links", deadline, || {
         let now = links(agent.process().pid())?;
         Ok((now.len() == 2 && now.iter().all(|id| !before.contains(id))).then_some(now))

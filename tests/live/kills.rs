@@ -34,7 +34,7 @@ fn kills_at_random_moments_leave_nothing_where_links_hold_the_programs() -> Resu
 }
 
 #[test]
-fn kills_at_random_moments_leave_what_the_next_start_removes_and_nothing_of_others() -> Result<()> {
+fn the_next_start_cleans_up_after_kills_and_touches_nothing_of_others() -> Result<()> {
     kill_again_and_again("hook: tc, tc: clsact")
 }
 
@@ -78,7 +78,7 @@ fn kill_again_and_again(capture: &str) -> Result<()> {
         }
         require_foreign(&after[1]).with_context(|| what.clone())?;
     }
-    // The next one removes what is left, captures, and leaves nothing itself.
+    // The next one removes the remains, captures, and leaves nothing itself.
     let agent = Agent::start(&server, &yaml, &[])?;
     FrameSocket::open(&client, "b1")?
         .send(&udp_to_port_53(1, &dns::query(1, "www.tap53.test", "A")))?;

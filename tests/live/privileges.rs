@@ -35,7 +35,7 @@ const BPF: u64 = 1 << 39;
 /// A user that owns nothing.
 const NOBODY: u32 = 65_534;
 
-/// A thread's name and what `/proc` says of its privileges.
+/// A thread's name and its privileges from `/proc`.
 #[derive(Debug)]
 struct Thread {
     name: String,
@@ -75,9 +75,9 @@ fn threads(pid: Pid) -> Result<Vec<Thread>> {
     Ok(threads)
 }
 
-/// How the agent is started.
+/// Way of starting the agent.
 struct Start {
-    /// What stands before `tap53`.
+    /// Command line before `tap53`.
     with: &'static [&'static str],
     /// Capabilities of the program's file, as setcap(8) takes them.
     file: Option<&'static str>,
@@ -85,7 +85,7 @@ struct Start {
     capture: &'static str,
     /// User that it then runs as.
     uid: u32,
-    /// What the bounding set may still hold.
+    /// Capabilities that the bounding set may still have.
     bounding: u64,
 }
 
@@ -223,7 +223,7 @@ fn run_through(start: &Start) -> Result<()> {
     assert_eq!(fs::metadata(format!("/proc/{pid}/environ"))?.uid(), 0);
     let has_bounding_set = start.bounding != 0;
     let log = agent.process.stderr().text();
-    ensure!(log.contains("the bounding set stays as it is") == has_bounding_set, "{log}");
+    ensure!(log.contains("event=\"bounding_set_kept\"") == has_bounding_set, "{log}");
 
     let says = |pattern: &str| agent.process.wait_for_line(pattern, 0, DEADLINE);
     says("ready interfaces=1")?;
@@ -236,13 +236,13 @@ fn run_through(start: &Start) -> Result<()> {
     require_privileges(pid, start, "after attaching")?;
     write_config(&config, start, directory.path(), "a0, v*")?;
     agent.process.signal(Signal::SIGHUP)?;
-    says("programs detached interface=\"b0\"")?;
+    says("event=\"capture_ended\" interface=\"b0\"")?;
     // One that appears, and goes.
     pair_between(&server, &client, "v")?;
     says("capturing interface=\"v0\"")?;
     send(&client, "v1", 3)?;
     server.ip(&["link", "delete", "v0"])?;
-    says("capture there ends interface=\"v0\"")?;
+    says("event=\"interface_removed\" interface=\"v0\"")?;
     // The ledger of the running agent.
     agent.process.signal(Signal::SIGUSR1)?;
     says("balanced: yes")?;
@@ -320,7 +320,7 @@ fn a_user_that_does_not_exist_is_refused_before_anything_attaches() -> Result<()
 }
 
 #[test]
-fn root_is_told_why_it_may_not_write_where_it_used_to() -> Result<()> {
+fn root_gets_the_reason_why_it_cannot_write_to_other_users_directories() -> Result<()> {
     let (client, server) = (Namespace::new()?, Namespace::new()?);
     pair_between(&server, &client, "a")?;
     let directory = tempfile::tempdir()?;
@@ -354,7 +354,7 @@ fn privileges_are_kept_where_that_is_configured() -> Result<()> {
     for thread in threads(agent.process().pid())? {
         ensure!(thread.effective & BPF != 0, "{thread:?}");
     }
-    agent.process().wait_for_line("every thread keeps all privileges", 0, DEADLINE)?;
+    agent.process().wait_for_line("event=\"privileges_kept\"", 0, DEADLINE)?;
     Ok(())
 }
 

@@ -58,7 +58,7 @@ impl Running {
             runtime.block_on(async move {
                 let stop = Arc::new(Notify::new());
                 let file = ConfigFile::load(Some(&path), Overrides::default())?;
-                let log = Log::elsewhere(move |level| levels.lock().expect("no panic").push(level));
+                let log = Log::external(move |level| levels.lock().expect("no panic").push(level));
                 let mut agent =
                     Agent::start(file, CaptureThread::start()?, &Directory::default(), log, &stop)?;
                 ready.send(())?;
@@ -120,7 +120,7 @@ impl Running {
         Ok(answered.blocking_recv()?)
     }
 
-    /// The state of one interface; `None` if nobody asked for it.
+    /// Returns the state of one interface; `None` if nothing selects it.
     pub(crate) fn interface(&self, name: &str) -> Result<Option<InterfaceStatus>> {
         Ok(self.status()?.interfaces.into_iter().find(|interface| interface.name == name))
     }
@@ -130,7 +130,7 @@ impl Running {
         self.annotation.send_replace(value.map(str::to_owned));
     }
 
-    /// What SIGHUP does.
+    /// Reloads the configuration, as SIGHUP does.
     pub(crate) fn reload(&self) -> Result<()> {
         Ok(self.orders.blocking_send(Order::Reload)?)
     }
@@ -167,7 +167,7 @@ impl Drop for Running {
     }
 }
 
-/// Time that `work` takes, and what it returns.
+/// Returns the time that `work` takes, and its result.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let began = Instant::now();
     let value = work();

@@ -1,4 +1,4 @@
-//! Who puts a program ahead of ours, or takes it away, shows in status.
+//! The status shows programs that run before ours, and their removal.
 
 use anyhow::{Result, ensure};
 use tap53_harness::{

@@ -57,7 +57,7 @@ impl Stage {
         )
     }
 
-    /// Where the configuration is.
+    /// Returns the path of the configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("tap53.yaml")
     }
@@ -75,7 +75,7 @@ impl Stage {
         Running::start(&self.server, &self.config())
     }
 
-    /// Who holds the hooks of one of the server's interfaces.
+    /// Returns the owners of the hooks of one of the server's interfaces.
     pub(crate) fn hook_owners(&self, name: &str) -> Result<HookOwners> {
         hook_owners(&self.server, name)
     }
@@ -109,7 +109,7 @@ impl Stage {
     }
 }
 
-/// A veth pair, `<name>0` here and `<name>1` there, that nobody sends anything on.
+/// A veth pair, `<name>0` here and `<name>1` there, without other traffic.
 pub(crate) fn pair_between(here: &Namespace, there: &Namespace, name: &str) -> Result<()> {
     let (near, far) = (format!("{name}0"), format!("{name}1"));
     #[rustfmt::skip]

@@ -34,7 +34,7 @@ const ROUNDS: usize = 500;
 /// any that is missing was lost to the change.
 const BURST: u16 = 20;
 
-/// Who switches.
+/// Way of switching.
 #[derive(Clone, Copy)]
 enum Way {
     Command,
@@ -43,18 +43,18 @@ enum Way {
 }
 
 #[test]
-fn a_thousand_commands_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()> {
+fn a_thousand_commands_lose_nothing_on_other_interfaces_and_status_is_right() -> Result<()> {
     toggle(Way::Command)
 }
 
 #[test]
-fn a_thousand_annotations_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()> {
+fn a_thousand_annotations_lose_nothing_on_other_interfaces_and_status_is_right() -> Result<()> {
     toggle(Way::Annotation)
 }
 
 #[test]
-fn a_thousand_versions_of_the_file_lose_nothing_elsewhere_and_status_tells_the_truth() -> Result<()>
-{
+fn a_thousand_versions_of_the_file_lose_nothing_on_other_interfaces_and_status_is_right()
+-> Result<()> {
     toggle(Way::File)
 }
 
@@ -116,7 +116,7 @@ fn toggle(way: Way) -> Result<()> {
     stage.require_bare()
 }
 
-/// Makes a change, and returns how the interface is once it is made.
+/// Makes a change, and returns the state of the interface after it.
 fn set(
     stage: &Stage,
     agent: &Running,
@@ -169,7 +169,7 @@ fn nothing(name: &str) -> InterfaceStatus {
     }
 }
 
-/// What must be at the interface, by what was asked for.
+/// The expected state of the interface.
 struct Expected {
     enabled: bool,
     attached: bool,
@@ -185,7 +185,7 @@ impl Expected {
         self.attached = on || (self.attached && !detach);
     }
 
-    /// Against the status, and against what the kernel tells others.
+    /// Compares with the status, and with the kernel's state as other programs see it.
     fn require(&self, stage: &Stage, status: &InterfaceStatus) -> Result<()> {
         for actual in [&status.ingress, &status.egress] {
             ensure!(actual.capturing == self.enabled, "{status:?}");
@@ -228,7 +228,7 @@ fn a_query_that_was_open_when_capture_ended_or_began_is_not_called_unanswered_fo
             (ledger["agent"]["records"]["created"] == count).then_some(())
         })
     };
-    // Longer ago than any query waits: what began with the agent is a gap of its own.
+    // Longer ago than any query waits, since the start of the agent is a gap as well.
     open("a1", 1)?;
     records(1)?;
     open("a1", 2)?;
@@ -278,7 +278,7 @@ fn a_repeated_enable_attaches_nothing_anew_and_directions_change_by_setting() ->
 }
 
 #[test]
-fn the_status_tells_of_a_link_as_it_is_now() -> Result<()> {
+fn the_status_shows_the_current_state_of_a_link() -> Result<()> {
     let stage = Stage::new("")?;
     let agent = stage.start("include: [a0]")?;
     stage.server.ip(&["link", "set", "b0", "down"])?;
@@ -326,7 +326,7 @@ fn the_order_of_precedence_holds_in_the_running_agent() -> Result<()> {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_said_and_tried_again() -> Result<()> {
+fn attach_errors_are_reported_and_retried() -> Result<()> {
     let stage = Stage::new("capture: {hook: tc, tc: clsact, workers: 1, ring_bytes: 131072}")?;
     let agent = stage.start("include: [a0]")?;
     stage.server.tc(&["qdisc", "add", "dev", "b0", "ingress"])?;
@@ -343,7 +343,7 @@ fn what_the_kernel_refuses_is_said_and_tried_again() -> Result<()> {
         let found = find(&status.interfaces, "b0").ok()?;
         (!found.why.is_empty()).then(|| found.why.clone())
     })?;
-    assert!(why.contains("ingress qdisc") && why.contains("tried again in"), "{why}");
+    assert!(why.contains("ingress qdisc") && why.contains("retry in"), "{why}");
     stage.server.tc(&["qdisc", "del", "dev", "b0", "ingress"])?;
     agent.wait_until("the next try", |status| {
         find(&status.interfaces, "b0").is_ok_and(|found| found.ingress.capturing).then_some(())
@@ -396,7 +396,7 @@ fn a_command_for_a_time_ends_by_itself() -> Result<()> {
 }
 
 #[test]
-fn a_configmap_is_taken_up_and_an_invalid_one_changes_nothing() -> Result<()> {
+fn a_configmap_is_reloaded_and_an_invalid_one_changes_nothing() -> Result<()> {
     let stage = Stage::new("")?;
     let mount = stage.config_map()?;
     let (a, b) = (stage.yaml("include: [a0]", ""), stage.yaml("include: [b0]", ""));

@@ -11,7 +11,7 @@ const SERVER_V6: &str = "2001:db8:5e4f:e4::53";
 /// The client's as a reverse name, in the zone of RFC 2317, and as one name of IPv6.
 const REVERSE: &str = "77.142.51.198.in-addr.arpa";
 const CLASSLESS: &str = "77.64/26.142.51.198.in-addr.arpa";
-/// As a resolver asks that goes through its search list.
+/// Name as queried by a resolver that applies its search list.
 const SEARCHED: &str = "77.142.51.198.in-addr.arpa.search.tap53.test";
 const REVERSE_V6: &str = "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.e.f.a.c.8.b.d.0.1.0.0.2.ip6.arpa";
 const SUBNET: [u8; 4] = [100, 77, 142, 200];
@@ -35,9 +35,9 @@ const UPDATE: u16 = 5 << 11;
 
 /// Something that must not be found.
 pub(crate) struct Canary {
-    /// What it is.
+    /// Name of the secret.
     pub(crate) name: &'static str,
-    /// How it could look: text, bytes, hexadecimal. Letters of either case are equal.
+    /// Possible forms: text, bytes, hexadecimal; compared without case.
     pub(crate) forms: Vec<Vec<u8>>,
 }
 
@@ -57,7 +57,7 @@ impl Canary {
         canary
     }
 
-    /// A name in text and on the wire, by the part that tells the address.
+    /// A name in text and in wire format, by the part that contains the address.
     fn of_name(name: &'static str, labels: &str) -> Self {
         let mut wire = Vec::new();
         push_name(&mut wire, labels);
@@ -133,7 +133,7 @@ impl<'a> Flow<'a> {
         Self { pcap, client, server: SocketAddr::new(address(server), 53), id: 0 }
     }
 
-    /// A query with all that EDNS can tell of a client, and a response that repeats it.
+    /// A query with all EDNS options that identify a client, and a response that repeats them.
     fn exchange(&mut self, qtype: u16, name: &str, answers: &[Vec<u8>]) {
         self.id += 1;
         let mut question = wire(name);

@@ -158,7 +158,7 @@ fn frames_of_link_types_that_are_not_read_are_counted() -> Result<()> {
     assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
     let hook = &replayed.ledger["interfaces"][0]["ingress"];
     assert_eq!((&hook["seen"], &hook["lost"]["unsupported_link_type"]), (&2.into(), &2.into()));
-    let warning = "frames of link type 127 (Radiotap and IEEE 802.11) are not read";
+    let warning = "frames of link type 127 (Radiotap and IEEE 802.11) are not supported";
     assert_eq!(replayed.stderr.matches(warning).count(), 1, "{}", replayed.stderr);
     Ok(())
 }
@@ -210,7 +210,7 @@ fn files_are_one_capture_and_time_may_go_back_between_them() -> Result<()> {
     assert_eq!(frames(&replayed.records[0]), ["1.pcap", "1", "1.pcap", "2"]);
     assert_eq!(frames(&replayed.records[1]), ["1.pcap", "3", "2.pcap", "1"]);
     assert_eq!(frames(&replayed.records[2]), ["2.pcap", "2", "2.pcap", "3"]);
-    // An hour earlier: a capture of its own, and the open query is open to its end.
+    // An hour earlier: another capture, at whose start the pending query ends.
     let mut earlier = exchanges(&[(0, 4), (60, 5)]);
     ask(&mut earlier, seconds(70), 6);
     earlier.write(&second)?;
@@ -378,7 +378,7 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// By compression, 60 KB repeat a name of 1,004 characters 3,600 times: 4 MB when written out.
+/// With name compression, 60 KB repeat a name of 1,004 characters 3,600 times: 4 MB uncompressed.
 #[test]
 fn a_response_that_repeats_a_long_name_is_recorded_within_the_limit() -> Result<()> {
     const ANSWERS: u16 = 3_600;

@@ -60,7 +60,7 @@ fn line(lines: &mut impl BufRead) -> Result<String> {
 }
 
 #[test]
-fn standard_input_is_replayed_as_it_comes() -> Result<()> {
+fn standard_input_is_replayed_as_it_arrives() -> Result<()> {
     let (first, both) = (exchanges(&[(0, 1)]), exchanges(&[(0, 1), (1, 2)]));
     let mut replay = Piped::start(&["--json", "-"])?;
     let mut stdin = replay.0.stdin.take().context("stdin is piped")?;

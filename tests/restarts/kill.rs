@@ -56,7 +56,7 @@ fn a_kill_costs_no_more_than_the_next_run_reports() -> Result<()> {
     Ok(())
 }
 
-/// What the killed run had in its memory, in messages: two for each record.
+/// Returns the number of messages that the killed run had in memory: two for each record.
 fn memory(previous: &Value) -> Result<u64> {
     let number = |key: &str| previous[key].as_u64().with_context(|| format!("{key}: {previous}"));
     let records = previous["records_in_memory"].as_object().context("records")?;

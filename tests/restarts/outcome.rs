@@ -1,4 +1,4 @@
-//! What of the stream is in the topic.
+//! The part of the stream that is in the topic.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -39,7 +39,7 @@ impl Outcome {
         Ok(Self { records, repeated })
     }
 
-    /// Of `sent` exchanges, those whose query nobody recorded, and those whose answer nobody did.
+    /// Returns the exchanges of `sent` whose query was not recorded, and those whose response was not.
     pub(super) fn unseen(&self, sent: u32) -> [Vec<u32>; 2] {
         let without = |outcomes: [&str; 2]| {
             let is_without = |number: &u32| {
@@ -82,8 +82,8 @@ impl Outcome {
         Ok(())
     }
 
-    /// Fails unless every record that tells half of an exchange says that something is missing.
-    pub(super) fn require_gaps_told(&self) -> Result<()> {
+    /// Fails unless every record of half an exchange has a capture gap.
+    pub(super) fn require_gaps_reported(&self) -> Result<()> {
         for record in self.records.values().flatten() {
             let is_whole = record["outcome"] == "MATCHED";
             ensure!(is_whole || record["capture_gap"] == true, "half, and not said: {record}");

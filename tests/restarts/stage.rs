@@ -1,5 +1,5 @@
-//! Where it plays: a silent pair of interfaces, a broker, and the directories that one agent leaves
-//! to the next.
+//! The environment of the tests: a pair of interfaces without other traffic, a broker, and the directories
+//! that agents share.
 
 use std::process::Command;
 
@@ -30,7 +30,7 @@ impl Stage {
             "link", "add", "c0", "netns", client.name(), "type", "veth",
             "peer", "name", "s0", "netns", server.name(),
         ]))?;
-        // No addresses: nobody answers, and nobody says that there is nobody.
+        // No addresses: there are neither answers nor ICMP errors.
         for (space, end) in [(&client, "c0"), (&server, "s0")] {
             space.ip(&["link", "set", end, "arp", "off", "addrgenmode", "none"])?;
             space.ip(&["link", "set", end, "up"])?;

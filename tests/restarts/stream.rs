@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_micros(2_500);
 const MACS: (usize, usize, usize) = (0, 6, 6);
 const ADDRESSES: (usize, usize, usize) = (26, 30, 4);
 const PORTS: (usize, usize, usize) = (34, 36, 2);
-/// Where the DNS message begins.
+/// Offset of the DNS message in bytes.
 const MESSAGE: usize = 42;
 
 /// A running stream; dropping it ends it.

@@ -17,7 +17,7 @@ use super::*;
 /// Exchanges that lie in a ring.
 const QUERIES: u64 = 20;
 
-/// The agent with pipes of ours, and what is beside it.
+/// The agent with pipes of the test, and its environment.
 struct Stage {
     agent: Piped,
     directory: tempfile::TempDir,
@@ -148,7 +148,7 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
     let of = series(&metrics);
     assert_eq!(of.get("tap53_live"), Some(&0.0), "{metrics}");
     assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
-    // Packets that come meanwhile stay in the ring, which says so.
+    // Packets that arrive meanwhile stay in the ring, whose depth shows them.
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 1\n";
     let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;
@@ -194,7 +194,7 @@ fn a_worker_that_is_slow_at_the_stop_is_waited_for_beyond_the_flush_timeout() ->
 }
 
 #[test]
-fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> Result<()> {
+fn records_of_an_abandoned_worker_are_counted_and_the_ledger_balances() -> Result<()> {
     let lab = Lab::new()?;
     let sinks = "[{type: file, directory: $OUT}]";
     let mut stage = Stage::start(&lab, sinks, "heartbeat_timeout_ms: 5000")?;
@@ -224,7 +224,7 @@ fn what_a_worker_that_never_ends_holds_is_counted_and_the_ledger_balances() -> R
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_up_neither_the_workers_nor_the_sink_beside_it() -> Result<()> {
+fn an_unread_pipe_blocks_neither_the_workers_nor_the_other_sink() -> Result<()> {
     /// Records of over 1 KiB of JSON each: more than the pipe and the sink's queue of 8 MiB hold.
     const LOAD: u64 = 21_000;
     let lab = Lab::new()?;

@@ -1,4 +1,4 @@
-//! Where time goes, and how the brokers are.
+//! Metrics of latencies and brokers.
 
 use anyhow::{Context, Result};
 use tap53_harness::{
@@ -14,7 +14,7 @@ use super::{DEADLINE, PORT, get, is_as_documented, promtool_agrees, series, wait
 const TOPIC: &str = "t";
 
 #[test]
-fn it_is_told_where_time_goes_and_how_the_brokers_are() -> Result<()> {
+fn latencies_and_brokers_are_in_the_metrics() -> Result<()> {
     let lab = Lab::new()?;
     let mut kafka = Kafka::start(&lab.server)?;
     kafka.create_topic(TOPIC)?;

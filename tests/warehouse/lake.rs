@@ -23,8 +23,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const EXCHANGES: u32 = 300;
 /// Runs of the agent, each of which is committed before the next one: so many files.
 const RUNS: usize = 3;
-/// What the statements wait for, and what they are to find at once: hours that have ended, snapshots that
-/// are old, and files enough.
+/// Conditions that the statements wait for, with values that are true at once: ended hours, old snapshots,
+/// and enough files.
 const WAITS: [(&str, &str); 4] = [
     ("- INTERVAL 1 HOUR", "+ INTERVAL 1 HOUR"),
     ("'604800000'", "'1'"),

@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// A table of the warehouse, as the agent prints it; of records, if nothing else is asked for.
+    /// Creates a table of the warehouse from the agent's DDL; for records by default.
     pub(super) fn create_table(&self, of: &[&str]) -> Result<()> {
         self.warehouse.execute(&table(of)?)
     }
@@ -143,7 +143,7 @@ impl<'a> Stage<'a> {
         self.spark.submit(self.namespace, job, arguments)
     }
 
-    /// Loads what is there, and waits for the end.
+    /// Loads the messages of the topic, and waits for the end.
     pub(super) fn load_all(&self) -> Result<()> {
         self.loader(&["--once"])?.finish(DEADLINE)
     }
@@ -153,7 +153,7 @@ impl<'a> Stage<'a> {
         self.kafka.consume(RECORDS)
     }
 
-    /// What the scripts that read messages take: these, and their writers' schemas.
+    /// Returns the input of the scripts that read messages: the messages and their writers' schemas.
     fn messages(&self, messages: &[Message]) -> Result<Value> {
         let hex: Vec<_> = messages.iter().map(|message| HEXLOWER.encode(&message.value)).collect();
         let ids: BTreeSet<_> =

@@ -5,7 +5,7 @@ use tap53_harness::{namespace::Namespace, postgres::Postgres, spark::Spark};
 
 use super::stage::{namespace, records_schema, table};
 
-/// What the loader does with its tables when it starts.
+/// Statements that the loader runs on its tables at the start.
 const PREPARE: &str = "
 import json, sys, warehouse
 NAMED = {'long': 'bigint', 'bytes': 'binary'}

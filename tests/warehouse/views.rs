@@ -1,5 +1,5 @@
-//! What all nodes saw together: the same questions to PostgreSQL, to Spark, and to DuckDB with its own
-//! views, over the same records.
+//! Queries over all nodes: the same ones in PostgreSQL, in Spark, and in DuckDB with its own views, over the
+//! same records.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -36,7 +36,7 @@ const MISSING: [&str; 3] = [
 const TRANSACTIONS: usize = 6;
 const ROLLUP: usize = 7;
 
-/// Takes some of `records` away, as if they had been lost after the topic, and asks.
+/// Removes some of `records`, as if they had been lost after the topic, and runs the queries.
 pub(super) fn require_equal_answers(stage: &Stage<'_>, records: Vec<Message>) -> Result<()> {
     let (lost, kept): (Vec<_>, Vec<_>) =
         records.into_iter().enumerate().partition(|(position, _)| position % 7 == 0);
@@ -88,7 +88,7 @@ fn duckdb(consumed: &Consumed) -> Result<Vec<Vec<String>>> {
     Ok(answers.iter().map(|rows| sorted(rows)).collect())
 }
 
-/// The warehouse keeps what was kept, and nothing else.
+/// Checks that the warehouse has exactly the remaining records.
 fn postgres(stage: &Stage<'_>, kept: &[Message]) -> Result<Vec<Vec<String>>> {
     let ids: Vec<_> = kept
         .iter()

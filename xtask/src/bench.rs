@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what a packet and a transaction cost, and what the whole system costs beside
-//! the way that it replaces, as ratios within one run.
+//! `cargo xtask bench`: measures the cost of a packet and of a transaction, and of the whole system compared
+//! with the one that it replaces, as ratios within one run.
 
 mod system;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Measure the whole system, and write the tables in docs/performance.md (some twenty minutes).
+    /// Measure the whole system, and write the tables in docs/performance.md (some twenty minutes)
     #[arg(long)]
     system: bool,
     #[command(flatten)]

@@ -19,7 +19,7 @@ use crate::{
     workspace::{Workspace, output, programs, run as run_command},
 };
 
-/// The kernel runs programs of its own byte order only.
+/// Target of the programs: the kernel runs only programs of its byte order.
 pub(crate) const TARGET: &str =
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
@@ -27,7 +27,7 @@ pub(crate) const TARGET: &str =
 const RUSTFLAGS: &[&str] = &[
     // 32-bit registers and jumps (kernel 5.1): shorter code, less for the verifier to follow.
     "-Ctarget-cpu=v3",
-    // BTF is made from debug information.
+    // BTF is generated from debug information.
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
 ];
@@ -141,8 +141,8 @@ pub(crate) fn linker(workspace: &Workspace) -> Result<PathBuf> {
 fn compile(workspace: &Workspace, toolchain: &Toolchain, linker: &Path) -> Result<PathBuf> {
     let mut flags = vec![format!("-Clinker={}", linker.display())];
     flags.extend(RUSTFLAGS.iter().map(ToString::to_string));
-    // A directory of its own: the lock of the target directory is held by the cargo that builds
-    // the agent, which may be the one that waits for this.
+    // A separate directory: the cargo that builds the agent, which may be waiting for this build, holds
+    // the lock of the target directory.
     let target = workspace.target.join("bpf/cargo");
     let mut cargo = toolchain.cargo(workspace);
     cargo

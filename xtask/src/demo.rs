@@ -4,9 +4,9 @@
 //!  set up ─▶ build ─▶ (as root) stage: namespaces, unbound, Kafka ─▶ agent ─▶ queries ─▶ accounts
 //! ```
 //!
-//! What needs root runs in a second process of this program, by sudo where we are not root. It ends
-//! well only if what the client asked, what the file holds and what the ledger says agree, and it
-//! removes all that it made, also when it is interrupted.
+//! The part that needs root runs in a second process of this program, with sudo if necessary. It succeeds
+//! only if the client's queries, the file's records and the ledger agree. It removes everything that it
+//! has created, also when it is interrupted.
 
 mod accounts;
 mod lake;
@@ -31,21 +31,21 @@ use terminal::section;
 /// Arguments of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How long the client asks.
+    /// Duration of the client's queries in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Also send the records to a real Apache Kafka, and read them back.
+    /// Also send the records to a real Apache Kafka, and read them back
     #[arg(long)]
     kafka: bool,
-    /// Also write the records from Kafka to an Iceberg table on an S3 server, and ask it by SQL.
+    /// Also write the records from Kafka to an Iceberg table on an S3 server, and query it with SQL
     #[arg(long)]
     lake: bool,
-    /// Everything is installed and built: only run. What the demo calls itself with, as root.
+    /// Only run: everything is installed and built. The demo calls itself with this option, as root
     #[arg(long, hide = true)]
     staged: bool,
 }
 
-/// What the records go to, beside the terminal and a file.
+/// The downstream of the records, in addition to the terminal and a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Downstream {
     Nothing,

@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Copies what the site is made of into `book`.
+/// Copies the sources of the site into `book`.
 fn copy_pages(root: &Path, book: &Path) -> Result<()> {
     let source = book.join("src");
     let pages = links::pages_of_summary(root)?;

@@ -1,5 +1,5 @@
-//! `cargo xtask faults`: real faults under a numbered stream, and `docs/faults.md` made of what
-//! became of it.
+//! `cargo xtask faults`: causes real faults during a numbered stream, and writes the outcomes to
+//! `docs/faults.md`.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -16,7 +16,7 @@ use crate::{
 const DOCUMENT: &str = "docs/faults.md";
 const COMMAND: &str = "cargo xtask faults";
 
-/// What to try.
+/// Arguments of `cargo xtask faults`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only tests with this in their names; the other rows stay as they were [default: all].
@@ -35,7 +35,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
     let directory = workspace.target.join("faults");
     fs::create_dir_all(&directory)?;
-    // A copy, so that a build meanwhile does not change what is tried.
+    // A copy, so that a build meanwhile does not change the tested binary.
     let binary = directory.join("tap53");
     fs::copy(workspace.target.join("debug/tap53"), &binary)
         .with_context(|| format!("copy the agent to {}", binary.display()))?;
@@ -68,7 +68,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What the numbers hold for.
+/// Machine and versions of the numbers.
 struct Circumstances {
     date: String,
     kernel: String,
@@ -125,7 +125,7 @@ fn document(rows: &[Row], circumstances: &Circumstances) -> String {
     text
 }
 
-/// What is missing for no other reason than that it was in memory when the agent was killed.
+/// Returns the records that are missing because they were in memory when the agent was killed.
 fn in_memory(row: &Row) -> String {
     let others = row.counted() + row.unaccepted;
     format!("in memory {}, at most {}", row.missing().saturating_sub(others), row.bound)

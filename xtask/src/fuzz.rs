@@ -26,7 +26,7 @@ use crate::{
 /// The targets, as `tests/fuzz/Cargo.toml` lists them.
 const TARGETS: [&str; 5] = ["message", "stream", "fragments", "frame", "replay_file"];
 
-/// Memory that a target may take, MiB: what the agent's tables hold at most is a fraction of it.
+/// Memory limit of a target in MiB: the agent's tables take a fraction of it.
 const MEMORY_LIMIT_MIB: u32 = 1_024;
 /// Time that one input may take, seconds.
 const INPUT_TIMEOUT_S: u32 = 5;
@@ -38,13 +38,13 @@ const LINES_SHOWN: usize = 30;
 /// Arguments of `fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this target; may be repeated.
+    /// Only this target; may be repeated
     #[arg(long = "target", value_name = "TARGET", value_parser = TARGETS)]
     targets: Vec<String>,
-    /// Time for each target.
+    /// Seconds for each target
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u32,
-    /// Targets that run at the same time [default: one for each CPU].
+    /// Number of targets that run at the same time [default: one for each CPU]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
 }
@@ -138,7 +138,7 @@ impl Running {
         Ok(Self { target: target.to_owned(), child, artifacts, log, started: Instant::now() })
     }
 
-    /// Waits for the end and prints what came of it; what was found, if anything.
+    /// Waits for the end and prints the result; returns the finding, if there is one.
     fn finish(mut self) -> Result<Option<String>> {
         let status = self.child.wait()?;
         let log = fs::read(&self.log)?;
@@ -180,7 +180,7 @@ impl Running {
     }
 }
 
-/// What libFuzzer says at its end.
+/// Final statistics of libFuzzer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Statistics {
     inputs: u64,

@@ -1,4 +1,5 @@
-//! `cargo xtask inspect`: what is in a BPF object, and whether the agent and the kernel can use it.
+//! `cargo xtask inspect`: shows the content of a BPF object, and checks that the agent and the kernel can use
+//! it.
 //!
 //! A BPF "link" leaves calls unresolved without complaint; the loader finds out on the user's
 //! machine. So build-ebpf fails on whatever is found here.
@@ -33,7 +34,7 @@ const GPL_COMPATIBLE: &[&str] =
 
 const INSTRUCTION_BYTES: u64 = 8;
 
-/// What is in an object, and what is wrong with it.
+/// The content of an object, and its faults.
 pub(crate) struct Report {
     sections: Vec<(String, u64)>,
     /// Name → section and number of instructions.
@@ -47,7 +48,7 @@ pub(crate) struct Report {
     faults: Vec<String>,
 }
 
-/// Prints what is in the object at `path`; an error if there is a fault.
+/// Prints the content of the object at `path`; returns an error if it has a fault.
 pub(crate) fn run(path: &Path) -> Result<()> {
     let object = fs::read(path).with_context(|| {
         format!("cannot read {}: run `cargo xtask build-ebpf` first", path.display())
@@ -196,7 +197,7 @@ impl Report {
     }
 }
 
-/// What is wrong with an instruction, if it is a call (opcode 0x85, `instruction-set.rst`).
+/// Returns the fault of an instruction, if it is a call (opcode 0x85, `instruction-set.rst`).
 fn call_fault(instruction: &[u8], relocated: bool) -> Option<String> {
     const CALL: u8 = 0x85;
     const HELPER: u8 = 0;

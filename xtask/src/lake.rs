@@ -16,10 +16,10 @@ const DOCUMENT: &str = "docs/lake.md";
 const BEGIN: &str = "<!-- made by `cargo xtask lake` -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// How many.
+/// Arguments of `cargo xtask lake`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Numbered transactions.
+    /// Number of transactions
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(8..))]
     records: u32,
 }

@@ -4,6 +4,8 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod docs;
+#[cfg(test)]
+mod events;
 mod faults;
 mod fuzz;
 mod inspect;
@@ -24,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
-/// Builds, tests and shows tap53.
+/// Builds, tests and demonstrates tap53.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -34,33 +36,33 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing on this machine; does nothing where nothing is.
+    /// Install missing tools and packages on this machine
     Setup(setup::Arguments),
-    /// Build the kernel programs into target/bpf/tap53.bpf.o and inspect them.
+    /// Build the kernel programs into target/bpf/tap53.bpf.o, and inspect them
     BuildEbpf,
-    /// Show what is in a BPF object; fail if the agent or the kernel could not use it.
+    /// Show the content of a BPF object; fails if the agent or the kernel could not use it
     Inspect {
-        /// The object file [default: the one that build-ebpf wrote].
+        /// Object file [default: target/bpf/tap53.bpf.o]
         object: Option<PathBuf>,
     },
-    /// Show tap53 at work: a resolver and a client in namespaces, records, and a ledger to match.
+    /// Run tap53 with a resolver and a client in network namespaces, and show records and the ledger
     Demo(demo::Arguments),
-    /// Build the manual into target/book/html; fail on warnings and on dead links.
+    /// Build the manual into target/book/html; fails on warnings and dead links
     Docs,
-    /// Write what is generated in deploy: manifests from the Helm chart, connectors from the schemas.
+    /// Write the generated files of deploy: manifests from the Helm chart, connectors from the schemas
     Manifests,
-    /// Check and test everything, as the continuous integration does; or one tier of the tests.
+    /// Run all checks and tests, as the continuous integration does, or one tier of the tests
     Test(test::Arguments),
-    /// Try real faults under a numbered stream, and write docs/faults.md from it; as root.
+    /// Cause real faults during a numbered stream, and write docs/faults.md; needs root
     Faults(faults::Arguments),
-    /// Kill each part on the way to the lake once, and write the table in docs/lake.md; as root.
+    /// Kill each part of the path to the lake once, and write the table in docs/lake.md; needs root
     Lake(lake::Arguments),
-    /// Kill loaders of the warehouse in the middle of their transactions, and count; as root.
+    /// Kill loaders of the warehouse during their transactions, and count the rows; needs root
     Warehouse,
-    /// Give the decoders hostile bytes (libFuzzer), each target for some time.
+    /// Fuzz the decoders with libFuzzer, each target for some time
     Fuzz(fuzz::Arguments),
-    /// Measure what a packet costs in the kernel and a transaction in the agent, or what the whole
-    /// system costs; as root.
+    /// Measure the cost of a packet in the kernel and of a transaction in the agent, or the cost of the
+    /// whole system; needs root
     Bench(bench::Arguments),
 }
 

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use tap53_harness::{kube, lake::connectors};
 
-/// Renders everything and writes what is new.
+/// Renders everything and writes the files that have changed.
 pub(crate) fn run() -> Result<()> {
     for (path, text) in connectors::files()? {
         write_new(&path, &text)?;

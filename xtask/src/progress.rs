@@ -72,7 +72,7 @@ struct Count {
 }
 
 impl Count {
-    /// From `Building [=====>    ] 57/158: crate, crate`.
+    /// Parses a line such as `Building [=====>    ] 57/158: crate, crate`.
     fn in_bar(text: &str) -> Option<Self> {
         let (_, rest) = text.trim_start().strip_prefix("Building [")?.split_once("] ")?;
         let (built, rest) = rest.split_once('/')?;

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs what is missing on this machine, and only that.
+//! `cargo xtask setup`: installs the missing tools and packages on this machine.
 //!
 //! A need is met when its file or program is there, however it came there, so that a second run
 //! takes milliseconds and machines without apt work if their owner installed things. What apt
@@ -27,18 +27,18 @@ const LLVM_MAJOR: u32 = 22;
 /// Arguments of `setup`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to install for; everything unless given.
+    /// Purpose to install for [default: all]
     #[arg(long = "for", value_name = "PURPOSE")]
     purpose: Option<Purpose>,
-    /// With `--for demo`: also what its Kafka variant needs, Java among it.
+    /// With `--for demo`: also the needs of its Kafka variant, including Java
     #[arg(long)]
     kafka: bool,
-    /// With `--for demo`: also what its variant with a lake needs.
+    /// With `--for demo`: also the needs of its variant with a lake
     #[arg(long)]
     lake: bool,
 }
 
-/// What a machine is set up for; each includes the ones before it.
+/// Purpose of a machine; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the BPF object and the agent.
@@ -55,7 +55,7 @@ pub(crate) enum Purpose {
     Test,
 }
 
-/// Installs what `arguments` ask for.
+/// Installs the needs of the purpose that `arguments` select.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let purpose = match arguments.purpose {
         Some(Purpose::Demo) if arguments.lake => Purpose::DemoLake,
@@ -69,7 +69,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing for `purpose`, saying what; returns how much it was.
+/// Installs the missing needs of `purpose` and prints them; returns their number.
 pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result<usize> {
     let mut missing: Vec<&Need> =
         needs::NEEDS.iter().filter(|need| need.purpose <= purpose && !need.is_met()).collect();
@@ -113,7 +113,7 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         spark::Spark::get()?;
     }
     if needs_kube {
-        // Says what it builds, or that the Go which apt has is too old.
+        // Prints what it builds, or reports that apt's Go is too old.
         kube::programs()?;
     }
     let built = [needs_linker, needs_python, needs_mdbook, needs_lake, needs_spark, needs_kube]

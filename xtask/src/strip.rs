@@ -1,7 +1,7 @@
-//! Takes DWARF out of a BPF object.
+//! Removes DWARF from a BPF object.
 //!
-//! bpf-linker makes BTF from DWARF and leaves both. The kernel takes BTF only, and the agent embeds
-//! the object, so what is left of DWARF would be five sixths of dead weight in its memory.
+//! bpf-linker generates BTF from DWARF and keeps both. The kernel uses BTF only, and the agent embeds the
+//! object, five sixths of which would be useless DWARF in its memory.
 
 use anyhow::{Context as _, Result};
 use object::{

@@ -11,7 +11,7 @@ use crate::{
     workspace::{Workspace, program, programs, run as run_command},
 };
 
-/// For each target: enough to run over what the tests hold to be well, not to find what is rare.
+/// Seconds for each fuzz target: enough to run the known cases, not to find rare ones.
 const FUZZ_SECONDS: u32 = 8;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -19,15 +19,15 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// Arguments of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to run.
+    /// Tests to run
     #[arg(value_enum, default_value_t = Tier::All)]
     tier: Tier,
-    /// Only tests whose names contain this; checks of format, lints and dependencies are left out then.
+    /// Only tests whose names contain this; skips the checks of format, lints and dependencies
     #[arg(long)]
     filter: Option<String>,
 }
 
-/// Tests by what they need.
+/// Tiers of tests, by their needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Tier {
     /// Tests inside the crates: no root, no network namespaces, no other programs.

@@ -1,8 +1,8 @@
-//! The walls of the house: modules of a crate do not import each other in a circle.
+//! Checks that the modules of a crate do not import each other in a circle.
 //!
-//! Between crates the compiler sees to that. Inside of one, the top-level modules are compared: what one
-//! names of another by `use` or by a path is an edge, tests left out. The crate's root is no module of
-//! its own here, since it only puts the modules together; what it exports again is followed.
+//! Between crates the compiler ensures it. Inside a crate, the top-level modules are compared: a `use` or a
+//! path of another module is an edge, except in tests. The crate's root is not a module here, since it only
+//! combines the modules; its reexports are followed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,7 @@ struct Found<'a> {
     names: &'a BTreeSet<String>,
     /// Names that the root exports again, each with its module.
     exported: &'a BTreeMap<String, String>,
-    /// Where the visitor is: the modules from the root.
+    /// Position of the visitor: the modules from the root.
     at: Vec<String>,
     uses: BTreeSet<String>,
 }

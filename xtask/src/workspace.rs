@@ -1,4 +1,4 @@
-//! Where things are, and how other programs are run.
+//! Paths of the workspace, and running other programs.
 
 use std::{
     env,
@@ -47,7 +47,7 @@ impl Workspace {
         self.cache.join("tools")
     }
 
-    /// A cargo command in the workspace, free of what the cargo that runs us set for itself.
+    /// Returns a cargo command in the workspace, without the variables of the cargo that runs this program.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);
@@ -79,7 +79,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed, trimmed.
+/// Runs a command and returns its trimmed output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !output.status.success() {
@@ -105,7 +105,7 @@ fn shown(command: &Command) -> String {
     format!("`{line}`")
 }
 
-/// `env` as root, by sudo where we are not root; `what` is for the message where there is none.
+/// Returns a command that runs `env` as root, with sudo if necessary; `what` is for the error message.
 pub(crate) fn as_root(what: &str) -> Result<Command> {
     if tap53_harness::require_root().is_ok() {
         return Ok(Command::new("env"));
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_command_is_named_with_what_it_said() {
+    fn a_failing_command_is_named_with_its_output() {
         let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
             .expect_err("exit status 3");
         let message = format!("{error:#}");

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use hickory_proto::{op::Message, serialize::binary::BinDecodable};
 
-/// What a record takes from a message.
+/// The fields of a message that a record has.
 pub(crate) struct Decoded {
     /// Transaction identifier.
     pub(crate) id: u16,

@@ -178,7 +178,7 @@ impl Stage<'_> {
     }
 }
 
-/// What is measured, in the order of the table.
+/// Measurements, in the order of the table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Read,
@@ -223,7 +223,7 @@ impl Name {
 /// They advance in time from round to round.
 type Samples = RefCell<Vec<Sample>>;
 
-/// What the samples become on their way, so that each stage can be measured alone.
+/// The samples after each stage, so that each stage can be measured separately.
 struct Prepared {
     samples: Samples,
     observed: Vec<[Observation; 2]>,
@@ -278,7 +278,7 @@ fn main() {
     }
 }
 
-/// What the arguments name.
+/// Returns the measurements that the arguments select.
 fn chosen() -> Vec<String> {
     args().skip(1).filter(|arg| !arg.starts_with('-')).collect()
 }
@@ -343,7 +343,7 @@ fn measure(title: &str, kind: Kind) {
     print_table(&stages, sizes);
 }
 
-/// What this thread has taken of a CPU.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
@@ -515,7 +515,8 @@ fn monotonic_ns() -> u64 {
     u64::try_from(now.as_nanos()).expect("five centuries")
 }
 
-/// The path that is replaced. What its records hold is made before, so that it writes the same.
+/// The path that is replaced. The other fields of its records are computed before, so that it writes the
+/// same.
 fn replaced<'a>(samples: &'a Samples, records: &'a [Record<'a>]) -> Stage<'a> {
     let mut json: Box<dyn Encode> = Format::Json.build().expect("the embedded schema parses");
     let mut pending = hickory::Pending::new();

@@ -1,8 +1,8 @@
-//! What is measured: transactions as ring records.
+//! Samples for the measurements: transactions as ring items.
 
 use tap53_ebpf::record::RecordHeader;
 
-/// What a query and its response carry.
+/// Content of a query and its response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// EDNS without options, as most clients send it.
@@ -33,7 +33,7 @@ impl Sample {
         Self::of_client(number, u32::try_from(number).unwrap_or_default(), kind)
     }
 
-    /// As above, of a client with this number.
+    /// Creates a sample of the client with this number.
     pub(crate) fn of_client(number: usize, client: u32, kind: Kind) -> Self {
         let id = u16::try_from(number & 0xffff).unwrap_or_default();
         let name = format!("host-{number:05}");
@@ -90,7 +90,7 @@ fn opt(kind: Kind) -> Vec<u8> {
     opt
 }
 
-/// Ethernet, IPv4 and UDP around `message`, behind a record header.
+/// Returns a ring item: a header, and Ethernet, IPv4 and UDP around `message`.
 pub(crate) fn ring_record(
     message: &[u8],
     from: ([u8; 4], u16),

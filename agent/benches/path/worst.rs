@@ -49,7 +49,7 @@ pub(crate) fn measure() {
         let benign = ("benign", hostile::benign as fn(usize) -> Vec<u8>);
         let all = [benign].into_iter().chain(hostile::ALL);
         let rows = all.map(|named| Row::new(named, size));
-        // Some are made of parts that do not fit into a small one.
+        // Some consist of parts that do not fit into a small one.
         let mut rows: Vec<Row> = rows.filter(|row| row.wire.len() * 2 > size).collect();
         let mut message = Message::default();
         let mut stages = stages(Format::AvroSingleObject, None);
@@ -57,7 +57,7 @@ pub(crate) fn measure() {
         for round in 0..ROUNDS {
             for row in &mut rows {
                 let read = row.measure(|_| _ = black_box(message.read(&row.wire)));
-                // Each a transaction of its own: a new identifier.
+                // A new identifier for each, so that each is a transaction.
                 let at = row.item.len() - row.wire.len();
                 let mut item = std::mem::take(&mut row.item);
                 let path = row.measure(|_| {

@@ -1,25 +1,26 @@
-//! The running agent: one loop that owns the pipeline and answers to everything that can change what
+//! The running agent: one loop that owns the pipeline and handles every event that can change what
 //! it does.
 //!
 //! ```text
 //!  netlink      interfaces come, change, go ─┐
 //!  annotation   of the Node object ──────────┤            ┌─▶ capture thread: attach, switch, detach
-//!  requests     operators' commands ─────────┼─▶ wanted ──┤
+//!  requests     operators' commands ─────────┼─▶ desired ─┤
 //!  file         changed, or SIGHUP ──────────┘            └─▶ status, and the log
 //!               └─▶ filter, privacy, log level ─▶ workers
 //!  orders       signals: report, reload, stop
-//!  time         sinks, switches that end, what was refused
+//!  timers       sinks, switches that expire, retries
 //! ```
 //!
-//! - **One thing after the other**: nothing else touches the pipeline, so a status is never half of
-//!   one state and half of another. What takes longest is detaching, some tens of milliseconds; the
-//!   workers and their rings do not wait for it.
-//! - **Status tells what is**, asked of the kernel's maps and links, not what was asked for.
-//! - **Every change has a line in the log** with who, what and when: lines that begin with `audit:`
-//!   for what was asked, at every level, and a line for each interface that changed.
+//! - **Events are handled one after the other.** Nothing else touches the pipeline, so a status is
+//!   never half of one state and half of another. Detaching takes longest, some tens of milliseconds;
+//!   the workers and their rings do not wait for it.
+//! - **The status shows the observed state**, read from the kernel's maps and links, not the desired
+//!   one.
+//! - **Every change is logged** with its cause: a line that begins with `audit:` for each request, at
+//!   every log level, and a line for each interface that changed.
 
+mod reconciler;
 mod reload;
-mod switching;
 
 use std::{
     io,
@@ -49,36 +50,36 @@ use crate::{
     telemetry::{Log, Vitals, report},
     worker::Rules,
 };
+use reconciler::InterfaceReconciler;
 use reload::FileWatch;
-use switching::Switching;
 
 pub use reload::ConfigFile;
 
-/// How often sinks are asked whether something is due.
+/// Interval at which sinks do what is due with time alone.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Ticks between two looks at whether our hooks are in place.
-const TICKS_PER_LOOK: u32 = 10;
+/// Ticks between two checks that our hooks are in place.
+const TICKS_PER_HOOK_CHECK: u32 = 10;
 
-/// How long after something happened in the directory the file is read: writing takes several
-/// steps, and each tells again.
-const SETTLING: Duration = Duration::from_millis(100);
+/// Time between an event in the configuration's directory and the reload: editors write in several
+/// steps, each of which is an event.
+const RELOAD_DELAY: Duration = Duration::from_millis(100);
 
-/// Why the agent could not start, or go on.
+/// An error that keeps the agent from starting, or ends it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The pipeline could not start, or its counters cannot be read.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
-    /// The kernel does not tell of its interfaces.
+    /// The kernel does not list its interfaces, or does not report changes.
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
     /// A descriptor cannot be waited for.
     #[error("cannot wait for {what}: {cause}")]
     Wait {
-        /// What for.
+        /// The event that was to be waited for.
         what: &'static str,
-        /// Why not.
+        /// The operating system's error.
         cause: io::Error,
     },
     /// Not one interface could be attached to; each failure has been logged.
@@ -86,17 +87,17 @@ pub enum Error {
     NothingAttached(usize),
 }
 
-/// What the loop listens to.
+/// Channels that the loop reads.
 pub struct Inputs {
-    /// What operators ask.
+    /// Requests of operators, from the control socket.
     pub requests: mpsc::Receiver<Request>,
     /// Value of the annotation `tap53.io/capture` of this node.
     pub annotation: watch::Receiver<Option<String>>,
-    /// What signals say.
+    /// Orders given by signals.
     pub orders: mpsc::Receiver<Order>,
 }
 
-/// What a signal says.
+/// An order given by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Stop.
@@ -111,14 +112,14 @@ pub enum Order {
 pub struct Agent {
     pipeline: Pipeline,
     file: ConfigFile,
-    switching: Switching,
+    reconciler: InterfaceReconciler,
     owners: Directory,
     vitals: Vitals,
     runs: Runs,
     annotation: AnnotationStatus,
     links: AsyncFd<Watch>,
     file_watch: Option<AsyncFd<FileWatch>>,
-    /// When to read the file, where something has happened to it.
+    /// Time of the next reload; `None` where the file has not changed.
     reload_at: Option<Instant>,
     log: Log,
     started_at: Instant,
@@ -126,8 +127,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the pipeline and attaches to the interfaces that are wanted. To be called within a
-    /// tokio runtime. `stop` is notified when a worker or a sink has ended for good.
+    /// Starts the pipeline and attaches to the desired interfaces. Must be called within a tokio
+    /// runtime. `stop` is notified when a worker or a sink has ended for good.
     ///
     /// # Errors
     /// See [`Error`]. Nothing stays attached.
@@ -145,7 +146,7 @@ impl Agent {
         let mut agent = Self {
             vitals: Vitals::new(pipeline.liveness(heartbeat_timeout)),
             runs: Runs::open(&file.config().state),
-            switching: Switching::new(Wanted::new(file.config().interfaces.clone())),
+            reconciler: InterfaceReconciler::new(Wanted::new(file.config().interfaces.clone())),
             pipeline,
             file,
             owners: owners.clone(),
@@ -157,31 +158,31 @@ impl Agent {
             started_at: Instant::now(),
             ticks: 0,
         };
-        // After the subscription, so that nothing comes in between.
-        agent.switching.note_all(agent.pipeline.capture(), interfaces::list()?);
+        // After the subscription, so that no change is missed in between.
+        agent.reconciler.note_all(agent.pipeline.capture(), interfaces::list()?);
         let before = agent.runs.before_attaching();
         agent.reconcile();
-        match agent.switching.counts() {
-            (_, 0) => agent.say_that_nothing_matches(),
+        match agent.reconciler.counts() {
+            (_, 0) => agent.log_no_interface(),
             (0, wanted) => return Err(Error::NothingAttached(wanted)),
             _ => {}
         }
-        agent.runs.attached(&before, &agent.switching.captured());
+        agent.runs.attached(&before, &agent.reconciler.captured());
         Ok(agent)
     }
 
-    /// Interfaces that are attached to.
+    /// Returns the number of interfaces that are attached to.
     #[must_use]
     pub fn attached(&self) -> usize {
-        self.switching.counts().0
+        self.reconciler.counts().0
     }
 
-    /// The pipeline.
+    /// Returns the pipeline.
     pub const fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.pipeline
     }
 
-    /// The workers' heartbeats.
+    /// Returns the workers' heartbeats.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         self.vitals.liveness().clone()
@@ -194,7 +195,7 @@ impl Agent {
     pub async fn run(&mut self, mut inputs: Inputs, stop: &Notify) -> Result<(), Error> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A value that was there before we listened.
+        // A value from before the loop began.
         let annotation = inputs.annotation.borrow_and_update().clone();
         self.annotate(annotation);
         let (mut requests, mut annotated, mut ordered) = (true, true, true);
@@ -204,7 +205,7 @@ impl Agent {
                 () = stop.notified() => break,
                 order = inputs.orders.recv(), if ordered => match order {
                     Some(Order::Stop) => break,
-                    // Whoever started it by hand without a file has closed the terminal.
+                    // SIGHUP without a file: the terminal that it was started from was closed.
                     Some(Order::Reload) if !self.file.is_there() => break,
                     Some(Order::Reload) => self.reload(),
                     Some(Order::Report) => report(&self.ledger()?),
@@ -226,7 +227,7 @@ impl Agent {
                     if let Some(watch) = &self.file_watch {
                         watch.get_ref().clear();
                     }
-                    self.reload_at.get_or_insert(Instant::now() + SETTLING);
+                    self.reload_at.get_or_insert(Instant::now() + RELOAD_DELAY);
                 }
                 () = sleep_until(due) => self.do_what_is_due(Instant::now()),
                 _ = ticks.tick() => self.tick(Instant::now())?,
@@ -235,61 +236,69 @@ impl Agent {
         Ok(())
     }
 
-    /// The ledger of the running agent.
+    /// Returns the ledger of the running agent.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        Ok(self.pipeline.ledger()?.after(self.runs.told()))
+        Ok(self.pipeline.ledger()?.after(self.runs.previous()))
     }
 
-    /// Stops capture, delivers what was captured and draws up the final ledger.
+    /// Stops capture, delivers what was captured and returns the final ledger.
     ///
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn shutdown(mut self) -> Result<Ledger, Error> {
         self.log.end_limit();
         let flush_timeout = self.file.config().shutdown.flush_timeout;
-        self.write_down(Runs::stopping);
+        self.save_run(Runs::stopping);
         self.pipeline.detach()?;
         self.runs.detached();
         let ledger = self.pipeline.shutdown(flush_timeout)?;
         self.runs.ended(Standing::from(&ledger));
-        Ok(ledger.after(self.runs.told()))
+        Ok(ledger.after(self.runs.previous()))
     }
 
-    /// Writes down where this run is, for the next one.
-    fn write_down(
+    /// Saves the state of this run for the next one.
+    fn save_run(
         &mut self,
         write: impl FnOnce(&mut Runs, &[(u32, Directions)], &dyn Fn() -> Standing),
     ) {
-        let Self { runs, pipeline, switching, .. } = self;
-        // One look: a sum that does not balance at this moment is near enough.
+        let Self { runs, pipeline, reconciler, .. } = self;
+        // Read once: a sum that does not balance at this moment is near enough.
         let standing =
             || pipeline.snapshot().as_ref().map_or_else(|_| Standing::default(), Into::into);
-        write(runs, &switching.captured(), &standing);
+        write(runs, &reconciler.captured(), &standing);
     }
 
     fn reconcile(&mut self) -> usize {
-        self.switching.reconcile(self.pipeline.capture(), Instant::now())
+        self.reconciler.reconcile(self.pipeline.capture(), Instant::now())
     }
 
-    /// Takes in what netlink tells.
+    /// Handles netlink's messages about interfaces.
     fn note_interfaces(&mut self) {
         let capture = self.pipeline.capture();
         let links = self.links.get_mut();
         match links.changes() {
             Ok(changes) if changes.contains(&Change::Lost) => {
-                // What is still on its way is older than the list.
+                // Messages that are still queued are older than the list.
                 while links.changes().is_ok_and(|changes| !changes.is_empty()) {}
-                tracing::warn!("interfaces change faster than they are followed: listing them");
+                tracing::warn!(event = "netlink_overrun", "netlink overrun, resyncing interfaces");
                 match interfaces::list() {
-                    Ok(all) => self.switching.note_all(capture, all),
-                    Err(error) => tracing::error!(%error, "cannot list the interfaces"),
+                    Ok(all) => self.reconciler.note_all(capture, all),
+                    Err(error) => tracing::error!(
+                        event = "interface_list_failed",
+                        %error,
+                        "cannot list the interfaces"
+                    ),
                 }
             }
-            Ok(changes) => self.switching.note(capture, changes),
-            Err(error) => tracing::error!(%error, "cannot follow the interfaces"),
+            Ok(changes) => self.reconciler.note(capture, changes),
+            Err(error) => tracing::error!(
+                event = "netlink_failed",
+                %error,
+                "cannot read changes of the interfaces from netlink"
+            ),
         }
         self.reconcile();
     }
@@ -305,39 +314,48 @@ impl Agent {
             self.pipeline.replace_rules(Rules::new(&config.filter, &config.privacy));
         }
         if changed.interfaces {
-            self.switching.wanted.set_file(config.interfaces.clone());
+            self.reconciler.wanted.set_file(config.interfaces.clone());
             self.reconcile();
-            if self.switching.counts().1 == 0 {
-                self.say_that_nothing_matches();
+            if self.reconciler.counts().1 == 0 {
+                self.log_no_interface();
             }
         }
     }
 
     fn annotate(&mut self, value: Option<String>) {
-        match self.switching.wanted.set_annotation(value.as_deref()) {
+        match self.reconciler.wanted.set_annotation(value.as_deref()) {
             Ok(()) => {
                 self.annotation.error = None;
                 if self.annotation.in_force != value {
                     let text = value.as_deref().unwrap_or_default();
                     self.annotation.in_force.clone_from(&value);
                     let changed = self.reconcile();
-                    tracing::info!(target: AUDIT, value = text, changed, "audit: annotation of the node");
+                    tracing::info!(
+                        target: AUDIT,
+                        event = "annotation_applied",
+                        value = text,
+                        changed,
+                        "audit: annotation of the node"
+                    );
                 }
             }
             Err(error) => {
-                tracing::error!("annotation of the node changes nothing: {error}");
+                tracing::error!(
+                    event = "annotation_invalid",
+                    "the annotation of the node is invalid and changes nothing: {error}"
+                );
                 self.annotation.error = Some(error.to_string());
             }
         }
     }
 
     fn answer(&mut self, request: Request) -> Result<(), Error> {
-        // Who asked may have gone; the change stays.
+        // The client may have disconnected; the change stays.
         match request {
             Request::Switch { switch, requester, answer } => {
                 let _ = answer.send(self.switch(&switch, &requester));
             }
-            // Who hung up costs nothing more.
+            // A client that has disconnected needs no status.
             Request::Status { answer } if answer.is_closed() => {}
             Request::Status { answer } => {
                 let _ = answer.send(self.status()?);
@@ -361,6 +379,7 @@ impl Agent {
             Ok(changed) => {
                 tracing::info!(
                     target: AUDIT,
+                    event = "switch_applied",
                     uid, pid, process, pattern, lasts_s, changed,
                     "audit: {to}"
                 );
@@ -368,6 +387,7 @@ impl Agent {
             Err(refusal) => {
                 tracing::warn!(
                     target: AUDIT,
+                    event = "switch_refused",
                     uid, pid, process, pattern, lasts_s,
                     "audit: {to}, refused: {refusal}"
                 );
@@ -375,31 +395,31 @@ impl Agent {
         }
         outcome?;
         let is_meant = |status: &InterfaceStatus| switch.pattern.matches(&status.name);
-        Ok(self.switching.status(self.pipeline.capture(), now, is_meant))
+        Ok(self.reconciler.status(self.pipeline.capture(), now, is_meant))
     }
 
     fn try_switch(&mut self, switch: &Switch, now: Instant) -> Result<usize, Refusal> {
         let is_meant = |name: &str| switch.pattern.matches(name);
         let none = || Refusal::NoSuchInterface(switch.pattern.as_str().to_owned());
-        let fits = self.switching.names().any(is_meant);
+        let fits = self.reconciler.names().any(is_meant);
         if !fits && switch.to != SwitchTo::Reset {
             return Err(none());
         }
-        let before = self.switching.wanted.clone();
+        let before = self.reconciler.wanted.clone();
         let different = self
-            .switching
+            .reconciler
             .wanted
             .switch(switch, now)
             .map_err(|error| Refusal::TooMany(error.to_string()))?;
         if !fits && !different {
             return Err(none());
         }
-        self.switching.try_again(now, is_meant);
+        self.reconciler.retry_now(now, is_meant);
         let changed = self.reconcile();
         if let SwitchTo::On(_) = switch.to
-            && let Some(why) = self.switching.refusals(is_meant)
+            && let Some(why) = self.reconciler.attach_errors(is_meant)
         {
-            self.switching.wanted = before;
+            self.reconciler.wanted = before;
             self.reconcile();
             return Err(Refusal::NotAttached(why));
         }
@@ -409,7 +429,7 @@ impl Agent {
     fn status(&self) -> Result<Status, Error> {
         let capture = self.pipeline.capture();
         let now = Instant::now();
-        let interfaces = self.switching.status(capture, now, switching::is_of_interest);
+        let interfaces = self.reconciler.status(capture, now, reconciler::is_of_interest);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             node: self.file.config().node.clone(),
@@ -423,10 +443,10 @@ impl Agent {
         })
     }
 
-    /// When something is due other than by the clock's tick.
+    /// Returns when the next thing is due, other than by the tick.
     fn next_due(&self) -> Option<Instant> {
         let dues =
-            [self.reload_at, self.switching.wanted.next_expiry(), self.switching.next_retry()];
+            [self.reload_at, self.reconciler.wanted.next_expiry(), self.reconciler.next_retry()];
         dues.into_iter().flatten().min()
     }
 
@@ -434,36 +454,42 @@ impl Agent {
         if self.reload_at.is_some_and(|at| at <= now) {
             self.reload();
         }
-        for pattern in self.switching.wanted.expire(now) {
-            tracing::info!(target: AUDIT, pattern = pattern.as_str(), "audit: the time of a switch is over");
+        for pattern in self.reconciler.wanted.expire(now) {
+            tracing::info!(
+                target: AUDIT,
+                event = "switch_expired",
+                pattern = pattern.as_str(),
+                "audit: the time of a switch has expired"
+            );
         }
         self.reconcile();
     }
 
     fn tick(&mut self, now: Instant) -> Result<(), Error> {
         if !self.pipeline.capture().is_running() {
-            // Its links went with it: nothing is captured any more.
+            // Its links ended with it: nothing is captured any more.
             return Err(pipeline::Error::from(capture::Error::ThreadEnded).into());
         }
         self.pipeline.tick(now);
         self.vitals.look(self.pipeline.sink_counts());
-        self.log.tell_suppressed();
-        self.write_down(Runs::beat);
+        self.log.report_suppressed();
+        self.save_run(Runs::save);
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
-            self.switching.drop_lost_hooks(self.pipeline.capture());
+        if self.ticks.is_multiple_of(TICKS_PER_HOOK_CHECK) {
+            self.reconciler.drop_lost_hooks(self.pipeline.capture());
             self.reconcile();
         }
         Ok(())
     }
 
-    fn say_that_nothing_matches(&self) {
-        let include = &self.switching.wanted.file().include;
+    fn log_no_interface(&self) {
+        let include = &self.reconciler.wanted.file().include;
         let patterns: Vec<&str> = include.iter().map(|pattern| pattern.as_str()).collect();
-        let present: Vec<&str> = self.switching.names().collect();
+        let present: Vec<&str> = self.reconciler.names().collect();
         tracing::warn!(
-            "nothing is captured: no interface matches {} (after exclusion); present are {}. One \
-             that appears later will be captured from",
+            event = "no_interface",
+            "nothing is captured: no interface matches {} (after exclusion); present are {}. An \
+             interface that matches and appears later is captured from",
             patterns.join(", "),
             present.join(", ")
         );
@@ -485,8 +511,8 @@ fn wait_for<T: AsRawFd>(what: &'static str, source: T) -> Result<AsyncFd<T>, Err
         .map_err(|error| Error::Wait { what, cause: error.into() })
 }
 
-/// Waits until there is something to read. Whoever is told reads all, or is told again at the next
-/// event: the kernel tells of each.
+/// Waits until there is something to read. The caller reads all of it, or is woken again by the next
+/// event.
 async fn readable<T: AsRawFd>(source: &AsyncFd<T>) {
     match source.readable().await {
         Ok(mut ready) => ready.clear_ready(),

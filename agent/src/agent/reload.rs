@@ -1,11 +1,11 @@
-//! The configuration file while the agent runs: read again when it changes, whole or not at all.
+//! Reloads the configuration file when it changes: as a whole or not at all.
 //!
 //! The directory is watched, not the file: editors write another file and rename it, and a
 //! ConfigMap's files are links into a directory `..data`, which is itself a link that is exchanged.
-//! Where the file is a link to elsewhere, that directory is watched too.
+//! If the file is a link, the directory of its target is watched too.
 //!
-//! What can change while the agent runs: `interfaces`, `filter`, `privacy` and `log.level`. What else
-//! differs waits for a restart, and is named. Flags override the file as they did at the start.
+//! `interfaces`, `filter`, `privacy` and `log.level` can change while the agent runs. Other keys that
+//! differ need a restart, and are named. Flags override the file as they did at the start.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use crate::{
     control::ConfigStatus,
 };
 
-/// The file, what it said last, and what of it is in force.
+/// The configuration file, its last content, and the configuration in force.
 pub struct ConfigFile {
     path: Option<PathBuf>,
     overrides: Overrides,
@@ -34,7 +34,7 @@ pub struct ConfigFile {
     status: ConfigStatus,
 }
 
-/// What became of a file that was read again.
+/// Sections that a reload has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changed {
     pub(super) interfaces: bool,
@@ -57,13 +57,13 @@ impl ConfigFile {
         Ok(Self { path: path.map(Path::to_owned), overrides, in_force, status })
     }
 
-    /// What is in force.
+    /// Returns the configuration in force.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.in_force
     }
 
-    /// True if there is a file.
+    /// Returns true if there is a file.
     pub(super) const fn is_there(&self) -> bool {
         self.path.is_some()
     }
@@ -72,18 +72,23 @@ impl ConfigFile {
         &self.status
     }
 
-    /// Watches for changes of the file, where there is one.
+    /// Watches the file for changes; `None` if there is none or it cannot be watched.
     pub(super) fn watch(&self) -> Option<FileWatch> {
         let path = self.path.as_deref()?;
         FileWatch::open(path)
             .inspect_err(|error| {
                 let path = path.display();
-                tracing::warn!(%path, %error, "changes of the file go unnoticed: send SIGHUP");
+                tracing::warn!(
+                    event = "config_watch_failed",
+                    %path,
+                    %error,
+                    "cannot watch the configuration file: send SIGHUP after a change"
+                );
             })
             .ok()
     }
 
-    /// Reads the file again. An invalid file changes nothing, and is told of once.
+    /// Reads the file again. An invalid file changes nothing, and is logged once.
     pub(super) fn reload(&mut self) -> Changed {
         let Some(path) = self.path.clone() else { return Changed::default() };
         let read = match Config::load(Some(&path), &self.overrides) {
@@ -91,8 +96,12 @@ impl ConfigFile {
             Err(error) => {
                 let error = error.to_string();
                 if self.status.error.as_deref() != Some(&error) {
-                    // One line, whatever number of mistakes.
-                    tracing::error!("configuration not changed: {}", error.replace('\n', "; "));
+                    // One line, however many mistakes.
+                    tracing::error!(
+                        event = "config_invalid",
+                        "configuration not changed: {}",
+                        error.replace('\n', "; ")
+                    );
                     self.status.reloads_refused += 1;
                 }
                 self.status.error = Some(error);
@@ -100,7 +109,7 @@ impl ConfigFile {
             }
         };
         let recovered = self.status.error.take().is_some();
-        let changed = self.take_up(&read);
+        let changed = self.apply(&read);
         let restart_needed = differences(&self.in_force, &read);
         if changed != Changed::default()
             || recovered
@@ -110,23 +119,28 @@ impl ConfigFile {
             self.status.reloads += 1;
             tracing::info!(
                 target: AUDIT,
+                event = "config_reloaded",
                 file = %path.display(),
                 interfaces = changed.interfaces,
                 filter_and_privacy = changed.rules,
                 log_level = changed.log_level,
-                "audit: configuration file taken up"
+                "audit: configuration file reloaded"
             );
             if !restart_needed.is_empty() {
                 let keys = restart_needed.join(", ");
-                tracing::warn!(keys, "changed keys that take a restart");
+                tracing::warn!(
+                    event = "restart_needed",
+                    keys,
+                    "changed keys take effect after a restart"
+                );
             }
         }
         self.status.restart_needed = restart_needed;
         changed
     }
 
-    /// Puts in force what can be.
-    fn take_up(&mut self, read: &Config) -> Changed {
+    /// Puts those sections in force that can change while the agent runs.
+    fn apply(&mut self, read: &Config) -> Changed {
         let force = &mut self.in_force;
         let interfaces = force.interfaces != read.interfaces;
         let log_level = force.log.level != read.log.level;
@@ -144,12 +158,12 @@ impl ConfigFile {
     }
 }
 
-/// Keys whose values differ, in sections; a list is one value.
+/// Returns the keys whose values differ, with the sections before them; a list is one value.
 fn differences(one: &Config, other: &Config) -> Vec<String> {
     let mut keys = BTreeSet::new();
     match (serde_json::to_value(one), serde_json::to_value(other)) {
         (Ok(one), Ok(other)) => differ("", &one, &other, &mut keys),
-        // Every value of the type can be written.
+        // Unreachable: a configuration is always valid JSON.
         _ => drop(keys.insert("?".to_owned())),
     }
     keys.into_iter().collect()
@@ -173,7 +187,7 @@ fn now_text() -> String {
     format!("{:.0}", jiff::Timestamp::now())
 }
 
-/// Tells that something happened in the directories of a file; readable as a descriptor then.
+/// Watches the directories of a file; its descriptor is readable when one of them has changed.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     inotify: Inotify,
@@ -189,18 +203,23 @@ impl FileWatch {
         Ok(watch)
     }
 
-    /// Forgets what has been told, and watches also where links lead to now.
+    /// Discards the events so far, and watches also the directory that links lead to now.
     pub(super) fn clear(&self) {
         while let Ok(_) | Err(Errno::EINTR) = self.inotify.read_events() {}
         self.follow_links();
     }
 
-    /// A directory that is watched already is watched once.
+    /// Watches the directory of the file that links lead to. inotify watches a directory once.
     fn follow_links(&self) {
         if let Ok(path) = fs::canonicalize(&self.path)
             && let Err(error) = self.add(directory_of(&path))
         {
-            tracing::debug!(%error, path = %path.display(), "not watched");
+            tracing::debug!(
+                event = "config_link_not_watched",
+                %error,
+                path = %path.display(),
+                "cannot watch the directory that a link leads to"
+            );
         }
     }
 
@@ -242,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_while_it_runs_does_and_the_rest_is_named() {
+    fn reloadable_sections_are_applied_and_the_other_keys_are_named() {
         let (_directory, path, mut file) = file(BASE);
         assert_eq!(file.reload(), Changed::default(), "nothing changed");
         let text = "interfaces: {include: [eth1]}\nlog: {level: debug}\n\
@@ -261,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_file_changes_nothing_and_shows_until_it_is_mended() {
+    fn an_invalid_file_changes_nothing_and_is_reported_until_it_is_corrected() {
         let (_directory, path, mut file) = file(BASE);
         let before = file.config().clone();
         for text in ["interfaces: {include: [eth1]}\nlog: {level: loud}\n", "interfaces: [eth1\n"] {
@@ -283,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn privacy_rules_wait_while_messages_as_sent_would_show_what_they_hide() {
+    fn privacy_rules_wait_for_a_restart_while_wire_bytes_would_reveal_hidden_values() {
         let (_directory, path, mut file) = file(&format!("{BASE}record: {{wire_bytes: true}}\n"));
         fs::write(&path, format!("{BASE}privacy: {{client_address: drop}}\n")).unwrap();
         assert!(!file.reload().rules);

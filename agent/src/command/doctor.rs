@@ -15,10 +15,10 @@ Examples:
   tap53 doctor -i 'eth*'
   tap53 doctor -o json | jq '.checks[] | select(.verdict != \"ok\")'
 
-It changes nothing and leaves nothing. Without root it looks at what it can, and says what it
-could not look at.
+It changes nothing, and leaves nothing behind. Without root it checks what it can, and reports what
+it could not check.
 
-Exit status: 0 nothing fails (there may be warnings); 1 something does; 2 arguments refused.";
+Exit status: 0 no check failed (there may be warnings); 1 a check failed; 2 invalid arguments.";
 
 /// Arguments of `tap53 doctor`.
 #[derive(Args, Debug)]
@@ -40,7 +40,7 @@ enum Output {
 pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selection = &mut arguments.selection;
     let interfaces_named = selection.names_interfaces();
-    let config = selection.load_to_look();
+    let config = selection.load_for_inspection();
     let report = examine(&Subject { config: &config, file: selection.file(), interfaces_named });
     let text = match arguments.output {
         Output::Text => report.to_string(),

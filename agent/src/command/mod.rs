@@ -1,4 +1,4 @@
-//! The command line: its arguments here, each command in a file.
+//! The command line: its arguments, and a module for each command.
 
 pub(crate) mod doctor;
 pub(crate) mod prepare;
@@ -20,19 +20,19 @@ use tap53::{
     config::{Config, Error, HookChoice, LogFormat, LogLevel, Overrides, TextFormat},
 };
 
-/// Below the commands, for who sees this for the first time.
+/// Text below the commands, for new users.
 const EXAMPLES: &str = "\
 Examples:
-  tap53 replay capture.pcapng        What a capture file says: who asked what, and the answer
-  sudo tap53 run -i eth0 --stdout    The same as it happens at an interface, until Ctrl-C
-  sudo tap53 doctor -c tap53.yaml    What is wrong here, and the line that fixes it
-  tap53 interfaces                   What could be captured from on this host
-  sudo tap53 run -c tap53.yaml       As an agent: to Kafka or files, as the configuration says
-  sudo tap53 status                  How a running agent is, and where its packets and records are
-  sudo tap53 enable eth1 --for 10m   Have it capture there too, for a while
-  sudo tap53 tail --qname test       What it records of names under test, as it happens
+  tap53 replay capture.pcapng        Print the DNS transactions of a capture file
+  sudo tap53 run -i eth0 --stdout    Print those at an interface as they happen, until Ctrl-C
+  sudo tap53 doctor -c tap53.yaml    Find out what prevents capture on this host, and how to fix it
+  tap53 interfaces                   List the interfaces of this host that can be captured from
+  sudo tap53 run -c tap53.yaml       Run as an agent that writes to Kafka or files
+  sudo tap53 status                  Show the state of a running agent and its ledger
+  sudo tap53 enable eth1 --for 10m   Make a running agent capture on eth1 as well, for 10 minutes
+  sudo tap53 tail --qname test       Print the transactions of names under test from a running agent
 
-tap53 <COMMAND> --help tells more of each command.";
+Run 'tap53 <COMMAND> --help' for the options of a command.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -40,14 +40,15 @@ Examples:
   sudo tap53 run -i 'veth*' -i eth0 --json | jq .qname
   sudo tap53 run -c tap53.yaml --ledger ledger.json
 
-It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. At the end the ledger on standard
-error accounts for every packet, message and record.
+Capture needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. At the end the ledger on standard
+error accounts for every packet, message and record. SIGTERM and SIGINT stop the agent, SIGUSR1
+prints the ledger, and SIGHUP reloads the configuration file (without a file it stops the agent).
 
-Exit status: 0 stopped, and nothing is missing; 1 failed; 2 arguments or configuration refused;
-3 stopped, and records were lost or the ledger does not balance.";
+Exit status: 0 stopped, nothing was lost; 1 failed; 2 invalid arguments or configuration;
+3 stopped, but records were lost or the ledger does not balance.";
 
-/// Records DNS transactions: who asked what, the answer, and how long it took. Live from a node's
-/// interfaces, or from capture files.
+/// Captures DNS transactions: queries with their responses, clients and response times. Live from
+/// the interfaces of a node, or from capture files.
 #[derive(Debug, Parser)]
 #[command(name = "tap53", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -57,44 +58,44 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Capture until SIGTERM or SIGINT; SIGUSR1 prints the ledger, SIGHUP reads the file again, or stops without one
+    /// Capture from interfaces until SIGTERM or SIGINT
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
-    /// Check the configuration and print what is in force
+    /// Check the configuration, and print it with all defaults
     CheckConfig(Selection),
-    /// Print the Avro schema of a record, or the SQL that creates a table for records
+    /// Print the Avro schema of a record, or SQL that creates a table for records
     #[command(after_help = show::SCHEMA_EXAMPLES)]
     Schema(show::Schema),
-    /// List the interfaces: selected or not, captured or not, hooks they would take, who holds them now
+    /// List the interfaces of this host, with the hooks that capture would use
     Interfaces(show::Interfaces),
-    /// Say what is wrong here for capture, and the line that fixes it
+    /// Check whether this host can run tap53, and show how to fix what is wrong
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
-    /// Tell how a running agent is: interfaces, ledger, configuration, Kubernetes, sinks
+    /// Show the state of a running agent: interfaces, ledger, configuration, Kubernetes, sinks
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
-    /// Have a running agent capture from interfaces
+    /// Start capture on interfaces of a running agent
     #[command(after_help = switch::ENABLE_EXAMPLES)]
     Enable(switch::Enable),
-    /// Have a running agent capture from interfaces no longer
+    /// Stop capture on interfaces of a running agent
     #[command(after_help = switch::DISABLE_EXAMPLES)]
     Disable(switch::Disable),
-    /// Have a running agent forget an enable or disable
+    /// Undo an earlier enable or disable
     #[command(after_help = switch::RESET_EXAMPLES)]
     Reset(switch::Reset),
-    /// Show transactions of a running agent as they happen
+    /// Print the transactions of a running agent as they happen
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
-    /// Look into the queue on disk of a Kafka sink; the agent may run
+    /// Inspect the spool (queue on disk) of a Kafka sink; the agent may be running
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),
-    /// Check that records are as an agent wrote them, and that none was removed
+    /// Verify that records are as an agent wrote them, and that none was removed
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Arguments),
-    /// Give a directory to the user that the agent runs as
+    /// Create a directory that is owned by the agent's user
     #[command(after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),
 }
@@ -103,62 +104,64 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Write the final ledger to this file, as JSON
+    /// Write the final ledger to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
 }
 
-/// Where the configuration comes from. Flags override the file.
+/// Arguments that select the configuration. Flags override the file.
 #[derive(Args, Debug)]
 pub(crate) struct Selection {
     /// Configuration file (YAML)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Interfaces to capture from, as a shell pattern; may be repeated
+    /// Interface to capture from, by name or shell pattern; may be repeated. Replaces
+    /// interfaces.include
     #[arg(short, long = "interface", value_name = "PATTERN")]
     interfaces: Vec<String>,
-    /// Hook for arriving packets
+    /// Hook for arriving packets [default: auto]
     #[arg(long, value_enum)]
     hook: Option<HookChoice>,
-    /// Print each transaction on a line
+    /// Print each transaction as a line of text
     #[arg(long)]
     stdout: bool,
-    /// Print each transaction as a JSON object on a line
+    /// Print each transaction as a line of JSON
     #[arg(long)]
     json: bool,
-    /// Least severe log level that is written
+    /// Least severe level of log lines [default: info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
-    /// What the log is written as
+    /// Format of the log on standard error [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
 
 impl Selection {
-    /// The configuration in force, for looking at interfaces: without any pattern, all of them.
-    pub(crate) fn load_to_look(&mut self) -> Result<Config, Error> {
+    /// Loads the configuration for a command that inspects interfaces: all of them, unless some are
+    /// named.
+    pub(crate) fn load_for_inspection(&mut self) -> Result<Config, Error> {
         if !self.names_interfaces() {
             self.interfaces.push("*".to_owned());
         }
         self.load()
     }
 
-    /// Whether interfaces were named, by the file or by a flag.
+    /// Returns true if the file or a flag names interfaces.
     pub(crate) fn names_interfaces(&self) -> bool {
         self.config.is_some() || !self.interfaces.is_empty()
     }
 
-    /// The configuration file.
+    /// Returns the path of the configuration file.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 
-    /// The configuration in force.
+    /// Loads the configuration.
     pub(crate) fn load(&self) -> Result<Config, Error> {
         Config::load(self.config.as_deref(), &self.overrides())
     }
 
-    /// The configuration in force, to be followed while it runs.
+    /// Loads the configuration so that it can be reloaded while the agent runs.
     pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
         ConfigFile::load(self.config.as_deref(), self.overrides())
     }

@@ -18,14 +18,14 @@ use tap53::{
         TunnelType, port_of_flag,
     },
     replay::{Plan, Replay, Speed},
-    telemetry::{Log, report, say_error},
+    telemetry::{Log, print_error, report},
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::run::{LedgerFile, Signals};
 use crate::exit;
 
-/// How often sinks are asked whether something is due, and the progress bar is drawn.
+/// Interval at which sinks do what is due with time, and the progress bar is drawn.
 const TICK: Duration = Duration::from_millis(200);
 
 pub(super) const EXAMPLES: &str = "\
@@ -36,48 +36,47 @@ Examples:
   ssh host tcpdump -U -w - port 53 | tap53 replay -
   tap53 replay --speed recorded -c tap53.yaml capture.pcapng
 
-Files are pcap or pcapng, plain or compressed by gzip, zstd or xz, and replayed one after the other
-as one capture; - is standard input. Link types: Ethernet, Linux cooked (any), raw IP and BSD
+Files are pcap or pcapng, plain or compressed with gzip, zstd or xz, and are replayed one after the
+other as one capture; - is standard input. Link types: Ethernet, Linux cooked (any), raw IP and BSD
 loopback. At the end the ledger on standard error accounts for every frame, message and record.
 
-Exit status: 0 replayed, and nothing is missing; 1 a file cannot be read, or not to its end;
-2 arguments or configuration refused; 3 records were lost or the ledger does not balance.";
+Exit status: 0 replayed, nothing was lost; 1 a file cannot be read to its end; 2 invalid arguments
+or configuration; 3 records were lost or the ledger does not balance.";
 
 /// Arguments of `tap53 replay`.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Capture files, in this order; - is standard input
+    /// Capture files (pcap, pcapng), in this order; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Configuration file (YAML): its sinks, ports, timeouts and filters hold
+    /// Configuration file (YAML), of which sinks, ports, timeouts and filters are used
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print each transaction on a line; so it is unless the configuration names sinks
+    /// Print each transaction as a line of text; the default unless the configuration has sinks
     #[arg(long, group = "format")]
     text: bool,
-    /// Print each transaction as a JSON object on a line
+    /// Print each transaction as a line of JSON
     #[arg(long, group = "format")]
     json: bool,
-    /// Print each message as a JSON object on a line, with its frame number; no other sinks
+    /// Print each message as a line of JSON with its frame number; other sinks are not used
     #[arg(long, group = "format")]
     messages: bool,
-    /// as-fast, recorded, or a factor: 2 is twice as fast as recorded
+    /// Speed: as-fast, recorded, or a factor such as 2 for twice as fast as recorded
     #[arg(long, value_name = "SPEED", default_value = "as-fast")]
     speed: Speed,
-    /// Port that carries DNS, instead of those configured (53): a number, mdns or llmnr; may be
-    /// repeated
+    /// DNS port instead of the configured ones: a number, mdns or llmnr; may be repeated [default: 53]
     #[arg(short, long = "port", value_name = "PORT", value_parser = dns_port)]
     ports: Vec<u16>,
-    /// Look into these tunnels, besides those configured
+    /// Decapsulate these tunnels, in addition to the configured ones
     #[arg(long, value_enum, value_name = "TYPE", value_delimiter = ',')]
     tunnels: Vec<TunnelType>,
-    /// Write the final ledger to this file, as JSON
+    /// Write the final ledger to this file as JSON
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// Least severe log level that is written
+    /// Least severe level of log lines [default: info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
-    /// What the log is written as
+    /// Format of the log on standard error [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
@@ -87,7 +86,7 @@ fn dns_port(text: &str) -> Result<u16, String> {
 }
 
 impl Arguments {
-    /// The configuration in force.
+    /// Loads the configuration.
     fn load(&self) -> Result<Config, Error> {
         let stdout = match (self.json, self.text) {
             (true, _) => Some(TextFormat::Json),
@@ -95,7 +94,7 @@ impl Arguments {
             (false, false) => None,
         };
         let overrides = Overrides {
-            // Files say themselves what their interfaces are.
+            // The interfaces are those of the files.
             interfaces: vec!["*".to_owned()],
             stdout,
             log_level: self.log_level,
@@ -155,7 +154,7 @@ async fn replay(
             _ = signals.report.recv() => bar.suspend(|| report(&replay.ledger())),
             _ = ticks.tick() => {
                 replay.tick(Instant::now());
-                log.tell_suppressed();
+                log.report_suppressed();
                 let (frames, bytes) = replay.progress();
                 bar.set_message(frames_per_second(frames, bar.elapsed()));
                 bar.set_position(bytes);
@@ -166,14 +165,14 @@ async fn replay(
     log.end_limit();
     let outcome = replay.finish(config.shutdown.flush_timeout)?;
     if signalled && outcome.stopped {
-        tracing::warn!("stopped before the end of what was to be replayed");
+        tracing::warn!(event = "replay_stopped", "replay stopped before the end of its input");
     }
     report(&outcome.ledger);
     if let Some(file) = ledger_file {
         file.write(&outcome.ledger)?;
     }
     for error in &outcome.errors {
-        say_error(&error.to_string());
+        print_error(&error.to_string());
     }
     Ok(if !outcome.errors.is_empty() {
         ExitCode::from(exit::FAILED)
@@ -184,7 +183,7 @@ async fn replay(
     })
 }
 
-/// How far it is, on standard error where that is a terminal that shows nothing else.
+/// Creates the progress bar, which is visible if standard error is a terminal that shows nothing else.
 fn progress_bar(config: &Config, plan: &Plan, total_bytes: Option<u64>) -> ProgressBar {
     let shows_lines =
         plan.messages || config.sinks.iter().any(|sink| matches!(sink, SinkConfig::Stdout(_)));
@@ -192,7 +191,7 @@ fn progress_bar(config: &Config, plan: &Plan, total_bytes: Option<u64>) -> Progr
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
-    // Both templates parse, as the test sees; the default style would be no harm.
+    // Cannot fail: a test parses both templates.
     if let Ok(style) = ProgressStyle::with_template(template(total_bytes)) {
         bar.set_style(style);
     }

@@ -38,12 +38,12 @@ use crate::exit;
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     let file = arguments.selection.open()?;
     let log = Log::start(&file.config().log, &file.config().node)?;
-    // In this order: threads have the privileges of the thread that starts them, and from here on
-    // only the capture thread is to have any.
+    // In this order: a thread inherits the privileges of the thread that starts it, and only the
+    // capture thread keeps any.
     let dropping = privileges::begin(&file.config().privileges)?;
     let capture = CaptureThread::start()?;
     dropping.finish()?;
-    // As it will be written in the end: without privileges.
+    // Created without privileges, as it will be written at the end.
     let ledger =
         arguments.ledger.as_deref().map(LedgerFile::create).transpose().map_err(explain)?;
     // The workers are threads; the runtime only waits.
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     runtime.block_on(run_agent(file, capture, log, ledger)).map_err(explain)
 }
 
-/// Says why root may not write where root is used to.
+/// Explains why root cannot write to a file that another user owns.
 fn explain(error: anyhow::Error) -> anyhow::Error {
     let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
     let at_a_sink = match error.downcast_ref() {
@@ -67,8 +67,8 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
     let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));
     if (at_a_sink || elsewhere) && privileges::is_root_without_privileges() {
         return error.context(
-            "root has given up overriding permissions, and may write where root owns: see \
-             privileges.user and privileges.keep",
+            "this process has dropped root's privilege to override file permissions, and can only \
+             write to files that root owns: see privileges.user and privileges.keep",
         );
     }
     error
@@ -80,7 +80,7 @@ async fn run_agent(
     log: Log,
     ledger_file: Option<LedgerFile>,
 ) -> anyhow::Result<ExitCode> {
-    // Before anything attaches: a signal that comes early must still detach.
+    // Before anything attaches: an early signal must detach as well.
     let orders = orders()?;
     let stop = Arc::new(Notify::new());
     let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
@@ -113,14 +113,14 @@ async fn run_agent(
     };
     let telemetry = telemetry::Server::start(&telemetry_config, sources)
         .context("cannot start the thread of the telemetry port")?;
-    // Where nobody is asked, its sender is gone at once, and so is the wait for it.
+    // Without Kubernetes the sender is dropped at once, which ends the wait for it.
     let annotation =
         kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
-    tracing::info!(interfaces = agent.attached(), "ready");
+    tracing::info!(interfaces = agent.attached(), event = "ready", "ready");
 
     agent.run(Inputs { requests, annotation, orders }, &stop).await?;
 
-    tracing::info!("stopping");
+    tracing::info!(event = "stopping", "stopping");
     if let Some(task) = kernel_log {
         task.abort();
     }
@@ -136,7 +136,7 @@ async fn run_agent(
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })
 }
 
-/// Signals as orders, from now on.
+/// Handles signals from now on, and returns them as orders.
 fn orders() -> anyhow::Result<mpsc::Receiver<Order>> {
     let mut signals = Signals::new()?;
     let ours: SigSet = [SIGHUP].into_iter().collect();
@@ -159,7 +159,7 @@ fn orders() -> anyhow::Result<mpsc::Receiver<Order>> {
     Ok(orders)
 }
 
-/// Writes the kernel programs' messages to the log as they come.
+/// Writes the messages of the kernel programs to the log as they arrive.
 fn follow(log: KernelLog) -> anyhow::Result<JoinHandle<()>> {
     // SAFETY: the descriptor is the ring's, which `log` owns and keeps for as long as it lives.
     let registered = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
@@ -181,7 +181,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
-        // A parent that blocks signals hands its mask down; nobody could then stop this process.
+        // A child inherits the mask of a parent that blocks signals, and could not be stopped then.
         let ours: SigSet = [SIGTERM, SIGINT, SIGUSR1].into_iter().collect();
         ours.thread_unblock().context("cannot unblock signals")?;
         let listen = |kind| signal(kind).context("cannot listen for signals");
@@ -193,8 +193,8 @@ impl Signals {
     }
 }
 
-/// Where the final ledger goes. Tried at the start, so that a mistake shows then; written whole or
-/// not at all, beside its final name until it is.
+/// The file of the final ledger. It is tried at the start, so that an error shows early, and replaced
+/// by rename, as a whole or not at all.
 pub(super) struct LedgerFile(PathBuf);
 
 impl LedgerFile {

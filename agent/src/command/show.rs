@@ -1,4 +1,4 @@
-//! Commands that only print.
+//! `tap53 check-config`, `tap53 schema` and `tap53 interfaces`.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tap53::{
     config::{CaptureConfig, MOST_MAX_BYTES},
-    telemetry::say_warning,
+    telemetry::print_warning,
 };
 use tap53_capture::{
     capture::Preflight,
@@ -28,7 +28,7 @@ use super::{
 pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
     let config = selection.load()?;
     for warning in config.warnings() {
-        say_warning(&warning.to_string());
+        print_warning(&warning.to_string());
     }
     print(&config.to_yaml().context("cannot write the configuration as YAML")?)
 }
@@ -36,34 +36,35 @@ pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
 pub(crate) const SCHEMA_EXAMPLES: &str = "\
 Examples:
   tap53 schema                                 The Avro schema of a record
-  tap53 schema --profile flat                  That of the flat profile (record.profile: flat)
-  tap53 schema --summary                       That of a summary of the ledger
-  tap53 schema --profile flat --ddl postgres   CREATE TABLE for it, with what each column means
+  tap53 schema --profile flat                  The schema of the flat profile (record.profile: flat)
+  tap53 schema --summary                       The schema of a summary of the ledger
+  tap53 schema --profile flat --ddl postgres   CREATE TABLE for it, with a comment for each column
   tap53 schema --ddl vertica --table dns.transactions --max-bytes 131072";
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Schema {
-    /// That of a summary of the ledger instead
+    /// Print the schema of a summary of the ledger instead of a record's
     #[arg(long, conflicts_with = "profile")]
     summary: bool,
-    /// Which of a record's two schemas, as record.profile of the configuration says [default: full;
-    /// with --ddl vertica: flat, since it takes no other]
+    /// Profile of the record, as record.profile in the configuration [default: full; flat with --ddl
+    /// vertica, which supports no other]
     #[arg(long, value_enum, value_name = "PROFILE")]
     profile: Option<Profile>,
-    /// Print the SQL that creates a table for such records instead of the schema
+    /// Print SQL that creates a table for the records, in this dialect
     #[arg(long, value_enum, value_name = "DIALECT")]
     ddl: Option<Dialect>,
-    /// The table's name, with its schema's and database's before it or not [default:
-    /// dns_transactions, or ledger_summaries]
+    /// Name of the table, optionally with schema and database [default: dns_transactions, or
+    /// ledger_summaries with --summary]
     #[arg(long, value_name = "NAME", requires = "ddl")]
     table: Option<TableName>,
-    /// record.max_bytes of the agents, which bounds how wide long texts can be (vertica)
+    /// Maximum size of a record in bytes (record.max_bytes of the agents), which limits the width of
+    /// text columns in Vertica
     #[arg(long, value_name = "BYTES", requires = "ddl", default_value_t = DEFAULT_MAX_BYTES,
         value_parser = max_bytes)]
     max_bytes: usize,
 }
 
-/// What `record.max_bytes` may be.
+/// Parses a value of `record.max_bytes`.
 fn max_bytes(text: &str) -> Result<usize, String> {
     let allowed = LEAST_MAX_BYTES..=MOST_MAX_BYTES;
     let bytes = text.parse().ok().filter(|bytes| allowed.contains(bytes));
@@ -93,12 +94,12 @@ pub(crate) struct Interfaces {
     socket: Socket,
 }
 
-/// Every interface of this network namespace, a line each; with what an agent captures there, where
-/// one answers.
+/// Prints every interface of this network namespace, with the directions that a running agent
+/// captures there.
 pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     let Interfaces { mut selection, socket } = arguments;
-    let config = selection.load_to_look()?;
-    // Without an agent, or the right to ask it, there is all the rest to tell.
+    let config = selection.load_for_inspection()?;
+    // Without an agent, or access to it, the column is omitted.
     let captured = socket.client().status().ok();
     let captured = captured.and_then(|answer| status::interfaces(&answer.status).ok());
     let mut heading = vec!["NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED"];
@@ -129,7 +130,7 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     print(&table(&rows, colored()))
 }
 
-/// The directions that a running agent captures in.
+/// Returns the directions that a running agent captures.
 fn captured_text(status: Option<&InterfaceStatus>) -> &'static str {
     match status.map(|status| (status.ingress.capturing, status.egress.capturing)) {
         Some((true, true)) => "both",
@@ -139,8 +140,8 @@ fn captured_text(status: Option<&InterfaceStatus>) -> &'static str {
     }
 }
 
-/// The driver, the hooks that each direction would be captured at, best first, who holds hooks now,
-/// and why these.
+/// Returns the driver, the hooks that capture would use for each direction, best first, the programs
+/// that hold hooks now, and the reason for the choice.
 fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
     match Preflight::of(interface, config) {
         Ok(found) => [

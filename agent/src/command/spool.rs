@@ -1,4 +1,4 @@
-//! `tap53 spool`: looking into a queue on disk. It needs no lock, so the agent may run.
+//! `tap53 spool`: inspects a queue on disk. It needs no lock, so the agent may be running.
 
 use std::{
     fs::OpenOptions,
@@ -24,38 +24,38 @@ Examples:
   tap53 spool export /var/lib/tap53/spool - --json | jq .qname
   tap53 spool export --profile full /var/lib/tap53/spool older.avro
 
-Exit status: 0 done; 1 failed; 3 records that wait cannot be read.";
+Exit status: 0 done; 1 failed; 3 some waiting records cannot be read or exported.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the segments, and what waits in them
+    /// List the segments with their waiting records
     Ls(Directory),
-    /// Read everything and say what of it is whole
+    /// Read all segments, and report damaged records
     Verify(Directory),
-    /// Write the records that wait to a file; they stay in the spool
+    /// Write the waiting records to a file; they stay in the spool
     Export(Export),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Directory {
-    /// The spool's directory
+    /// Directory of the spool
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
-    /// The spool's directory
+    /// Directory of the spool
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The file to write, an Avro object container; must not exist. -: standard output
+    /// File to write, an Avro object container; it must not exist. - is standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Write one JSON object a line instead, as `tap53 run --json` does
+    /// Write lines of JSON instead, as `tap53 run --json` does
     #[arg(long)]
     json: bool,
-    /// The profile of the records to write, since a file holds those of one; unless given, that of
-    /// the oldest record
+    /// Profile of the records to write: a file has records of one profile [default: the profile of
+    /// the oldest record]
     #[arg(long, value_enum)]
     profile: Option<Profile>,
 }
@@ -136,7 +136,7 @@ fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
     Ok(code(reading.unreadable.records == 0))
 }
 
-/// The profile of the oldest record that waits, if it is by this version's schema of one.
+/// Returns the profile of the oldest waiting record, if this version knows its schema.
 fn profile_of_oldest(contents: &Contents) -> anyhow::Result<Option<Profile>> {
     let mut oldest = None;
     contents.read(|entry| -> anyhow::Result<()> {
@@ -163,7 +163,7 @@ fn export(
         Some(profile) => profile,
         None => profile_of_oldest(contents)?.unwrap_or_default(),
     };
-    // Avro single-object encoding, which is what the Kafka sink writes.
+    // Avro single-object encoding, as the Kafka sink writes it.
     let header = single_object_header(profile.fingerprint()?);
     let is_stdout = path == Path::new("-");
     let refused = || match is_stdout {
@@ -186,7 +186,7 @@ fn export(
         out.finish().with_context(refused)?;
         Ok(reading)
     }) {
-        // A reader that goes away, such as `head`, has seen enough.
+        // A closed pipe, as of `head`, is not an error.
         Err(error) if is_stdout && is_broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
         other => other?,
     };
@@ -200,7 +200,7 @@ fn export(
         text.push_str(&format!("{} records cannot be read\n", reading.unreadable.records));
     }
     if is_stdout {
-        // Where the records are not.
+        // Standard output has the records.
         let _ = io::stderr().write_all(text.as_bytes());
     } else {
         print(&text)?;
@@ -212,7 +212,7 @@ fn open(path: &Path, is_stdout: bool) -> io::Result<Box<dyn Write>> {
     if is_stdout {
         return Ok(Box::new(io::stdout().lock()));
     }
-    // For nobody else's eyes, as the spool is.
+    // Readable only by its owner, as the spool is.
     let mut options = OpenOptions::new();
     Ok(Box::new(options.write(true).create_new(true).mode(0o600).open(path)?))
 }
@@ -222,7 +222,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Where records are written, and as what.
+/// The output of an export, by format.
 enum Out {
     Avro(AvroFile<BufWriter<Box<dyn Write>>>),
     Json(BufWriter<Box<dyn Write>>, Profile, Vec<u8>),

@@ -38,34 +38,34 @@ Examples:
   tap53 status --check || echo not ready
   tap53 status --check live || echo restart it
 
-With --check nothing is printed to standard output. Live is an agent that answers and whose workers
-are at work. Ready is one that also captures where it is wanted to and whose sinks store; this is
-asked without a word behind --check. Otherwise standard error says what is amiss.
+--check prints nothing to standard output. An agent is live if it answers and its workers read their
+rings. It is ready if it also captures on all desired interfaces and its sinks store records. If it
+is not, standard error has the reasons.
 
-Exit status: 0 an agent answers (with --check: and is live or ready); 1 none does (or it is not);
-2 arguments refused.";
+Exit status: 0 an agent answers (with --check: and is live or ready); 1 no agent answers (or it is
+not live or ready); 2 invalid arguments.";
 
-/// How to print.
+/// Format of the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object.
     Json,
 }
 
-/// The question of a probe.
+/// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Question {
-    /// If not, a restart is due.
+enum ProbeKind {
+    /// Fails if the agent should be restarted.
     Live,
-    /// If not, the agent does not do all that it is asked to.
+    /// Fails if the agent does not do everything that is desired.
     Ready,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// text or json
+    /// Format: text or json
     #[arg(
         short,
         long,
@@ -75,7 +75,8 @@ pub(crate) struct Arguments {
         hide_possible_values = true
     )]
     output: Output,
-    /// Only tell by the exit status whether the agent is live, or ready; for probes
+    /// Check whether the agent is live or ready, and report it as the exit status; for probes.
+    /// Without a value: ready
     #[arg(
         long,
         value_enum,
@@ -84,7 +85,7 @@ pub(crate) struct Arguments {
         default_missing_value = "ready",
         hide_possible_values = true
     )]
-    check: Option<Question>,
+    check: Option<ProbeKind>,
     #[command(flatten)]
     socket: Socket,
 }
@@ -92,8 +93,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.socket.client();
     match arguments.check {
-        Some(Question::Live) => return Ok(outcome(&client.live()?)),
-        Some(Question::Ready) => return check(&client.status()?.status),
+        Some(ProbeKind::Live) => return Ok(outcome(&client.live()?)),
+        Some(ProbeKind::Ready) => return check(&client.status()?.status),
         None => {}
     }
     let answer = client.status()?;
@@ -108,13 +109,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether the agent is alive and ready; what is not goes to standard error.
+/// Returns the exit status for readiness; the reasons go to standard error.
 fn check(status: &Value) -> anyhow::Result<ExitCode> {
-    // What keeps it from being alive keeps it from being ready.
+    // An agent that is not alive is not ready either.
     Ok(outcome(&health(status)?.ready))
 }
 
-/// The answer as an exit status, with the reasons on standard error.
+/// Returns the exit status of a probe; the reasons go to standard error.
 fn outcome(probe: &Probe) -> ExitCode {
     for reason in &probe.reasons {
         let _ = writeln!(io::stderr(), "{}", visible(reason));
@@ -123,13 +124,13 @@ fn outcome(probe: &Probe) -> ExitCode {
 }
 
 fn health(status: &Value) -> anyhow::Result<Health> {
-    let health = status.get("health").cloned().context("this agent does not tell its health")?;
-    serde_json::from_value(health).context("the agent's health makes no sense")
+    let health = status.get("health").cloned().context("the agent's status has no health")?;
+    serde_json::from_value(health).context("the agent's status has an invalid health")
 }
 
 pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>> {
     let interfaces = status.get("interfaces").cloned().unwrap_or_default();
-    serde_json::from_value(interfaces).context("the agent's interfaces make no sense")
+    serde_json::from_value(interfaces).context("the agent's status has invalid interfaces")
 }
 
 fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
@@ -147,7 +148,7 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     text.push_str(&health_text(&health(status).unwrap_or_default(), colored));
     text.push('\n');
     text.push_str(&interface_table(&interfaces(status)?));
-    // What this version does not know how to show better, such as what a newer agent tells.
+    // Keys that this version has no text for, such as those of a newer agent.
     for (key, value) in status.as_object().into_iter().flatten() {
         const SHOWN: [&str; 9] = [
             "version",
@@ -160,7 +161,7 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
             "control",
             "ledger",
         ];
-        if !SHOWN.contains(&key.as_str()) && says_something(value) {
+        if !SHOWN.contains(&key.as_str()) && has_content(value) {
             text.push_str(&format!("\n{}\n", paint(colored, Color::Heading, key)));
             write_value(&mut text, value, 1);
         }
@@ -171,17 +172,17 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// False for nothing, however deeply wrapped.
-fn says_something(value: &Value) -> bool {
+/// Returns false if a value is null, or contains only nulls.
+fn has_content(value: &Value) -> bool {
     match value {
         Value::Null => false,
-        Value::Object(map) => map.values().any(says_something),
-        Value::Array(items) => items.iter().any(says_something),
+        Value::Object(map) => map.values().any(has_content),
+        Value::Array(items) => items.iter().any(has_content),
         _ => true,
     }
 }
 
-/// What happened at the socket; what did not happen is left out.
+/// Describes the control socket; counts that are zero are omitted.
 fn control_text(control: &Value) -> String {
     let count = |key: &str| control.get(key).and_then(Value::as_u64).unwrap_or(0);
     let mut parts = vec![format!("requests {}", count("requests"))];
@@ -189,8 +190,8 @@ fn control_text(control: &Value) -> String {
         ("followers", "followers now"),
         ("follower_lines_lost", "lines lost by followers"),
         ("denied", "denied"),
-        ("busy", "refused as too many"),
-        ("timed_out", "too slow"),
+        ("busy", "refused as busy"),
+        ("timed_out", "timed out"),
         ("malformed", "malformed"),
         ("unread", "answers not read"),
     ] {
@@ -203,26 +204,27 @@ fn control_text(control: &Value) -> String {
 
 fn config_text(config: &ConfigStatus, colored: bool) -> String {
     let file = config.file.as_deref().unwrap_or("flags and defaults");
-    let mut text = format!("configuration: {file}, read {}\n", config.loaded_at);
+    let mut text = format!("configuration: {file}, loaded {}\n", config.loaded_at);
     if let Some(error) = &config.error {
         let error = error.replace('\n', "\n    ");
-        let told = format!("  the file as it is now is refused, and not in force: {error}");
-        text.push_str(&paint(colored, Color::Bad, &told));
+        let line = format!("  the changed file is invalid and not in force: {error}");
+        text.push_str(&paint(colored, Color::Bad, &line));
         text.push('\n');
     }
     if !config.restart_needed.is_empty() {
-        let told = format!("  changed, but takes a restart: {}", config.restart_needed.join(", "));
-        text.push_str(&paint(colored, Color::Notable, &told));
+        let keys = config.restart_needed.join(", ");
+        let line = format!("  changed keys that take effect after a restart: {keys}");
+        text.push_str(&paint(colored, Color::Notable, &line));
         text.push('\n');
     }
     text
 }
 
-/// Nothing of an agent that is alive and ready.
+/// Describes an agent that is not alive or not ready; empty for others.
 fn health_text(health: &Health, colored: bool) -> String {
     let mut text = String::new();
     let questions = [(&health.live, "not alive"), (&health.ready, "not ready")];
-    // The first that is not says it all.
+    // Readiness includes liveness, so the first failure is enough.
     if let Some((probe, what)) = questions.into_iter().find(|(probe, _)| !probe.reasons.is_empty())
     {
         for reason in &probe.reasons {
@@ -233,7 +235,7 @@ fn health_text(health: &Health, colored: bool) -> String {
     text
 }
 
-/// A line for each interface.
+/// Formats the interfaces as a table.
 pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
     let mut rows = vec![
         ["INTERFACE", "KIND", "WANTED", "BY", "FOR", "INGRESS", "EGRESS", "WHY"].map(Cell::from),
@@ -276,7 +278,7 @@ const fn wanted_text(wanted: Option<Directions>) -> &'static str {
     }
 }
 
-/// The hook of a direction, in brackets while it passes packets by.
+/// Returns the hook of a direction, in parentheses while capture is switched off.
 fn actual_cell(actual: &Actual) -> Cell {
     match (&actual.hook, actual.capturing, &actual.shadowed) {
         (Some(hook), true, None) => Cell::new(Color::Good, hook),
@@ -303,7 +305,7 @@ fn duration_text(seconds: u64) -> String {
     printer.duration_to_string(&duration)
 }
 
-/// A value that has no text of its own, one line a key.
+/// Writes a value that this version has no text for, one line for each key.
 fn write_value(text: &mut String, value: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
     match value {
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_what_is_wanted_what_is_and_why() {
+    fn the_table_shows_the_desired_and_the_observed_state_and_the_reason() {
         let mut off = interface(None, false, false);
         off.egress.hook = None;
         off.ingress.shadowed = Some("another".to_owned());
@@ -389,17 +391,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_shown_as_it_comes() {
+    fn unknown_values_are_shown_as_keys_and_values() {
         let value = serde_json::json!({"pods": 3, "watch": {"error": null, "since": "noon"}});
         let mut text = String::new();
         write_value(&mut text, &value, 1);
         assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
-        assert!(says_something(&value));
-        assert!(!says_something(&serde_json::json!({"error": null, "more": [{"a": null}]})));
+        assert!(has_content(&value));
+        assert!(!has_content(&serde_json::json!({"error": null, "more": [{"a": null}]})));
     }
 
     #[test]
-    fn the_socket_is_told_of_in_a_line() {
+    fn the_control_socket_is_one_line() {
         let control = serde_json::json!({"requests": 7, "denied": 2, "busy": 0});
         assert_eq!(control_text(&control), "\ncontrol socket: requests 7, denied 2\n");
     }

@@ -18,12 +18,12 @@ Examples:
   sudo tap53 enable eth1
   sudo tap53 enable 'veth*' --direction ingress --for 10m
 
-It overrides the configuration and the Node's annotation until it ends, until the agent ends, or
-until tap53 reset; interfaces that appear later and match are switched too. Programs are attached
-where there are none yet; nothing of others is touched.
+The switch overrides the configuration and the annotation of the Node. It ends after the time of
+--for, with 'tap53 reset', or when the agent stops. It also applies to matching interfaces that
+appear later. Programs are attached where they are missing; programs of others are not touched.
 
-Exit status: 0 done; 1 no agent answers, no interface matches, or one could not be captured from;
-2 arguments refused.";
+Exit status: 0 done; 1 no agent answers, no interface matches, or capture failed on one of them;
+2 invalid arguments.";
 
 pub(super) const DISABLE_EXAMPLES: &str = "\
 Examples:
@@ -31,10 +31,10 @@ Examples:
   sudo tap53 disable 'veth*' --for 90s
   sudo tap53 disable eth1 --detach
 
-The programs stay attached and pass packets by, which takes effect at once and costs some
-nanoseconds a packet. --detach takes them off, for lasting changes; it waits until none runs.
+The programs stay attached and ignore packets, which costs some nanoseconds for each packet.
+--detach removes the programs as well, for lasting changes; it waits until none of them runs.
 
-Exit status: 0 done; 1 no agent answers, or no interface matches; 2 arguments refused.";
+Exit status: 0 done; 1 no agent answers, or no interface matches; 2 invalid arguments.";
 
 pub(super) const RESET_EXAMPLES: &str = "\
 Examples:
@@ -42,14 +42,14 @@ Examples:
   sudo tap53 reset 'veth*'
   sudo tap53 reset '*'
 
-Forgets the enable or disable of this pattern, and those of patterns that it matches as if they
-were names: '*' forgets all. Afterwards the Node's annotation decides, and where there is none the
-configuration.
+Undoes the enable or disable of this pattern, and of all patterns that it matches as if they were
+names: '*' undoes all of them. After that the annotation of the Node decides, or the configuration
+if there is none.
 
-Exit status: 0 done; 1 no agent answers, or there is neither such an interface nor such a command;
-2 arguments refused.";
+Exit status: 0 done; 1 no agent answers, or there is neither such an interface nor such a switch;
+2 invalid arguments.";
 
-/// Where the agent is to be found.
+/// Arguments that select the agent.
 #[derive(Args, Debug)]
 pub(super) struct Socket {
     /// Control socket of the agent
@@ -68,10 +68,10 @@ pub(crate) struct Enable {
     /// Interface, or a shell pattern of names
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
-    /// ingress (what arrives), egress (what leaves) or both
+    /// Direction of the packets: ingress (received), egress (sent) or both
     #[arg(long, value_enum, default_value = "both", hide_possible_values = true)]
     direction: Directions,
-    /// For how long, such as 90s, 10m, 2h; then this command is forgotten
+    /// Duration of the switch, such as 90s, 10m or 2h [default: until the agent stops]
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
@@ -83,10 +83,10 @@ pub(crate) struct Disable {
     /// Interface, or a shell pattern of names
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
-    /// Take the programs off, instead of having them pass packets by
+    /// Detach the programs as well
     #[arg(long)]
     detach: bool,
-    /// For how long, such as 90s, 10m, 2h; then this command is forgotten
+    /// Duration of the switch, such as 90s, 10m or 2h [default: until the agent stops]
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
@@ -115,7 +115,7 @@ pub(crate) fn disable(arguments: Disable) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn reset(arguments: Reset) -> anyhow::Result<ExitCode> {
     let Reset { pattern, socket } = arguments;
-    // Done with the forgetting, whatever becomes of what the file or the annotation wants then.
+    // Always a success: whether the interfaces can be captured from then is shown, not checked.
     print(&status::interface_table(&socket.client().switch(Call::Reset { pattern })?))
 }
 
@@ -130,14 +130,14 @@ fn milliseconds(lasts: Option<Duration>) -> Option<u64> {
     lasts.map(|lasts| u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// `90s`, `10m`, `1h 30m`.
+/// Parses a duration such as `90s`, `10m` or `1h 30m`.
 fn lasting(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| "write it as 90s, 10m, 2h or 1h30m".to_owned())?;
     Duration::try_from(duration)
         .ok()
         .filter(|duration| duration.as_millis() > 0)
-        .ok_or_else(|| "must be longer than nothing".to_owned())
+        .ok_or_else(|| "must be longer than zero".to_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What commands print: aligned columns, in colour where somebody looks.
+//! Output of commands: aligned columns, in colour on a terminal.
 
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
@@ -8,16 +8,16 @@ use std::{
 use anyhow::Context;
 use tap53_base::visible::{visible, visible_lines};
 
-/// ANSI colours, by what they mean here.
+/// ANSI colours, by meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Color {
     #[default]
     Plain,
-    /// As it should be.
+    /// Everything is as it should be.
     Good,
-    /// Worth a look.
+    /// The reader should notice it.
     Notable,
-    /// Not as it should be.
+    /// Something is wrong.
     Bad,
     /// A heading.
     Heading,
@@ -42,16 +42,16 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// True if what is written to standard output may have colours (<https://no-color.org>).
+/// Returns true if standard output may have colours (<https://no-color.org>).
 pub(super) fn colored() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// What ends a colour.
+/// Escape sequence that ends a colour.
 const RESET: &str = "\x1b[0m";
 
 impl Color {
-    /// What begins it.
+    /// Returns the escape sequence that starts the colour.
     const fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -63,7 +63,7 @@ impl Color {
     }
 }
 
-/// `text` in a colour.
+/// Returns `text` in a colour.
 pub(super) fn paint(colored: bool, color: Color, text: &str) -> String {
     let text = visible_lines(text);
     if !colored || text.is_empty() || color == Color::Plain {
@@ -72,7 +72,7 @@ pub(super) fn paint(colored: bool, color: Color, text: &str) -> String {
     format!("{}{text}{RESET}", color.code())
 }
 
-/// `text` with nothing in it that a terminal obeys, but its lines and these colours.
+/// Escapes everything in `text` that controls a terminal, except line feeds and these colours.
 fn printable(mut text: &str, colored: bool) -> String {
     let codes = [Color::Good, Color::Notable, Color::Bad, Color::Heading].map(Color::code);
     let mut out = String::with_capacity(text.len());
@@ -90,8 +90,7 @@ fn printable(mut text: &str, colored: bool) -> String {
     out
 }
 
-/// Columns as wide as their widest cell; the last one is as long as it is. The first row is the
-/// heading.
+/// Formats rows as columns that are as wide as their widest cell. The first row is the heading.
 pub(super) fn table<R: AsRef<[Cell]>>(rows: &[R], colored: bool) -> String {
     let columns = rows.first().map_or(0, |row| row.as_ref().len());
     let mut widths = vec![0; columns];
@@ -117,7 +116,7 @@ pub(super) fn table<R: AsRef<[Cell]>>(rows: &[R], colored: bool) -> String {
     out
 }
 
-/// Prints to standard output. A reader that goes away, such as `head`, is not an error.
+/// Prints to standard output. A closed pipe, as of `head`, is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
     match io::stdout().write_all(printable(text, colored()).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -26,41 +26,45 @@ Examples:
   sudo tap53 tail --client 10.1.0.0/16 --unanswered --rcode SERVFAIL
   sudo tap53 tail --json -n 100 | jq .qname
 
-Shows what becomes records from now on, under the privacy rules of the agent. An option that is
-repeated holds any of its values; different options must all hold, but for --rcode and
---unanswered: either. The agent does not wait for a slow reader: lines are lost then, and standard
-error says how many. No record is: sinks get all of them.
+Prints the transactions that the agent records from now on, after its filter and privacy rules.
+An option that is repeated matches any of its values. A transaction must match all options, except
+that --rcode and --unanswered match either. The agent does not wait for a slow reader: lines are
+lost then, and standard error has their number. Sinks still get every record.
 
-Exit status: 0 the agent stopped, COUNT is reached, or the reader went away; 1 no agent answers;
-2 arguments refused.";
+Internationalized names are accepted, and matched as their A-label: --qname müller.example matches
+xn--mller-kva.example.
+
+Exit status: 0 the agent stopped, COUNT is reached, or the output was closed; 1 no agent answers;
+2 invalid arguments.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Print each transaction as a JSON object on a line
+    /// Print each transaction as a line of JSON
     #[arg(long)]
     json: bool,
-    /// End after so many transactions
+    /// Stop after this number of transactions
     #[arg(short = 'n', value_name = "COUNT")]
     count: Option<NonZeroU64>,
-    /// Only this name and those below it
+    /// Only this name and names below it; internationalized names are matched as their A-label
+    /// (xn--…); may be repeated
     #[arg(long = "qname", value_name = "SUFFIX", value_parser = zone)]
     qnames: Vec<String>,
-    /// Only clients of this prefix
+    /// Only clients of this prefix, such as 10.1.0.0/16; may be repeated
     #[arg(long = "client", value_name = "CIDR", value_parser = prefix)]
     clients: Vec<IpNet>,
-    /// Only servers of this prefix
+    /// Only servers of this prefix; may be repeated
     #[arg(long = "server", value_name = "CIDR", value_parser = prefix)]
     servers: Vec<IpNet>,
-    /// Only this query type
+    /// Only this query type, such as AAAA or TYPE65; may be repeated
     #[arg(long = "qtype", value_name = "TYPE")]
     qtypes: Vec<QueryType>,
-    /// Only this response code
+    /// Only this response code, such as SERVFAIL; may be repeated
     #[arg(long = "rcode", value_name = "RCODE", value_parser = rcode)]
     rcodes: Vec<u16>,
-    /// Only what was not answered
+    /// Only transactions without a response
     #[arg(long)]
     unanswered: bool,
-    /// Only this interface, or a shell pattern of names
+    /// Only this interface, by name or shell pattern; may be repeated
     #[arg(long = "interface", short, value_name = "PATTERN")]
     interfaces: Vec<Pattern>,
     #[command(flatten)]
@@ -86,7 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let following = arguments.socket.client().tail(format, selection)?;
     let count = arguments.count.map_or(u64::MAX, NonZeroU64::get);
     match follow(following, format, count) {
-        // A reader that goes away, such as `head`, is not an error.
+        // A closed pipe, as of `head`, is not an error.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         outcome => outcome.map(|()| ExitCode::SUCCESS),
     }
@@ -102,7 +106,7 @@ fn follow(mut following: Following, format: LineFormat, count: u64) -> anyhow::R
     while printed < count {
         match following.next(&mut line)? {
             Item::Line => {
-                // The text has its colours from the agent, and no other text of others as it is.
+                // The agent has escaped text lines already, and added colours.
                 match (format, str::from_utf8(&line)) {
                     (LineFormat::Json, Ok(text)) => {
                         out.write_all(visible_lines(text).as_bytes()).context(WRITE)?;
@@ -112,7 +116,7 @@ fn follow(mut following: Following, format: LineFormat, count: u64) -> anyhow::R
                 printed += 1;
             }
             Item::Lost(lost) => {
-                // Behind the lines that came before.
+                // After the lines before the gap.
                 out.flush().context(WRITE)?;
                 let lines = if lost == 1 { "line" } else { "lines" };
                 let _ = writeln!(io::stderr(), "… {lost} {lines} lost");

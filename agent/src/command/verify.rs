@@ -15,14 +15,14 @@ use crate::exit;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  tap53 verify -c tap53.yaml --key ledger-public.pem    The topics of a Kafka sink, as they are now
+  tap53 verify -c tap53.yaml --key ledger-public.pem    The topics of a Kafka sink
   tap53 verify summaries.avro records-*.avro            Avro object containers
   duckdb lake.db < verify_export.sql | tap53 verify summaries.json -    Any table or Parquet file
 
-Files are Avro object containers, or JSON with an object a line; - is standard input, for records.
+Files are Avro object containers or lines of JSON objects; - is standard input, for records.
 
-Exit status: 0 everything that arrived is what the agent wrote, as far as it can be proven; 1 failed;
-2 arguments or configuration refused; 3 something was altered, removed or inserted.";
+Exit status: 0 everything is as the agent wrote it, as far as that can be proven; 1 failed;
+2 invalid arguments or configuration; 3 something was altered, removed or inserted.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -32,16 +32,17 @@ pub(crate) struct Arguments {
     /// Configuration file (YAML) with the Kafka sink whose topics are read
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Name of the sink; needed where there are several
+    /// Name of the sink; required if there are several
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
-    /// Public key in PEM that summaries must be signed by; may be repeated
+    /// Public key (PEM) that the summaries must be signed with; may be repeated
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
-    /// What is older than the oldest summary of a run may have expired
+    /// Accept that records older than the oldest summary of a run are missing, as after the topic's
+    /// retention
     #[arg(long)]
     expired: bool,
-    /// What the findings are written as
+    /// Format of the report
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
     output: Output,
 }
@@ -82,7 +83,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if report.findings.is_empty() { 0 } else { exit::LOSS }))
 }
 
-/// The Kafka sink with this name, or the only one.
+/// Returns the Kafka sink with this name, or the only one.
+///
+/// # Errors
+/// If there is none, or there are several without a name.
 fn kafka(config: &Config, name: Option<&str>) -> anyhow::Result<KafkaConfig> {
     let kafka = |sink: &SinkConfig| match sink {
         SinkConfig::Kafka(kafka) => Some((**kafka).clone()),

@@ -1,5 +1,4 @@
-//! Why a configuration was refused. A message holds its cause, which is therefore not offered as
-//! `source()` again.
+//! Errors of a configuration. A message includes its cause, so `source()` does not return it again.
 
 use std::{
     io,
@@ -9,7 +8,7 @@ use std::{
 use serde_saphyr::UserMessageFormatter;
 use tap53_base::settings::Problem;
 
-/// Why there is no configuration.
+/// An error of reading a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -17,7 +16,7 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         cause: io::Error,
     },
     /// The file is not YAML, or has a key twice.
@@ -25,20 +24,20 @@ pub enum Error {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What the parser said, and where.
+        /// The parser's error, with its position.
         cause: Box<serde_saphyr::Error>,
     },
-    /// The file is YAML, but not a configuration; or a flag is wrong. One line for each problem.
+    /// The file is YAML, but not a valid configuration; or a flag is invalid. One line for each problem.
     #[error("{}", lines(file.as_deref(), problems))]
     Refused {
         /// The file, if there is one.
         file: Option<PathBuf>,
-        /// Everything that is wrong; never empty.
+        /// All problems; never empty.
         problems: Vec<Problem>,
     },
 }
 
-/// Problems that a message shows at most.
+/// Maximum number of problems in a message.
 const SHOWN_PROBLEMS: usize = 100;
 
 fn lines(file: Option<&Path>, problems: &[Problem]) -> String {

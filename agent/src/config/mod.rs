@@ -1,4 +1,4 @@
-//! The configuration: one YAML file and the flags of the command line, checked whole before
+//! The configuration: one YAML file and the flags of the command line, checked as a whole before
 //! anything runs.
 //!
 //! ```text
@@ -6,12 +6,12 @@
 //!  flags ─▶ Overrides ──────────────────────────────────────────────┴▶ Config ─▶ stages
 //! ```
 //!
-//! - Every problem is reported, not only the first, each with the path of its key
+//! - Every problem is reported, not only the first one, with the path of its key
 //!   (`sinks[1].rotate_bytes`), the value found and the reason.
-//! - A key that is not known is refused: a misspelt key must not silently leave a default in force.
+//! - An unknown key is refused: a misspelt key must not silently leave a default in force.
 //! - Sizes and durations carry their unit in the key's name; in the types they are [`Duration`]s
 //!   and byte counts.
-//! - Flags override the file. What is wrong in the file is refused even where a flag overrides it.
+//! - Flags override the file. A problem in the file is reported even if a flag overrides the key.
 //! - [`Config`] serialises to a file that reads back as the same [`Config`].
 
 mod error;
@@ -75,57 +75,58 @@ pub struct Config {
     /// Name of this node in the records and in Kubernetes; unless set, the environment variable
     /// `NODE_NAME`, or else the host name.
     pub node: String,
-    /// Which interfaces to capture from.
+    /// Interfaces to capture from.
     pub interfaces: InterfacesConfig,
-    /// How packets are captured.
+    /// Capture of packets.
     pub capture: CaptureConfig,
     /// The table that pairs queries with responses.
     pub pair: PairConfig,
-    /// Which transactions become records.
+    /// Filter that decides which transactions become records.
     pub filter: FilterConfig,
-    /// What records show of addresses.
+    /// Privacy rules for the records.
     pub privacy: PrivacyConfig,
-    /// Who is asked for the owners of addresses.
+    /// Kubernetes API, from which attribution gets the owners of addresses.
     pub kubernetes: KubernetesConfig,
-    /// What a record holds.
+    /// Content of a record.
     pub record: RecordConfig,
-    /// Where records go; never empty, names are unique.
+    /// Sinks for the records; never empty, names are unique.
     pub sinks: Vec<SinkConfig>,
-    /// The socket that commands reach a running agent by.
+    /// The socket at which commands reach a running agent.
     pub control: ControlConfig,
-    /// The port that probes and Prometheus ask.
+    /// The port for probes and Prometheus.
     pub telemetry: TelemetryConfig,
-    /// What the agent gives up once it has started.
+    /// Privileges that the agent drops after the start.
     pub privileges: PrivilegesConfig,
-    /// What one run leaves to the next.
+    /// The state that a run saves for the next one.
     pub state: StateConfig,
-    /// What happens between the signal to stop and the exit.
+    /// Shutdown, from the signal to the exit.
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
     pub log: LogConfig,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RecordConfig {
-    /// Which of its two schemas a record is written by, where it is written as Avro.
+    /// Profile, which selects the schema of records that are written as Avro.
     pub profile: Profile,
-    /// Whether a record carries its messages as they were sent, in `query_wire` and
+    /// Set if a record contains its messages as they were sent, in `query_wire` and
     /// `response_wire`.
     pub wire_bytes: bool,
-    /// Bytes of a record's Avro datum at most; what does not fit is left out and counted in it.
+    /// Maximum size of a record's Avro datum, in bytes; what does not fit is left out and counted in the
+    /// record.
     pub max_bytes: usize,
 }
 
-/// What happens between the signal to stop and the exit.
+/// Shutdown, from the signal to the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ShutdownConfig {
-    /// How long sinks may take to deliver what they hold.
+    /// Time for the sinks to deliver the records that they hold.
     #[serde(rename = "flush_timeout_ms", serialize_with = "as_milliseconds")]
     pub flush_timeout: Duration,
 }
 
-/// What the flags of the command line change.
+/// Flags of the command line that override the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--interface`, repeated: replaces `interfaces.include`.
@@ -141,12 +142,12 @@ pub struct Overrides {
     pub log_format: Option<LogFormat>,
 }
 
-/// A configuration file at most: four times what a ConfigMap holds. The parser bounds the rest: nodes,
-/// with what aliases repeat, and depth.
+/// Maximum size of a configuration file in bytes: four times that of a ConfigMap. The parser limits the
+/// number of nodes, including those that aliases repeat, and the depth.
 const MAX_BYTES: u64 = 4 << 20;
 
 impl Config {
-    /// Reads and checks `file`, or takes the defaults where there is none, and applies the flags.
+    /// Reads and checks `file`, or uses the defaults if there is none, and applies the flags.
     ///
     /// # Errors
     ///
@@ -170,7 +171,7 @@ impl Config {
     /// Checks the `text` of a file; `path` is for messages only.
     fn parse(path: Option<&Path>, text: &str, overrides: &Overrides) -> Result<Self, Error> {
         let root = match text {
-            // No document at all, where the parser would want one.
+            // An empty file, for which the parser would return an error.
             text if text.trim().is_empty() => None,
             text => Some(settings::parse(text).map_err(|cause| Error::Syntax {
                 path: path.map(PathBuf::from).unwrap_or_default(),
@@ -182,7 +183,7 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
-            // In the file's order, and what is not in the file last.
+            // In the file's order; problems that are not in the file come last.
             problems.sort_by_key(|problem| problem.line.unwrap_or(u64::MAX));
             Err(Error::Refused { file: path.map(PathBuf::from), problems })
         }
@@ -224,11 +225,11 @@ impl Config {
         }
     }
 
-    /// The configuration in force as a file: what was set and what was not.
+    /// Returns the configuration in force as a file, including the defaults.
     ///
     /// # Errors
     ///
-    /// None in practice: every value of the type can be written.
+    /// None in practice: every configuration is valid YAML.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
         let mut yaml = serde_saphyr::to_string(self)?;
         if !yaml.ends_with('\n') {
@@ -242,13 +243,13 @@ fn host_name(root: &mut Section<'_>) -> String {
     match gethostname().map(|name| name.into_string()) {
         Ok(Ok(name)) if label(&name).is_ok() => name,
         _ => {
-            root.refuse("node", None, "missing, and the host name cannot stand in");
+            root.refuse("node", None, "missing, and the host name cannot be used instead");
             String::new()
         }
     }
 }
 
-/// `record.max_bytes` at most: what one record may take of the memory of a worker and its sinks.
+/// Maximum of `record.max_bytes`: one record may take that much memory of a worker and its sinks.
 pub const MOST_MAX_BYTES: usize = 16 << 20;
 
 impl RecordConfig {

@@ -9,6 +9,9 @@ use tap53_records::encode::{Key, Profile};
 
 use super::*;
 
+mod flags;
+mod problems;
+
 const FULL: &str = r#"
 node: gateway-1
 interfaces:
@@ -298,74 +301,6 @@ fn defaults_need_only_an_interface() {
 }
 
 #[test]
-fn all_problems_are_reported_at_once_with_their_paths() {
-    let text = r#"
-node: 7
-interfaces:
-  include: ["eth[", ""]
-  includes: [lo]
-capture:
-  hook: xpd
-  ports: [0, 53, 70000, "53"]
-  tunnels:
-    - interfaces: ["eth["]
-      types: [vxlan, ipip]
-      port: 4789
-    - types: []
-  vxlan_ports: [0]
-  snap_length: 0
-  ring_bytes: 1000000
-  kernel_log: "yes"
-pair:
-  timeout_ms: 0
-sinks:
-  - type: file
-    directory: /no/such/directory
-    rotate_bytes: -1
-  - type: kafka
-    topic: "dns transactions"
-  - type: smoke-signal
-    hill: high
-  - format: text
-shutdown: soon
-log: {level: loud}
-sink: []
-"#;
-    assert_eq!(
-        problems(text),
-        [
-            "node: 7: must be text: put it in quotes",
-            "interfaces.include[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
-            "interfaces.include[1]: \"\": must not be empty",
-            "interfaces.includes: no such key",
-            "capture.hook: \"xpd\": must be one of auto, xdp, tc",
-            "capture.ports[0]: 0: must be a whole number from 1 to 65535, or one of mdns, llmnr",
-            "capture.ports[2]: 70000: must be a whole number from 1 to 65535, or one of mdns, llmnr",
-            "capture.ports[3]: \"53\": must be a whole number from 1 to 65535, or one of mdns, llmnr",
-            "capture.tunnels[0].interfaces[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
-            "capture.tunnels[0].types[1]: \"ipip\": must be one of vxlan, geneve, gre",
-            "capture.tunnels[0].port: no such key",
-            "capture.tunnels[1].interfaces: missing",
-            "capture.tunnels[1].types: must not be empty",
-            "capture.vxlan_ports[0]: 0: must be a whole number from 1 to 65535",
-            "capture.snap_length: 0: must be a whole number from 1 to 65557",
-            "capture.ring_bytes: 1000000: must be a power of two, such as 1048576",
-            "capture.kernel_log: \"yes\": must be true or false",
-            "pair.timeout_ms: 0: must be a whole number from 1 to 600000",
-            "sinks[0].directory: \"/no/such/directory\": cannot be used: No such file or directory (os error 2)",
-            "sinks[0].rotate_bytes: -1: must be a whole number from 4096 to 1099511627776",
-            "sinks[1].brokers: missing: name at least one, host:port",
-            "sinks[1].topic: \"dns transactions\": must not contain ' ': Kafka takes letters, digits, '.', '_' and '-'",
-            "sinks[2].type: \"smoke-signal\": must be one of stdout, file, kafka",
-            "sinks[3].type: missing",
-            "shutdown: \"soon\": must be a section of keys and values",
-            "log.level: \"loud\": must be one of error, warn, info, debug, trace",
-            "sink: no such key",
-        ]
-    );
-}
-
-#[test]
 fn a_port_is_in_one_set_only() {
     assert_eq!(
         problems(
@@ -381,7 +316,7 @@ fn a_port_is_in_one_set_only() {
 }
 
 #[test]
-fn tunnels_are_looked_into_where_a_rule_names_the_interface() {
+fn tunnels_are_decapsulated_on_the_interfaces_of_a_rule() {
     let config = parse(FULL).unwrap().capture;
     assert_eq!(config.features_of("eth0"), features::VXLAN | features::GENEVE);
     assert_eq!(config.features_of("eth1"), features::VXLAN | features::GENEVE | features::GRE);
@@ -407,117 +342,6 @@ fn the_port_sets_are_those_of_the_file() {
 }
 
 #[test]
-fn a_message_names_file_and_line() {
-    let error = parse("interfaces:\n  include: [lo]\ncapture:\n  workers: 65\n").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "tap53.yaml:4: capture.workers: 65: must be a whole number from 0 to 64"
-    );
-    let error = parse("pair: {}").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "tap53.yaml: interfaces.include: missing: name the interfaces to capture from, here or \
-         with --interface"
-    );
-}
-
-#[test]
-fn a_file_that_is_not_there_is_named_with_the_reason() {
-    let error = Config::load(Some(Path::new("/no/such.yaml")), &Overrides::default()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "/no/such.yaml: cannot be read: No such file or directory (os error 2)"
-    );
-}
-
-#[test]
-fn broken_yaml_and_duplicate_keys_are_refused_with_their_line() {
-    for (text, place) in
-        [("interfaces: [", "line 1, column 13"), ("node: a\nnode: b\n", "line 2, column 1")]
-    {
-        let message = parse(text).unwrap_err().to_string();
-        assert!(message.starts_with("tap53.yaml: "), "{message}");
-        assert!(message.ends_with(place), "{message}");
-        assert!(!message.contains('\n'), "{message}");
-    }
-    assert_eq!(problems("- just\n- a list\n")[0], "a list: must be a section of keys and values");
-}
-
-#[test]
-fn empty_lists_are_refused_where_something_must_be_named() {
-    assert_eq!(
-        problems(
-            "interfaces: {include: []}\ncapture: {ports: []}\n\
-             sinks: [{type: kafka, topic: t, brokers: []}]"
-        ),
-        [
-            "interfaces.include: must not be empty",
-            "capture.ports: must not be empty",
-            "sinks[0].brokers: must not be empty",
-        ]
-    );
-}
-
-#[test]
-fn sinks_do_not_share_a_name_or_a_file() {
-    let text = r#"
-interfaces: {include: [lo]}
-sinks:
-  - {type: file, directory: /, prefix: a}
-  - {type: file, directory: /, prefix: b}
-  - {type: file, directory: /, prefix: a, name: other}
-  - {type: stdout}
-  - {type: stdout, name: more}
-"#;
-    assert_eq!(
-        problems(text),
-        [
-            "sinks[1].name: \"file\": another sink has this name: give each its own",
-            "sinks[2].prefix: \"a\": sink \"file\" writes files of this name in the same directory",
-            "sinks[4].type: \"stdout\": there is a stdout sink already, and their lines would mix",
-        ]
-    );
-}
-
-#[test]
-fn flags_override_the_file() {
-    let overrides = Overrides {
-        interfaces: vec!["lo".to_owned(), "br-*".to_owned()],
-        hook: Some(HookChoice::Xdp),
-        stdout: Some(TextFormat::Text),
-        log_level: Some(LogLevel::Error),
-        log_format: Some(LogFormat::Json),
-    };
-    let config = parse_with(FULL, &overrides).unwrap();
-    let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
-    assert_eq!(include, ["lo", "br-*"]);
-    assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
-    assert_eq!(config.capture.hook, HookChoice::Xdp);
-    assert_eq!(config.log, LogConfig { level: LogLevel::Error, format: LogFormat::Json });
-    assert_eq!(config.sinks.len(), 3, "the file's stdout sink is used");
-    assert!(matches!(&config.sinks[0], SinkConfig::Stdout(s) if s.format == TextFormat::Text));
-}
-
-#[test]
-fn the_stdout_flag_adds_a_sink_beside_the_others() {
-    let overrides = Overrides { stdout: Some(TextFormat::Json), ..Overrides::default() };
-    let text = "interfaces: {include: [lo]}\nsinks: [{type: file, directory: /, name: stdout}]";
-    let config = parse_with(text, &overrides).unwrap();
-    let names: Vec<_> = config.sinks.iter().map(SinkConfig::name).collect();
-    assert_eq!(names, ["stdout", "stdout-flag"]);
-}
-
-#[test]
-fn a_bad_flag_is_named_as_the_flag() {
-    let overrides = Overrides { interfaces: vec!["eth[".to_owned()], ..Overrides::default() };
-    let error = Config::parse(Some(Path::new("tap53.yaml")), "", &overrides).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--interface: \"eth[\": is not a shell pattern: invalid range pattern at character 4"
-    );
-}
-
-#[test]
 fn the_example_for_deployment_states_the_defaults() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tap53.yaml");
     let example = Config::load(Some(&example), &Overrides::default()).unwrap();
@@ -535,7 +359,7 @@ sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
 }
 
 #[test]
-fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
+fn the_control_socket_is_an_absolute_path_within_the_kernels_limit() {
     let control = |keys: &str| format!("interfaces: {{include: [lo]}}\ncontrol: {{{keys}}}");
     let config = parse(&control(
         "socket: /run/x/y.sock, allow_uids: [1000], request_timeout_ms: 250, enabled: false",
@@ -563,45 +387,4 @@ fn the_control_socket_is_an_absolute_path_that_the_kernel_takes() {
         let problems = problems(&control(keys));
         assert!(problems.len() == 1 && problems[0].contains(part), "{keys}: {problems:?}");
     }
-}
-
-#[test]
-fn files_without_end_are_refused_and_told_in_a_few_lines() {
-    let message = |text: &str| parse(text).unwrap_err().to_string();
-    // Each repeats the one before ten times.
-    let mut bomb = "a0: &a0 [x]\n".to_owned();
-    for number in 1..12 {
-        let before = vec![format!("*a{}", number - 1); 10].join(", ");
-        bomb.push_str(&format!("a{number}: &a{number} [{before}]\n"));
-    }
-    assert!(message(&bomb).contains("too large or too complex"), "{}", message(&bomb));
-    let deep = format!("a: {}1{}", "[".repeat(10_000), "]".repeat(10_000));
-    assert!(message(&deep).contains("limit"), "{}", message(&deep));
-    let keys: String = (0..5_000).map(|number| format!("key{number}: 1\n")).collect();
-    let told = message(&keys);
-    assert_eq!(told.lines().count(), 101, "{told}");
-    assert!(told.ends_with("and 4901 more"), "{told}");
-    let long = message(&format!("interfaces: {{include: [lo]}}\nnode: {}", "n".repeat(100_000)));
-    assert!(long.len() < 400 && long.contains('…'), "{long}");
-    let sinks = "{type: stdout}, ".repeat(1_000);
-    let told = message(&format!("interfaces: {{include: [lo]}}\nsinks: [{sinks}]"));
-    assert!(told.contains("one more than the 64 sinks") || told.contains("and "), "{told}");
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    io::Write::write_all(&mut file, &vec![b'#'; 5 << 20]).unwrap();
-    let error = Config::load(Some(file.path()), &Overrides::default()).unwrap_err();
-    assert!(error.to_string().contains("is longer than 4 MiB"), "{error}");
-}
-
-#[test]
-fn the_flat_profile_is_refused_where_no_sink_writes_avro() {
-    let profile = "interfaces: {include: [lo]}\nrecord: {profile: flat}\n";
-    for sinks in ["", "sinks: [{type: stdout, format: json}]\n"] {
-        let found = problems(&format!("{profile}{sinks}"));
-        let [problem] = &found[..] else { panic!("{found:?}") };
-        assert!(problem.contains("record.profile") && problem.contains("no sink writes Avro"));
-    }
-    let kafka = "sinks: [{type: stdout}, {type: kafka, brokers: [\"b:1\"], topic: dns}]\n";
-    let config = parse(&format!("{profile}{kafka}")).unwrap();
-    assert!(matches!(&config.sinks[1], SinkConfig::Kafka(kafka) if kafka.profile == Profile::Flat));
-    assert!(parse("interfaces: {include: [lo]}\nrecord: {profile: wide}\n").is_err());
 }

@@ -1,17 +1,17 @@
-//! What a configuration says that is allowed, and that its operator may not have meant.
+//! Warnings about a configuration that is valid, but that its operator may not have intended.
 
 use std::fmt;
 
 use super::{Config, KafkaConfig, SinkConfig};
 
-/// Something to look at again.
+/// A warning about a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The key that it is about: `sinks[1]`.
+    /// The key: `sinks[1]`.
     pub key: String,
-    /// What comes of it.
+    /// The consequence.
     pub wrong: String,
-    /// Keys that change it.
+    /// Keys that avoid it.
     pub remedy: String,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
-    /// Where a Kafka sink's records cannot be read by what usually reads them.
+    /// Warns of a Kafka sink without a registry, whose records common consumers cannot read.
     pub(crate) fn of_framing(number: usize, kafka: &KafkaConfig) -> Option<Self> {
         if kafka.registry.is_some() {
             return None;
@@ -42,7 +42,7 @@ impl Warning {
 }
 
 impl Config {
-    /// What is allowed and may not be meant, in the order of the file.
+    /// Returns the warnings, in the order of the file.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         let of_sink = |(number, sink): (usize, &SinkConfig)| match sink {
@@ -58,7 +58,7 @@ mod tests {
     use super::super::tests::parse;
 
     #[test]
-    fn a_kafka_sink_without_a_registry_is_named_with_who_cannot_read_it() {
+    fn a_kafka_sink_without_a_registry_is_warned_about_with_the_readers_it_excludes() {
         let kafka = "type: kafka, brokers: [\"b:1\"], topic: dns";
         let config = parse(&format!(
             "interfaces: {{include: [eth0]}}\nsinks:\n  - {{type: stdout}}\n  \

@@ -1,4 +1,4 @@
-//! A command's end of the socket.
+//! The client of the control socket.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -28,21 +28,21 @@ use tap53_capture::interfaces::InterfaceStatus;
 use super::protocol::{Call, Fault, Line, NOTE, Note, VERSION};
 use crate::tail::{LineFormat, Selection};
 
-/// More than the agent takes at most before it says that it cannot.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Timeout of a request; longer than the agent's own deadline for an answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Bytes of an answer at most: some thousands of interfaces.
+/// Maximum size of an answer in bytes: some thousands of interfaces take less.
 const MAX_ANSWER: u64 = 64 << 20;
 
-/// Why a command could not reach an agent, or was refused.
+/// An error of a request to an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody listens.
+    /// No agent listens.
     #[error("no agent answers at {}: is it running? ({})", path.display(), cause.desc())]
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         cause: Errno,
     },
     /// The file is not open to this user.
@@ -50,44 +50,44 @@ pub enum Error {
     NotPermitted {
         /// The socket.
         path: PathBuf,
-        /// Who asks.
+        /// The user of this process.
         own: u32,
-        /// Whose it is, where that can be seen.
+        /// The file's owner, if it can be read.
         owner: Option<u32>,
     },
-    /// It accepts connections and says nothing.
-    #[error("the agent at {} does not answer within {} s", .0.display(), PATIENCE.as_secs())]
-    Silent(PathBuf),
-    /// It ended, or was ended, before it had answered.
-    #[error("the agent at {} broke off: {reason}", path.display())]
-    BrokeOff {
+    /// The agent does not answer in time.
+    #[error("the agent at {} does not answer within {} s", .0.display(), TIMEOUT.as_secs())]
+    Timeout(PathBuf),
+    /// The connection ended before the answer was complete.
+    #[error("the connection to the agent at {} failed: {reason}", path.display())]
+    Disconnected {
         /// The socket.
         path: PathBuf,
-        /// How.
+        /// The cause.
         reason: String,
     },
-    /// It answered with a refusal.
+    /// The agent refused the request.
     #[error("{}", .0.message)]
     Fault(Fault),
 }
 
 fn owner_hint(owner: Option<u32>) -> String {
     owner.map_or_else(
-        || "its directory may be entered by its owner and root alone".to_owned(),
+        || "only its owner and root may enter its directory".to_owned(),
         |owner| format!("allowed are uid {owner} and root"),
     )
 }
 
-/// What an agent said of itself.
+/// The status of an agent.
 #[derive(Debug)]
 pub struct StatusAnswer {
-    /// All of it.
+    /// The status as JSON.
     pub status: Value,
-    /// The ledger for people.
+    /// The ledger as text.
     pub ledger_text: String,
 }
 
-/// Speaks to the agent at one socket.
+/// A client of the agent at one socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
@@ -102,13 +102,13 @@ struct Answer {
 }
 
 impl Client {
-    /// For the agent at `path`.
+    /// Creates a client of the agent at `path`.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// How things are.
+    /// Requests the agent's status.
     ///
     /// # Errors
     /// See [`Error`].
@@ -118,24 +118,24 @@ impl Client {
         Ok(StatusAnswer { status: answer.ok.unwrap_or_default(), ledger_text })
     }
 
-    /// Asks if the agent is alive, and why not.
+    /// Requests whether the agent is alive, with the reasons if it is not.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn live(&self) -> Result<Probe, Error> {
         let (_, answer) = self.call(Call::Live)?;
         serde_json::from_value(answer.ok.unwrap_or_default())
-            .map_err(|error| self.broke_off(format!("its answer makes no sense: {error}")))
+            .map_err(|error| self.disconnected(format!("invalid answer: {error}")))
     }
 
-    /// Makes a change; every interface that it concerns, as it is then.
+    /// Switches capture; returns the status of every interface that the pattern matches.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn switch(&self, call: Call) -> Result<Vec<InterfaceStatus>, Error> {
         let (_, answer) = self.call(call)?;
         serde_json::from_value(answer.ok.unwrap_or_default())
-            .map_err(|error| self.broke_off(format!("its answer makes no sense: {error}")))
+            .map_err(|error| self.disconnected(format!("invalid answer: {error}")))
     }
 
     /// Follows the records.
@@ -144,9 +144,9 @@ impl Client {
     /// See [`Error`].
     pub fn tail(&self, format: LineFormat, selection: Selection) -> Result<Following, Error> {
         let (lines, answer) = self.call(Call::Tail { format, selection })?;
-        // Quiet nights last longer than any patience.
+        // Without a timeout: there may be no record for hours.
         let endless = lines.get_ref().set_read_timeout(None);
-        endless.map_err(|error| self.broke_off(error.to_string()))?;
+        endless.map_err(|error| self.disconnected(error.to_string()))?;
         let ok = answer.ok.unwrap_or_default();
         let heading = ok.get("heading").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Following { heading, lines, client: self.clone() })
@@ -155,40 +155,42 @@ impl Client {
     fn call(&self, call: Call) -> Result<(BufReader<UnixStream>, Answer), Error> {
         let mut stream = self.connect()?;
         let mut line = serde_json::to_vec(&Line { version: VERSION, call })
-            .map_err(|error| self.broke_off(error.to_string()))?;
+            .map_err(|error| self.disconnected(error.to_string()))?;
         line.push(b'\n');
-        // An agent that lets nobody in answers without reading: its answer says more than EPIPE.
+        // An agent that denies the connection answers without reading: its answer says more than EPIPE.
         let sent = stream.write_all(&line);
         let mut lines = BufReader::new(stream);
         let mut answer = Vec::new();
         let read = lines.by_ref().take(MAX_ANSWER).read_until(b'\n', &mut answer);
         match (read, sent) {
             (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Error::Silent(self.path.clone()));
+                return Err(Error::Timeout(self.path.clone()));
             }
             (Ok(0), Err(error)) | (Err(error), _) => {
-                return Err(self.broke_off(error.to_string()));
+                return Err(self.disconnected(error.to_string()));
             }
-            (Ok(0), Ok(())) => return Err(self.broke_off("without an answer".to_owned())),
+            (Ok(0), Ok(())) => {
+                return Err(self.disconnected("closed without an answer".to_owned()));
+            }
             (Ok(_), _) => {}
         }
         let answer: Answer = serde_json::from_slice(&answer)
-            .map_err(|error| self.broke_off(format!("its answer makes no sense: {error}")))?;
+            .map_err(|error| self.disconnected(format!("invalid answer: {error}")))?;
         match answer.error {
             Some(fault) => Err(Error::Fault(fault)),
             None => Ok((lines, answer)),
         }
     }
 
-    /// Connects, but does not wait for ever where nobody accepts.
+    /// Connects, with a timeout if the agent does not accept.
     fn connect(&self) -> Result<UnixStream, Error> {
         let connected = || -> Result<UnixStream, Errno> {
             let socket: OwnedFd =
                 socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            let patience = TimeVal::new(PATIENCE.as_secs().try_into().unwrap_or(1), 0);
-            // Also how long connect(2) waits (unix(7)).
-            setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-            setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+            let timeout = TimeVal::new(TIMEOUT.as_secs().try_into().unwrap_or(1), 0);
+            // Also the timeout of connect(2) (unix(7)).
+            setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+            setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
             connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
             Ok(UnixStream::from(socket))
         };
@@ -198,59 +200,61 @@ impl Client {
                 own: geteuid().as_raw(),
                 owner: std::fs::metadata(&self.path).ok().map(|found| found.uid()),
             },
-            Errno::EAGAIN => Error::Silent(self.path.clone()),
+            Errno::EAGAIN => Error::Timeout(self.path.clone()),
             cause => Error::Unreachable { path: self.path.clone(), cause },
         })
     }
 
-    fn broke_off(&self, reason: String) -> Error {
-        Error::BrokeOff { path: self.path.clone(), reason }
+    fn disconnected(&self, reason: String) -> Error {
+        Error::Disconnected { path: self.path.clone(), reason }
     }
 }
 
 /// A stream of records.
 pub struct Following {
-    /// What stands above the first line; empty where nothing does.
+    /// Heading above the first line; may be empty.
     pub heading: String,
     lines: BufReader<UnixStream>,
     client: Client,
 }
 
-/// What comes of a stream of records.
+/// An item of a stream of records.
 pub enum Item {
-    /// A record's line is in the buffer, with its line feed.
+    /// The line of a record is in the buffer, with its line feed.
     Line,
-    /// So many lines are missing here.
+    /// This number of lines was lost here.
     Lost(u64),
-    /// Nothing more comes, and why.
+    /// The stream has ended, for this reason.
     End(String),
 }
 
 impl Following {
-    /// Waits for the next item; the line of a record is put into `line`.
+    /// Waits for the next item; `line` receives the line of a record.
     ///
     /// # Errors
-    /// When the agent is gone without a word.
+    /// When the connection ends without [`Item::End`].
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Item, Error> {
         loop {
             line.clear();
             let read = self.lines.read_until(b'\n', line);
             match read {
                 Ok(_) if line.ends_with(b"\n") => {}
-                Ok(_) => return Err(self.client.broke_off("without a word".to_owned())),
-                Err(error) => return Err(self.client.broke_off(error.to_string())),
+                Ok(_) => {
+                    return Err(self.client.disconnected("closed by the agent".to_owned()));
+                }
+                Err(error) => return Err(self.client.disconnected(error.to_string())),
             }
             let Some((&NOTE, note)) = line.split_first() else { return Ok(Item::Line) };
             match serde_json::from_slice(note) {
                 Ok(Note::Lost(lost)) => return Ok(Item::Lost(lost)),
                 Ok(Note::End(why)) => return Ok(Item::End(why)),
-                // Of a newer agent.
+                // A note of a newer agent.
                 Err(_) => {}
             }
         }
     }
 
-    /// True if the next item may be long in coming: what was printed should be seen by now.
+    /// Returns true if no item is buffered. The next one may take long, so the caller flushes its output.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lines.buffer().is_empty()

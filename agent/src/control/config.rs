@@ -1,4 +1,4 @@
-//! The `control` section: the socket that commands reach a running agent by.
+//! The `control` section: the socket at which commands reach a running agent.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,19 +8,19 @@ use std::{
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text, whole_number};
 
-/// Where commands look for an agent, and where an agent listens, unless told otherwise.
+/// Default path of the control socket.
 pub const CONTROL_SOCKET: &str = "/run/tap53/control.sock";
 
-/// The socket that commands reach a running agent by.
+/// The socket at which commands reach a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ControlConfig {
-    /// Whether there is one.
+    /// Set if the agent opens the socket.
     pub enabled: bool,
-    /// Its path, absolute.
+    /// Absolute path of the socket.
     pub socket: PathBuf,
-    /// Users who may use it, besides root and the agent's own.
+    /// Users who may use the socket, besides root and the agent's own.
     pub allow_uids: Vec<u32>,
-    /// How long a request may take to arrive, and its answer to be read.
+    /// Time for a request to arrive, and for its answer to be read.
     #[serde(rename = "request_timeout_ms", serialize_with = "as_milliseconds")]
     pub request_timeout: Duration,
 }
@@ -53,13 +53,13 @@ impl ControlConfig {
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {
-    /// `sun_path` holds one more, for the zero that ends it (unix(7)).
+    /// `sun_path` has one byte more, for the final zero (unix(7)).
     const MAX_BYTES: usize = 107;
     let path = Path::new(text);
     if !path.is_absolute() || path.file_name().is_none() {
         Err("must be an absolute path of a file".to_owned())
     } else if text.len() > MAX_BYTES {
-        Err(format!("must not be longer than {MAX_BYTES} bytes: the kernel takes no more"))
+        Err(format!("must not be longer than {MAX_BYTES} bytes, the kernel's limit"))
     } else {
         Ok(path.to_owned())
     }

@@ -1,4 +1,4 @@
-//! From a follower's queue to its connection.
+//! Writes the lines of a follower's queue to its connection.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio::{
 use super::protocol::{NOTE, Note};
 use crate::tail::{TAKE_INTERVAL, Tail};
 
-/// A follower who reads nothing for so long has been forgotten, and gives way to others.
+/// A follower that reads nothing for this time is disconnected.
 const STALL_LIMIT: Duration = Duration::from_secs(600);
 
-/// Writes what is followed until the reader goes away or the agent ends.
+/// Writes the records until the client disconnects or the agent ends.
 pub(super) async fn follow(stream: UnixStream, tail: Tail, mut stop: watch::Receiver<bool>) {
     let (mut read, mut write) = stream.into_split();
     let mut lines = Vec::new();
@@ -42,7 +42,7 @@ pub(super) async fn follow(stream: UnixStream, tail: Tail, mut stop: watch::Rece
         if ended || !written {
             return;
         }
-        // Gathers what comes meanwhile: fewer wake-ups, and a bound on what is encoded.
+        // Collects lines in between: fewer wake-ups, and a bound on the records that are encoded.
         sleep(TAKE_INTERVAL).await;
     }
 }
@@ -51,14 +51,14 @@ async fn write_all(write: &mut OwnedWriteHalf, lines: &[u8]) -> bool {
     matches!(timeout(STALL_LIMIT, write.write_all(lines)).await, Ok(Ok(())))
 }
 
-/// Until the other end is closed, or says what it has no business to say.
+/// Waits until the other end is closed, or sends anything, which the protocol does not allow.
 async fn gone(read: &mut OwnedReadHalf) {
     let _ = read.read(&mut [0]).await;
 }
 
 fn note(lines: &mut Vec<u8>, note: &Note) {
     lines.push(NOTE);
-    // Numbers and texts can be written.
+    // Cannot fail: numbers and strings are valid JSON.
     lines.extend(serde_json::to_vec(note).unwrap_or_default());
     lines.push(b'\n');
 }

@@ -1,13 +1,12 @@
-//! Operators in control of a running agent.
+//! The control socket of a running agent.
 //!
 //! ```text
-//!  tap53 enable … ─▶ socket ─▶ Request ─▶ run loop ─▶ interfaces wanted ─▶ hooks
+//!  tap53 enable … ─▶ socket ─▶ Request ─▶ run loop ─▶ desired interfaces ─▶ hooks
 //!  tap53 status   ◀─ socket ◀─ Status  ◀─────┘
 //! ```
 //!
-//! A [`Request`] carries the channel for its answer, so that the loop that owns the pipeline is the
-//! only one that touches it. What goes over the socket is in [`protocol`], what is allowed there in
-//! `server`.
+//! A [`Request`] has the channel for its answer, so that only the loop that owns the pipeline touches
+//! it. [`protocol`] describes the messages at the socket, `server` its limits.
 
 pub mod client;
 pub mod config;

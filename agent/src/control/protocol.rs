@@ -1,4 +1,5 @@
-//! What goes over the socket: one line of JSON there, one back, and behind a `tail` the records.
+//! The protocol of the control socket: a request and an answer, each a line of JSON. The records follow
+//! the answer to a `tail`.
 //!
 //! ```text
 //!  {"version":1,"call":"status"}
@@ -8,12 +9,11 @@
 //!    ─▶ {"ok":…}   or   {"error":{"reason":"denied","message":"…"}}
 //! ```
 //!
-//! Behind the answer to a `tail`, each line is a record, but for those that begin with [`NOTE`]: a
-//! [`Note`] about the stream itself. No record begins so, as JSON begins with `{` and text with a
-//! digit.
+//! After the answer to a `tail`, each line is a record, except lines that begin with [`NOTE`]: they are
+//! a [`Note`] about the stream. No record begins with it: JSON begins with `{` and text with a digit.
 //!
-//! Requests are read strictly, so that a misspelt key is not a change with its default; answers
-//! leniently, so that an older command understands a newer agent.
+//! Requests are parsed strictly, so that a misspelt key does not silently become a default. Answers are
+//! parsed leniently, so that an older command understands a newer agent.
 
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
@@ -21,13 +21,13 @@ use tap53_capture::interfaces::{Switch, SwitchTo, config::Directions};
 
 use crate::tail::{LineFormat, Selection};
 
-/// Of the protocol. Another one is refused.
+/// Version of the protocol. Requests of another version are refused.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a request, its line feed included.
+/// Maximum size of a request in bytes, with its line feed.
 pub const MAX_REQUEST: usize = 4_096;
 
-/// First byte of a line in a stream of records that is none.
+/// First byte of a line that is a [`Note`] and not a record.
 pub const NOTE: u8 = b'!';
 
 /// A request.
@@ -36,91 +36,91 @@ pub const NOTE: u8 = b'!';
 pub struct Line {
     /// [`VERSION`].
     pub version: u32,
-    /// What is wanted.
+    /// The call.
     pub call: Call,
 }
 
-/// Of a request whose version is not ours, what can be read.
+/// The version of a request, which is read first.
 #[derive(Deserialize)]
 struct AnyVersion {
     version: u32,
 }
 
-/// What is wanted.
+/// A call of an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Call {
-    /// How things are.
+    /// Return the agent's status.
     Status,
-    /// Ask if the agent is alive; answered without the run loop.
+    /// Return whether the agent is alive; answered without the run loop.
     Live,
-    /// Capture on interfaces.
+    /// Start capture on interfaces.
     Enable {
         /// Shell pattern of interface names.
         pattern: String,
-        /// In which directions.
+        /// Directions to capture.
         directions: Directions,
-        /// For how long, milliseconds; without end where it is missing.
+        /// Duration in milliseconds; unlimited if missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lasts_ms: Option<u64>,
     },
-    /// Capture on interfaces no longer.
+    /// Stop capture on interfaces.
     Disable {
         /// Shell pattern of interface names.
         pattern: String,
-        /// Also take the programs off.
+        /// Detach the programs as well.
         #[serde(default)]
         detach: bool,
-        /// For how long, milliseconds; without end where it is missing.
+        /// Duration in milliseconds; unlimited if missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lasts_ms: Option<u64>,
     },
-    /// Forget what was switched with this pattern.
+    /// Undo the switches that were made with this pattern.
     Reset {
         /// Shell pattern of interface names.
         pattern: String,
     },
     /// Follow the records.
     Tail {
-        /// How they are written.
+        /// Format of the records.
         format: LineFormat,
-        /// Which of them.
+        /// Selection of records.
         #[serde(default)]
         selection: Selection,
     },
 }
 
-/// Why a request failed, for programs.
+/// The reason why a request failed, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// This user may not.
+    /// This user is not allowed.
     Denied,
     /// Too many connections or followers.
     Busy,
     /// The request did not arrive in time.
     TimedOut,
-    /// Longer than [`MAX_REQUEST`].
+    /// The request is longer than [`MAX_REQUEST`].
     TooLong,
-    /// Not a request.
+    /// The request is malformed.
     Malformed,
-    /// Of another version.
+    /// The request has another version.
     Version,
-    /// The agent looked at it and does not do it.
+    /// The agent refused the request.
     Refused,
-    /// The agent is too busy, or stops.
+    /// The agent is too busy to answer, or is stopping.
     NoAnswer,
-    /// One that this version does not know.
+    /// A reason that this version does not know.
     #[serde(other)]
     Other,
 }
 
-/// Why a request failed.
+/// The error of a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// For programs.
+    /// Reason for programs.
     pub reason: Reason,
-    /// For people.
+    /// Message for people.
     pub message: String,
 }
 
@@ -130,17 +130,17 @@ impl Fault {
     }
 }
 
-/// About a stream of records.
+/// A note in a stream of records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
-    /// So many lines are missing here: the reader was too slow.
+    /// This number of lines was lost here: the reader was too slow.
     Lost(u64),
-    /// Nothing more comes, and why.
+    /// The stream has ended, for this reason.
     End(String),
 }
 
-/// Reads a request, without its line feed.
+/// Parses a request, without its line feed.
 pub(super) fn read(line: &[u8]) -> Result<Call, Fault> {
     let malformed = |error: serde_json::Error| {
         Fault::new(Reason::Malformed, format!("this is not a request: {error}"))
@@ -153,23 +153,23 @@ pub(super) fn read(line: &[u8]) -> Result<Call, Fault> {
     serde_json::from_slice(line).map(|Line { call, .. }| call).map_err(malformed)
 }
 
-/// A change, checked; `to` from what the call says.
+/// Checks a switch and returns it.
 pub(super) fn switch(pattern: &str, to: SwitchTo, lasts_ms: Option<u64>) -> Result<Switch, Fault> {
-    /// A year: what is to last longer stands in the configuration.
-    const LONGEST_MS: u64 = 366 * 24 * 3_600 * 1_000;
+    /// A year; a permanent change belongs in the configuration.
+    const MAX_MS: u64 = 366 * 24 * 3_600 * 1_000;
     /// Longer than any name (IFNAMSIZ is 16), with room for brackets.
-    const LONGEST_PATTERN: usize = 128;
+    const MAX_PATTERN: usize = 128;
     let refuse = |message: String| Fault::new(Reason::Malformed, message);
-    if pattern.is_empty() || pattern.len() > LONGEST_PATTERN {
-        return Err(refuse(format!("a pattern has 1 to {LONGEST_PATTERN} bytes")));
+    if pattern.is_empty() || pattern.len() > MAX_PATTERN {
+        return Err(refuse(format!("a pattern has 1 to {MAX_PATTERN} bytes")));
     }
     if pattern.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(refuse("a pattern has no white space and no control characters".to_owned()));
     }
     let pattern = Pattern::new(pattern)
         .map_err(|error| refuse(format!("{pattern:?} is not a shell pattern: {}", error.msg)))?;
-    if lasts_ms.is_some_and(|ms| ms == 0 || ms > LONGEST_MS) {
-        return Err(refuse("a change lasts more than nothing and at most a year".to_owned()));
+    if lasts_ms.is_some_and(|ms| ms == 0 || ms > MAX_MS) {
+        return Err(refuse("the duration must be more than zero and at most a year".to_owned()));
     }
     Ok(Switch { pattern, to, lasts: lasts_ms.map(std::time::Duration::from_millis) })
 }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_command_writes_the_agent_reads() {
+    fn every_call_survives_a_round_trip() {
         let calls = [
             Call::Status,
             Call::Live,
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_read_as_it_is_documented() {
+    fn documented_requests_are_parsed() {
         let text = r#"{"version":1,"call":{"enable":{"pattern":"eth*","directions":"both"}}}"#;
         let expected =
             Call::Enable { pattern: "eth*".into(), directions: Directions::Both, lasts_ms: None };
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_refused_with_its_name() {
+    fn unknown_calls_and_keys_are_refused_by_name() {
         for (text, reason, part) in [
             (r#"{"version":1,"call":"stat"}"#, Reason::Malformed, "stat"),
             (r#"{"version":1,"call":"status","if":1}"#, Reason::Malformed, "`if`"),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_or_a_time_that_makes_no_sense_is_refused() {
+    fn invalid_patterns_and_durations_are_refused() {
         for pattern in ["", "eth 0", "eth[", "a\u{7}", &"x".repeat(129)] {
             assert!(switch(pattern, SwitchTo::Reset, None).is_err(), "{pattern:?}");
         }

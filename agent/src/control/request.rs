@@ -1,4 +1,4 @@
-//! What the control socket asks of the running agent, and what it is told.
+//! Requests of the control socket to the run loop, and their answers.
 
 use serde::{Deserialize, Serialize};
 use tap53_base::vitals::Health;
@@ -8,46 +8,46 @@ use tokio::sync::oneshot;
 
 use tap53_attribution as enrich;
 
-/// Something for the run loop to do; the answer goes back through the channel.
+/// A request to the run loop, with the channel for the answer.
 #[derive(Debug)]
 pub enum Request {
-    /// Capture on interfaces, or no longer.
+    /// Start or stop capture on interfaces.
     Switch {
-        /// What to change.
+        /// The change.
         switch: Switch,
-        /// Who asked.
+        /// The client.
         requester: Requester,
-        /// Every interface that the pattern fits, as it is after the change.
+        /// Channel for the status of every interface that the pattern matches, after the change.
         answer: oneshot::Sender<Result<Vec<InterfaceStatus>, Refusal>>,
     },
-    /// Tell how things are.
+    /// Return the agent's status.
     Status {
-        /// The state of everything.
+        /// Channel for the status.
         answer: oneshot::Sender<Status>,
     },
 }
 
-/// Who asked, for the audit line.
+/// The client of a request, for the audit line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
     /// User, by SO_PEERCRED.
     pub uid: u32,
     /// Process, by SO_PEERCRED; 0 outside this PID namespace.
     pub pid: i32,
-    /// What that process calls itself, where it can be read; printable whatever it is.
+    /// Name of the process, if it can be read; always printable.
     pub process: Option<String>,
 }
 
-/// Why a change was not made.
+/// The reason why a switch was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No interface that is there now fits the pattern.
+    /// No interface that is present matches the pattern.
     #[error("no interface matches {0:?}")]
     NoSuchInterface(String),
-    /// More patterns are switched than are kept.
+    /// The limit of switched patterns is reached.
     #[error("{0}")]
     TooMany(String),
-    /// The kernel refused a hook on each interface that fits.
+    /// Every interface that matches could not be attached to.
     #[error("{0}")]
     NotAttached(String),
 }
@@ -61,35 +61,35 @@ pub struct Status {
     pub node: String,
     /// Seconds since the start.
     pub uptime_s: u64,
-    /// Where the configuration comes from.
+    /// State of the configuration.
     pub config: ConfigStatus,
-    /// Where the annotation of the Node object stands.
+    /// State of the annotation of the Node object.
     pub annotation: AnnotationStatus,
-    /// Where the naming of clients and servers stands.
+    /// State of attribution.
     pub enrichment: enrich::Status,
-    /// Whether it is alive and ready, and why not.
+    /// Liveness and readiness, with reasons.
     pub health: Health,
-    /// Interfaces that are captured from, or that something asked to be.
+    /// Interfaces that are captured from, or that something selects.
     pub interfaces: Vec<InterfaceStatus>,
-    /// What became of every packet and record.
+    /// The ledger.
     pub ledger: Ledger,
 }
 
 /// State of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
-    /// The file, where there is one.
+    /// Path of the file, if there is one.
     pub file: Option<String>,
-    /// When what is in force was read, RFC 3339.
+    /// Time at which the configuration in force was loaded, RFC 3339.
     pub loaded_at: String,
-    /// Why the file as it is now is not in force, where it is not.
+    /// The error that keeps the file as it is now from being in force.
     pub error: Option<String>,
-    /// Keys that were changed in the file and take a restart.
+    /// Keys that were changed in the file and take effect after a restart.
     pub restart_needed: Vec<String>,
-    /// Times that the file had changed and was taken up.
+    /// Number of times that a changed file was reloaded.
     #[serde(default)]
     pub reloads: u64,
-    /// Times that it had changed and was refused.
+    /// Number of times that a changed file was refused.
     #[serde(default)]
     pub reloads_refused: u64,
 }
@@ -97,8 +97,8 @@ pub struct ConfigStatus {
 /// State of the annotation of the Node object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AnnotationStatus {
-    /// Its value that is in force; `None` where there is none.
+    /// The value in force; `None` if there is no annotation.
     pub in_force: Option<String>,
-    /// Why its value as it is now is not in force, where it is not.
+    /// The error that keeps the current value from being in force.
     pub error: Option<String>,
 }

@@ -1,20 +1,23 @@
-//! Answers at the socket: who may, one request a connection, and everything within bounds.
+//! The server of the control socket: authorization, one request for each connection, and limits.
 //!
-//! Liveness is answered here, from the workers' heartbeats: the run loop has no part in that. It has a thread of its own, so that whatever happens at the socket, the run loop notices nothing
-//! but the requests that passed: at most [`QUEUED`] wait for it, and it need not answer in time.
+//! It has its own thread. Liveness is answered here, from the workers' heartbeats. The run loop gets
+//! only the requests that passed every check: at most [`QUEUED`] wait for it, and it need not answer
+//! in time.
 //!
-//! | bound | what happens beyond |
+//! | bound | action beyond it |
 //! |---|---|
 //! | users of SO_PEERCRED | `denied`, and the connection is closed |
 //! | [`CONNECTIONS`] at a time | `busy`, to the oldest without a whole request |
 //! | [`PER_USER`] of one user | the same, among those of that user |
-//! | [`MAX_REQUEST`] bytes a request | `too_long` |
+//! | [`MAX_REQUEST`](super::protocol::MAX_REQUEST) bytes a request | `too_long` |
 //! | `control.request_timeout_ms` for the whole request | `timed_out` |
 //! | the same for reading the answer | the connection is closed |
-//! | [`ANSWER_DEADLINE`] for the run loop | `no_answer` |
+//! | [`ANSWER_DEADLINE`](connection::ANSWER_DEADLINE) for the run loop | `no_answer` |
 //! | [`FOLLOWERS`] at a time, half of them of one user but root and the agent's own | `busy` |
 //!
 //! Each is counted, and shown by `tap53 status`.
+
+mod connection;
 
 use std::{
     io,
@@ -26,104 +29,98 @@ use std::{
 use nix::unistd::geteuid;
 use serde::Serialize;
 use tap53_base::{
-    admission::{Connection, ConnectionLimiter, Limits, Stage},
-    clock::monotonic_ns,
-    vitals::{AUDIT, Liveness, Probe},
+    admission::{Connection, ConnectionLimiter, Limits},
+    vitals::Liveness,
 };
-use tap53_capture::interfaces::SwitchTo;
 use tap53_ledger::Published;
-use tap53_records::encode::HEADING;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
+use connection::error_line;
+
 use super::{
-    follow,
-    protocol::{self, Call, Fault, MAX_REQUEST, Reason},
-    request::{Request, Requester, Status},
+    protocol::{Fault, Reason},
+    request::{Request, Requester},
     socket::{Error, Socket},
 };
 use crate::{
     control::config::ControlConfig,
-    tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
+    tail::{FOLLOWERS, Tails},
     worker::RulesInForce,
 };
 
-/// Requests that wait for the run loop.
+/// Maximum number of requests that wait for the run loop.
 pub const QUEUED: usize = 16;
 
-/// Connections at a time, those of followers not counted; a few KiB each.
+/// Connections at a time, without those of followers; a few KiB each.
 const CONNECTIONS: usize = 32;
 
-/// Connections of one user at a time, so that nobody can keep a probe from being answered.
+/// Connections of one user at a time, so that no user can keep a probe from being answered.
 const PER_USER: usize = 16;
 
-/// What the run loop gets for an answer: attaching to hundreds of interfaces takes seconds.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-
-/// What connections get to write what they hold when the agent ends.
+/// Time for connections to write their answers when the agent ends.
 const END_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Until the next try for a socket that could not be had.
+/// Interval between two attempts to open a socket that is in use.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After accept(2) has failed, as it does without free file descriptors.
+/// Pause after accept(2) has failed, as it does without free file descriptors.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two log lines about users who may not, and between two about connections that had to go.
+/// Interval between two log lines about denied users, and between two about closed connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What happened at the socket since the start.
+/// Counts of the socket since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Connections accepted.
     pub connections: u64,
     /// Requests read and understood.
     pub requests: u64,
-    /// Users who may not.
+    /// Connections of users who are not allowed.
     pub denied: u64,
-    /// Too many connections or followers.
+    /// Connections beyond the limits of connections and followers.
     pub busy: u64,
     /// Requests that did not arrive in time.
     pub timed_out: u64,
-    /// Requests that are none, or too long.
+    /// Requests that are malformed or too long.
     pub malformed: u64,
     /// Answers that were not read in time.
     pub unread: u64,
 }
 
-/// The control socket of a running agent. Dropping it ends it.
+/// The control socket of a running agent. Dropping it closes the socket.
 pub struct Server {
     stop: Option<watch::Sender<bool>>,
     thread: Option<JoinHandle<()>>,
     counts: Published<Counts>,
 }
 
-/// What every connection needs.
+/// State that all connections share.
 pub(super) struct Context {
     config: ControlConfig,
-    /// For what they show now, which may change.
+    /// The privacy rules in force, which followers must not circumvent.
     rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
     liveness: Liveness,
     counts: Published<Counts>,
-    /// Who follows, of the users that the configuration lets in.
+    /// Limits the followers of users that the configuration allows.
     followers: ConnectionLimiter<u32>,
     pub(super) stop: watch::Receiver<bool>,
-    /// When a user who may not was last logged.
+    /// Time at which a denied user was last logged.
     denied_at: Mutex<Option<Instant>>,
-    /// When a connection that had to go was last logged.
+    /// Time at which a closed connection was last logged.
     busy_at: Mutex<Option<Instant>>,
 }
 
 impl Server {
-    /// Listens where the configuration says, and sends what is asked to `requests`. A socket that
-    /// cannot be had is logged and tried for again: capture does not depend on it.
+    /// Listens at the configured socket, and sends requests for the run loop to `requests`. A socket
+    /// that cannot be opened is logged and retried: capture does not depend on it.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -151,29 +148,29 @@ impl Server {
             denied_at: Mutex::default(),
             busy_at: Mutex::default(),
         });
-        let mut hindrance = String::new();
-        // Here, so that it is there when the agent says that it is ready.
-        let socket = take(&context.config, &mut hindrance);
+        let mut last_error = String::new();
+        // Here, so that the socket is open when the agent logs that it is ready.
+        let socket = open(&context.config, &mut last_error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || runtime.block_on(serve(&context, socket, hindrance)))?;
+            .spawn(move || runtime.block_on(serve(&context, socket, last_error)))?;
         Ok(Self { stop: Some(stop), thread: Some(thread), counts })
     }
 
-    /// What happened so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.read()
     }
 
-    /// As [`counts`](Self::counts), to be read later.
+    /// Returns a handle from which the counts can be read later.
     #[must_use]
     pub fn published(&self) -> Published<Counts> {
         self.counts.clone()
     }
 
-    /// Tells who follows that the agent ends, and removes the socket.
+    /// Ends the answers to followers, and removes the socket.
     pub fn stop(self) {
         drop(self);
     }
@@ -185,33 +182,46 @@ impl Drop for Server {
             let _ = stop.send(true);
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the control socket panicked");
+            tracing::error!(
+                event = "control_panicked",
+                "the thread of the control socket panicked"
+            );
         }
     }
 }
 
-/// Takes the socket, or says once what hinders.
-fn take(config: &ControlConfig, hindrance: &mut String) -> Option<Socket> {
-    match Socket::take(config) {
+/// Opens the socket, or logs the error unless it is the last one.
+fn open(config: &ControlConfig, last_error: &mut String) -> Option<Socket> {
+    match Socket::open(config) {
         Ok(socket) => {
-            tracing::info!(socket = %socket.path().display(), "control socket open");
+            tracing::info!(
+                event = "control_socket_open",
+                socket = %socket.path().display(),
+                "control socket open"
+            );
             Some(socket)
         }
         Err(error) => {
             let text = error.to_string();
-            if *hindrance != text {
+            if *last_error != text {
                 match error {
-                    Error::Held { .. } => tracing::warn!("{text}; trying again until it ends"),
-                    _ => tracing::error!("{text}; no command reaches this agent; trying again"),
+                    Error::InUse { .. } => tracing::warn!(
+                        event = "control_socket_in_use",
+                        "{text}; retrying until it ends"
+                    ),
+                    _ => tracing::error!(
+                        event = "control_socket_unavailable",
+                        "{text}; no command reaches this agent; retrying"
+                    ),
                 }
-                *hindrance = text;
+                *last_error = text;
             }
             None
         }
     }
 }
 
-async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: String) {
+async fn serve(context: &Arc<Context>, first: Option<Socket>, mut last_error: String) {
     let mut stop = context.stop.clone();
     let mut socket = first;
     let mut socket = loop {
@@ -220,13 +230,19 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(RETRY_INTERVAL) => socket = take(&context.config, &mut hindrance),
+            () = sleep(RETRY_INTERVAL) => socket = open(&context.config, &mut last_error),
         }
     };
     let listener = match socket.take_listener().map(UnixListener::from_std) {
         Some(Ok(listener)) => listener,
-        Some(Err(error)) => return tracing::error!(%error, "cannot listen at the control socket"),
-        // Nobody else has taken it.
+        Some(Err(error)) => {
+            return tracing::error!(
+                event = "control_socket_failed",
+                %error,
+                "cannot listen at the control socket"
+            );
+        }
+        // Unreachable: the listener is taken once.
         None => return,
     };
     let admission = ConnectionLimiter::new(Limits { total: CONNECTIONS, per_peer: PER_USER });
@@ -241,7 +257,11 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept at the control socket");
+                    tracing::warn!(
+                        event = "control_accept_failed",
+                        %error,
+                        "cannot accept a connection at the control socket"
+                    );
                     sleep(ACCEPT_INTERVAL).await;
                 }
             },
@@ -250,13 +270,12 @@ async fn serve(context: &Arc<Context>, first: Option<Socket>, mut hindrance: Str
     }
     drop((listener, socket));
     let all = async { while connections.join_next().await.is_some() {} };
-    // Who has not read by now is left.
+    // Clients that have not read their answer by then are disconnected.
     let _ = timeout(END_DEADLINE, all).await;
 }
 
 impl Context {
-    /// Lets a connection in, or tells it at once why not: what little it is told fits the socket's
-    /// buffer.
+    /// Admits a connection, or answers at once why not: the answer fits the socket's buffer.
     fn admit(
         &self,
         stream: &UnixStream,
@@ -266,7 +285,7 @@ impl Context {
         let fault = match stream.peer_cred() {
             Err(error) => {
                 self.counts.update(|counts| counts.denied += 1);
-                Fault::new(Reason::Denied, format!("cannot tell who you are: {error}"))
+                Fault::new(Reason::Denied, format!("cannot read the client's credentials: {error}"))
             }
             Ok(peer) => {
                 let pid = peer.pid().unwrap_or(0);
@@ -280,7 +299,7 @@ impl Context {
                 }
             }
         };
-        // Whoever does not read it misses it.
+        // Without waiting: the client may not read it.
         let _ = stream.try_write(&error_line(&fault));
         None
     }
@@ -314,7 +333,14 @@ impl Context {
         });
         if is_due(&self.denied_at) {
             let Requester { uid, pid, process } = requester;
-            tracing::warn!(uid, pid, process, denied, "control: denied");
+            tracing::warn!(
+                event = "control_denied",
+                uid,
+                pid,
+                process,
+                denied,
+                "denied access to the control socket"
+            );
         }
         let mut allowed = vec![0, geteuid().as_raw()];
         allowed.extend(&self.config.allow_uids);
@@ -330,204 +356,9 @@ impl Context {
             ),
         )
     }
-
-    async fn connection(
-        self: Arc<Self>,
-        mut stream: UnixStream,
-        requester: Requester,
-        slot: Connection<u32>,
-    ) {
-        let uid = requester.uid;
-        let request = tokio::select! {
-            // First, so that a request that has arrived is answered.
-            biased;
-            request = self.request(&mut stream) => request,
-            () = slot.evicted() => Some(Err(self.busy(uid))),
-        };
-        slot.enter(Stage::Working);
-        let answer = match request {
-            None => return,
-            Some(Ok(Call::Tail { format, selection })) => {
-                let followed = self
-                    .follower(requester.uid)
-                    .and_then(|place| Ok((place, self.tail(format, selection, &requester)?)));
-                match followed {
-                    Err(fault) => error_line(&fault),
-                    Ok((_place, (tail, answer))) => {
-                        if self.write(&mut stream, &answer).await {
-                            // Followers have a bound of their own.
-                            drop(slot);
-                            follow::follow(stream, tail, self.stop.clone()).await;
-                        }
-                        return;
-                    }
-                }
-            }
-            Some(Ok(call)) => {
-                self.answer(call, requester).await.unwrap_or_else(|fault| error_line(&fault))
-            }
-            Some(Err(fault)) => error_line(&fault),
-        };
-        slot.enter(Stage::Writing);
-        tokio::select! {
-            _ = self.write(&mut stream, &answer) => {}
-            () = slot.evicted() => self.counts.update(|counts| counts.unread += 1),
-        }
-    }
-
-    /// The request; `None` if the connection ended without one.
-    async fn request(&self, stream: &mut UnixStream) -> Option<Result<Call, Fault>> {
-        let mut line = Vec::with_capacity(256);
-        // Of the whole request: single bytes do not extend it.
-        let read = timeout(self.config.request_timeout, read_line(stream, &mut line)).await;
-        let result = match read {
-            Err(_) => {
-                self.counts.update(|counts| counts.timed_out += 1);
-                let ms = self.config.request_timeout.as_millis();
-                let message = format!("the request did not arrive within {ms} ms");
-                return Some(Err(Fault::new(Reason::TimedOut, message)));
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "control: a connection broke off");
-                return None;
-            }
-            Ok(Ok(Arrived::Nothing)) => return None,
-            Ok(Ok(Arrived::Half)) => {
-                Err(Fault::new(Reason::Malformed, "a request ends with a line feed"))
-            }
-            Ok(Ok(Arrived::TooMuch)) => {
-                let message = format!("a request has at most {MAX_REQUEST} bytes");
-                Err(Fault::new(Reason::TooLong, message))
-            }
-            Ok(Ok(Arrived::Line)) => protocol::read(&line),
-        };
-        self.counts.update(|counts| match &result {
-            Ok(_) => counts.requests += 1,
-            Err(_) => counts.malformed += 1,
-        });
-        Some(result)
-    }
-
-    /// Has the run loop do what is asked; the answer as a line.
-    async fn answer(&self, call: Call, requester: Requester) -> Result<Vec<u8>, Fault> {
-        let (pattern, to, lasts_ms) = match call {
-            Call::Live => {
-                let live: Probe = self.liveness.reasons(monotonic_ns()).into();
-                return Ok(line(&serde_json::json!({ "ok": live })));
-            }
-            Call::Status | Call::Tail { .. } => {
-                let status = self.ask(|answer| Request::Status { answer }).await?;
-                return Ok(self.status_line(&status));
-            }
-            Call::Enable { pattern, directions, lasts_ms } => {
-                (pattern, SwitchTo::On(directions), lasts_ms)
-            }
-            Call::Disable { pattern, detach, lasts_ms } => {
-                (pattern, SwitchTo::Off { detach }, lasts_ms)
-            }
-            Call::Reset { pattern } => (pattern, SwitchTo::Reset, None),
-        };
-        let switch = protocol::switch(&pattern, to, lasts_ms)?;
-        let interfaces = self
-            .ask(|answer| Request::Switch { switch, requester, answer })
-            .await?
-            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
-        Ok(line(&serde_json::json!({ "ok": interfaces })))
-    }
-
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, Fault> {
-        let (sender, answer) = oneshot::channel();
-        let asked = async {
-            self.requests.send(request(sender)).await.ok()?;
-            answer.await.ok()
-        };
-        match timeout(ANSWER_DEADLINE, asked).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Fault::new(Reason::NoAnswer, "the agent is stopping")),
-            Err(_) => {
-                let seconds = ANSWER_DEADLINE.as_secs();
-                let message = format!(
-                    "the agent has not answered within {seconds} s; what was asked for may still \
-                     be done"
-                );
-                Err(Fault::new(Reason::NoAnswer, message))
-            }
-        }
-    }
-
-    fn status_line(&self, status: &Status) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Whole<'a> {
-            #[serde(flatten)]
-            status: &'a Status,
-            control: Control,
-        }
-        #[derive(Serialize)]
-        struct Control {
-            #[serde(flatten)]
-            counts: Counts,
-            followers: usize,
-            follower_lines_lost: u64,
-        }
-        #[derive(Serialize)]
-        struct Answer<'a> {
-            ok: Whole<'a>,
-            /// For people, so that a command need not know every line of every version.
-            ledger_text: String,
-        }
-        let control = Control {
-            counts: self.counts.read(),
-            followers: self.tails.followers(),
-            follower_lines_lost: self.tails.lines_lost(),
-        };
-        line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
-    }
-
-    /// A place among those who follow; root and the agent's own user need none.
-    fn follower(&self, uid: u32) -> Result<Option<Connection<u32>>, Fault> {
-        if is_own(uid) {
-            return Ok(None);
-        }
-        let place = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
-        Ok(Some(place))
-    }
-
-    /// Begins to follow; with the line that says so.
-    fn tail(
-        &self,
-        format: LineFormat,
-        mut selection: Selection,
-        requester: &Requester,
-    ) -> Result<(Tail, Vec<u8>), Fault> {
-        selection
-            .check(&self.rules.read().privacy)
-            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
-        let tail = self.tails.follow(format, &selection).map_err(|too_many| {
-            self.counts.update(|counts| counts.busy += 1);
-            Fault::new(Reason::Busy, too_many.to_string())
-        })?;
-        let Requester { uid, pid, process } = requester;
-        tracing::info!(target: AUDIT, uid, pid, process, "audit: follows the records");
-        let heading = if format == LineFormat::Json { "" } else { HEADING };
-        Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
-    }
-
-    /// Writes an answer; false if it was not read.
-    async fn write(&self, stream: &mut UnixStream, answer: &[u8]) -> bool {
-        match timeout(self.config.request_timeout, stream.write_all(answer)).await {
-            Ok(written) => written.is_ok(),
-            Err(_) => {
-                self.counts.update(|counts| counts.unread += 1);
-                false
-            }
-        }
-    }
 }
 
-/// True once in [`LOG_INTERVAL`].
+/// Returns true once in [`LOG_INTERVAL`].
 fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     let now = Instant::now();
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -538,52 +369,13 @@ fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     is_due
 }
 
-/// True for the users who may do everything: root, and the agent's own.
+/// Returns true for the users who are always allowed: root, and the agent's own.
 fn is_own(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// What came of reading a line.
-enum Arrived {
-    Line,
-    Nothing,
-    Half,
-    TooMuch,
-}
-
-/// Reads up to the first line feed, which is left out; what follows it is nobody's.
-async fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> io::Result<Arrived> {
-    let mut bytes = [0; MAX_REQUEST];
-    loop {
-        let count = stream.read(&mut bytes).await?;
-        let fresh = bytes.get(..count).unwrap_or_default();
-        if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(fresh.get(..end).unwrap_or_default());
-            let fits = line.len() < MAX_REQUEST;
-            return Ok(if fits { Arrived::Line } else { Arrived::TooMuch });
-        }
-        line.extend_from_slice(fresh);
-        match (count, line.len()) {
-            (0, 0) => return Ok(Arrived::Nothing),
-            (0, _) => return Ok(Arrived::Half),
-            (_, MAX_REQUEST..) => return Ok(Arrived::TooMuch),
-            _ => {}
-        }
-    }
-}
-
-fn error_line(fault: &Fault) -> Vec<u8> {
-    line(&serde_json::json!({ "error": fault }))
-}
-
-fn line(value: &impl Serialize) -> Vec<u8> {
-    // Maps with text keys, numbers and texts can be written.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
-}
-
-/// What a process calls itself. It may call itself anything, so only what a log line can hold stays.
+/// Returns the name of a process, with every byte that is not printable ASCII replaced by `?`: a
+/// process can give itself any name.
 fn process_name(pid: i32) -> Option<String> {
     let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     let printable = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };

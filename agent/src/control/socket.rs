@@ -1,19 +1,18 @@
-//! The socket's file: made, guarded and removed.
+//! The socket's file: created, locked and removed.
 //!
 //! ```text
-//!  /run/tap53/                    made if missing, 0755
+//!  /run/tap53/                    created if missing, 0755
 //!  ├── control.sock.lock          0600, locked for as long as an agent has the socket
 //!  └── control.sock               0600 from its first moment
 //! ```
 //!
-//! - The lock says whose the socket is. It ends with its process, however that ends, so who gets the
-//!   lock may remove the socket that a killed agent left, and nobody else may. A test by connecting
-//!   would let two agents that start together remove each other's.
-//! - The mode is that of the socket's own inode, set before it is bound: bind(2) makes the file with
-//!   it, so there is no moment in which the file is open to others, and no umask, which all threads
-//!   share, to change.
-//! - Where the configuration lets in other users than root and the agent's own, file permissions
-//!   cannot tell them from the rest. Then the file is open to all (0666), and SO_PEERCRED decides.
+//! - The lock decides which agent owns the socket. It ends with its process, however that ends, so the
+//!   agent that gets the lock may remove the socket of a killed one, and no other agent may. A test by
+//!   connecting would let two agents that start together remove each other's.
+//! - The mode is set on the socket's inode before it is bound: bind(2) creates the file with it, so the
+//!   file is never open to others, and the umask, which all threads share, need not change.
+//! - If the configuration allows other users than root and the agent's own, file permissions cannot
+//!   distinguish them from the rest. Then the file is open to all (0666), and SO_PEERCRED decides.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
@@ -38,63 +37,66 @@ use tap53_base::files::open_own;
 
 use crate::control::config::ControlConfig;
 
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Why there is no socket.
+/// An error of opening the socket.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// Another agent has it.
-    #[error("control socket {}: another agent has it{}", path.display(), held_by(*.pid))]
-    Held {
+    /// Another agent uses the socket.
+    #[error("control socket {}: another agent uses it{}", path.display(), used_by(*.pid))]
+    InUse {
         /// The socket.
         path: PathBuf,
-        /// Its process, where that could be read.
+        /// The agent's process, if it could be read.
         pid: Option<u32>,
     },
-    /// Something else stands in its place.
+    /// The path is another kind of file.
     #[error("control socket {}: there is a file that is not a socket", .0.display())]
     NotASocket(PathBuf),
-    /// The directory is missing, and is not ours to make.
+    /// The directory is missing, and this user does not own its parent.
     #[error(
-        "control socket: the directory {} is missing, and the one above is not ours: make it, or \
-         set control.socket",
+        "control socket: the directory {} is missing, and this user does not own its parent: create \
+         it, or set control.socket",
         .0.display()
     )]
     NoDirectory(PathBuf),
-    /// The file system or the kernel refused.
+    /// A system call failed.
     #[error("control socket: cannot {action} {}: {cause}", path.display())]
     Refused {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// On what.
+        /// Its file.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         cause: io::Error,
     },
 }
 
-fn held_by(pid: Option<u32>) -> String {
+fn used_by(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 /// A socket that listens. Dropping it removes its files.
 pub(super) struct Socket {
-    /// `None` once taken.
+    /// `None` after it was taken.
     listener: Option<UnixListener>,
     path: PathBuf,
-    /// Device and inode: what stands there at the end may be somebody else's.
+    /// Device and inode: at the end the path may be another agent's socket.
     identity: (u64, u64),
     /// Dropped after the socket's file is removed.
     lock: Lock,
 }
 
 impl Socket {
-    /// Takes the socket of the configuration.
-    pub(super) fn take(config: &ControlConfig) -> Result<Self, Error> {
+    /// Opens the configured socket.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(super) fn open(config: &ControlConfig) -> Result<Self, Error> {
         let path = &config.socket;
-        let made_directory = path.parent().map(make_directory).transpose()?.flatten();
-        let lock = Lock::take(path, made_directory)?;
+        let created_directory = path.parent().map(create_directory).transpose()?.flatten();
+        let lock = Lock::take(path, created_directory)?;
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(Error::NotASocket(path.clone()));
@@ -119,7 +121,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// What listens, without blocking; once.
+    /// Takes the non-blocking listener; `None` the second time.
     pub(super) fn take_listener(&mut self) -> Option<UnixListener> {
         self.listener.take()
     }
@@ -134,8 +136,13 @@ impl Drop for Socket {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            // The next agent does: it looks at the lock, not at the file.
-            tracing::debug!(%error, path = %self.path.display(), "cannot remove the control socket");
+            // The next agent removes it: it checks the lock, not the file.
+            tracing::debug!(
+                event = "control_socket_not_removed",
+                %error,
+                path = %self.path.display(),
+                "cannot remove the control socket"
+            );
         }
         self.lock.remove();
     }
@@ -146,8 +153,8 @@ fn refused(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error
     move |cause| Error::Refused { action, path, cause }
 }
 
-/// Makes the directory if it is missing; returns it if it was made.
-fn make_directory(directory: &Path) -> Result<Option<PathBuf>, Error> {
+/// Creates the directory if it is missing; returns it if it was created.
+fn create_directory(directory: &Path) -> Result<Option<PathBuf>, Error> {
     if directory.exists() {
         return Ok(None);
     }
@@ -159,14 +166,14 @@ fn make_directory(directory: &Path) -> Result<Option<PathBuf>, Error> {
         Ok(()) => Ok(Some(directory.to_owned())),
         // Another agent starts at the same time.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        Err(cause) => Err(refused("make", directory)(cause)),
+        Err(cause) => Err(refused("create", directory)(cause)),
     }
 }
 
 fn bound(path: &Path) -> Result<UnixListener, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // unix_bind makes the file with the mode of the socket's inode, less the umask.
+    // unix_bind creates the file with the mode of the socket's inode, less the umask.
     fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     let address = UnixAddr::new(path)?;
     {
@@ -177,16 +184,16 @@ fn bound(path: &Path) -> Result<UnixListener, Errno> {
     Ok(UnixListener::from(socket))
 }
 
-/// The file whose lock says whose the socket is.
+/// The file whose lock decides which agent owns the socket.
 struct Lock {
     file: File,
     path: PathBuf,
-    /// The directory, if this agent made it.
-    made_directory: Option<PathBuf>,
+    /// The directory, if this agent created it.
+    created_directory: Option<PathBuf>,
 }
 
 impl Lock {
-    fn take(socket: &Path, made_directory: Option<PathBuf>) -> Result<Self, Error> {
+    fn take(socket: &Path, created_directory: Option<PathBuf>) -> Result<Self, Error> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -201,15 +208,16 @@ impl Lock {
                     // It may be about to be written.
                     let _ = Read::take(&file, 16).read_to_string(&mut text);
                     let pid = text.trim().parse().ok();
-                    return Err(Error::Held { path: socket.to_owned(), pid });
+                    return Err(Error::InUse { path: socket.to_owned(), pid });
                 }
                 Err(TryLockError::Error(cause)) => return Err(refused("lock", &path)(cause)),
             }
-            // Whoever had it may have removed the file between our opening and our locking it: then
-            // this lock is on a file that nobody else will find.
+            // The previous owner may have removed the file after we opened it and before we locked it:
+            // then this lock is on a file that no other agent will find.
             let found = fs::symlink_metadata(&path).ok();
-            let held = file.metadata().map_err(refused("look at", &path))?;
-            if found.is_none_or(|found| (found.dev(), found.ino()) != (held.dev(), held.ino())) {
+            let locked = file.metadata().map_err(refused("look at", &path))?;
+            if found.is_none_or(|found| (found.dev(), found.ino()) != (locked.dev(), locked.ino()))
+            {
                 continue;
             }
             let written = file
@@ -217,14 +225,14 @@ impl Lock {
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             written.map_err(refused("write", &path))?;
-            return Ok(Self { file, path, made_directory });
+            return Ok(Self { file, path, created_directory });
         }
     }
 
-    /// Removes the file while it is locked, and the directory if it was made and nothing is left.
+    /// Removes the file while it is locked, and the directory if this agent created it and it is empty.
     fn remove(&mut self) {
         let _ = fs::remove_file(&self.path);
-        if let Some(directory) = &self.made_directory {
+        if let Some(directory) = &self.created_directory {
             let _ = fs::remove_dir(directory);
         }
         let _ = self.file.unlock();
@@ -249,7 +257,7 @@ mod tests {
     fn the_file_is_its_owners_alone_from_the_moment_it_is_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("plain.sock");
-        // No umask is involved: what the process has would leave the file open.
+        // The umask is not involved: this process's would leave the file open.
         let listener = bound(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         drop(listener);
@@ -264,39 +272,39 @@ mod tests {
         let path = directory.path().join("control.sock");
         let own = geteuid().as_raw();
         let allow = |allow_uids| ControlConfig { allow_uids, ..config(&path) };
-        let socket = Socket::take(&allow(vec![0, own])).unwrap();
+        let socket = Socket::open(&allow(vec![0, own])).unwrap();
         assert_eq!(mode(&path), 0o600);
         drop(socket);
-        let _socket = Socket::take(&allow(vec![own + 1])).unwrap();
+        let _socket = Socket::open(&allow(vec![own + 1])).unwrap();
         assert_eq!(mode(&path), 0o666);
     }
 
     #[test]
-    fn nothing_is_left_behind_and_the_directory_is_made() {
+    fn the_directory_is_created_and_everything_is_removed() {
         let above = tempfile::tempdir().unwrap();
         let path = above.path().join("tap53/control.sock");
-        let socket = Socket::take(&config(&path)).unwrap();
+        let socket = Socket::open(&config(&path)).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         assert_eq!(socket.path(), path);
         drop(socket);
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
         let deeper = above.path().join("a/b/control.sock");
-        assert!(matches!(Socket::take(&config(&deeper)), Err(Error::NoDirectory(_))));
+        assert!(matches!(Socket::open(&config(&deeper)), Err(Error::NoDirectory(_))));
     }
 
     #[test]
     fn a_live_agents_socket_is_left_alone_and_a_dead_ones_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let mut live = Socket::take(&config(&path)).unwrap();
-        let error = Socket::take(&config(&path)).err().unwrap();
-        assert!(matches!(error, Error::Held { pid: Some(pid), .. } if pid == std::process::id()));
+        let mut live = Socket::open(&config(&path)).unwrap();
+        let error = Socket::open(&config(&path)).err().unwrap();
+        assert!(matches!(error, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()));
         assert!(UnixStream::connect(&path).is_ok());
         // As after SIGKILL: the files are there, and the kernel has dropped lock and listener.
         drop(live.take_listener());
         live.lock.file.unlock().unwrap();
         std::mem::forget(live);
-        let next = Socket::take(&config(&path)).unwrap();
+        let next = Socket::open(&config(&path)).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
         drop(next);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -307,7 +315,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Socket::take(&config(&path)), Err(Error::NotASocket(_))));
+        assert!(matches!(Socket::open(&config(&path)), Err(Error::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 
@@ -315,7 +323,7 @@ mod tests {
     fn somebody_elses_file_in_its_place_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let socket = Socket::take(&config(&path)).unwrap();
+        let socket = Socket::open(&config(&path)).unwrap();
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(socket);

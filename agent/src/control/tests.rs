@@ -1,5 +1,5 @@
-//! The socket with a run loop of our own behind it: what is asked, what is answered, and what
-//! happens to those who do not keep to the rules.
+//! Tests the control socket with a run loop of the test: requests, answers, and clients that violate the
+//! limits.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -29,7 +29,7 @@ use crate::{
 };
 use tap53_attribution as enrich;
 
-/// Of a request; short, and long enough for a machine that does other things.
+/// Timeout of a request; short, but long enough for a loaded machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 
 struct Setup {
@@ -109,7 +109,7 @@ pub(crate) fn status() -> Status {
     }
 }
 
-/// Answers a change with an interface that tells who asked and for what.
+/// Answers a switch with an interface that repeats the request and its requester.
 fn echo(request: Request) {
     match request {
         Request::Status { answer } => drop(answer.send(status())),
@@ -141,7 +141,7 @@ impl Setup {
         self.server.as_ref().unwrap().counts()
     }
 
-    /// What is answered to these bytes.
+    /// Sends these bytes, and returns the answer.
     fn raw(&self, bytes: &[u8]) -> Value {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -160,7 +160,7 @@ fn process_name_of_this() -> String {
 }
 
 #[test]
-fn a_change_reaches_the_run_loop_as_it_was_asked_for_and_by_whom() {
+fn a_switch_reaches_the_run_loop_with_its_requester() {
     let setup = setup(echo);
     let switch = |call| setup.client().switch(call).unwrap().remove(0);
     let (uid, pid) = (nix::unistd::getuid(), std::process::id());
@@ -184,7 +184,7 @@ fn a_change_reaches_the_run_loop_as_it_was_asked_for_and_by_whom() {
 }
 
 #[test]
-fn the_status_has_all_parts_and_what_happened_at_the_socket() {
+fn the_status_has_all_parts_and_the_counts_of_the_socket() {
     let setup = setup(echo);
     let answer = setup.client().status().unwrap();
     assert_eq!(answer.status["node"], "node-1");
@@ -196,7 +196,7 @@ fn the_status_has_all_parts_and_what_happened_at_the_socket() {
 }
 
 #[test]
-fn what_is_no_request_gets_one_clear_line_and_is_counted() {
+fn malformed_requests_get_one_clear_line_and_are_counted() {
     let setup = setup(echo);
     let long = vec![b'x'; MAX_REQUEST];
     let long_line = [&long[..], b"\n"].concat();
@@ -226,7 +226,7 @@ fn what_is_no_request_gets_one_clear_line_and_is_counted() {
 }
 
 #[test]
-fn a_client_that_sends_single_bytes_is_cut_at_the_deadline_of_the_whole_request() {
+fn a_client_that_sends_single_bytes_is_disconnected_at_the_deadline_of_the_request() {
     let setup = setup(echo);
     let mut slow = setup.connect();
     let mut watch = slow.try_clone().unwrap();
@@ -241,8 +241,8 @@ fn a_client_that_sends_single_bytes_is_cut_at_the_deadline_of_the_whole_request(
             thread::park_timeout(REQUEST_TIMEOUT / 10);
         }
     });
-    let told = answer(&mut watch);
-    assert_eq!(told["error"]["reason"], "timed_out", "{told}");
+    let fault = answer(&mut watch);
+    assert_eq!(fault["error"]["reason"], "timed_out", "{fault}");
     let took = began.elapsed();
     assert!(took >= REQUEST_TIMEOUT && took < REQUEST_TIMEOUT * 10, "{took:?}");
     writer.join().unwrap();
@@ -250,13 +250,13 @@ fn a_client_that_sends_single_bytes_is_cut_at_the_deadline_of_the_whole_request(
 }
 
 #[test]
-fn beyond_the_bound_the_oldest_is_told_so_and_whoever_asks_at_once_is_answered() {
+fn beyond_the_limit_the_oldest_idle_connection_is_closed_and_requests_are_answered() {
     let setup = setup(echo);
-    let mut held: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
-    // One more than a user may have, and it asks.
+    let mut idle: Vec<UnixStream> = (0..40).map(|_| setup.connect()).collect();
+    // One more than a user may have, with a request.
     assert!(setup.client().status().is_ok());
-    let mut late = held.split_off(25);
-    for stream in &mut held {
+    let mut late = idle.split_off(25);
+    for stream in &mut idle {
         assert_eq!(answer(stream)["error"]["reason"], "busy");
     }
     for stream in &mut late {
@@ -267,8 +267,8 @@ fn beyond_the_bound_the_oldest_is_told_so_and_whoever_asks_at_once_is_answered()
 }
 
 #[test]
-fn whether_it_is_alive_is_answered_without_the_run_loop() {
-    // Nobody takes what the run loop is asked.
+fn liveness_is_answered_without_the_run_loop() {
+    // The run loop does not take requests.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let (requests, _unasked) = mpsc::channel(QUEUED);
@@ -280,7 +280,7 @@ fn whether_it_is_alive_is_answered_without_the_run_loop() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_is_given_up() {
+fn an_unread_answer_is_given_up() {
     // More than a socket's buffers hold.
     let setup = setup(|request| {
         if let Request::Status { answer } = request {
@@ -307,7 +307,7 @@ fn until(mut condition: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_run_loop_that_ends_leaves_nobody_waiting() {
+fn requests_end_with_the_run_loop() {
     // The answer's channel is dropped.
     let setup = setup(drop);
     let refused = setup.client().status();
@@ -340,7 +340,7 @@ fn followers_see_records_and_the_end() {
 }
 
 #[test]
-fn a_follower_that_stalls_is_told_what_it_lost_and_one_that_leaves_is_forgotten() {
+fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_removed() {
     let setup = setup(echo);
     let mut feed = Feed::new(setup.tails.clone()).unwrap();
     let mut following = setup.client().tail(LineFormat::Json, Selection::default()).unwrap();
@@ -367,7 +367,7 @@ fn a_follower_that_stalls_is_told_what_it_lost_and_one_that_leaves_is_forgotten(
 }
 
 #[test]
-fn a_follower_that_cannot_be_served_is_told_why() {
+fn a_refused_follower_gets_the_reason() {
     let setup = setup(echo);
     let tail = |selection| setup.client().tail(LineFormat::Json, selection);
     let wrong = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
@@ -384,7 +384,7 @@ fn a_follower_that_cannot_be_served_is_told_why() {
 }
 
 #[test]
-fn an_agent_whose_socket_another_holds_takes_it_once_that_has_ended() {
+fn an_agent_opens_the_socket_after_the_other_agent_has_ended() {
     let first = setup(echo);
     let (requests, mut asked) = mpsc::channel(QUEUED);
     thread::spawn(move || {
@@ -405,7 +405,7 @@ fn an_agent_whose_socket_another_holds_takes_it_once_that_has_ended() {
 }
 
 #[test]
-fn a_disabled_socket_is_not_there() {
+fn a_disabled_socket_does_not_exist() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let mut config = config(&path);
@@ -425,7 +425,7 @@ fn a_disabled_socket_is_not_there() {
 }
 
 #[test]
-fn bytes_behind_a_request_change_nothing() {
+fn bytes_after_a_request_are_ignored() {
     let setup = setup(echo);
     let mut stream = setup.connect();
     stream.write_all(b"{\"version\":1,\"call\":\"status\"}\n{\"version\":1,").unwrap();

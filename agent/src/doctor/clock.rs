@@ -1,4 +1,4 @@
-//! The clock, which records take their times from.
+//! Checks the clock, from which records have their times.
 
 use jiff::{Timestamp, civil::date, tz::TimeZone};
 use nix::errno::Errno;
@@ -7,7 +7,7 @@ use super::Check;
 
 const AREA: &str = "clock";
 
-/// Off by more than this, queries and answers of two nodes no longer stand in their order.
+/// Error in microseconds above which the transactions of two nodes cannot be ordered by time.
 const LARGE_ERROR_US: i64 = 1_000_000;
 
 pub(super) fn look() -> Vec<Check> {
@@ -18,7 +18,7 @@ pub(super) fn look() -> Vec<Check> {
     vec![synchronised(now, read())]
 }
 
-/// A clock that began anew at 1970, as on a machine without a battery.
+/// Reports a clock that started at 1970, as on a machine without a battery.
 fn implausible(now: Timestamp) -> Option<Check> {
     // tap53 did not exist before.
     let year = now.to_zoned(TimeZone::UTC).date();
@@ -27,13 +27,13 @@ fn implausible(now: Timestamp) -> Option<Check> {
         Check::fail(
             AREA,
             now.to_string(),
-            "records would carry this time",
+            "records would have this time",
             "timedatectl set-ntp true   # or: date --set",
         )
     })
 }
 
-/// The kernel's view of its clock: whether something steers it, and how far off it may be.
+/// Reads from the kernel whether its clock is synchronised, and its maximum error in microseconds.
 fn read() -> Result<(bool, i64), Errno> {
     // SAFETY: an all-zero timex is a valid value, and means: change nothing.
     let mut clock: libc::timex = unsafe { std::mem::zeroed() };
@@ -58,7 +58,7 @@ fn synchronised(now: Timestamp, found: Result<(bool, i64), Errno>) -> Check {
         Ok((false, _)) => Check::warn(
             AREA,
             what,
-            "nothing keeps it in step (adjtimex: unsynchronised): times of two nodes will differ",
+            "not synchronised (adjtimex): the times of two nodes will differ",
             steer,
         ),
         Err(errno) => Check::warn(AREA, what, format!("adjtimex: {errno}"), steer),
@@ -71,13 +71,13 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn a_clock_without_a_past_is_a_failure() {
+    fn a_clock_at_1970_is_a_failure() {
         assert_eq!(implausible(Timestamp::UNIX_EPOCH).unwrap().verdict, Verdict::Fail);
         assert!(implausible("2026-11-25T12:00:00Z".parse().unwrap()).is_none());
     }
 
     #[test]
-    fn a_clock_that_nothing_steers_is_a_warning() {
+    fn an_unsynchronised_clock_is_a_warning() {
         let verdict = |found| synchronised(Timestamp::UNIX_EPOCH, found).verdict;
         assert_eq!(verdict(Ok((true, 5_000))), Verdict::Ok);
         assert_eq!(verdict(Ok((true, 16_000_000))), Verdict::Warn);

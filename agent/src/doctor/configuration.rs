@@ -1,19 +1,19 @@
-//! The configuration file, checked as `tap53 check-config` does.
+//! Checks the configuration file, as `tap53 check-config` does.
 
 use super::{Check, Subject};
 use crate::config::{Error, Problem};
 
 const AREA: &str = "config";
 
-/// The file, and what cannot be looked at without it.
+/// Checks the file, and reports the areas that cannot be checked without it.
 pub(super) fn look(subject: &Subject<'_>) -> Vec<Check> {
     let mut checks = file(subject);
     if subject.config.is_err() {
         checks.push(Check::warn(
             AREA,
             "interfaces, resources, outputs, kafka, kubernetes",
-            "not looked at, since the configuration is refused",
-            "correct the above, then: tap53 doctor",
+            "not checked, since the configuration is invalid",
+            "correct the problems above, then: tap53 doctor",
         ));
     }
     checks
@@ -28,7 +28,7 @@ fn file(subject: &Subject<'_>) -> Vec<Check> {
         Err(Error::Unreadable { cause, .. }) => {
             let fix = match cause.kind() {
                 std::io::ErrorKind::PermissionDenied => format!("chmod a+r {file}"),
-                _ => format!("ls -l {file}   # and name the right one with --config"),
+                _ => format!("ls -l {file}   # and give the right one with --config"),
             };
             vec![Check::fail(AREA, file, format!("cannot be read: {cause}"), fix)]
         }
@@ -49,7 +49,7 @@ fn file(subject: &Subject<'_>) -> Vec<Check> {
     }
 }
 
-/// The line for problems that are not a slip of the pen.
+/// Returns the fix of a problem that is not a typing error.
 fn fix(problem: &Problem) -> Option<String> {
     let Problem { path, value, .. } = problem;
     let value = value.as_deref().map(|value| value.trim_matches('"'));
@@ -70,7 +70,7 @@ mod tests {
     use crate::config::{Config, Overrides};
 
     #[test]
-    fn every_problem_is_a_check_with_a_line_that_helps() {
+    fn every_problem_is_a_check_with_a_fix() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tap53.yaml");
         std::fs::write(

@@ -1,4 +1,4 @@
-//! The control socket of a running agent.
+//! Checks the control socket of a running agent.
 
 use std::{io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
@@ -9,29 +9,29 @@ const AREA: &str = "control";
 
 pub(super) fn look(config: Option<&Config>) -> Vec<Check> {
     match config.map(|config| &config.control) {
-        Some(control) if !control.enabled => vec![Check::ok(AREA, "switched off")],
+        Some(control) if !control.enabled => vec![Check::ok(AREA, "disabled")],
         Some(control) => vec![look_at(&control.socket)],
         None => vec![look_at(Path::new(CONTROL_SOCKET))],
     }
 }
 
-/// Connects and hangs up.
+/// Connects and disconnects.
 fn look_at(path: &Path) -> Check {
     let what = path.display().to_string();
     match UnixStream::connect(path) {
         Ok(_) => Check::ok(AREA, format!("{what}: an agent answers")),
         Err(error) => match error.kind() {
-            ErrorKind::NotFound => Check::ok(AREA, format!("{what}: not there, no agent runs")),
+            ErrorKind::NotFound => Check::ok(AREA, format!("{what}: missing, no agent runs")),
             ErrorKind::ConnectionRefused => Check::warn(
                 AREA,
                 what,
-                "nobody listens: an agent was killed, and none was started since",
-                "tap53 run   # removes it and takes its place",
+                "no agent listens: one was killed, and none has started since",
+                "tap53 run   # replaces it",
             ),
             ErrorKind::PermissionDenied => Check::warn(
                 AREA,
                 what,
-                "there, but not for this user",
+                "this user may not use it",
                 "sudo tap53 status   # or control: {allow_uids: [1000]}",
             ),
             _ => Check::warn(AREA, what, error.to_string(), "ls -l /run/tap53"),
@@ -47,7 +47,7 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn a_dead_agents_socket_is_told_from_a_living_ones_and_from_none() {
+    fn the_sockets_of_a_running_and_of_a_killed_agent_are_distinguished() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let none = look_at(&path);

@@ -1,4 +1,4 @@
-//! The interfaces that the configuration selects: whether they are there, and what is in the way.
+//! Checks that the selected interfaces are present, and that capture is possible on them.
 
 use glob::Pattern;
 use tap53_capture::{
@@ -28,8 +28,8 @@ pub(super) fn look(config: &Config, named: bool) -> Vec<Check> {
     checks
 }
 
-/// Names that are not there; and patterns, if none of them selects anything: in a list for many
-/// kinds of nodes some do not.
+/// Reports names without an interface, and patterns if none of them matches: in a list for many kinds
+/// of nodes, some patterns match nothing.
 fn unmatched(config: &Config, selected: &[&Interface], others: &[&Interface]) -> Vec<Check> {
     let candidates: Vec<&str> =
         others.iter().filter(|i| i.ethernet).map(|i| i.name.as_str()).collect();
@@ -42,7 +42,7 @@ fn unmatched(config: &Config, selected: &[&Interface], others: &[&Interface]) ->
             let fix = format!("interfaces: {{include: [\"{}\"]}}", example.unwrap_or(&"eth*"));
             return Some(Check::fail(AREA, what, wrong, fix));
         }
-        let fix = format!("ip link show {what}   # it is taken when it comes");
+        let fix = format!("ip link show {what}   # it is captured from when it appears");
         is_name(pattern).then(|| Check::warn(AREA, what, "no such interface now", fix))
     };
     let empty = |pattern: &&Pattern| !selected.iter().any(|i| pattern.matches(&i.name));
@@ -77,19 +77,17 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
             AREA,
             format!("{name}: XDP"),
             format!(
-                "held by {holder}: {} instead, later in a packet's way",
+                "{holder} is attached: {} is used instead, later in the packet's path",
                 found.candidates[0][0]
             ),
-            format!(
-                "capture: {{hook: tc}}   # to ask for that; or: ip link set dev {name} xdp off"
-            ),
+            format!("capture: {{hook: tc}}   # or: ip link set dev {name} xdp off"),
         ));
     }
     if interface.kind == Kind::Veth && found.candidates[0].contains(&Hook::XdpNative) {
         checks.push(Check::warn(
             AREA,
             format!("{name}: XDP"),
-            "on a veth it takes GRO from the pod's TCP, which is several times slower then",
+            "XDP on a veth disables GRO for the pod's TCP, which is several times slower then",
             "capture: {hook: auto}",
         ));
     }
@@ -97,10 +95,10 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
         let (wrong, fix) = if interface.up {
             ("no carrier", format!("ethtool {name}   # is the cable in?"))
         } else {
-            ("switched off", format!("ip link set dev {name} up"))
+            ("down", format!("ip link set dev {name} up"))
         };
         let check = Check::warn(AREA, format!("{name}: link"), format!("{wrong}: no packets"), fix);
-        // Unused interfaces are nothing unusual, unless somebody named them.
+        // Unused interfaces are usual, unless the configuration names them.
         if named {
             checks.push(check);
         }
@@ -111,13 +109,13 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
         checks.push(if config.pair.merge_interfaces {
             Check::ok(
                 AREA,
-                format!("{name} and {whole} see the same packets: one record, the rest copies"),
+                format!("{name} and {whole} see the same packets: one record, the rest are copies"),
             )
         } else {
             Check::warn(
                 AREA,
                 format!("{name} and {whole}"),
-                "see the same packets, and each makes records of its own",
+                "see the same packets, and each creates its own records",
                 format!("pair: {{merge_interfaces: true}}   # or {exclude}"),
             )
         });
@@ -125,9 +123,9 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
     checks
 }
 
-/// What leaves a direction without a hook.
+/// Reports an ingress qdisc that leaves a direction without a hook.
 fn blocked(name: &str, found: &Preflight) -> Option<Check> {
-    // Where TCX may be there, it is taken first.
+    // TCX is used first where the kernel may have it.
     let takes_clsact = found
         .candidates
         .iter()
@@ -136,8 +134,8 @@ fn blocked(name: &str, found: &Preflight) -> Option<Check> {
         Check::fail(
             AREA,
             format!("{name}: clsact"),
-            "an ingress qdisc is in its place, and there is no TCX to take instead",
-            format!("tc qdisc delete dev {name} ingress   # if nobody needs its filters"),
+            "an ingress qdisc is attached instead of clsact, and this kernel has no TCX",
+            format!("tc qdisc delete dev {name} ingress   # if its filters are not needed"),
         )
     })
 }
@@ -149,11 +147,14 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
         Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
         _ => String::new(),
     };
-    let held = found.owners.describe().map_or(String::new(), |held| format!("; held: {held}"));
+    let attached = found
+        .owners
+        .describe()
+        .map_or(String::new(), |attached| format!("; attached: {attached}"));
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(
-        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{held}",
+        "{name}: {kind}{driver}, MTU {mtu}, ingress {}, egress {}{why}{attached}",
         found.describe(Ingress),
         found.describe(Egress),
     )

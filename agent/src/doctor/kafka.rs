@@ -1,7 +1,7 @@
-//! Kafka: whether brokers can be reached, by the names that they give themselves too, and whether
-//! the topic is there.
+//! Checks that the Kafka brokers can be reached, also by their advertised names, and that the topic
+//! exists.
 //!
-//! Whether this client may *write* shows only when it writes, so that it is not looked at.
+//! The right to *write* is not checked: brokers report it only for a write.
 
 use std::{
     io::{self, ErrorKind},
@@ -27,11 +27,11 @@ const AREA: &str = "kafka";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Brokers of a cluster that are looked at: with a timeout for each, more would take minutes.
+/// Maximum number of brokers that are checked: with a timeout for each, more would take minutes.
 const MAX_BROKERS: usize = 8;
 
-/// Errors and lines that librdkafka may have had in that time: it tries again every other second.
-const MAX_HEARD: usize = 200;
+/// Maximum number of errors and log lines of librdkafka in that time: it retries every two seconds.
+const MAX_EVENTS: usize = 200;
 
 pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     let (mut checks, reached) = bootstrap(number, &config.brokers);
@@ -42,7 +42,7 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
         Ok(client) => client,
         Err(AdminError::Secret(error)) => {
             let what = format!("sinks[{number}]: secrets");
-            let fix = "ls -l   # the file, and whether this user may read it".to_owned();
+            let fix = "ls -l   # can this user read the file?".to_owned();
             checks.push(Check::fail(AREA, what, error.to_string(), fix));
             return checks;
         }
@@ -79,27 +79,27 @@ pub(super) fn look(number: usize, config: &KafkaConfig) -> Vec<Check> {
     checks
 }
 
-/// What librdkafka says of connections while it is asked for something, and says only that it got
-/// no answer.
+/// The last error that librdkafka has reported of a connection: a request itself fails only with a
+/// timeout.
 #[derive(Default)]
-struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
-impl ClientContext for Heard {
+impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows from whatever came before.
-        if heard.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
-            *heard = Some((code, reason.to_owned()));
+        if last.is_none() || code != RDKafkaErrorCode::AllBrokersDown {
+            *last = Some((code, reason.to_owned()));
         }
     }
 }
 
-impl ConsumerContext for Heard {}
+impl ConsumerContext for LastError {}
 
-/// Where a token comes from, looked at by other means.
+/// Returns a command that shows the source of a token.
 fn fix_token(config: &KafkaConfig) -> String {
     match config.sasl.as_ref().map(|sasl| &sasl.credentials) {
         Some(Credentials::TokenEndpoint(endpoint)) => {
@@ -112,11 +112,11 @@ fn fix_token(config: &KafkaConfig) -> String {
             "cut -d. -f2 {} | basenc -d --base64url 2>/dev/null   # exp and sub; a pod's token is renewed by the kubelet",
             token_file.display()
         ),
-        _ => "ls -l   # the file with the password".to_owned(),
+        _ => "ls -l   # the password's file".to_owned(),
     }
 }
 
-/// The brokers of the configuration; one that can be reached is enough.
+/// Checks the configured brokers; one that can be reached is enough.
 fn bootstrap(number: usize, brokers: &[String]) -> (Vec<Check>, bool) {
     let tried: Vec<_> = brokers.iter().map(|broker| (broker, connect(broker))).collect();
     let reached = tried.iter().any(|(_, result)| result.is_ok());
@@ -144,7 +144,7 @@ fn fix(broker: &str, error: &io::Error) -> String {
     let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
     match error.kind() {
         ErrorKind::ConnectionRefused => {
-            format!("nc -vz {host} {port}   # does the broker run, and at this port?")
+            format!("nc -vz {host} {port}   # is the broker running, and on this port?")
         }
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
             format!("nc -vz {host} {port}   # a route, a firewall, a NetworkPolicy for egress?")
@@ -153,20 +153,23 @@ fn fix(broker: &str, error: &io::Error) -> String {
     }
 }
 
-/// What brokers say of the topic; or why they do not, as far as librdkafka knows.
+/// Requests the metadata of a topic.
+///
+/// # Errors
+/// The cause, as far as librdkafka reports it.
 fn metadata(
     client: &AdminClient,
     topic: &str,
 ) -> Result<Metadata, (Option<RDKafkaErrorCode>, String)> {
     let failed = |error: KafkaError| (error.rdkafka_error_code(), error.to_string());
-    let consumer = client.consumer(Heard::default()).map_err(failed)?;
+    let consumer = client.consumer(LastError::default()).map_err(failed)?;
     consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| {
-        // Brings what is to be heard, among lines of its log.
-        for _ in 0..MAX_HEARD {
+        // Delivers errors to the callback, among log lines.
+        for _ in 0..MAX_EVENTS {
             let _ = consumer.poll(Duration::ZERO);
         }
-        let heard = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        heard.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
+        let reported = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        reported.map_or_else(|| failed(error), |(code, why)| (Some(code), why))
     })
 }
 
@@ -176,7 +179,7 @@ fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -
     let fix = match code {
         _ if why.contains("SSL") => {
             format!(
-                "openssl s_client -connect {brokers} -brief   # TLS there? signed by which authority?"
+                "openssl s_client -connect {brokers} -brief   # is this a TLS listener? which CA signed it?"
             )
         }
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
@@ -184,7 +187,7 @@ fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -
                 Some(SaslMechanism::OauthBearer) => {
                     "grep sasl.oauthbearer server.properties   # at the broker: expected.issuer, expected.audience, jwks.endpoint.url"
                 }
-                // Passwords for PLAIN are in the listener's own settings.
+                // Passwords for PLAIN are in the settings of the listener.
                 Some(SaslMechanism::Plain) => {
                     "grep plain.sasl.jaas.config server.properties   # at the broker: the user and its password"
                 }
@@ -192,12 +195,12 @@ fn unanswered(config: &KafkaConfig, code: Option<RDKafkaErrorCode>, why: &str) -
             }
             .to_owned()
         }
-        _ => format!("kcat -L -b {brokers}   # a listener that wants TLS or a password?"),
+        _ => format!("kcat -L -b {brokers}   # does this listener require TLS or a password?"),
     };
     Check::fail(AREA, what, format!("connected, but no answer: {why}"), fix)
 }
 
-/// The brokers by the names that they tell clients to use from then on.
+/// Checks the names that the brokers advertise, which clients use after the bootstrap.
 fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
     let names = metadata.brokers().iter().map(|broker| {
         let host = broker.host();
@@ -212,7 +215,7 @@ fn advertised(metadata: &Metadata, bootstrap: &[String]) -> Vec<Check> {
             Some(Check::fail(
                 AREA,
                 format!("broker {id} as {name}"),
-                format!("the broker gives itself this name, which cannot be reached: {error}"),
+                format!("the broker advertises this name, which cannot be reached: {error}"),
                 format!("advertised.listeners=PLAINTEXT://…   # at broker {id}: a name that resolves here"),
             ))
         })
@@ -224,7 +227,7 @@ fn topic(config: &KafkaConfig, name: &str, metadata: &Metadata) -> Vec<Check> {
     let what = format!("topic {name}");
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
         let fix = format!("kcat -L -b {broker} -t {name}");
-        return vec![Check::warn(AREA, what, "the broker does not tell", fix)];
+        return vec![Check::warn(AREA, what, "missing in the broker's metadata", fix)];
     };
     let create = format!(
         "kafka-topics.sh --bootstrap-server {broker} --create --topic {name} --partitions 6"
@@ -248,13 +251,13 @@ fn topic(config: &KafkaConfig, name: &str, metadata: &Metadata) -> Vec<Check> {
                 Some(_) => Check::warn(
                     AREA,
                     what,
-                    "is not there yet: tap53 creates it when it starts",
+                    "does not exist yet: tap53 creates it at the start",
                     create,
                 ),
                 None => Check::fail(
                     AREA,
                     what,
-                    "is not there, and tap53 creates none unless create_topic is set: records wait \
+                    "does not exist, and tap53 creates it only if create_topic is set: records wait \
                      in the spool, or are lost",
                     create,
                 ),

@@ -1,7 +1,7 @@
-//! Kernel features, each by trying it.
+//! Checks kernel features by trying them.
 //!
-//! The limit of locked memory is not looked at: from kernel 5.11 on, BPF memory counts to the
-//! control group, and the programs take 5.18.
+//! The limit of locked memory is not checked: since kernel 5.11, BPF memory is charged to the control
+//! group, and the programs need 5.18.
 
 use std::{io, path::Path};
 
@@ -17,7 +17,7 @@ use crate::config::{CaptureConfig, Config, Overrides, TcChoice};
 
 const AREA: &str = "kernel";
 
-/// What the kernel tells of its types.
+/// The kernel's type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 pub(super) fn look(config: Option<&Config>, home: Home) -> Vec<Check> {
@@ -39,7 +39,7 @@ fn release() -> String {
     uname().map_or("unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
 
-/// Everything that the programs need at once: ring buffers, maps in maps, the helpers, the verifier.
+/// Checks everything that the programs need: ring buffers, maps in maps, the helpers, the verifier.
 fn programs(tried: &Result<(), Error>, home: Home) -> Check {
     let release = release();
     let what = "programs and ring buffers".to_owned();
@@ -48,7 +48,7 @@ fn programs(tried: &Result<(), Error>, home: Home) -> Check {
         Err(error @ Error::NotPermitted { .. }) => {
             let privileges = Privileges::of_this_thread();
             if privileges.is_none_or(|found| !found.missing().is_empty()) {
-                let fix = "sudo tap53 doctor   # the capabilities above come first";
+                let fix = "sudo tap53 doctor   # add the capabilities above first";
                 return Check::warn(AREA, what, format!("could not be tried: {error}"), fix);
             }
             let filtered = privileges.is_some_and(|found| found.seccomp_filter);
@@ -62,7 +62,7 @@ fn programs(tried: &Result<(), Error>, home: Home) -> Check {
                     "SystemCallFilter=bpf   # in the unit; a container: --security-opt seccomp=unconfined",
                 ),
                 (false, _) => (
-                    "no seccomp filter is in force: a security module denies it",
+                    "no seccomp filter is in force: a security module (LSM) denies it",
                     "dmesg | grep -iE 'avc|apparmor|bpf'",
                 ),
             };
@@ -83,15 +83,15 @@ fn tcx(tried: &io::Result<bool>, capture: &CaptureConfig) -> Check {
         (Ok(false), TcChoice::Tcx) => Check::fail(
             AREA,
             "TCX",
-            "this kernel has none (6.6 has), and capture.tc asks for it",
+            "this kernel has none (6.6 has), and capture.tc requires it",
             "capture: {tc: auto}",
         ),
-        (Ok(false), _) => Check::ok(AREA, "no TCX (6.6 has it): clsact filters"),
+        (Ok(false), _) => Check::ok(AREA, "no TCX (6.6 has it): clsact filters are used"),
         (Err(error), _) => Check::warn(
             AREA,
             "TCX",
             format!("could not be tried: {error}"),
-            "sudo tap53 doctor   # it takes CAP_NET_ADMIN",
+            "sudo tap53 doctor   # this needs CAP_NET_ADMIN",
         ),
     }
 }
@@ -104,7 +104,7 @@ fn btf(path: &Path) -> Check {
         AREA,
         "BTF",
         format!(
-            "no {}: the programs load without, but bpftool and other agents cannot tell types",
+            "no {}: the programs load without it, but bpftool and other agents lack types",
             path.display()
         ),
         "mount -t sysfs sysfs /sys   # or a kernel with CONFIG_DEBUG_INFO_BTF=y",
@@ -113,7 +113,7 @@ fn btf(path: &Path) -> Check {
 
 fn waiting(tried: &io::Result<()>) -> Check {
     match tried {
-        Ok(()) => Check::ok(AREA, "membarrier: last counts are exact"),
+        Ok(()) => Check::ok(AREA, "membarrier: the last counts are exact"),
         Err(error) => Check::warn(
             AREA,
             "membarrier",
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_tcx_is_a_matter_only_where_it_is_asked_for() {
+    fn a_kernel_without_tcx_fails_only_if_it_is_required() {
         let verdict = |tried: io::Result<bool>, tc| tcx(&tried, &capture(tc)).verdict;
         assert_eq!(verdict(Ok(true), TcChoice::Tcx), Verdict::Ok);
         assert_eq!(verdict(Ok(false), TcChoice::Auto), Verdict::Ok);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_verifier_refuses_is_a_failure() {
+    fn a_program_that_the_verifier_rejects_is_a_failure() {
         let refused = Error::Verifier {
             program: "tap53_xdp".to_owned(),
             reason: "R2 invalid mem access".to_owned(),

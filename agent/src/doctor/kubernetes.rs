@@ -1,5 +1,4 @@
-//! The Kubernetes API, where records name the owners of addresses: whether it answers, and each
-//! right that the watches need.
+//! Checks that the Kubernetes API answers, and that it grants the rights that attribution needs.
 
 use tap53_attribution::rights::{NoAnswer, Right, check, needed};
 
@@ -12,7 +11,7 @@ pub(super) fn look(config: &Config, home: Home) -> Vec<Check> {
     let kubernetes = &config.kubernetes;
     if !kubernetes.enabled {
         let in_pod = match home {
-            Home::Kubernetes => "; records name no pods",
+            Home::Kubernetes => "; records have no pods",
             Home::Host => "",
         };
         return vec![Check::ok(AREA, format!("not configured{in_pod}"))];
@@ -34,15 +33,15 @@ pub(super) fn look(config: &Config, home: Home) -> Vec<Check> {
 fn refused(right: &Right) -> Check {
     let Right { verb, group, resource, .. } = right;
     let wrong = match *resource {
-        "jobs" => "denied by RBAC: pods of a CronJob are named by their Job alone",
-        "services" => "denied by RBAC: services are not named",
-        "nodes" => "denied by RBAC: nodes are not named, and kubectl annotate switches nothing",
-        _ => "denied by RBAC: no pod is named",
+        "jobs" => "denied by RBAC: pods of a CronJob are attributed to their Job only",
+        "services" => "denied by RBAC: services are not attributed",
+        "nodes" => "denied by RBAC: nodes are not attributed, and the annotation has no effect",
+        _ => "denied by RBAC: pods are not attributed",
     };
     let fix = format!(
         "- {{apiGroups: [\"{group}\"], resources: [{resource}], verbs: [{verb}]}}   # in the ClusterRole"
     );
-    // All but pods are an addition.
+    // Jobs are an addition.
     let check = if *resource == "jobs" { Check::warn } else { Check::fail };
     check(AREA, right.to_string(), wrong, fix)
 }
@@ -80,7 +79,7 @@ mod tests {
     use crate::{config::Overrides, doctor::Verdict};
 
     #[test]
-    fn a_denied_right_is_named_with_the_rule_that_grants_it() {
+    fn a_denied_right_is_reported_with_the_rule_that_grants_it() {
         let right = Right { verb: "watch", group: "", resource: "pods", name: None };
         let check = refused(&right);
         assert_eq!((check.verdict, check.what.as_str()), (Verdict::Fail, "watch pods"));
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_configured_is_not_asked_for() {
+    fn an_api_that_is_not_configured_is_not_requested() {
         let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };
         let mut config = Config::load(None, &overrides).unwrap();
         assert_eq!(look(&config, Home::Host), [Check::ok(AREA, "not configured")]);

@@ -1,14 +1,14 @@
-//! What is wrong with a machine for tap53, and the line that fixes it.
+//! Checks whether a host can run tap53, and shows how to fix what is wrong.
 //!
-//! - Each check looks at one thing and says one of three: *ok*; *warn*, capture works but something
-//!   is lost or could not be looked at; *fail*, it does not work.
-//! - What is not ok says what is wrong, and the line that fixes it: a command, or keys of a YAML
+//! - A check has one of three verdicts: *ok*; *warn*, capture works but something is lost or could not
+//!   be checked; *fail*, it does not work.
+//! - A check that is not ok has the problem, and the line that fixes it: a command, or keys of a YAML
 //!   file.
-//! - Nothing is changed, and nothing stays: programs are loaded and dropped, files have no name,
-//!   topics are asked for and not made.
-//! - No privilege is taken for granted. What cannot be looked at is said.
+//! - Nothing is changed, and nothing is left behind: programs are loaded and dropped, files have no
+//!   name, topics are looked up and not created.
+//! - No privilege is taken for granted. A check that cannot be made is reported.
 //!
-//! Each area is a file.
+//! Each area is a module.
 
 mod clock;
 mod configuration;
@@ -28,15 +28,15 @@ use serde::Serialize;
 
 use crate::config::{Config, Error, SinkConfig};
 
-/// What a check found.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// Everything is as it should be.
     Ok,
-    /// Capture works, with less than it could have; or it could not be looked at.
+    /// Capture works, but not as well as it could; or the check could not be made.
     Warn,
-    /// It does not work.
+    /// Something does not work.
     Fail,
 }
 
@@ -50,18 +50,18 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One thing looked at.
+/// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was found.
+    /// Result.
     pub verdict: Verdict,
-    /// Area, a word.
+    /// Area, one word.
     pub area: &'static str,
-    /// What was looked at.
+    /// Subject of the check.
     pub what: String,
-    /// What is wrong with it, where something is.
+    /// The problem, unless the verdict is ok.
     pub wrong: Option<String>,
-    /// The line that fixes it.
+    /// The line that fixes the problem.
     pub fix: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Check {
     }
 }
 
-/// A verdict, an area and what was looked at on a line; below it what is wrong, and the fix.
+/// Writes the verdict, the area and the subject on a line; below them the problem and the fix.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<4}  {:<13}  {}", self.verdict, self.area, self.what)?;
@@ -103,12 +103,12 @@ impl fmt::Display for Check {
     }
 }
 
-/// Everything looked at.
+/// All checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The worst of the verdicts.
     pub verdict: Verdict,
-    /// In the order of the areas.
+    /// Checks, in the order of the areas.
     pub checks: Vec<Check>,
 }
 
@@ -130,19 +130,19 @@ impl fmt::Display for Report {
     }
 }
 
-/// What to look at.
+/// The subject of the checks.
 #[derive(Debug)]
 pub struct Subject<'a> {
-    /// The configuration, or why there is none.
+    /// The configuration, or the error of loading it.
     pub config: &'a Result<Config, Error>,
-    /// Its file.
+    /// The configuration's file.
     pub file: Option<&'a Path>,
-    /// Whether the operator named interfaces, by file or flag: what cannot be captured from is
-    /// wrong only then.
+    /// Set if the file or a flag names interfaces: an interface that cannot be captured from is a
+    /// failure only then.
     pub interfaces_named: bool,
 }
 
-/// Looks at everything, an area after the other.
+/// Makes all checks, one area after the other.
 #[must_use]
 pub fn examine(subject: &Subject<'_>) -> Report {
     let home = Home::here();
@@ -163,14 +163,14 @@ pub fn examine(subject: &Subject<'_>) -> Report {
                     if let Some(spool) = &kafka.spool {
                         let what = format!("sinks[{number}].spool");
                         let bytes = Some(spool.max_bytes);
-                        checks.extend(outputs::look_kept(&what, &spool.directory, bytes, writer));
+                        checks.extend(outputs::look_own(&what, &spool.directory, bytes, writer));
                     }
                     checks.extend(registry::look(number, kafka));
                 }
             }
         }
         if let Some(directory) = &config.state.directory {
-            checks.extend(outputs::look_kept("state", directory, None, writer));
+            checks.extend(outputs::look_own("state", directory, None, writer));
         }
     }
     if let Some(config) = config {
@@ -181,7 +181,7 @@ pub fn examine(subject: &Subject<'_>) -> Report {
     Report::new(checks)
 }
 
-/// Who started this process, which decides where a privilege is given to it.
+/// The environment of this process, which decides how it is given a privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Home {
     /// A pod.
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_is_a_line_and_what_is_wrong_stands_below() {
+    fn a_check_is_a_line_with_the_problem_and_the_fix_below() {
         let ok = Check::ok("clock", "synchronised");
         assert_eq!(ok.to_string(), "ok    clock          synchronised");
         let fail = Check::fail("interfaces", "eth7", "no such interface", "ip link");

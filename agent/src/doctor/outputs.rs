@@ -1,4 +1,4 @@
-//! Directories that files are written to.
+//! Checks the directories that the agent writes to.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use crate::config::{FileConfig, PrivilegesConfig, RunAs};
 
 const AREA: &str = "outputs";
 
-/// Written on trial: a small block of an Avro file.
+/// Size of the test file in bytes: a small block of an Avro file.
 const TRIAL_BYTES: usize = 4 << 10;
 
-/// Who will write.
+/// The user and group that will write.
 #[derive(Clone, Copy)]
 pub(super) struct Writer {
     uid: Uid,
@@ -29,7 +29,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Whom the agent becomes where root starts it, or who asks.
+    /// Returns the user that the agent changes to if root starts it, else the current one.
     pub(super) fn of(config: &PrivilegesConfig) -> Self {
         let becomes = match &config.user {
             Some(RunAs::Number { uid, gid }) => Some((Uid::from_raw(*uid), Gid::from_raw(*gid))),
@@ -43,10 +43,10 @@ impl Writer {
         Self { uid, gid }
     }
 
-    /// Writes a file without a name (O_TMPFILE), which goes with its descriptor.
+    /// Writes a file without a name (O_TMPFILE), which is removed with its descriptor.
     fn write(self, directory: &Path) -> io::Result<()> {
-        // Of a thread of its own: who it is for files is a thread's (setfsuid(2)), and with another
-        // user than root the capabilities go that would let it past the permissions.
+        // On a separate thread: the user for file access belongs to a thread (setfsuid(2)), and changing
+        // it from root drops the capabilities that override permissions.
         let trial = || {
             if self.uid != geteuid() {
                 setfsgid(self.gid);
@@ -55,11 +55,11 @@ impl Writer {
             let mut file = tempfile::tempfile_in(directory)?;
             file.write_all(&[0; TRIAL_BYTES])?;
             file.sync_all()?;
-            // Finished files get a name here.
+            // Finished files are renamed in this directory.
             fs::read_dir(directory).map(drop)
         };
         thread::scope(|scope| scope.spawn(trial).join())
-            .unwrap_or_else(|_| Err(io::Error::other("the trial panicked")))
+            .unwrap_or_else(|_| Err(io::Error::other("the test panicked")))
     }
 }
 
@@ -74,22 +74,22 @@ pub(super) fn look(number: usize, config: &FileConfig, writer: Writer) -> Vec<Ch
     let fix = match wrong.raw_os_error() {
         Some(libc::EROFS) => format!("mount -o remount,rw {directory}   # a pod: a volume there"),
         Some(libc::ENOSPC | libc::EDQUOT) => {
-            format!("df -h {directory}   # make room, or name another sinks[{number}].directory")
+            format!("df -h {directory}   # free space, or set another sinks[{number}].directory")
         }
         _ => format!("chown {} {directory}", writer.uid),
     };
     vec![Check::fail(AREA, what, format!("cannot be written to: {wrong}"), fix)]
 }
 
-/// A directory that is made at the start if it is missing: of a spool, or of the state.
-pub(super) fn look_kept(
+/// Checks a directory that the agent creates at the start if it is missing: a spool's or the state's.
+pub(super) fn look_own(
     what: &str,
     directory: &Path,
     bytes: Option<u64>,
     writer: Writer,
 ) -> Vec<Check> {
     let what = format!("{what}: {}", directory.display());
-    // Where it will be made.
+    // The directory in which it will be created.
     let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
     let shown = directory.display();
     if there == directory
@@ -101,15 +101,15 @@ pub(super) fn look_kept(
     let Err(wrong) = writer.write(there) else {
         let free = free_bytes(there);
         let (Some(bytes), Some(free)) = (bytes, free) else { return vec![Check::ok(AREA, what)] };
-        // What it holds is its part of the room already.
-        let held = fs::read_dir(directory).into_iter().flatten().flatten();
-        let held: u64 = held.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
-        if free.saturating_add(held) >= bytes {
+        // The files that it has count as used already.
+        let files = fs::read_dir(directory).into_iter().flatten().flatten();
+        let used: u64 = files.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
+        if free.saturating_add(used) >= bytes {
             return vec![Check::ok(AREA, format!("{what}: writable, {} free", mebibytes(free)))];
         }
-        let wrong = format!("{} free, and it may take {}", mebibytes(free), mebibytes(bytes));
+        let wrong = format!("{} free, but it may use {}", mebibytes(free), mebibytes(bytes));
         let fix = format!(
-            "df -h {shown}   # make room, or lower max_bytes: a full disk costs the oldest records"
+            "df -h {shown}   # free space, or lower max_bytes: a full disk loses the oldest records"
         );
         return vec![Check::warn(AREA, what, wrong, fix)];
     };
@@ -118,12 +118,12 @@ pub(super) fn look_kept(
         Some(libc::EROFS) => {
             format!("mount -o remount,rw {}   # a pod: a volume there", there.display())
         }
-        Some(libc::ENOSPC | libc::EDQUOT) => format!("df -h {shown}   # make room"),
+        Some(libc::ENOSPC | libc::EDQUOT) => format!("df -h {shown}   # free space"),
         _ => format!("install -d -o {user} -g {group} -m 0750 {shown}   # a pod: on the node"),
     };
     let wrong = match there == directory {
         true => format!("cannot be written to: {wrong}"),
-        false => format!("is missing, and cannot be made in {}: {wrong}", there.display()),
+        false => format!("is missing, and cannot be created in {}: {wrong}", there.display()),
     };
     vec![Check::fail(AREA, what, wrong, fix)]
 }
@@ -131,7 +131,7 @@ pub(super) fn look_kept(
 fn free_bytes(directory: &Path) -> Option<u64> {
     let found = statvfs(directory).ok()?;
     // The types differ between architectures.
-    #[allow(clippy::useless_conversion, reason = "u32 on some")]
+    #[allow(clippy::useless_conversion, reason = "u32 on some architectures")]
     let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
     Some(free)
 }
@@ -147,7 +147,7 @@ fn room(what: String, config: &FileConfig) -> Check {
             AREA,
             what,
             format!("{free} free, less than one file ({})", mebibytes(config.rotate_bytes)),
-            format!("df -h {directory}   # make room, or lower rotate_bytes"),
+            format!("df -h {directory}   # free space, or lower rotate_bytes"),
         );
     }
     Check::ok(AREA, format!("{what}: writable, {free} free"))

@@ -1,4 +1,4 @@
-//! Capabilities, and what may deny bpf(2) to who has them.
+//! Checks capabilities, and security features that may deny bpf(2) in spite of them.
 
 use std::{env, fs};
 
@@ -16,8 +16,8 @@ pub(super) fn look(home: Home) -> Vec<Check> {
         Some(privileges) => capabilities(&privileges, home),
         None => vec![Check::warn(
             CAPABILITIES,
-            "not looked at",
-            "/proc/thread-self/status does not tell",
+            "not checked",
+            "/proc/thread-self/status cannot be read",
             "mount -t proc proc /proc",
         )],
     };
@@ -33,14 +33,14 @@ fn capabilities(privileges: &Privileges, home: Home) -> Vec<Check> {
     }
     let check = |capability: Capability| {
         let Capability { name, purpose, .. } = capability;
-        let (where_it_is, fix) = place(privileges, capability, home);
-        Check::fail(CAPABILITIES, name, format!("missing, {purpose}: {where_it_is}"), fix)
+        let (cause, fix) = cause(privileges, capability, home);
+        Check::fail(CAPABILITIES, name, format!("missing, {purpose}: {cause}"), fix)
     };
     missing.into_iter().map(check).collect()
 }
 
-/// How far a missing capability has come, and what lets it in.
-fn place(privileges: &Privileges, capability: Capability, home: Home) -> (&'static str, String) {
+/// Returns why a capability is missing, and how to add it.
+fn cause(privileges: &Privileges, capability: Capability, home: Home) -> (&'static str, String) {
     let pod = "securityContext: {capabilities: {add: [BPF, NET_ADMIN, PERFMON]}}".to_owned();
     if privileges.permits(capability) {
         return ("permitted but not in force", restart());
@@ -52,17 +52,17 @@ fn place(privileges: &Privileges, capability: Capability, home: Home) -> (&'stat
                            CAP_PERFMON' --pty tap53 doctor"
                 .to_owned(),
         };
-        return ("taken out of the bounding set by whoever started this process", fix);
+        return ("dropped from the bounding set by the process that started this one", fix);
     }
     if privileges.no_new_privileges {
         let fix = match home {
             Home::Kubernetes => "securityContext: {allowPrivilegeEscalation: true}".to_owned(),
             Home::Host => restart(),
         };
-        return ("not permitted, and no_new_privs keeps a file's capabilities away", fix);
+        return ("not permitted, and no_new_privs disables file capabilities", fix);
     }
     let fix = match home {
-        // Kubernetes gives a user other than root its capabilities only through the file.
+        // In Kubernetes, a user other than root gets capabilities only from the file.
         Home::Kubernetes => format!("RUN {}   # in the image", setcap()),
         Home::Host => format!("sudo {}   # or: sudo tap53 …", setcap()),
     };
@@ -84,23 +84,23 @@ fn security() -> Vec<Check> {
         checks.push(Check::fail(
             SECURITY,
             "user namespace",
-            "capabilities hold inside it alone, and bpf(2) asks for those outside",
+            "capabilities are valid only inside of it, and bpf(2) needs those of the host",
             "hostUsers: true   # in the pod's spec; a container: --userns=host",
         ));
     }
-    // Written by an administrator; with CAP_BPF each value will do.
+    // Set by an administrator; with CAP_BPF each value is fine.
     if let Ok(text) = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled") {
-        let what = format!("unprivileged_bpf_disabled={}: no matter with CAP_BPF", text.trim());
+        let what = format!("unprivileged_bpf_disabled={}: irrelevant with CAP_BPF", text.trim());
         checks.push(Check::ok(SECURITY, what));
     }
-    // Root alone may read it.
+    // Only root can read it.
     if let Ok("0") =
         fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").as_deref().map(str::trim)
     {
         checks.push(Check::warn(
             SECURITY,
             "bpf_jit_enable=0",
-            "the kernel interprets programs, at several times the cost a packet",
+            "the kernel interprets BPF programs, at several times the cost for each packet",
             "sysctl -w net.core.bpf_jit_enable=1",
         ));
     }
@@ -115,7 +115,7 @@ fn lockdown(in_force: Option<Lockdown>) -> Check {
         Some(Lockdown::Confidentiality) => Check::warn(
             SECURITY,
             "lockdown=confidentiality",
-            "the kernel guards its memory from root, and may refuse bpf(2)",
+            "the kernel protects its memory from root, and may deny bpf(2)",
             "lockdown=integrity   # on the kernel's command line",
         ),
     }
@@ -145,9 +145,9 @@ mod tests {
     const ALL: &str = "000001ffffffffff";
 
     #[test]
-    fn each_missing_capability_is_named_with_the_way_it_comes_in() {
+    fn each_missing_capability_is_named_with_its_fix() {
         assert_eq!(look_at(ALL, ALL, ALL, "")[0].verdict, Verdict::Ok);
-        // Only CAP_NET_ADMIN, and nothing else to be had.
+        // Only CAP_NET_ADMIN, and no way to get another one.
         let checks = look_at("1000", "1000", "1000", "");
         let names: Vec<_> = checks.iter().map(|check| check.what.as_str()).collect();
         assert_eq!(names, ["CAP_BPF", "CAP_PERFMON"]);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_strictest_lockdown_is_a_matter() {
+    fn only_the_strictest_lockdown_is_a_warning() {
         for level in [None, Some(Lockdown::None), Some(Lockdown::Integrity)] {
             assert_eq!(lockdown(level).verdict, Verdict::Ok);
         }

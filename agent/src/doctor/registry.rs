@@ -1,7 +1,7 @@
-//! The schema registry: whether it can be reached and lets this client in, and whether it has the
-//! schema or would take it. Nothing is registered.
+//! Checks that the schema registry can be reached, accepts this client, and has the schema or would
+//! accept it. Nothing is registered.
 //!
-//! Whether this client may *register* shows only when it does, so that it is not looked at.
+//! The right to *register* is not checked: the registry reports it only for a registration.
 
 use http::Uri;
 use tap53_ledger::SUMMARY_NAME;
@@ -38,13 +38,13 @@ pub(super) fn look(number: usize, kafka: &KafkaConfig) -> Vec<Check> {
             return vec![Check::fail(AREA, "registry", error.to_string(), fix)];
         }
     };
-    let checks = runtime.block_on(ask(number, config, &schemas));
-    // A name that is being resolved is not waited for.
+    let checks = runtime.block_on(check_schemas(number, config, &schemas));
+    // Without waiting for a name that is being resolved.
     runtime.shutdown_background();
     checks
 }
 
-/// What is written to which topic.
+/// Returns the schemas that are written, with their topics.
 fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
     let newest = Schema::of_transactions(kafka.profile)?.pop();
     let newest = newest.ok_or_else(|| encode::Error::Avro("there is no schema".to_owned()))?;
@@ -56,27 +56,31 @@ fn schemas(kafka: &KafkaConfig) -> Result<Vec<(&str, Schema)>, encode::Error> {
     Ok(schemas)
 }
 
-async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)]) -> Vec<Check> {
+async fn check_schemas(
+    number: usize,
+    config: &RegistryConfig,
+    schemas: &[(&str, Schema)],
+) -> Vec<Check> {
     let mut checks = Vec::new();
     for (position, (topic, schema)) in schemas.iter().enumerate() {
-        let place = Place {
+        let subject = Subject {
             config,
-            subject: schema.subject(config.subject, topic),
+            name: schema.subject(config.subject, topic),
             what: format!("sinks[{number}]: registry {}", config.urls.join(", ")),
-            kept: cached_id(config, schema, topic),
+            cached_id: cached_id(config, schema, topic),
         };
-        let answer = place.try_to_ask(schema).await;
-        // What is wrong with all of it is said once.
-        let is_of_the_schema = answer.as_ref().err().is_none_or(|trouble| {
+        let answer = subject.check(schema).await;
+        // A problem of the registry itself is reported once.
+        let is_of_the_schema = answer.as_ref().err().is_none_or(|error| {
             matches!(
-                trouble,
+                error,
                 Error::NotRegistered { .. } | Error::Incompatible { .. } | Error::Invalid(_)
             )
         });
         if position == 0 && config.urls.len() > 1 && is_of_the_schema {
-            checks.extend(others(number, config, &place.subject, schema).await);
+            checks.extend(others(number, config, &subject.name, schema).await);
         }
-        checks.push(answer.unwrap_or_else(|trouble| place.refused(schema, &trouble)));
+        checks.push(answer.unwrap_or_else(|error| subject.refused(schema, &error)));
         if !is_of_the_schema {
             break;
         }
@@ -84,7 +88,7 @@ async fn ask(number: usize, config: &RegistryConfig, schemas: &[(&str, Schema)])
     checks
 }
 
-/// Instances that cannot answer, where another one did.
+/// Reports the instances that do not answer, after another one did.
 async fn others(
     number: usize,
     config: &RegistryConfig,
@@ -96,53 +100,52 @@ async fn others(
         let alone = RegistryConfig { urls: vec![url.clone()], ..config.clone() };
         let answer = match Client::new(&alone) {
             Ok(mut client) => client.look_up(subject, &schema.text).await,
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         };
-        if let Err(trouble) = answer {
+        if let Err(error) = answer {
             let what = format!("sinks[{number}]: registry {url}");
-            let fix = fix(&alone, subject, schema, &trouble);
-            checks.push(Check::warn(AREA, what, format!("{trouble}; another one answers"), fix));
+            let fix = fix(&alone, subject, schema, &error);
+            checks.push(Check::warn(AREA, what, format!("{error}; another one answers"), fix));
         }
     }
     checks
 }
 
-struct Place<'a> {
+/// A subject of the registry.
+struct Subject<'a> {
     config: &'a RegistryConfig,
-    subject: String,
+    name: String,
     what: String,
-    /// The id that an earlier run left.
-    kept: Option<u32>,
+    /// The id that an earlier run has cached.
+    cached_id: Option<u32>,
 }
 
-impl Place<'_> {
-    fn refused(&self, schema: &Schema, trouble: &Error) -> Check {
-        let fix = fix(self.config, &self.subject, schema, trouble);
-        match self.kept {
+impl Subject<'_> {
+    fn refused(&self, schema: &Schema, error: &Error) -> Check {
+        let fix = fix(self.config, &self.name, schema, error);
+        match self.cached_id {
             Some(id) => {
-                let wrong = format!("{trouble}; id {id} of an earlier run is used");
+                let wrong = format!("{error}; the id {id} of an earlier run is used");
                 Check::warn(AREA, &self.what, wrong, fix)
             }
             None => {
-                let wrong = format!("{trouble}; no id is known, records would wait");
+                let wrong = format!("{error}; no id is known, records would wait");
                 Check::fail(AREA, &self.what, wrong, fix)
             }
         }
     }
 
-    async fn try_to_ask(&self, schema: &Schema) -> Result<Check, Error> {
+    async fn check(&self, schema: &Schema) -> Result<Check, Error> {
         let mut client = Client::new(self.config)?;
-        let (what, subject, version) = (&self.what, &self.subject, schema.version);
+        let (what, subject, version) = (&self.what, &self.name, schema.version);
         if let Some(id) = client.look_up(subject, &schema.text).await? {
             let known = format!("{what}: subject {subject} has version {version} as id {id}");
-            return Ok(match self.kept {
-                Some(kept) if kept != id => Check::warn(
+            return Ok(match self.cached_id {
+                Some(cached) if cached != id => Check::warn(
                     AREA,
                     known,
-                    format!(
-                        "an earlier run had id {kept} of it: records of that one may be unreadable"
-                    ),
-                    format!("curl {}/schemas/ids/{kept}   # is it the same schema?", self.url()),
+                    format!("an earlier run had the id {cached}: its records may be unreadable"),
+                    format!("curl {}/schemas/ids/{cached}   # is it the same schema?", self.url()),
                 ),
                 _ => Check::ok(AREA, known),
             });
@@ -151,14 +154,14 @@ impl Place<'_> {
             Ok(Compatibility::Incompatible(why)) => {
                 return Err(Error::Incompatible { subject: subject.clone(), why });
             }
-            Ok(Compatibility::Compatible) => "takes",
-            Ok(Compatibility::NoSubject) => "is new, and takes",
-            Err(trouble @ (Error::Forbidden(_) | Error::NoSuchPath(_))) => {
-                let wrong = format!("whether the schema fits cannot be asked: it {trouble}");
-                let fix = fix(self.config, subject, schema, &trouble);
+            Ok(Compatibility::Compatible) => "accepts",
+            Ok(Compatibility::NoSubject) => "is new, and accepts",
+            Err(error @ (Error::Forbidden(_) | Error::NoSuchPath(_))) => {
+                let wrong = format!("the schema's compatibility cannot be checked: it {error}");
+                let fix = fix(self.config, subject, schema, &error);
                 return Ok(Check::warn(AREA, what, wrong, fix));
             }
-            Err(trouble) => return Err(trouble),
+            Err(error) => return Err(error),
         };
         if self.config.register {
             let what = format!(
@@ -175,12 +178,12 @@ impl Place<'_> {
     }
 }
 
-/// There is one at least.
+/// Returns the first URL; there is at least one.
 fn first(config: &RegistryConfig) -> &str {
     config.urls.first().map_or("", String::as_str)
 }
 
-/// What prints a schema.
+/// Returns the command that prints a schema.
 fn command(schema: &Schema) -> String {
     let flat = Profile::Flat.record_name();
     let more = match &*schema.name {
@@ -200,11 +203,11 @@ fn host_and_port(url: &str) -> (String, u16) {
     (uri.host().unwrap_or_default().to_owned(), port)
 }
 
-fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error) -> String {
+fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, error: &Error) -> String {
     let url = first(config);
-    match trouble {
+    match error {
         Error::Http(http_client::Error::File { path, .. }) => {
-            format!("ls -l {}   # may this user read it?", path.display())
+            format!("ls -l {}   # can this user read it?", path.display())
         }
         Error::Http(http_client::Error::Unreachable(_)) => {
             let (host, port) = host_and_port(url);
@@ -235,7 +238,7 @@ fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, trouble: &Error)
              {url}/subjects/{subject}/versions/latest"
         ),
         Error::Redirected { location, .. } => {
-            format!("registry: {{urls: [\"{location}\"]}}   # less what stands for /subjects/…")
+            format!("registry: {{urls: [\"{location}\"]}}   # without the path from /subjects on")
         }
         Error::NoSuchPath(_) => {
             format!("curl -i {url}/subjects   # Apicurio has this API at /apis/ccompat/v7")
@@ -270,9 +273,9 @@ mod tests {
         }
     }
 
-    /// What a real registry does is in the integration tests.
+    /// (Integration tests run a real registry.)
     #[test]
-    fn each_trouble_is_named_with_the_line_that_fixes_it() {
+    fn each_error_is_reported_with_its_fix() {
         let json = |status, body: &str| Answer::Json(status, body.to_owned());
         type Case = (u16, &'static str, &'static str, &'static str);
         let cases: [Case; 5] = [
@@ -295,7 +298,7 @@ mod tests {
             assert!(checks[0].wrong.as_deref().unwrap().contains(wrong), "{checks:?}");
             assert!(checks[0].fix.as_deref().unwrap().contains(fix), "{checks:?}");
         }
-        // It cannot be asked whether the schema fits.
+        // The schema's compatibility cannot be checked.
         stub.answer_by(move |asked| match asked.path.starts_with("/compatibility") {
             true => json(403, "{}"),
             false => not_found(),

@@ -1,4 +1,4 @@
-//! Memory and CPUs that the configuration takes, beside what there is.
+//! Compares the memory and CPUs that the configuration needs with the available ones.
 
 use std::{fs, num::NonZero, path::PathBuf, thread};
 
@@ -14,16 +14,16 @@ pub(super) fn look(config: &Config) -> Vec<Check> {
     vec![memory(config, &limits), cpus(config.capture.workers, &limits)]
 }
 
-/// What there is.
+/// Available memory and CPUs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
-    /// Bytes that the machine could give now.
+    /// Available memory of the machine in bytes.
     available: Option<u64>,
-    /// Bytes that the control group may use in all.
+    /// Memory limit of the control group in bytes.
     group: Option<u64>,
-    /// CPUs that this process may run on.
+    /// Number of CPUs that this process may run on.
     cpus: u64,
-    /// CPUs' time that the control group may use, in thousandths.
+    /// CPU limit of the control group, in thousandths of a CPU.
     group_cpus: Option<u64>,
 }
 
@@ -40,21 +40,21 @@ impl Limits {
     }
 }
 
-/// `MemAvailable` of `/proc/meminfo`, bytes.
+/// Returns `MemAvailable` of `/proc/meminfo` in bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
 }
 
-/// `cpu.max`: microseconds of each period, or `max`; as thousandths of a CPU.
+/// Parses `cpu.max`, microseconds of each period or `max`, into thousandths of a CPU.
 fn quota(text: &str) -> Option<u64> {
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     quota.saturating_mul(1_000).checked_div(period)
 }
 
-/// The smallest limit of this process's control group and those above it (cgroup v2).
+/// Returns the smallest limit of this process's control group and its parents (cgroup v2).
 fn smallest(file: &str, read: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -72,8 +72,8 @@ fn smallest(file: &str, read: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     }
 }
 
-/// Rings are taken whole at the start, and count to the control group; a sink's queue and the table
-/// of pending queries grow up to their limits.
+/// Checks the memory. Rings are allocated at the start, and charged to the control group; a sink's
+/// queue and the table of pending queries grow up to their limits.
 fn memory(config: &Config, limits: &Limits) -> Check {
     let capture = &config.capture;
     let rings = u64::from(capture.workers) * u64::from(capture.ring_bytes);
@@ -104,7 +104,7 @@ fn memory(config: &Config, limits: &Limits) -> Check {
         (_, Some(available)) if rings > available => Check::fail(
             AREA,
             what,
-            format!("more than the machine has left ({})", mebibytes(available)),
+            format!("more than the available memory of the machine ({})", mebibytes(available)),
             smaller,
         ),
         (Some(limit), _) if sum > limit / 2 => Check::warn(
@@ -127,7 +127,7 @@ fn cpus(workers: u32, limits: &Limits) -> Check {
             AREA,
             what,
             format!(
-                "the control group may use {}.{:03} CPUs: when it is throttled, rings fill up",
+                "the control group is limited to {}.{:03} CPUs: when throttled, rings fill up",
                 group / 1_000,
                 group % 1_000
             ),
@@ -138,8 +138,8 @@ fn cpus(workers: u32, limits: &Limits) -> Check {
         );
     }
     if u64::from(workers) > limits.cpus {
-        let fix = "capture: {workers: 0}   # one a CPU, at most 8";
-        return Check::warn(AREA, what, "more workers than CPUs take turns", fix);
+        let fix = "capture: {workers: 0}   # one for each CPU, at most 8";
+        return Check::warn(AREA, what, "more workers than CPUs", fix);
     }
     Check::ok(AREA, what)
 }

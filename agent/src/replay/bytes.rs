@@ -1,4 +1,4 @@
-//! Numbers in the byte order of a capture file's writer.
+//! Reads numbers in the byte order of a capture file's writer.
 
 /// Byte order of a file or section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub(super) enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The 16-bit number at `at`.
+    /// Returns the 16-bit number at `at`.
     pub(super) const fn u16<const N: usize>(self, header: &[u8; N], at: usize) -> u16 {
         let bytes = [header[at], header[at + 1]];
         match self {
@@ -17,7 +17,7 @@ impl ByteOrder {
         }
     }
 
-    /// The 32-bit number at `at`.
+    /// Returns the 32-bit number at `at`.
     pub(super) const fn u32<const N: usize>(self, header: &[u8; N], at: usize) -> u32 {
         let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
         match self {
@@ -26,7 +26,7 @@ impl ByteOrder {
         }
     }
 
-    /// A 64-bit number.
+    /// Returns a 64-bit number.
     pub(super) const fn i64(self, bytes: [u8; 8]) -> i64 {
         match self {
             Self::Little => i64::from_le_bytes(bytes),

@@ -1,4 +1,4 @@
-//! A capture file of either format.
+//! Reads a capture file of either format.
 
 use std::{
     io::{ErrorKind, Read},
@@ -25,31 +25,31 @@ pub struct CaptureFile {
     window: Window<Box<dyn Read + Send>>,
     compression: Compression,
     format: Format,
-    /// Frames so far.
+    /// Number of frames so far.
     frames: u64,
 }
 
 enum Format {
-    /// Too few bytes so far to tell.
+    /// Too few bytes so far to detect the format.
     Unknown,
     Pcap(Pcap),
     PcapNg(PcapNg),
 }
 
-/// What came of looking for the next frame.
+/// Result of reading the next frame.
 #[derive(Debug)]
 pub enum Step<'a> {
     /// A frame.
     Frame(Frame<'a>),
-    /// None yet: whoever writes the file, or the pipe, takes his time. Try again.
+    /// No frame yet: the writer of the file or pipe has not written one. Try again.
     Waiting,
-    /// None any more.
+    /// The end of the file.
     End,
 }
 
 impl CaptureFile {
-    /// Opens `path`, or standard input for `-`. The bytes read are added to `read_bytes`, as they
-    /// are in the file; reading fails once `stop` is set.
+    /// Opens `path`, or standard input for `-`. `read_bytes` counts the bytes that are read, in the
+    /// form that they have in the file. Reading fails after `stop` is set.
     ///
     /// # Errors
     /// [`Error::Open`] and [`Error::Read`].
@@ -68,7 +68,7 @@ impl CaptureFile {
         })
     }
 
-    /// Work so far: blocks and options looked at, and bytes moved to read them. At most
+    /// Returns the work so far: blocks and options parsed, and bytes moved to read them. At most
     /// [`most_steps`](Self::most_steps).
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -80,20 +80,20 @@ impl CaptureFile {
         steps + self.window.moved()
     }
 
-    /// The most that [`steps`](Self::steps) may be by now, whatever the file holds: three for each
-    /// byte that was taken or is there, decompressed, and one for each of a buffer of 64 KiB.
+    /// Returns the maximum of [`steps`](Self::steps) by now, whatever the file contains: three for each
+    /// decompressed byte that was taken or is buffered, and one for each byte of a buffer of 64 KiB.
     #[must_use]
     pub fn most_steps(&self) -> u64 {
         3 * (self.window.offset() + self.window.bytes().len() as u64) + (64 << 10)
     }
 
-    /// The next frame.
+    /// Reads the next frame.
     ///
     /// # Errors
-    /// All but [`Error::Open`]. Nothing more can be read after one.
+    /// All but [`Error::Open`]. Nothing can be read after an error.
     pub fn step(&mut self) -> Result<Step<'_>, Error> {
         let frames = self.frames;
-        // The borrow of a frame that is returned would last in the other arms too.
+        // The borrow of a returned frame would extend to the other arms.
         let (path, compression) = (&self.path, self.compression);
         let offset = self.window.offset();
         let step = advance(&mut self.format, &mut self.window);
@@ -122,7 +122,7 @@ fn advance<'a>(format: &'a mut Format, window: &'a mut Bytes) -> Result<Option<F
     }
 }
 
-/// Tells the format by the first bytes, and reads a pcap file's header.
+/// Detects the format from the first bytes, and reads the header of a pcap file.
 fn recognise(window: &mut Bytes) -> Result<Format, Fault> {
     if !window.fill(4)? {
         return Err(Fault::Refused(match window.bytes().len() {
@@ -138,7 +138,7 @@ fn recognise(window: &mut Bytes) -> Result<Format, Fault> {
         let pcap = Pcap::open(window)?;
         if LinkType::of(pcap.link_type()).is_none() {
             return Err(Fault::Refused(format!(
-                "holds frames of link type {}, which is not read; {READ_LINK_TYPES} are",
+                "holds frames of link type {}, which is not supported; {READ_LINK_TYPES} are",
                 link::describe(pcap.link_type())
             )));
         }
@@ -147,10 +147,10 @@ fn recognise(window: &mut Bytes) -> Result<Format, Fault> {
     Err(Fault::Refused(foreign(magic)))
 }
 
-/// What a file is that is neither pcap nor pcapng.
+/// Describes a file that is neither pcap nor pcapng.
 fn foreign(magic: [u8; 4]) -> String {
     if let Some(variant) = Pcap::recognise_variant(magic) {
-        return format!("is {variant}, which is not read; `editcap -F pcap` converts it");
+        return format!("is {variant}, which is not supported; `editcap -F pcap` converts it");
     }
     let known = match magic {
         [b'B', b'Z', b'h', _] => Some("bzip2"),
@@ -159,7 +159,9 @@ fn foreign(magic: [u8; 4]) -> String {
         _ => None,
     };
     if let Some(compression) = known {
-        return format!("is compressed by {compression}, which is not read; gzip, zstd and xz are");
+        return format!(
+            "is compressed with {compression}, which is not supported; gzip, zstd and xz are"
+        );
     }
     let bytes = magic.map(|byte| format!("{byte:02x}")).join(" ");
     format!("is neither pcap nor pcapng: it begins with {bytes} ({})", magic.escape_ascii())
@@ -173,7 +175,7 @@ fn error(path: &Path, compression: Compression, frames: u64, offset: u64, fault:
         Fault::Damaged { offset, what } => {
             Error::Damaged { file, offset, compression, frames, what }
         }
-        // The operating system did not say this, so whoever decompresses did.
+        // An error without an error number comes from the decompressor.
         Fault::Read(cause) if compression.is_some() && cause.raw_os_error().is_none() => {
             let what = match cause.kind() {
                 ErrorKind::UnexpectedEof => "the compressed stream is cut".to_owned(),

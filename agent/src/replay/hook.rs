@@ -1,5 +1,5 @@
-//! A capture file in the place of a hook: what the kernel programs do with a packet, done with a
-//! frame, by the same rules and with the same counters.
+//! Processes the frames of a capture file as the kernel programs process packets at a hook, by the same
+//! rules and with the same counters.
 
 use std::{collections::HashMap, mem};
 
@@ -13,25 +13,25 @@ use tap53_ebpf::{
 
 use super::{Frame, link::Link};
 
-/// Datagrams of which is remembered what their first fragment carries, which way they go, and their
-/// flow, in each of two generations: 64 bytes for each of the three, so 12 MiB.
+/// Maximum number of datagrams in each of two generations, of which the first fragment's decision, the
+/// direction and the flow are kept: 64 bytes for each of the three, so 12 MiB.
 const REMEMBERED_DATAGRAMS: usize = 32_768;
 
-/// A hook on frames.
+/// A hook for frames.
 pub struct FileHook {
     ports: Box<Ports>,
     snap_length: u32,
     datagrams: Datagrams<u32>,
-    /// Which way they go, where the file does not tell.
+    /// Directions of datagrams, if the file does not record them.
     directions: Datagrams<Direction>,
-    /// Hashes of their flows, by the ports of their first fragments.
+    /// Hashes of the datagrams' flows, by the ports of their first fragments.
     flows: Datagrams<u32>,
-    /// By direction, of the current file.
+    /// Counters of the current file, by direction.
     counters: [Counters; 2],
 }
 
 impl FileHook {
-    /// A hook that captures what `ports` says, of each frame at most `snap_length` bytes.
+    /// Creates a hook that captures packets of `ports`, and at most `snap_length` bytes of each frame.
     #[must_use]
     pub fn new(ports: Ports, snap_length: u32) -> Self {
         Self {
@@ -44,25 +44,25 @@ impl FileHook {
         }
     }
 
-    /// The counters, by direction.
+    /// Returns the counters, by direction.
     #[must_use]
     pub const fn counters(&self) -> &[Counters; 2] {
         &self.counters
     }
 
-    /// Begins another file: its counters begin at zero. Datagrams go on from file to file.
+    /// Starts another file: its counters start at zero. A datagram can continue in the next file.
     pub(super) fn begin_file(&mut self) {
         self.counters = Default::default();
     }
 
-    /// Counts a frame that cannot be looked into.
+    /// Counts a frame that cannot be parsed.
     pub fn refuse(&mut self, reason: Counter) {
         self.count(Direction::Ingress, Counter::Seen, 1);
         self.count(Direction::Ingress, reason, 1);
     }
 
-    /// What a kernel program would have put into a ring for this frame, if anything. `wanted` are
-    /// bits of [`features`].
+    /// Returns the ring item that a kernel program would have written for this frame, if any. `wanted`
+    /// are bits of [`features`].
     pub fn capture<'a>(
         &mut self,
         frame: &Frame<'a>,
@@ -93,8 +93,8 @@ impl FileHook {
         Some((header, bytes))
     }
 
-    /// True if a captured packet is from a server, as far as it tells: a message over UDP that is a
-    /// response, a segment from a port of DNS, a later fragment.
+    /// Returns true if a captured packet is from a server, as far as it shows: a response over UDP, a
+    /// segment from a DNS port, a later fragment.
     pub(super) fn is_from_server(&self, header: &RecordHeader, bytes: &[u8]) -> bool {
         if header.has(flags::LATER_FRAGMENT) {
             return true;
@@ -132,10 +132,10 @@ impl FileHook {
         Ok(headers)
     }
 
-    /// Where the file does not tell: as at the server, at which queries arrive. Later fragments have
-    /// no ports: all of a datagram go the way of the one that came first, since fragments are joined
-    /// for each direction apart. Should that be a later one, the datagram is taken for a response,
-    /// as most are.
+    /// Returns the direction of a frame for which the file has none: as at the server, at which queries
+    /// arrive. Later fragments have no ports. All fragments of a datagram get the direction of the one
+    /// that came first, since fragments are reassembled for each direction separately. If that one is a
+    /// later fragment, the datagram is assumed to be a response, as most are.
     fn direction(&mut self, headers: &Headers, ifindex: u32) -> Direction {
         let by_port = if self.ports.contains(PortSet::Dns, headers.destination.port) {
             Direction::Ingress
@@ -155,9 +155,9 @@ impl FileHook {
         }
     }
 
-    /// The hash of a packet's flow, also where the kernel programs take that of the datagram: there is
-    /// one ring, and a response in fragments must be known to belong to its query. A later fragment has
-    /// the flow of the first one, if that came before it.
+    /// Returns the hash of a packet's flow, also where the kernel programs use the datagram's: there is
+    /// one ring, and a fragmented response must have the flow of its query. A later fragment has the flow
+    /// of the first one, if that came before it.
     fn flow_hash(&mut self, headers: &Headers, ifindex: u32) -> u32 {
         let hash = headers::flow_hash(&headers.source, &headers.destination);
         match headers.fragment {
@@ -178,10 +178,10 @@ impl FileHook {
         direction: Direction,
         flow_hash: u32,
     ) -> RecordHeader {
-        // Limited to what a frame may be, so that it fits.
+        // Limited to the maximum size of a frame, so it fits.
         let there = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
         let captured_length = there.min(self.snap_length);
-        // Some writers state an original length of zero, or less than they stored.
+        // Some writers store an original length of zero, or less than the captured length.
         let packet_length = frame.original_length.max(there);
         let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
         RecordHeader {
@@ -220,8 +220,7 @@ impl FileHook {
     }
 }
 
-/// Something about each datagram of late. The older generation is forgotten when the younger one is
-/// full.
+/// A value for each recent datagram. When the younger generation is full, the older one is dropped.
 struct Datagrams<T> {
     young: HashMap<DatagramKey, T>,
     old: HashMap<DatagramKey, T>,
@@ -246,7 +245,7 @@ impl<T: Copy> Datagrams<T> {
     }
 }
 
-/// What the first fragments of datagrams carried.
+/// Stores the decisions about first fragments for later fragments.
 impl DatagramContents for Datagrams<u32> {
     fn store(&mut self, datagram: &DatagramKey, content: u32) {
         self.insert(*datagram, content);
@@ -256,7 +255,7 @@ impl DatagramContents for Datagrams<u32> {
         self.get(datagram)
     }
 
-    /// There is no ring to protect.
+    /// Returns true: there is no ring to protect.
     fn may_speculate(&mut self) -> bool {
         true
     }
@@ -312,7 +311,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a frame: its record's header, or the one counter that it is counted in.
+    /// Returns the header of a frame's ring item, or the counter that has counted the frame.
     fn fate(hook: &mut FileHook, frame: &Frame<'_>, wanted: u32) -> Result<RecordHeader, Counter> {
         let before = hook.counters;
         let captured = match Link::of(frame) {

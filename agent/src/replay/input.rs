@@ -1,4 +1,4 @@
-//! Opens a capture file: a path or standard input, plain or compressed, by its first bytes.
+//! Opens a capture file: a path or standard input, plain or compressed, detected by its first bytes.
 
 use std::{
     fs::File,
@@ -21,19 +21,19 @@ use nix::{
 
 use super::Error;
 
-/// Bytes asked of the file at once.
+/// Size of a read from the file, in bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// How long a read waits for bytes before it says that there are none.
+/// Timeout of a read.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// Memory that decompressing xz takes at most, KiB: more than `xz -9` asks for, 65 MiB.
+/// Memory limit for decompressing xz, in KiB: more than the 65 MiB of `xz -9`.
 const XZ_MEMORY_KIB: u32 = 128 << 10;
 
-/// The name that stands for standard input.
+/// The name of standard input.
 pub const STANDARD_INPUT: &str = "-";
 
-/// How a file is compressed.
+/// Compression of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     None,
@@ -43,7 +43,7 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// Name, for messages.
+    /// Returns the name for messages.
     pub(super) const fn name(self) -> Option<&'static str> {
         match self {
             Self::None => None,
@@ -54,14 +54,14 @@ impl Compression {
     }
 }
 
-/// The bytes of a file, decompressed, and how it was compressed.
+/// The decompressed bytes of a file, and its compression.
 pub(super) struct Input {
     pub(super) bytes: Box<dyn Read + Send>,
     pub(super) compression: Compression,
 }
 
-/// Opens `path`. What is read is added to `read_bytes`, compressed bytes as they are in the file;
-/// nothing more is read once `stop` is set.
+/// Opens `path`. `read_bytes` counts the bytes that are read from the file, before decompression.
+/// Nothing more is read after `stop` is set.
 pub(super) fn open(
     path: &Path,
     stop: &Arc<AtomicBool>,
@@ -84,15 +84,15 @@ pub(super) fn open(
         cause,
     })?;
     let compression = match first[..] {
-        // RFC 1952 §2.3.1, with the one method that there is.
+        // RFC 1952 §2.3.1, with the only method.
         [0x1f, 0x8b, 8, ..] => Compression::Gzip,
         // RFC 8878 §3.1.1, and skippable frames, §3.1.2.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-        // The .xz file format, 1.2.1, §2.1.1.1; the rest of the magic is checked by who reads it.
+        // The .xz file format, 1.2.1, §2.1.1.1; the decoder checks the rest of the magic.
         [0xfd, b'7', b'z', b'X', ..] => Compression::Xz,
         _ => Compression::None,
     };
-    // Its decoder does not go on after a refusal.
+    // Its decoder does not continue after `WouldBlock`.
     raw.may_refuse = compression != Compression::Xz;
     let bytes = Cursor::new(first).chain(raw);
     let buffered = |bytes| BufReader::with_capacity(READ_BYTES, bytes);
@@ -109,20 +109,20 @@ pub(super) fn open(
     Ok(Input { bytes, compression })
 }
 
-/// As many bytes as it takes to tell the compression.
+/// Reads enough bytes to detect the compression.
 fn first_bytes(raw: &mut Raw) -> io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(4);
     raw.take(4).read_to_end(&mut first)?;
     Ok(first)
 }
 
-/// A file that is waited for no longer than [`WAIT`] at a time, so that who reads a pipe can do
-/// something else meanwhile, and can be stopped.
+/// A file whose reads end after [`WAIT`], so that the reader of a pipe can do something else meanwhile,
+/// and can be stopped.
 struct Raw {
     file: File,
     stop: Arc<AtomicBool>,
     read_bytes: Arc<AtomicU64>,
-    /// Whether a read may end with [`ErrorKind::WouldBlock`].
+    /// Set if a read may end with [`ErrorKind::WouldBlock`].
     may_refuse: bool,
 }
 

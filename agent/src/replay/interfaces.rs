@@ -1,25 +1,24 @@
-//! The interfaces of capture files: a number for each, as the kernel's ifindex is elsewhere.
+//! Numbers the interfaces of capture files, as the kernel does with an ifindex.
 
 use std::collections::HashMap;
 
 use super::InterfaceOf;
 
-/// Interfaces that are told apart, at most; 64 KiB of names and some 8 MiB in all. Those beyond
-/// share number 0.
+/// Maximum number of interfaces that are distinguished; 64 KiB of names and some 8 MiB in all. Further
+/// ones share the number 0.
 const MAX_INTERFACES: usize = 65_536;
 
-/// Every interface so far.
+/// All interfaces so far.
 ///
-/// Those of one name are one, so that a capture in several files is one. So are those without a
-/// name; they are called after the file that is read.
+/// Interfaces of the same name are one, so that a capture in several files is one capture. Interfaces
+/// without a name are one as well, and have the name of the file.
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
     by_name: HashMap<Option<String>, u32>,
-    /// By the interface that the file tells of, and the index that the link layer tells (Linux
-    /// cooked, version 2).
+    /// Numbers by the interface of the file, and the index in the link layer (Linux cooked, version 2).
     by_index: HashMap<(u32, u32), u32>,
     names: HashMap<u32, String>,
-    /// What those without a name are called.
+    /// Name of interfaces without one.
     file: String,
     /// Numbers of the current section's interfaces.
     current: Vec<Option<u32>>,
@@ -27,7 +26,7 @@ pub(super) struct Interfaces {
 }
 
 impl Interfaces {
-    /// Begins another file.
+    /// Starts another file.
     pub(super) fn begin(&mut self, file: &str) {
         self.current.clear();
         self.section = 0;
@@ -40,7 +39,7 @@ impl Interfaces {
         }
     }
 
-    /// The number of an interface; true if its name is not known yet to who asks.
+    /// Returns the number of an interface, and true if the interface is new.
     pub(super) fn number(&mut self, of: &InterfaceOf<'_>, index: Option<u32>) -> (u32, bool) {
         let (number, is_new) = self.number_by_name(of);
         match index {
@@ -49,17 +48,17 @@ impl Interfaces {
         }
     }
 
-    /// Name of the current file.
+    /// Returns the name of the current file.
     pub(super) fn file(&self) -> &str {
         &self.file
     }
 
-    /// Names by number.
+    /// Returns the names by number.
     pub(super) const fn names(&self) -> &HashMap<u32, String> {
         &self.names
     }
 
-    /// The name of a number.
+    /// Returns the name of an interface.
     pub(super) fn name(&self, number: u32) -> &str {
         self.names.get(&number).map_or("", String::as_str)
     }
@@ -80,7 +79,7 @@ impl Interfaces {
         if is_new {
             self.by_name.insert(name, number);
         }
-        // A reader bounds the interfaces of a section.
+        // The reader limits the interfaces of a section.
         if self.current.len() <= of.number {
             self.current.resize(of.number + 1, None);
         }

@@ -1,4 +1,4 @@
-//! Link types: where the network packet begins in a frame, and what the link layer tells of it.
+//! Link types: the start of the network packet in a frame, and the metadata of the link layer.
 
 use tap53_ebpf::{
     counter::Counter,
@@ -11,40 +11,40 @@ use super::Frame;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// A link type whose frames are read.
+/// A supported link type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkType {
     Ethernet,
-    /// An address family before the packet, in the byte order of the host that captured it, which
-    /// need not be the file's; or in network order. The family tells which.
+    /// An address family before the packet, in the byte order of the capturing host, which may differ
+    /// from the file's, or in network order. The family's value shows which.
     Loopback,
     /// IPv4 or IPv6 from the first byte on.
     Raw,
-    /// "Cooked" capture of Linux, as of its interface `any`.
+    /// "Cooked" capture of Linux, as on its interface `any`.
     LinuxCooked,
-    /// Version 2, which names the interface.
+    /// Version 2 of it, which has the interface's index.
     LinuxCooked2,
 }
 
-/// The link types that are read, for messages about others.
+/// The supported link types, for messages about others.
 pub(super) const READ_LINK_TYPES: &str = "Ethernet, Linux cooked, raw IP and BSD loopback";
 
-/// What the link layer tells of a frame.
+/// Metadata of a frame's link layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Where to begin; `None` for an Ethernet header, or where there is no network packet.
+    /// Start of the network packet; `None` for an Ethernet header, or without a network packet.
     pub(super) start: Option<Cursor>,
-    /// Which way the frame went.
+    /// Direction of the frame.
     pub(super) direction: Option<Direction>,
     /// Index of the interface on the host that captured it.
     pub(super) ifindex: Option<u32>,
 }
 
 impl Link {
-    /// That of a frame.
+    /// Parses the link layer of a frame.
     ///
     /// # Errors
-    /// Why it cannot be looked into.
+    /// The counter of the reason if it cannot be parsed.
     pub fn of(frame: &Frame<'_>) -> Result<Self, Counter> {
         let link_type = LinkType::of(frame.link_type).ok_or(Counter::UnsupportedLinkType)?;
         link_type.read(frame.bytes).ok_or(Counter::MalformedHeader)
@@ -52,7 +52,7 @@ impl Link {
 }
 
 impl LinkType {
-    /// By its number in a file, of draft-ietf-opsawg-pcaplinktype.
+    /// Returns the link type with a number of draft-ietf-opsawg-pcaplinktype.
     pub(super) const fn of(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Ethernet),
@@ -80,7 +80,7 @@ impl LinkType {
             }
             Self::Loopback => {
                 let family = u32::from_be_bytes(*frame.first_chunk()?);
-                // No family is above 255, so one that is was written the other way round.
+                // No family is above 255, so a greater value has the other byte order.
                 let family = if family > 255 { family.swap_bytes() } else { family };
                 let ethertype = match family {
                     2 => ETHERTYPE_IPV4,
@@ -118,7 +118,8 @@ impl Link {
     }
 }
 
-/// `sll_pkttype` of packet(7), the lower byte: what is for others is seen passing, either way.
+/// Returns the direction from the lower byte of `sll_pkttype`, packet(7); `None` for packets to other
+/// hosts, which can pass in either direction.
 const fn direction(packet_type: u8) -> Option<Direction> {
     match packet_type {
         // To this host, to all, to a group.
@@ -128,7 +129,7 @@ const fn direction(packet_type: u8) -> Option<Direction> {
     }
 }
 
-/// What a link type is called, for messages about those that are not read.
+/// Returns the name of a link type, for messages about unsupported ones.
 pub(super) fn describe(number: u32) -> String {
     let name = match number {
         0 => "BSD loopback",
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn each_link_type_tells_where_its_packet_begins() {
+    fn each_link_type_gives_the_start_of_its_packet() {
         let (ingress, egress) = (Some(Direction::Ingress), Some(Direction::Egress));
         let cooked = |packet_type: u8| [&[0, packet_type][..], &[0; 12], &[0x86, 0xdd]].concat();
         let cooked2 = |packet_type: u8| {

@@ -1,19 +1,18 @@
-//! Capture files through the same stages as captured packets.
+//! Replays capture files through the same stages as captured packets.
 //!
 //! ```text
 //!  file │ stdin ─▶ input: plain, gzip, zstd, xz ─▶ window ─▶ pcap │ pcapng ─▶ frame
-//!  frame ─▶ link: what network packet, where? ─▶ hook: RecordHeader, counted ─▶ worker::Stages
+//!  frame ─▶ link: start of the network packet ─▶ hook: RecordHeader, counted ─▶ worker::Stages
 //! ```
 //!
-//! Contract: whatever a file holds, nothing panics and memory stays bounded. Of a
-//! file that is damaged or cut, every frame before the damage is replayed, and the [`Error`] says
-//! where it is and what. A frame's number is tshark's `frame.number`.
+//! Contract: whatever a file contains, nothing panics and memory stays bounded. If a file is damaged or
+//! cut, every frame before the damage is replayed, and the [`Error`] has its position and kind. A
+//! frame's number is tshark's `frame.number`.
 //!
-//! The two formats are read here rather than by a library. pcap-parser (0.17) needs a whole block
-//! in memory to skip it, knows no obsolete packet blocks, no time resolutions in powers of two, and
-//! byte order nothing of time offsets, and cannot start on a pipe that gives less than a section
-//! header at first; pcap-file (3.0) loops on malformed packets. Neither tells where a file is
-//! damaged.
+//! The two formats are parsed here rather than by a library. pcap-parser (0.17) needs a whole block in
+//! memory to skip it, does not support obsolete packet blocks, time resolutions in powers of two or time
+//! offsets, and cannot start on a pipe that gives less than a section header at first; pcap-file (3.0)
+//! loops on malformed packets. Neither reports the position of damage.
 
 mod bytes;
 mod file;
@@ -45,53 +44,52 @@ pub use link::Link;
 pub use pace::Speed;
 pub use session::{Outcome, Plan, Replay, StartError};
 
-/// Why a file cannot be replayed, or not to its end. Each message holds its cause, so none is a
-/// `source()`, which printing a chain would repeat.
+/// An error of reading a file. Each message includes its cause, so `source()` does not return it again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("{}: cannot be opened: {cause}", name(file))]
     Open {
         /// The file.
         file: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// It cannot be read on.
+    /// The file cannot be read.
     #[error("{}: cannot be read after byte {offset}: {cause}", name(file))]
     Read {
         /// The file.
         file: PathBuf,
-        /// Bytes read before.
+        /// Number of bytes read before.
         offset: u64,
-        /// What the operating system said.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// It is not a capture file, or of a kind that is not read.
+    /// The file is no capture file, or of an unsupported kind.
     #[error("{}: {what}", name(file))]
     Refused {
         /// The file.
         file: PathBuf,
-        /// What it is instead.
+        /// Description of the file.
         what: String,
     },
-    /// It is damaged or cut.
+    /// The file is damaged or cut.
     #[error("{}: damaged at byte {offset}{}: {what} ({})", name(file), of_stream(*compression), after(*frames))]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Where, in the capture, which is compressed in the file where `compression` is given.
+        /// Offset in bytes, in the decompressed capture.
         offset: u64,
-        /// How the file is compressed.
+        /// Compression of the file.
         compression: Option<&'static str>,
-        /// Frames before the damage.
+        /// Number of frames before the damage.
         frames: u64,
-        /// What is wrong.
+        /// Description of the damage.
         what: String,
     },
 }
 
-/// How a file is called in messages.
+/// Returns the name of a file for messages.
 fn name(file: &std::path::Path) -> String {
     match file.to_str() {
         Some(STANDARD_INPUT) => "standard input".to_owned(),
@@ -99,7 +97,7 @@ fn name(file: &std::path::Path) -> String {
     }
 }
 
-/// The last part of a path, which a file is called by in records and in the ledger.
+/// Returns the last part of a path, which is the file's name in records and in the ledger.
 fn file_name(file: &std::path::Path) -> String {
     match file.to_str() {
         Some(STANDARD_INPUT) => "standard input".to_owned(),
@@ -108,7 +106,7 @@ fn file_name(file: &std::path::Path) -> String {
 }
 
 fn of_stream(compression: Option<&'static str>) -> String {
-    compression.map_or_else(String::new, |name| format!(" of what {name} has compressed"))
+    compression.map_or_else(String::new, |name| format!(" of the stream that {name} decompressed"))
 }
 
 fn after(frames: u64) -> String {
@@ -122,42 +120,41 @@ fn after(frames: u64) -> String {
 /// A frame of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its number in the file, from 1, as tshark's `frame.number`.
+    /// Number in the file, from 1, as tshark's `frame.number`.
     pub number: u64,
-    /// When it was captured, nanoseconds since 1970 UTC.
+    /// Capture time in nanoseconds since 1970 UTC.
     pub at_ns: u64,
-    /// Its length on the wire, bytes.
+    /// Length on the wire in bytes.
     pub original_length: u32,
-    /// The bytes of it that the file holds.
+    /// Captured bytes.
     pub bytes: &'a [u8],
-    /// What its first bytes are, a number of the registry
-    /// "LINKTYPE" (draft-ietf-opsawg-pcaplinktype).
+    /// Link type, a number of the registry "LINKTYPE" (draft-ietf-opsawg-pcaplinktype).
     pub link_type: u32,
-    /// The interface that saw it.
+    /// Interface at which the frame was captured.
     pub interface: InterfaceOf<'a>,
-    /// Its direction at that interface, where the file tells.
+    /// Direction at that interface, if the file has it.
     pub direction: Option<Direction>,
 }
 
-/// An interface as a file tells of it.
+/// An interface of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceOf<'a> {
-    /// Section of the file: interfaces are numbered anew in each. 0 where there are none.
+    /// Section of the file, each of which has its own numbers; 0 in a format without sections.
     pub section: u64,
-    /// Its number in the section.
+    /// Number in the section.
     pub number: usize,
-    /// Its name, where the file tells.
+    /// Name, if the file has it.
     pub name: Option<&'a str>,
 }
 
-/// What a reader of a format meets.
+/// An error of a format's reader.
 #[derive(Debug)]
 enum Fault {
-    /// The bytes do not come, for whatever reason.
+    /// Reading failed.
     Read(io::Error),
-    /// The bytes are wrong, from this offset on.
+    /// The bytes at this offset are invalid.
     Damaged { offset: u64, what: String },
-    /// A version or variant that is not known.
+    /// The version or variant is not supported.
     Refused(String),
 }
 
@@ -173,7 +170,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// True where a read should be tried again later.
+/// Returns true if a read should be tried again later.
 fn must_wait(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
 }

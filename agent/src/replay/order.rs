@@ -1,63 +1,63 @@
-//! Packets of a file in order of time, as far as a bounded window allows.
+//! Sorts the packets of a file by time, within a bounded window.
 //!
 //! Capture tools that read several queues or interfaces write frames some milliseconds out of order.
-//! A response in front of its query would be one without a query. So packets are held for
-//! [`WINDOW_NS`] of capture time and come out by it.
+//! A response before its query would become a response without a query. So packets are buffered for
+//! [`WINDOW_NS`] of capture time, and released in the order of time.
 //!
-//! - **A query comes before a response that is as late, or that follows it in the file in the same
-//!   flow.** The one is what a clock of microseconds does, the other one what a clock does that is set
-//!   back, or that of another host: the file's order is the truth then. Other flows do not delay a
-//!   response: it would come out after what follows it in its own flow.
-//! - **A step back by more than the window is a clock's, not a queue's.** What is held comes out
-//!   first, and the order of the file goes on from there.
-//! - **Bounded** by [`MOST_PACKETS`] and [`MOST_BYTES`]: beyond them the earliest comes out early. Each
-//!   packet costs the logarithm of that in comparisons.
+//! - **A query comes before a response of the same time, or one that follows it in the file in the same
+//!   flow.** Equal times come from clocks of microseconds. A response that is older than its query
+//!   comes from a clock that was set back, or from another host's: the file's order is right then. Other
+//!   flows do not delay a response, which would put it after its successors in its own flow.
+//! - **A step back by more than the window is a clock's, not a queue's.** Buffered packets are released
+//!   first, and the order of the file continues from there.
+//! - **The buffer is bounded** by [`MAX_PACKETS`] and [`MAX_BYTES`]: beyond them the earliest packet is
+//!   released early. Each packet costs the logarithm of that in comparisons.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use tap53_ebpf::{headers::ring_index, record::RecordHeader};
 
-/// How long a packet is held, nanoseconds of capture time.
+/// Time for which a packet is buffered, in nanoseconds of capture time.
 const WINDOW_NS: u64 = 100_000_000;
 
-/// Packets that are held at most, and bytes of memory for them.
-const MOST_PACKETS: usize = 4_096;
-const MOST_BYTES: usize = 8 << 20;
+/// Maximum number of buffered packets, and of bytes of memory for them.
+const MAX_PACKETS: usize = 4_096;
+const MAX_BYTES: usize = 8 << 20;
 
-/// What the buffer of a packet that is out may keep for the next one, bytes: all of those buffers
-/// together keep no more than the packets that are held.
-const MOST_SPARE_BYTES: usize = MOST_BYTES / MOST_PACKETS;
+/// Maximum capacity in bytes that the buffer of a released packet keeps for the next one: all of these
+/// buffers together keep no more than the buffered packets.
+const MAX_SPARE_BYTES: usize = MAX_BYTES / MAX_PACKETS;
 
-/// Flows whose latest times are kept apart. Two that share a place have one latest time, so a response
-/// of one may come out later than it should.
+/// Number of slots for the latest times of flows. Two flows that share a slot have one latest time, so
+/// a response of one may be released later than it should.
 const FLOW_PLACES: u32 = 4_096;
 
-/// A packet that is held.
+/// A buffered packet.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct BufferedPacket {
     pub(super) header: RecordHeader,
     pub(super) bytes: Vec<u8>,
     pub(super) frame: u64,
 }
 
-/// What packets come out by: time, queries first, order in the file; then where the packet is.
-type Place = (u64, bool, u64, usize);
+/// Sort key of a packet: time, queries first, order in the file; and its slot.
+type SortKey = (u64, bool, u64, usize);
 
-/// The packets that are held.
+/// The buffered packets.
 pub(super) struct Order {
-    heap: BinaryHeap<Reverse<Place>>,
-    slots: Vec<Held>,
+    heap: BinaryHeap<Reverse<SortKey>>,
+    slots: Vec<BufferedPacket>,
     free: Vec<usize>,
-    /// The packet that came out last.
-    out: Held,
-    /// Capacity of the buffers of what is held, whatever their packets take of it.
+    /// The packet that was released last.
+    out: BufferedPacket,
+    /// Capacity of the buffers of all buffered packets, in bytes.
     bytes: usize,
     /// The latest time since the clock last stepped back.
     latest_ns: u64,
-    /// The same of the packets of each flow, by the hash of the flow.
+    /// The latest time of each flow's packets, by the hash of the flow.
     latest_of_flow_ns: Vec<u64>,
     sequence: u64,
-    /// Packets that may come out whatever comes: those before a step back.
+    /// Number of packets that may be released regardless of their time: those before a step back.
     due: usize,
 }
 
@@ -67,7 +67,7 @@ impl Default for Order {
             heap: BinaryHeap::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            out: Held::default(),
+            out: BufferedPacket::default(),
             bytes: 0,
             latest_ns: 0,
             latest_of_flow_ns: vec![0; FLOW_PLACES as usize],
@@ -78,7 +78,7 @@ impl Default for Order {
 }
 
 impl Order {
-    /// Takes in a packet. What [`next`](Self::next) then has is to be taken out.
+    /// Adds a packet. The caller must then take the due packets from [`next`](Self::next).
     pub(super) fn push(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64, response: bool) {
         let at_ns = header.captured_at_ns;
         // The hash is equal for both directions of a flow.
@@ -87,29 +87,29 @@ impl Order {
             *latest_ns = at_ns.max(*latest_ns);
             *latest_ns
         });
-        // A response never comes out before what precedes it in the file in its flow, within the
-        // window.
+        // A response is never released before the packets that precede it in the file in its flow,
+        // within the window.
         let key_ns = if response { latest_ns } else { at_ns };
         self.sequence += 1;
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.slots.push(Held::default());
+                self.slots.push(BufferedPacket::default());
                 self.slots.len() - 1
             }
         };
-        if let Some(held) = self.slots.get_mut(slot) {
-            (held.header, held.frame) = (*header, frame);
-            held.bytes.clear();
-            held.bytes.reserve_exact(bytes.len());
-            held.bytes.extend_from_slice(bytes);
-            self.bytes += held.bytes.capacity();
+        if let Some(packet) = self.slots.get_mut(slot) {
+            (packet.header, packet.frame) = (*header, frame);
+            packet.bytes.clear();
+            packet.bytes.reserve_exact(bytes.len());
+            packet.bytes.extend_from_slice(bytes);
+            self.bytes += packet.bytes.capacity();
         }
         self.heap.push(Reverse((key_ns, response, self.sequence, slot)));
     }
 
-    /// Passes the time of a frame, before its packet is [pushed](Self::push) or left out. Where the
-    /// clock stepped back by more than the window, all that is held is due.
+    /// Advances to the time of a frame, before its packet is [pushed](Self::push) or left out. If the
+    /// clock has stepped back by more than the window, all buffered packets are due.
     pub(super) fn begin(&mut self, at_ns: u64) {
         if at_ns.saturating_add(WINDOW_NS) < self.latest_ns {
             self.flush();
@@ -119,35 +119,35 @@ impl Order {
         self.latest_ns = self.latest_ns.max(at_ns);
     }
 
-    /// The time up to which everything is out once nothing is due.
+    /// Returns the time up to which everything has been released when nothing is due.
     pub(super) const fn passed_ns(&self) -> u64 {
         self.latest_ns.saturating_sub(WINDOW_NS)
     }
 
-    /// All that is held is due.
+    /// Makes all buffered packets due.
     pub(super) fn flush(&mut self) {
         self.due = self.heap.len();
     }
 
-    /// The next packet that is due.
-    pub(super) fn next(&mut self) -> Option<&Held> {
+    /// Returns the next packet that is due.
+    pub(super) fn next(&mut self) -> Option<&BufferedPacket> {
         let Reverse((key_ns, ..)) = self.heap.peek()?;
         let is_due = self.due > 0
             || key_ns.saturating_add(WINDOW_NS) <= self.latest_ns
-            || self.heap.len() > MOST_PACKETS
-            || self.bytes > MOST_BYTES;
+            || self.heap.len() > MAX_PACKETS
+            || self.bytes > MAX_BYTES;
         if !is_due {
             return None;
         }
         self.due = self.due.saturating_sub(1);
         let Reverse((.., slot)) = self.heap.pop()?;
         self.free.push(slot);
-        let held = self.slots.get_mut(slot)?;
-        self.bytes -= held.bytes.capacity();
-        // The slot gets the buffer of the packet before, which nobody reads any more.
-        std::mem::swap(held, &mut self.out);
-        if held.bytes.capacity() > MOST_SPARE_BYTES {
-            held.bytes = Vec::new();
+        let packet = self.slots.get_mut(slot)?;
+        self.bytes -= packet.bytes.capacity();
+        // The slot gets the buffer of the previous packet, which is not used any more.
+        std::mem::swap(packet, &mut self.out);
+        if packet.bytes.capacity() > MAX_SPARE_BYTES {
+            packet.bytes = Vec::new();
         }
         Some(&self.out)
     }
@@ -165,30 +165,31 @@ mod tests {
         RecordHeader { captured_at_ns: at_ns, ..RecordHeader::default() }
     }
 
-    /// What comes out of packets of these times, responses with true, by their place in the file.
+    /// Returns the order in which packets of these times are released (true for responses), by their
+    /// position in the file.
     fn ordered(packets: &[(u64, bool)]) -> Vec<u64> {
         let of_flow = |(at_ns, response): &(u64, bool)| (0, *at_ns, *response);
         ordered_flows(&packets.iter().map(of_flow).collect::<Vec<_>>())
     }
 
-    /// The same of packets of several flows, by the hashes of these.
+    /// Returns the order for packets of several flows, given by their hashes.
     fn ordered_flows(packets: &[(u32, u64, bool)]) -> Vec<u64> {
         let (mut order, mut out) = (Order::default(), Vec::new());
         for ((flow_hash, at_ns, response), frame) in packets.iter().zip(1..) {
             order.begin(*at_ns);
-            while let Some(held) = order.next() {
-                out.push(held.frame);
+            while let Some(packet) = order.next() {
+                out.push(packet.frame);
             }
             let header = RecordHeader { flow_hash: *flow_hash, ..header(*at_ns) };
             order.push(&header, &[7; 60], frame, *response);
-            while let Some(held) = order.next() {
-                out.push(held.frame);
+            while let Some(packet) = order.next() {
+                out.push(packet.frame);
             }
-            assert!(order.heap.len() <= MOST_PACKETS && order.bytes <= MOST_BYTES);
+            assert!(order.heap.len() <= MAX_PACKETS && order.bytes <= MAX_BYTES);
         }
         order.flush();
-        while let Some(held) = order.next() {
-            out.push(held.frame);
+        while let Some(packet) = order.next() {
+            out.push(packet.frame);
         }
         assert_eq!((order.bytes, order.due), (0, 0));
         out
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_back_forgets_the_times_of_flows() {
+    fn a_step_back_resets_the_times_of_flows() {
         let packets = [(1, 900 * MS, false), (1, 60 * MS, true), (1, 61 * MS, false)];
         assert_eq!(ordered_flows(&packets), [1, 2, 3]);
     }
@@ -216,44 +217,44 @@ mod tests {
         for round in 0..8 {
             let at_ns = round * MS;
             order.begin(at_ns + 1);
-            // The large ones come out first, so that the buffers of small ones are reused first.
+            // The large ones are released first, so that the buffers of small ones are reused first.
             (0..100).for_each(|frame| order.push(&header(at_ns), &large, frame, false));
             (0..600).for_each(|frame| order.push(&header(at_ns + 1), &small, frame, false));
             order.flush();
             while order.next().is_some() {}
         }
-        let capacity: usize = order.slots.iter().map(|held| held.bytes.capacity()).sum();
-        assert!(capacity <= MOST_BYTES, "{capacity} bytes for nothing that is held");
+        let capacity: usize = order.slots.iter().map(|packet| packet.bytes.capacity()).sum();
+        assert!(capacity <= MAX_BYTES, "{capacity} bytes of unused buffers");
     }
 
     #[test]
-    fn a_response_before_its_query_comes_out_behind_it() {
+    fn a_response_before_its_query_is_released_after_it() {
         assert_eq!(ordered(&[(5 * MS, true), (2 * MS, false)]), [2, 1]);
         assert_eq!(ordered(&[(5 * MS, true), (5 * MS, false)]), [2, 1], "in one tick");
     }
 
     #[test]
-    fn a_response_behind_its_query_stays_there_though_its_clock_is_behind() {
+    fn a_response_after_its_query_stays_there_even_if_its_clock_is_behind() {
         assert_eq!(ordered(&[(5 * MS, false), (2 * MS, true)]), [1, 2]);
         assert_eq!(ordered(&[(5_000 * MS, false), (2 * MS, true), (3 * MS, false)]), [1, 2, 3]);
     }
 
     #[test]
-    fn queries_come_out_by_time_within_the_window_only() {
+    fn queries_are_sorted_by_time_within_the_window_only() {
         let packets = [(500 * MS, false), (460 * MS, false), (300 * MS, false), (10 * MS, false)];
         assert_eq!(ordered(&packets), [2, 1, 3, 4]);
     }
 
     #[test]
-    fn what_is_held_is_bounded() {
-        let packets: Vec<_> = (0..3 * MOST_PACKETS as u64).map(|at| (at, at % 2 == 0)).collect();
+    fn the_buffer_is_bounded() {
+        let packets: Vec<_> = (0..3 * MAX_PACKETS as u64).map(|at| (at, at % 2 == 0)).collect();
         let expected: Vec<u64> = (1..=packets.len() as u64).collect();
         assert_eq!(ordered(&packets), expected);
     }
 
     proptest! {
         #[test]
-        fn every_packet_comes_out_once(packets in vec((0..400 * MS, any::<bool>()), 0..300)) {
+        fn every_packet_is_released_once(packets in vec((0..400 * MS, any::<bool>()), 0..300)) {
             let mut out = ordered(&packets);
             out.sort_unstable();
             let all: Vec<u64> = (1..=packets.len() as u64).collect();
@@ -261,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_in_order_stays_in_order(mut times in vec(0..400 * MS, 0..300)) {
+        fn ordered_packets_stay_in_order(mut times in vec(0..400 * MS, 0..300)) {
             times.sort_unstable();
             let packets: Vec<_> = times.into_iter().map(|at_ns| (at_ns, false)).collect();
             let expected: Vec<u64> = (1..=packets.len() as u64).collect();

@@ -1,4 +1,4 @@
-//! As fast as it goes, or as fast as it went.
+//! The speed of a replay: as fast as possible, or relative to the recorded times.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How fast frames are replayed.
+/// Speed at which frames are replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
-    /// Without waiting.
+    /// As fast as possible.
     #[default]
     AsFast,
-    /// As recorded, this many times as fast.
+    /// As recorded, faster by this factor.
     Recorded(f64),
 }
 
@@ -31,10 +31,10 @@ impl std::str::FromStr for Speed {
     }
 }
 
-/// When the next frame is due.
+/// Computes when the next frame is due.
 pub(super) struct Pace {
     speed: Speed,
-    /// When replay began, and the time of the frame that it began with.
+    /// Start of the replay, and the time of its first frame.
     began: Option<(Instant, u64)>,
 }
 
@@ -43,13 +43,13 @@ impl Pace {
         Self { speed, began: None }
     }
 
-    /// Forgets the clock of the frames so far: what passed between two files is not waited for.
+    /// Resets the clock of the frames: the time between two files is not waited for.
     pub(super) const fn begin(&mut self) {
         self.began = None;
     }
 
-    /// How long after the beginning the frame of `at_ns` is due, and when that was; `None` if at
-    /// once.
+    /// Returns the start of the replay and the time after it at which the frame of `at_ns` is due;
+    /// `None` if it is due at once.
     pub(super) fn due(&mut self, at_ns: u64) -> Option<(Instant, Duration)> {
         let Speed::Recorded(factor) = self.speed else { return None };
         let (began, first_ns) = *self.began.get_or_insert_with(|| (Instant::now(), at_ns));

@@ -9,16 +9,16 @@ use std::io::Read;
 
 use super::{Fault, Frame, InterfaceOf, bytes::ByteOrder, window::Window};
 
-/// Length of a file header.
+/// Length of a file header in bytes.
 const FILE_HEADER: usize = 24;
 
-/// Length of the header before each frame.
+/// Length of the header before each frame in bytes.
 const FRAME_HEADER: usize = 16;
 
-/// Longest frame that is believed, bytes: the largest snap length of libpcap and Wireshark.
+/// Maximum length of a frame in bytes: the largest snap length of libpcap and Wireshark.
 pub(super) const MAX_FRAME_BYTES: u32 = 256 << 10;
 
-/// A pcap file, read up to some frame.
+/// A pcap file that is being read.
 pub(super) struct Pcap {
     order: ByteOrder,
     /// Nanoseconds in a unit of the fraction.
@@ -28,7 +28,8 @@ pub(super) struct Pcap {
 }
 
 impl Pcap {
-    /// Byte order, and nanoseconds in a unit of the fraction, by the first bytes of a file.
+    /// Returns the byte order, and the nanoseconds in a unit of the fraction, for the first bytes of a
+    /// file.
     pub(super) fn recognise(magic: [u8; 4]) -> Option<(ByteOrder, u64)> {
         match u32::from_be_bytes(magic) {
             0xa1b2_c3d4 => Some((ByteOrder::Big, 1_000)),
@@ -39,8 +40,8 @@ impl Pcap {
         }
     }
 
-    /// A variant of pcap that puts more before each frame, and who writes it; these are converted
-    /// by `editcap -F pcap`.
+    /// Returns the name of a variant of pcap that has a longer header before each frame; `editcap -F
+    /// pcap` converts it.
     pub(super) fn recognise_variant(magic: [u8; 4]) -> Option<&'static str> {
         match u32::from_be_bytes(magic) {
             0xa1b2_cd34 | 0x34cd_b2a1 => Some("modified pcap, of old patches to libpcap"),
@@ -67,13 +68,13 @@ impl Pcap {
             let what = format!("pcap version {}.{}, known is 2.4", version.0, version.1);
             return Err(Fault::Refused(what));
         }
-        // The upper bits tell the length of a frame check sequence behind each frame.
+        // The upper bits are the length of a frame check sequence after each frame.
         let link_type = order.u32(header, 20) & 0x03ff_ffff;
         window.take(FILE_HEADER);
         Ok(Self { order, fraction_ns, link_type, frames: 0 })
     }
 
-    /// Link type of every frame.
+    /// Returns the link type of every frame.
     pub(super) const fn link_type(&self) -> u32 {
         self.link_type
     }

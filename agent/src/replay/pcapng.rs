@@ -311,10 +311,10 @@ fn direction(order: ByteOrder, options: &[u8], steps: &mut u64) -> Option<Direct
     }
 }
 
-/// What stands before a frame.
+/// The fields before a frame.
 struct Fields<'a> {
     interface: usize,
-    /// In units of the interface's clock.
+    /// Time in units of the interface's clock.
     time: Option<u64>,
     captured: Option<u32>,
     original_length: u32,

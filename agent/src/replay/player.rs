@@ -1,4 +1,4 @@
-//! The thread that reads the files, one after the other, into a worker's stages.
+//! The thread that reads the files, one after the other, and passes their frames to a worker's stages.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,27 +30,27 @@ use crate::{
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Stages},
 };
 
-/// Frames taken in before what they became is delivered.
+/// Number of frames between two deliveries to the sinks.
 const BATCH: usize = 1_024;
 
-/// Epochs that files may begin at once, and frames that make up for one more: a new table of recent
-/// exchanges takes as long as some thousand frames. Sections beyond that go on in the epoch that
-/// there is, as frames do whose time goes back within a section.
+/// Number of epochs that files may start at once. A thousand frames allow one more: a new table of recent
+/// exchanges takes as long as that. Sections beyond that continue the current epoch, as do frames whose
+/// time goes back within a section.
 const EPOCHS: u32 = 64;
 const FRAMES_PER_EPOCH: u32 = 1_000;
 
-/// What the thread is told, and tells while it runs.
+/// State that the thread shares while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// Nothing more is read once it is set.
+    /// Set to stop reading.
     pub(super) stop: Arc<AtomicBool>,
-    /// Bytes of the files that have been read.
+    /// Number of bytes of the files that have been read.
     pub(super) read_bytes: Arc<AtomicU64>,
-    /// Frames that have been read.
+    /// Number of frames that have been read.
     pub(super) frames: AtomicU64,
-    /// Set once every file has been read as far as it goes.
+    /// Set when every file has been read to its end, or to an error.
     pub(super) complete: AtomicBool,
-    /// Epochs begun, and names of interfaces handed on: beside its frames, what a file costs.
+    /// Number of epochs started and of interfaces named: the cost of a file in addition to its frames.
     pub(super) steps: AtomicU64,
 }
 
@@ -60,31 +60,31 @@ impl Control {
     }
 }
 
-/// What the thread has counted.
+/// Counts of the thread.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
-    /// One for each file.
+    /// Counts of each file.
     pub(super) files: Vec<InterfaceCounts>,
-    /// What became of what they hold.
+    /// Counts of the stages.
     pub(super) worker: Published<WorkerCounts>,
 }
 
-/// What frames go into. An epoch is a run of frames whose times go on from each other: what began in
-/// one file can end in the next. Where another one begins, the stages stay, since files can begin
-/// epochs without end: a section of some 100 bytes may be one.
+/// The stages of an epoch: a sequence of frames with continuous times. A transaction that starts in one
+/// file can end in the next. A new epoch keeps the stages, since files can start any number of epochs: a
+/// section of some 100 bytes may be one.
 struct Epoch {
     stages: Stages,
     /// Packets that may have to wait for earlier ones.
     order: Order,
-    /// The latest time of a packet that the stages have taken in.
+    /// The latest time of a packet that the stages have processed.
     now_ns: u64,
-    /// The latest time of a frame of the epoch so far.
+    /// The latest time of a frame of the epoch.
     latest_ns: u64,
 }
 
 pub(super) struct Player {
     pub(super) files: Vec<PathBuf>,
-    /// Names of those begun so far.
+    /// Names of the files so far.
     names: Vec<String>,
     pub(super) sinks: Vec<Named>,
     pub(super) control: Arc<Control>,
@@ -93,15 +93,15 @@ pub(super) struct Player {
     messages: bool,
     hook: FileHook,
     interfaces: Interfaces,
-    /// What is followed at each interface, by number: bits of `tap53_ebpf::settings::features`.
+    /// Features of each interface, by number: bits of `tap53_ebpf::settings::features`.
     features: Vec<Option<u32>>,
     pace: Pace,
     epoch: Option<Epoch>,
-    /// Frames' worth of epochs that may begin now.
+    /// Epochs that may start now, in frames.
     epoch_allowance: u32,
-    /// Random prefix of the records' identifiers.
+    /// Random prefix of the record ids.
     run: [u8; 8],
-    /// Since the last delivery.
+    /// Number of frames since the last delivery.
     undelivered: usize,
 }
 
@@ -132,10 +132,10 @@ impl Player {
         }
     }
 
-    /// Replays every file as far as it goes; what is wrong with them, in their order.
+    /// Replays every file to its end or to an error; returns the errors, in the order of the files.
     ///
     /// # Errors
-    /// When an encoder cannot be made.
+    /// When an encoder cannot be created.
     pub(super) fn run(mut self) -> Result<Vec<Error>, encode::Error> {
         let mut errors = Vec::new();
         for path in std::mem::take(&mut self.files) {
@@ -159,7 +159,7 @@ impl Player {
         let name = file_name(path);
         self.hook.begin_file();
         self.interfaces.begin(&name);
-        // Interfaces without a name are called after the file.
+        // Interfaces without a name have the file's name.
         self.features.clear();
         self.pace.begin();
         self.names.push(name.clone());
@@ -206,7 +206,7 @@ impl Player {
         }
     }
 
-    /// Takes in a frame; `begins` is true for the first of a file or section.
+    /// Processes a frame; `begins` is true for the first one of a file or section.
     fn frame(&mut self, frame: &Frame<'_>, begins: bool) -> Result<(), encode::Error> {
         if let Some(due) = self.pace.due(frame.at_ns) {
             self.flush();
@@ -277,22 +277,23 @@ impl Player {
     }
 
     fn features_of(&mut self, ifindex: u32) -> u32 {
-        // Numbers are given out one after the other.
-        let place = ifindex as usize;
-        if self.features.len() <= place {
-            self.features.resize(place + 1, None);
+        // Numbers are assigned in sequence.
+        let index = ifindex as usize;
+        if self.features.len() <= index {
+            self.features.resize(index + 1, None);
         }
         let (interfaces, capture) = (&self.interfaces, &self.config.capture);
-        *self.features[place].get_or_insert_with(|| capture.features_of(interfaces.name(ifindex)))
+        *self.features[index].get_or_insert_with(|| capture.features_of(interfaces.name(ifindex)))
     }
 
     fn name_interface(&mut self, ifindex: u32, frame: &Frame<'_>, is_refused: bool) {
         let name = self.interfaces.name(ifindex);
         if is_refused && link::LinkType::of(frame.link_type).is_none() {
             tracing::warn!(
+                event = "link_type_unsupported",
                 file = self.interfaces.file(),
                 interface = name,
-                "frames of link type {} are not read",
+                "frames of link type {} are not supported",
                 link::describe(frame.link_type)
             );
         }
@@ -302,10 +303,9 @@ impl Player {
         }
     }
 
-    /// Ends an epoch that the time of a file's first frame does not go on from: another capture
-    /// begins. What waits for a response would wait for all of that file otherwise, and is recorded:
-    /// as unanswered what has waited long enough by the time of the last frame, and the rest with a
-    /// capture gap.
+    /// Ends the epoch if the time of a file's first frame does not continue it: another capture starts.
+    /// Waiting queries would wait for all of that file otherwise. They are recorded: as unanswered if they
+    /// have waited long enough by the time of the last frame, else with a capture gap.
     fn end_epoch_before(&mut self, at_ns: u64) {
         let pair = &self.config.pair;
         let timeout = pair.udp_timeout.max(pair.tcp_timeout).as_nanos();
@@ -323,7 +323,7 @@ impl Player {
         epoch.order = Order::default();
     }
 
-    /// Records what still waits at the end of the last file, as at the end of an epoch.
+    /// Records waiting queries at the end of the last file, as at the end of an epoch.
     fn finish(&mut self) {
         if let Some(mut epoch) = self.epoch.take() {
             self.publish_files();
@@ -333,7 +333,7 @@ impl Player {
         }
     }
 
-    /// Takes in what is held for the sake of its order.
+    /// Processes the packets that are buffered for sorting.
     fn flush(&mut self) {
         if let Some(epoch) = &mut self.epoch {
             epoch.flush();
@@ -348,8 +348,8 @@ impl Player {
         }
     }
 
-    /// Publishes what the file's hook has counted: before the stages publish what became of it, as
-    /// if it were still in a ring until then.
+    /// Publishes the counts of the file's hook, before the stages publish theirs: packets in between count
+    /// as if they were in a ring.
     fn publish_files(&self) {
         let counters = *self.hook.counters();
         self.published.update(|counts| {
@@ -371,7 +371,7 @@ impl Epoch {
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
         let names = Arc::new(Names::of(interfaces.names().clone()));
-        // Without owners: who has an address now says nothing of who had it then.
+        // Without attribution: the current owner of an address is not its owner at the time of the file.
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
             max_record_bytes: config.record.max_bytes,
@@ -396,13 +396,13 @@ impl Epoch {
         take(&mut self.stages, &mut self.now_ns, header, bytes, frame);
     }
 
-    /// Takes in the packets whose turn it is.
+    /// Processes the packets that are due.
     fn take_due(&mut self) {
         let Self { stages, order, now_ns, .. } = self;
         while let Some(held) = order.next() {
             take(stages, now_ns, &held.header, &held.bytes, held.frame);
         }
-        // What was read without being captured passes the time too.
+        // Frames that are not captured advance the time too.
         *now_ns = (*now_ns).max(order.passed_ns());
     }
 
@@ -414,7 +414,7 @@ impl Epoch {
 
 fn take(stages: &mut Stages, now_ns: &mut u64, header: &RecordHeader, bytes: &[u8], frame: u64) {
     *now_ns = (*now_ns).max(header.captured_at_ns);
-    // Before each packet, so that the records do not depend on how many come at once.
+    // Before each packet, so that the records do not depend on the size of a batch.
     stages.expire(*now_ns);
     stages.take_packet(header, bytes, frame);
 }

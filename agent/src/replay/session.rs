@@ -1,4 +1,4 @@
-//! A replay from its start to its ledger.
+//! A running replay, from its start to its ledger.
 
 use std::{
     fs::{self, File},
@@ -23,22 +23,22 @@ use crate::{
     pipeline::random_bytes,
 };
 
-/// What a sink gets to deliver what it holds, even if another used up the time.
-const LEAST_FLUSH: Duration = Duration::from_secs(1);
+/// Minimum time for a sink to deliver what it holds, even if another one has used up the timeout.
+const MIN_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What to replay, and how.
+/// The files of a replay, and its options.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Paths, in the order of replay; `-` is standard input.
     pub files: Vec<PathBuf>,
-    /// How fast.
+    /// Speed of the replay.
     pub speed: Speed,
-    /// A line of JSON for each message on standard output, instead of the sinks that the
-    /// configuration names.
+    /// Set to print a line of JSON for each message on standard output, instead of using the sinks of
+    /// the configuration.
     pub messages: bool,
 }
 
-/// Why a replay could not start.
+/// An error that keeps a replay from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file cannot be opened.
@@ -52,14 +52,14 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
-/// How a replay ended.
+/// The outcome of a replay.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What became of every frame, message and record.
+    /// The account of every frame, message and record.
     pub ledger: Ledger,
-    /// What is wrong with the files, in their order.
+    /// Errors of the files, in their order.
     pub errors: Vec<Error>,
-    /// True if it was stopped before everything was read.
+    /// Set if it was stopped before everything was read.
     pub stopped: bool,
 }
 
@@ -77,8 +77,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Looks at the files, opens the sinks and begins. `ended` is notified when all is replayed,
-    /// or when a sink's reader went away.
+    /// Checks the files, opens the sinks and starts. `ended` is notified when everything has been
+    /// replayed, or when a sink's reader has closed its pipe.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing has been replayed then.
@@ -115,7 +115,7 @@ impl Replay {
         self.control.clone()
     }
 
-    /// Frames and bytes read so far.
+    /// Returns the numbers of frames and bytes read so far.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         (
@@ -124,7 +124,7 @@ impl Replay {
         )
     }
 
-    /// Bytes of all files together, as far as that can be known.
+    /// Returns the size of all files in bytes; `None` if it is unknown, as of a pipe.
     #[must_use]
     pub const fn total_bytes(&self) -> Option<u64> {
         self.total_bytes
@@ -141,17 +141,16 @@ impl Replay {
         }
     }
 
-    /// The ledger as of now.
+    /// Returns the ledger now.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.read_ledger(false, false)
     }
 
-    /// Stops reading where that has not ended, delivers what was read, and draws up the final
-    /// ledger.
+    /// Stops reading, delivers what was read, and returns the final ledger.
     ///
     /// # Errors
-    /// When an encoder could not be made.
+    /// When an encoder could not be created.
     pub fn finish(mut self, flush_timeout: Duration) -> Result<Outcome, encode::Error> {
         let deadline = Instant::now() + flush_timeout;
         let stopped = !self.control.complete.load(Ordering::Acquire);
@@ -189,17 +188,17 @@ impl Replay {
         }
         for sink in &self.sinks {
             let left = deadline.saturating_duration_since(Instant::now());
-            sink.sink.close(left.max(LEAST_FLUSH));
+            sink.sink.close(left.max(MIN_FLUSH_TIMEOUT));
         }
         let mut ledger = self.read_ledger(true, is_abandoned);
         if std::mem::take(&mut self.summaries).end(&ledger) {
-            // With what has become of the summaries.
+            // With the outcome of the summaries.
             ledger = self.read_ledger(true, is_abandoned);
         }
         Ok(Outcome { ledger, errors, stopped })
     }
 
-    /// Something that changes whenever the thread gets on.
+    /// Returns a value that changes whenever the thread makes progress.
     fn thread_progress(&self) -> (u64, u64, WorkerCounts) {
         let (frames, bytes) = self.progress();
         (frames, bytes, self.published.with(|counts| counts.worker.read()))
@@ -237,8 +236,8 @@ impl Drop for Ended {
     }
 }
 
-/// The size of a regular file; `None` for others. A file that cannot be opened shows here, before
-/// any is replayed.
+/// Returns the size of a regular file in bytes; `None` for others. A file that cannot be opened is
+/// reported here, before any is replayed.
 fn size(path: &Path) -> Result<Option<u64>, Error> {
     if path == Path::new(STANDARD_INPUT) {
         return Ok(None);
@@ -249,7 +248,7 @@ fn size(path: &Path) -> Result<Option<u64>, Error> {
         return Err(cannot_open(std::io::ErrorKind::IsADirectory.into()));
     }
     if !metadata.is_file() {
-        // To open a pipe and close it again would be the end of it for its writer.
+        // Opening and closing a pipe would end it for its writer.
         return Ok(None);
     }
     File::open(path).map_err(cannot_open)?;

@@ -1,4 +1,4 @@
-//! Files of both formats, built byte by byte, whole, cut and damaged.
+//! Reads files of both formats, built byte by byte: complete, cut and damaged.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use build::{
 
 mod build;
 
-/// What a test sees of a frame.
+/// Fields of a frame that tests compare.
 type Seen = (u64, u64, u32, Vec<u8>, u32, Option<Direction>);
 
 fn pcapng_frames() -> Vec<Seen> {
@@ -85,7 +85,7 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
 
 fn message(bytes: &[u8]) -> String {
     read(bytes).1.map_or_else(String::new, |error| {
-        // Without the path, which is another each time.
+        // Without the path, which differs each time.
         error.to_string().split_once(": ").unwrap().1.to_owned()
     })
 }
@@ -124,7 +124,7 @@ fn pcapng_of_several_sections_interfaces_and_clocks_is_read() {
 }
 
 #[test]
-fn interfaces_have_their_names_and_are_numbered_anew_in_each_section() {
+fn interfaces_have_names_and_numbers_of_their_section() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("capture");
     fs::write(&path, pcapng()).unwrap();
@@ -139,7 +139,7 @@ fn interfaces_have_their_names_and_are_numbered_anew_in_each_section() {
 }
 
 #[test]
-fn compressed_files_are_known_by_their_first_bytes() {
+fn compression_is_detected_by_the_first_bytes() {
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"???"].concat();
     for compressed in [
         gzip(&pcapng()),
@@ -157,13 +157,13 @@ fn compressed_files_are_known_by_their_first_bytes() {
     }
 }
 
-/// Offsets at which a whole frame has just ended, and how many there are then.
+/// Returns how many frames have ended at an offset, given the offsets of their ends.
 fn frames_before(offset: usize, ends: &[usize]) -> usize {
     ends.iter().filter(|end| **end <= offset).count()
 }
 
 #[test]
-fn a_file_cut_anywhere_gives_its_whole_frames_and_says_that_it_is_cut() {
+fn a_cut_file_gives_its_complete_frames_and_an_error() {
     let little = pcap(Order::Little, 0xa1b2_c3d4);
     let pcap_ends = [24 + 16 + 3, 24 + 16 + 3 + 16 + 5, little.len()];
     let whole = pcapng();
@@ -191,7 +191,7 @@ fn a_file_cut_anywhere_gives_its_whole_frames_and_says_that_it_is_cut() {
         for cut in 0..file.len() {
             let (seen, error) = read(&file[..cut]);
             assert_eq!(seen, all[..frames_before(cut, ends)], "cut at {cut}");
-            // Between two frames or blocks a cut cannot be told from the end.
+            // Between two frames or blocks a cut cannot be distinguished from the end.
             if let Some(Error::Damaged { offset, frames, .. }) = &error {
                 assert!(*offset <= cut as u64);
                 assert_eq!(*frames, seen.last().map_or(0, |seen| seen.0));
@@ -244,7 +244,7 @@ fn a_file_with_any_byte_changed_ends_without_a_panic() {
 }
 
 #[test]
-fn what_a_file_claims_costs_no_memory() {
+fn claimed_lengths_cost_no_memory() {
     let order = Order::Little;
     let mut huge = pcap_header(order, 0xa1b2_c3d4, 1);
     huge.extend(order.words(&[0, 0, u32::MAX, u32::MAX]));
@@ -255,14 +255,14 @@ fn what_a_file_claims_costs_no_memory() {
     let mut huge = section(order);
     huge.extend(order.words(&[6, 0xffff_fff0, 0, 0, 0, 0]));
     assert!(message(&huge).contains("damaged at byte 28: a block of type 6 claims 4294967280"));
-    // A block that nobody looks into may be as long as it likes, but not longer than the file.
+    // A block that is skipped may have any length up to the end of the file.
     let mut huge = section(order);
     huge.extend(order.words(&[4, 0xffff_fff0, 0, 0, 0, 0]));
     assert!(message(&huge).contains("the file ends within a block"));
 }
 
 #[test]
-fn what_is_wrong_with_a_pcapng_file_is_said() {
+fn errors_of_a_pcapng_file_are_described() {
     let order = Order::Big;
     let with = |blocks: &[u8]| [&section(order)[..], blocks].concat();
     let described =
@@ -294,21 +294,24 @@ fn what_is_wrong_with_a_pcapng_file_is_said() {
 }
 
 #[test]
-fn what_is_no_capture_file_is_named() {
+fn other_files_are_described() {
     for (file, what) in [
         (&b""[..], "is empty"),
         (b"ab", "is too short for a capture file: 2 bytes"),
         (b"TIME (UTC)", "is neither pcap nor pcapng: it begins with 54 49 4d 45 (TIME)"),
         (
             b"\x04\x22\x4d\x18\0\0\0",
-            "is compressed by lz4, which is not read; gzip, zstd and xz are",
+            "is compressed with lz4, which is not supported; gzip, zstd and xz are",
         ),
         (b"\xa1\xb2\xcd\x34....", "is modified pcap, of old patches to libpcap"),
-        (b"\xa1\xe2\xcb\x12....", "of Nokia's, which is not read; `editcap -F pcap` converts it"),
+        (
+            b"\xa1\xe2\xcb\x12....",
+            "of Nokia's, which is not supported; `editcap -F pcap` converts it",
+        ),
         (b"\xa1\xb2\xc3\xd4\0\x03\0\0................", "pcap version 3.0, known is 2.4"),
         (
             &pcap_header(Order::Big, 0xa1b2_c3d4, 105),
-            "holds frames of link type 105 (IEEE 802.11), which is not read; Ethernet, ",
+            "holds frames of link type 105 (IEEE 802.11), which is not supported; Ethernet, ",
         ),
         (b"\xa1\xb2\xc3\xd4\0\x02", "damaged at byte 0: the file ends within its header"),
     ] {
@@ -344,7 +347,7 @@ fn a_pipe_is_read_as_it_fills_and_can_be_stopped() {
 }
 
 #[test]
-fn times_out_of_range_become_its_ends() {
+fn times_out_of_range_are_clamped() {
     let order = Order::Little;
     let at = |resolution: u8, offset_s: i64, time: u64| {
         let options =
@@ -374,8 +377,8 @@ fn query(id: u64) -> Vec<u8> {
     frame
 }
 
-/// Replays a file of so many sections, each with a named interface of its own and one frame, whose
-/// times alternate by an hour; how many records came of it, and what it cost beside its frames.
+/// Replays a file of sections that have a named interface and one frame each, with times that alternate
+/// by an hour. Returns the number of records, and the number of steps in addition to the frames.
 fn replay_sections(sections: u64) -> (u64, u64) {
     let directory = tempfile::tempdir().unwrap();
     let (path, config) = (directory.path().join("a.pcapng"), directory.path().join("c.yaml"));
@@ -420,7 +423,7 @@ fn sections_whose_times_alternate_cost_no_more_than_their_frames() {
 }
 
 #[test]
-fn blocks_options_and_names_without_end_are_read_once() {
+fn endless_blocks_options_and_names_are_read_once() {
     let order = Order::Little;
     let options: Vec<u8> =
         (0..200_000).flat_map(|_| option(order, 2, b"")).chain(option(order, 0, &[])).collect();

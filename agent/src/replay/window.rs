@@ -1,18 +1,18 @@
-//! A stream of bytes, looked at through a buffer that holds one record of a capture file at a time.
+//! A buffer over a stream of bytes that contains one block of a capture file at a time.
 
 use std::io::{self, ErrorKind, Read};
 
-/// Bytes of the buffer to begin with: many usual frames.
+/// Initial size of the buffer in bytes: many usual frames.
 const INITIAL_BYTES: usize = 64 << 10;
 
-/// What a record may take at most, bytes, which bounds the buffer; the limit that Wireshark has
-/// for a pcapng block. Records that nobody looks into are skipped, whatever their length.
+/// Maximum size of a block in bytes, which limits the buffer; Wireshark has the same limit for a pcapng
+/// block. Blocks that are not parsed are skipped, whatever their length.
 pub(super) const MAX_RECORD_BYTES: usize = 16 << 20;
 
-/// A stream and the part of it that is looked at.
+/// A stream and the buffered part of it.
 ///
-/// The buffer grows with the bytes that are there, never to a length that a file only claims.
-/// Nothing is lost by an error: after [`ErrorKind::WouldBlock`] the same call goes on.
+/// The buffer grows with the bytes that exist, never to a length that a file only claims. An error loses
+/// nothing: after [`ErrorKind::WouldBlock`] the same call continues.
 pub(super) struct Window<R> {
     source: R,
     buffer: Vec<u8>,
@@ -20,9 +20,9 @@ pub(super) struct Window<R> {
     end: usize,
     /// Offset of `start` in the stream.
     offset: u64,
-    /// Bytes still to be dropped unseen.
+    /// Number of bytes still to be skipped.
     to_skip: u64,
-    /// Bytes that were moved within the buffer, or with it.
+    /// Number of bytes that were moved within the buffer, or with it.
     moved: u64,
 }
 
@@ -39,17 +39,18 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Offset in the stream of the next byte to be taken.
+    /// Returns the offset in the stream of the next byte.
     pub(super) const fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes that were moved so far, each at most twice.
+    /// Returns the number of bytes that were moved so far, each at most twice.
     pub(super) const fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Waits for `length` bytes, at most [`MAX_RECORD_BYTES`]; false if the stream ends before.
+    /// Reads until `length` bytes are buffered, at most [`MAX_RECORD_BYTES`]; returns false if the stream
+    /// ends before.
     pub(super) fn fill(&mut self, length: usize) -> io::Result<bool> {
         debug_assert!(length <= MAX_RECORD_BYTES);
         loop {
@@ -69,12 +70,12 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// The bytes that are there.
+    /// Returns the buffered bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Takes `length` bytes, of those that are there.
+    /// Takes `length` of the buffered bytes.
     pub(super) fn take(&mut self, length: usize) -> &[u8] {
         let taken = self.start..(self.start + length).min(self.end);
         self.offset += taken.len() as u64;
@@ -82,13 +83,13 @@ impl<R: Read> Window<R> {
         &self.buffer[taken]
     }
 
-    /// Drops the next `length` bytes, there or not.
+    /// Skips the next `length` bytes, buffered or not.
     pub(super) fn skip(&mut self, length: u64) {
         self.to_skip += length;
         self.drop_skipped();
     }
 
-    /// True while bytes to be dropped have not come yet.
+    /// Returns true while bytes to be skipped have not arrived yet.
     pub(super) const fn is_skipping(&self) -> bool {
         self.to_skip > 0
     }
@@ -107,7 +108,7 @@ impl<R: Read> Window<R> {
             self.end -= self.start;
             self.start = 0;
         } else {
-            // Full of one record that is not whole yet.
+            // Full of one block that is not complete yet.
             self.moved += self.buffer.len() as u64;
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
@@ -118,7 +119,7 @@ impl<R: Read> Window<R> {
 mod tests {
     use super::*;
 
-    /// Gives one byte a call, and refuses every other call.
+    /// Returns one byte for each call, and `WouldBlock` for every other call.
     struct Trickle<'a> {
         bytes: &'a [u8],
         refuse: bool,
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_makes_wait_loses_nothing() {
+    fn a_stream_that_would_block_loses_nothing() {
         let bytes: Vec<u8> = (0..=255).collect();
         let mut window = Window::new(Trickle { bytes: &bytes, refuse: false });
         assert!(until_there(&mut window, 3));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_what_is_there_not_what_is_claimed() {
+    fn memory_grows_with_existing_bytes_and_not_with_claimed_lengths() {
         let mut window = Window::new(&[7u8; 1000][..]);
         assert!(!window.fill(MAX_RECORD_BYTES).unwrap());
         assert_eq!(window.buffer.len(), INITIAL_BYTES);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_longer_than_the_buffer_is_whole() {
+    fn a_block_longer_than_the_buffer_is_complete() {
         let bytes = vec![9; INITIAL_BYTES * 3];
         let mut window = Window::new(&bytes[..]);
         window.fill(10).unwrap();

@@ -1,15 +1,15 @@
-//! The `state` section: what one run leaves to the next.
+//! The `state` section: the directory in which a run saves its state for the next one.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 use tap53_base::settings::{Section, own_directory, text};
 
-/// What one run leaves to the next.
+/// The directory in which a run saves its state for the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateConfig {
-    /// Where; made if missing. `None`: nothing is left, and what passes between two runs is not
-    /// known.
+    /// The directory; created if missing. `None`: no state is saved, and the gap between two runs is
+    /// not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
 }

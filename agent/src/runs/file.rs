@@ -1,10 +1,10 @@
-//! The file that a run writes, and the lock that says whose it is.
+//! The file that a run writes, and the lock of its owner.
 //!
 //! ```text
 //!  <directory>/
 //!    run.lock     flock(2), exclusive, for as long as the agent runs
-//!    run.json     replaced by rename; not forced to the disk, since it is about processes that are
-//!                 killed and not about machines
+//!    run.json     replaced by rename; without fsync(2), since it has to survive a killed process and
+//!                 not a crash of the machine
 //! ```
 
 use std::{
@@ -20,24 +20,24 @@ use serde::{Deserialize, Serialize};
 use tap53_base::files::{check_directory, open_own, read_own};
 use tap53_ledger::{EarlierRuns, Standing};
 
-/// Version of the file. One of another version is as good as none.
+/// Version of the file. A file of another version is ignored.
 const VERSION: u32 = 1;
 
-/// Bytes of the file that are read at most; some thousands of interfaces take less.
+/// Maximum size of the file, in bytes; some thousands of interfaces take less.
 const MAX_BYTES: u64 = 16 << 20;
 
 const LOCK: &str = "run.lock";
 const FILE: &str = "run.json";
 const NEW_FILE: &str = "run.json.new";
 
-/// How far a run has come.
+/// Stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stage {
     Running,
-    /// About to detach.
+    /// The programs are about to be detached.
     Stopping,
-    /// Delivers what it has.
+    /// The programs are detached, and the rest is delivered.
     Detached,
     Ended,
 }
@@ -51,7 +51,7 @@ pub(super) struct Moment {
     pub(super) boot_us: u64,
 }
 
-/// Where capture on an interface was.
+/// The packet counters of an interface at one moment of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) name: String,
@@ -65,7 +65,7 @@ pub(super) struct Position {
     pub(super) packets_after: Option<[u64; 2]>,
 }
 
-/// What a run leaves.
+/// The state of a run, as it is saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Saved {
     pub(super) version: u32,
@@ -75,11 +75,11 @@ pub(super) struct Saved {
     pub(super) namespace: u64,
     pub(super) stage: Stage,
     pub(super) written_at: Moment,
-    /// When the positions were read.
+    /// Time at which the positions were read.
     pub(super) positions_at: Moment,
     pub(super) positions: Vec<Position>,
     pub(super) standing: Standing,
-    /// Of the runs before it.
+    /// Sums over the runs before it.
     pub(super) earlier: EarlierRuns,
 }
 
@@ -115,23 +115,26 @@ impl Moment {
     }
 }
 
-/// The directory.
+/// The directory of the state.
 #[derive(Debug)]
-pub(super) struct Place(PathBuf);
+pub(super) struct StateDirectory(PathBuf);
 
-impl Place {
-    /// Makes the directory where it is missing, and locks it unless somebody else has.
+impl StateDirectory {
+    /// Creates the directory if it is missing, and locks it unless another agent has locked it.
+    ///
+    /// # Errors
+    /// If the directory cannot be created or written to, or other users can write to it.
     pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<File>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         check_directory(directory)?;
-        let place = Self(directory.to_owned());
-        // A directory that nobody may write to is found out here and not at the end.
-        let lock = place.lock_file()?;
+        let directory = Self(directory.to_owned());
+        // A directory that cannot be written to is refused here and not at the end.
+        let lock = directory.lock_file()?;
         let lock = lock.try_lock().is_ok().then_some(lock);
-        Ok((place, lock))
+        Ok((directory, lock))
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -141,13 +144,13 @@ impl Place {
         open_own(&self.0.join(LOCK), &mut options)
     }
 
-    /// The lock, unless somebody else has it.
+    /// Returns the lock, unless another agent holds it.
     pub(super) fn try_lock(&self) -> Option<File> {
         let lock = self.lock_file().ok()?;
         lock.try_lock().is_ok().then_some(lock)
     }
 
-    /// What the run before left, if it can be read.
+    /// Reads the state of the previous run, if there is one.
     pub(super) fn read(&self) -> Option<Saved> {
         let path = self.0.join(FILE);
         let read = read_own(&path).and_then(|file| {
@@ -158,7 +161,12 @@ impl Place {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(%error, path = %path.display(), "cannot read what the run before left");
+                    tracing::warn!(
+                        event = "state_unreadable",
+                        %error,
+                        path = %path.display(),
+                        "cannot read the state of the previous run: the capture gap is unknown"
+                    );
                 }
                 return None;
             }
@@ -166,17 +174,27 @@ impl Place {
         match serde_json::from_slice::<Saved>(&bytes) {
             Ok(saved) if saved.version == VERSION => Some(saved),
             Ok(Saved { version, .. }) => {
-                tracing::warn!(version, path = %path.display(), "the run before was of another version: the gap is not known");
+                tracing::warn!(
+                    event = "state_version_unknown",
+                    version,
+                    path = %path.display(),
+                    "the state of the previous run has another version: the capture gap is unknown"
+                );
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "what the run before left is damaged: the gap is not known");
+                tracing::warn!(
+                    event = "state_damaged",
+                    %error,
+                    path = %path.display(),
+                    "the state of the previous run is damaged: the capture gap is unknown"
+                );
                 None
             }
         }
     }
 
-    /// Replaces it, whole or not at all.
+    /// Replaces the file, as a whole or not at all.
     pub(super) fn write(&self, saved: &Saved) -> io::Result<()> {
         let new = self.0.join(NEW_FILE);
         let mut options = OpenOptions::new();

@@ -1,4 +1,4 @@
-//! What passed between two runs.
+//! The capture gap between two runs.
 
 use tap53_capture::interfaces::{PacketCounts, config::Directions};
 use tap53_ebpf::settings::Direction;
@@ -6,8 +6,8 @@ use tap53_ledger::{Bounds, Gap, InterfaceGap, Since};
 
 use super::file::{Moment, Position, Saved, Stage};
 
-/// What passed between where `previous` stopped and where this run began, on the interfaces of which
-/// both captured the same direction.
+/// Returns the gap between the end of `previous` and the start of this run, on the interfaces of
+/// which both captured the same direction.
 pub(super) fn between(
     previous: &Saved,
     before: &[PacketCounts],
@@ -17,7 +17,7 @@ pub(super) fn between(
 ) -> Gap {
     let here = Saved::new(now);
     let is_same_boot = previous.boot_id == here.boot_id;
-    let is_same_place = is_same_boot && previous.namespace == here.namespace;
+    let is_same_namespace = is_same_boot && previous.namespace == here.namespace;
     let since = match previous.stage {
         _ if !is_same_boot => Since::Boot,
         Stage::Running => Since::LastWritten,
@@ -32,14 +32,18 @@ pub(super) fn between(
     for (ifindex, directions) in captured {
         let Some(after) = after.iter().find(|counts| counts.ifindex == *ifindex) else { continue };
         let before = before.iter().find(|counts| counts.ifindex == *ifindex);
-        // Numbers belong to a namespace, and to one run of the machine; names last.
+        // Numbers are valid in one namespace until the next boot; names last.
         let position = previous.positions.iter().find(|position| {
-            if is_same_place { position.ifindex == *ifindex } else { position.name == after.name }
+            if is_same_namespace {
+                position.ifindex == *ifindex
+            } else {
+                position.name == after.name
+            }
         });
         let Some(position) = position else { continue };
         let of = |direction: Direction| {
             let is_both = position.captured[direction as usize] && directions.contains(direction);
-            is_both.then(|| bounds(position, before, after, direction, is_same_place))
+            is_both.then(|| bounds(position, before, after, direction, is_same_namespace))
         };
         let of = InterfaceGap {
             name: after.name.clone(),
@@ -59,14 +63,14 @@ fn bounds(
     before: Option<&PacketCounts>,
     after: &PacketCounts,
     direction: Direction,
-    is_same_place: bool,
+    is_same_namespace: bool,
 ) -> Bounds {
     let index = direction as usize;
     let (end, begin) = (after.packets[index], position.packets[index]);
     let before = before.map(|counts| counts.packets[index]);
-    // Counters that went back, or began with the machine, are another device's: all that it has
-    // counted passed since.
-    if !is_same_place || end < begin {
+    // Counters that went back, or started with the boot, are another device's: all its packets have
+    // passed since.
+    if !is_same_namespace || end < begin {
         return Bounds { at_least: before.unwrap_or(0), at_most: end };
     }
     let detached = position.packets_after.map(|packets| packets[index]);

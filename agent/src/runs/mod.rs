@@ -1,7 +1,7 @@
-//! What one run of the agent leaves to the next: where capture stopped, and what was lost.
+//! The state that one run of the agent saves for the next: where capture stopped, and its losses.
 //!
-//! Between two runs nobody captures. How long, and how many packets passed meanwhile, is known from
-//! the devices' own counters, read where one run stops and where the next one begins:
+//! Nobody captures between two runs. The length of that gap, and the packets that passed in it, are
+//! known from the devices' own counters, which are read where one run stops and the next one starts:
 //!
 //! ```text
 //!  one run                                     the next
@@ -13,14 +13,14 @@
 //!
 //! - Counters and hooks cannot be read in one moment, so there are two bounds. Both count packets of
 //!   the device, DNS or not.
-//! - While it runs, a run writes all of this down every second. If it is killed, the next one counts
-//!   from there: then `at_most` also holds what the killed run has captured since, and what it had
-//!   in memory at that time is told beside it. A packet of a killed run is lost in one of these two.
-//! - What a run had counted as lost when it last wrote is told by the next one, and added to what
-//!   all runs before it had lost.
-//! - One writer: the directory is locked. A run that finds it locked overlaps another one; it writes
-//!   once that one has ended.
-//! - Nothing here keeps the agent from capturing: what cannot be read or written is logged.
+//! - A run saves its state every second. If it is killed, the next one counts from the last save:
+//!   then `at_most` includes what the killed run has captured since, and what it had in memory at
+//!   that time is reported as well. A packet that a kill loses is in one of these two.
+//! - The losses in the saved state are reported by the next run, and added to the losses of all runs
+//!   before it.
+//! - There is one writer: the directory is locked. A run that finds it locked overlaps another one,
+//!   and writes after that one has ended.
+//! - Nothing here keeps the agent from capturing: errors of reading or writing are logged.
 //!
 //! Durations are by CLOCK_BOOTTIME, which nobody can set, and by the wall clock only across a
 //! restart of the machine.
@@ -37,147 +37,154 @@ use tap53_capture::interfaces::{self, PacketCounts, config::Directions};
 use tap53_ledger::{Bounds, EarlierRuns, End, Gap, PreviousRun, PreviousRuns, Standing};
 
 use crate::runs::config::StateConfig;
-use file::{Moment, Place, Position, Saved, Stage};
+use file::{Moment, Position, Saved, Stage, StateDirectory};
 
-/// This run, to be written down; and those before, to be told.
+/// The state of this run, which is saved, and of the previous ones, which is reported.
 #[derive(Debug)]
 pub struct Runs {
-    /// `None` where nothing is written down.
-    kept: Option<Kept>,
+    /// `None` if no directory is configured, or it cannot be used.
+    state: Option<State>,
 }
 
 #[derive(Debug)]
-struct Kept {
-    place: Place,
-    /// `None` while another agent has it.
+struct State {
+    directory: StateDirectory,
+    /// `None` while another agent holds it.
     lock: Option<File>,
-    told: PreviousRuns,
-    /// What is written next.
+    previous: PreviousRuns,
+    /// The state of this run, to be saved next.
     saved: Saved,
-    /// Whether writing fails: each time is logged once.
-    fails: bool,
+    /// Set while writing fails, so that it is logged once.
+    is_failing: bool,
 }
 
-/// Counters read before attaching.
+/// Packet counters read before attaching.
 #[derive(Debug)]
 pub struct Before(Vec<PacketCounts>);
 
 impl Runs {
-    /// Opens the directory of the configuration, and locks it unless another agent has it.
+    /// Opens the configured directory, and locks it unless another agent has locked it.
     #[must_use]
     pub fn open(config: &StateConfig) -> Self {
-        let Some(directory) = &config.directory else { return Self { kept: None } };
-        let opened = Place::open(directory);
-        let (place, lock) = match opened {
+        let Some(directory) = &config.directory else { return Self { state: None } };
+        let (directory, lock) = match StateDirectory::open(directory) {
             Ok(opened) => opened,
             Err(error) => {
                 let directory = directory.display();
-                tracing::error!(%error, %directory, "cannot use the directory of the state: what passes between two runs will not be known");
-                return Self { kept: None };
+                tracing::error!(
+                    event = "state_directory_unusable",
+                    %error,
+                    %directory,
+                    "cannot use the state directory: the capture gap between two runs will be unknown"
+                );
+                return Self { state: None };
             }
         };
-        let told = PreviousRuns { previous_run: None, earlier_runs: EarlierRuns::default() };
+        let previous = PreviousRuns { previous_run: None, earlier_runs: EarlierRuns::default() };
         let saved = Saved::new(Moment::now());
-        Self { kept: Some(Kept { place, lock, told, saved, fails: false }) }
+        Self { state: Some(State { directory, lock, previous, saved, is_failing: false }) }
     }
 
-    /// To be called right before capture begins.
+    /// Reads the packet counters. Must be called right before capture begins.
     #[must_use]
     pub fn before_attaching(&self) -> Before {
-        Before(if self.kept.is_some() { count() } else { Vec::new() })
+        Before(if self.state.is_some() { count() } else { Vec::new() })
     }
 
-    /// To be called right after capture has begun on the interfaces of these numbers: works out what
-    /// nobody captured since the run before.
+    /// Computes the capture gap since the previous run. Must be called right after capture has begun
+    /// on the interfaces of these numbers.
     pub fn attached(&mut self, before: &Before, captured: &[(u32, Directions)]) {
-        let Some(kept) = &mut self.kept else { return };
+        let Some(state) = &mut self.state else { return };
         let after = count();
         let now = Moment::now();
-        let previous = kept.place.read();
-        // Only now: if it has gone on until here, it captured together with us.
-        if kept.lock.is_none() {
-            kept.lock = kept.place.try_lock();
+        let previous = state.directory.read();
+        // Only now: if it has run until here, it captured together with us.
+        if state.lock.is_none() {
+            state.lock = state.directory.try_lock();
         }
-        let is_running = kept.lock.is_none();
+        let is_running = state.lock.is_none();
         if let Some(previous) = previous {
             let overlaps = is_running && previous.stage == Stage::Running;
             let gap =
                 (!overlaps).then(|| gap::between(&previous, &before.0, &after, captured, now));
-            kept.take_in(&previous, gap, is_running);
-            kept.told.previous_run.iter().for_each(say);
+            state.add_previous(&previous, gap, is_running);
+            state.previous.previous_run.iter().for_each(log_previous_run);
         }
-        kept.saved.positions = positions(&after, captured);
-        kept.saved.positions_at = now;
+        state.saved.positions = positions(&after, captured);
+        state.saved.positions_at = now;
         if !is_running {
-            kept.write(now);
+            state.write(now);
         }
     }
 
-    /// Every second: writes down where this run is.
-    pub fn beat(&mut self, captured: &[(u32, Directions)], standing: &dyn Fn() -> Standing) {
-        let Some(kept) = &mut self.kept else { return };
-        if kept.lock.is_none() {
-            kept.lock = kept.place.try_lock();
-            if kept.lock.is_none() {
+    /// Saves the state of this run. Called every second.
+    pub fn save(&mut self, captured: &[(u32, Directions)], standing: &dyn Fn() -> Standing) {
+        let Some(state) = &mut self.state else { return };
+        if state.lock.is_none() {
+            state.lock = state.directory.try_lock();
+            if state.lock.is_none() {
                 return;
             }
-            tracing::info!("the other agent has ended: this one alone captures now");
-            if let Some(previous) = kept.place.read() {
-                // Its last word. What passed between the two is known already.
-                let gap = kept.told.previous_run.take().and_then(|previous| previous.gap);
-                kept.take_in(&previous, gap, false);
+            tracing::info!(
+                event = "overlap_ended",
+                "the other agent has ended: only this one captures now"
+            );
+            if let Some(previous) = state.directory.read() {
+                // Its final state. The gap between the two is known already.
+                let gap = state.previous.previous_run.take().and_then(|previous| previous.gap);
+                state.add_previous(&previous, gap, false);
             }
         }
         let now = Moment::now();
-        kept.saved.standing = standing();
-        kept.saved.positions = positions(&count(), captured);
-        kept.saved.positions_at = now;
-        kept.write(now);
+        state.saved.standing = standing();
+        state.saved.positions = positions(&count(), captured);
+        state.saved.positions_at = now;
+        state.write(now);
     }
 
-    /// Right before everything is detached.
+    /// Saves that capture is about to end. Must be called right before everything is detached.
     pub fn stopping(&mut self, captured: &[(u32, Directions)], standing: &dyn Fn() -> Standing) {
-        if let Some(kept) = &mut self.kept {
-            kept.saved.stage = Stage::Stopping;
+        if let Some(state) = &mut self.state {
+            state.saved.stage = Stage::Stopping;
         }
-        self.beat(captured, standing);
+        self.save(captured, standing);
     }
 
-    /// Right after everything was detached.
+    /// Saves the packet counters. Must be called right after everything was detached.
     pub fn detached(&mut self) {
-        let Some(kept) = self.kept.as_mut().filter(|kept| kept.lock.is_some()) else { return };
+        let Some(state) = self.state.as_mut().filter(|state| state.lock.is_some()) else { return };
         let after = count();
-        for position in &mut kept.saved.positions {
+        for position in &mut state.saved.positions {
             let found = after.iter().find(|counts| counts.ifindex == position.ifindex);
             position.packets_after = found.map(|counts| counts.packets);
         }
-        kept.saved.stage = Stage::Detached;
-        kept.write(Moment::now());
+        state.saved.stage = Stage::Detached;
+        state.write(Moment::now());
     }
 
-    /// At the very end.
+    /// Saves the final losses, at the end of the run.
     pub fn ended(&mut self, standing: Standing) {
-        let Some(kept) = self.kept.as_mut().filter(|kept| kept.lock.is_some()) else { return };
-        kept.saved.stage = Stage::Ended;
-        kept.saved.standing = standing;
-        kept.write(Moment::now());
+        let Some(state) = self.state.as_mut().filter(|state| state.lock.is_some()) else { return };
+        state.saved.stage = Stage::Ended;
+        state.saved.standing = standing;
+        state.write(Moment::now());
     }
 
-    /// What is known of the runs before; `None` where nothing is written down.
+    /// Returns what is known of the previous runs; `None` without a state directory.
     #[must_use]
-    pub fn told(&self) -> Option<&PreviousRuns> {
-        self.kept.as_ref().map(|kept| &kept.told)
+    pub fn previous(&self) -> Option<&PreviousRuns> {
+        self.state.as_ref().map(|state| &state.previous)
     }
 }
 
-impl Kept {
-    fn take_in(&mut self, previous: &Saved, gap: Option<Gap>, is_running: bool) {
+impl State {
+    fn add_previous(&mut self, previous: &Saved, gap: Option<Gap>, is_running: bool) {
         let ended = match previous.stage {
             _ if is_running => End::StillRunning,
             Stage::Ended => End::InGoodOrder,
             _ => End::Killed,
         };
-        let told = PreviousRun {
+        let run = PreviousRun {
             ended,
             last_written_at: previous.written_at.text(),
             gap,
@@ -186,34 +193,40 @@ impl Kept {
         let mut earlier = previous.earlier.clone();
         earlier.runs += 1;
         earlier.killed += u64::from(ended == End::Killed);
-        if let Some(gap) = &told.gap {
+        if let Some(gap) = &run.gap {
             earlier.gap_seconds += gap.seconds;
             earlier.gap_packets += gap.packets;
         }
         earlier.lost.add(&previous.standing.lost);
         self.saved.earlier = earlier.clone();
-        self.told = PreviousRuns { previous_run: Some(told), earlier_runs: earlier };
+        self.previous = PreviousRuns { previous_run: Some(run), earlier_runs: earlier };
     }
 
     fn write(&mut self, now: Moment) {
         self.saved.written_at = now;
-        match self.place.write(&self.saved) {
-            Ok(()) => self.fails = false,
-            Err(error) if !self.fails => {
-                self.fails = true;
-                let directory = self.place.directory().display();
-                tracing::error!(%error, %directory, "cannot write down where capture is: if this run is killed, the next one knows less of the gap");
+        match self.directory.write(&self.saved) {
+            Ok(()) => self.is_failing = false,
+            Err(error) if !self.is_failing => {
+                self.is_failing = true;
+                let directory = self.directory.path().display();
+                tracing::error!(
+                    event = "state_write_failed",
+                    %error,
+                    %directory,
+                    "cannot save the state of this run: if it is killed, the gap is known less exactly"
+                );
             }
             Err(_) => {}
         }
     }
 }
 
-fn say(previous: &PreviousRun) {
+fn log_previous_run(previous: &PreviousRun) {
     let Some(gap) = &previous.gap else {
         tracing::warn!(
-            "another agent captures too: until it ends, what both see is recorded twice, under \
-             record ids of two runs"
+            event = "agents_overlap",
+            "another agent captures as well: until it ends, messages that both see are recorded \
+             twice, under the record ids of two runs"
         );
         return;
     };
@@ -221,32 +234,38 @@ fn say(previous: &PreviousRun) {
     let seconds = format!("{:.3}", gap.seconds);
     match previous.ended {
         End::InGoodOrder | End::StillRunning => tracing::warn!(
+            event = "gap_between_runs",
             seconds,
             at_least,
             at_most,
-            "nobody captured between the run before and this one: so many packets passed"
+            "packets passed uncaptured between the previous run and this one"
         ),
         End::Killed => {
             let Standing { packets_in_rings, messages_pending, records_in_memory, .. } =
                 &previous.standing;
             tracing::warn!(
+                event = "gap_after_kill",
                 seconds,
                 at_least,
                 at_most,
                 packets_in_rings,
                 messages_pending,
                 records_in_memory = records_in_memory.values().sum::<u64>(),
-                "the run before was killed: so many packets passed since it last wrote, and so \
-                 much was in its memory then"
+                "the previous run was killed: packets that passed since it last saved its state, \
+                 and what was in its memory then"
             );
         }
     }
 }
 
-/// What the devices have counted; nothing if the kernel does not tell.
+/// Reads the devices' packet counters; empty if that fails.
 fn count() -> Vec<PacketCounts> {
     interfaces::packet_counts().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read the interfaces' own counters");
+        tracing::warn!(
+            event = "packet_counters_unreadable",
+            %error,
+            "cannot read the devices' packet counters"
+        );
         Vec::new()
     })
 }

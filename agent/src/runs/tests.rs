@@ -36,7 +36,7 @@ fn of(at_least: u64, at_most: u64) -> Option<Bounds> {
 }
 
 #[test]
-fn a_gap_is_what_the_device_counted_between_stop_and_start_whatever_the_wall_clock_says() {
+fn a_gap_is_counted_by_the_device_and_timed_without_the_wall_clock() {
     let gap = gap_after(&stopped(), &BOTH);
     assert_eq!((gap.seconds, gap.since), (1.5, Since::Stop));
     assert_eq!(gap.interfaces.len(), 1);
@@ -46,7 +46,7 @@ fn a_gap_is_what_the_device_counted_between_stop_and_start_whatever_the_wall_clo
 }
 
 #[test]
-fn only_what_both_runs_captured_is_in_it() {
+fn a_gap_has_only_directions_that_both_runs_captured() {
     let mut previous = stopped();
     let gap = gap_after(&previous, &[(7, Directions::Ingress)]);
     assert_eq!((gap.interfaces[0].ingress, gap.interfaces[0].egress), (of(6, 13), None));
@@ -57,7 +57,7 @@ fn only_what_both_runs_captured_is_in_it() {
 }
 
 #[test]
-fn after_a_kill_the_gap_is_counted_from_where_it_last_wrote() {
+fn after_a_kill_the_gap_starts_at_the_last_save() {
     let mut previous = stopped();
     previous.stage = Stage::Running;
     previous.positions[0].packets_after = None;
@@ -67,7 +67,7 @@ fn after_a_kill_the_gap_is_counted_from_where_it_last_wrote() {
 }
 
 #[test]
-fn another_device_or_another_boot_counts_from_its_own_beginning() {
+fn another_device_or_boot_counts_from_zero() {
     let mut previous = stopped();
     previous.positions[0].packets = [1_000, 1_000];
     assert_eq!(gap_after(&previous, &BOTH).interfaces[0].ingress, of(110, 113));
@@ -94,17 +94,17 @@ fn standing(reason: &str, count: u64) -> Standing {
 }
 
 fn previous(runs: &Runs) -> &PreviousRun {
-    runs.told().unwrap().previous_run.as_ref().unwrap()
+    runs.previous().unwrap().previous_run.as_ref().unwrap()
 }
 
 #[test]
-fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
+fn a_run_reports_the_end_of_the_previous_one_and_the_losses_of_all() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     let mut first = open(&path);
     first.attached(&first.before_attaching(), &[]);
-    assert_eq!(first.told().unwrap().previous_run, None);
-    first.beat(&[], &|| standing("copy", 2));
+    assert_eq!(first.previous().unwrap().previous_run, None);
+    first.save(&[], &|| standing("copy", 2));
     // As after a kill: the lock goes with the process.
     drop(first);
     let mut second = open(&path);
@@ -118,37 +118,37 @@ fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
     let mut third = open(&path);
     third.attached(&third.before_attaching(), &[]);
     assert_eq!(previous(&third).ended, End::InGoodOrder);
-    let earlier = &third.told().unwrap().earlier_runs;
+    let earlier = &third.previous().unwrap().earlier_runs;
     assert_eq!((earlier.runs, earlier.killed), (2, 1));
     assert_eq!(earlier.lost.messages["copy"], 9);
 }
 
 #[test]
-fn a_run_that_overlaps_writes_only_once_the_other_has_ended() {
+fn an_overlapping_run_saves_only_after_the_other_has_ended() {
     let directory = tempfile::tempdir().unwrap();
     let mut old = open(directory.path());
     old.attached(&old.before_attaching(), &[]);
-    old.beat(&[], &|| standing("copy", 1));
+    old.save(&[], &|| standing("copy", 1));
     let mut new = open(directory.path());
     new.attached(&new.before_attaching(), &[]);
     assert_eq!(previous(&new).ended, End::StillRunning);
     assert_eq!(previous(&new).gap, None);
     let file = directory.path().join("run.json");
     let text = fs::read(&file).unwrap();
-    new.beat(&[], &Standing::default);
+    new.save(&[], &Standing::default);
     assert_eq!(fs::read(&file).unwrap(), text);
     old.stopping(&[], &|| standing("copy", 1));
     old.detached();
     old.ended(standing("copy", 4));
     drop(old);
-    new.beat(&[], &Standing::default);
+    new.save(&[], &Standing::default);
     assert_eq!((previous(&new).ended, &previous(&new).gap), (End::InGoodOrder, &None));
-    assert_eq!(new.told().unwrap().earlier_runs.lost.messages["copy"], 4);
+    assert_eq!(new.previous().unwrap().earlier_runs.lost.messages["copy"], 4);
     assert_ne!(fs::read(&file).unwrap(), text);
 }
 
 #[test]
-fn one_that_starts_while_the_other_delivers_has_a_gap() {
+fn a_run_that_starts_while_the_other_delivers_has_a_gap() {
     let directory = tempfile::tempdir().unwrap();
     let mut old = open(directory.path());
     old.attached(&old.before_attaching(), &[]);
@@ -161,24 +161,24 @@ fn one_that_starts_while_the_other_delivers_has_a_gap() {
 }
 
 #[test]
-fn what_cannot_be_read_is_no_reason_not_to_capture() {
+fn an_unreadable_state_does_not_prevent_capture() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("run.json");
     for text in ["", "{", "{\"version\": 2}"] {
         fs::write(&file, text).unwrap();
         let mut runs = open(directory.path());
         runs.attached(&runs.before_attaching(), &[]);
-        assert_eq!(runs.told().unwrap().previous_run, None, "{text}");
-        assert!(Place::open(directory.path()).unwrap().0.read().is_some());
+        assert_eq!(runs.previous().unwrap().previous_run, None, "{text}");
+        assert!(StateDirectory::open(directory.path()).unwrap().0.read().is_some());
     }
     let blocked = directory.path().join("file");
     fs::write(&blocked, "").unwrap();
-    assert_eq!(open(&blocked).told(), None);
-    assert_eq!(Runs::open(&StateConfig::default()).told(), None);
+    assert_eq!(open(&blocked).previous(), None);
+    assert_eq!(Runs::open(&StateConfig::default()).previous(), None);
 }
 
 #[test]
-fn a_directory_that_others_can_write_in_is_not_used_and_no_link_is_followed() {
+fn a_directory_writable_by_others_is_refused_and_links_are_not_followed() {
     use nix::{sys::stat::Mode, unistd::mkfifo};
     use std::os::unix::fs::{PermissionsExt, symlink};
     let directory = tempfile::tempdir().unwrap();
@@ -186,15 +186,15 @@ fn a_directory_that_others_can_write_in_is_not_used_and_no_link_is_followed() {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
     };
     set_mode(0o777);
-    assert!(Place::open(directory.path()).is_err());
+    assert!(StateDirectory::open(directory.path()).is_err());
     set_mode(0o700);
-    let (place, _lock) = Place::open(directory.path()).unwrap();
+    let (state, _lock) = StateDirectory::open(directory.path()).unwrap();
     // A pipe would be waited for.
     mkfifo(&directory.path().join("run.json"), Mode::S_IRWXU).unwrap();
-    assert!(place.read().is_none());
+    assert!(state.read().is_none());
     let precious = directory.path().join("precious");
     fs::write(&precious, "precious").unwrap();
     symlink(&precious, directory.path().join("run.json.new")).unwrap();
-    assert!(place.write(&Saved::new(Moment::now())).is_err());
+    assert!(state.write(&Saved::new(Moment::now())).is_err());
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }

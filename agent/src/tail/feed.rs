@@ -1,4 +1,4 @@
-//! A worker's side: from a record to the queues of those who follow.
+//! The worker's side: writes records to the followers' queues.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tap53_records::encode::{self, Encode, Record};
 
 use super::{LineFormat, PENDING_BYTES, Queue, Tails};
 
-/// One worker's way to the followers.
+/// One worker's view of the followers.
 pub(crate) struct Feed {
     tails: Tails,
     version: u64,
@@ -17,35 +17,36 @@ pub(crate) struct Feed {
 /// One follower, as a worker sees it.
 struct Following {
     queue: Arc<Queue>,
-    /// Lines since the last hand-over, their number, and that of those that were not written since
-    /// the queue was full.
+    /// Lines since the last delivery.
     lines: Vec<u8>,
+    /// Number of these lines.
     count: u64,
+    /// Number of lines that were not written because the queue was full.
     lost: u64,
 }
 
-/// Writes a record once for all who want the same format.
+/// Encodes a record once for all followers of a format.
 struct Encoder {
     encode: Box<dyn Encode>,
     line: Vec<u8>,
-    /// Whether `line` is of the record at hand.
+    /// Set if `line` is the current record's.
     written: bool,
 }
 
 impl Feed {
     /// # Errors
-    /// When an encoder cannot be made.
+    /// When an encoder cannot be created.
     pub(crate) fn new(tails: Tails) -> Result<Self, encode::Error> {
         let mut encoders = Vec::with_capacity(LineFormat::ALL.len());
         for format in LineFormat::ALL {
             let encode = format.format().build()?;
             encoders.push(Encoder { encode, line: Vec::new(), written: false });
         }
-        // What the first look finds is new.
+        // The first refresh sees another version.
         Ok(Self { tails, version: u64::MAX, following: Vec::new(), encoders })
     }
 
-    /// Looks who follows; once a batch, before its first record.
+    /// Updates the list of followers; called once a batch, before its first record.
     pub(crate) fn refresh(&mut self) {
         let version = self.tails.version();
         if version == self.version {
@@ -58,7 +59,7 @@ impl Feed {
         self.following = queues.into_iter().map(following).collect();
     }
 
-    /// Writes a record for each follower that chose it.
+    /// Writes a record for each follower that selects it.
     #[inline]
     pub(crate) fn push(&mut self, record: &Record<'_>) {
         if !self.following.is_empty() {
@@ -72,7 +73,7 @@ impl Feed {
             encoder.written = false;
         }
         for following in &mut self.following {
-            if !following.queue.chosen.holds(record) {
+            if !following.queue.filter.matches(record) {
                 continue;
             }
             if following.queue.is_full() {
@@ -96,7 +97,7 @@ impl Feed {
         }
     }
 
-    /// Hands what was written to the queues.
+    /// Passes the lines to the queues.
     pub(crate) fn deliver(&mut self) {
         for following in &mut self.following {
             following.deliver();
@@ -116,11 +117,11 @@ impl Following {
 }
 
 impl Encoder {
-    /// The record's line, written at the first call for it; `None` where it cannot be written.
+    /// Returns the record's line, which the first call encodes; `None` if it cannot be encoded.
     fn line_of(&mut self, record: &Record<'_>) -> Option<&[u8]> {
         if !self.written {
             self.line.clear();
-            // What cannot be written leaves nothing, which is then as good as written.
+            // An error leaves the line empty, and is not tried again.
             let _ = self.encode.encode(record, &mut self.line);
             self.written = true;
         }

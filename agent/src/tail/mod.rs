@@ -1,21 +1,20 @@
-//! Records as they are made, for who follows a running agent (`tap53 tail`).
+//! Streams records to the followers of a running agent (`tap53 tail`).
 //!
 //! ```text
-//!  worker ─▶ Feed: chosen? encode once a format ─▶ Queue (bounded) ─▶ Tail ─▶ socket ─▶ terminal
+//!  worker ─▶ Feed: select, encode once a format ─▶ Queue (bounded) ─▶ Tail ─▶ socket ─▶ terminal
 //! ```
 //!
-//! - **Capture never waits for a follower.** A queue that is full takes nothing more until its
-//!   follower has taken what it holds; what comes meanwhile is counted, and is not even encoded.
-//!   The count stands in the stream where the lines are missing.
-//! - **What it costs is bounded.** Without a follower: one atomic load a batch. With one: it takes
-//!   its queue at most once in [`TAKE_INTERVAL`], so at most [`QUEUE_BYTES`] are encoded in that
-//!   time, whatever the load. Memory: [`FOLLOWERS`] queues, their copies on the way to the socket,
-//!   and [`PENDING_BYTES`] for each in each worker; 16 MiB with eight workers.
-//! - **A follower sees records as any sink does**: after the filter of the configuration, through
-//!   its privacy rules. What it chooses from is what is shown, so that choosing cannot find out
-//!   what is hidden.
-//! - **It is no sink**: its lines are copies for looking at. They are in no line of the ledger; what
-//!   is lost here is lost to nobody else.
+//! - **Capture never waits for a follower.** A full queue takes no lines until its follower has read
+//!   it; lines are counted then, and not even encoded. The count is in the stream where the lines are
+//!   missing.
+//! - **The cost is bounded.** Without a follower it is one atomic load a batch. A follower reads its
+//!   queue at most once in [`TAKE_INTERVAL`], so at most [`QUEUE_BYTES`] are encoded in that time,
+//!   whatever the load. The memory is [`FOLLOWERS`] queues, their copies on the way to the socket, and
+//!   [`PENDING_BYTES`] for each in each worker; 16 MiB with eight workers.
+//! - **A follower sees records as a sink does**: after the filter and the privacy rules of the
+//!   configuration. It selects by the values that are shown, so that a selection cannot reveal what is
+//!   hidden.
+//! - **A follower is no sink**: its lines are copies, and are not in the ledger.
 
 mod feed;
 mod queue;
@@ -34,25 +33,25 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use queue::Queue;
-use selection::Chosen;
+use selection::RecordFilter;
 use tap53_records::encode::Format;
 
 pub(crate) use feed::Feed;
 pub use selection::{Refusal, Selection, rcode};
 
-/// Followers at a time. Each costs memory and the workers' time.
+/// Maximum number of followers at a time. Each costs memory and the workers' time.
 pub const FOLLOWERS: usize = 8;
 
-/// Bytes that wait for one follower at most: some 200 JSON lines or 4,000 text lines.
+/// Maximum size of a follower's queue in bytes: some 200 JSON lines or 4,000 text lines.
 const QUEUE_BYTES: usize = 512 << 10;
 
-/// Bytes that a worker gathers for one follower before it hands them over within a batch.
+/// Size in bytes of a worker's lines for one follower from which on they are delivered within a batch.
 const PENDING_BYTES: usize = 64 << 10;
 
-/// How often a follower takes its queue at most.
+/// Minimum interval between two reads of a follower's queue.
 pub const TAKE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What lines are written as.
+/// Format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LineFormat {
@@ -77,25 +76,25 @@ impl LineFormat {
     }
 }
 
-/// Whoever follows; shared by the workers and the control socket.
+/// The followers; shared by the workers and the control socket.
 #[derive(Clone, Debug, Default)]
 pub struct Tails(Arc<Followed>);
 
 #[derive(Debug, Default)]
 struct Followed {
-    /// Changes with `queues`, so that a worker need not take the lock to see that nothing did.
+    /// Changes with `queues`, so that a worker sees without the lock that nothing has changed.
     version: AtomicU64,
     queues: Mutex<Vec<Arc<Queue>>>,
     lines_lost: AtomicU64,
 }
 
-/// Why nobody more can follow.
+/// The error of one follower too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{FOLLOWERS} follow already, which is the most there can be")]
+#[error("there are {FOLLOWERS} followers already, which is the limit")]
 pub struct TooMany;
 
 impl Tails {
-    /// Follows the records that `selection` chooses, from now on.
+    /// Follows the records that match `selection`, from now on.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -104,26 +103,26 @@ impl Tails {
         if queues.len() >= FOLLOWERS {
             return Err(TooMany);
         }
-        let queue = Arc::new(Queue::new(format, Chosen::new(selection)));
+        let queue = Arc::new(Queue::new(format, RecordFilter::new(selection)));
         queues.push(queue.clone());
         self.0.version.fetch_add(1, Ordering::Release);
         drop(queues);
         Ok(Tail { tails: self.clone(), queue })
     }
 
-    /// How many follow.
+    /// Returns the number of followers.
     #[must_use]
     pub fn followers(&self) -> usize {
         self.queues().len()
     }
 
-    /// Lines that followers of this run have lost, those that have left included.
+    /// Returns the number of lines that followers of this run have lost, including former ones.
     #[must_use]
     pub fn lines_lost(&self) -> u64 {
         self.0.lines_lost.load(Ordering::Relaxed)
     }
 
-    /// Bytes of lines that followers have yet to take.
+    /// Returns the size in bytes of the lines that wait in the queues.
     #[must_use]
     pub fn bytes_waiting(&self) -> usize {
         self.queues().iter().map(|queue| queue.bytes()).sum()
@@ -134,12 +133,12 @@ impl Tails {
     }
 
     fn queues(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
-        // A list is pushed to and removed from whole.
+        // A panic cannot leave the list inconsistent.
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One follower's end. Dropping it ends the following.
+/// A follower's end of its queue. Dropping it removes the follower.
 #[derive(Debug)]
 pub struct Tail {
     tails: Tails,
@@ -147,13 +146,13 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Waits until there is something to take.
+    /// Waits until the queue has lines.
     pub async fn filled(&self) {
         self.queue.filled.notified().await;
     }
 
-    /// Takes what there is: whole lines into `lines`, which is emptied first, and the number of
-    /// those that are missing behind them.
+    /// Takes the queue's lines: replaces `lines` by them, and returns the number of lines that were
+    /// lost after them.
     pub fn take(&self, lines: &mut Vec<u8>) -> u64 {
         lines.clear();
         let lost = self.queue.take(lines);

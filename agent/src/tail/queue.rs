@@ -1,4 +1,4 @@
-//! Lines on their way to one follower.
+//! The queue of lines for one follower.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -7,73 +7,74 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::{LineFormat, QUEUE_BYTES, selection::Chosen};
+use super::{LineFormat, QUEUE_BYTES, selection::RecordFilter};
 
-/// Bounded, and never waited for: what does not fit is counted. Once something did not fit, nothing
-/// is taken in until the follower has emptied the queue, so that what is missing is missing in one
-/// place, behind what is held.
+/// A bounded queue that never blocks its writers: lines that do not fit are counted. After the first
+/// one, no line is added until the follower has emptied the queue, so that all lost lines are in one
+/// place, after the queued ones.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) format: LineFormat,
-    pub(super) chosen: Chosen,
+    pub(super) filter: RecordFilter,
     pub(super) filled: Notify,
-    /// Follows `Held::lost`: a look without the lock, so that lines in vain are not even encoded.
+    /// Set while `Lines::lost` is not zero; read without the lock, so that lines that would be lost are
+    /// not even encoded.
     full: AtomicBool,
-    held: Mutex<Held>,
+    queued: Mutex<Lines>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Lines {
     lines: Vec<u8>,
     lost: u64,
 }
 
 impl Queue {
-    pub(super) fn new(format: LineFormat, chosen: Chosen) -> Self {
+    pub(super) fn new(format: LineFormat, filter: RecordFilter) -> Self {
         Self {
             format,
-            chosen,
+            filter,
             filled: Notify::new(),
             full: AtomicBool::new(false),
-            held: Mutex::default(),
+            queued: Mutex::default(),
         }
     }
 
-    /// True while nothing is taken in. It may change at any moment.
+    /// Returns true while no line is added. It may change at any moment.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Takes in `count` lines, or loses them, and counts `lost` more that were not even written.
+    /// Adds `count` lines if they fit, or counts them as lost; counts `lost` more that were not encoded.
     pub(super) fn push(&self, lines: &[u8], count: u64, lost: u64) {
-        let mut held = self.held();
-        if held.lost == 0 && held.lines.len() + lines.len() <= QUEUE_BYTES {
-            held.lines.extend_from_slice(lines);
-            held.lost += lost;
+        let mut queued = self.lock();
+        if queued.lost == 0 && queued.lines.len() + lines.len() <= QUEUE_BYTES {
+            queued.lines.extend_from_slice(lines);
+            queued.lost += lost;
         } else {
-            held.lost += count + lost;
+            queued.lost += count + lost;
         }
-        self.full.store(held.lost > 0, Ordering::Relaxed);
-        drop(held);
-        // A permit is kept where nobody waits, so no filling goes unseen.
+        self.full.store(queued.lost > 0, Ordering::Relaxed);
+        drop(queued);
+        // The permit stays if the follower is not waiting, so no line is overlooked.
         self.filled.notify_one();
     }
 
-    /// Moves the lines to the empty `lines`; returns how many are missing behind them.
+    /// Moves the lines to the empty `lines`; returns how many were lost after them.
     pub(super) fn take(&self, lines: &mut Vec<u8>) -> u64 {
-        let mut held = self.held();
-        std::mem::swap(&mut held.lines, lines);
+        let mut queued = self.lock();
+        std::mem::swap(&mut queued.lines, lines);
         self.full.store(false, Ordering::Relaxed);
-        std::mem::take(&mut held.lost)
+        std::mem::take(&mut queued.lost)
     }
 
-    /// Bytes of the lines that wait.
+    /// Returns the size of the queued lines in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.held().lines.len()
+        self.lock().lines.len()
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Lines are appended whole.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        // A panic cannot leave half a line: lines are appended at once.
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Which records a follower sees.
+//! The selection of records for a follower.
 
 use std::net::IpAddr;
 
@@ -12,12 +12,12 @@ use tap53_transactions::{
     privacy::{Policy, ShownAddress, Side},
 };
 
-/// What a follower chooses, as it is sent. Each list holds what any of its entries holds, and an
-/// empty list holds everything; a record must be held by every list.
+/// A follower's selection, as it is sent. A record must match every list. A list matches if any of its
+/// entries does; an empty list matches every record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// Names, each with those below it.
+    /// Names; each matches itself and the names below it.
     pub qnames: Vec<String>,
     /// Prefixes of the client's address.
     pub clients: Vec<IpNet>,
@@ -25,42 +25,42 @@ pub struct Selection {
     pub servers: Vec<IpNet>,
     /// Query types.
     pub qtypes: Vec<u16>,
-    /// Response codes; together with `unanswered`: either.
+    /// Response codes. With `unanswered`, a record must match either.
     pub rcodes: Vec<u16>,
-    /// What was not answered.
+    /// Selects transactions without a response.
     pub unanswered: bool,
     /// Shell patterns of interface names.
     pub interfaces: Vec<String>,
 }
 
-/// Values of a kind: each costs every record a look.
-const MOST_VALUES: usize = 32;
+/// Maximum number of values in a list: each is compared with every record.
+const MAX_VALUES: usize = 32;
 
-/// Bytes of a pattern of interface names, which have 15 at most: matching costs more than its length.
-const LONGEST_PATTERN: usize = 32;
+/// Maximum size of a pattern of interface names, in bytes. Names have 15 at most, and matching a long
+/// pattern is expensive.
+const MAX_PATTERN: usize = 32;
 
-/// Why a selection cannot be followed.
+/// The reason why a selection is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// More values of a kind than are looked at.
-    #[error("at most {MOST_VALUES} values of a kind")]
+    /// A list has too many values.
+    #[error("at most {MAX_VALUES} values of a kind")]
     TooMany,
-    /// A name or pattern that is none.
+    /// A name or pattern is malformed.
     #[error("{text:?} {reason}")]
     Malformed {
-        /// What was asked for.
+        /// The name or pattern.
         text: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// Choosing by what is not shown would show it.
-    #[error("cannot choose by {0} address: the privacy section hides it")]
+    /// Selecting by a hidden value would reveal it.
+    #[error("cannot select by {0} address: the privacy section hides it")]
     Hidden(&'static str),
 }
 
 impl Selection {
-    /// Checks the selection against what `policy` shows, and brings names into the form that records
-    /// have.
+    /// Checks the selection against the privacy rules, and normalizes names to the form of records.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -73,7 +73,7 @@ impl Selection {
             self.rcodes.len(),
             self.interfaces.len(),
         ];
-        if counts.into_iter().any(|count| count > MOST_VALUES) {
+        if counts.into_iter().any(|count| count > MAX_VALUES) {
             return Err(Refusal::TooMany);
         }
         for name in &mut self.qnames {
@@ -81,8 +81,8 @@ impl Selection {
                 zone(name).map_err(|reason| Refusal::Malformed { text: name.clone(), reason })?;
         }
         for pattern in &self.interfaces {
-            if pattern.len() > LONGEST_PATTERN {
-                let reason = format!("is longer than {LONGEST_PATTERN} bytes");
+            if pattern.len() > MAX_PATTERN {
+                let reason = format!("is longer than {MAX_PATTERN} bytes");
                 return Err(Refusal::Malformed { text: pattern.clone(), reason });
             }
             Pattern::new(pattern).map_err(|error| Refusal::Malformed {
@@ -102,42 +102,42 @@ impl Selection {
     }
 }
 
-/// A selection, ready to be asked.
+/// A selection with compiled patterns.
 #[derive(Debug)]
-pub(super) struct Chosen {
+pub(super) struct RecordFilter {
     selection: Selection,
     interfaces: Vec<Pattern>,
 }
 
-impl Chosen {
-    /// Of a checked selection: a pattern that is none holds nothing.
+impl RecordFilter {
+    /// Creates the filter of a checked selection; invalid patterns match nothing.
     pub(super) fn new(selection: &Selection) -> Self {
         let patterns = selection.interfaces.iter().filter_map(|text| Pattern::new(text).ok());
         Self { selection: selection.clone(), interfaces: patterns.collect() }
     }
 
-    pub(super) fn holds(&self, record: &Record<'_>) -> bool {
-        let chosen = &self.selection;
+    pub(super) fn matches(&self, record: &Record<'_>) -> bool {
+        let selection = &self.selection;
         let transaction = record.transaction;
         let flow = &transaction.flow;
-        let asked = &transaction.first().message;
-        let questions = || asked.question().into_iter().chain(asked.more_questions());
+        let message = &transaction.first().message;
+        let questions = || message.question().into_iter().chain(message.more_questions());
         let policy = record.policy;
-        (chosen.qtypes.is_empty()
-            || questions().any(|question| chosen.qtypes.contains(&question.qtype)))
-            && self.holds_outcome(record)
-            && (self.selection.interfaces.is_empty()
+        (selection.qtypes.is_empty()
+            || questions().any(|question| selection.qtypes.contains(&question.qtype)))
+            && self.matches_outcome(record)
+            && (selection.interfaces.is_empty()
                 || self.interfaces.iter().any(|p| p.matches(record.observer.interface())))
-            && holds_address(&chosen.clients, policy, Side::Client, flow.client.ip())
-            && holds_address(&chosen.servers, policy, Side::Server, flow.server.ip())
-            && (chosen.qnames.is_empty()
+            && matches_address(&selection.clients, policy, Side::Client, flow.client.ip())
+            && matches_address(&selection.servers, policy, Side::Server, flow.server.ip())
+            && (selection.qnames.is_empty()
                 || questions().any(|question| {
                     let name = policy.name(question.name);
-                    chosen.qnames.iter().any(|zone| zone == "." || below(&name, zone).is_some())
+                    selection.qnames.iter().any(|zone| zone == "." || below(&name, zone).is_some())
                 }))
     }
 
-    fn holds_outcome(&self, record: &Record<'_>) -> bool {
+    fn matches_outcome(&self, record: &Record<'_>) -> bool {
         let Selection { rcodes, unanswered, .. } = &self.selection;
         match record.transaction.response() {
             _ if rcodes.is_empty() && !unanswered => true,
@@ -147,7 +147,7 @@ impl Chosen {
     }
 }
 
-fn holds_address(prefixes: &[IpNet], policy: &Policy, side: Side, address: IpAddr) -> bool {
+fn matches_address(prefixes: &[IpNet], policy: &Policy, side: Side, address: IpAddr) -> bool {
     if prefixes.is_empty() {
         return true;
     }
@@ -161,17 +161,19 @@ fn holds_address(prefixes: &[IpNet], policy: &Policy, side: Side, address: IpAdd
     }
 }
 
-/// A response code by its mnemonic, or `RCODE3841`, as records call it.
+/// Parses a response code from its mnemonic, or from a text such as `RCODE3841`, as in records.
 ///
 /// # Errors
-/// When there is none of this name.
+/// If there is no code of this name.
 pub fn rcode(name: &str) -> Result<u16, String> {
-    /// Twelve bits with those of EDNS (RFC 6891 §6.1.3).
+    /// The greatest code of twelve bits, including those of EDNS (RFC 6891 §6.1.3).
     const LAST: u16 = 0xfff;
     let name = name.to_ascii_uppercase();
     let number = name.strip_prefix("RCODE").and_then(|digits| digits.parse().ok());
     number
         .filter(|code| *code <= LAST)
         .or_else(|| (0..=LAST).find(|code| rcode_name(*code) == name))
-        .ok_or_else(|| "is not a response code: write its mnemonic, or RCODE3841".to_owned())
+        .ok_or_else(|| {
+            "is not a response code: use a mnemonic such as SERVFAIL, or RCODE3841".to_owned()
+        })
 }

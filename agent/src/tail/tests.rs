@@ -18,7 +18,7 @@ fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
     (tails, feed, tail)
 }
 
-/// What the follower of `selection` sees of the sample called `name`.
+/// Returns the lines that a follower with `selection` gets for the sample `name`.
 fn seen(selection: &Selection, name: &str) -> String {
     let (_, mut feed, tail) = followed(LineFormat::Text, selection);
     samples::with_record(name, |record| feed.push(record));
@@ -86,8 +86,8 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
 
 /// Two workers push, and the second one's lines would fit where the first one's did not.
 #[test]
-fn once_lines_are_missing_nothing_is_taken_in_behind_them() {
-    let queue = Queue::new(LineFormat::Text, Chosen::new(&Selection::default()));
+fn after_a_lost_line_none_is_added_until_the_queue_is_read() {
+    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()));
     queue.push(b"one\n", 1, 0);
     queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
     assert!(queue.is_full());
@@ -101,7 +101,7 @@ fn once_lines_are_missing_nothing_is_taken_in_behind_them() {
 }
 
 #[test]
-fn what_two_workers_write_does_not_mix() {
+fn lines_of_two_workers_do_not_mix() {
     let (tails, mut one, tail) = followed(LineFormat::Json, &Selection::default());
     let mut other = Feed::new(tails).unwrap();
     other.refresh();
@@ -118,7 +118,7 @@ fn what_two_workers_write_does_not_mix() {
 }
 
 #[test]
-fn there_is_an_end_to_followers() {
+fn followers_are_limited() {
     let tails = Tails::default();
     let follow = || tails.follow(LineFormat::Json, &Selection::default());
     let followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow().unwrap()).collect();
@@ -128,7 +128,7 @@ fn there_is_an_end_to_followers() {
 }
 
 #[test]
-fn a_follower_chooses_by_each_field() {
+fn a_follower_selects_by_each_field() {
     let prefixes = |text: &str| vec![text.parse().unwrap()];
     let zone = |text: &str| vec![text.to_owned()];
     let all = Selection::default();
@@ -157,7 +157,7 @@ fn a_follower_chooses_by_each_field() {
 }
 
 #[test]
-fn a_selection_is_checked_and_brought_into_the_form_of_records() {
+fn a_selection_is_checked_and_normalized() {
     let mut selection = Selection {
         qnames: vec!["WWW.Example.Test.".to_owned()],
         interfaces: vec!["eth*".to_owned()],
@@ -177,7 +177,7 @@ fn a_selection_is_checked_and_brought_into_the_form_of_records() {
 }
 
 #[test]
-fn nobody_chooses_by_what_is_hidden() {
+fn hidden_values_cannot_be_selected_by() {
     let by =
         |text: &str| Selection { clients: vec![text.parse().unwrap()], ..Selection::default() };
     let hidden = Policy::new(&PrivacyConfig {
@@ -185,7 +185,7 @@ fn nobody_chooses_by_what_is_hidden() {
         ..PrivacyConfig::default()
     });
     assert_eq!(by("192.0.2.1/32").check(&hidden), Err(Refusal::Hidden("the client's")));
-    // Truncated to 192.0.2.0: whoever asks for one address learns nothing of the last eight bits.
+    // Truncated to 192.0.2.0: a selection of one address reveals nothing about the last eight bits.
     let truncated = Policy::new(&PrivacyConfig {
         client_address: AddressRule::Truncate(PrefixLengths { ipv4: 24, ipv6: 56 }),
         ..PrivacyConfig::default()
@@ -206,7 +206,7 @@ fn nobody_chooses_by_what_is_hidden() {
 }
 
 #[test]
-fn response_codes_are_called_as_in_records() {
+fn response_codes_have_the_names_of_records() {
     for (name, code) in [("NXDOMAIN", 3), ("servfail", 2), ("BADVERS", 16), ("RCODE3841", 3841)] {
         assert_eq!(rcode(name), Ok(code), "{name}");
     }

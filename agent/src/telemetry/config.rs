@@ -1,4 +1,4 @@
-//! The `telemetry` section: the port that probes and Prometheus ask.
+//! The `telemetry` section: the port for probes and Prometheus.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -8,17 +8,17 @@ use std::{
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text};
 
-/// Not 9153, which is CoreDNS's own on many nodes.
+/// Default port. Not 9153, which CoreDNS uses on many nodes.
 const PORT: u16 = 9530;
 
-/// The port that probes and Prometheus ask.
+/// The port for probes and Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TelemetryConfig {
-    /// Whether there is one; true where the section is there.
+    /// Set if the agent opens the port; by default if the section exists.
     pub enabled: bool,
-    /// Where it listens.
+    /// Address to listen at.
     pub listen: SocketAddr,
-    /// How long a worker may stay away from its ring before the agent counts as not alive.
+    /// Time without a heartbeat of a worker after which the agent is not alive.
     #[serde(rename = "heartbeat_timeout_ms", serialize_with = "as_milliseconds")]
     pub heartbeat_timeout: Duration,
 }
@@ -33,8 +33,8 @@ impl TelemetryConfig {
             listen: section
                 .read("listen", text(address))
                 .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
-            // An idle worker looks four times a second; a batch that waits for a full Kafka queue
-            // takes 200 ms for each such sink. Less than a second would be noise of the scheduler.
+            // An idle worker reads its ring four times a second; a batch that waits for a full Kafka
+            // queue takes 200 ms for each such sink. Less than a second would be scheduler noise.
             heartbeat_timeout: section
                 .read("heartbeat_timeout_ms", milliseconds(SHORTEST_HEARTBEAT_TIMEOUT_MS..=600_000))
                 .unwrap_or(Duration::from_secs(15)),

@@ -1,4 +1,4 @@
-//! Counts, depths and timings of the data path that telemetry reads beside the ledger.
+//! The counts, depths and timings of the data path that telemetry reads in addition to the ledger.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tap53_sinks::Named;
 
 use crate::worker::Waiting;
 
-/// Counts, depths and timings of the data path that telemetry reads beside the ledger.
+/// A view of the data path's counts, depths and timings.
 #[derive(Clone)]
 pub struct DataPath {
     pub(crate) timings: Arc<WorkerTimings>,

@@ -1,4 +1,4 @@
-//! Liveness and readiness, with the reasons where the agent is not alive or not ready.
+//! Liveness and readiness, with the reasons if the agent is not alive or not ready.
 
 use tap53_base::{
     clock::monotonic_ns,
@@ -9,43 +9,43 @@ use tap53_ledger::SinkCounts;
 
 use super::storing::Storing;
 
-/// What health is judged by, as the run loop holds it.
+/// The state of workers and sinks from which liveness and readiness are derived.
 #[derive(Clone, Debug)]
 pub struct Vitals {
     liveness: Liveness,
     storing: Storing,
-    /// Whether the log was last told that the agent is alive.
-    told_live: bool,
+    /// The liveness that was logged last.
+    logged_live: bool,
 }
 
 impl Vitals {
-    /// Nothing is amiss yet.
+    /// Returns vitals of an agent that is alive and ready.
     #[must_use]
     pub fn new(liveness: Liveness) -> Self {
-        Self { liveness, storing: Storing::default(), told_live: true }
+        Self { liveness, storing: Storing::default(), logged_live: true }
     }
 
-    /// The workers' heartbeats.
+    /// Returns the workers' heartbeats.
     #[must_use]
     pub const fn liveness(&self) -> &Liveness {
         &self.liveness
     }
 
-    /// Looks at workers and sinks; the log is told once when a worker stops, and when all go on.
+    /// Checks workers and sinks. Logs once when a worker stalls, and once when all have resumed.
     pub fn look<'a>(&mut self, sinks: impl Iterator<Item = (&'a str, SinkCounts)>) {
         self.storing.look(sinks);
         let reasons = self.liveness.reasons(monotonic_ns());
-        if reasons.is_empty() != self.told_live {
-            self.told_live = reasons.is_empty();
-            if self.told_live {
-                tracing::info!("all workers are at their rings again");
+        if reasons.is_empty() != self.logged_live {
+            self.logged_live = reasons.is_empty();
+            if self.logged_live {
+                tracing::info!(event = "workers_resumed", "all workers read their rings again");
             } else {
-                tracing::error!("{}", reasons.join("; "));
+                tracing::error!(event = "workers_stalled", "{}", reasons.join("; "));
             }
         }
     }
 
-    /// How it is now.
+    /// Returns the health now.
     #[must_use]
     pub fn health(&self, interfaces: &[InterfaceStatus]) -> Health {
         let live = self.liveness.reasons(monotonic_ns());

@@ -1,20 +1,20 @@
-//! What a running agent tells machines: whether it is alive and ready, and its metrics.
+//! Liveness, readiness and metrics of a running agent.
 //!
 //! ```text
 //!  workers ── heartbeat ─▶ Liveness ──┬─▶ /livez
 //!  sinks ──── counts ────▶ Storing ─┐ │
-//!  interfaces ─ wanted, actual ─────┴─┴─▶ Health ─▶ /readyz, tap53 status --check
+//!  interfaces ─ desired, observed ──┴─┴─▶ Health ─▶ /readyz, tap53 status --check
 //!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, docs/metrics.md
 //!  workers, sinks ─ timings, depths, librdkafka ──────┘
 //! ```
 //!
-//! - **Liveness is the data path's heartbeat and nothing else.** No answer of a broker or an API
-//!   server has a part in it, nor has the run loop, so that no outage restarts an agent: a restart
-//!   loses what is in the rings and mends nothing outside.
-//! - **Readiness is attached as wanted, and sinks that keep what they take.** Nothing wanted is
-//!   ready.
-//! - **The server cannot hold anything up**: a thread of its own without privileges, bounds on
-//!   connections, bytes and time, and what it asks of the run loop it asks as an operator does.
+//! - **Liveness depends on the workers' heartbeats only.** Brokers, API servers and the run loop have
+//!   no part in it, so that no outage restarts an agent: a restart loses the packets in the rings, and
+//!   repairs nothing outside.
+//! - **An agent is ready if all desired interfaces are attached, and its sinks store records.** An agent
+//!   without desired interfaces is ready.
+//! - **The server cannot block the agent**: it has its own thread without privileges, and limits on
+//!   connections, bytes and time. Its requests to the run loop are the same as those of an operator.
 
 pub mod config;
 mod data_path;
@@ -27,7 +27,7 @@ mod storing;
 mod text;
 
 pub use self::log::{
-    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, report, say_error, say_warning,
+    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, print_error, print_warning, report,
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;

@@ -1,5 +1,4 @@
-//! What the kernel says of this process (proc(5)), under the names that Prometheus' own client
-//! libraries have for it.
+//! Resources of this process (proc(5)), under the names of Prometheus' client libraries.
 
 use std::fs;
 
@@ -16,20 +15,20 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// As it is now. What cannot be read is 0.
+    /// Reads the resources in use now. A value that cannot be read is 0.
     pub(super) fn read(started_at_s: f64) -> Self {
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
         let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: u64 = field(&statm, 1);
         let ticks_per_s = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The name before it may hold anything.
+        // The process name before it may contain any character.
         let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         let ticks: u64 = field::<u64>(after_name, 11) + field::<u64>(after_name, 12);
         Self {
             started_at_s,
             resident_bytes: pages * u64::try_from(page).unwrap_or_default(),
-            // Without the one that lists them.
+            // Without the descriptor that lists them.
             open_fds: fs::read_dir("/proc/self/fd")
                 .map_or(0, |fds| (fds.count() as u64).saturating_sub(1)),
             cpu_seconds: ticks as f64 / ticks_per_s as f64,

@@ -1,8 +1,8 @@
-//! HTTP/1.1 at the admin port: `/livez`, `/readyz`, `/metrics`.
+//! HTTP/1.1 at the telemetry port: `/livez`, `/readyz`, `/metrics`.
 //!
-//! The port may be open to everybody, so nobody can keep others from being answered:
+//! The port may be open to everybody, so no client can keep others from being answered:
 //!
-//! | bound | what happens beyond |
+//! | bound | action beyond it |
 //! |---|---|
 //! | [`CONNECTIONS`] at a time | the oldest without a complete request is closed for the new one |
 //! | [`PER_PEER`] of one address | the same, among those of that address |
@@ -68,47 +68,47 @@ const CONNECTIONS: usize = 64;
 /// Connections of one IPv4 address, or of one IPv6 network of 64 bits, at a time.
 const PER_PEER: usize = 16;
 
-/// Connections that the kernel holds until they are accepted.
+/// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 1_024;
 
-/// The least that hyper takes.
+/// Maximum size of a request's head in bytes; the least that hyper supports.
 const HEAD_BYTES: usize = 8 << 10;
 
-/// For the head of a request. Short, so that idle connections leave room for probes.
+/// Deadline for the head of a request. Short, so that idle connections leave room for probes.
 const HEADER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Between two log lines about connections that are closed or refused.
+/// Interval between two log lines about connections that are closed or refused.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For a connection, whatever happens on it.
+/// Deadline for a connection, whatever happens on it.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Until the next try for an address that could not be had: an agent that is replaced may hold it.
+/// Interval between two attempts to bind the address, which an agent that is being replaced may hold.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After accept(2) has failed, as it does without free file descriptors.
+/// Pause after accept(2) has failed, as it does without free file descriptors.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where what is told comes from.
+/// Sources of the probes and metrics.
 #[derive(Clone)]
 pub struct Sources {
     /// The workers' heartbeats.
     pub liveness: Liveness,
-    /// To the run loop.
+    /// Channel to the run loop.
     pub requests: mpsc::Sender<control::Request>,
-    /// What happened at the control socket.
+    /// Counts of the control socket.
     pub control: Published<control::Counts>,
-    /// Who follows the records.
+    /// Followers of the records.
     pub tails: Tails,
-    /// Who owns which address.
+    /// Owners of addresses.
     pub owners: Directory,
-    /// What the data path shows of itself.
+    /// View of the data path.
     pub path: DataPath,
     /// The log.
     pub log: Log,
 }
 
-/// The admin port of a running agent. Dropping it ends it.
+/// The telemetry port of a running agent. Dropping it closes the port.
 pub struct Server {
     stop: Option<watch::Sender<bool>>,
     thread: Option<JoinHandle<()>>,
@@ -125,9 +125,9 @@ pub(super) struct Counts {
     pub(super) idle: u64,
     /// Connections closed for a newer one while their answer was not read.
     pub(super) unread: u64,
-    /// Connections closed at once, as all others were being answered.
+    /// Connections closed at once, since all others were being answered.
     pub(super) busy: u64,
-    /// Connections closed since they took too long.
+    /// Connections closed because they took too long.
     pub(super) timed_out: u64,
 }
 
@@ -139,8 +139,8 @@ struct Context {
 }
 
 impl Server {
-    /// Listens where the configuration says, if it says so. An address that cannot be had is logged
-    /// and tried for again: capture does not depend on it.
+    /// Listens at the configured address, if the port is enabled. An address that cannot be bound is
+    /// logged and retried: capture does not depend on it.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -157,12 +157,12 @@ impl Server {
             started_at_s,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut hindrance = String::new();
-        // Here, so that it is there when the agent says that it is ready.
-        let listener = listen(config.listen, &mut hindrance);
+        let mut last_error = String::new();
+        // Here, so that the port is open when the agent logs that it is ready.
+        let listener = listen(config.listen, &mut last_error);
         let address = config.listen;
         let thread = thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
-            runtime.block_on(serve(&context, address, listener, hindrance, stopped));
+            runtime.block_on(serve(&context, address, listener, last_error, stopped));
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -179,13 +179,16 @@ impl Drop for Server {
             let _ = stop.send(true);
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the telemetry port panicked");
+            tracing::error!(
+                event = "telemetry_panicked",
+                "the thread of the telemetry port panicked"
+            );
         }
     }
 }
 
-/// Takes the address, or says once what hinders.
-fn listen(address: SocketAddr, hindrance: &mut String) -> Option<StdListener> {
+/// Binds the address, or logs the error unless it is the last one.
+fn listen(address: SocketAddr, last_error: &mut String) -> Option<StdListener> {
     let bound = StdListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         set_backlog(&listener, Backlog::new(BACKLOG)?)?;
@@ -193,14 +196,18 @@ fn listen(address: SocketAddr, hindrance: &mut String) -> Option<StdListener> {
     });
     match bound {
         Ok(listener) => {
-            tracing::info!(%address, "telemetry port open");
+            tracing::info!(event = "telemetry_port_open", %address, "telemetry port open");
             Some(listener)
         }
         Err(error) => {
             let text = error.to_string();
-            if *hindrance != text {
-                tracing::error!(%address, "cannot listen for probes and Prometheus: {text}; trying again");
-                *hindrance = text;
+            if *last_error != text {
+                tracing::error!(
+                    event = "telemetry_port_unavailable",
+                    %address,
+                    "cannot listen for probes and Prometheus: {text}; retrying"
+                );
+                *last_error = text;
             }
             None
         }
@@ -211,7 +218,7 @@ async fn serve(
     context: &Arc<Context>,
     address: SocketAddr,
     first: Option<StdListener>,
-    mut hindrance: String,
+    mut last_error: String,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut listener = first;
@@ -221,16 +228,22 @@ async fn serve(
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(RETRY_INTERVAL) => listener = listen(address, &mut hindrance),
+            () = sleep(RETRY_INTERVAL) => listener = listen(address, &mut last_error),
         }
     };
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot listen for probes and Prometheus"),
+        Err(error) => {
+            return tracing::error!(
+                event = "telemetry_port_failed",
+                %error,
+                "cannot listen for probes and Prometheus"
+            );
+        }
     };
     let admission = ConnectionLimiter::new(Limits { total: CONNECTIONS, per_peer: PER_PEER });
     let mut pressure = Pressure::default();
-    // What is still open at the end is closed with it.
+    // Connections that are open at the end are closed with it.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -248,7 +261,11 @@ async fn serve(
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept at the telemetry port");
+                    tracing::warn!(
+                        event = "telemetry_accept_failed",
+                        %error,
+                        "cannot accept a connection at the telemetry port"
+                    );
                     sleep(ACCEPT_INTERVAL).await;
                 }
             },
@@ -257,8 +274,8 @@ async fn serve(
     }
 }
 
-/// Whose connections are bounded together: a host has one IPv4 address, and as many IPv6 addresses
-/// of its network as it likes.
+/// Returns the peer whose connections are limited together: an IPv4 address or an IPv6 network, since
+/// a host can have any number of IPv6 addresses of its network.
 fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -269,7 +286,8 @@ fn peer(address: IpAddr) -> IpAddr {
 }
 
 impl Counts {
-    /// Counts a connection that came: let in or not, in whose place or not.
+    /// Counts a connection: `None` if it was refused, `Some(Some(_))` if another one was closed for
+    /// it.
     const fn note(&mut self, outcome: Option<Option<Stage>>) {
         self.connections += 1;
         match outcome {
@@ -281,7 +299,7 @@ impl Counts {
     }
 }
 
-/// The log of connections that had to go, which come in floods.
+/// Limits the log lines about closed connections, which come in floods.
 #[derive(Default)]
 struct Pressure {
     logged_at: Option<Instant>,
@@ -333,7 +351,11 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
     match served {
         Ok(Ok(())) => {}
         Ok(Err(error)) if !error.is_timeout() => {
-            tracing::debug!(%error, "telemetry: a connection broke off");
+            tracing::debug!(
+                event = "telemetry_connection_failed",
+                %error,
+                "a connection at the telemetry port failed"
+            );
         }
         Ok(Err(_)) | Err(_) => context.counts.update(|counts| counts.timed_out += 1),
     }
@@ -346,11 +368,11 @@ impl Context {
         }
         match path {
             "/livez" => probe("live", &self.sources.liveness.reasons(monotonic_ns()).into()),
-            "/readyz" => match self.readings.read(|| self.ask()).await {
+            "/readyz" => match self.readings.read(|| self.status()).await {
                 Ok(reading) => probe("ready", &reading.status.health.ready),
                 Err(reason) => probe("ready", &vec![reason.to_owned()].into()),
             },
-            "/metrics" => match self.readings.read(|| self.ask()).await {
+            "/metrics" => match self.readings.read(|| self.status()).await {
                 Ok(reading) => {
                     let metrics = || self.metrics(&reading.status).into();
                     let text = reading.metrics.get_or_init(metrics).clone();
@@ -365,8 +387,8 @@ impl Context {
         }
     }
 
-    /// State of everything, by the run loop; `None` where that has ended.
-    async fn ask(&self) -> Option<Status> {
+    /// Requests the agent's status from the run loop; `None` if that has ended.
+    async fn status(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
         self.sources.requests.send(control::Request::Status { answer }).await.ok()?;
         answered.await.ok()
@@ -394,7 +416,7 @@ impl Context {
     }
 }
 
-/// 200 or 503, with the reasons a line each.
+/// Returns 200, or 503 with a line for each reason.
 fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
     if probe.ok {
         return plain(StatusCode::OK, format!("{question}\n"));

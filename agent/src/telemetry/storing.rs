@@ -1,49 +1,49 @@
-//! Whether sinks keep what they are given.
+//! Detects sinks that fail to store records.
 //!
-//! A sink that waits is able to store: a broker that is away costs nothing while memory or a spool
-//! takes the records. It is not from the moment that it lost records and delivered none, until it
-//! delivers again. Looked at by what it counts, so that every sink is judged alike.
+//! A sink that buffers is able to store: an unreachable broker loses nothing while memory or a spool
+//! takes the records. A sink is failing from the moment that it has lost records and delivered none,
+//! until it delivers again. This is derived from its counts, in the same way for every sink.
 
 use tap53_ledger::{SinkCounts, SinkLoss};
 
-/// What the sinks had counted when they were last looked at.
+/// State of the sinks at the last check.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Storing {
-    sinks: Vec<Looked>,
+    sinks: Vec<SinkState>,
 }
 
 #[derive(Clone, Debug)]
-struct Looked {
+struct SinkState {
     name: String,
     counts: SinkCounts,
-    /// Why it lost what it took last.
+    /// Reason of the latest losses; `None` if the sink stores records.
     failing: Option<SinkLoss>,
 }
 
 impl Storing {
-    /// Looks at what the sinks have counted since.
+    /// Compares the sinks' counts with those of the last check.
     pub(super) fn look<'a>(&mut self, sinks: impl Iterator<Item = (&'a str, SinkCounts)>) {
         for (name, counts) in sinks {
-            match self.sinks.iter_mut().find(|looked| looked.name == name) {
-                Some(looked) => looked.look(counts),
+            match self.sinks.iter_mut().find(|state| state.name == name) {
+                Some(state) => state.look(counts),
                 None => {
                     let counts_before = SinkCounts::default();
-                    let mut looked =
-                        Looked { name: name.to_owned(), counts: counts_before, failing: None };
-                    looked.look(counts);
-                    self.sinks.push(looked);
+                    let mut state =
+                        SinkState { name: name.to_owned(), counts: counts_before, failing: None };
+                    state.look(counts);
+                    self.sinks.push(state);
                 }
             }
         }
     }
 
-    /// Sinks that cannot store, and why.
+    /// Returns the sinks that fail to store records, with the reason.
     pub(super) fn failing(&self) -> impl Iterator<Item = (&str, SinkLoss)> {
-        self.sinks.iter().filter_map(|looked| Some((looked.name.as_str(), looked.failing?)))
+        self.sinks.iter().filter_map(|state| Some((state.name.as_str(), state.failing?)))
     }
 }
 
-impl Looked {
+impl SinkState {
     fn look(&mut self, counts: SinkCounts) {
         if counts.delivered.records > self.counts.delivered.records {
             self.failing = None;
@@ -54,7 +54,7 @@ impl Looked {
     }
 }
 
-/// The reason by which most records were lost in between, of those that the sink is to blame for.
+/// Returns the reason for most of the losses in between, without those that are not the sink's fault.
 fn most_lost(before: &SinkCounts, after: &SinkCounts) -> Option<SinkLoss> {
     let lost = |reason: &SinkLoss| {
         let index = *reason as usize;

@@ -13,14 +13,14 @@ use super::families::{self, Reading};
 /// Content-Type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a number means.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only grows.
+    /// A sum that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Durations by size.
+    /// Durations in buckets.
     Histogram,
 }
 
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// A metric: what it is, and where its series come from.
+/// A metric, with the function that collects its series.
 pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -43,8 +43,8 @@ pub(super) struct Family {
     pub(super) collect: fn(&Reading<'_>, &mut Series),
 }
 
-/// The series of one family by the values of their labels. Those with the same values are one: an
-/// interface can bear the name of one that is gone.
+/// The series of one family by the values of their labels. Series with the same values are added: an
+/// interface can have the name of one that was removed.
 #[derive(Debug, Default)]
 pub(super) struct Series {
     numbers: BTreeMap<Vec<String>, f64>,
@@ -58,17 +58,17 @@ impl Series {
         self.measure(labels, count as f64);
     }
 
-    /// As [`count`](Self::count), for what is no count.
+    /// Adds a value that is not a count, as [`count`](Self::count) does.
     pub(super) fn measure(&mut self, labels: &[&str], value: f64) {
         *self.numbers.entry(owned(labels)).or_default() += value;
     }
 
-    /// A whole histogram; one for the same values is not expected.
+    /// Sets the histogram with these values.
     pub(super) fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
         self.histograms.insert(owned(labels), histogram.read());
     }
 
-    /// 1 for true.
+    /// Adds 1 for true, 0 for false.
     pub(super) fn flag(&mut self, labels: &[&str], value: bool) {
         self.measure(labels, f64::from(u8::from(value)));
     }
@@ -78,7 +78,7 @@ fn owned(labels: &[&str]) -> Vec<String> {
     labels.iter().map(|label| (*label).to_owned()).collect()
 }
 
-/// All metrics as text.
+/// Returns all metrics as text.
 pub(super) fn exposition(reading: &Reading<'_>) -> String {
     let mut text = String::with_capacity(16 << 10);
     for family in families::all() {
@@ -120,7 +120,7 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// Names and values, and the upper bound of a bucket.
+/// The labels of a series: names and values, and the upper bound of a bucket.
 struct Labels<'a>(&'a [&'a str], &'a [String], Option<&'a str>);
 
 impl fmt::Display for Labels<'_> {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_named_once_and_as_prometheus_asks() {
+    fn metrics_have_unique_names_in_prometheus_conventions() {
         let names: BTreeSet<&str> = families::all().map(|family| family.name).collect();
         assert_eq!(names.len(), families::all().count());
         for Family { name, kind, help, .. } in families::all() {

@@ -1,4 +1,4 @@
-//! Summaries and records from files: Avro object containers, and JSON with an object a line.
+//! Reads summaries and records from files: Avro object containers, and lines of JSON objects.
 
 use std::{
     fs::File,
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 
 use super::{Error, Kind, Verifier};
 
-/// What an Avro object container begins with.
+/// First bytes of an Avro object container.
 const MAGIC: &[u8] = b"Obj\x01";
 
-/// A field that summaries have and records have not.
+/// A field that summaries have and records do not.
 const OF_SUMMARIES: &str = "window_number";
 
-/// What is taken from a file in one reading of it.
+/// The part of a file that one pass reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Summaries,
@@ -78,7 +78,7 @@ fn read_container(
         Part::Records => Kind::RecordsUnreadable,
     };
     for value in reader {
-        // After a broken block nothing says where the next one begins.
+        // After a damaged block the start of the next one is unknown.
         match value
             .map_err(|error| broken(&error))
             .and_then(|value| to_json(value).map_err(|why| broken(&why)))
@@ -115,15 +115,15 @@ fn add_line(verifier: &mut Verifier, line: &[u8], part: Part) {
             verifier.add_record(&value);
         }
         (Ok(_), _) => {}
-        // Told once, though files are read twice.
+        // Reported once, although files are read twice.
         (Err(error), Part::Records) => {
-            verifier.unreadable(Kind::RecordsUnreadable, &format!("no JSON: {error}"));
+            verifier.unreadable(Kind::RecordsUnreadable, &format!("invalid JSON: {error}"));
         }
         (Err(_), Part::Summaries) => {}
     }
 }
 
-/// A value as JSON: bytes in hexadecimal, times as the numbers that they are in Avro.
+/// Converts a value to JSON: bytes to hexadecimal, times to the numbers that Avro has.
 pub(super) fn to_json(value: AvroValue) -> Result<Value, String> {
     let hexadecimal = |bytes: &[u8]| Value::from(data_encoding::HEXLOWER.encode(bytes));
     Ok(match value {

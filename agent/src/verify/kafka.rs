@@ -1,4 +1,5 @@
-//! Summaries and records from the two topics of a Kafka sink, from their beginning to where they end now.
+//! Reads summaries and records from the two topics of a Kafka sink, from their beginning to their current
+//! end.
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +13,16 @@ use tap53_sinks::{AdminClient, config::KafkaConfig};
 
 use super::{Error, Verifier};
 
-/// How long brokers may be silent before it is given up.
+/// Time without a message after which reading fails.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long one look for the next message takes at most.
+/// Timeout of one poll for the next message.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Reads the topic of summaries, then that of records. It joins no consumer group and commits nothing.
+/// Reads the topic of summaries, then the topic of records. Joins no consumer group and commits nothing.
 ///
 /// # Errors
-/// When the sink has no topic of summaries, or when brokers do not give what there is.
+/// When the sink has no topic of summaries, or when brokers do not deliver all messages.
 pub fn read_topics(verifier: &mut Verifier, config: &KafkaConfig) -> Result<(), Error> {
     let failed = |topic: &str, why: String| Error::Topic { topic: topic.to_owned(), why };
     let Some(summary) = &config.summary else {
@@ -39,7 +40,7 @@ pub fn read_topics(verifier: &mut Verifier, config: &KafkaConfig) -> Result<(), 
     read(&config.topic, Verifier::add_record_message, verifier)
 }
 
-/// Hands every message that the topic has now to `each`.
+/// Passes every message that the topic has now to `each`.
 fn read_topic(
     consumer: &BaseConsumer,
     topic: &str,
@@ -53,8 +54,8 @@ fn read_topic(
     }
     consumer.assign(&partitions).map_err(|error| error.to_string())?;
     ends.retain(|(_, low, high)| low < high);
-    let mut last_heard = Instant::now();
-    let mut trouble = "no broker answers".to_owned();
+    let mut last_message_at = Instant::now();
+    let mut last_error = "no broker answers".to_owned();
     while !ends.is_empty() {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
@@ -67,24 +68,24 @@ fn read_topic(
                     *partition == message.partition() && message.offset() + 1 >= *high
                 };
                 ends.retain(|end| !is_last(end));
-                last_heard = Instant::now();
+                last_message_at = Instant::now();
             }
             // Compaction and transactions leave offsets without a message, also at the end.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ends.retain(|(of, ..)| *of != partition);
-                last_heard = Instant::now();
+                last_message_at = Instant::now();
             }
-            Some(Err(error)) => trouble = error.to_string(),
+            Some(Err(error)) => last_error = error.to_string(),
             None => {}
         }
-        if last_heard.elapsed() > SILENCE {
-            return Err(format!("nothing came for {} s: {trouble}", SILENCE.as_secs()));
+        if last_message_at.elapsed() > SILENCE {
+            return Err(format!("nothing came for {} s: {last_error}", SILENCE.as_secs()));
         }
     }
     Ok(())
 }
 
-/// Partitions, with their first offset and the one that follows their last.
+/// Returns the partitions with their first offset and the one after their last.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>, String> {
     let metadata = consumer.fetch_metadata(Some(topic), SILENCE).map_err(|e| e.to_string())?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);

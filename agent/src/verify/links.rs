@@ -1,4 +1,4 @@
-//! Records of one worker, gathered until a link of its chain can be computed again.
+//! Collects the records of one worker until a link of its chain can be recomputed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,50 +6,50 @@ use tap53_ledger::chain::{ContentHasher, Digest};
 
 use super::summary::{WorkerLink, WorkerLinks};
 
-/// What is known of a link.
+/// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not all of its records have come.
+    /// Some of its records have not arrived.
     Open,
-    /// All of its records came, as the agent wrote them.
+    /// All of its records have arrived, as the agent wrote them.
     Proven,
-    /// All numbers came, and not as the agent wrote them.
+    /// All numbers have arrived, but not as the agent wrote them.
     Altered,
 }
 
-/// A link, and the records that it waits with.
+/// A link with its records so far.
 pub(super) struct Link {
     pub(super) first: u64,
     pub(super) last: u64,
     before: Digest,
     digest: Digest,
-    /// Until all have come.
+    /// Records by number, until all have arrived.
     bodies: BTreeMap<u64, Box<[u8]>>,
     pub(super) arrived: u64,
     pub(super) state: State,
 }
 
-/// What became of a record.
+/// Outcome of adding a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
     New,
-    /// The same record came before.
+    /// The same record has arrived before.
     Duplicate,
-    /// Another record with its number came before.
+    /// Another record with its number has arrived before.
     Conflict,
 }
 
 /// One worker's links and records.
 #[derive(Default)]
 pub(super) struct Worker {
-    /// By their last numbers.
+    /// Links by their last numbers.
     pub(super) links: BTreeMap<u64, Link>,
-    /// 128 bits of the hash of each record that came, by number.
+    /// 128 bits of the hash of each record that has arrived, by number.
     seen: HashMap<u64, u128>,
 }
 
 impl Worker {
-    /// Adds the links of a summary; false if their numbers make no sense.
+    /// Adds the links of a summary; returns false if their numbers are invalid.
     pub(super) fn add_links(&mut self, chain: &WorkerLinks) -> bool {
         let mut before = chain.before;
         chain.links.iter().all(|link| {
@@ -72,7 +72,7 @@ impl Worker {
         first > 0 && !overlaps && self.links.insert(last, link).is_none()
     }
 
-    /// Adds a record, a single object.
+    /// Adds a record in single-object encoding.
     pub(super) fn add(&mut self, number: u64, single_object: &[u8]) -> Added {
         let hash = blake3::hash(single_object);
         let hash = u128::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 16]));
@@ -89,14 +89,14 @@ impl Worker {
         Added::New
     }
 
-    /// Numbers that came, in order.
+    /// Returns the numbers that have arrived, in order.
     pub(super) fn numbers(&self) -> Vec<u64> {
         let mut numbers: Vec<_> = self.seen.keys().copied().collect();
         numbers.sort_unstable();
         numbers
     }
 
-    /// Whether a link covers the number.
+    /// Returns true if a link covers the number.
     pub(super) fn covers(&self, number: u64) -> bool {
         self.links.range(number..).next().is_some_and(|(_, link)| link.first <= number)
     }

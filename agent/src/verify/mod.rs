@@ -1,13 +1,14 @@
-//! `tap53 verify`: whether records are as an agent wrote them, and all of them that it did not lose.
+//! `tap53 verify`: verifies that records are as an agent wrote them, and that none is missing that it did
+//! not lose.
 //!
 //! ```text
 //!  summaries ─▶ chained, signed? ─▶ links of each run and worker
-//!  records   ─▶ by run, worker and number ─▶ a link whose records all came is computed again
+//!  records   ─▶ by run, worker and number ─▶ a link is recomputed when all its records have arrived
 //! ```
 //!
-//! Summaries are added first, then records in any order, as messages or as values. A record is held only
-//! until its link is whole; 40 bytes or so of it stay, to tell a duplicate from a forgery.
-//! `docs/tamper.md` says what is proven, `docs/decisions/tamper.md` why it is made so.
+//! Summaries are added first, then records in any order, as messages or as values. A record is kept only
+//! until its link is complete; some 40 bytes of it remain, to distinguish a duplicate from a forgery.
+//! `docs/tamper.md` describes what is proven, `docs/decisions/tamper.md` the reasons for the design.
 
 mod files;
 mod kafka;
@@ -36,29 +37,29 @@ use tap53_records::encode::{
     unframe,
 };
 
-/// Why nothing can be verified.
+/// An error that keeps records from being verified.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {path}: {why}")]
     File {
-        /// Where.
+        /// Path of the file.
         path: String,
-        /// Why not.
+        /// The error.
         why: String,
     },
     /// A topic cannot be read.
     #[error("cannot read topic {topic}: {why}")]
     Topic {
-        /// Which.
+        /// Name of the topic.
         topic: String,
-        /// Why not.
+        /// The error.
         why: String,
     },
     /// There are summaries of several sinks.
     #[error("there are summaries of several sinks: choose one by --sink: {0}")]
     Sinks(String),
-    /// There is nothing to verify by.
+    /// There are no summaries.
     #[error(
         "there is no summary of the ledger: name the files of the summaries too, or the sink whose summaries they are"
     )]
@@ -68,14 +69,14 @@ pub enum Error {
     Schema(String),
 }
 
-/// What is wanted of a verification.
+/// Options of a verification.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Public keys, one of which each summary must be signed by; none: signatures are not checked.
+    /// Public keys; each summary must be signed by one of them. If empty, signatures are not checked.
     pub keys: Vec<VerifyingKey>,
-    /// The sink whose summaries count; `None` where there is one only.
+    /// The sink whose summaries are used; `None` if there is only one.
     pub sink: Option<String>,
-    /// What is older than the oldest summary of a run may have expired.
+    /// Set if records older than the oldest summary of a run may have expired.
     pub expired: bool,
 }
 
@@ -85,10 +86,10 @@ struct RecordVersion {
     shape: Shape,
 }
 
-/// What this program knows of schemas.
+/// The schemas that this program supports.
 struct Schemas {
     summaries: Vec<Version>,
-    /// Of the flat profile, then of the full one; the oldest of each first.
+    /// Versions of the flat profile, then of the full one; the oldest of each first.
     records: Vec<RecordVersion>,
 }
 
@@ -109,7 +110,7 @@ impl Schemas {
     }
 }
 
-/// What a record is called.
+/// Identity of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     run_id: String,
@@ -119,7 +120,7 @@ struct Name {
 
 impl Name {
     fn of(fields: &Value) -> Result<Self, Misfit> {
-        let missing = |name: &str| format!("{name}: there is none");
+        let missing = |name: &str| format!("{name}: missing");
         let run_id = fields["run_id"].as_str().ok_or_else(|| missing("run_id"))?.to_owned();
         let number = fields["record_number"].as_u64().ok_or_else(|| missing("record_number"))?;
         let worker = fields["worker"].as_u64().and_then(|worker| worker.try_into().ok());
@@ -127,8 +128,8 @@ impl Name {
     }
 }
 
-/// Findings of one kind, run, worker and window are told as one.
-type Place = (Kind, String, Option<u32>, Option<i64>);
+/// Findings of one kind, run, worker and window are reported as one.
+type FindingKey = (Kind, String, Option<u32>, Option<i64>);
 
 /// Several findings.
 struct Several {
@@ -137,18 +138,18 @@ struct Several {
     why: String,
 }
 
-/// Takes summaries and records, and says what is proven.
+/// Verifies records by summaries.
 pub struct Verifier {
     options: Options,
     schemas: &'static Schemas,
-    /// By run and sink.
+    /// Runs by run id and sink.
     runs: BTreeMap<(String, String), Run>,
     report: Report,
-    several: BTreeMap<Place, Several>,
+    several: BTreeMap<FindingKey, Several>,
 }
 
 impl Verifier {
-    /// Begins.
+    /// Creates a verifier.
     ///
     /// # Errors
     /// When a schema does not parse, which is a defect of this program.
@@ -171,7 +172,7 @@ impl Verifier {
             let fields = version.shape.decode(&mut datum).ok()?;
             datum.is_empty().then_some(fields)
         };
-        // The schema's version stands in the summary, so one that was read by a wrong schema is refused.
+        // A summary has its schema's version, so one that was read by a wrong schema is refused.
         let fields = self.schemas.summaries.iter().rev().find_map(read);
         match fields {
             Some(fields) => self.add_summary(&fields),
@@ -189,7 +190,7 @@ impl Verifier {
 
     fn put_summary(&mut self, summary: Summary) {
         if self.options.sink.as_ref().is_some_and(|sink| *sink != summary.sink) {
-            // One of this sink, with the sink altered, has a signature that is wrong.
+            // A summary of this sink with an altered sink name has an invalid signature.
             if self.options.keys.iter().any(|key| Some(key.id()) == summary.key) {
                 self.check_signature(&summary);
             }
@@ -313,7 +314,7 @@ impl Verifier {
     }
 
     fn encode(&self, name: &Name, fields: &Value) -> Result<(Fingerprint, Vec<u8>), Misfit> {
-        // Without a chain it does not matter.
+        // Without a chain any version is fine.
         let newest = || self.schemas.records.last().map(|version| version.fingerprint);
         let fingerprint = self.run(&name.run_id).and_then(|run| run.fingerprint).or_else(newest);
         let version = self.schemas.records.iter().find(|v| Some(v.fingerprint) == fingerprint);
@@ -360,7 +361,7 @@ impl Verifier {
         several.records[1] = several.records[1].max(name.number);
     }
 
-    /// What was found.
+    /// Ends the verification and returns its report.
     #[must_use]
     pub fn finish(mut self) -> Report {
         for ((kind, run_id, worker, window), several) in std::mem::take(&mut self.several) {
@@ -383,7 +384,7 @@ impl Verifier {
 }
 
 impl RecordVersion {
-    /// What a datum of this version is called; `None` if it is not one.
+    /// Returns the identity of a datum of this version; `None` if it has another schema.
     fn name(&self, datum: &[u8]) -> Option<Name> {
         let Shape::Record(fields) = &self.shape else { return None };
         let (mut rest, mut values) = (datum, [Value::Null, Value::Null, Value::Null]);

@@ -1,26 +1,26 @@
-//! What a verification found.
+//! The report of a verification.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What is wrong.
+/// Kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Records are not as the agent wrote them: altered, exchanged, or one in place of another.
+    /// Records are not as the agent wrote them: altered, exchanged or replaced.
     RecordsAltered,
     /// More records are missing than the ledger counts as lost.
     RecordsMissing,
-    /// Two different records have one number.
+    /// Two different records have the same number.
     RecordsConflict,
-    /// No agent whose summaries are here wrote them.
+    /// Records were not written by any agent whose summaries were given.
     RecordsUnknown,
-    /// They cannot be read.
+    /// Records cannot be read.
     RecordsUnreadable,
     /// Summaries of a run are missing.
     SummariesMissing,
-    /// A summary is not the one that the next one follows, or there are two of one window.
+    /// A summary is not the predecessor of the next one, or a window has two summaries.
     SummaryAltered,
     /// A summary cannot be read.
     SummaryUnreadable,
@@ -28,10 +28,10 @@ pub enum Kind {
     SignatureInvalid,
 }
 
-/// One finding, with where it is as far as that is known.
+/// A finding, with its position as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What is wrong.
+    /// Kind of the finding.
     pub kind: Kind,
     /// Name of the node.
     pub node: String,
@@ -43,59 +43,59 @@ pub struct Finding {
     pub worker: Option<u32>,
     /// First and last number of records.
     pub records: Option<[u64; 2]>,
-    /// In words.
+    /// Description.
     pub what: String,
 }
 
-/// Records by what is proven of them.
+/// Numbers of records, by what is proven of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Records {
-    /// Numbers that the summaries say were given.
+    /// Records that the summaries have numbered.
     pub expected: u64,
-    /// Different records that came.
+    /// Distinct records that have arrived.
     pub arrived: u64,
-    /// The same record once more, as retries and restarts deliver it.
+    /// Duplicates, as retries and restarts deliver them.
     pub duplicates: u64,
-    /// As the agent wrote them.
+    /// Records that are as the agent wrote them.
     pub proven: u64,
-    /// In a link of the chain of which another record is missing.
+    /// Records in a link of the chain in which another record is missing.
     pub beside_missing: u64,
-    /// In no link: the agent writes none, or a summary is missing.
+    /// Records without a link: the agent writes none, or a summary is missing.
     pub without_link: u64,
-    /// After the last summary of their run.
+    /// Records after the last summary of their run.
     pub after_last_summary: u64,
-    /// Before the oldest summary of their run.
+    /// Records before the oldest summary of their run.
     pub before_first_summary: u64,
-    /// Missing, and settled: they do not come any more.
+    /// Missing records that cannot arrive any more.
     pub missing: u64,
-    /// Missing, and possibly on their way.
+    /// Missing records that may still arrive.
     pub on_their_way: u64,
-    /// Lost as the ledgers of these runs count.
+    /// Records that the ledgers of these runs count as lost.
     pub lost: u64,
 }
 
-/// What a verification found.
+/// The report of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Runs of agents.
+    /// Number of runs.
     pub runs: u64,
-    /// Runs without a last summary: they go on, were killed, or it is missing.
+    /// Runs without a last summary: they are running, were killed, or the summary is missing.
     pub runs_without_end: u64,
-    /// Different summaries.
+    /// Distinct summaries.
     pub summaries: u64,
-    /// Summaries that are missing, and that their agents say they lost.
+    /// Missing summaries that their agents report as lost.
     pub summaries_lost: u64,
-    /// Those whose signature one of the given keys verifies.
+    /// Summaries whose signature one of the given keys verifies.
     pub signatures_valid: u64,
-    /// Those with a signature that nobody checked, for want of a key.
+    /// Summaries whose signature was not checked, since no key was given.
     pub signatures_unchecked: u64,
-    /// Records.
+    /// Numbers of records.
     pub records: Records,
-    /// What is wrong; empty if everything that came is what was written.
+    /// Findings; empty if everything that has arrived is as it was written.
     pub findings: Vec<Finding>,
 }
 
-/// Findings that the text has at most.
+/// Maximum number of findings in the text.
 const SHOWN: usize = 100;
 
 impl fmt::Display for Report {
@@ -150,7 +150,7 @@ impl fmt::Display for Report {
 }
 
 impl Finding {
-    /// The same, with words.
+    /// Returns the finding with a description.
     pub(super) fn because(self, what: &str) -> Self {
         Self { what: what.to_owned(), ..self }
     }

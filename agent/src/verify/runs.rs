@@ -1,4 +1,4 @@
-//! Runs of agents: their summaries, their records, and what is missing.
+//! Runs of agents: their summaries, their records, and the missing ones.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use super::{
     summary::Summary,
 };
 
-/// A run, for one sink.
+/// A run, as one sink has it.
 #[derive(Default)]
 pub(super) struct Run {
-    /// By window.
+    /// Summaries by window.
     pub(super) summaries: BTreeMap<i64, Summary>,
-    /// Of the schema that its records are written with, if it has a chain.
+    /// Fingerprint of the records' schema, if the run has a chain.
     pub(super) fingerprint: Option<Fingerprint>,
     workers: BTreeMap<u32, Worker>,
-    /// By worker: the number before its first, and its last, in all windows that summaries are there for.
+    /// The number before the first and the last number of each worker, in all windows with summaries.
     ranges: BTreeMap<u32, (u64, u64)>,
-    /// Whether numbers before the oldest summary's window may have expired.
+    /// Set if records before the oldest summary's window may have expired.
     expired: bool,
-    /// Windows that no summary is there for, and that the agent says it lost.
+    /// Number of windows without a summary that the agent reports as lost.
     summaries_lost: u64,
 }
 
@@ -49,14 +49,14 @@ impl Run {
         self.summaries.values().next_back()
     }
 
-    /// A finding in these windows, yet without words.
+    /// Returns a finding in these windows, without a description.
     pub(super) fn finding(&self, kind: Kind, windows: [i64; 2]) -> Finding {
         let run_id = self.latest().map(|summary| summary.run_id.clone()).unwrap_or_default();
         let (node, windows) = (self.node().to_owned(), Some(windows));
         Finding { kind, node, run_id, windows, worker: None, records: None, what: String::new() }
     }
 
-    /// Checks that the summaries are all there and follow each other, and takes their links.
+    /// Checks that the summaries are complete and chained, and takes their links.
     pub(super) fn check_summaries(&mut self, expired: bool) -> Vec<Finding> {
         self.expired = expired;
         let mut findings = self.missing_summaries();
@@ -131,7 +131,7 @@ impl Run {
         self.ranges.get(&worker).copied().unwrap_or_default()
     }
 
-    /// The window that a number is of; `None` after the last summary.
+    /// Returns the window of a number; `None` after the last summary.
     pub(super) fn window_of(&self, worker: u32, number: u64) -> Option<i64> {
         let has = |summary: &&Summary| {
             summary.workers.iter().any(|of| of.worker == worker && of.last >= number)
@@ -139,7 +139,7 @@ impl Run {
         self.summaries.values().find(has).map(|summary| summary.window)
     }
 
-    /// Adds a record; what is wrong with it, if that shows already.
+    /// Adds a record; returns a finding if it is known already.
     pub(super) fn put_record(
         &mut self,
         worker: u32,
@@ -173,7 +173,7 @@ impl Run {
         None
     }
 
-    /// Looks at the links: which are proven, and which are not what was written.
+    /// Evaluates the links: proven or altered.
     fn conclude_links(&self, report: &mut Report) {
         for (&number, worker) in &self.workers {
             for link in worker.links.values() {
@@ -201,7 +201,7 @@ impl Run {
         }
     }
 
-    /// Missing numbers up to the last summary, by worker and window.
+    /// Returns the missing numbers up to the last summary, by worker and window.
     fn missing(&self) -> Vec<Missing> {
         let mut all: Vec<Missing> = Vec::new();
         let numbers = self.latest().map(|latest| latest.workers.clone()).unwrap_or_default();
@@ -238,7 +238,7 @@ impl Run {
         }
     }
 
-    /// The last window up to which nothing is on its way, given the other runs of the node.
+    /// Returns the last window of which no record can arrive any more, given the node's other runs.
     fn settled_window(&self, others: &[&Self]) -> Option<i64> {
         let latest = self.latest()?;
         let settles = |other: &&&Self| {
@@ -248,7 +248,7 @@ impl Run {
                 is_later && other.settled_window.is_some()
             })
         };
-        // A later run settles all that this one left.
+        // A later run settles all records of this one.
         match others.iter().find(settles) {
             Some(_) => Some(i64::MAX),
             None => latest.settled_window,
@@ -256,23 +256,23 @@ impl Run {
     }
 }
 
-/// Whether a summary carries the digest of the one before it, where that is there.
+/// Returns true if a summary has the digest of its predecessor, if that is present.
 fn is_chained(before: Option<&Summary>, summary: &Summary) -> bool {
     match (before, summary.previous) {
         (Some(before), Some(previous)) => previous == before.digest,
-        // Without a chain there is no digest, and none in the first.
+        // There is no digest without a chain, nor in the first summary.
         (Some(_), None) => summary.chains.is_empty(),
         (None, Some(_)) => summary.window > 0,
         (None, None) => summary.window == 0 || summary.chains.is_empty(),
     }
 }
 
-/// Whether each worker's links follow the last one of the summary before.
+/// Returns true if each worker's links continue the last one of the previous summary.
 fn continues(follows: bool, summary: &Summary, ends: &BTreeMap<u32, Digest>) -> bool {
     let is_first = summary.window == 0;
     summary.chains.iter().all(|chain| match ends.get(&chain.worker) {
         Some(end) if follows => chain.before == *end,
-        // A worker begins with the first summary, or after it.
+        // A worker starts with the first summary, or after it.
         None if is_first || follows => {
             chain.before == beginning(&summary.run_id, &summary.sink, chain.worker)
         }
@@ -280,7 +280,7 @@ fn continues(follows: bool, summary: &Summary, ends: &BTreeMap<u32, Digest>) -> 
     })
 }
 
-/// Adds up what became of the records of all runs.
+/// Sums the records of all runs.
 pub(super) fn conclude(runs: &[Run], report: &mut Report) {
     let mut nodes: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in runs {
@@ -299,8 +299,8 @@ pub(super) fn conclude(runs: &[Run], report: &mut Report) {
     }
 }
 
-/// Compares what is missing of a node's records with what its ledgers count as lost. A run may lose what
-/// an earlier one left in the spool, so that the runs of a node are counted together.
+/// Compares the missing records of a node with the losses of its ledgers. A run may lose records that an
+/// earlier one left in the spool, so the runs of a node are counted together.
 fn conclude_node(runs: &[&Run], report: &mut Report) {
     let lost: u64 = runs.iter().filter_map(|run| run.latest()).map(|of| of.lost_total).sum();
     let mut settled = Vec::new();

@@ -1,8 +1,8 @@
-//! A schema as a tree, and the one binary form that a value has by it.
+//! A schema as a tree, with the canonical binary form of its values.
 //!
-//! Avro leaves a writer choices: how an array or a map is split into blocks, in which order a map stands,
-//! how many bytes a number takes. The agent always makes the same ones: one block, map entries ordered by
-//! the bytes of their keys, numbers as short as they can be. So whoever has the values has the bytes.
+//! Avro leaves choices to a writer: the blocks of an array or a map, the order of a map, the number of
+//! bytes of a number. The agent always makes the same ones: one block, map entries ordered by the bytes of
+//! their keys, numbers as short as possible. So the bytes follow from the values.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 pub(super) enum Shape {
     Null,
     Boolean,
-    /// Also int: both are varints.
+    /// long and int, which are both varints.
     Long,
     /// timestamp-micros.
     Time,
@@ -29,11 +29,11 @@ pub(super) enum Shape {
     Union(Vec<Self>),
 }
 
-/// Why a value does not fit a shape: the path to the field, and what is wrong there.
+/// The reason why a value does not match a shape, with the path of the field.
 pub(super) type Misfit = String;
 
 impl Shape {
-    /// Reads a schema of this program.
+    /// Parses a schema of this program.
     pub(super) fn parse(text: &str) -> Result<Self, Misfit> {
         let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Self::of(&schema, &mut HashMap::new())
@@ -104,7 +104,7 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Appends the binary form of a value: JSON with bytes in hexadecimal.
+    /// Appends the binary form of a value, given as JSON with bytes in hexadecimal.
     pub(super) fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), Misfit> {
         match (self, value) {
             (Self::Null, Value::Null) => {}
@@ -157,7 +157,7 @@ impl Shape {
         Ok(())
     }
 
-    /// Takes a value off the front of `input`; bytes become hexadecimal.
+    /// Decodes a value from the front of `input`; bytes become hexadecimal.
     pub(super) fn decode(&self, input: &mut &[u8]) -> Result<Value, Misfit> {
         Ok(match self {
             Self::Null => Value::Null,
@@ -198,7 +198,7 @@ impl Shape {
         })
     }
 
-    /// Steps over a value at the front of `input`.
+    /// Skips a value at the front of `input`.
     pub(super) fn skip(&self, input: &mut &[u8]) -> Result<(), Misfit> {
         match self {
             Self::Null => Ok(()),
@@ -232,7 +232,7 @@ fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// One block, and the empty one that ends an array.
+/// Appends one block, and the empty one that ends an array.
 fn push_block(
     out: &mut Vec<u8>,
     items: usize,
@@ -250,8 +250,8 @@ fn integer(value: &Value) -> Result<i64, Misfit> {
     value.as_i64().ok_or_else(|| format!("{value} is no whole number"))
 }
 
-/// A number of microseconds since 1970 UTC, or a time as RFC 3339 or as SQL engines write one; those
-/// without a zone are UTC.
+/// Parses a number of microseconds since 1970 UTC, or a time as RFC 3339 or SQL engines write it; a time
+/// without a zone is UTC.
 fn microseconds(value: &Value) -> Result<i64, Misfit> {
     let Value::String(text) = value else { return integer(value) };
     let with_zone = text.parse::<jiff::Timestamp>();
@@ -264,7 +264,7 @@ fn microseconds(value: &Value) -> Result<i64, Misfit> {
     Ok(at.as_microsecond())
 }
 
-/// A number of milliseconds since 1970 UTC, or a time as [`microseconds`] reads it.
+/// Parses a number of milliseconds since 1970 UTC, or a time as [`microseconds`] does.
 fn milliseconds(value: &Value) -> Result<i64, Misfit> {
     let Value::String(text) = value else { return integer(value) };
     let micros = microseconds(value)?;
@@ -332,7 +332,7 @@ fn take_blocks(
             return Ok(());
         }
         if count < 0 {
-            // The block's size in bytes, for who wants to step over it.
+            // The block's size in bytes, which allows skipping it.
             take_long(input)?;
         }
         for _ in 0..count.unsigned_abs() {
@@ -397,7 +397,7 @@ mod tests {
         }
     }
 
-    /// Labels are the one map, and what reads them back may have them in another order.
+    /// Labels are the only map, and a reader may return them in another order.
     #[test]
     fn the_order_of_a_map_does_not_matter() {
         use tap53_records::encode::{Identity, Owner};
@@ -459,7 +459,7 @@ mod tests {
         );
     }
 
-    /// Nothing that is cut or changed panics, or is read for ever.
+    /// Input that is cut or changed neither panics nor loops.
     #[test]
     fn any_bytes_are_read_or_refused() {
         let shape = Shape::parse(SCHEMA_TEXT).unwrap();

@@ -1,4 +1,4 @@
-//! What a summary says that matters for the proof.
+//! The fields of a summary that a proof needs.
 
 use serde_json::Value;
 use tap53_ledger::{SUMMARY_SCHEMA_VERSIONS, chain::Digest, signed_message, summary_digest};
@@ -6,7 +6,7 @@ use tap53_records::encode::{Fingerprint, single_object_header};
 
 use super::shape::{Misfit, Shape};
 
-/// A summary of the ledger, as far as records are checked against it.
+/// A summary of the ledger, with the fields that records are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) node: String,
@@ -25,7 +25,7 @@ pub(super) struct Summary {
     pub(super) previous: Option<Digest>,
     pub(super) key: Option<String>,
     pub(super) signature: Option<Vec<u8>>,
-    /// Of the summary itself.
+    /// Digest of the summary itself.
     pub(super) digest: Digest,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// All versions, oldest first.
+    /// Returns all versions, oldest first.
     pub(super) fn all() -> Result<Vec<Self>, Misfit> {
         let version = |version: &tap53_records::encode::SchemaVersion| {
             Ok(Self {
@@ -74,12 +74,12 @@ impl Version {
 }
 
 impl Summary {
-    /// Of a summary's fields; bytes are hexadecimal.
+    /// Parses a summary's fields; bytes are hexadecimal.
     pub(super) fn of(fields: &Value, versions: &[Version]) -> Result<Self, Misfit> {
         let number = fields["schema_version"].as_i64().unwrap_or_default();
         let version = versions.iter().find(|version| version.number == number);
         let version = version.ok_or_else(|| {
-            format!("schema_version: {number} is not known: take a newer tap53 to verify")
+            format!("schema_version: {number} is not supported: use a newer tap53 to verify")
         })?;
         let digest = digest(fields, version)?;
         let text = |name: &str| fields[name].as_str().map(str::to_owned);
@@ -92,7 +92,7 @@ impl Summary {
             node: named("node")?,
             run_id: named("run_id")?,
             sink: named("sink")?,
-            // Times may be text, which one decoder understands.
+            // Times may be text, which only this decoder parses.
             run_started_at: time(fields, "run_started_at")?,
             ended_at: time(fields, "window_ended_at")?,
             window: number("window_number")?,
@@ -113,13 +113,13 @@ impl Summary {
         })
     }
 
-    /// What was signed.
+    /// Returns the message that was signed.
     pub(super) fn signed_message(&self) -> Vec<u8> {
         signed_message(&self.digest)
     }
 }
 
-/// Digest of the summary as it is without a signature.
+/// Returns the digest of the summary without its signature.
 fn digest(fields: &Value, version: &Version) -> Result<Digest, Misfit> {
     let mut unsigned = single_object_header(version.fingerprint).to_vec();
     let mut fields = fields.clone();

@@ -1,4 +1,4 @@
-//! From a transaction to the sinks' batches.
+//! Creates records from transactions, and appends them to the sinks' batches.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,48 +17,48 @@ use tap53_transactions::{
 
 use super::{
     Shared,
-    held::{Held, Waiting},
+    pending::{Pending, PendingAttribution},
     rules::{Rules, RulesInForce},
 };
 use crate::tail::Feed;
 
-/// Bytes of a sink's batch from which on it is delivered without waiting for the ring's batch to
-/// end: a full table that expires at once makes 65,536 records.
+/// Size of a sink's batch, in bytes, from which on it is delivered before the ring's batch ends: a full
+/// table that expires at once creates 65,536 records.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Makes records and encodes them for each sink.
+/// Creates records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
-    /// Whose records these are.
+    /// Run and worker of these records.
     ids: RecordIds,
-    /// This node at each interface, by ifindex; under each name that it had, the oldest first, with
-    /// the time from which on it had it.
+    /// Observers by ifindex, one for each name of the interface, the oldest first, with the time from
+    /// which on it had the name.
     observers: HashMap<u32, Vec<(u64, Observer)>>,
     names: Arc<Names>,
-    /// Version of `names` that `observers` was made from.
-    named: u64,
-    /// This node at an interface whose name is not known.
-    elsewhere: Observer,
-    /// Names of the replayed files; none elsewhere.
+    /// Version of `names` that `observers` was created from.
+    names_version: u64,
+    /// Observer at an interface whose name is not known.
+    unknown_observer: Observer,
+    /// Names of the replayed files; empty for live capture.
     files: Vec<String>,
     clock: Clock,
-    /// Bytes of a record's Avro datum at most.
+    /// Maximum size of a record's Avro datum, in bytes.
     max_bytes: usize,
-    /// The profile that it has to be within them in: no configuration has sinks of both.
+    /// Profile for which that maximum holds: all sinks of a configuration have one.
     profile: Profile,
     rules: Rules,
     in_force: Arc<RulesInForce>,
-    /// Generation of `in_force` that `rules` is.
+    /// Generation of `in_force` that `rules` has.
     generation: u64,
     outputs: Vec<Output>,
-    /// Where this worker's counts are published.
+    /// The counts that this worker publishes.
     published: Published<WorkerCounts>,
-    /// Recorded since sinks were last handed anything.
+    /// Records since the last delivery to the sinks.
     recorded: Amount,
     owners: Reader,
-    /// Whether more is known since what is held was looked at.
-    news: bool,
-    held: Held,
+    /// Set if the owners have changed since the pending transactions were last checked.
+    owners_changed: bool,
+    pending: PendingAttribution,
     feed: Feed,
 }
 
@@ -69,7 +69,7 @@ struct Output {
     batch: Batch,
     /// Records that could not be encoded, since the batch was last delivered.
     failed: Amount,
-    /// Digests of the records, where the sink's summaries carry them.
+    /// Digests of the records, if the sink's summaries contain them.
     chain: Option<Arc<Chain>>,
 }
 
@@ -100,8 +100,8 @@ impl Recorder {
             ids,
             observers: HashMap::new(),
             names: shared.interfaces.clone(),
-            named: 0,
-            elsewhere: Observer::new(&shared.node, "", ids),
+            names_version: 0,
+            unknown_observer: Observer::new(&shared.node, "", ids),
             files: Vec::new(),
             clock,
             max_bytes: shared.max_record_bytes,
@@ -117,23 +117,23 @@ impl Recorder {
             published,
             recorded: Amount::default(),
             owners: shared.owners.reader(),
-            news: false,
-            held: Held::default(),
+            owners_changed: false,
+            pending: PendingAttribution::default(),
             feed: Feed::new(shared.tails.clone())?,
         };
         recorder.learn_names();
         Ok(recorder)
     }
 
-    /// Before each batch: how capture times become UTC, who has which address by now, and the rules
-    /// in force.
+    /// Begins a batch: sets the clock that converts capture times to UTC, and refreshes owners,
+    /// followers and rules.
     pub(super) fn begin_batch(&mut self, clock: Clock) {
         self.clock = clock;
-        self.news |= self.owners.refresh();
+        self.owners_changed |= self.owners.refresh();
         self.feed.refresh();
         let generation = self.in_force.generation();
         if generation != self.generation {
-            // The generation first: rules that come in between are read again.
+            // The generation first: rules that are replaced in between are read again.
             self.generation = generation;
             self.rules = self.in_force.read();
         }
@@ -147,62 +147,64 @@ impl Recorder {
         self.files.push(name.to_owned());
     }
 
-    /// Has memory fetched that the record of a query along `flow` will be written from.
+    /// Prefetches the memory that the record of a query along `flow` will be written from.
     #[inline]
     pub(super) fn fetch(&mut self, flow: &Flow) {
         self.owners.fetch(flow.client.ip());
         self.owners.fetch(flow.server.ip());
     }
 
-    /// Records a transaction, unless the filter leaves it out; later, where a name may come.
+    /// Records a transaction, unless the filter excludes it. If an owner may become known shortly, the
+    /// transaction is recorded later.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
-        self.record_or_hold(transaction, true, counts);
+        self.record_or_defer(transaction, true, counts);
     }
 
-    /// Records what was held and can be named now, or has waited long enough at `now_ns`.
+    /// Records pending transactions whose owners are known now, or that have waited long enough at
+    /// `now_ns`.
     pub(super) fn release(&mut self, now_ns: u64, counts: &mut WorkerCounts) {
-        if !std::mem::take(&mut self.news) && !self.held.any_due(now_ns) {
+        if !std::mem::take(&mut self.owners_changed) && !self.pending.any_due(now_ns) {
             return;
         }
         let (owners, clock) = (&self.owners, self.clock);
-        let waits = |waiting: &Waiting| {
-            let began = waiting.transaction().map(|it| it.first().at_ns);
+        let waits = |pending: &Pending| {
+            let began = pending.transaction().map(|it| it.first().at_ns);
             let began_us = clock.utc_us(began.unwrap_or_default());
-            [waiting.flow.client, waiting.flow.server]
+            [pending.flow.client, pending.flow.server]
                 .into_iter()
                 .any(|end| owners.awaits(owners.owner(end.ip(), began_us), end.ip()))
         };
-        for waiting in self.held.due(now_ns, waits) {
-            if let Some(transaction) = waiting.transaction() {
-                self.record_or_hold(&transaction, false, counts);
+        for pending in self.pending.take_due(now_ns, waits) {
+            if let Some(transaction) = pending.transaction() {
+                self.record_or_defer(&transaction, false, counts);
             }
         }
     }
 
-    /// Transactions that are held.
-    pub(super) fn held(&self) -> usize {
-        self.held.len()
+    /// Returns the number of transactions that wait for attribution.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
-    /// Messages of the transactions that are held.
-    pub(super) const fn held_messages(&self) -> u64 {
-        self.held.messages()
+    /// Returns the number of messages of the transactions that wait for attribution.
+    pub(super) const fn pending_messages(&self) -> u64 {
+        self.pending.messages()
     }
 
-    fn record_or_hold(
+    fn record_or_defer(
         &mut self,
         transaction: &Transaction<'_>,
-        may_hold: bool,
+        may_defer: bool,
         counts: &mut WorkerCounts,
     ) {
-        // First: who is left out need not be named.
-        if let Some(reason) = self.left_out(transaction) {
+        // First: an excluded transaction needs no attribution.
+        if let Some(reason) = self.excluded(transaction) {
             counts.records_created += 1;
             let amount = Amount::record(u64::from(transaction.messages()));
             counts.filtered[reason as usize] += amount;
             return;
         }
-        if self.named != self.names.version() {
+        if self.names_version != self.names.version() {
             self.learn_names();
         }
         let flow = &transaction.flow;
@@ -210,10 +212,10 @@ impl Recorder {
         let began_us = self.clock.utc_us(began_ns);
         let client = self.owners.owner(flow.client.ip(), began_us);
         let server = self.owners.owner(flow.server.ip(), began_us);
-        if may_hold
+        if may_defer
             && (self.owners.awaits(client, flow.client.ip())
                 || self.owners.awaits(server, flow.server.ip()))
-            && self.held.hold(transaction, began_ns.saturating_add(self.owners.hold_ns()))
+            && self.pending.push(transaction, began_ns.saturating_add(self.owners.hold_ns()))
         {
             return;
         }
@@ -224,10 +226,10 @@ impl Recorder {
             counts.anomalies[anomaly as usize] += 1;
         }
         let first = transaction.first();
-        let observer = observer_of(&self.observers, &self.elsewhere, first);
+        let observer = observer_of(&self.observers, &self.unknown_observer, first);
         let response_observer = match transaction.response() {
             Some(response) if response.point.ifindex != first.point.ifindex => {
-                observer_of(&self.observers, &self.elsewhere, response)
+                observer_of(&self.observers, &self.unknown_observer, response)
             }
             _ => observer,
         };
@@ -258,8 +260,8 @@ impl Recorder {
     /// Copies the names of interfaces that have changed, which is rare.
     #[cold]
     fn learn_names(&mut self) {
-        let changed = self.names.since(self.named);
-        self.named = changed.version;
+        let changed = self.names.since(self.names_version);
+        self.names_version = changed.version;
         if changed.is_all {
             self.observers.clear();
         }
@@ -274,33 +276,36 @@ impl Recorder {
         }
     }
 
-    fn left_out(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
+    fn excluded(&self, transaction: &Transaction<'_>) -> Option<FilterReason> {
         if self.rules.filter.keeps_everything() {
             return None;
         }
         let flow = &transaction.flow;
-        // A response repeats the question, so it can stand in for a query that was not seen.
-        let asked = &transaction.first().message;
-        let questions = asked.question().into_iter().chain(asked.more_questions());
+        // A response repeats the question, so it replaces a query that was not seen.
+        let message = &transaction.first().message;
+        let questions = message.question().into_iter().chain(message.more_questions());
         self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
     }
 
-    /// Publishes the counts of a whole batch, and hands it to the sinks, and its lines to who
-    /// follows.
+    /// Publishes the counts of a whole batch, and passes it to the sinks and its lines to the followers.
     pub(super) fn deliver(&mut self, counts: WorkerCounts) {
-        self.hand_over(counts.records_numbered, |published, _| *published = counts);
+        self.publish_and_write(counts.records_numbered, |published, _| *published = counts);
         self.feed.deliver();
     }
 
-    /// In the middle of a batch, whose counts do not add up yet.
+    /// Delivers in the middle of a batch, whose counts are not complete yet.
     fn deliver_early(&mut self, last_number: u64) {
-        self.hand_over(last_number, |published, recorded| published.ahead += recorded);
+        self.publish_and_write(last_number, |published, recorded| published.ahead += recorded);
     }
 
-    /// Changes what is published, together with what is on its way to each sink, and hands it to
-    /// them. In this order, since a sink may wait: for its disk, or for room. The chains come first, so
-    /// that a summary has the links of all numbers that are published.
-    fn hand_over(&mut self, last_number: u64, publish: impl FnOnce(&mut WorkerCounts, Amount)) {
+    /// Publishes the counts together with the records in each sink's batch, and then passes the batches
+    /// to the sinks. In this order, since a sink may block on its disk or on a full queue. The chains
+    /// come first, so that a summary has the links of all numbers that are published.
+    fn publish_and_write(
+        &mut self,
+        last_number: u64,
+        publish: impl FnOnce(&mut WorkerCounts, Amount),
+    ) {
         let recorded = std::mem::take(&mut self.recorded);
         let outputs = &mut self.outputs;
         outputs.iter().for_each(|output| output.chain(last_number + 1 - recorded.records));
@@ -318,20 +323,20 @@ impl Recorder {
     }
 }
 
-/// This node at the interface that saw a message.
+/// Returns the observer of the interface that saw a message.
 #[inline]
 fn observer_of<'a>(
     observers: &'a HashMap<u32, Vec<(u64, Observer)>>,
-    elsewhere: &'a Observer,
+    unknown: &'a Observer,
     seen: &Observation,
 ) -> &'a Observer {
     let names = observers.get(&seen.point.ifindex);
     let named =
         names.and_then(|names| names.iter().rev().find(|(from_ns, _)| *from_ns <= seen.at_ns));
-    named.map_or(elsewhere, |(_, observer)| observer)
+    named.map_or(unknown, |(_, observer)| observer)
 }
 
-/// The chain that a worker of these records adds to, if the sink has any.
+/// Returns the chain that the worker of these records adds to, if the sink has chains.
 fn chain(sink: &Named, ids: RecordIds) -> Option<Arc<Chain>> {
     let evidence = sink.sink.summaries()?.evidence()?;
     let run_id = data_encoding::HEXLOWER.encode(&ids.run());
@@ -339,8 +344,8 @@ fn chain(sink: &Named, ids: RecordIds) -> Option<Arc<Chain>> {
 }
 
 impl Output {
-    /// Adds the batch, whose first record has this number, to the chain. Where a record could not be
-    /// encoded it is not known which numbers the batch has, and they stay without a link.
+    /// Adds the batch, whose first record has the number `first`, to the chain. If a record could not be
+    /// encoded, the numbers of the batch are unknown, and stay without a link.
     fn chain(&self, first: u64) {
         if let Some(chain) = &self.chain
             && self.failed.records == 0
@@ -353,7 +358,12 @@ impl Output {
     fn push(&mut self, record: &Record<'_>) {
         if let Err(error) = self.batch.push(self.encoder.as_mut(), record) {
             self.failed += Amount::record(u64::from(record.transaction.messages()));
-            tracing::debug!(%error, sink = self.sink.name, "record lost");
+            tracing::debug!(
+                event = "record_not_encoded",
+                %error,
+                sink = self.sink.name,
+                "cannot encode a record"
+            );
         }
     }
 

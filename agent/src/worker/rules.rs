@@ -1,4 +1,4 @@
-//! What an operator may change while the workers run: filters and privacy rules.
+//! Filters and privacy rules, which can change while the workers run.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -10,24 +10,25 @@ use tap53_transactions::{
     privacy::{Policy, config::PrivacyConfig},
 };
 
-/// Filter and privacy rules, which change together: no record is made by one of each.
+/// Filter and privacy rules. They change together: no record is created under the filter of one
+/// configuration and the privacy rules of another.
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// Which transactions become records.
+    /// Filter that decides which transactions become records.
     pub filter: Arc<Filter>,
-    /// What records show of addresses.
+    /// Privacy rules for the records.
     pub privacy: Arc<Policy>,
 }
 
 impl Rules {
-    /// The rules of a checked configuration.
+    /// Creates the rules of a checked configuration.
     #[must_use]
     pub fn new(filter: &FilterConfig, privacy: &PrivacyConfig) -> Self {
         Self { filter: Arc::new(Filter::new(filter)), privacy: Arc::new(Policy::new(privacy)) }
     }
 }
 
-/// The rules in force, which each worker looks at once a batch.
+/// The rules in force, which each worker reads once a batch.
 #[derive(Default)]
 pub struct RulesInForce {
     generation: AtomicU64,
@@ -35,25 +36,25 @@ pub struct RulesInForce {
 }
 
 impl RulesInForce {
-    /// Begins with these.
+    /// Creates the rules in force at the start.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self { generation: AtomicU64::new(0), rules: Mutex::new(rules) }
     }
 
-    /// Puts others in their place, from the workers' next batches on.
+    /// Replaces the rules, from the workers' next batches on.
     pub fn replace(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Changes with every replacement.
+    /// Returns a number that changes with every replacement.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The rules as of now.
+    /// Returns the rules in force.
     #[must_use]
     pub fn read(&self) -> Rules {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()

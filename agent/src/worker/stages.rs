@@ -1,4 +1,4 @@
-//! What a worker does with what comes out of its ring.
+//! The stages of a worker, from a ring item to a record.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,13 +17,13 @@ use tap53_transactions::pair::{Observation, Observed, Point, RecordIds, Table};
 
 use super::{
     Recorder, Shared,
-    handover::{CrossWorkerQueue, Reassembled, Waiting},
+    cross_worker::{CrossWorkerQueue, Reassembled, Waiting},
 };
 
-/// Everything behind the ring, or behind a capture file: packet to record.
+/// All stages after the ring or the capture file: packet to record.
 pub struct Stages {
     fragments: Fragments,
-    handover: CrossWorkerQueue,
+    queue: CrossWorkerQueue,
     datagrams: Datagrams,
     published: Published<WorkerCounts>,
 }
@@ -38,30 +38,30 @@ struct Datagrams {
 struct Pairing {
     table: Table,
     interfaces: Arc<Names>,
-    /// Version of `interfaces` that `table` knows of.
+    /// Version of `interfaces` that `table` has.
     interfaces_version: u64,
     recorder: Recorder,
     counts: WorkerCounts,
-    /// Whether messages carry the bytes that they were read from.
+    /// Set if messages keep the bytes that they were read from.
     wire_bytes: bool,
-    /// Whether each message makes a record of its own.
-    alone: bool,
-    /// Messages are read into these. Two, so that the large buffers of responses stay here when a
-    /// query goes into the table.
+    /// Set if each message becomes a record.
+    each_message: bool,
+    /// Messages are decoded into these. There are two, so that the large buffers of responses stay here
+    /// when a query goes into the table.
     query: Box<Observation>,
     response: Box<Observation>,
-    /// When the latest datagram was captured.
+    /// Capture time of the latest datagram.
     last_at_ns: u64,
 }
 
 impl Stages {
     /// # Errors
-    /// When an encoder cannot be made.
+    /// When an encoder cannot be created.
     pub fn new(
         table: Table,
         sinks: &[Named],
         shared: &Shared,
-        handover: CrossWorkerQueue,
+        queue: CrossWorkerQueue,
         clock: Clock,
     ) -> Result<Self, encode::Error> {
         let published = Published::default();
@@ -72,32 +72,32 @@ impl Stages {
             interfaces_version: 0,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
-            alone: shared.each_message,
+            each_message: shared.each_message,
             query: Box::default(),
             response: Box::default(),
             last_at_ns: 0,
         };
         Ok(Self {
             fragments: fragments::Config::default().build(),
-            handover,
+            queue,
             datagrams: Datagrams { streams: stream::Config::default().build(), pairing },
             published,
         })
     }
 
-    /// Where the counts are published.
+    /// Returns the counts that this worker publishes.
     #[must_use]
     pub fn published(&self) -> Published<WorkerCounts> {
         self.published.clone()
     }
 
-    /// Datagrams from other workers that wait to be taken in.
+    /// Returns a view of the number of datagrams that other workers have queued for this one.
     pub(super) fn datagrams_waiting(&self) -> Waiting {
-        self.handover.waiting()
+        self.queue.waiting()
     }
 
-    /// Sets how capture times become UTC from now on, takes in who has which address by now and rules
-    /// that have changed, and looks who follows.
+    /// Begins a batch: sets the clock that converts capture times to UTC, and refreshes attribution,
+    /// rules and followers.
     pub fn begin_batch(&mut self, clock: Clock) {
         self.datagrams.pairing.recorder.begin_batch(clock);
         self.datagrams.pairing.learn_switches();
@@ -113,13 +113,13 @@ impl Stages {
         self.datagrams.pairing.recorder.name_file(name);
     }
 
-    /// Takes note of the ring's loss count as of `at_ns`.
+    /// Notes the ring's loss count as of `at_ns`.
     pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
         self.datagrams.pairing.table.note_ring_lost(ring_lost, at_ns);
     }
 
-    /// Takes in one ring record; returns when it was captured, CLOCK_MONOTONIC nanoseconds, or
-    /// `None` where that cannot be told.
+    /// Processes one ring item. Returns its capture time in nanoseconds of CLOCK_MONOTONIC, or `None` if
+    /// the item has no readable header.
     pub fn take(&mut self, item: &[u8]) -> Option<u64> {
         let Some((header, bytes)) = RecordHeader::split(item) else {
             self.datagrams.pairing.counts.packets_received += 1;
@@ -131,8 +131,8 @@ impl Stages {
         Some(header.captured_at_ns)
     }
 
-    /// Takes in one captured packet, of this frame in a replayed file (see
-    /// [`tap53_dns::frames`]), or 0.
+    /// Processes one captured packet. `frame` is its number in a replayed file (see
+    /// [`tap53_dns::frames`]), else 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
         self.datagrams.pairing.counts.packets_received += 1;
         // By reference: a packet that is moved out of its result is copied piece by piece.
@@ -158,17 +158,18 @@ impl Stages {
             Content::Fragment(part) => part,
         };
         self.datagrams.pairing.counts.packets_in_fragments += 1;
-        let Self { fragments, handover, datagrams, .. } = self;
+        let Self { fragments, queue, datagrams, .. } = self;
         fragments.fragment(&packet.origin, part, |event| match event {
             FragmentEvent::Datagram { origin, protocol, bytes } => {
                 let datagram = Datagram::after_extensions(protocol, bytes);
-                let home =
-                    datagram.ok().and_then(|datagram| handover.elsewhere(&origin.flow(&datagram)));
-                let Some(worker) = home else {
-                    return datagrams.joined(&origin, protocol, bytes);
+                let owner = datagram
+                    .ok()
+                    .and_then(|datagram| queue.other_owner_of(&origin.flow(&datagram)));
+                let Some(worker) = owner else {
+                    return datagrams.reassembled(&origin, protocol, bytes);
                 };
-                let joined = Reassembled { origin, protocol, bytes: bytes.to_vec() };
-                if !handover.send(worker, joined) {
+                let reassembled = Reassembled { origin, protocol, bytes: bytes.to_vec() };
+                if !queue.send(worker, reassembled) {
                     datagrams.pairing.counts.datagrams_not_handed_over += 1;
                 }
             }
@@ -177,15 +178,15 @@ impl Stages {
         Ok(())
     }
 
-    /// Takes in the datagrams that other workers have joined for this one.
+    /// Processes the datagrams that other workers have reassembled for this one.
     pub(super) fn receive(&mut self) {
-        while let Some(Reassembled { origin, protocol, bytes }) = self.handover.receive() {
-            self.datagrams.joined(&origin, protocol, &bytes);
+        while let Some(Reassembled { origin, protocol, bytes }) = self.queue.receive() {
+            self.datagrams.reassembled(&origin, protocol, &bytes);
         }
     }
 
-    /// Gives up what has waited too long at `now_ns`: fragments, gaps in streams, and queries, which
-    /// are recorded.
+    /// Expires fragments, gaps in streams and queries that have waited too long at `now_ns`. Expired
+    /// queries are recorded.
     pub fn expire(&mut self, now_ns: u64) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         self.fragments.expire(now_ns, |event| pairing.fragment_loss(&event));
@@ -197,20 +198,20 @@ impl Stages {
         recorder.release(now_ns, counts);
     }
 
-    /// Publishes the counts and hands the batches to their sinks.
+    /// Publishes the counts and passes the batches to their sinks.
     pub fn deliver(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
-        let held = pairing.recorder.held_messages();
-        pairing.counts.messages_pending = pairing.table.pending_messages() + held;
+        let pending = pairing.recorder.pending_messages();
+        pairing.counts.messages_pending = pairing.table.pending_messages() + pending;
         pairing.counts.queries_pending = pairing.table.pending_queries() as u64;
-        pairing.counts.transactions_held = pairing.recorder.held() as u64;
+        pairing.counts.transactions_held = pairing.recorder.pending() as u64;
         pairing.counts.fragments = self.fragments.counts();
         pairing.counts.streams = streams.counts();
         pairing.recorder.deliver(pairing.counts);
     }
 
-    /// Whether nothing waits for its time as of the last [`deliver`](Self::deliver): a query for its
-    /// response, a fragment or a gap in a stream for what is missing, a record for a name.
+    /// Returns true if nothing was waiting at the last [`deliver`](Self::deliver): no query for its
+    /// response, no fragment or stream for missing bytes, no record for attribution.
     pub(super) const fn is_quiet(&self) -> bool {
         let counts = &self.datagrams.pairing.counts;
         counts.messages_pending == 0
@@ -220,19 +221,18 @@ impl Stages {
             && counts.streams.bytes_waiting == 0
     }
 
-    /// The end of capture: what still waits for a response is recorded as it stands.
+    /// Ends capture: queries that still wait for a response are recorded without one.
     pub fn finish(mut self) {
-        let handover = std::mem::replace(&mut self.handover, CrossWorkerQueue::single_worker());
-        handover.end(|joined| {
-            self.datagrams.joined(&joined.origin, joined.protocol, &joined.bytes);
+        let queue = std::mem::replace(&mut self.queue, CrossWorkerQueue::single_worker());
+        queue.end(|Reassembled { origin, protocol, bytes }| {
+            self.datagrams.reassembled(&origin, protocol, &bytes);
         });
         self.drain();
         self.deliver();
     }
 
-    /// The end of one capture and the beginning of another, whose times do not go on from it: what
-    /// waits is recorded as it stands. Everything else goes on, so this costs no more than what
-    /// waited, and a `table` that is empty.
+    /// Ends one capture and starts another, whose times do not continue from it: waiting queries are
+    /// recorded. All buffers are kept, so this costs no more than those queries, and an empty `table`.
     pub fn restart(&mut self, table: impl FnOnce(RecordIds) -> Table) {
         self.drain();
         let Datagrams { streams, pairing } = &mut self.datagrams;
@@ -240,11 +240,11 @@ impl Stages {
         streams.restart();
         pairing.last_at_ns = 0;
         pairing.table = table(pairing.table.ids());
-        // The new table knows of no interface.
+        // The new table has no interfaces yet.
         pairing.interfaces_version = 0;
     }
 
-    /// Records what still waits for a response, or for a name, as it stands.
+    /// Records transactions that still wait for a response, or for attribution.
     fn drain(&mut self) {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         self.fragments.finish(|event| pairing.fragment_loss(&event));
@@ -258,8 +258,8 @@ impl Stages {
 }
 
 impl Datagrams {
-    /// Takes in a datagram that was joined from fragments.
-    fn joined(&mut self, origin: &Origin, protocol: u8, bytes: &[u8]) {
+    /// Processes a datagram that was reassembled from fragments.
+    fn reassembled(&mut self, origin: &Origin, protocol: u8, bytes: &[u8]) {
         self.pairing.counts.datagrams_taken += 1;
         let taken = Datagram::after_extensions(protocol, bytes)
             .and_then(|datagram| self.datagram(origin, &datagram));
@@ -309,7 +309,7 @@ impl Datagrams {
 }
 
 impl Pairing {
-    /// Tells the table on which interfaces capture has begun or ended since it was last told.
+    /// Passes the interfaces on which capture has started or ended since the last call to the table.
     fn learn_switches(&mut self) {
         if self.interfaces.version() != self.interfaces_version {
             let switched = self.interfaces.switched_since(self.interfaces_version);
@@ -322,7 +322,7 @@ impl Pairing {
         }
     }
 
-    /// Takes in what comes of a stream.
+    /// Processes an event of a TCP stream.
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
@@ -335,7 +335,7 @@ impl Pairing {
         }
     }
 
-    /// Takes note of a datagram that will not be whole, where it is known whose it was.
+    /// Notes the loss of a datagram whose fragments did not all arrive, if its flow is known.
     fn fragment_loss(&mut self, event: &FragmentEvent<'_>) {
         if let FragmentEvent::Loss {
             origin, protocol, ports: Some([source, destination]), ..
@@ -357,11 +357,11 @@ impl Pairing {
         }
     }
 
-    /// Takes in a message that was `sent` along a flow. So many bytes behind `wire` are `missing`.
+    /// Processes a message that was `sent` along a flow; `missing` bytes after `wire` were not captured.
     fn message(&mut self, origin: &Origin, sent: &Flow, wire: &[u8], missing: usize) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
-        // Put together piece by piece: loaded whole, what was just stored in pieces has to wait.
+        // Assembled field by field: a load of the whole would stall on the stores of its parts.
         let (flow, seen) = if response {
             (Flow { client: sent.server, server: sent.client, ..*sent }, &mut self.response)
         } else {
@@ -401,7 +401,7 @@ impl Pairing {
         if self.wire_bytes {
             seen.wire.extend_from_slice(wire);
         }
-        if self.alone {
+        if self.each_message {
             self.recorder.record(&self.table.alone(flow, seen), &mut self.counts);
             return;
         }

@@ -13,14 +13,14 @@ use crate::input::Input;
 const CONFIG: Config =
     Config { datagrams: 3, bytes: 16 << 10, fragments: 32, timeout: Duration::from_secs(15) };
 
-/// What fragments may take with these limits, bytes: the bytes kept, one fragment before room is
-/// made, and the datagrams themselves.
+/// Maximum memory of fragments with these limits, in bytes: the bytes kept, one fragment before space is
+/// freed, and the datagrams themselves.
 const MEMORY_LIMIT: usize = CONFIG.bytes + (64 << 10) + CONFIG.datagrams * (4 << 10);
 
 /// Fragments of one input at most.
 const FRAGMENTS: usize = 400;
 
-/// Reassembles what `bytes` says.
+/// Reassembles the fragments that `bytes` describe.
 ///
 /// # Panics
 /// When a datagram comes out that nobody sent, one that was captured does not, or a fragment is not
@@ -49,7 +49,7 @@ pub fn fragments(bytes: &[u8]) {
     assert_eq!(joint.fragments.counts().waiting, 0, "nothing waits behind the end");
 }
 
-/// What joins, and what was sent.
+/// The reassembler, and the fragments that were sent.
 struct Joint {
     fragments: Fragments,
     at_ns: u64,

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes, and what must hold whatever those are.
+//! The fuzz targets, with the properties that must hold for any input.
 //!
 //! ```text
 //!  message      bytes ─────────────▶ Message ─▶ record ─▶ encoders, within their limits
@@ -8,8 +8,8 @@
 //!  replay_file  a capture file ─▶ the same
 //! ```
 //!
-//! `targets/` gives each function to libFuzzer; `cargo xtask fuzz` builds and runs them. The tests
-//! here run them on their seeds, and on what fuzzing found.
+//! `targets/` has a libFuzzer target for each function; `cargo xtask fuzz` builds and runs them. The tests
+//! here run them on their seeds, and on inputs that fuzzing has found.
 
 mod fragments;
 mod input;

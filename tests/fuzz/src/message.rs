@@ -20,7 +20,7 @@ const BUFFER_LIMIT: usize = 4 << 20;
 /// Reads `wire` as a DNS message.
 ///
 /// # Panics
-/// When what was read contradicts itself or the bytes.
+/// When the decoded message contradicts itself or the bytes.
 pub fn message(wire: &[u8]) {
     thread_local! {
         static REUSED: RefCell<Message> = RefCell::default();
@@ -85,7 +85,7 @@ fn require_text(message: &Message) {
     assert!(length <= TEXT_LIMIT, "{length} characters");
 }
 
-/// No message costs more than its length warrants, whatever it is made of.
+/// Checks that no message costs more than its length allows, whatever its content.
 fn require_bounded_work(message: &Message) {
     let (work, length) = (message.work() as usize, message.size as usize);
     let limit = Message::work_limit(length) + LAST_ENTRY_WORK;

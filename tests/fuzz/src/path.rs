@@ -35,10 +35,10 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Few, so that an input can fill the table.
 const CAPACITY: usize = 16;
 
-/// Takes `bytes` for Ethernet frames, each behind its length in two bytes; the last may be cut.
+/// Parses `bytes` as Ethernet frames, each after its length in two bytes; the last one may be cut.
 ///
 /// # Panics
-/// When a record is not what its encoding says, or the ledger does not balance.
+/// When a record differs from its encoding, or the ledger does not balance.
 pub fn frame(bytes: &[u8]) {
     let mut path = Path::new();
     let (mut rest, mut number) = (bytes, 0);
@@ -60,7 +60,7 @@ pub fn frame(bytes: &[u8]) {
     path.finish();
 }
 
-/// A hook, a worker's stages, and sinks that read back what they are given.
+/// A hook, a worker's stages, and sinks that read their records back.
 pub(crate) struct Path {
     hook: FileHook,
     stages: Stages,
@@ -163,7 +163,7 @@ impl Path {
     }
 }
 
-/// What of a record is compared between encodings: dns_id, qname, and the number of its answers.
+/// The parts of a record that are compared between encodings: dns_id, qname, and the number of answers.
 type Essence = (i64, Option<String>, usize);
 
 /// The records that were read back, in order.

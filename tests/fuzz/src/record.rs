@@ -1,4 +1,4 @@
-//! The record of a message: bounded, whatever the message says.
+//! The record of a message is bounded for any message.
 
 use std::cell::RefCell;
 

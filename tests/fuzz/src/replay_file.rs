@@ -19,13 +19,13 @@ use crate::path::Path;
 /// where it is wrong, each on its whole way.
 ///
 /// # Panics
-/// When a frame is not what it says it is, or the ledger does not balance.
+/// When a frame contradicts its header, or the ledger does not balance.
 pub fn replay_file(bytes: &[u8]) {
     let path = written(bytes);
     let mut file =
         CaptureFile::open(&path, &Arc::new(AtomicBool::new(false)), &Arc::new(AtomicU64::new(0)))
             .expect("the file is there");
-    // It stays open, and nothing stays behind, not of an input that ends the process either.
+    // It stays open, and no file is left, even by an input that ends the process.
     fs::remove_file(&path).expect("our own file");
     let (mut way, mut number) = (Path::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! Where fuzzing begins: inputs that reach far into each target, made by code.
+//! Seeds for fuzzing: generated inputs that reach far into each target.
 
 use std::{fs, io, path::Path};
 
@@ -78,7 +78,7 @@ fn frame(payload: &[u8], back: bool) -> Vec<u8> {
     frame
 }
 
-/// Frames, each behind its length: a query and its response, and a query alone.
+/// Frames, each after its length: a query and its response, and a query without one.
 #[must_use]
 pub fn frames() -> Vec<Vec<u8>> {
     let [query, response, _] = <[Vec<u8>; 3]>::try_from(messages()).expect("three messages");

@@ -17,8 +17,8 @@ const CONFIG: Config = Config {
     idle_timeout: std::time::Duration::from_secs(120),
 };
 
-/// What streams may take with these limits, bytes: the bytes kept, one segment before room is
-/// made, and the connections themselves.
+/// Maximum memory of streams with these limits, in bytes: the bytes kept, one segment before space is
+/// freed, and the connections themselves.
 const MEMORY_LIMIT: usize = CONFIG.bytes + (64 << 10) + CONFIG.streams * (4 << 10);
 
 /// Segments of one input at most.
@@ -27,14 +27,14 @@ const SEGMENTS: usize = 400;
 /// Connections that an input talks about: more than are kept.
 const CONNECTIONS: usize = 4;
 
-/// What an input is about, by its first byte.
+/// Kind of an input, by its first byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Segments of what was sent, any of them, from the SYN on: no other message may come out.
     Honest,
-    /// Every segment comes, in an order of its own: every message must come out.
+    /// Every segment arrives, in any order: every message must come out.
     Whole,
-    /// Segments of anything: what comes out is the sender's matter.
+    /// Segments of any content: any message may come out.
     Forged,
 }
 
@@ -78,7 +78,7 @@ fn message(connection: usize, back: bool, number: usize, length: usize) -> Vec<u
     message
 }
 
-/// Reassembles what `bytes` says.
+/// Reassembles the segments that `bytes` describe.
 ///
 /// # Panics
 /// When a message comes out that nobody sent, one that was captured does not, or bytes are not
@@ -107,7 +107,7 @@ pub fn stream(bytes: &[u8]) {
     assert_eq!(tap.streams.counts().bytes_waiting, 0, "nothing waits behind the end");
 }
 
-/// Streams, and what was sent in them.
+/// Streams, and the messages that were sent in them.
 struct Tap {
     streams: Streams<()>,
     connections: Vec<[Side; 2]>,
@@ -134,7 +134,7 @@ impl Tap {
             (usize::from(choice) % self.connections.len(), usize::from(choice >> 7));
         match choice >> 2 & 7 {
             0 => {
-                // Less than the idle timeout in all: what comes behind that is another connection.
+                // Less than the idle timeout in all: after that, segments are of another connection.
                 self.at_ns += u64::from(input.u8()) * 1_000_000;
                 let at_ns = self.at_ns;
                 self.call(kind, |streams, events| streams.expire(at_ns, events));

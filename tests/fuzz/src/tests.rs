@@ -25,7 +25,7 @@ fn the_seeds_reach_far() {
     }
 }
 
-/// Without such seeds, the check of the work would only be made where it cannot fail.
+/// Without such seeds, the check of the work could not fail.
 #[test]
 fn the_hostile_seeds_reach_the_limit_of_work() {
     use tap53_dns::{Message, ParseStatus};
@@ -38,7 +38,7 @@ fn the_hostile_seeds_reach_the_limit_of_work() {
 type Found = (fn(&[u8]), &'static str);
 
 #[test]
-fn what_fuzzing_found_stays_fixed() {
+fn findings_of_fuzzing_stay_fixed() {
     /// Inputs in hexadecimal digits, for the target that they were found by.
     const FOUND: &[Found] = &[];
     for (target, hex) in FOUND {

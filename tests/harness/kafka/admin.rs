@@ -1,4 +1,4 @@
-//! Topics made and deleted by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
+//! Creates and deletes topics by Kafka's protocol: one request of some sixty bytes, where Kafka's own tool would
 //! start a JVM.
 
 use std::{
@@ -14,16 +14,16 @@ const CREATE_TOPICS: i16 = 19;
 /// The last version before tagged fields; brokers 4.x take 2 to 7.
 const CREATE_TOPICS_VERSION: i16 = 4;
 const DELETE_TOPICS: i16 = 20;
-/// As above; brokers 4.x take 1 to 6.
+/// Version of the request; brokers 4.x support 1 to 6.
 const DELETE_TOPICS_VERSION: i16 = 3;
 const CORRELATION_ID: i32 = 53;
 
-/// How a topic is to be.
+/// Properties of a new topic.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape<'a> {
     pub(super) partitions: i32,
     pub(super) replicas: i16,
-    /// Settings of its own.
+    /// Settings of the topic.
     pub(super) settings: &'a [(&'a str, &'a str)],
 }
 

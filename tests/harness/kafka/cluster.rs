@@ -140,10 +140,10 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// How many brokers lead a partition of the topic.
+    /// Returns how many brokers lead a partition of the topic.
     ///
     /// # Errors
-    /// When no broker tells.
+    /// When no broker answers.
     pub fn leaders(&self, topic: &str) -> Result<usize> {
         let partitions = self.partitions(topic)?;
         let mut leaders: Vec<_> =
@@ -184,7 +184,7 @@ impl Node {
     }
 }
 
-/// As for one broker; and topics that brokers keep for themselves are on all of them.
+/// Returns the configuration of one broker; internal topics are replicated to all brokers.
 fn configuration(
     id: usize,
     broker: SocketAddr,

@@ -51,7 +51,7 @@ pub struct Kafka<'a> {
     namespace: &'a Namespace,
     jars: PathBuf,
     directory: TempDir,
-    /// Where it keeps its topics, metadata included.
+    /// Directory of its topics, with the metadata.
     log_directory: PathBuf,
     controller: SocketAddr,
     session_timeout_ms: u32,
@@ -70,34 +70,34 @@ impl<'a> Kafka<'a> {
         Self::start_with(namespace, Place::default(), None, "")
     }
 
-    /// As [`start`](Self::start), elsewhere than on loopback, or on a disk of the caller's.
+    /// Does the same as [`start`](Self::start), elsewhere than on loopback, or on a disk of the caller's.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_at(namespace: &'a Namespace, place: Place) -> Result<Self> {
         Self::start_with(namespace, place, None, "")
     }
 
-    /// As [`start`](Self::start), with two more listeners that ask who is there.
+    /// Does the same as [`start`](Self::start), with two more listeners that require authentication.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_secure(namespace: &'a Namespace, security: &Security) -> Result<Self> {
         Self::start_with(namespace, Place::default(), Some(security), "")
     }
 
-    /// As [`start`](Self::start), with more properties; of two with one name the last one counts.
+    /// Does the same as [`start`](Self::start), with more properties; of two with one name the last one counts.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_with_properties(namespace: &'a Namespace, properties: &str) -> Result<Self> {
         Self::start_with(namespace, Place::default(), None, properties)
     }
 
-    /// As [`start`](Self::start), behind `proxy`, which is where clients are told that it is.
+    /// Does the same as [`start`](Self::start), after `proxy`, whose address it advertises.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// See [`start`](Self::start).
     pub fn start_behind(namespace: &'a Namespace, proxy: &DelayingProxy) -> Result<Self> {
         let advertised = format!("advertised.listeners=PLAINTEXT://{}\n", proxy.address());
         let kafka = Self::start_with(namespace, Place::default(), None, &advertised)?;
@@ -166,13 +166,13 @@ impl<'a> Kafka<'a> {
         self.listeners.sasl_ssl.to_string()
     }
 
-    /// `host:port` of the listener that asks for a certificate, where the broker is secure.
+    /// Returns `host:port` of the listener that requires a certificate, if the broker is secure.
     #[must_use]
     pub fn ssl_address(&self) -> String {
         self.listeners.ssl.to_string()
     }
 
-    /// `host:port` of the listener with TLS that asks for a token, where the broker is secure.
+    /// Returns `host:port` of the listener with TLS that requires a token, if the broker is secure.
     #[must_use]
     pub fn token_address(&self) -> String {
         self.listeners.token.to_string()
@@ -189,7 +189,7 @@ impl<'a> Kafka<'a> {
         self.process = None;
     }
 
-    /// Sends the broker a signal, as SIGSTOP, which makes it hang.
+    /// Sends the broker a signal, such as SIGSTOP, which suspends it.
     ///
     /// # Errors
     /// When it does not run.
@@ -197,7 +197,7 @@ impl<'a> Kafka<'a> {
         self.process.as_ref().context("no broker runs")?.signal(signal)
     }
 
-    /// Starts the broker again on what it had, at the same address.
+    /// Starts the broker again with its data, at the same address.
     ///
     /// # Errors
     /// When it does not answer before the deadline.
@@ -222,11 +222,11 @@ impl<'a> Kafka<'a> {
         Ok(spare)
     }
 
-    /// As [`restart`](Self::restart), at another address: that is where it listens, and what it
-    /// tells clients. For brokers without [`Security`].
+    /// Does the same as [`restart`](Self::restart), at another address, where it
+    /// listens and which it advertises. For brokers without [`Security`].
     ///
     /// # Errors
-    /// As [`restart`](Self::restart).
+    /// See [`restart`](Self::restart).
     pub fn restart_at(&mut self, address: SocketAddr) -> Result<()> {
         self.kill();
         self.address = address;
@@ -256,10 +256,10 @@ impl<'a> Kafka<'a> {
         self.create_topic_of(topic, 1)
     }
 
-    /// As [`create_topic`](Self::create_topic), with a new name, which is returned.
+    /// Does the same as [`create_topic`](Self::create_topic), with a new name, which is returned.
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn create_numbered_topic(&self) -> Result<String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let topic = format!("numbered-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -267,16 +267,16 @@ impl<'a> Kafka<'a> {
         Ok(topic)
     }
 
-    /// As [`create_topic`](Self::create_topic), with so many partitions.
+    /// Does the same as [`create_topic`](Self::create_topic), with so many partitions.
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn create_topic_of(&self, topic: &str, partitions: i32) -> Result<()> {
         let stream = self.namespace.enter(|| Ok(std::net::TcpStream::connect(self.address)?))?;
         admin::create_topic(stream, topic, admin::Shape { partitions, replicas: 1, settings: &[] })
     }
 
-    /// How many messages partition 0 of `topic` has had, read by kcat.
+    /// Returns the end offset of partition 0 of `topic`, read by kcat.
     ///
     /// # Errors
     /// When kcat is not installed, or fails.
@@ -316,7 +316,7 @@ impl<'a> Kafka<'a> {
     /// Produces a message that has a key and no value.
     ///
     /// # Errors
-    /// As [`produce`](Self::produce).
+    /// See [`produce`](Self::produce).
     pub fn produce_tombstone(&self, topic: &str, partition: u32, key: &str) -> Result<()> {
         let directory = scratch::directory("messages")?;
         let path = directory.path().join("lines");
@@ -369,14 +369,14 @@ impl<'a> Kafka<'a> {
     }
 }
 
-/// Where a broker is.
+/// Address and directory of a broker.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Its address in its namespace.
     pub ip: Ipv4Addr,
-    /// Where it keeps its topics; `None`: in a directory of its own.
+    /// Directory of its topics; `None` for a temporary one.
     pub log_directory: Option<PathBuf>,
-    /// How long a broker that was killed counts as there: only then may it come back.
+    /// Time after which a killed broker is considered gone; it can be restarted only after that.
     pub session_timeout_ms: u32,
 }
 
@@ -481,12 +481,12 @@ fn parse_consumed(mut rest: &[u8]) -> Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// What stands before the next space.
+/// Returns the text before the next space.
 fn word<'a>(rest: &mut &'a [u8]) -> Result<&'a str> {
     text_before(b' ', rest)
 }
 
-/// What stands before the next `end`.
+/// Returns the text before the next `end`.
 fn text_before<'a>(end: u8, rest: &mut &'a [u8]) -> Result<&'a str> {
     let at = rest.iter().position(|byte| *byte == end).context("kcat's output ends early")?;
     let text = std::str::from_utf8(&rest[..at])?;

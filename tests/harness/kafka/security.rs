@@ -1,4 +1,4 @@
-//! Certificates and passwords, and listeners that ask for them.
+//! Certificates and passwords, and listeners that require them.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ pub const PLAIN_PASSWORD: &str = "a plain password";
 /// The password of the key of the client's certificate.
 const KEY_PASSWORD: &str = "a key's password";
 
-/// An authority made for the test, and what it certified; whose tokens the broker believes.
+/// A CA of the test with its certificates, and the issuer of tokens that the broker accepts.
 pub struct Security {
     directory: TempDir,
     issuer: Issuer,
     reauthentication_ms: u64,
 }
 
-/// Where a broker with security listens beside its usual address.
+/// Additional listeners of a broker with security.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listeners {
     /// TLS and a password.
@@ -90,13 +90,13 @@ impl Security {
         self.directory.path().join(name)
     }
 
-    /// Who signs tokens that the broker believes.
+    /// Returns the issuer of tokens that the broker accepts.
     #[must_use]
     pub const fn issuer(&self) -> &Issuer {
         &self.issuer
     }
 
-    /// Has the broker ask for a new proof after so long, where tokens are the proof.
+    /// Sets the interval at which the broker requires reauthentication with a token.
     #[must_use]
     pub fn with_reauthentication_ms(self, reauthentication_ms: u64) -> Self {
         Self { reauthentication_ms, ..self }
@@ -149,7 +149,7 @@ impl Security {
     }
 }
 
-/// What the storage tool is told of the user.
+/// Returns the arguments of the storage tool that create the user.
 pub(super) fn credentials() -> [String; 2] {
     ["SCRAM-SHA-512", "SCRAM-SHA-256"]
         .map(|mechanism| format!("{mechanism}=[name={USER},password={SCRAM_PASSWORD}]"))

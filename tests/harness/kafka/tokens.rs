@@ -20,7 +20,7 @@ use crate::{
 
 use super::Security;
 
-/// Who signs tokens.
+/// Issuer of the tokens.
 const ISSUER: &str = "https://issuer.tap53.test";
 /// Whom tokens are for.
 const AUDIENCE: &str = "kafka";
@@ -30,12 +30,12 @@ pub const SUBJECT: &str = "system:serviceaccount:dns:tap53";
 pub const CLIENT_ID: &str = "tap53 & co";
 /// Its secret.
 pub const CLIENT_SECRET: &str = "a client's secret: 100% of it";
-/// What it asks for.
+/// Scope of the tokens.
 pub const SCOPE: &str = "kafka write";
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A key of its own, and tokens signed with it.
+/// A key, and tokens signed with it.
 pub struct Issuer {
     directory: TempDir,
 }
@@ -83,7 +83,7 @@ impl Issuer {
         sign(&self.key().display().to_string(), &claims)
     }
 
-    /// A token that nobody signed.
+    /// Returns a token without a valid signature.
     ///
     /// # Errors
     /// When Python fails.
@@ -109,7 +109,7 @@ impl Issuer {
         )
     }
 
-    /// What the broker's JVM has to be told, so that it reads keys from a file.
+    /// Returns the option with which the broker's JVM may read keys from a file.
     pub(super) fn jvm_option(&self) -> String {
         let key_set = self.key_set();
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", key_set.display())
@@ -148,13 +148,13 @@ impl TokenEndpoint {
         Ok(Self { process, rules, port, _directory: directory })
     }
 
-    /// Where it is asked.
+    /// Returns the URL of the endpoint.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}/oauth2/token", self.port)
     }
 
-    /// What it answers from now on: a status, and tokens that live so long.
+    /// Sets the answer from now on: the status, and the lifetime of tokens in seconds.
     ///
     /// # Errors
     /// When the file cannot be written.

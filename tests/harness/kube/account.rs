@@ -22,7 +22,7 @@ const SHORTEST_ISSUED: Duration = Duration::from_secs(600);
 /// A service account as a client sees it.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// As the API server calls it: `system:serviceaccount:NAMESPACE:NAME`.
+    /// Name of the user at the API server: `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
     /// Its kubeconfig file, which refers to the token file.
     pub kubeconfig: PathBuf,
@@ -49,7 +49,7 @@ impl KubeApi<'_> {
         self.account_with(namespace, name, token.trim())
     }
 
-    /// As [`account`](Self::account), with a token that ends at `expiry`, past or to come. It is
+    /// Does the same as [`account`](Self::account), with a token that ends at `expiry`, past or to come. It is
     /// signed here with the API server's key: the API would not issue one that ends soon.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl KubeApi<'_> {
     /// A token as [`account_expiring`](Self::account_expiring) uses, to be written over an account's.
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn signed_token(&self, namespace: &str, name: &str, expiry: SystemTime) -> Result<String> {
         let uid = self.kubectl(&[
             "get",

@@ -1,4 +1,4 @@
-//! Who asked the API server for what.
+//! Reads the audit log of the API server.
 
 use std::fs;
 
@@ -14,11 +14,11 @@ pub(super) const LOG: &str = "audit.log";
 pub struct Request {
     /// get, list, watch, create, update, patch, delete …
     pub verb: String,
-    /// As `pods` or `serviceaccounts/token`; for others than resources, the path.
+    /// Resource, such as `pods` or `serviceaccounts/token`; the path for other requests.
     pub resource: String,
     /// API group, empty for the core.
     pub group: String,
-    /// Namespace asked for, empty for all or none.
+    /// Namespace of the request, empty for all or none.
     pub namespace: String,
     /// The object's name, empty for many.
     pub name: String,

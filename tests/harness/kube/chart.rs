@@ -13,7 +13,7 @@ use crate::{process::run, scratch};
 /// The release and its namespace in the plain manifests.
 pub const RELEASE: &str = "tap53";
 
-/// helm with `arguments`, which needs no server for what is asked of it here.
+/// Runs helm with `arguments`, which need no server.
 ///
 /// # Errors
 /// When it cannot be built, or fails; with its message.
@@ -24,13 +24,13 @@ pub fn helm(arguments: &[&str]) -> Result<String> {
     run(command.args(arguments).env("HOME", home.path()).env_remove("KUBECONFIG"))
 }
 
-/// Where the chart is.
+/// Returns the directory of the chart.
 #[must_use]
 pub fn chart() -> PathBuf {
     deploy().join("helm/tap53")
 }
 
-/// Where the plain manifests are.
+/// Returns the path of the plain manifests.
 #[must_use]
 pub fn manifests() -> PathBuf {
     deploy().join("manifests/tap53.yaml")
@@ -47,10 +47,10 @@ pub fn render(arguments: &[&str]) -> Result<String> {
     helm(&[&fixed[..], arguments].concat())
 }
 
-/// What the plain manifests have to be.
+/// Renders the plain manifests.
 ///
 /// # Errors
-/// As [`render`].
+/// See [`render`].
 pub fn rendered_manifests() -> Result<String> {
     let values = deploy().join("manifests/values.yaml");
     let objects = render(&["--values", values.to_str().context("a path in UTF-8")?])?;

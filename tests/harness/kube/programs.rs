@@ -27,7 +27,7 @@ const KUBERNETES: &str = "k8s.io/kubernetes";
 const ETCD: &str = "go.etcd.io/etcd/server/v3";
 const HELM: &str = "helm.sh/helm/v4";
 
-/// Where distributions and Go's own archive put it, besides PATH.
+/// Directory in which distributions and Go's archive install it, in addition to PATH.
 const GO_DIRECTORIES: &str = "/usr/local/go/bin";
 const GO_BY_VERSION: &str = "/usr/lib";
 
@@ -114,7 +114,7 @@ impl Go {
 /// A Go that can build the programs, by itself or by fetching a newer one.
 ///
 /// # Errors
-/// When there is none; the message names what was found and what is needed.
+/// If there is none; the message has the found and the needed version.
 pub fn go() -> Result<Go> {
     let needed = required_go()?;
     let mut found = Vec::new();
@@ -170,7 +170,7 @@ fn go_candidates() -> Vec<PathBuf> {
     programs
 }
 
-/// The version that our go.mod asks for, which is the highest of all that its modules ask for.
+/// Returns the version that our go.mod requires, the highest one that its modules require.
 fn required_go() -> Result<(u32, u32)> {
     let line = GO_MOD.lines().find_map(|line| line.strip_prefix("go "));
     line.and_then(major_minor).context("programs/go.mod has no go line")
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_come_from_go_mod_and_old_compilers_are_told_from_new_ones() {
+    fn versions_are_from_go_mod_and_old_compilers_are_detected() {
         for module in [KUBERNETES, ETCD, HELM] {
             let version = version(module).expect("required");
             assert!(version.starts_with('v') && version.contains('.'), "{module} {version}");

@@ -41,14 +41,14 @@ const JVM_OPTIONS: [&str; 5] = [
     "-Dorg.slf4j.simpleLogger.log.org.apache.iceberg.connect=info",
 ];
 
-/// What workers are started with.
+/// Options of the workers.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
     /// `host:port` of brokers, with commas between.
     pub brokers: &'a str,
     /// The registry's URL, up to its host and port.
     pub registry: &'a str,
-    /// How many workers.
+    /// Number of workers.
     pub workers: usize,
     /// Replicas of the worker's own topics and of the dead letters.
     pub replicas: usize,
@@ -196,7 +196,7 @@ impl<'a> Connect<'a> {
     /// rebalance.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// See [`create`](Self::create).
     pub fn create_named(&self, name: &str, configuration: &Map<String, Value>) -> Result<()> {
         let path = format!("/connectors/{name}/config");
         wait::until("the worker to take the connector", RUN_DEADLINE, || {
@@ -243,7 +243,7 @@ impl<'a> Connect<'a> {
         Ok(failed)
     }
 
-    /// As [`restart_failed`](Self::restart_failed), for each connector that the worker names. A worker
+    /// Does the same as [`restart_failed`](Self::restart_failed), for each connector that the worker names. A worker
     /// that does not answer is left alone.
     pub fn restart_all_failed(&self) {
         let Ok(answer) = self.ask("GET", "/connectors", None) else { return };
@@ -298,7 +298,7 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// Why a connector or one of its tasks has failed; the end of the trace says it best.
+/// Returns the end of the trace of a connector or task that has failed.
 fn failure(status: &Value) -> Option<String> {
     let tasks = status["tasks"].as_array().into_iter().flatten();
     let failed = std::iter::once(&status["connector"])

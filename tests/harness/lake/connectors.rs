@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-/// Where messages that cannot be read go, of both connectors.
+/// Topic for messages that cannot be read, of both connectors.
 pub const DEAD_LETTERS: &str = "dns-dead-letters";
 
-/// Where their tables are in the catalog. It has to be there before the connectors are.
+/// Namespace of their tables in the catalog. It must exist before the connectors.
 pub const NAMESPACE: &str = "dns";
 
 /// A sink connector for one topic.
@@ -143,9 +143,9 @@ impl Connector {
     }
 }
 
-/// What no connector may lack, and what does not depend on the topic.
+/// Required properties of a connector that do not depend on the topic.
 const FIXED: [(&str, &str); 27] = [
-    // A message that cannot be read is put aside, with the reason in its headers.
+    // A message that cannot be read becomes a dead letter, with the reason in its headers.
     ("errors.tolerance", "all"),
     ("errors.deadletterqueue.topic.name", DEAD_LETTERS),
     ("errors.deadletterqueue.topic.replication.factor", "3"),
@@ -266,10 +266,10 @@ impl Chain {
     }
 }
 
-/// The generated files: path, and what it has to hold.
+/// Returns the generated files: path and content.
 ///
 /// # Errors
-/// As [`Connector::configuration`].
+/// See [`Connector::configuration`].
 pub fn files() -> Result<Vec<(PathBuf, String)>> {
     let directory = repository().join("deploy/downstream");
     let mut files = Vec::new();

@@ -83,10 +83,10 @@ pub fn jars() -> Result<Jars> {
     Ok(Jars { directory })
 }
 
-/// The environment with DuckDB, its extensions and the S3 server; made now if it is not there yet.
+/// Returns the environment with DuckDB, its extensions and the S3 server; creates it if it is missing.
 ///
 /// # Errors
-/// As [`python::python`].
+/// See [`python::python`].
 pub fn environment() -> Result<PathBuf> {
     ENVIRONMENT.directory()
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::parts;
 use crate::{http::JsonRequest, namespace::Namespace, process::Process, scratch, wait};
 
-/// Fixed, since the namespace has nobody else who would want it.
+/// Fixed, since nothing else in the namespace uses it.
 const S3: SocketAddr = address(8333);
 const CATALOG: SocketAddr = address(8181);
 
@@ -64,7 +64,7 @@ impl<'a> Store<'a> {
         self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
     }
 
-    /// Starts it again on what it had.
+    /// Starts it again with its data.
     ///
     /// # Errors
     /// When it does not answer before the deadline.
@@ -105,8 +105,8 @@ impl<'a> Store<'a> {
         request.send(self.namespace, address).is_ok_and(|answer| answer.code == 200)
     }
 
-    /// Where it is and how to be let in, as the connectors of `deploy/downstream` read it from a
-    /// worker's environment.
+    /// Returns the address and credentials as environment variables, which the connectors of
+    /// `deploy/downstream` read.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 8] {
         let catalog = format!("http://{CATALOG}");

@@ -43,10 +43,10 @@ impl<'a> Tables<'a> {
         self.run(None, queries)
     }
 
-    /// As [`ask`](Self::ask), after the statements of `deploy/sql/completeness.sql`.
+    /// Does the same as [`ask`](Self::ask), after the statements of `deploy/sql/completeness.sql`.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// See [`ask`](Self::ask).
     pub fn ask_completeness<const COUNT: usize>(
         &self,
         queries: [&str; COUNT],
@@ -65,8 +65,8 @@ impl<'a> Tables<'a> {
         Ok(rows)
     }
 
-    /// What `tap53 verify` reads of the tables, and of each column altered in one row, as
-    /// `tamper_lake.py` describes it.
+    /// Exports the tables for `tap53 verify`, as they are and with each column altered in one row; see
+    /// `tamper_lake.py`.
     ///
     /// # Errors
     /// When a table is not there.

@@ -9,12 +9,12 @@ use crate::{namespace::Namespace, registry::Registry, wait};
 
 /// A commit, a rebalance and a JVM on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long SeaweedFS may take to create its warehouse: seconds, unless it fails.
+/// Deadline for SeaweedFS to create its warehouse, which takes seconds.
 const WAREHOUSE_DEADLINE: Duration = Duration::from_secs(40);
 /// A look starts Python.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Changes to a connector's configuration so that nobody waits minutes for a commit.
+/// Changes to a connector's configuration so that commits do not take minutes.
 pub const QUICK: [(&str, &str); 3] = [
     ("tasks.max", "1"),
     ("iceberg.control.commit.interval-ms", "4000"),
@@ -57,7 +57,7 @@ impl<'a> Lake<'a> {
     /// Creates the connectors of the full profile, as in `deploy/downstream`, with quick commits and `changes`.
     ///
     /// # Errors
-    /// As [`Connect::create`].
+    /// See [`Connect::create`].
     pub fn connect_all(&self, changes: &[(&str, &str)]) -> Result<()> {
         let changes = [&QUICK[..], changes].concat();
         connectors::FULL_PROFILE
@@ -140,7 +140,7 @@ pub fn create_namespace(store: &mut Store<'_>) -> Result<()> {
     })
 }
 
-/// Whether an answer of the catalog is one that it gives while it starts.
+/// Returns true for an answer that the catalog gives while it starts.
 fn is_starting(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
     ["NotFound_404", "returned HTTP 500", "returned HTTP 503"].iter().any(|it| text.contains(it))

@@ -1,5 +1,5 @@
-//! What the agent itself takes for a transaction: by rate and sink, and by the time that the broker
-//! takes to acknowledge.
+//! Measures the cost of a transaction in the agent: by rate and sink, and by the time until the broker
+//! acknowledges.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const IN_FLIGHT: u32 = 500;
 /// Queries a second while the broker's answers are delayed.
 const DELAYED_RATE: u32 = 2_000;
 
-/// By rate and sink.
+/// Measures the cost by rate and sink.
 pub(super) fn by_rate(plan: &Plan) -> Result<String> {
     let stage = Stage::new(1)?;
     let kafka = Kafka::start(&stage.server)?;
@@ -67,7 +67,7 @@ fn run(stage: &Stage, plan: &Plan, rate: u32, sink: &str, answered: &mut Vec<f64
     Ok(measured.costs[0])
 }
 
-/// By the delay of the broker's answers.
+/// Measures the cost by the delay of the broker's answers.
 pub(super) fn by_delay(plan: &Plan) -> Result<String> {
     let stage = Stage::new(1)?;
     let proxy = DelayingProxy::listen(&stage.server)?;

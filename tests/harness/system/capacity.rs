@@ -1,8 +1,8 @@
-//! How many transactions a second the agent records without loss.
+//! Measures how many transactions a second the agent records without loss.
 //!
-//! tcpreplay sends queries and responses from a file, from the client's end; all come in at the
-//! server's interface, where the agent sees them, and the kernel drops them, since nobody there has
-//! those addresses. So no resolver takes a part of the machine; the sender does.
+//! tcpreplay sends queries and responses from a file, from the client's end. All of them arrive at the
+//! server's interface, where the agent captures them, and the kernel drops them, since no process there
+//! has these addresses. So no resolver uses the machine; the sender does.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -24,7 +24,7 @@ const ANSWERS: u8 = 3;
 /// Different transactions in the file.
 const TRANSACTIONS: u16 = 10_000;
 const CLIENTS: u16 = 200;
-/// Of the rate that is asked for: below it, the sender is at its end.
+/// Fraction of the requested rate below which the sender is the bottleneck.
 const SENDERS_SHARE: f64 = 0.9;
 
 /// One run.
@@ -93,7 +93,7 @@ fn run(stage: &Stage, plan: &Plan, file: &Path, rate: u32, sink: &str) -> Result
     Ok(Outcome { sent, lost: count(lost) / count(received / 2) })
 }
 
-/// Of tcpreplay's report: `Rated: 12345678.9 Bps, 98.76 Mbps, 123456.78 pps`.
+/// Parses tcpreplay's report: `Rated: 12345678.9 Bps, 98.76 Mbps, 123456.78 pps`.
 fn packets_per_second(report: &str) -> Option<f64> {
     let rated = report.lines().find_map(|line| line.trim().strip_prefix("Rated:"))?;
     let rate = rated.split(',').find_map(|part| part.trim().strip_suffix(" pps"))?;

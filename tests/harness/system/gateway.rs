@@ -13,7 +13,7 @@ use super::{
 };
 use crate::kafka::Kafka;
 
-/// What was published of the system that this project implements, in percent.
+/// Published figures of the system that this project implements.
 const PUBLISHED: &str = "CPU −50 %, memory −80 %";
 
 /// The runs at one rate, one of each kind in each round.

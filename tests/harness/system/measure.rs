@@ -11,10 +11,10 @@ use crate::{
     usage::{Memory, cpu_time},
 };
 
-/// How long load goes on when the window has been measured.
+/// Time for which load continues after the measured window.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// What a process took for each query, and its memory under load.
+/// The CPU time of a process for each query, and its memory under load.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
     pub(super) us: f64,
@@ -30,16 +30,16 @@ impl std::iter::Sum for Cost {
     }
 }
 
-/// What was seen of a load.
+/// The measurements of a load.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     /// Queries a second in the window, as the server's interface counted them.
     pub(super) per_second: f64,
     /// CPU of all clients for each query.
     pub(super) client_us: f64,
-    /// Of each of the processes, in their order.
+    /// Costs of the processes, in their order.
     pub(super) costs: Vec<Cost>,
-    /// What the clients counted, warm-up included.
+    /// Counts of the clients, warm-up included.
     pub(super) report: Report,
 }
 
@@ -53,7 +53,7 @@ impl Measured {
     }
 }
 
-/// How much load there is.
+/// Rate of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     /// Queries a second to all servers together; `None`: as many as they answer.

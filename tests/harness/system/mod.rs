@@ -1,4 +1,5 @@
-//! What the whole system costs, beside the way it replaces: `cargo xtask bench --system`.
+//! Measures the cost of the whole system, and of the system that it replaces: `cargo xtask bench
+//! --system`.
 //!
 //! ```text
 //!  client's namespace            server's namespace
@@ -13,7 +14,7 @@
 //! within a round. Absolute figures of two machines do not compare.
 //!
 //! CPU is the scheduler's run time of all threads of a process ([`cpu_time`](crate::usage::cpu_time)).
-//! What the kernel does in a softirq counts for the process that it interrupts: the ingress program of
+//! The work of the kernel in a softirq counts for the process that it interrupts: the ingress program of
 //! the agent counts for the client, which sends; the egress program for the gateway. So the client's
 //! CPU is measured as well.
 
@@ -36,7 +37,7 @@ use anyhow::{Result, ensure};
 
 pub use programs::Programs;
 
-/// How much is measured.
+/// Extent of the measurements.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Before each measurement, under load.
@@ -45,7 +46,7 @@ pub struct Plan {
     pub window: Duration,
     /// Runs of each case, in turn.
     pub rounds: usize,
-    /// Whether a record that is missing is an error: at rates that overload no part.
+    /// Set if a missing record is an error: at rates that overload no part.
     pub lossless: bool,
     /// Queries a second to the gateway; `None`: as many as it answers.
     pub gateway_rates: Vec<Option<u32>>,
@@ -68,7 +69,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What the table in the documents is made of: some twenty minutes.
+    /// Returns the plan for the table in the documents, which takes some twenty minutes.
     #[must_use]
     pub fn full() -> Self {
         let window = Duration::from_secs(4);
@@ -89,7 +90,7 @@ impl Plan {
         }
     }
 
-    /// Proves that all runs, in a minute or two; its figures say little.
+    /// Checks in a minute or two that everything runs; its figures are not meaningful.
     #[must_use]
     pub fn short() -> Self {
         Self {
@@ -123,7 +124,7 @@ pub enum Section {
     Agent,
     /// The agent alone, by the broker's delay.
     Delay,
-    /// What the agent captures without loss.
+    /// The rate that the agent captures without loss.
     Capacity,
     /// Many agents against one broker.
     Producers,

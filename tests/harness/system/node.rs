@@ -1,4 +1,4 @@
-//! A node: gateways, and who reports what they answer.
+//! A node: gateways, and the programs that report their transactions.
 
 use std::{fs, net::IpAddr, path::Path, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{agent::Agent, kafka::Kafka, process::Process};
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const END_DEADLINE: Duration = Duration::from_secs(60);
-/// Of one client; a gateway's client that waits for this many has overloaded it.
+/// Maximum number of queries in flight of a client; one that waits for so many has overloaded its gateway.
 const IN_FLIGHT: u32 = 100;
 
-/// Who reports the gateways' transactions to Kafka.
+/// The program that reports the gateways' transactions to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reporter {
     /// Nobody.
@@ -35,7 +35,7 @@ impl Reporter {
     pub(super) const ALL: [Self; 3] = [Self::Nobody, Self::Collectors, Self::Agent];
 }
 
-/// What one run gave.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) measured: Measured,
@@ -43,7 +43,7 @@ pub(super) struct Run {
     pub(super) gateways: Cost,
     /// All collectors, or the agent.
     pub(super) reporter: Cost,
-    /// Of a record in the topic's files.
+    /// Size of a record in the topic's files.
     pub(super) bytes: f64,
     /// Share of the answered queries that are not in the topic.
     pub(super) missing: f64,
@@ -136,7 +136,7 @@ impl Node {
         self.gateways.iter().chain(&self.collectors).chain(agent).map(Process::pid).collect()
     }
 
-    /// Ends all in order, so that what is on its way arrives.
+    /// Ends all parts in order, so that records in flight arrive.
     fn stop(&mut self) -> Result<()> {
         for mut process in self.gateways.drain(..).chain(self.collectors.drain(..)) {
             process.signal(Signal::SIGTERM)?;
@@ -173,9 +173,9 @@ fn start_collector(
     Ok(process)
 }
 
-/// As tap53's defaults where there is a choice: LZ4, all replicas acknowledge, 20 ms of linger. The
-/// queue batches, as its documents advise, and waits while it is full, as a pipeline that loses
-/// nothing does.
+/// Returns the collector's configuration, with tap53's defaults if there is a choice: LZ4, all replicas
+/// acknowledge, 20 ms of linger. The queue batches, as its documents advise, and blocks while it is full,
+/// as in a pipeline without loss.
 fn collector_configuration(broker: &str, topic: &str, socket: &Path) -> String {
     format!(
         r#"receivers:

@@ -16,7 +16,7 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Of each producer a second: each goes alone, since it waits for others for 20 ms at most.
+/// Records of each producer a second: each is sent alone, since linger is 20 ms at most.
 const RECORDS_PER_S: u32 = 2;
 const PARTITIONS: i32 = 24;
 

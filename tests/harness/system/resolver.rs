@@ -26,7 +26,7 @@ use crate::{
 const READY_DEADLINE: Duration = Duration::from_secs(20);
 const IN_FLIGHT: u32 = 100;
 
-/// Who records transactions.
+/// The program that records transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recorder {
     Nobody,
@@ -100,10 +100,10 @@ fn recorded(runs: &[Run]) -> String {
     shares.map_or("–".to_owned(), |shares| format!("{:.1}", Spread::of(shares).min * 100.0))
 }
 
-/// What one run gave.
+/// The results of a run.
 struct Run {
     measured: Measured,
-    /// Of the answered queries that were recorded; `None` where nobody does.
+    /// Share of the answered queries that were recorded; `None` without a recorder.
     share: Option<f64>,
 }
 
@@ -122,7 +122,7 @@ fn run(stage: &Stage, plan: &Plan, kafka: &Kafka<'_>, recorder: Recorder) -> Res
     let processes: Vec<Pid> = [unbound.pid()].into_iter().chain(of_recorder).collect();
     let rate = Rate { per_second: None, in_flight: IN_FLIGHT, latencies: false };
     let measured = measure_load(stage, plan, &[Stage::address(0).into()], rate, &processes)?;
-    // It sends what it holds.
+    // It sends its buffered records.
     drop(unbound);
     let recorded = match (agent, tap) {
         (Some(agent), _) => Some(records(&agent.stop_for_ledger()?)?),

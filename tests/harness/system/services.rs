@@ -31,7 +31,7 @@ fn registry(plan: &Plan) -> Result<String> {
     let stage = Stage::new(0)?;
     let registry = Registry::start(&stage.server)?;
     let schema = String::from_utf8(agent::run(&["schema"])?.stdout)?;
-    // The first one registers; the others, as agents do, are told that it is there.
+    // The first one registers; the others, as agents do, find the schema registered.
     let id = registry.register("fleet-value", &schema)?;
     let pid = registry.pid()?;
     let (began, before) = (Instant::now(), cpu_time(pid)?);

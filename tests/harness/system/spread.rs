@@ -11,7 +11,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of values, of which there must be one at least.
+    /// Returns the spread of values, of which there must be at least one.
     pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -20,12 +20,12 @@ impl Spread {
         Self { min: values[0], median: (lower + upper) / 2.0, max: values[values.len() - 1] }
     }
 
-    /// Of a figure of each run.
+    /// Returns the spread of a figure of each run.
     pub(super) fn over<Run>(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Self {
         Self::of(runs.iter().map(figure))
     }
 
-    /// As a change in percent: 0.4 is −60 %.
+    /// Formats it as a change in percent: 0.4 is −60 %.
     pub(super) fn as_change(self) -> String {
         let change = |ratio: f64| {
             let percent = (ratio - 1.0) * 100.0;
@@ -35,7 +35,7 @@ impl Spread {
     }
 }
 
-/// `0.41 … **0.42** … 0.45`, with the precision that is asked for, else two digits.
+/// `0.41 … **0.42** … 0.45`, with the given precision, else two digits.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);

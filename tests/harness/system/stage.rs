@@ -10,9 +10,9 @@ use crate::{
     scratch,
 };
 
-/// Parent of all names that are asked for.
+/// Parent of all names in queries.
 pub(super) const ZONE: &str = "bench.test";
-/// Different names, each asked in turn.
+/// Number of distinct names, queried in turn.
 const NAMES: usize = 2_000;
 const SERVICES: [&str; 8] =
     ["orders", "payments", "search", "session-store", "metrics", "cdn", "mail", "authentication"];
@@ -39,7 +39,7 @@ impl Stage {
         Ok(Self { client, server, directory })
     }
 
-    /// Of the server with this number: of a documentation range (RFC 5737), reached through `s0`.
+    /// Returns the address of a server, from a documentation range (RFC 5737), routed through `s0`.
     pub(super) fn address(number: usize) -> Ipv4Addr {
         let host = u8::try_from(number).expect("some ten servers");
         Ipv4Addr::new(203, 0, 113, 100 + host)

@@ -13,19 +13,18 @@ use crate::{
 
 const DOCUMENT: &str = "docs/performance.md";
 
-/// What to measure of the system.
+/// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, delay, capacity,
-    /// producers, services); the
-    /// others' tables stay as they are. May be given several times [default: all].
+    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services); other
+    /// tables are not changed. May be repeated [default: all]
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,
-    /// Prove in a minute or two that everything runs, with a debug build of the agent
-    /// unless TAP53_BIN names another one; print the tables and write nothing.
+    /// Only check that everything runs, in a minute or two, with a debug build of the agent unless
+    /// TAP53_BIN names another one; prints the tables and writes nothing
     #[arg(long, requires = "system")]
     short: bool,
-    /// Everything is installed and built: only measure. What the task calls itself with, as root.
+    /// Only measure: everything is installed and built. The task calls itself with this option, as root
     #[arg(long, requires = "system", hide = true)]
     staged: bool,
 }
@@ -36,7 +35,7 @@ fn section(name: &str) -> Result<Section> {
     found.with_context(|| format!("no such section; there are {names}"))
 }
 
-/// Builds everything, and goes on as root.
+/// Builds everything, and continues as root.
 pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.staged {
         return measure(workspace, options);
@@ -97,7 +96,7 @@ fn replaced(text: &str, name: &str, part: &str) -> Result<String> {
     Ok(format!("{before}{begin}\n{part}\n\n{end}{after}"))
 }
 
-/// What the figures hold for.
+/// Describes the machine and versions of the figures.
 fn circumstances(workspace: &Workspace) -> Result<String> {
     let date = output(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M"]))?;
     let mut git = Command::new("git");

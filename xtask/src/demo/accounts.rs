@@ -23,7 +23,7 @@ const DIRECTION: &str = "INGRESS";
 /// Consumed records shown.
 const CONSUMED_SHOWN: usize = 3;
 
-/// What there is to compare.
+/// The accounts to compare.
 pub(super) struct Accounts<'a> {
     pub(super) exchanges: &'a [Exchange],
     pub(super) results: &'a Results,

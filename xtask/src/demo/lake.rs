@@ -1,5 +1,5 @@
-//! What comes after Kafka: Connect writes the records and the ledger's summaries to Iceberg tables,
-//! which are Parquet files on an S3 server, and DuckDB asks them.
+//! The lake after Kafka: Connect writes the records and the ledger's summaries to Iceberg tables, which
+//! are Parquet files on an S3 server, and DuckDB queries them.
 
 use std::time::Instant;
 
@@ -16,13 +16,13 @@ use tap53_harness::{
 
 use super::terminal::entry;
 
-/// Of what was asked most.
+/// Query of the most frequent questions.
 const SHOWN: &str = "SELECT client_address AS client, qname AS name, qtype AS type, \
      count(*) AS times, coalesce(any_value(rcode), 'no answer') AS result, \
      CAST(round(median(latency_ns) / 1000) AS BIGINT) AS median_us \
      FROM dns_transactions GROUP BY ALL ORDER BY times DESC, name, type LIMIT 8";
 
-/// Starts all parts, in the broker's namespace, and says which.
+/// Starts all parts in the broker's namespace, and prints them.
 pub(super) fn start<'a>(namespace: &'a Namespace, kafka: &Kafka<'_>) -> Result<Lake<'a>> {
     entry("lake", "four parts start, half a minute in all ...");
     let mut started = Instant::now();
@@ -39,7 +39,7 @@ pub(super) fn start<'a>(namespace: &'a Namespace, kafka: &Kafka<'_>) -> Result<L
     Ok(lake)
 }
 
-/// Waits until the tables have what the client asked, shows it, and proves that nothing is missing.
+/// Waits until the tables have the client's queries, shows them, and checks that none is missing.
 pub(super) fn compare(
     lake: &Lake<'_>,
     exchanges: &[Exchange],

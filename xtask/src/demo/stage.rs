@@ -32,12 +32,12 @@ use crate::workspace::Workspace;
 pub(super) const TOPIC: &str = "dns-transactions";
 /// Between two questions: slow enough to read along.
 const PACE: Duration = Duration::from_millis(400);
-/// How long the agent waits for a response before it calls a query unanswered.
+/// Time without a response after which a query is unanswered.
 const PAIR_TIMEOUT: Duration = Duration::from_millis(1_000);
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the client asks, over and over.
+/// Questions that the client repeats.
 const QUESTIONS: [(Path53, &str, &str); 10] = [
     (Path53::UdpV4, "www.tap53.test", "A"),
     (Path53::UdpV4, "www.tap53.test", "AAAA"),
@@ -59,7 +59,7 @@ enum Path53 {
     TcpV4,
 }
 
-/// Where the demo leaves its results.
+/// Files with the demo's results.
 pub(super) struct Results {
     /// `target/demo`.
     directory: PathBuf,
@@ -169,7 +169,7 @@ fn perform(
     entry("tap53", &hooks(&agent)?);
 
     section(&format!(
-        "DNS transactions, as tap53 prints them while the client asks for {seconds} s"
+        "DNS transactions, as tap53 prints them while the client sends queries for {seconds} s"
     ));
     let exchanges = ask(&lab, &agent, Duration::from_secs(seconds))?;
     agent.signal(Signal::SIGTERM)?;
@@ -220,8 +220,8 @@ fn start_agent(
     Ok(agent)
 }
 
-/// The sink's entry in the configuration. With a lake, the records are framed for the registry, which
-/// is what readers behind Kafka need, and the ledger is written to a topic too.
+/// Returns the sink's entry of the configuration. With a lake, records have the registry's framing, which
+/// downstream readers need, and the ledger is written to a topic too.
 fn kafka_sink(kafka: &Kafka<'_>, lake: Option<&Lake<'_>>) -> String {
     let broker = kafka.address();
     let mut yaml = format!("  - type: kafka\n    brokers: [\"{broker}\"]\n    topic: {TOPIC}\n");
@@ -253,7 +253,7 @@ fn agent_configuration(results: &Results, kafka: Option<&str>) -> String {
     yaml
 }
 
-/// How the agent says that it is attached, in a sentence.
+/// Returns a sentence about the hooks that the agent has logged.
 fn hooks(agent: &Process) -> Result<String> {
     let line = agent.wait_for_line("capturing", 0, READY_DEADLINE)?;
     let field = |name: &str| {
@@ -264,8 +264,7 @@ fn hooks(agent: &Process) -> Result<String> {
     Ok(format!("captures by {} (queries) and {} (answers)", hook("ingress")?, hook("egress")?))
 }
 
-/// Asks until `duration` is over, shows what the agent prints, and waits until it has printed a
-/// line for each question.
+/// Sends queries for `duration`, shows the agent's output, and waits until it has a line for each query.
 fn ask(lab: &Lab, agent: &Process, duration: Duration) -> Result<Vec<Exchange>> {
     let end = Instant::now() + duration;
     let mut exchanges = Vec::new();
@@ -316,8 +315,7 @@ fn show(agent: &Process, table: &mut Table, shown: usize, deadline: Duration) ->
     fresh.len()
 }
 
-/// From here on SIGINT, SIGTERM and SIGHUP make every wait fail, so that the guards of all parts are
-/// dropped on the way out.
+/// Makes every wait fail after SIGINT, SIGTERM or SIGHUP, so that the guards of all parts are dropped.
 fn interrupt_on_signals() -> Result<()> {
     extern "C" fn interrupt(_signal: libc::c_int) {
         wait::interrupt();

@@ -1,11 +1,11 @@
-//! What the demo's output looks like.
+//! The format of the demo's output.
 
 use std::{
     io::{self, IsTerminal},
     ops::Range,
 };
 
-/// Where the width of the terminal is not known.
+/// Width in columns if the terminal's is unknown.
 const USUAL_WIDTH: usize = 160;
 
 /// True if output goes to a terminal, which then gets colours.
@@ -22,7 +22,7 @@ pub(super) fn section(title: &str) {
     }
 }
 
-/// Prints a label and what it stands for, in the columns that all sections share.
+/// Prints a label and its text, in the columns that all sections share.
 pub(super) fn entry(label: &str, text: &str) {
     println!("  {label:<18} {text}");
 }
@@ -64,8 +64,8 @@ impl Table {
     }
 }
 
-/// Columns to leave out so that the answers find room, first those that tell least here. Colours
-/// begin behind them all, so a character's position is its column.
+/// Returns the columns to omit so that the answers fit, the least informative ones first. Colours start
+/// after all of them, so a character's position is its column.
 fn left_out(heading: &str, width: usize) -> Vec<Range<usize>> {
     const LEAST_TELLING: [&str; 4] = ["SERVER", "CLIENT", "PROTO", "TIME (UTC)"];
     const ROOM_FOR_ANSWERS: usize = 20;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_at_the_width_and_says_so() {
+    fn a_long_line_is_cut_at_the_width_with_an_ellipsis() {
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("ab\x1b[32mcd\x1b[0mef", 6), "ab\x1b[32mcd\x1b[0mef");

@@ -18,7 +18,7 @@ const SOURCES: [&str; 8] =
 /// Directories that hold pages, beside the root.
 const PAGES: [&str; 3] = ["deploy", "docs", "examples"];
 
-/// What a page says of others.
+/// The links and headings of a page.
 #[derive(Default)]
 struct Page {
     /// Targets of links and images, as written.
@@ -29,8 +29,8 @@ struct Page {
     named_files: Vec<String>,
 }
 
-/// What is wrong with the pages of the repository at `root`: links to files or headings that are
-/// not there, code spans that name no file, pages that the manual leaves out. One line each.
+/// Returns the problems of the pages of the repository at `root`, one line each: links to missing files
+/// or headings, code spans that name no file, pages that are not in the manual.
 ///
 /// # Errors
 /// When a page cannot be read.
@@ -209,7 +209,7 @@ fn parse(markdown: &str) -> Page {
     page
 }
 
-/// What a heading is linked by, on the site as where the repository is browsed.
+/// Returns the anchor of a heading, which is the same on the site and in the repository's browser.
 fn identifier(title: &str) -> String {
     let kept = |character: &char| character.is_alphanumeric() || " -_".contains(*character);
     title.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
@@ -221,7 +221,7 @@ fn unique(taken: &BTreeSet<String>, identifier: String) -> String {
     candidates.find(|candidate| !taken.contains(candidate)).unwrap_or(identifier)
 }
 
-/// True for `agent/src/main.rs` and the like, without wildcards.
+/// Returns true for paths such as `agent/src/main.rs`, without wildcards.
 fn names_a_file(code: &str) -> bool {
     let is_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     code.split_once('/').is_some_and(|(directory, _)| SOURCES.contains(&directory))

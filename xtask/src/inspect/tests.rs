@@ -1,4 +1,4 @@
-//! Objects made here, whole and with one thing wrong at a time.
+//! Inspects generated objects, valid ones and ones with a single flaw.
 
 use object::{
     BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
@@ -7,7 +7,7 @@ use object::{
 
 use super::*;
 
-/// What to leave out of, or put wrong into, an object that is whole otherwise.
+/// A flaw of an otherwise valid object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,

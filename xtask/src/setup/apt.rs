@@ -55,12 +55,12 @@ pub(super) fn install(workspace: &Workspace, missing: &[&Need]) -> Result<()> {
     }
     let still_missing: Vec<&str> = missing
         .iter()
-        .filter(|need| !need.is_met() && need.can_tell())
+        .filter(|need| !need.is_met() && need.is_testable())
         .map(|need| need.role)
         .collect();
     if !still_missing.is_empty() {
         bail!(
-            "apt-get installed {}, but what is needed for {} is still not there",
+            "apt-get has installed {}, but the need of {} is still missing",
             packages.join(" "),
             still_missing.join(", ")
         );
@@ -68,7 +68,7 @@ pub(super) fn install(workspace: &Workspace, missing: &[&Need]) -> Result<()> {
     Ok(())
 }
 
-/// One line that says what to do where there is no apt.
+/// Returns a line of instructions for machines without apt.
 fn without_apt(missing: &[&Need]) -> String {
     let list: Vec<String> = missing
         .iter()

@@ -1,4 +1,4 @@
-//! What each purpose needs, how to tell that it is there, and the package that brings it.
+//! The needs of each purpose: how to detect each, and the package that provides it.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use crate::workspace::program;
 pub(super) struct Need {
     /// The first purpose that needs it.
     pub(super) purpose: Purpose,
-    /// What it is for, to finish the sentence "needed for".
+    /// Use, which completes the sentence "needed for".
     pub(super) role: &'static str,
     probe: Probe,
     /// Debian packages, the preferred alternative.
     pub(super) packages: &'static [&'static str],
 }
 
-/// How to tell that a need is met.
+/// A test for a need.
 enum Probe {
     /// This program can be found.
     Program(&'static str),
@@ -36,8 +36,8 @@ impl Need {
         }
     }
 
-    /// False if only the caller can tell whether it is met.
-    pub(super) const fn can_tell(&self) -> bool {
+    /// False if only the caller knows whether it is met.
+    pub(super) const fn is_testable(&self) -> bool {
         !matches!(self.probe, Probe::Known)
     }
 
@@ -51,7 +51,7 @@ impl Need {
     }
 }
 
-/// A rustc with `core` for BPF; asked for when there is no compiler for BPF at all.
+/// A rustc with `core` for BPF; required if there is no compiler for BPF at all.
 pub(super) const BPF_COMPILER: Need = Need {
     purpose: Purpose::Build,
     role: "compiling the kernel programs",
@@ -59,7 +59,7 @@ pub(super) const BPF_COMPILER: Need = Need {
     packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
 };
 
-/// Asked for when bpf-linker is to be built. Polly is a library that llvm-config names among those
+/// Required to build bpf-linker. Polly is a library that llvm-config names among those
 /// to link, but llvm-22-dev only recommends.
 pub(super) const LLVM: Need = Need {
     purpose: Purpose::Build,
@@ -68,8 +68,8 @@ pub(super) const LLVM: Need = Need {
     packages: &["llvm-22-dev", "libpolly-22-dev"],
 };
 
-/// Asked for when the API server of the tests is not built yet and no Go is new enough: where
-/// Debian's is not either, building says so.
+/// Required if the API server of the tests is not built yet and no Go is new enough. If Debian's is too
+/// old as well, the build reports it.
 pub(super) const GO: Need = Need {
     purpose: Purpose::Test,
     role: "building the Kubernetes API server",
@@ -77,7 +77,7 @@ pub(super) const GO: Need = Need {
     packages: &["golang-go"],
 };
 
-/// Asked for where there is no version of it: each has a directory of its own.
+/// Required if no version is installed: each version has a separate directory.
 pub(super) const POSTGRESQL: Need = Need {
     purpose: Purpose::Test,
     role: "the warehouse",

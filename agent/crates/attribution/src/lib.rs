@@ -103,8 +103,9 @@ impl Kubernetes {
         if !kubernetes.directory.wait(INITIAL_LIST_TIMEOUT, listed) {
             let reason = kubernetes.directory.status().reason;
             tracing::warn!(
+                event = "kubernetes_not_ready",
                 reason,
-                "capturing without the owners of addresses until they are known"
+                "capturing without attribution until the Kubernetes API has listed its objects"
             );
         }
         Ok(Some(kubernetes))
@@ -188,7 +189,10 @@ impl Drop for Kubernetes {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread of the Kubernetes watches panicked");
+            tracing::error!(
+                event = "kubernetes_panicked",
+                "the thread of the Kubernetes watches panicked"
+            );
         }
     }
 }

@@ -183,7 +183,11 @@ impl WatchCoordinator {
     pub(super) fn connected(&self, resource: &'static str) {
         self.watch(resource, |watch| {
             if !watch.connected {
-                tracing::info!(resource, "watching the Kubernetes API");
+                tracing::info!(
+                    event = "kubernetes_watch_connected",
+                    resource,
+                    "watching the Kubernetes API"
+                );
             }
             watch.connected = true;
             watch.reason = None;
@@ -205,7 +209,11 @@ impl WatchCoordinator {
         let reason = error.to_string();
         self.published.change_status(|status| {
             if status.jobs_reason.as_deref() != Some(reason.as_str()) {
-                tracing::warn!(reason, "CronJobs of Jobs stay unknown");
+                tracing::warn!(
+                    event = "kubernetes_jobs_unavailable",
+                    reason,
+                    "cannot read Jobs: their CronJobs stay unknown"
+                );
             }
             status.jobs_failed += 1;
             status.jobs_reason = Some(reason);
@@ -225,7 +233,13 @@ impl WatchCoordinator {
             // Log once per cause, not per attempt.
             if watch.connected || watch.reason.as_deref() != Some(reason.as_str()) {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(resource, reason, wait_ms, "Kubernetes watch interrupted");
+                tracing::warn!(
+                    event = "kubernetes_watch_interrupted",
+                    resource,
+                    reason,
+                    wait_ms,
+                    "Kubernetes watch interrupted, retrying"
+                );
             }
             if watch.lists > 0 && watch.stale_since.is_none() {
                 watch.stale_since = Some(Moment { us: now });

@@ -99,7 +99,10 @@ pub struct Dropping {
 /// See [`Error`].
 pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     if config.keep {
-        tracing::warn!("privileges.keep is set: every thread keeps all privileges");
+        tracing::warn!(
+            event = "privileges_kept",
+            "privileges.keep is set: every thread keeps all privileges"
+        );
         return Ok(Dropping { drops: false });
     }
     DROPPING.store(true, Ordering::Relaxed);
@@ -114,13 +117,22 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     }
     // Kernels without ambient capabilities refuse this and have none to clear.
     if let Err(error) = caps::clear(None, CapSet::Ambient) {
-        tracing::debug!(%error, "ambient capabilities not cleared");
+        tracing::debug!(
+            event = "ambient_capabilities_kept",
+            %error,
+            "cannot clear the ambient capabilities"
+        );
     }
     set(&retained_caps)?;
     // Repeat it: the kernel resets the flag when the user changes.
     forbid_dumps();
     let names: Vec<String> = retained_caps.iter().map(ToString::to_string).collect();
-    tracing::debug!(retained = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
+    tracing::debug!(
+        event = "privileges_dropped",
+        retained = names.join(" "),
+        uid = %unistd::geteuid(),
+        "privileges dropped"
+    );
     Ok(Dropping { drops: true })
 }
 
@@ -144,7 +156,11 @@ impl Dropping {
 pub fn forbid_dumps() {
     // Root, and a process with CAP_SYS_PTRACE, can read the memory all the same.
     if let Err(error) = prctl::set_dumpable(false) {
-        tracing::warn!(%error, "the memory of this process can be dumped");
+        tracing::warn!(
+            event = "dumps_allowed",
+            %error,
+            "cannot forbid core dumps of this process, whose memory holds secrets"
+        );
     }
 }
 
@@ -158,7 +174,12 @@ pub fn confine_to_work() {
 
 fn confine(filter: Filter) {
     if let Err(error) = filter.apply() {
-        tracing::warn!(%error, ?filter, "no seccomp filter of its own");
+        tracing::warn!(
+            event = "seccomp_unavailable",
+            %error,
+            ?filter,
+            "cannot install the seccomp filter"
+        );
     }
 }
 
@@ -178,7 +199,10 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
     // Log it here and not where it is found: an operator who may not load programs should see only
     // that error.
     if BOUNDING_SET_KEPT.load(Ordering::Relaxed) {
-        tracing::info!("the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set");
+        tracing::info!(
+            event = "bounding_set_kept",
+            "cannot empty the capability bounding set without CAP_SETPCAP; no_new_privs is set"
+        );
     }
     let outcome = (|| {
         let permitted = caps::read(None, CapSet::Permitted)?;
@@ -192,7 +216,11 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
         caps::set(None, CapSet::Permitted, &least)
     })();
     if let Err(error) = outcome {
-        tracing::error!(%error, "the capture thread keeps more privileges than it needs");
+        tracing::error!(
+            event = "capture_privileges_kept",
+            %error,
+            "the capture thread keeps more privileges than it needs"
+        );
     }
 }
 
@@ -228,7 +256,7 @@ fn limit_bounding_set(permitted: &CapsHashSet) {
     if permitted.contains(&Capability::CAP_SETPCAP)
         && let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)
     {
-        tracing::debug!(%error, "CAP_SETPCAP cannot be used");
+        tracing::debug!(event = "setpcap_unavailable", %error, "cannot raise CAP_SETPCAP");
     }
     for capability in caps::all() {
         match caps::has_cap(None, CapSet::Bounding, capability) {
@@ -236,7 +264,11 @@ fn limit_bounding_set(permitted: &CapsHashSet) {
             _ => continue,
         }
         if let Err(error) = caps::drop(None, CapSet::Bounding, capability) {
-            tracing::debug!(%error, "the bounding set stays as it is");
+            tracing::debug!(
+                event = "bounding_set_drop_failed",
+                %error,
+                "cannot drop a capability from the bounding set"
+            );
             BOUNDING_SET_KEPT.store(true, Ordering::Relaxed);
             return;
         }

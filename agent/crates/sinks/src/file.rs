@@ -157,7 +157,12 @@ impl Files {
         match finished {
             Ok(path) => {
                 let records = open.amount.records;
-                tracing::debug!(event = "file_finished", path = %path.display(), records, "file finished");
+                tracing::debug!(
+                    event = "file_finished",
+                    path = %path.display(),
+                    records,
+                    "file finished"
+                );
             }
             Err(error) => {
                 let (sink, directory) = (&self.config.name, self.config.directory.display());

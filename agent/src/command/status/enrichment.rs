@@ -1,10 +1,10 @@
-//! What `tap53 status` says of the naming of clients and servers.
+//! The text of `tap53 status` about attribution.
 
 use serde_json::Value;
 
 use super::super::table::{Color, paint};
 
-/// Whether clients and servers are named, and why not; what did not happen is left out.
+/// Describes the state of attribution; counts that are zero are omitted.
 pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
     let word = |key: &str| enrichment.get(key).and_then(Value::as_str);
     let count = |key: &str| enrichment.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -26,20 +26,20 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
         text.push_str(&format!("; last event {event}"));
     }
     text.push('\n');
-    let mut note = |color, told: String| {
-        text.push_str(&paint(colored, color, &format!("  {told}")));
+    let mut note = |color, line: String| {
+        text.push_str(&paint(colored, color, &format!("  {line}")));
         text.push('\n');
     };
     if let Some(reason) = word("reason") {
         note(Color::Bad, reason.to_owned());
     }
     if let Some(since) = word("stale_since") {
-        note(Color::Notable, format!("what is known may be old since {since}"));
+        note(Color::Notable, format!("stale since {since}"));
     }
     for (key, name) in [
-        ("refused", "addresses not taken in, for want of room (kubernetes.max_addresses)"),
-        ("history_evicted", "earlier owners of addresses given up"),
-        ("ended_evicted", "ended owners of addresses forgotten early, for want of room"),
+        ("refused", "addresses refused at the limit (kubernetes.max_addresses)"),
+        ("history_evicted", "earlier owners of addresses evicted"),
+        ("ended_evicted", "ended owners of addresses evicted early, at the limit"),
     ] {
         if count(key) > 0 {
             note(Color::Notable, format!("{name}: {}", count(key)));
@@ -47,7 +47,7 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
     }
     if let Some(reason) = word("jobs_reason") {
         let failed = count("jobs_failed");
-        note(Color::Notable, format!("jobs that could not be asked for: {failed}; {reason}"));
+        note(Color::Notable, format!("jobs that could not be read: {failed}; {reason}"));
     }
     text
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kubernetes_is_told_of_with_why_it_is_not_connected() {
+    fn the_text_has_the_reason_why_kubernetes_is_not_connected() {
         assert_eq!(enrichment_text(&Value::Null, false), "kubernetes: not configured\n");
         let mut status = serde_json::json!({
             "enabled": true, "scope": "node", "connected": true, "reason": null,
@@ -79,9 +79,9 @@ mod tests {
             enrichment_text(&status, false),
             format!(
                 "kubernetes: not connected; {known}\n  pods: connection refused\n  \
-                 what is known may be old since 2026-11-25T22:45:57.000000Z\n  \
-                 addresses not taken in, for want of room (kubernetes.max_addresses): 7\n  \
-                 jobs that could not be asked for: 1; forbidden\n"
+                 stale since 2026-11-25T22:45:57.000000Z\n  \
+                 addresses refused at the limit (kubernetes.max_addresses): 7\n  \
+                 jobs that could not be read: 1; forbidden\n"
             )
         );
     }

@@ -13,7 +13,7 @@ fn read(filter: &str) -> Result<FilterConfig, Vec<String>> {
 }
 
 #[test]
-fn entries_take_the_form_that_records_have() {
+fn entries_are_normalized_to_the_form_of_records() {
     let filter = read(
         r#"
   qnames:
@@ -82,7 +82,7 @@ fn every_problem_is_named_with_its_key() {
 }
 
 #[test]
-fn names_longer_than_a_name_can_be_are_refused() {
+fn names_that_are_too_long_are_refused() {
     let label = "a".repeat(63);
     let longest = [label.as_str(), &label, &label, &"a".repeat(61)].join(".");
     assert_eq!(zone(&longest), Ok(longest.clone()));
@@ -91,7 +91,7 @@ fn names_longer_than_a_name_can_be_are_refused() {
 }
 
 #[test]
-fn a_share_is_above_nothing_and_at_most_all() {
+fn a_share_is_above_zero_and_at_most_one() {
     for share in ["1", "1.0", "0.001", "1e-9"] {
         read(&format!("  sample: {share}")).unwrap();
     }
@@ -101,7 +101,7 @@ fn a_share_is_above_nothing_and_at_most_all() {
 }
 
 #[test]
-fn what_is_written_reads_back() {
+fn a_written_filter_reads_back() {
     let text = r#"
 interfaces: {include: [lo]}
 filter:

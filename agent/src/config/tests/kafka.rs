@@ -70,7 +70,7 @@ fn spool(section: &str) -> Result<Option<SpoolConfig>, Error> {
 }
 
 #[test]
-fn a_spool_needs_only_a_directory_and_its_mode_decides_when_it_is_forced_to_disk() {
+fn a_spool_needs_only_a_directory_and_its_mode_decides_about_fsync() {
     let fast = spool("{directory: /spool}").unwrap().unwrap();
     assert_eq!((fast.mode, fast.fsync), (SpoolMode::Fast, FsyncChoice::Interval));
     assert_eq!((fast.max_bytes, fast.max_age), (1 << 30, None));
@@ -84,7 +84,7 @@ fn a_spool_needs_only_a_directory_and_its_mode_decides_when_it_is_forced_to_disk
 }
 
 #[test]
-fn a_spool_that_cannot_be_is_refused() {
+fn an_invalid_spool_is_refused() {
     for (section, key) in [
         ("{mode: durable}", "spool.directory"),
         ("{directory: spool}", "spool.directory"),
@@ -114,7 +114,7 @@ fn kafka_problems(keys: &str) -> String {
 }
 
 #[test]
-fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
+fn every_librdkafka_option_can_be_set_and_is_checked() {
     for (keys, said) in [
         ("options: {no.such.setting: 1}", "No such configuration property"),
         ("options: {socket.timeout.ms: many}", "librdkafka says"),
@@ -146,7 +146,7 @@ fn every_setting_of_librdkafka_can_be_made_and_is_checked() {
 }
 
 #[test]
-fn summaries_have_a_topic_of_their_own() {
+fn summaries_have_a_separate_topic() {
     for (keys, said) in [
         ("summary: {interval_s: 5}", "sinks[0].summary.topic: missing"),
         ("summary: {topic: t}", "sinks[0].summary.topic: \"t\": has the records"),
@@ -190,7 +190,7 @@ fn a_signing_key_signs_the_digests_of_a_chain() {
 }
 
 #[test]
-fn secrets_and_certificates_are_files_that_can_be_read() {
+fn secrets_and_certificates_are_readable_files() {
     for (keys, said) in [
         ("tls: {ca_file: /no/such}", "sinks[0].tls.ca_file: \"/no/such\": cannot be read"),
         ("tls: {key_file: /etc/passwd}", "certificate_file and key_file belong together"),
@@ -235,8 +235,8 @@ fn a_registry_needs_only_a_url_and_keeps_ids_in_the_spool() {
             ids_file: None,
         }
     );
-    let kept = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
-    assert_eq!(kept.ids_file, Some("/spool/schema-ids.json".into()));
+    let with_spool = registry("spool: {directory: /spool}, registry: {urls: [\"https://r\"]}");
+    assert_eq!(with_spool.ids_file, Some("/spool/schema-ids.json".into()));
     let state = registry_and("registry: {urls: [\"https://r\"]}", "state: {directory: /state}");
     assert_eq!(state.ids_file, Some("/state/schema-ids.json".into()));
     let named = "registry: {urls: [\"https://r\"], ids_file: /ids.json}";
@@ -248,7 +248,7 @@ fn a_registry_needs_only_a_url_and_keeps_ids_in_the_spool() {
 }
 
 #[test]
-fn a_registry_that_cannot_be_is_refused() {
+fn an_invalid_registry_is_refused() {
     for (section, said) in [
         ("{}", "registry.urls: missing: name at least one"),
         ("{urls: []}", "registry.urls: must not be empty"),
@@ -287,7 +287,7 @@ fn a_registry_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn what_shows_a_secret_to_who_listens_needs_tls_or_a_word() {
+fn secrets_in_cleartext_need_tls_or_allow_cleartext() {
     for proof in [
         "mechanism: plain, username: u, password_file: /etc/passwd",
         "mechanism: oauthbearer, token_file: /etc/passwd",
@@ -306,8 +306,8 @@ fn what_shows_a_secret_to_who_listens_needs_tls_or_a_word() {
 }
 
 #[test]
-fn a_token_is_in_a_file_or_asked_for() {
-    let asked =
+fn a_token_is_in_a_file_or_from_an_endpoint() {
+    let from_endpoint =
         "token_endpoint: 'https://idp/token', client_id: tap53, client_secret_file: /etc/passwd";
     for (keys, said) in [
         ("", "oauthbearer needs token_file, or token_endpoint"),
@@ -325,20 +325,21 @@ fn a_token_is_in_a_file_or_asked_for() {
             "token_endpoint: 'http://u:hunter2@idp', client_id: c, client_secret_file: /etc/passwd",
             "a user",
         ),
-        (&format!("{asked}, token_ca_file: /no/such"), "token_ca_file"),
-        (&format!("{asked}, client_secret: hunter2"), "client_secret: "),
+        (&format!("{from_endpoint}, token_ca_file: /no/such"), "token_ca_file"),
+        (&format!("{from_endpoint}, client_secret: hunter2"), "client_secret: "),
     ] {
         let problems =
             kafka_problems(&format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {keys}}}"));
         assert!(problems.contains(said), "{problems}");
         assert!(!problems.contains("hunter2"), "{problems}");
     }
-    let keys = format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {asked}, scope: kafka}}");
+    let keys =
+        format!("tls: {{}}, sasl: {{mechanism: oauthbearer, {from_endpoint}, scope: kafka}}");
     assert_eq!(kafka_problems(&keys), "");
 }
 
 #[test]
-fn a_topic_is_made_with_numbers_that_brokers_take() {
+fn a_topic_is_created_with_valid_numbers() {
     for (keys, said) in [
         ("create_topic: {partitions: 0}", "create_topic.partitions: 0: must be a whole number"),
         ("create_topic: {replication_factor: 0}", "create_topic.replication_factor"),
@@ -354,7 +355,7 @@ fn a_topic_is_made_with_numbers_that_brokers_take() {
 }
 
 #[test]
-fn a_record_is_no_longer_than_what_the_producer_takes() {
+fn a_record_is_within_the_producers_limit() {
     let with = |max_bytes: &str, options: &str| {
         format!(
             "interfaces: {{include: [lo]}}\nrecord: {{max_bytes: {max_bytes}}}\nsinks: [{{type: \

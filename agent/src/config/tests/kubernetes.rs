@@ -6,7 +6,7 @@ fn section(text: &str) -> KubernetesConfig {
 }
 
 #[test]
-fn absent_it_is_off_and_present_it_is_on() {
+fn the_section_enables_kubernetes() {
     assert!(!section("").enabled);
     assert!(!section("kubernetes:").enabled, "nothing stands there");
     assert!(!section("kubernetes: {enabled: false, scope: cluster}").enabled);
@@ -52,7 +52,7 @@ fn every_key_reaches_its_field() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_all_at_once() {
+fn all_problems_are_reported_at_once() {
     let found = problems(
         "interfaces: {include: [lo]}\nkubernetes:\n  scope: world\n  kubeconfig: here\n  \
          labels: [-app, 'a/b/c', ok]\n  cidrs: [10.0.0.1/8]\n  max_addresses: 0\n  pods: 1",
@@ -74,7 +74,7 @@ fn what_is_wrong_is_refused_all_at_once() {
 }
 
 #[test]
-fn it_reads_back_as_itself() {
+fn a_written_section_reads_back() {
     for text in ["", "kubernetes: {labels: [app]}", "kubernetes: {enabled: false}"] {
         let text = format!("interfaces: {{include: [lo]}}\n{text}");
         let config = parse(&text).unwrap();

@@ -46,7 +46,7 @@ fn every_rule_can_be_written() {
 }
 
 #[test]
-fn what_identifies_the_client_goes_with_its_address() {
+fn identifying_fields_are_dropped_with_the_clients_address() {
     let config = read("privacy: {client_address: truncate}").unwrap();
     assert_eq!(config.client_subnet, SubnetRule::Drop);
     assert_eq!((config.cookies, config.other_options), (Presence::Drop, Presence::Drop));

@@ -9,7 +9,7 @@ use tap53_base::settings::{Section, choice};
 pub struct LogConfig {
     /// Least severe level that is written.
     pub level: LogLevel,
-    /// What lines are written as.
+    /// Format of the lines.
     pub format: LogFormat,
 }
 
@@ -17,7 +17,7 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people: time, level, what, and its fields.
+    /// Text for people: time, level, message and fields.
     #[default]
     Text,
     /// One JSON object a line, with the node's name.
@@ -30,11 +30,11 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Something failed.
     Error,
-    /// Something is not as it should be, and the agent goes on.
+    /// Something is not as it should be, and the agent continues.
     Warn,
-    /// What an operator wants to see of a healthy run.
+    /// Events of a healthy run that an operator wants to see.
     Info,
-    /// Steps in between.
+    /// Details for finding a problem.
     Debug,
     /// Everything.
     Trace,

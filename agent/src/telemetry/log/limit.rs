@@ -1,12 +1,13 @@
-//! A line that repeats is written [`BURST`] times, and then [`PER_S`] times a second; how many were
-//! left out is said in one line, and counted. A disk that fills with the same line, or a log
-//! pipeline that is charged by the line, costs more than what the thousandth one says.
+//! Limits the rate of repeated log lines: [`BURST`] of them are written, and then [`PER_S`] a second.
+//! The lines that are suppressed are counted, and reported in one line. A disk that fills with the
+//! same line, or a log pipeline that is charged by the line, costs more than the thousandth line is
+//! worth.
 //!
-//! The same line is the same place in the code at the same level, whatever its fields: a flood
-//! differs in an address or an id. (Crates that limit by content, `tracing-throttle` for one, let
-//! such a flood pass, or keep a state for each of its lines.) Of libraries that log by the `log`
-//! crate it is the module. Never limited is what is one line for each change: who asked for it
-//! ([`AUDIT`]), and what it changed at which interface ([`CHANGE`]).
+//! Lines are the same if they come from the same place in the code, whatever their fields: the lines
+//! of a flood differ in an address or an id. (Crates that limit by content, such as
+//! `tracing-throttle`, let such a flood pass, or keep a state for each of its lines.) For libraries
+//! that use the `log` crate, the place is the module. Lines about a change are never limited: the
+//! request for it ([`AUDIT`]) and its effect on an interface ([`CHANGE`]).
 
 use std::{
     collections::HashMap,
@@ -28,16 +29,16 @@ use tracing_subscriber::layer::{Context, Filter};
 
 use super::CHANGE;
 
-/// Lines at once: what a start or a reload on a large node may say of each of its interfaces.
+/// Lines at once: a start or a reload on a large node may log one for each of its interfaces.
 const BURST: f64 = 100.0;
 
 /// Lines a second after that.
 const PER_S: f64 = 10.0;
 
-/// Places that are kept in mind; those in the code are fewer.
-const PLACES: usize = 4_096;
+/// Maximum number of sources that are limited; the code has fewer.
+const MAX_SOURCES: usize = 4_096;
 
-/// Target of the lines that say how many were left out.
+/// Target of the lines that report suppressed ones.
 pub const SUPPRESSED: &str = "suppressed";
 
 /// Limits the lines of a layer. Cheap to clone.
@@ -46,7 +47,7 @@ pub(super) struct Limit(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    places: Mutex<HashMap<Place, Bucket>>,
+    sources: Mutex<HashMap<Source, Bucket>>,
     is_over: AtomicBool,
     written: [AtomicU64; LEVELS.len()],
     suppressed: [AtomicU64; LEVELS.len()],
@@ -55,30 +56,31 @@ struct Shared {
 const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
 const NAMES: [&str; LEVELS.len()] = ["error", "warn", "info", "debug", "trace"];
 
-/// How many lines there were, by level.
+/// Numbers of lines, by level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     pub(in crate::telemetry) written: [(&'static str, u64); LEVELS.len()],
     pub(in crate::telemetry) suppressed: [(&'static str, u64); LEVELS.len()],
 }
 
-/// Where a line comes from.
+/// The source of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    /// Of ours.
+enum Source {
+    /// Place in the code of a crate that uses `tracing`.
     Code(Identifier),
     /// Level and module of a library.
     Library(Level, String),
 }
 
-/// Lines of one place: so many may be written now.
+/// Token bucket of the lines of one source.
 #[derive(Debug)]
 struct Bucket {
     lines: f64,
     at: Instant,
     level: Level,
-    /// Left out since that was last told, and what the first of them said.
+    /// Lines suppressed since the last report.
     suppressed: u64,
+    /// Message of the first of them.
     message: String,
 }
 
@@ -90,13 +92,13 @@ impl Limit {
         {
             return true;
         }
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = Place::of(event);
-        if places.len() >= PLACES && !places.contains_key(&place) {
+        let mut sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = Source::of(event);
+        if sources.len() >= MAX_SOURCES && !sources.contains_key(&source) {
             return true;
         }
         let level = *metadata.level();
-        let bucket = places.entry(place).or_insert_with(|| Bucket {
+        let bucket = sources.entry(source).or_insert_with(|| Bucket {
             lines: BURST,
             at: now,
             level,
@@ -111,7 +113,7 @@ impl Limit {
             return true;
         }
         if bucket.suppressed == 0 {
-            bucket.message = Said::of(event, "message");
+            bucket.message = FieldText::of(event, "message");
         }
         bucket.suppressed += 1;
         false
@@ -123,10 +125,10 @@ impl Limit {
         }
     }
 
-    /// Says what was left out since the last time, a line for each place.
-    pub(super) fn tell(&self) {
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let told: Vec<_> = places
+    /// Logs how many lines were suppressed since the last call, one line for each source.
+    pub(super) fn report(&self) {
+        let mut sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let suppressed: Vec<_> = sources
             .values_mut()
             .filter(|bucket| bucket.suppressed > 0)
             .map(|bucket| {
@@ -134,15 +136,22 @@ impl Limit {
                 (lines, bucket.level, std::mem::take(&mut bucket.message))
             })
             .collect();
-        // Telling takes the lock.
-        drop(places);
-        for (lines, level, message) in told {
-            tracing::warn!(target: SUPPRESSED, lines, of_level = %level, said = message, "lines that repeat were left out");
+        // Logging takes the lock.
+        drop(sources);
+        for (lines, level, message) in suppressed {
+            tracing::warn!(
+                target: SUPPRESSED,
+                event = "log_lines_suppressed",
+                lines,
+                of_level = %level,
+                first_message = message,
+                "repeated log lines suppressed"
+            );
         }
     }
 
     pub(super) fn end(&self) {
-        self.tell();
+        self.report();
         self.0.is_over.store(true, Ordering::Relaxed);
     }
 
@@ -167,32 +176,32 @@ impl<S: Subscriber> Filter<S> for Limit {
     }
 }
 
-impl Place {
+impl Source {
     fn of(event: &Event<'_>) -> Self {
         let metadata = event.metadata();
-        // What comes by the `log` crate has one place for each level, and its module in a field.
+        // Lines of the `log` crate have one callsite for each level, and their module in a field.
         if metadata.target() == "log" {
-            return Self::Library(*metadata.level(), Said::of(event, "log.target"));
+            return Self::Library(*metadata.level(), FieldText::of(event, "log.target"));
         }
         Self::Code(metadata.callsite())
     }
 }
 
 /// The text of one field.
-struct Said {
+struct FieldText {
     field: &'static str,
     text: String,
 }
 
-impl Said {
+impl FieldText {
     fn of(event: &Event<'_>, field: &'static str) -> String {
-        let mut said = Self { field, text: String::new() };
-        event.record(&mut said);
-        said.text
+        let mut found = Self { field, text: String::new() };
+        event.record(&mut found);
+        found.text
     }
 }
 
-impl Visit for Said {
+impl Visit for FieldText {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == self.field {
             value.clone_into(&mut self.text);

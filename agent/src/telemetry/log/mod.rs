@@ -1,11 +1,11 @@
 //! The agent's own log, on standard error: a line for each event, as text or as a JSON object.
 //!
-//! Both have the same fields under the same names. In JSON each line carries the name of the node,
-//! and everything that a running agent says there is such a line: the ledger, panics and the error
-//! that it ends with too. What refuses to start it, arguments and configuration, is text always:
-//! that is where the format would be read from.
+//! Both have the same fields under the same names. In JSON each line has the name of the node, and
+//! everything that a running agent writes there is such a line, also the ledger, panics and the error
+//! that ends it. Errors in the arguments or the configuration are always text: the format is not
+//! known before they are read.
 //!
-//! Lines that repeat are limited, see [`limit`].
+//! The rate of repeated lines is limited, see [`limit`].
 
 pub mod config;
 mod limit;
@@ -42,20 +42,19 @@ use crate::telemetry::log::config::{LogConfig, LogFormat, LogLevel};
 use limit::Limit;
 pub use limit::{Lines, SUPPRESSED};
 
-/// Target of the lines that say what changed at an interface, one for each change; never limited
-/// either.
+/// Target of the lines about a change of an interface, one for each; never limited.
 pub const CHANGE: &str = "change";
 
-/// Node of the lines in JSON, once the log has begun and is in JSON.
+/// Name of the node for lines in JSON; set when the log has started in JSON.
 static JSON_OF: OnceLock<String> = OnceLock::new();
 
-/// Why there is no log.
+/// An error that keeps the log from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is one already.
+    /// The process has a log already.
     #[error("cannot start the log: {0}")]
     Start(#[from] tracing::subscriber::SetGlobalDefaultError),
-    /// Libraries have one already.
+    /// The `log` crate has a logger already.
     #[error("cannot take over the log of libraries: {0}")]
     Libraries(String),
 }
@@ -68,16 +67,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// Begins the log of this process.
+    /// Starts the log of this process.
     ///
     /// # Errors
-    /// If it has begun already.
+    /// If it has been started before.
     pub fn start(config: &LogConfig, node: &str) -> Result<Self, Error> {
         let (reloadable, level) = reload::Layer::new(targets(config.level));
         let limit = Limit::default();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
-            // It would panic where standard error has lost its reader.
+            // It would panic if standard error is a closed pipe.
             .log_internal_errors(false);
         match config.format {
             LogFormat::Text => {
@@ -91,44 +90,48 @@ impl Log {
                 let lines = lines.with_filter(limit.clone());
                 tracing::subscriber::set_global_default(registry().with(reloadable).with(lines))?;
                 let _ = JSON_OF.set(node.to_owned());
-                panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+                panic::set_hook(Box::new(|panic| tracing::error!(event = "panic", "{panic}")));
             }
         }
-        // aya and librdkafka's wrapper speak to the `log` crate.
+        // aya and librdkafka's wrapper use the `log` crate.
         tracing_log::LogTracer::builder()
-            // It tells of each relocation and instruction.
+            // It logs each relocation and instruction.
             .ignore_crate("aya_obj")
             .init()
             .map_err(|error| Error::Libraries(error.to_string()))?;
         let set_level = move |least| {
             if let Err(error) = level.reload(targets(least)) {
-                tracing::error!(%error, "the log's level stays as it is");
+                tracing::error!(
+                    event = "log_level_not_changed",
+                    %error,
+                    "cannot change the log level"
+                );
             }
         };
         Ok(Self { set_level: Arc::new(set_level), limit })
     }
 
-    /// For a program that has a log of its own, whose level is set by `set_level`.
-    pub fn elsewhere(set_level: impl Fn(LogLevel) + Send + Sync + 'static) -> Self {
+    /// Returns a log for a program that has its own one, whose level `set_level` sets.
+    pub fn external(set_level: impl Fn(LogLevel) + Send + Sync + 'static) -> Self {
         Self { set_level: Arc::new(set_level), limit: Limit::default() }
     }
 
-    /// Changes the least severe level that is written.
+    /// Sets the least severe level that is written.
     pub fn set_level(&self, level: LogLevel) {
         (self.set_level)(level);
     }
 
-    /// Says what was left out since it was last asked to. To be called now and then.
-    pub fn tell_suppressed(&self) {
-        self.limit.tell();
+    /// Logs how many lines were suppressed since the last call. Called every second.
+    pub fn report_suppressed(&self) {
+        self.limit.report();
     }
 
-    /// From here on every line is written: the last ones matter, and are few.
+    /// Ends the limit: the last lines of a run matter, and are few.
     pub fn end_limit(&self) {
         self.limit.end();
     }
 
-    /// How many lines there were.
+    /// Returns the numbers of lines so far.
     #[must_use]
     pub fn lines(&self) -> Lines {
         self.limit.lines()
@@ -141,38 +144,38 @@ fn registry() -> Registry {
 
 fn targets(level: LogLevel) -> Targets {
     let level = LevelFilter::from_level(tracing::Level::from(level));
-    // It calls each attempt an error, of which the watches tell once and with the cause.
+    // It logs each attempt as an error; the watches log an outage once, with its cause.
     let kube = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
     Targets::new()
         .with_default(level)
         .with_target(AUDIT, level.max(LevelFilter::INFO))
-        // What was left out is told as long as anything is.
+        // Suppressed lines are reported at every log level.
         .with_target(SUPPRESSED, level.max(LevelFilter::WARN))
         .with_target("kube_client", kube)
 }
 
-/// The error that a command ends with: a line of the log where that is in JSON, else for people. A
-/// reader of standard error that went away is no reason to panic.
-pub fn say_error(error: &str) {
+/// Writes the error that a command ends with to standard error: a line of the log if that is in JSON,
+/// else text. A closed standard error is ignored.
+pub fn print_error(error: &str) {
     if JSON_OF.get().is_some() {
-        tracing::error!("{error}");
+        tracing::error!(event = "command_failed", "{error}");
     } else {
         let _ = writeln!(io::stderr(), "tap53: {}", visible_lines(error));
     }
 }
 
-/// What a command that only looks at something finds, and does not end with: as [`say_error`].
-pub fn say_warning(warning: &str) {
+/// Writes a warning of a command to standard error, as [`print_error`] does.
+pub fn print_warning(warning: &str) {
     if JSON_OF.get().is_some() {
-        tracing::warn!("{warning}");
+        tracing::warn!(event = "command_warning", "{warning}");
     } else {
         let _ = writeln!(io::stderr(), "tap53: warning: {}", visible_lines(warning));
     }
 }
 
-/// The ledger: a line of the log where that is in JSON, else for people.
+/// Writes the ledger to standard error: a line of the log if that is in JSON, else text.
 pub fn report(ledger: &Ledger) {
-    /// As [`JsonLine`] writes events, with an object for a field.
+    /// A line as [`JsonLine`] writes events, with an object as a field.
     #[derive(Serialize)]
     struct Line<'a> {
         node: &'a str,
@@ -195,15 +198,21 @@ pub fn report(ledger: &Ledger) {
             };
             match serde_json::to_string(&line) {
                 Ok(line) => line + "\n",
-                Err(error) => return tracing::error!(%error, "cannot write the ledger"),
+                Err(error) => {
+                    return tracing::error!(
+                        event = "ledger_not_written",
+                        %error,
+                        "cannot write the ledger as JSON"
+                    );
+                }
             }
         }
     };
-    // At once, so that no other line gets in between.
+    // In one write, so that no other line gets in between.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The fields of a line of text, as tracing-subscriber writes them, with everything in them seen.
+/// Formats the fields of a line of text as tracing-subscriber does, with control characters escaped.
 fn text_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     format::debug_fn(|writer, field, value| {
         let value = format!("{value:?}");
@@ -256,7 +265,7 @@ where
     ) -> fmt::Result {
         let mut line = String::with_capacity(256);
         self.rest.format_event(context, Writer::new(&mut line), event)?;
-        // Within texts alone, where JSON reads an escape as its character.
+        // Only within strings, where JSON reads an escape as its character.
         let line = visible_lines(&line);
         let Some(rest) = line.strip_prefix('{') else { return writer.write_str(&line) };
         writer.write_str(&self.beginning)?;

@@ -20,7 +20,7 @@ impl io::Write for Written {
     }
 }
 
-/// What is logged meanwhile, each line parsed by itself.
+/// Runs `log`, and returns the logged lines as JSON.
 fn logged(limit: &Limit, log: impl FnOnce()) -> Vec<Value> {
     let written = Written::default();
     let to = written.clone();
@@ -55,7 +55,7 @@ fn a_line_in_json_has_its_fields_and_the_node() {
 }
 
 #[test]
-fn what_others_say_cannot_move_the_cursor_in_either_format() {
+fn hostile_text_cannot_control_the_terminal_in_either_format() {
     let hostile = "veth\x1b[2J\u{202e}\u{9b}1A\u{2028}\r\n";
     let shown = "veth\\u001b[2J\\u202e\\u009b1A\\u2028\\u000d\\u000a";
     let log = || {
@@ -91,23 +91,26 @@ fn what_others_say_cannot_move_the_cursor_in_either_format() {
 }
 
 #[test]
-fn a_flood_of_one_line_is_limited_counted_and_told_of_once() {
+fn a_flood_of_one_line_is_limited_counted_and_reported_once() {
     let limit = Limit::default();
     let lines = logged(&limit, || {
         flood(50_000);
         // Others are not held up by it, not even with the same words.
         tracing::error!(number = 1, "a broker is away");
-        limit.tell();
-        limit.tell();
+        limit.report();
+        limit.report();
     });
     let of = |target: &str| lines.iter().filter(|line| line["target"] == target).count();
     // Some come through while it lasts, which on a busy machine may be a second or two.
     let written = of(module_path!());
     assert!((101..1_000).contains(&written), "{written}");
     assert_eq!(of(SUPPRESSED), 1);
-    let told = lines.last().unwrap();
-    assert_eq!(told["lines"], 50_001 - written);
-    assert_eq!((&told["said"], &told["of_level"]), (&"a broker is away".into(), &"ERROR".into()));
+    let report = lines.last().unwrap();
+    assert_eq!(report["lines"], 50_001 - written);
+    assert_eq!(
+        (&report["first_message"], &report["of_level"]),
+        (&"a broker is away".into(), &"ERROR".into())
+    );
     let counted = limit.lines();
     assert_eq!(counted.suppressed[0], ("error", (50_001 - written) as u64));
     assert_eq!(counted.written[0], ("error", written as u64));
@@ -115,7 +118,7 @@ fn a_flood_of_one_line_is_limited_counted_and_told_of_once() {
 }
 
 #[test]
-fn who_changed_what_and_what_that_changed_and_the_last_lines_are_never_left_out() {
+fn lines_about_changes_and_the_last_lines_are_never_suppressed() {
     let limit = Limit::default();
     let lines = logged(&limit, || {
         for uid in 0..2_000 {
@@ -130,6 +133,6 @@ fn who_changed_what_and_what_that_changed_and_the_last_lines_are_never_left_out(
         flood(500);
     });
     assert!(lines.len() < 1_500, "{}", lines.len());
-    let told = lines.iter().position(|line| line["target"] == SUPPRESSED).unwrap();
-    assert_eq!(lines.len() - told - 1, 500);
+    let report = lines.iter().position(|line| line["target"] == SUPPRESSED).unwrap();
+    assert_eq!(lines.len() - report - 1, 500);
 }

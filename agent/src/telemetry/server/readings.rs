@@ -1,10 +1,10 @@
-//! The state of everything, read from the run loop once for all who ask for it at that time.
+//! Readings of the agent's status from the run loop, which concurrent requests share.
 //!
-//! - **Requests share a reading** that began after they came, so that any number of them costs the run
-//!   loop two readings at most at a time.
-//! - **There are [`PER_SECOND`] readings a second at most.** Requests beyond get the latest one, which
-//!   is then some tens of milliseconds old: whoever asks without end takes next to nothing from
-//!   capture, and everybody is answered.
+//! - **Requests share a reading** that began after they arrived, so that any number of them costs the
+//!   run loop at most two readings at a time.
+//! - **There are at most [`PER_SECOND`] readings a second.** Requests beyond get the latest one, which
+//!   is some tens of milliseconds old: a flood of requests takes next to nothing from capture, and each
+//!   of them is answered.
 
 use std::{
     future::Future,
@@ -20,23 +20,23 @@ use tokio::{
 
 use crate::control::Status;
 
-/// Readings a second, and how many of them may be made at once after a pause.
+/// Maximum number of readings a second, and of readings at once after a pause.
 const PER_SECOND: u32 = 20;
 
-/// How old a reading may be that is shown again.
-const LONGEST_SHOWN: Duration = Duration::from_secs(1);
+/// Maximum age of a reading that is shown again.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// For the run loop. Less than the ten seconds that Prometheus waits.
+/// Deadline for an answer of the run loop; less than the ten seconds that Prometheus waits.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Requests that wait for a reading at a time: half of all connections, so that the others are left
-/// for what needs none.
+/// Maximum number of requests that wait for a reading: half of all connections, so that the others
+/// are left for requests that need none.
 const WAITING: usize = 32;
 
 /// One reading.
 pub(super) struct Reading {
     pub(super) status: Status,
-    /// The metrics as text, made when they are first asked for.
+    /// The metrics as text, rendered at the first request for them.
     pub(super) metrics: OnceLock<Bytes>,
     begun_at: Instant,
 }
@@ -49,7 +49,7 @@ pub(super) struct Readings {
 
 struct Latest {
     reading: Option<Arc<Reading>>,
-    /// Readings that may be made now; grows with time.
+    /// Number of readings that are allowed now; grows with time.
     allowed: f64,
     allowed_at: Instant,
 }
@@ -60,13 +60,13 @@ impl Readings {
         Self { latest: Mutex::new(latest), waiting: Semaphore::new(WAITING) }
     }
 
-    /// How things are; `ask` has the run loop say so.
+    /// Returns a reading of the status; `request` gets one from the run loop.
     ///
     /// # Errors
-    /// Why there is no answer, for people.
+    /// A text for people if there is no answer.
     pub(super) async fn read<F>(
         &self,
-        ask: impl FnOnce() -> F,
+        request: impl FnOnce() -> F,
     ) -> Result<Arc<Reading>, &'static str>
     where
         F: Future<Output = Option<Status>>,
@@ -81,7 +81,7 @@ impl Readings {
                 return Some(reading);
             }
             let begun_at = Instant::now();
-            let status = ask().await?;
+            let status = request().await?;
             let reading = Arc::new(Reading { status, metrics: OnceLock::new(), begun_at });
             latest.reading = Some(reading.clone());
             Some(reading)
@@ -95,7 +95,8 @@ impl Readings {
 }
 
 impl Latest {
-    /// The latest reading, if it will do for who came at `came_at`; otherwise one more is counted.
+    /// Returns the latest reading, if it is recent enough for a request that arrived at `came_at`;
+    /// otherwise counts one more reading.
     fn fit_for(&mut self, came_at: Instant, now: Instant) -> Option<Arc<Reading>> {
         let passed = now.saturating_duration_since(self.allowed_at).as_secs_f64();
         let most = f64::from(PER_SECOND);
@@ -103,7 +104,7 @@ impl Latest {
         self.allowed_at = now;
         let fits = |reading: &&Arc<Reading>| {
             let age = now.saturating_duration_since(reading.begun_at);
-            reading.begun_at >= came_at || (self.allowed < 1.0 && age < LONGEST_SHOWN)
+            reading.begun_at >= came_at || (self.allowed < 1.0 && age < MAX_AGE)
         };
         let fit = self.reading.as_ref().filter(fits).cloned();
         if fit.is_none() {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_shared_by_who_came_before_it_began() {
+    fn requests_that_arrived_before_a_reading_began_share_it() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut latest = latest(start);
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_gets_the_latest_reading_and_so_many_a_second_are_made() {
+    fn a_flood_gets_the_latest_reading_and_a_bounded_number_of_readings() {
         let start = Instant::now();
         let mut latest = latest(start);
         let mut made = 0;
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_not_shown_for_long_where_the_run_loop_hangs() {
+    fn an_old_reading_is_not_shown_if_the_run_loop_hangs() {
         let start = Instant::now();
         let mut latest = latest(start);
         latest.reading = reading(start);
@@ -172,11 +173,11 @@ mod tests {
             latest.allowed = 0.0;
             asked += usize::from(latest.fit_for(now, now).is_none());
         }
-        assert_eq!(asked, 20, "it is asked rather than shown what is old");
+        assert_eq!(asked, 20, "each requests a new reading");
     }
 
     #[test]
-    fn many_that_ask_at_once_cost_two_readings() {
+    fn concurrent_requests_cost_two_readings() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let readings = Readings::new(Instant::now());
         let asked = std::cell::Cell::new(0);

@@ -149,7 +149,7 @@ fn a_query_and_its_response_become_one_record() {
 }
 
 #[test]
-fn every_item_is_counted_once_and_every_message_ends_somewhere() {
+fn every_item_and_every_message_is_counted_once() {
     let (mut stages, keep) = stages(false);
     let framed = |wire: Vec<u8>| [&[0, u8::try_from(wire.len()).unwrap()], &wire[..]].concat();
     let pipelined = [framed(message(1, false)), framed(message(2, false))].concat();
@@ -210,7 +210,7 @@ fn a_datagram_that_the_snap_length_cut_is_read_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_packet_that_is_shown_twice_is_told_from_one_that_is_sent_again_by_its_identification() {
+fn copies_and_retries_are_distinguished_by_the_ip_identification() {
     let (mut stages, keep) = stages(false);
     for identification in [1, 1, 2] {
         stages.take(&numbered(item(17, &message(7, false), false), identification));
@@ -237,7 +237,7 @@ fn a_decoy_in_a_tcp_stream_is_a_conflict_in_ledger_and_records() {
         let length = u16::try_from(wire.len()).unwrap().to_be_bytes();
         [&length[..], &wire].concat()
     };
-    // At one position of the stream: what the server never gets, and what it answers.
+    // At one position of the stream: a decoy that the server never gets, and the query that it answers.
     stages.take(&item(6, &framed(asks("decoy.test")), false));
     stages.take(&item(6, &framed(asks("asked.test")), false));
     let answer = Build::message(7, true).question("asked.test", 1).wire();
@@ -258,7 +258,7 @@ fn a_decoy_in_a_tcp_stream_is_a_conflict_in_ledger_and_records() {
 }
 
 #[test]
-fn queries_that_a_full_table_has_no_room_for_are_records_with_a_gap() {
+fn queries_evicted_from_a_full_table_are_records_with_a_gap() {
     let (mut stages, keep) = stages(false);
     for id in 0..10 {
         stages.take(&item(17, &message(id, false), false));
@@ -276,7 +276,7 @@ fn queries_that_a_full_table_has_no_room_for_are_records_with_a_gap() {
 }
 
 #[test]
-fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
+fn a_filtered_transaction_is_excluded_and_counted_with_its_messages() {
     let qnames = Lists { allow: Vec::new(), deny: vec!["secret.test".to_owned()] };
     let filter = FilterConfig { qnames, ..FilterConfig::default() };
     let (mut stages, keep) = stages_with(false, filter);
@@ -305,7 +305,7 @@ fn a_filtered_transaction_is_left_out_whole_and_counted_with_its_messages() {
 /// Times are those of [`item`]: a microsecond after 1970, by a clock without an offset.
 const HOLD: Duration = Duration::from_secs(3);
 
-fn held_stages(range: &str) -> (Scripted, Stages, Arc<Keep>) {
+fn stages_that_defer(range: &str) -> (Scripted, Stages, Arc<Keep>) {
     let scripted = Scripted::new(HOLD, range);
     let (stages, keep) = stages_named(false, FilterConfig::default(), scripted.directory());
     (scripted, stages, keep)
@@ -322,15 +322,15 @@ fn uids(keep: &Keep) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn a_record_waits_for_the_name_of_a_pod_that_is_not_known_yet() {
-    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+fn a_record_waits_for_attribution_to_a_new_pod() {
+    let (mut scripted, mut stages, keep) = stages_that_defer("192.0.2.0/31");
     exchange(&mut stages, 1);
     stages.expire(1_000_000);
     stages.deliver();
     let counts = stages.published().read();
     assert_eq!((counts.records_created, counts.messages_pending), (0, 2));
     assert!(uids(&keep).is_empty());
-    // It is told late, and had the address when it asked.
+    // The pod is reported late, and had the address at the time of the query.
     scripted.pod("a", [192, 0, 2, 1].into(), 0);
     stages.begin_batch(Clock { utc_offset_ns: 0 });
     stages.expire(2_000_000);
@@ -346,11 +346,11 @@ fn a_record_waits_for_the_name_of_a_pod_that_is_not_known_yet() {
 }
 
 #[test]
-fn a_record_waits_no_longer_than_it_is_told_to() {
-    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+fn a_record_waits_until_its_deadline_only() {
+    let (mut scripted, mut stages, keep) = stages_that_defer("192.0.2.0/31");
     exchange(&mut stages, 1);
     let end_ns = u64::try_from(HOLD.as_nanos()).unwrap() + 1_000;
-    // Somebody else is told of meanwhile.
+    // Another pod is reported meanwhile.
     scripted.pod("other", [192, 0, 2, 9].into(), 0);
     stages.begin_batch(Clock { utc_offset_ns: 0 });
     stages.expire(end_ns - 1);
@@ -359,7 +359,7 @@ fn a_record_waits_no_longer_than_it_is_told_to() {
     stages.expire(end_ns);
     stages.deliver();
     assert_eq!(uids(&keep), [serde_json::Value::Null]);
-    // At the end of capture nothing is left behind.
+    // At the end of capture nothing keeps waiting.
     exchange(&mut stages, 2);
     let published = stages.published();
     stages.finish();
@@ -368,10 +368,10 @@ fn a_record_waits_no_longer_than_it_is_told_to() {
 }
 
 #[test]
-fn what_no_pod_of_this_node_can_have_does_not_wait() {
-    // The range of another node, and one that is nobody's.
+fn addresses_outside_of_the_nodes_range_do_not_wait() {
+    // The range of another node, and an unused one.
     for range in ["198.51.100.0/24", "192.0.2.8/29"] {
-        let (_scripted, mut stages, keep) = held_stages(range);
+        let (_scripted, mut stages, keep) = stages_that_defer(range);
         exchange(&mut stages, 1);
         stages.deliver();
         assert_eq!(uids(&keep).len(), 1, "{range}");
@@ -379,8 +379,8 @@ fn what_no_pod_of_this_node_can_have_does_not_wait() {
 }
 
 #[test]
-fn more_than_can_be_held_is_recorded_at_once() {
-    let (_scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+fn records_beyond_the_limit_do_not_wait() {
+    let (_scripted, mut stages, keep) = stages_that_defer("192.0.2.0/31");
     for id in 0..1_034 {
         exchange(&mut stages, id);
     }
@@ -391,8 +391,8 @@ fn more_than_can_be_held_is_recorded_at_once() {
 }
 
 #[test]
-fn a_transaction_is_named_by_its_own_time() {
-    let (mut scripted, mut stages, keep) = held_stages("192.0.2.0/31");
+fn a_transaction_is_attributed_at_its_own_time() {
+    let (mut scripted, mut stages, keep) = stages_that_defer("192.0.2.0/31");
     // The address has passed on since: at half a second.
     scripted.pod("a", [192, 0, 2, 1].into(), 0);
     scripted.pod("b", [192, 0, 2, 1].into(), 500_000);
@@ -434,7 +434,7 @@ impl Sink for Slow {
 }
 
 #[test]
-fn the_ledger_adds_up_at_every_step_of_a_slow_sink_also_in_the_middle_of_a_batch() {
+fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
     // The records of ten queries are handed over at once, those of five thousand in parts.
     for (queries, least_early) in [(10_u16, 0), (5_000, 2)] {
         let (steps, look) = std::sync::mpsc::sync_channel(0);

@@ -66,7 +66,11 @@ impl Clsact {
         let token = format!("{:016x}", RandomState::new().build_hasher().finish());
         let claim = claim(ifindex, &token);
         if claim.is_none() {
-            tracing::warn!(interface = %name, "no claim: another tap53 may remove our filters");
+            tracing::warn!(
+                event = "clsact_unclaimed",
+                interface = %name,
+                "cannot claim the clsact filters: another tap53 may remove them as stale"
+            );
         }
         let mut socket = Socket::open().map_err(failed)?;
         let own_qdisc = match qdisc::get(&mut socket, ifindex).map_err(failed)? {
@@ -74,7 +78,11 @@ impl Clsact {
                 let mut filters = qdisc::filters(&mut socket, ifindex).map_err(failed)?;
                 filters.retain(is_ours);
                 if !filters.is_empty() {
-                    tracing::warn!(interface = %name, "another tap53 captures here through clsact");
+                    tracing::warn!(
+                        event = "clsact_shared",
+                        interface = %name,
+                        "another tap53 captures on this interface through clsact"
+                    );
                 }
                 filters.iter().any(is_in_own_qdisc)
             }
@@ -152,7 +160,11 @@ impl Clsact {
 impl Drop for Clsact {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            tracing::error!(%error, "left behind");
+            tracing::error!(
+                event = "clsact_not_removed",
+                %error,
+                "cannot remove the clsact filters"
+            );
         }
     }
 }

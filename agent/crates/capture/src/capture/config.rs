@@ -124,7 +124,7 @@ impl TunnelType {
 pub enum HookChoice {
     /// XDP on physical devices, TC elsewhere.
     Auto,
-    /// XDP on every device, TC where XDP is not possible.
+    /// XDP on every device, TC where XDP is unavailable.
     Xdp,
     /// TC on every device.
     Tc,

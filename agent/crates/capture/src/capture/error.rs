@@ -173,7 +173,12 @@ impl Error {
         match error {
             ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
-                tracing::debug!(program = name, %log, "refused");
+                tracing::debug!(
+                    event = "verifier_rejected",
+                    program = name,
+                    %log,
+                    "the verifier rejected a program"
+                );
                 match rejection_reason(&log) {
                     // With a verifier log, the cause is the program, or a missing capability that
                     // would let the verifier accept more.

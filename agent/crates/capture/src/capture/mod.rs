@@ -128,11 +128,19 @@ impl Capture {
         match clsact::sweep() {
             Ok(swept) => {
                 for ifindex in swept {
-                    tracing::info!(ifindex, "removed clsact filters that a killed agent left");
+                    tracing::info!(
+                        event = "clsact_stale_removed",
+                        ifindex,
+                        "removed stale clsact filters of a killed agent"
+                    );
                 }
             }
             // Continue: the filters do no harm but cost time.
-            Err(error) => tracing::warn!(%error, "cannot search for filters of killed agents"),
+            Err(error) => tracing::warn!(
+                event = "clsact_sweep_failed",
+                %error,
+                "cannot look for stale clsact filters"
+            ),
         }
         Ok(Self {
             config: config.clone(),
@@ -423,10 +431,14 @@ impl Capture {
         attached.settings = before;
         if was_bare {
             for error in self.detach(ifindex) {
-                tracing::error!(%error, "left behind");
+                tracing::error!(event = "rollback_detach_failed", %error, "cannot detach a program");
             }
         } else if let Err(error) = self.settings.set(ifindex, before) {
-            tracing::error!(%error, "settings cannot be written back");
+            tracing::error!(
+                event = "settings_not_restored",
+                %error,
+                "cannot restore the settings of an interface"
+            );
         }
         Err(error)
     }
@@ -466,7 +478,7 @@ impl Capture {
         // Remove the settings after the programs, which would otherwise count their last packets
         // elsewhere. Wait once for all of them, since it takes milliseconds.
         if let Err(error) = bpf::wait_for_running_programs() {
-            tracing::debug!(%error, "membarrier refused");
+            tracing::debug!(event = "membarrier_failed", %error, "membarrier(2) failed");
         }
         for attached in detached {
             let ifindex = attached.attachment.interface.ifindex;

@@ -193,7 +193,11 @@ fn create_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Er
 fn load_xdp(ebpf: &mut Ebpf) -> Result<ProgramFd, Error> {
     let [with_frags, without] = XDP_PROGRAMS;
     load_program::<Xdp>(ebpf, with_frags, Xdp::load).or_else(|error| {
-        tracing::debug!(%error, "without frags");
+        tracing::debug!(
+            event = "xdp_frags_unsupported",
+            %error,
+            "loading the XDP program without fragments (xdp.frags)"
+        );
         load_program::<Xdp>(ebpf, without, Xdp::load)
     })
 }

@@ -120,7 +120,12 @@ pub(super) fn check(
             Ok(own) => own,
             Err(error) => {
                 let error = errno_name(&error);
-                tracing::debug!(interface = interface.name, error, "own position");
+                tracing::debug!(
+                    event = "hook_order_unknown",
+                    interface = interface.name,
+                    error,
+                    "cannot read the order of the programs at a hook"
+                );
                 return None;
             }
         };
@@ -136,8 +141,18 @@ pub(super) fn check(
             comparison.logged = state;
             let (interface, direction) = (&interface.name, direction.name());
             match &shadowed {
-                Some(who) => tracing::warn!(interface, direction, "shadowed by {who}"),
-                None => tracing::info!(interface, direction, "no longer shadowed"),
+                Some(who) => tracing::warn!(
+                    event = "hook_shadowed",
+                    interface,
+                    direction,
+                    "shadowed by {who}"
+                ),
+                None => tracing::info!(
+                    event = "hook_unshadowed",
+                    interface,
+                    direction,
+                    "no longer shadowed"
+                ),
             }
         }
         shadowed

@@ -29,7 +29,7 @@ pub const NEEDED: [Capability; 3] = [
     Capability { name: "CAP_NET_ADMIN", purpose: "to attach to interfaces", bits: CAP_NET_ADMIN },
     Capability {
         name: "CAP_PERFMON",
-        purpose: "for what the verifier allows the programs",
+        purpose: "so that the verifier accepts the programs",
         bits: CAP_PERFMON | CAP_SYS_ADMIN,
     },
 ];

@@ -198,7 +198,7 @@ impl Drop for CaptureThread {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the capture thread panicked");
+            tracing::error!(event = "capture_panicked", "the capture thread panicked");
         }
     }
 }

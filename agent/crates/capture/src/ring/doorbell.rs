@@ -57,7 +57,11 @@ impl Doorbell {
         if let Err(error) = &set
             && !failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "workers cannot request a wake-up from the kernel: they poll their rings 50 times per second");
+            tracing::warn!(
+                event = "ring_doorbell_failed",
+                %error,
+                "cannot have the kernel wake workers: they poll their rings 50 times a second"
+            );
         }
         set.is_ok()
     }

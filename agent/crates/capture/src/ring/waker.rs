@@ -18,7 +18,11 @@ impl Waker {
     pub fn new() -> Self {
         let made = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         if let Err(error) = &made {
-            tracing::warn!(%error, "workers cannot be woken: they poll their rings 50 times per second");
+            tracing::warn!(
+                event = "worker_waker_failed",
+                %error,
+                "cannot create an eventfd to wake a worker: it polls its ring 50 times a second"
+            );
         }
         Self(made.ok().map(Arc::new))
     }

@@ -160,7 +160,13 @@ impl SinkContext {
             if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || last.is_empty() {
                 reason.clone_into(&mut last);
             }
-            tracing::debug!(event = "producer_error", sink = self.sink, %error, reason, "producer");
+            tracing::debug!(
+                event = "broker_connection_failed",
+                sink = self.sink,
+                %error,
+                reason,
+                "the connection to a broker failed"
+            );
             return;
         }
         if self.is_logged(code) {

@@ -227,7 +227,7 @@ impl SchemaIdRefresher {
         let registry = self.config.urls.join(", ");
         if is_known {
             tracing::debug!(
-                event = "registry_error",
+                event = "schema_id_still_unavailable",
                 sink,
                 registry,
                 subject,

@@ -229,9 +229,12 @@ impl Producer {
                 ),
             },
             // While it is being replaced, and the old one still does.
-            Err(error) => {
-                tracing::debug!(event = "password_unreadable", sink, %error, "cannot read the password");
-            }
+            Err(error) => tracing::debug!(
+                event = "password_unreadable",
+                sink,
+                %error,
+                "cannot read the password, keeping the old one"
+            ),
         }
     }
 
@@ -252,7 +255,12 @@ impl Producer {
             Ok(_) => return,
             // While they are being replaced.
             Err(error) => {
-                tracing::debug!(event = "tls_files_unreadable", sink, %error, "cannot read the TLS files");
+                tracing::debug!(
+                    event = "tls_files_unreadable",
+                    sink,
+                    %error,
+                    "cannot read the TLS files, keeping the old ones"
+                );
                 return;
             }
         };
@@ -263,7 +271,12 @@ impl Producer {
             }
             // At the next look again.
             Err(error) if known.refused == Some(found) => {
-                tracing::debug!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files");
+                tracing::debug!(
+                    event = "tls_files_still_unusable",
+                    sink,
+                    %error,
+                    "still cannot use the new TLS files"
+                );
             }
             Err(error) => {
                 known.refused = Some(found);

@@ -64,7 +64,7 @@ impl ClientContext for Callbacks {
             }
             // error() logs it as well, and less often.
             RDKafkaLogLevel::Error => {
-                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}")
+                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
             }
             // A request that timed out, again with each one: its records are reported as failed. And
             // an identity not yet given by a broker that starts: librdkafka requests it again.
@@ -72,13 +72,13 @@ impl ClientContext for Callbacks {
                 tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
             }
             RDKafkaLogLevel::Warning => {
-                tracing::warn!(event = "librdkafka_log", sink, facility, "{message}")
+                tracing::warn!(event = "librdkafka_log", sink, facility, "{message}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(event = "librdkafka_log", sink, facility, "{message}");
             }
             RDKafkaLogLevel::Debug => {
-                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}")
+                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
             }
         }
     }
@@ -130,7 +130,13 @@ impl ProducerContext for Callbacks {
             && !matches!(origin, Origin::Summary { .. })
         {
             let topic = message.topic();
-            tracing::debug!(event = "record_not_delivered", sink = context.sink, %error, topic, "record not delivered");
+            tracing::debug!(
+                event = "record_not_delivered",
+                sink = context.sink,
+                %error,
+                topic,
+                "record not delivered"
+            );
             let is_expected = matches!(outcome, Outcome::Innocent | Outcome::TooLarge);
             if !is_purged(code) && !is_expected {
                 context.log_error(error, "a record was not acknowledged in time, or was refused");

@@ -1,4 +1,4 @@
-//! How the interfaces are, for the status: what is wanted, what the kernel says, and why they differ.
+//! The interfaces' status: the desired state, the observed one, and why they differ.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use tap53_capture::{
 };
 use tap53_ebpf::settings::Direction;
 
-use super::{Switching, Tracked, ifindex_of, is_lost};
+use super::{InterfaceReconciler, Tracked, ifindex_of, is_lost};
 
-impl Switching {
-    /// How the interfaces that `is_meant` are, by what the kernel says now.
+impl InterfaceReconciler {
+    /// Returns the status of the interfaces that `is_meant`, as the kernel reports it now.
     pub(in crate::agent) fn status(
         &self,
         capture: &CaptureThread,
@@ -81,20 +81,20 @@ impl Tracked {
                 }
             }
         }
-        if let Some(refused) = self.refused.as_ref().filter(|_| verdict.directions.is_some()) {
-            reasons.push(match refused.again_at {
+        if let Some(failure) = self.failure.as_ref().filter(|_| verdict.directions.is_some()) {
+            reasons.push(match failure.retry_at {
                 Some(at) => {
                     let seconds = at.saturating_duration_since(now).as_secs();
-                    format!("{}; tried again in {seconds} s", refused.error)
+                    format!("{}; retry in {seconds} s", failure.error)
                 }
-                None => refused.error.clone(),
+                None => failure.error.clone(),
             });
         }
         reasons.join("; ")
     }
 }
 
-/// True if an interface belongs into the status: it is captured from, or something asked for it.
+/// Returns true if the status shows an interface: it is captured from, or something selects it.
 pub(in crate::agent) fn is_of_interest(status: &InterfaceStatus) -> bool {
     status.wanted.is_some()
         || status.wanted_by != WantedBy::File

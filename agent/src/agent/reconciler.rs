@@ -1,10 +1,8 @@
-//! Makes what is captured what is wanted: the interfaces there are, what is wanted of each, and what
-//! was done about it.
+//! Reconciles the interfaces' observed state with the desired one.
 //!
-//! Off is a flag in the settings of the programs where it may be for moments, and no program at all
-//! where the file does not ask for the interface or a command says so. On attaches what is missing
-//! and nothing else, so that asking twice changes nothing. What the kernel refuses is tried again,
-//! first after a second and then less often.
+//! Switching off for a while clears a flag in the programs' settings. The programs are detached where
+//! the file does not include the interface, or a command requests it. Switching on attaches only what
+//! is missing, so it is idempotent. What the kernel refuses is retried with backoff.
 
 mod status;
 
@@ -23,23 +21,23 @@ use crate::{config::Directions, telemetry::CHANGE};
 
 pub(super) use status::is_of_interest;
 
-/// Wait after the first refusal, and the longest.
-const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Backoff after the first failure to attach, and its maximum.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The interfaces there are, and what is wanted of them.
-pub(super) struct Switching {
+/// Reconciles the interfaces of this network namespace with what is desired of them.
+pub(super) struct InterfaceReconciler {
     pub(super) wanted: Wanted,
     interfaces: BTreeMap<u32, Tracked>,
 }
 
-/// An interface that is there.
+/// An interface that is present.
 struct Tracked {
     interface: Interface,
     hooked: Option<Hooked>,
-    refused: Option<Refused>,
+    failure: Option<AttachFailure>,
 }
 
-/// What was done at an interface.
+/// Programs that are attached to an interface.
 #[derive(Clone, PartialEq)]
 struct Hooked {
     attachment: Attachment,
@@ -47,15 +45,15 @@ struct Hooked {
     directions: Option<Directions>,
 }
 
-/// The kernel's last refusal.
-struct Refused {
+/// The last failure to attach.
+struct AttachFailure {
     error: String,
-    /// When to try again; `None` for never, since it would be refused for ever.
-    again_at: Option<Instant>,
-    wait: Duration,
+    /// Time of the next attempt; `None` if it would fail for ever.
+    retry_at: Option<Instant>,
+    backoff: Duration,
 }
 
-/// What there is to do at an interface.
+/// A step that brings an interface to its desired state.
 enum Step {
     Nothing,
     Attach(Directions),
@@ -63,17 +61,17 @@ enum Step {
     Detach,
 }
 
-impl Switching {
+impl InterfaceReconciler {
     pub(super) const fn new(wanted: Wanted) -> Self {
         Self { wanted, interfaces: BTreeMap::new() }
     }
 
-    /// Names of the interfaces there are.
+    /// Returns the names of the interfaces that are present.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.interfaces.values().map(|tracked| tracked.interface.name.as_str())
     }
 
-    /// Interfaces that are attached to, and those that something wants to be.
+    /// Returns how many interfaces are attached to, and how many are desired.
     pub(super) fn counts(&self) -> (usize, usize) {
         let of = |is: fn(&Self, &Tracked) -> bool| {
             self.interfaces.values().filter(|tracked| is(self, tracked)).count()
@@ -84,7 +82,7 @@ impl Switching {
         )
     }
 
-    /// Interfaces that are captured from, by number, and in which directions.
+    /// Returns the interfaces that are captured from, by number, with their directions.
     pub(super) fn captured(&self) -> Vec<(u32, Directions)> {
         let captured = self.interfaces.iter().filter_map(|(ifindex, tracked)| {
             Some((*ifindex, tracked.hooked.as_ref()?.directions?))
@@ -92,10 +90,10 @@ impl Switching {
         captured.collect()
     }
 
-    /// Takes note of what happened to the interfaces.
+    /// Applies changes of the interfaces.
     pub(super) fn note(&mut self, capture: &CaptureThread, changes: Vec<Change>) {
-        // Together, since detaching from many takes little longer than from one; but before another
-        // interface has the number.
+        // Detached together, since many take little longer than one; but before another interface
+        // gets the same number.
         let mut gone = Vec::new();
         for change in changes {
             match change {
@@ -106,15 +104,15 @@ impl Switching {
                     self.present(capture, interface);
                 }
                 Change::Gone(ifindex) => gone.push(ifindex),
-                // The caller lists, and says so by `note_all`.
+                // The caller lists the interfaces, and calls `note_all`.
                 Change::Lost => {}
             }
         }
         self.gone(capture, &gone);
     }
 
-    /// Takes note of all interfaces there are, after news of them have been lost. Hooks that are no
-    /// longer in place were on an interface that is gone, though another may have its number.
+    /// Applies a list of all interfaces, after netlink messages have been lost. Hooks that are no
+    /// longer in place were on an interface that is gone, though another may have its number now.
     pub(super) fn note_all(&mut self, capture: &CaptureThread, all: Vec<Interface>) {
         let is_there = |ifindex: &u32| all.iter().any(|interface| interface.ifindex == *ifindex);
         let gone: Vec<u32> =
@@ -129,7 +127,7 @@ impl Switching {
     fn present(&mut self, capture: &CaptureThread, interface: Interface) {
         let ifindex = interface.ifindex;
         let Some(tracked) = self.interfaces.get_mut(&ifindex) else {
-            let tracked = Tracked { interface, hooked: None, refused: None };
+            let tracked = Tracked { interface, hooked: None, failure: None };
             self.interfaces.insert(ifindex, tracked);
             return;
         };
@@ -137,16 +135,19 @@ impl Switching {
             return;
         }
         let before = std::mem::replace(&mut tracked.interface, interface);
-        // What was refused may be taken now: the interface is up, or has another MTU.
-        tracked.try_again(Instant::now());
+        // An attempt that failed may succeed now: the interface is up, or has another MTU.
+        tracked.retry_now(Instant::now());
         if let Some(hooked) = &mut tracked.hooked {
             hooked.attachment.interface = tracked.interface.clone();
-            report(capture.update(&tracked.interface));
+            if let Err(error) = capture.update(&tracked.interface) {
+                tracing::error!(event = "interface_update_failed", "{error}");
+            }
         }
         if before.name != tracked.interface.name {
-            // Once records have the new name.
+            // After records have the new name.
             tracing::info!(
                 target: CHANGE,
+                event = "interface_renamed",
                 ifindex,
                 from = before.name,
                 to = tracked.interface.name,
@@ -162,21 +163,27 @@ impl Switching {
             if tracked.hooked.is_some() {
                 hooked.push(*ifindex);
                 let name = tracked.interface.name;
-                tracing::info!(target: CHANGE, interface = name, ifindex, "interface is gone: capture there ends");
+                tracing::info!(
+                    target: CHANGE,
+                    event = "interface_removed",
+                    interface = name,
+                    ifindex,
+                    "interface removed, capture ended"
+                );
             }
         }
-        // Also of one that has only moved to another namespace, where its programs still run.
+        // Also an interface that has only moved to another namespace, where its programs still run.
         detach(capture, &hooked);
     }
 
-    /// Forgets hooks that somebody else has taken away, so that they are attached anew.
+    /// Drops hooks that another program has removed, so that they are attached again.
     pub(super) fn drop_lost_hooks(&mut self, capture: &CaptureThread) {
         let states = capture.states().unwrap_or_default();
         let mut lost: Vec<u32> = states.iter().filter(|s| is_lost(s)).map(ifindex_of).collect();
         if lost.is_empty() {
             return;
         }
-        // Of an interface that is gone the news are on their way.
+        // The netlink message about an interface that is gone is still to come.
         let Ok(there) = interfaces::list() else { return };
         lost.retain(|ifindex| there.iter().any(|interface| interface.ifindex == *ifindex));
         for ifindex in &lost {
@@ -184,20 +191,25 @@ impl Switching {
                 && tracked.hooked.take().is_some()
             {
                 let name = &tracked.interface.name;
-                tracing::warn!(target: CHANGE, interface = name, ifindex, "somebody has detached our programs");
+                tracing::warn!(
+                    target: CHANGE,
+                    event = "hooks_lost",
+                    interface = name,
+                    ifindex,
+                    "another process has detached our programs, attaching them again"
+                );
             }
         }
         detach(capture, &lost);
     }
 
-    /// Does what is to be done for actual and wanted to be the same. Returns how many interfaces
-    /// were changed.
+    /// Brings each interface to its desired state. Returns how many interfaces were changed.
     pub(super) fn reconcile(&mut self, capture: &CaptureThread, now: Instant) -> usize {
         let mut changed = 0;
         let mut to_detach = Vec::new();
         for tracked in self.interfaces.values_mut() {
             let verdict = verdict(&self.wanted, &tracked.interface);
-            tracked.forget_needless_refusal(&verdict);
+            tracked.clear_stale_failure(&verdict);
             let done = match tracked.step(&verdict, now) {
                 Step::Nothing => false,
                 Step::Attach(directions) => tracked.attach(capture, directions, &verdict, now),
@@ -205,7 +217,7 @@ impl Switching {
                 Step::Detach => {
                     to_detach.push(tracked.interface.ifindex);
                     tracked.hooked = None;
-                    tracked.say("capture ended, programs detached", &verdict);
+                    tracked.log_detached(&verdict);
                     true
                 }
             };
@@ -215,30 +227,30 @@ impl Switching {
         changed
     }
 
-    /// Has what was refused tried again at once, where it may be taken now.
-    pub(super) fn try_again(&mut self, now: Instant, is_meant: impl Fn(&str) -> bool) {
+    /// Makes failed attempts at the interfaces that `is_meant` due now.
+    pub(super) fn retry_now(&mut self, now: Instant, is_meant: impl Fn(&str) -> bool) {
         for tracked in self.interfaces.values_mut().filter(|t| is_meant(&t.interface.name)) {
-            tracked.try_again(now);
+            tracked.retry_now(now);
         }
     }
 
-    /// When something is to be tried again.
+    /// Returns the time of the next retry.
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        let refused = self.interfaces.values().filter_map(|tracked| tracked.refused.as_ref());
-        refused.filter_map(|refused| refused.again_at).min()
+        let failures = self.interfaces.values().filter_map(|tracked| tracked.failure.as_ref());
+        failures.filter_map(|failure| failure.retry_at).min()
     }
 
-    /// Why the interfaces that `is_meant` are not captured from, of those that could not be attached
-    /// to; `None` if at least one is, or none was tried.
-    pub(super) fn refusals(&self, is_meant: impl Fn(&str) -> bool) -> Option<String> {
+    /// Returns the errors of the interfaces that `is_meant`; `None` if at least one of them is
+    /// captured from, or none was tried.
+    pub(super) fn attach_errors(&self, is_meant: impl Fn(&str) -> bool) -> Option<String> {
         let mut errors = Vec::new();
         for tracked in self.interfaces.values() {
             if !is_meant(&tracked.interface.name) || self.verdict(tracked).directions.is_none() {
                 continue;
             }
-            match &tracked.refused {
+            match &tracked.failure {
                 None => return None,
-                Some(refused) => errors.push(refused.error.as_str()),
+                Some(failure) => errors.push(failure.error.as_str()),
             }
         }
         (!errors.is_empty()).then(|| errors.join("; "))
@@ -250,17 +262,17 @@ impl Switching {
 }
 
 impl Tracked {
-    fn try_again(&mut self, now: Instant) {
-        if let Some(Refused { again_at: Some(at), .. }) = &mut self.refused {
+    fn retry_now(&mut self, now: Instant) {
+        if let Some(AttachFailure { retry_at: Some(at), .. }) = &mut self.failure {
             *at = now;
         }
     }
 
-    /// What is not wanted any more, or is as it is wanted, is not to be tried again.
-    fn forget_needless_refusal(&mut self, verdict: &Verdict) {
+    /// Drops the failure of an interface that is no longer desired, or is in its desired state.
+    fn clear_stale_failure(&mut self, verdict: &Verdict) {
         let enabled = self.hooked.as_ref().and_then(|hooked| hooked.directions);
         if verdict.directions.is_none() || verdict.directions == enabled {
-            self.refused = None;
+            self.failure = None;
         }
     }
 
@@ -271,14 +283,15 @@ impl Tracked {
             (Some(hooked), None) if hooked.directions.is_none() => Step::Nothing,
             (Some(_), None) => Step::SwitchOff,
             (Some(hooked), Some(wanted)) if hooked.directions == Some(wanted) => Step::Nothing,
-            (_, Some(wanted)) => match &self.refused {
-                Some(refused) if refused.again_at.is_none_or(|at| at > now) => Step::Nothing,
+            (_, Some(wanted)) => match &self.failure {
+                Some(failure) if failure.retry_at.is_none_or(|at| at > now) => Step::Nothing,
                 _ => Step::Attach(wanted),
             },
         }
     }
 
-    /// True if it captures now as it is wanted.
+    /// Attaches, or enables other directions; returns true if the interface is captured from as
+    /// desired.
     fn attach(
         &mut self,
         capture: &CaptureThread,
@@ -288,44 +301,63 @@ impl Tracked {
     ) -> bool {
         match capture.attach(&self.interface, directions) {
             Ok(attachment) => {
-                self.refused = None;
+                self.failure = None;
                 self.hooked = Some(Hooked { attachment, directions: Some(directions) });
-                self.say("capturing", verdict);
+                self.log_capturing(verdict);
                 true
             }
             Err(error) => {
-                // For an interface that is gone, the news are on their way.
-                if !matches!(error, capture::Error::NoSuchInterface { .. }) && self.is_news(&error)
-                {
-                    tracing::error!("{error}");
+                // The netlink message about an interface that is gone is still to come.
+                let is_gone = matches!(error, capture::Error::NoSuchInterface { .. });
+                if !is_gone && self.is_new_error(&error) {
+                    tracing::error!(event = "attach_failed", "{error}");
                 }
-                let wait = self.refused.as_ref().map_or(WAITS.0, |r| (r.wait * 2).min(WAITS.1));
+                let doubled = |failure: &AttachFailure| (failure.backoff * 2).min(BACKOFF.1);
+                let backoff = self.failure.as_ref().map_or(BACKOFF.0, doubled);
                 let for_ever = matches!(error, capture::Error::NotEthernet { .. });
-                let again_at = (!for_ever).then(|| now + wait);
-                self.refused = Some(Refused { error: error.to_string(), again_at, wait });
+                let retry_at = (!for_ever).then(|| now + backoff);
+                self.failure = Some(AttachFailure { error: error.to_string(), retry_at, backoff });
                 false
             }
         }
     }
 
-    /// Not the same error again.
-    fn is_news(&self, error: &capture::Error) -> bool {
-        self.refused.as_ref().is_none_or(|refused| refused.error != error.to_string())
+    /// Returns false for the same error as last time.
+    fn is_new_error(&self, error: &capture::Error) -> bool {
+        self.failure.as_ref().is_none_or(|failure| failure.error != error.to_string())
     }
 
     fn switch_off(&mut self, capture: &CaptureThread, verdict: &Verdict) -> bool {
         if let Err(error) = capture.switch_off(self.interface.ifindex) {
-            tracing::error!("{error}");
+            tracing::error!(event = "switch_off_failed", "{error}");
             return false;
         }
         if let Some(hooked) = &mut self.hooked {
             hooked.directions = None;
         }
-        self.say("capture switched off, programs stay attached", verdict);
+        tracing::info!(
+            target: CHANGE,
+            event = "capture_switched_off",
+            interface = self.interface.name,
+            ifindex = self.interface.ifindex,
+            wanted_by = ?verdict.by,
+            "capture switched off, programs stay attached"
+        );
         true
     }
 
-    fn say(&self, what: &str, verdict: &Verdict) {
+    fn log_detached(&self, verdict: &Verdict) {
+        tracing::info!(
+            target: CHANGE,
+            event = "capture_ended",
+            interface = self.interface.name,
+            ifindex = self.interface.ifindex,
+            wanted_by = ?verdict.by,
+            "capture ended, programs detached"
+        );
+    }
+
+    fn log_capturing(&self, verdict: &Verdict) {
         let describe = |direction| {
             self.hooked
                 .as_ref()
@@ -340,13 +372,14 @@ impl Tracked {
             directions = verdict.directions.map(tracing::field::debug),
             wanted_by = ?verdict.by,
             why = self.hooked.as_ref().map(|hooked| hooked.attachment.why.as_str()),
-            "{what}"
+            event = "capturing",
+            "capturing"
         );
     }
 }
 
-/// What is wanted of an interface. A packet on `lo` leaves and arrives at the same interface, so
-/// either direction has all of them, and both would make each message two.
+/// Returns what is desired of an interface. A packet on `lo` leaves and arrives at the same
+/// interface, so either direction has all of them, and both would see each message twice.
 fn verdict(wanted: &Wanted, interface: &Interface) -> Verdict {
     let mut verdict = wanted.of(&interface.name);
     if interface.kind == Kind::Loopback && verdict.directions == Some(Directions::Both) {
@@ -355,7 +388,7 @@ fn verdict(wanted: &Wanted, interface: &Interface) -> Verdict {
     verdict
 }
 
-/// True of an interface on which a hook of ours is no longer in place.
+/// Returns true if a hook of ours is no longer in place.
 fn is_lost(state: &State) -> bool {
     Direction::ALL.iter().any(|direction| {
         state.attachment.hook(*direction).is_some() && !state.in_place[*direction as usize]
@@ -371,15 +404,13 @@ fn detach(capture: &CaptureThread, ifindexes: &[u32]) {
         return;
     }
     match capture.detach(ifindexes) {
-        Ok(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
-        Err(error) => tracing::error!("{error}"),
+        Ok(errors) => errors.iter().for_each(log_detach_error),
+        Err(error) => log_detach_error(&error),
     }
 }
 
-fn report(outcome: Result<(), capture::Error>) {
-    if let Err(error) = outcome {
-        tracing::error!("{error}");
-    }
+fn log_detach_error(error: &capture::Error) {
+    tracing::error!(event = "detach_failed", "{error}");
 }
 
 #[cfg(test)]

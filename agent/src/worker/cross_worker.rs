@@ -1,8 +1,9 @@
 //! The queue of reassembled datagrams between workers.
 //!
-//! Later fragments carry no ports, so the kernel programs choose the ring of a fragment by what all
-//! fragments of a datagram share. The worker that reassembled them sends the datagram to the
-//! worker whose ring has the datagram's flow. Workers share nothing else, and this is rare.
+//! Only the first fragment of a datagram has ports, so the kernel programs choose the ring of a
+//! fragment by header fields that all fragments share. The worker that has reassembled a datagram
+//! sends it to the worker whose ring has the datagram's flow. Workers share nothing else, and this is
+//! rare.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,14 +19,14 @@ use tap53_capture::ring::Waker;
 use tap53_dns::{Flow, Origin};
 use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
 
-/// Datagrams on their way to one worker at most; at up to 64 KiB each, 16 MiB.
+/// Maximum number of datagrams queued for one worker; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
 
-/// How often an ending worker, which waits for those that still empty their rings, looks whether it
-/// is to go on without them.
+/// Interval at which an ending worker, which waits for workers that still empty their rings, checks
+/// whether it has been released from waiting.
 const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Marks a worker in the numbers of datagrams on their way, once it takes nothing more in.
+/// Bit in a worker's number of queued datagrams that marks its queue as closed.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// A datagram reassembled from its fragments; `bytes` begin with the UDP or TCP header.
@@ -38,18 +39,19 @@ pub(super) struct Reassembled {
 /// One worker's queues to and from the other workers.
 pub struct CrossWorkerQueue {
     number: usize,
-    /// To each worker by its number; empty once this one ends.
+    /// Senders to the workers, by number; empty when this worker ends.
     to: Vec<SyncSender<Reassembled>>,
     from: Receiver<Reassembled>,
-    /// On their way to each worker, by its number; with [`CLOSED`] once the worker has ended.
+    /// Numbers of datagrams queued for the workers, by number; with [`CLOSED`] after the worker has
+    /// ended.
     waiting: Arc<[AtomicUsize]>,
-    /// Set once the others are not to be waited for any more.
+    /// Set when this worker must not wait for the others any more.
     released: Arc<AtomicBool>,
-    /// What wakes each worker, by its number.
+    /// Wakers of the workers, by number.
     wakers: Arc<[Waker]>,
 }
 
-/// How many datagrams are on their way to a worker.
+/// A view of the number of datagrams that are queued for a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     number: usize,
@@ -64,8 +66,8 @@ impl Waiting {
 }
 
 impl CrossWorkerQueue {
-    /// The ways between `workers`, in the order of their numbers. Once `released` is set, one that ends
-    /// waits for no other.
+    /// Creates the queues between `workers`, in the order of their numbers. After `released` is set, a
+    /// worker that ends does not wait for the others.
     #[must_use]
     pub fn between(workers: usize, released: &Arc<AtomicBool>) -> Vec<Self> {
         let (to, from): (Vec<_>, Vec<_>) = (0..workers).map(|_| sync_channel(QUEUED)).unzip();
@@ -83,7 +85,7 @@ impl CrossWorkerQueue {
         ends.map(end).collect()
     }
 
-    /// For a worker that is the only one.
+    /// Creates the queue of the only worker.
     #[must_use]
     pub fn single_worker() -> Self {
         Self {
@@ -96,36 +98,36 @@ impl CrossWorkerQueue {
         }
     }
 
-    /// What wakes this worker.
+    /// Returns the waker of this worker.
     pub(crate) fn waker(&self) -> Waker {
         self.wakers.get(self.number).cloned().unwrap_or_default()
     }
 
-    /// How many datagrams are on their way here.
+    /// Returns a view of the number of datagrams that are queued for this worker.
     pub(super) fn waiting(&self) -> Waiting {
         Waiting { number: self.number, waiting: self.waiting.clone() }
     }
 
-    /// The worker of a flow, if it is another one.
-    pub(super) fn elsewhere(&self, flow: &Flow) -> Option<usize> {
+    /// Returns the number of the worker that owns a flow, if it is another one.
+    pub(super) fn other_owner_of(&self, flow: &Flow) -> Option<usize> {
         let workers = u32::try_from(self.to.len()).unwrap_or(u32::MAX);
         if workers < 2 {
             return None;
         }
         let hash = flow_hash(&endpoint(flow.client), &endpoint(flow.server));
-        let home = ring_index(hash, workers) as usize;
-        (home != self.number).then_some(home)
+        let owner = ring_index(hash, workers) as usize;
+        (owner != self.number).then_some(owner)
     }
 
-    /// Sends a datagram to another worker; false if that has too many to take in, or is gone.
-    pub(super) fn send(&self, worker: usize, joined: Reassembled) -> bool {
+    /// Sends a datagram to another worker; returns false if its queue is full or closed.
+    pub(super) fn send(&self, worker: usize, reassembled: Reassembled) -> bool {
         let (Some(to), Some(waiting)) = (self.to.get(worker), self.waiting.get(worker)) else {
             return false;
         };
-        // First: it may be taken in before the sending returns, and a worker that closes from here on
-        // waits for it.
+        // Counted first: it may be received before `try_send` returns, and a worker that closes its
+        // queue from here on waits for it.
         let is_open = waiting.fetch_add(1, Ordering::Relaxed) & CLOSED == 0;
-        let is_sent = is_open && to.try_send(joined).is_ok();
+        let is_sent = is_open && to.try_send(reassembled).is_ok();
         if is_sent {
             self.wakers.get(worker).into_iter().for_each(Waker::wake);
         } else {
@@ -134,12 +136,12 @@ impl CrossWorkerQueue {
         is_sent
     }
 
-    /// A datagram from another worker, if there is one now.
+    /// Receives a datagram from another worker, without blocking.
     pub(super) fn receive(&self) -> Option<Reassembled> {
-        // Empty, or the others have ended.
-        let joined = self.from.try_recv().ok()?;
+        // An error means that the queue is empty, or the others have ended.
+        let reassembled = self.from.try_recv().ok()?;
         self.count_received();
-        Some(joined)
+        Some(reassembled)
     }
 
     fn count_received(&self) {
@@ -148,23 +150,23 @@ impl CrossWorkerQueue {
         }
     }
 
-    /// Hands what the other workers still send to `each`, until they have ended too or are not to be
-    /// waited for any more.
+    /// Passes the datagrams that the other workers still send to `each`, until they have ended too or
+    /// this worker is released.
     ///
-    /// None is lost uncounted: a sender adds its datagram to the number on their way before it sends,
-    /// and this worker marks that number as closed before it leaves. Both are changes of one atomic, so
-    /// they have an order. A datagram that was added before the mark is waited for; a sender that adds
-    /// one after it sees the mark, and counts its datagram as not handed over. The wait is short, since
-    /// a sender does not block between the two.
+    /// No datagram is lost uncounted: a sender counts its datagram as queued before it sends it, and
+    /// this worker marks that count as closed before it ends. Both change one atomic, so they have an
+    /// order. A datagram that was counted before the mark is waited for; a sender that counts one after
+    /// it sees the mark, and counts its datagram as not handed over. The wait is short, since a sender
+    /// does not block in between.
     pub(super) fn end(mut self, mut each: impl FnMut(Reassembled)) {
         self.to.clear();
         loop {
-            // First: what was sent before that is taken in.
+            // Read first: datagrams that were sent before it was set are received.
             let is_released = self.released.load(Ordering::Acquire);
             match self.from.recv_timeout(RELEASE_POLL_INTERVAL) {
-                Ok(joined) => {
+                Ok(reassembled) => {
                     self.count_received();
-                    each(joined);
+                    each(reassembled);
                 }
                 Err(RecvTimeoutError::Timeout) if !is_released => {}
                 Err(RecvTimeoutError::Timeout) if self.close() == 0 => break,
@@ -174,14 +176,14 @@ impl CrossWorkerQueue {
         }
     }
 
-    /// Has all other workers refused from now on; how many datagrams are still on their way here.
+    /// Closes this worker's queue; returns how many datagrams are still queued.
     fn close(&self) -> usize {
         let waiting = self.waiting.get(self.number);
         waiting.map_or(0, |waiting| waiting.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED)
     }
 }
 
-/// An end of a flow as the kernel programs hash it.
+/// Returns an endpoint of a flow in the form that the kernel programs hash.
 fn endpoint(address: SocketAddr) -> Endpoint {
     let words = match address.ip() {
         IpAddr::V4(address) => [0, address.to_bits().into()],
@@ -220,45 +222,45 @@ mod tests {
         }
     }
 
-    fn joined(number: u8) -> Reassembled {
+    fn reassembled(number: u8) -> Reassembled {
         let origin = build::origin(0, 1, [192, 0, 2, 1], [192, 0, 2, 2]);
         Reassembled { origin, protocol: headers::UDP, bytes: vec![number] }
     }
 
     #[test]
-    fn both_directions_of_a_flow_have_one_home_and_it_is_the_kernels() {
-        let ways = CrossWorkerQueue::between(4, &Arc::default());
-        let mut homes = [0; 4];
+    fn both_directions_of_a_flow_have_one_owner_which_is_the_kernels() {
+        let queues = CrossWorkerQueue::between(4, &Arc::default());
+        let mut counts = [0; 4];
         for port in 1..1_000 {
             for v6 in [false, true] {
                 let there = flow(port, v6);
                 let back = Flow { client: there.server, server: there.client, ..there };
-                let home = ways[0].elsewhere(&there);
-                assert_eq!(home, ways[0].elsewhere(&back));
-                homes[home.unwrap_or(0)] += 1;
-                assert!(ways[home.unwrap_or(0)].elsewhere(&there).is_none());
+                let owner = queues[0].other_owner_of(&there);
+                assert_eq!(owner, queues[0].other_owner_of(&back));
+                counts[owner.unwrap_or(0)] += 1;
+                assert!(queues[owner.unwrap_or(0)].other_owner_of(&there).is_none());
             }
         }
-        assert!(homes.iter().all(|count| *count > 300), "{homes:?}");
-        assert!(CrossWorkerQueue::single_worker().elsewhere(&flow(1, false)).is_none());
+        assert!(counts.iter().all(|count| *count > 300), "{counts:?}");
+        assert!(CrossWorkerQueue::single_worker().other_owner_of(&flow(1, false)).is_none());
     }
 
     #[test]
-    fn what_was_sent_arrives_before_the_end() {
+    fn sent_datagrams_are_received_before_the_end() {
         let released = Arc::new(AtomicBool::new(true));
         let [one, other] =
             <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
                 .ok()
                 .unwrap();
-        assert!(one.send(1, joined(1)));
-        assert_eq!(other.receive().map(|joined| joined.bytes), Some(vec![1]));
+        assert!(one.send(1, reassembled(1)));
+        assert_eq!(other.receive().map(|reassembled| reassembled.bytes), Some(vec![1]));
         assert!(other.receive().is_none());
-        assert!(one.send(1, joined(2)));
+        assert!(one.send(1, reassembled(2)));
         one.end(|_| panic!("nothing was sent here"));
-        // `other` can still send to nobody: its reader has ended.
-        assert!(!other.send(0, joined(3)));
+        // `one` has ended, so its queue refuses.
+        assert!(!other.send(0, reassembled(3)));
         let mut last = Vec::new();
-        other.end(|joined| last.push(joined.bytes));
+        other.end(|reassembled| last.push(reassembled.bytes));
         assert_eq!(last, [vec![2]]);
     }
 
@@ -269,23 +271,23 @@ mod tests {
             <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
                 .ok()
                 .unwrap();
-        assert!(other.send(0, joined(1)));
+        assert!(other.send(0, reassembled(1)));
         let (to, from) = sync_channel(2);
         let ending = std::thread::spawn(move || {
-            one.end(|joined| to.send(joined.bytes).unwrap());
+            one.end(|reassembled| to.send(reassembled.bytes).unwrap());
         });
         assert_eq!(from.recv().unwrap(), [1]);
-        assert!(other.send(0, joined(2)));
+        assert!(other.send(0, reassembled(2)));
         assert_eq!(from.recv().unwrap(), [2]);
         assert!(!ending.is_finished());
         // `other` neither ends nor sends anything more.
         released.store(true, Ordering::Release);
         ending.join().unwrap();
-        assert!(!other.send(0, joined(3)));
+        assert!(!other.send(0, reassembled(3)));
     }
 
     #[test]
-    fn a_datagram_that_is_being_sent_when_its_worker_ends_is_taken_in() {
+    fn a_datagram_that_is_being_sent_when_its_worker_ends_is_received() {
         let released = Arc::new(AtomicBool::new(true));
         let [one, other] =
             <[CrossWorkerQueue; 2]>::try_from(CrossWorkerQueue::between(2, &released))
@@ -295,7 +297,7 @@ mod tests {
         other.waiting[0].fetch_add(1, Ordering::Relaxed);
         let ending = std::thread::spawn(move || {
             let mut received = Vec::new();
-            one.end(|joined| received.push(joined.bytes));
+            one.end(|reassembled| received.push(reassembled.bytes));
             received
         });
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -304,21 +306,21 @@ mod tests {
             assert!(Instant::now() < deadline, "it does not end");
             std::thread::yield_now();
         }
-        assert!(!other.send(0, joined(2)), "it is closed");
+        assert!(!other.send(0, reassembled(2)), "it is closed");
         // The second half.
-        assert!(other.to[0].try_send(joined(1)).is_ok(), "it is waited for");
+        assert!(other.to[0].try_send(reassembled(1)).is_ok(), "it is waited for");
         assert_eq!(ending.join().unwrap(), [[1]]);
         assert_eq!(Waiting { number: 0, waiting: other.waiting.clone() }.datagrams(), 0);
     }
 
     #[test]
-    fn a_worker_that_takes_nothing_in_is_not_waited_for() {
-        let ways = CrossWorkerQueue::between(2, &Arc::default());
-        let sent = (0..=QUEUED).filter(|_| ways[0].send(1, joined(0))).count();
+    fn a_full_queue_refuses_instead_of_blocking() {
+        let queues = CrossWorkerQueue::between(2, &Arc::default());
+        let sent = (0..=QUEUED).filter(|_| queues[0].send(1, reassembled(0))).count();
         assert_eq!(sent, QUEUED);
-        assert_eq!(ways[1].waiting().datagrams(), QUEUED);
-        assert!(ways[1].receive().is_some());
-        assert_eq!(ways[1].waiting().datagrams(), QUEUED - 1);
-        assert_eq!(ways[0].waiting().datagrams(), 0);
+        assert_eq!(queues[1].waiting().datagrams(), QUEUED);
+        assert!(queues[1].receive().is_some());
+        assert_eq!(queues[1].waiting().datagrams(), QUEUED - 1);
+        assert_eq!(queues[0].waiting().datagrams(), 0);
     }
 }

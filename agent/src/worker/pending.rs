@@ -1,42 +1,43 @@
-//! Records that wait a moment for a name.
+//! Transactions that wait for attribution.
 //!
-//! A pod asks as soon as its containers run; that it has its address shows in the API a second or
-//! so later, when the kubelet has looked and written the pod's status. A record of that time is
-//! therefore held until the address is known, or for a few seconds of capture time: as a copy, since
-//! transactions lie in buffers that are used again. Only addresses from which a pod is expected are
-//! worth that, see [`Reader::awaits`](tap53_attribution::Reader::awaits); all else is recorded at once.
+//! A pod sends queries as soon as its containers run. Its address is in the API a second or so later,
+//! after the kubelet has written the pod's status. A transaction of that time therefore waits until the
+//! owner is known, or for a few seconds of capture time. It is copied, since transactions are in buffers
+//! that are reused. Only transactions with an address from which a pod is expected wait, see
+//! [`Reader::awaits`](tap53_attribution::Reader::awaits); all others are recorded at once.
 //!
-//! Bounded: at most [`HELD`] records of at most [`LARGEST`] bytes of messages each, which read and
-//! copied take some 20 KB; 20 MB a worker in a flood of such, 3 MB of usual ones. Where it is full,
-//! records go out without waiting, so that a flood of invented addresses costs nothing more.
+//! The memory is bounded: at most [`MAX_PENDING`] transactions of at most [`MAX_MESSAGE_BYTES`] bytes of
+//! messages each, which take some 20 KB when decoded: 20 MB a worker in a flood of the largest, 3 MB of
+//! usual ones. When the queue is full, transactions are recorded without waiting, so that a flood of
+//! invented addresses costs nothing more.
 
 use std::collections::VecDeque;
 
 use tap53_dns::Flow;
 use tap53_transactions::pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction};
 
-/// Records that are held at most.
-const HELD: usize = 1_024;
+/// Maximum number of pending transactions.
+const MAX_PENDING: usize = 1_024;
 
-/// Bytes of the messages of a record that is held.
-const LARGEST: u32 = 4_096;
+/// Maximum size of the messages of a pending transaction, in bytes.
+const MAX_MESSAGE_BYTES: u32 = 4_096;
 
-/// Waiting records, the oldest first.
-pub(super) struct Held {
-    waiting: VecDeque<Waiting>,
+/// Queue of transactions that wait for attribution, the oldest first.
+pub(super) struct PendingAttribution {
+    waiting: VecDeque<Pending>,
     messages: u64,
-    /// When the time of the first of them comes.
+    /// Earliest deadline of the transactions.
     earliest_ns: u64,
 }
 
-impl Default for Held {
+impl Default for PendingAttribution {
     fn default() -> Self {
         Self { waiting: VecDeque::new(), messages: 0, earliest_ns: u64::MAX }
     }
 }
 
-/// A transaction of its own.
-pub(super) struct Waiting {
+/// An owned copy of a transaction.
+pub(super) struct Pending {
     id: RecordId,
     pub(super) flow: Flow,
     query: Option<Observation>,
@@ -47,31 +48,33 @@ pub(super) struct Waiting {
     capture_gap: bool,
     related: Option<Related>,
     anomalies: Anomalies,
-    /// CLOCK_MONOTONIC, as the messages have it.
+    /// Deadline, by CLOCK_MONOTONIC as the messages' times.
     until_ns: u64,
 }
 
-impl Held {
-    /// Transactions that wait.
+impl PendingAttribution {
+    /// Returns the number of transactions.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Messages of the transactions that wait.
+    /// Returns the number of messages of the transactions.
     pub(super) const fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// Takes in a transaction until that time; false where there is no room for it.
-    pub(super) fn hold(&mut self, transaction: &Transaction<'_>, until_ns: u64) -> bool {
+    /// Adds a transaction, which waits until `until_ns`; returns false if there is no room for it.
+    pub(super) fn push(&mut self, transaction: &Transaction<'_>, until_ns: u64) -> bool {
         let (query, response) = (transaction.query(), transaction.response());
         let sizes = [query, response].into_iter().flatten().map(|seen| seen.message.size);
-        if self.waiting.len() >= HELD || sizes.fold(0, u32::saturating_add) > LARGEST {
+        if self.waiting.len() >= MAX_PENDING
+            || sizes.fold(0, u32::saturating_add) > MAX_MESSAGE_BYTES
+        {
             return false;
         }
         self.messages += u64::from(transaction.messages());
         self.earliest_ns = self.earliest_ns.min(until_ns);
-        self.waiting.push_back(Waiting {
+        self.waiting.push_back(Pending {
             id: transaction.id,
             flow: transaction.flow,
             query: query.cloned(),
@@ -87,31 +90,31 @@ impl Held {
         true
     }
 
-    /// Those whose time has come at `now_ns`, and those that do not wait for anything any more.
-    pub(super) fn due(
+    /// Takes the transactions whose deadline has passed at `now_ns`, or whose owners are known.
+    pub(super) fn take_due(
         &mut self,
         now_ns: u64,
-        waits: impl Fn(&Waiting) -> bool,
-    ) -> VecDeque<Waiting> {
+        waits: impl Fn(&Pending) -> bool,
+    ) -> VecDeque<Pending> {
         let all = std::mem::take(&mut self.waiting);
         let (left, due): (VecDeque<_>, VecDeque<_>) =
             all.into_iter().partition(|it| it.until_ns > now_ns && waits(it));
         let messages =
-            |waiting: &Waiting| waiting.transaction().map_or(0, |it| u64::from(it.messages()));
+            |pending: &Pending| pending.transaction().map_or(0, |it| u64::from(it.messages()));
         self.messages -= due.iter().map(messages).sum::<u64>();
         self.earliest_ns = left.iter().map(|it| it.until_ns).min().unwrap_or(u64::MAX);
         self.waiting = left;
         due
     }
 
-    /// Whether the time of one has come.
+    /// Returns true if a deadline has passed.
     pub(super) const fn any_due(&self, now_ns: u64) -> bool {
         self.earliest_ns <= now_ns
     }
 }
 
-impl Waiting {
-    /// `None` never: a transaction has a message.
+impl Pending {
+    /// Returns the transaction; never `None`, since a transaction has a message.
     pub(super) fn transaction(&self) -> Option<Transaction<'_>> {
         let exchange = match (&self.query, &self.response) {
             (Some(query), Some(response)) => Exchange::Matched(query, response),

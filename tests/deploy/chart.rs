@@ -1,0 +1,149 @@
+//! The chart as it is rendered and linted.
+
+use super::*;
+
+#[test]
+fn helm_lint_accepts_the_chart_and_refuses_unknown_values() -> Result<()> {
+    let chart = chart();
+    let lint = |more: &[&str]| kube::helm(&[&["lint", "--strict", &chart], more].concat());
+    lint(&[])?;
+    #[rustfmt::skip]
+    lint(&[
+        "--set", "restartOnConfigChange=true", "--set", "secrets[0].name=pseudonyms",
+        "--set", "serviceAccount.create=false", "--set", "serviceAccount.name=other",
+        "--set", "rbac.create=false", "--set", "networkPolicy.enabled=false",
+        "--set", "namespace.create=true", "--set-json", "config.sinks=[{\"type\":\"stdout\"}]",
+        "--set", "stateVolume.hostPath.path=/srv/tap53", "--set", "podLabels.team=dns", "--set", "seLinuxOptions.type=spc_t",
+    ])?;
+    for (value, named) in [
+        ("ressources.limits.memory=1Gi", "ressources"),
+        ("user=0", "user"),
+        ("config.interfaces.include=null", "include"),
+        ("config.sinks[0].brokers[0]=kafka", "brokers"),
+        ("config.sinks[0].registry.urls[0]=registry:8081", "urls"),
+        ("image.digest=sha256:12", "digest"),
+        ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
+        ("spool.mode=slow", "mode"),
+        ("stateVolume=somewhere", "stateVolume"),
+    ] {
+        let error = lint(&["--set", value]).expect_err(value);
+        assert!(format!("{error:#}").contains(named), "{value}: {error:#}");
+    }
+    Ok(())
+}
+
+/// (Renders the chart, since `helm lint` ignores failures of templates.)
+#[test]
+fn a_control_socket_outside_of_a_mounted_directory_is_refused() -> Result<()> {
+    for socket in ["/srv/tap53.sock", "/run/tap53.sock", "/run/tap53-other/tap53.sock"] {
+        let error = kube::render(&["--set", &format!("config.control.socket={socket}")])
+            .expect_err("the agent could not create it");
+        let error = format!("{error:#}");
+        assert!(error.contains("config.control.socket") && error.contains(socket), "{error}");
+    }
+    kube::render(&["--set", "config.control.socket=/run/tap53/other.sock"])?;
+    #[rustfmt::skip]
+    kube::render(&[
+        "--set", "config.control.socket=/srv/run/tap53.sock",
+        "--set-json", "extraVolumes=[{\"name\":\"control\",\"emptyDir\":{}}]",
+        "--set-json", "extraVolumeMounts=[{\"name\":\"control\",\"mountPath\":\"/srv/run\"}]",
+    ])?;
+    Ok(())
+}
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_renders() -> Result<()> {
+    let committed = fs::read_to_string(kube::manifests())?;
+    assert!(
+        committed == kube::rendered_manifests()?,
+        "{} is not what the chart renders: run `cargo xtask manifests`",
+        kube::manifests().display()
+    );
+    Ok(())
+}
+
+#[test]
+fn each_value_changes_its_own_lines_only() -> Result<()> {
+    let differing = |arguments: &[&str]| -> Result<Vec<String>> {
+        let (usual, changed) = (kube::render(&[])?, kube::render(arguments)?);
+        let usual: Vec<&str> = usual.lines().map(str::trim).collect();
+        let new = changed.lines().map(str::trim).filter(|line| !usual.contains(line));
+        Ok(new.map(str::to_owned).collect())
+    };
+    assert_eq!(
+        differing(&["--set", "config.shutdown.flush_timeout_ms=20500"])?,
+        ["flush_timeout_ms: 20500", "terminationGracePeriodSeconds: 51"]
+    );
+    assert_eq!(
+        differing(&[
+            "--set-json",
+            r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9094","[::1]:9094","b:9092"]}]"#
+        ])?,
+        ["- {protocol: TCP, port: 9094}", "- a:9094", "- '[::1]:9094'", "- b:9092", "topic: t"]
+    );
+    let registry = differing(&[
+        "--set-json",
+        r#"config.sinks=[{"type":"kafka","topic":"t","brokers":["a:9092"],"registry":
+            {"urls":["https://r:8443/api","http://[::1]:8082","https://r"]}}]"#,
+    ])?;
+    for port in ["8443", "8082", "443"] {
+        let rule = format!("- {{protocol: TCP, port: {port}}}");
+        // The API server's is there already.
+        assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
+    }
+    assert_eq!(
+        differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
+        ["image: ghcr.io/tap53/tap53:1.2.3"; 2]
+    );
+    assert_eq!(
+        differing(&["--set", "secrets[0].name=pseudonyms"])?,
+        [
+            "- {name: secret-0, mountPath: /etc/tap53/secrets/pseudonyms, readOnly: true}",
+            "- name: secret-0",
+            "secret: {secretName: pseudonyms, defaultMode: 0440}",
+        ]
+    );
+    assert_eq!(
+        differing(&["--set", "spool.mode=durable", "--set", "spool.maxBytes=8388608"])?,
+        ["max_bytes: 8388608", "mode: durable"]
+    );
+    let of_node = differing(&["--set", "stateVolume.hostPath.path=/srv/tap53"])?;
+    assert_eq!(of_node, ["hostPath:", "path: /srv/tap53"]);
+    // What takes things away adds nothing.
+    for less in ["spool.mode=off", "prepareStateVolume=false", "stateVolume=null"] {
+        assert_eq!(differing(&["--set", less])?, [""; 0], "{less}");
+    }
+    let without = kube::render(&["--set", "stateVolume=null"])?;
+    assert!(!without.contains("/var/lib/tap53"), "{without}");
+    let hash = differing(&["--set", "restartOnConfigChange=true"])?;
+    assert_eq!(hash.len(), 2, "{hash:?}");
+    assert!(hash[1].starts_with("tap53/config-sha256: "), "{hash:?}");
+    Ok(())
+}
+
+#[test]
+fn without_attribution_the_agent_has_no_token_and_no_role() -> Result<()> {
+    let objects = kube::render(&["--set", "config.kubernetes=null"])?;
+    assert!(objects.contains("automountServiceAccountToken: false\n      enableServiceLinks"));
+    assert!(!objects.contains("ClusterRole"), "{objects}");
+    Ok(())
+}
+
+#[test]
+fn without_a_control_socket_liveness_is_probed_by_http() -> Result<()> {
+    let probe = |values: &[&str]| -> Result<String> {
+        let objects = kube::render(values)?;
+        let (_, probe) = objects.split_once("livenessProbe:\n").context("a liveness probe")?;
+        Ok(probe.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    let by_socket = "exec: {command: [/usr/bin/tap53, status, --check, live]}";
+    assert_eq!(probe(&[])?, by_socket);
+    assert_eq!(probe(&["--set", "config.telemetry.listen=0.0.0.0:9530"])?, by_socket);
+    let elsewhere = probe(&["--set", "config.control.socket=/run/tap53/a.sock"])?;
+    assert!(elsewhere.contains(r#"live, --socket, "/run/tap53/a.sock"]"#), "{elsewhere}");
+    assert_eq!(
+        probe(&["--set", "config.control.enabled=false"])?,
+        r#"httpGet: {host: "127.0.0.1", path: /livez, port: 9530}"#
+    );
+    Ok(())
+}
