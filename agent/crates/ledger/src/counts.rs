@@ -5,113 +5,55 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
+use tap53_reasons::reasons;
 use tap53_spool::Totals;
 use tap53_transactions::{filter::FilterReason, pair::Anomaly};
 
-/// Why a message is in no record.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageLoss {
-    /// It was seen at another interface before, or is shown twice by a mirror port.
-    Copy,
-    /// Too short for a DNS header, in a packet that carries several messages.
-    ShorterThanHeader,
-    /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
-    Abandoned,
-}
-
-impl MessageLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Copy, Self::ShorterThanHeader, Self::Abandoned];
-
-    /// True where nothing is missing: another message stands for this one.
-    #[must_use]
-    pub const fn is_ignored(self) -> bool {
-        matches!(self, Self::Copy)
-    }
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Copy => "copy",
-            Self::ShorterThanHeader => "shorter_than_header",
-            Self::Abandoned => "abandoned",
-        }
+reasons! {
+    /// Why a message is in no record.
+    pub enum MessageLoss {
+        /// The message was seen before at another interface, or is shown twice by a mirror port.
+        Copy = "copy", Ignored;
+        /// The message is too short for a DNS header, in a packet that carries several messages.
+        ShorterThanHeader = "shorter_than_header", Lost, "look for who sends it; usually hostile";
+        /// The message waited for a response, or for a name, in a worker that was stuck at the end.
+        Abandoned = "abandoned", Lost, "raise `shutdown.flush_timeout_ms`; find what blocks the worker in the log";
     }
 }
 
-/// Why a sink did not deliver a record.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SinkLoss {
-    /// The record did not fit the schema.
-    EncodeFailed,
-    /// The producer's queue stayed full.
-    QueueFull,
-    /// Not acknowledged within the message timeout.
-    Expired,
-    /// The broker or the client library refused it.
-    Rejected,
-    /// The file or stream could not be written.
-    WriteFailed,
-    /// The reader of standard output went away.
-    Closed,
-    /// Not acknowledged within the flush deadline at shutdown, and in memory alone: there is no spool,
-    /// or another agent has it, or it could not be written to.
-    Unflushed,
-    /// Among the oldest in the spool when it was full.
-    DroppedOldest,
-    /// Longer in the spool than records may be.
-    TooOld,
-    /// Could not be read back from the spool.
-    Unreadable,
-    /// Could neither be put into the spool nor sent directly.
-    SpoolFailed,
-    /// The registry gave no id of its schema while there was room to wait for it.
-    NoSchemaId,
-    /// Longer than the producer takes.
-    TooLarge,
-    /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
-    /// all the same, if what held the worker up lets go before the process ends.
-    Abandoned,
-}
-
-impl SinkLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 14] = [
-        Self::EncodeFailed,
-        Self::QueueFull,
-        Self::Expired,
-        Self::Rejected,
-        Self::WriteFailed,
-        Self::Closed,
-        Self::Unflushed,
-        Self::DroppedOldest,
-        Self::TooOld,
-        Self::Unreadable,
-        Self::SpoolFailed,
-        Self::NoSchemaId,
-        Self::TooLarge,
-        Self::Abandoned,
-    ];
-
-    /// Its name in the ledger and in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EncodeFailed => "encode_failed",
-            Self::QueueFull => "queue_full",
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::WriteFailed => "write_failed",
-            Self::Closed => "closed",
-            Self::Unflushed => "unflushed",
-            Self::DroppedOldest => "dropped_oldest",
-            Self::TooOld => "too_old",
-            Self::Unreadable => "unreadable",
-            Self::SpoolFailed => "spool_failed",
-            Self::NoSchemaId => "no_schema_id",
-            Self::TooLarge => "too_large",
-            Self::Abandoned => "abandoned",
-        }
+reasons! {
+    /// Why a sink did not deliver a record.
+    pub enum SinkLoss {
+        /// The record did not fit the schema.
+        EncodeFailed = "encode_failed", Lost, "report it, it is a defect";
+        /// The queue stayed full: that of Kafka's producer, or the one before a sink that may block.
+        QueueFull = "queue_full", Lost, "configure a `spool`, raise `queue_bytes`; find out why the reader or disk is slow";
+        /// Kafka without a spool: it was not acknowledged within `message_timeout_ms`.
+        Expired = "expired", Lost, "configure a `spool`; bring the broker back";
+        /// Kafka: the broker or the client library refused the record.
+        Rejected = "rejected", Lost, "the log names the error: rights, `message.timestamp.after.max.ms`, size";
+        /// The file or stream could not be written.
+        WriteFailed = "write_failed", Lost, "disk full, permissions; the log names the error";
+        /// The reader of standard output went away.
+        Closed = "closed", Lost;
+        /// It was not delivered by the deadline at the end, and was in memory alone: there is no spool, or
+        /// another agent has it, or it could not be written to.
+        Unflushed = "unflushed", Lost, "raise `shutdown.flush_timeout_ms`; configure a `spool`";
+        /// Kafka: the spool was full, and the record was among the oldest.
+        DroppedOldest = "dropped_oldest", Lost, "raise `spool.max_bytes`; bring the broker back";
+        /// Kafka: the record was longer in the spool than `max_age_s`.
+        TooOld = "too_old", Lost, "raise `max_age_s`; check the clock";
+        /// Kafka: its entry in the spool is damaged.
+        Unreadable = "unreadable", Lost, "`tap53 spool verify DIRECTORY`; check the disk";
+        /// Kafka: neither the spool nor the broker took it.
+        SpoolFailed = "spool_failed", Lost, "disk full or failing; the log names the error";
+        /// Kafka: the registry gave no id of its schema while there was room to wait for it.
+        NoSchemaId = "no_schema_id", Lost, "configure a `spool`; [when the registry is down](kafka.md#when-the-registry-is-down)";
+        /// Kafka: the record is larger than the producer accepts.
+        TooLarge = "too_large", Lost, "lower `record.max_bytes` or raise `message.max.bytes`";
+        /// It was in a batch that the sink had not taken when its worker was abandoned at the end. It may
+        /// arrive all the same, if what held the worker up lets go before the process ends.
+        Abandoned = "abandoned", Lost, "find what blocks the sink";
     }
 }
 

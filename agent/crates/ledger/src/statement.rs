@@ -11,9 +11,10 @@ use tap53_dns::{
     stream::{StreamCounts, StreamIgnored, StreamLoss},
 };
 use tap53_ebpf::{
-    counter::{Counter, Counters, Fate},
+    counter::{Counter, Counters},
     settings::Direction,
 };
+use tap53_reasons::Fate;
 use tap53_spool::{Loss, Totals};
 use tap53_transactions::filter::FilterReason;
 
@@ -404,17 +405,17 @@ impl Ledger {
         let not_received = captured.saturating_sub(workers.packets_received);
         let (in_rings, abandoned) =
             if sources.is_abandoned { (0, not_received) } else { (not_received, 0) };
-        let by_fate = |ignored: bool| {
+        let by_fate = |fate| {
             PacketLoss::ALL
                 .into_iter()
-                .filter(|reason| reason.is_ignored() == ignored)
+                .filter(|reason| reason.fate() == fate)
                 .map(|reason| (reason.name(), workers.packets_lost[reason as usize]))
                 .collect()
         };
-        let messages_by_fate = |ignored: bool| {
+        let messages_by_fate = |fate| {
             MessageLoss::ALL
                 .into_iter()
-                .filter(|reason| reason.is_ignored() == ignored)
+                .filter(|reason| reason.fate() == fate)
                 .map(|reason| (reason.name(), workers.messages_lost[reason as usize]))
                 .collect()
         };
@@ -439,8 +440,8 @@ impl Ledger {
                     joined: workers.datagrams_taken,
                     decoded: workers.packets_decoded,
                     fragments: workers.packets_in_fragments,
-                    ignored: by_fate(true),
-                    lost: by_fate(false),
+                    ignored: by_fate(Fate::Ignored),
+                    lost: by_fate(Fate::Lost),
                 },
                 fragments: Fragments::new(workers),
                 tcp_bytes: TcpBytes::new(&workers.streams),
@@ -450,12 +451,12 @@ impl Ledger {
                     in_records: workers.messages_in_records,
                     ahead: workers.ahead.messages,
                     filtered: filtered(|amount| amount.messages),
-                    ignored: messages_by_fate(true),
-                    lost: messages_by_fate(false),
+                    ignored: messages_by_fate(Fate::Ignored),
+                    lost: messages_by_fate(Fate::Lost),
                     flawed: ParseStatus::ALL
                         .into_iter()
                         .filter(|status| *status != ParseStatus::Ok)
-                        .map(|status| (status.symbol(), workers.messages_flawed[status as usize]))
+                        .map(|status| (status.name(), workers.messages_flawed[status as usize]))
                         .collect(),
                 },
                 records: Records {

@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use tap53_reasons::labels;
+
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 
 /// Times of the workers.
@@ -37,29 +39,15 @@ impl WorkerTimings {
     }
 }
 
-/// How far a record has got.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
-    /// A file, or standard output.
-    Written,
-    /// The disk, or the page cache, by what `fsync` says.
-    Spooled,
-    /// The broker, straight from memory.
-    Acknowledged,
-}
-
-impl Reached {
-    /// All, in the order of a record's way.
-    pub const ALL: [Self; 3] = [Self::Written, Self::Spooled, Self::Acknowledged];
-
-    /// Its label in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Spooled => "spooled",
-            Self::Acknowledged => "acknowledged",
-        }
+labels! {
+    /// How far a record has got, in the order of its way.
+    pub enum Reached {
+        /// The record is in a file, or was written to standard output.
+        Written = "written";
+        /// The record is on the disk, or in the page cache, as `fsync` says.
+        Spooled = "spooled";
+        /// The broker acknowledged the record, straight from memory.
+        Acknowledged = "acknowledged";
     }
 }
 

@@ -1,50 +1,33 @@
 //! What became of every fragment.
 
-/// Why a fragment is in no datagram.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FragmentLoss {
-    /// Of a datagram in which fragments overlap, or disagree on where it ends: refused whole, with
-    /// what comes of it later (RFC 5722 §4).
-    Overlap,
-    /// Without data, or not the last one and not a multiple of 8 bytes long (RFC 8200 §4.5).
-    Malformed,
-    /// Its data would end behind byte 65,535, the most that a datagram can have.
-    TooLong,
-    /// Of a datagram in more fragments than are kept: refused in the same way.
-    TooMany,
-    /// Others of its datagram did not come in time.
-    TimedOut,
-    /// Its datagram made room for others.
-    Evicted,
-    /// Waiting when the capture ended.
-    Ended,
+use tap53_reasons::reasons;
+
+reasons! {
+    /// Why a fragment is not needed.
+    pub enum FragmentIgnored {
+        /// The fragment was there already, byte for byte.
+        Duplicate = "duplicate", Ignored;
+    }
 }
 
-impl FragmentLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 7] = [
-        Self::Overlap,
-        Self::Malformed,
-        Self::TooLong,
-        Self::TooMany,
-        Self::TimedOut,
-        Self::Evicted,
-        Self::Ended,
-    ];
-
-    /// Name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Overlap => "overlap",
-            Self::Malformed => "malformed",
-            Self::TooLong => "too_long",
-            Self::TooMany => "too_many",
-            Self::TimedOut => "timed_out",
-            Self::Evicted => "evicted",
-            Self::Ended => "ended",
-        }
+reasons! {
+    /// Why a fragment is in no datagram.
+    pub enum FragmentLoss {
+        /// Fragments of its datagram overlap, or disagree on where it ends: the datagram is refused, with
+        /// what comes of it later (RFC 5722 §4).
+        Overlap = "overlap", Lost, "look for who sends it; usually hostile";
+        /// It has no data, or is not the last one and not a multiple of 8 bytes long (RFC 8200 §4.5).
+        Malformed = "malformed", Lost, "look for who sends it; usually hostile";
+        /// Its data would end after byte 65,535, the most that a datagram can have.
+        TooLong = "too_long", Lost, "look for who sends it; usually hostile";
+        /// Its datagram has more fragments than are kept, and is refused.
+        TooMany = "too_many", Lost, "look for who sends it; usually hostile";
+        /// The other fragments of its datagram did not come in time.
+        TimedOut = "timed_out", Lost, "look for packet loss on the network, or another path";
+        /// Its datagram made room for others.
+        Evicted = "evicted", Lost, "look for a flood of fragments";
+        /// It waited when capture ended.
+        Ended = "ended", Lost;
     }
 }
 

@@ -44,7 +44,7 @@ use tap53_ebpf::settings::Direction;
 use super::{Origin, Part, Tunnel, aged::Aged};
 use datagram::{Added, Parts};
 
-pub use counts::{FragmentCounts, FragmentLoss};
+pub use counts::{FragmentCounts, FragmentIgnored, FragmentLoss};
 
 /// How much is kept of datagrams, by each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

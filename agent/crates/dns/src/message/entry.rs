@@ -1,5 +1,7 @@
 //! What a message consists of, as it is read from it.
 
+use tap53_reasons::labels;
+
 /// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), QR and the codes aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -70,62 +72,36 @@ pub struct Answer<'a> {
     pub rdata: &'a str,
 }
 
-/// How much of a message could be read; of several flaws the first. The order is that of the Avro
-/// enum's symbols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ParseStatus {
-    /// All of it.
-    #[default]
-    Ok,
-    /// The header, and the questions up to the one that is broken.
-    MalformedQuestion,
-    /// Header, questions and answers, at least one of which is broken. Where its RDATA alone is,
-    /// the record is there with the RDATA's bytes, and so are the records behind it, since the
-    /// length of the RDATA says where they begin. Otherwise the answers end before it, and there
-    /// are fewer of them than the header announces.
-    MalformedAnswer,
-    /// Header, questions and answers; authority or additional section is broken, an EDNS option
-    /// has not the form of its code, or there is a second OPT record, which makes a format error
-    /// of the message (RFC 6891 §6.1.1). Of records that are not kept, extent and type alone are
-    /// looked at.
-    MalformedRest,
-    /// All of it, and bytes behind it: padding, or another message that a UDP GSO packet carries.
-    TrailingBytes,
-    /// What is behind the entry that reached [`Message::work_limit`] is not kept, but for the OPT
-    /// record: the message was made to cost more than its size warrants. Takes precedence over
-    /// other flaws.
-    ///
-    /// [`Message::work_limit`]: super::Message::work_limit
-    WorkLimit,
-    /// The header is none that a DNS message has: this is another protocol at a DNS port. What could
-    /// be read stands in the fields all the same, and means nothing. Takes precedence over other
-    /// flaws.
-    NotDns,
-}
-
-impl ParseStatus {
-    /// Each of them, in the order of the Avro enum's symbols.
-    pub const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::MalformedQuestion,
-        Self::MalformedAnswer,
-        Self::MalformedRest,
-        Self::TrailingBytes,
-        Self::WorkLimit,
-        Self::NotDns,
-    ];
-
-    /// Symbol of the Avro enum.
-    #[must_use]
-    pub const fn symbol(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::MalformedQuestion => "MALFORMED_QUESTION",
-            Self::MalformedAnswer => "MALFORMED_ANSWER",
-            Self::MalformedRest => "MALFORMED_REST",
-            Self::TrailingBytes => "TRAILING_BYTES",
-            Self::WorkLimit => "WORK_LIMIT",
-            Self::NotDns => "NOT_DNS",
-        }
+labels! {
+    /// How much of a message could be read; of several flaws the first. The order and the names are those
+    /// of the Avro enum's symbols.
+    #[derive(Default)]
+    pub enum ParseStatus {
+        /// All of it was read.
+        #[default]
+        Ok = "OK";
+        /// The header was read, and the questions up to the one that is broken.
+        MalformedQuestion = "MALFORMED_QUESTION";
+        /// Header, questions and answers were read, at least one of which is broken. Where its RDATA alone
+        /// is, the record is there with the RDATA's bytes, and so are the records after it, since the
+        /// length of the RDATA says where they begin. Otherwise the answers end before it, and there
+        /// are fewer of them than the header announces.
+        MalformedAnswer = "MALFORMED_ANSWER";
+        /// Header, questions and answers were read; authority or additional section is broken, an EDNS
+        /// option has not the form of its code, or there is a second OPT record, which makes a format
+        /// error of the message (RFC 6891 §6.1.1). Of records that are not kept, extent and type alone
+        /// are looked at.
+        MalformedRest = "MALFORMED_REST";
+        /// All of it was read, and bytes follow: padding, or another message that a UDP GSO packet carries.
+        TrailingBytes = "TRAILING_BYTES";
+        /// After the entry that reached [`Message::work_limit`] nothing is kept but the OPT record: the
+        /// message was crafted to cost more than its size warrants. Takes precedence over other flaws.
+        ///
+        /// [`Message::work_limit`]: super::Message::work_limit
+        WorkLimit = "WORK_LIMIT";
+        /// The header is none that a DNS message has: this is another protocol at a DNS port. What could
+        /// be read stands in the fields all the same, and means nothing. Takes precedence over other
+        /// flaws.
+        NotDns = "NOT_DNS";
     }
 }

@@ -1,85 +1,42 @@
 //! What became of every byte of every stream.
 
-/// Why bytes of a stream are in no message, although none is missing.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamIgnored {
-    /// At positions of which the same bytes were taken, or that were given up: retransmissions,
-    /// overlaps, and copies of a packet that passes a hook twice. Also bytes too far back to be
-    /// compared.
-    Repeated,
-    /// The byte of a keep-alive probe (RFC 9293 §3.8.4).
-    KeepAlive,
-    /// The text that a RST may carry (RFC 9293 §3.5.3), which is not part of the stream.
-    ResetText,
-}
+use tap53_reasons::reasons;
 
-impl StreamIgnored {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Repeated, Self::KeepAlive, Self::ResetText];
-
-    /// Name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Repeated => "repeated",
-            Self::KeepAlive => "keep_alive",
-            Self::ResetText => "reset_text",
-        }
+reasons! {
+    /// Why bytes of a stream are in no message, although none is missing.
+    pub enum StreamIgnored {
+        /// The bytes were sent again unchanged, or after their position was given up: retransmissions,
+        /// overlaps, and copies of a packet that passes a hook twice. Bytes too far back to be compared
+        /// are counted here.
+        Repeated = "repeated", Ignored;
+        /// The byte belongs to a keep-alive probe (RFC 9293 §3.8.4).
+        KeepAlive = "keep_alive", Ignored;
+        /// A RST carried text (RFC 9293 §3.5.3), which is not part of the stream.
+        ResetText = "reset_text", Ignored;
     }
 }
 
-/// Why bytes of a stream are in no message.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamLoss {
-    /// Of a message of which another part was not captured.
-    Gap,
-    /// Where it is not known at which byte a message begins: after a gap, or in a connection that
-    /// was there before the capture.
-    Unsynchronised,
-    /// Of a message too short for a DNS header (12 bytes, RFC 1035 §4.1.1), its length prefix
-    /// included.
-    ShorterThanHeader,
-    /// Of a message that had not ended when its connection did.
-    Closed,
-    /// Waiting when nothing more had come for the idle timeout.
-    Idle,
-    /// Waiting when the stream made room for others.
-    Evicted,
-    /// Waiting when the capture ended.
-    Ended,
-    /// At positions of which other bytes were taken: somebody tampers with the stream, or damaged
-    /// bytes came first.
-    Conflict,
-}
-
-impl StreamLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 8] = [
-        Self::Gap,
-        Self::Unsynchronised,
-        Self::ShorterThanHeader,
-        Self::Closed,
-        Self::Idle,
-        Self::Evicted,
-        Self::Ended,
-        Self::Conflict,
-    ];
-
-    /// Name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gap => "gap",
-            Self::Unsynchronised => "unsynchronised",
-            Self::ShorterThanHeader => "shorter_than_header",
-            Self::Closed => "closed",
-            Self::Idle => "idle",
-            Self::Evicted => "evicted",
-            Self::Ended => "ended",
-            Self::Conflict => "conflict",
-        }
+reasons! {
+    /// Why bytes of a stream are in no message.
+    pub enum StreamLoss {
+        /// Another part of their message was not captured.
+        Gap = "gap", Lost, "see `ring_full`; check that all paths are captured";
+        /// It is not known where a message begins: after a gap, or in a connection that is older than the
+        /// capture.
+        Unsynchronised = "unsynchronised", Lost, "nothing at the start";
+        /// Their message is too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
+        ShorterThanHeader = "shorter_than_header", Lost, "look for another protocol on the port; may be hostile";
+        /// The connection ended within their message.
+        Closed = "closed", Lost, "nothing; the sender stopped";
+        /// They waited, and nothing more came for the idle timeout.
+        Idle = "idle", Lost;
+        /// They waited, and their stream made room for others.
+        Evicted = "evicted", Lost, "look for a flood of connections";
+        /// They waited when capture ended.
+        Ended = "ended", Lost;
+        /// The same position was sent twice with other bytes: somebody tampers with the stream, or damaged
+        /// bytes came first.
+        Conflict = "conflict", Lost, "look at the records with the anomaly `TCP_CONFLICT`";
     }
 }
 

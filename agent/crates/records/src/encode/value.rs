@@ -55,7 +55,7 @@ impl Symbol {
     }
 
     pub(super) const fn of_parse_status(status: ParseStatus) -> Self {
-        Self { enumeration: "ParseStatus", position: status as u8, text: status.symbol() }
+        Self { enumeration: "ParseStatus", position: status as u8, text: status.name() }
     }
 
     pub(super) const fn of_attribution(attribution: Attribution) -> Self {
