@@ -44,7 +44,8 @@ reasons! {
         CopyFailed = "copy_failed", Lost, "report it";
         /// The link type of a frame in a capture file is not read. Hooks count none: they see Ethernet.
         UnsupportedLinkType = "unsupported_link_type", Lost, "convert the file";
-        /// PPPoE, MPLS, IP in IP, or GRE that `capture.tunnels` does not name may hold DNS.
+        /// The packet is in an encapsulation that is not read and may hold DNS: PPPoE, MPLS, IP in IP, or
+        /// GRE that `capture.tunnels` does not name.
         UnreadEncapsulation = "unread_encapsulation", Lost, "name GRE in `capture.tunnels`; else capture at another point";
     }
 }

@@ -43,6 +43,9 @@ mod previous;
 mod render;
 mod seal;
 pub mod signature;
+mod sources;
+mod stage;
+mod stages;
 mod standing;
 mod statement;
 mod summary;
@@ -55,8 +58,13 @@ pub use previous::{
     Bounds, EarlierRuns, End, Gap, InterfaceGap, Lost, PreviousRun, PreviousRuns, Since, Standing,
 };
 pub use seal::{Evidence, Sealer, signed_message, summary_digest};
-pub use statement::{ByReason, Deliveries, Hook, Summaries};
-pub use statement::{InterfaceCounts, Ledger, Sources};
+pub use sources::{InterfaceCounts, Sources};
+pub use stage::{ByReason, ByStatus, Countable, Stage, StageCount, Term, Total};
+pub use stages::{
+    Deliveries, Fragments, Hook, Messages, Packets, Records, Rings, SpoolHistory, Summaries,
+    TcpBytes,
+};
+pub use statement::{Agent, AgentPackets, Interface, Ledger, Sink, SpoolTotals};
 pub use summary::{
     Kind, Moment, Progress, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSION,
     SUMMARY_SCHEMA_VERSIONS, Summary, SummaryEncoder, Windows, summary_schema,

@@ -1,8 +1,9 @@
 //! Sums a ledger up for the next run: what is in memory, and what was lost.
 
 use super::{
-    ByReason, Ledger,
     previous::{ByName, Lost, Standing, add},
+    stage::ByReason,
+    statement::Ledger,
 };
 
 fn occurred(reasons: &ByReason) -> ByName {
@@ -14,7 +15,7 @@ impl From<&Ledger> for Standing {
     fn from(ledger: &Ledger) -> Self {
         let agent = &ledger.agent;
         let mut lost = Lost {
-            packets: occurred(&agent.packets.lost),
+            packets: occurred(&agent.packets.workers.lost),
             fragments: occurred(&agent.fragments.lost),
             tcp_bytes: occurred(&agent.tcp_bytes.lost),
             messages: occurred(&agent.messages.lost),
@@ -36,7 +37,7 @@ impl From<&Ledger> for Standing {
             }
         }
         Self {
-            packets_in_rings: agent.packets.in_rings,
+            packets_in_rings: agent.packets.rings.in_rings,
             messages_pending: agent.messages.pending,
             records_in_memory,
             lost,

@@ -49,12 +49,15 @@
 
 mod avro;
 
+use std::iter;
+
 use serde::{Serialize, Serializer};
 
 use super::{
     chain::{Digest, WorkerChain},
     signature::Signature,
-    statement::{ByReason, Ledger, Sink},
+    stage::{StageCount, sum},
+    statement::Ledger,
 };
 
 pub use avro::{
@@ -133,6 +136,14 @@ struct Count {
     change: i64,
 }
 
+impl Count {
+    fn new(count: StageCount, before: i64) -> Self {
+        let StageCount { stage, unit, fate, reason, total } = count;
+        let total = signed(total);
+        Self { stage, fate: fate.name(), reason, unit, total, change: total - before }
+    }
+}
+
 /// The windows of a run, for one sink.
 #[derive(Clone, Debug)]
 pub struct Windows {
@@ -207,7 +218,7 @@ impl Windows {
                 records: signed(last.saturating_sub(*before)),
             })
             .collect();
-        let counts = self.changes(counts(ledger, of));
+        let counts = self.changes(ledger.counts(of));
         let records = &of.records;
         let summary = Summary {
             schema_version: SUMMARY_SCHEMA_VERSION,
@@ -227,7 +238,7 @@ impl Windows {
             records_expected_total: signed(numbers.iter().sum()),
             workers,
             records_delivered_total: signed(records.delivered),
-            records_lost_total: signed(records.lost.values().sum()),
+            records_lost_total: signed(sum(&records.lost)),
             records_in_flight: signed(records.in_flight),
             records_spooled: signed(records.spooled),
             records_carried: signed(records.carried),
@@ -253,96 +264,11 @@ impl Windows {
         Some(summary)
     }
 
-    /// The counts with what has changed since the summary before.
-    fn changes(&self, mut counts: Vec<Count>) -> Vec<Count> {
-        // In the same order each time, except for the first.
-        for (position, count) in counts.iter_mut().enumerate() {
-            let before = self.counts.get(position).map_or(0, |before| before.total);
-            count.change = count.total - before;
-        }
-        counts
-    }
-}
-
-/// All of them, also those that are zero, always in the same order.
-fn counts(ledger: &Ledger, sink: &Sink) -> Vec<Count> {
-    let agent = &ledger.agent;
-    let (packets, fragments, bytes, messages) =
-        (&agent.packets, &agent.fragments, &agent.tcp_bytes, &agent.messages);
-    let hooks = ledger.hooks();
-    let mut all = Counts::default();
-
-    let stage = all.stage("hooks", "packets");
-    stage.one("taken", "seen", hooks.seen).one("passed", "captured", hooks.captured);
-    stage.each("ignored", &hooks.ignored).each("lost", &hooks.lost);
-
-    let stage = all.stage("rings", "packets");
-    stage.one("taken", "captured", packets.received + packets.in_rings);
-    stage.one("passed", "received", packets.received).one("waiting", "in_rings", packets.in_rings);
-    stage.one("lost", "abandoned", packets.abandoned);
-
-    let stage = all.stage("packets", "packets");
-    stage.one("taken", "received", packets.received).one("taken", "joined", packets.joined);
-    stage.one("passed", "decoded", packets.decoded).one("passed", "fragments", packets.fragments);
-    stage.each("ignored", &packets.ignored).each("lost", &packets.lost);
-
-    let stage = all.stage("fragments", "fragments");
-    stage.one("taken", "received", fragments.received).one("passed", "joined", fragments.joined);
-    stage.one("waiting", "waiting", fragments.waiting);
-    stage.each("ignored", &fragments.ignored).each("lost", &fragments.lost);
-
-    let stage = all.stage("tcp_bytes", "bytes");
-    stage.one("taken", "received", bytes.received).one("passed", "in_messages", bytes.in_messages);
-    stage.one("waiting", "waiting", bytes.waiting);
-    stage.each("ignored", &bytes.ignored).each("lost", &bytes.lost);
-
-    let stage = all.stage("messages", "messages");
-    stage.one("taken", "decoded", messages.decoded);
-    stage.one("passed", "in_records", messages.in_records);
-    stage.one("waiting", "pending", messages.pending).each("filtered", &messages.filtered);
-    stage.each("ignored", &messages.ignored).each("lost", &messages.lost);
-
-    let records = &agent.records;
-    let stage = all.stage("transactions", "records");
-    stage.one("taken", "created", records.created);
-    stage.one("passed", "in_records", records.last_numbers.iter().sum());
-    stage.each("filtered", &records.filtered);
-
-    let records = &sink.records;
-    let stage = all.stage("sink", "records");
-    stage.one("taken", "offered", records.offered).one("taken", "carried", records.carried);
-    stage.one("passed", "delivered", records.delivered);
-    stage.one("waiting", "in_flight", records.in_flight);
-    stage.one("waiting", "spooled", records.spooled).each("lost", &records.lost);
-    all.counts
-}
-
-/// Counts, a stage at a time.
-#[derive(Default)]
-struct Counts {
-    stage: &'static str,
-    unit: &'static str,
-    counts: Vec<Count>,
-}
-
-impl Counts {
-    const fn stage(&mut self, stage: &'static str, unit: &'static str) -> &mut Self {
-        self.stage = stage;
-        self.unit = unit;
-        self
-    }
-
-    fn one(&mut self, fate: &'static str, reason: &'static str, total: u64) -> &mut Self {
-        let (stage, unit, total) = (self.stage, self.unit, signed(total));
-        self.counts.push(Count { stage, fate, reason, unit, total, change: 0 });
-        self
-    }
-
-    fn each(&mut self, fate: &'static str, by_reason: &ByReason) -> &mut Self {
-        for (reason, total) in by_reason {
-            self.one(fate, reason, *total);
-        }
-        self
+    /// Returns the counts with their changes since the summary before.
+    fn changes(&self, counts: Vec<StageCount>) -> Vec<Count> {
+        // They are in the same order each time; the first time there were none.
+        let before = self.counts.iter().map(|before| before.total).chain(iter::repeat(0));
+        counts.into_iter().zip(before).map(|(count, before)| Count::new(count, before)).collect()
     }
 }
 

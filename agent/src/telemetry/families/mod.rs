@@ -1,12 +1,13 @@
-//! The table of all metrics: what is told at `/metrics`, and what `docs/metrics.md` is made of. A file
-//! for each subject.
+//! The table of all metrics, from which `/metrics` and `docs/metrics.md` are made. A file for each
+//! subject.
 //!
-//! Of the ledger each line is here as it stands there, so that a query can do the sum as well.
+//! Every term of the ledger that has a metric is here, as `agent/crates/ledger/src/stages.rs` describes
+//! it, so that a query can do the sum as well.
 //!
-//! How many series there are is bounded by the configuration, not by traffic: labels are reasons, of
-//! which the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are
-//! attached at a time and the last 64 that were are told of by name; resources of Kubernetes; and at
-//! most 64 brokers. No address, name or port of a packet is ever a label.
+//! The number of series is bounded by the configuration, not by traffic: labels are reasons, of which
+//! the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are attached at
+//! a time and the last 64 that are gone keep their names; resources of Kubernetes; and at most 64
+//! brokers. No address, name or port of a packet is ever a label.
 
 mod gap;
 mod health;
@@ -26,7 +27,7 @@ use tap53_attribution::{self as enrich, Moment, WatchStatus};
 use tap53_base::vitals::{Heartbeat, SinkTimings};
 use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ebpf::settings::Direction;
-use tap53_ledger::{ByReason, Deliveries, Hook, WorkerCounts};
+use tap53_ledger::{Agent, Deliveries, Hook, Stage, Total, WorkerCounts};
 
 use super::{
     data_path::DataPath,
@@ -36,6 +37,7 @@ use super::{
     text::{
         Family,
         Kind::{self, Counter, Gauge},
+        Metric,
     },
 };
 use crate::control::{Counts, Status};
@@ -61,28 +63,58 @@ pub(super) struct Reading<'a> {
     pub(super) sink_states: Vec<sink::State>,
 }
 
-/// All metrics, in the order in which they are told.
-pub(super) fn all() -> impl Iterator<Item = &'static Family> {
-    let subjects = [
-        hooks::FAMILIES,
-        packets::FAMILIES,
-        messages::FAMILIES,
-        sinks::FAMILIES,
-        latencies::FAMILIES,
-        queues::FAMILIES,
-        kafka::FAMILIES,
-        registry::FAMILIES,
-        summaries::FAMILIES,
-        gap::FAMILIES,
-        health::FAMILIES,
-        owners::FAMILIES,
-        process::FAMILIES,
-    ];
-    subjects.into_iter().flatten()
+/// Returns all metrics, in the order in which they are exposed.
+pub(super) fn all() -> impl Iterator<Item = Metric> {
+    let own = |families: &'static [Family]| families.iter().map(Metric::from);
+    hooks::stages()
+        .chain(packets::stages())
+        .chain(messages::stages())
+        .chain(own(messages::FAMILIES))
+        .chain(sinks::stages())
+        .chain(own(sinks::FAMILIES))
+        .chain(own(latencies::FAMILIES))
+        .chain(own(queues::FAMILIES))
+        .chain(own(kafka::FAMILIES))
+        .chain(own(registry::FAMILIES))
+        .chain(summaries::stages())
+        .chain(own(gap::FAMILIES))
+        .chain(own(health::FAMILIES))
+        .chain(own(owners::FAMILIES))
+        .chain(own(process::FAMILIES))
 }
 
-fn each(reasons: &ByReason, mut tell: impl FnMut(&str, u64)) {
-    reasons.iter().for_each(|(reason, count)| tell(reason, *count));
+/// Reports each instance of a stage, with the values of its labels.
+type Instances<S> = fn(&Reading<'_>, &mut dyn FnMut(&[&str], &S));
+
+/// Returns the metrics of a stage of the ledger: those of its terms.
+fn stage<S: Stage>(
+    labels: &'static [&'static str],
+    instances: Instances<S>,
+) -> impl Iterator<Item = Metric> {
+    S::TERMS.iter().filter_map(move |term| {
+        let name = term.metric?;
+        Some(Metric {
+            name,
+            kind: if name.ends_with("_total") { Counter } else { Gauge },
+            help: term.help,
+            labels: labels.iter().copied().chain(term.label).collect(),
+            collect: Box::new(move |reading, series| {
+                instances(reading, &mut |values, stage| match (term.read)(stage) {
+                    Total::One(count) => series.count(values, count),
+                    Total::Each(reasons) => {
+                        for (reason, count) in reasons {
+                            series.count(&[values, &[reason]].concat(), *count);
+                        }
+                    }
+                });
+            }),
+        })
+    })
+}
+
+/// Returns the stages of the ledger in the agent.
+const fn agent<'a>(reading: &Reading<'a>) -> &'a Agent {
+    &reading.status.ledger.agent
 }
 
 fn each_hook<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], &'a Hook)) {

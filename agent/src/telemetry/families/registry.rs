@@ -2,7 +2,7 @@
 
 use tap53_ledger::RegistryCounts;
 
-use super::{Counter, Family, Gauge, Reading};
+use super::{Counter, Family, Gauge, Reading, agent};
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {
@@ -38,7 +38,7 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 fn each_registry<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a RegistryCounts)) {
-    for sink in &reading.status.ledger.agent.sinks {
+    for sink in &agent(reading).sinks {
         if let Some(counts) = &sink.registry {
             tell(&sink.name, counts);
         }

@@ -11,7 +11,7 @@ reasons! {
         Repeated = "repeated", Ignored;
         /// The byte belongs to a keep-alive probe (RFC 9293 §3.8.4).
         KeepAlive = "keep_alive", Ignored;
-        /// A RST carried text (RFC 9293 §3.5.3), which is not part of the stream.
+        /// A reset segment carried text (RFC 9293 §3.5.3), which is not part of the stream.
         ResetText = "reset_text", Ignored;
     }
 }
