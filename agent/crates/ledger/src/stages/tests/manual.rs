@@ -13,6 +13,7 @@ use tap53_reasons::{Fate, Reason};
 use tap53_spool::Loss;
 use tap53_transactions::filter::FilterReason;
 
+use super::{every_reason, left_out};
 use crate::{
     Deliveries, Fragments, Hook, MessageLoss, Messages, Packets, Records, Rings, SinkLoss, Stage,
     Summaries, TcpBytes,
@@ -20,21 +21,46 @@ use crate::{
 
 #[test]
 fn the_tables_of_the_manual_are_up_to_date() {
-    let reasons = [
-        ("hooks", explained(&entries::<Counter>())),
-        ("packets", explained(&entries::<PacketLoss>())),
-        (
-            "fragments",
-            explained(&[entries::<FragmentIgnored>(), entries::<FragmentLoss>()].concat()),
-        ),
-        ("tcp_bytes", explained(&[entries::<StreamIgnored>(), entries::<StreamLoss>()].concat())),
-        ("messages", explained(&entries::<MessageLoss>())),
-        ("filters", explained(&entries::<FilterReason>())),
-        ("sink", explained(&entries::<SinkLoss>())),
-        ("spool", explained(&entries::<Loss>())),
-    ];
+    let reasons = reasons().map(|(name, entries)| (name, explained(&entries)));
     update("loss-reasons.md", &reasons);
     update("ledger.md", &[("stages", stages())]);
+}
+
+#[test]
+fn the_ledger_has_each_reason_by_its_fate() {
+    let ledger = every_reason();
+    let spool = &ledger.agent.sinks[0].spool.as_ref().unwrap().records;
+    let counts: Vec<_> = left_out(&ledger)
+        .chain(spool.counts().into_iter().filter(|count| count.fate == Fate::Lost))
+        .map(|count| (count.stage, count.fate, count.reason))
+        .collect();
+    for (name, entries) in reasons() {
+        let stages: &[&str] =
+            if name == "filters" { &["messages", "transactions"] } else { &[name] };
+        for (stage, entry) in
+            stages.iter().flat_map(|stage| entries.iter().map(move |of| (stage, of)))
+        {
+            let Entry { fate, label, .. } = *entry;
+            assert!(
+                counts.contains(&(stage, fate, label)),
+                "{stage} has no {label} that is {fate:?}"
+            );
+        }
+    }
+}
+
+/// All reasons, by the name of their table.
+fn reasons() -> [(&'static str, Vec<Entry>); 8] {
+    [
+        ("hooks", entries::<Counter>()),
+        ("packets", entries::<PacketLoss>()),
+        ("fragments", [entries::<FragmentIgnored>(), entries::<FragmentLoss>()].concat()),
+        ("tcp_bytes", [entries::<StreamIgnored>(), entries::<StreamLoss>()].concat()),
+        ("messages", entries::<MessageLoss>()),
+        ("filters", entries::<FilterReason>()),
+        ("sink", entries::<SinkLoss>()),
+        ("spool", entries::<Loss>()),
+    ]
 }
 
 /// A reason, as the manual has it.
