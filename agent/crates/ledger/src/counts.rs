@@ -1,4 +1,4 @@
-//! What the stages count, and how they publish it.
+//! The counts of the stages, and the cells in which they publish them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,21 +60,21 @@ reasons! {
 /// Counts of one worker, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerCounts {
-    /// Ring records taken out.
+    /// Ring items read.
     pub packets_received: u64,
     /// Packets that yielded messages.
     pub packets_decoded: u64,
-    /// Packets that did not, by [`PacketLoss`].
+    /// Packets that yielded none, by [`PacketLoss`].
     pub packets_lost: [u64; PacketLoss::ALL.len()],
-    /// Packets that are fragments, and were handed to the joining of datagrams.
+    /// Packets that are fragments, and were passed to reassembly.
     pub packets_in_fragments: u64,
-    /// What became of those.
+    /// Fates of those fragments.
     pub fragments: FragmentCounts,
-    /// Datagrams joined from fragments that were taken in, as packets are.
+    /// Datagrams reassembled from fragments that were taken in, as packets are.
     pub datagrams_taken: u64,
-    /// Datagrams joined from fragments that the worker of their flow could not take in.
+    /// Datagrams reassembled from fragments that the worker of their flow could not take in.
     pub datagrams_not_handed_over: u64,
-    /// What became of the bytes of TCP streams.
+    /// Fates of the bytes of TCP streams.
     pub streams: StreamCounts,
     /// Messages found in packets.
     pub messages_decoded: u64,
@@ -85,23 +85,22 @@ pub struct WorkerCounts {
     /// Messages in no record, by [`MessageLoss`].
     pub messages_lost: [u64; MessageLoss::ALL.len()],
     /// Messages that could not be read whole, by [`ParseStatus`]. They are among
-    /// `messages_decoded`, and in no line of the ledger of their own.
+    /// `messages_decoded` and outside of the sums.
     pub messages_flawed: [u64; ParseStatus::ALL.len()],
-    /// Transactions: each a record, or left out by a filter.
+    /// Transactions: each became a record or was excluded by a filter.
     pub records_created: u64,
-    /// Those that are records: the number of the last one.
+    /// Transactions that became records, which is the number of the last record.
     pub records_numbered: u64,
-    /// Transactions that a filter left out, by [`FilterReason`].
+    /// Transactions that a filter excluded, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
-    /// Queries that wait for a response, and transactions that wait for a name. Of
-    /// `messages_pending`; in no line of the ledger.
+    /// Queries that wait for a response. Their messages are among `messages_pending`.
     pub queries_pending: u64,
-    /// See [`queries_pending`](Self::queries_pending).
+    /// Transactions that wait for the name of an owner. Their messages are among `messages_pending`.
     pub transactions_held: u64,
-    /// Queries recorded as unanswered before their time, because the table was full, or
-    /// one key of it. Part of `messages_in_records`; in no line of the ledger.
+    /// Queries recorded as unanswered before their time, because the table was full, or one key of it.
+    /// Their messages are among `messages_in_records`.
     pub queries_evicted: u64,
-    /// Records with each sign of tampering, by [`Anomaly`]; in no line of the ledger.
+    /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
@@ -143,15 +142,15 @@ impl WorkerCounts {
     }
 }
 
-/// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+/// A cell in which a stage publishes its counts: written once a batch, read for a snapshot.
 ///
-/// Who changes several together holds them all meanwhile, and so does [`snapshot`]; a worker's is
-/// taken before a sink's.
+/// Code that changes several cells together locks them all, as [`snapshot`] does; the cell of a worker is
+/// locked before that of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct Published<T>(Arc<Mutex<T>>);
 
 impl<T: Clone> Published<T> {
-    /// A cell with these counts.
+    /// Creates a cell with these counts.
     pub fn new(counts: T) -> Self {
         Self(Arc::new(Mutex::new(counts)))
     }
@@ -166,12 +165,12 @@ impl<T: Clone> Published<T> {
         change(&mut self.lock());
     }
 
-    /// Looks at the counts, which stay as they are meanwhile.
+    /// Calls `look` with the counts, which stay as they are meanwhile.
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.lock())
     }
 
-    /// The counts as of now.
+    /// Returns a copy of the counts.
     #[must_use]
     pub fn read(&self) -> T {
         self.lock().clone()
@@ -183,9 +182,8 @@ impl<T: Clone> Published<T> {
     }
 }
 
-/// The counts of workers, added up; the number of each one's last record; and the counts of sinks, as
-/// of one moment: nothing is counted between the
-/// first and the last.
+/// Returns the sum of the workers' counts, the number of each worker's last record, and the counts of
+/// sinks, as of one moment: nothing is counted between the first and the last.
 pub fn snapshot<'w, 's>(
     workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
     sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
@@ -209,7 +207,7 @@ pub struct SummaryCounts {
     pub delivered: u64,
     /// Not yet known to have arrived.
     pub waiting: u64,
-    /// Given up: the next one makes good for them.
+    /// Given up; the next summary makes up for them.
     pub lost: u64,
 }
 
@@ -231,13 +229,13 @@ pub struct SinkCounts {
     pub spooled: Amount,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: u64,
-    /// What became of all that ever was in the spool; `None` without one.
+    /// Fates of everything that ever was in the spool; `None` without one.
     pub spool_totals: Option<Totals>,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
     /// Summaries of the ledger, where it takes them.
     pub summaries: SummaryCounts,
-    /// What was asked of its schema registry, where it has one.
+    /// Requests to its schema registry, where it has one.
     pub registry: Option<RegistryCounts>,
 }
 
@@ -246,25 +244,25 @@ pub struct SinkCounts {
 pub struct RegistryCounts {
     /// Requests made.
     pub requests: u64,
-    /// Those that failed: no answer, or a refusal.
+    /// Requests that failed: no answer, or a refusal.
     pub failures: u64,
-    /// How often the registry gave another id than before.
+    /// Times that the registry gave another id than before.
     pub id_changes: u64,
-    /// Schemas whose id is needed.
+    /// Schemas that need an id.
     pub ids_wanted: u64,
-    /// Those of them whose id is known.
+    /// Schemas that need an id and have one.
     pub ids_known: u64,
 }
 
 impl SinkCounts {
-    /// Counts what the sink takes out of a worker's batch. What becomes of it is to be counted in
-    /// the same update.
+    /// Counts records that the sink takes out of a worker's batch. The same update must count their
+    /// fates.
     pub fn offer(&mut self, amount: Amount) {
         self.in_batches -= amount;
         self.offered += amount;
     }
 
-    /// Counts what a sink will not deliver.
+    /// Counts records that the sink will not deliver.
     pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
         self.lost[reason as usize] += amount;
     }

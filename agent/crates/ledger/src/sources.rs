@@ -5,7 +5,7 @@ use tap53_ebpf::counter::Counters;
 
 use super::{MessageLoss, SinkCounts, SinkLoss, WorkerCounts};
 
-/// What the kernel programs counted for one interface.
+/// The counters of the kernel programs for one interface.
 #[derive(Clone, Debug)]
 pub struct InterfaceCounts {
     /// Interface name.
@@ -23,9 +23,9 @@ pub struct InterfaceCounts {
 pub struct Sources {
     /// Name of the node.
     pub node: String,
-    /// Run of the agent.
+    /// Id of the run.
     pub run: [u8; 8],
-    /// When it was taken, microseconds since 1970 UTC.
+    /// Time of the ledger, microseconds since 1970 UTC.
     pub taken_at_us: i64,
     /// True after the workers and sinks have ended: nothing may be left in the rings.
     pub ended: bool,
@@ -43,12 +43,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Counts as lost what is held by workers that did not come to their end, at the end of a run.
+    /// Counts everything as lost that workers hold which did not come to their end, at the end of a run.
     ///
-    /// All other workers hold nothing by then, so whatever waits anywhere is theirs. Only what they
-    /// took out of their rings in an unfinished batch, or never took out, was counted by nobody: those
-    /// packets are the difference to what the hooks captured. A run without abandoned workers must
-    /// never come here, since no difference is a defect then.
+    /// All other workers hold nothing by then, so whatever waits anywhere is theirs. Only the packets of
+    /// their unfinished batches, and those left in their rings, were counted by nobody: they are the
+    /// difference to what the hooks captured. A run without abandoned workers must never call this, since
+    /// it would hide defects.
     pub fn abandon(&mut self) {
         self.is_abandoned = true;
         let workers = &mut self.workers;

@@ -1,4 +1,4 @@
-//! Sums a ledger up for the next run: what is in memory, and what was lost.
+//! Sums a ledger up for the next run: contents of memory, and losses.
 
 use super::{
     previous::{ByName, Lost, Standing, add},

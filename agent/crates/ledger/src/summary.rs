@@ -1,5 +1,5 @@
-//! Summaries of the ledger, for a topic beside that of the records: so that who has only the two
-//! topics and SQL can prove which records arrived, which are missing, and why.
+//! Summaries of the ledger, for a topic beside that of the records. With the two topics and SQL alone,
+//! a reader can prove which records arrived, which are missing, and why.
 //!
 //! ```text
 //!  worker 0   1 2 3 4 5 | 6 7 8 9 | 10 …      each record has its number
@@ -7,8 +7,8 @@
 //!  window           0        1        2       each summary has the last number of each worker
 //! ```
 //!
-//! **Which window a record is of.** Each worker numbers its records, 1, 2, 3 and so on, when they
-//! are made: behind filters, evictions and the waiting for a name, so that no number is left out.
+//! **The window of a record.** Each worker numbers its records, 1, 2, 3 and so on, when they are
+//! created: after filters, evictions and the wait for a name, so that no number is left out.
 //! A record carries run, worker and number. A summary says up to which number each worker had come,
 //! so a window is a range of numbers, and the windows of a run cover all numbers once, wherever a
 //! batch was at the boundary. Nobody needs to agree on a time: no worker waits, looks at a clock or
@@ -22,7 +22,7 @@
 //!
 //! **Time.** Windows are numbered and measured by the monotonic clock. UTC is a label.
 //!
-//! **What is exact.**
+//! **These statements are exact.**
 //! - For each window: which records to expect, by number; hence which are missing, by number.
 //! - For each run, once it has its final summary and nothing of it is spooled: expected = arrived +
 //!   Σ lost by reason + what later runs lost of what it left in the spool. Those say how much that
@@ -64,18 +64,18 @@ pub use avro::{
     SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SummaryEncoder, summary_schema,
 };
 
-/// Version of the schema, as the summary carries it.
+/// Version of the schema, which each summary carries.
 pub const SUMMARY_SCHEMA_VERSION: i32 = 2;
 
-/// Which of a run's summaries it is.
+/// The place of a summary in its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Kind {
-    /// The first.
+    /// It is the first.
     Start,
-    /// One of the following.
+    /// It is one of the following.
     Window,
-    /// The last.
+    /// It is the last.
     Final,
 }
 
@@ -117,7 +117,7 @@ pub struct Summary {
     pub(super) signature: Option<Signature>,
 }
 
-/// How far a worker has come.
+/// The last record of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct WorkerNumbers {
     worker: i32,
@@ -149,7 +149,7 @@ impl Count {
 pub struct Windows {
     topic: String,
     started_at_us: i64,
-    /// The one that goes on, since when by either clock.
+    /// Number of the window that goes on, and its beginning by either clock.
     window: i64,
     began_at_us: i64,
     began_at_ns: u64,
@@ -157,13 +157,13 @@ pub struct Windows {
     counts: Vec<Count>,
 }
 
-/// How far a sink has come with its records, other than by counts.
+/// Progress of a sink that no count of the ledger shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The last window of which nothing is on its way any more, nor of any before it; `None` if
-    /// something is that was there before the first.
+    /// The last window such that no record of it, or of an earlier one, is still on its way; `None` if
+    /// records from before the first window are.
     pub settled_window: Option<i64>,
-    /// Records that earlier runs had left, and this one has lost.
+    /// Records that earlier runs left, and this one lost.
     pub carried_lost: u64,
 }
 
@@ -177,7 +177,7 @@ pub struct Moment {
 }
 
 impl Windows {
-    /// Of a run that starts now and writes records to `topic`.
+    /// Begins the windows of a run that starts now and writes records to `topic`.
     #[must_use]
     pub fn begin(topic: &str, now: Moment) -> Self {
         Self {
@@ -191,14 +191,14 @@ impl Windows {
         }
     }
 
-    /// Number of the window that goes on.
+    /// Returns the number of the window that goes on.
     #[must_use]
     pub const fn current(&self) -> i64 {
         self.window
     }
 
     /// Ends the window and begins the next. `ledger` was read a moment ago, and `progress` after it.
-    /// `None` if the ledger has no such sink.
+    /// Returns `None` if the ledger has no such sink.
     pub fn end(
         &mut self,
         kind: Kind,
@@ -272,7 +272,7 @@ impl Windows {
     }
 }
 
-/// Avro bytes, not an array of numbers.
+/// Serializes a signature as bytes of Avro, not as an array of numbers.
 fn as_bytes<S: Serializer>(
     signature: &Option<Signature>,
     serializer: S,
@@ -291,7 +291,7 @@ fn as_bytes<S: Serializer>(
     }
 }
 
-/// Counts stay far below 2⁶³.
+/// Converts a count. Counts stay far below 2⁶³.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -244,7 +244,7 @@ impl SpoolHistory {
 }
 
 impl Summaries {
-    /// `None` where there are none.
+    /// Returns `None` where there are none.
     fn new(counts: &SummaryCounts) -> Option<Self> {
         let SummaryCounts { written, carried, delivered, waiting, lost } = *counts;
         (written + carried > 0).then_some(Self { written, carried, delivered, waiting, lost })
