@@ -1,4 +1,4 @@
-//! One counter for each thing that can become of a packet at a hook.
+//! One counter for each fate of a packet at a hook.
 //!
 //! Invariant, for each interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on
 //! entry and every other counter where the program ends, so the sum checks the programs.
@@ -65,7 +65,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The count of one counter.
+    /// Returns the count of one counter.
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize]
@@ -78,7 +78,7 @@ impl Counters {
         }
     }
 
-    /// True if `seen = captured + Σ reasons`.
+    /// Returns true if `seen = captured + Σ reasons`.
     #[must_use]
     pub fn balanced(&self) -> bool {
         let reasons: u64 = Counter::ALL

@@ -89,7 +89,7 @@ fn open(directory: &Path) -> Runs {
 
 fn standing(reason: &str, count: u64) -> Standing {
     let mut standing = Standing { messages_pending: 3, ..Standing::default() };
-    standing.lost.messages.insert(reason.to_owned(), count);
+    standing.lost.stages.entry("messages".to_owned()).or_default().insert(reason.to_owned(), count);
     standing
 }
 
@@ -120,7 +120,7 @@ fn a_run_tells_how_the_one_before_ended_and_what_all_before_lost() {
     assert_eq!(previous(&third).ended, End::InGoodOrder);
     let earlier = &third.told().unwrap().earlier_runs;
     assert_eq!((earlier.runs, earlier.killed), (2, 1));
-    assert_eq!(earlier.lost.messages["copy"], 9);
+    assert_eq!(earlier.lost.stages["messages"]["copy"], 9);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_run_that_overlaps_writes_only_once_the_other_has_ended() {
     drop(old);
     new.beat(&[], &Standing::default);
     assert_eq!((previous(&new).ended, &previous(&new).gap), (End::InGoodOrder, &None));
-    assert_eq!(new.told().unwrap().earlier_runs.lost.messages["copy"], 4);
+    assert_eq!(new.told().unwrap().earlier_runs.lost.stages["messages"]["copy"], 4);
     assert_ne!(fs::read(&file).unwrap(), text);
 }
 

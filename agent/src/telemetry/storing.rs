@@ -1,8 +1,8 @@
-//! Whether sinks keep what they are given.
+//! Finds sinks that do not store the records that they take.
 //!
-//! A sink that waits is able to store: a broker that is away costs nothing while memory or a spool
-//! takes the records. It is not from the moment that it lost records and delivered none, until it
-//! delivers again. Looked at by what it counts, so that every sink is judged alike.
+//! A sink that waits is able to store: an unreachable broker costs nothing while memory or a spool
+//! takes the records. A sink fails from the moment that it lost records and delivered none, until it
+//! delivers again. Its counts decide, so that every sink is judged alike.
 
 use tap53_ledger::{SinkCounts, SinkLoss};
 

@@ -13,14 +13,14 @@ use super::families::{self, Reading};
 /// Content-Type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a number means.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only grows.
+    /// A number that only grows.
     Counter,
-    /// Goes up and down.
+    /// A number that goes up and down.
     Gauge,
-    /// Durations by size.
+    /// Durations by their size.
     Histogram,
 }
 
@@ -77,17 +77,17 @@ impl Series {
         self.measure(labels, count as f64);
     }
 
-    /// As [`count`](Self::count), for what is no count.
+    /// Adds a value that is no count, as [`count`](Self::count) does.
     pub(super) fn measure(&mut self, labels: &[&str], value: f64) {
         *self.numbers.entry(owned(labels)).or_default() += value;
     }
 
-    /// A whole histogram; one for the same values is not expected.
+    /// Sets a whole histogram; a second one with the same values is not expected.
     pub(super) fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
         self.histograms.insert(owned(labels), histogram.read());
     }
 
-    /// 1 for true.
+    /// Adds 1 for true and 0 for false.
     pub(super) fn flag(&mut self, labels: &[&str], value: bool) {
         self.measure(labels, f64::from(u8::from(value)));
     }
@@ -97,7 +97,7 @@ fn owned(labels: &[&str]) -> Vec<String> {
     labels.iter().map(|label| (*label).to_owned()).collect()
 }
 
-/// All metrics as text.
+/// Returns all metrics as text.
 pub(super) fn exposition(reading: &Reading<'_>) -> String {
     let mut text = String::with_capacity(16 << 10);
     for metric in families::all() {
@@ -169,7 +169,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The table as `docs/metrics.md` has it.
+/// Returns the page `docs/metrics.md`.
 #[cfg(test)]
 pub(super) fn document() -> String {
     let mut text = String::from(

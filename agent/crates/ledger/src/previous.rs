@@ -122,7 +122,7 @@ impl InterfaceGap {
 }
 
 /// Counts by the name of their reason, which may be one of another version.
-pub(super) type ByName = BTreeMap<String, u64>;
+pub(crate) type ByName = BTreeMap<String, u64>;
 
 /// Packets, messages and records that a run has in memory, and that it lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,16 +142,10 @@ pub struct Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lost {
-    /// Packets at the hooks of all interfaces.
-    pub hook_packets: ByName,
-    /// Packets that could not be read.
-    pub packets: ByName,
-    /// Fragments.
-    pub fragments: ByName,
-    /// Bytes of TCP streams.
-    pub tcp_bytes: ByName,
-    /// Messages in no record.
-    pub messages: ByName,
+    /// Losses of each stage before the sinks, by its name; packets at the hooks of all interfaces are
+    /// `hook_packets`. An earlier version may have written fewer stages.
+    #[serde(flatten)]
+    pub stages: BTreeMap<String, ByName>,
     /// Records, by sink and reason.
     pub records: BTreeMap<String, ByName>,
 }
@@ -159,30 +153,17 @@ pub struct Lost {
 impl Lost {
     /// Adds what another run lost.
     pub fn add(&mut self, other: &Self) {
-        let mine = [
-            &mut self.hook_packets,
-            &mut self.packets,
-            &mut self.fragments,
-            &mut self.tcp_bytes,
-            &mut self.messages,
-        ];
-        let theirs = [
-            &other.hook_packets,
-            &other.packets,
-            &other.fragments,
-            &other.tcp_bytes,
-            &other.messages,
-        ];
-        for (mine, theirs) in mine.into_iter().zip(theirs) {
-            add(mine, theirs);
-        }
-        for (sink, theirs) in &other.records {
-            add(self.records.entry(sink.clone()).or_default(), theirs);
+        for (mine, theirs) in
+            [(&mut self.stages, &other.stages), (&mut self.records, &other.records)]
+        {
+            for (name, theirs) in theirs {
+                add(mine.entry(name.clone()).or_default(), theirs);
+            }
         }
     }
 }
 
-pub(super) fn add(sum: &mut ByName, more: &ByName) {
+fn add(sum: &mut ByName, more: &ByName) {
     for (reason, count) in more {
         let sum = sum.entry(reason.clone()).or_default();
         *sum = sum.saturating_add(*count);

@@ -180,4 +180,4 @@ stage! {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

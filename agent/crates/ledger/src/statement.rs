@@ -146,6 +146,11 @@ impl Ledger {
 
     /// Returns every count of every stage up to `sink`, zeros included, always in the same order.
     pub(crate) fn counts(&self, sink: &Sink) -> Vec<StageCount> {
+        [self.agent_counts(), sink.records.counts()].concat()
+    }
+
+    /// Returns every count of every stage before the sinks, zeros included, always in the same order.
+    pub(crate) fn agent_counts(&self) -> Vec<StageCount> {
         let agent = &self.agent;
         [
             self.hooks().counts(),
@@ -155,7 +160,6 @@ impl Ledger {
             agent.tcp_bytes.counts(),
             agent.messages.counts(),
             agent.records.counts(),
-            sink.records.counts(),
         ]
         .concat()
     }

@@ -1,4 +1,4 @@
-//! What the queue lost, and why.
+//! Losses of the queue, by reason.
 
 use tap53_base::amount::Amount;
 use tap53_reasons::reasons;
@@ -22,38 +22,38 @@ reasons! {
 /// Amounts lost, by [`Loss`].
 pub type Losses = [Amount; Loss::ALL.len()];
 
-/// What the queue lost, to be written down once all before it has left.
+/// A loss that is written to the checkpoint once everything before it has left the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
-    /// The id after it.
+    /// The id after the last lost record.
     pub(super) after_id: u64,
     pub(super) reason: Loss,
     pub(super) amount: Amount,
 }
 
-/// What is known of all records that ever were in the queue, over all processes that had it.
+/// The history of all records that ever were in the queue, over all processes that had it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// Where it begins: the queue's beginning, unless a checkpoint was damaged or written by a
-    /// version that knew of no losses.
+    /// Its beginning: that of the queue, unless a checkpoint was damaged or written by a version that
+    /// knew of no losses.
     pub(super) from: Place,
     pub(super) lost: Losses,
 }
 
-/// What became of all records that ever were in the queue, over all processes that had it, killed
-/// ones included: each is in exactly one of these.
+/// Fates of all records that ever were in the queue, over all processes that had it, killed ones
+/// included: each record has exactly one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Id of the first record of which it is known; 0 unless a checkpoint was damaged.
+    /// Id of the first record that is counted; 0 unless a checkpoint was damaged.
     pub from_id: u64,
     /// Records that were appended.
     pub appended: Amount,
-    /// Those that wait, in flight or not.
+    /// Records that wait, in flight or not.
     pub waiting: Amount,
-    /// Those that arrived.
+    /// Records that were acknowledged.
     pub arrived: Amount,
-    /// Those that were lost, by [`Loss`]. Where a process was killed, those that were in flight
-    /// when their segment was dropped are among them.
+    /// Records that were lost, by [`Loss`]. If a process was killed, records that were in flight when
+    /// their segment was dropped are among them.
     pub lost: Losses,
 }
 

@@ -43,7 +43,7 @@ use super::{
 use crate::control::{Counts, Status};
 use tap53_sinks as sink;
 
-/// What the metrics are read from.
+/// The sources that metrics are read from.
 pub(super) struct Reading<'a> {
     pub(super) status: &'a Status,
     pub(super) heartbeats: &'a [Heartbeat],
@@ -57,9 +57,9 @@ pub(super) struct Reading<'a> {
     pub(super) process: Process,
     pub(super) path: &'a DataPath,
     pub(super) log_lines: Lines,
-    /// Of the workers of `path`, in their order.
+    /// Counts of the workers of `path`, in their order.
     pub(super) workers: Vec<WorkerCounts>,
-    /// Of the sinks of `path`, in their order.
+    /// States of the sinks of `path`, in their order.
     pub(super) sink_states: Vec<sink::State>,
 }
 
@@ -117,44 +117,45 @@ const fn agent<'a>(reading: &Reading<'a>) -> &'a Agent {
     &reading.status.ledger.agent
 }
 
-fn each_hook<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], &'a Hook)) {
+fn each_hook<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], &'a Hook)) {
     for interface in &reading.status.ledger.interfaces {
-        // What is told of a number of interfaces that are gone has that number in its name.
+        // The entry that sums up interfaces that are gone has their number in its name.
         let gone = interface.ifindex == 0 && interface.name.ends_with(" earlier)");
         let name = if gone { "(earlier)" } else { interface.name.as_str() };
-        tell([name, Direction::Ingress.name()], &interface.ingress);
-        tell([name, Direction::Egress.name()], &interface.egress);
+        report([name, Direction::Ingress.name()], &interface.ingress);
+        report([name, Direction::Egress.name()], &interface.egress);
     }
 }
 
-fn each_sink<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a Deliveries)) {
+fn each_sink<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a Deliveries)) {
     for sink in &reading.status.ledger.agent.sinks {
-        tell(&sink.name, &sink.records);
+        report(&sink.name, &sink.records);
     }
 }
 
-/// Name and direction, whether it is wanted, and whether it is captured.
-fn each_interface<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], bool, bool)) {
+/// Reports each interface and direction: name and direction, whether capture is wanted, and whether it
+/// captures.
+fn each_interface<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], bool, bool)) {
     for interface in &reading.status.interfaces {
         let InterfaceStatus { name, ingress, egress, .. } = interface;
         for (direction, actual) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
             let capturing = actual.capturing && actual.shadowed.is_none();
-            tell([name, direction.name()], interface.is_wanted(direction), capturing);
+            report([name, direction.name()], interface.is_wanted(direction), capturing);
         }
     }
 }
 
-fn each_watch(reading: &Reading<'_>, tell: impl FnMut(&WatchStatus)) {
-    reading.enrichment.watches.iter().for_each(tell);
+fn each_watch(reading: &Reading<'_>, report: impl FnMut(&WatchStatus)) {
+    reading.enrichment.watches.iter().for_each(report);
 }
 
-fn if_kubernetes(reading: &Reading<'_>, tell: impl FnOnce(&enrich::Status)) {
+fn if_kubernetes(reading: &Reading<'_>, report: impl FnOnce(&enrich::Status)) {
     if reading.enrichment.enabled {
-        tell(reading.enrichment);
+        report(reading.enrichment);
     }
 }
 
-/// Seconds since 1970 of a time in RFC 3339.
+/// Converts a time in RFC 3339 to seconds since 1970.
 fn seconds_of(text: &str) -> f64 {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
     parsed.map_or(0.0, |timestamp| timestamp.as_duration().as_secs_f64())
@@ -165,18 +166,18 @@ fn seconds(moment: Moment) -> f64 {
     moment.us as f64 / 1e6
 }
 
-/// Name, and how long what takes.
-fn each_timed<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a SinkTimings)) {
+/// Reports each sink that is timed: its name and its times.
+fn each_timed<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a SinkTimings)) {
     for sink in &reading.path.sinks {
         if let Some(timings) = sink.sink.timings() {
-            tell(&sink.name, timings);
+            report(&sink.name, timings);
         }
     }
 }
 
-/// Name, and what goes on inside.
-fn each_state<'a>(reading: &'a Reading<'_>, mut tell: impl FnMut(&'a str, &'a sink::State)) {
+/// Reports each sink: its name and its state.
+fn each_state<'a>(reading: &'a Reading<'_>, mut report: impl FnMut(&'a str, &'a sink::State)) {
     for (sink, state) in reading.path.sinks.iter().zip(&reading.sink_states) {
-        tell(&sink.name, state);
+        report(&sink.name, state);
     }
 }

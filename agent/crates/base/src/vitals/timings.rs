@@ -1,4 +1,4 @@
-//! What is timed on the way of a packet, from the kernel's timestamp to the delivery report.
+//! Times on the way of a packet, from the kernel's timestamp to the delivery report.
 //!
 //! ```text
 //!  hook ──▶ ring ──▶ decode ▸ pair ▸ encode ──▶ sink ──▶ spool ──▶ producer ──▶ broker
@@ -19,9 +19,9 @@ use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 /// Times of the workers.
 #[derive(Debug)]
 pub struct WorkerTimings {
-    /// From a packet's capture to the batch that it came out of its ring with. Each packet.
+    /// From a packet's capture to the batch in which it was read from the ring. Each packet.
     pub ring_wait: Histogram,
-    /// What a batch took from the ring to where sinks are handed it. Each batch with packets.
+    /// From reading a batch from the ring to its hand-over to the sinks. Each batch with packets.
     pub batch: Histogram,
 }
 
@@ -32,7 +32,7 @@ impl Default for WorkerTimings {
 }
 
 impl WorkerTimings {
-    /// Notes how long the packets of a batch waited, and what the batch took.
+    /// Notes how long the packets of a batch waited, and how long the batch took.
     pub fn note_batch(&self, waits: &mut Tally, took: Duration) {
         self.ring_wait.take(waits);
         self.batch.observe(took);
@@ -54,9 +54,9 @@ labels! {
 /// Times of one sink.
 #[derive(Debug)]
 pub struct SinkTimings {
-    /// What taking a batch took. Each batch.
+    /// From the hand-over of a batch until the sink has taken it. Each batch.
     pub write: Histogram,
-    /// What forcing the spool to the disk took.
+    /// Duration of a sync of the spool to the disk.
     pub sync: Histogram,
     /// From handing a record to the producer to its delivery report. Each record that arrived.
     pub acknowledgement: Histogram,

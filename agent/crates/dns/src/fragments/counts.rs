@@ -1,4 +1,4 @@
-//! What became of every fragment.
+//! Counts of fragments by their fate.
 
 use tap53_reasons::reasons;
 
@@ -31,7 +31,7 @@ reasons! {
     }
 }
 
-/// Counts of one [`Fragments`](super::Fragments). Exact between any two calls:
+/// Counts of one [`Fragments`](super::Fragments). They are exact between any two calls:
 /// `received = joined + waiting + duplicates + Σ lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentCounts {
@@ -51,19 +51,19 @@ pub struct FragmentCounts {
     pub datagrams_refused: u64,
     /// Datagrams evicted to make room for others.
     pub datagrams_evicted: u64,
-    /// What was looked at or moved: datagrams and entries of fragments. Not part of the sum; at
+    /// Datagrams and entries of fragments that were looked at or moved. They are no part of the sum, and at
     /// most [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl FragmentCounts {
-    /// Where the fragments received went; equal to `received` unless there is a defect.
+    /// Returns the number of fragments whose fate is known; equal to `received` unless there is a defect.
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.joined + self.waiting + self.duplicates + self.lost.iter().sum::<u64>()
     }
 
-    /// The most that [`steps`](Self::steps) may be with datagrams in at most so many fragments,
+    /// Returns the limit of [`steps`](Self::steps) with datagrams in at most so many fragments,
     /// whatever came in whatever order, expiry and eviction included. A benign fragment costs some 4
     /// steps; one that comes before all others moves their entries, of 24 bytes each.
     #[must_use]

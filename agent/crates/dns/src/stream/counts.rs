@@ -1,4 +1,4 @@
-//! What became of every byte of every stream.
+//! Counts of bytes of streams by their fate.
 
 use tap53_reasons::reasons;
 
@@ -40,7 +40,7 @@ reasons! {
     }
 }
 
-/// Counts of one [`Streams`](super::Streams). Exact between any two calls:
+/// Counts of one [`Streams`](super::Streams). They are exact between any two calls:
 /// `bytes_received = bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
@@ -48,13 +48,13 @@ pub struct StreamCounts {
     pub bytes_received: u64,
     /// Bytes of messages handed out, with their two bytes of length each.
     pub bytes_in_messages: u64,
-    /// Bytes kept: of messages that have not ended, and behind gaps.
+    /// Bytes that wait: of messages that have not ended, and after gaps.
     pub bytes_waiting: u64,
-    /// Bytes of which none is missing, by [`StreamIgnored`].
+    /// Bytes that are not needed, by [`StreamIgnored`].
     pub bytes_ignored: [u64; StreamIgnored::ALL.len()],
     /// Bytes in no message, by [`StreamLoss`].
     pub bytes_lost: [u64; StreamLoss::ALL.len()],
-    /// Bytes that the streams had and that never came: not part of the sum.
+    /// Bytes that the streams had and that were not captured; no part of the sum.
     pub bytes_missing: u64,
     /// Messages handed out.
     pub messages: u64,
@@ -70,13 +70,13 @@ pub struct StreamCounts {
     pub streams_evicted: u64,
     /// Segments handed in.
     pub segments: u64,
-    /// What was looked at: connections, pieces, messages, labels. Not part of the sum; at most
-    /// [`most_steps`](Self::most_steps).
+    /// Connections, pieces, messages and labels that were looked at. They are no part of the sum, and at
+    /// most [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl StreamCounts {
-    /// Where the bytes received went; equal to `bytes_received` unless there is a defect.
+    /// Returns the number of bytes whose fate is known; equal to `bytes_received` unless there is a defect.
     #[must_use]
     pub fn bytes_accounted(&self) -> u64 {
         let ignored: u64 = self.bytes_ignored.iter().sum();
@@ -84,7 +84,7 @@ impl StreamCounts {
         self.bytes_in_messages + self.bytes_waiting + ignored + lost
     }
 
-    /// The most that [`steps`](Self::steps) may be, whatever came in whatever order, expiry and
+    /// Returns the limit of [`steps`](Self::steps), whatever came in whatever order, expiry and
     /// eviction included: 160 for each segment, and 4 for each byte of payload. A benign segment
     /// costs 3. Where no boundary is known, one costs the labels of a name, up to 128; a piece, which
     /// has a byte at least, is put into its place, taken, and given up once.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A ledger in which every reason occurred once.
-fn every_reason() -> Ledger {
+pub(crate) fn every_reason() -> Ledger {
     let one = Amount { records: 1, messages: 1 };
     let mut workers = WorkerCounts {
         packets_lost: [1; PacketLoss::ALL.len()],

@@ -31,7 +31,7 @@ pub struct Anomalies(u8);
 const _: () = assert!(Anomaly::ALL.len() <= 8);
 
 impl Anomalies {
-    /// No anomaly.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
     /// Adds a kind.
@@ -39,18 +39,18 @@ impl Anomalies {
         self.0 |= 1 << anomaly as u8;
     }
 
-    /// True if there is none.
+    /// Returns true if there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The kinds, in index order.
+    /// Returns the kinds, in index order.
     pub fn iter(self) -> impl Iterator<Item = Anomaly> + Clone {
         Anomaly::ALL.into_iter().filter(move |anomaly| self.0 & 1 << *anomaly as u8 != 0)
     }
 
-    /// Number of kinds.
+    /// Returns the number of kinds.
     #[must_use]
     pub const fn len(self) -> usize {
         self.0.count_ones() as usize
@@ -65,7 +65,7 @@ impl FromIterator<Anomaly> for Anomalies {
     }
 }
 
-/// A list of names, usually empty.
+/// Writes a list of names, usually empty.
 impl Serialize for Anomalies {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut names = serializer.serialize_seq(Some(self.len()))?;
