@@ -1,6 +1,6 @@
 #!/bin/sh
-# Lays out the files of the image: the program, the libraries that it is linked with, and nothing
-# that could be executed besides. As root, on Debian 12 or what the image is to be like:
+# Creates the root file system of the image: the program and the libraries that it is linked with, and no
+# other executable. Run it as root, on Debian 12 or the distribution of the image:
 #
 #   deploy/image.sh target/release/tap53 DIRECTORY
 set -eu
@@ -9,11 +9,11 @@ image=$2
 user=65532
 
 install --directory "$image/usr/bin"
-# Without debug information, which is four fifths of it; names of functions stay.
+# Strips debug information, four fifths of the size; names of functions stay.
 strip --strip-debug -o "$image/usr/bin/tap53" "$program"
 chmod 0755 "$image/usr/bin/tap53"
-# What a user other than root gets of the capabilities that the container has. (p: the program may
-# take them; e: it has them from its first instruction on.)
+# The capabilities of the container that a user other than root gets. (p: permitted; e: effective from the
+# first instruction on.)
 setcap cap_bpf,cap_net_admin,cap_perfmon+p "$image/usr/bin/tap53"
 
 ldd "$program" | grep --only-matching '/[^ ]*' | while read -r library; do

@@ -21,7 +21,7 @@ use nix::{
 };
 use tap53::config::{CaptureConfig, Config, Directions, HookChoice, Overrides, TcChoice, XdpMode};
 use tap53_capture::{
-    capture::{Capture, Holders, Hook, Preflight, Program, Qdisc, XdpAttached},
+    capture::{Capture, Hook, HookOwners, Preflight, Program, Qdisc, XdpAttached},
     interfaces::{self, Interface},
 };
 use tap53_ebpf::{
@@ -72,8 +72,8 @@ impl Stage {
 
     fn require_bare(&self) -> Result<()> {
         require_bare(&self.server, INTERFACE)?;
-        let holders = self.server.enter(|| Ok(Holders::of(&interface(INTERFACE)?)?))?;
-        ensure!(holders.tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left");
+        let owners = self.server.enter(|| Ok(HookOwners::of(&interface(INTERFACE)?)?))?;
+        ensure!(owners.tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left");
         Ok(())
     }
 }
@@ -93,7 +93,7 @@ fn config(hook: HookChoice, xdp_mode: XdpMode, tc: TcChoice) -> CaptureConfig {
 
 /// What `tc: auto` takes on this kernel, and what it then says of it.
 fn best_tc() -> Result<(Hook, &'static str)> {
-    let tcx = Holders::of(&interface("lo")?)?.tcx;
+    let tcx = HookOwners::of(&interface("lo")?)?.tcx;
     Ok(if tcx.is_some() { (Hook::Tcx, "") } else { (Hook::Clsact, "; no TCX: EINVAL") })
 }
 
@@ -181,7 +181,7 @@ fn a_taken_xdp_slot_leads_to_tc_and_the_holder_stays() -> Result<()> {
         let config = config(HookChoice::Xdp, XdpMode::Auto, TcChoice::Auto);
         stage.server.enter(|| {
             let interface = interface(INTERFACE)?;
-            let before = Holders::of(&interface)?.xdp;
+            let before = HookOwners::of(&interface)?.xdp;
             let [(found, Program { id, .. })] = before[..] else {
                 panic!("one holder: {before:?}");
             };
@@ -193,13 +193,13 @@ fn a_taken_xdp_slot_leads_to_tc_and_the_holder_stays() -> Result<()> {
             assert_eq!(attachment.ingress, Some(best));
             assert_eq!(
                 attachment.why,
-                format!("XDP held by program {id} in {attached} mode: {errno}{note}")
+                format!("XDP is occupied by program {id} in {attached} mode: {errno}{note}")
             );
-            assert_eq!(Holders::of(&interface)?.xdp, before);
+            assert_eq!(HookOwners::of(&interface)?.xdp, before);
             stage.send_query(0)?;
             captured(&mut capture)?;
             assert!(capture.detach_all().is_empty());
-            assert_eq!(Holders::of(&interface)?.xdp, before);
+            assert_eq!(HookOwners::of(&interface)?.xdp, before);
             Ok(())
         })?;
     }
@@ -245,7 +245,7 @@ fn settings_change_without_attaching_anew() -> Result<()> {
         let in_place = || -> Result<(BTreeSet<_>, Vec<_>)> {
             let mut links = bpf::held_by(Pid::this())?;
             links.retain(|(kind, _)| *kind == bpf::Kind::Link);
-            Ok((links, Holders::of(&interface)?.filters))
+            Ok((links, HookOwners::of(&interface)?.filters))
         };
         capture.attach(&interface, Directions::Ingress)?;
         let ingress_only = in_place()?;
@@ -316,8 +316,8 @@ fn the_preflight_sees_what_is_there_and_attaches_nothing() -> Result<()> {
         let _holder = XdpHolder::attach(server, INTERFACE, bpf::XdpMode::Generic)?;
         let held = Preflight::of(&interface(INTERFACE)?, &xdp)?;
         assert_eq!(held.candidates[0], [best]);
-        let (_, Program { id, .. }) = &held.holders.xdp[0];
-        assert_eq!(held.why[0], format!("XDP held by program {id} in generic mode"));
+        let (_, Program { id, .. }) = &held.owners.xdp[0];
+        assert_eq!(held.why[0], format!("XDP is occupied by program {id} in generic mode"));
 
         let mut capture = Capture::load(&auto)?;
         let attachment = capture.attach(&interface(INTERFACE)?, Directions::Both)?;

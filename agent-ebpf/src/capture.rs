@@ -1,4 +1,4 @@
-//! What happens to a packet at any hook: settings → headers → ring, and one counter in the end.
+//! Processes a packet at any hook: settings → headers → ring, and one counter at the end.
 
 use core::mem::{MaybeUninit, transmute};
 
@@ -22,24 +22,25 @@ use crate::{
 
 /// A packet at a hook.
 pub(crate) trait Packet {
-    /// Direction that the hook sees.
+    /// Returns the direction that the hook sees.
     fn direction(&self) -> Direction;
-    /// Number of the hook in [`tap53_ebpf::record::hook`].
+    /// Returns the number of the hook in [`tap53_ebpf::record::hook`].
     fn hook(&self) -> u8;
-    /// Interface of the hook.
+    /// Returns the ifindex of the hook.
     fn ifindex(&self) -> u32;
-    /// Bytes from the link layer on, in all buffers.
+    /// Returns the length from the link layer on, over all buffers, in bytes.
     fn length(&self) -> u32;
-    /// Start and end of its first buffer, for direct access.
+    /// Returns start and end of its first buffer, for direct access.
     fn first_buffer(&self) -> (usize, usize);
-    /// Bytes of payload in each segment of a packet that is several; 0 if it is one, or the hook
-    /// cannot tell.
+    /// Returns the payload size of each segment, in bytes, if the packet has several segments; 0 if
+    /// it has one, or if the hook does not know.
     fn gso_size(&self) -> u32;
-    /// VLAN tag that the kernel keeps beside the packet.
+    /// Returns the VLAN tag that the kernel stores beside the packet.
     fn offloaded_tci(&self) -> Option<u16>;
-    /// False if the wire may have carried a tag that the hook cannot see.
+    /// Returns false if the packet may have had a tag on the wire that the hook cannot see.
     fn sees_every_tag(&self) -> bool;
-    /// Copies `length` bytes from `offset` on out of all buffers; false if the kernel refuses.
+    /// Copies `length` bytes from `offset` on from all buffers; returns false if the kernel
+    /// refuses.
     ///
     /// # Safety
     /// `to` must be writable for `length` bytes, and `length` not zero.
@@ -51,7 +52,7 @@ pub(crate) trait Packet {
 struct Linear {
     data: usize,
     data_end: usize,
-    /// A number that the verifier knows nothing of.
+    /// A number that the verifier does not know.
     unknown: u32,
 }
 
@@ -59,13 +60,13 @@ impl Frame for Linear {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let start = self.data + offset as usize;
-        // Opaque, or LLVM makes `start >= data_end` of `start + 1 > data_end`, from which the
-        // verifier derives no range (`find_good_pkt_pointers`).
+        // Launder it: otherwise LLVM turns `start + 1 > data_end` into `start >= data_end`, from
+        // which the verifier derives no range (`find_good_pkt_pointers`).
         if launder((start + N) as u64) > self.data_end as u64 {
             return None;
         }
-        // SAFETY: start + N <= data_end, checked above, as the verifier checks again; [u8; N]
-        // needs no alignment.
+        // SAFETY: start + N <= data_end, as checked above and checked again by the verifier; [u8;
+        // N] needs no alignment.
         Some(unsafe { *(start as *const [u8; N]) })
     }
 
@@ -75,10 +76,10 @@ impl Frame for Linear {
     }
 }
 
-/// A packet whose headers go on behind its first buffer, read by helper calls.
+/// A packet whose headers continue after its first buffer, read by helper calls.
 struct Scattered<'a, P> {
     packet: &'a P,
-    /// A number that the verifier knows nothing of.
+    /// A number that the verifier does not know.
     unknown: u32,
 }
 
@@ -86,7 +87,7 @@ impl<P: Packet> Frame for Scattered<'_, P> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: `bytes` holds N bytes, and no caller asks for none.
+        // SAFETY: `bytes` has room for N bytes, and no caller uses N = 0.
         let copied = unsafe { self.packet.copy(offset, bytes.as_mut_ptr().cast(), N as u32) };
         // SAFETY: the kernel has written all N bytes.
         copied.then(|| unsafe { bytes.assume_init() })
@@ -98,15 +99,15 @@ impl<P: Packet> Frame for Scattered<'_, P> {
     }
 }
 
-/// [`Frame::scrub_path`]. Without this the verifier takes three times the steps, and the agent three
-/// times as long to start.
+/// Implements [`Frame::scrub_path`]. Without it the verifier takes three times the steps, and the
+/// agent three times as long to start.
 #[inline(always)]
 fn scrub_path(offset: u32, unknown: u32) -> u32 {
     const _: () = assert!((headers::MAX_OFFSET + 1).is_power_of_two());
     (scrub(u64::from(offset), unknown) & u64::from(headers::MAX_OFFSET)) as u32
 }
 
-/// Captures a packet or counts why not. Never touches the packet.
+/// Captures a packet, or counts the reason why it does not. It never modifies the packet.
 #[inline(always)]
 pub(crate) fn capture<P: Packet>(packet: &P) {
     let Some(settings) = settings(packet.ifindex()) else {
@@ -117,7 +118,7 @@ pub(crate) fn capture<P: Packet>(packet: &P) {
         log_unconfigured(packet);
         return;
     };
-    // None if the agent gave out more slots than it sized the map for, which it does not.
+    // `None` if the agent assigned a slot beyond the size of the map, which it never does.
     let Some(tally) = Tally::of(settings.counter_slot, packet.direction()) else {
         return;
     };
@@ -127,8 +128,8 @@ pub(crate) fn capture<P: Packet>(packet: &P) {
     }
 }
 
-/// The settings of an interface as they are now; read once, so that a change in between cannot
-/// split a packet.
+/// Returns the current settings of an interface. They are read once, so that a change in between
+/// cannot affect half a packet.
 #[inline(always)]
 fn settings(ifindex: u32) -> Option<InterfaceSettings> {
     if let Some(near) = INTERFACES_NEAR.get(near_index(ifindex))
@@ -137,8 +138,8 @@ fn settings(ifindex: u32) -> Option<InterfaceSettings> {
         return Some(near.settings);
     }
     // SAFETY: the value is copied at once, and every bit pattern of it is valid. An update replaces
-    // the element; were the old one reused within these few nanoseconds, the packet would be
-    // treated by another interface's settings.
+    // the element; if the old one was reused within these few nanoseconds, the packet would be
+    // processed with another interface's settings.
     unsafe { INTERFACES.get(&ifindex) }.copied()
 }
 
@@ -159,9 +160,9 @@ fn capture_configured<P: Packet>(
     emit::emit(packet, &headers, settings, tally)
 }
 
-/// [`headers::parse`] in the kernel: most packets are done with by direct access to their first
-/// buffer, and what lies in a tunnel is read by helper calls, so that the verifier has the inner
-/// headers to follow once, and no packet pointers there.
+/// Runs [`headers::parse`] in the kernel: most packets are parsed by direct access to their first
+/// buffer, and packets in tunnels by helper calls, so that the verifier follows the code of inner
+/// headers once, and without packet pointers.
 #[inline(always)]
 fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers, Counter> {
     let (data, data_end) = packet.first_buffer();
@@ -169,8 +170,8 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
     let linear = Linear { data, data_end, unknown };
     let scattered = Scattered { packet, unknown };
     let outer = match parse_outer(&linear, packet, settings) {
-        // Perhaps the headers only go on in another buffer.
-        Err(Counter::MalformedHeader) if goes_on(packet, linear) => {
+        // The headers may continue in another buffer.
+        Err(Counter::MalformedHeader) if continues_elsewhere(packet, linear) => {
             parse_outer(&scattered, packet, settings)?
         }
         parsed => parsed?,
@@ -185,9 +186,9 @@ fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers,
     Ok(scrub_kind(headers, unknown))
 }
 
-/// Makes the verifier forget what kind of packet it came to these headers by, as [`scrub_path`]
-/// does with offsets: what is done with a packet is then followed once, and not for each kind. All
-/// fields, since kernels before 6.2 compare every number in programs that call functions.
+/// Makes the verifier forget which path led to these headers, like [`scrub_path`] does for offsets:
+/// it then follows the later code once, and not per path. It covers all fields, since kernels
+/// before 6.2 compare every number in programs that call functions.
 #[inline(always)]
 fn scrub_kind(headers: Headers, unknown: u32) -> Headers {
     let scrub_u8 = |value: u8| scrub(u64::from(value), unknown) as u8;
@@ -200,7 +201,7 @@ fn scrub_kind(headers: Headers, unknown: u32) -> Headers {
         vlan: scrub_tags(headers.vlan, unknown),
         ip_version: scrub_u8(headers.ip_version),
         transport: scrub_u8(headers.transport),
-        // SAFETY: the value is what it was.
+        // SAFETY: the value is unchanged.
         fragment: unsafe { transmute::<u8, Fragment>(scrub_u8(headers.fragment as u8)) },
         // SAFETY: as above.
         content: unsafe { transmute::<u8, Content>(scrub_u8(headers.content as u8)) },
@@ -232,7 +233,7 @@ fn scrub_id(id: Option<u32>, unknown: u32) -> Option<u32> {
     is_there.then_some(id)
 }
 
-/// [`scrub_kind`] for what is known of a tunnel before the packet in it is looked at.
+/// Applies [`scrub_kind`] to the properties of a tunnel before its inner packet is parsed.
 #[inline(always)]
 fn scrub_tunnel(tunnel: Inner, unknown: u32) -> Inner {
     Inner {
@@ -256,7 +257,7 @@ fn parse_outer<F: Frame, P: Packet>(
 }
 
 #[inline(always)]
-fn goes_on<P: Packet>(packet: &P, linear: Linear) -> bool {
+fn continues_elsewhere<P: Packet>(packet: &P, linear: Linear) -> bool {
     packet.length() as usize > linear.data_end - linear.data
 }
 
@@ -268,8 +269,8 @@ fn in_set(set: PortSet, port: u16) -> bool {
 
 /// The counters of an interface and direction on this CPU.
 ///
-/// Plain additions are enough: a slot is only written by one hook, programs at a hook run with
-/// bottom halves disabled, so that nothing on this CPU runs the same hook in between.
+/// Plain additions suffice: only one hook writes to a slot, and programs at a hook run with bottom
+/// halves disabled, so that the same hook does not run on this CPU in between.
 pub(crate) struct Tally(*mut Counters);
 
 impl Tally {
@@ -278,18 +279,18 @@ impl Tally {
         COUNTERS.get_ptr_mut(counter_index(slot, direction)).map(Self)
     }
 
-    /// Adds to a counter that is known when the program is compiled.
+    /// Adds to a counter that is known at compile time.
     #[inline(always)]
     pub(crate) fn add(&self, counter: Counter, count: u64) {
         // SAFETY: the map value is a Counters, valid while the program runs.
         unsafe { (*self.0).counts[counter as usize] += count };
     }
 
-    /// Counts a packet that was not captured.
+    /// Counts a packet that is not captured.
     #[inline(always)]
     fn add_reason(&self, reason: Counter) {
-        // Opaque, or LLVM drops the check, knowing what the verifier does not: every Counter is an
-        // index.
+        // Launder it: otherwise LLVM drops the check, since every Counter is a valid index, which
+        // the verifier does not know.
         let index = launder(reason as u64) as usize;
         if index < Counter::COUNT {
             // SAFETY: as above, and index < COUNT.
@@ -298,7 +299,8 @@ impl Tally {
     }
 }
 
-/// Between attaching and detaching every hook has settings; without them something is wrong.
+/// Logs a packet of an interface without settings, which indicates a defect: every hook has
+/// settings while it is attached.
 #[inline(always)]
 fn log_unconfigured<P: Packet>(packet: &P) {
     if may_log() {
@@ -310,8 +312,8 @@ fn log_unconfigured<P: Packet>(packet: &P) {
     }
 }
 
-/// True at most once a second, and only if the agent asked for messages: what is logged may hold
-/// for each of many packets.
+/// Returns true at most once per second, and only if the agent has enabled messages: a logged
+/// condition may apply to many packets.
 #[inline(always)]
 pub(crate) fn may_log() -> bool {
     const INTERVAL_NS: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
-//! One counter for each fate of a packet at a hook.
+//! Counters of all outcomes of a packet at a hook.
 //!
-//! Invariant, for each interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on
-//! entry and every other counter where the program ends, so the sum checks the programs.
+//! Invariant per interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on entry
+//! and every other counter where the program ends, so the sum verifies the programs.
 
 use tap53_reasons::{Fate, reasons};
 
@@ -71,7 +71,7 @@ impl Counters {
         self.counts[counter as usize]
     }
 
-    /// Adds another CPU's counts to these.
+    /// Adds the counts of another CPU.
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum += count;

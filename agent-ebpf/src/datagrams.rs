@@ -1,25 +1,25 @@
-//! The memory of fragmented datagrams, in maps.
+//! Stores the content of fragmented datagrams, in maps.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tap53_ebpf::fragments::{DatagramKey, Memory, SPECULATIVE_PER_SECOND};
+use tap53_ebpf::fragments::{DatagramContents, DatagramKey, SPECULATIVE_PER_SECOND};
 
 use crate::maps::{DATAGRAMS, SPECULATION};
 
-/// The memory that all CPUs share.
+/// The store, which all CPUs share.
 pub(crate) struct Datagrams;
 
-impl Memory for Datagrams {
+impl DatagramContents for Datagrams {
     #[inline(always)]
-    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
-        // Refused only when every entry is being replaced by other CPUs; then later fragments are of
-        // an unknown datagram.
+    fn store(&mut self, datagram: &DatagramKey, content: u32) {
+        // It is refused only if other CPUs are replacing every entry; then the datagram of later
+        // fragments is unknown.
         let _ = DATAGRAMS.insert(datagram, &content, 0);
     }
 
     #[inline(always)]
-    fn recall(&mut self, datagram: &DatagramKey) -> Option<u32> {
-        // SAFETY: the value is a u32, copied at once. Were the entry given to another datagram
-        // within these few nanoseconds, the fragment would be treated as one of that.
+    fn load(&mut self, datagram: &DatagramKey) -> Option<u32> {
+        // SAFETY: the value is a u32, which is copied at once. If the entry was given to another
+        // datagram within these few nanoseconds, the fragment would be treated as one of that.
         unsafe { DATAGRAMS.get(datagram) }.copied()
     }
 

@@ -1,4 +1,4 @@
-//! Reserve room in a ring, fill it, submit it, or say why not.
+//! Reserves space in a ring, fills it and submits it, or returns the reason why not.
 
 use core::{arch::asm, mem::MaybeUninit};
 
@@ -22,14 +22,14 @@ mod ringbuf {
     pub(super) const FORCE_WAKEUP: u64 = 2;
 }
 
-/// A ring item of one size class; `CAPACITY` bytes of packet.
+/// A ring item of one size class, with `CAPACITY` bytes of packet.
 #[repr(C)]
 struct Record<const CAPACITY: usize> {
     header: RecordHeader,
     packet: [MaybeUninit<u8>; CAPACITY],
 }
 
-/// Bytes of packet that a size class holds.
+/// Returns the capacity of a size class in bytes of packet.
 const fn capacity(class: usize) -> usize {
     SIZE_CLASSES[class] as usize - RecordHeader::SIZE
 }
@@ -43,23 +43,23 @@ const CAPACITY_5: usize = capacity(5);
 const _: () = assert!(SIZE_CLASSES.len() == 6);
 const _: () = assert!(size_of::<Record<CAPACITY_0>>() == SIZE_CLASSES[0] as usize);
 
-/// Hides from LLVM what it knows of a value.
+/// Hides a value from LLVM.
 ///
-/// LLVM drops or rewrites a check whose outcome it can tell, or makes it on a copy in another
-/// register. The verifier, which cannot tell, then refuses the access that the check was for.
+/// LLVM drops or rewrites a check whose outcome it knows, or checks a copy in another register. The
+/// verifier, which does not know the outcome, then refuses the access after the check.
 #[inline(always)]
 pub(crate) fn launder(value: u64) -> u64 {
     let hidden: u64;
-    // SAFETY: moves a register to itself.
+    // SAFETY: it moves a register to itself.
     unsafe {
         asm!("{0} = {0}", inlateout(reg) value => hidden, options(pure, nomem, nostack));
     }
     hidden
 }
 
-/// Returns `value` as one of which the verifier knows nothing: to add a number that it does not know by
-/// XOR makes the value unknown, and to add it again does not make it known. Ways through the program
-/// that differ in the value alone are then followed once.
+/// Hides a value from the verifier: XOR with an unknown number makes the value unknown, and a
+/// second XOR does not make it known again. Paths through the program that differ only in the value
+/// are then followed once.
 #[inline(always)]
 pub(crate) fn scrub(value: u64, unknown: u32) -> u64 {
     let unknown = u64::from(unknown);
@@ -86,7 +86,7 @@ pub(crate) fn emit<P: Packet>(
     Ok(())
 }
 
-/// All of a record's header but `ring_lost`.
+/// Builds a ring item's header, except for `ring_lost`.
 #[inline(always)]
 fn record_header<P: Packet>(
     packet: &P,
@@ -116,7 +116,7 @@ fn record_header<P: Packet>(
     if headers.tunnel_id.is_some() {
         record_flags |= flags::TUNNEL_ID;
     }
-    // Of TCP the size of a segment says nothing about its messages.
+    // The size of a TCP segment says nothing about its messages.
     let gso_size = if headers.transport == UDP { packet.gso_size() } else { 0 };
     RecordHeader {
         // SAFETY: a helper without arguments.
@@ -145,7 +145,7 @@ fn record_header<P: Packet>(
     }
 }
 
-/// Stores the record in the smallest class that holds it.
+/// Stores the item in the smallest size class that fits.
 #[inline(always)]
 fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter> {
     let index = ring_index(header.flow_hash, RING_COUNT.load());
@@ -171,7 +171,7 @@ fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter>
     stored
 }
 
-/// Adds to a counter that all CPUs share; returns what it was (kernel 5.12). Rust has no
+/// Adds to a counter that all CPUs share; returns its previous value (kernel 5.12). Rust has no
 /// `AtomicU64::fetch_add` for BPF, whose oldest version lacks compare-and-swap.
 ///
 /// # Safety
@@ -179,7 +179,7 @@ fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter>
 #[inline(always)]
 unsafe fn atomic_fetch_add(counter: *mut u64, added: u64) -> u64 {
     let before: u64;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe {
         asm!(
             "{0} = atomic_fetch_add((u64 *)({1} + 0), {0})",
@@ -191,7 +191,7 @@ unsafe fn atomic_fetch_add(counter: *mut u64, added: u64) -> u64 {
     before
 }
 
-/// Reserve → fill → submit.
+/// Reserves, fills and submits an item.
 #[inline(always)]
 fn fill<P: Packet, const CAPACITY: usize>(
     ring: &Ring,
@@ -201,18 +201,18 @@ fn fill<P: Packet, const CAPACITY: usize>(
 ) -> Result<(), Counter> {
     let mut record = ring.reserve_untyped::<Record<CAPACITY>>(0).ok_or(Counter::RingFull)?;
     let room = record.as_mut_ptr();
-    // SAFETY: `room` points to a reserved Record, which is ours until it is submitted.
+    // SAFETY: `room` points to a reserved Record, which this program owns until it submits it.
     let to = unsafe {
         (*room).header = *header;
         (&raw mut (*room).packet).cast::<u8>()
     };
-    // One below the length, checked where LLVM cannot fold it with what it knows, then one above:
-    // so the verifier knows both bounds of `length` itself, on kernels that do not carry a check of
-    // `length - 1` over to `length` (before 6.8).
+    // Compare one below the length, where LLVM cannot combine the check with others, then add one:
+    // so the verifier knows both bounds of `length` itself, even on kernels that do not propagate a
+    // check of `length - 1` to `length` (before 6.8).
     let below = launder(u64::from(header.captured_length).wrapping_sub(1));
     let copied = below < CAPACITY as u64 && {
         let length = launder(below) + 1;
-        // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, checked just before.
+        // SAFETY: `to` has room for CAPACITY bytes, and 0 < length <= CAPACITY, as checked above.
         unsafe { packet.copy(0, to, length as u32) }
     };
     if !copied {
@@ -224,15 +224,15 @@ fn fill<P: Packet, const CAPACITY: usize>(
     Ok(())
 }
 
-/// Whether to wake the worker with this record.
+/// Returns the flag that decides whether to wake the worker with this item.
 ///
-/// A wake-up for each record would cost more than ten times the record. The worker polls on a timer, and is
+/// A wake-up per item would cost more than ten times the item. The worker polls on a timer, and is
 /// woken each time that the bytes written pass a multiple of `WAKEUP_BYTES`: by exactly one CPU,
-/// whatever the others do, and again after as much, in case it went to sleep over a record that
-/// another CPU had reserved but not submitted. Asking for the unread bytes (`bpf_ringbuf_query`)
-/// would save wake-ups that hardly count and cost a helper call for each record. A worker that is
-/// going to sleep sets the bytes written to `record::WAKE_WITH_NEXT`, so that the next record wakes
-/// it. The record's room is reserved before that is seen here, and the addition orders the two.
+/// whatever the others do, and again after as much, in case it went to sleep although another CPU
+/// had reserved an item but not submitted it. Querying the unread bytes (`bpf_ringbuf_query`) would
+/// save few wake-ups and cost a helper call per item. A worker that is about to sleep sets the
+/// bytes written to `record::WAKE_WITH_NEXT`, so that the next item wakes it. The space is reserved
+/// before this function reads that value, and the atomic addition orders the two.
 #[inline(always)]
 fn wakeup(index: u32, bytes: u64) -> u64 {
     let Some(written) = RING_WRITTEN.get_ptr_mut(index) else {
@@ -240,7 +240,7 @@ fn wakeup(index: u32, bytes: u64) -> u64 {
     };
     // SAFETY: the map value is a u64, valid while the program runs.
     let before = unsafe { atomic_fetch_add(written, bytes) };
-    // The highest bit that the addition has changed.
+    // Check the highest bit that the addition has changed.
     if before ^ (before + bytes) >= u64::from(WAKEUP_BYTES.load()) {
         ringbuf::FORCE_WAKEUP
     } else {
@@ -248,7 +248,7 @@ fn wakeup(index: u32, bytes: u64) -> u64 {
     }
 }
 
-/// The length comes from the kernel itself, so a refusal means that the packet is not what it says.
+/// The length comes from the kernel itself, so a refusal means that the packet is inconsistent.
 #[inline(always)]
 fn log_copy_failed<P: Packet>(packet: &P) {
     if may_log() {

@@ -1,11 +1,11 @@
-//! Which fragments to capture. Only the first fragment of a datagram has ports, so what it carries is
-//! remembered for the later ones.
+//! Selects the fragments to capture. Only the first fragment of a datagram has ports, so its
+//! content is stored for the later ones.
 //!
 //! ```text
-//!  first fragment ─▶ remember ─┬─ DNS ────▶ captured
-//!                              └─ other ──▶ left alone
-//!  later fragment ─▶ recall ───┬─ DNS ────▶ captured
-//!                              ├─ other ──▶ left alone
+//!  first fragment ─▶ store ────┬─ DNS ────▶ captured
+//!                              └─ other ──▶ ignored
+//!  later fragment ─▶ load ─────┬─ DNS ────▶ captured
+//!                              ├─ other ──▶ ignored
 //!                              └─ unknown ▶ captured within a budget: fragments may be out of order
 //! ```
 
@@ -14,22 +14,22 @@ use crate::{
     headers::{Content, Headers},
 };
 
-/// A datagram as its fragments name it. Key of the `DATAGRAMS` map.
+/// Identifies a datagram by fields that all its fragments have. Key of the `DATAGRAMS` map.
 ///
-/// Interfaces and tunnels are kept apart: the same fragments may pass several, and addresses may be
-/// the same in several tunnels.
+/// Interfaces and tunnels are part of the key: the same fragments may pass several interfaces, and
+/// several tunnels may use the same addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DatagramKey {
-    /// Sender, as in [`Endpoint::address`](crate::headers::Endpoint::address).
+    /// Sender, in the format of [`Endpoint::address`](crate::headers::Endpoint::address).
     pub source: [u64; 2],
     /// Receiver.
     pub destination: [u64; 2],
     /// Identification of the IPv4 header or the IPv6 Fragment header.
     pub identification: u32,
-    /// Interface that sees the fragments.
+    /// Ifindex of the hook.
     pub ifindex: u32,
-    /// Identifier of the tunnel; 0 where there is none.
+    /// Identifier of the tunnel; 0 without a tunnel.
     pub tunnel_id: u32,
     /// Number of the tunnel in [`crate::record::tunnel`].
     pub tunnel: u8,
@@ -44,7 +44,7 @@ pub struct DatagramKey {
 const _: () = assert!(size_of::<DatagramKey>() == 48);
 
 impl DatagramKey {
-    /// The datagram of a fragment.
+    /// Returns the key of a fragment's datagram.
     #[inline(always)]
     #[must_use]
     pub fn new(headers: &Headers, ifindex: u32) -> Self {
@@ -62,9 +62,9 @@ impl DatagramKey {
     }
 }
 
-/// What a datagram carries, by its first fragment: value of the `DATAGRAMS` map.
+/// The content of a datagram, by its first fragment: value of the `DATAGRAMS` map.
 pub mod carries {
-    /// Something else than DNS.
+    /// Anything but DNS.
     pub const OTHER: u32 = 0;
     /// DNS.
     pub const DNS: u32 = 1;
@@ -72,35 +72,35 @@ pub mod carries {
     pub const TUNNEL: u32 = 2;
 }
 
-/// What is known of datagrams whose first fragment passed. It may forget any of them.
-pub trait Memory {
-    /// Keeps a number of [`carries`] for a datagram.
-    fn remember(&mut self, datagram: &DatagramKey, content: u32);
-    /// The number kept for a datagram, if any.
-    fn recall(&mut self, datagram: &DatagramKey) -> Option<u32>;
-    /// True if one more fragment of an unknown datagram may be captured.
+/// Stores the content of datagrams whose first fragment has passed. It may drop any entry.
+pub trait DatagramContents {
+    /// Stores a number of [`carries`] for a datagram.
+    fn store(&mut self, datagram: &DatagramKey, content: u32);
+    /// Returns the number stored for a datagram, if any.
+    fn load(&mut self, datagram: &DatagramKey) -> Option<u32>;
+    /// Returns true if another fragment of an unknown datagram may be captured.
     fn may_speculate(&mut self) -> bool;
 }
 
-/// Later fragments of unknown datagrams that a CPU captures in a second: a burst of reordered
-/// answers, and little beside what a ring takes.
+/// Maximum number of later fragments of unknown datagrams that a CPU captures per second: a burst
+/// of reordered responses, and little compared with the capacity of a ring.
 pub const SPECULATIVE_PER_SECOND: u32 = 1_000;
 
-/// Decides whether to capture a fragment that [`parse`](crate::headers::parse) found.
+/// Decides whether to capture a fragment that [`parse`](crate::headers::parse) has found.
 ///
 /// # Errors
-/// The counter to count the fragment in: why it is not captured.
+/// Returns the counter of the reason why it is not captured.
 #[inline(always)]
-pub fn check_fragment<M: Memory>(
+pub fn check_fragment<M: DatagramContents>(
     headers: &Headers,
     ifindex: u32,
-    memory: &mut M,
+    contents: &mut M,
 ) -> Result<(), Counter> {
     let datagram = DatagramKey::new(headers, ifindex);
     let content = match headers.content {
-        Content::Unknown => match memory.recall(&datagram) {
+        Content::Unknown => match contents.load(&datagram) {
             Some(content) => content,
-            None if memory.may_speculate() => carries::DNS,
+            None if contents.may_speculate() => carries::DNS,
             None => return Err(Counter::LaterFragment),
         },
         first => {
@@ -109,7 +109,7 @@ pub fn check_fragment<M: Memory>(
                 Content::Tunnel => carries::TUNNEL,
                 _ => carries::OTHER,
             };
-            memory.remember(&datagram, content);
+            contents.store(&datagram, content);
             content
         }
     };

@@ -1,25 +1,25 @@
-//! Where the headers of a packet are, and whether it may be DNS.
+//! Finds the headers of a packet, and decides whether it may be DNS.
 //!
-//! [`parse`] is one pure function that runs in the kernel over XDP buffers and skbs and, in tests,
-//! over slices. It reads through [`Frame`], so it cannot read past the packet, and it gives up as
-//! soon as it knows that a packet is not DNS: what most packets cost is an EtherType, a protocol
+//! [`parse`] is a pure function that runs in the kernel over XDP buffers and skbs and, in tests,
+//! over slices. It reads through [`Frame`], so it cannot read past the packet, and it returns as
+//! soon as a packet is known not to be DNS: the cost of most packets is an EtherType, a protocol
 //! number and two ports.
 //!
 //! ```text
 //!  Ethernet ─ 0…2 VLAN tags ─┬─ IPv4 with options ────────────┬─ UDP ─ payload
 //!                            └─ IPv6 ─ 0…8 extension headers ─┼─ TCP ─ payload
-//!                                                             └─ tunnel ─ once more from the left
+//!                                                             └─ tunnel ─ again from the left
 //! ```
 //!
-//! Tunnels and fragments are followed if asked for ([`features`]). In a tunnel everything but the
-//! VLAN tags is told of the inner packet; a tunnel in a tunnel is not followed. Whether a fragment is
-//! worth capturing is for [`fragments`](crate::fragments) to say.
+//! Tunnels and fragments are followed if requested ([`features`]). In a tunnel all fields except
+//! for the VLAN tags are those of the inner packet; a tunnel in a tunnel is not followed.
+//! [`fragments`](crate::fragments) decides whether to capture a fragment.
 //!
-//! The UDP length is not looked at: whatever reaches a DNS port is captured, and the agent decides
-//! how much of it is payload and how much is padding.
+//! The UDP length is ignored: every packet to a DNS port is captured, and the agent decides how
+//! much of it is payload and how much is padding.
 //!
-//! Everything here is `inline(always)`: a BPF program is verified as one function, and the
-//! verifier follows bounds better without calls.
+//! All functions are `inline(always)`: a BPF program is verified as one function, and the verifier
+//! follows bounds better without calls.
 
 mod hash;
 mod network;
@@ -47,7 +47,7 @@ mod number {
     /// Service tag of switches older than 802.1ad.
     pub(super) const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
-    /// MPLS, to one and to many (RFC 5332 §2).
+    /// MPLS, unicast and multicast (RFC 5332 §2).
     pub(super) const ETHERTYPE_MPLS: u16 = 0x8847;
     pub(super) const ETHERTYPE_MPLS_UPSTREAM: u16 = 0x8848;
     /// The session stage of PPPoE (RFC 2516 §4).
@@ -81,29 +81,30 @@ const FRAGMENT_LENGTH: u32 = 8;
 const UDP_LENGTH: u32 = 8;
 const TCP_MIN_LENGTH: u32 = 20;
 
-/// IPv6 extension headers followed, at most. RFC 8200 §4.1 recommends an order in which six can
-/// stand before the upper layer.
+/// Maximum number of IPv6 extension headers that are followed. RFC 8200 §4.1 recommends an order
+/// with up to six before the upper layer.
 pub const MAX_EXTENSION_HEADERS: u32 = 8;
 
-/// Bound of every offset here: all bits of it may be set. Offsets are stored in 16 bits, and the
+/// Maximum of every offset: all of its bits may be set. Offsets are stored in 16 bits, and the
 /// verifier allows as much in a packet pointer (`MAX_PACKET_OFF`).
 pub const MAX_OFFSET: u32 = 0x7fff;
 
-/// Longest chain of headers that is followed, from Ethernet to the end of the longest TCP header.
+/// Maximum length of the headers that are followed, from Ethernet to the end of the longest TCP
+/// header.
 const MAX_HEADERS_LENGTH: u32 =
     ETHERNET_LENGTH + 2 * VLAN_TAG_LENGTH + IPV6_LENGTH + MAX_EXTENSION_HEADERS * 256 * 8 + 60;
 
-/// Where a packet may begin at most, so that [`MAX_OFFSET`] is kept whatever follows.
+/// Maximum start offset of a packet, so that no offset after it exceeds [`MAX_OFFSET`].
 const MAX_START_OFFSET: u32 = MAX_OFFSET - MAX_HEADERS_LENGTH;
 
-/// A packet from its link layer on, however the bytes are reached.
+/// A packet from its link layer on, independent of the access to its bytes.
 pub trait Frame {
-    /// The `N` bytes at `offset`; `None` if any of them lies past the end.
+    /// Returns the `N` bytes at `offset`; `None` if any of them is past the end.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// `offset` itself, which is at most [`MAX_OFFSET`]. The verifier follows each way through a
-    /// loop to its end; in the kernel it is made to forget by which way an offset came about, so
-    /// that it follows the rest once.
+    /// Returns `offset`, which is at most [`MAX_OFFSET`]. The verifier follows each path through a
+    /// loop to its end; in the kernel this function makes it forget which path led to an offset, so
+    /// that it follows the later code once.
     fn scrub_path(&self, offset: u32) -> u32 {
         offset
     }
@@ -116,7 +117,7 @@ impl Frame for [u8] {
     }
 }
 
-/// One end of a flow. IPv4 addresses stand in the low 32 bits of the second word.
+/// An endpoint of a flow. IPv4 addresses are in the low 32 bits of the second word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Address in network order of value: first word, second word.
@@ -139,66 +140,67 @@ pub struct VlanTags {
 /// The position at which parsing begins: a header whose EtherType is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// What begins there: IPv4, IPv6 or a VLAN tag. The EtherTypes of IP also stand for packets
+    /// EtherType of the header: IPv4, IPv6 or a VLAN tag. Those of IP also stand for packets
     /// without a link layer.
     pub ethertype: u16,
-    /// Offset of that header from the first byte of the frame. Too large a one is refused.
+    /// Offset of that header from the first byte of the frame. A too large one is refused.
     pub offset: u32,
     /// Tags found so far.
     pub vlan: VlanTags,
 }
 
-/// Which part of an IP datagram a packet is.
+/// The part of an IP datagram in a packet.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
-    /// All of it.
+    /// The complete datagram.
     Whole,
-    /// The first part of one that goes on in other packets.
+    /// The first fragment of a datagram.
     First,
-    /// A part without a transport header.
+    /// A fragment without a transport header.
     Later,
 }
 
-/// What a packet carries. Of whole packets, [`parse`] reports those that carry DNS only.
+/// The content of a packet. [`parse`] reports complete packets only if they carry DNS.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// It goes to or from a DNS port.
+    /// It is to or from a DNS port.
     Dns,
-    /// A first fragment that goes to and from other ports.
+    /// A first fragment to and from other ports.
     Other,
     /// A first fragment of a tunnel's packet.
     Tunnel,
-    /// A later fragment: the first one knows.
+    /// A later fragment: its content depends on the first one.
     Unknown,
 }
 
-/// What [`parse`] found in a packet. Offsets count from the first byte of the frame; in a tunnel
-/// they are, as everything but `vlan`, those of the inner packet.
+/// The headers that [`parse`] has found in a packet. Offsets count from the first byte of the
+/// frame. In a tunnel all fields except for `vlan` are those of the inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// VLAN tags of the frame on the wire, those that travel beside the packet included.
+    /// VLAN tags of the frame on the wire, including those that the kernel stores beside the
+    /// packet.
     pub vlan: VlanTags,
     /// 4 or 6.
     pub ip_version: u8,
-    /// [`UDP`] or [`TCP`]. Of a later fragment what its header states, perhaps an IPv6 extension
-    /// header.
+    /// [`UDP`] or [`TCP`]. For a later fragment the protocol in its header, which may be an IPv6
+    /// extension header.
     pub transport: u8,
-    /// Which part of a datagram this is.
+    /// The part of a datagram.
     pub fragment: Fragment,
-    /// What the datagram carries.
+    /// The content of the datagram.
     pub content: Content,
     /// Offset of the IP header.
     pub network_offset: u16,
-    /// Offset of the UDP or TCP header; of a later fragment, its part of the datagram.
+    /// Offset of the UDP or TCP header; in a later fragment, of its data.
     pub transport_offset: u16,
-    /// Offset of the byte after the UDP or TCP header; where none was read, `transport_offset`.
+    /// Offset of the byte after the UDP or TCP header; `transport_offset` if there is none.
     pub payload_offset: u16,
-    /// Of a fragment: offset of the header that says so, the IPv4 header or the IPv6 Fragment
-    /// header. 0 otherwise.
+    /// In a fragment, offset of the header with the fragment fields: the IPv4 header or the IPv6
+    /// Fragment header. 0 otherwise.
     pub fragment_offset: u16,
-    /// Of a fragment: its datagram's number. 0 otherwise.
+    /// In a fragment, the identification of its datagram. 0 otherwise.
     pub identification: u32,
     /// Sender. A later fragment has no ports: they are 0.
     pub source: Endpoint,
@@ -210,23 +212,23 @@ pub struct Headers {
     pub tunnel_id: Option<u32>,
 }
 
-/// What [`outer`] found.
+/// The result of [`outer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outer {
-    /// A packet that goes no deeper.
+    /// A packet without a tunnel.
     Packet(Headers),
-    /// A tunnel's packet, to go on with in [`inner`].
+    /// A tunnel's packet, to be passed to [`inner`].
     Tunnel(Inner),
 }
 
 /// Finds the headers of a packet to or from a DNS port in an Ethernet frame.
 ///
-/// `offloaded_tci` is a VLAN tag that the kernel keeps beside the packet; it is the outermost one.
-/// `wanted` are bits of [`features`]. `in_set` is asked whether a port belongs to a set, about
-/// [`PortSet::Dns`] with the destination port first, then the source port.
+/// `offloaded_tci` is a VLAN tag that the kernel stores beside the packet; it is the outermost one.
+/// `wanted` contains bits of [`features`]. `in_set` returns whether a port belongs to a set. For
+/// [`PortSet::Dns`] it is called with the destination port first, then with the source port.
 ///
 /// # Errors
-/// The counter to count the packet in: why it is not captured.
+/// Returns the counter of the reason why the packet is not captured.
 #[inline(always)]
 pub fn parse<F, P>(
     frame: &F,
@@ -241,11 +243,11 @@ where
     parse_from(frame, Cursor::ethernet(frame, offloaded_tci)?, wanted, in_set)
 }
 
-/// As [`parse`], from a place in the frame on that the caller knows: behind another link layer than
-/// Ethernet, or behind none.
+/// Parses like [`parse`], from a known position in the frame on: after another link layer than
+/// Ethernet, or without one.
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as [`parse`].
 #[inline(always)]
 pub fn parse_from<F, P>(
     frame: &F,
@@ -266,25 +268,25 @@ where
     }
 }
 
-/// The first half of [`parse_from`]: up to the tunnel, if it is one. `start` must be near the
-/// beginning of the frame.
+/// The first half of [`parse_from`]: up to the tunnel, if there is one. `start` must be near the
+/// start of the frame.
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as [`parse`].
 #[inline(always)]
 pub fn outer<F, P>(frame: &F, start: Cursor, wanted: u32, in_set: &P) -> Result<Outer, Counter>
 where
     F: Frame + ?Sized,
     P: Fn(PortSet, u16) -> bool,
 {
-    let start = start.behind_tags(frame)?;
+    let start = start.skip_tags(frame)?;
     let mut network = match start.ethertype {
         number::ETHERTYPE_IPV4 => network::ipv4(frame, start.offset, wanted)?,
         number::ETHERTYPE_IPV6 => network::ipv6(frame, start.offset, wanted)?,
         other => return Err(network::not_ip(other)),
     };
-    // Here and where offsets are used later: LLVM may carry one together with another number in a
-    // register, where older verifiers (6.1, 6.12) lose its bound.
+    // Scrub it here and where offsets are used later: LLVM may keep an offset and another number in
+    // one register, where older verifiers (6.1, 6.12) lose its bound.
     network.transport_offset = frame.scrub_path(network.transport_offset);
     if network.transport == number::GRE {
         if !matches!(network.fragment, Fragment::Whole) {
@@ -318,7 +320,7 @@ where
                 let tunnel = tunnel::inner(frame, kind, &network, start.vlan)?;
                 return Ok(Outer::Tunnel(tunnel));
             }
-            // Later fragments may ask what their datagram was.
+            // Later fragments need the content of their datagram.
             match (is_tunnel, !is_whole && wanted & features::FRAGMENTS != 0) {
                 (true, true) => Content::Tunnel,
                 (true, false) => return Err(Counter::TunnelFragment),
@@ -357,7 +359,7 @@ where
 /// The second half of [`parse_from`]: the packet in a tunnel.
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as [`parse`].
 #[inline(always)]
 pub fn inner<F, P>(frame: &F, tunnel: &Inner, wanted: u32, in_set: &P) -> Result<Headers, Counter>
 where
@@ -372,18 +374,18 @@ where
             tunnel_id: tunnel.has_id.then_some(tunnel.id),
             ..headers
         }),
-        // Does not happen: no tunnel was asked for.
+        // It does not happen: no tunnel was requested.
         Outer::Tunnel(_) => Err(Counter::NotDns),
     }
 }
 
-/// The bytes at `offset`, or the reason that there are none.
+/// Returns the bytes at `offset`, or the counter of a truncated header.
 #[inline(always)]
 fn read<F: Frame + ?Sized, const N: usize>(frame: &F, offset: u32) -> Result<[u8; N], Counter> {
     frame.read(offset).ok_or(Counter::MalformedHeader)
 }
 
-/// Offsets of headers fit 16 bits, as asserted at [`MAX_OFFSET`].
+/// Converts the offset of a header to 16 bits, which suffice, as asserted at [`MAX_OFFSET`].
 #[allow(clippy::cast_possible_truncation)]
 #[inline(always)]
 const fn header_offset(offset: u32) -> u16 {

@@ -1,12 +1,12 @@
-//! The contract between the kernel programs and the agent.
+//! The interface between the kernel programs and the agent.
 //!
-//! Both sides compile this library, so a layout, a constant or a header rule is stated once. It is
-//! `no_std`, knows nothing of aya, and its tests run on the host.
+//! Both sides compile this library, so a layout, a constant or a header rule is defined once. It is
+//! `no_std`, does not depend on aya, and its tests run on the host.
 //!
 //! ```text
-//!  packet ─▶ headers: where does DNS begin? ─▶ settings: is it wanted here? ─▶ record ─▶ ring
+//!  packet ─▶ headers: find DNS ─▶ settings: is it captured here? ─▶ ring item ─▶ ring
 //!                 ├─ fragments: does the datagram carry DNS?
-//!                 └────────────── counter: one reason for each packet not captured
+//!                 └────────────── counter: the reason of each packet that is not captured
 //! ```
 #![cfg_attr(not(test), no_std)]
 

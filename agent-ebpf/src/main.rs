@@ -1,8 +1,8 @@
 //! BPF entry points.
 //!
 //! The verdict never depends on the packet: XDP returns `XDP_PASS` and TC returns `TC_ACT_UNSPEC`,
-//! which lets the next program of the chain run, whatever the capture came to. `TC_ACT_OK` would
-//! end the chain and take the packet away from a CNI's programs behind ours.
+//! which runs the next program of the chain, whatever the result of the capture. `TC_ACT_OK` would
+//! end the chain and keep the packet from a CNI's programs after ours.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // For the inline assembly in emit.rs; the build sets RUSTC_BOOTSTRAP=1.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -31,7 +31,7 @@ mod entry {
 
     use crate::{capture::capture, tc::Skb, xdp::XdpBuffer};
 
-    /// XDP for devices that may hand over packets in several buffers (kernel 5.18).
+    /// XDP for devices that may pass packets in several buffers (kernel 5.18).
     #[xdp(frags)]
     #[inline(always)]
     fn tap53_xdp_frags(ctx: XdpContext) -> u32 {
@@ -39,7 +39,7 @@ mod entry {
         XDP_PASS
     }
 
-    /// The same for drivers that refuse programs with frags.
+    /// XDP for drivers that refuse programs with frags.
     #[xdp]
     #[inline(always)]
     fn tap53_xdp(ctx: XdpContext) -> u32 {
@@ -47,7 +47,7 @@ mod entry {
         XDP_PASS
     }
 
-    /// TC ingress, where XDP cannot be.
+    /// TC ingress, where XDP is not possible.
     #[classifier]
     #[inline(always)]
     fn tap53_tc_ingress(ctx: TcContext) -> i32 {
@@ -55,7 +55,7 @@ mod entry {
         TC_ACT_UNSPEC
     }
 
-    /// TC egress: what XDP never sees.
+    /// TC egress, which XDP never sees.
     #[classifier]
     #[inline(always)]
     fn tap53_tc_egress(ctx: TcContext) -> i32 {
@@ -63,19 +63,20 @@ mod entry {
         TC_ACT_UNSPEC
     }
 
-    /// The helpers that write rings and read the clock are for GPL-compatible programs only.
+    /// The helpers that write rings and read the clock require a GPL-compatible program.
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]
     static LICENSE: [u8; 4] = *b"GPL\0";
 
-    /// Nothing here panics: the linker drops this, and the verifier refuses the loop if it does not.
+    /// Nothing here panics: the linker drops this function; otherwise the verifier refuses its
+    /// loop.
     #[panic_handler]
     fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
         loop {}
     }
 }
 
-/// The crate checks on the host; the programs are built by `cargo xtask build-ebpf`.
+/// The crate is checked on the host; `cargo xtask build-ebpf` builds the programs.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
     eprintln!("tap53-ebpf runs in the kernel: build it with `cargo xtask build-ebpf`");

@@ -1,6 +1,7 @@
-//! Every map, what its keys and values mean, and who writes it.
+//! Defines every map, with the meaning of its keys and values, and its writer.
 //!
-//! The sizes here are placeholders: the agent sets each one at load. For W workers and I interfaces:
+//! The sizes here are placeholders: the agent sets each one when it loads the object. For W workers
+//! and I interfaces:
 //!
 //! | map               | entries   | bytes                    | written by                     |
 //! |-------------------|-----------|--------------------------|--------------------------------|
@@ -27,20 +28,19 @@ use tap53_ebpf::{
     settings::{InterfaceSettings, NEAR_ENTRIES, NearSettings, PORT_WORDS},
 };
 
-/// A ring of records: [`tap53_ebpf::record`].
+/// A ring of items: [`tap53_ebpf::record`].
 pub(crate) type Ring = RingBuf<u8, RING_TEMPLATE_BYTES>;
 
-/// Only the type of the template inner map counts, not its size (`bpf_map_meta_equal`); it must
-/// still be a size that the kernel takes with any page size up to 64 KiB.
+/// Only the type of the template inner map matters, not its size (`bpf_map_meta_equal`); but the
+/// kernel must accept the size with any page size up to 64 KiB.
 const RING_TEMPLATE_BYTES: usize = 65_536;
 
-/// Settings by ifindex. Not preallocated, so that it costs nothing for interfaces that are not
-/// there.
+/// Settings by ifindex. Not preallocated, so that only existing interfaces take memory.
 #[btf_map]
 pub(crate) static INTERFACES: HashMap<u32, InterfaceSettings, 256, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// Settings by [`tap53_ebpf::settings::near_index`], in front of [`INTERFACES`].
+/// Settings by [`tap53_ebpf::settings::near_index`], as a cache of [`INTERFACES`].
 #[btf_map]
 pub(crate) static INTERFACES_NEAR: Array<NearSettings, { NEAR_ENTRIES as usize }> = Array::new();
 
@@ -52,32 +52,32 @@ pub(crate) static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 2> = PerCpuArray::new();
 
-/// The rings by worker. An array of maps (kernel 5.8 for rings as inner maps), so that their number
-/// and their size are free; the agent creates them and fills the slots before it attaches.
+/// The rings by worker. It is an array of maps (kernel 5.8 for rings as inner maps), so that their
+/// number and size are configurable; the agent creates them and fills the slots before it attaches.
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
 
-/// Records lost by each ring for want of room.
+/// Ring items that each ring lost because it was full.
 #[btf_map]
 pub(crate) static RING_LOST: Array<u64, 1> = Array::new();
 
-/// Bytes written to each ring, by which its worker is woken. A worker that is going to sleep sets it to
-/// [`tap53_ebpf::record::WAKE_WITH_NEXT`].
+/// Bytes written to each ring, which decide when its worker is woken. A worker that is about to
+/// sleep sets it to [`tap53_ebpf::record::WAKE_WITH_NEXT`].
 #[btf_map]
 pub(crate) static RING_WRITTEN: Array<u64, 1> = Array::new();
 
-/// What datagrams carry whose first fragment passed: [`tap53_ebpf::fragments::carries`]. Their other
-/// fragments follow within milliseconds, so that thousands outlast any of them. The kernel gives up
-/// the one that was not used for longest.
+/// Content of the datagrams whose first fragment has passed: [`tap53_ebpf::fragments::carries`].
+/// Their other fragments follow within milliseconds, so that thousands of entries outlast any of
+/// them. The kernel evicts the least recently used one.
 #[btf_map]
 pub(crate) static DATAGRAMS: LruHashMap<DatagramKey, u32, 4_096> = LruHashMap::new();
 
-/// How many fragments of unknown datagrams this CPU has captured lately.
+/// Number of fragments of unknown datagrams that this CPU has captured recently.
 #[repr(C)]
 pub(crate) struct Speculation {
-    /// Second of CLOCK_MONOTONIC that is counted.
+    /// The current second of CLOCK_MONOTONIC.
     pub(crate) second: u64,
-    /// Fragments in it.
+    /// Fragments captured in that second.
     pub(crate) count: u64,
 }
 
@@ -89,15 +89,15 @@ pub(crate) static SPECULATION: PerCpuArray<Speculation, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static LOGGED_AT: Array<u64, 1> = Array::new();
 
-/// Rings in use: 1 to the entries of [`RINGS`].
+/// Number of rings in use: 1 to the number of entries of [`RINGS`].
 #[unsafe(no_mangle)]
 pub(crate) static RING_COUNT: Global<u32> = Global::new(1);
 
-/// A worker is woken each time this much has been written to its ring, in bytes, rounded up to a
-/// power of two; 0 wakes it for each record.
+/// A worker is woken each time this many bytes have been written to its ring, rounded up to a power
+/// of two; 0 wakes it for each item.
 #[unsafe(no_mangle)]
 pub(crate) static WAKEUP_BYTES: Global<u32> = Global::new(0);
 
-/// 1 to send messages about rare conditions to the agent's log, 0 not to.
+/// 1 to send messages about rare conditions to the agent's log, 0 to send none.
 #[unsafe(no_mangle)]
 pub(crate) static KERNEL_LOG: Global<u8> = Global::new(0);

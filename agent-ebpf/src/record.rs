@@ -1,4 +1,4 @@
-//! The ring record: a fixed header, then the packet's bytes from its link layer on.
+//! The ring item: a fixed header, then the packet's bytes from its link layer on.
 //!
 //! ```text
 //!  0        8        12       16       20       24       28       32
@@ -17,30 +17,30 @@
 //!  64 …  captured_length bytes of packet, then the rest of its size class (stale bytes)
 //! ```
 //!
-//! A record is reserved in one of [`SIZE_CLASSES`], because the verifier wants a constant size at
+//! An item is reserved in one of [`SIZE_CLASSES`], because the verifier requires a constant size at
 //! `bpf_ringbuf_reserve` (kernel 5.8); only `captured_length` bytes after the header are valid.
 
-/// Bytes written to a ring, such that the next record passes a multiple of every threshold at which
-/// its worker is woken: adding any number of bytes changes the highest bit.
+/// A value for the bytes written to a ring, such that the next item passes a multiple of every
+/// wake-up threshold: adding any number of bytes changes the highest bit.
 pub const WAKE_WITH_NEXT: u64 = u64::MAX >> 1;
 
-/// Fixed part of a ring record. Host byte order: it never leaves the node that wrote it.
+/// Fixed part of a ring item, in host byte order: it never leaves the node that wrote it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// CLOCK_MONOTONIC nanoseconds, `bpf_ktime_get_ns` at the hook.
+    /// Capture time: CLOCK_MONOTONIC nanoseconds, `bpf_ktime_get_ns` at the hook.
     pub captured_at_ns: u64,
-    /// Bytes of the packet at the hook, link layer included.
+    /// Length of the packet at the hook in bytes, including the link layer.
     pub packet_length: u32,
-    /// Bytes of the packet in this record; less than `packet_length` only with [`flags::TRUNCATED`].
+    /// Bytes of the packet in this item; less than `packet_length` only with [`flags::TRUNCATED`].
     pub captured_length: u32,
-    /// Interface whose hook saw the packet.
+    /// Ifindex of the hook.
     pub ifindex: u32,
-    /// Hash that chose the ring: equal for both directions of a flow, or, where fragments are
-    /// joined, for the fragments of a datagram ([`Headers::ring_hash`](crate::headers::Headers)).
+    /// Hash that selected the ring: equal for both directions of a flow, or, if fragments are
+    /// captured, for the fragments of a datagram ([`Headers::ring_hash`](crate::headers::Headers)).
     pub flow_hash: u32,
-    /// Records that this ring had lost for want of room when this one was reserved; wraps.
-    /// A step between two records of a ring tells that packets are missing between them.
+    /// Number of items that this full ring had lost when this one was reserved; wraps. An increase
+    /// between two items of a ring shows that packets are missing between them.
     pub ring_lost: u32,
     /// Offset of the IP header from the first captured byte.
     pub network_offset: u16,
@@ -54,29 +54,29 @@ pub struct RecordHeader {
     pub vlan_inner_tci: u16,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// A [`Direction`](crate::settings::Direction) as its number.
+    /// A [`Direction`](crate::settings::Direction) as a number.
     pub direction: u8,
     /// A [`hook`] number.
     pub hook: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// IP protocol number: 17 UDP, 6 TCP; of a [`flags::LATER_FRAGMENT`] perhaps another.
+    /// IP protocol number: 17 UDP, 6 TCP; a [`flags::LATER_FRAGMENT`] may have another one.
     pub transport: u8,
-    /// Generation of the interface settings in force: tells a reused ifindex from its predecessor.
+    /// Generation of the interface settings: distinguishes a reused ifindex from its predecessor.
     pub generation: u32,
     /// VXLAN or Geneve network identifier (24 bits), or GRE key, valid with [`flags::TUNNEL_ID`].
     pub tunnel_id: u32,
-    /// Bytes of payload in each datagram of a UDP GSO packet; 0 where the packet is one datagram,
-    /// where the transport is TCP, and where the hook cannot tell (XDP).
+    /// Payload size of each datagram in a UDP GSO packet, in bytes; 0 if the packet is one
+    /// datagram, if the transport is TCP, and if the hook does not know (XDP).
     pub gso_size: u16,
     /// Valid with [`flags::FIRST_FRAGMENT`] or [`flags::LATER_FRAGMENT`]: offset, from the first
-    /// captured byte, of the header that says which fragment this is. The IPv4 header, or the IPv6
+    /// captured byte, of the header with the fragment fields. This is the IPv4 header, or the IPv6
     /// Fragment header (RFC 8200 §4.5).
     pub fragment_offset: u16,
     /// A [`tunnel`] number. All offsets and addresses are those of the innermost packet; the VLAN
     /// tags are those of the frame on the wire.
     pub tunnel: u8,
-    /// Zero; room for later fields without a new layout.
+    /// Zero; reserved for later fields without a new layout.
     pub reserved: [u8; 7],
 }
 
@@ -89,25 +89,26 @@ const _: () = assert!(core::mem::offset_of!(RecordHeader, tunnel) == 56);
 pub mod flags {
     /// The packet was longer than the snap length; the rest was not copied.
     pub const TRUNCATED: u16 = 1 << 0;
-    /// `vlan_outer_tci` holds a tag.
+    /// `vlan_outer_tci` contains a tag.
     pub const VLAN_OUTER: u16 = 1 << 1;
-    /// `vlan_inner_tci` holds a tag.
+    /// `vlan_inner_tci` contains a tag.
     pub const VLAN_INNER: u16 = 1 << 2;
-    /// First fragment of an IP datagram: the transport header is here, the payload goes on elsewhere.
+    /// First fragment of an IP datagram: it has the transport header, the payload continues
+    /// elsewhere.
     pub const FIRST_FRAGMENT: u16 = 1 << 3;
-    /// The hook cannot tell whether the wire carried a VLAN tag: XDP does not see a tag that the
-    /// device stripped, so "no tag" would claim too much.
+    /// The hook does not know whether the packet was tagged on the wire: XDP does not see a tag
+    /// that the device stripped, so "no tag" would claim too much.
     pub const VLAN_UNKNOWN: u16 = 1 << 4;
-    /// A later fragment: it has no transport header. `transport` is the protocol number that its
-    /// fragment header states, `transport_offset` and `payload_offset` are where its data begins.
+    /// A later fragment, which has no transport header. `transport` is the protocol number in its
+    /// fragment header, `transport_offset` and `payload_offset` are the offset of its data.
     pub const LATER_FRAGMENT: u16 = 1 << 5;
-    /// `tunnel_id` holds an identifier.
+    /// `tunnel_id` contains an identifier.
     pub const TUNNEL_ID: u16 = 1 << 6;
 }
 
 /// Numbers of [`RecordHeader::tunnel`].
 pub mod tunnel {
-    /// Not in a tunnel, or not looked for.
+    /// The packet is not in a tunnel, or tunnels are not followed.
     pub const NONE: u8 = 0;
     /// VXLAN (RFC 7348).
     pub const VXLAN: u8 = 1;
@@ -119,7 +120,7 @@ pub mod tunnel {
 
 /// Numbers of [`RecordHeader::hook`].
 pub mod hook {
-    /// XDP, native or generic (the program cannot tell which).
+    /// XDP, native or generic (the program does not know which).
     pub const XDP: u8 = 1;
     /// TC ingress.
     pub const TC_INGRESS: u8 = 2;
@@ -129,13 +130,13 @@ pub mod hook {
     pub const FILE: u8 = 4;
 }
 
-/// Largest packet that a record can hold, bytes: the largest IP packet plus Ethernet and two tags,
-/// which is also the largest GSO segment short of BIG TCP.
+/// Maximum size of a packet in a ring item, in bytes: the largest IP packet plus Ethernet and two
+/// tags, which is also the largest GSO segment except for BIG TCP.
 pub const MAX_CAPTURED_LENGTH: u32 = 65_535 + 14 + 8;
 
-/// Bytes reserved for a record, header included, smallest first. Chosen for what DNS looks like: a
-/// query with EDNS (≤ 128 B of packet), a usual answer, an answer up to the 1,232 B EDNS buffer of
-/// DNS Flag Day 2020 or an Ethernet MTU, a 4,096 B EDNS answer, a jumbo frame, and anything at all.
+/// Sizes of ring items in bytes, including the header, smallest first. They fit typical DNS: a
+/// query with EDNS (≤ 128 B of packet), a usual response, a response up to the 1,232 B EDNS buffer
+/// of DNS Flag Day 2020 or an Ethernet MTU, a 4,096 B EDNS response, a jumbo frame, and any packet.
 pub const SIZE_CLASSES: [u32; 6] = [192, 384, 1_664, 4_352, 9_216, 65_664];
 
 const _: () =
@@ -147,21 +148,21 @@ impl RecordHeader {
 
     /// Splits a ring item into its header and the packet's captured bytes.
     ///
-    /// `None` when the item is shorter than a header or than the length its header states: a
-    /// mismatch of versions between object and agent, which the caller counts.
+    /// Returns `None` if the item is shorter than a header or than the length in its header: object
+    /// and agent are of different versions, which the caller counts.
     #[must_use]
     pub fn split(item: &[u8]) -> Option<(Self, &[u8])> {
         if item.len() < Self::SIZE {
             return None;
         }
-        // SAFETY: the item holds at least SIZE bytes (checked above), every bit pattern is a valid
-        // RecordHeader (integers only), and read_unaligned asks for no alignment.
+        // SAFETY: the item has at least SIZE bytes (checked above), every bit pattern is a valid
+        // RecordHeader (integers only), and read_unaligned requires no alignment.
         let header: Self = unsafe { core::ptr::read_unaligned(item.as_ptr().cast()) };
         let packet = item[Self::SIZE..].get(..header.captured_length as usize)?;
         Some((header, packet))
     }
 
-    /// True if `flag`, a bit of [`flags`], is set.
+    /// Returns true if `flag`, a bit of [`flags`], is set.
     #[must_use]
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0

@@ -1,12 +1,12 @@
-//! What the agent tells the kernel programs: per-interface settings, and the port sets.
+//! Settings of the kernel programs: per interface, and the port sets.
 
-/// Direction of a packet as the node sees it, also the index of its counters.
+/// Direction of a packet from the node's view, also the index of its counters.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
     /// Arriving at the interface (XDP, TC ingress).
     Ingress = 0,
-    /// Leaving through the interface (TC egress).
+    /// Departing from the interface (TC egress).
     Egress = 1,
 }
 
@@ -14,7 +14,7 @@ impl Direction {
     /// Both directions, in counter order.
     pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
-    /// From its number in a record; `None` for any other number.
+    /// Returns the direction with a number in a ring item; `None` for any other number.
     #[must_use]
     pub const fn from_u8(value: u8) -> Option<Self> {
         match value {
@@ -24,7 +24,7 @@ impl Direction {
         }
     }
 
-    /// Lower-case name, as configuration and metrics spell it.
+    /// Returns its lower-case name in configuration and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,19 +34,20 @@ impl Direction {
     }
 }
 
-/// Value of the `INTERFACES` map; the key is the ifindex. Written by the agent before it attaches,
-/// replaced whole when an operator changes something, so that a program never sees half a change.
+/// Value of the `INTERFACES` map; the key is the ifindex. The agent writes it before it attaches,
+/// and replaces it atomically when an operator changes something, so that a program never sees half
+/// a change.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceSettings {
-    /// Bit `1 << Direction`: capture in that direction. Zero switches the interface off.
+    /// Bit `1 << Direction` enables capture in that direction. Zero disables the interface.
     pub directions: u32,
-    /// Longest part of a packet to copy, bytes from the link layer on;
-    /// 1 to [`MAX_CAPTURED_LENGTH`](crate::record::MAX_CAPTURED_LENGTH).
+    /// Maximum number of bytes to copy of a packet, from the link layer on; 1 to
+    /// [`MAX_CAPTURED_LENGTH`](crate::record::MAX_CAPTURED_LENGTH).
     pub snap_length: u32,
     /// First of the two counter slots of this interface (see [`counter_index`]).
     pub counter_slot: u32,
-    /// Copied into each record: tells a reused ifindex from its predecessor.
+    /// Copied into each ring item: distinguishes a reused ifindex from its predecessor.
     pub generation: u32,
     /// Bits of [`features`].
     pub features: u32,
@@ -54,8 +55,8 @@ pub struct InterfaceSettings {
 
 const _: () = assert!(size_of::<InterfaceSettings>() == 20);
 
-/// Bits of [`InterfaceSettings::features`]: what is followed beyond whole packets that are not in
-/// tunnels.
+/// Bits of [`InterfaceSettings::features`]: what is followed in addition to complete packets
+/// outside of tunnels.
 pub mod features {
     /// Fragments of IP datagrams after the first.
     pub const FRAGMENTS: u32 = 1 << 0;
@@ -68,20 +69,21 @@ pub mod features {
 }
 
 impl InterfaceSettings {
-    /// True if packets of `direction` are to be captured.
+    /// Returns true if packets of `direction` are to be captured.
     #[must_use]
     pub const fn wants(&self, direction: Direction) -> bool {
         self.directions & (1 << direction as u32) != 0
     }
 }
 
-/// Value of the `INTERFACES_NEAR` array: the settings of one of the interfaces whose ifindexes share
-/// a place there, for the kernel programs to find without the hash map, whose lookup would be most
-/// of what a packet that is not DNS costs. `INTERFACES` holds all; who is not here is found there.
+/// Value of the `INTERFACES_NEAR` array: the settings of one of the interfaces whose ifindexes
+/// share a slot. It saves the kernel programs the lookup in the hash map, which would be most of
+/// the cost of a packet that is not DNS. `INTERFACES` contains all interfaces, including those that
+/// are not here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NearSettings {
-    /// Interface that has the place; 0 if none has.
+    /// Ifindex that owns the slot; 0 if it is free.
     pub ifindex: u32,
     /// Its settings, the same as in `INTERFACES`.
     pub settings: InterfaceSettings,
@@ -89,18 +91,18 @@ pub struct NearSettings {
 
 const _: () = assert!(size_of::<NearSettings>() == 24);
 
-/// Entries of the `INTERFACES_NEAR` array, a power of two: more than a node has interfaces, so that
-/// few of them share a place; 96 KiB.
+/// Number of entries of the `INTERFACES_NEAR` array, a power of two: more than a node has
+/// interfaces, so that few of them share a slot; 96 KiB.
 pub const NEAR_ENTRIES: u32 = 4_096;
 
-/// Place of an interface in the `INTERFACES_NEAR` array.
+/// Returns the slot of an interface in the `INTERFACES_NEAR` array.
 #[must_use]
 pub const fn near_index(ifindex: u32) -> u32 {
     ifindex & (NEAR_ENTRIES - 1)
 }
 
-/// Index into the `COUNTERS` map for a slot and a direction. Slot 0 belongs to packets of
-/// interfaces that have no settings.
+/// Returns the index into the `COUNTERS` map for a slot and a direction. Slot 0 is for packets of
+/// interfaces without settings.
 #[must_use]
 pub const fn counter_index(counter_slot: u32, direction: Direction) -> u32 {
     counter_slot * 2 + direction as u32
@@ -109,7 +111,7 @@ pub const fn counter_index(counter_slot: u32, direction: Direction) -> u32 {
 /// Counter slot for packets of interfaces without settings, e.g. while one is being removed.
 pub const UNCONFIGURED_SLOT: u32 = 0;
 
-/// What a port can stand for.
+/// The protocols that a port can belong to.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PortSet {
@@ -122,26 +124,26 @@ pub enum PortSet {
 }
 
 impl PortSet {
-    /// All sets, in the order of their places.
+    /// All sets, in the order of their words.
     pub const ALL: [Self; 3] = [Self::Dns, Self::Vxlan, Self::Geneve];
 }
 
-/// Words of a set: one bit for each of 65,536 ports.
+/// Number of words per set: one bit for each of 65,536 ports.
 const SET_WORDS: u32 = 65_536 / 64;
 
-/// Words of the `PORTS` map: 8 KiB for each set.
+/// Number of words of the `PORTS` map: 8 KiB per set.
 pub const PORT_WORDS: u32 = SET_WORDS * 3;
 
 const _: () = assert!(PORT_WORDS as usize == SET_WORDS as usize * PortSet::ALL.len());
 
-/// Word and bit of a port in the `PORTS` map.
+/// Returns word and bit of a port in the `PORTS` map.
 #[inline(always)]
 #[must_use]
 pub const fn port_bit(set: PortSet, port: u16) -> (u32, u64) {
     (set as u32 * SET_WORDS + (port >> 6) as u32, 1 << (port & 63))
 }
 
-/// What the `PORTS` map holds, to fill it from, and to ask without it. 24 KiB.
+/// The content of the `PORTS` map, to fill it and to query it without the map. 24 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// The words of the map.
@@ -161,7 +163,7 @@ impl Ports {
         self.words[word as usize] |= bit;
     }
 
-    /// True if the set has the port.
+    /// Returns true if the set contains the port.
     #[must_use]
     pub const fn contains(&self, set: PortSet, port: u16) -> bool {
         let (word, bit) = port_bit(set, port);

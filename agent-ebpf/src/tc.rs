@@ -1,4 +1,4 @@
-//! TC: packets as skbs, on their way in behind XDP, or on their way out.
+//! TC: packets as skbs, arriving after XDP or departing.
 
 use aya_ebpf::{
     EbpfContext, bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext,
@@ -7,7 +7,7 @@ use tap53_ebpf::{record::hook, settings::Direction};
 
 use crate::capture::Packet;
 
-/// A packet in an skb, which may be a GSO segment of up to 64 KiB and more.
+/// A packet in an skb, which may be a GSO segment of up to 64 KiB or more.
 pub(crate) struct Skb<'a> {
     ctx: &'a TcContext,
     direction: Direction,
@@ -41,7 +41,7 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: the context is the program's own.
+        // SAFETY: the context belongs to this run of the program.
         unsafe { (*self.skb()).ifindex }
     }
 
@@ -55,18 +55,18 @@ impl Packet for Skb<'_> {
         (self.ctx.data(), self.ctx.data_end())
     }
 
-    /// Kernel 5.7. Of a packet in a tunnel, the segments are those of the inner packet.
+    /// It takes kernel 5.7. In a tunnel, the segments are those of the inner packet.
     #[inline(always)]
     fn gso_size(&self) -> u32 {
-        // SAFETY: the context is the program's own.
+        // SAFETY: the context belongs to this run of the program.
         unsafe { (*self.skb()).gso_size }
     }
 
-    /// On the way in the kernel has taken the outer tag out of the packet; on the way out it leaves
-    /// it to a device that can insert it.
+    /// On ingress the kernel has removed the outer tag from the packet; on egress a device inserts
+    /// it later.
     #[inline(always)]
     fn offloaded_tci(&self) -> Option<u16> {
-        // SAFETY: the context is the program's own.
+        // SAFETY: the context belongs to this run of the program.
         unsafe { ((*self.skb()).vlan_present != 0).then(|| (*self.skb()).vlan_tci as u16) }
     }
 
@@ -77,7 +77,7 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
     }
 }

@@ -1,4 +1,4 @@
-//! XDP: packets as the driver hands them over, before the kernel has made an skb of them.
+//! XDP: packets as the driver passes them on, before the kernel has created an skb.
 
 use aya_ebpf::{
     EbpfContext,
@@ -13,7 +13,7 @@ use tap53_ebpf::{
 
 use crate::{capture::Packet, emit::launder};
 
-/// Bytes that one call of `bpf_xdp_load_bytes` copies at most (`bpf_xdp_pointer`).
+/// Maximum number of bytes that one call of `bpf_xdp_load_bytes` copies (`bpf_xdp_pointer`).
 const MAX_LOAD: u64 = 0xffff;
 
 /// A packet in one XDP buffer, or with `FRAGS` in one or more.
@@ -52,7 +52,7 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
     #[inline(always)]
     fn length(&self) -> u32 {
         if FRAGS {
-            // SAFETY: the context is the program's own (kernel 5.18).
+            // SAFETY: the context belongs to this run of the program (kernel 5.18).
             unsafe { bpf_xdp_get_buff_len(self.md()) as u32 }
         } else {
             (self.ctx.data_end() - self.ctx.data()) as u32
@@ -64,13 +64,13 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
         (self.ctx.data(), self.ctx.data_end())
     }
 
-    /// Devices join segments above XDP, or in hardware without telling.
+    /// Devices merge segments after XDP, or in hardware without indication.
     #[inline(always)]
     fn gso_size(&self) -> u32 {
         0
     }
 
-    /// What the device stripped is in its descriptor, out of reach.
+    /// A tag that the device stripped is in its descriptor, out of reach.
     #[inline(always)]
     fn offloaded_tci(&self) -> Option<u16> {
         None
@@ -85,7 +85,7 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> bool {
         let length = u64::from(length);
         if length <= MAX_LOAD {
-            // SAFETY: the caller's promise (kernel 5.18).
+            // SAFETY: the caller guarantees it (kernel 5.18).
             return unsafe { bpf_xdp_load_bytes(self.md(), offset, to.cast(), length as u32) == 0 };
         }
         let below = launder(length - MAX_LOAD - 1);

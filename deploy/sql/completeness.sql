@@ -1,30 +1,30 @@
--- Which records arrived, which are missing, and why: from two topics, with nothing but SQL.
+-- Views of which records arrived, which are missing, and why.
 --
--- Written for DuckDB; what other warehouses spell otherwise is QUALIFY, unnest, arg_max and bool_or.
--- Two tables, with the fields of the two schemas (tap53 schema, tap53 schema --summary):
+-- Written for DuckDB. Other systems have different forms of QUALIFY, unnest, arg_max and bool_or.
+-- The views need two tables, with the fields of the two schemas (tap53 schema, tap53 schema --summary):
 --
 --   dns_transactions   the records: run_id, worker and record_number are needed
 --   ledger_summaries   the summaries of the sink that wrote these records
 --
--- Load the summaries first and the records after: a summary tells of records that are in their topic
--- already, and what has not been loaded looks missing. Where several sinks share one topic of
--- summaries, put those of other topics aside in the first view.
+-- Load the summaries before the records: a summary describes records that are already in their topic,
+-- and records that are not loaded yet look missing. If several sinks share a topic of summaries, select
+-- one sink in the first view.
 
--- Each summary once: they come at least once.
+-- Deduplicated summaries: delivery is at least once.
 CREATE OR REPLACE VIEW summaries AS
 SELECT *
 FROM ledger_summaries
 -- WHERE topic = 'dns-transactions'
 QUALIFY row_number() OVER (PARTITION BY run_id, sink, window_number ORDER BY window_ended_at) = 1;
 
--- Each record once, and how often it came.
+-- Deduplicated records, with the number of times that each arrived.
 CREATE OR REPLACE VIEW arrivals AS
 SELECT run_id, worker, record_number, count(*) AS copies
 FROM dns_transactions
 WHERE record_number > 0
 GROUP BY run_id, worker, record_number;
 
--- The numbers of each window's records. A summary that never came leaves one window for two.
+-- The range of record numbers of each window. A lost summary merges two windows into one.
 CREATE OR REPLACE VIEW ranges AS
 SELECT node, run_id, window_number, worker,
        coalesce(lag(last_number) OVER (PARTITION BY run_id, worker ORDER BY window_number), 0) + 1
@@ -34,12 +34,12 @@ FROM (SELECT node, run_id, window_number, entry.worker AS worker,
              entry.last_record_number AS last_number
       FROM (SELECT node, run_id, window_number, unnest(workers) AS entry FROM summaries));
 
--- What the last summary of each run says.
+-- The state of each run by its last summary:
 --   ended    it has its final summary
---   killed   it has none, and another run of the node began after its last summary, or has gone on
---            for five of its windows since: agents may overlap
---   running  or killed, and no other run of the node tells: last_summary_at says how long ago
--- The order of a node's runs is by its clock. A replay is a run as well: give it another node name.
+--   killed   it has none, and another run of the node began after its last summary, or has continued
+--            for five of its windows since then: agents may overlap
+--   running  it is running, or it was killed and the node has no later run: see last_summary_at
+-- The node's clock orders its runs. A replay is a run as well: give it another node name.
 CREATE OR REPLACE VIEW last_words AS
 WITH each_run AS (
     SELECT node, run_id,
@@ -67,7 +67,7 @@ SELECT this.*,
                                 OR later.last_summary_at
                                    > this.last_summary_at + 5 * this.longest_window)) THEN 'killed'
             ELSE 'running' END AS state,
-       -- A later run has delivered or given up all that it found in the spool.
+       -- A later run has delivered or lost all records that it found in the spool.
        EXISTS (SELECT 1 FROM each_run AS later
                WHERE later.node = this.node
                  AND later.started_at > this.started_at
@@ -75,12 +75,12 @@ SELECT this.*,
                  AND later.settled_window >= 0) AS left_is_settled
 FROM each_run AS this;
 
--- For each node, run and window: is everything there?
---   yes      every record that was made has arrived
---   no       some are missing, and none of the window is on its way any more
---   not yet  some are missing, and may be on their way
---   open     the window has not ended: how many to expect is not known yet
---   unknown  the agent was killed in this window: how many to expect nobody knows
+-- For each node, run and window, whether all records arrived:
+--   yes      every record that was created has arrived
+--   no       some are missing, and no record of the window is in flight any more
+--   not yet  some are missing, and may be in flight
+--   open     the window has not ended: the expected number is not known yet
+--   unknown  the agent was killed in this window: the expected number is unknown
 CREATE OR REPLACE VIEW windows AS
 WITH expected AS (
     SELECT summaries.node, summaries.run_id, summaries.window_number,
@@ -98,7 +98,7 @@ arrived AS (
     GROUP BY ranges.run_id, window_number
 ),
 behind AS (
-    -- Behind the last summary.
+    -- Records after the last summary.
     SELECT arrivals.run_id, count(*) AS arrived, sum(copies - 1)::BIGINT AS duplicates
     FROM arrivals LEFT JOIN (
         SELECT run_id, worker, max(last_number) AS last_number FROM ranges GROUP BY run_id, worker
@@ -125,7 +125,7 @@ SELECT node, last_words.run_id, last_window + 1, NULL,
 FROM last_words LEFT JOIN behind ON behind.run_id = last_words.run_id
 WHERE state <> 'ended' OR arrived > 0;
 
--- Every record that is missing, by its number: together with run and worker that is the record.
+-- Every missing record. Run, worker and number identify it.
 CREATE OR REPLACE VIEW missing_records AS
 SELECT node, run_id, window_number, worker, record_number, complete
 FROM (
@@ -135,10 +135,10 @@ FROM (
 ) AS wanted
 ANTI JOIN arrivals USING (run_id, worker, record_number);
 
--- Each run. complete: as for windows, all of them together. reported_lost is what it has given up of
--- its own records, and carried_lost of those that earlier runs had left in the spool. Once nothing of a
--- run is waiting, what it misses beyond reported_lost is in carried_lost of later ones, or was in the
--- memory of a killed agent, or was lost behind the topic. A run without any summary has no node here.
+-- Each run. complete: as for windows, over all of them. reported_lost: its own records that it lost.
+-- carried_lost: records that earlier runs had left in the spool, and that it lost. Once no record of a run
+-- waits, missing records beyond reported_lost are in carried_lost of later runs, or were in the memory of
+-- a killed agent, or were lost after the topic. A run without any summary has no node here.
 CREATE OR REPLACE VIEW runs AS
 SELECT windows.node, windows.run_id, state,
        sum(expected)::BIGINT AS expected,
@@ -146,7 +146,7 @@ SELECT windows.node, windows.run_id, state,
        sum(missing)::BIGINT AS missing,
        sum(duplicates)::BIGINT AS duplicates,
        any_value(lost) AS reported_lost,
-       -- What a killed agent had in memory is gone.
+       -- Records in the memory of a killed agent are lost.
        any_value(CASE state WHEN 'killed' THEN spooled ELSE in_flight + spooled END) AS waiting,
        any_value(carried) AS carried,
        any_value(carried_lost) AS carried_lost,
@@ -165,9 +165,10 @@ SELECT NULL, run_id, 'no summary', NULL, count(*), NULL, sum(copies - 1)::BIGINT
 FROM arrivals ANTI JOIN summaries USING (run_id)
 GROUP BY run_id;
 
--- Each node over all of its runs: what one run leaves in the spool the next one carries, so what the
--- last one has is all that waits. Where no run was killed, unexplained is what is missing for no reason that an agent knows: lost behind the
--- topic. Less than zero: so many arrived although they had been given up.
+-- Each node over all of its runs. The next run carries what a run leaves in the spool, so the last run has
+-- all waiting records. If no run was killed, unexplained counts missing records without a reason that an
+-- agent knows: they were lost after the topic. A negative number counts records that arrived although they
+-- were counted as lost.
 CREATE OR REPLACE VIEW nodes AS
 SELECT node,
        sum(expected)::BIGINT AS expected,
@@ -182,7 +183,7 @@ FROM runs
 WHERE node IS NOT NULL
 GROUP BY node;
 
--- What each run has lost, where and why, from the hooks on.
+-- Losses of each run by stage and reason, from the hooks on.
 CREATE OR REPLACE VIEW losses AS
 SELECT node, run_id, entry.stage AS stage, entry.reason AS reason, entry.unit AS unit,
        entry.total AS total
@@ -191,15 +192,15 @@ FROM (SELECT node, run_id, unnest(counts) AS entry
       QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY window_number DESC) = 1)
 WHERE entry.fate = 'lost' AND entry.total > 0;
 
--- And in which window that became known.
+-- The same by the window in which the loss was counted.
 CREATE OR REPLACE VIEW losses_by_window AS
 SELECT node, run_id, window_number, entry.stage AS stage, entry.reason AS reason,
        entry.unit AS unit, entry.change AS lost
 FROM (SELECT node, run_id, window_number, unnest(counts) AS entry FROM summaries)
 WHERE entry.fate = 'lost' AND entry.change > 0;
 
--- The way of everything through each run: how much of what the hooks saw is in the topic. What a
--- stage took is what it passed on and what became of the rest, to the unit.
+-- The ledger of each run by stage, from the hooks to the topic. For each stage, the input equals what it
+-- passed on plus what waits, was ignored or was lost, to the unit.
 CREATE OR REPLACE VIEW stages AS
 SELECT node, run_id, entry.stage AS stage, entry.unit AS unit,
        (sum(entry.total) FILTER (entry.fate = 'taken'))::BIGINT AS taken,

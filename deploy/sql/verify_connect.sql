@@ -1,5 +1,5 @@
--- The tables that the connectors of deploy/downstream write, as verify_export.sql takes them. For DuckDB,
--- with the catalog attached as `lake`; run this file first:
+-- Converts the tables of the connectors in deploy/downstream to the form that verify_export.sql needs. For
+-- DuckDB, with the catalog attached as `lake`. Run this file first:
 --
 --   .read deploy/sql/verify_connect.sql
 --   .read deploy/sql/verify_export.sql
@@ -8,11 +8,10 @@
 --
 -- The flat profile needs no views: COPY (FROM lake.dns.transactions_flat) TO 'records.json' (FORMAT json).
 --
--- event_time, kafka_partition and kafka_offset of these tables come from Connect, so no agent vouches for
--- them.
+-- event_time, kafka_partition and kafka_offset come from Connect, so they cannot be verified.
 
--- The exact time in microseconds. The timestamp in milliseconds beside it has to be the same: where one of
--- the two was altered, `tap53 verify` reports the record with this text.
+-- The exact time in microseconds. The timestamp in milliseconds must agree with it: if one of the two was
+-- altered, `tap53 verify` reports the record with this text.
 CREATE OR REPLACE MACRO exact_time(millis, micros) AS
 CASE WHEN epoch_us(millis) IS NOT DISTINCT FROM micros // 1000 * 1000 THEN to_json(micros)
      ELSE to_json('differs from its exact time')

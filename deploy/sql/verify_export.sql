@@ -1,15 +1,15 @@
--- What `tap53 verify` reads, of tables or Parquet files: every field with its value, bytes in hexadecimal.
+-- Exports tables or Parquet files for `tap53 verify`: every field with its value, bytes in hexadecimal.
 --
--- Written for DuckDB 1.3 and newer. Two tables or views, with the fields of the two schemas (tap53 schema,
--- tap53 schema --summary), as Kafka Connect or a loader wrote them:
+-- Written for DuckDB 1.3 and newer. It needs two tables or views, with the fields of the two schemas (tap53
+-- schema, tap53 schema --summary), as Kafka Connect or a loader wrote them:
 --
 --   CREATE VIEW dns_transactions AS SELECT * FROM read_parquet('s3://lake/dns_transactions/**/*.parquet');
 --   CREATE VIEW ledger_summaries AS SELECT * FROM read_parquet('s3://lake/ledger_summaries/**/*.parquet');
 --
--- Times are whole microseconds or timestamps with that precision. A table whose times were cut to
--- milliseconds proves nothing; where exact ones stand in columns of their own, put them in place:
+-- Times are integer microseconds or timestamps with that precision. Records with times truncated to
+-- milliseconds cannot be verified. If additional columns have the exact times, use those:
 --   SELECT * REPLACE (query_time_us AS query_time, …).
--- A column that is missing reads as null, and a record that had a value there as altered.
+-- A missing column counts as null, and a record that had a value there as altered.
 --
 --   COPY (FROM verify_summaries) TO 'summaries.json' (FORMAT json);
 --   COPY (FROM verify_records) TO '/dev/stdout' (FORMAT json);     | tap53 verify summaries.json -

@@ -1,8 +1,8 @@
--- Which records arrived, which are missing, and why: the views of deploy/sql/completeness.sql, whose
--- comments say what they mean, in SQL that PostgreSQL and Spark both take.
+-- Views of which records arrived, which are missing, and why, in SQL that PostgreSQL and Spark both accept.
+-- The comments of deploy/sql/completeness.sql explain them.
 --
--- Run summaries-postgres.sql or summaries-spark.sql first: lists become rows in another way in each.
--- Where DuckDB's file lists each missing record, this one lists ranges: a lost hour of a node is one row.
+-- Run summaries-postgres.sql or summaries-spark.sql first: the two systems convert lists to rows differently.
+-- DuckDB's file lists each missing record; this one lists ranges: a lost hour of a node is one row.
 
 CREATE OR REPLACE VIEW arrivals AS
 SELECT run_id, worker, record_number, count(*) AS copies
@@ -105,10 +105,10 @@ SELECT node, last_words.run_id, last_window + 1, CAST(NULL AS bigint),
 FROM last_words LEFT JOIN after_last ON after_last.run_id = last_words.run_id
 WHERE state <> 'ended' OR after_last.arrived > 0;
 
--- Every missing record: those from first_number to last_number of a run's worker.
+-- Missing records as ranges: from first_number to last_number of a run's worker.
 CREATE OR REPLACE VIEW missing_ranges AS
 WITH marks AS (
-    -- What arrived, with the borders of the window as if they had.
+    -- The numbers that arrived, and the borders of the window as if they had arrived.
     SELECT ranges.node, ranges.run_id, ranges.window_number, ranges.worker, record_number AS mark
     FROM ranges JOIN arrivals
       ON arrivals.run_id = ranges.run_id AND arrivals.worker = ranges.worker

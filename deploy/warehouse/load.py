@@ -62,7 +62,7 @@ def main():
         for query in queries:
             query.awaitTermination()
     else:
-        # The first that fails ends the job: who started it starts it again.
+        # The first failure ends the job; a supervisor starts it again.
         spark.streams.awaitAnyTermination()
 
 
@@ -80,7 +80,7 @@ class Load:
         self.topic, self.table = topic, table
         with open(schema_file, encoding="utf-8") as file:
             self.decoder = Decoder(spark, Registry(args.registry), file.read())
-        # By partition: how far the warehouse was when this loader last looked.
+        # By partition: the warehouse's offset when this loader last read it.
         self.seen = {}
         self.name = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -88,8 +88,8 @@ class Load:
         return self.table, warehouse.column_types(self.decoder.fields)
 
     def start(self):
-        """Begins where the warehouse is. Spark's own checkpoint holds nothing that is needed again, so
-        each start has a new one, and nobody has to keep or repair it."""
+        """Starts at the warehouse's offsets. Nothing in Spark's own checkpoint is needed later, so each
+        start creates a new one, and no one has to keep or repair it."""
         self.seen = warehouse.offsets(self.args.warehouse, self.topic)
         starts = {str(p): self.seen.get(p, EARLIEST) for p in self.partitions()}
         options = dict(option.split("=", 1) for option in self.args.kafka)
@@ -100,7 +100,7 @@ class Load:
             .option("subscribe", self.topic)
             .option("startingOffsets", json.dumps({self.topic: starts}))
             .option("maxOffsetsPerTrigger", self.args.at_most)
-            # Messages that the topic no longer has are a loss, and not to be passed over in silence.
+            # Messages that the topic no longer has are a loss, so they must not be skipped silently.
             .option("failOnDataLoss", "true")
             .load()
         )
@@ -147,15 +147,15 @@ class Load:
             self.decoder.learn(unknown)
 
     def look(self):
-        """Notes how far the warehouse is. It never goes back while a loader runs, unless it is restored."""
+        """Reads the warehouse's offsets. They never go back while a loader runs, unless it is restored."""
         now = warehouse.offsets(self.args.warehouse, self.topic)
         for partition, seen in self.seen.items():
             warehouse.require_not_before(self.topic, partition, now.get(partition, 0), seen)
         self.seen = now
 
     def not_loaded(self, batch):
-        """Leaves out what another loader has brought already, so that a second one costs little. What
-        counts is the transaction; this only saves work."""
+        """Leaves out messages that another loader has already loaded, so that a second loader costs little.
+        The transaction guarantees exactly once; this only saves work."""
         if not self.seen:
             return batch
         offsets = F.create_map([F.lit(number) for pair in self.seen.items() for number in pair])

@@ -1,6 +1,6 @@
 """Messages of a topic as rows of the warehouse: Confluent's framing, each message by its own writer's schema.
 
-Runs on Spark's driver, which builds one expression for all schemas that it has met; the executors evaluate it."""
+Runs on Spark's driver, which builds one expression for all schemas that it has seen; the executors evaluate it."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from pyspark.sql.avro.functions import from_avro
 # Confluent's framing: a zero byte, the schema's id in four bytes, the Avro datum.
 HEADER_BYTES = 5
 REGISTRY_TIMEOUT_S = 10
-# Between the offset and the record in a line for COPY. Neither occurs in JSON, which escapes controls.
+# Separates the offset and the record in a line for COPY. JSON escapes control characters, so it has none.
 SEPARATOR = "\x02"
 TIME_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 
@@ -75,7 +75,7 @@ class Decoder:
                 self._reasons[schema_id] = reason
 
     def forget_unusable(self):
-        """Lets the next batch ask again for schemas that the registry did not have."""
+        """Lets the next batch request schemas again that the registry did not have."""
         self._reasons.clear()
 
     def _reason_against(self, schema_id, writer):
@@ -96,7 +96,7 @@ class Decoder:
 
     def rows(self, messages):
         """One row for each message: `partition`, `offset`, and either `line` for COPY, or `reason` with
-        the message, or `unknown`, the id of a schema that has to be learnt first."""
+        the message, or `unknown`, the id of a schema that has to be fetched first."""
         value = F.col("value")
         framed = F.substring(value, 1, 1) == F.lit(b"\x00")
         framed = framed & (F.length(value) > HEADER_BYTES)
@@ -113,7 +113,7 @@ class Decoder:
         rows = messages.withColumn("record", record) if self._writers else messages
         line = F.lit(None).cast("string")
         if self._writers:
-            # A datum that cannot be read gives a record of nulls; a required field tells.
+            # A datum that cannot be read becomes a record of nulls; a required field reveals it.
             required = F.col("record")[required_fields(self._reader)[0]]
             line = F.when(required.isNotNull(), self._line(F.col("record")))
         known = list(self._writers) + list(self._reasons)
@@ -134,7 +134,7 @@ class Decoder:
             "offset",
             "line",
             "unknown",
-            # Only what is rejected carries these along.
+            # Only rejected messages carry these.
             *(
                 F.when(F.col("line").isNull(), F.col(name)).alias(name)
                 for name in ("reason", "timestamp", "value")
@@ -179,7 +179,7 @@ def line(fields, column, number):
     columns = [_for_json(field, column(field.name)).alias(field.name) for field in fields]
     options = {"timestampFormat": TIME_FORMAT, "ignoreNullFields": "true"}
     text = F.to_json(F.struct(*columns), options)
-    # \u0000 after an even number of backslashes: after an odd one it is text that says so.
+    # \u0000 is NUL after an even number of backslashes; after an odd number it is literal text.
     escaped_nul = r"(?<!\\)((?:\\\\)*)\\u0000"
     text = F.when(
         text.contains("\\u0000"), F.regexp_replace(text, escaped_nul, r"$1\\\\000")

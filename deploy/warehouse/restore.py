@@ -74,11 +74,11 @@ def column(rows, field, names):
         # Connect's timestamps have milliseconds only, so the connectors keep the number of microseconds.
         return F.timestamp_micros(F.col(exact))
     if field.name not in rows.columns:
-        # Of an older version, and null there.
+        # A column of an older version, which is null.
         return F.lit(None).cast(field.dataType)
     kind = rows.schema[field.name].dataType
     if isinstance(field.dataType, T.TimestampType) and isinstance(kind, T.LongType):
-        # Connect knows no microseconds, and leaves their number.
+        # Connect does not support microseconds, and writes them as numbers.
         return F.timestamp_micros(F.col(field.name))
     return F.col(field.name).cast(nullable(field.dataType))
 

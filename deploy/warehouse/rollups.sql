@@ -1,9 +1,9 @@
--- What all nodes saw together, in SQL that PostgreSQL, Spark and DuckDB all take.
+-- Views over all nodes, in SQL that PostgreSQL, Spark and DuckDB all accept.
 
--- Each transaction once, although agents overlapped: during a rollout with maxSurge two runs of one node see
--- the same packets, and each makes a record of its own (deploy/README.md, "Upgrade"). Of two runs' records
--- with the same flow, DNS id and name, and with queries or responses within 10 ms, one stays: that
--- with a response, else the one with the smaller record_id.
+-- Each transaction once. During a rollout with maxSurge, two runs of one node see the same packets, and each
+-- creates a record (docs/upgrades.md, "Overlapping agents"). Of two runs' records with the same flow, DNS id
+-- and name, and with queries or responses within 10 ms, the view keeps the one with a response, else the
+-- one with the smaller record_id.
 CREATE OR REPLACE VIEW transactions AS
 SELECT *
 FROM dns_transactions AS this
@@ -51,8 +51,8 @@ GROUP BY date_trunc('minute', coalesce(query_time, response_time)),
          client_pod_namespace, client_workload_kind, client_workload_name,
          coalesce(qname_registrable_domain, qname), qtype, outcome, rcode;
 
--- Which nodes saw a name fail, for names that fail on some nodes and not on others: what no node can see
--- by itself.
+-- Nodes on which a name fails, for names that fail on some nodes and not on others. No single node can see
+-- this.
 CREATE OR REPLACE VIEW failures_by_node AS
 SELECT coalesce(qname_registrable_domain, qname) AS domain, node,
        count(*) AS transactions,

@@ -1,4 +1,4 @@
--- PostgreSQL's half of completeness.sql: each summary once, and its lists as rows.
+-- The part of completeness.sql that is specific to PostgreSQL: deduplicated summaries, and their lists as rows.
 
 CREATE OR REPLACE VIEW summaries AS
 SELECT *

@@ -1,4 +1,4 @@
--- Spark's half of completeness.sql: each summary once, and its lists as rows.
+-- The part of completeness.sql that is specific to Spark: deduplicated summaries, and their lists as rows.
 
 CREATE OR REPLACE VIEW summaries AS
 SELECT *

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from records import SEPARATOR
 
-# tap53_offsets: where each partition goes on. tap53_loads: the account of each transaction. tap53_rejects:
-# each message that could not be loaded, with all that is needed to load it later.
+# tap53_offsets: the next offset of each partition. tap53_loads: the account of each transaction.
+# tap53_rejects: each message that could not be loaded, with everything that is needed to load it later.
 TABLES = """
 CREATE TABLE IF NOT EXISTS tap53_offsets (
     topic text, partition integer, next_offset bigint NOT NULL,
@@ -29,12 +29,12 @@ CREATE TABLE IF NOT EXISTS tap53_rejects (
     PRIMARY KEY (topic, partition, kafka_offset));
 """
 
-# The server ends the session of a host that is gone, whose locks the next loader waits for.
+# Makes the server end the session of a lost host, whose locks the next loader waits for.
 SESSION = (
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c idle_in_transaction_session_timeout=10min -c timezone=UTC"
 )
-# By Spark's type: those of PostgreSQL that take each value of it.
+# For each type of Spark, the types of PostgreSQL that accept all of its values.
 COLUMN_TYPES = {
     "int": ("integer", "bigint", "numeric"),
     "bigint": ("bigint", "numeric"),
@@ -46,7 +46,7 @@ COLUMN_TYPES = {
 }
 # Other arrays, maps and records.
 NESTED_TYPES = ("jsonb",)
-# Any number: one loader at a time creates the tables.
+# An arbitrary lock number: one loader at a time creates the tables.
 CREATION_LOCK = 53
 
 LOADED = "partition int, first_offset long, next_offset long, messages long, loaded long, rejected long, unknown array<long>"
@@ -213,7 +213,7 @@ class PartitionLoad:
                 )
 
     def finish(self):
-        with self.connection:  # commits, or rolls back where anything is raised
+        with self.connection:  # commits, or rolls back on an exception
             if self.unknown:
                 self.connection.rollback()
                 return self._outcome(self.next, loaded=0)
@@ -294,7 +294,7 @@ def insert(connection, table, lines):
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS stage (number bigint, record jsonb) ON COMMIT DROP")
     connection.execute("TRUNCATE stage")
     with connection.cursor() as cursor:
-        # No character that ends or quotes a field can be in a line.
+        # A line cannot contain a character that ends or quotes a field.
         options = f"FORMAT csv, DELIMITER '{SEPARATOR}', QUOTE '\x01', ESCAPE '\x01'"
         with cursor.copy(f"COPY stage FROM STDIN ({options})") as copy:
             copy.write("\n".join(lines) + "\n")
@@ -322,7 +322,7 @@ class RowWriter:
                 lines = batch.column("line").to_pylist()
                 new, bad = insert_each(connection, self.table, lines)
                 rejects = [(number, None, reason, record) for number, reason, record in bad]
-                # No partition of a topic, and the row's number in place of an offset.
+                # There is no partition; the row's number takes the place of the offset.
                 insert_rejects(connection, self.source, -1, rejects)
                 rows, inserted, refused = rows + len(lines), inserted + new, refused + len(bad)
         counts = {"rows": [rows], "inserted": [inserted], "refused": [refused]}

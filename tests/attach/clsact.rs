@@ -31,15 +31,15 @@ fn a_foreign_clsact_and_its_filters_survive_us() -> Result<()> {
             attachment.why,
             "tc is configured; on ingress behind a u32 filter of priority 1"
         );
-        let holders = Holders::of(&interface(INTERFACE)?)?;
-        let ours: Vec<_> = holders
+        let owners = HookOwners::of(&interface(INTERFACE)?)?;
+        let ours: Vec<_> = owners
             .filters
             .iter()
             .filter(|filter| filter.name.is_some())
             .map(|filter| (filter.direction, filter.priority))
             .collect();
         assert_eq!(ours, [(Ingress, 2), (Egress, 1)]);
-        let first_out = holders.filters.iter().find(|filter| filter.direction == Egress);
+        let first_out = owners.filters.iter().find(|filter| filter.direction == Egress);
         assert!(first_out.is_some_and(|filter| filter.name.is_some()), "the newest runs first");
         assert!(capture.detach_all().is_empty());
         Ok(())
@@ -54,8 +54,8 @@ fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Resu
     let config = config(HookChoice::Tc, XdpMode::Auto, TcChoice::Clsact);
     let filters = || {
         stage.server.enter(|| {
-            let holders = Holders::of(&interface(INTERFACE)?)?;
-            Ok((holders.qdisc, holders.filters.len()))
+            let owners = HookOwners::of(&interface(INTERFACE)?)?;
+            Ok((owners.qdisc, owners.filters.len()))
         })
     };
     let output = role("attach_and_die", stage.server.command(env::current_exe()?))?;
@@ -64,7 +64,7 @@ fn what_a_killed_agent_left_is_swept_and_what_a_running_one_has_is_not() -> Resu
 
     stage.server.enter(|| {
         let mut capture = Capture::load(&config)?;
-        assert_eq!(Holders::of(&interface(INTERFACE)?)?.qdisc, Qdisc::Absent, "swept");
+        assert_eq!(HookOwners::of(&interface(INTERFACE)?)?.qdisc, Qdisc::Absent, "swept");
         capture.attach(&interface(INTERFACE)?, Directions::Both)?;
         // A second agent starts while the first one runs.
         let second = Capture::load(&config)?;
@@ -87,7 +87,7 @@ fn an_ingress_qdisc_is_named_as_what_is_in_the_way() -> Result<()> {
         let error = capture.attach(&interface(INTERFACE)?, Directions::Both).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "interface s0: clsact: there is an ingress qdisc in its place: Device or resource \
+            "interface s0: clsact: an ingress qdisc occupies its handle: Device or resource \
              busy (os error 16)"
         );
         assert_eq!(capture.attachments().count(), 0);

@@ -96,7 +96,7 @@ fn an_xdp_program_that_consumes_packets_ahead_of_tc_is_named() -> Result<()> {
             drop(passing);
             let _dropping =
                 XdpHolder::attach_with(&stage.server, INTERFACE, mode, verdict::XDP_DROP)?;
-            let id = Holders::of(&interface)?.xdp[0].1.id;
+            let id = HookOwners::of(&interface)?.xdp[0].1.id;
             let expected =
                 format!("program {id} ahead at xdp: 0 of {JUDGED} packets reached {ingress}");
             assert_eq!(
@@ -140,7 +140,7 @@ fn a_filter_of_ours_behind_tcx_or_another_filter_is_shadowed() -> Result<()> {
             assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [None, expected]);
         }
         stage.server.tc(&["qdisc", "delete", "dev", INTERFACE, "clsact"])?;
-        let gone = || Some("somebody who detached it from clsact".to_owned());
+        let gone = || Some("another process that detached it from clsact".to_owned());
         assert_eq!(stage.shadowed_after_exchange(&mut capture)?, [gone(), gone()]);
         Ok(())
     })
@@ -164,7 +164,7 @@ fn a_program_of_ours_that_somebody_detached_is_missed() -> Result<()> {
                     bpf::detach_link(id)?;
                 }
             }
-            let expected = format!("somebody who detached it from {expected}");
+            let expected = format!("another process that detached it from {expected}");
             assert_eq!(capture.shadowed(interface.ifindex), [Some(expected), None]);
             Ok(())
         })?;

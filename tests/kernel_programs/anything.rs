@@ -7,7 +7,7 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
     const FRAMES: u64 = 20_000;
     let mut programs = Programs::load(Setup::default())?;
     let mut random = Random(0x53);
-    let mut memory = Remembered::default();
+    let mut memory = StoredContents::default();
     let mut captured = 0;
     let mut seen = [0; 2];
     for _ in 0..FRAMES {
@@ -41,16 +41,16 @@ fn whatever_comes_passes_unchanged_and_is_counted_once() -> Result<()> {
     Ok(())
 }
 
-/// What the kernel programs remember of fragmented datagrams, as long as they forget none.
+/// Stores the content of fragmented datagrams without evicting any.
 #[derive(Default)]
-struct Remembered(HashMap<DatagramKey, u32>);
+struct StoredContents(HashMap<DatagramKey, u32>);
 
-impl fragments::Memory for Remembered {
-    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
+impl fragments::DatagramContents for StoredContents {
+    fn store(&mut self, datagram: &DatagramKey, content: u32) {
         self.0.insert(*datagram, content);
     }
 
-    fn recall(&mut self, datagram: &DatagramKey) -> Option<u32> {
+    fn load(&mut self, datagram: &DatagramKey) -> Option<u32> {
         self.0.get(datagram).copied()
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tap53_capture::capture::{Filter, Holders, Qdisc};
+use tap53_capture::capture::{Filter, HookOwners, Qdisc};
 use tap53_harness::{
     agent::{self, Agent},
     bpf, dns,
@@ -19,7 +19,7 @@ use tap53_harness::{
 
 use crate::{
     DEADLINE,
-    stage::{holders, pair_between},
+    stage::{hook_owners, pair_between},
 };
 
 const KILLS: usize = 25;
@@ -89,11 +89,11 @@ fn kill_again_and_again(capture: &str) -> Result<()> {
     Ok(())
 }
 
-fn both(server: &Namespace) -> Result<[Holders; 2]> {
-    Ok([holders(server, "a0")?, holders(server, "b0")?])
+fn both(server: &Namespace) -> Result<[HookOwners; 2]> {
+    Ok([hook_owners(server, "a0")?, hook_owners(server, "b0")?])
 }
 
-fn require_foreign(of: &Holders) -> Result<()> {
+fn require_foreign(of: &HookOwners) -> Result<()> {
     let is_foreign = |filter: &&Filter| filter.priority == 7;
     ensure!(of.qdisc == Qdisc::Clsact, "the foreign qdisc is gone");
     ensure!(of.filters.iter().filter(is_foreign).count() == 1, "{:?}", of.filters);

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53_capture::{
-    capture::Holders,
+    capture::HookOwners,
     interfaces::{self, InterfaceStatus},
 };
 use tap53_harness::{bpf, namespace::Namespace, process::run};
@@ -76,8 +76,8 @@ impl Stage {
     }
 
     /// Who holds the hooks of one of the server's interfaces.
-    pub(crate) fn holders(&self, name: &str) -> Result<Holders> {
-        holders(&self.server, name)
+    pub(crate) fn hook_owners(&self, name: &str) -> Result<HookOwners> {
+        hook_owners(&self.server, name)
     }
 
     /// The Avro files written so far, in order.
@@ -124,16 +124,16 @@ pub(crate) fn pair_between(here: &Namespace, there: &Namespace, name: &str) -> R
     Ok(())
 }
 
-pub(crate) fn holders(namespace: &Namespace, name: &str) -> Result<Holders> {
+pub(crate) fn hook_owners(namespace: &Namespace, name: &str) -> Result<HookOwners> {
     namespace.enter(|| {
         let found = interfaces::list()?.into_iter().find(|interface| interface.name == name);
-        Ok(Holders::of(&found.with_context(|| format!("no interface {name}"))?)?)
+        Ok(HookOwners::of(&found.with_context(|| format!("no interface {name}"))?)?)
     })
 }
 
 pub(crate) fn require_bare(namespace: &Namespace, name: &str) -> Result<()> {
     bpf::require_bare(namespace, name)?;
-    let tcx = holders(namespace, name)?.tcx;
+    let tcx = hook_owners(namespace, name)?.tcx;
     ensure!(tcx.is_none_or(|tcx| tcx == [[], []]), "TCX programs are left on {name}");
     Ok(())
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53::{config::Directions, control::Refusal};
 use tap53_capture::{
-    capture::{Holders, Qdisc},
+    capture::{HookOwners, Qdisc},
     interfaces::{InterfaceStatus, SwitchTo, WantedBy},
 };
 use tap53_harness::{
@@ -192,7 +192,7 @@ impl Expected {
             ensure!(actual.hook.is_some() == self.attached, "{status:?}");
         }
         let programs = usize::from(self.attached);
-        let tcx = stage.holders("b0")?.tcx.context("this kernel has TCX")?;
+        let tcx = stage.hook_owners("b0")?.tcx.context("this kernel has TCX")?;
         ensure!(tcx.iter().all(|programs_there| programs_there.len() == programs), "{tcx:?}");
         Ok(())
     }
@@ -254,7 +254,7 @@ fn a_query_that_was_open_when_capture_ended_or_began_is_not_called_unanswered_fo
 fn a_repeated_enable_attaches_nothing_anew_and_directions_change_by_setting() -> Result<()> {
     let stage = Stage::new("")?;
     let agent = stage.start("include: [a0]")?;
-    let before = stage.holders("a0")?;
+    let before = stage.hook_owners("a0")?;
     for directions in [Directions::Both, Directions::Ingress, Directions::Egress, Directions::Both]
     {
         let answer = agent.switch("a*", SwitchTo::On(directions))??;
@@ -262,7 +262,7 @@ fn a_repeated_enable_attaches_nothing_anew_and_directions_change_by_setting() ->
         assert_eq!((status.wanted, status.wanted_by), (Some(directions), WantedBy::Command));
         assert_eq!(status.ingress.capturing, directions != Directions::Egress);
         assert_eq!(status.egress.capturing, directions != Directions::Ingress);
-        assert_eq!(stage.holders("a0")?, before, "the same programs");
+        assert_eq!(stage.hook_owners("a0")?, before, "the same programs");
     }
     assert_eq!(agent.interface("a0")?.context("a0")?.why, "tc is configured");
     assert_eq!(
@@ -362,10 +362,10 @@ fn a_foreign_clsact_and_its_filters_survive_our_toggles() -> Result<()> {
              "bpf", "bytecode", "1,6 0 0 0"])?;
     }
     let foreign = || -> Result<(Qdisc, usize)> {
-        let Holders { qdisc, filters, .. } = stage.holders("b0")?;
+        let HookOwners { qdisc, filters, .. } = stage.hook_owners("b0")?;
         Ok((qdisc, filters.iter().filter(|filter| filter.priority == 7).count()))
     };
-    let before = stage.holders("b0")?;
+    let before = stage.hook_owners("b0")?;
     let agent = stage.start("include: [a0, b0]")?;
     for round in 0..50 {
         for to in [OFF, ON, DETACHED, ON] {
@@ -374,8 +374,8 @@ fn a_foreign_clsact_and_its_filters_survive_our_toggles() -> Result<()> {
         }
     }
     account::Ledger(&agent.stop()?).require_balance()?;
-    assert_eq!(stage.holders("b0")?, before);
-    assert_eq!(stage.holders("a0")?.qdisc, Qdisc::Absent, "ours went");
+    assert_eq!(stage.hook_owners("b0")?, before);
+    assert_eq!(stage.hook_owners("a0")?.qdisc, Qdisc::Absent, "ours went");
     Ok(())
 }
 

@@ -132,34 +132,34 @@ fn in_memory(row: &Row) -> String {
 }
 
 const INTRODUCTION: &str = "
-# Faults
+# Measured faults
 
-What real faults cost, measured. `$COMMAND` writes this page and computes the verdicts from the numbers.
-The tests run a shorter form of it.
+`$COMMAND` injects real faults, writes this page, and computes the verdicts from the numbers. The tests
+run a shorter form of it.
 
 A client sends queries with numbers in their names through a veth to a resolver. The agent captures
-them there and produces to a real broker behind a link of its own, with a spool. The message timeout is
-one second, shorter than any outage (60 s where the agent is killed in mode `fast`, so that records are
-in memory then). After the fault, kcat and fastavro read the topic, and the identity must hold: **each
+them there and delivers the records to a real broker on a separate link, with a spool. The message
+timeout is one second, shorter than any outage. (If the agent is killed in mode `fast`, it is 60 s, so that
+records are in memory at that time.) After the fault, kcat and fastavro read the topic, and the identity must hold: **each
 number that was sent is consumed or counted as lost with a reason, and each ledger balances.**
 ";
 
 const HEADING: &str = "
-| fault | mode | sent | consumed | duplicates | missing | counted as lost, by reason | ledgers that balance | agent's memory, peak, MiB | warnings and errors in its log | identity |
+| fault | mode | sent | consumed | duplicates | missing | counted as lost, by reason | balanced ledgers | agent's peak memory, MiB | warnings and errors in its log | identity |
 |---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 const NOTES: &str = "
 - *consumed*: distinct numbers; *duplicates*: messages whose `record_id` had arrived before.
-- *missing*: sent, but not consumed. Never more than what is counted: a record that the spool dropped
-  while it was in flight is counted, and may have arrived.
+- *missing*: sent, but not consumed. It is never more than the counted losses: a record that the spool
+  dropped while it was in flight is counted, and may have arrived.
 - *not accepted*: captured, but not yet a record when the agent was killed: in a ring, or waiting for a
   response.
-- *in memory*: accepted in mode `fast`, and in flight when the agent was killed; per kill at most
-  `queue_bytes`, here 1 MiB, of the smallest records that were consumed.
-- Broker at another port: librdkafka connects only to brokers that `brokers` names and to those that they
-  announce. If your broker moves, name both addresses, or restart the agent with the new one; nothing is
-  lost meanwhile.
+- *in memory*: accepted in mode `fast`, and in flight when the agent was killed. The bound for each kill is
+  `queue_bytes`, here 1 MiB, divided by the smallest record that was consumed.
+- Broker at another port: librdkafka connects only to the brokers in `brokers` and to those that they
+  announce. If your broker moves, list both addresses, or restart the agent with the new one. Nothing is
+  lost in between.
 - A broker refuses a record that is more than `message.timestamp.after.max.ms` (an hour by default) ahead
   of its own clock. A node whose clock is further ahead loses records, counted as `rejected`.
 ";

@@ -1,4 +1,4 @@
-//! Frames for tests, built from the inside out. Also used by the tests of the kernel programs.
+//! Builds frames for tests from the inside out. The tests of the kernel programs use it too.
 
 pub(crate) const CLIENT4: [u8; 4] = [192, 0, 2, 1];
 pub(crate) const SERVER4: [u8; 4] = [198, 51, 100, 53];
@@ -28,7 +28,7 @@ pub(crate) fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     segment
 }
 
-/// `options` must be a multiple of four bytes.
+/// Builds a TCP segment; `options` must be a multiple of four bytes.
 pub(crate) fn tcp(source: u16, destination: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let words = u8::try_from(5 + options.len() / 4).expect("TCP options");
     let mut segment = Vec::new();
@@ -44,7 +44,8 @@ pub(crate) fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     ipv4_with(&[], 0, protocol, payload)
 }
 
-/// `options` must be a multiple of four bytes; `fragment` is the field of flags and offset.
+/// Builds an IPv4 packet. `options` must be a multiple of four bytes; `fragment` is the field of
+/// flags and offset.
 pub(crate) fn ipv4_with(options: &[u8], fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let words = u8::try_from(5 + options.len() / 4).expect("IPv4 options");
     let length = u16::try_from(20 + options.len() + payload.len()).expect("IPv4 length");
@@ -60,7 +61,7 @@ pub(crate) fn ipv4_with(options: &[u8], fragment: u16, protocol: u8, payload: &[
     packet
 }
 
-/// `payload` begins with the extension headers, if any.
+/// Builds an IPv6 packet; `payload` begins with the extension headers, if any.
 pub(crate) fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("IPv6 payload length");
     let mut packet = vec![0x60, 0, 0, 0];
@@ -72,7 +73,7 @@ pub(crate) fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A hop-by-hop, routing or destination header of `8 * (units + 1)` bytes.
+/// Builds a hop-by-hop, routing or destination header of `8 * (units + 1)` bytes.
 pub(crate) fn extension(next_header: u8, units: u8) -> Vec<u8> {
     let mut header = vec![0; 8 * (usize::from(units) + 1)];
     header[0] = next_header;
@@ -80,7 +81,7 @@ pub(crate) fn extension(next_header: u8, units: u8) -> Vec<u8> {
     header
 }
 
-/// An authentication header of `4 * (units + 2)` bytes.
+/// Builds an authentication header of `4 * (units + 2)` bytes.
 pub(crate) fn authentication(next_header: u8, units: u8) -> Vec<u8> {
     let mut header = vec![0; 4 * (usize::from(units) + 2)];
     header[0] = next_header;
@@ -88,7 +89,7 @@ pub(crate) fn authentication(next_header: u8, units: u8) -> Vec<u8> {
     header
 }
 
-/// An IPv6 fragment header; `offset` in units of eight bytes.
+/// Builds an IPv6 fragment header; `offset` in units of eight bytes.
 pub(crate) fn fragment(next_header: u8, offset: u16, more: bool) -> Vec<u8> {
     let mut header = vec![next_header, 0];
     header.extend((offset << 3 | u16::from(more)).to_be_bytes());
@@ -96,7 +97,7 @@ pub(crate) fn fragment(next_header: u8, offset: u16, more: bool) -> Vec<u8> {
     header
 }
 
-/// A frame around an IP packet, with tags given as EtherType and control information.
+/// Builds a frame with an IP packet; tags are EtherType and control information.
 pub(crate) fn ethernet(tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
     let ethertype: u16 = match packet.first().map(|byte| byte >> 4) {
         Some(6) => 0x86dd,
@@ -121,7 +122,7 @@ pub(crate) const GENEVE_PORT: u16 = 6081;
 /// Transparent Ethernet Bridging.
 pub(crate) const ETHERNET_IN_TUNNEL: u16 = 0x6558;
 
-/// VXLAN with its UDP header around an Ethernet frame.
+/// Builds VXLAN with its UDP header, and an Ethernet frame in it.
 pub(crate) fn vxlan(network: u32, frame: &[u8]) -> Vec<u8> {
     let mut tunnel = vec![0x08, 0, 0, 0];
     tunnel.extend((network << 8).to_be_bytes());
@@ -129,7 +130,7 @@ pub(crate) fn vxlan(network: u32, frame: &[u8]) -> Vec<u8> {
     udp(50_000, VXLAN_PORT, &tunnel)
 }
 
-/// Geneve with its UDP header and so many options of four bytes.
+/// Builds Geneve with its UDP header and a number of options of four bytes each.
 pub(crate) fn geneve(network: u32, options: u8, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut tunnel = vec![options, 0];
     tunnel.extend(ethertype.to_be_bytes());
@@ -139,7 +140,7 @@ pub(crate) fn geneve(network: u32, options: u8, ethertype: u16, payload: &[u8]) 
     udp(50_000, GENEVE_PORT, &tunnel)
 }
 
-/// GRE with the fields that its flags announce; each holds the key.
+/// Builds GRE with the fields that its flags announce; each contains the key.
 pub(crate) fn gre(flags: u16, key: u32, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut tunnel = Vec::new();
     tunnel.extend(flags.to_be_bytes());
@@ -153,12 +154,12 @@ pub(crate) fn gre(flags: u16, key: u32, ethertype: u16, payload: &[u8]) -> Vec<u
     tunnel
 }
 
-/// What a record says of a tunnel: its number and its identifier.
+/// The tunnel fields of a ring item: its number and its identifier.
 pub(crate) type Tunnel = (u8, Option<u32>);
 
-/// Every tunnel around every kind of inner packet of `segment`, in both versions of IP, with and
-/// without tags inside: the protocol and the payload of the outer IP packet, and what a record says
-/// of the tunnel.
+/// Builds every tunnel around every kind of inner packet of `segment`, in both versions of IP, with
+/// and without inner tags. Returns protocol and payload of the outer IP packet, and the tunnel
+/// fields of the ring item.
 pub(crate) fn in_every_tunnel(protocol: u8, segment: &[u8]) -> Vec<(u8, Vec<u8>, Tunnel)> {
     let mut all = Vec::new();
     for packet in [ipv4(protocol, segment), ipv6(protocol, segment)] {

@@ -1,4 +1,4 @@
-//! Which ring a packet goes to.
+//! Computes the hash that selects the ring of a packet.
 
 use super::{Endpoint, Fragment, Headers};
 
@@ -8,23 +8,23 @@ pub const MULTICAST_DNS_PORT: u16 = 5_353;
 /// Multicast DNS and LLMNR (RFC 4795 §2.5).
 pub const MULTICAST_PORTS: [u16; 2] = [MULTICAST_DNS_PORT, 5_355];
 
-/// A hash that is equal for both directions of a flow; and for a query to a multicast group and its
-/// responses, which come from other addresses, but from its port.
+/// Returns a hash that is equal for both directions of a flow, and for a query to a multicast group
+/// and its responses, which come from other addresses but from the same port.
 ///
-/// Rings are chosen by its high bits, so these must depend on every input bit. Not keyed: who
-/// chooses addresses and ports can choose the ring.
+/// Its high bits select the ring, so they must depend on every input bit. It has no key: a party
+/// that chooses addresses and ports can choose the ring.
 #[inline(always)]
 #[must_use]
 pub fn flow_hash(one_end: &Endpoint, other_end: &Endpoint) -> u32 {
-    // A sum, because it does not depend on the order, and unlike XOR does not cancel equal ends.
+    // A sum does not depend on the order, and unlike XOR does not cancel equal endpoints.
     let sum = endpoint_hash(one_end).wrapping_add(endpoint_hash(other_end));
     (fold(sum ^ (sum >> 32)) >> 32) as u32
 }
 
-/// A hash that is equal for all fragments of a datagram, from what each of them has.
+/// Returns a hash that is equal for all fragments of a datagram, from fields that each of them has.
 ///
-/// `protocol` is that of the IPv4 header. Of an IPv6 datagram it is 0: the headers of its fragments
-/// may disagree on it (RFC 8200 §4.5).
+/// `protocol` is that of the IPv4 header. It is 0 for IPv6: the headers of the fragments may
+/// disagree on it (RFC 8200 §4.5).
 #[inline(always)]
 #[must_use]
 pub fn datagram_hash(
@@ -40,8 +40,8 @@ pub fn datagram_hash(
 }
 
 impl Headers {
-    /// The hash that chooses the packet's ring: that of its flow, or of its datagram where fragments
-    /// are joined, since later fragments have no ports.
+    /// Returns the hash that selects the packet's ring: that of its flow, or of its datagram if
+    /// fragments are captured, since later fragments have no ports.
     #[inline(always)]
     #[must_use]
     pub fn ring_hash(&self, fragments_are_joined: bool) -> u32 {
@@ -56,7 +56,7 @@ impl Headers {
         }
     }
 
-    /// The protocol as far as it tells datagrams apart: see [`datagram_hash`].
+    /// Returns the protocol as far as it identifies datagrams: see [`datagram_hash`].
     #[inline(always)]
     #[must_use]
     pub const fn datagram_protocol(&self) -> u8 {
@@ -64,7 +64,8 @@ impl Headers {
     }
 }
 
-/// Ring of a flow or a datagram among `ring_count`: scales the hash, which is cheaper than a remainder.
+/// Returns the ring of a flow or a datagram among `ring_count`: it scales the hash, which is
+/// cheaper than a remainder.
 #[inline(always)]
 #[must_use]
 pub fn ring_index(flow_hash: u32, ring_count: u32) -> u32 {
@@ -73,7 +74,7 @@ pub fn ring_index(flow_hash: u32, ring_count: u32) -> u32 {
 
 #[inline(always)]
 fn endpoint_hash(endpoint: &Endpoint) -> u64 {
-    // The port stands above the 32 bits of an IPv4 address.
+    // The port is above the 32 bits of an IPv4 address.
     let port = u64::from(endpoint.port) << 40;
     if endpoint.port == MULTICAST_PORTS[0] || endpoint.port == MULTICAST_PORTS[1] {
         return fold(port);

@@ -1,4 +1,4 @@
-//! Link layer and IP: from an EtherType to the transport header.
+//! Parses link layer and IP: from an EtherType to the transport header.
 
 use super::{
     Cursor, ETHERNET_LENGTH, FRAGMENT_LENGTH, Fragment, Frame, IPV4_MIN_LENGTH, IPV6_LENGTH,
@@ -6,31 +6,31 @@ use super::{
 };
 use crate::{counter::Counter, settings::features};
 
-/// An IP header, read as far as it is needed to find the ports.
+/// An IP header, parsed as far as needed to find the ports.
 pub(super) struct Network {
     pub(super) version: u8,
     pub(super) offset: u32,
-    /// Bytes of the IP packet as its header states them; 0 in a GSO segment longer than 64 KiB
-    /// and in a jumbogram (RFC 2675), whose length field cannot hold it.
+    /// Length of the IP packet in its header, in bytes; 0 in a GSO segment longer than 64 KiB and
+    /// in a jumbogram (RFC 2675), whose length does not fit the field.
     stated_length: u32,
-    /// UDP, TCP, or GRE if it is looked for. In a later fragment of IPv6 perhaps another extension
+    /// UDP, TCP, or GRE if it is followed. In a later fragment of IPv6 it may be another extension
     /// header.
     pub(super) transport: u8,
-    /// Where the header of that protocol begins; in a later fragment, its part of the datagram.
+    /// Offset of that protocol's header; in a later fragment, of its data.
     pub(super) transport_offset: u32,
     pub(super) fragment: Fragment,
-    /// Unless whole: offset of the header that says so.
+    /// In a fragment, offset of the header with the fragment fields.
     pub(super) fragment_offset: u32,
 }
 
 impl Cursor {
-    /// Behind an Ethernet header.
+    /// Returns the position after an Ethernet header.
     ///
-    /// `offloaded_tci` is a VLAN tag that the kernel keeps beside the packet; it is the outermost
+    /// `offloaded_tci` is a VLAN tag that the kernel stores beside the packet; it is the outermost
     /// one.
     ///
     /// # Errors
-    /// The counter to count the packet in if it is shorter than the header.
+    /// Returns the counter of a packet that is shorter than the header.
     #[inline(always)]
     pub fn ethernet<F: Frame + ?Sized>(
         frame: &F,
@@ -44,7 +44,7 @@ impl Cursor {
         Ok(Self { vlan, ..Self::inner_ethernet(frame, 0)? })
     }
 
-    /// Behind an Ethernet header at `offset`.
+    /// Returns the position after an Ethernet header at `offset`.
     #[inline(always)]
     pub(super) fn inner_ethernet<F: Frame + ?Sized>(
         frame: &F,
@@ -57,9 +57,9 @@ impl Cursor {
         })
     }
 
-    /// Behind the VLAN tags that come next, which are added to those already found.
+    /// Moves after the VLAN tags at the position, and adds them to the ones found before.
     #[inline(always)]
-    pub(super) fn behind_tags<F: Frame + ?Sized>(mut self, frame: &F) -> Result<Self, Counter> {
+    pub(super) fn skip_tags<F: Frame + ?Sized>(mut self, frame: &F) -> Result<Self, Counter> {
         for _ in 0..3 {
             if !is_vlan(self.ethertype) {
                 return Ok(self);
@@ -87,7 +87,7 @@ const fn is_vlan(ethertype: u16) -> bool {
     )
 }
 
-/// True for the protocols that may lead to DNS.
+/// Returns true for protocols that may lead to DNS.
 #[inline(always)]
 const fn is_followed(protocol: u8, wanted: u32) -> bool {
     match protocol {
@@ -97,7 +97,7 @@ const fn is_followed(protocol: u8, wanted: u32) -> bool {
     }
 }
 
-/// The counter of an EtherType that is not followed.
+/// Returns the counter of an EtherType that is not followed.
 #[inline(always)]
 pub(super) const fn not_ip(ethertype: u16) -> Counter {
     match ethertype {
@@ -108,7 +108,7 @@ pub(super) const fn not_ip(ethertype: u16) -> Counter {
     }
 }
 
-/// The counter of a protocol that is not followed.
+/// Returns the counter of a protocol that is not followed.
 #[inline(always)]
 const fn not_dns(protocol: u8) -> Counter {
     match protocol {
@@ -117,7 +117,7 @@ const fn not_dns(protocol: u8) -> Counter {
     }
 }
 
-/// RFC 791 §3.1. Reads the 12 bytes before the addresses.
+/// Parses RFC 791 §3.1. Reads the 12 bytes before the addresses.
 #[inline(always)]
 pub(super) fn ipv4<F: Frame + ?Sized>(
     frame: &F,
@@ -154,7 +154,7 @@ const fn fragment(position: u16, more: u16) -> Fragment {
     }
 }
 
-/// RFC 8200 §3 and §4. Reads the 8 bytes before the addresses, then the extension headers.
+/// Parses RFC 8200 §3 and §4. Reads the 8 bytes before the addresses, then the extension headers.
 #[inline(always)]
 pub(super) fn ipv6<F: Frame + ?Sized>(
     frame: &F,
@@ -172,11 +172,11 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
     };
     let mut next = header[6];
     let mut next_offset = offset + IPV6_LENGTH;
-    // Where the header of a first fragment is; 0 as long as there is none.
+    // Offset of the header of a first fragment; 0 if there is none.
     let mut first_fragment_offset = 0;
-    // The count decides at the end of each round, and so by a conditional jump: kernels before 6.7
-    // refuse a loop that is closed by falling through to its first instruction (`check_cfg`), as
-    // LLVM likes to lay out others.
+    // The count decides at the end of each iteration, and so by a conditional jump: kernels before
+    // 6.7 refuse a loop that is closed by falling through to its first instruction (`check_cfg`),
+    // which LLVM often generates otherwise.
     for _ in 0..=MAX_EXTENSION_HEADERS {
         if is_followed(next, wanted) {
             return Ok(Network {
@@ -200,7 +200,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
         let [following, units, fragment_high, fragment_low] = extension;
         let length = match next {
             number::FRAGMENT => {
-                // A fragment of a fragment: nobody joins that.
+                // A fragment of a fragment, which nobody reassembles.
                 if first_fragment_offset != 0 {
                     return Err(Counter::MalformedHeader);
                 }
@@ -210,8 +210,9 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
                     Fragment::Whole => {}
                     Fragment::First => first_fragment_offset = next_offset,
                     Fragment::Later => {
-                        // The header names the first header of the datagram's fragmentable part, so
-                        // a later fragment of something else can be told, unless options come first.
+                        // The field names the first header of the datagram's fragmentable part, so
+                        // a later fragment of another protocol is recognised, unless options come
+                        // first.
                         if !is_followed(following, wanted) && !is_extension(following) {
                             return Err(not_dns(following));
                         }
@@ -252,8 +253,8 @@ const fn is_extension(next_header: u8) -> bool {
 }
 
 impl Network {
-    /// End of the transport header, which must lie within the frame and within the IP packet: what
-    /// follows the IP packet is padding of the link.
+    /// Returns the end of the transport header, which must be within the frame and within the IP
+    /// packet: bytes after the IP packet are padding of the link.
     #[inline(always)]
     pub(super) fn payload_offset<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
         let at = frame.scrub_path(self.transport_offset);
@@ -275,7 +276,8 @@ impl Network {
         Ok(end)
     }
 
-    /// Source and destination addresses, as in [`Endpoint::address`](super::Endpoint::address).
+    /// Returns source and destination address, in the format of
+    /// [`Endpoint::address`](super::Endpoint::address).
     #[inline(always)]
     pub(super) fn addresses<F: Frame + ?Sized>(
         &self,
@@ -292,7 +294,7 @@ impl Network {
         }
     }
 
-    /// Number of the datagram that this is a fragment of: RFC 791 §3.1, RFC 8200 §4.5.
+    /// Returns the identification of a fragment's datagram: RFC 791 §3.1, RFC 8200 §4.5.
     #[inline(always)]
     pub(super) fn identification<F: Frame + ?Sized>(&self, frame: &F) -> Result<u32, Counter> {
         let at = frame.scrub_path(self.fragment_offset) + 4;

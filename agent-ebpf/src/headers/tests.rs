@@ -1,4 +1,4 @@
-//! Every branch of [`super::parse`], over slices.
+//! Tests every branch of [`super::parse`], over slices.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -39,7 +39,7 @@ fn query() -> Vec<u8> {
     udp(CLIENT_PORT, 53, b"payload")
 }
 
-/// Version, network, transport and payload offsets.
+/// Returns version, network, transport and payload offsets.
 fn offsets(frame: &[u8]) -> (u8, u16, u16, u16) {
     let headers = parsed(frame).expect("captured");
     (headers.ip_version, headers.network_offset, headers.transport_offset, headers.payload_offset)
@@ -123,7 +123,7 @@ fn every_kind_of_extension_header_is_followed() {
     }
 }
 
-/// `count` extension headers of the greatest length, then a query.
+/// Returns `count` extension headers of maximum length, then a query.
 fn chain(count: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     for position in 1..=count {
@@ -176,7 +176,7 @@ fn a_third_tag_is_too_many() {
 }
 
 #[test]
-fn what_is_not_ip_is_left_alone() {
+fn frames_without_ip_are_ignored() {
     for ethertype in [0x0806, 0x88cc, 46, 0x8863] {
         let frame = ethernet_with(&[], ethertype, &[0; 46]);
         assert_eq!(parsed(&frame), Err(Counter::NotIp), "{ethertype:#x}");
@@ -251,25 +251,25 @@ fn other_ports_are_left_alone_and_either_port_suffices() {
 }
 
 #[test]
-fn the_destination_port_is_asked_about_first() {
-    let asked = Cell::new(0);
+fn the_destination_port_is_checked_first() {
+    let calls = Cell::new(0);
     let frame = ethernet(&[], &ipv4(UDP, &query()));
     let outcome = parse(&*frame, None, 0, |set, port| {
-        asked.set(asked.get() + 1);
+        calls.set(calls.get() + 1);
         dns_only(set, port)
     });
     assert!(outcome.is_ok());
-    assert_eq!(asked.get(), 1);
+    assert_eq!(calls.get(), 1);
 }
 
-/// Fragment, content, offset of the header that says so, identification.
+/// Returns fragment, content, offset of the fragment's header, identification.
 fn part(frame: &[u8]) -> (Fragment, Content, u16, u32) {
     let headers = parsed(frame).expect("captured");
     (headers.fragment, headers.content, headers.fragment_offset, headers.identification)
 }
 
 #[test]
-fn first_fragments_tell_what_their_datagram_carries() {
+fn first_fragments_determine_the_content_of_their_datagram() {
     let other = udp(1, 2, b"x");
     for (segment, content) in [(query(), Content::Dns), (other, Content::Other)] {
         let v4 = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &segment));
@@ -290,15 +290,14 @@ fn dont_fragment_and_atomic_fragments_are_whole() {
     assert_eq!(part(&v6), (Fragment::Whole, Content::Dns, 0, 0));
 }
 
-/// Packets without ports that may belong to DNS, with the protocol that they state and the offset of
-/// their data.
+/// Packets without ports that may belong to DNS, with their protocol and the offset of their data.
 fn later_fragments() -> Vec<(Vec<u8>, u8, u16)> {
     vec![
         (ipv4_with(&[], 1, UDP, &query()), UDP, 34),
         (ipv4_with(&[1; 8], MORE_FRAGMENTS | 0x1fff, TCP, &query()), TCP, 42),
         (ipv6(FRAGMENT, &[fragment(UDP, 1, false), query()].concat()), UDP, 62),
         (ipv6(FRAGMENT, &[fragment(TCP, 0x1fff, true), query()].concat()), TCP, 62),
-        // The options come first in the datagram; what follows them is in the first fragment.
+        // The options come first in the datagram; the header after them is in the first fragment.
         (ipv6(FRAGMENT, &[fragment(DESTINATION, 1, true), query()].concat()), DESTINATION, 62),
     ]
 }
@@ -341,7 +340,7 @@ fn a_later_fragment_without_data_and_a_fragment_of_a_fragment_are_malformed() {
 }
 
 #[test]
-fn a_packet_is_found_behind_any_link_layer() {
+fn a_packet_is_found_after_any_link_layer() {
     for (ethertype, packet) in [(0x0800, ipv4(UDP, &query())), (0x86dd, ipv6(UDP, &query()))] {
         for offset in [0, 4, 16, 20, 16_000] {
             let frame = [vec![0xff; offset as usize], packet.clone()].concat();
@@ -350,7 +349,7 @@ fn a_packet_is_found_behind_any_link_layer() {
             assert_eq!(u32::from(headers.network_offset), offset);
         }
     }
-    // Linux cooked capture: the tag's EtherType stands in the link header.
+    // Linux cooked capture: the tag's EtherType is in the link header.
     let frame = [&[0xff; 16][..], &[0x20, 5, 0x08, 0], &ipv4(UDP, &query())].concat();
     let start = Cursor { ethertype: VLAN, offset: 16, vlan: VlanTags::default() };
     let headers = parse_from(&*frame, start, 0, dns_only).expect("captured");
@@ -379,7 +378,7 @@ fn every_cut_within_the_headers_is_malformed() {
     }
 }
 
-/// A frame with one byte replaced.
+/// Returns a frame with one byte replaced.
 fn with_byte(mut frame: Vec<u8>, offset: usize, byte: u8) -> Vec<u8> {
     frame[offset] = byte;
     frame
@@ -423,7 +422,7 @@ fn a_wrong_udp_length_is_left_to_the_agent() {
 }
 
 #[test]
-fn padding_behind_the_packet_changes_nothing() {
+fn padding_after_the_packet_changes_nothing() {
     let frame = ethernet(&[], &ipv4(UDP, &udp(1, 53, b"")));
     let padded = [frame.clone(), vec![0; 18]].concat();
     assert_eq!(parsed(&padded), parsed(&frame));
@@ -450,7 +449,7 @@ fn random_frames_never_escape() {
             frame[20] = [UDP, FRAGMENT, AUTHENTICATION, DESTINATION][choice >> 4 & 3];
         }
         if length > 60 {
-            // A tunnel, perhaps with an inner packet.
+            // A tunnel that may have an inner packet.
             frame[23] = [UDP, TCP, GRE, random() as u8][random() as usize & 3];
             frame[44..46].copy_from_slice(&[0x65, 0x58]);
         }
@@ -487,7 +486,7 @@ fn a_query_to_a_group_and_its_responses_share_a_hash() {
         let query = flow_hash(&endpoint(asker, 40_000), &endpoint(group, port));
         let answer = flow_hash(&endpoint(responder, port), &endpoint(asker, 40_000));
         assert_eq!(query, answer);
-        // Of many askers not all on one ring.
+        // Not all of many clients use the same ring.
         assert_ne!(query, flow_hash(&endpoint(asker, 40_001), &endpoint(group, port)));
         let query = flow_hash(&endpoint(asker, port), &endpoint(group, port));
         assert_eq!(query, flow_hash(&endpoint(responder, port), &endpoint(group, port)));
@@ -503,7 +502,7 @@ fn every_part_of_a_flow_changes_its_hash() {
         flow_hash(&endpoint(3, 40_000), &endpoint(2, 53)),
         flow_hash(&endpoint(1, 40_001), &endpoint(2, 53)),
         flow_hash(&other_word, &endpoint(2, 53)),
-        // Not the same flow with the ports exchanged.
+        // This is not the same flow with the ports exchanged.
         flow_hash(&endpoint(1, 53), &endpoint(2, 40_000)),
     ] {
         assert_ne!(changed, base);

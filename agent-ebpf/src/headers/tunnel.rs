@@ -1,4 +1,4 @@
-//! Tunnels: from the outer packet's transport header to the inner packet.
+//! Parses tunnels: from the outer packet's transport header to the inner packet.
 //!
 //! ```text
 //!  UDP ─┬─ VXLAN  (8) ───────────────────────┬─ Ethernet ─ tags ─ IP
@@ -6,8 +6,8 @@
 //!  GRE (4 + 4 checksum + 4 key + 4 sequence) ┴─ IP
 //! ```
 //!
-//! VXLAN always holds Ethernet. What is read of a header is what it takes to find the inner packet
-//! and the identifier of its network.
+//! VXLAN always contains Ethernet. Only the fields that lead to the inner packet and the identifier
+//! of its network are read.
 
 use super::{
     Cursor, Frame, MAX_START_OFFSET, UDP_LENGTH, VlanTags, network::Network, number, read,
@@ -18,26 +18,26 @@ use crate::{
     settings::{PortSet, features},
 };
 
-/// Where the packet in a tunnel begins.
+/// The start of the packet in a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
     /// A number of [`tunnel`].
     pub kind: u8,
     /// True unless it is GRE without a key.
     pub has_id: bool,
-    /// Network identifier of VXLAN and Geneve, or GRE key; 0 if there is none. Not an `Option`, of
-    /// which LLVM would copy what it leaves undefined, and the verifier refuse that.
+    /// Network identifier of VXLAN and Geneve, or GRE key; 0 if there is none. It is no `Option`,
+    /// of which LLVM would copy undefined bytes, which the verifier refuses.
     pub id: u32,
-    /// EtherType of what is inside: IPv4, IPv6 or Ethernet.
+    /// EtherType of the content: IPv4, IPv6 or Ethernet.
     pub ethertype: u16,
-    /// Where that begins.
+    /// Offset of the content.
     pub offset: u32,
     /// Tags of the outer packet.
     pub vlan: VlanTags,
 }
 
-/// Kind of the tunnel whose packets go to a UDP port, of those that are looked for; the source port
-/// of a tunnel packet says nothing (RFC 7348 §5, RFC 8926 §3.3).
+/// Returns the kind of the tunnel at a UDP destination port, if that kind is followed; the source
+/// port of a tunnel packet has no meaning (RFC 7348 §5, RFC 8926 §3.3).
 #[inline(always)]
 pub(super) fn of_udp_port<P>(port: u16, wanted: u32, in_set: &P) -> u8
 where
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// Reads the tunnel header of a whole packet.
+/// Parses the tunnel header of a complete packet.
 #[inline(always)]
 pub(super) fn inner<F: Frame + ?Sized>(
     frame: &F,
@@ -72,7 +72,7 @@ pub(super) fn inner<F: Frame + ?Sized>(
     ) {
         return Err(super::network::not_ip(ethertype));
     }
-    // So much that the offsets of the inner packet's headers might not fit a record.
+    // The offsets of the inner packet's headers might not fit a ring item.
     if offset > MAX_START_OFFSET {
         return Err(Counter::ExtensionLimit);
     }
@@ -80,7 +80,7 @@ pub(super) fn inner<F: Frame + ?Sized>(
 }
 
 impl Inner {
-    /// Where the inner packet's own layers begin.
+    /// Returns the position of the inner packet's own layers.
     #[inline(always)]
     pub(super) fn start<F: Frame + ?Sized>(&self, frame: &F) -> Result<Cursor, Counter> {
         match self.ethertype {
@@ -90,12 +90,12 @@ impl Inner {
     }
 }
 
-/// Whether there is an identifier, the identifier, EtherType and offset of what is inside.
-type Found = (bool, u32, u16, u32);
+/// True if there is an identifier, then the identifier, EtherType and offset of the content.
+type TunnelHeader = (bool, u32, u16, u32);
 
-/// RFC 7348 §5: flags, 24 bits reserved, identifier, 8 bits reserved.
+/// Parses RFC 7348 §5: flags, 24 bits reserved, identifier, 8 bits reserved.
 #[inline(always)]
-fn vxlan<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+fn vxlan<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<TunnelHeader, Counter> {
     const IDENTIFIER_IS_VALID: u8 = 0x08;
     let [flags, _, _, _, high, middle, low, _]: [u8; 8] = read(frame, at)?;
     if flags & IDENTIFIER_IS_VALID == 0 {
@@ -105,10 +105,10 @@ fn vxlan<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
     Ok((true, id, number::ETHERTYPE_ETHERNET, at + 8))
 }
 
-/// RFC 8926 §3.4: version, length of the options in four bytes, flags, protocol, identifier, 8 bits
-/// reserved.
+/// Parses RFC 8926 §3.4: version, length of the options in four bytes, flags, protocol, identifier,
+/// 8 bits reserved.
 #[inline(always)]
-fn geneve<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+fn geneve<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<TunnelHeader, Counter> {
     let [version_and_length, _, type_high, type_low, high, middle, low, _]: [u8; 8] =
         read(frame, at)?;
     if version_and_length >> 6 != 0 {
@@ -119,15 +119,15 @@ fn geneve<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
     Ok((true, id, u16::from_be_bytes([type_high, type_low]), at + 8 + options_length))
 }
 
-/// RFC 2784 §2 with the fields of RFC 2890 §2: flags and version, protocol, then what the flags
-/// announce.
+/// Parses RFC 2784 §2 with the fields of RFC 2890 §2: flags and version, protocol, then the fields
+/// that the flags announce.
 #[inline(always)]
-fn gre<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<Found, Counter> {
+fn gre<F: Frame + ?Sized>(frame: &F, at: u32) -> Result<TunnelHeader, Counter> {
     const CHECKSUM: u16 = 0x8000;
     const KEY: u16 = 0x2000;
     const SEQUENCE: u16 = 0x1000;
-    /// Source routes of RFC 1701, which RFC 2784 §2.2 tells to discard, and the version, which is 1
-    /// in PPTP (RFC 2637 §4.1).
+    /// Source routes of RFC 1701, for which RFC 2784 §2.2 requires to discard the packet, and the
+    /// version, which is 1 in PPTP (RFC 2637 §4.1).
     const UNKNOWN: u16 = 0x4c07;
     let [flags_high, flags_low, type_high, type_low] = read(frame, at)?;
     let flags = u16::from_be_bytes([flags_high, flags_low]);

@@ -1,8 +1,8 @@
-//! Finds the BPF object that `cargo xtask build-ebpf` built and hands its path to the crate, which
-//! embeds it.
+//! Finds the BPF object that `cargo xtask build-ebpf` has built, and passes its path to the crate,
+//! which embeds it.
 //!
-//! The object is not built here: it takes another compiler and linker than the agent does, and a
-//! build script that ran cargo for them would hide which.
+//! The object is not built here: it needs another compiler and linker than the agent, and a build
+//! script that runs cargo for them would hide that.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Overrides where the object is.
+/// Environment variable that overrides the path of the object.
 const OVERRIDE: &str = "TAP53_BPF_OBJECT";
 
 fn main() -> ExitCode {
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Where `cargo xtask build-ebpf` puts things: the target directory of the workspace.
+/// Returns the target directory of the workspace, where `cargo xtask build-ebpf` writes the object.
 fn target_directory() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()

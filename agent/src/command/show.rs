@@ -147,7 +147,7 @@ fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
             found.device.driver.clone().unwrap_or_else(|| "-".to_owned()),
             found.describe(Direction::Ingress),
             found.describe(Direction::Egress),
-            found.holders.describe().unwrap_or_else(|| "-".to_owned()),
+            found.owners.describe().unwrap_or_else(|| "-".to_owned()),
             if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
         ],
         Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),

@@ -132,7 +132,7 @@ fn blocked(name: &str, found: &Preflight) -> Option<Check> {
         .candidates
         .iter()
         .any(|hooks| hooks.contains(&Hook::Clsact) && !hooks.contains(&Hook::Tcx));
-    (takes_clsact && found.holders.qdisc == Qdisc::Ingress).then(|| {
+    (takes_clsact && found.owners.qdisc == Qdisc::Ingress).then(|| {
         Check::fail(
             AREA,
             format!("{name}: clsact"),
@@ -149,7 +149,7 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
         Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
         _ => String::new(),
     };
-    let held = found.holders.describe().map_or(String::new(), |held| format!("; held: {held}"));
+    let held = found.owners.describe().map_or(String::new(), |held| format!("; held: {held}"));
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(

@@ -1,7 +1,7 @@
 //! The Kubernetes API, where records name the owners of addresses: whether it answers, and each
 //! right that the watches need.
 
-use tap53_attribution::rights::{NoAnswer, Right, ask, needed};
+use tap53_attribution::rights::{NoAnswer, Right, check, needed};
 
 use super::{Check, Home};
 use crate::config::{Config, KubernetesConfig};
@@ -17,7 +17,7 @@ pub(super) fn look(config: &Config, home: Home) -> Vec<Check> {
         };
         return vec![Check::ok(AREA, format!("not configured{in_pod}"))];
     }
-    match ask(kubernetes.kubeconfig.as_deref(), needed(kubernetes, &config.node)) {
+    match check(kubernetes.kubeconfig.as_deref(), needed(kubernetes, &config.node)) {
         Ok(answers) => {
             let denied = answers.iter().filter(|(_, allowed)| !allowed).map(|(right, _)| right);
             let mut checks: Vec<_> = denied.map(refused).collect();

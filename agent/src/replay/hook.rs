@@ -5,7 +5,7 @@ use std::{collections::HashMap, mem};
 
 use tap53_ebpf::{
     counter::{Counter, Counters},
-    fragments::{self, DatagramKey, Memory},
+    fragments::{self, DatagramContents, DatagramKey},
     headers::{self, Cursor, Fragment, Headers},
     record::{MAX_CAPTURED_LENGTH, RecordHeader, flags, hook},
     settings::{Direction, PortSet, Ports, features},
@@ -247,12 +247,12 @@ impl<T: Copy> Datagrams<T> {
 }
 
 /// What the first fragments of datagrams carried.
-impl Memory for Datagrams<u32> {
-    fn remember(&mut self, datagram: &DatagramKey, content: u32) {
+impl DatagramContents for Datagrams<u32> {
+    fn store(&mut self, datagram: &DatagramKey, content: u32) {
         self.insert(*datagram, content);
     }
 
-    fn recall(&mut self, datagram: &DatagramKey) -> Option<u32> {
+    fn load(&mut self, datagram: &DatagramKey) -> Option<u32> {
         self.get(datagram)
     }
 
@@ -473,10 +473,10 @@ mod tests {
         let key = |identification| DatagramKey { identification, ..DatagramKey::default() };
         let count = u32::try_from(3 * REMEMBERED_DATAGRAMS).unwrap();
         for identification in 0..count {
-            datagrams.remember(&key(identification), identification);
+            datagrams.store(&key(identification), identification);
         }
         assert!(datagrams.young.len() + datagrams.old.len() <= 2 * REMEMBERED_DATAGRAMS);
-        assert_eq!(datagrams.recall(&key(0)), None);
-        assert_eq!(datagrams.recall(&key(count - 1)), Some(count - 1));
+        assert_eq!(datagrams.load(&key(0)), None);
+        assert_eq!(datagrams.load(&key(count - 1)), Some(count - 1));
     }
 }

@@ -198,10 +198,10 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 mod tests {
     use std::time::Instant;
 
-    use tap53_ebpf::{headers, settings::Direction};
+    use tap53_ebpf::headers;
 
     use super::*;
-    use tap53_dns::Transport;
+    use tap53_dns::{Transport, build};
 
     fn flow(port: u16, v6: bool) -> Flow {
         let address = |last: u8| -> IpAddr {
@@ -221,19 +221,7 @@ mod tests {
     }
 
     fn joined(number: u8) -> Reassembled {
-        let origin = Origin {
-            captured_at_ns: 0,
-            ifindex: 1,
-            direction: Direction::Ingress,
-            frame: 0,
-            vlan_id: None,
-            vlan_inner_id: None,
-            vlan_visible: true,
-            tunnel: None,
-            source: [192, 0, 2, 1].into(),
-            destination: [192, 0, 2, 2].into(),
-            identification: 0,
-        };
+        let origin = build::origin(0, 1, [192, 0, 2, 1], [192, 0, 2, 2]);
         Reassembled { origin, protocol: headers::UDP, bytes: vec![number] }
     }
 

@@ -162,7 +162,7 @@ impl Stages {
         let Self { fragments, handover, datagrams, .. } = self;
         fragments.fragment(&packet.origin, part, |event| match event {
             FragmentEvent::Datagram { origin, protocol, bytes } => {
-                let datagram = Datagram::behind_extensions(protocol, bytes);
+                let datagram = Datagram::after_extensions(protocol, bytes);
                 let home =
                     datagram.ok().and_then(|datagram| handover.elsewhere(&origin.flow(&datagram)));
                 let Some(worker) = home else {
@@ -262,7 +262,7 @@ impl Datagrams {
     /// Takes in a datagram that was joined from fragments.
     fn joined(&mut self, origin: &Origin, protocol: u8, bytes: &[u8]) {
         self.pairing.counts.datagrams_taken += 1;
-        let taken = Datagram::behind_extensions(protocol, bytes)
+        let taken = Datagram::after_extensions(protocol, bytes)
             .and_then(|datagram| self.datagram(origin, &datagram));
         if let Err(reason) = taken {
             self.pairing.counts.packets_lost[reason as usize] += 1;

@@ -3,10 +3,10 @@
 --
 --   spark-sql --packages org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0 -f maintenance.sql
 --
--- Order: compact, then expire, then remove what no snapshot names.
+-- Order: compact, then expire, then remove files that no snapshot references.
 
--- The sink writes a file of each task, hour and commit. Only hours that have ended are rewritten, so that
--- no commit of the sink conflicts.
+-- The sink writes a file for each task, hour and commit. Only past hours are rewritten, so no commit of the
+-- sink conflicts.
 CALL lake.system.rewrite_data_files(
   table => 'lake.dns.transactions',
   strategy => 'sort',
@@ -21,8 +21,8 @@ CALL lake.system.rewrite_data_files(
 CALL lake.system.rewrite_manifests('lake.dns.transactions');
 CALL lake.system.rewrite_manifests('lake.dns.ledger');
 
--- A week to go back to. The sink keeps in the newest snapshot which offsets it has written: never expire
--- all of them. The age is a property of the table, since
+-- Keeps snapshots for a week. The newest snapshot has the sink's offsets, so never expire all of them. The age
+-- is a property of the table, since
 -- Spark 4.1.1 fails on `older_than => current_timestamp() - INTERVAL 7 DAYS`.
 ALTER TABLE lake.dns.transactions SET TBLPROPERTIES (
   'history.expire.max-snapshot-age-ms' = '604800000',
@@ -35,7 +35,7 @@ ALTER TABLE lake.dns.ledger SET TBLPROPERTIES (
 CALL lake.system.expire_snapshots(table => 'lake.dns.transactions');
 CALL lake.system.expire_snapshots(table => 'lake.dns.ledger');
 
--- Files of tasks that were killed before their commit, of more than three days ago, which is the default:
--- longer than any commit takes. S3 lists them by their prefix.
+-- Removes files of tasks that were killed before their commit, if they are older than three days (the
+-- default), which is longer than any commit takes. S3 lists them by their prefix.
 CALL lake.system.remove_orphan_files(table => 'lake.dns.transactions', prefix_listing => true);
 CALL lake.system.remove_orphan_files(table => 'lake.dns.ledger', prefix_listing => true);

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use tap53_dns::{
-    Origin, Part,
+    Origin, Part, build,
     fragments::{Config, FragmentEvent, Fragments},
 };
-use tap53_ebpf::settings::Direction;
 
 use crate::input::Input;
 
@@ -123,17 +122,5 @@ impl Joint {
 }
 
 fn origin(at_ns: u64) -> Origin {
-    Origin {
-        captured_at_ns: at_ns,
-        ifindex: 1,
-        direction: Direction::Ingress,
-        frame: 0,
-        vlan_id: None,
-        vlan_inner_id: None,
-        vlan_visible: true,
-        tunnel: None,
-        source: [192, 0, 2, 1].into(),
-        destination: [192, 0, 2, 53].into(),
-        identification: 0,
-    }
+    build::origin(at_ns, 1, [192, 0, 2, 1], [192, 0, 2, 53])
 }

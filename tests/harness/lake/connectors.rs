@@ -301,7 +301,7 @@ fn strimzi(connector: &Connector, configuration: &Map<String, Value>) -> Result<
          spec:\n\
          \x20 class: {class}\n\
          \x20 tasksMax: {}\n\
-         \x20 # An S3 server or catalog that was away leaves the task FAILED for good.\n\
+         \x20 # After an outage of the S3 server or the catalog, a task stays FAILED until it is restarted.\n\
          \x20 autoRestart:\n\
          \x20   enabled: true\n\
          \x20 config:\n",

@@ -12,7 +12,11 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 const SUMMARY: &str = "docs/SUMMARY.md";
 
 /// Directories of which a code span names a file, as `docs/…` does.
-const SOURCES: [&str; 6] = ["agent", "agent-ebpf", "deploy", "docs", "tests", "xtask"];
+const SOURCES: [&str; 8] =
+    [".github", "agent", "agent-ebpf", "deploy", "docs", "examples", "tests", "xtask"];
+
+/// Directories that hold pages, beside the root.
+const PAGES: [&str; 3] = ["deploy", "docs", "examples"];
 
 /// What a page says of others.
 #[derive(Default)]
@@ -89,11 +93,11 @@ pub(super) fn linked_files(root: &Path, page: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.filter(|file| root.join(file).is_file()).collect())
 }
 
-/// All pages: those at the root, in `docs` and in `deploy`.
+/// All pages: those at the root, and those below [`PAGES`].
 fn pages(root: &Path) -> Result<BTreeMap<PathBuf, Page>> {
     let mut paths = Vec::new();
     find_pages(root, Path::new(""), false, &mut paths)?;
-    for directory in ["docs", "deploy"] {
+    for directory in PAGES {
         find_pages(root, Path::new(directory), true, &mut paths)?;
     }
     paths.into_iter().map(|path| read(root, &path).map(|page| (path, page))).collect()
@@ -241,7 +245,9 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let root = directory.path();
         fs::create_dir_all(root.join("docs/sub"))?;
-        fs::create_dir(root.join("deploy"))?;
+        for directory in PAGES {
+            fs::create_dir_all(root.join(directory))?;
+        }
         fs::write(root.join(SUMMARY), "- [A](a.md)\n- [B](sub/b.md)\n")?;
         fs::write(
             root.join("docs/a.md"),

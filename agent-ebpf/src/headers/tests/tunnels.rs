@@ -34,7 +34,7 @@ fn the_packet_in_every_tunnel_is_found() {
                 assert_eq!(frame[usize::from(headers.network_offset)] >> 4, headers.ip_version);
                 assert_eq!((headers.source.port, headers.destination.port), (CLIENT_PORT, 53));
                 assert_eq!((headers.vlan.depth, headers.vlan.outer_tci), (1, 100), "on the wire");
-                // Not asked for, it is what it is outside.
+                // If tunnels are not followed, it is what the outer packet is.
                 let outcome = parse(&*frame, None, features::FRAGMENTS, in_set);
                 let reason = match carrier {
                     GRE => Counter::UnreadEncapsulation,
@@ -59,7 +59,7 @@ fn a_fragment_in_a_tunnel_is_one() {
 }
 
 #[test]
-fn fragments_of_a_tunnels_packet_are_told() {
+fn fragments_of_a_tunnels_packet_are_recognised() {
     let inner = ethernet(&[], &ipv4(UDP, &query()));
     let first = ethernet(&[], &ipv4_with(&[], MORE_FRAGMENTS, UDP, &vxlan(3, &inner)));
     assert_eq!(looked_into(&first).expect("to remember").content, Content::Tunnel);
@@ -72,7 +72,7 @@ fn fragments_of_a_tunnels_packet_are_told() {
 }
 
 #[test]
-fn what_is_not_to_be_followed_has_its_counter() {
+fn unsupported_tunnels_have_their_counters() {
     let packet = ipv4(UDP, &query());
     let frame = ethernet(&[], &packet);
     let arp = ethernet_with(&[], 0x0806, &[0; 46]);
@@ -85,7 +85,7 @@ fn what_is_not_to_be_followed_has_its_counter() {
     for (carrier, payload, reason) in [
         (UDP, without_identifier, Counter::UnknownTunnel),
         (UDP, next_version, Counter::UnknownTunnel),
-        // PPTP, and routing of RFC 1701.
+        // PPTP, and the routing of RFC 1701.
         (GRE, gre(0x2001, 5, 0x880b, &packet), Counter::UnknownTunnel),
         (GRE, gre(0x4000, 5, 0x0800, &packet), Counter::UnknownTunnel),
         (GRE, gre(0, 0, 0x88be, &frame), Counter::NotIp),
@@ -100,7 +100,7 @@ fn what_is_not_to_be_followed_has_its_counter() {
 }
 
 #[test]
-fn an_outer_packet_to_a_dns_port_stays_what_it_is() {
+fn an_outer_packet_to_a_dns_port_is_not_followed() {
     let inner = ethernet(&[], &ipv4(UDP, &query()));
     let mut payload = vxlan(3, &inner);
     payload[0..2].copy_from_slice(&53_u16.to_be_bytes());
@@ -109,7 +109,7 @@ fn an_outer_packet_to_a_dns_port_stays_what_it_is() {
 }
 
 #[test]
-fn a_tunnel_behind_too_long_headers_is_refused() {
+fn a_tunnel_after_too_long_headers_is_refused() {
     let inner = ethernet(&[], &ipv4(UDP, &query()));
     let behind = |count: u8, units: u8| {
         let mut payload = Vec::new();

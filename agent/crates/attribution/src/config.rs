@@ -1,4 +1,4 @@
-//! The `kubernetes` section: who is asked for the owners of addresses.
+//! The `kubernetes` section: the API server to query for the owners of addresses.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -12,44 +12,44 @@ use tap53_base::settings::{
 /// Environment variable with this node's name, which a DaemonSet sets from `spec.nodeName`.
 const NODE_NAME: &str = "NODE_NAME";
 
-/// Who is asked for the owners of addresses, and for what.
+/// Configures which API server is queried for the owners of addresses, and for which objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KubernetesConfig {
-    /// Whether the Kubernetes API is asked at all; true where the section is there.
+    /// True if the Kubernetes API is queried at all; defaults to true if the section is present.
     pub enabled: bool,
-    /// A kubeconfig file; without one, the account of the pod that the agent runs in.
+    /// Path of a kubeconfig file. Unset, the service account of the agent's pod is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<PathBuf>,
-    /// Whose pods are watched.
+    /// The pods to watch.
     pub scope: Scope,
-    /// Labels of pods that records carry.
+    /// Keys of the pod labels that records contain.
     pub labels: Vec<String>,
-    /// Whether services are watched.
+    /// True if services are watched.
     pub services: bool,
-    /// Whether all nodes are watched, not only this one.
+    /// True if all nodes are watched, not only this one.
     pub nodes: bool,
-    /// Ranges of the cluster beside private ones and the pod ranges of its nodes.
+    /// Address ranges of the cluster in addition to private ones and the pod ranges of its nodes.
     pub cidrs: Vec<IpNet>,
-    /// How long a record waits for the name of a pod of this node.
+    /// Maximum time that a record waits for the name of a pod on this node.
     #[serde(rename = "hold_ms", serialize_with = "as_milliseconds")]
     pub hold: Duration,
-    /// Addresses of pods and services that are held at most.
+    /// Maximum number of addresses of pods and services that are stored.
     pub max_addresses: usize,
 }
 
-/// Whose pods are watched.
+/// The pods to watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Those of this node.
+    /// Pods of this node.
     #[default]
     Node,
-    /// Those of all nodes.
+    /// Pods of all nodes.
     Cluster,
 }
 
 impl KubernetesConfig {
-    /// Reads the section, which turns attribution on where it is `present`.
+    /// Reads the section. Attribution is enabled by default if the section is `present`.
     pub fn read(section: &mut Section<'_>, present: bool) -> Self {
         let scope = section.read("scope", choice).unwrap_or_default();
         let max_addresses = section.read("max_addresses", whole_number(1..=1 << 22));
@@ -66,12 +66,12 @@ impl KubernetesConfig {
             services: section.read("services", boolean).unwrap_or(true),
             nodes: section.read("nodes", boolean).unwrap_or(true),
             cidrs: section.read_list("cidrs", text(prefix)).unwrap_or_default(),
-            // The kubelet looks once a second, and then writes what it saw.
+            // The kubelet polls once a second, and then writes the pod's status.
             hold: section
                 .read("hold_ms", milliseconds(0..=30_000))
                 .unwrap_or(Duration::from_secs(3)),
-            // A node runs a few hundred pods, and its jobs come and go; a cluster up to 150,000,
-            // with two addresses each.
+            // A node runs a few hundred pods, and short-lived jobs; a cluster runs up to 150,000
+            // pods with two addresses each.
             max_addresses: max_addresses.unwrap_or(match scope {
                 Scope::Node => 1 << 16,
                 Scope::Cluster => 1 << 19,
@@ -80,10 +80,11 @@ impl KubernetesConfig {
     }
 }
 
-/// Labels that a record carries at most.
+/// Maximum number of labels in a record.
 const MAX_LABELS: usize = 32;
 
-/// The key of a label: a name of up to 63 characters, or a domain, a slash and such a name.
+/// Accepts the key of a label: a name of up to 63 characters, optionally after a domain and a
+/// slash.
 fn label_key(text: &str) -> Result<String, String> {
     let (domain, name) = text.split_once('/').map_or((None, text), |(d, name)| (Some(d), name));
     let part = |part: &str, longest: usize, extra: &[char]| {
@@ -102,13 +103,13 @@ fn label_key(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path that does not depend on where the agent was started.
+/// Accepts only an absolute path: it must not depend on the directory that the agent starts in.
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".to_owned()) }
 }
 
-/// The node's name as the DaemonSet tells it.
+/// Returns the node's name from the environment that the DaemonSet sets.
 pub fn node_name() -> Option<String> {
     env::var(NODE_NAME).ok().filter(|name| label(name).is_ok())
 }

@@ -1,15 +1,15 @@
-//! The directory as workers read it: without locks, without allocation.
+//! The directory as workers read it: without locks and without allocation.
 //!
 //! ```text
 //!  writer ─ copies the shards that change ─▶ Snapshot ─ generation + 1
 //!                                              │
-//!  worker: once a batch, is the generation another? ─ then takes the new snapshot
-//!          for each record, one look into one shard of its snapshot
+//!  worker: once per batch, compare the generation ─ then take the new snapshot
+//!          per record, one lookup in one shard of its snapshot
 //! ```
 //!
-//! A worker that holds a snapshot shares it with nobody who writes, so a look-up is that of a
-//! hash table. Rejected: a lock (two atomic writes to one shared cache line per look-up, by all
-//! workers), and a map for each worker (memory times workers: 8 × 10 MB at 100,000 pods).
+//! No writer touches a snapshot that a worker holds, so a lookup costs that of a hash table.
+//! Rejected alternatives: a lock (two atomic writes per lookup to one cache line shared by all
+//! workers), and a map per worker (memory times workers: 8 × 10 MB at 100,000 pods).
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -25,31 +25,31 @@ use tap53_records::encode::{Attribution, Identity, Owner};
 
 use super::{
     Status,
-    index::{Shards, Tenants, fetch_fields},
-    tenancy::Micros,
+    address_history::Micros,
+    index::{AddressHistory, Shards, fetch_fields},
 };
 
-/// Everything known at a moment.
+/// An immutable state of the directory.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) shards: Shards,
-    /// Ranges of the cluster that are not private ones, in order and apart from each other.
+    /// Public address ranges of the cluster, sorted and disjoint.
     pub(super) ranges: Arc<[IpNet]>,
-    /// Ranges in which pods are expected that are not known yet, in order and apart.
+    /// Ranges in which new pods are expected, sorted and disjoint.
     pub(super) awaited: Arc<[IpNet]>,
-    /// How long a name is waited for.
+    /// Maximum time to wait for the name of an owner, in nanoseconds.
     pub(super) hold_ns: u64,
-    pub(super) nobody: Arc<Nobody>,
+    pub(super) unknown_owners: Arc<UnknownOwners>,
 }
 
-/// Owners of addresses of which nobody is known.
+/// The owners of addresses that no object claims.
 #[derive(Debug)]
-pub(super) struct Nobody {
+pub(super) struct UnknownOwners {
     unknown: Owner,
     external: Owner,
 }
 
-impl Default for Nobody {
+impl Default for UnknownOwners {
     fn default() -> Self {
         let owner = |attribution| Owner::new(Identity { attribution, ..Default::default() });
         Self { unknown: owner(Attribution::Unknown), external: owner(Attribution::External) }
@@ -63,30 +63,32 @@ impl Snapshot {
             ranges: Arc::new([]),
             awaited: Arc::new([]),
             hold_ns: 0,
-            nobody: Arc::default(),
+            unknown_owners: Arc::default(),
         }
     }
 
     #[inline]
     pub(super) fn owner(&self, address: IpAddr, at_us: Micros) -> &Owner {
-        match self.shards.get(&address).map(|tenants| tenants.at(at_us)) {
+        match self.shards.get(&address).map(|history| history.at(at_us)) {
             Some(Some(owner)) => owner,
-            // Somebody's before or after: an address of the cluster.
-            Some(None) => &self.nobody.unknown,
-            None if is_private(&address) || within(&self.ranges, &address) => &self.nobody.unknown,
-            None => &self.nobody.external,
+            // The address had an owner before or after: it belongs to the cluster.
+            Some(None) => &self.unknown_owners.unknown,
+            None if is_private(&address) || within(&self.ranges, &address) => {
+                &self.unknown_owners.unknown
+            }
+            None => &self.unknown_owners.external,
         }
     }
 }
 
-/// Whether an address is in one of the ranges, which are in order and apart from each other.
+/// Returns true if an address is in one of the ranges, which are sorted and disjoint.
 fn within(ranges: &[IpNet], address: &IpAddr) -> bool {
     let behind = ranges.partition_point(|range| range.network() <= *address);
     let before = behind.checked_sub(1).and_then(|index| ranges.get(index));
     before.is_some_and(|range| range.contains(address))
 }
 
-/// Addresses that are not routed in the internet.
+/// Returns true for addresses that are not routed in the Internet.
 pub(super) fn is_private(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -94,7 +96,7 @@ pub(super) fn is_private(address: &IpAddr) -> bool {
             address.is_private()
                 || address.is_loopback()
                 || address.is_link_local()
-                // Shared address space, which providers give to pods too (RFC 6598 §7).
+                // Shared address space, which some providers use for pods (RFC 6598 §7).
                 || (a == 100 && b & 0xc0 == 64)
         }
         IpAddr::V6(address) => {
@@ -103,10 +105,10 @@ pub(super) fn is_private(address: &IpAddr) -> bool {
     }
 }
 
-/// What the writer and all readers have in common.
+/// The state that the writer and all readers share.
 #[derive(Debug)]
 pub(super) struct Published {
-    /// Raised with each snapshot.
+    /// Incremented with each snapshot.
     generation: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
     status: Mutex<Status>,
@@ -125,7 +127,7 @@ impl Published {
 
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
-        // The old one is dropped after the lock is given back, if this was its last holder.
+        // Drop the old snapshot after the lock is released, in case this is its last reference.
         let _old = std::mem::replace(
             &mut *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner),
             snapshot,
@@ -142,17 +144,17 @@ impl Published {
         self.status_changed.notify_all();
     }
 
-    /// Waits for a status; false if it does not come in time.
-    pub(super) fn wait(&self, patience: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
+    /// Backoff until the status is as `wanted`. Returns false on timeout.
+    pub(super) fn wait(&self, timeout: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
-            self.status_changed.wait_timeout_while(status, patience, |status| !wanted(status));
+            self.status_changed.wait_timeout_while(status, timeout, |status| !wanted(status));
         let (_status, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         !waited.timed_out()
     }
 }
 
-/// Who owned which address when. Cheap to clone; the default one names nobody.
+/// Names the owner of an address at a time. Cheap to clone; the default directory names no owner.
 #[derive(Clone, Debug, Default)]
 pub struct Directory(Option<Arc<Published>>);
 
@@ -161,7 +163,7 @@ impl Directory {
         Self(Some(published.clone()))
     }
 
-    /// How it is fed: connected or not, and what is known.
+    /// Returns the state of the watches and the number of known objects.
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.as_ref().map_or_else(Status::default, |published| published.status())
@@ -171,7 +173,7 @@ impl Directory {
         self.0.as_ref()
     }
 
-    /// A view for one worker.
+    /// Creates a view for one worker.
     #[must_use]
     pub fn reader(&self) -> Reader {
         let mut reader = Reader {
@@ -187,56 +189,58 @@ impl Directory {
     }
 }
 
-/// One worker's view of the directory.
+/// The view of the directory that one worker has.
 #[derive(Debug)]
 pub struct Reader {
     published: Option<Arc<Published>>,
     generation: u64,
     snapshot: Option<Arc<Snapshot>>,
     unattributed: Owner,
-    /// Addresses whose places were asked for, in a circle, and where in it the oldest stands.
+    /// Ring buffer of prefetched addresses, and the index of the oldest.
     upcoming: [IpAddr; UPCOMING],
     next: usize,
 }
 
-/// Addresses between the moment that a place is asked for and that at which it is looked at: those of
-/// four queries, a microsecond or two. Cold memory takes up to half of one.
+/// Number of addresses between the prefetch of a slot and its use: those of four queries, a
+/// microsecond or two. A read from cold memory takes up to half a microsecond.
 const UPCOMING: usize = 8;
 
 impl Reader {
-    /// Takes in what is newly known; true if there was something. Once a batch: a record is not
-    /// worth an atomic read.
+    /// Takes the newest snapshot, and returns true if it has changed. Call it once per batch: an
+    /// atomic read per record would cost too much.
     #[inline]
     pub fn refresh(&mut self) -> bool {
         let Some(published) = &self.published else { return false };
-        // Read before the snapshot: one that is newer than its number is taken once more.
+        // Read the generation before the snapshot: a newer snapshot is then only taken twice.
         let generation = published.generation.load(Ordering::Acquire);
         let news = generation != self.generation;
         if news {
             let newest = published.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            // The old one is dropped with the lock given back: it may be this thread that frees it.
+            // Drop the old snapshot after the lock is released: this thread may be the one that
+            // frees it.
             self.snapshot = Some(newest);
             self.generation = generation;
         }
         news
     }
 
-    /// Whether the name of an address whose owner is `owner` is worth waiting for: one from which
-    /// a pod is expected, and of which nobody is known.
+    /// Returns true if the name of an address with this `owner` is worth waiting for: the address
+    /// is in a range of expected pods, and no object claims it.
     #[must_use]
     #[inline]
     pub fn awaits(&self, owner: &Owner, address: IpAddr) -> bool {
         self.snapshot.as_ref().is_some_and(|snapshot| {
             snapshot.hold_ns > 0
-                // Nobody else is unknown, and memory that is not near is not looked at.
-                && std::ptr::eq(owner, &raw const snapshot.nobody.unknown)
+                // Only this owner is unknown; comparing pointers touches no cold memory.
+                && std::ptr::eq(owner, &raw const snapshot.unknown_owners.unknown)
                 && within(&snapshot.awaited, &address)
         })
     }
 
-    /// Has memory fetched that [`owner`](Self::owner) of an address and its record will look at: said
-    /// of a query, so that it is near when the response comes. Nothing here waits: the place of the
-    /// address is asked for now, and what it points to at a later call, when it has come.
+    /// Prefetches the memory that [`owner`](Self::owner) of an address and its record will read.
+    /// The caller passes the addresses of a query, so that the memory is in the cache when the
+    /// response arrives. It never blocks: the slot is prefetched now, and the data that it points
+    /// to at a later call.
     #[inline]
     pub fn fetch(&mut self, address: IpAddr) {
         let Some(snapshot) = &self.snapshot else { return };
@@ -244,18 +248,18 @@ impl Reader {
         let Some(upcoming) = self.upcoming.get_mut(self.next) else { return };
         let earlier = std::mem::replace(upcoming, address);
         self.next = (self.next + 1) % UPCOMING;
-        if let Some(owner) = snapshot.shards.get(&earlier).and_then(Tenants::latest) {
+        if let Some(owner) = snapshot.shards.get(&earlier).and_then(AddressHistory::latest) {
             fetch_fields(owner);
         }
     }
 
-    /// How long a name is worth waiting for, nanoseconds from the first message on.
+    /// Returns how long to wait for a name, in nanoseconds since the first message.
     #[must_use]
     pub fn hold_ns(&self) -> u64 {
         self.snapshot.as_ref().map_or(0, |snapshot| snapshot.hold_ns)
     }
 
-    /// Who owned `address` at a time, UTC microseconds since 1970.
+    /// Returns the owner of `address` at a time, in UTC microseconds since 1970.
     #[must_use]
     #[inline]
     pub fn owner(&self, address: IpAddr, at_us: i64) -> &Owner {
@@ -269,10 +273,10 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{index::Index, tenancy::Span};
+    use crate::{address_history::Span, index::Index};
 
     #[test]
-    fn a_directory_of_nobody_attributes_nothing() {
+    fn an_empty_directory_attributes_nothing() {
         let reader = Directory::default().reader();
         let owner = reader.owner([10, 0, 0, 1].into(), 5);
         assert_eq!(owner.identity().attribution, Attribution::Unattributed);
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_which_nobody_is_known_are_the_clusters_or_not() {
+    fn unclaimed_addresses_are_inside_or_outside_of_the_cluster() {
         let ranges = ["2001:db8:5::/48", "203.0.113.0/25"].map(|range| range.parse().unwrap());
         let mut ranges = ranges.to_vec();
         ranges.sort();
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_what_was_published_from_its_next_refresh_on() {
+    fn a_reader_sees_publications_after_its_next_refresh() {
         let published = Arc::new(Published::new(Status::default()));
         let directory = Directory::new(&published);
         let mut reader = directory.reader();
@@ -320,7 +324,7 @@ mod tests {
             ..Default::default()
         });
         let mut index = Index::default();
-        index.set(address, Tenants::new(vec![Span { from: 10, until: 20, owner }]));
+        index.set(address, AddressHistory::new(vec![Span { from: 10, until: 20, owner }]));
         published.publish(Snapshot { shards: index.shards().clone(), ..Snapshot::empty() });
         let named = |reader: &Reader, at| reader.owner(address, at).identity().pod_name.clone();
         assert_eq!(named(&reader, 10), None);
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_is_named_as_before() {
+    fn prefetching_changes_no_owner() {
         let mut index = Index::default();
         let addresses: Vec<IpAddr> = (0..200).map(|last| [10, 0, 0, last].into()).collect();
         let mut reader = Directory::default().reader();
@@ -342,7 +346,10 @@ mod tests {
         for address in addresses.iter().step_by(2) {
             let pod_name = Some(address.to_string());
             let owner = Owner::new(Identity { pod_name, ..Default::default() });
-            index.set(*address, Tenants::new(vec![Span { from: 0, until: Micros::MAX, owner }]));
+            index.set(
+                *address,
+                AddressHistory::new(vec![Span { from: 0, until: Micros::MAX, owner }]),
+            );
         }
         let published = Arc::new(Published::new(Status::default()));
         published.publish(Snapshot { shards: index.shards().clone(), ..Snapshot::empty() });

@@ -1,53 +1,53 @@
-//! Where the owners of addresses are found: hash tables with open addressing, of which each place is
-//! one line of the processor's cache.
+//! Indexes the owners of addresses: hash tables with open addressing, in which each slot is one
+//! cache line.
 //!
 //! ```text
-//!  hash of the address ─▶ 8 bits: shard ─▶ 32 bits: place, and those behind it up to an empty one
+//!  hash of the address ─▶ 8 bits: shard ─▶ 32 bits: slot, then the next ones up to an empty slot
 //!                                            │
 //!                            address, from, until, owner ─▶ the owner's fields in Avro
 //! ```
 //!
-//! In a large cluster nearly every look is one at cold memory, so what costs time is how many lines
-//! are looked at one after the other, and what costs none is a line that was asked for in time: the
-//! first place follows from the address alone, and so can be fetched as soon as a packet comes.
-//! Rejected: hashbrown's map, whose control bytes are a line before the entry and whose places
-//! cannot be told beforehand.
+//! In a large cluster nearly every lookup reads cold memory, so the cost is the number of cache
+//! lines that are read one after the other. A line that was prefetched in time costs nothing: the
+//! first slot follows from the address alone, so it can be fetched as soon as a packet arrives.
+//! Rejected alternative: hashbrown's map, whose control bytes are a cache line before the entry,
+//! and whose slots cannot be predicted.
 
 use std::{net::IpAddr, sync::Arc};
 
 use tap53_base::prefetch::prefetch;
 use tap53_records::encode::{Owner, Profile};
 
-use super::tenancy::{Micros, Span};
+use super::address_history::{Micros, Span};
 
-/// Shards of an index. A change of one address copies one of them: at 100,000 addresses some 700
-/// places of 64 bytes, 45 KB, and the list of shards, 4 KB.
+/// Number of shards of an index. A change of one address copies one of them: at 100,000 addresses
+/// some 700 slots of 64 bytes, 45 KB, and the list of shards, 4 KB.
 pub(super) const SHARDS: usize = 256;
 
-/// Places for addresses. Never full, so that a search ends.
+/// The slots of one shard. At least one is always empty, so that a search ends.
 pub(super) type Shard = Arc<[Option<Entry>]>;
 
-/// An address and who owned it: a line of the cache.
+/// An address and its owners: one cache line.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub(super) struct Entry {
     address: IpAddr,
-    tenants: Tenants,
+    history: AddressHistory,
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() == 64);
 
-/// Who owned one address: mostly one owner, which needs no memory of its own.
+/// The owners of one address over time: usually one, which needs no allocation.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Tenants {
-    /// One, in one time.
+pub(super) enum AddressHistory {
+    /// One owner for one span of time.
     One(Span),
-    /// Several, in order of time.
+    /// Several owners, in order of time.
     Several(Box<[Span]>),
 }
 
-impl Tenants {
-    /// Takes spans in order of time; `None` without any.
+impl AddressHistory {
+    /// Creates a history of spans in order of time; `None` if there are none.
     pub(super) fn new(mut spans: Vec<Span>) -> Option<Self> {
         match spans.len() {
             0 | 1 => spans.pop().map(Self::One),
@@ -55,7 +55,7 @@ impl Tenants {
         }
     }
 
-    /// Who owned the address at a time.
+    /// Returns the owner of the address at a time.
     #[inline]
     pub(super) fn at(&self, at_us: Micros) -> Option<&Owner> {
         let within = |span: &&Span| span.from <= at_us && at_us < span.until;
@@ -66,7 +66,7 @@ impl Tenants {
         span.map(|span| &span.owner)
     }
 
-    /// Who owns it last.
+    /// Returns the latest owner.
     #[inline]
     pub(super) fn latest(&self) -> Option<&Owner> {
         let span = match self {
@@ -77,7 +77,7 @@ impl Tenants {
     }
 }
 
-/// The shard of an address, and where in it, as a part of 2³².
+/// The shard of an address, and its position in the shard as a fraction of 2³².
 #[derive(Clone, Copy)]
 struct Position {
     shard: usize,
@@ -92,8 +92,8 @@ impl Position {
             IpAddr::V4(address) => u128::from(address.to_bits()),
             IpAddr::V6(address) => address.to_bits(),
         };
-        // Folded multiplication: every bit of both halves counts. Fixed keys, since who gives out
-        // addresses does not attack the one who names them.
+        // Folded multiplication: every bit of both halves counts. The keys are fixed, since a party
+        // that assigns addresses gains nothing by attacking the agent.
         let low = bits as u64 ^ 0x9e37_79b9_7f4a_7c15;
         let high = (bits >> 64) as u64 ^ 0xd1b5_4a32_d192_ed03;
         let product = u128::from(low) * u128::from(high);
@@ -101,14 +101,14 @@ impl Position {
         Self { shard: (hash >> 56) as usize % SHARDS, part: hash as u32 }
     }
 
-    /// The place that an address has if it is free.
+    /// Returns the slot that the address has if it is free.
     #[inline]
     const fn place(self, places: usize) -> usize {
         ((self.part as u64 * places as u64) >> 32) as usize
     }
 }
 
-/// Where an address is, or would be.
+/// Finds the slot of an address (`Ok`), or the empty slot where it would be inserted (`Err`).
 #[inline]
 fn find(places: &[Option<Entry>], part: Position, address: &IpAddr) -> Result<usize, usize> {
     let mut at = part.place(places.len());
@@ -134,16 +134,16 @@ impl Default for Shards {
 }
 
 impl Shards {
-    /// Who owned an address.
+    /// Returns the owners of an address.
     #[inline]
-    pub(super) fn get(&self, address: &IpAddr) -> Option<&Tenants> {
+    pub(super) fn get(&self, address: &IpAddr) -> Option<&AddressHistory> {
         let position = Position::of(address);
         let places = self.0.get(position.shard)?;
         let at = find(places, position, address).ok()?;
-        places.get(at)?.as_ref().map(|entry| &entry.tenants)
+        places.get(at)?.as_ref().map(|entry| &entry.history)
     }
 
-    /// Has the place of an address fetched that will be looked up soon.
+    /// Prefetches the slot of an address that will be looked up soon.
     #[inline]
     pub(super) fn fetch(&self, address: &IpAddr) {
         let position = Position::of(address);
@@ -160,10 +160,10 @@ impl Shards {
     }
 }
 
-/// The index as its one writer has it.
+/// The index as its only writer updates it.
 pub(super) struct Index {
     shards: Shards,
-    /// Addresses in each shard.
+    /// Number of addresses in each shard.
     taken: Box<[usize]>,
 }
 
@@ -174,7 +174,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// What readers get: shared with this until one of them changes.
+    /// Returns the shards for readers: they are shared until one of them changes.
     pub(super) const fn shards(&self) -> &Shards {
         &self.shards
     }
@@ -184,9 +184,9 @@ impl Index {
         self.taken.iter().all(|taken| *taken == 0)
     }
 
-    /// Gives an address other owners, or none; false if it has these.
-    pub(super) fn set(&mut self, address: IpAddr, tenants: Option<Tenants>) -> bool {
-        if self.shards.get(&address) == tenants.as_ref() {
+    /// Replaces the owners of an address, or removes it. Returns false if nothing changes.
+    pub(super) fn set(&mut self, address: IpAddr, history: Option<AddressHistory>) -> bool {
+        if self.shards.get(&address) == history.as_ref() {
             return false;
         }
         let position = Position::of(&address);
@@ -194,21 +194,21 @@ impl Index {
         let (Some(shard), Some(taken)) = (shard, self.taken.get_mut(position.shard)) else {
             return false;
         };
-        match (find(shard, position, &address), tenants) {
-            (Ok(at), Some(tenants)) => {
-                Arc::make_mut(shard)[at] = Some(Entry { address, tenants });
+        match (find(shard, position, &address), history) {
+            (Ok(at), Some(history)) => {
+                Arc::make_mut(shard)[at] = Some(Entry { address, history });
             }
             (Ok(at), None) => {
                 remove(Arc::make_mut(shard), at);
                 *taken -= 1;
             }
-            (Err(_), Some(tenants)) => {
+            (Err(_), Some(history)) => {
                 *taken += 1;
-                // A third of the places stays empty, so that searches are short.
+                // A third of the slots stays empty, so that searches are short.
                 if *taken * 3 > shard.len() * 2 {
                     *shard = grown(shard, *taken * 2);
                 }
-                insert(Arc::make_mut(shard), Entry { address, tenants });
+                insert(Arc::make_mut(shard), Entry { address, history });
             }
             (Err(_), None) => {}
         }
@@ -223,7 +223,7 @@ fn insert(places: &mut [Option<Entry>], entry: Entry) {
     }
 }
 
-/// The same addresses in so many places.
+/// Copies the addresses into a table with `places` slots.
 fn grown(shard: &[Option<Entry>], places: usize) -> Shard {
     let mut grown = vec![None; places];
     for entry in shard.iter().flatten() {
@@ -232,8 +232,8 @@ fn grown(shard: &[Option<Entry>], places: usize) -> Shard {
     grown.into()
 }
 
-/// Empties a place. Those behind it that are not where they would be if theirs had been free move
-/// up, so that every search still finds what it looks for before an empty place.
+/// Empties a slot. Entries after it that are displaced from their own slot move up, so that no
+/// search meets an empty slot before its entry.
 fn remove(places: &mut [Option<Entry>], at: usize) {
     let length = places.len();
     let distance = |from: usize, to: usize| (to + length - from) % length;
@@ -249,16 +249,16 @@ fn remove(places: &mut [Option<Entry>], at: usize) {
     }
 }
 
-/// Has the lines of an owner's fields fetched, which will be written soon.
+/// Prefetches the cache lines of an owner's fields, which will be written soon.
 #[inline]
 pub(super) fn fetch_fields(owner: &Owner) {
-    // Those of the flat profile are elsewhere, and few have that.
+    // The fields of the flat profile are elsewhere, and few installations use it.
     for line in owner.encoded(Profile::Full).chunks(LINE) {
         prefetch(line.as_ptr());
     }
 }
 
-/// Bytes of a line of the cache.
+/// Size of a cache line in bytes.
 const LINE: usize = 64;
 
 #[cfg(test)]
@@ -270,9 +270,9 @@ mod tests {
     use super::*;
     use tap53_records::encode::Identity;
 
-    fn tenants(until: Micros) -> Tenants {
+    fn history(until: Micros) -> AddressHistory {
         let owner = Owner::new(Identity::default());
-        Tenants::new(vec![Span { from: 0, until, owner }]).unwrap()
+        AddressHistory::new(vec![Span { from: 0, until, owner }]).unwrap()
     }
 
     fn address(number: u32) -> IpAddr {
@@ -285,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_index_holds_what_a_map_holds(
+        fn an_index_equals_a_map(
             changes in prop::collection::vec((0..4_000_u32, prop::option::of(1..3_i64)), 0..6_000),
         ) {
             let (mut index, mut model) = (Index::default(), HashMap::new());
@@ -296,14 +296,14 @@ mod tests {
                 if changes && earlier.is_none() {
                     earlier = Some((index.shards().clone(), *number, before));
                 }
-                prop_assert_eq!(index.set(address(*number), until.map(tenants)), changes);
+                prop_assert_eq!(index.set(address(*number), until.map(history)), changes);
                 match until {
                     Some(until) => model.insert(*number, *until),
                     None => model.remove(number),
                 };
             }
             for number in 0..4_000 {
-                let expected = model.get(&number).copied().map(tenants);
+                let expected = model.get(&number).copied().map(history);
                 prop_assert_eq!(index.shards().get(&address(number)), expected.as_ref());
             }
             let taken: usize = index.taken.iter().sum();
@@ -322,7 +322,7 @@ mod tests {
             .collect();
         let mut index = Index::default();
         for address in &all {
-            assert!(index.set(*address, Some(tenants(1))));
+            assert!(index.set(*address, Some(history(1))));
         }
         for (position, gone) in all.iter().enumerate() {
             assert!(index.set(*gone, None) && !index.set(*gone, None));

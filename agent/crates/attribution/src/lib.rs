@@ -1,36 +1,36 @@
-//! Who owned an address at a time: pods, services and nodes, from the Kubernetes API.
+//! Names the owner of an address at a time: pods, services and nodes, from the Kubernetes API.
 //!
 //! ```text
 //!  API server ─ list, watch ─▶ watch ─▶ object ─▶ ownership ─ snapshot ─▶ directory ─▶ workers
-//!   pods of this node (or all)           the few    by time     immutable    one look a record
+//!   pods of this node (or all)           the few    by time     immutable    one lookup per record
 //!   services, nodes                      fields     and UID
 //! ```
 //!
-//! - Capture never waits for the API server and never ends because of it: a thread of its own runs
-//!   the watches, so that neither slows the other down, and without an answer what is known stays
-//!   in force, with the time since when it may be old in [`Status`].
-//! - An address is named by the time of the transaction: [`tenancy`].
-//! - A delete ends the claims of one UID, memory is bounded, what was given up is counted:
-//!   [`ownership`].
+//! - Capture never waits for the API server and never ends because of it: the watches run in a
+//!   thread of their own. Without a response the known state stays in use, and [`Status`] states
+//!   since when it may be stale.
+//! - An address is resolved by the time of the transaction: [`address_history`].
+//! - A delete ends the claims of one UID, memory is bounded, evictions are counted: [`ownership`].
 //! - Workers read without locks: [`directory`].
 //!
-//! What the API server is asked for, and with which rights (verbs list and watch): `pods` with
-//! `spec.nodeName` of this node, or all of them; `services`; `nodes`, all or this one. For each Job
-//! with pods here, one get of its metadata, to know its CronJob. Deployments are known without.
+//! The requests and the rights that they need (verbs list and watch): `pods` with `spec.nodeName`
+//! of this node, or all of them; `services`; `nodes`, all or this one. Each Job with pods here is
+//! requested once (its metadata), to find its CronJob. Deployments follow from the pods' own
+//! fields.
 
 #![forbid(unsafe_code)]
 
+mod address_history;
 mod client;
 pub mod config;
 mod directory;
-mod hub;
 mod index;
 mod object;
 mod ownership;
 pub mod rights;
 mod status;
-mod tenancy;
 mod watch;
+mod watch_coordinator;
 
 use std::{
     collections::HashSet,
@@ -52,42 +52,42 @@ pub use ownership::Limits;
 pub use status::{Moment, Status, WatchStatus};
 
 use crate::config::{KubernetesConfig, Scope};
-use client::{Patience, Trouble};
+use address_history::End;
+use client::{RequestError, Timeouts};
 use directory::Published;
-use hub::{JOBS_ASKED, JobQuery, WatchCoordinator, now_us};
 use object::{Node, Object, Pod, Service};
 use ownership::{Hold, Ownership, PodClaim};
-use tenancy::End;
-use watch::{Change, Waits, follow};
+use watch::{Backoff, Change, follow};
+use watch_coordinator::{JobQuery, MAX_PENDING_JOBS, WatchCoordinator, now_us};
 
-/// The annotation of a Node object that says what to capture from.
+/// The annotation of a Node object that selects the interfaces to capture from.
 pub const CAPTURE_ANNOTATION: &str = "tap53.io/capture";
 
-/// How often what ended long ago is forgotten, and the addresses of this host are read.
-const SWEEP: Duration = Duration::from_secs(30);
+/// Interval at which expired claims are removed and the addresses of this host are read.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long the start waits for what is there.
-const FIRST_LISTS: Duration = Duration::from_secs(3);
+/// Maximum time that the start waits for the first lists.
+const INITIAL_LIST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two questions for jobs.
-const JOB_PAUSE: Duration = Duration::from_millis(50);
+/// Interval between two Job queries.
+const JOB_QUERY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// An interface that holds the addresses of all services, where kube-proxy uses IPVS.
+/// The interface that has the addresses of all services if kube-proxy uses IPVS.
 const IPVS_INTERFACE: &str = "kube-ipvs0";
 
-/// The watches, running.
+/// The running watches.
 #[derive(Debug)]
 pub struct Kubernetes {
     directory: Directory,
     annotation: latest::Receiver<Option<String>>,
-    /// Dropped to end the thread.
+    /// Ends the thread when it is dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Kubernetes {
-    /// Starts the watches, if the configuration asks for them, and gives them a moment to list what
-    /// is there: nothing is captured yet, and the first records would name nobody.
+    /// Starts the watches if the configuration enables them, and waits briefly for the first lists:
+    /// nothing is captured yet, and without them the first records would name no owner.
     ///
     /// # Errors
     /// See [`Kubernetes::start`].
@@ -100,7 +100,7 @@ impl Kubernetes {
         }
         let kubernetes = Self::start(config, node)?;
         let listed = |status: &Status| status.watches.iter().all(|watch| watch.lists > 0);
-        if !kubernetes.directory.wait(FIRST_LISTS, listed) {
+        if !kubernetes.directory.wait(INITIAL_LIST_TIMEOUT, listed) {
             let reason = kubernetes.directory.status().reason;
             tracing::warn!(
                 reason,
@@ -110,18 +110,18 @@ impl Kubernetes {
         Ok(Some(kubernetes))
     }
 
-    /// Starts the watches; that there is no API server is no error, but shows in the status.
+    /// Starts the watches. An API server that is unreachable is no error; the status reports it.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub fn start(config: &KubernetesConfig, node: &str) -> std::io::Result<Self> {
-        Self::start_with(config, node, Patience::default())
+        Self::start_with(config, node, Timeouts::default())
     }
 
     fn start_with(
         config: &KubernetesConfig,
         node: &str,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> std::io::Result<Self> {
         let status = Status {
             enabled: true,
@@ -136,21 +136,21 @@ impl Kubernetes {
             if config.services {
                 status.watch(Service::RESOURCE);
             }
-            status.sum_up();
+            status.summarize();
         });
-        let (ask, asked) = mpsc::channel(JOBS_ASKED);
+        let (queries, received_queries) = mpsc::channel(MAX_PENDING_JOBS);
         let limits = Limits { claims: config.max_addresses };
         let hold = Hold {
             ns: u64::try_from(config.hold.as_nanos()).unwrap_or(u64::MAX),
             node: (config.scope == Scope::Node).then(|| node.to_owned()),
         };
-        let hub = Arc::new(WatchCoordinator::new(
+        let coordinator = Arc::new(WatchCoordinator::new(
             config.kubeconfig.clone(),
             config.labels.clone(),
-            patience,
+            timeouts,
             Ownership::new(limits, &config.cidrs, hold),
             published.clone(),
-            ask,
+            queries,
         ));
         let (send_annotation, annotation) = latest::channel(None);
         let (stop, stopped) = oneshot::channel();
@@ -158,25 +158,24 @@ impl Kubernetes {
         let (config, node) = (config.clone(), node.to_owned());
         let thread = thread::Builder::new().name("kubernetes".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(run(hub, config, node, send_annotation, asked));
-                // Ends when the sender is dropped.
+                tokio::spawn(run(coordinator, config, node, send_annotation, received_queries));
+                // The sender was dropped.
                 let _ = stopped.await;
             });
-            // A name that is being resolved is not waited for.
+            // Do not wait for a name that is being resolved.
             runtime.shutdown_background();
         })?;
         let directory = Directory::new(&published);
         Ok(Self { directory, annotation, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Who owned which address when.
+    /// Returns the directory of owners, which workers read.
     #[must_use]
-    /// The directory that workers read.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
     }
 
-    /// The value of [`CAPTURE_ANNOTATION`] at this node's object, as it changes.
+    /// Returns the changing value of [`CAPTURE_ANNOTATION`] of this node's object.
     #[must_use]
     pub fn capture_annotation(&self) -> latest::Receiver<Option<String>> {
         self.annotation.clone()
@@ -195,70 +194,74 @@ impl Drop for Kubernetes {
 }
 
 async fn run(
-    hub: Arc<WatchCoordinator>,
+    coordinator: Arc<WatchCoordinator>,
     config: KubernetesConfig,
     node: String,
     annotation: latest::Sender<Option<String>>,
-    asked: mpsc::Receiver<JobQuery>,
+    queries: mpsc::Receiver<JobQuery>,
 ) {
     let this_node = format!("spec.nodeName={node}");
     let pods = (config.scope == Scope::Node).then_some(this_node);
     let nodes = (!config.nodes).then(|| format!("metadata.name={node}"));
-    // Spawned apart, so that one that waits does not hold up another.
+    // Spawn each separately, so that one that waits does not delay another.
     let tasks = [
         tokio::spawn({
-            let hub = hub.clone();
-            async move { hub.publish_changes().await }
+            let coordinator = coordinator.clone();
+            async move { coordinator.publish_changes().await }
         }),
-        tokio::spawn(follow_pods(hub.clone(), pods)),
-        tokio::spawn(follow_nodes(hub.clone(), nodes, node.clone(), annotation)),
-        tokio::spawn(answer_for_jobs(hub.clone(), asked)),
-        tokio::spawn(sweep(hub.clone(), node)),
+        tokio::spawn(follow_pods(coordinator.clone(), pods)),
+        tokio::spawn(follow_nodes(coordinator.clone(), nodes, node.clone(), annotation)),
+        tokio::spawn(resolve_jobs(coordinator.clone(), queries)),
+        tokio::spawn(sweep(coordinator.clone(), node)),
     ];
     if config.services {
-        follow_services(hub).await;
+        follow_services(coordinator).await;
     }
     for task in tasks {
-        // None ends but by a panic, which its thread has reported; the others go on.
+        // A task ends only by a panic, which its thread has reported; the others continue.
         let _ = task.await;
     }
 }
 
-async fn follow_pods(hub: Arc<WatchCoordinator>, selector: Option<String>) {
+async fn follow_pods(coordinator: Arc<WatchCoordinator>, selector: Option<String>) {
     let take = |change: Change<Pod>| {
         let now = now_us();
         match change {
-            Change::Applied(pod) => hub.pod(&pod, now),
+            Change::Applied(pod) => coordinator.pod(&pod, now),
             Change::Deleted(pod) => {
-                hub.change(|ownership| ownership.gone(&pod.metadata().uid, pod.end(now)));
+                coordinator.change(|ownership| {
+                    ownership.object_deleted(&pod.metadata().uid, pod.end(now))
+                });
             }
             Change::Listed(present) => {
-                hub.change(|ownership| ownership.retain_pods(&present, now));
+                coordinator.change(|ownership| ownership.retain_pods(&present, now));
             }
         }
     };
-    follow(&hub, selector, take).await;
+    follow(&coordinator, selector, take).await;
 }
 
-async fn follow_services(hub: Arc<WatchCoordinator>) {
+async fn follow_services(coordinator: Arc<WatchCoordinator>) {
     let take = |change: Change<Service>| {
         let now = now_us();
-        hub.change(|ownership| match change {
+        coordinator.change(|ownership| match change {
             Change::Applied(service) => ownership.service(service.claim(now), now),
-            Change::Deleted(service) => ownership.gone(&service.metadata().uid, End::By(now)),
+            Change::Deleted(service) => {
+                ownership.object_deleted(&service.metadata().uid, End::By(now))
+            }
             Change::Listed(present) => ownership.retain_services(&present, now),
         });
     };
-    follow(&hub, None, take).await;
+    follow(&coordinator, None, take).await;
 }
 
 async fn follow_nodes(
-    hub: Arc<WatchCoordinator>,
+    coordinator: Arc<WatchCoordinator>,
     selector: Option<String>,
     this: String,
     annotation: latest::Sender<Option<String>>,
 ) {
-    let say = |value: Option<&String>| {
+    let publish = |value: Option<&String>| {
         annotation.send_if_modified(|current| {
             let changes = current.as_ref() != value;
             if changes {
@@ -270,74 +273,80 @@ async fn follow_nodes(
     let take = |change: Change<Node>| match change {
         Change::Applied(node) => {
             if node.metadata().name == this {
-                say(node.annotation(CAPTURE_ANNOTATION));
+                publish(node.annotation(CAPTURE_ANNOTATION));
             }
-            hub.change(|ownership| ownership.node(node.claim()));
+            coordinator.change(|ownership| ownership.node(node.claim()));
         }
         Change::Deleted(node) => {
             if node.metadata().name == this {
-                say(None);
+                publish(None);
             }
-            hub.change(|ownership| ownership.node_gone(&node.metadata().name));
+            coordinator.change(|ownership| ownership.node_deleted(&node.metadata().name));
         }
         Change::Listed(present) => {
             if !present.contains(&this) {
-                say(None);
+                publish(None);
             }
-            hub.change(|ownership| ownership.retain_nodes(&present));
+            coordinator.change(|ownership| ownership.retain_nodes(&present));
         }
     };
-    follow(&hub, selector, take).await;
+    follow(&coordinator, selector, take).await;
 }
 
-/// Asks for jobs, one after the other. An API server that is away is asked again, as it would not
-/// answer for the next one either, and what is said of a job is remembered.
-async fn answer_for_jobs(hub: Arc<WatchCoordinator>, mut asked: mpsc::Receiver<JobQuery>) {
-    let patience = hub.patience();
-    let mut waits = Waits::new(&patience);
-    while let Some(JobQuery { uid, namespace, name }) = asked.recv().await {
+/// Queries Jobs one after the other. While the API server is unreachable the same query is retried,
+/// since the next one would fail too. Results are cached.
+async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Receiver<JobQuery>) {
+    let timeouts = coordinator.timeouts();
+    let mut backoff = Backoff::new(&timeouts);
+    while let Some(JobQuery { uid, namespace, name }) = queries.recv().await {
         loop {
-            let answer =
-                async { client::job(&hub.client().await?, &namespace, &name, &patience).await };
-            match answer.await {
-                // Another one of that name is not the one asked for.
-                Ok(job) if job.metadata.uid == uid => hub.job(&uid, job.metadata.controller()),
-                Ok(_) | Err(Trouble::Refused { status: 404, .. }) => hub.job(&uid, None),
-                Err(trouble) => {
-                    hub.job_trouble(&trouble);
-                    if trouble.passes() {
-                        if trouble.is_about_credentials() {
-                            hub.forget_client().await;
+            let response = async {
+                client::job(&coordinator.client().await?, &namespace, &name, &timeouts).await
+            };
+            match response.await {
+                // A Job of the same name with another UID is a different one.
+                Ok(job) if job.metadata.uid == uid => {
+                    coordinator.job(&uid, job.metadata.controller())
+                }
+                Ok(_) | Err(RequestError::Refused { status: 404, .. }) => {
+                    coordinator.job(&uid, None)
+                }
+                Err(error) => {
+                    coordinator.job_failed(&error);
+                    if error.is_transient() {
+                        if error.is_about_credentials() {
+                            coordinator.drop_client().await;
                         }
-                        sleep(waits.next(trouble.retry_after())).await;
+                        sleep(backoff.next(error.retry_after())).await;
                         continue;
                     }
-                    hub.job(&uid, None);
+                    coordinator.job(&uid, None);
                 }
             }
             break;
         }
-        waits = Waits::new(&patience);
-        sleep(JOB_PAUSE).await;
+        backoff = Backoff::new(&timeouts);
+        sleep(JOB_QUERY_INTERVAL).await;
     }
 }
 
-/// Forgets what ended long ago, and reads the addresses of this host.
-async fn sweep(hub: Arc<WatchCoordinator>, node: String) {
-    let mut ticks = interval(SWEEP);
+/// Removes expired claims, and reads the addresses of this host.
+async fn sweep(coordinator: Arc<WatchCoordinator>, node: String) {
+    let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let local = local_addresses();
-        hub.change(|ownership| {
+        coordinator.change(|ownership| {
             ownership.sweep(now_us());
             ownership.local(&node, local);
         });
     }
 }
 
-/// Addresses of this host's interfaces: a bridge's, from which it speaks to its pods, is not in its
-/// Node object. Link-local ones of IPv6 are no use without their interface.
+/// Returns the addresses of this host's interfaces: that of a bridge, from which the host reaches
+/// its pods, is not in the Node object. Link-local IPv6 addresses are useless without their
+/// interface.
 fn local_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
     let interfaces = interfaces.filter(|interface| interface.interface_name != IPVS_INTERFACE);
@@ -356,7 +365,7 @@ fn local_addresses() -> Vec<IpAddr> {
 }
 
 impl Directory {
-    /// A directory of pods with these addresses, which had them ever since: to measure with.
+    /// Creates a directory of pods that have had these addresses for ever, for benchmarks.
     #[must_use]
     pub fn of_pods(pods: impl IntoIterator<Item = (Identity, Vec<IpAddr>)>) -> Self {
         let mut ownership = Ownership::new(Limits { claims: usize::MAX }, &[], Hold::default());
@@ -379,13 +388,13 @@ impl Directory {
         Self::new(&published)
     }
 
-    /// Waits until the status is as `wanted`; false if it is not within `patience`.
-    pub fn wait(&self, patience: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
-        self.published().is_some_and(|published| published.wait(patience, wanted))
+    /// Backoff until the status is as `wanted`. Returns false if `timeout` expires first.
+    pub fn wait(&self, timeout: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
+        self.published().is_some_and(|published| published.wait(timeout, wanted))
     }
 }
 
-/// A directory that a test feeds.
+/// A directory with scripted content, for tests.
 #[cfg(any(test, feature = "testing"))]
 pub struct Scripted {
     ownership: Ownership,
@@ -395,7 +404,7 @@ pub struct Scripted {
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "only tests use it")]
 impl Scripted {
-    /// One that waits for the names of pods of a range.
+    /// Creates a directory that waits for the names of pods in a range.
     pub fn new(hold: Duration, range: &str) -> Self {
         let ns = u64::try_from(hold.as_nanos()).unwrap();
         let hold = Hold { ns, node: Some("node-1".to_owned()) };
@@ -410,12 +419,12 @@ impl Scripted {
         Self { ownership, published }
     }
 
-    /// The directory that workers read.
+    /// Returns the directory that workers read.
     pub fn directory(&self) -> Directory {
         Directory::new(&self.published)
     }
 
-    /// A pod has an address since a time, UTC microseconds since 1970.
+    /// Gives a pod an address from a time on, in UTC microseconds since 1970.
     pub fn pod(&mut self, uid: &str, address: IpAddr, start_us: i64) {
         let claim = PodClaim {
             uid: uid.to_owned(),

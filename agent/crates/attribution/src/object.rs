@@ -1,8 +1,8 @@
-//! The few fields of Kubernetes objects that are used, and no others: what is not named here is
-//! skipped while it is read and takes no memory.
+//! The fields of Kubernetes objects that are used, and no others: the parser skips all other fields
+//! without allocating.
 //!
-//! Reading is lenient where one bad value must not cost an object: a time or an address that
-//! cannot be read is none. Objects are then turned into claims.
+//! Parsing is lenient where one bad value must not cost an object: a time or an address that cannot
+//! be parsed becomes `None`. Objects are then converted to claims.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, str::FromStr};
 
@@ -14,14 +14,14 @@ use serde::{
 use tap53_records::encode::{Attribution, Identity};
 
 use super::{
+    address_history::{End, Micros},
     ownership::{NodeClaim, PodClaim, ServiceClaim},
-    tenancy::{End, Micros},
 };
 
-/// Times in objects are whole seconds, rounded down.
+/// Resolution of times in objects: whole seconds, rounded down.
 const GRAIN_US: Micros = 1_000_000;
 
-/// A value in text, if it can be read.
+/// A value parsed from text, or `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lenient<T>(Option<T>);
 
@@ -63,22 +63,22 @@ impl Time {
     }
 }
 
-/// A list or map that may be null.
+/// Reads a list or map that may be null.
 fn or_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// A kind of object that is watched.
+/// A kind of object that can be watched.
 pub(super) trait Object: DeserializeOwned + Send + 'static {
-    /// What its collection is called.
+    /// Name of the collection, in the plural.
     const RESOURCE: &'static str;
 
-    /// What it says of itself.
+    /// Returns the metadata.
     fn metadata(&self) -> &Metadata;
 
-    /// What it is known by.
+    /// Returns the identifier of the object: its UID or its name.
     fn key(metadata: &Metadata) -> &str {
         &metadata.uid
     }
@@ -110,13 +110,13 @@ pub(super) struct OwnerReference {
 }
 
 impl Metadata {
-    /// What manages the object.
+    /// Returns the owner that manages the object.
     pub(super) fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|reference| reference.controller)
     }
 }
 
-/// A job, or anything else of which the metadata is enough.
+/// A Job, or any object of which only the metadata is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct MetadataOnly {
     pub(super) metadata: Metadata,
@@ -208,17 +208,17 @@ impl Object for Pod {
 }
 
 impl Pod {
-    /// What manages it.
+    /// Returns the owner that manages the pod.
     pub(super) fn controller(&self) -> Option<&OwnerReference> {
         self.metadata.controller()
     }
 
-    /// Whether it has ended, without having been deleted.
+    /// Returns true if the pod has ended without having been deleted.
     fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
     }
 
-    /// What it claims, as seen at `now`; `workload` is who manages it.
+    /// Converts the pod, as seen at `now`, to a claim; `workload` manages it.
     pub(super) fn claim(
         &self,
         chosen_labels: &[String],
@@ -253,10 +253,10 @@ impl Pod {
         }
     }
 
-    /// The end of one that was deleted, as seen at `now`.
+    /// Returns the end of a pod that was deleted, as seen at `now`.
     pub(super) fn end(&self, now: Micros) -> End {
         match self.status.finished_at() {
-            // Somewhere in that second, and not after it was seen.
+            // It ended within that second, and not after it was seen.
             Some(at) => End::Known((at + GRAIN_US).min(now).max(at)),
             None => End::By(now),
         }
@@ -285,8 +285,8 @@ impl PodStatus {
             .chain(&self.ephemeral_container_statuses)
     }
 
-    /// When the pod surely had its addresses: its network was ready, or a container ran. Its start
-    /// time says nothing: that is when the kubelet heard of it, before it had a sandbox.
+    /// Returns the time from which the pod certainly had its addresses: its network was ready, or a
+    /// container ran. `startTime` is useless: the kubelet sets it before the sandbox exists.
     fn had_addresses_at(&self) -> Option<Micros> {
         let ready = self
             .conditions
@@ -302,11 +302,11 @@ impl PodStatus {
         ready.chain(started).min()
     }
 
-    /// When the last container ended, if all have.
+    /// Returns the time when the last container ended, if all have.
     fn finished_at(&self) -> Option<Micros> {
         let mut last = None;
         for container in self.containers() {
-            // One that waits has never run, or has ended before.
+            // A container that waits has never run, or has ended before.
             if container.state.running.is_some() {
                 return None;
             }
@@ -344,7 +344,7 @@ impl Object for Service {
 }
 
 impl Service {
-    /// What it claims; a headless one has no address.
+    /// Converts the service to a claim; a headless service has no address.
     pub(super) fn claim(&self, now: Micros) -> ServiceClaim {
         let Self { metadata, spec } = self;
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -395,7 +395,7 @@ struct NodeStatus {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeAddress {
-    /// Names are among them, and are not addresses.
+    /// The list also contains names, which are not addresses.
     address: Lenient<IpAddr>,
 }
 
@@ -406,7 +406,7 @@ impl Object for Node {
         &self.metadata
     }
 
-    /// Pods name their node by its name.
+    /// Pods refer to their node by its name.
     fn key(metadata: &Metadata) -> &str {
         &metadata.name
     }
@@ -417,7 +417,7 @@ impl Node {
         self.metadata.annotations.get(name)
     }
 
-    /// What it claims.
+    /// Converts the node to a claim.
     pub(super) fn claim(&self) -> NodeClaim {
         let Self { metadata, spec, status } = self;
         let ranges = spec.pod_cidrs.iter().chain([&spec.pod_cidr]).filter_map(|range| range.0);
@@ -429,12 +429,12 @@ impl Node {
     }
 }
 
-/// Deployment, StatefulSet, …: what a pod's controller stands for, as far as the pod itself tells.
-/// A Job has to be asked for.
+/// Returns the workload of a pod's controller (Deployment, StatefulSet, …), as far as the pod
+/// itself states it. A Job must be queried for its CronJob.
 ///
-/// A ReplicaSet of a Deployment is called after it, with the hash of the pod's template behind,
-/// which the pod's label repeats. So its Deployment is known without watching ReplicaSets, of
-/// which a cluster keeps ten for each Deployment.
+/// A ReplicaSet of a Deployment has the Deployment's name with the hash of the pod template
+/// appended, which a label of the pod repeats. So the Deployment is known without watching
+/// ReplicaSets, of which a cluster keeps ten for each Deployment.
 pub(super) fn workload(pod: &Pod) -> Option<(&str, &str)> {
     let controller = pod.controller()?;
     if controller.kind == "ReplicaSet"

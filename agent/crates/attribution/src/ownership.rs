@@ -1,16 +1,16 @@
-//! The one writer of the directory: takes in what objects say, in whatever order it comes.
+//! Writes the directory: applies the state of objects, in whatever order it arrives.
 //!
-//! - Everything is kept by UID, so that a delete ends the claims of one object, never those of who
-//!   has the address after it.
-//! - What has ended stays for [`RETENTION_US`]: a transaction is recorded up to ten minutes after
-//!   its first message (`pair.tcp_timeout_ms` at most), and events come late.
+//! - State is kept by UID, so that a delete ends the claims of one object, never those of the next
+//!   owner of the address.
+//! - An ended claim stays for [`RETENTION_US`]: a transaction is recorded up to ten minutes after
+//!   its first message (`pair.tcp_timeout_ms` at most), and events arrive late.
 //! - Memory is bounded: [`Limits`].
 
 mod claims;
+mod eviction;
 mod holder;
 mod hosts;
 mod resolve;
-mod room;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,35 +23,36 @@ use tap53_records::encode::Owner;
 
 use super::status::Counts;
 use super::{
-    directory::{Nobody, Snapshot},
+    address_history::{End, Micros, Start},
+    directory::{Snapshot, UnknownOwners},
     index::Index,
-    tenancy::{End, Micros, Start},
 };
-use holder::{Held, Holder, Kind, Object, Times, live_of};
+use eviction::RETENTION_US;
+use holder::{HeldAddress, Holder, Kind, Object, Times, live_of};
 use hosts::Host;
 use resolve::Claimants;
-use room::RETENTION_US;
 
 pub(super) use claims::{NodeClaim, PodClaim, ServiceClaim};
 
-/// What is held at most.
+/// Limits on memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Claims: each address of each pod and service. One takes at most 2 KB with the strings of
-    /// its pod (names of up to 253 bytes, 32 labels not counted), 1.1 KB as a rule.
+    /// Maximum number of claims, one per address of each pod and service. One takes at most 2 KB
+    /// with the strings of its pod (names of up to 253 bytes, 32 labels not counted), usually 1.1
+    /// KB.
     pub claims: usize,
 }
 
-/// For whose names records wait.
+/// Selects the pods whose names records wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hold {
-    /// For how long, nanoseconds.
+    /// Maximum wait in nanoseconds.
     pub(super) ns: u64,
-    /// The node whose pods are watched, if it is one.
+    /// The node whose pods are watched; `None` for all nodes.
     pub(super) node: Option<String>,
 }
 
-/// The writer.
+/// The only writer of the directory.
 pub(super) struct Ownership {
     limits: Limits,
     holders: HashMap<Arc<str>, Holder>,
@@ -62,7 +63,7 @@ pub(super) struct Ownership {
     ranges: Arc<[IpNet]>,
     hold: Hold,
     awaited: Arc<[IpNet]>,
-    nobody: Arc<Nobody>,
+    unknown_owners: Arc<UnknownOwners>,
     changed: bool,
     counts: Counts,
 }
@@ -79,7 +80,7 @@ impl Ownership {
             ranges: Arc::new([]),
             hold,
             awaited: Arc::new([]),
-            nobody: Arc::default(),
+            unknown_owners: Arc::default(),
             changed: true,
             counts: Counts::default(),
         };
@@ -91,31 +92,31 @@ impl Ownership {
         self.counts
     }
 
-    /// A snapshot, if something has changed since the last one.
+    /// Returns a snapshot if anything has changed since the last one.
     pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
         std::mem::take(&mut self.changed).then(|| Snapshot {
             shards: self.index.shards().clone(),
             ranges: self.ranges.clone(),
             awaited: self.awaited.clone(),
             hold_ns: self.hold.ns,
-            nobody: self.nobody.clone(),
+            unknown_owners: self.unknown_owners.clone(),
         })
     }
 
-    /// Takes in what a pod says at `now`.
+    /// Applies the state of a pod seen at `now`.
     pub(super) fn pod(&mut self, pod: PodClaim, now: Micros) {
         let seen = self.holders.contains_key(&*pod.uid);
         let worth_knowing = match pod.end {
             End::Open => !pod.addresses.is_empty(),
             End::Known(at) => !pod.addresses.is_empty() && at > now - RETENTION_US,
-            // It ended at an unknown time before this first sight of it.
+            // It ended at an unknown time before it was first seen.
             End::By(_) => false,
         };
         if !seen && !worth_knowing {
             return;
         }
-        // It has the address now, so it had it before: clocks of two machines differ.
-        let told = pod.start.map(|at| at.min(now));
+        // It has the address now, so its start cannot be later: clocks of two machines differ.
+        let reported = pod.start.map(|at| at.min(now));
         let end = match pod.end {
             End::Open => End::Open,
             End::Known(at) => End::Known(at.min(now)),
@@ -126,30 +127,30 @@ impl Ownership {
             uid: &pod.uid,
             identity: pod.identity,
             addresses: &pod.addresses,
-            times: Times { told, earliest: pod.earliest.min(now), end },
+            times: Times { reported, earliest: pod.earliest.min(now), end },
         };
         self.object(object, now);
     }
 
-    /// Takes in what a service says at `now`.
+    /// Applies the state of a service seen at `now`.
     pub(super) fn service(&mut self, service: ServiceClaim, now: Micros) {
         if service.addresses.is_empty() && !self.holders.contains_key(&*service.uid) {
             return;
         }
-        // The address is taken in the same transaction that creates the service.
+        // The address is allocated in the transaction that creates the service.
         let created = service.created.min(now);
         let object = Object {
             kind: Kind::Service,
             uid: &service.uid,
             identity: service.identity,
             addresses: &service.addresses,
-            times: Times { told: Some(created), earliest: created, end: End::Open },
+            times: Times { reported: Some(created), earliest: created, end: End::Open },
         };
         self.object(object, now);
     }
 
-    /// The object with this UID is gone: since `end`, as far as that is not known already.
-    pub(super) fn gone(&mut self, uid: &str, end: End) {
+    /// Ends the claims of the object with this UID at `end`, unless their end is known already.
+    pub(super) fn object_deleted(&mut self, uid: &str, end: End) {
         if let Some(holder) = self.holders.get_mut(uid) {
             for held in &mut holder.held {
                 held.end = held.end.refined(end);
@@ -159,12 +160,12 @@ impl Ownership {
         }
     }
 
-    /// Pods that are not in `present` are gone, since some time before `now`.
+    /// Ends the claims of pods that are not in `present`, at some time before `now`.
     pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Micros) {
         self.retain(present, now, |kind| kind != Kind::Service);
     }
 
-    /// As above, of services.
+    /// Ends the claims of services that are not in `present`, at some time before `now`.
     pub(super) fn retain_services(&mut self, present: &HashSet<String>, now: Micros) {
         self.retain(present, now, |kind| kind == Kind::Service);
     }
@@ -179,11 +180,11 @@ impl Ownership {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in gone {
-            self.gone(&uid, End::By(now));
+            self.object_deleted(&uid, End::By(now));
         }
     }
 
-    /// Gives a pod another workload.
+    /// Changes the workload of a pod.
     pub(super) fn set_workload(&mut self, uid: &str, kind: &str, name: &str) {
         let Some(holder) = self.holders.get_mut(uid) else { return };
         let mut identity = holder.owner.identity().clone();
@@ -193,7 +194,7 @@ impl Ownership {
         self.resolve_all(uid);
     }
 
-    /// The one way that claims change: what an object says is merged into what it said before.
+    /// Merges the state of an object into its claims. Claims change nowhere else.
     fn object(&mut self, object: Object<'_>, now: Micros) {
         let Object { kind, uid, identity, addresses, times } = object;
         let uid: Arc<str> = match self.holders.get_key_value(uid) {
@@ -207,7 +208,7 @@ impl Ownership {
         let mut new: Vec<IpAddr> = Vec::new();
         for address in addresses.iter().filter(|_| live) {
             let held = self.holders.get(&uid).is_some_and(|holder| holder.holds(*address));
-            if !held && !new.contains(address) && self.make_room(new.len()) {
+            if !held && !new.contains(address) && self.evict_for(new.len()) {
                 new.push(*address);
             }
         }
@@ -224,26 +225,31 @@ impl Ownership {
         }
         for held in &mut holder.held {
             if held.first
-                && let Some(at) = times.told
+                && let Some(at) = times.reported
             {
                 held.start = held.start.refined(Start::Known(at));
             }
             held.end = match times.end {
                 End::Open if !live || addresses.is_empty() => held.end,
-                // It may have been without for a moment.
+                // The pod may have been without the address for a moment.
                 End::Open if addresses.contains(&held.address) => End::Open,
-                // It has others now.
+                // The pod has other addresses now.
                 End::Open => held.end.refined(End::By(now)),
                 end => held.end.refined(end),
             };
         }
         for address in &new {
-            // An address that comes later than others is not as old as the object's times say.
-            let start = match times.told {
+            // An address that appears later than others is newer than the object's times.
+            let start = match times.reported {
                 Some(at) if first_sight => Start::Known(at),
                 _ => Start::Between(times.earliest, now),
             };
-            holder.held.push(Held { address: *address, start, end: times.end, first: first_sight });
+            holder.held.push(HeldAddress {
+                address: *address,
+                start,
+                end: times.end,
+                first: first_sight,
+            });
         }
         self.counts.claims += new.len();
         let node = (kind == Kind::HostPod).then(|| holder.owner.identity().node_name.clone());

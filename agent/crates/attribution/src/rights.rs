@@ -1,7 +1,7 @@
-//! What the watches need to be allowed to do, and whether they are: for `tap53 doctor`.
+//! Checks the rights that the watches need, for `tap53 doctor`.
 //!
-//! Asked by SelfSubjectAccessReview, which every authenticated user may create, and which the API
-//! server answers without storing anything.
+//! Uses SelfSubjectAccessReview, which every authenticated user may create, and which the API
+//! server does not store.
 
 use std::{fmt, path::Path, time::Duration};
 
@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tap53_base::visible::with_causes;
 
-use super::client::{Patience, Trouble, connect, read, send};
+use super::client::{RequestError, Timeouts, connect, read, send};
 use crate::config::KubernetesConfig;
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// A person waits.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Timeout of a review; a person waits for it.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that the watches make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub struct Right {
     pub group: &'static str,
     /// Resource in the plural.
     pub resource: &'static str,
-    /// The only object that is asked for.
+    /// Name of the only object that is requested; `None` for all.
     pub name: Option<String>,
 }
 
-/// As `kubectl auth can-i` takes it.
+/// Formats the right as arguments of `kubectl auth can-i`.
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verb, group, resource, name } = self;
@@ -44,7 +44,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// Everything that the watches ask for.
+/// Returns the rights that the watches need.
 pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
     let right = |verb, group, resource, name| Right { verb, group, resource, name };
     let mut rights = Vec::new();
@@ -53,7 +53,7 @@ pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
         if config.services {
             rights.push(right(verb, "", "services", None));
         }
-        // Of one node, by a field selector on its name.
+        // One node is watched by a field selector on its name.
         let name = (!config.nodes).then(|| node.to_owned());
         rights.push(right(verb, "", "nodes", name));
     }
@@ -61,46 +61,49 @@ pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
     rights
 }
 
-/// Reasons why a request has no usable answer.
+/// Reasons why the rights cannot be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// No kubeconfig, or no account of a pod.
+    /// No kubeconfig, or no service account of a pod.
     NoAccess(String),
-    /// The credentials are not accepted.
+    /// The API server rejects the credentials.
     Unauthorized(String),
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
-impl From<Trouble> for NoAnswer {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::NoAccess(_) => Self::NoAccess(trouble.to_string()),
-            Trouble::Unauthorized(_) => Self::Unauthorized(trouble.to_string()),
+impl From<RequestError> for NoAnswer {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NoAccess(_) => Self::NoAccess(error.to_string()),
+            RequestError::Unauthorized(_) => Self::Unauthorized(error.to_string()),
             other => Self::Other(other.to_string()),
         }
     }
 }
 
-/// Asks for each right whether this account has it; waits for the answers.
-pub fn ask(kubeconfig: Option<&Path>, rights: Vec<Right>) -> Result<Vec<(Right, bool)>, NoAnswer> {
+/// Checks for each right whether this account has it; blocks until all are checked.
+pub fn check(
+    kubeconfig: Option<&Path>,
+    rights: Vec<Right>,
+) -> Result<Vec<(Right, bool)>, NoAnswer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| NoAnswer::Other(error.to_string()))?;
-    let asked = runtime.block_on(async {
+    let results = runtime.block_on(async {
         let client = connect(kubeconfig).await?;
         let mut answers = Vec::with_capacity(rights.len());
         for right in rights {
             let allowed = review(&client, &right).await?;
             answers.push((right, allowed));
         }
-        Ok::<_, Trouble>(answers)
+        Ok::<_, RequestError>(answers)
     });
-    Ok(asked?)
+    Ok(results?)
 }
 
-async fn review(client: &Client, right: &Right) -> Result<bool, Trouble> {
+async fn review(client: &Client, right: &Right) -> Result<bool, RequestError> {
     #[derive(Deserialize)]
     struct Review {
         status: ReviewStatus,
@@ -109,7 +112,7 @@ async fn review(client: &Client, right: &Right) -> Result<bool, Trouble> {
     struct ReviewStatus {
         allowed: bool,
     }
-    let patience = Patience { answer: ANSWER, ..Patience::default() };
+    let timeouts = Timeouts { response: TIMEOUT, ..Timeouts::default() };
     let body = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -125,10 +128,10 @@ async fn review(client: &Client, right: &Right) -> Result<bool, Trouble> {
         .uri(REVIEWS)
         .header(CONTENT_TYPE, "application/json")
         .body(body.to_string().into_bytes())
-        .map_err(|error| Trouble::Unreadable(with_causes(&error)))?;
-    let answer = read(send(client, request, &patience).await?, &patience).await?;
-    let review: Review =
-        serde_json::from_slice(&answer).map_err(|error| Trouble::Unreadable(error.to_string()))?;
+        .map_err(|error| RequestError::Unreadable(with_causes(&error)))?;
+    let response = read(send(client, request, &timeouts).await?, &timeouts).await?;
+    let review: Review = serde_json::from_slice(&response)
+        .map_err(|error| RequestError::Unreadable(error.to_string()))?;
     Ok(review.status.allowed)
 }
 

@@ -1,4 +1,4 @@
-//! How the directory is fed, for `tap53 status` and metrics.
+//! State of the watches, for `tap53 status` and metrics.
 
 use serde::{Serialize, Serializer};
 
@@ -11,79 +11,80 @@ pub(super) struct Counts {
     pub(super) services: usize,
     pub(super) nodes: usize,
     pub(super) claims: usize,
-    /// Claims of addresses with more of them than are kept.
+    /// Claims evicted because their address had too many.
     pub(super) history_evicted: u64,
-    /// Claims that had ended and were forgotten early, to make room.
+    /// Ended claims that were evicted early.
     pub(super) ended_evicted: u64,
-    /// Claims that were not taken in for want of room.
+    /// Claims refused because the limit was reached.
     pub(super) refused: u64,
 }
 
-/// State of the Kubernetes watches and of what is known through them.
+/// State of the Kubernetes watches and of the objects known through them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Whether the configuration asks for Kubernetes; all else is empty without.
+    /// True if Kubernetes is configured; otherwise all else is empty.
     pub enabled: bool,
     /// Name of this node.
     pub node: String,
-    /// Whose pods are watched.
+    /// The pods that are watched.
     pub scope: Scope,
-    /// Whether every watch has listed its objects and follows them now.
+    /// True if every watch has listed its objects and follows them now.
     pub connected: bool,
-    /// Why not; of the first watch that does not.
+    /// Reason of the first watch that is not connected.
     pub reason: Option<String>,
-    /// Since when what is known may be old, while not connected.
+    /// Time since when the known state may be stale, while not connected.
     pub stale_since: Option<Moment>,
-    /// When the last event came, of any watch.
+    /// Time of the last event of any watch.
     pub last_event: Option<Moment>,
-    /// Live pods known.
+    /// Number of known live pods.
     pub pods: usize,
-    /// Services with an address known.
+    /// Number of known services with an address.
     pub services: usize,
-    /// Nodes known.
+    /// Number of known nodes.
     pub nodes: usize,
-    /// Claims held: addresses of live objects, and for a while of those that ended.
+    /// Number of stored claims: addresses of live objects, and for a while of ended ones.
     pub claims: usize,
-    /// Lists of everything that were taken, of all watches; one each is the start.
+    /// Number of full lists of all watches; the first of each is the start.
     pub lists: u64,
-    /// Requests that failed, and streams that broke.
+    /// Number of failed requests and broken streams.
     pub errors: u64,
-    /// Claims of addresses with more of them than are kept, given up.
+    /// Claims evicted because their address had too many.
     pub history_evicted: u64,
-    /// Claims that had ended and were forgotten early, to make room.
+    /// Ended claims that were evicted early.
     pub ended_evicted: u64,
-    /// Claims not taken in for want of room.
+    /// Claims refused because the limit was reached.
     pub refused: u64,
-    /// Jobs that could not be asked for: their pods are named by the Job, not by its CronJob.
+    /// Failed Job queries: their pods are attributed to the Job, not to its CronJob.
     pub jobs_failed: u64,
-    /// Why, the last time.
+    /// Reason of the last failed Job query.
     pub jobs_reason: Option<String>,
-    /// Each watch.
+    /// State of each watch.
     pub watches: Vec<WatchStatus>,
 }
 
 /// State of one watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WatchStatus {
-    /// What is watched: `pods`, `services`, `nodes`.
+    /// The resource: `pods`, `services`, `nodes`.
     pub resource: &'static str,
-    /// Whether it has listed its objects and follows them now.
+    /// True if the watch has listed its objects and follows them now.
     pub connected: bool,
-    /// Why not.
+    /// Reason why it is not connected.
     pub reason: Option<String>,
-    /// Since when what is known may be old; `None` while connected, or before the first list.
+    /// Time since when the known state may be stale; `None` while connected, or before the first
+    /// list.
     pub stale_since: Option<Moment>,
-    /// When the last event came.
+    /// Time of the last event.
     pub last_event: Option<Moment>,
-    /// Lists of everything that were taken; one is the start.
+    /// Number of full lists; the first is the start.
     pub lists: u64,
-    /// Events taken in.
+    /// Number of applied events.
     pub events: u64,
-    /// Requests that failed, and streams that broke.
+    /// Number of failed requests and broken streams.
     pub errors: u64,
 }
 
-/// A time, UTC; RFC 3339 when serialised.
+/// A time in UTC; serialized as in RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     /// Microseconds since 1970.
@@ -100,7 +101,7 @@ impl Serialize for Moment {
 }
 
 impl Status {
-    /// State of one watch, which is there from the start.
+    /// Returns the state of one watch, and adds it if it is new.
     pub(super) fn watch(&mut self, resource: &'static str) -> &mut WatchStatus {
         let index = self.watches.iter().position(|watch| watch.resource == resource);
         let index = index.unwrap_or_else(|| {
@@ -114,7 +115,7 @@ impl Status {
         &mut self.watches[index]
     }
 
-    /// Takes over what is known.
+    /// Copies the counts of known objects.
     pub(super) const fn set_counts(&mut self, counts: Counts) {
         self.pods = counts.pods;
         self.services = counts.services;
@@ -125,8 +126,8 @@ impl Status {
         self.refused = counts.refused;
     }
 
-    /// Draws up the whole from its watches.
-    pub(super) fn sum_up(&mut self) {
+    /// Computes the totals from the watches.
+    pub(super) fn summarize(&mut self) {
         let watches = &self.watches;
         let down = watches.iter().find(|watch| !watch.connected);
         self.connected = !watches.is_empty() && down.is_none();

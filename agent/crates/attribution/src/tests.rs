@@ -1,5 +1,4 @@
-//! The watches against a stub that fails in every way; the real API server is in the integration
-//! tests.
+//! The watches against a stub that fails in every way; the integration tests use a real API server.
 
 use std::time::Instant;
 
@@ -12,12 +11,12 @@ use super::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Short, so that a test takes no longer than it must.
-const HASTY: Patience = Patience {
-    answer: Duration::from_millis(400),
-    quiet: Duration::from_millis(400),
-    first_wait: Duration::from_millis(20),
-    longest_wait: Duration::from_millis(200),
+/// Short timeouts, so that a test takes no longer than it must.
+const SHORT_TIMEOUTS: Timeouts = Timeouts {
+    response: Duration::from_millis(400),
+    idle: Duration::from_millis(400),
+    initial_backoff: Duration::from_millis(20),
+    max_backoff: Duration::from_millis(200),
 };
 
 fn config(stub: &Stub) -> KubernetesConfig {
@@ -34,7 +33,7 @@ fn config(stub: &Stub) -> KubernetesConfig {
     }
 }
 
-/// Pods as the script says; no nodes, whose watch is silent.
+/// A stub with scripted pods and no nodes, whose watch is silent.
 fn stub_of_pods(script: impl Fn(&Request) -> Vec<Part> + Send + Sync + 'static) -> Stub {
     Stub::start(move |request| match (request.resource(), request.is_watch()) {
         ("pods", _) => script(request),
@@ -43,19 +42,19 @@ fn stub_of_pods(script: impl Fn(&Request) -> Vec<Part> + Send + Sync + 'static) 
     })
 }
 
-/// These events, and then nothing.
+/// Sends these events, and then nothing.
 fn silent(events: &[String]) -> Vec<Part> {
     let mut parts = stream(events);
     parts.push(Part::Silence);
     parts
 }
 
-/// Nothing is silent for too long here but what should be.
-const CALM: Patience =
-    Patience { answer: Duration::from_secs(60), quiet: Duration::from_secs(60), ..HASTY };
+/// Long timeouts, for tests in which silence is no failure.
+const LONG_TIMEOUTS: Timeouts =
+    Timeouts { response: Duration::from_secs(60), idle: Duration::from_secs(60), ..SHORT_TIMEOUTS };
 
-fn start(stub: &Stub, patience: Patience) -> Kubernetes {
-    Kubernetes::start_with(&config(stub), "node-1", patience).unwrap()
+fn start(stub: &Stub, timeouts: Timeouts) -> Kubernetes {
+    Kubernetes::start_with(&config(stub), "node-1", timeouts).unwrap()
 }
 
 fn wait(kubernetes: &Kubernetes, wanted: impl Fn(&Status) -> bool) -> Status {
@@ -69,7 +68,7 @@ fn pods_of(status: &Status) -> &WatchStatus {
     status.watches.iter().find(|watch| watch.resource == "pods").unwrap()
 }
 
-/// UID of the pod that has an address now.
+/// Returns the UID of the pod that has an address now.
 fn named(kubernetes: &Kubernetes, address: &str) -> Option<String> {
     let reader = kubernetes.directory.reader();
     let owner = reader.owner(address.parse().unwrap(), now_us());
@@ -77,7 +76,7 @@ fn named(kubernetes: &Kubernetes, address: &str) -> Option<String> {
 }
 
 #[test]
-fn what_is_listed_and_what_follows_is_named() {
+fn listed_and_later_pods_are_named() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.parameter("continue")) {
         (false, None) => page(5, "more", &[pod("a", "10.0.0.1", 1), pod("b", "10.0.0.2", 2)]),
         (false, Some("more")) => page(5, "", &[pod("c", "10.0.0.3", 3)]),
@@ -88,7 +87,7 @@ fn what_is_listed_and_what_follows_is_named() {
             event("BOOKMARK", r#"{"metadata":{"resourceVersion":"9"}}"#),
         ]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let status =
         wait(&kubernetes, |status| status.connected && status.claims == 4 && status.pods == 3);
     assert_eq!((status.lists, status.errors, &status.reason), (2, 0, &None));
@@ -101,17 +100,17 @@ fn what_is_listed_and_what_follows_is_named() {
 }
 
 #[test]
-fn after_410_in_mid_stream_all_is_listed_anew_and_recent_history_stays() {
+fn a_410_in_mid_stream_repeats_the_list_and_keeps_recent_history() {
     let gone = r#"{"kind":"Status","code":410,"reason":"Expired","message":"too old"}"#;
     let stub = stub_of_pods(move |request| match (request.is_watch(), request.number) {
         (false, 0) => list(5, &[pod("a", "10.0.0.1", 1), pod("b", "10.0.0.2", 2)]),
         (true, 0) => silent(&[event("MODIFIED", &pod("a", "10.0.0.1", 6)), event("ERROR", gone)]),
-        // `a` has gone meanwhile.
+        // `a` was deleted meanwhile.
         (false, _) => list(20, &[pod("b", "10.0.0.2", 2)]),
         (true, _) => silent(&[]),
     });
     let before = now_us();
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let status = wait(&kubernetes, |status| pods_of(status).lists == 2 && status.connected);
     assert_eq!((status.pods, status.errors), (1, 1));
     assert_eq!(stub.requests("pods", true)[1].parameter("resourceVersion"), Some("20"));
@@ -122,13 +121,13 @@ fn after_410_in_mid_stream_all_is_listed_anew_and_recent_history_stays() {
 }
 
 #[test]
-fn a_refused_watch_with_410_lists_anew() {
+fn a_watch_refused_with_410_repeats_the_list() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.number) {
         (false, number) => list(5 + u32::try_from(number).unwrap(), &[]),
         (true, 0) => answer(410, r#"{"kind":"Status","code":410,"message":"too old"}"#),
         (true, _) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     wait(&kubernetes, |status| status.connected && pods_of(status).lists == 2);
 }
 
@@ -143,14 +142,14 @@ fn a_stream_cut_within_an_event_is_taken_up_from_the_event_before() {
             parts
         }
         (true, 1) => {
-            // The same with an end of the body, as a proxy makes it.
+            // The same with a premature end of the body, as a proxy causes it.
             let mut parts = stream(&[event("ADDED", &pod("b", "10.0.0.2", 7))]);
             parts.push(Part::Chunk(br#"{"type":"ADDED","object":{"metad"#.to_vec()));
             parts
         }
         (true, _) => silent(&[event("ADDED", &pod("c", "10.0.0.3", 8))]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let status = wait(&kubernetes, |status| status.pods == 3 && status.connected);
     assert_eq!((pods_of(&status).lists, pods_of(&status).errors), (1, 2));
     let versions: Vec<_> = stub
@@ -162,7 +161,7 @@ fn a_stream_cut_within_an_event_is_taken_up_from_the_event_before() {
 }
 
 #[test]
-fn an_event_that_cannot_be_read_lists_anew() {
+fn an_invalid_event_repeats_the_list() {
     for broken in [
         "{\"type\":\"ADDED\"",
         "no json",
@@ -175,16 +174,16 @@ fn an_event_that_cannot_be_read_lists_anew() {
             (false, _) => list(20, &[pod("a", "10.0.0.1", 6)]),
             (true, _) => silent(&[]),
         });
-        let kubernetes = start(&stub, CALM);
+        let kubernetes = start(&stub, LONG_TIMEOUTS);
         let status = wait(&kubernetes, |status| status.connected && status.pods == 1);
         assert_eq!((pods_of(&status).lists, pods_of(&status).errors), (2, 1), "{broken}");
     }
 }
 
 #[test]
-fn a_silent_server_is_noticed_at_each_step_and_what_is_known_stays() {
+fn a_silent_server_is_noticed_at_each_step_and_known_owners_stay() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.number) {
-        // No answer at all; half a list; a list.
+        // Silence at once; after half a list; after a list.
         (false, 0) => vec![Part::Silence],
         (false, 1) => {
             vec![Part::Head(200, Vec::new()), Part::Chunk(b"{\"items\":[".to_vec()), Part::Silence]
@@ -193,21 +192,21 @@ fn a_silent_server_is_noticed_at_each_step_and_what_is_known_stays() {
         (true, 0) => silent(&[event("ADDED", &pod("b", "10.0.0.2", 6))]),
         (true, _) => vec![Part::Silence],
     });
-    let kubernetes = start(&stub, HASTY);
+    let kubernetes = start(&stub, SHORT_TIMEOUTS);
     stub.wait_for("pods", true, 3);
     let status = wait(&kubernetes, |status| pods_of(status).errors >= 4);
     let reason = pods_of(&status).reason.clone().unwrap();
-    assert!(reason.contains("silent"), "{reason}");
+    assert!(reason.contains("sent nothing"), "{reason}");
     assert!(status.stale_since.is_some() && !status.connected);
     assert_eq!(status.reason.unwrap(), format!("pods: {reason}"));
     assert_eq!(named(&kubernetes, "10.0.0.1").as_deref(), Some("a"));
     assert_eq!(named(&kubernetes, "10.0.0.2").as_deref(), Some("b"));
-    // Nothing was listed again for it.
+    // The list was not repeated.
     assert_eq!(pods_of(&kubernetes.directory.status()).lists, 1);
 }
 
 #[test]
-fn a_server_that_asks_for_time_gets_it() {
+fn a_retry_after_header_is_respected() {
     let stub = stub_of_pods(|request| match (request.is_watch(), request.number) {
         (false, 0) => {
             let after = vec![("retry-after", "1".to_owned())];
@@ -216,46 +215,46 @@ fn a_server_that_asks_for_time_gets_it() {
         (false, _) => list(5, &[]),
         (true, _) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let waiting = wait(&kubernetes, |status| pods_of(status).errors == 1);
     let reason = pods_of(&waiting).reason.clone().unwrap();
     assert!(reason.contains("429"), "{reason}");
-    // It was never there, so nothing is stale.
+    // It was never connected, so nothing is stale.
     assert!(waiting.stale_since.is_none());
     wait(&kubernetes, |status| status.connected);
-    let asked = stub.requests("pods", false);
-    assert!(asked[1].at - asked[0].at >= Duration::from_secs(1));
+    let requests = stub.requests("pods", false);
+    assert!(requests[1].at - requests[0].at >= Duration::from_secs(1));
 }
 
 #[test]
-fn a_server_that_ends_each_stream_at_once_is_not_asked_in_a_loop() {
+fn a_server_that_ends_each_stream_at_once_is_queried_with_backoff() {
     let stub = stub_of_pods(|request| match request.is_watch() {
         false => list(5, &[]),
         true => stream(&[]),
     });
-    let kubernetes = start(&stub, CALM);
-    let asked = stub.wait_for("pods", true, 12);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
+    let requests = stub.wait_for("pods", true, 12);
     // 10, 20, 40, 80 ms, then 100 ms or more: half of each is certain.
-    let took = asked[11].at - asked[0].at;
+    let took = requests[11].at - requests[0].at;
     assert!(took >= Duration::from_millis(750), "{took:?}");
     let status = kubernetes.directory.status();
     assert_eq!(pods_of(&status).lists, 1);
 }
 
 #[test]
-fn credentials_are_read_anew_when_they_are_refused() {
+fn credentials_are_read_again_after_a_refusal() {
     let stub = stub_of_pods(|request| {
         if request.authorization != "Bearer second" {
             return answer(401, r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#);
         }
         if request.is_watch() { silent(&[]) } else { list(5, &[pod("a", "10.0.0.1", 1)]) }
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let status = wait(&kubernetes, |status| pods_of(status).errors > 0);
     let reason = pods_of(&status).reason.clone().unwrap();
     assert!(reason.contains("credentials") && reason.contains("401"), "{reason}");
     stub.set_token("second");
-    // Sooner than the minute after which the file is read anyway.
+    // This is sooner than the minute after which the file is read again anyway.
     wait(&kubernetes, |status| status.connected && status.pods == 1);
 }
 
@@ -270,7 +269,7 @@ fn one_watch_that_is_denied_leaves_the_others_alone() {
         (_, false) => list(5, &[]),
         (_, true) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let status = wait(&kubernetes, |status| {
         status.pods == 1 && pods_of(status).connected && status.errors > 0
     });
@@ -281,12 +280,12 @@ fn one_watch_that_is_denied_leaves_the_others_alone() {
 }
 
 #[test]
-fn without_an_api_server_the_status_says_so_and_dropping_it_takes_no_time() {
+fn without_an_api_server_the_status_reports_it_and_dropping_is_fast() {
     let config = KubernetesConfig {
         kubeconfig: Some("/nowhere/kubeconfig".into()),
         ..config(&stub_of_pods(|_| Vec::new()))
     };
-    let kubernetes = Kubernetes::start_with(&config, "node-1", HASTY).unwrap();
+    let kubernetes = Kubernetes::start_with(&config, "node-1", SHORT_TIMEOUTS).unwrap();
     let status = wait(&kubernetes, |status| status.errors > 2);
     assert!(status.reason.unwrap().contains("/nowhere/kubeconfig"));
     let reader = kubernetes.directory.reader();
@@ -297,19 +296,37 @@ fn without_an_api_server_the_status_says_so_and_dropping_it_takes_no_time() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+/// The Job `nightly-1`, which a CronJob has created.
+const JOB_OF_CRON_JOB: &str = r#"{"metadata":{"uid":"uid-nightly-1","name":"nightly-1","ownerReferences":[{"kind":"CronJob","name":"nightly","uid":"c","controller":true}]}}"#;
+
+/// Returns a running pod that a Job controls.
+fn pod_of_job(uid: &str, address: &str, job: &str) -> String {
+    let owner = format!(
+        r#""ownerReferences":[{{"kind":"Job","name":"{job}","uid":"uid-{job}","controller":true}}],"namespace""#
+    );
+    pod(uid, address, 1).replace(r#""namespace""#, &owner)
+}
+
+/// Returns the kind and name of the workload that has an address now.
+fn workload_of(kubernetes: &Kubernetes, address: &str) -> (String, String) {
+    let reader = kubernetes.directory.reader();
+    let identity = reader.owner(address.parse().unwrap(), now_us()).identity().clone();
+    (identity.workload_kind.unwrap_or_default(), identity.workload_name.unwrap_or_default())
+}
+
+fn wait_for_workload(kubernetes: &Kubernetes, address: &str, kind: &str, name: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    while workload_of(kubernetes, address) != (kind.to_owned(), name.to_owned()) {
+        let found = workload_of(kubernetes, address);
+        assert!(Instant::now() < deadline, "{address} is of {found:?}");
+        thread::yield_now();
+    }
+}
+
 #[test]
-fn a_job_is_asked_for_once_and_its_pods_are_its_cron_jobs() {
-    let of_job = |uid: &str, address: &str, job: &str| {
-        let owner = format!(
-            r#""ownerReferences":[{{"kind":"Job","name":"{job}","uid":"uid-{job}","controller":true}}],"namespace""#
-        );
-        pod(uid, address, 1).replace(r#""namespace""#, &owner)
-    };
+fn a_job_is_queried_once_and_its_pods_belong_to_its_cron_job() {
     let stub = Stub::start(move |request| match (request.resource(), request.is_watch()) {
-        ("jobs", _) if request.target.ends_with("/nightly-1") => answer(
-            200,
-            r#"{"metadata":{"uid":"uid-nightly-1","name":"nightly-1","ownerReferences":[{"kind":"CronJob","name":"nightly","uid":"c","controller":true}]}}"#,
-        ),
+        ("jobs", _) if request.target.ends_with("/nightly-1") => answer(200, JOB_OF_CRON_JOB),
         ("jobs", _) if request.target.ends_with("/once") => {
             answer(200, r#"{"metadata":{"uid":"uid-once","name":"once"}}"#)
         }
@@ -317,74 +334,48 @@ fn a_job_is_asked_for_once_and_its_pods_are_its_cron_jobs() {
         ("pods", false) => list(
             5,
             &[
-                of_job("a", "10.0.0.1", "nightly-1"),
-                of_job("b", "10.0.0.2", "nightly-1"),
-                of_job("c", "10.0.0.3", "once"),
-                of_job("d", "10.0.0.4", "gone"),
+                pod_of_job("a", "10.0.0.1", "nightly-1"),
+                pod_of_job("b", "10.0.0.2", "nightly-1"),
+                pod_of_job("c", "10.0.0.3", "once"),
+                pod_of_job("d", "10.0.0.4", "gone"),
             ],
         ),
-        ("pods", true) => silent(&[event("MODIFIED", &of_job("a", "10.0.0.1", "nightly-1"))]),
+        ("pods", true) => silent(&[event("MODIFIED", &pod_of_job("a", "10.0.0.1", "nightly-1"))]),
         (_, false) => list(5, &[]),
         (_, true) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     stub.wait_for("jobs", false, 3);
-    let workload = |address: &str| {
-        let reader = kubernetes.directory.reader();
-        let identity = reader.owner(address.parse().unwrap(), now_us()).identity().clone();
-        (identity.workload_kind.unwrap_or_default(), identity.workload_name.unwrap_or_default())
-    };
-    let deadline = Instant::now() + DEADLINE;
     for (address, kind, name) in [
         ("10.0.0.1", "CronJob", "nightly"),
         ("10.0.0.2", "CronJob", "nightly"),
         ("10.0.0.3", "Job", "once"),
         ("10.0.0.4", "Job", "gone"),
     ] {
-        while workload(address) != (kind.to_owned(), name.to_owned()) {
-            assert!(Instant::now() < deadline, "{address} is of {:?}", workload(address));
-            thread::yield_now();
-        }
+        wait_for_workload(&kubernetes, address, kind, name);
     }
     assert_eq!(stub.requests("jobs", false).len(), 3);
     assert_eq!(kubernetes.directory.status().jobs_failed, 0);
 }
 
 #[test]
-fn a_job_is_asked_for_again_where_the_api_server_was_away_and_not_where_it_refused() {
-    let of_job = |uid: &str, address: &str, job: &str| {
-        let owner = format!(
-            r#""ownerReferences":[{{"kind":"Job","name":"{job}","uid":"uid-{job}","controller":true}}],"namespace""#
-        );
-        pod(uid, address, 1).replace(r#""namespace""#, &owner)
-    };
+fn a_job_query_is_retried_after_a_broken_connection_and_not_after_a_refusal() {
     let stub = Stub::start(move |request| match (request.resource(), request.is_watch()) {
         ("jobs", _) if request.target.ends_with("/denied") => {
             answer(403, r#"{"kind":"Status","code":403,"message":"denied"}"#)
         }
         ("jobs", _) if request.number < 3 => vec![Part::Head(200, Vec::new()), Part::Cut],
-        ("jobs", _) => answer(
-            200,
-            r#"{"metadata":{"uid":"uid-nightly-1","name":"nightly-1","ownerReferences":[{"kind":"CronJob","name":"nightly","uid":"c","controller":true}]}}"#,
+        ("jobs", _) => answer(200, JOB_OF_CRON_JOB),
+        ("pods", false) => list(
+            5,
+            &[pod_of_job("a", "10.0.0.1", "denied"), pod_of_job("b", "10.0.0.2", "nightly-1")],
         ),
-        ("pods", false) => {
-            list(5, &[of_job("a", "10.0.0.1", "denied"), of_job("b", "10.0.0.2", "nightly-1")])
-        }
         (_, false) => list(5, &[]),
         (_, true) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
-    let deadline = Instant::now() + DEADLINE;
-    let workload = || {
-        let reader = kubernetes.directory.reader();
-        let owner = reader.owner("10.0.0.2".parse().unwrap(), now_us()).identity();
-        owner.workload_name.clone().unwrap_or_default()
-    };
-    while workload() != "nightly" {
-        assert!(Instant::now() < deadline, "{:#?}", kubernetes.directory.status());
-        thread::yield_now();
-    }
-    // Once refused, twice cut, then told.
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
+    wait_for_workload(&kubernetes, "10.0.0.2", "CronJob", "nightly");
+    // Refused once, cut twice, then answered.
     assert_eq!(stub.requests("jobs", false).len(), 4);
     assert_eq!(kubernetes.directory.status().jobs_failed, 3);
 }
@@ -410,7 +401,7 @@ fn the_annotation_of_this_node_is_handed_on_as_it_changes() {
         (_, false) => list(5, &[]),
         (_, true) => silent(&[]),
     });
-    let kubernetes = start(&stub, CALM);
+    let kubernetes = start(&stub, LONG_TIMEOUTS);
     let mut annotation = kubernetes.capture_annotation();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {

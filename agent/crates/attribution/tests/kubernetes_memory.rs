@@ -1,7 +1,7 @@
-//! What 10,000 pods cost in memory, listed again and again; and that naming costs no allocation.
+//! Memory of 10,000 pods that are listed again and again, and allocations of lookups.
 //!
-//! Bytes are counted by the allocator, so they are the same on every machine: those that live, and
-//! the most that lived at once, which includes a page of the stub's answer and of ours.
+//! The allocator counts bytes, so they are the same on every machine: live bytes, and their peak,
+//! which includes a page of the stub's response and of ours.
 
 #![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 
@@ -28,16 +28,16 @@ use tap53_records::encode::{Attribution, Identity};
 
 const PODS: usize = 10_000;
 const PAGE: usize = 250;
-/// Longer than lists take in a debug build on a machine with other work.
+/// Longer than the lists take in a debug build on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What a pod may cost, bytes: the figure in the documentation, rounded up.
+/// Maximum memory of a pod in bytes: the figure in the documentation, rounded up.
 const BYTES_PER_POD: usize = 2_500;
-/// What a page may take while it is read: its JSON (some 1.6 MB), twice for the stub's side, once
-/// for ours while it grows, and the objects of it.
+/// Maximum memory while a page is read: its JSON (some 1.6 MB) twice on the stub's side, once on
+/// ours while it grows, and its objects.
 const PEAK: usize = 16 << 20;
 
-/// The system's allocator, counting.
+/// The system's allocator, with counters.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -54,24 +54,24 @@ fn grown(bytes: usize) {
     MOST.fetch_max(live, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes on to the system's allocator as it is.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: our caller keeps the contract of this function.
+        // SAFETY: the caller upholds the contract of this function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         grown(size);
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: our caller keeps the contract of this function.
+        // SAFETY: the caller upholds the contract of this function.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: our caller keeps the contract of this function.
+        // SAFETY: the caller upholds the contract of this function.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -79,14 +79,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The counts are of the process: one test at a time.
+/// Serializes the tests: the counters are of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn address(number: usize) -> IpAddr {
     IpAddr::from((10 << 24 | 244 << 16 | u32::try_from(number).unwrap()).to_be_bytes())
 }
 
-/// A pod of a Deployment as a real cluster has it, some 6 KB, most of which nobody reads.
+/// A pod of a Deployment as in a real cluster, some 6 KB, most of which is not read.
 fn pod(number: usize) -> String {
     let (address, filler) = (address(number), "x".repeat(1_000));
     let managed = format!(r#"{{"manager":"kubelet","fieldsV1":{{"f:status":"{filler}"}}}}"#);
@@ -97,7 +97,7 @@ fn pod(number: usize) -> String {
     )
 }
 
-/// The page of pods that a request asks for.
+/// Returns the page of pods that a request selects.
 fn pods(continue_token: Option<&str>) -> Vec<Part> {
     let from: usize = continue_token.map_or(0, |token| token.parse().unwrap());
     let until = (from + PAGE).min(PODS);
@@ -112,7 +112,7 @@ fn waited(directory: &Directory, wanted: impl Fn(&Status) -> bool) -> Status {
 }
 
 #[test]
-fn ten_thousand_pods_cost_what_is_said_and_lists_of_them_nothing_more() {
+fn ten_thousand_pods_stay_within_the_documented_memory_over_many_lists() {
     const LISTS: u64 = 4;
     let _alone = ALONE.lock();
     let gone = event("ERROR", r#"{"kind":"Status","code":410,"message":"too old"}"#);

@@ -1,7 +1,7 @@
-//! Who is let in where connections are bounded, and who is closed to make room.
+//! Admits connections up to a limit, and evicts an idle one where a new one needs its slot.
 //!
-//! A port with a fixed number of slots can be filled by anybody who reaches it. So a new connection
-//! takes the slot of an idle one, the oldest first, and one peer has fewer slots than there are:
+//! Anybody who reaches a port with a fixed number of slots can fill it. So a new connection takes
+//! the slot of the oldest idle one, and one peer gets fewer slots than there are in total:
 //!
 //! | stage of a connection | closed for a newer one |
 //! |---|---|
@@ -9,23 +9,24 @@
 //! | writing: its peer has yet to read the answer | where nobody is reading |
 //! | working: its request is being answered | never |
 //!
-//! A peer at its own bound makes room among its own connections, so that a flood from one peer costs
-//! others nothing. Whoever sends a request at once is answered, however many connections idle.
+//! A peer at its own limit evicts one of its own connections, so that a flood from one peer costs
+//! others nothing. A peer that sends its request at once is answered, however many connections
+//! idle.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// How many connections there may be.
+/// Limits on the number of open connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections of everybody.
+    /// Connections of all peers together.
     pub total: usize,
     /// Connections of one peer.
     pub per_peer: usize,
 }
 
-/// How far a connection has come.
+/// The stage that a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Its request is not complete.
@@ -71,18 +72,19 @@ pub struct Connection<P> {
 pub struct Admission<P> {
     /// The connection; its slot is free again when this is dropped.
     pub connection: Connection<P>,
-    /// How far the connection was that made room for it, if one had to.
+    /// The stage of the connection that was evicted for it, if one was.
     pub evicted: Option<Stage>,
 }
 
 impl<P: Copy + Eq> ConnectionLimiter<P> {
-    /// A limiter without connections.
+    /// Creates a limiter without connections.
     pub fn new(limits: Limits) -> Self {
         let slots = Slots { open: Vec::with_capacity(limits.total), next_id: 0 };
         Self { limits, slots: Arc::new(Mutex::new(slots)) }
     }
 
-    /// Lets a connection in; `None` where every connection that could make room is being answered.
+    /// Admits a connection. Returns `None` if no connection may be evicted for it: all are being
+    /// answered.
     pub fn admit(&self, peer: P) -> Option<Admission<P>> {
         let mut slots = lock(&self.slots);
         let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
@@ -97,7 +99,7 @@ impl<P: Copy + Eq> ConnectionLimiter<P> {
         Some(Admission { connection, evicted })
     }
 
-    /// Lets a connection in where there is a slot that nobody has to leave, and nobody takes it later.
+    /// Admits a connection only if a slot is free. It is never evicted later.
     pub fn admit_only(&self, peer: P) -> Option<Connection<P>> {
         let mut slots = lock(&self.slots);
         let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
@@ -114,7 +116,8 @@ impl<P: Copy + Eq> ConnectionLimiter<P> {
 }
 
 impl<P> Slots<P> {
-    /// Closes the connection that is to go first among those that `may_go`; how far it was.
+    /// Evicts the first candidate among the connections that `may_go`, and returns the stage it was
+    /// in.
     fn evict(&mut self, may_go: impl Fn(&Slot<P>) -> bool) -> Option<Stage> {
         let first = |stage| {
             let mut open = self.open.iter();
@@ -127,14 +130,14 @@ impl<P> Slots<P> {
 }
 
 impl<P> Connection<P> {
-    /// Notes how far the connection has come.
+    /// Records the stage that the connection has reached.
     pub fn enter(&self, stage: Stage) {
         if let Some(slot) = lock(&self.slots).open.iter_mut().find(|slot| slot.id == self.id) {
             slot.stage = stage;
         }
     }
 
-    /// Waits until the connection has to go.
+    /// Waits until the connection is evicted.
     pub async fn evicted(&self) {
         self.closed.notified().await;
     }
@@ -147,7 +150,7 @@ impl<P> Drop for Connection<P> {
 }
 
 fn lock<P>(slots: &Mutex<Slots<P>>) -> MutexGuard<'_, Slots<P>> {
-    // Slots are added and removed whole.
+    // A panic cannot leave the list half changed: each slot is added and removed in one step.
     slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_still_reads_makes_room() {
+    fn the_oldest_reading_connection_is_evicted() {
         let admission = ConnectionLimiter::new(LIMITS);
         let admit = |peer| admission.admit(peer).unwrap();
         let held: Vec<_> = (0..4).map(|peer| admit(peer).connection).collect();
@@ -170,7 +173,7 @@ mod tests {
         let newest = admit(9);
         assert_eq!(newest.evicted, Some(Stage::Reading));
         assert_eq!(held.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false, false]);
-        // The slot is the new one's, and what was evicted frees none when it goes.
+        // The slot now belongs to the new connection; dropping the evicted one must not free it.
         drop(held);
         assert_eq!(lock(&admission.slots).open.len(), 1);
         drop(newest);
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_at_its_bound_makes_room_among_its_own() {
+    fn a_peer_at_its_limit_evicts_its_own_connections() {
         let admission = ConnectionLimiter::new(LIMITS);
         let other = admission.admit(1).unwrap().connection;
         let own: Vec<_> = (0..2).map(|_| admission.admit(2).unwrap().connection).collect();
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_makes_room_after_who_does_not_ask_and_who_is_answered_never_does() {
+    fn writing_connections_are_evicted_after_reading_ones_and_working_ones_never() {
         let admission = ConnectionLimiter::new(LIMITS);
         let held: Vec<_> = (0..4).map(|peer| admission.admit(peer).unwrap().connection).collect();
         held[0].enter(Stage::Writing);
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_leaves_slots_to_others_also_where_nobody_makes_room() {
+    fn one_peer_leaves_slots_to_others_without_eviction_too() {
         let admission = ConnectionLimiter::new(LIMITS);
         let own: Vec<_> = (0..2).map(|_| admission.admit_only(1).unwrap()).collect();
         assert!(admission.admit_only(1).is_none());
@@ -220,12 +223,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_evicted_hears_of_it() {
+    fn an_evicted_connection_is_notified() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let admission = ConnectionLimiter::new(Limits { total: 1, per_peer: 1 });
         let first = admission.admit(1).unwrap().connection;
         let second = admission.admit(2).unwrap().connection;
-        // Also who waits for it only afterwards.
+        // The notification also reaches a caller that starts to wait later.
         runtime.block_on(first.evicted());
         assert!(!is_evicted(&second));
     }

@@ -1,6 +1,6 @@
 //! Counts of records and of the messages in them.
 
-/// Records, and the messages that they stand for.
+/// Counts records, and the messages that they stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Records.
@@ -10,7 +10,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// One record that stands for `messages`.
+    /// Returns the amount of one record that stands for `messages`.
     #[must_use]
     pub const fn record(messages: u64) -> Self {
         Self { records: 1, messages }

@@ -2,12 +2,12 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC nanoseconds, the clock of `bpf_ktime_get_ns`.
+/// Returns CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
     u64::try_from(clock_ns(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
 }
 
-/// Nanoseconds from CLOCK_MONOTONIC to UTC.
+/// Returns the nanoseconds to add to CLOCK_MONOTONIC to get UTC.
 pub fn utc_offset_ns() -> i64 {
     clock_ns(ClockId::CLOCK_REALTIME) - clock_ns(ClockId::CLOCK_MONOTONIC)
 }

@@ -1,15 +1,16 @@
-//! Files in places where somebody else may have put something.
+//! Opens files in places where another user may have put something.
 //!
-//! An agent started as root writes where root owns. Whoever can write in one of its directories could
-//! have it overwrite another file through a link, wait for ever at a pipe, or read what they made. So:
+//! An agent started as root writes to directories of root. A user who can write to one of them
+//! could use a link to have it overwrite another file, block it for ever on a pipe, or make it read
+//! forged data. So:
 //!
-//! - **A directory of the agent's own** (spool, state) is refused where others can write in it; see
+//! - **A directory that the agent owns** (spool, state) is refused if others can write to it; see
 //!   [`check_directory`].
-//! - **A file in it** is opened without following a link, without waiting, and only if it is a regular
-//!   file; see [`open_own`].
-//! - **A secret** may be a link, as Kubernetes makes them, but is a regular file of bounded size; see
-//!   [`read_secret`]. Where it is made for this agent alone, it is refused if every user has a right to
-//!   it; see [`read_key`].
+//! - **A file in it** is opened without following a link and without blocking, and only if it is a
+//!   regular file; see [`open_own`].
+//! - **A secret** may be a link, as Kubernetes mounts them, but must be a regular file of bounded
+//!   size; see [`read_secret`]. A secret that is meant for this agent alone is refused if every
+//!   user has access to it; see [`read_key`].
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,24 +21,25 @@ use std::{
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
-/// Bytes of a secret at most: a bundle of certificates has some hundred KiB.
+/// Maximum size of a secret, in bytes. A bundle of certificates has some hundred KiB.
 const MAX_SECRET: u64 = 4 << 20;
 
-/// Refuses a directory in which somebody else than root and this process can write or exchange files:
-/// it belongs to another user, or all users or another group may write to it. Kubernetes gives volumes
-/// to the pod's group (fsGroup), which is one of the agent's own groups, as a rule a supplementary one.
+/// Refuses a directory in which a user other than root and that of this process can write or
+/// replace files: it belongs to another user, or all users or another group may write to it.
+/// Kubernetes gives volumes to the pod's group (fsGroup), which is one of the agent's own groups,
+/// usually a supplementary one.
 ///
 /// # Errors
-/// Why not, with what is to be done.
+/// Fails with the reason for the refusal and the remedy, or with the error of stat(2).
 pub fn check_directory(path: &Path) -> io::Result<()> {
     let groups = [vec![getegid()], getgroups()?].concat();
     check(path, geteuid(), &groups)
 }
 
-/// As [`check_directory`], for a process of another user.
+/// Checks a directory like [`check_directory`], for a process of another user.
 ///
 /// # Errors
-/// As [`check_directory`].
+/// The same as [`check_directory`].
 pub fn check_directory_for(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     check(path, uid, &[gid])
 }
@@ -69,20 +71,21 @@ fn check(path: &Path, uid: Uid, groups: &[Gid]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file of a directory of the agent's own, as `options` say.
+/// Opens a file in a directory that the agent owns, with `options`.
 ///
 /// # Errors
-/// The kernel's, such as ELOOP for a link; see [`is_foreign`] for what is no regular file.
+/// Returns the kernel's error, such as ELOOP for a link. [`is_foreign`] recognizes the error for a
+/// file that is not regular.
 pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // O_NONBLOCK means nothing to a regular file, and keeps open(2) from waiting at a pipe.
+    // O_NONBLOCK has no effect on a regular file, and keeps open(2) from blocking on a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     regular(options.custom_flags(flags).open(path)?)
 }
 
-/// Opens a file of a directory of the agent's own, to read it.
+/// Opens a file in a directory that the agent owns for reading.
 ///
 /// # Errors
-/// As [`open_own`].
+/// The same as [`open_own`].
 pub fn read_own(path: &Path) -> io::Result<File> {
     open_own(path, OpenOptions::new().read(true))
 }
@@ -90,7 +93,8 @@ pub fn read_own(path: &Path) -> io::Result<File> {
 /// Reads a whole secret.
 ///
 /// # Errors
-/// The kernel's; one of our own where it is no regular file, or longer than any secret.
+/// Returns the kernel's error, or an error of this function if it is not a regular file or larger
+/// than 4 MiB.
 pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     regular(open_secret(path)?)?.take(MAX_SECRET + 1).read_to_end(&mut bytes)?;
@@ -100,17 +104,17 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the text of a secret, without the line feed that editors put after it.
+/// Reads a secret as text, without the line feed that editors append.
 ///
 /// # Errors
-/// As [`read_secret`]; also where it is not UTF-8.
+/// The same as [`read_secret`]; also fails if the secret is not UTF-8.
 pub fn read_secret_text(path: &Path) -> io::Result<String> {
     let text = String::from_utf8(read_secret(path)?).map_err(io::Error::other)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// Reasons to refuse the file of a key. No message holds anything of the file's content.
+/// Reasons to refuse a key file. No message contains any of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The kernel refuses to open or read it.
@@ -119,7 +123,7 @@ pub enum KeyFileError {
     /// It is a directory, a pipe or a device.
     #[error("is not a regular file")]
     NotAFile,
-    /// Others than its owner and group have a right to it.
+    /// Users other than its owner and group have access to it.
     #[error(
         "is open to every user (mode {mode:04o}): take the others' rights away (chmod o=; \
          defaultMode: 0440 for a Kubernetes secret)"
@@ -130,14 +134,14 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads the first `max_bytes` of a key's file, which is refused where it `is_private` and every user
-/// has a right to it.
+/// Reads the first `max_bytes` of a key file. With `is_private`, a file that every user has access
+/// to is refused.
 ///
 /// # Errors
-/// Why it is refused, with the remedy where there is one.
+/// Returns the reason for the refusal, with the remedy where there is one.
 pub fn read_key(path: &Path, max_bytes: u64, is_private: bool) -> Result<Vec<u8>, KeyFileError> {
     let file = open_secret(path).map_err(KeyFileError::Unreadable)?;
-    // Check the open file: nobody can replace it any more.
+    // Check the open file, not the path: nobody can replace it any more.
     let metadata = file.metadata().map_err(KeyFileError::Unreadable)?;
     if !metadata.is_file() {
         return Err(KeyFileError::NotAFile);
@@ -157,7 +161,7 @@ fn open_secret(path: &Path) -> io::Result<File> {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    // Check the open file: nobody can replace it any more.
+    // Check the open file, not the path: nobody can replace it any more.
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -165,9 +169,9 @@ fn regular(file: File) -> io::Result<File> {
     }
 }
 
-/// True for the error of [`open_own`] where a link, a pipe or a device stands in a file's place.
+/// Returns true for the error of [`open_own`] for a link, a pipe or a device in place of a file.
 pub fn is_foreign(error: &io::Error) -> bool {
-    // A pipe without a reader that is opened to be written to is ENXIO, as is a socket.
+    // Opening a pipe without a reader, or a socket, for writing fails with ENXIO.
     error.kind() == io::ErrorKind::InvalidInput
         || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO))
 }
@@ -195,7 +199,7 @@ mod tests {
         for fine in [0o700, 0o750, 0o755, 0o2770] {
             assert_eq!(with_mode(fine), Ok(()), "{fine:o}");
         }
-        // In one with the sticky bit others cannot exchange files, but make them.
+        // In a directory with the sticky bit others cannot replace files, but can create them.
         for open in [0o777, 0o1777, 0o702] {
             let refused = with_mode(open).unwrap_err();
             assert!(refused.starts_with("everybody can write in it"), "{refused}");
@@ -205,7 +209,7 @@ mod tests {
         symlink(&path, &link).unwrap();
         assert!(check_directory(&link).is_ok(), "an operator's own link");
         assert!(check_directory(&above.path().join("absent")).is_err());
-        // As for an agent that becomes another user.
+        // The same check for an agent that becomes another user.
         let other = (Uid::from_raw(4_000), Gid::from_raw(4_000));
         assert!(check_directory_for(&path, other.0, other.1).is_ok(), "root's");
         with_mode(0o770).unwrap();

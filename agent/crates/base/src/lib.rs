@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  settings   the YAML file as nodes; every part reads its own section, in its `config` module
-//!  privileges given up once the agent has started
-//!  files      opened so that nobody can put another in their place
-//!  admission  who is let in where connections are bounded
+//!  privileges dropped once the agent has started
+//!  files      opened so that nobody can replace them
+//!  admission  limits on open connections, with eviction of idle ones
 //!  vitals     heartbeats, histograms, health
-//!  amount     records, and the messages that they stand for
+//!  amount     counts of records and of the messages that they stand for
 //!  clock      the kernel's clocks
-//!  visible    text from outside, where people see it
-//!  prefetch   memory that is read soon
+//!  visible    untrusted text, escaped for people
+//!  prefetch   memory that is read soon, fetched into the cache
 //! ```
 
 pub mod admission;

@@ -1,5 +1,5 @@
-//! Privileges: what the process gives up before it does anything with them, and what one thread
-//! keeps.
+//! Drops privileges: those of the process before it uses any, and those of the capture thread after
+//! it has loaded the programs.
 //!
 //! ```text
 //!  main thread  begin: other user, no new privileges, nothing beyond BPF, NET_ADMIN, PERFMON
@@ -10,20 +10,21 @@
 //!
 //! - **Capabilities belong to threads** on Linux, and a thread inherits those of the thread that
 //!   starts it. So the capture thread starts in between, and whatever starts later has none.
-//! - **What the threads share is memory.** Whoever takes over another thread by a fault in it could
-//!   take over this one, with more effort; what they cannot is open files, sockets or namespaces
-//!   with privileges by being that thread. A process apart would keep them out, and hand over every
-//!   descriptor and every counter by messages: more code with privileges, not less.
-//! - **Nobody reads its memory**: the process cannot be dumped, and other processes of its user cannot
-//!   trace it (PR_SET_DUMPABLE 0), so that passwords and keys stay in there.
-//! - **The bounding set is emptied**, however the agent is started, where it has CAP_SETPCAP for that:
-//!   as root, or as another user by ambient or file capabilities. Without, it stays, which is logged;
-//!   no_new_privs keeps it from mattering.
-//! - **System calls that a thread never needs are refused to it**; see [`seccomp`].
-//! - **Without a user of its own** the process stays user 0 where it was started as that: it owns
-//!   what root owns, and can write there, but overrides no permission.
-//! - **Kernels before 5.19** want CAP_BPF for every use of a map where unprivileged BPF is disabled;
-//!   there the workers could not read their rings' losses, and dropping is refused with a message.
+//! - **Threads share memory.** An attacker who takes over another thread through a fault in it
+//!   could take over the capture thread too, with more effort. Without that effort they cannot open
+//!   files, sockets or namespaces with privileges. A separate process would keep them out, but
+//!   would pass every descriptor and every counter by messages: more privileged code, not less.
+//! - **No other process reads its memory**: the process cannot be dumped, and other processes of
+//!   its user cannot trace it (PR_SET_DUMPABLE 0), so that passwords and keys stay inside.
+//! - **The bounding set is emptied** where the agent has CAP_SETPCAP for that: as root, or as
+//!   another user by ambient or file capabilities. Otherwise it stays, which is logged;
+//!   no_new_privs makes it harmless.
+//! - **Each thread is refused the system calls that it never needs**; see [`seccomp`].
+//! - **Without `privileges.user`** a process that was started as user 0 remains user 0: it owns
+//!   what root owns and can write there, but overrides no permission.
+//! - **Kernels before 5.19** require CAP_BPF for every use of a map where unprivileged BPF is
+//!   disabled. There the workers could not read the losses of their rings, so dropping privileges
+//!   is refused with a message.
 
 pub mod config;
 mod seccomp;
@@ -44,7 +45,7 @@ use nix::{
 use self::seccomp::Filter;
 use crate::privileges::config::{PrivilegesConfig, RunAs};
 
-/// What capture needs to load and to attach.
+/// Capabilities that capture needs to load and to attach programs.
 const NEEDED: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
@@ -54,22 +55,22 @@ static DROPPING: AtomicBool = AtomicBool::new(false);
 /// True if this process could not empty its bounding set.
 static BOUNDING_SET_KEPT: AtomicBool = AtomicBool::new(false);
 
-/// Why privileges could not be given up. Nothing goes on then: an agent that was asked to run with
-/// few privileges does not run with many.
+/// Errors of dropping privileges. Each ends the start: an agent that is configured to run with few
+/// privileges does not run with many.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such user.
     #[error("privileges.user: no user {name:?} on this system; a number works without one")]
     NoSuchUser {
-        /// The name.
+        /// The user name in the configuration.
         name: String,
     },
     /// The kernel refused.
     #[error("privileges: cannot {action}: {cause}")]
     Refused {
-        /// What was tried.
+        /// The step that failed.
         action: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: io::Error,
     },
 }
@@ -84,15 +85,15 @@ impl Error {
     }
 }
 
-/// Privileges in the course of being given up.
+/// A process that has dropped some of its privileges and drops the rest in [`Dropping::finish`].
 #[derive(Debug)]
 #[must_use = "finish() gives up the rest"]
 pub struct Dropping {
     drops: bool,
 }
 
-/// Gives up what not even the capture thread needs. To be called while this thread is the only one;
-/// start the capture thread next, then [`Dropping::finish`].
+/// Drops everything that even the capture thread does not need. Call it while this thread is the
+/// only one; then start the capture thread, then call [`Dropping::finish`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -104,27 +105,28 @@ pub fn begin(config: &PrivilegesConfig) -> Result<Dropping, Error> {
     DROPPING.store(true, Ordering::Relaxed);
     let read = |set| caps::read(None, set).map_err(Error::caps("read capabilities"));
     let before = read(CapSet::Permitted)?;
-    let kept = kept(&before);
+    let retained_caps = retained(&before);
     limit_bounding_set(&before);
-    // What is executed later, if anything is, gains nothing by it.
+    // Programs executed later, if any, gain no privileges.
     prctl::set_no_new_privs().map_err(Error::errno("set no_new_privs"))?;
     if let Some(user) = &config.user {
         become_user(user)?;
     }
-    // Refused on kernels without ambient capabilities, which have none to clear.
+    // Kernels without ambient capabilities refuse this and have none to clear.
     if let Err(error) = caps::clear(None, CapSet::Ambient) {
         tracing::debug!(%error, "ambient capabilities not cleared");
     }
-    set(&kept)?;
-    // Again: the kernel decides anew with each change of the user.
+    set(&retained_caps)?;
+    // Repeat it: the kernel resets the flag when the user changes.
     forbid_dumps();
-    let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    tracing::debug!(kept = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
+    let names: Vec<String> = retained_caps.iter().map(ToString::to_string).collect();
+    tracing::debug!(retained = names.join(" "), uid = %unistd::geteuid(), "privileges limited");
     Ok(Dropping { drops: true })
 }
 
 impl Dropping {
-    /// Gives up the rest in this thread, and so in every thread that starts from now on.
+    /// Drops the remaining privileges of this thread, and so of every thread that starts from now
+    /// on.
     ///
     /// # Errors
     /// See [`Error`].
@@ -137,17 +139,17 @@ impl Dropping {
     }
 }
 
-/// Keeps other processes, and a core dump, from reading this one's memory, which holds secrets. For
-/// every command, before it reads any.
+/// Keeps other processes and core dumps from reading this process's memory, which holds secrets.
+/// Every command calls it before it reads a secret.
 pub fn forbid_dumps() {
-    // Root, or a process with CAP_SYS_PTRACE, reads it all the same.
+    // Root, and a process with CAP_SYS_PTRACE, can read the memory all the same.
     if let Err(error) = prctl::set_dumpable(false) {
         tracing::warn!(%error, "the memory of this process can be dumped");
     }
 }
 
-/// Refuses to this thread, and to those that it starts, the system calls that neither a worker nor a
-/// sink that blocks needs.
+/// Refuses this thread, and those that it starts, the system calls that neither a worker nor a
+/// blocking sink needs.
 pub fn confine_to_work() {
     if DROPPING.load(Ordering::Relaxed) {
         confine(Filter::Work);
@@ -160,20 +162,21 @@ fn confine(filter: Filter) {
     }
 }
 
-/// True if this process is root's and has given up what makes root what it is.
+/// Returns true if this process runs as root and has dropped root's privileges.
 #[must_use]
 pub fn is_root_without_privileges() -> bool {
     DROPPING.load(Ordering::Relaxed) && unistd::geteuid().is_root()
 }
 
-/// Gives up, in the capture thread once it has loaded the programs, what only loading needs.
-/// `works` tells whether maps can be used with what is left. A kernel that wants CAP_BPF for that
-/// gets it.
+/// Drops, in the capture thread and after the programs are loaded, the capabilities that only
+/// loading needs. `works` returns true if maps can be used with the capabilities that are left; on
+/// a kernel that requires CAP_BPF for that, the thread retains it.
 pub fn keep_least(works: impl FnOnce() -> bool) {
     if !DROPPING.load(Ordering::Relaxed) {
         return;
     }
-    // Here and not where it is found: who may not load either is told that alone.
+    // Log it here and not where it is found: an operator who may not load programs should see only
+    // that error.
     if BOUNDING_SET_KEPT.load(Ordering::Relaxed) {
         tracing::info!("the bounding set stays as it is without CAP_SETPCAP; no_new_privs is set");
     }
@@ -193,32 +196,35 @@ pub fn keep_least(works: impl FnOnce() -> bool) {
     }
 }
 
-/// Of what there is, what capture needs. Where CAP_BPF or CAP_PERFMON was not given, CAP_SYS_ADMIN
-/// stands in for it, as before kernel 5.8.
-fn kept(before: &CapsHashSet) -> CapsHashSet {
-    let mut kept: CapsHashSet = NEEDED.into_iter().filter(|c| before.contains(c)).collect();
+/// Returns those of the `before` capabilities that capture needs. Where CAP_BPF or CAP_PERFMON is
+/// missing, CAP_SYS_ADMIN replaces it, as before kernel 5.8.
+fn retained(before: &CapsHashSet) -> CapsHashSet {
+    let mut retained_caps: CapsHashSet =
+        NEEDED.into_iter().filter(|c| before.contains(c)).collect();
     let split = [Capability::CAP_BPF, Capability::CAP_PERFMON];
-    if before.contains(&Capability::CAP_SYS_ADMIN) && !split.iter().all(|c| kept.contains(c)) {
-        kept.insert(Capability::CAP_SYS_ADMIN);
+    if before.contains(&Capability::CAP_SYS_ADMIN)
+        && !split.iter().all(|c| retained_caps.contains(c))
+    {
+        retained_caps.insert(Capability::CAP_SYS_ADMIN);
     }
-    kept
+    retained_caps
 }
 
-/// Sets this thread's permitted and effective capabilities; nothing is inheritable.
-fn set(kept: &CapsHashSet) -> Result<(), Error> {
+/// Sets the permitted and effective capabilities of this thread; none is inheritable.
+fn set(retained_caps: &CapsHashSet) -> Result<(), Error> {
     let failed = || Error::caps("give up capabilities");
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).map_err(failed())?;
-    // First what may be used, then what may be had: the first must be part of the second.
+    // Set the effective set before the permitted one: it must be a subset at any time.
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed())?;
-    let usable: CapsHashSet = kept.intersection(&permitted).copied().collect();
+    let usable: CapsHashSet = retained_caps.intersection(&permitted).copied().collect();
     caps::set(None, CapSet::Effective, &usable).map_err(failed())?;
     caps::set(None, CapSet::Permitted, &usable).map_err(failed())
 }
 
-/// Empties the bounding set, which takes CAP_SETPCAP. A process without that was not given much, and
-/// gains nothing by executing, since it has no_new_privs.
+/// Empties the bounding set, which requires CAP_SETPCAP. A process without it has few privileges,
+/// and gains none by executing a program, since it has set no_new_privs.
 fn limit_bounding_set(permitted: &CapsHashSet) {
-    // File capabilities may permit it without making it effective.
+    // File capabilities may make CAP_SETPCAP permitted but not effective.
     if permitted.contains(&Capability::CAP_SETPCAP)
         && let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)
     {
@@ -249,7 +255,7 @@ fn become_user(run_as: &RunAs) -> Result<(), Error> {
     if uid == unistd::geteuid() && gid == unistd::getegid() {
         return Ok(());
     }
-    // Otherwise the kernel takes every capability away with user 0.
+    // Otherwise the kernel removes every capability when the user changes from 0.
     prctl::set_keepcaps(true).map_err(Error::errno("keep capabilities"))?;
     let groups = match run_as {
         RunAs::Number { .. } => unistd::setgroups(&[gid]),
@@ -273,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_what_capture_needs_and_no_more() {
+    fn only_the_needed_capabilities_are_retained() {
         let root = caps::all();
-        assert_eq!(kept(&root), set_of(&NEEDED));
-        assert_eq!(kept(&set_of(&NEEDED)), set_of(&NEEDED));
-        assert_eq!(kept(&CapsHashSet::new()), CapsHashSet::new());
+        assert_eq!(retained(&root), set_of(&NEEDED));
+        assert_eq!(retained(&set_of(&NEEDED)), set_of(&NEEDED));
+        assert_eq!(retained(&CapsHashSet::new()), CapsHashSet::new());
         let older = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
-        assert_eq!(kept(&set_of(&older)), set_of(&older), "SYS_ADMIN stands in for BPF");
+        assert_eq!(retained(&set_of(&older)), set_of(&older), "SYS_ADMIN stands in for BPF");
     }
 }

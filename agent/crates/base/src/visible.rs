@@ -1,20 +1,20 @@
-//! Text from outside, where people see it.
+//! Escapes untrusted text for people to read.
 //!
-//! Names of interfaces, keys of a file, what a registry, a broker or a name server says: any of it
-//! may hold what moves a terminal's cursor or changes its state, turns the direction of what follows
-//! it (<https://trojansource.codes>), or is not seen at all. On its way to a terminal or into a log,
-//! all of that becomes `\u202e`, which JSON reads as the same character.
+//! Names of interfaces, keys of a file, and texts from a registry, a broker or a name server may
+//! contain characters that move a terminal's cursor or change its state, reverse the direction of
+//! the text after them (<https://trojansource.codes>), or are invisible. On the way to a terminal
+//! or a log, each becomes an escape such as `\u202e`, which JSON reads as the same character.
 //!
-//! Records in Avro and JSON, for programs, hold texts as they are.
+//! Records in Avro and JSON, which programs read, contain texts unescaped.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
 };
 
-/// True for characters that are not seen, or that change how others are seen: controls (C0, DEL,
-/// C1), line and paragraph separators, and what Unicode calls format characters, default ignorable
-/// code points and fillers.
+/// Returns true for characters that are invisible or change how others are displayed: controls (C0,
+/// DEL, C1), line and paragraph separators, and Unicode's format characters, default ignorable code
+/// points and fillers.
 #[must_use]
 pub const fn is_invisible(character: char) -> bool {
     matches!(character,
@@ -37,13 +37,13 @@ pub const fn is_invisible(character: char) -> bool {
     )
 }
 
-/// `text` on one line, with everything in it seen.
+/// Returns `text` on one line, with every invisible character escaped.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_invisible)
 }
 
-/// `text` on as many lines as it has, with everything else in it seen.
+/// Returns `text` with its line feeds, and every other invisible character escaped.
 #[must_use]
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character != '\n' && is_invisible(character))
@@ -65,12 +65,12 @@ fn escaped(text: &str, hides: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// As JSON escapes it (RFC 8259 §7).
+/// Escapes a character as in JSON (RFC 8259 §7).
 fn write_escape(out: &mut String, character: char) -> fmt::Result {
     character.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
-/// An error with its causes: "client error (Connect)" alone says nothing.
+/// Formats an error with its causes: "client error (Connect)" alone explains nothing.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_seen_is_escaped_and_the_rest_is_as_it_was() {
+    fn invisible_characters_are_escaped_and_others_unchanged() {
         for (text, shown) in [
             ("eth0", "eth0"),
             ("Zürich, 東京, Ελλάδα, 🙂", "Zürich, 東京, Ελλάδα, 🙂"),

@@ -1,5 +1,5 @@
-//! Which interfaces there are, the kernel programs that capture from them, and the rings that their
-//! packets come by.
+//! Lists interfaces, loads and attaches the kernel programs that capture from them, and drains the
+//! rings with their packets.
 
 pub mod capture;
 pub mod interfaces;

@@ -1,20 +1,20 @@
-//! Entries found by hash and kept in lists by age.
+//! A hash table whose entries are also linked in lists by age.
 //!
 //! ```text
 //!  index: hash ─▶ slot number      slots: [ entry | list | older | newer ] …
 //!                                  lists: oldest ─▶ … ─▶ newest, each entry in one of them
 //! ```
 //!
-//! Every operation takes constant time. Slots are used again, so memory stays at what the largest
-//! number of entries at one time needed.
+//! Every operation takes constant time. Slots are reused, so memory stays at the maximum that the
+//! entries needed at one time.
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-/// End of a list.
+/// Marks the end of a list.
 const NONE: u32 = u32::MAX;
 
 struct Slot<T> {
-    /// `None` while the slot is free.
+    /// `None` if the slot is free.
     entry: Option<T>,
     hash: u64,
     list: usize,
@@ -28,17 +28,17 @@ struct List {
     newest: u32,
 }
 
-/// A table of entries in `LISTS` lists. The caller compares keys and limits their number.
-pub(super) struct Aged<T, const LISTS: usize> {
+/// A table of entries in `LISTS` lists. The caller compares keys and limits the number of entries.
+pub(super) struct AgedTable<T, const LISTS: usize> {
     index: HashTable<u32>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     lists: [List; LISTS],
 }
 
-impl<T, const LISTS: usize> Aged<T, LISTS> {
-    /// Bytes that one entry takes besides what it owns: its slot, its number in the free list, and
-    /// a number and a tag in the index, whose load is at least 7/16 after growth.
+impl<T, const LISTS: usize> AgedTable<T, LISTS> {
+    /// Memory of one entry besides what it owns, in bytes: its slot, its number in the free list,
+    /// and a number and a tag in the index, whose load is at least 7/16 after growth.
     pub(super) const ENTRY_BYTES: usize = size_of::<Slot<T>>() + 4 + (4 + 1) * 16 / 7;
 
     pub(super) const fn new() -> Self {
@@ -54,12 +54,12 @@ impl<T, const LISTS: usize> Aged<T, LISTS> {
         self.index.len()
     }
 
-    /// Slots, free ones included.
+    /// Returns the number of slots, including free ones.
     pub(super) const fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Number of the entry with this hash that `is_it` accepts.
+    /// Returns the number of the entry with this hash that `is_it` accepts.
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<u32> {
         let eq = |number: &u32| self.get(*number).is_some_and(&is_it);
@@ -76,12 +76,12 @@ impl<T, const LISTS: usize> Aged<T, LISTS> {
         self.slots.get_mut(number as usize)?.entry.as_mut()
     }
 
-    /// Number of the oldest entry of a list.
+    /// Returns the number of the oldest entry of a list.
     pub(super) fn oldest(&self, list: usize) -> Option<u32> {
         Some(self.lists[list].oldest).filter(|number| *number != NONE)
     }
 
-    /// Adds an entry, the newest of its list.
+    /// Adds an entry as the newest of its list.
     pub(super) fn insert(&mut self, hash: u64, list: usize, entry: T) -> u32 {
         let slot = Slot { entry: Some(entry), hash, list, older: NONE, newer: NONE };
         let number = match self.free.pop() {
@@ -91,7 +91,7 @@ impl<T, const LISTS: usize> Aged<T, LISTS> {
             }
             None => {
                 self.slots.push(slot);
-                // The callers limit entries far below u32.
+                // The callers limit entries far below u32::MAX.
                 u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
             }
         };
@@ -156,13 +156,13 @@ impl<T, const LISTS: usize> Aged<T, LISTS> {
 mod tests {
     use super::*;
 
-    fn ages<const LISTS: usize>(aged: &mut Aged<u32, LISTS>, list: usize) -> Vec<u32> {
+    fn ages<const LISTS: usize>(aged: &mut AgedTable<u32, LISTS>, list: usize) -> Vec<u32> {
         std::iter::from_fn(|| aged.remove(aged.oldest(list)?)).collect()
     }
 
     #[test]
-    fn lists_give_back_the_oldest_first() {
-        let mut aged = Aged::<u32, 2>::new();
+    fn lists_return_the_oldest_first() {
+        let mut aged = AgedTable::<u32, 2>::new();
         let numbers: Vec<u32> = (0..6).map(|entry| aged.insert(7, 0, entry)).collect();
         aged.renew(numbers[2], 0);
         aged.renew(numbers[0], 1);
@@ -179,8 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_used_again() {
-        let mut aged = Aged::<u32, 1>::new();
+    fn slots_are_reused() {
+        let mut aged = AgedTable::<u32, 1>::new();
         for round in 0..1_000 {
             let number = aged.insert(round.into(), 0, round);
             assert_eq!(aged.remove(number), Some(round));

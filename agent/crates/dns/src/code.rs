@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-/// RR type as text: its mnemonic, or `TYPE65280` where none is known (RFC 3597 §5).
+/// Formats an RR type: its mnemonic, or `TYPE65280` if it has none (RFC 3597 §5).
 #[must_use]
 pub fn type_name(code: u16) -> Cow<'static, str> {
     type_mnemonic(code).map_or_else(|| format!("TYPE{code}").into(), Cow::Borrowed)
 }
 
-/// The mnemonic of an RR type, obsolete and reserved ones included.
+/// Returns the mnemonic of an RR type, including obsolete and reserved ones.
 #[must_use]
 pub const fn type_mnemonic(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -113,13 +113,13 @@ pub const fn type_mnemonic(code: u16) -> Option<&'static str> {
     })
 }
 
-/// Class as text: its mnemonic, or `CLASS1234` (RFC 3597 §5).
+/// Formats a class: its mnemonic, or `CLASS1234` (RFC 3597 §5).
 #[must_use]
 pub fn class_name(code: u16) -> Cow<'static, str> {
     class_mnemonic(code).map_or_else(|| format!("CLASS{code}").into(), Cow::Borrowed)
 }
 
-/// The mnemonic of a class.
+/// Returns the mnemonic of a class.
 #[must_use]
 pub const fn class_mnemonic(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -132,14 +132,14 @@ pub const fn class_mnemonic(code: u16) -> Option<&'static str> {
     })
 }
 
-/// Response code as text, extended codes included: its mnemonic, or `RCODE24`.
+/// Formats a response code, including extended ones: its mnemonic, or `RCODE24`.
 #[must_use]
 pub fn rcode_name(code: u16) -> Cow<'static, str> {
     rcode_mnemonic(code).map_or_else(|| format!("RCODE{code}").into(), Cow::Borrowed)
 }
 
-/// The mnemonic of a response code. 16 is BADVERS, as in the OPT record; in TSIG and TKEY records
-/// it is BADSIG (RFC 8945 §3).
+/// Returns the mnemonic of a response code. 16 is BADVERS, as in the OPT record; in TSIG and TKEY
+/// records it is BADSIG (RFC 8945 §3).
 #[must_use]
 pub const fn rcode_mnemonic(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -167,13 +167,13 @@ pub const fn rcode_mnemonic(code: u16) -> Option<&'static str> {
     })
 }
 
-/// Opcode as text: its mnemonic, or `OPCODE7`.
+/// Formats an opcode: its mnemonic, or `OPCODE7`.
 #[must_use]
 pub fn opcode_name(code: u8) -> Cow<'static, str> {
     opcode_mnemonic(code).map_or_else(|| format!("OPCODE{code}").into(), Cow::Borrowed)
 }
 
-/// The mnemonic of an opcode.
+/// Returns the mnemonic of an opcode.
 #[must_use]
 pub const fn opcode_mnemonic(code: u8) -> Option<&'static str> {
     Some(match code {
@@ -207,7 +207,7 @@ mod tests {
     fn hickory_calls_the_types_the_same() {
         for code in 0..=u16::MAX {
             match RecordType::from(code) {
-                // No type of the registry: a private one, and a reserved number.
+                // These types are not in the registry: a private one, and a reserved number.
                 RecordType::Unknown(_) | RecordType::ZERO | RecordType::ANAME => {}
                 known => assert_eq!(type_mnemonic(code), Some(known.into())),
             }

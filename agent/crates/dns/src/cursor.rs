@@ -1,11 +1,11 @@
-//! Reads a message from front to back.
+//! Reads a message from start to end.
 
 use super::steps;
 
-/// A place in a message, and where the part that may be read from here ends.
+/// A position in a message, with the end of the part that may be read.
 ///
-/// A cursor on the RDATA of one record ends with that RDATA and still sees all that is before it,
-/// because that is where compressed names point to (RFC 1035 §4.1.4).
+/// A cursor on the RDATA of one record ends with that RDATA and still contains everything before
+/// it, because compressed names point there (RFC 1035 §4.1.4).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
     /// The message, up to the end of the part.
@@ -13,71 +13,71 @@ pub(super) struct Cursor<'a> {
     at: usize,
 }
 
-/// All reads return `None`, and the cursor stays where it is, when the part ends too early.
+/// All reads return `None` and leave the cursor unchanged if the part is too short.
 impl<'a> Cursor<'a> {
-    /// At the start of a whole message.
+    /// Creates a cursor at the start of a whole message.
     pub(super) const fn new(message: &'a [u8]) -> Self {
         Self { message, at: 0 }
     }
 
-    /// The message from its beginning to the end of the part.
+    /// Returns the message from its start to the end of the part.
     pub(super) const fn message(&self) -> &'a [u8] {
         self.message
     }
 
-    /// Offset of the next byte from the start of the message.
+    /// Returns the offset of the next byte from the start of the message.
     pub(super) const fn offset(&self) -> usize {
         self.at
     }
 
-    /// Offset of the first byte behind the part.
+    /// Returns the offset after the last byte of the part.
     pub(super) const fn end(&self) -> usize {
         self.message.len()
     }
 
-    /// Nothing is left.
+    /// Returns true if nothing is left.
     pub(super) const fn is_empty(&self) -> bool {
         self.at == self.message.len()
     }
 
-    /// Goes to `offset`, which a reader of names found within the part.
+    /// Moves to `offset`, which a reader of names has found within the part.
     pub(super) fn seek(&mut self, offset: usize) {
         self.at = offset.min(self.message.len());
     }
 
-    /// The next `length` bytes.
+    /// Reads the next `length` bytes.
     pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let octets = self.peek(length)?;
         self.at += length;
         Some(octets)
     }
 
-    /// A cursor on the next `length` bytes, which this one skips.
+    /// Returns a cursor on the next `length` bytes, and skips them.
     pub(super) fn part(&mut self, length: usize) -> Option<Self> {
         let start = self.at;
         self.take(length)?;
         Some(Self { message: self.message.get(..self.at)?, at: start })
     }
 
-    /// The next bytes, without going on.
+    /// Returns the next bytes without moving.
     pub(super) fn peek(&self, length: usize) -> Option<&'a [u8]> {
         steps::count(1);
         self.message.get(self.at..)?.get(..length)
     }
 
-    /// All that is left, without going on.
+    /// Returns all remaining bytes without moving.
     pub(super) fn left(&self) -> &'a [u8] {
         self.message.get(self.at..).unwrap_or_default()
     }
 
-    /// All that is left.
+    /// Reads all remaining bytes.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         let rest = self.left();
         self.at = self.message.len();
         rest
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub(super) fn octets<const N: usize>(&mut self) -> Option<[u8; N]> {
         steps::count(1);
         let octets = *self.message.get(self.at..)?.first_chunk::<N>()?;
@@ -85,27 +85,27 @@ impl<'a> Cursor<'a> {
         Some(octets)
     }
 
-    /// All that is left, if it is `N` bytes, without going on.
+    /// Returns all remaining bytes if they are `N`, without moving.
     pub(super) fn whole<const N: usize>(&self) -> Option<[u8; N]> {
         self.left().try_into().ok()
     }
 
-    /// One byte.
+    /// Reads one byte.
     pub(super) fn u8(&mut self) -> Option<u8> {
         self.octets().map(u8::from_be_bytes)
     }
 
-    /// A number of two bytes.
+    /// Reads a 16-bit integer.
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.octets().map(u16::from_be_bytes)
     }
 
-    /// A number of four bytes.
+    /// Reads a 32-bit integer.
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.octets().map(u32::from_be_bytes)
     }
 
-    /// What follows a length of one byte: a character string (RFC 1035 §3.3), a salt.
+    /// Reads data with a length prefix of one byte: a character string (RFC 1035 §3.3), a salt.
     pub(super) fn counted(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(*self.peek(1)?.first()?);
         let octets = self.peek(1 + length)?.get(1..)?;
@@ -113,7 +113,7 @@ impl<'a> Cursor<'a> {
         Some(octets)
     }
 
-    /// What follows a length of two bytes: an EDNS option's data, a MAC.
+    /// Reads data with a length prefix of two bytes: an EDNS option's data, a MAC.
     pub(super) fn counted_u16(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(u16::from_be_bytes(*self.peek(2)?.first_chunk()?));
         let octets = self.peek(2 + length)?.get(2..)?;

@@ -1,4 +1,4 @@
-//! The two ends of a message's way.
+//! The endpoints of a message.
 
 use std::{
     hash::{Hash, Hasher},
@@ -26,7 +26,7 @@ pub enum TunnelKind {
 }
 
 impl TunnelKind {
-    /// Name in records.
+    /// Returns its name in records.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,17 +37,17 @@ impl TunnelKind {
     }
 }
 
-/// The tunnel that a packet was found in.
+/// The tunnel that contained a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tunnel {
-    /// Kind.
+    /// Kind of the tunnel.
     pub kind: TunnelKind,
     /// VXLAN or Geneve network identifier (24 bits), or GRE key; `None` for GRE without one.
     pub id: Option<u32>,
 }
 
 impl Tunnel {
-    /// A number of its own, for hashes.
+    /// Returns a unique number, for hashes.
     pub(crate) const fn number(self) -> u64 {
         let id = match self.id {
             Some(id) => 1 << 32 | id as u64,
@@ -57,7 +57,7 @@ impl Tunnel {
     }
 }
 
-/// Where a message travelled, seen from the query: client to server.
+/// The endpoints of a message, seen from the query: client to server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// UDP or TCP.
@@ -66,19 +66,20 @@ pub struct Flow {
     pub client: SocketAddr,
     /// Receiver of the query.
     pub server: SocketAddr,
-    /// Tunnel that both are inside of.
+    /// Tunnel that contained the message.
     pub tunnel: Option<Tunnel>,
-    /// Interface, where each has transactions of its own; 0 where interfaces are merged.
+    /// Interface, if transactions are kept per interface; 0 if interfaces are merged.
     pub ifindex: u32,
 }
 
-/// In words of constant size and number, which is what makes a hash quick.
+/// Hashes a constant number of words of constant size, which is fast.
 impl Hash for Flow {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         for end in [&self.client, &self.server] {
             state.write_u128(match end.ip() {
-                // Not the number of an IPv4-mapped address; an equal one would only share a bucket.
+                // This is not the number of the IPv4-mapped address; equal numbers would only share
+                // a bucket.
                 IpAddr::V4(address) => address.to_bits().into(),
                 IpAddr::V6(address) => address.to_bits(),
             });
@@ -86,7 +87,8 @@ impl Hash for Flow {
         let ports = u32::from(self.client.port()) << 16 | u32::from(self.server.port());
         state.write_u64(u64::from(self.ifindex) << 32 | u64::from(ports));
         state.write_u8(self.transport as u8);
-        // All that tells flows apart, or whoever chooses tunnels could fill one bucket.
+        // Include every field that distinguishes flows: otherwise a sender that chooses tunnels
+        // could fill one bucket.
         if let Some(tunnel) = self.tunnel {
             state.write_u64(tunnel.number());
         }

@@ -1,13 +1,12 @@
-//! Labels of a name in presentation format (RFC 1035 §5.1), where `\.` is a dot within a label.
+//! Splits names in presentation format into labels (RFC 1035 §5.1); `\.` is a dot within a label.
 
-/// The name above: what stands behind the first label; `None` for a name of one label, and for the
-/// root.
+/// Returns the parent name, after the first label; `None` for a name of one label and for the root.
 #[must_use]
 pub fn parent(name: &str) -> Option<&str> {
     let mut octets = name.bytes().enumerate();
     while let Some((at, octet)) = octets.next() {
         match octet {
-            // One of `\.` and of `\046` is enough: digits separate nothing.
+            // Skip one octet for both `\.` and `\046`: digits are no separators.
             b'\\' => drop(octets.next()),
             b'.' => return name.get(at + 1..).filter(|rest| !rest.is_empty()),
             _ => {}
@@ -16,8 +15,8 @@ pub fn parent(name: &str) -> Option<&str> {
     None
 }
 
-/// The labels of `name` that stand before `zone`: empty for the zone itself, `None` for a name that
-/// is not in it. Letters count as they are; `zone` is not the root.
+/// Returns the labels of `name` before `zone`: empty for the zone itself, `None` for a name outside
+/// of it. The comparison is case-sensitive; `zone` is not the root.
 #[must_use]
 pub fn below<'a>(name: &'a str, zone: &str) -> Option<&'a str> {
     let before = name.strip_suffix(zone)?;
@@ -27,7 +26,7 @@ pub fn below<'a>(name: &'a str, zone: &str) -> Option<&'a str> {
     before.strip_suffix('.').filter(|labels| !ends_in_escape(labels))
 }
 
-/// The labels of a name, the last one first; nothing for an empty text.
+/// Returns the labels of a name, the last one first; none for an empty text.
 pub fn labels_from_the_right(name: &str) -> impl Iterator<Item = &str> {
     let mut rest = (!name.is_empty()).then_some(name);
     std::iter::from_fn(move || {
@@ -42,7 +41,7 @@ pub fn labels_from_the_right(name: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// True if the character behind `text` is escaped: an even number of backslashes are escaped
+/// Returns true if the character after `text` is escaped: an even number of backslashes are escaped
 /// backslashes.
 fn ends_in_escape(text: &str) -> bool {
     text.bytes().rev().take_while(|octet| *octet == b'\\').count() % 2 == 1
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_begins_behind_the_first_dot_that_separates() {
+    fn the_parent_begins_after_the_first_separating_dot() {
         assert_eq!(parent("www.example"), Some("example"));
         assert_eq!(parent(r"a\.b.example"), Some("example"));
         assert_eq!(parent(r"a\\.b.example"), Some("b.example"));

@@ -1,18 +1,18 @@
-//! From a ring record to DNS messages.
+//! Decodes ring items to DNS messages.
 //!
 //! ```text
-//!  record ─▶ packet: addresses, ports, what it carries
+//!  ring item ─▶ packet: addresses, ports, content
 //!                │
-//!                ├─ fragment ─▶ fragments: datagrams joined ─┐
+//!                ├─ fragment ─▶ fragments: reassembled ──────┐
 //!                ├─ UDP ◀────────────────────────────────────┤
 //!                │   └─────────────────────▶ message         │
 //!                └─ TCP ◀────────────────────────────────────┘
-//!                    └─▶ stream: segments joined ─▶ messages
+//!                    └─▶ stream: reassembled ─▶ messages
 //! ```
 //!
-//! Contract: nothing here panics, allocates without bound or drops anything silently. A packet
-//! yields messages or one [`PacketLoss`] reason; a message whose body does not parse keeps what
-//! could be read and says so in [`ParseStatus`].
+//! No function here panics, allocates without bound or drops anything silently. A packet yields
+//! messages or one [`PacketLoss`] reason; a message with a malformed body contains the part that
+//! could be read, and [`ParseStatus`] states what is wrong.
 
 #![forbid(unsafe_code)]
 

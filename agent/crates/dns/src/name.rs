@@ -1,29 +1,29 @@
-//! Domain names, from the wire to presentation format in one pass.
+//! Converts domain names from the wire to presentation format in one pass.
 
 use super::{cursor::Cursor, steps, text::Text};
 
-/// Octets of a name on the wire at most, lengths and the root included (RFC 1035 §3.1).
+/// Maximum octets of a name on the wire, including lengths and the root (RFC 1035 §3.1).
 const MAX_OCTETS: usize = 255;
 
-/// Pointers that a name may consist of at most. A name of 255 octets has at most 127 labels in front
-/// of its root, and a pointer has something to save where it stands behind a label, or in place of
-/// a whole name: who compresses names has no use for more. There is no such limit in RFC 1035;
-/// without one, each of thousands of names in a message could lead through thousands of pointers.
+/// Maximum number of pointers in a name. A name of 255 octets has at most 127 labels before its
+/// root, and a pointer only saves space after a label, or in place of a whole name: no compressor
+/// needs more. RFC 1035 has no such limit; without one, each of thousands of names in a message
+/// could lead through thousands of pointers.
 const MAX_POINTERS: usize = 127;
 
-/// Work that following a pointer counts for, and each label beside its text, in octets of text, by
+/// Work charged for following a pointer, and for each label besides its text, in octets of text, by
 /// the time that they take.
 const POINTER_WORK: usize = 4;
 const LABEL_WORK: usize = 1;
 
-/// How an octet of a label stands in presentation format: lower case where it stands for itself,
-/// or one of the marks below.
+/// The form of an octet of a label in presentation format: its lower case if it needs no escape, or
+/// one of the marks below.
 const PRESENTATION: [u8; 256] = {
     let mut table = [DECIMAL; 256];
     let mut octet = 0x21;
     while octet < 0x7f {
         table[octet as usize] = match octet {
-            // The characters that a zone file reader gives a meaning to (RFC 1035 §5.1).
+            // The characters with a meaning in zone files (RFC 1035 §5.1).
             b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => BACKSLASH,
             _ => octet.to_ascii_lowercase(),
         };
@@ -33,31 +33,31 @@ const PRESENTATION: [u8; 256] = {
 };
 /// The octet becomes a backslash and three decimal digits.
 const DECIMAL: u8 = 0;
-/// The octet follows a backslash.
+/// A backslash precedes the octet.
 const BACKSLASH: u8 = 1;
 
-/// Appends the name at the cursor in presentation format (RFC 1035 §5.1) and goes behind it:
-/// ASCII letters in lower case (RFC 4343 §2), no trailing dot, the root as `.`, `\.` for a dot
-/// within a label, and every octet outside printable ASCII as three decimal digits.
+/// Appends the name at the cursor in presentation format (RFC 1035 §5.1) and moves after it: ASCII
+/// letters in lower case (RFC 4343 §2), no trailing dot, the root as `.`, `\.` for a dot within a
+/// label, and every octet outside printable ASCII as three decimal digits.
 ///
-/// `None`, with a part of the name written, where there is no name (RFC 1035 §4.1.4, RFC 9267
-/// §2): one that ends too early, that is longer than 255 octets, whose labels are of another kind
-/// than length and text, or that is compressed by a pointer that does not lead back, to before
-/// the labels that it completes, or by more than 127 pointers. Each pointer of a chain leads
-/// further back than the one before, and what it leads to ends before the labels in front of it
-/// begin; so there is no loop and nothing is read twice. The text is charged for pointers and labels.
+/// Returns `None`, with a part of the name written, for an invalid name (RFC 1035 §4.1.4, RFC 9267
+/// §2): one that is truncated, is longer than 255 octets, has labels of another kind than length
+/// and text, or has a pointer that does not lead back to before the labels that it completes, or
+/// more than 127 pointers. Each pointer of a chain leads further back than the previous one, and
+/// its target ends before the labels that precede the pointer; so there is no loop and nothing is
+/// read twice. The text is charged for pointers and labels.
 pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     write_plain(cursor, text).or_else(|| write_any(cursor, text))
 }
 
-/// A name that is not compressed and has letters, digits, hyphens and underscores only, as nearly
-/// all have; `None`, and nothing done, for another.
+/// Writes an uncompressed name that has only letters, digits, hyphens and underscores, as nearly
+/// all names do. Returns `None` for any other name, without effect.
 ///
-/// On the wire it is its text but for the lengths, of which the first is in front and each other
-/// stands where the text has a dot: 16 octets are a step. Lengths that are plain characters
-/// themselves, `-` and digits, are left to the other way.
+/// The wire format equals the text except for the lengths: the first precedes the text and each
+/// other one takes the place of a dot, so 16 octets take one step. Lengths that are plain
+/// characters themselves, `-` and digits, are left to `write_any`.
 fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
-    /// The first length that is not told from a character.
+    /// The first length that is also a plain character.
     const HYPHEN: u8 = b'-';
     let wire = cursor.left();
     let (mut root, mut labels) = (0, 0);
@@ -88,7 +88,7 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
         plain += usize::from(plain_here);
         at += length;
     }
-    // Every octet but the lengths, the first of which was left out.
+    // Every octet must be plain except for the lengths, the first of which is not included.
     if plain + labels != root {
         text.truncate(start);
         return None;
@@ -97,12 +97,12 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     Some(())
 }
 
-/// Plain characters in lower case, a dot for everything else, and how many of the first `length`
-/// octets are plain. Without branches, so that all 16 are done at once.
+/// Returns plain characters in lower case, a dot for everything else, and how many of the first
+/// `length` octets are plain. Without branches, so that all 16 are processed at once.
 #[inline]
 fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
     const POSITIONS: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    // At most 16.
+    // It is at most 16.
     let length = length.to_le_bytes()[0];
     let (mut text, mut plain) = ([0; 16], 0);
     for ((text, octet), position) in text.iter_mut().zip(octets).zip(POSITIONS) {
@@ -117,7 +117,7 @@ fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
     (text, plain)
 }
 
-/// Any name.
+/// Writes any name.
 fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let mut work = 0;
     let written = write_labels(cursor, text, &mut work);
@@ -125,12 +125,12 @@ fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     written
 }
 
-/// Any name, and the `work` for its pointers and labels, also where it is none.
+/// Writes any name, and adds the `work` for its pointers and labels even if it is invalid.
 fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> Option<()> {
     let mut pointers = 0;
     let message = cursor.message();
     let start = text.len();
-    // The labels between two pointers: from `run` on, and none at `end` or behind it.
+    // The labels between two pointers start at `run`; none may reach `end`.
     let (mut run, mut end) = (cursor.offset(), cursor.end());
     let mut at = run;
     let mut behind = None;
@@ -179,7 +179,7 @@ fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> O
     Some(())
 }
 
-/// A name given as its labels, as [`write`] writes names from the wire.
+/// Formats a name given as its labels, like [`write()`] for names on the wire.
 #[must_use]
 pub fn presentation<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut text = Text::default();
@@ -195,8 +195,7 @@ pub fn presentation<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> String {
     text.finish()
 }
 
-/// Goes behind the name at the cursor without following pointers; whether they lead to a name
-/// remains open.
+/// Skips the name at the cursor without following pointers, and so without checking their targets.
 pub(super) fn skip(cursor: &mut Cursor<'_>) -> Option<()> {
     loop {
         match cursor.u8()? {
@@ -208,8 +207,8 @@ pub(super) fn skip(cursor: &mut Cursor<'_>) -> Option<()> {
     }
 }
 
-/// Offset of the name at the cursor, or of the name that it stands for where it is a pointer and
-/// nothing else: two names with the same origin are the same.
+/// Returns the offset of the name at the cursor, or the target if it is only a pointer: two names
+/// with the same origin are equal.
 pub(super) fn origin(cursor: &Cursor<'_>) -> usize {
     match cursor.peek(2) {
         Some(&[high @ 0xc0..=0xff, low]) => pointed_to(high, low),
@@ -217,7 +216,7 @@ pub(super) fn origin(cursor: &Cursor<'_>) -> usize {
     }
 }
 
-/// A pointer is an offset from the start of the message in 14 bits (RFC 1035 §4.1.4).
+/// Decodes a pointer: a 14-bit offset from the start of the message (RFC 1035 §4.1.4).
 pub(super) const fn pointed_to(high: u8, low: u8) -> usize {
     u16::from_be_bytes([high & 0x3f, low]) as usize
 }
@@ -230,7 +229,7 @@ fn write_label(label: &[u8], text: &mut Text) {
         lowest = lowest.min(character);
         character
     });
-    // Hardly a name has an octet to escape: copied first, it is written again when it does.
+    // Few labels need an escape: copy the label first, and rewrite it if it does.
     if lowest <= BACKSLASH {
         text.truncate(start);
         steps::count(label.len());
@@ -251,7 +250,7 @@ fn write_label(label: &[u8], text: &mut Text) {
 mod tests {
     use super::*;
 
-    /// The name at `offset` of `message`, and the offset behind it.
+    /// Returns the name at `offset` of `message`, and the offset after it.
     fn read(message: &[u8], offset: usize) -> Option<(String, usize)> {
         let mut cursor = Cursor::new(message);
         cursor.seek(offset);
@@ -296,7 +295,7 @@ mod tests {
     fn plain_names_are_written_as_any_others() {
         let mut plain_names = 0;
         for (length, octet) in (1..=63).flat_map(|length| (0..=u8::MAX).map(move |o| (length, o))) {
-            // The octet at the end of a label of this length, in front of labels and behind them.
+            // The octet is at the end of a label of this length, before and after other labels.
             let label = [&[length][..], &vec![b'A'; usize::from(length) - 1], &[octet]].concat();
             for wire in [
                 [&label[..], b"\x03www\x04Test\0"].concat(),
@@ -354,13 +353,13 @@ mod tests {
         longest.push(0);
         assert_eq!(longest.len(), MAX_OCTETS);
         assert!(read(&longest, 0).is_some());
-        // One label more through a pointer.
+        // One more label through a pointer.
         longest.extend(b"\x01a\xc0\x00");
         assert_eq!(read(&longest, MAX_OCTETS), None);
     }
 
     #[test]
-    fn the_origin_of_a_pointer_is_what_it_points_to() {
+    fn the_origin_of_a_pointer_is_its_target() {
         let mut cursor = Cursor::new(b"\x04test\0\xc0\x00");
         assert_eq!(origin(&cursor), 0);
         cursor.seek(6);

@@ -1,4 +1,4 @@
-//! A captured packet: its surroundings, and the datagram or part of one that it carries.
+//! Decodes a captured packet: its origin, and the datagram or fragment that it carries.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,101 +27,103 @@ reasons! {
     }
 }
 
-/// Frames of replayed files, in one word: the file above the frame's number.
+/// Frames of replayed files, packed in one word: the file's index above the frame's number.
 pub mod frames {
     const NUMBER_BITS: u32 = 40;
     const MOST_FILES: u64 = 1 << (u64::BITS - NUMBER_BITS);
 
-    /// The frame with this number, from 1 on, of the file at this place. Those of files beyond 2²⁴
-    /// share the last place.
+    /// Packs the number of a frame, from 1 on, and the index of its file. Files beyond 2²⁴ share
+    /// the last index.
     #[must_use]
     pub const fn of(file: usize, number: u64) -> u64 {
         let file = if file as u64 >= MOST_FILES { MOST_FILES - 1 } else { file as u64 };
         file << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)
     }
 
-    /// Its number in its file; 0 in a live capture.
+    /// Returns the frame's number in its file; 0 in a live capture.
     #[must_use]
     pub const fn number(frame: u64) -> u64 {
         frame & ((1 << NUMBER_BITS) - 1)
     }
 
-    /// The place of its file.
+    /// Returns the index of its file.
     #[must_use]
     pub const fn file(frame: u64) -> usize {
         (frame >> NUMBER_BITS) as usize
     }
 }
 
-/// Where, when and how a packet was captured, and between whom it travelled.
+/// Origin of a packet: place and time of its capture, and its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// CLOCK_MONOTONIC nanoseconds; of a replayed frame, nanoseconds since 1970 UTC.
+    /// Capture time: CLOCK_MONOTONIC nanoseconds, or for a replayed frame nanoseconds since 1970
+    /// UTC.
     pub captured_at_ns: u64,
-    /// Interface whose hook saw it.
+    /// Interface of the hook that captured it.
     pub ifindex: u32,
     /// Ingress or egress of that interface.
     pub direction: Direction,
-    /// The frame in a replayed file, see [`frames`]; 0 elsewhere.
+    /// Packed frame number in a replayed file, see [`frames`]; 0 elsewhere.
     pub frame: u64,
     /// VLAN identifier (12 bits) of the outer tag.
     pub vlan_id: Option<u16>,
     /// VLAN identifier of the inner tag (802.1ad).
     pub vlan_inner_id: Option<u16>,
-    /// False where the hook could not see whether the wire carried a tag: without one in the
-    /// packet, XDP cannot tell an untagged packet from one whose tag the device stripped.
+    /// False if the hook could not see whether the packet was tagged on the wire: without a tag in
+    /// the packet, XDP cannot distinguish an untagged packet from one whose tag the device
+    /// stripped.
     pub vlan_visible: bool,
-    /// The tunnel that it was in; addresses are those inside.
+    /// The tunnel that contained it; the addresses are the inner ones.
     pub tunnel: Option<Tunnel>,
     /// Sender.
     pub source: IpAddr,
     /// Receiver.
     pub destination: IpAddr,
-    /// Identification of the IPv4 packet (RFC 791 §3.1), which two packets of a sender share only
-    /// where it is 0, as in packets that are never fragmented (RFC 6864 §4.1); 0 in IPv6.
+    /// Identification of the IPv4 packet (RFC 791 §3.1). Two packets of a sender share it only if
+    /// it is 0, as in packets that are never fragmented (RFC 6864 §4.1); 0 in IPv6.
     pub identification: u16,
 }
 
 /// A captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Its surroundings.
+    /// The origin of the packet.
     pub origin: Origin,
-    /// What it carries.
+    /// The content of the packet.
     pub content: Content<'a>,
 }
 
-/// What a packet carries.
+/// The content of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content<'a> {
-    /// A whole datagram or segment.
+    /// A complete datagram or segment.
     Datagram(Datagram<'a>),
-    /// A part of one.
+    /// A fragment of one.
     Fragment(Part<'a>),
 }
 
-/// A UDP datagram or TCP segment, its payload trimmed to what the headers say is there.
+/// A UDP datagram or TCP segment, its payload trimmed to the length in the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// Sender's port.
     pub source_port: u16,
     /// Receiver's port.
     pub destination_port: u16,
-    /// What its header says.
+    /// The other fields of its header.
     pub header: TransportHeader,
     /// UDP or TCP payload.
     pub payload: &'a [u8],
-    /// Bytes behind the payload that the snap length cut off; of TCP none, whose segments are taken
-    /// whole or not at all.
+    /// Number of bytes after the payload that the snap length cut off; 0 for TCP, whose segments
+    /// are captured completely or not at all.
     pub missing: usize,
 }
 
-/// What matters of a transport header besides the ports.
+/// The relevant fields of a transport header besides the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportHeader {
     /// UDP.
     Udp {
-        /// Bytes of payload of each datagram that is in the payload; 0 if it is one.
+        /// Payload size of each datagram in the payload, in bytes; 0 if it is a single datagram.
         gso_size: u16,
     },
     /// TCP (RFC 9293 §3.1).
@@ -138,28 +140,28 @@ pub enum TransportHeader {
 /// An IP fragment (RFC 791 §3.1, RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// Protocol number that the fragment's header states: UDP, TCP, or an IPv6 extension header.
+    /// Protocol number in the fragment's header: UDP, TCP, or an IPv6 extension header.
     pub protocol: u8,
     /// Identification: 16 bits in IPv4, 32 in IPv6.
     pub identification: u32,
-    /// Offset of the data in the datagram, bytes.
+    /// Offset of the data in the datagram, in bytes.
     pub offset: u32,
-    /// More fragments follow.
+    /// True if more fragments follow.
     pub more: bool,
     /// The data.
     pub data: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet at the offsets that the kernel program found. `frame` is its number in a
+    /// Parses a packet at the offsets that the kernel program found. `frame` is its number in a
     /// replayed file, 0 elsewhere.
     ///
     /// # Errors
-    /// The reason why there is nothing to read.
+    /// Returns the reason why the packet has no content.
     #[inline]
     pub fn parse(header: &RecordHeader, bytes: &'a [u8], frame: u64) -> Result<Self, PacketLoss> {
         Self::parse_whole(header, bytes, frame).map_err(|reason| match reason {
-            // The kernel program read the headers in the packet, where they may lie behind the cut.
+            // The kernel program parsed the headers in the packet, where they may be after the cut.
             PacketLoss::RecordMismatch | PacketLoss::MalformedPacket
                 if header.has(flags::TRUNCATED) =>
             {
@@ -180,7 +182,7 @@ impl<'a> Packet<'a> {
         let content = if header.has(flags::FIRST_FRAGMENT) || header.has(flags::LATER_FRAGMENT) {
             Content::Fragment(part(header, bytes, network_end)?)
         } else {
-            // What of a message was captured is worth more than nothing.
+            // The captured part of a message is still useful.
             let cut = match network_end.saturating_sub(bytes.len()) {
                 0 => 0,
                 cut if header.has(flags::TRUNCATED) && header.transport == headers::UDP => cut,
@@ -196,7 +198,7 @@ impl<'a> Packet<'a> {
             Content::Datagram(datagram)
         };
         let vlan_id = |flag, tci: u16| header.has(flag).then_some(tci & 0x0fff);
-        // Put together where it stays: one that is moved there is copied piece by piece.
+        // Build it in place: moving it copies it field by field.
         Ok(Self {
             origin: Origin {
                 captured_at_ns: header.captured_at_ns,
@@ -215,7 +217,8 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The flow of a packet, also of one that cannot be read further, as if its sender asked.
+    /// Returns the flow of a packet, even of an otherwise unreadable one, with its sender as the
+    /// client.
     #[must_use]
     pub fn flow(header: &RecordHeader, bytes: &[u8]) -> Option<Flow> {
         let network = bytes.get(usize::from(header.network_offset)..)?;
@@ -240,7 +243,7 @@ impl<'a> Packet<'a> {
 }
 
 impl Origin {
-    /// The flow of a datagram, seen from its sender.
+    /// Returns the flow of a datagram with its sender as the client.
     #[must_use]
     pub const fn flow(&self, datagram: &Datagram<'_>) -> Flow {
         Flow {
@@ -254,24 +257,24 @@ impl Origin {
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads a datagram or segment of IP protocol `protocol` from its header on.
+    /// Parses a datagram or segment of IP protocol `protocol` from its header on.
     ///
     /// # Errors
-    /// [`PacketLoss::MalformedPacket`] where the lengths contradict each other.
+    /// [`PacketLoss::MalformedPacket`] if the lengths contradict each other.
     #[inline]
     pub fn parse(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         Self::parse_cut(protocol, bytes, 0)
     }
 
-    /// As [`parse`](Self::parse), where `cut` bytes behind these were not captured.
+    /// Parses like [`parse`](Self::parse), with `cut` bytes after these that were not captured.
     fn parse_cut(protocol: u8, bytes: &'a [u8], cut: usize) -> Result<Self, PacketLoss> {
         let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let double = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let read = || {
             let (header, payload, missing) = match protocol {
                 headers::UDP => {
-                    // The UDP length counts its own header of 8 bytes (RFC 768); 0 in a GSO packet
-                    // of more than 64 KiB and in a jumbogram (RFC 2675 §4).
+                    // The UDP length includes its own header of 8 bytes (RFC 768); it is 0 in a GSO
+                    // packet of more than 64 KiB and in a jumbogram (RFC 2675 §4).
                     let length = match word(4)? {
                         0 if bytes.len() > usize::from(u16::MAX) => bytes.len(),
                         length => usize::from(length),
@@ -287,7 +290,7 @@ impl<'a> Datagram<'a> {
                         acknowledgement: double(8)?,
                         flags,
                     };
-                    // In units of four bytes; shorter than 20 points into the fixed part.
+                    // In units of four bytes; a value below 20 bytes points into the fixed part.
                     let length = usize::from(length >> 4) * 4;
                     (header, bytes.get(length..).filter(|_| length >= 20)?, 0)
                 }
@@ -299,12 +302,12 @@ impl<'a> Datagram<'a> {
         read().ok_or(PacketLoss::MalformedPacket)
     }
 
-    /// Reads a datagram that was joined from IPv6 fragments, which may begin with extension headers
-    /// (RFC 8200 §4): at most as many as a hook follows.
+    /// Parses a datagram that was reassembled from IPv6 fragments, which may begin with extension
+    /// headers (RFC 8200 §4): at most as many as a hook follows.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse).
-    pub fn behind_extensions(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
+    /// The same as [`parse`](Self::parse).
+    pub fn after_extensions(protocol: u8, bytes: &'a [u8]) -> Result<Self, PacketLoss> {
         /// Hop-by-hop, routing and destination options.
         const EXTENSIONS: [u8; 3] = [0, 43, 60];
         let (mut protocol, mut bytes) = (protocol, bytes);
@@ -320,7 +323,7 @@ impl<'a> Datagram<'a> {
         Self::parse(protocol, bytes)
     }
 
-    /// Transport protocol.
+    /// Returns the transport protocol.
     #[must_use]
     pub const fn transport(&self) -> Transport {
         match self.header {
@@ -348,7 +351,7 @@ fn tunnel(header: &RecordHeader) -> Result<Option<Tunnel>, PacketLoss> {
     Ok(Some(Tunnel { kind, id: header.has(flags::TUNNEL_ID).then_some(header.tunnel_id) }))
 }
 
-/// Reads the header that `fragment_offset` points to, and the data behind it.
+/// Parses the header at `fragment_offset`, and the data after it.
 fn part<'a>(
     header: &RecordHeader,
     bytes: &'a [u8],
@@ -357,7 +360,7 @@ fn part<'a>(
     let at = usize::from(header.fragment_offset);
     let stated = bytes.get(at..).ok_or(PacketLoss::RecordMismatch)?;
     let (part, data_at) = if header.ip_version == 4 {
-        // RFC 791 §3.1: identification, then three bits of flags and the offset in 8-byte units.
+        // RFC 791 §3.1: identification, then three flag bits and the offset in 8-byte units.
         let stated = stated.first_chunk::<20>().ok_or(PacketLoss::RecordMismatch)?;
         let position = u16::from_be_bytes([stated[6], stated[7]]);
         let part = Part {
@@ -385,14 +388,14 @@ fn part<'a>(
     Ok(Part { data, ..part })
 }
 
-/// Source, destination, and where the IP packet ends, counted from its first byte.
+/// Returns source, destination, and the end of the IP packet, as an offset from its first byte.
 #[inline]
 fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), PacketLoss> {
     match ip_version {
         4 => {
             let header = network.first_chunk::<20>().ok_or(PacketLoss::RecordMismatch)?;
             let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-            // A GSO segment can leave its total length zero; the packet then ends where it ends.
+            // A GSO segment may have a total length of zero; the packet then ends with its bytes.
             let end = if total == 0 { network.len() } else { total };
             let address = |at: usize| {
                 Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]).into()
@@ -402,7 +405,7 @@ fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), 
         6 => {
             let header = network.first_chunk::<40>().ok_or(PacketLoss::RecordMismatch)?;
             let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-            // Zero means a jumbogram (RFC 2675 §3), which is also how BIG TCP marks its segments.
+            // Zero means a jumbogram (RFC 2675 §3), which BIG TCP also uses for its segments.
             let end = if payload == 0 { network.len() } else { 40 + payload };
             let address = |at: usize| {
                 let mut octets = [0; 16];
@@ -419,7 +422,7 @@ fn addresses(ip_version: u8, network: &[u8]) -> Result<(IpAddr, IpAddr, usize), 
 mod tests {
     use super::*;
 
-    /// An Ethernet + IPv4 + UDP frame with `payload`, padded to the Ethernet minimum.
+    /// Returns an Ethernet + IPv4 + UDP frame with `payload`, padded to the Ethernet minimum.
     fn frame(payload: &[u8]) -> (RecordHeader, Vec<u8>) {
         let mut bytes = vec![0; 14];
         let udp_length = 8 + u16::try_from(payload.len()).unwrap();
@@ -466,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_payload_says_that_the_snap_length_cut_it() {
+    fn a_payload_cut_by_the_snap_length_is_marked() {
         let (mut header, mut bytes) = frame(&[7; 100]);
         header.captured_length = 80;
         header.flags = flags::TRUNCATED;
@@ -474,13 +477,13 @@ mod tests {
             let cut = Packet::parse(&header, &bytes[..captured], 0);
             assert_eq!(cut, Err(PacketLoss::CutBySnapLength), "{captured} bytes");
         }
-        // What is there of a datagram is read; nothing tells how much a segment is worth.
+        // The captured part of a datagram is kept; that of a segment has no known extent.
         let packet = Packet::parse(&header, &bytes[..80], 0).unwrap();
         let Content::Datagram(datagram) = packet.content else { panic!("a fragment") };
         assert_eq!((datagram.payload, datagram.missing), (&[7; 38][..], 62));
         let tcp = RecordHeader { transport: headers::TCP, ..header };
         assert_eq!(Packet::parse(&tcp, &bytes[..80], 0), Err(PacketLoss::CutBySnapLength));
-        // Not cut by us, or longer than the IP packet would have been.
+        // We did not cut it, or it is longer than the IP packet.
         let whole = RecordHeader { flags: 0, ..header };
         assert_eq!(Packet::parse(&whole, &bytes[..80], 0), Err(PacketLoss::MalformedPacket));
         bytes[39] += 1;

@@ -1,6 +1,6 @@
-//! Counts steps in the tests of this crate, so that they can bound the work for a message by
-//! something else than the code under test does: each octet that is written, each read from the
-//! message, each turn of a loop over it. Elsewhere it does nothing.
+//! Counts steps in the tests of this crate, so that they can bound the work for a message
+//! independently of the code under test: each octet that is written, each octet read from the
+//! message, each iteration of a loop over it. Outside of tests it does nothing.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -10,18 +10,18 @@ thread_local! {
     static STEPS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts so many steps.
+/// Adds `steps` to the count.
 #[cfg(test)]
 pub(super) fn count(steps: usize) {
     STEPS.set(STEPS.get() + steps);
 }
 
-/// Counts nothing.
+/// Does nothing.
 #[cfg(not(test))]
 #[inline(always)]
 pub(super) const fn count(_steps: usize) {}
 
-/// Steps of this thread while `run` runs.
+/// Returns the steps of this thread while `run` runs.
 #[cfg(test)]
 pub(super) fn steps_of(run: impl FnOnce()) -> usize {
     STEPS.set(0);

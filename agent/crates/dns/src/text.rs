@@ -1,4 +1,4 @@
-//! Presentation text under construction.
+//! Builds presentation text.
 
 use data_encoding::{BASE32_DNSSEC, BASE64, Encoding, HEXLOWER};
 
@@ -6,22 +6,22 @@ use super::{dotted::dotted, steps};
 
 /// The text of a message's names and RDATA, back to back.
 ///
-/// It is written octet by octet, all of it UTF-8, and checked to be that once, when the message
-/// is complete: a check per name costs more than writing it.
+/// It is written octet by octet, and checked to be UTF-8 once, when the message is complete: a
+/// check per name costs more than writing it.
 ///
-/// It also keeps account of the work that a message costs, because nearly all of it is writing
-/// text: octets that stand here, octets that were written and taken back, and the labels and
-/// pointers that were followed for them. Past the budget the text is full, as it is past
-/// [`LIMIT`](Self::LIMIT), and every loop that writes looks at that. Octets that stay are not
-/// counted one by one, so the usual message pays nothing.
+/// It also accounts for the work that a message costs, because nearly all of it is writing text:
+/// octets in the text, octets that were written and removed, and the labels and pointers that were
+/// followed for them. Past the budget the text is full, as it is past [`LIMIT`](Self::LIMIT), and
+/// every loop that writes checks that. Octets in the text are not counted one by one, so the usual
+/// message pays nothing.
 #[derive(Debug)]
 pub(super) struct Text {
     octets: Vec<u8>,
-    /// Work that the message may cost.
+    /// Maximum work for the message.
     budget: usize,
-    /// Work apart from the octets that stand here.
+    /// Work besides the octets in the text.
     spent: usize,
-    /// Length beyond which the text is full: what is left of the budget, the limit at most.
+    /// Length beyond which the text is full: the rest of the budget, at most the limit.
     full_at: usize,
 }
 
@@ -32,42 +32,43 @@ impl Default for Text {
 }
 
 impl Text {
-    /// Text that a message keeps at most, bytes. A message of 64 KiB whose records all point to
-    /// one long name of escaped octets would otherwise unfold to several MiB; no message that a
-    /// server means to be read comes near.
+    /// Maximum size of a message's text in bytes. A message of 64 KiB whose records all point to
+    /// one long name of escaped octets would otherwise unfold to several MiB; no genuine message
+    /// comes near.
     pub(super) const LIMIT: usize = 64 * 1024;
 
-    /// Octets of binary values and strings that are written between two looks at the limit.
+    /// Number of octets of binary values and strings that are written between two checks of the
+    /// limit.
     const PIECE: usize = 1020;
 
-    /// An empty text in the memory of `text`, for a message that may cost `budget`.
+    /// Creates an empty text in the memory of `text`, for a message that may cost `budget`.
     pub(super) fn reuse(text: String, budget: usize) -> Self {
         let mut octets = text.into_bytes();
         octets.clear();
         Self { octets, budget, spent: 0, full_at: budget.min(Self::LIMIT) }
     }
 
-    /// The text; empty if something else than UTF-8 was written, which no function here does.
+    /// Returns the text; empty if it is not UTF-8, which no function here writes.
     pub(super) fn finish(self) -> String {
         String::from_utf8(self.octets).unwrap_or_default()
     }
 
-    /// Bytes so far.
+    /// Returns the current length in bytes.
     pub(super) const fn len(&self) -> usize {
         self.octets.len()
     }
 
-    /// More than the limit, or than the budget allows: what was written last is not complete.
+    /// Returns true if it exceeds the limit or the budget: the latest part is incomplete.
     pub(super) const fn is_full(&self) -> bool {
         self.octets.len() > self.full_at
     }
 
-    /// Work so far.
+    /// Returns the work so far.
     pub(super) const fn work(&self) -> usize {
         self.spent.saturating_add(self.octets.len())
     }
 
-    /// More work than the budget allows.
+    /// Returns true if the work exceeds the budget.
     pub(super) const fn is_over_budget(&self) -> bool {
         self.work() > self.budget
     }
@@ -78,25 +79,25 @@ impl Text {
         self.full_at = self.budget.saturating_sub(self.spent).min(Self::LIMIT);
     }
 
-    /// Takes back what was written since the text had this length.
+    /// Removes everything after `length`.
     pub(super) fn truncate(&mut self, length: usize) {
         self.charge(self.octets.len().saturating_sub(length));
         self.octets.truncate(length);
     }
 
-    /// One ASCII character.
+    /// Appends an ASCII character.
     pub(super) fn ascii(&mut self, character: u8) {
         steps::count(1);
         self.octets.push(character & 0x7f);
     }
 
-    /// As it is.
+    /// Appends text unchanged.
     pub(super) fn string(&mut self, text: &str) {
         steps::count(text.len());
         self.octets.extend_from_slice(text.as_bytes());
     }
 
-    /// The first `length` characters of a block of ASCII: a copy of constant size is the cheaper one.
+    /// Appends the first `length` characters of an ASCII block: a copy of constant size is cheaper.
     #[inline]
     pub(super) fn block(&mut self, block: &[u8; 16], length: usize) {
         steps::count(length);
@@ -105,18 +106,18 @@ impl Text {
         self.octets.truncate(end);
     }
 
-    /// ASCII characters from `octets`, each as `character` gives it.
+    /// Appends ASCII characters that `character` maps from `octets`.
     pub(super) fn mapped(&mut self, octets: &[u8], mut character: impl FnMut(u8) -> u8) {
         steps::count(octets.len());
         self.octets.extend(octets.iter().map(|&octet| character(octet) & 0x7f));
     }
 
-    /// In decimal.
+    /// Appends a number in decimal.
     pub(super) fn decimal(&mut self, number: impl Into<u64>) {
         self.string(itoa::Buffer::new().format(number.into()));
     }
 
-    /// In decimal with as many leading zeros as make it `digits` long, 9 at most.
+    /// Appends a number in decimal with leading zeros up to `digits`, at most 9.
     pub(super) fn padded(&mut self, number: u32, digits: u32) {
         for place in (0..digits.min(9)).rev() {
             let digit = number / 10_u32.pow(place) % 10;
@@ -124,20 +125,20 @@ impl Text {
         }
     }
 
-    /// `\DDD` (RFC 1035 §5.1).
+    /// Appends `\DDD` (RFC 1035 §5.1).
     pub(super) fn decimal_escape(&mut self, octet: u8) {
         steps::count(4);
         self.octets.extend_from_slice(&ESCAPES[usize::from(octet)]);
     }
 
-    /// A character string in quotes (RFC 1035 §5.1), as in TXT.
+    /// Appends a character string in quotes (RFC 1035 §5.1), as in TXT.
     pub(super) fn quoted(&mut self, string: &[u8]) {
         self.ascii(b'"');
         for piece in string.chunks(Self::PIECE) {
             if self.is_full() {
                 return;
             }
-            // Copied first, and written again where there is something to escape.
+            // Copy it first, and rewrite it if it needs an escape.
             let start = self.octets.len();
             let mut plain = true;
             self.mapped(piece, |octet| {
@@ -152,7 +153,7 @@ impl Text {
         self.ascii(b'"');
     }
 
-    /// An octet within a quoted string.
+    /// Appends an octet of a quoted string.
     pub(super) fn quotable(&mut self, octet: u8) {
         match octet {
             plain if is_plain(plain) => self.ascii(plain),
@@ -164,27 +165,27 @@ impl Text {
         }
     }
 
-    /// In hexadecimal, in words of at most 128 digits.
+    /// Appends hexadecimal, in words of at most 128 digits.
     pub(super) fn hex_words(&mut self, octets: &[u8]) {
         self.words(octets, 64, &HEXLOWER);
     }
 
-    /// In hexadecimal, as one word.
+    /// Appends hexadecimal, as one word.
     pub(super) fn hex(&mut self, octets: &[u8]) {
         self.encoded(octets, &HEXLOWER);
     }
 
-    /// In Base64 (RFC 4648 §4), in words of at most 32 characters.
+    /// Appends Base64 (RFC 4648 §4), in words of at most 32 characters.
     pub(super) fn base64_words(&mut self, octets: &[u8]) {
         self.words(octets, 24, &BASE64);
     }
 
-    /// In Base64, as one word.
+    /// Appends Base64, as one word.
     pub(super) fn base64(&mut self, octets: &[u8]) {
         self.encoded(octets, &BASE64);
     }
 
-    /// In Base32 with the extended hexadecimal alphabet, without padding (RFC 5155 §3.3).
+    /// Appends Base32 with the extended hexadecimal alphabet, without padding (RFC 5155 §3.3).
     pub(super) fn base32(&mut self, octets: &[u8]) {
         self.encoded(octets, &BASE32_DNSSEC);
     }
@@ -202,7 +203,7 @@ impl Text {
     }
 
     fn encoded(&mut self, octets: &[u8], encoding: &Encoding) {
-        // A multiple of 15 octets ends at the boundary of a character in each of the encodings.
+        // Chunks of a multiple of 15 octets end at a character boundary in each of the encodings.
         for piece in octets.chunks(Self::PIECE) {
             if self.is_full() {
                 return;
@@ -214,14 +215,14 @@ impl Text {
         }
     }
 
-    /// An IPv4 address, dotted.
+    /// Appends an IPv4 address in dotted form.
     pub(super) fn ipv4(&mut self, address: [u8; 4]) {
         let (dotted, length) = dotted(address);
         self.block(&dotted, length);
     }
 
-    /// An IPv6 address as RFC 5952 §4 wants it, and the last 32 bits dotted where the first 96
-    /// say that they are an IPv4 address: `::192.0.2.1`, `::ffff:192.0.2.1`.
+    /// Appends an IPv6 address in the format of RFC 5952 §4, with the last 32 bits dotted if the
+    /// first 96 bits mark an embedded IPv4 address: `::192.0.2.1`, `::ffff:192.0.2.1`.
     pub(super) fn ipv6(&mut self, address: [u8; 16]) {
         let mut groups = [0_u16; 8];
         for (group, octets) in groups.iter_mut().zip(address.as_chunks::<2>().0) {
@@ -246,7 +247,7 @@ impl Text {
         }
     }
 
-    /// Without leading zeros.
+    /// Appends a number in hexadecimal without leading zeros.
     fn hexadecimal(&mut self, number: u16) {
         let digits = (16 - number.leading_zeros()).div_ceil(4).max(1);
         for place in (0..digits).rev() {
@@ -269,13 +270,13 @@ const ESCAPES: [[u8; 4]; 256] = {
     }
 };
 
-/// Stands for itself within quotes.
+/// Returns true for octets that need no escape within quotes.
 const fn is_plain(octet: u8) -> bool {
     matches!(octet, 0x20..=0x7e) && octet != b'"' && octet != b'\\'
 }
 
-/// The first of the longest runs of at least two zero groups (RFC 5952 §4.2); empty at 9, behind
-/// the last group, where there is none.
+/// Returns the first of the longest runs of at least two zero groups (RFC 5952 §4.2); empty at 9,
+/// after the last group, if there is none.
 fn longest_zeros(groups: &[u16; 8]) -> std::ops::Range<usize> {
     let mut longest = 9..9;
     let mut start = 0;
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_stops_soon_behind_the_limit() {
+    fn writing_stops_soon_after_the_limit() {
         let mut text = Text::default();
         let octets = [0; u16::MAX as usize];
         text.quoted(&octets);

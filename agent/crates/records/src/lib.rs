@@ -1,4 +1,4 @@
-//! Transactions become records, in Avro, JSON and text; and the definitions of tables that take them.
+//! Encodes transactions as records in Avro, JSON and text, and defines tables for them.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What a directory holds, found without reading more than a segment of it.
+//! Scans a directory without reading more than one segment of it.
 
 use std::{
     collections::VecDeque,
@@ -15,53 +15,53 @@ use super::{
     error::Error,
     loss::{History, Loss},
     reader::Reader,
-    segment::{HEADER_BYTES, Header, Name, Place, between},
+    segment::{HEADER_BYTES, Header, Name, Position, between},
 };
 
 const LOCK: &str = "lock";
 
-/// A segment's file, as far as it is known without reading it.
+/// The file of a segment, as far as it is known without reading it.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) name: Name,
     pub(super) path: PathBuf,
-    pub(super) first: Place,
+    pub(super) first: Position,
     pub(super) schema_version: u32,
     pub(super) created_at_ms: i64,
-    /// No entry is younger; `None` if the next segment's beginning says it.
+    /// Upper bound of the entries' append times; `None` if the start of the next segment gives it.
     pub(super) newest_at_ms: Option<i64>,
-    /// Where its entries end.
+    /// Offset of the end of its entries.
     pub(super) length: u64,
 }
 
 impl Segment {
-    /// Opens it for reading.
+    /// Opens the segment for reading.
     pub(super) fn reader(&self) -> std::io::Result<Reader> {
         Ok(Reader::new(read_own(&self.path)?, self.name.seed(), self.schema_version))
     }
 }
 
-/// What is in a directory.
+/// The content of a directory.
 #[derive(Debug)]
 pub(super) struct Scan {
     /// Oldest first.
     pub(super) segments: VecDeque<Segment>,
-    /// All entries before have left.
-    pub(super) done: Place,
-    /// Where the next record goes.
-    pub(super) end: Place,
-    /// What is known of all before `done`.
+    /// All entries before this position have left the queue.
+    pub(super) done: Position,
+    /// Position of the next record.
+    pub(super) end: Position,
+    /// Totals of all records before `done`.
     pub(super) history: History,
-    /// Bytes after the last whole entry of the last segment.
+    /// Number of bytes after the last whole entry of the last segment.
     pub(super) torn_bytes: u64,
-    /// Last segments without any entry, which are not among the segments.
+    /// Trailing segments without any entry, which are not in `segments`.
     pub(super) empty: Vec<PathBuf>,
 }
 
-/// Makes the directory where it is missing, for nobody else's eyes: records say who asked what. One
-/// in which others can write is refused: they could put a link or a pipe where a segment is looked
-/// for.
-pub(super) fn make(directory: &Path) -> Result<(), Error> {
+/// Creates the directory if it is missing, readable only by this user: records show who queried
+/// what. A directory in which others can write is refused: they could replace a segment by a link
+/// or a pipe.
+pub(super) fn create(directory: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -70,7 +70,7 @@ pub(super) fn make(directory: &Path) -> Result<(), Error> {
     check_directory(directory).map_err(Error::io("use directory", directory))
 }
 
-/// Locks a directory for as long as the file is open.
+/// Locks a directory while the returned file is open.
 pub(super) fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
@@ -83,7 +83,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, Error> {
     }
 }
 
-/// Looks at a directory without changing anything.
+/// Scans a directory without changing anything.
 pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
@@ -96,12 +96,12 @@ pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
         segments.extend(segment(directory, name)?);
     }
     let checkpoint = Checkpoint::read(directory)?;
-    let mut end = checkpoint.map_or_else(Place::default, |checkpoint| checkpoint.end);
+    let mut end = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.end);
     let (mut torn_bytes, mut empty) = (0, Vec::new());
     while let Some(last) = segments.back_mut() {
         let file_end = last.length;
         let tail = tail(last)?;
-        // A process that ended between beginning a segment and writing to it.
+        // A process ended between creating a segment and writing to it.
         let is_empty = last.length <= start();
         if tail.messages != u64::MAX {
             end = later(end, tail);
@@ -112,7 +112,7 @@ pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
         }
         empty.extend(segments.pop_back().map(|segment| segment.path));
     }
-    // What is not known of one segment is known of the next: backwards, so that it gets there.
+    // The start of the next segment provides what is unknown of one, so go backwards.
     let mut messages = end.messages;
     for segment in segments.iter_mut().rev() {
         segment.first.messages = segment.first.messages.min(messages);
@@ -123,8 +123,8 @@ pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
     let done = if done.id > end.id { end } else { done };
     let history = checkpoint.and_then(|checkpoint| {
         let mut history = checkpoint.history?;
-        // A process that was killed had dropped them, and had no time to say so. What arrives is
-        // written down before its segment goes.
+        // A process that was killed had dropped them, and had no time to record it. Deliveries are
+        // recorded before their segment is removed.
         history.lost[Loss::DroppedOldest as usize] += between(checkpoint.done, done);
         Some(history)
     });
@@ -132,17 +132,18 @@ pub(super) fn scan(directory: &Path) -> Result<Scan, Error> {
     Ok(Scan { segments, done, end, history, torn_bytes, empty })
 }
 
-fn later(one: Place, other: Place) -> Place {
+fn later(one: Position, other: Position) -> Position {
     if other.id > one.id { other } else { one }
 }
 
-/// `None` if it went away: a reader beside the writer. So too if it is a link, a pipe or a device.
+/// Returns `None` if the file does not exist any more, since the writer may run meanwhile, or if it
+/// is a link, a pipe or a device.
 fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
     let path = directory.join(name.to_string());
     let file = match read_own(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        // As a segment that was removed: its records are missed, and counted, where they are due.
+        // Treat it like a removed segment: its records are counted as lost when they are due.
         Err(error) if is_foreign(&error) => {
             tracing::error!(event = "spool_file_ignored", %error, path = %path.display(), "a file of the spool is no segment; ignored it");
             return Ok(None);
@@ -157,7 +158,7 @@ fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
     let header = header.filter(|header| header.first.id == name.first_id);
     let mut segment = Segment {
         name,
-        first: Place { id: name.first_id, messages: u64::MAX },
+        first: Position { id: name.first_id, messages: u64::MAX },
         schema_version: 0,
         created_at_ms: i64::MAX,
         newest_at_ms: None,
@@ -172,8 +173,8 @@ fn segment(directory: &Path, name: Name) -> Result<Option<Segment>, Error> {
         .reader()
         .and_then(|mut reader| reader.find(start(), length, name.first_id..u64::MAX))
     {
-        // The messages of what lies before are then not counted here but with what came before.
-        segment.first.messages = found.header.place.messages;
+        // The messages before it are then counted with the segments before it.
+        segment.first.messages = found.header.position.messages;
         segment.created_at_ms = found.header.appended_at_ms;
     }
     Ok(Some(segment))
@@ -192,16 +193,17 @@ fn read_up_to(mut file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
     }
 }
 
-/// Where a segment's entries begin.
+/// Returns the offset of a segment's first entry.
 pub(super) const fn start() -> u64 {
     HEADER_BYTES as u64
 }
 
-/// Follows the last segment to its last whole entry, and cuts its length there; the place after it.
-fn tail(segment: &mut Segment) -> Result<Place, Error> {
+/// Reads the last segment up to its last whole entry, and truncates its length there. Returns the
+/// position after it.
+fn tail(segment: &mut Segment) -> Result<Position, Error> {
     let mut reader = segment.reader().map_err(Error::io("open", &segment.path))?;
     let (mut end, mut offset) = (segment.first, start().min(segment.length));
-    // Where the disk cannot be read is where what can be read ends.
+    // An error of the disk ends the readable part.
     while let Ok(Some(found)) = reader.find(offset, segment.length, end.id..u64::MAX) {
         end = found.header.after();
         offset = found.end();

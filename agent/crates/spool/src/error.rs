@@ -1,14 +1,14 @@
-//! Why the queue cannot be used.
+//! Errors of the queue.
 
 use std::{io, path::PathBuf};
 
-/// Why a queue cannot be opened or read. Each message holds its cause, so none is a `source()`.
+/// Errors of opening or reading a queue. Each message contains its cause, so none is a `source()`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has it open.
+    /// Another process has locked it.
     #[error("spool {}: in use by another process, which holds its lock", .0.display())]
     Locked(PathBuf),
-    /// Written by a newer program.
+    /// A newer program has written it.
     #[error(
         "{}: written in version {version} of the spool's format, and this program knows version {}: \
          let the newer tap53 deliver it, or move the file away", path.display(), super::segment::VERSION
@@ -16,23 +16,23 @@ pub enum Error {
     Version {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version of its format.
         version: u16,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("spool: cannot {action} {}: {cause}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The error of the file system.
         cause: io::Error,
     },
 }
 
 impl Error {
-    /// To be given to `map_err`.
+    /// Returns a function for `map_err`.
     pub(super) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -42,16 +42,16 @@ impl Error {
     }
 }
 
-/// Why records could not be appended. Nothing of them is in the queue then.
+/// Errors of appending records. The queue contains none of them then.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// A record alone is too long for an entry.
+    /// A single record is too long for an entry.
     #[error("a record of {0} bytes is too long")]
     TooLong(usize),
-    /// The disk is full, and nothing in the queue is left to be dropped.
+    /// The disk is full, and no segment is left to drop.
     #[error("no space left, and nothing left to drop")]
     NoSpace,
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{0}")]
     Io(#[from] Error),
 }

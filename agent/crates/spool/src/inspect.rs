@@ -1,4 +1,4 @@
-//! Looking into a queue without opening it: for people, also while the agent runs.
+//! Inspects a queue without opening it, for people, also while the agent runs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,48 +8,48 @@ use super::{
     directory::{self, Segment, start},
     error::Error,
     loss::{History, Totals},
-    segment::{Entry, Place},
+    segment::{Entry, Position},
 };
 
-/// What a directory holds.
+/// The content of a directory.
 #[derive(Debug)]
 pub struct Contents {
     segments: Vec<Segment>,
-    done: Place,
-    end: Place,
+    done: Position,
+    end: Position,
     history: History,
     torn_bytes: u64,
 }
 
-/// A segment, in a list.
+/// A segment in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its file.
     pub path: PathBuf,
     /// Id of its first record.
     pub first_id: u64,
-    /// Records in it and the messages that they stand for, readable or not.
+    /// Records in it, readable or not, and the messages that they stand for.
     pub amount: Amount,
-    /// Those of its records that are neither acknowledged nor lost.
+    /// Number of its records that are neither acknowledged nor lost.
     pub waiting: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When it was begun, milliseconds since 1970 UTC; `None` if its header cannot be read.
+    /// Creation time in milliseconds since 1970 UTC; `None` if its header cannot be read.
     pub created_at_ms: Option<i64>,
 }
 
-/// What reading a whole queue showed.
+/// The result of reading a whole queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Whole records, waiting or not.
     pub readable: Amount,
-    /// Those of them that are neither acknowledged nor lost.
+    /// Readable records that are neither acknowledged nor lost.
     pub waiting: Amount,
     /// Records that wait and cannot be read.
     pub unreadable: Amount,
 }
 
-/// What a directory holds. Takes as long as opening the queue does, and needs no lock.
+/// Scans a directory. It takes as long as opening the queue, and needs no lock.
 ///
 /// # Errors
 /// See [`Error`].
@@ -60,7 +60,7 @@ pub fn contents(directory: &Path) -> Result<Contents, Error> {
 }
 
 impl Contents {
-    /// The segments, oldest first.
+    /// Returns the segments, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let mut rows = Vec::with_capacity(self.segments.len());
@@ -81,13 +81,13 @@ impl Contents {
         rows
     }
 
-    /// The id below which all have left.
+    /// Returns the id below which all records have left the queue.
     #[must_use]
     pub const fn acknowledged_id(&self) -> u64 {
         self.done.id
     }
 
-    /// Records that are neither acknowledged nor lost.
+    /// Returns the records that are neither acknowledged nor lost.
     #[must_use]
     pub const fn waiting(&self) -> Amount {
         Amount {
@@ -96,22 +96,22 @@ impl Contents {
         }
     }
 
-    /// What became of all records that ever were in the queue, as of the last checkpoint.
+    /// Returns the totals of all records that ever were in the queue, as of the last checkpoint.
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals::new(&self.history, self.end, self.waiting())
     }
 
-    /// Bytes after the last whole record: an append that was not complete.
+    /// Returns the number of bytes after the last whole record: those of an incomplete append.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes
     }
 
-    /// Reads all that is there, and shows each whole record that waits.
+    /// Reads all segments, and passes each whole record that waits to `visit`.
     ///
     /// # Errors
-    /// When a segment cannot be opened or `visit` fails.
+    /// Fails if a segment cannot be opened or `visit` fails.
     pub fn read<E: From<Error>>(
         &self,
         mut visit: impl FnMut(&Entry<'_>) -> Result<(), E>,
@@ -121,7 +121,7 @@ impl Contents {
             let after = self.after(index);
             let mut reader = segment.reader().map_err(Error::io("open", &segment.path))?;
             let (mut offset, mut id) = (start(), segment.first.id);
-            // An error of the disk ends what can be read of a segment.
+            // An error of the disk ends the readable part of a segment.
             while let Ok(Some(found)) = reader.find(offset, segment.length, id..after.id) {
                 let entry = reader.entry(&found).map_err(Error::io("read", &segment.path))?;
                 let amount = Amount::record(u64::from(entry.record.messages));
@@ -142,7 +142,7 @@ impl Contents {
         Ok(reading)
     }
 
-    fn after(&self, index: usize) -> Place {
+    fn after(&self, index: usize) -> Position {
         self.segments.get(index + 1).map_or(self.end, |next| next.first)
     }
 }

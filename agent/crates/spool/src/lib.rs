@@ -1,15 +1,14 @@
-//! A queue of records on disk, for the time that a broker is away.
+//! A queue of records on disk, for the time that a broker is unreachable.
 //!
 //! Constraints:
-//! - What was appended is there after the process was killed, and after the node lost its power as
-//!   far as [`Fsync`] says.
-//! - A record leaves the queue when it is acknowledged; when the queue is full, or the record too
-//!   old, with a count. Whatever became unreadable is counted, to the record and the message.
-//! - Opening it takes time and memory for the number of segments and for one segment's bytes, not
-//!   for all that waits in it.
+//! - Appended records survive when the process is killed, and when the node loses its power as far
+//!   as [`Fsync`] guarantees it.
+//! - A record leaves the queue when it is acknowledged. It is dropped and counted when the queue is
+//!   full or the record too old. Unreadable records are counted, to the record and the message.
+//! - Opening it takes time and memory for the number of segments and for the bytes of one segment,
+//!   not for all waiting records.
 //! - One writer: the directory is locked. Readers such as `tap53 spool ls` need no lock.
-//! - Nothing here waits for anything but the disk, and nothing reads a clock: `now_ms` is an
-//!   argument.
+//! - No function blocks on anything but the disk, and none reads a clock: `now_ms` is an argument.
 //!
 //! ```text
 //!  <directory>/
@@ -59,29 +58,31 @@
 //!   80  records and messages lost      4×16    dropped_oldest, too_old, unreadable, rejected
 //! ```
 //!
-//! A version that knows no second part of a checkpoint reads the first and leaves the second out;
-//! one that finds none begins to count there.
+//! A version that does not know the second part of a checkpoint reads only the first; one that
+//! finds no second part starts a new history there.
 //!
-//! Since ids have no gaps and each entry says how many messages came before it, what lies between
-//! two entries that can be read is known exactly, readable or not. The salt is in the file's name
-//! and not in its bytes: the text of a record, which strangers on the network choose, cannot pass
-//! for an entry, and a segment whose header went bad is read all the same.
+//! Since ids have no gaps and each entry states how many messages came before it, the amount
+//! between two readable entries is known exactly, readable or not. The salt is in the file's name
+//! and not in its bytes: the text of a record, which strangers on the network choose, cannot be
+//! mistaken for an entry, and a segment with a damaged header is still readable.
 //!
 //! Crash recovery, at the next start:
-//! - The end of the last segment may be torn. It is cut after its last whole entry: the append that
-//!   wrote it had not returned. A new segment is begun; an old one is never written to again.
-//! - An entry with a bad checksum in the middle is skipped, by its length where its header is
-//!   whole, else by looking for the next header byte by byte.
-//! - The checkpoint is replaced by rename, and before segments are removed. A crash between leaves
-//!   segments that all entries have left, which are removed now. A lost or bad checkpoint means that
-//!   records are sent again, never that one is left out.
-//! - What was lost is written down once all before it has left the queue, in one file with what has
-//!   left, and before a segment is dropped. What lies between the checkpoint and the first segment
-//!   was dropped by a process that was killed, and is counted. So every record that ever was in the
-//!   queue waits, has arrived, or is in exactly one count of what was lost, whoever was killed.
-//! - If the checkpoint knows of more records than the segments hold (power loss without fsync, a
-//!   damaged file system), those are counted as unreadable.
-//! - A segment or checkpoint of a version that is not known is refused, untouched.
+//! - The end of the last segment may be torn. It is truncated after its last whole entry: the
+//!   append that wrote the rest had not returned. A new segment is created; an old one is never
+//!   written to again.
+//! - An entry with a bad checksum in the middle is skipped, by its length if its header is valid,
+//!   otherwise by searching for the next header byte by byte.
+//! - The checkpoint is replaced by rename, before segments are removed. A crash in between leaves
+//!   segments without waiting entries, which the start removes. If a checkpoint is lost or damaged,
+//!   records are sent again, and none is left out.
+//! - A loss is written down once all records before it have left the queue, in one file with the
+//!   acknowledged id, and before a segment is dropped. The records between the checkpoint and the
+//!   first segment were dropped by a process that was killed, and are counted. So every record that
+//!   ever was in the queue waits, has been delivered, or is in exactly one loss counter, in
+//!   whatever way processes ended.
+//! - If the checkpoint covers more records than the segments contain (power loss without fsync, a
+//!   damaged file system), the difference is counted as unreadable.
+//! - A segment or checkpoint of an unknown version is refused and left unchanged.
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 use tap53_base::amount::Amount;
 use tap53_reasons::reasons;
 
-use super::segment::Place;
+use super::segment::Position;
 
 reasons! {
     /// Why a record left the queue without being acknowledged.
@@ -22,43 +22,43 @@ reasons! {
 /// Amounts lost, by [`Loss`].
 pub type Losses = [Amount; Loss::ALL.len()];
 
-/// A loss that is written to the checkpoint once everything before it has left the queue.
+/// A loss that is to be written down once all records before it have left the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
-    /// The id after the last lost record.
+    /// The id after the lost records.
     pub(super) after_id: u64,
     pub(super) reason: Loss,
     pub(super) amount: Amount,
 }
 
-/// The history of all records that ever were in the queue, over all processes that had it.
+/// Totals of all records that ever were in the queue, over all processes that used it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// Its beginning: that of the queue, unless a checkpoint was damaged or written by a version that
-    /// knew of no losses.
-    pub(super) from: Place,
+    /// Start of the totals: the start of the queue, unless a checkpoint was damaged or an older
+    /// version without losses wrote it.
+    pub(super) from: Position,
     pub(super) lost: Losses,
 }
 
-/// Fates of all records that ever were in the queue, over all processes that had it, killed ones
-/// included: each record has exactly one.
+/// Totals of all records that ever were in the queue, over all processes that used it, including
+/// killed ones. Each record is in exactly one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Id of the first record that is counted; 0 unless a checkpoint was damaged.
+    /// Id of the first counted record; 0 unless a checkpoint was damaged.
     pub from_id: u64,
-    /// Records that were appended.
+    /// Appended records.
     pub appended: Amount,
     /// Records that wait, in flight or not.
     pub waiting: Amount,
-    /// Records that were acknowledged.
+    /// Delivered records.
     pub arrived: Amount,
-    /// Records that were lost, by [`Loss`]. If a process was killed, records that were in flight when
-    /// their segment was dropped are among them.
+    /// Lost records by [`Loss`]. If a process was killed, they include the records that were in
+    /// flight when their segment was dropped.
     pub lost: Losses,
 }
 
 impl Totals {
-    pub(super) fn new(history: &History, end: Place, waiting: Amount) -> Self {
+    pub(super) fn new(history: &History, end: Position, waiting: Amount) -> Self {
         let appended = super::segment::between(history.from, end);
         let mut arrived = appended;
         arrived -= waiting;

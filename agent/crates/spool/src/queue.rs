@@ -28,7 +28,7 @@ use super::{
     error::{AppendError, Error},
     loss::{History, Loss, Losses, Totals, Unsettled},
     reader::{Found, Reader},
-    segment::{ENTRY_BYTES, Header, LONGEST, Name, Place, Record, between, push_entry},
+    segment::{ENTRY_BYTES, Header, MAX_ENTRY_BYTES, Name, Position, Record, between, push_entry},
     unsynced::Unsynced,
     window::{State, Window},
 };
@@ -36,50 +36,50 @@ use super::{
 /// A queue of records on disk. See the [module](super).
 pub struct Spool {
     config: Config,
-    /// Locked for as long as it is open.
+    /// Locked while the queue is open.
     _lock: File,
     directory: Arc<File>,
     segments: VecDeque<Segment>,
-    /// The last segment's file, where it may be appended to.
+    /// File of the last segment, if it may be appended to.
     active: Option<Arc<File>>,
-    /// Where the next record goes.
-    end: Place,
+    /// Position of the next record.
+    end: Position,
     read: Cursor,
     window: Window,
-    /// Where those that failed are sent again from, while that goes on.
+    /// Id from which failed records are sent again, while that continues.
     retry_from: Option<u64>,
     prepared: Option<Prepared>,
     reader: Option<(u64, Reader)>,
-    /// For those that are sent again.
+    /// Reader for records that are sent again.
     retry_reader: Option<(u64, Reader)>,
     held: Amount,
-    /// Records that were there when it was opened: how many, the id after them, and how many of them
-    /// have been acknowledged.
+    /// Records that were in the queue when it was opened: their number, the id after them, and the
+    /// number that has been acknowledged since.
     inherited: u64,
     inherited_end: u64,
     inherited_acknowledged: u64,
     ages: Ages,
     losses: Losses,
-    /// Of all processes that had the queue, what is unsettled included.
+    /// Totals over all processes that used the queue, including `unsettled`.
     history: History,
-    /// Lost, and not written down: something older has not left the queue.
+    /// Losses that are not written down yet: an older record is still in the queue.
     unsettled: Vec<Unsettled>,
     written: Option<Checkpoint>,
     unsynced: Unsynced,
     buffer: Vec<u8>,
 }
 
-/// Where the next record is read.
+/// Position from which the next record is read.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
-    /// First id of the segment.
+    /// First id of its segment.
     segment: u64,
     offset: u64,
-    /// The record that should be there.
-    place: Place,
+    /// The record that should be at this offset.
+    position: Position,
 }
 
-/// A record that [`Spool::peek`] has shown.
+/// A record that [`Spool::peek`] has returned.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     found: Found,
@@ -88,12 +88,12 @@ struct Prepared {
 }
 
 impl Spool {
-    /// Opens the queue of a directory, and cuts what a crash left unfinished.
+    /// Opens the queue of a directory, and truncates an append that a crash left incomplete.
     ///
     /// # Errors
     /// See [`Error`]; nothing has been changed then.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        directory::make(&config.directory)?;
+        directory::create(&config.directory)?;
         let lock = directory::lock(&config.directory)?;
         let directory = File::open(&config.directory)
             .map_err(Error::io("open directory", &config.directory))?;
@@ -108,7 +108,7 @@ impl Spool {
                 bytes = scan.torn_bytes,
                 "the last segment of the spool ends in an unfinished or damaged entry, which is cut off"
             );
-            // If it cannot be cut, it is passed over each time.
+            // If it cannot be truncated, it is skipped on each start.
             let cut = open_own(&last.path, OpenOptions::new().write(true));
             let _ = cut.and_then(|file| file.set_len(last.length));
         }
@@ -120,7 +120,7 @@ impl Spool {
             config: config.clone(),
             _lock: lock,
             directory: Arc::new(directory),
-            read: Cursor { segment: 0, offset: 0, place: scan.done },
+            read: Cursor { segment: 0, offset: 0, position: scan.done },
             segments: scan.segments,
             active: None,
             end: scan.end,
@@ -141,9 +141,9 @@ impl Spool {
             unsynced: Unsynced::default(),
             buffer: Vec::new(),
         };
-        spool.remove_done();
+        spool.remove_settled();
         spool.seek();
-        // Of one whose beginning cannot be read it is not known.
+        // The creation time of a segment with a damaged header is unknown.
         for segment in spool.segments.iter().filter(|segment| segment.created_at_ms < i64::MAX) {
             spool.ages.note(segment.first.id, segment.created_at_ms);
         }
@@ -154,46 +154,47 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Records that were appended and are neither acknowledged nor lost.
+    /// Returns the records that were appended and are neither acknowledged nor lost.
     #[must_use]
     pub const fn held(&self) -> Amount {
         self.held
     }
 
-    /// Since when the oldest that is held waits, milliseconds since 1970 UTC; of one that an
-    /// earlier run has left, since when its segment is there.
+    /// Returns the time since when the oldest record waits, in milliseconds since 1970 UTC. For a
+    /// record of an earlier run that is the creation time of its segment.
     pub fn oldest_at_ms(&mut self) -> Option<i64> {
         let oldest = self.done().id;
         self.ages.since(oldest).filter(|_| self.held.records > 0)
     }
 
-    /// Id of the next record to be appended.
+    /// Returns the id of the next record to be appended.
     #[must_use]
     pub const fn next_id(&self) -> u64 {
         self.end.id
     }
 
-    /// Records that were there when it was opened, and have been lost since.
+    /// Returns the number of records that were in the queue when it was opened, and have been lost
+    /// since.
     #[must_use]
     pub fn inherited_lost(&self) -> u64 {
-        let unread = self.inherited_end.saturating_sub(self.read.place.id);
-        let left = self.window.undone_below(self.inherited_end) + unread;
+        let unread = self.inherited_end.saturating_sub(self.read.position.id);
+        let left = self.window.pending_below(self.inherited_end) + unread;
         self.inherited.saturating_sub(self.inherited_acknowledged + left)
     }
 
-    /// Id below which all entries have left.
+    /// Returns the id below which all entries have left the queue.
     #[must_use]
     pub fn acknowledged_id(&self) -> u64 {
         self.done().id
     }
 
-    /// Bytes of all segments.
+    /// Returns the size of all segments in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.length).sum()
     }
 
-    /// Versions of the schema that the segments' records may be of, oldest segment first.
+    /// Returns the schema versions that the segments' records may have, oldest segment first.
     #[must_use]
     pub fn schema_versions(&self) -> Vec<u32> {
         let mut versions: Vec<_> =
@@ -202,30 +203,30 @@ impl Spool {
         versions
     }
 
-    /// True if every record has been handed out, and none is to be handed out again.
+    /// Returns true if every record has been sent, and none is to be sent again.
     #[must_use]
     pub const fn is_read(&self) -> bool {
-        self.read.place.id >= self.end.id && self.window.failed == 0
+        self.read.position.id >= self.end.id && self.window.failed == 0
     }
 
-    /// Records that were handed out and not yet reported on.
+    /// Returns the number of records that were sent and not yet reported on.
     #[must_use]
     pub const fn sent(&self) -> usize {
         self.window.sent
     }
 
-    /// What was lost since this was last called.
+    /// Returns the losses since the last call.
     pub fn take_losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
     }
 
-    /// What became of all records that ever were in the queue.
+    /// Returns the totals of all records that ever were in the queue.
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals::new(&self.history, self.end, self.held)
     }
 
-    /// Appends all of `records` or none, dropping the oldest where that makes room.
+    /// Appends all of `records` or none, and drops the oldest segments if that makes room.
     ///
     /// With [`Fsync::Batch`] they are on the disk once [`take_unsynced`](Self::take_unsynced) has
     /// been synced.
@@ -240,7 +241,7 @@ impl Spool {
         let (mut bytes, mut amount) = (0, Amount::default());
         for record in records.clone() {
             let length = record.key.len() + record.value.len();
-            if length > LONGEST {
+            if length > MAX_ENTRY_BYTES {
                 return Err(AppendError::TooLong(length));
             }
             bytes += (ENTRY_BYTES + length) as u64;
@@ -270,7 +271,7 @@ impl Spool {
         Ok(amount)
     }
 
-    /// Writes entries to the active segment, or leaves it as it was.
+    /// Writes entries to the active segment, or leaves it unchanged.
     fn write<'a>(
         &mut self,
         records: impl Iterator<Item = Record<'a>>,
@@ -283,22 +284,22 @@ impl Spool {
         let Some(segment) = self.segments.back_mut() else {
             return Err(("write to", ErrorKind::NotFound.into()));
         };
-        let (seed, mut place) = (segment.name.seed(), self.end);
+        let (seed, mut position) = (segment.name.seed(), self.end);
         self.buffer.clear();
         for record in records {
-            push_entry(&mut self.buffer, seed, place, now_ms, &record);
-            place.id += 1;
-            place.messages += u64::from(record.messages);
+            push_entry(&mut self.buffer, seed, position, now_ms, &record);
+            position.id += 1;
+            position.messages += u64::from(record.messages);
         }
         if let Err(cause) = file.write_all_at(&self.buffer, segment.length) {
-            // Part of it may be there. If it cannot be cut it is passed over, since its ids are the
-            // next segment's.
+            // Some bytes may have been written. If they cannot be truncated, readers skip them,
+            // since their ids are those of the next segment.
             let is_cut = file.set_len(segment.length).is_ok();
             if segment.length == start() {
-                // Each segment has a first record: its name says so.
+                // A segment must have its first record: its name contains the id.
                 self.active = None;
                 if let Some(segment) = self.segments.pop_back() {
-                    self.forget(&segment);
+                    self.remove_unsynced(&segment);
                 }
             } else if !is_cut {
                 self.active = None;
@@ -307,7 +308,7 @@ impl Spool {
         }
         segment.length += self.buffer.len() as u64;
         segment.newest_at_ms = segment.newest_at_ms.max(Some(now_ms));
-        // A batch is at most a megabyte or so, unless a record alone is longer.
+        // A batch has a megabyte or so at most, unless a single record is longer.
         self.buffer.shrink_to(2 << 20);
         if self.config.fsync != Fsync::Never {
             self.unsynced.push(segment.first.id, file);
@@ -349,7 +350,7 @@ impl Spool {
         Ok(file)
     }
 
-    /// Closes the active segment where it has reached its size or age.
+    /// Closes the active segment if it has reached its maximum size or age.
     fn close_if_due(&mut self, more_bytes: u64, now_ms: i64) {
         if self.active.is_none() {
             return;
@@ -363,18 +364,17 @@ impl Spool {
         }
     }
 
-    /// Closes the active segment, after what was appended could not be synced: nothing more goes to the
-    /// same file.
+    /// Closes the active segment after a failed sync: nothing more is written to the same file.
     pub fn seal_active(&mut self) {
         self.active = None;
     }
 
-    /// What is to be synced now.
+    /// Returns the files to be synced now.
     pub fn take_unsynced(&mut self) -> Unsynced {
         std::mem::take(&mut self.unsynced)
     }
 
-    /// Drops what is older than records may get.
+    /// Drops records that exceed the maximum age.
     pub fn drop_old(&mut self, now_ms: i64) {
         let Some(max_age_ms) = self.config.max_age_ms() else { return };
         self.close_if_due(0, now_ms);
@@ -388,7 +388,8 @@ impl Spool {
         }
     }
 
-    /// Drops the oldest segment; false if there is none. What of it is in flight may yet arrive.
+    /// Drops the oldest segment; returns false if there is none. Its records in flight may still be
+    /// delivered.
     fn drop_oldest(&mut self, reason: Loss) -> bool {
         let Some(oldest) = self.segments.pop_front() else { return false };
         let after = self.segments.front().map_or(self.end, |next| next.first);
@@ -396,23 +397,24 @@ impl Spool {
             self.active = None;
         }
         let mut lost = Amount::default();
-        for slot in self.window.give_up_failed_below(after.id) {
+        for slot in self.window.take_failed_below(after.id) {
             lost += slot.amount();
-            self.lose(reason, slot.place.id + 1, slot.amount());
+            self.lose(reason, slot.position.id + 1, slot.amount());
         }
-        self.window.segments_gone_below(after.id, reason);
-        if self.read.place.id < after.id {
-            let unread = between(self.read.place, after);
+        self.window.mark_dropped_below(after.id, reason);
+        if self.read.position.id < after.id {
+            let unread = between(self.read.position, after);
             lost += unread;
-            self.read.place = after;
+            self.read.position = after;
             self.read.offset = start();
             self.lose(reason, after.id, unread);
         }
         self.prepared = None;
-        // First, so that a crash in between loses no loss. Where that fails, as on a full disk, what
-        // had arrived since the last one counts as lost after a crash, and not the other way round.
+        // Write the checkpoint first, so that a crash in between loses no loss. If that fails, as
+        // on a full disk, deliveries since the last checkpoint count as lost after a crash, and not
+        // the other way round.
         let _ = self.checkpoint(false);
-        self.forget(&oldest);
+        self.remove_unsynced(&oldest);
         self.seek();
         if lost.records > 0 {
             let directory = self.config.directory.display();
@@ -422,12 +424,12 @@ impl Spool {
     }
 
     fn lose_slot(&mut self, id: u64, state: State, reason: Loss) {
-        if let Some(slot) = self.window.change(id, state, State::Done) {
+        if let Some(slot) = self.window.change(id, state, State::Settled) {
             self.lose(reason, id + 1, slot.amount());
         }
     }
 
-    /// Counts as lost what lies before `after_id`.
+    /// Counts the records before `after_id` as lost.
     fn lose(&mut self, reason: Loss, after_id: u64, amount: Amount) {
         if amount == Amount::default() {
             return;
@@ -438,8 +440,9 @@ impl Spool {
         self.held -= amount;
     }
 
-    /// What was lost before `done`: the rest is read again after a crash, and lost again.
-    fn settle(&mut self, done: Place) -> History {
+    /// Returns the history with the losses before `done`; later ones are read again after a crash,
+    /// and counted again.
+    fn settle(&mut self, done: Position) -> History {
         self.unsettled.retain(|unsettled| unsettled.after_id > done.id);
         let mut history = self.history;
         for Unsettled { reason, amount, .. } in &self.unsettled {
@@ -448,13 +451,13 @@ impl Spool {
         history
     }
 
-    /// All entries before it have left.
-    fn done(&self) -> Place {
-        self.window.front().map_or(self.read.place, |slot| slot.place)
+    /// Returns the position before which all entries have left the queue.
+    fn done(&self) -> Position {
+        self.window.front().map_or(self.read.position, |slot| slot.position)
     }
 
-    /// Removes segments that all entries have left, but not the one that is appended to.
-    fn remove_done(&mut self) {
+    /// Removes segments whose entries have all left the queue, except for the active one.
+    fn remove_settled(&mut self) {
         let done = self.done();
         let is_done = |spool: &Self| {
             let next = spool.segments.get(1).map(|next| next.first.id);
@@ -464,19 +467,19 @@ impl Spool {
         if self.segments.is_empty() || !is_done(self) {
             return;
         }
-        // First, so that a crash in between leaves too much and not too little. Where that fails,
-        // as on a full disk, the removal is what makes room.
+        // Write the checkpoint first, so that a crash in between leaves too much and not too
+        // little. If that fails, as on a full disk, the removal still makes room.
         let _ = self.checkpoint(false);
         while !self.segments.is_empty() && is_done(self) {
             if let Some(segment) = self.segments.pop_front() {
-                self.forget(&segment);
+                self.remove_unsynced(&segment);
             }
         }
         self.seek();
     }
 
-    fn forget(&mut self, segment: &Segment) {
-        self.unsynced.forget(segment.first.id);
+    fn remove_unsynced(&mut self, segment: &Segment) {
+        self.unsynced.remove(segment.first.id);
         if let Err(error) = fs::remove_file(&segment.path) {
             let path = segment.path.display();
             tracing::error!(event = "spool_segment_not_removed", %error, %path, "cannot remove a segment of the spool");
@@ -488,14 +491,14 @@ impl Spool {
         }
     }
 
-    /// Moves the cursor to the segment of the record that is to be read, where it is in none.
+    /// Moves the cursor to the segment of the next record to read, unless it is in one already.
     fn seek(&mut self) {
         if self.index_of(self.read.segment).is_some() && self.read.offset > 0 {
             return;
         }
-        let place = self.read.place;
-        // The last one that begins at or before it, else the first one.
-        let index = self.segments.partition_point(|segment| segment.first.id <= place.id);
+        let position = self.read.position;
+        // The last segment that begins at or before the record, or else the first one.
+        let index = self.segments.partition_point(|segment| segment.first.id <= position.id);
         if let Some(segment) = self.segments.get(index.saturating_sub(1)) {
             self.read.segment = segment.first.id;
             self.read.offset = start();
@@ -506,10 +509,10 @@ impl Spool {
         self.segments.binary_search_by_key(&first_id, |segment| segment.first.id).ok()
     }
 
-    /// Writes which entries have left the queue, where that has changed.
+    /// Writes the checkpoint if it has changed.
     ///
     /// # Errors
-    /// When the file system refuses; records may be sent again after a crash then.
+    /// Returns the error of the file system; records may be sent again after a crash then.
     pub fn checkpoint(&mut self, sync: bool) -> Result<(), Error> {
         let done = self.done();
         let history = Some(self.settle(done));
@@ -522,19 +525,19 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes down all that a next start wants to know, and syncs it to the disk.
+    /// Writes all that the next start needs, and syncs it to the disk.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns the error of the file system.
     pub fn close(&mut self) -> Result<(), Error> {
         self.active = None;
-        self.remove_done();
+        self.remove_settled();
         let sync = self.config.fsync != Fsync::Never;
         let synced = self.take_unsynced().sync();
         synced.map_err(Error::io("sync", &self.config.directory))?;
         self.checkpoint(sync)?;
         if sync {
-            // The checkpoint's new name.
+            // Sync the rename of the checkpoint.
             let synced = self.directory.sync_all();
             synced.map_err(Error::io("sync", &self.config.directory))?;
         }

@@ -1,26 +1,26 @@
-//! Reading a segment: from one whole entry to the next, over whatever lies between.
+//! Reads the whole entries of a segment, and skips everything else.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use super::segment::{ENTRY_BYTES, Entry, EntryHeader};
 
-/// Bytes read at once.
+/// Number of bytes read at once.
 const CHUNK: usize = 256 << 10;
 
-/// Entries of one segment's file.
+/// Reads the entries of one segment's file.
 pub(super) struct Reader {
     file: File,
     seed: u32,
     schema_version: u32,
     buffer: Vec<u8>,
-    /// Where in the file the buffer begins.
+    /// File offset of the buffer.
     buffer_at: u64,
-    /// Where the file's whole entries end. What follows is still being written, or is what a
-    /// failed write left, and must not stay in the buffer.
+    /// File offset after the whole entries. The bytes after it are of an append in progress or of a
+    /// failed one, and must not stay in the buffer.
     limit: u64,
 }
 
-/// An entry and where it is.
+/// An entry and its offset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) offset: u64,
@@ -28,7 +28,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Where the next entry begins.
+    /// Returns the offset of the next entry.
     pub(super) const fn end(&self) -> u64 {
         self.offset + self.header.size()
     }
@@ -39,8 +39,8 @@ impl Reader {
         Self { file, seed, schema_version, buffer: Vec::new(), buffer_at: 0, limit: 0 }
     }
 
-    /// The first whole entry at or after `offset`, before `limit`, with an id within `ids`. What
-    /// cannot be read is passed over.
+    /// Finds the first whole entry at or after `offset`, before `limit`, with an id within `ids`,
+    /// and skips what cannot be read.
     pub(super) fn find(
         &mut self,
         mut offset: u64,
@@ -52,7 +52,7 @@ impl Reader {
             let seed = self.seed;
             let bytes = self.bytes(offset, ENTRY_BYTES)?;
             if bytes.len() < ENTRY_BYTES {
-                // Shorter than it was: somebody cut it.
+                // The file was truncated meanwhile.
                 return Ok(None);
             }
             let Some(header) = EntryHeader::decode(seed, bytes) else {
@@ -60,10 +60,10 @@ impl Reader {
                 continue;
             };
             let found = Found { offset, header };
-            if header.place.id >= ids.end {
+            if header.position.id >= ids.end {
                 return Ok(None);
             }
-            if header.place.id >= ids.start && found.end() <= limit {
+            if header.position.id >= ids.start && found.end() <= limit {
                 let body = self.bytes(offset + ENTRY_BYTES as u64, header.length)?;
                 if header.is_body(body) {
                     return Ok(Some(found));
@@ -74,7 +74,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// An entry that was found, with key and value.
+    /// Reads a found entry with key and value.
     pub(super) fn entry(&mut self, found: &Found) -> io::Result<Entry<'_>> {
         let schema_version = self.schema_version;
         let at = found.offset + ENTRY_BYTES as u64;
@@ -85,7 +85,7 @@ impl Reader {
         Ok(found.header.entry(schema_version, body))
     }
 
-    /// `length` bytes of the file from `offset` on; fewer at its end.
+    /// Returns `length` bytes of the file from `offset` on, or fewer at its end.
     fn bytes(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let buffered = offset
             .checked_sub(self.buffer_at)
@@ -119,7 +119,7 @@ impl Reader {
             }
         }
         self.buffer.truncate(filled);
-        // One long entry must not make the buffer long for good.
+        // One long entry must not enlarge the buffer for good.
         self.buffer.shrink_to(CHUNK);
         Ok(())
     }

@@ -1,43 +1,41 @@
-//! What was appended and is not yet synced to the disk.
+//! Appended data that is not yet synced to the disk.
 
 use std::{fs::File, io, sync::Arc};
 
-/// Files that were written to. To be synced apart from the queue, which others can use
-/// meanwhile.
+/// Files that were written to. They can be synced while other threads use the queue.
 #[derive(Debug, Default)]
 #[must_use = "nothing is on the disk before this was synced"]
 pub struct Unsynced {
-    /// With the first id of each one's segment.
+    /// Each with the first id of its segment.
     files: Vec<(u64, Arc<File>)>,
-    /// The directory, where it has new files.
+    /// The directory, if it has new files.
     pub(super) directory: Option<Arc<File>>,
 }
 
 impl Unsynced {
-    /// The file of the segment that begins with an id was written to.
+    /// Adds the file of the segment that begins with an id.
     pub(super) fn push(&mut self, first_id: u64, file: Arc<File>) {
         if !self.files.iter().any(|(_, other)| Arc::ptr_eq(other, &file)) {
             self.files.push((first_id, file));
         }
     }
 
-    /// That segment is gone, and its file with it once nobody has it open.
-    pub(super) fn forget(&mut self, first_id: u64) {
+    /// Removes the file of a removed segment, so that it is not kept open.
+    pub(super) fn remove(&mut self, first_id: u64) {
         self.files.retain(|(other, _)| *other != first_id);
     }
 
-    /// True if there is nothing to do.
+    /// Returns true if there is nothing to sync.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.directory.is_none()
     }
 
-    /// Forces them to the disk, and waits until they are there.
+    /// Syncs the files, and blocks until they are on the disk.
     ///
     /// # Errors
-    /// What the operating system says. The kernel may have thrown the data away then, and would say
-    /// that all is well the next time (fsync(2)): see
-    /// [`seal_active`](super::Spool::seal_active).
+    /// Returns the error of the operating system. The kernel may have discarded the data then, and
+    /// report success the next time (fsync(2)): see [`seal_active`](super::Spool::seal_active).
     pub fn sync(&self) -> io::Result<()> {
         for (_, file) in &self.files {
             file.sync_data()?;

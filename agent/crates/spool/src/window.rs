@@ -4,29 +4,29 @@ use std::collections::VecDeque;
 
 use tap53_base::amount::Amount;
 
-use super::{loss::Loss, segment::Place};
+use super::{loss::Loss, segment::Position};
 
-/// What became of a record so far.
+/// The state of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Handed out.
+    /// Sent, without a report so far.
     Sent,
-    /// Handed out in vain; to be handed out again.
+    /// The delivery failed; it is to be sent again.
     Failed,
-    /// Done with, and only here because an older one is not.
-    Done,
+    /// Settled, and only kept because an older record is not.
+    Settled,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) messages: u32,
     pub(super) state: State,
-    /// First id of its segment, and where in it the entry is.
+    /// First id of its segment, and offset of the entry.
     pub(super) segment: u64,
     pub(super) offset: u64,
-    /// Why its segment was dropped while it was in flight.
-    pub(super) gone: Option<Loss>,
+    /// The reason why its segment was dropped while it was in flight.
+    pub(super) dropped: Option<Loss>,
 }
 
 impl Slot {
@@ -35,7 +35,7 @@ impl Slot {
     }
 }
 
-/// Slots in the order of ids. As long as what the producer holds, which is bounded.
+/// Slots in the order of ids. Bounded, since the producer's queue is bounded.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     slots: VecDeque<Slot>,
@@ -49,26 +49,27 @@ impl Window {
         self.sent += 1;
     }
 
-    /// The oldest that has not left the queue.
+    /// Returns the oldest record that has not left the queue.
     pub(super) fn front(&self) -> Option<&Slot> {
         self.slots.front()
     }
 
-    /// The first at or after `id` that failed.
+    /// Returns the first failed record at or after `id`.
     pub(super) fn failed_from(&self, id: u64) -> Option<Slot> {
-        let start = self.slots.partition_point(|slot| slot.place.id < id);
+        let start = self.slots.partition_point(|slot| slot.position.id < id);
         self.slots.range(start..).find(|slot| slot.state == State::Failed).copied()
     }
 
-    /// Ids of those that were sent.
+    /// Returns the ids of the sent records.
     pub(super) fn all_sent(&self) -> Vec<u64> {
         let sent = self.slots.iter().filter(|slot| slot.state == State::Sent);
-        sent.map(|slot| slot.place.id).collect()
+        sent.map(|slot| slot.position.id).collect()
     }
 
-    /// Changes the state of a record from `from` to `to`; `None` if it is not in that state.
+    /// Changes the state of a record from `from` to `to`. Returns `None` if it is not in that
+    /// state.
     pub(super) fn change(&mut self, id: u64, from: State, to: State) -> Option<Slot> {
-        let index = self.slots.binary_search_by_key(&id, |slot| slot.place.id).ok()?;
+        let index = self.slots.binary_search_by_key(&id, |slot| slot.position.id).ok()?;
         let slot = self.slots.get_mut(index).filter(|slot| slot.state == from)?;
         slot.state = to;
         let slot = *slot;
@@ -76,45 +77,45 @@ impl Window {
             let count = match state {
                 State::Sent => &mut self.sent,
                 State::Failed => &mut self.failed,
-                State::Done => continue,
+                State::Settled => continue,
             };
             *count = if is_entered { *count + 1 } else { count.saturating_sub(1) };
         }
         if index == 0 {
-            self.drop_done();
+            self.drop_settled();
         }
         Some(slot)
     }
 
-    /// Gives up all that failed below `id`, and returns them.
-    pub(super) fn give_up_failed_below(&mut self, id: u64) -> Vec<Slot> {
+    /// Removes all failed records below `id`, and returns them.
+    pub(super) fn take_failed_below(&mut self, id: u64) -> Vec<Slot> {
         let mut given_up = Vec::new();
-        for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
+        for slot in self.slots.iter_mut().take_while(|slot| slot.position.id < id) {
             if slot.state == State::Failed {
-                slot.state = State::Done;
+                slot.state = State::Settled;
                 self.failed -= 1;
                 given_up.push(*slot);
             }
         }
-        self.drop_done();
+        self.drop_settled();
         given_up
     }
 
-    /// The segments of all below `id` are gone: what of it is in flight is not to be sent again.
-    pub(super) fn segments_gone_below(&mut self, id: u64, reason: Loss) {
-        for slot in self.slots.iter_mut().take_while(|slot| slot.place.id < id) {
-            slot.gone = slot.gone.or(Some(reason));
+    /// Marks that the segments below `id` were dropped: records in flight are not sent again.
+    pub(super) fn mark_dropped_below(&mut self, id: u64, reason: Loss) {
+        for slot in self.slots.iter_mut().take_while(|slot| slot.position.id < id) {
+            slot.dropped = slot.dropped.or(Some(reason));
         }
     }
 
-    /// How many below `id` have not left the queue.
-    pub(super) fn undone_below(&self, id: u64) -> u64 {
-        let below = self.slots.iter().take_while(|slot| slot.place.id < id);
-        below.filter(|slot| slot.state != State::Done).count() as u64
+    /// Returns the number of records below `id` that have not left the queue.
+    pub(super) fn pending_below(&self, id: u64) -> u64 {
+        let below = self.slots.iter().take_while(|slot| slot.position.id < id);
+        below.filter(|slot| slot.state != State::Settled).count() as u64
     }
 
-    fn drop_done(&mut self) {
-        while self.slots.front().is_some_and(|slot| slot.state == State::Done) {
+    fn drop_settled(&mut self) {
+        while self.slots.front().is_some_and(|slot| slot.state == State::Settled) {
             self.slots.pop_front();
         }
     }

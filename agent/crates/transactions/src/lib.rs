@@ -1,5 +1,5 @@
-//! Queries and responses become transactions; filters choose among them, and rules of privacy say what
-//! is shown of their addresses.
+//! Pairs queries and responses to transactions, filters them, and applies the privacy rules to
+//! their addresses.
 
 #![forbid(unsafe_code)]
 

@@ -59,8 +59,8 @@ fn every_problem_is_named_with_its_key() {
         [
             "filter.qnames.allow[0]: \"a..b\": has an empty label",
             "filter.qnames.allow[1]: \".corp\": begins with a dot: names below are meant anyway",
-            "filter.qnames.allow[2]: \"*.corp\": stands for all names below it as it is: leave \
-             out the *",
+            "filter.qnames.allow[2]: \"*.corp\": already matches all names below it: omit \
+             the *",
             "filter.qnames.allow[3]: \"a\\\\2\": has an incomplete escape",
             "filter.qnames.allow[4]: \"a\\\\300\": has an escape above \\255",
             "filter.qnames.allow[5]: \"é é\": is not a valid internationalized name (UTS #46)",
@@ -129,7 +129,7 @@ fn internationalized_names_are_written_as_on_the_wire() {
     let reason = |text: &str| zone(text).unwrap_err();
     assert!(reason(r"a\.b.bücher.example").starts_with("mixes escapes"));
     assert!(reason("bücher..example").contains("internationalized"));
-    assert!(reason("*.bücher.example").contains("leave out the *"));
+    assert!(reason("*.bücher.example").contains("omit the *"));
     let too_long = format!("{}.example", "ü".repeat(64));
     assert!(reason(&too_long).contains("internationalized"), "{too_long}");
 }

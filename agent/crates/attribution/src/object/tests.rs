@@ -90,7 +90,7 @@ fn a_pod_claims_all_its_addresses_from_when_its_network_was_ready() {
 }
 
 #[test]
-fn without_a_condition_the_first_container_that_ran_tells_the_start() {
+fn without_a_condition_the_first_running_container_gives_the_start() {
     let mut value = running();
     value["status"]["conditions"] = Value::Null;
     assert_eq!(pod(value.clone()).status.had_addresses_at(), Some(us("2026-01-02T03:04:06Z")));
@@ -106,13 +106,13 @@ fn a_pod_that_has_ended_did_so_within_its_last_containers_second() {
     let end = |value: Value, now: &str| pod(value).claim(&[], None, us(now)).end;
     let two = json!([terminated("2026-01-02T03:06:00Z"), terminated("2026-01-02T03:07:00Z")]);
     assert_eq!(end(ended(two.clone()), NOW), End::Known(us("2026-01-02T03:07:01Z")));
-    // Seen in that second: no later than that.
+    // Seen within that second: the end is no later.
     let now = "2026-01-02T03:07:00.25Z";
     assert_eq!(end(ended(two.clone()), now), End::Known(us(now)));
-    // Seen before, by a clock that is slow.
+    // Seen before that second, by a slow clock.
     let early = "2026-01-02T03:06:59.25Z";
     assert_eq!(end(ended(two), early), End::Known(us("2026-01-02T03:07:00Z")));
-    // It does not say when.
+    // The status has no time of the end.
     assert_eq!(end(ended(json!([])), NOW), End::By(us(NOW)));
     assert_eq!(end(ended(json!([terminated("soon")])), NOW), End::By(us(NOW)));
 }

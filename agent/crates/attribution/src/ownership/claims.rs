@@ -5,24 +5,24 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tap53_records::encode::Identity;
 
-use super::super::tenancy::{End, Micros};
+use super::super::address_history::{End, Micros};
 
-/// Addresses that a pod claims, and when it had them.
+/// The addresses of a pod, and the time since when it had them.
 #[derive(Clone, Debug)]
 pub(crate) struct PodClaim {
     pub(crate) uid: String,
     pub(crate) identity: Identity,
-    /// Its own, or its node's.
+    /// Addresses of the pod, or of its node.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) host_network: bool,
     /// Time from which the pod had its addresses; `None` where its status has none.
     pub(crate) start: Option<Micros>,
-    /// When it cannot have had them yet.
+    /// Earliest time at which the pod can have had them.
     pub(crate) earliest: Micros,
     pub(crate) end: End,
 }
 
-/// Addresses that a service claims.
+/// The addresses of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceClaim {
     pub(crate) uid: String,
@@ -31,7 +31,7 @@ pub(crate) struct ServiceClaim {
     pub(crate) created: Micros,
 }
 
-/// Addresses and pod ranges that a node claims.
+/// The addresses and pod ranges of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeClaim {
     pub(crate) name: String,

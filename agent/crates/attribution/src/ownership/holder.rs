@@ -1,41 +1,41 @@
-//! A pod or service, and the addresses that it holds or held.
+//! A pod or service, and the addresses that it has or had.
 
 use std::net::IpAddr;
 
 use tap53_records::encode::{Identity, Owner};
 
 use super::{
-    super::tenancy::{Claim, End, Micros, Start},
+    super::address_history::{Claim, End, Micros, Start},
     Counts,
 };
 
-/// What a claim is about.
+/// The kind of object that claims an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Pod,
-    /// A pod in its node's network: no address is its own.
+    /// A pod in its node's network, which has no address of its own.
     HostPod,
     Service,
 }
 
-/// An object that has, or had, addresses.
+/// An object that has or had addresses.
 pub(super) struct Holder {
     pub(super) kind: Kind,
     pub(super) owner: Owner,
-    pub(super) held: Vec<Held>,
+    pub(super) held: Vec<HeldAddress>,
     pub(super) live: bool,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct HeldAddress {
     pub(super) address: IpAddr,
     pub(super) start: Start,
     pub(super) end: End,
-    /// Whether it was among the addresses that were seen first.
+    /// True if it was among the first addresses that were seen.
     pub(super) first: bool,
 }
 
-/// What any object says.
+/// The state of any kind of object.
 pub(super) struct Object<'a> {
     pub(super) kind: Kind,
     pub(super) uid: &'a str,
@@ -45,9 +45,9 @@ pub(super) struct Object<'a> {
 }
 
 pub(super) struct Times {
-    /// When it had its first addresses, if it says so.
-    pub(super) told: Option<Micros>,
-    /// When it cannot have had them yet.
+    /// Time since when it had its first addresses, if the object reports it.
+    pub(super) reported: Option<Micros>,
+    /// Earliest time at which it can have had them.
     pub(super) earliest: Micros,
     pub(super) end: End,
 }
@@ -61,14 +61,14 @@ impl Holder {
         self.held.iter().map(|held| held.end.at()).max().unwrap_or(Micros::MIN)
     }
 
-    /// Its claims of one address, or of all.
+    /// Returns the claims to one address, or to all with `None`.
     pub(super) fn claims(&self, address: Option<IpAddr>) -> impl Iterator<Item = Claim> {
         let held = self.held.iter().filter(move |held| address.is_none_or(|it| held.address == it));
         held.map(|held| Claim { owner: self.owner.clone(), start: held.start, end: held.end })
     }
 }
 
-/// Where live objects are counted.
+/// Returns the counter of live objects of a kind.
 pub(super) const fn live_of(counts: &mut Counts, kind: Kind) -> &mut usize {
     match kind {
         Kind::Pod | Kind::HostPod => &mut counts.pods,

@@ -1,4 +1,4 @@
-//! Nodes: their addresses, which pods in their network share, and the ranges of their pods.
+//! Nodes: their addresses, which the pods in their network share, and their pod ranges.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
@@ -11,15 +11,15 @@ use super::{super::directory::is_private, NodeClaim, Ownership};
 pub(super) struct Host {
     pub(super) ambiguous: Owner,
     pub(super) alone: Owner,
-    /// Whether its object is there.
+    /// True if the Node object exists.
     pub(super) known: bool,
-    /// What its object names.
+    /// Addresses in the Node object.
     pub(super) addresses: Vec<IpAddr>,
-    /// What its interfaces have, where it is this node.
+    /// Addresses of the interfaces, if this is the agent's node.
     pub(super) local: Vec<IpAddr>,
-    /// What its pods in the host network name.
+    /// UIDs of the pods in the host network.
     pub(super) pods: HashSet<Arc<str>>,
-    /// Ranges for its pods.
+    /// Ranges from which its pods get addresses.
     pub(super) ranges: Vec<IpNet>,
 }
 
@@ -44,14 +44,14 @@ impl Host {
         self.addresses.contains(&address) || self.local.contains(&address)
     }
 
-    /// True if nothing says that there is such a node.
+    /// Returns true if no object refers to the node.
     pub(super) fn is_empty(&self) -> bool {
         !self.known && self.local.is_empty() && self.pods.is_empty()
     }
 }
 
 impl Ownership {
-    /// Takes in what a node says.
+    /// Applies the state of a node.
     pub(crate) fn node(&mut self, node: NodeClaim) {
         let name: Arc<str> = node.name.as_str().into();
         let host = self.hosts.entry(name.clone()).or_insert_with(|| Host::new(&name));
@@ -68,7 +68,7 @@ impl Ownership {
         }
     }
 
-    /// Takes in the addresses of this host's interfaces.
+    /// Updates the addresses of this host's interfaces.
     pub(crate) fn local(&mut self, node: &str, addresses: Vec<IpAddr>) {
         let name: Arc<str> = node.into();
         let host = self.hosts.entry(name.clone()).or_insert_with(|| Host::new(&name));
@@ -76,7 +76,7 @@ impl Ownership {
         self.move_host(&name, &before, &addresses);
     }
 
-    /// A node has other addresses than before.
+    /// Updates the claims after the addresses of a node have changed.
     fn move_host(&mut self, name: &Arc<str>, before: &[IpAddr], now: &[IpAddr]) {
         for address in now.iter().filter(|address| !before.contains(address)) {
             self.addresses.entry(*address).or_default().node = Some(name.clone());
@@ -87,8 +87,8 @@ impl Ownership {
         }
     }
 
-    /// A node is gone.
-    pub(crate) fn node_gone(&mut self, name: &str) {
+    /// Removes a node.
+    pub(crate) fn node_deleted(&mut self, name: &str) {
         let Some(host) = self.hosts.get_mut(name) else { return };
         if !std::mem::take(&mut host.known) {
             return;
@@ -107,7 +107,7 @@ impl Ownership {
         }
     }
 
-    /// Nodes that are not in `present` are gone.
+    /// Removes the nodes that are not in `present`.
     pub(crate) fn retain_nodes(&mut self, present: &HashSet<String>) {
         let known = self.hosts.iter().filter(|(_, host)| host.known);
         let gone: Vec<Arc<str>> = known
@@ -115,11 +115,11 @@ impl Ownership {
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
-            self.node_gone(&name);
+            self.node_deleted(&name);
         }
     }
 
-    /// One more pod in a node's network.
+    /// Adds a pod to a node's network.
     pub(super) fn on_host(&mut self, node: &str, address: IpAddr, uid: &Arc<str>) {
         let name: Arc<str> = match self.hosts.get_key_value(node) {
             Some((name, _)) => name.clone(),
@@ -130,7 +130,7 @@ impl Ownership {
         self.addresses.entry(address).or_default().node = Some(name);
     }
 
-    /// An address is no longer a node's, unless something else of the node still says so.
+    /// Removes an address from a node, unless another source still names it.
     pub(super) fn release(&mut self, node: &str, address: IpAddr) {
         let named = self.hosts.get(node).is_some_and(|host| {
             let mut pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
@@ -159,7 +159,7 @@ impl Ownership {
     }
 }
 
-/// True if nobody needs to be told that the range is the cluster's.
+/// Returns true for ranges that belong to a cluster without being configured.
 fn private(range: &IpNet) -> bool {
     is_private(&range.network()) && is_private(&range.broadcast())
 }

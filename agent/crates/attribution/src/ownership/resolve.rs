@@ -1,21 +1,21 @@
-//! Who owned an address when, from all claims of it.
+//! Computes the owners of an address over time from all claims to it.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{
     super::{
-        index::Tenants,
-        tenancy::{Claim, Micros, Span, any, exclusive, overlay},
+        address_history::{Claim, Micros, Span, any, exclusive, overlay},
+        index::AddressHistory,
     },
     Ownership,
     holder::Kind,
     hosts::Host,
 };
 
-/// Who has an address, or had.
+/// The objects that claim an address.
 #[derive(Default)]
 pub(super) struct Claimants {
-    /// Pods and services, by UID.
+    /// UIDs of pods and services.
     pub(super) holders: Vec<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
 }
@@ -40,7 +40,7 @@ impl Ownership {
         }
     }
 
-    /// A pod in a node's network may use any address of the node.
+    /// Recomputes a node's addresses: a pod in its network may use any of them.
     pub(super) fn resolve_host(&mut self, node: &str) {
         let Some(host) = self.hosts.get(node) else { return };
         let pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
@@ -52,9 +52,9 @@ impl Ownership {
         }
     }
 
-    /// Computes who owned an address when, for the next snapshot.
+    /// Recomputes the owners of an address for the next snapshot.
     pub(super) fn resolve(&mut self, address: IpAddr) {
-        let tenants = self.addresses.get(&address).and_then(|claimants| {
+        let history = self.addresses.get(&address).and_then(|claimants| {
             let of = |kind| {
                 let holders = claimants.holders.iter().filter_map(|uid| self.holders.get(uid));
                 let holders = holders.filter(move |holder| holder.kind == kind);
@@ -64,18 +64,18 @@ impl Ownership {
             };
             let host = claimants.node.as_ref().and_then(|node| self.hosts.get(node));
             let host = host.map_or_else(Vec::new, |host| self.host_spans(host));
-            Tenants::new(overlay(overlay(host, of(Kind::Service)), of(Kind::Pod)))
+            AddressHistory::new(overlay(overlay(host, of(Kind::Service)), of(Kind::Pod)))
         });
-        if tenants.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
+        if history.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
             self.addresses.remove(&address);
         }
-        // Most events change nothing here: a pod's status has much else in it.
-        self.changed |= self.index.set(address, tenants);
+        // Most events change nothing here: a pod's status has many other fields.
+        self.changed |= self.index.set(address, history);
     }
 
     fn host_spans(&self, host: &Host) -> Vec<Span> {
         let pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
-        // The address in a pod's status does not matter: it may use all of them.
+        // The address in a pod's status does not matter: the pod may use all of the node's.
         let claims: Vec<Claim> = pods.flat_map(|holder| holder.claims(None)).collect();
         let always = Span { from: Micros::MIN, until: Micros::MAX, owner: host.alone.clone() };
         overlay(vec![always], any(claims.iter(), &host.ambiguous))

@@ -1,14 +1,14 @@
-//! Scripted orders of events for each rule, then random ones against a history that is known.
+//! Scripted orders of events for each rule, then random orders against a known history.
 
 use proptest::prelude::*;
 use tap53_records::encode::{Attribution, Identity};
 
-use super::{room::HISTORY, *};
+use super::{eviction::HISTORY, *};
 use crate::index::SHARDS;
 
 const SECOND: Micros = 1_000_000;
 
-/// A time within the script: seconds since some start that is not zero.
+/// Returns a time within the script, in seconds since a start that is not zero.
 fn at(seconds: i64) -> Micros {
     1_800_000_000 * SECOND + seconds * SECOND
 }
@@ -33,7 +33,7 @@ fn identity(uid: &str) -> Identity {
     }
 }
 
-/// A pod that runs, with a start that is known.
+/// A running pod with a known start.
 fn running(uid: &str, addresses: &[IpAddr], start: Micros) -> PodClaim {
     PodClaim {
         uid: uid.to_owned(),
@@ -46,17 +46,17 @@ fn running(uid: &str, addresses: &[IpAddr], start: Micros) -> PodClaim {
     }
 }
 
-/// A pod that has an address and does not say since when.
+/// A pod that has an address since an unknown time.
 fn pending(uid: &str, addresses: &[IpAddr], earliest: Micros) -> PodClaim {
     PodClaim { start: None, earliest, ..running(uid, addresses, earliest) }
 }
 
-/// The same pod, ended.
+/// The same pod after its end.
 fn ended(pod: &PodClaim, end: End) -> PodClaim {
     PodClaim { end, ..pod.clone() }
 }
 
-/// Who is named: a pod's UID, a service's name, or what the attribution is.
+/// Returns the pod's UID, the service's name, or else the attribution.
 fn named(ownership: &mut Ownership, address: IpAddr, at: Micros) -> String {
     ownership.changed = true;
     let snapshot = ownership.snapshot().unwrap();
@@ -94,9 +94,9 @@ fn a_completed_pod_frees_its_address_without_a_delete_event() {
     assert_eq!(named(&mut it, address(7), at(10)), "Unknown");
     assert_eq!(it.counts().pods, 0);
     it.pod(running("b", &[address(7)], at(20)), at(21));
-    // Completed pods stay in the API for days, and change their labels there.
+    // Completed pods stay in the API for days, and their labels still change.
     it.pod(ended(&a, End::Known(at(10))), at(30));
-    it.gone("a", End::By(at(40)));
+    it.object_deleted("a", End::By(at(40)));
     for (time, owner) in [(9, "a"), (15, "Unknown"), (20, "b"), (50, "b")] {
         assert_eq!(named(&mut it, address(7), at(time)), owner, "at {time}");
     }
@@ -108,11 +108,11 @@ fn a_late_delete_does_not_evict_the_new_owner() {
     it.pod(running("a", &[address(7)], at(0)), at(1));
     it.pod(running("b", &[address(7)], at(20)), at(21));
     assert_eq!(named(&mut it, address(7), at(25)), "b");
-    it.gone("a", End::By(at(60)));
+    it.object_deleted("a", End::By(at(60)));
     for (time, owner) in [(0, "a"), (19, "a"), (20, "b"), (59, "b"), (61, "b")] {
         assert_eq!(named(&mut it, address(7), at(time)), owner, "at {time}");
     }
-    // Nor does an event of the old one that comes even later.
+    // A later event of the old pod does not either.
     it.pod(running("a", &[address(7)], at(0)), at(70));
     assert_eq!(named(&mut it, address(7), at(70)), "b");
 }
@@ -122,10 +122,10 @@ fn a_graceful_deletion_keeps_the_address_until_the_end() {
     let mut it = ownership();
     let a = running("a", &[address(7)], at(0));
     it.pod(a.clone(), at(1));
-    // The same object with a deletionTimestamp: nothing that is read has changed.
+    // The same object with a deletionTimestamp: no field that is read has changed.
     it.pod(a, at(5));
     assert_eq!(named(&mut it, address(7), at(30)), "a");
-    it.gone("a", End::Known(at(35)));
+    it.object_deleted("a", End::Known(at(35)));
     assert_eq!(named(&mut it, address(7), at(34)), "a");
     assert_eq!(named(&mut it, address(7), at(36)), "Unknown");
 }
@@ -135,13 +135,13 @@ fn the_new_owner_does_not_begin_before_the_old_one_ended() {
     let mut it = ownership();
     let a = running("a", &[address(7)], at(0));
     it.pod(a.clone(), at(1));
-    // Acknowledged by the kubelet long before it got the address that `a` had to free first.
+    // The kubelet accepted it long before it got the address, which `a` had to release first.
     it.pod(pending("b", &[address(7)], at(2)), at(30));
     it.pod(ended(&a, End::Known(at(20))), at(31));
     for (time, owner) in [(2, "a"), (19, "a"), (20, "b"), (29, "b")] {
         assert_eq!(named(&mut it, address(7), at(time)), owner, "at {time}");
     }
-    // A clock that is behind says that it began before.
+    // According to a slow clock it began before.
     it.pod(running("b", &[address(7)], at(15)), at(32));
     assert_eq!(named(&mut it, address(7), at(19)), "a");
     assert_eq!(named(&mut it, address(7), at(20)), "b");
@@ -151,7 +151,7 @@ fn the_new_owner_does_not_begin_before_the_old_one_ended() {
 fn a_start_that_becomes_known_late_counts_from_when_it_was() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
-    it.gone("a", End::By(at(90)));
+    it.object_deleted("a", End::By(at(90)));
     it.pod(pending("b", &[address(7)], at(5)), at(91));
     assert_eq!(named(&mut it, address(7), at(60)), "a");
     it.pod(running("b", &[address(7)], at(50)), at(92));
@@ -160,11 +160,11 @@ fn a_start_that_becomes_known_late_counts_from_when_it_was() {
 }
 
 #[test]
-fn a_list_replaces_what_is_known_and_forgets_no_recent_history() {
+fn a_list_replaces_the_known_pods_and_keeps_recent_history() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
     it.pod(running("c", &[address(9)], at(0)), at(1));
-    // The watch was away; `a` is gone, `b` has its address.
+    // The watch was disconnected; `a` was deleted, `b` has its address.
     it.pod(running("b", &[address(7)], at(20)), at(60));
     it.retain_pods(&["b".to_owned(), "c".to_owned()].into(), at(60));
     for (time, owner) in [(0, "a"), (19, "a"), (20, "b"), (70, "b")] {
@@ -186,8 +186,8 @@ fn host_network_pods_never_claim_the_nodes_address() {
     it.pod(host("b", at(10)), at(11));
     it.pod(ended(&host("a", at(0)), End::Known(at(20))), at(20));
     assert_eq!(named(&mut it, NODE, at(25)), "ambiguous on node-1");
-    it.gone("b", End::Known(at(30)));
-    // By its own time, also for what is recorded after the last of them ended.
+    it.object_deleted("b", End::Known(at(30)));
+    // At a time before the end, also when recorded after the last of them ended.
     assert_eq!(named(&mut it, NODE, at(29)), "ambiguous on node-1");
     assert_eq!(named(&mut it, NODE, at(30)), "node node-1");
 }
@@ -207,15 +207,15 @@ fn a_host_network_pod_may_use_every_address_of_its_node() {
         assert_eq!(named(&mut it, address, at(5)), "ambiguous on node-1");
     }
     assert_eq!(named(&mut it, address(2), at(5)), "node node-2");
-    // The address moves to another node object; the pod still says that it has it.
-    it.node_gone("node-1");
+    // The address moves to another Node object; the pod still claims it.
+    it.node_deleted("node-1");
     assert_eq!(named(&mut it, NODE, at(5)), "ambiguous on node-1");
     assert_eq!(named(&mut it, v6, at(5)), "External");
-    it.gone("a", End::By(at(6)));
+    it.object_deleted("a", End::By(at(6)));
     it.sweep(at(7) + RETENTION_US);
     assert_eq!(named(&mut it, NODE, at(5)), "External");
     it.local("node-1", Vec::new());
-    it.node_gone("node-2");
+    it.node_deleted("node-2");
     assert!(it.addresses.is_empty(), "{:?}", it.addresses.keys());
 }
 
@@ -235,11 +235,11 @@ fn a_pod_goes_before_a_service_and_that_before_a_node() {
     it.node(NodeClaim { name: "node-1".into(), addresses: vec![NODE], ranges: Vec::new() });
     it.service(service("dns", vec![NODE]), at(11));
     it.pod(running("a", &[NODE], at(20)), at(20));
-    it.gone("a", End::Known(at(30)));
+    it.object_deleted("a", End::Known(at(30)));
     for (time, owner) in [(5, "node node-1"), (15, "dns"), (25, "a"), (35, "dns")] {
         assert_eq!(named(&mut it, NODE, at(time)), owner, "at {time}");
     }
-    // One without an address is nobody's.
+    // A headless service claims no address.
     it.service(service("headless", Vec::new()), at(11));
     assert_eq!(it.counts().services, 1);
     it.retain_services(&HashSet::new(), at(40));
@@ -248,32 +248,32 @@ fn a_pod_goes_before_a_service_and_that_before_a_node() {
 }
 
 #[test]
-fn a_pod_whose_sandbox_is_made_anew_moves_to_another_address() {
+fn a_pod_with_a_new_sandbox_moves_to_another_address() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
-    // For a moment it has none.
+    // It has no address for a moment.
     it.pod(running("a", &[], at(0)), at(9));
     assert_eq!(named(&mut it, address(7), at(9)), "a");
     it.pod(running("a", &[address(8)], at(0)), at(10));
     assert_eq!(named(&mut it, address(7), at(9)), "a");
     assert_eq!(named(&mut it, address(7), at(10)), "Unknown");
     assert_eq!(named(&mut it, address(8), at(11)), "a");
-    // And back.
+    // It gets the first address again.
     it.pod(running("a", &[address(7)], at(0)), at(20));
     assert_eq!(named(&mut it, address(7), at(25)), "a");
 }
 
 #[test]
-fn what_ended_before_it_was_first_seen_claims_nothing_that_is_not_known() {
+fn a_pod_that_ended_before_it_was_seen_claims_only_known_times() {
     let mut it = ownership();
     let a = running("a", &[address(7)], at(0));
-    // It says neither when it ended, nor was it ever seen to run.
+    // It reports no end, and was never seen running.
     it.pod(ended(&a, End::By(at(500))), at(500));
     assert_eq!(named(&mut it, address(7), at(100)), "Unknown");
     // It ended days ago.
     it.pod(ended(&a, End::Known(at(10))), at(10) + 2 * RETENTION_US);
     assert_eq!(it.counts(), Counts::default());
-    // It ended a moment ago: transactions of it may still be waiting.
+    // It ended a moment ago: transactions with it may still be waiting.
     it.pod(ended(&a, End::Known(at(10))), at(12));
     assert_eq!(named(&mut it, address(7), at(9)), "a");
     assert_eq!(it.counts(), Counts { claims: 1, ..Default::default() });
@@ -293,7 +293,7 @@ fn a_workload_that_becomes_known_later_is_in_every_look_up_from_then_on() {
 }
 
 #[test]
-fn what_does_not_change_is_neither_encoded_nor_published_again() {
+fn unchanged_owners_are_neither_encoded_nor_published_again() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
     let owner = it.holders["a"].owner.clone();
@@ -310,10 +310,10 @@ fn what_does_not_change_is_neither_encoded_nor_published_again() {
 }
 
 #[test]
-fn what_ended_is_kept_for_the_retention_and_not_longer() {
+fn ended_claims_are_kept_for_the_retention_time() {
     let mut it = ownership();
     it.pod(running("a", &[address(7)], at(0)), at(1));
-    it.gone("a", End::By(at(10)));
+    it.object_deleted("a", End::By(at(10)));
     it.sweep(at(9) + RETENTION_US);
     assert_eq!(named(&mut it, address(7), at(5)), "a");
     it.sweep(at(10) + RETENTION_US);
@@ -339,21 +339,21 @@ fn an_address_keeps_its_last_owners_and_counts_the_others() {
 }
 
 #[test]
-fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
+fn memory_is_bounded_by_eviction_of_ended_claims_then_by_refusal() {
     let mut it = Ownership::new(Limits { claims: 80 }, &[], Hold::default());
     for last in 0..80 {
         let pod = running(&format!("old-{last}"), &[address(last)], at(0));
         it.pod(pod, at(1));
     }
     for last in 0..40 {
-        it.gone(&format!("old-{last}"), End::Known(at(10 + i64::from(last))));
+        it.object_deleted(&format!("old-{last}"), End::Known(at(10 + i64::from(last))));
     }
     it.pod(running("new", &[address(200)], at(60)), at(61));
     let counts = it.counts();
     assert!(counts.ended_evicted > 0 && counts.ended_evicted < 40, "{counts:?}");
     assert_eq!(counts.refused, 0);
     assert_eq!(named(&mut it, address(200), at(62)), "new");
-    // The oldest are forgotten, the latest are not.
+    // The oldest claims are evicted, the latest stay.
     assert_eq!(named(&mut it, address(0), at(5)), "Unknown");
     assert_eq!(named(&mut it, address(39), at(5)), "old-39");
     for last in 100..190 {
@@ -364,8 +364,8 @@ fn memory_is_bounded_first_by_what_ended_then_by_refusal() {
     assert_eq!(counts.ended_evicted, 40);
     assert_eq!(counts.refused, 90 + 1 - 40);
     assert_eq!(named(&mut it, address(79), at(62)), "old-79");
-    // What was refused is taken in by a later event, once there is room.
-    it.gone("old-79", End::By(at(63)));
+    // A later event adds the refused claim once there is room.
+    it.object_deleted("old-79", End::By(at(63)));
     it.pod(running("more-189", &[address(189)], at(60)), at(64));
     assert_eq!(named(&mut it, address(189), at(64)), "more-189");
 }
@@ -389,7 +389,7 @@ fn ranges_of_nodes_are_the_clusters() {
     assert_eq!(it.counts().nodes, 0);
 }
 
-/// What truly happened: one pod after the other has the address.
+/// The true history: one pod after the other has the address.
 #[derive(Clone, Debug)]
 struct Tenant {
     uid: String,
@@ -399,27 +399,27 @@ struct Tenant {
     ending: Ending,
 }
 
-/// How the API tells that a pod has ended.
+/// The way in which the API reports the end of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// Its phase, with the second in which the last container ended.
+    /// By its phase, with the second in which the last container ended.
     Completed,
-    /// A delete event whose object has that second.
+    /// By a delete event whose object has that second.
     Deleted,
-    /// A delete event alone.
+    /// By a delete event without a time.
     DeletedSilently,
-    /// It was missing in a list.
+    /// By its absence from a list.
     Missed,
 }
 
-/// Something that the watch tells, of the tenant with this number.
+/// An event of the watch about the tenant with this number.
 #[derive(Clone, Copy, Debug)]
-enum Told {
+enum WatchEvent {
     Seen(usize),
     Ended(usize),
 }
 
-/// Tenants in order of time, at least three seconds apart from each other.
+/// Generates tenants in order of time, at least three seconds apart.
 fn tenants() -> impl Strategy<Value = Vec<Tenant>> {
     let ending = prop_oneof![
         Just(Ending::Completed),
@@ -441,11 +441,13 @@ fn tenants() -> impl Strategy<Value = Vec<Tenant>> {
     })
 }
 
-/// Events of all tenants in an order in which the events of each are in theirs, with ends that the
-/// watch may tell after the next start.
-fn events(tenants: usize, order: &[u16]) -> Vec<Told> {
-    let mut pending: Vec<Vec<Told>> = (0..tenants)
-        .map(|number| vec![Told::Ended(number), Told::Seen(number), Told::Seen(number)])
+/// Interleaves the events of all tenants: those of one tenant stay in order, but an end may arrive
+/// after the next start.
+fn events(tenants: usize, order: &[u16]) -> Vec<WatchEvent> {
+    let mut pending: Vec<Vec<WatchEvent>> = (0..tenants)
+        .map(|number| {
+            vec![WatchEvent::Ended(number), WatchEvent::Seen(number), WatchEvent::Seen(number)]
+        })
         .collect();
     let mut events = Vec::new();
     let mut order = order.iter().cycle();
@@ -461,18 +463,20 @@ fn whole_second(us: Micros) -> Micros {
     us.div_euclid(SECOND) * SECOND
 }
 
-fn tell(ownership: &mut Ownership, tenants: &[Tenant], told: Told, now: Micros) {
-    let (Told::Seen(number) | Told::Ended(number)) = told;
+fn apply(ownership: &mut Ownership, tenants: &[Tenant], event: WatchEvent, now: Micros) {
+    let (WatchEvent::Seen(number) | WatchEvent::Ended(number)) = event;
     let Tenant { uid, start, end, tells_start, ending } = &tenants[number];
     let mut claim = pending(uid, &[address(7)], whole_second(*start) - 2 * SECOND);
     claim.start = tells_start.then(|| whole_second(*start));
     let known = End::Known((whole_second(*end) + SECOND).min(now));
-    match (told, ending) {
-        (Told::Seen(_), _) => ownership.pod(claim, now),
-        (Told::Ended(_), Ending::Completed) => ownership.pod(ended(&claim, known), now),
-        (Told::Ended(_), Ending::Deleted) => ownership.gone(uid, known),
-        (Told::Ended(_), Ending::DeletedSilently) => ownership.gone(uid, End::By(now)),
-        (Told::Ended(_), Ending::Missed) => {
+    match (event, ending) {
+        (WatchEvent::Seen(_), _) => ownership.pod(claim, now),
+        (WatchEvent::Ended(_), Ending::Completed) => ownership.pod(ended(&claim, known), now),
+        (WatchEvent::Ended(_), Ending::Deleted) => ownership.object_deleted(uid, known),
+        (WatchEvent::Ended(_), Ending::DeletedSilently) => {
+            ownership.object_deleted(uid, End::By(now))
+        }
+        (WatchEvent::Ended(_), Ending::Missed) => {
             let others = ownership.holders.keys().filter(|other| other.as_ref() != uid);
             let others: HashSet<String> = others.map(|uid| uid.to_string()).collect();
             ownership.retain_pods(&others, now);
@@ -481,9 +485,9 @@ fn tell(ownership: &mut Ownership, tenants: &[Tenant], told: Told, now: Micros) 
 }
 
 proptest! {
-    /// Whatever the order in which events come, and however late: where objects say when they had
-    /// their address, a transaction is named by its own time, within the second that objects round
-    /// to, and never by a pod that had the address at another time.
+    /// In whatever order and however late events arrive: where objects report since when they had
+    /// their address, a transaction is attributed by its own time, within the second that objects
+    /// round to, and never to a pod that had the address at another time.
     #[test]
     fn late_events_in_any_order_name_the_right_one(
         tenants in tenants(),
@@ -493,9 +497,9 @@ proptest! {
             tenants.into_iter().map(|it| Tenant { tells_start: true, ..it }).collect();
         let mut it = ownership();
         let mut now = tenants.last().unwrap().end + SECOND;
-        for told in events(tenants.len(), &order) {
+        for event in events(tenants.len(), &order) {
             now += SECOND / 3;
-            tell(&mut it, &tenants, told, now);
+            apply(&mut it, &tenants, event, now);
         }
         for (index, tenant) in tenants.iter().enumerate() {
             let next = tenants.get(index + 1).map_or(Micros::MAX, |next| next.start);
@@ -504,7 +508,7 @@ proptest! {
                 prop_assert_eq!(named(&mut it, address(7), moment), tenant.uid.as_str());
                 moment += SECOND / 2;
             }
-            // Behind its end it is named no more, where that is known; at the latest from the next
+            // After its end it is no longer named, if the end is known; at the latest from the next
             // start on.
             if matches!(tenant.ending, Ending::Completed | Ending::Deleted)
                 && tenant.end + SECOND < whole_second(next)
@@ -514,15 +518,15 @@ proptest! {
         }
     }
 
-    /// Told in order and without delay, also pods that do not say when they began are right.
+    /// With events in order and without delay, pods that do not report their start are right too.
     #[test]
     fn events_in_order_name_the_right_one(tenants in tenants()) {
         let mut it = ownership();
         for (number, tenant) in tenants.iter().enumerate() {
-            tell(&mut it, &tenants, Told::Seen(number), tenant.start + SECOND / 10);
+            apply(&mut it, &tenants, WatchEvent::Seen(number), tenant.start + SECOND / 10);
             let middle = tenant.start.midpoint(tenant.end);
             prop_assert_eq!(named(&mut it, address(7), middle), tenant.uid.as_str());
-            tell(&mut it, &tenants, Told::Ended(number), tenant.end + SECOND / 10);
+            apply(&mut it, &tenants, WatchEvent::Ended(number), tenant.end + SECOND / 10);
         }
         for tenant in &tenants {
             let middle = tenant.start.midpoint(tenant.end);
@@ -531,8 +535,8 @@ proptest! {
         }
     }
 
-    /// The books stay right whatever happens: counts are those of a naive model, and once all has
-    /// ended nothing is left.
+    /// The counts always equal those of a naive model, and nothing is left once every object has
+    /// ended.
     #[test]
     fn the_books_are_those_of_a_naive_model(
         steps in prop::collection::vec((0u8..12, 0u8..6, 0u8..8), 1..120),
@@ -544,7 +548,7 @@ proptest! {
         let mut now = at(0);
         for (pod, last, what) in steps {
             now += SECOND;
-            // A pod is in its node's network for good.
+            // A pod stays in its node's network for its whole life.
             let host = pod % 3 == 0;
             let uid = format!("pod-{pod}");
             let addresses: Vec<IpAddr> =
@@ -561,7 +565,7 @@ proptest! {
                     }
                 }
                 5 => {
-                    it.gone(&uid, End::By(now));
+                    it.object_deleted(&uid, End::By(now));
                     if live.remove(&uid).is_some() {
                         dead.insert(uid);
                     }
@@ -588,8 +592,8 @@ proptest! {
             let held: usize = it.holders.values().map(|holder| holder.held.len()).sum();
             prop_assert_eq!(it.counts().claims, held);
         }
-        // A live pod is named at its addresses. Of two that both claimed one, the later is right
-        // while it lives; after that nobody knows whether the earlier still has it.
+        // A live pod is named at its addresses. If two pods claimed one, the later is named while
+        // it lives; after that it is unknown whether the earlier still has the address.
         for (uid, addresses) in &live {
             let host = it.holders[uid.as_str()].kind == Kind::HostPod;
             for address in addresses {

@@ -1,6 +1,6 @@
 //! A stub of an API server, for faults that a real one cannot be made to show: half an event, a
-//! stream that goes silent, a 410 in the middle of one. It knows no objects; each answer is what the
-//! test says. That a real API server is understood is shown elsewhere, on a real one.
+//! stream that goes silent, a 410 in the middle of one. It stores no objects; each response is
+//! scripted. The integration tests run against a real API server.
 
 // Two test programs share it, and neither uses all of it.
 #![allow(dead_code, missing_docs, reason = "part of tests")]
@@ -16,26 +16,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is sent, one after the other.
+/// Parts of a response, sent one after the other.
 pub(crate) enum Part {
-    /// Status line and headers; what follows is sent in chunks.
+    /// Status line and headers; the parts after it are sent as chunks.
     Head(u16, Vec<(&'static str, String)>),
-    /// A part of the body.
+    /// A chunk of the body.
     Chunk(Vec<u8>),
-    /// The connection stays open, and nothing comes, until the stub ends.
+    /// Keeps the connection open and silent until the stub ends.
     Silence,
-    /// The connection ends without an end of the body.
+    /// Closes the connection in the middle of the body.
     Cut,
 }
 
-/// A request, as it was asked.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) at: Instant,
     /// Path and query.
     pub(crate) target: String,
     pub(crate) authorization: String,
-    /// How many requests for the same resource, list or watch, came before.
+    /// Number of earlier requests for the same resource and verb.
     pub(crate) number: usize,
 }
 
@@ -70,7 +70,7 @@ struct Inside {
     end: Condvar,
 }
 
-/// The stub; dropping it ends its silences.
+/// The stub. Dropping it ends its silent connections.
 pub(crate) struct Stub {
     address: SocketAddr,
     inside: Arc<Inside>,
@@ -95,7 +95,7 @@ impl Stub {
                 if *shared.ended.lock().unwrap() {
                     break;
                 }
-                // A client that goes away ends it; that is no failure.
+                // A client that disconnects ends it; that is no failure.
                 thread::spawn(move || shared.serve(&connection));
             }
         });
@@ -120,14 +120,14 @@ impl Stub {
         std::fs::write(self.directory.path().join("token"), token).unwrap();
     }
 
-    /// Requests of the resource so far.
+    /// Returns the requests for the resource so far.
     pub(crate) fn requests(&self, resource: &str, watch: bool) -> Vec<Request> {
         let requests = self.inside.requests.lock().unwrap();
         let wanted = |it: &&Request| it.resource() == resource && it.is_watch() == watch;
         requests.iter().filter(wanted).cloned().collect()
     }
 
-    /// Waits until so many were asked.
+    /// Backoff until `count` requests have arrived.
     pub(crate) fn wait_for(&self, resource: &str, watch: bool, count: usize) -> Vec<Request> {
         let wanted = |it: &&Request| it.resource() == resource && it.is_watch() == watch;
         let requests = self.inside.requests.lock().unwrap();
@@ -143,7 +143,7 @@ impl Drop for Stub {
     fn drop(&mut self) {
         *self.inside.ended.lock().unwrap() = true;
         self.inside.end.notify_all();
-        // Has the listening thread look.
+        // Wake up the listening thread.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -211,12 +211,12 @@ impl Inside {
     }
 }
 
-/// A whole answer.
+/// A complete response.
 pub(crate) fn answer(status: u16, body: &str) -> Vec<Part> {
     vec![Part::Head(status, Vec::new()), Part::Chunk(body.as_bytes().to_vec())]
 }
 
-/// A list of objects, which is complete.
+/// A complete list of objects.
 pub(crate) fn list(version: u32, objects: &[String]) -> Vec<Part> {
     page(version, "", objects)
 }
@@ -232,7 +232,7 @@ pub(crate) fn page(version: u32, next: &str, objects: &[String]) -> Vec<Part> {
     )
 }
 
-/// The beginning of a stream.
+/// The start of a stream.
 pub(crate) fn stream(events: &[String]) -> Vec<Part> {
     let events = events.iter().map(|event| Part::Chunk(format!("{event}\n").into_bytes()));
     std::iter::once(Part::Head(200, Vec::new())).chain(events).collect()
@@ -243,7 +243,7 @@ pub(crate) fn event(kind: &str, object: &str) -> String {
     format!(r#"{{"type":"{kind}","object":{object}}}"#)
 }
 
-/// A pod that runs.
+/// A running pod.
 pub(crate) fn pod(uid: &str, address: &str, version: u32) -> String {
     format!(
         r#"{{"metadata":{{"uid":"{uid}","name":"pod-{uid}","namespace":"test","resourceVersion":"{version}","creationTimestamp":"2026-01-01T00:00:00Z"}},"spec":{{"nodeName":"node-1"}},"status":{{"phase":"Running","podIP":"{address}","podIPs":[{{"ip":"{address}"}}],"startTime":"2026-01-01T00:00:00Z","containerStatuses":[{{"state":{{"running":{{"startedAt":"2026-01-01T00:00:01Z"}}}}}}]}}}}"#

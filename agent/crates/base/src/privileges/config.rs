@@ -4,26 +4,26 @@ use serde::{Serialize, Serializer};
 
 use crate::settings::{Section, Value, boolean, label};
 
-/// What the agent gives up once it has started.
+/// Configures the privileges that the agent drops once it has started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PrivilegesConfig {
-    /// User to become where the agent is started as root; the user that it is started as if unset.
+    /// User to become if the agent is started as root; unset, it stays the user that started it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<RunAs>,
-    /// Whether every thread keeps all privileges.
+    /// True if every thread keeps all privileges.
     pub keep: bool,
 }
 
-/// A user to become.
+/// The user and groups to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunAs {
-    /// By name, with the groups of the system's user database.
+    /// A user name, with its groups in the system's user database.
     Name(String),
-    /// By number, which needs no database.
+    /// Numbers, which need no user database.
     Number {
-        /// User.
+        /// User ID.
         uid: u32,
-        /// Group, the only one; the user's number unless set.
+        /// Group ID, the only group; equals the user ID unless configured.
         gid: u32,
     },
 }

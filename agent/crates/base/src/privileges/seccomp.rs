@@ -1,30 +1,31 @@
-//! System calls that threads never need are refused to them (seccomp(2)).
+//! Refuses threads the system calls that they never need (seccomp(2)).
 //!
 //! | threads | refused |
 //! |---|---|
 //! | capture | nothing: it loads programs and speaks netlink |
-//! | all others | [`NEVER`], and bpf(2) but for looking into maps |
-//! | workers, and those of sinks that block | also [`NOT_AT_WORK`]: sockets, and executing |
+//! | all others | [`NEVER`], and bpf(2) except for reading and writing elements of maps |
+//! | workers, and those of sinks that block | also [`NOT_AT_WORK`]: sockets, and executing programs |
 //!
-//! - **A list of what is refused, not of what is allowed.** A call that a new libc or librdkafka makes
-//!   must not end the agent, so what is not known is allowed. What is refused fails with EPERM, as it
-//!   does in a container, and kills nobody: a message that takes over a worker is kept from the usual
-//!   next steps, and a mistake in the list costs an error in the log.
-//! - **Others than workers may execute**: a kubeconfig can name a program that gives the credentials.
-//! - **It costs nothing for a packet.** For calls that are always allowed the kernel keeps a bitmap
-//!   (5.11) and runs no filter: some 100 ns a call remain for looking there, and a worker makes a few
-//!   calls a batch. SPEC_ALLOW keeps kernels before 5.16 from turning off speculation for the thread,
-//!   which would cost.
-//! - **Written by hand**: an instruction for each call, and two that keep out the other ABIs of the
-//!   processor, in which the calls have other numbers. `seccompiler` has neither those for x32 nor
-//!   SPEC_ALLOW.
+//! - **A list of refused calls, not of allowed ones.** A call that a new libc or librdkafka uses
+//!   must not end the agent, so an unknown call is allowed. A refused call fails with EPERM, as it
+//!   does in a container, and kills no process: an exploit in a worker is kept from the usual next
+//!   steps, and a mistake in the list costs an error in the log.
+//! - **Threads other than workers may execute programs**: a kubeconfig can name one that prints
+//!   credentials.
+//! - **It costs nothing per packet.** The kernel keeps a bitmap of the calls that are always
+//!   allowed (5.11) and runs no filter for them: the lookup costs some 100 ns per call, and a
+//!   worker makes a few calls per batch. SPEC_ALLOW keeps kernels before 5.16 from disabling
+//!   speculation for the thread, which would cost more.
+//! - **Written by hand**: one instruction per call, and two that keep out the other ABIs of the
+//!   processor, in which the calls have other numbers. `seccompiler` supports neither those for x32
+//!   nor SPEC_ALLOW.
 
 use std::io;
 
 use libc::{c_long, sock_filter, sock_fprog};
 
-/// System calls that no thread but that of capture needs: they load code into the kernel, read other
-/// processes, change namespaces, mounts and clocks, or are ways around other filters.
+/// System calls that only the capture thread needs: they load code into the kernel, read other
+/// processes, change namespaces, mounts and clocks, or circumvent other filters.
 const NEVER: &[c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -87,8 +88,8 @@ const NEVER: &[c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// System calls that workers and the threads of sinks that block need neither: they have their
-/// descriptors, and speak to other threads.
+/// System calls that neither workers nor the threads of blocking sinks need: their descriptors are
+/// open, and they communicate only with other threads.
 const NOT_AT_WORK: &[c_long] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -109,12 +110,12 @@ const NOT_AT_WORK: &[c_long] = &[
     libc::SYS_socketpair,
 ];
 
-/// The commands of bpf(2) that threads other than that of capture need, to read a map's element, and to
-/// write one: a worker asks the kernel programs for a wake-up before it sleeps. linux/bpf.h.
+/// Commands of bpf(2) that threads other than capture need, to read and to write an element of a
+/// map: a worker requests a wake-up from the kernel programs before it sleeps. linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: u32 = 1;
 const BPF_MAP_UPDATE_ELEM: u32 = 2;
 
-/// The ABI that this program is built for; linux/audit.h.
+/// The ABI that this program is built for, or `None` if the filter does not know it; linux/audit.h.
 const AUDIT_ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_003e)
 } else if cfg!(target_arch = "aarch64") {
@@ -125,10 +126,10 @@ const AUDIT_ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// On x86-64 calls of the x32 ABI have this bit.
+/// Calls of the x32 ABI on x86-64 have this bit set.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Offsets in `struct seccomp_data`; arguments are little-endian on all of [`AUDIT_ARCH`].
+/// Offsets in `struct seccomp_data`. Arguments are little-endian on every [`AUDIT_ARCH`].
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
@@ -142,28 +143,28 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
-/// Which calls a thread may not make.
+/// The set of calls that a thread may not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
-    /// For every thread but that of capture.
+    /// For every thread except capture.
     Common,
-    /// For workers, and sinks that block.
+    /// For workers, and for threads of sinks that block.
     Work,
 }
 
 impl Filter {
-    /// Puts the filter on this thread, and on those that it starts. It cannot be taken off.
+    /// Installs the filter on this thread, and on those that it starts. It cannot be removed.
     ///
     /// # Errors
-    /// The kernel's, such as EINVAL where it has no seccomp; one of our own where the processor is not
-    /// known here.
+    /// Returns the kernel's error, such as EINVAL if it has no seccomp, or an error of this
+    /// function if it does not know the processor.
     pub(super) fn apply(self) -> io::Result<()> {
         let architecture = AUDIT_ARCH.ok_or_else(|| io::Error::other("not on this processor"))?;
         let mut program = self.program(architecture);
         let length = program.len().try_into().map_err(io::Error::other)?;
         let program = sock_fprog { len: length, filter: program.as_mut_ptr() };
-        // SAFETY: the kernel copies the program, whose length is that of the vector behind it, which
-        // lives until after the call; nothing is written to.
+        // SAFETY: the kernel copies the program, whose length is that of the vector that it points
+        // into. The vector lives until after the call, and the kernel writes to nothing.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
@@ -216,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `look` in a thread under a filter, which ends with that thread.
+    /// Runs `look` in a thread with a filter, which ends with that thread.
     fn under<T: Send>(filter: Filter, look: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -228,7 +229,7 @@ mod tests {
         })
     }
 
-    /// The error of a call with arguments that no call takes.
+    /// Returns the error of a call with arguments that every call refuses.
     fn errno(number: c_long, first: usize) -> Errno {
         // SAFETY: whatever the call is, it gets a null pointer or a length of zero.
         let result = unsafe { libc::syscall(number, first, ptr::null::<u8>(), 0, 0, 0, 0) };
@@ -236,11 +237,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_fails_and_kills_nobody() {
+    fn refused_calls_fail_and_kill_no_process() {
         for filter in [Filter::Common, Filter::Work] {
             under(filter, || {
                 for number in [libc::SYS_ptrace, libc::SYS_unshare, libc::SYS_setns] {
-                    // Without the filter root may, or finds the arguments invalid.
+                    // Without the filter, root is allowed the call or gets EINVAL.
                     assert_eq!(errno(number, usize::MAX), Errno::EPERM, "{number}");
                 }
                 assert_eq!(errno(libc::SYS_mount, 0), Errno::EPERM);
@@ -254,7 +255,7 @@ mod tests {
         under(Filter::Work, move || {
             assert_eq!(errno(libc::SYS_execve, program), Errno::EPERM);
             assert!(UdpSocket::bind("127.0.0.1:0").is_err());
-            // Its threads have no more than it has.
+            // Threads that it starts have the same filter.
             let inner = thread::spawn(|| UdpSocket::bind("127.0.0.1:0").is_err());
             assert!(inner.join().unwrap());
         });
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn elements_of_maps_are_all_that_bpf_is_left_for() {
         under(Filter::Work, || {
-            // A map with a descriptor that is none: refused by bpf(2), and not by the filter.
+            // The descriptor is no map: bpf(2) refuses it, and the filter does not.
             for command in [BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM] {
                 assert_ne!(errno(libc::SYS_bpf, command as usize), Errno::EPERM, "{command}");
             }
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn the_other_abis_of_the_processor_are_no_way_around() {
         under(Filter::Common, || {
-            // getpid(2) of x32, which the filter refuses before it is looked for.
+            // getpid(2) of x32: the filter refuses it before the kernel looks it up.
             assert_eq!(errno(c_long::from(X32_BIT) | libc::SYS_getpid, 0), Errno::EPERM);
         });
     }

@@ -1,8 +1,8 @@
-//! Reads and writes sections of the configuration: the YAML file as nodes with their lines,
-//! checks of values, and how values are written back.
+//! Reads and writes sections of the configuration: parses the YAML file into nodes with line
+//! numbers, checks values, and serializes them again.
 //!
-//! Each part of the agent owns its section, in its `config` module; [`crate::config`] puts them
-//! together.
+//! Each part of the agent owns its section, in its `config` module; the agent's `config` combines
+//! them.
 
 mod problem;
 mod tree;
@@ -20,7 +20,7 @@ pub use tree::{
 /// Accepts a shell pattern.
 ///
 /// # Errors
-/// When the value is not text, or the text is not a pattern.
+/// Fails if the value is not text, or the text is not a pattern.
 pub fn pattern(value: &Value) -> Result<Pattern, String> {
     text(shell_pattern)(value)
 }
@@ -28,7 +28,7 @@ pub fn pattern(value: &Value) -> Result<Pattern, String> {
 /// Reads a shell pattern of interface names.
 ///
 /// # Errors
-/// When the text is empty, too long, or not a pattern.
+/// Fails if the text is empty, too long, or not a pattern.
 pub fn shell_pattern(text: &str) -> Result<Pattern, String> {
     label(text)?;
     Pattern::new(text).map_err(|error| {
@@ -36,10 +36,10 @@ pub fn shell_pattern(text: &str) -> Result<Pattern, String> {
     })
 }
 
-/// Writes a duration back as whole milliseconds, for keys that end in `_ms`.
+/// Serializes a duration as whole milliseconds, for keys that end in `_ms`.
 ///
 /// # Errors
-/// Those of the serializer.
+/// Returns the error of the serializer.
 pub fn as_milliseconds<S: serde::Serializer>(
     duration: &Duration,
     serializer: S,
@@ -47,10 +47,10 @@ pub fn as_milliseconds<S: serde::Serializer>(
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Writes a duration back as whole seconds, for keys that end in `_s`.
+/// Serializes a duration as whole seconds, for keys that end in `_s`.
 ///
 /// # Errors
-/// Those of the serializer.
+/// Returns the error of the serializer.
 pub fn as_seconds<S: serde::Serializer>(
     duration: &Duration,
     serializer: S,
@@ -58,10 +58,10 @@ pub fn as_seconds<S: serde::Serializer>(
     serializer.serialize_u64(duration.as_secs())
 }
 
-/// Writes shell patterns back as a list of texts.
+/// Serializes shell patterns as a list of texts.
 ///
 /// # Errors
-/// Those of the serializer.
+/// Returns the error of the serializer.
 pub fn patterns_as_text<S: serde::Serializer>(
     patterns: &[Pattern],
     serializer: S,
@@ -69,10 +69,10 @@ pub fn patterns_as_text<S: serde::Serializer>(
     serializer.collect_seq(patterns.iter().map(Pattern::as_str))
 }
 
-/// A prefix: `address/length`, or an address for itself alone.
+/// Reads a prefix, `address/length`, or an address, which stands for a prefix of full length.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns the reason why the text is not a prefix.
 pub fn prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
@@ -85,10 +85,10 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
     }
 }
 
-/// Accepts the absolute path of a directory of the agent's own, which it creates at the start.
+/// Accepts the absolute path of a directory that the agent owns, and creates at the start.
 ///
 /// # Errors
-/// When the path is relative, or names something else than a directory.
+/// Fails if the path is relative, or names a file that is not a directory.
 pub fn own_directory(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {

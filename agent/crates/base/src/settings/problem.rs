@@ -1,20 +1,20 @@
-//! One thing that is wrong with a configuration.
+//! Describes one problem of a configuration.
 
 use std::fmt;
 
-/// Characters of a value that a message shows at most.
+/// Maximum number of characters of a value that a message shows.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// One thing that is wrong.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key, `sinks[1].rotate_bytes`, or the flag, `--interface`.
     pub path: String,
     /// Line of the file, from 1; `None` where the key is missing or a flag is wrong.
     pub line: Option<u64>,
-    /// The value found, texts in quotes; `None` where there is none.
+    /// The value found, with texts in quotes; `None` if there is none.
     pub value: Option<String>,
-    /// What is wrong with it.
+    /// The reason why the value is refused.
     pub reason: String,
 }
 

@@ -1,7 +1,7 @@
-//! The YAML file as nodes with their lines, and the reader that takes a section apart.
+//! Parses the YAML file into nodes with line numbers, and reads sections from them.
 //!
-//! Serde's derived readers stop at the first error; this one notes the problem and goes on, so that
-//! an operator sees everything that is wrong at once.
+//! Serde's derived readers stop at the first error. This reader collects problems and continues, so
+//! that an operator sees all of them at once.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -14,7 +14,7 @@ use super::Problem;
 /// A node of the file.
 pub(super) type Node = Spanned<Value>;
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `null`, or a key without a value.
@@ -121,7 +121,7 @@ pub fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, options)
 }
 
-/// A section of the file, from which keys are taken one by one; what remains is not known.
+/// A section of the file. Readers take keys one by one; a key that remains is reported as unknown.
 pub struct Section<'p> {
     path: String,
     line: Option<u64>,
@@ -147,7 +147,7 @@ impl<'p> Section<'p> {
     ) -> T {
         let line = node.as_ref().map(|node| node.referenced.line());
         let entries = match node.map(|node| node.value) {
-            // A key with nothing behind it: all that stood there is commented out.
+            // A key without a value: all entries below it are commented out.
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Map(entries)) => entries,
             Some(other) => {
@@ -182,12 +182,12 @@ impl<'p> Section<'p> {
         Some(self.entries.remove(position).1)
     }
 
-    /// Leaves the rest of the section unread, where nothing can be said about its keys.
+    /// Leaves the rest of the section unread, and so does not report its keys as unknown.
     pub fn skip_rest(&mut self) {
         self.entries.clear();
     }
 
-    /// Notes a problem of `key`, which may be missing.
+    /// Reports a problem of `key`, which may be missing.
     pub fn refuse(&mut self, key: &str, value: Option<String>, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path_of(key),
@@ -197,7 +197,7 @@ impl<'p> Section<'p> {
         });
     }
 
-    /// Notes a problem of the section itself.
+    /// Reports a problem of the section itself.
     pub fn refuse_all(&mut self, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path.clone(),
@@ -207,7 +207,7 @@ impl<'p> Section<'p> {
         });
     }
 
-    /// Notes a problem that does not stand in the file.
+    /// Reports a problem of a command line flag.
     pub fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: flag.to_owned(),
@@ -217,13 +217,14 @@ impl<'p> Section<'p> {
         });
     }
 
-    /// The section under `key`, empty if it is missing.
+    /// Reads the section under `key`, which is empty if the key is missing.
     pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let node = self.take(key);
         Section::open(self.path_of(key), node, self.problems, read)
     }
 
-    /// The value of `key`; `None` if it is missing, or refused by `check` and noted.
+    /// Reads the value of `key`. Returns `None` if the key is missing, or if `check` refuses the
+    /// value, which is reported.
     pub fn read<T>(
         &mut self,
         key: &str,
@@ -234,7 +235,7 @@ impl<'p> Section<'p> {
         checked(&node, path, self.problems, check)
     }
 
-    /// The value of `key`; `None` if it is missing or refused, which is noted either way.
+    /// Reads the value of `key`. Returns `None` if it is missing or refused, and reports either.
     pub fn require<T>(
         &mut self,
         key: &str,
@@ -246,24 +247,24 @@ impl<'p> Section<'p> {
         self.read(key, check)
     }
 
-    /// True if the file has `key` and it was not taken yet.
+    /// Returns true if the file has `key` and no reader has taken it yet.
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
-    /// The keys that were not taken yet.
+    /// Returns the keys that no reader has taken yet.
     pub fn keys(&self) -> Vec<String> {
         self.entries.iter().map(|(name, _)| name.value.clone()).collect()
     }
 
-    /// True if `key` has keys of its own behind it.
+    /// Returns true if `key` has a section as its value.
     pub fn has_section(&self, key: &str) -> bool {
         let mut entries = self.entries.iter();
         entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
     }
 
-    /// The items of the list under `key`, without those that `check` refuses; `None` if the key is
-    /// missing or not a list.
+    /// Reads the items of the list under `key`, without those that `check` refuses. Returns `None`
+    /// if the key is missing or not a list.
     pub fn read_list<T>(
         &mut self,
         key: &str,
@@ -283,7 +284,7 @@ impl<'p> Section<'p> {
         )
     }
 
-    /// As [`Section::read_list`], but refuses an empty list.
+    /// Reads a list like [`Section::read_list`], but refuses an empty one.
     pub fn read_some<T>(
         &mut self,
         key: &str,
@@ -298,7 +299,7 @@ impl<'p> Section<'p> {
         self.read_list(key, check)
     }
 
-    /// The sections of the list under `key`; empty if it is missing.
+    /// Reads the sections of the list under `key`; there are none if the key is missing.
     pub fn sections<T>(
         &mut self,
         key: &str,
@@ -340,7 +341,7 @@ fn checked<T>(
         .ok()
 }
 
-/// Accepts whole numbers of a range.
+/// Accepts whole numbers in a range.
 pub fn whole_number<T>(range: RangeInclusive<T>) -> impl Fn(&Value) -> Result<T, String>
 where
     T: Copy + PartialOrd + fmt::Display + TryFrom<i128>,
@@ -401,7 +402,7 @@ pub fn text<T>(check: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> 
     }
 }
 
-/// Accepts a short label: no white space and no control characters, so that it can stand in a log
+/// Accepts a short label without white space and control characters, so that it is safe in a log
 /// line and in a record.
 pub fn label(text: &str) -> Result<String, String> {
     const MAX_BYTES: usize = 253;

@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The two answers that probes get.
+/// The answers to both probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Every worker is at its ring; a restart is due where one is not.
+    /// Alive: every worker polls its ring. If one does not, the agent should be restarted.
     pub live: Probe,
-    /// Captures as it is wanted to, and every sink keeps what it takes.
+    /// Ready: capture runs as configured, and every sink delivers or stores its records.
     pub ready: Probe,
-    /// Sinks that lost what they took last.
+    /// Sinks that lost records most recently.
     pub failing_sinks: Vec<String>,
 }
 
-/// One question and its answer.
+/// The result of one probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// The answer.
+    /// True if the probe succeeds.
     pub ok: bool,
-    /// Why not; empty if it is.
+    /// The reasons why the probe fails; empty if it succeeds.
     pub reasons: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The workers' signs of life.
+//! Heartbeats of the workers.
 
 use std::{
     sync::{
@@ -8,65 +8,65 @@ use std::{
     time::Duration,
 };
 
-/// When a worker last looked at its ring, one store for each batch or idle look, and how many packets
-/// it has taken out of it, one store for each.
+/// Holds the time when a worker last polled its ring (one store per batch or idle poll) and the
+/// number of packets it has taken from it (one store per packet).
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     worker: u16,
     signs: Arc<Signs>,
 }
 
-/// In cache lines of their own: workers write here for each packet, and share nothing.
+/// Values in cache lines of their own: workers write to them for each packet, and must not share
+/// the lines.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Signs {
-    /// CLOCK_MONOTONIC.
+    /// CLOCK_MONOTONIC, nanoseconds.
     at_ns: AtomicU64,
     packets: AtomicU64,
 }
 
 impl Heartbeat {
-    /// The heartbeat of a worker that begins now.
+    /// Creates the heartbeat of a worker that starts now.
     #[must_use]
     pub fn new(worker: u16, now_ns: u64) -> Self {
         let signs = Signs { at_ns: AtomicU64::new(now_ns), packets: AtomicU64::new(0) };
         Self { worker, signs: Arc::new(signs) }
     }
 
-    /// Says that the worker is at its ring.
+    /// Records that the worker polls its ring.
     pub fn beat(&self, now_ns: u64) {
-        // Relaxed: a lone number, which nothing else is read by.
+        // Relaxed: no reader infers the state of other memory from this number.
         self.signs.at_ns.store(now_ns, Ordering::Relaxed);
     }
 
-    /// Says that the worker has taken another packet. For the worker alone, so it takes no atomic
-    /// addition.
+    /// Counts another packet. Only the worker itself may call it: it is no atomic addition.
     #[inline]
     pub fn count_packet(&self) {
         let packets = self.signs.packets.load(Ordering::Relaxed);
         self.signs.packets.store(packets + 1, Ordering::Relaxed);
     }
 
-    /// Two numbers of which one changes whenever the worker gets on.
+    /// Returns two numbers. At least one of them changes whenever the worker makes progress.
     #[must_use]
     pub fn progress(&self) -> [u64; 2] {
         [&self.signs.at_ns, &self.signs.packets].map(|sign| sign.load(Ordering::Relaxed))
     }
 
-    /// Number of the worker.
+    /// Returns the number of the worker.
     #[must_use]
     pub const fn worker(&self) -> u16 {
         self.worker
     }
 
-    /// How long ago the worker was at its ring.
+    /// Returns the time since the worker last polled its ring.
     #[must_use]
     pub fn age(&self, now_ns: u64) -> Duration {
         Duration::from_nanos(now_ns.saturating_sub(self.signs.at_ns.load(Ordering::Relaxed)))
     }
 }
 
-/// The heartbeats of all workers, and how old one may be.
+/// Checks the heartbeats of all workers against a maximum age.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     heartbeats: Arc<[Heartbeat]>,
@@ -74,19 +74,19 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Alive while every heartbeat is younger than `bound`.
+    /// Creates a check that succeeds while every heartbeat is younger than `bound`.
     #[must_use]
     pub fn new(heartbeats: Vec<Heartbeat>, bound: Duration) -> Self {
         Self { heartbeats: heartbeats.into(), bound }
     }
 
-    /// The heartbeats.
+    /// Returns the heartbeats of all workers.
     #[must_use]
     pub fn heartbeats(&self) -> &[Heartbeat] {
         &self.heartbeats
     }
 
-    /// Why the agent is not alive; none if it is.
+    /// Returns the reasons why the agent is not alive; empty if it is.
     #[must_use]
     pub fn reasons(&self, now_ns: u64) -> Vec<String> {
         let old = self.heartbeats.iter().filter(|heartbeat| heartbeat.age(now_ns) >= self.bound);
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(reasons, ["worker 1 has not been at its ring for 16 s (bound: 15 s)"]);
         heartbeats[1].beat(16_000_000_000);
         assert!(liveness.reasons(16_000_000_000).is_empty());
-        // Read by another thread before the store: the clock does not run backwards here.
+        // Another thread read the clock before the store; the age must not be negative.
         assert_eq!(heartbeats[1].age(0), Duration::ZERO);
     }
 

@@ -1,17 +1,18 @@
-//! How long things take, counted in buckets: a histogram as Prometheus has it.
+//! Counts durations in buckets, as a Prometheus histogram does.
 //!
-//! Observing is a store or two for each batch, not for each record: what is measured of each record
-//! goes into a [`Tally`] of the thread's own, whose buckets are added to the histogram at the end of
-//! the batch.
+//! An observation costs one or two stores per batch, not per record: durations per record go into a
+//! [`Tally`] that a thread owns, and its buckets are added to the histogram at the end of the
+//! batch.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Within the agent: from a batch of a few packets (10 µs) to a disk or a reader that holds a
-/// worker up (10 s, where the liveness probe is about to end it). Steps of 1, 2.5 and 5, so that a
-/// quantile is known to a factor of 2.5 at worst, as with the buckets of Prometheus' own clients.
+/// Bounds for durations within the agent: from a batch of a few packets (10 µs) to a disk or a
+/// reader that blocks a worker (10 s, where the liveness probe is about to fail). Steps of 1, 2.5
+/// and 5 give a quantile to a factor of 2.5 at worst, like the default buckets of Prometheus'
+/// clients.
 pub const WITHIN: &[u64] = &[
     10_000,
     25_000,
@@ -34,8 +35,8 @@ pub const WITHIN: &[u64] = &[
     10_000_000_000,
 ];
 
-/// To the broker and back: from a replica in the same room (1 ms, below the resolution of some of
-/// what is measured) to what librdkafka waits for a message at most by default (300 s).
+/// Bounds for durations to the broker and back: from a replica in the same room (1 ms, below the
+/// resolution of some of the sources) to librdkafka's default timeout of a message (300 s).
 pub const ABROAD: &[u64] = &[
     1_000_000,
     2_500_000,
@@ -56,21 +57,21 @@ pub const ABROAD: &[u64] = &[
     300_000_000_000,
 ];
 
-/// Buckets of the histogram with the most of them, the one without a bound included.
+/// Maximum number of buckets of a histogram, including the one without an upper bound.
 const BUCKETS: usize = 20;
 const _: () = assert!(WITHIN.len() < BUCKETS && ABROAD.len() < BUCKETS);
 
-/// Durations by size, shared by threads.
+/// Counts durations by size; threads share it.
 #[derive(Debug)]
 pub struct Histogram {
-    /// Upper bounds, nanoseconds, smallest first.
+    /// Upper bounds in nanoseconds, smallest first.
     bounds_ns: &'static [u64],
     buckets: [AtomicU64; BUCKETS],
     sum_ns: AtomicU64,
 }
 
 impl Histogram {
-    /// An empty one with such upper bounds: [`WITHIN`] or [`ABROAD`].
+    /// Creates an empty histogram with the upper bounds [`WITHIN`] or [`ABROAD`].
     #[must_use]
     pub fn new(bounds_ns: &'static [u64]) -> Self {
         Self { bounds_ns, buckets: Default::default(), sum_ns: AtomicU64::new(0) }
@@ -83,7 +84,7 @@ impl Histogram {
         self.add(bucket, 1, ns);
     }
 
-    /// Counts what a thread has observed on its own, and empties its tally.
+    /// Adds the observations of one thread, and empties its tally.
     pub fn take(&self, tally: &mut Tally) {
         for (bucket, count) in tally.buckets.iter_mut().enumerate() {
             if *count > 0 {
@@ -94,15 +95,15 @@ impl Histogram {
     }
 
     fn add(&self, bucket: usize, count: u64, ns: u64) {
-        // Relaxed: lone numbers. A reading may have a duration's bucket and not yet its share of
-        // the sum, which the next one has.
+        // Relaxed: a reader may see a duration's bucket before its share of the sum, which the next
+        // reading includes.
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(count, Ordering::Relaxed);
         }
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// As of now.
+    /// Returns the current state.
     pub fn read(&self) -> Snapshot {
         let bounds = self.bounds_ns.len();
         let counts = self.buckets[..=bounds].iter().map(|bucket| bucket.load(Ordering::Relaxed));
@@ -114,18 +115,18 @@ impl Histogram {
     }
 }
 
-/// Durations that one thread has observed, on their way to a histogram with the same bounds.
+/// Collects durations that one thread observes, to be added to a histogram with the same bounds.
 #[derive(Debug)]
 pub struct Tally {
     bounds_ns: &'static [u64],
     buckets: [u64; BUCKETS],
     sum_ns: u64,
-    /// Where the latest one went. What follows in a batch is much like it.
+    /// Bucket of the latest observation. The next one of a batch usually belongs to it too.
     latest: usize,
 }
 
 impl Tally {
-    /// An empty one with such upper bounds.
+    /// Creates an empty tally with upper bounds.
     #[must_use]
     pub const fn new(bounds_ns: &'static [u64]) -> Self {
         Self { bounds_ns, buckets: [0; BUCKETS], sum_ns: 0, latest: 0 }
@@ -146,14 +147,14 @@ impl Tally {
     }
 }
 
-/// A histogram at a moment.
+/// The state of a histogram at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Upper bounds of the buckets, nanoseconds.
+    /// Upper bounds of the buckets in nanoseconds.
     pub bounds_ns: &'static [u64],
-    /// One for each bound, and one for what is above the last.
+    /// Observations per bound, and last those above the largest bound.
     pub counts: Vec<u64>,
-    /// Sum of what was observed, nanoseconds.
+    /// Sum of the observations in nanoseconds.
     pub sum_ns: u64,
 }
 

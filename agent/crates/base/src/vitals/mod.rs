@@ -1,4 +1,4 @@
-//! Signs of life and times: what the data path writes down as it runs, and telemetry shows.
+//! Heartbeats, health and timings, which the data path writes and telemetry exports.
 
 mod health;
 mod heartbeat;
@@ -11,6 +11,6 @@ pub use histogram::Snapshot;
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};
 pub use timings::{Reached, SinkTimings, WorkerTimings};
 
-/// Target of the lines of the log that say who changed what; they are written at every level of the
-/// log, and never limited.
+/// Log target of the audit lines, which name the caller of a change. They are written at every log
+/// level, and never rate limited.
 pub const AUDIT: &str = "audit";

@@ -1,4 +1,4 @@
-//! Times on the way of a packet, from the kernel's timestamp to the delivery report.
+//! Timings along the path of a packet, from the kernel's timestamp to the delivery report.
 //!
 //! ```text
 //!  hook ──▶ ring ──▶ decode ▸ pair ▸ encode ──▶ sink ──▶ spool ──▶ producer ──▶ broker
@@ -6,8 +6,9 @@
 //!  └ response ──────────────── age: written, or ──────┴ spooled, or ─────┴ acknowledged ┘
 //! ```
 //!
-//! A query that waits for its response waits outside of the agent: that is the record's `latency_ns`.
-//! So a record's age is that of its response, and a record without one, which is made when the time
+//! A query waits for its response outside of the agent; that time is the record's `latency_ns`. So
+//! a record's age counts from its response. A record without a response is created when the query
+//! times out, and has no age.
 //! for a response is over, has none.
 
 use std::time::Duration;
@@ -16,12 +17,12 @@ use tap53_reasons::labels;
 
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 
-/// Times of the workers.
+/// Timings of the workers.
 #[derive(Debug)]
 pub struct WorkerTimings {
-    /// From a packet's capture to the batch in which it was read from the ring. Each packet.
+    /// From the capture of a packet to the read of its batch from the ring. Observed per packet.
     pub ring_wait: Histogram,
-    /// From reading a batch from the ring to its hand-over to the sinks. Each batch with packets.
+    /// From the read of a batch to its handover to the sinks. Observed per batch with packets.
     pub batch: Histogram,
 }
 
@@ -32,7 +33,7 @@ impl Default for WorkerTimings {
 }
 
 impl WorkerTimings {
-    /// Notes how long the packets of a batch waited, and how long the batch took.
+    /// Records how long the packets of a batch waited, and how long the batch took.
     pub fn note_batch(&self, waits: &mut Tally, took: Duration) {
         self.ring_wait.take(waits);
         self.batch.observe(took);
@@ -51,16 +52,18 @@ labels! {
     }
 }
 
-/// Times of one sink.
+/// Timings of one sink.
 #[derive(Debug)]
 pub struct SinkTimings {
-    /// From the hand-over of a batch until the sink has taken it. Each batch.
+    /// Time to accept a batch. Observed per batch.
     pub write: Histogram,
-    /// Duration of a sync of the spool to the disk.
+    /// Time to sync the spool to the disk.
     pub sync: Histogram,
-    /// From handing a record to the producer to its delivery report. Each record that arrived.
+    /// From the handover of a record to the producer to its delivery report. Observed per delivered
+    /// record.
     pub acknowledgement: Histogram,
-    /// From the capture of a record's response. Each record that has one, by [`Reached`].
+    /// From the capture of a record's response to each stage ([`Reached`]). Observed per record
+    /// with a response.
     ages: [Histogram; Reached::ALL.len()],
 }
 
@@ -76,13 +79,14 @@ impl Default for SinkTimings {
 }
 
 impl SinkTimings {
-    /// The ages at which records got so far.
+    /// Returns the histogram of the ages at which records reached a stage.
     pub fn age(&self, reached: Reached) -> &Histogram {
         &self.ages[reached as usize]
     }
 
-    /// Notes that records have got so far at `now_ns`, whose responses were captured at
-    /// `answered_at_ns`, 0 for a record without one. Both are CLOCK_MONOTONIC.
+    /// Observes the ages of records that reached a stage at `now_ns`. `answered_at_ns` yields the
+    /// capture times of their responses, 0 for a record without a response. Both are
+    /// CLOCK_MONOTONIC, in nanoseconds.
     pub fn all_reached(
         &self,
         reached: Reached,

@@ -1,4 +1,4 @@
-//! One attached interface: its links and filters, and the walk through the hooks.
+//! One attached interface: its links and filters, and the order in which its hooks are tried.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -6,15 +6,15 @@ use tap53_ebpf::settings::{Direction, InterfaceSettings};
 
 use super::{
     Error, bpf,
-    bpf::Hookup,
+    bpf::AttachPoint,
     clsact::Clsact,
     error::errno_name,
-    holders::Holders,
     hook::{Attachment, Hook, Plan, Refusal},
+    hook_owners::HookOwners,
     object::{Programs, TC_PROGRAMS},
+    precedence::PacketComparison,
     preflight::circumstances,
     qdisc::Filter,
-    shadow::Watch,
     slots::Both,
 };
 use crate::{
@@ -27,13 +27,13 @@ use crate::{
 pub(super) struct Attached {
     pub(super) attachment: Attachment,
     pub(super) settings: InterfaceSettings,
-    /// What it counted when it was attached before.
+    /// Counters from earlier attachments.
     pub(super) carried: Both,
     links: Vec<(Direction, OwnedFd)>,
     clsact: Option<Clsact>,
     notes: Vec<String>,
-    /// By direction: what was seen of packets that do not reach us.
-    pub(super) watch: [Watch; 2],
+    /// Packet counts per direction, to detect packets that do not reach our program.
+    pub(super) comparisons: [PacketComparison; 2],
 }
 
 impl Attached {
@@ -45,19 +45,19 @@ impl Attached {
             links: Vec::new(),
             clsact: None,
             notes: Vec::new(),
-            watch: [Watch::default(); 2],
+            comparisons: [PacketComparison::default(); 2],
         }
     }
 
-    /// Attaches what `directions` asks for and is not attached yet. Nothing is detached: attaching
-    /// resets some NICs, so that switching off is left to the settings.
+    /// Attaches programs for the `directions` that have none yet. Detaches nothing: attaching
+    /// resets some NICs, so switching off only changes the settings.
     pub(super) fn attach(
         &mut self,
         directions: Directions,
         config: &CaptureConfig,
         programs: &Programs,
     ) -> Result<(), Error> {
-        // Not worth failing for: what it tells is for the choice, and for people.
+        // Continue without it: it only affects the choice of the hook, and explanations.
         let device = Device::of(&self.attachment.interface).ok();
         if directions.contains(Direction::Ingress) && self.attachment.ingress.is_none() {
             self.attachment.ingress = Some(self.attach_ingress(config, programs, &device)?);
@@ -69,7 +69,7 @@ impl Attached {
         Ok(())
     }
 
-    /// Why these hooks, and what surrounds the interface.
+    /// Explains the choice of these hooks, and describes the device.
     fn why(&self, device: Option<&Device>) -> String {
         let mut why = self.notes.clone();
         if why.is_empty() {
@@ -79,7 +79,7 @@ impl Attached {
         why.join("; ")
     }
 
-    /// As it is attached, with what surrounds it now: a link may have come up since.
+    /// Returns the attachment with the current state of the device: a link may have come up since.
     pub(super) fn attachment_now(&self) -> Attachment {
         let device = Device::of(&self.attachment.interface).ok();
         Attachment { why: self.why(device.as_ref()), ..self.attachment.clone() }
@@ -106,8 +106,8 @@ impl Attached {
 
     fn attach_xdp(&mut self, hook: Hook, programs: &Programs) -> Result<Refused, Error> {
         let hookup = match hook {
-            Hook::XdpGeneric => Hookup::XdpGeneric,
-            _ => Hookup::XdpNative,
+            Hook::XdpGeneric => AttachPoint::XdpGeneric,
+            _ => AttachPoint::XdpNative,
         };
         let interface = &self.attachment.interface;
         let error = match bpf::link_create(programs.xdp.as_fd(), interface.ifindex, hookup) {
@@ -119,7 +119,7 @@ impl Attached {
         };
         match Refusal::of(&error) {
             Refusal::Unsupported => {
-                // A driver without room for packets of this length.
+                // The driver has no room for packets of this length.
                 let mtu = match error.raw_os_error() {
                     Some(libc::ERANGE) => format!(" at MTU {}", interface.mtu),
                     _ => String::new(),
@@ -128,11 +128,11 @@ impl Attached {
                 Ok(Refused::Unsupported)
             }
             Refusal::Taken => {
-                let holder = Holders::of(interface)
+                let owner = HookOwners::of(interface)
                     .ok()
-                    .and_then(|holders| holders.describe_xdp())
+                    .and_then(|owners| owners.describe_xdp())
                     .unwrap_or_else(|| "another program".to_owned());
-                self.notes.push(format!("XDP held by {holder}: {}", errno_name(&error)));
+                self.notes.push(format!("XDP is occupied by {owner}: {}", errno_name(&error)));
                 Ok(Refused::Taken)
             }
             Refusal::Failure => {
@@ -151,12 +151,12 @@ impl Attached {
         let program = programs.tc[direction as usize].as_fd();
         let interface = &self.attachment.interface;
         if config.tc != TcChoice::Clsact {
-            match bpf::link_create(program, interface.ifindex, Hookup::Tcx(direction)) {
+            match bpf::link_create(program, interface.ifindex, AttachPoint::Tcx(direction)) {
                 Ok(link) => {
                     self.links.push((direction, link));
                     return Ok(Hook::Tcx);
                 }
-                // An attach type that the kernel does not know.
+                // The kernel does not know this attach type.
                 Err(error)
                     if config.tc == TcChoice::Auto
                         && Refusal::of(&error) == Refusal::Unsupported =>
@@ -188,18 +188,18 @@ impl Attached {
         Ok(Hook::Clsact)
     }
 
-    /// Our clsact filter of a direction.
+    /// Returns our clsact filter of a direction.
     pub(super) fn filter(&self, direction: Direction) -> Option<&Filter> {
         self.clsact.as_ref()?.filter(direction)
     }
 
-    /// True if no hook was ever attached.
+    /// Returns true if no hook was ever attached.
     pub(super) const fn is_bare(&self) -> bool {
         self.attachment.ingress.is_none() && self.attachment.egress.is_none()
     }
 
-    /// Whether each hook that was attached is still where it was. A link whose device is gone, or
-    /// that somebody has detached, no longer names the device.
+    /// Returns per direction whether the hook is still attached. A link no longer names the device
+    /// if the device is gone, or if another process has detached it.
     pub(super) fn in_place(&self) -> [bool; 2] {
         Direction::ALL.map(|direction| match self.attachment.hook(direction) {
             None => false,
@@ -213,11 +213,11 @@ impl Attached {
         })
     }
 
-    /// Detaches everything; afterwards only the attachment's description is left.
+    /// Detaches everything; only the description of the attachment remains.
     pub(super) fn detach(&mut self) -> Vec<Error> {
         let mut errors = Vec::new();
         for (direction, link) in self.links.drain(..) {
-            // Closing the link detaches too, but cannot say that it failed.
+            // Closing the link also detaches it, but reports no error.
             if let Err(error) = bpf::link_detach(link.as_fd()) {
                 let what = format!("detaching from {}", direction.name());
                 errors.push(Error::attach(&self.attachment.interface.name, what, error));
@@ -230,19 +230,19 @@ impl Attached {
     }
 }
 
-/// Notes a reason once, though both directions may have it.
+/// Adds a note once, though both directions may add it.
 fn note(notes: &mut Vec<String>, note: String) {
     if !notes.contains(&note) {
         notes.push(note);
     }
 }
 
-/// How an XDP mode answered.
+/// The result of attaching in one XDP mode.
 enum Refused {
-    /// It is attached.
+    /// It was attached.
     No,
-    /// The device does not have it.
+    /// The device does not support the mode.
     Unsupported,
-    /// Somebody else has the slot.
+    /// Another program occupies the slot.
     Taken,
 }

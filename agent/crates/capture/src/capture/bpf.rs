@@ -1,12 +1,13 @@
-//! The bpf(2) commands for which aya has no way that suits us.
+//! The bpf(2) commands for which aya's interface does not suit us.
 //!
-//! - Links: aya attaches XDP by netlink, without saying so, where a link is refused with EINVAL;
-//!   such a program outlives a SIGKILL. Here there are links or errors. aya also takes interfaces
-//!   by name, which may change under us; here they are numbers.
-//! - Queries: aya opens each program it lists, which needs CAP_SYS_ADMIN; ids need CAP_NET_ADMIN.
+//! - Links: where a link is refused with EINVAL, aya silently attaches XDP by netlink, and such a
+//!   program survives a SIGKILL. Here a link is created or an error returned. aya also identifies
+//!   interfaces by name, which may change meanwhile; here the ifindex is used.
+//! - Queries: aya opens each program that it lists, which needs CAP_SYS_ADMIN; program ids need
+//!   CAP_NET_ADMIN.
 //!
-//! The structures are the first members of their variant of `union bpf_attr`, linux/bpf.h; the
-//! kernel takes what is not given as zero.
+//! Each structure is the start of its variant of `union bpf_attr`, linux/bpf.h; the kernel reads
+//! missing members as zero.
 
 use std::{
     io,
@@ -19,21 +20,21 @@ use aya_obj::generated::{
 use nix::errno::Errno;
 use tap53_ebpf::settings::Direction;
 
-/// Programs of one TCX hook at most: `BPF_MPROG_MAX`.
+/// Maximum number of programs at one TCX hook: `BPF_MPROG_MAX`.
 const MAX_PROGRAMS: u32 = 64;
 
-/// Where a link attaches its program.
+/// The hook to which a link attaches its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hookup {
+pub(super) enum AttachPoint {
     /// XDP in the driver (kernel 5.9 for links).
     XdpNative,
     /// XDP in the stack (kernel 5.9 for links).
     XdpGeneric,
-    /// At the head of a TCX chain (kernel 6.6), so that no program ahead of ours can end the chain.
+    /// The head of a TCX chain (kernel 6.6), so that no program ahead of ours can end the chain.
     Tcx(Direction),
 }
 
-impl Hookup {
+impl AttachPoint {
     fn attach_type(self) -> bpf_attach_type {
         match self {
             Self::XdpNative | Self::XdpGeneric => bpf_attach_type::BPF_XDP,
@@ -51,11 +52,11 @@ impl Hookup {
     }
 }
 
-/// Attaches a program to an interface for as long as the returned link is open.
+/// Attaches a program to an interface while the returned link is open.
 pub(super) fn link_create(
     program: BorrowedFd<'_>,
     ifindex: u32,
-    hookup: Hookup,
+    hookup: AttachPoint,
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreate {
@@ -70,25 +71,25 @@ pub(super) fn link_create(
         attach_type: hookup.attach_type() as u32,
         flags: hookup.flags(),
     };
-    // SAFETY: the attributes are those of the command and hold no pointer.
+    // SAFETY: the attributes are those of the command and contain no pointer.
     let fd = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)? };
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just created this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Detaches a link's program now, whoever else holds the link (kernel 5.9).
+/// Detaches a link's program, even if another process holds the link (kernel 5.9).
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     #[repr(C)]
     struct LinkDetach {
         link_fd: RawFd,
     }
     let mut attributes = LinkDetach { link_fd: link.as_raw_fd() };
-    // SAFETY: the attributes are those of the command and hold no pointer.
+    // SAFETY: the attributes are those of the command and contain no pointer.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
 }
 
-/// The interface that a link attaches to, by its number in the namespace where it is now; 0 once
-/// the interface is gone or the link was detached (kernel 5.9).
+/// Returns the ifindex that a link is attached to, in the interface's current namespace; 0 if the
+/// interface is gone or the link was detached (kernel 5.9).
 pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     #[repr(C)]
     struct GetInfo {
@@ -96,8 +97,8 @@ pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
         info_length: u32,
         info: u64,
     }
-    /// `struct bpf_link_info` up to the interface, which is first of what XDP and TCX links have of
-    /// their own.
+    /// `struct bpf_link_info` up to the ifindex, which is the first link-specific member for XDP
+    /// and TCX.
     #[repr(C)]
     struct LinkInfo {
         kind: u32,
@@ -115,14 +116,14 @@ pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
         info_length: LINK_INFO_BYTES,
         info: (&raw mut info).expose_provenance() as u64,
     };
-    // SAFETY: the attributes are those of the command; `info` points to as many bytes as
-    // `info_length` says, any of which the kernel may write, and which live through the call.
+    // SAFETY: the attributes are those of the command; `info` points to `info_length` bytes, which
+    // live through the call and any of which the kernel may write.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut get_info)? };
     Ok(info.ifindex)
 }
 
-/// Ids of the programs of a TCX hook in the order in which they run; EINVAL where the kernel has no
-/// TCX.
+/// Returns the ids of the programs of a TCX hook in the order in which they run, or EINVAL if the
+/// kernel has no TCX.
 pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     #[repr(C)]
     struct ProgQuery {
@@ -141,7 +142,7 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
     let mut ids = [0u32; MAX_PROGRAMS as usize];
     let mut attributes = ProgQuery {
         target_ifindex: ifindex,
-        attach_type: Hookup::Tcx(direction).attach_type() as u32,
+        attach_type: AttachPoint::Tcx(direction).attach_type() as u32,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr().expose_provenance() as u64,
@@ -152,14 +153,14 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
         link_attach_flags: 0,
         revision: 0,
     };
-    // SAFETY: the attributes are those of the command; `prog_ids` points to as many integers as
-    // `prog_count` says, which live through the call.
+    // SAFETY: the attributes are those of the command; `prog_ids` points to `prog_count` integers,
+    // which live through the call.
     unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)? };
     let count = attributes.prog_count.min(MAX_PROGRAMS);
     Ok(ids[..count as usize].to_vec())
 }
 
-/// `struct bpf_prog_info` up to its name, which is as much as is asked for.
+/// `struct bpf_prog_info` up to its name; the later members are not requested.
 #[repr(C)]
 struct ProgramInfo {
     program_type: u32,
@@ -175,7 +176,7 @@ const _: () = assert!(
         && std::mem::offset_of!(bpf_prog_info, id) == std::mem::offset_of!(ProgramInfo, id)
 );
 
-/// Name of a loaded program. Needs CAP_SYS_ADMIN, so that an error is nothing unusual.
+/// Returns the name of a loaded program. It needs CAP_SYS_ADMIN, so errors are common.
 pub(super) fn program_name(id: u32) -> io::Result<String> {
     #[repr(C)]
     struct GetFdById {
@@ -184,16 +185,16 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
         open_flags: u32,
     }
     let mut by_id = GetFdById { id, next_id: 0, open_flags: 0 };
-    // SAFETY: the attributes are those of the command and hold no pointer.
+    // SAFETY: the attributes are those of the command and contain no pointer.
     let fd = unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut by_id)? };
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just created this descriptor for this process.
     let program = unsafe { OwnedFd::from_raw_fd(fd) };
     let info = program_info(program.as_fd())?;
     let end = info.name.iter().position(|b| *b == 0).unwrap_or(16);
     Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
 }
 
-/// The kernel's number for a program that we hold, which needs no privilege.
+/// Returns the kernel's id of a program that this process holds, which needs no privilege.
 pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     program_info(program).map(|info| info.id)
 }
@@ -211,19 +212,19 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         info_length: PROGRAM_INFO_BYTES,
         info: (&raw mut info).expose_provenance() as u64,
     };
-    // SAFETY: the attributes are those of the command; `info` points to as many bytes as
-    // `info_length` says, any of which the kernel may write, and which live through the call.
+    // SAFETY: the attributes are those of the command; `info` points to `info_length` bytes, which
+    // live through the call and any of which the kernel may write.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut get_info)? };
     Ok(info)
 }
 
 /// # Safety
 ///
-/// `attributes` must be what `command` expects at the start of `union bpf_attr`, and each pointer
-/// in it valid for the access that the command makes.
+/// `attributes` must be the start of `union bpf_attr` for `command`, and each pointer in it valid
+/// for the command's access.
 unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads and writes at most size_of::<T>() bytes at `attributes`, and what it
-    // points to by the caller's promise.
+    // SAFETY: the kernel accesses at most size_of::<T>() bytes at `attributes`, and memory that it
+    // points to, which the caller guarantees to be valid.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -236,11 +237,11 @@ unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
     RawFd::try_from(result).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Waits until no program that was running at the call runs any more.
+/// Waits until no program that ran at the time of the call runs any more.
 ///
 /// Programs run in RCU read-side sections, and this command waits for a grace period
 /// (kernel/sched/membarrier.c, kernel 4.3). It needs no privilege. A kernel with `nohz_full` CPUs
-/// refuses it; then the few microseconds that a program takes are not waited for.
+/// refuses it; then the few microseconds of a program's run are not waited for.
 pub(super) fn wait_for_running_programs() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the command takes no pointer.

@@ -1,18 +1,18 @@
-//! Attaching by filters of a clsact qdisc, where the kernel has no TCX.
+//! Attaches by filters of a clsact qdisc, for kernels without TCX.
 //!
-//! A filter outlives the process that added it, so that what a killed agent left must be found and
-//! removed by the next, without touching what belongs to others:
+//! A filter survives the process that added it. So the next agent must find and remove the filters
+//! of a killed agent, without touching those of others:
 //!
-//! - Our filters are known by their names: `tap53_tc_<direction>@<token>`, the token drawn by the
-//!   agent for each interface.
-//! - Whether the agent that added one still runs is told by a *claim*: an abstract Unix socket,
-//!   named after ifindex and token, which the kernel closes with the process. Abstract names belong
-//!   to the network namespace, as interfaces do, so that it holds across PID namespaces, where a
-//!   process id would say nothing. Each agent has its own, so that two may share an interface.
-//! - Whether the qdisc was there before us is part of the filter's name ([`OWN_QDISC`]), since the
-//!   qdisc itself has no room for it; an agent that finds it there passes it on. Only a qdisc of
-//!   ours that has no filter left is removed, by whoever removes the last.
-//! - Before a filter is removed, its name and its program are compared again: handles are reused.
+//! - Our filters are known by their names: `tap53_tc_<direction>@<token>`. The agent chooses a
+//!   random token for each interface.
+//! - A *claim* shows that the agent that added a filter still runs: an abstract Unix socket, named
+//!   after ifindex and token, which the kernel closes with the process. Abstract names belong to
+//!   the network namespace, like interfaces, so a claim works across PID namespaces, where a
+//!   process id would not. Each agent has its own claim, so that two agents may share an interface.
+//! - The filter's name states whether the qdisc existed before us ([`OWN_QDISC`]), since the qdisc
+//!   itself cannot store it; an agent that finds our qdisc repeats the mark. Only a qdisc of ours
+//!   without filters is removed, by the agent that removes the last one.
+//! - Before a filter is removed, its name and program are compared again: handles are reused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,20 +32,20 @@ use super::{
 };
 use crate::interfaces::{self, Interface, netlink::Socket};
 
-/// Start of the names of our filters.
+/// Prefix of the names of our filters.
 pub(super) const NAME_PREFIX: &str = "tap53_tc_";
 
-/// Between the program's name and the token.
+/// Separates the program's name and the token.
 const TOKEN: char = '@';
 
-/// End of the names of our filters in a qdisc that we made.
+/// Suffix of the names of our filters in a qdisc that we created.
 const OWN_QDISC: &str = "+qdisc";
 
-/// Priority of our filters where nobody is ahead. Far ahead of those that the kernel gives
-/// (49,152 and down), and not 1, which others ask for by number.
+/// Priority of our filters if no filter precedes them. It is far ahead of those that the kernel
+/// assigns (49,152 and lower), and not 1, which others request explicitly.
 const PRIORITY: u16 = 53;
 
-/// The filters of ours on one interface; dropping it removes them.
+/// Our filters on one interface; dropping it removes them.
 #[derive(Debug)]
 pub(super) struct Clsact {
     name: String,
@@ -53,12 +53,12 @@ pub(super) struct Clsact {
     own_qdisc: bool,
     token: String,
     filters: Vec<Filter>,
-    /// Kept open for as long as the filters are ours.
+    /// The claim, open while the filters exist.
     _claim: Option<UnixDatagram>,
 }
 
 impl Clsact {
-    /// Makes sure that the interface has a clsact qdisc.
+    /// Creates a clsact qdisc on the interface unless it has one.
     pub(super) fn open(interface: &Interface) -> Result<Self, Error> {
         let name = &interface.name;
         let ifindex = interface.ifindex;
@@ -66,7 +66,7 @@ impl Clsact {
         let token = format!("{:016x}", RandomState::new().build_hasher().finish());
         let claim = claim(ifindex, &token);
         if claim.is_none() {
-            tracing::warn!(interface = %name, "no claim: another tap53 may take our filters for stale");
+            tracing::warn!(interface = %name, "no claim: another tap53 may remove our filters");
         }
         let mut socket = Socket::open().map_err(failed)?;
         let own_qdisc = match qdisc::get(&mut socket, ifindex).map_err(failed)? {
@@ -78,10 +78,10 @@ impl Clsact {
                 }
                 filters.iter().any(is_in_own_qdisc)
             }
-            // Its handle is clsact's: the kernel takes one of the two.
+            // The ingress qdisc uses the same handle: the kernel allows only one of them.
             Qdisc::Ingress => {
                 let source = std::io::Error::from_raw_os_error(libc::EBUSY);
-                let what = "clsact: there is an ingress qdisc in its place";
+                let what = "clsact: an ingress qdisc occupies its handle";
                 return Err(Error::attach(name, what, source));
             }
             Qdisc::Absent => match qdisc::create(&mut socket, ifindex) {
@@ -94,7 +94,7 @@ impl Clsact {
         Ok(Self { name, ifindex, own_qdisc, token, filters: Vec::new(), _claim: claim })
     }
 
-    /// Adds a filter ahead of the others; returns the filter that is ahead all the same.
+    /// Adds a filter ahead of the others; returns the filter that still precedes it, if any.
     pub(super) fn attach(
         &mut self,
         direction: Direction,
@@ -108,7 +108,7 @@ impl Clsact {
         let mut socket = Socket::open().map_err(failed)?;
         let mut present = qdisc::filters(&mut socket, self.ifindex).map_err(failed)?;
         present.retain(|filter| filter.direction == direction);
-        let (priority, ahead) = place(&present);
+        let (priority, ahead) = choose_priority(&present);
         let qdisc = if self.own_qdisc { OWN_QDISC } else { "" };
         let name = format!("{program_name}{TOKEN}{}{qdisc}", self.token);
         let filter =
@@ -118,12 +118,12 @@ impl Clsact {
         Ok(ahead)
     }
 
-    /// Our filter of a direction.
+    /// Returns our filter of a direction.
     pub(super) fn filter(&self, direction: Direction) -> Option<&Filter> {
         self.filters.iter().find(|filter| filter.direction == direction)
     }
 
-    /// Whether our filter for a direction is still there.
+    /// Returns true if our filter for a direction is still attached.
     pub(super) fn has_filter(&self, direction: Direction) -> bool {
         let present = || -> Result<Vec<Filter>, interfaces::Error> {
             qdisc::filters(&mut Socket::open()?, self.ifindex)
@@ -132,7 +132,7 @@ impl Clsact {
         ours.is_some_and(|ours| present().is_ok_and(|present| present.contains(ours)))
     }
 
-    /// Removes our filters, and the qdisc if it is ours and nobody else uses it.
+    /// Removes our filters, and the qdisc if it is ours and has no other filters.
     pub(super) fn detach(mut self) -> Result<(), Error> {
         self.remove()
     }
@@ -142,7 +142,7 @@ impl Clsact {
         let own_qdisc = std::mem::take(&mut self.own_qdisc);
         let result = remove(self.ifindex, &filters, own_qdisc);
         match result {
-            // The interface went away, and all this with it.
+            // The interface was removed, and its qdisc with it.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             other => other.map_err(|e| Error::netlink(&self.name, "removing clsact filters", e)),
         }
@@ -157,7 +157,7 @@ impl Drop for Clsact {
     }
 }
 
-/// Removes what agents that no longer run left on any interface; returns their numbers.
+/// Removes the filters of agents that no longer run from all interfaces; returns their ifindexes.
 pub(super) fn sweep() -> Result<Vec<u32>, interfaces::Error> {
     let mut socket = Socket::open()?;
     let mut swept = Vec::new();
@@ -167,8 +167,8 @@ pub(super) fn sweep() -> Result<Vec<u32>, interfaces::Error> {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
             Err(error) => return Err(error),
         };
-        // A token that can be claimed is of an agent that no longer runs; held until its filters
-        // are gone.
+        // A token that can be claimed belongs to an agent that no longer runs. Hold the claim until
+        // its filters are removed.
         let tokens: BTreeSet<&str> = filters.iter().filter_map(token_of).collect();
         let claims: BTreeMap<String, UnixDatagram> = tokens
             .into_iter()
@@ -185,7 +185,7 @@ pub(super) fn sweep() -> Result<Vec<u32>, interfaces::Error> {
     Ok(swept)
 }
 
-/// Removes those of `filters` that are still there, and the qdisc if it is ours and now empty.
+/// Removes those of `filters` that still exist, and the qdisc if it is ours and now empty.
 fn remove(ifindex: u32, filters: &[Filter], own_qdisc: bool) -> Result<(), interfaces::Error> {
     let mut socket = Socket::open()?;
     for filter in qdisc::filters(&mut socket, ifindex)? {
@@ -203,7 +203,7 @@ fn is_ours(filter: &Filter) -> bool {
     token_of(filter).is_some()
 }
 
-/// The token in the name of a filter of ours; `None` if it is another's.
+/// Returns the token in the name of our filter; `None` for other filters.
 fn token_of(filter: &Filter) -> Option<&str> {
     let (program, token) = filter.name.as_deref()?.split_once(TOKEN)?;
     program.starts_with(NAME_PREFIX).then(|| token.trim_end_matches(OWN_QDISC))
@@ -214,21 +214,22 @@ fn is_in_own_qdisc(filter: &Filter) -> bool {
     name.is_some_and(|name| name.ends_with(OWN_QDISC))
 }
 
-/// The claim on an agent's filters on an interface; `None` if a process that runs has it.
+/// Claims an agent's filters on an interface; returns `None` if a running process has the claim.
 fn claim(ifindex: u32, token: &str) -> Option<UnixDatagram> {
     let address = SocketAddr::from_abstract_name(format!("tap53/clsact/{ifindex}/{token}")).ok()?;
     UnixDatagram::bind_addr(&address).ok()
 }
 
-/// The priority for a filter of ours among those `present` in the same direction, and the filter
-/// that stays ahead of it, if one does.
-fn place(present: &[Filter]) -> (u16, Option<Filter>) {
+/// Returns the priority for our filter among those `present` in the same direction, and the filter
+/// that still precedes it, if any.
+fn choose_priority(present: &[Filter]) -> (u16, Option<Filter>) {
     let Some(first) = present.iter().min_by_key(|filter| filter.priority) else {
         return (PRIORITY, None);
     };
     match first.priority {
         2.. => (PRIORITY.min(first.priority - 1), None),
-        // Within a priority, which has one kind and one protocol, the newest BPF filter runs first.
+        // Filters of one priority have the same kind and protocol, and the newest BPF filter runs
+        // first.
         _ if first.kind == "bpf" && first.protocol == ALL_PROTOCOLS => (first.priority, None),
         _ => {
             let taken = |priority: &u16| present.iter().any(|f| f.priority == *priority);
@@ -259,15 +260,15 @@ mod tests {
     #[test]
     fn our_filter_goes_ahead_of_the_others_where_it_can() {
         let bpf = |priority| filter(priority, "bpf", ALL_PROTOCOLS);
-        assert_eq!(place(&[]), (53, None));
-        assert_eq!(place(&[bpf(49_152)]), (53, None));
-        assert_eq!(place(&[bpf(49_152), bpf(10)]), (9, None));
-        assert_eq!(place(&[bpf(1)]), (1, None), "shares the priority");
+        assert_eq!(choose_priority(&[]), (53, None));
+        assert_eq!(choose_priority(&[bpf(49_152)]), (53, None));
+        assert_eq!(choose_priority(&[bpf(49_152), bpf(10)]), (9, None));
+        assert_eq!(choose_priority(&[bpf(1)]), (1, None), "shares the priority");
         let flower = filter(1, "flower", ALL_PROTOCOLS);
-        assert_eq!(place(slice::from_ref(&flower)), (2, Some(flower.clone())));
-        assert_eq!(place(&[bpf(2), flower.clone()]), (3, Some(flower)));
+        assert_eq!(choose_priority(slice::from_ref(&flower)), (2, Some(flower.clone())));
+        assert_eq!(choose_priority(&[bpf(2), flower.clone()]), (3, Some(flower)));
         let ip_only = filter(1, "bpf", 0x0008);
-        assert_eq!(place(slice::from_ref(&ip_only)), (2, Some(ip_only)));
+        assert_eq!(choose_priority(slice::from_ref(&ip_only)), (2, Some(ip_only)));
     }
 
     #[test]
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_exclusive_until_it_is_dropped() {
-        // No interface has this number.
+        // No interface has this ifindex.
         let first = claim(u32::MAX, "a").unwrap();
         assert!(claim(u32::MAX, "a").is_none());
         assert!(claim(u32::MAX, "b").is_some(), "another agent's");

@@ -15,81 +15,83 @@ use tap53_ebpf::{
     settings::{PortSet, Ports, features},
 };
 
-/// Workers at most. Each costs a thread and a ring; beyond a few dozen, sharding by flow hash
-/// gains nothing for DNS.
+/// Maximum number of workers. Each costs a thread and a ring; beyond a few dozen, sharding by flow
+/// hash gains nothing for DNS.
 const MAX_WORKERS: u32 = 64;
 
-/// Workers at most when the number is left to us: on a node whose purpose is another, capture must
-/// not spread over every CPU.
+/// Maximum of the default number of workers: on a node with another purpose, capture must not use
+/// every CPU.
 const MAX_AUTOMATIC_WORKERS: u32 = 8;
 
-/// Smallest ring: the smallest power of two with room for the largest record (65,664 bytes and
-/// the 8 of the ring's own header).
+/// Minimum size of a ring in bytes: the smallest power of two that holds the largest ring item
+/// (65,664 bytes, and 8 of the ring's own header).
 const MIN_RING_BYTES: u32 = 128 << 10;
 
-/// Largest ring: the kernel takes more, but nobody wants a packet to wait behind a gibibyte.
+/// Maximum size of a ring in bytes: the kernel allows more, but a packet should not wait after a
+/// gibibyte.
 const MAX_RING_BYTES: u32 = 1 << 30;
 
-/// Ring unless set: at 192 bytes for a query and 384 for an answer, 29,000 transactions.
+/// Default size of a ring in bytes: at 192 bytes per query and 384 per response, 29,000
+/// transactions.
 const DEFAULT_RING_BYTES: u32 = 8 << 20;
 
-/// Interfaces unless set: kubelet runs 110 pods on a node unless told otherwise, and 256 at most by
-/// the usual pod network of a node. On each CPU 2 × 136 bytes of counters for each: 140 KiB.
+/// Default maximum of interfaces: kubelet runs 110 pods on a node by default, and 256 at most with
+/// the usual pod network of a node. Each takes 2 × 136 bytes of counters on each CPU: 140 KiB.
 const DEFAULT_MAX_INTERFACES: u32 = 512;
 
-/// 18 MiB of counters on each CPU.
+/// Upper bound of the maximum: it takes 18 MiB of counters on each CPU.
 const MAX_INTERFACES: u32 = 65_536;
 
-/// Ports that can be named: multicast DNS (RFC 6762) and link-local multicast name resolution
-/// (RFC 4795), which speak DNS's format.
+/// Ports with a name: multicast DNS (RFC 6762) and link-local multicast name resolution (RFC 4795),
+/// which use the format of DNS.
 const NAMED_PORTS: [(&str, u16); 2] = [("mdns", MULTICAST_PORTS[0]), ("llmnr", MULTICAST_PORTS[1])];
 
-/// Of RFC 7348 §8, and Linux's own, which flannel and others use.
+/// The port of RFC 7348 §8, and the default of Linux, which flannel and others use.
 const DEFAULT_VXLAN_PORTS: [u16; 2] = [4789, 8472];
 
-/// RFC 8926 §10.
+/// The port of RFC 8926 §10.
 const DEFAULT_GENEVE_PORT: u16 = 6081;
 
-/// How packets are captured.
+/// Configures how packets are captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CaptureConfig {
     /// Hook for arriving packets.
     pub hook: HookChoice,
     /// Mode of XDP.
     pub xdp_mode: XdpMode,
-    /// How TC programs are attached.
+    /// The way in which TC programs are attached.
     pub tc: TcChoice,
     /// UDP and TCP ports that carry DNS; sorted, without duplicates, none is 0, at least one.
     pub ports: Vec<u16>,
-    /// Whether fragments of IP datagrams are captured beyond the first, to be joined.
+    /// True if later fragments of IP datagrams are captured too, for reassembly.
     pub fragments: bool,
-    /// On which interfaces to look into tunnels; none unless set.
+    /// Interfaces on which tunnels are decapsulated; none by default.
     pub tunnels: Vec<TunnelRule>,
-    /// UDP ports of VXLAN: sorted, without duplicates, at least one, none that is in another set.
+    /// UDP ports of VXLAN: sorted, without duplicates, at least one, disjoint from the other sets.
     pub vxlan_ports: Vec<u16>,
-    /// UDP ports of Geneve, likewise.
+    /// UDP ports of Geneve, with the same rules.
     pub geneve_ports: Vec<u16>,
-    /// Longest part of a packet to copy, bytes from the link layer on;
-    /// 1 to [`MAX_CAPTURED_LENGTH`](tap53_ebpf::record::MAX_CAPTURED_LENGTH).
+    /// Maximum number of bytes to copy of a packet, from the link layer on; 1 to
+    /// [`MAX_CAPTURED_LENGTH`].
     pub snap_length: u32,
-    /// Worker threads, each with a ring of its own; at least 1.
+    /// Number of worker threads, each with its own ring; at least 1.
     pub workers: u32,
-    /// Bytes of each worker's ring: a power of two and a multiple of the page size.
+    /// Size of each worker's ring in bytes: a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// Interfaces that can be captured from at a time; at least 1.
+    /// Maximum number of interfaces at a time; at least 1.
     pub max_interfaces: u32,
-    /// Whether the kernel programs write log messages on rare conditions.
+    /// True if the kernel programs log rare conditions.
     pub kernel_log: bool,
 }
 
-/// Tunnels to look into on some interfaces. Where several rules name an interface, all of their
-/// types count.
+/// Selects tunnel types to decapsulate on some interfaces. If several rules match an interface, all
+/// of their types apply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TunnelRule {
     /// Shell patterns of interface names; at least one.
     #[serde(serialize_with = "patterns_as_text")]
     pub interfaces: Vec<Pattern>,
-    /// Tunnels; at least one.
+    /// Tunnel types; at least one.
     pub types: Vec<TunnelType>,
 }
 
@@ -106,7 +108,7 @@ pub enum TunnelType {
 }
 
 impl TunnelType {
-    /// Its bit in [`InterfaceSettings::features`](tap53_ebpf::settings::InterfaceSettings).
+    /// Returns its bit in [`InterfaceSettings::features`](tap53_ebpf::settings::InterfaceSettings).
     const fn feature(self) -> u32 {
         match self {
             Self::Vxlan => features::VXLAN,
@@ -116,13 +118,13 @@ impl TunnelType {
     }
 }
 
-/// Hook for arriving packets. Packets that leave are always captured at TC egress.
+/// Hook for arriving packets. Departing packets are always captured at TC egress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum HookChoice {
     /// XDP on physical devices, TC elsewhere.
     Auto,
-    /// XDP on every device, TC where XDP cannot be had.
+    /// XDP on every device, TC where XDP is not possible.
     Xdp,
     /// TC on every device.
     Tc,
@@ -132,7 +134,7 @@ pub enum HookChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// Native where the driver has it, generic elsewhere.
+    /// Native where the driver supports it, generic elsewhere.
     Auto,
     /// In the driver.
     Native,
@@ -140,11 +142,11 @@ pub enum XdpMode {
     Generic,
 }
 
-/// How TC programs are attached.
+/// The way in which TC programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TcChoice {
-    /// TCX links where the kernel has them (6.6), filters of a clsact qdisc elsewhere.
+    /// TCX links where the kernel supports them (6.6), filters of a clsact qdisc elsewhere.
     Auto,
     /// TCX links.
     Tcx,
@@ -153,7 +155,7 @@ pub enum TcChoice {
 }
 
 impl CaptureConfig {
-    /// Reads the section; `hook_flag` is `--hook`, which wins.
+    /// Reads the section; `hook_flag` is `--hook`, which takes precedence.
     pub fn read(section: &mut Section<'_>, hook_flag: Option<HookChoice>) -> Self {
         let hook = section.read("hook", choice);
         let config = Self {
@@ -185,7 +187,7 @@ impl CaptureConfig {
         config
     }
 
-    /// The port sets, for the kernel programs and for what reads packets without them.
+    /// Returns the port sets, for the kernel programs and for readers of capture files.
     #[must_use]
     pub fn port_sets(&self) -> Ports {
         let mut sets = Ports::default();
@@ -201,7 +203,7 @@ impl CaptureConfig {
         sets
     }
 
-    /// What is followed on an interface: bits of [`features`].
+    /// Returns the features that are enabled on an interface: bits of [`features`].
     #[must_use]
     pub fn features_of(&self, interface: &str) -> u32 {
         let fragments = if self.fragments { features::FRAGMENTS } else { 0 };
@@ -227,7 +229,7 @@ impl TunnelRule {
     }
 }
 
-/// A list of ports, sorted and without duplicates.
+/// Reads a list of ports; returns it sorted and without duplicates.
 fn ports(
     section: &mut Section<'_>,
     key: &str,
@@ -244,7 +246,7 @@ fn port(value: &Value) -> Result<u16, String> {
     whole_number(1..=u16::MAX)(value)
 }
 
-/// A port by its number, or one of [`NAMED_PORTS`].
+/// Reads a port by its number, or one of [`NAMED_PORTS`].
 fn dns_port(value: &Value) -> Result<u16, String> {
     let named = match value {
         Value::Text(text) => NAMED_PORTS.iter().find(|(name, _)| name == text),
@@ -256,16 +258,16 @@ fn dns_port(value: &Value) -> Result<u16, String> {
     )
 }
 
-/// A port of DNS as a flag states it: its number, or a name that [`CaptureConfig::ports`] takes.
+/// Reads a DNS port of a flag: its number, or a name that [`CaptureConfig::ports`] accepts.
 ///
 /// # Errors
-/// What it must be.
+/// Returns the expected format.
 pub fn port_of_flag(text: &str) -> Result<u16, String> {
     let number = text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer);
     dns_port(&number)
 }
 
-/// A packet cannot be two things.
+/// Refuses a port in two sets: a packet cannot have two protocols.
 fn refuse_shared_ports(
     section: &mut Section<'_>,
     key: &str,
@@ -284,7 +286,7 @@ fn automatic_workers() -> u32 {
     u32::try_from(cpus).map_or(MAX_AUTOMATIC_WORKERS, |cpus| cpus.min(MAX_AUTOMATIC_WORKERS))
 }
 
-/// What the kernel demands of a ring (`ringbuf_map_alloc`): a power of two, in whole pages.
+/// Checks the kernel's rules for a ring (`ringbuf_map_alloc`): a power of two, in whole pages.
 fn ring_bytes(value: &Value) -> Result<u32, String> {
     let bytes = whole_number(MIN_RING_BYTES..=MAX_RING_BYTES)(value)?;
     if !bytes.is_power_of_two() {

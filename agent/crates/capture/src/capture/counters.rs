@@ -1,4 +1,4 @@
-//! What the kernel programs counted.
+//! Counters of the kernel programs.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tap53_ebpf::{
 
 use super::{Error, hook::Attachment, object::CountersValue};
 
-/// What the kernel programs counted on one interface since it was attached.
+/// Counters of the kernel programs for one interface since it was attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceCounters {
     /// The interface and its hooks.
@@ -19,7 +19,7 @@ pub struct InterfaceCounters {
     pub by_direction: [Counters; 2],
 }
 
-/// Records that each ring lost for want of room. Cheap to clone, for the workers.
+/// Counts the ring items that each ring lost because it was full. Cheap to clone, for the workers.
 #[derive(Clone)]
 pub struct RingLost(Arc<Array<MapData, u64>>);
 
@@ -28,27 +28,28 @@ impl RingLost {
         Self(Arc::new(map))
     }
 
-    /// Records that the ring has lost since it was made. One system call.
+    /// Returns the number of items that the ring has lost since it was created. It takes one system
+    /// call.
     ///
     /// # Errors
     ///
-    /// If there is no such ring.
+    /// Fails if there is no such ring.
     pub fn get(&self, ring: u32) -> Result<u64, Error> {
         self.0.get(&ring, 0).map_err(|error| Error::map("RING_LOST", &error))
     }
 }
 
-/// Looks at the counters of a slot until they add up. Packets are counted while they are read, and a
-/// reading can catch one between two counters.
-const READINGS: usize = 20;
+/// Maximum number of reads of a slot until its counters are consistent. Packets are counted while
+/// they are read, and a read can fall between two counters.
+const MAX_READS: usize = 20;
 
-/// The counters of a slot, summed over the CPUs.
+/// Returns the counters of a slot, summed over the CPUs.
 pub(super) fn read(
     map: &PerCpuArray<MapData, CountersValue>,
     slot: u32,
 ) -> Result<[Counters; 2], Error> {
     let mut counters = read_once(map, slot)?;
-    for _ in 1..READINGS {
+    for _ in 1..MAX_READS {
         if counters.iter().all(Counters::balanced) {
             break;
         }

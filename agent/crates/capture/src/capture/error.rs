@@ -1,6 +1,6 @@
-//! Why capture failed: what, where, and the cause, in one line each.
+//! Errors of capture: each names the operation, the object and the cause in one line.
 //!
-//! The line holds the cause, which is therefore not offered as `source()` again.
+//! The line contains the cause, which is therefore not returned by `source()` again.
 
 use std::{error, io};
 
@@ -10,75 +10,75 @@ use nix::errno::Errno;
 use super::privilege::{self, denial};
 use crate::interfaces;
 
-/// Why capture failed.
+/// Errors of capture.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The process lacks a privilege, or something denies it one that it has.
+    /// The process lacks a privilege, or a security mechanism denies it.
     #[error("{what}: not permitted: {reason}")]
     NotPermitted {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What is missing.
+        /// The missing privilege.
         reason: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: io::Error,
     },
-    /// The verifier refused a program: it does not fit this kernel.
+    /// The verifier refused a program, which does not fit this kernel.
     #[error("program {program}: refused by the kernel's verifier: {reason}")]
     Verifier {
         /// Name of the program.
         program: String,
-        /// The verifier's last words.
+        /// The last line of the verifier's log.
         reason: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: io::Error,
     },
-    /// A program or map could not be made or used.
+    /// A program or map could not be created or used.
     #[error("{what}: {cause}")]
     Kernel {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: io::Error,
     },
-    /// The object is not what this agent was built for.
+    /// The object is not the one that this agent was built for.
     #[error("BPF object: {reason}")]
     Object {
-        /// What is wrong with it.
+        /// The difference.
         reason: String,
     },
-    /// The interface is not there, or no longer.
+    /// The interface does not exist, or no longer.
     #[error("interface {name}: no such interface")]
     NoSuchInterface {
-        /// Its name.
+        /// Name of the interface.
         name: String,
     },
     /// The programs read Ethernet headers, and packets of this interface have none.
     #[error("interface {name}: packets of a {kind} device have no Ethernet header to read")]
     NotEthernet {
-        /// Its name.
+        /// Name of the interface.
         name: String,
-        /// Kind of device.
+        /// Kind of the device.
         kind: String,
     },
-    /// The interface takes none of the hooks that the configuration allows.
+    /// None of the hooks that the configuration allows can be attached.
     #[error("interface {name}: {what}: {cause}")]
     Attach {
-        /// Its name.
+        /// Name of the interface.
         name: String,
         /// Hook and direction.
         what: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: io::Error,
     },
-    /// A qdisc or filter could not be listed, made or removed.
+    /// A qdisc or filter could not be listed, created or removed.
     #[error("interface {name}: {what}: {cause}")]
     Netlink {
-        /// Its name.
+        /// Name of the interface.
         name: String,
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         cause: interfaces::Error,
     },
     /// The thread that attaches has ended.
@@ -87,23 +87,23 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start the capture thread: {cause}")]
     Thread {
-        /// Why not.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// The counter slots are used up.
+    /// All counter slots are in use.
     #[error(
         "interface {name}: no more than {limit} interfaces can be captured from at a time (capture.max_interfaces)"
     )]
     TooManyInterfaces {
-        /// Name of the one too many.
+        /// Name of the interface that exceeds the limit.
         name: String,
-        /// How many there may be.
+        /// The limit.
         limit: u32,
     },
 }
 
 impl Error {
-    /// An error of bpf(2), with the privilege named that is missing.
+    /// Converts an error of bpf(2), and names the missing privilege.
     pub(super) fn kernel(what: impl Into<String>, cause: io::Error) -> Self {
         let what = what.into();
         match cause.raw_os_error() {
@@ -114,7 +114,7 @@ impl Error {
         }
     }
 
-    /// An error of attaching to an interface.
+    /// Converts an error of attaching to an interface.
     pub(super) fn attach(name: &str, what: impl Into<String>, cause: io::Error) -> Self {
         let what = what.into();
         match cause.raw_os_error() {
@@ -128,7 +128,7 @@ impl Error {
         }
     }
 
-    /// An error of rtnetlink about an interface.
+    /// Converts an error of rtnetlink about an interface.
     pub(super) fn netlink(name: &str, what: impl Into<String>, cause: interfaces::Error) -> Self {
         let what = what.into();
         match cause.raw_os_error() {
@@ -142,11 +142,11 @@ impl Error {
         }
     }
 
-    /// An error of aya about the object as a whole.
+    /// Converts an error of aya about the object as a whole.
     pub(super) fn load(error: &EbpfError) -> Self {
         match error {
             EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                // Denied to one is denied to all, and which comes first is chance.
+                // The kernel denies all of them alike, and the first one is random.
                 let what = match io_error.raw_os_error() {
                     Some(libc::EPERM) => "making BPF maps".to_owned(),
                     _ => format!("map {name}"),
@@ -160,7 +160,7 @@ impl Error {
         }
     }
 
-    /// An error of aya about a map.
+    /// Converts an error of aya about a map.
     pub(super) fn map(name: &str, error: &MapError) -> Self {
         match os_error(error) {
             Some(cause) => Self::kernel(format!("map {name}"), cause),
@@ -168,15 +168,15 @@ impl Error {
         }
     }
 
-    /// An error of aya about a program.
+    /// Converts an error of aya about a program.
     pub(super) fn program(name: &str, error: &ProgramError) -> Self {
         match error {
             ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 tracing::debug!(program = name, %log, "refused");
-                match last_words(&log) {
-                    // The verifier spoke: it is the program, or a capability that would let the
-                    // verifier accept more.
+                match rejection_reason(&log) {
+                    // With a verifier log, the cause is the program, or a missing capability that
+                    // would let the verifier accept more.
                     Some(words) if privilege::missing().is_empty() => Self::Verifier {
                         program: name.to_owned(),
                         reason: words,
@@ -193,8 +193,8 @@ impl Error {
     }
 }
 
-/// The line of the verifier's log that says why: the last one before its statistics.
-fn last_words(log: &str) -> Option<String> {
+/// Returns the explanation in the verifier's log: the last line before its statistics.
+fn rejection_reason(log: &str) -> Option<String> {
     let statistics = |line: &&str| {
         line.starts_with("processed ")
             || line.starts_with("verification time")
@@ -206,7 +206,7 @@ fn last_words(log: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The error number at the root of an error of aya.
+/// Returns the OS error at the root of an error of aya.
 fn os_error(error: &(dyn error::Error + 'static)) -> Option<io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -218,7 +218,7 @@ fn os_error(error: &(dyn error::Error + 'static)) -> Option<io::Error> {
     None
 }
 
-/// An error of the same number, since [`io::Error`] is not `Clone`.
+/// Returns an error of the same number, since [`io::Error`] is not `Clone`.
 fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
@@ -226,7 +226,7 @@ fn copy(error: &io::Error) -> io::Error {
     }
 }
 
-/// An error and its sources in one line.
+/// Formats an error and its sources in one line.
 fn chain(error: &(dyn error::Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
@@ -240,7 +240,7 @@ fn chain(error: &(dyn error::Error + 'static)) -> String {
     line
 }
 
-/// The symbolic name of an error number, such as `EBUSY`.
+/// Returns the symbolic name of an error number, such as `EBUSY`.
 pub(super) fn errno_name(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => format!("{:?}", Errno::from_raw(errno)),
@@ -253,15 +253,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verifiers_last_words_come_before_its_statistics() {
+    fn the_verifiers_reason_precedes_its_statistics() {
         let log = "0: R1=ctx()\nR2 invalid mem access 'scalar'\n\
                    verification time 42 usec\nstack depth 8\nprocessed 7 insns (limit 1000000)\n";
-        assert_eq!(last_words(log).unwrap(), "R2 invalid mem access 'scalar'");
-        assert_eq!(last_words("\n"), None);
+        assert_eq!(rejection_reason(log).unwrap(), "R2 invalid mem access 'scalar'");
+        assert_eq!(rejection_reason("\n"), None);
     }
 
     #[test]
-    fn an_interface_that_went_away_is_told_from_one_that_refuses() {
+    fn a_removed_interface_is_distinguished_from_a_refusal() {
         let error = |errno| {
             let cause = io::Error::from_raw_os_error(errno);
             Error::attach("eth0", "tcx", cause).to_string()

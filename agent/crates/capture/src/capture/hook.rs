@@ -1,14 +1,14 @@
-//! Which hook to take: the order in which hooks are tried, and what a refusal means.
+//! Selects the hook: the order in which hooks are tried, and the meaning of a refusal.
 //!
 //! ```text
 //!  arriving  xdp native ─▶ xdp generic ─▶ tcx ─▶ clsact
 //!                │              │ ▲EOPNOTSUPP, ERANGE, EINVAL: the next one
-//!                └──────────────┴──────────▶ EBUSY, EEXIST: the slot is taken, straight to TC
+//!                └──────────────┴──────────▶ EBUSY, EEXIST: the slot is occupied, straight to TC
 //!  leaving                                tcx ─▶ clsact
 //! ```
 //!
-//! Where XDP is taken, generic XDP is never tried: it would be in the way of a CNI that restarts
-//! and wants its native slot back.
+//! If XDP is occupied, generic XDP is never tried: it would block a CNI that restarts and reclaims
+//! its native slot.
 
 use std::{fmt, io};
 
@@ -19,7 +19,7 @@ use crate::{
     interfaces::{Interface, Kind, Whole},
 };
 
-/// Where a program of ours is attached.
+/// The hook to which one of our programs is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
     /// XDP in the driver, by a link.
@@ -43,21 +43,21 @@ impl fmt::Display for Hook {
     }
 }
 
-/// How an interface is attached, and why so.
+/// The hooks of an interface, and the reason for their choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The interface as it is, or as it was last.
+    /// The interface in its current or last state.
     pub interface: Interface,
-    /// Hook for arriving packets; `None` where they are not captured.
+    /// Hook for arriving packets; `None` if they are not captured.
     pub ingress: Option<Hook>,
-    /// Hook for packets that leave; `None` where they are not captured.
+    /// Hook for departing packets; `None` if they are not captured.
     pub egress: Option<Hook>,
-    /// Why these hooks and not others, in words.
+    /// Explains the choice of these hooks.
     pub why: String,
 }
 
 impl Attachment {
-    /// The hook for a direction.
+    /// Returns the hook for a direction.
     #[must_use]
     pub const fn hook(&self, direction: Direction) -> Option<Hook> {
         match direction {
@@ -66,36 +66,37 @@ impl Attachment {
         }
     }
 
-    /// The hook for a direction in words, `off` where there is none.
+    /// Describes the hook for a direction; `off` if there is none.
     #[must_use]
     pub fn describe(&self, direction: Direction) -> String {
         self.hook(direction).map_or_else(|| "off".to_owned(), |hook| hook.to_string())
     }
 }
 
-/// Hooks to try for arriving packets before TC, in order.
+/// The hooks to try for arriving packets before TC, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) xdp: &'static [Hook],
-    /// Why there is no XDP, if there is none.
+    /// The reason why XDP is not tried, if so.
     pub(super) why: Option<String>,
 }
 
 impl Plan {
-    /// What the configuration asks for on a device of this kind that is a part of another, or not.
+    /// Plans the hooks that the configuration allows on a device of this kind, which may be a part
+    /// of another device.
     pub(super) fn new(config: &CaptureConfig, kind: &Kind, part_of: Option<&Whole>) -> Self {
         let bonded = part_of.is_some_and(|whole| whole.kind == Kind::Bond);
         let why = match (config.hook, kind) {
             (HookChoice::Tc, _) => Some("tc is configured".to_owned()),
             (HookChoice::Xdp, _) => None,
-            // A bond refuses XDP while one of its members has a program of its own (bond_xdp_set):
-            // a CNI could not attach to the bond any more.
+            // A bond refuses XDP while one of its members has its own program (bond_xdp_set): a CNI
+            // could no longer attach to the bond.
             (HookChoice::Auto, Kind::Physical) if bonded => {
                 Some("tc is the default for members of a bond".to_owned())
             }
             (HookChoice::Auto, Kind::Physical) => None,
-            // Native XDP turns off GRO on a veth; on bonds, VLANs and tunnels it is refused or
-            // sees the packets of the device below.
+            // Native XDP disables GRO on a veth; on bonds, VLANs and tunnels it is refused or sees
+            // the packets of the lower device.
             (HookChoice::Auto, _) => Some(format!("tc is the default for {kind} devices")),
         };
         let xdp: &[Hook] = match (&why, config.xdp_mode) {
@@ -108,14 +109,14 @@ impl Plan {
     }
 }
 
-/// What a refusal of XDP means.
+/// The meaning of an error when attaching XDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The device does not have this mode: try the next.
+    /// The device does not support this mode: try the next one.
     Unsupported,
-    /// Somebody holds the slot: go to TC.
+    /// Another program occupies the slot: use TC.
     Taken,
-    /// Neither: report it, since trying further might hide what is wrong.
+    /// Any other error: report it, since another attempt might hide the cause.
     Failure,
 }
 
@@ -184,8 +185,8 @@ mod tests {
         let port = Plan::new(&auto, &Kind::Physical, Some(&whole(Kind::Bridge)));
         assert_eq!(port.xdp, [Hook::XdpNative, Hook::XdpGeneric], "a bridge has no XDP to take");
         let xdp = config(HookChoice::Xdp, XdpMode::Auto);
-        let asked = Plan::new(&xdp, &Kind::Physical, Some(&whole(Kind::Bond)));
-        assert_eq!(asked.xdp, [Hook::XdpNative, Hook::XdpGeneric]);
+        let explicit = Plan::new(&xdp, &Kind::Physical, Some(&whole(Kind::Bond)));
+        assert_eq!(explicit.xdp, [Hook::XdpNative, Hook::XdpGeneric]);
     }
 
     #[test]
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_from_a_taken_slot_and_from_a_failure() {
+    fn refusals_occupied_slots_and_failures_are_distinguished() {
         let refusal = |errno| Refusal::of(&io::Error::from_raw_os_error(errno));
         for errno in [libc::EOPNOTSUPP, libc::ERANGE, libc::EINVAL] {
             assert_eq!(refusal(errno), Refusal::Unsupported);

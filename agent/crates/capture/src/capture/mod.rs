@@ -1,27 +1,29 @@
-//! Kernel capture: loading the programs, attaching them, and reading what they counted.
+//! Kernel capture: loads the programs, attaches them, and reads their counters.
 //!
 //! ```text
 //!  object ─▶ load ─▶ rings ──────────────────────────────▶ workers
-//!              │        ▲ records
+//!              │        ▲ ring items
 //!              └─▶ programs ◀─ attach: xdp, tcx, clsact ◀─ interfaces
 //!                     │ counters
 //!                     ▼
 //!                  ledger
 //! ```
 //!
-//! - **Nothing outlives the agent.** Programs are held by links, which the kernel drops with the
+//! - **Nothing outlives the agent.** Links hold the programs, and the kernel drops them with the
 //!   process, however it ends. Filters of a clsact qdisc, for kernels without TCX, are the
 //!   exception: the next start removes them (see `clsact.rs`).
-//! - **Nothing of others is touched**: no program is replaced, no foreign qdisc or filter removed.
+//! - **Objects of others are never touched**: no program is replaced, no foreign qdisc or filter
+//!   removed.
 //! - **Settings before programs**: an interface's settings are in their map before a program runs
-//!   on it, and are changed there; programs are not attached anew. Both directions begin and end in
-//!   one moment, by the settings; what passes a hook before and after is counted as `disabled`.
-//! - **Counter slots are used again**: what an interface counted is kept when it is detached, so
-//!   that neither maps nor ledger grow with the interfaces that come and go (`slots.rs`).
+//!   on it, and later changes are made there, without attaching programs again. The settings start
+//!   and stop both directions at the same moment; packets that a hook sees before and after are
+//!   counted as `disabled`.
+//! - **Counter slots are reused**: the counts of an interface are kept when it is detached, so that
+//!   neither maps nor the ledger grow with the interfaces that come and go (`slots.rs`).
 //! - **Exact counts**: when [`Capture::detach_all`] returns, no program runs any more, so that
 //!   counters and rings are final.
-//! - Whether the kernel has a feature is found by trying to use it, not by its version:
-//!   distributions backport.
+//! - Kernel features are detected by trying to use them, not by the kernel's version: distributions
+//!   backport.
 
 mod attached;
 mod bpf;
@@ -29,15 +31,15 @@ mod clsact;
 pub mod config;
 mod counters;
 mod error;
-mod holders;
 mod hook;
+mod hook_owners;
 mod object;
+mod precedence;
 mod preflight;
 pub mod privilege;
 pub mod probe;
 mod qdisc;
 mod settings;
-mod shadow;
 mod slots;
 mod thread;
 
@@ -57,8 +59,8 @@ use tap53_ebpf::{
 
 pub use counters::{InterfaceCounters, RingLost};
 pub use error::Error;
-pub use holders::{Holders, Program, XdpAttached};
 pub use hook::{Attachment, Hook};
+pub use hook_owners::{HookOwners, Program, XdpAttached};
 pub use object::{KernelLog, OBJECT, Ring};
 pub use preflight::Preflight;
 pub use qdisc::{Filter, Qdisc};
@@ -71,7 +73,7 @@ use crate::{
     ring::Doorbells,
 };
 
-/// The kernel side, loaded. Dropping it detaches everything.
+/// The loaded kernel programs. Dropping it detaches everything.
 pub struct Capture {
     config: CaptureConfig,
     programs: Programs,
@@ -82,37 +84,37 @@ pub struct Capture {
     rings: Vec<Ring>,
     kernel_log: Option<KernelLog>,
     slots: Slots,
-    /// In order of attaching.
+    /// In the order in which they were attached.
     attached: Vec<Attached>,
     retired: Retired,
     /// Generation of the settings of the interface that was attached last.
     generation: u32,
-    /// What the workers call the interfaces.
+    /// Names of the interfaces, for the workers.
     names: Arc<Names>,
 }
 
-/// What an interface is found to do, by asking the kernel.
+/// State of an interface according to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// How it was attached.
+    /// The attached hooks.
     pub attachment: Attachment,
-    /// Whether packets are captured in each direction, by the settings that the programs read.
+    /// True per direction if packets are captured, by the settings that the programs read.
     pub enabled: [bool; 2],
-    /// Whether each hook that was attached is still in place: anybody with the right can detach it.
+    /// True per direction if the hook is still attached: other privileged processes can detach it.
     pub in_place: [bool; 2],
-    /// What keeps packets from the program of each direction, where something is known to.
+    /// Per direction, what keeps packets from the program, if anything is known to.
     pub shadowed: [Option<String>; 2],
 }
 
 impl Capture {
-    /// Loads the programs, makes the rings, and removes what a killed agent left behind.
+    /// Loads the programs, creates the rings, and removes the filters of killed agents.
     ///
-    /// Install the logger of crate `log` before this if `kernel_log` is configured.
+    /// Install the logger of the crate `log` before this call if `kernel_log` is configured.
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] names the capability that is missing; [`Error::Verifier`] and
-    /// [`Error::Kernel`] mean that this kernel lacks something that the programs need.
+    /// [`Error::NotPermitted`] names the missing capability; [`Error::Verifier`] and
+    /// [`Error::Kernel`] mean that this kernel lacks a feature that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
         let object::Loaded {
             programs,
@@ -129,8 +131,8 @@ impl Capture {
                     tracing::info!(ifindex, "removed clsact filters that a killed agent left");
                 }
             }
-            // Not worth failing for: the filters do no harm but cost time.
-            Err(error) => tracing::warn!(%error, "cannot look for filters of a killed agent"),
+            // Continue: the filters do no harm but cost time.
+            Err(error) => tracing::warn!(%error, "cannot search for filters of killed agents"),
         }
         Ok(Self {
             config: config.clone(),
@@ -149,29 +151,29 @@ impl Capture {
         })
     }
 
-    /// What the interfaces are called, for the workers.
+    /// Returns the names of the interfaces, for the workers.
     #[must_use]
     pub fn names(&self) -> Arc<Names> {
         self.names.clone()
     }
 
-    /// The rings, one for each worker; empty after the first call.
+    /// Returns the rings, one for each worker; empty after the first call.
     pub fn take_rings(&mut self) -> Vec<Ring> {
         std::mem::take(&mut self.rings)
     }
 
-    /// The messages of the kernel programs, if `kernel_log` is configured; `None` after the first
-    /// call.
+    /// Returns the messages of the kernel programs if `kernel_log` is configured; `None` after the
+    /// first call.
     pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
         self.kernel_log.take()
     }
 
-    /// Begins to capture on an interface of this thread's network namespace. On one that is
-    /// attached already, this is [`Self::set_directions`].
+    /// Starts capture on an interface of this thread's network namespace. If it is attached
+    /// already, this equals [`Self::set_directions`].
     ///
     /// # Errors
     ///
-    /// If no hook takes the programs; then the interface is left as it was.
+    /// Fails if no hook accepts the programs; then the interface is left unchanged.
     pub fn attach(
         &mut self,
         interface: &Interface,
@@ -192,18 +194,18 @@ impl Capture {
                 self.attached.len() - 1
             }
         };
-        // Before a program can send a packet of it to a worker.
+        // Set the name before a program can send one of its packets to a worker.
         self.names.set(interface.ifindex, &interface.name, monotonic_ns());
         self.apply(position, directions)?;
         Ok(&self.attached[position].attachment)
     }
 
-    /// Captures nothing on an attached interface any more, in the time of a map write: the programs
-    /// stay, and count what passes as `disabled`.
+    /// Stops capture on an attached interface in the time of a map write: the programs stay, and
+    /// count packets as `disabled`.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchInterface`] if no attached interface has this number.
+    /// [`Error::NoSuchInterface`] if no attached interface has this ifindex.
     pub fn switch_off(&mut self, ifindex: u32) -> Result<(), Error> {
         let position = self.required_position(ifindex)?;
         let settings = InterfaceSettings { directions: 0, ..self.attached[position].settings };
@@ -216,12 +218,12 @@ impl Capture {
         Ok(())
     }
 
-    /// Notes that an attached interface has changed: its name, and with it perhaps the tunnels to
-    /// look into, its MTU.
+    /// Updates an attached interface that has changed: its MTU or its name, and with the name
+    /// perhaps the tunnels to decapsulate.
     ///
     /// # Errors
     ///
-    /// If the settings cannot be written, which does not happen while this value lives.
+    /// Fails if the settings cannot be written, which does not happen while this value lives.
     pub fn update(&mut self, interface: &Interface) -> Result<(), Error> {
         let Some(position) = self.position(interface.ifindex) else { return Ok(()) };
         let attached = &mut self.attached[position];
@@ -235,12 +237,12 @@ impl Capture {
         self.settings.set(interface.ifindex, attached.settings)
     }
 
-    /// Changes what is captured on an attached interface. Programs are attached where one is
-    /// missing, but none is detached or attached anew: what is not wanted is ignored by setting.
+    /// Changes the captured directions of an attached interface. A missing program is attached, but
+    /// none is detached or attached again: a direction that is off is ignored by the settings.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchInterface`] if no attached interface has this number, and those of
+    /// [`Error::NoSuchInterface`] if no attached interface has this ifindex, and the errors of
     /// [`Self::attach`].
     pub fn set_directions(
         &mut self,
@@ -252,28 +254,28 @@ impl Capture {
         Ok(&self.attached[position].attachment)
     }
 
-    /// Stops capturing on an interface. Its counters stay, and are final when this returns.
+    /// Stops capture on an interface. Its counters remain, and are final when this returns.
     pub fn detach(&mut self, ifindex: u32) -> Vec<Error> {
         self.detach_these(&[ifindex])
     }
 
-    /// Stops capturing everywhere. When this returns, no program runs any more: counters are final,
-    /// and rings hold what is left to drain.
+    /// Stops capture on all interfaces. When this returns, no program runs any more: counters are
+    /// final, and rings contain the items that remain to be drained.
     pub fn detach_all(&mut self) -> Vec<Error> {
         let all: Vec<u32> = self.attachments().map(|a| a.interface.ifindex).collect();
         self.detach_and_keep_lines(&all)
     }
 
-    /// How each interface is attached that is attached now.
+    /// Returns the attachments of all attached interfaces.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.iter().map(|attached| &attached.attachment)
     }
 
-    /// What the kernel says of each attached interface.
+    /// Returns the state of each attached interface according to the kernel.
     ///
     /// # Errors
     ///
-    /// If the settings cannot be read, which does not happen while this value lives.
+    /// Fails if the settings cannot be read, which does not happen while this value lives.
     pub fn states(&mut self) -> Result<Vec<State>, Error> {
         let mut states = Vec::with_capacity(self.attached.len());
         for position in 0..self.attached.len() {
@@ -288,12 +290,13 @@ impl Capture {
         Ok(states)
     }
 
-    /// What keeps packets from our programs on an attached interface, for what arrives and for
-    /// what leaves; `None` where nothing does, or nothing is attached.
+    /// Describes what keeps packets from our programs on an attached interface, for arriving and
+    /// for departing packets; `None` if nothing does, or the direction is not attached.
     ///
-    /// Cheap enough to be asked every few seconds: one question to rtnetlink and one to bpf(2) a
-    /// direction. It compares with the call before, so that the first can only tell who is ahead,
-    /// and it takes some packets to tell whether those ahead let them pass.
+    /// It is cheap enough to be called every few seconds: one request to rtnetlink and one to
+    /// bpf(2) per direction. It compares packet counts with those of the previous call, so the
+    /// first call only finds programs that run before ours, and it takes some packets to find out
+    /// whether they let packets pass.
     pub fn shadowed(&mut self, ifindex: u32) -> [Option<String>; 2] {
         self.position(ifindex).map_or([None, None], |position| self.shadowed_at(position))
     }
@@ -303,14 +306,15 @@ impl Capture {
         let Ok(counters) = counters::read(&self.counters, attached.settings.counter_slot) else {
             return [None, None];
         };
-        shadow::look(attached, &self.programs, counters.map(|of| of.get(Counter::Seen)))
+        precedence::check(attached, &self.programs, counters.map(|of| of.get(Counter::Seen)))
     }
 
-    /// The counters of the interfaces that are attached, and before them of those that last were;
-    /// an interface that was attached several times has one line.
+    /// Returns the counters of the interfaces that are attached, after those of recently detached
+    /// ones; an interface that was attached several times has one line.
     ///
     /// # Errors
     ///
+    /// Fails if the map cannot be read, which does not happen while this value lives.
     /// If the map cannot be read, which does not happen while this value lives.
     pub fn counters(&self) -> Result<Vec<InterfaceCounters>, Error> {
         let mut lines: Vec<_> = self.retired.lines().cloned().collect();
@@ -321,34 +325,34 @@ impl Capture {
         Ok(lines)
     }
 
-    /// Number of the interfaces that were detached so long ago that they have no line in
-    /// [`Self::counters`], and the sum of their counters.
+    /// Returns the number of detached interfaces that no longer have a line in [`Self::counters`],
+    /// and the sum of their counters.
     #[must_use]
     pub const fn retired(&self) -> (u64, [Counters; 2]) {
         self.retired.earlier()
     }
 
-    /// The counters of packets on interfaces without settings.
+    /// Returns the counters of packets on interfaces without settings.
     ///
     /// # Errors
     ///
-    /// As [`Self::counters`].
+    /// The same as [`Self::counters`].
     pub fn unconfigured(&self) -> Result<[Counters; 2], Error> {
         counters::read(&self.counters, UNCONFIGURED_SLOT)
     }
 
-    /// Whether this thread may use maps by their descriptors.
+    /// Returns true if this thread may use maps by their descriptors.
     pub(crate) fn can_read_maps(&self) -> bool {
         self.ring_lost.get(0).is_ok()
     }
 
-    /// The losses of each ring.
+    /// Returns the loss counters of the rings.
     #[must_use]
     pub fn ring_lost(&self) -> RingLost {
         self.ring_lost.clone()
     }
 
-    /// What has the kernel wake the worker of each ring.
+    /// Returns the doorbells, by which the workers request a wake-up from the kernel.
     #[must_use]
     pub fn doorbells(&self) -> Doorbells {
         self.doorbells.clone()
@@ -363,7 +367,7 @@ impl Capture {
             .ok_or_else(|| Error::NoSuchInterface { name: format!("number {ifindex}") })
     }
 
-    /// What an interface's slot holds, and what the interface has counted in all.
+    /// Returns the current counters of an interface's slot, and the total of the interface.
     fn counted(&self, attached: &Attached) -> Result<(Both, Both), Error> {
         let slot = attached.settings.counter_slot;
         let held = counters::read(&self.counters, slot)?;
@@ -372,7 +376,7 @@ impl Capture {
         Ok((held, counted))
     }
 
-    /// Settings for one more interface, with a counter slot and a generation of its own.
+    /// Creates the settings of one more interface, with a free counter slot and a new generation.
     fn next_settings(&mut self, name: &str) -> Result<InterfaceSettings, Error> {
         let counter_slot = self.slots.take().ok_or_else(|| Error::TooManyInterfaces {
             name: name.to_owned(),
@@ -388,9 +392,9 @@ impl Capture {
         })
     }
 
-    /// Attaches what is missing, then enables the directions, both in the same moment: a query of
-    /// which one hook had the answer only because the other was late would look unanswered. Undoes
-    /// both on failure.
+    /// Attaches missing programs, then enables the directions, both at the same moment: if one hook
+    /// was late, a query whose response only the other hook saw would look unanswered. Reverts both
+    /// on failure.
     fn apply(&mut self, position: usize, directions: Directions) -> Result<(), Error> {
         let attached = &mut self.attached[position];
         let ifindex = attached.attachment.interface.ifindex;
@@ -398,7 +402,7 @@ impl Capture {
         let was_bare = attached.is_bare();
         let changes = before.directions != directions.bits();
         if changes {
-            // Before a response can come of which the query was not looked at.
+            // Record it before a response can arrive whose query was not captured.
             self.names.switch(ifindex, monotonic_ns());
         }
         let result = self
@@ -411,7 +415,7 @@ impl Capture {
             });
         let Err(error) = result else {
             if changes {
-                // And after the last query of which the response is not looked at.
+                // And after the last query whose response is not captured.
                 self.names.switch(ifindex, monotonic_ns());
             }
             return Ok(());
@@ -427,7 +431,7 @@ impl Capture {
         Err(error)
     }
 
-    /// Stops capturing on several interfaces, which costs little more than on one. As
+    /// Stops capture on several interfaces, which costs little more than on one. See
     /// [`Self::detach`].
     pub fn detach_these(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let errors = self.detach_and_keep_lines(ifindexes);
@@ -435,11 +439,12 @@ impl Capture {
         errors
     }
 
-    /// As [`Self::detach_these`]; in the end, each interface that was attached has its line.
+    /// Detaches like [`Self::detach_these`]; afterwards each interface that was attached has its
+    /// line.
     fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
-        // One hook is detached after the other; what is captured ends in one moment.
+        // Hooks are detached one after the other; the settings end capture at one moment.
         for attached in &self.attached {
             let ifindex = attached.attachment.interface.ifindex;
             if ifindexes.contains(&ifindex) {
@@ -458,8 +463,8 @@ impl Capture {
         if detached.is_empty() {
             return errors;
         }
-        // The settings after the programs, which without them would count their last packets
-        // elsewhere; and one wait for all, since it takes milliseconds.
+        // Remove the settings after the programs, which would otherwise count their last packets
+        // elsewhere. Wait once for all of them, since it takes milliseconds.
         if let Err(error) = bpf::wait_for_running_programs() {
             tracing::debug!(%error, "membarrier refused");
         }
@@ -469,10 +474,10 @@ impl Capture {
             self.names.retire(ifindex);
             match self.counted(&attached) {
                 Ok((held, counted)) => {
-                    self.slots.give_back(attached.settings.counter_slot, held);
-                    // Where attaching failed there is nothing to tell.
+                    self.slots.release(attached.settings.counter_slot, held);
+                    // There is nothing to report if attaching failed.
                     if !attached.is_bare() || counted != Both::default() {
-                        self.retired.keep(attached.attachment, counted);
+                        self.retired.add(attached.attachment, counted);
                     }
                 }
                 Err(error) => errors.push(error),

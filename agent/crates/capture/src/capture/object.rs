@@ -1,4 +1,4 @@
-//! Loading the BPF object: globals, map sizes, rings, programs.
+//! Loads the BPF object: globals, map sizes, rings, programs.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -17,22 +17,22 @@ use tap53_ebpf::{
 use super::{Error, RingLost, settings::Settings};
 use crate::{capture::config::CaptureConfig, ring::Doorbells};
 
-/// The BPF object that `cargo xtask build-ebpf` built, an ELF file.
+/// The BPF object that `cargo xtask build-ebpf` has built, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PATH"));
 
-/// Part of a ring whose filling wakes its worker ahead of the worker's own interval: an eighth
-/// leaves seven for the time that waking takes.
+/// Fraction of a ring whose filling wakes its worker before the worker's own interval is over: an
+/// eighth leaves seven for the latency of the wake-up.
 const WAKEUP_DIVISOR: u32 = 8;
 
-/// XDP programs, best first: with frags (kernel 5.18), which drivers want above a page's MTU, and
-/// without. Whether a driver has room for frags shows at attaching; no driver refuses a program for
-/// being ready for them, so that one of the two is enough.
+/// XDP programs, best first: with frags (kernel 5.18), which drivers require for an MTU above a
+/// page, and without. Whether a driver supports frags only shows when the program is attached; no
+/// driver refuses a program because it supports them, so that one of the two is enough.
 const XDP_PROGRAMS: [&str; 2] = ["tap53_xdp_frags", "tap53_xdp"];
 
 /// TC programs by direction.
 pub(super) const TC_PROGRAMS: [&str; 2] = ["tap53_tc_ingress", "tap53_tc_egress"];
 
-/// [`Counters`] as aya wants map values.
+/// Wraps [`Counters`] as a map value of aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct CountersValue(pub(super) Counters);
@@ -44,12 +44,12 @@ unsafe impl Pod for CountersValue {}
 pub struct Ring {
     /// Number of the worker, from 0.
     pub index: u32,
-    /// The ring: to be drained by `next`, and polled as a descriptor.
+    /// The ring, drained by `next` and polled by its descriptor.
     pub buffer: RingBuf<MapData>,
 }
 
 /// Messages of the kernel programs on rare conditions. Readable as a descriptor; [`Self::flush`]
-/// writes them to the logger that was the global one of crate `log` when capture was loaded.
+/// writes them to the logger that was the global one of the crate `log` when capture was loaded.
 pub struct KernelLog(EbpfLogger<&'static dyn log::Log>);
 
 impl KernelLog {
@@ -73,13 +73,13 @@ impl AsRawFd for KernelLog {
 
 /// The loaded programs.
 pub(super) struct Programs {
-    /// The first of [`XDP_PROGRAMS`] that the kernel takes.
+    /// The first of [`XDP_PROGRAMS`] that the kernel accepts.
     pub(super) xdp: ProgramFd,
-    /// By direction.
+    /// TC programs by direction.
     pub(super) tc: [ProgramFd; 2],
 }
 
-/// The object in the kernel. aya's own view of it is not kept: descriptors hold it up.
+/// The loaded object. aya's own view of it is dropped: the descriptors keep it in the kernel.
 pub(super) struct Loaded {
     pub(super) programs: Programs,
     pub(super) settings: Settings,
@@ -93,7 +93,7 @@ pub(super) struct Loaded {
 pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     let entries = [
         ("INTERFACES", config.max_interfaces),
-        // Slot 0 belongs to interfaces without settings; each slot has two directions.
+        // Slot 0 is for interfaces without settings; each slot has two directions.
         ("COUNTERS", 2 * (config.max_interfaces + 1)),
         ("RINGS", config.workers),
         ("RING_LOST", config.workers),
@@ -111,13 +111,13 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
         .override_global("KERNEL_LOG", &kernel_log, true)
         .load(OBJECT)
         .map_err(|error| Error::load(&error))?;
-    // aya sizes the maps that are there and says nothing of those that are not.
+    // aya sizes the maps that exist and does not report those that are missing.
     if let Some((name, _)) = entries.iter().find(|(name, _)| ebpf.map(name).is_none()) {
         return Err(missing("map", name));
     }
     fill_ports(&mut ebpf, &config.port_sets())?;
-    // The rings before the programs: a program that finds no ring counts the packet as lost.
-    let rings = make_rings(&mut ebpf, config)?;
+    // Create the rings before the programs: a program without a ring counts packets as lost.
+    let rings = create_rings(&mut ebpf, config)?;
     let kernel_log = if config.kernel_log {
         let log = EbpfLogger::init(&mut ebpf)
             .map_err(|error| Error::Object { reason: format!("kernel log: {error}") })?;
@@ -139,8 +139,8 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
     })
 }
 
-/// A map of the object, which keeps it: programs not loaded yet hold the maps' descriptors by
-/// number.
+/// Borrows a map of the object and leaves it there: programs that are not loaded yet refer to the
+/// maps' descriptors by number.
 fn borrow<'e, T>(ebpf: &'e mut Ebpf, name: &str) -> Result<T, Error>
 where
     T: TryFrom<&'e mut Map, Error = MapError>,
@@ -149,7 +149,7 @@ where
     T::try_from(map).map_err(|error| Error::map(name, &error))
 }
 
-/// A map of the object, taken out of it once the programs are loaded.
+/// Takes a map out of the object, after the programs are loaded.
 pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
@@ -173,8 +173,8 @@ fn fill_ports(ebpf: &mut Ebpf, ports: &Ports) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the rings and puts them into their slots. Rings as inner maps: kernel 5.8.
-fn make_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Error> {
+/// Creates the rings and inserts them into their slots. Rings as inner maps: kernel 5.8.
+fn create_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Error> {
     const NAME: &str = "RINGS";
     let failed = |error: MapError| Error::map(NAME, &error);
     let mut slots: ArrayOfMaps<&mut MapData, RingBuf<MapData>> = borrow(ebpf, NAME)?;

@@ -1,10 +1,10 @@
-//! What is known of an interface before a program goes there: who holds its hooks, what it is a
-//! part of, and which hooks are left.
+//! Inspects an interface before a program is attached: the owners of its hooks, the devices around
+//! it, and the hooks that are left.
 
 use tap53_ebpf::settings::Direction;
 
 use super::{
-    Error, Holders,
+    Error, HookOwners,
     hook::{Hook, Plan},
 };
 use crate::{
@@ -12,34 +12,34 @@ use crate::{
     interfaces::{Device, Interface},
 };
 
-/// Largest packet that fits a page beside what drivers put around it; XDP takes longer ones only
-/// with a program that is ready for frags (kernel 5.18), and not in every driver.
+/// Maximum length of a packet that fits a page together with the driver's overhead. XDP accepts
+/// longer ones only with a program that supports frags (kernel 5.18), and not in every driver.
 const ONE_PAGE_MTU: u32 = 3_498;
 
-/// What was found.
+/// The result of the inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preflight {
-    /// Who holds hooks now.
-    pub holders: Holders,
-    /// What surrounds the interface.
+    /// The current owners of the hooks.
+    pub owners: HookOwners,
+    /// The device of the interface.
     pub device: Device,
-    /// Hooks for what arrives and for what leaves, best first: all that may be tried, without those
-    /// that are known to be taken. None where packets have no Ethernet header.
+    /// Hooks for arriving and for departing packets that may be tried, best first, without those
+    /// that are known to be occupied. Empty if packets have no Ethernet header.
     pub candidates: [Vec<Hook>; 2],
-    /// Who has XDP, where we would have taken it.
+    /// The owner of XDP, if it prevented our use of it.
     pub xdp_taken: Option<String>,
-    /// Why these hooks, and what an operator should know of the interface.
+    /// Reasons for these hooks, and facts about the interface that an operator should know.
     pub why: Vec<String>,
 }
 
 impl Preflight {
-    /// Asks the kernel; attaches nothing.
+    /// Queries the kernel; attaches nothing.
     ///
     /// # Errors
     ///
-    /// As [`Holders::of`].
+    /// The same as [`HookOwners::of`].
     pub fn of(interface: &Interface, config: &CaptureConfig) -> Result<Self, Error> {
-        let holders = Holders::of(interface)?;
+        let owners = HookOwners::of(interface)?;
         let device = Device::of(interface)
             .map_err(|error| Error::netlink(&interface.name, "looking at the device", error))?;
         let mut why = Vec::new();
@@ -47,10 +47,10 @@ impl Preflight {
         let candidates = if interface.ethernet {
             let plan = Plan::new(config, &interface.kind, device.part_of.as_ref());
             why.extend(plan.why);
-            let xdp = match holders.describe_xdp() {
-                Some(holder) if !plan.xdp.is_empty() => {
-                    why.push(format!("XDP held by {holder}"));
-                    xdp_taken = Some(holder);
+            let xdp = match owners.describe_xdp() {
+                Some(owner) if !plan.xdp.is_empty() => {
+                    why.push(format!("XDP is occupied by {owner}"));
+                    xdp_taken = Some(owner);
                     &[]
                 }
                 _ => plan.xdp,
@@ -58,9 +58,11 @@ impl Preflight {
             if !xdp.is_empty() && interface.mtu > ONE_PAGE_MTU {
                 why.push(format!("MTU {} takes a driver with frags for XDP", interface.mtu));
             }
-            let tc = tc_hooks(config, &holders);
+            let tc = tc_hooks(config, &owners);
             if tc.len() > 1 {
-                why.push("without CAP_NET_ADMIN it cannot be told whether TCX is there".to_owned());
+                why.push(
+                    "without CAP_NET_ADMIN it is unknown whether the kernel has TCX".to_owned(),
+                );
             }
             [[xdp, tc].concat(), tc.to_vec()]
         } else {
@@ -68,10 +70,10 @@ impl Preflight {
             [Vec::new(), Vec::new()]
         };
         why.extend(circumstances(&device));
-        Ok(Self { holders, device, candidates, xdp_taken, why })
+        Ok(Self { owners, device, candidates, xdp_taken, why })
     }
 
-    /// The hooks of a direction in words, best first.
+    /// Describes the hooks of a direction, best first.
     #[must_use]
     pub fn describe(&self, direction: Direction) -> String {
         let hooks = &self.candidates[direction as usize];
@@ -82,7 +84,7 @@ impl Preflight {
     }
 }
 
-/// What of an interface's surroundings bears on what is captured there.
+/// Describes the properties of the device that affect what is captured there.
 pub(super) fn circumstances(device: &Device) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(device.part_of.as_ref().map(ToString::to_string));
@@ -93,11 +95,11 @@ pub(super) fn circumstances(device: &Device) -> Vec<String> {
     notes
 }
 
-/// Both where the kernel does not let us ask.
-const fn tc_hooks(config: &CaptureConfig, holders: &Holders) -> &'static [Hook] {
-    match (config.tc, holders.tcx.is_some()) {
+/// Returns the hooks to try at TC; both if the kernel denies the query.
+const fn tc_hooks(config: &CaptureConfig, owners: &HookOwners) -> &'static [Hook] {
+    match (config.tc, owners.tcx.is_some()) {
         (TcChoice::Tcx, _) | (TcChoice::Auto, true) => &[Hook::Tcx],
-        (TcChoice::Auto, false) if holders.tcx_hidden => &[Hook::Tcx, Hook::Clsact],
+        (TcChoice::Auto, false) if owners.tcx_hidden => &[Hook::Tcx, Hook::Clsact],
         (TcChoice::Clsact, _) | (TcChoice::Auto, false) => &[Hook::Clsact],
     }
 }

@@ -1,4 +1,4 @@
-//! What this process may do, and what may keep it from doing so.
+//! The privileges of this process, and the mechanisms that may restrict them.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use std::fs;
 pub struct Capability {
     /// Name, such as `CAP_BPF`.
     pub name: &'static str,
-    /// What for.
+    /// The operation that needs it.
     pub purpose: &'static str,
-    /// Bits of linux/capability.h, any of which will do.
+    /// Bits of linux/capability.h, any of which suffices.
     bits: u64,
 }
 
@@ -18,12 +18,12 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
 
-/// Capabilities that capture needs. CAP_BPF and CAP_PERFMON came with kernel 5.8 and are part of
-/// CAP_SYS_ADMIN.
+/// Capabilities that capture needs. CAP_BPF and CAP_PERFMON were added in kernel 5.8 and are part
+/// of CAP_SYS_ADMIN.
 pub const NEEDED: [Capability; 3] = [
     Capability {
         name: "CAP_BPF",
-        purpose: "to load programs and make maps",
+        purpose: "to load programs and create maps",
         bits: CAP_BPF | CAP_SYS_ADMIN,
     },
     Capability { name: "CAP_NET_ADMIN", purpose: "to attach to interfaces", bits: CAP_NET_ADMIN },
@@ -37,26 +37,26 @@ pub const NEEDED: [Capability; 3] = [
 /// Privileges of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Privileges {
-    /// Capabilities that are in force.
+    /// Effective capabilities.
     effective: u64,
-    /// Capabilities that it may put in force.
+    /// Permitted capabilities, which it may make effective.
     permitted: u64,
-    /// Capabilities that it can get at all.
+    /// Bounding set: capabilities that it can ever acquire.
     bounding: u64,
-    /// Whether executing a program can no longer add privileges.
+    /// True if executing a program can no longer add privileges.
     pub no_new_privileges: bool,
-    /// Whether a seccomp filter looks at system calls.
+    /// True if a seccomp filter checks system calls.
     pub seccomp_filter: bool,
 }
 
 impl Privileges {
-    /// Those of this thread; `None` if `/proc` does not tell.
+    /// Returns those of this thread; `None` if `/proc` does not contain them.
     #[must_use]
     pub fn of_this_thread() -> Option<Self> {
         Self::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
     }
 
-    /// From the text of `/proc/<pid>/status`.
+    /// Parses the text of `/proc/<pid>/status`.
     #[must_use]
     pub fn parse(status: &str) -> Option<Self> {
         let value =
@@ -67,37 +67,37 @@ impl Privileges {
             permitted: set("CapPrm:")?,
             bounding: set("CapBnd:")?,
             no_new_privileges: value("NoNewPrivs:") == Some("1"),
-            // 1 is the strict mode, in which nothing of this would run.
+            // 1 is the strict mode, in which the agent could not run.
             seccomp_filter: value("Seccomp:") == Some("2"),
         })
     }
 
-    /// What is missing of [`NEEDED`] in what is in force.
+    /// Returns those of [`NEEDED`] that are not effective.
     #[must_use]
     pub fn missing(&self) -> Vec<Capability> {
         NEEDED.into_iter().filter(|needed| self.effective & needed.bits == 0).collect()
     }
 
-    /// Whether a capability that is not in force could be put there by the process itself.
+    /// Returns true if the process can make the capability effective itself.
     #[must_use]
     pub const fn permits(&self, capability: Capability) -> bool {
         self.permitted & capability.bits != 0
     }
 
-    /// Whether a capability that is not permitted can be had by executing a program that has it.
+    /// Returns true if the capability can be acquired by executing a program that has it.
     #[must_use]
     pub const fn can_get(&self, capability: Capability) -> bool {
         self.bounding & capability.bits != 0
     }
 }
 
-/// What is missing of [`NEEDED`] in this thread; empty if that is not known.
+/// Returns those of [`NEEDED`] that this thread lacks; empty if that is unknown.
 pub(super) fn missing() -> Vec<&'static str> {
     let privileges = Privileges::of_this_thread();
     privileges.iter().flat_map(Privileges::missing).map(|capability| capability.name).collect()
 }
 
-/// Why the kernel may have denied something, as far as can be told.
+/// Explains why the kernel may have denied an operation, as far as it can be found out.
 pub(super) fn denial() -> String {
     let missing = missing();
     if !missing.is_empty() {
@@ -111,26 +111,26 @@ pub(super) fn denial() -> String {
         .to_owned()
 }
 
-/// How far the kernel is locked down against root (kernel 5.4).
+/// The kernel's lockdown mode, which restricts root (kernel 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
-    /// Not.
+    /// No restriction.
     None,
     /// Root cannot change the kernel.
     Integrity,
-    /// Nor read secrets out of it, which some kernels take to include BPF.
+    /// Root cannot read secrets from the kernel either; some kernels include BPF.
     Confidentiality,
 }
 
 impl Lockdown {
-    /// As it is; `None` where the kernel has no lockdown, or does not tell.
+    /// Returns the current mode; `None` if the kernel has no lockdown, or does not expose it.
     #[must_use]
     pub fn in_force() -> Option<Self> {
         Self::parse(&fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
     }
 
-    /// From the text of `/sys/kernel/security/lockdown`, which has all, and that in force in
-    /// brackets.
+    /// Parses the text of `/sys/kernel/security/lockdown`, which lists all modes with the current
+    /// one in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.split_once('[')?;
@@ -144,10 +144,10 @@ impl Lockdown {
     }
 }
 
-/// Whether this process is in a user namespace of its own, where capabilities are worth less.
+/// Returns true if this process is in its own user namespace, where capabilities grant less.
 #[must_use]
 pub fn in_user_namespace() -> bool {
-    // The initial one maps every number to itself.
+    // The initial namespace maps every user ID to itself.
     fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
 }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_had_is_told_from_what_cannot() {
+    fn permitted_and_unavailable_capabilities_are_distinguished() {
         let found = privileges("0", "0000008000000000");
         assert!(found.permits(NEEDED[0]) && !found.permits(NEEDED[1]));
         assert!(found.can_get(NEEDED[1]));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lockdown_in_force_stands_in_brackets() {
+    fn the_current_lockdown_mode_is_in_brackets() {
         for (text, expected) in [
             ("[none] integrity confidentiality\n", Some(Lockdown::None)),
             ("none [integrity] confidentiality\n", Some(Lockdown::Integrity)),

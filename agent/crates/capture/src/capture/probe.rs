@@ -1,4 +1,4 @@
-//! Features of this kernel, found by trying them (R8): distributions backport, and a version tells
+//! Detects features of this kernel by trying them: distributions backport, so a version says
 //! little. Nothing stays attached or loaded.
 
 use std::io;
@@ -8,28 +8,28 @@ use tap53_ebpf::settings::Direction;
 use super::{Error, bpf, object};
 use crate::capture::config::CaptureConfig;
 
-/// Number of `lo` in every network namespace.
+/// Ifindex of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Bytes of the ring to try with.
+/// Size of the ring used for the probe, in bytes.
 const RING_BYTES: u32 = 128 << 10;
 
-/// Loads the programs with a small ring, as capture would, and lets go of them.
+/// Loads the programs like capture, with a small ring, and releases them.
 ///
 /// # Errors
 ///
-/// As [`Capture::load`](super::Capture::load).
+/// The same as [`Capture::load`](super::Capture::load).
 pub fn load_programs(config: &CaptureConfig) -> Result<(), Error> {
     let small =
         CaptureConfig { workers: 1, ring_bytes: RING_BYTES, kernel_log: false, ..config.clone() };
     object::load(&small).map(drop)
 }
 
-/// Whether the kernel has TCX, by asking for the chain of `lo`.
+/// Returns true if the kernel has TCX, by querying the chain of `lo`.
 ///
 /// # Errors
 ///
-/// If it does not let us ask, which takes CAP_NET_ADMIN.
+/// Fails if the kernel denies the query, which needs CAP_NET_ADMIN.
 pub fn has_tcx() -> io::Result<bool> {
     match bpf::tcx_programs(LOOPBACK, Direction::Ingress) {
         Ok(_) => Ok(true),
@@ -38,11 +38,11 @@ pub fn has_tcx() -> io::Result<bool> {
     }
 }
 
-/// Whether the end of programs that run can be waited for, which makes the last counts exact.
+/// Checks that the end of running programs can be waited for, which makes the last counts exact.
 ///
 /// # Errors
 ///
-/// What membarrier(2) says, as on kernels with `nohz_full` CPUs.
+/// Returns the error of membarrier(2), as on kernels with `nohz_full` CPUs.
 pub fn wait_for_running_programs() -> io::Result<()> {
     bpf::wait_for_running_programs()
 }

@@ -1,7 +1,7 @@
-//! The rtnetlink requests for qdiscs and BPF filters.
+//! Rtnetlink requests for qdiscs and BPF filters.
 //!
 //! The clsact qdisc (kernel 4.5) has a list of filters for each direction, in order of their
-//! priority. Constants are those of linux/pkt_sched.h and linux/pkt_cls.h.
+//! priority. Constants are from linux/pkt_sched.h and linux/pkt_cls.h.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -12,9 +12,9 @@ use crate::interfaces::{
     netlink::{Message, Request, Socket, attributes, flag, read_u32, text},
 };
 
-/// `TC_H_MAKE(TC_H_CLSACT, 0)`: the handle of clsact, and of its older relative ingress.
+/// `TC_H_MAKE(TC_H_CLSACT, 0)`: the handle of clsact, and of its predecessor ingress.
 const CLSACT_HANDLE: u32 = 0xffff_0000;
-/// `TC_H_CLSACT`: where they hang.
+/// `TC_H_CLSACT`: the parent of both.
 const CLSACT_PARENT: u32 = 0xffff_fff1;
 
 const TCMSG_BYTES: usize = 20;
@@ -24,20 +24,20 @@ const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
-/// The program's return value is the verdict, without actions behind it.
+/// The program's return value is the verdict; no actions are run.
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
 /// Protocol of a filter that sees every packet: `ETH_P_ALL`, linux/if_ether.h.
 pub(super) const ALL_PROTOCOLS: u16 = 3u16.to_be();
 
-/// The qdisc in the place where clsact goes.
+/// The qdisc at the parent of clsact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qdisc {
     /// None.
     Absent,
-    /// clsact, ours or another's.
+    /// clsact, created by us or by others.
     Clsact,
-    /// ingress, which has no egress side and keeps clsact out.
+    /// ingress, which has no egress side and excludes clsact.
     Ingress,
 }
 
@@ -50,11 +50,11 @@ pub struct Filter {
     pub kind: String,
     /// Priority: the lowest runs first.
     pub priority: u16,
-    /// Ethernet protocol, network byte order.
+    /// Ethernet protocol in network byte order.
     pub protocol: u16,
     /// Handle within the priority; never 0.
     pub handle: u32,
-    /// Name that a BPF filter was given.
+    /// Name of a BPF filter.
     pub name: Option<String>,
     /// Program of a BPF filter.
     pub program_id: Option<u32>,
@@ -97,7 +97,7 @@ fn info(priority: u16, protocol: u16) -> u32 {
     u32::from(priority) << 16 | u32::from(protocol)
 }
 
-/// The interfaces that have a clsact or ingress qdisc, and which.
+/// Lists the interfaces that have a clsact or ingress qdisc, with the qdisc.
 pub(super) fn list(socket: &mut Socket) -> Result<Vec<(u32, Qdisc)>, Error> {
     let header = Tcmsg { ifindex: 0, handle: 0, parent: 0, info: 0 };
     let messages = socket.dump(Request::new(libc::RTM_GETQDISC, 0, &header.to_bytes()))?;
@@ -118,13 +118,13 @@ pub(super) fn list(socket: &mut Socket) -> Result<Vec<(u32, Qdisc)>, Error> {
         .collect())
 }
 
-/// The qdisc in clsact's place on one interface.
+/// Returns the clsact or ingress qdisc of one interface.
 pub(super) fn get(socket: &mut Socket, ifindex: u32) -> Result<Qdisc, Error> {
     let found = list(socket)?.into_iter().find(|(of, _)| *of == ifindex);
     Ok(found.map_or(Qdisc::Absent, |(_, qdisc)| qdisc))
 }
 
-/// Makes a clsact qdisc; EEXIST if there is one.
+/// Creates a clsact qdisc; returns EEXIST if there is one.
 pub(super) fn create(socket: &mut Socket, ifindex: u32) -> Result<(), Error> {
     let header = clsact(ifindex);
     let request =
@@ -144,7 +144,7 @@ fn clsact(ifindex: u32) -> Tcmsg {
     Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT_PARENT, info: 0 }
 }
 
-/// The filters of both directions.
+/// Returns the filters of both directions.
 pub(super) fn filters(socket: &mut Socket, ifindex: u32) -> Result<Vec<Filter>, Error> {
     let mut filters = Vec::new();
     for direction in Direction::ALL {
@@ -160,7 +160,7 @@ pub(super) fn filters(socket: &mut Socket, ifindex: u32) -> Result<Vec<Filter>, 
     Ok(filters)
 }
 
-/// Adds a BPF filter for all packets, and returns it with the handle that the kernel gave it.
+/// Adds a BPF filter for all packets, and returns it with the handle that the kernel has assigned.
 pub(super) fn add_filter(
     socket: &mut Socket,
     ifindex: u32,
@@ -201,7 +201,7 @@ pub(super) fn delete_filter(
     ifindex: u32,
     filter: &Filter,
 ) -> Result<(), Error> {
-    // Handle 0 would remove every filter of the priority, also another's.
+    // Handle 0 would remove every filter of the priority, including those of others.
     assert_ne!(filter.handle, 0, "a filter without a handle");
     let header = Tcmsg {
         ifindex,
@@ -219,7 +219,7 @@ fn kind(message: &Message) -> Option<String> {
         .map(|(_, value)| text(value))
 }
 
-/// Reads a filter message; `None` for those that stand for a whole priority (handle 0).
+/// Parses a filter message; returns `None` for one that describes a whole priority (handle 0).
 fn read(message: &Message, direction: Direction) -> Option<Filter> {
     let header = Tcmsg::read(message)?;
     if message.message_type != libc::RTM_NEWTFILTER || header.handle == 0 {

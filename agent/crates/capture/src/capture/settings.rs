@@ -1,4 +1,4 @@
-//! Writing the settings of interfaces for the kernel programs.
+//! Writes the settings of interfaces for the kernel programs.
 
 use aya::{
     Ebpf, Pod,
@@ -11,27 +11,27 @@ use super::{Error, object::take};
 const INTERFACES: &str = "INTERFACES";
 const NEAR: &str = "INTERFACES_NEAR";
 
-/// [`InterfaceSettings`] as aya wants map values.
+/// Wraps [`InterfaceSettings`] as a map value of aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct SettingsValue(InterfaceSettings);
 
-// SAFETY: repr(C), made of integers, without padding (its size is asserted where it is defined).
+// SAFETY: repr(C), consists of integers, without padding (its size is asserted at its definition).
 unsafe impl Pod for SettingsValue {}
 
-/// [`NearSettings`] as aya wants map values.
+/// Wraps [`NearSettings`] as a map value of aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct NearValue(NearSettings);
 
-// SAFETY: repr(C), made of integers, without padding (its size is asserted where it is defined).
+// SAFETY: repr(C), consists of integers, without padding (its size is asserted at its definition).
 unsafe impl Pod for NearValue {}
 
-/// The settings of every interface, and the copies of most that programs look at first.
+/// The settings of every interface, and the cached copies of most of them that programs read first.
 ///
-/// A copy is written in place, and a program may read it half written. So a place is never given
-/// to another interface while programs run on the one that has it: a new interface takes a free
-/// place, before programs are attached to it, or does without; and what changes later is one word.
+/// A copy is written in place, and a program may read it half written. So a slot is never given to
+/// another interface while programs run on its owner: a new interface gets a free slot before
+/// programs are attached to it, or none; and later changes write a single word.
 pub(super) struct Settings {
     all: HashMap<MapData, u32, SettingsValue>,
     near: Array<MapData, NearValue>,
@@ -42,19 +42,19 @@ impl Settings {
         Ok(Self { all: take(ebpf, INTERFACES)?, near: take(ebpf, NEAR)? })
     }
 
-    /// Sets what programs do on an interface.
+    /// Sets the behaviour of the programs on an interface.
     pub(super) fn set(&mut self, ifindex: u32, settings: InterfaceSettings) -> Result<(), Error> {
         self.all
             .insert(ifindex, SettingsValue(settings), 0)
             .map_err(|error| Error::map(INTERFACES, &error))?;
         let occupant = self.occupant(ifindex)?;
         if occupant == 0 || occupant == ifindex {
-            self.place(ifindex, NearSettings { ifindex, settings })?;
+            self.write_near(ifindex, NearSettings { ifindex, settings })?;
         }
         Ok(())
     }
 
-    /// What programs do on an interface; `None` without settings.
+    /// Returns the settings of an interface, or `None`.
     pub(super) fn get(&self, ifindex: u32) -> Result<Option<InterfaceSettings>, Error> {
         match self.all.get(&ifindex, 0) {
             Ok(SettingsValue(settings)) => Ok(Some(settings)),
@@ -63,15 +63,15 @@ impl Settings {
         }
     }
 
-    /// Removes an interface, on which no program runs any more.
+    /// Removes an interface on which no program runs any more.
     pub(super) fn remove(&mut self, ifindex: u32) -> Result<(), Error> {
         if self.occupant(ifindex)? == ifindex {
-            self.place(ifindex, NearSettings::default())?;
+            self.write_near(ifindex, NearSettings::default())?;
         }
         self.all.remove(&ifindex).map_err(|error| Error::map(INTERFACES, &error))
     }
 
-    /// The interface that has the place where this one would go; 0 if it is free.
+    /// Returns the ifindex of the interface that has the slot of this one; 0 if it is free.
     fn occupant(&self, ifindex: u32) -> Result<u32, Error> {
         self.near
             .get(&near_index(ifindex), 0)
@@ -79,7 +79,7 @@ impl Settings {
             .map_err(|error| Error::map(NEAR, &error))
     }
 
-    fn place(&mut self, ifindex: u32, near: NearSettings) -> Result<(), Error> {
+    fn write_near(&mut self, ifindex: u32, near: NearSettings) -> Result<(), Error> {
         self.near
             .set(near_index(ifindex), NearValue(near), 0)
             .map_err(|error| Error::map(NEAR, &error))

@@ -1,9 +1,9 @@
-//! Counter slots and what was counted in them: one for each interface that is attached now, used
-//! again when it is not, so that neither maps nor ledger grow with the interfaces that come and go.
+//! Counter slots and the counts in them: one slot for each attached interface, reused after it is
+//! detached, so that neither maps nor the ledger grow with the interfaces that come and go.
 //!
-//! A slot is never written by the agent. What it held when it was given back is taken off what it
-//! holds later; a program that counted late, where the kernel could not be asked to wait for it,
-//! would so be counted with the next interface, and not be missing.
+//! The agent never writes to a slot. The counts at its release are subtracted later. If a program
+//! counts late, because the kernel could not wait for it, the packet is counted with the next
+//! interface instead of being missing.
 
 use std::collections::VecDeque;
 
@@ -11,19 +11,19 @@ use tap53_ebpf::{counter::Counters, settings::UNCONFIGURED_SLOT};
 
 use super::{Attachment, InterfaceCounters};
 
-/// Interfaces that are no longer attached and have a line of their own in the ledger; what older
-/// ones counted is one sum. 500 bytes each.
+/// Maximum number of detached interfaces with their own line in the ledger; older ones are summed
+/// up. 500 bytes each.
 const RETIRED_LINES: usize = 64;
 
 /// Counters of ingress and egress.
 pub(super) type Both = [Counters; 2];
 
-/// The slots, as many as there may be interfaces.
+/// The slots, as many as interfaces are allowed.
 pub(super) struct Slots {
     limit: u32,
-    /// What each slot held when it was given back, from the slot behind [`UNCONFIGURED_SLOT`] on.
+    /// Counts of each slot at its release, from the slot after [`UNCONFIGURED_SLOT`] on.
     bases: Vec<Both>,
-    /// Slots to use again, the longest free first.
+    /// Released slots, the one that was released first at the front.
     free: VecDeque<u32>,
 }
 
@@ -32,7 +32,7 @@ impl Slots {
         Self { limit, bases: Vec::new(), free: VecDeque::new() }
     }
 
-    /// A slot that nobody has.
+    /// Returns a free slot, if there is one.
     pub(super) fn take(&mut self) -> Option<u32> {
         if let Some(slot) = self.free.pop_front() {
             return Some(slot);
@@ -45,15 +45,15 @@ impl Slots {
         Some(UNCONFIGURED_SLOT + 1 + used)
     }
 
-    /// Takes a slot back that holds `held` now.
-    pub(super) fn give_back(&mut self, slot: u32, held: Both) {
+    /// Releases a slot whose counts are `held` now.
+    pub(super) fn release(&mut self, slot: u32, held: Both) {
         if let Some(base) = self.bases.get_mut(position(slot)) {
             *base = held;
             self.free.push_back(slot);
         }
     }
 
-    /// What was counted in a slot that holds `held`, since it was taken.
+    /// Returns the counts of a slot since it was taken, given its current counts `held`.
     pub(super) fn counted(&self, slot: u32, held: &Both) -> Both {
         let base = self.bases.get(position(slot)).copied().unwrap_or_default();
         let mut counted = *held;
@@ -70,22 +70,22 @@ const fn position(slot: u32) -> usize {
     (slot - UNCONFIGURED_SLOT - 1) as usize
 }
 
-/// What interfaces counted that are no longer attached.
+/// Counts of interfaces that are no longer attached.
 #[derive(Default)]
 pub(super) struct Retired {
-    /// The last ones, oldest first; once trimmed, [`RETIRED_LINES`] at most.
+    /// The latest ones, oldest first; after `trim`, at most [`RETIRED_LINES`].
     lines: VecDeque<InterfaceCounters>,
-    /// Sum of those before, and how many those were.
+    /// The number of earlier ones, and the sum of their counts.
     earlier: (u64, Both),
 }
 
 impl Retired {
-    /// Keeps what an interface has counted.
-    pub(super) fn keep(&mut self, attachment: Attachment, by_direction: Both) {
+    /// Adds the counts of a detached interface.
+    pub(super) fn add(&mut self, attachment: Attachment, by_direction: Both) {
         self.lines.push_back(InterfaceCounters { attachment, by_direction });
     }
 
-    /// Sums up the oldest of more than [`RETIRED_LINES`].
+    /// Sums up the oldest lines beyond [`RETIRED_LINES`].
     pub(super) fn trim(&mut self) {
         while self.lines.len() > RETIRED_LINES
             && let Some(oldest) = self.lines.pop_front()
@@ -95,7 +95,7 @@ impl Retired {
         }
     }
 
-    /// Takes out what the same interface counted before, for it to go on from.
+    /// Removes and returns the earlier counts of the same interface, which continues them.
     pub(super) fn resume(&mut self, name: &str, ifindex: u32) -> Both {
         let is_same = |line: &InterfaceCounters| {
             line.attachment.interface.ifindex == ifindex && line.attachment.interface.name == name
@@ -109,7 +109,7 @@ impl Retired {
         self.lines.iter()
     }
 
-    /// How many interfaces have no line any more, and their sum.
+    /// Returns the number of interfaces without a line, and their sum.
     pub(super) const fn earlier(&self) -> (u64, Both) {
         self.earlier
     }
@@ -154,8 +154,8 @@ mod tests {
         assert_eq!((first, second), (1, 2), "slot 0 is for interfaces without settings");
         assert_eq!(slots.take(), None);
         assert_eq!(slots.counted(first, &seen(5, 1)), seen(5, 1));
-        slots.give_back(first, seen(5, 1));
-        slots.give_back(second, seen(0, 0));
+        slots.release(first, seen(5, 1));
+        slots.release(second, seen(0, 0));
         assert_eq!(slots.take(), Some(first), "the longest free");
         assert_eq!(slots.counted(first, &seen(7, 1)), seen(2, 0));
     }
@@ -164,7 +164,7 @@ mod tests {
     fn nothing_that_was_counted_is_lost_however_many_interfaces_retire() {
         let mut retired = Retired::default();
         for ifindex in 1..=1_000 {
-            retired.keep(attachment("veth", ifindex), seen(1, 2));
+            retired.add(attachment("veth", ifindex), seen(1, 2));
             retired.trim();
         }
         assert_eq!(retired.lines().count(), RETIRED_LINES);
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_attached_again_has_one_line() {
         let mut retired = Retired::default();
-        retired.keep(attachment("eth0", 3), seen(4, 4));
+        retired.add(attachment("eth0", 3), seen(4, 4));
         assert_eq!(retired.resume("eth0", 4), Both::default(), "another number");
         assert_eq!(retired.resume("wan0", 3), Both::default(), "another name");
         assert_eq!(retired.resume("eth0", 3), seen(4, 4));

@@ -1,8 +1,8 @@
-//! The thread that owns capture: the only one that keeps privileges, since they belong to threads.
+//! The thread that owns capture. Only this thread retains privileges, since they belong to threads.
 //!
-//! It does what is asked of it, one thing after the other: load, attach, change settings, detach,
-//! read counters. It reads no packet, no file and no socket that anybody else writes to. Everything
-//! else the agent does, other threads do, without a capability (see [`tap53_base::privileges`]).
+//! It executes requests one after the other: load, attach, change settings, detach, read counters.
+//! It reads no packet, no file and no socket that others write to. Other threads do everything
+//! else, without a capability (see [`tap53_base::privileges`]).
 
 use std::{
     sync::{Arc, mpsc},
@@ -20,12 +20,12 @@ use crate::{
     ring::Doorbells,
 };
 
-/// Something to do, with the answer's way back inside. Private: what the thread can be asked is the
-/// methods below.
+/// A request, which contains the channel for its reply. Private: the requests are the methods
+/// below.
 type Job = Box<dyn FnOnce(&mut Option<Capture>) + Send>;
 
-/// Jobs on their way. Callers wait for their answer, so that there are few.
-const QUEUED: usize = 16;
+/// Capacity of the request queue. Callers wait for the reply, so that there are few.
+const QUEUE_CAPACITY: usize = 16;
 
 /// The capture thread. Dropping it detaches everything and ends it.
 pub struct CaptureThread {
@@ -33,15 +33,15 @@ pub struct CaptureThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What [`CaptureThread::load`] hands out.
+/// The result of [`CaptureThread::load`].
 pub struct Loaded {
     /// The rings, one for each worker.
     pub rings: Vec<Ring>,
-    /// The losses of each ring.
+    /// The loss counters of the rings.
     pub ring_lost: RingLost,
-    /// What has the kernel wake the worker of each ring.
+    /// The doorbells, by which the workers request a wake-up from the kernel.
     pub doorbells: Doorbells,
-    /// What the interfaces are called.
+    /// Names of the interfaces.
     pub names: Arc<Names>,
     /// The messages of the kernel programs, if they are configured.
     pub kernel_log: Option<KernelLog>,
@@ -52,9 +52,9 @@ impl CaptureThread {
     ///
     /// # Errors
     ///
-    /// [`Error::Thread`] if there can be no thread.
+    /// [`Error::Thread`] if the thread cannot be created.
     pub fn start() -> Result<Self, Error> {
-        let (jobs, received) = mpsc::sync_channel::<Job>(QUEUED);
+        let (jobs, received) = mpsc::sync_channel::<Job>(QUEUE_CAPACITY);
         let thread = thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || {
@@ -67,21 +67,21 @@ impl CaptureThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// False once the thread has ended, by a panic: then nothing is attached any more.
+    /// Returns false once the thread has panicked: then nothing is attached any more.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// [`Capture::load`]; then the thread gives up what only loading needed, where the caller has
-    /// given up privileges.
+    /// Calls [`Capture::load`]; then the thread drops the privileges that only loading needs, if
+    /// the caller has dropped its own.
     ///
     /// # Errors
     ///
     /// Those of [`Capture::load`].
     pub fn load(&self, config: &CaptureConfig) -> Result<Loaded, Error> {
         let config = config.clone();
-        self.ask(move |slot| {
+        self.request(move |slot| {
             let capture = slot.insert(Capture::load(&config)?);
             privileges::keep_least(|| capture.can_read_maps());
             Ok(Loaded {
@@ -94,7 +94,7 @@ impl CaptureThread {
         })?
     }
 
-    /// [`Capture::attach`].
+    /// Calls [`Capture::attach`].
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl CaptureThread {
         self.with(move |capture| capture.attach(&interface, directions).cloned())?
     }
 
-    /// [`Capture::switch_off`].
+    /// Calls [`Capture::switch_off`].
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl CaptureThread {
         self.with(move |capture| capture.switch_off(ifindex))?
     }
 
-    /// [`Capture::update`].
+    /// Calls [`Capture::update`].
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl CaptureThread {
         self.with(move |capture| capture.update(&interface))?
     }
 
-    /// [`Capture::detach_these`].
+    /// Calls [`Capture::detach_these`].
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl CaptureThread {
         self.with(move |capture| capture.detach_these(&ifindexes))
     }
 
-    /// [`Capture::detach_all`].
+    /// Calls [`Capture::detach_all`].
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl CaptureThread {
         self.with(Capture::detach_all)
     }
 
-    /// [`Capture::states`].
+    /// Calls [`Capture::states`].
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl CaptureThread {
         self.with(|capture| capture.states())?
     }
 
-    /// [`Capture::counters`], [`Capture::retired`] and [`Capture::unconfigured`].
+    /// Reads [`Capture::counters`], [`Capture::retired`] and [`Capture::unconfigured`].
     ///
     /// # Errors
     ///
@@ -174,21 +174,21 @@ impl CaptureThread {
         &self,
         job: impl FnOnce(&mut Capture) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        self.ask(|slot| slot.as_mut().map(job))?.ok_or(Error::ThreadEnded)
+        self.request(|slot| slot.as_mut().map(job))?.ok_or(Error::ThreadEnded)
     }
 
-    fn ask<T: Send + 'static>(
+    fn request<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Option<Capture>) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, answered) = mpsc::sync_channel(1);
+        let (reply, response) = mpsc::sync_channel(1);
         let job: Job = Box::new(move |slot| {
-            // Who asked waits, or is gone with the process.
-            let _ = answer.send(job(slot));
+            // The caller waits for the reply, or has ended with the process.
+            let _ = reply.send(job(slot));
         });
         let jobs = self.jobs.as_ref().ok_or(Error::ThreadEnded)?;
         jobs.send(job).map_err(|_| Error::ThreadEnded)?;
-        answered.recv().map_err(|_| Error::ThreadEnded)
+        response.recv().map_err(|_| Error::ThreadEnded)
     }
 }
 
@@ -203,12 +203,12 @@ impl Drop for CaptureThread {
     }
 }
 
-/// Counters of every interface, of those without a line, and of none.
+/// Counters of every interface, of those without a line, and of those without settings.
 pub struct Counted {
-    /// [`Capture::counters`].
+    /// Result of [`Capture::counters`].
     pub interfaces: Vec<InterfaceCounters>,
-    /// [`Capture::retired`].
+    /// Result of [`Capture::retired`].
     pub retired: (u64, [Counters; 2]),
-    /// [`Capture::unconfigured`].
+    /// Result of [`Capture::unconfigured`].
     pub unconfigured: [Counters; 2],
 }

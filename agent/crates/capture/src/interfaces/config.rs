@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use tap53_base::settings::{Section, choice, pattern, patterns_as_text, shell_pattern};
 use tap53_ebpf::settings::Direction;
 
-/// Which interfaces to capture from. Exclusion wins over inclusion.
+/// Selects the interfaces to capture from. Exclusion takes precedence over inclusion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InterfacesConfig {
     /// Shell patterns of names to capture from; at least one.
     #[serde(serialize_with = "patterns_as_text")]
     pub include: Vec<Pattern>,
-    /// Shell patterns of names to leave alone.
+    /// Shell patterns of names to exclude.
     #[serde(serialize_with = "patterns_as_text")]
     pub exclude: Vec<Pattern>,
     /// Directions to capture.
@@ -23,16 +23,16 @@ pub struct InterfacesConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Directions {
-    /// What arrives.
+    /// Arriving packets.
     Ingress,
-    /// What leaves.
+    /// Departing packets.
     Egress,
-    /// Both.
+    /// Both directions.
     Both,
 }
 
 impl Directions {
-    /// True if `direction` is among them.
+    /// Returns true if `direction` is included.
     #[must_use]
     pub const fn contains(self, direction: Direction) -> bool {
         matches!(
@@ -43,7 +43,7 @@ impl Directions {
         )
     }
 
-    /// Bits for [`InterfaceSettings::directions`](tap53_ebpf::settings::InterfaceSettings).
+    /// Returns bits for [`InterfaceSettings::directions`](tap53_ebpf::settings::InterfaceSettings).
     #[must_use]
     pub const fn bits(self) -> u32 {
         match self {
@@ -55,7 +55,7 @@ impl Directions {
 }
 
 impl InterfacesConfig {
-    /// Reads the section; `flags` are those of `--interface`, which replace `include`.
+    /// Reads the section; `flags` are the values of `--interface`, which replace `include`.
     pub fn read(section: &mut Section<'_>, flags: &[String]) -> Self {
         let has_include = section.has("include");
         let include = section.read_some("include", pattern);

@@ -1,4 +1,4 @@
-//! What surrounds an interface: its driver, what it is a part of, and what it has counted.
+//! The device of an interface: its driver, the devices that it is a part of, and its packet counts.
 
 use std::{
     fmt,
@@ -16,23 +16,23 @@ use super::{
     parse,
 };
 
-/// What surrounds an interface, as it is now.
+/// The current state of the device of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Name of its driver; `None` if it has none, or is gone.
+    /// Name of its driver; `None` if it has none, or does not exist any more.
     pub driver: Option<String>,
-    /// Whether the link is up: enabled, and with a carrier.
+    /// True if the link is up: enabled, and with a carrier.
     pub running: bool,
-    /// What it is a part of.
+    /// The upper device that it is a part of.
     pub part_of: Option<Whole>,
-    /// Name of the device whose packets it shows a part of, as a VLAN does.
+    /// Name of the lower device whose packets it shows a part of, as a VLAN does.
     pub part_from: Option<String>,
-    /// Packets that arrived and that left, as the device counts them. One packet here may be a part
-    /// of a larger one at a TC hook, where segments are joined (GRO) or not yet cut (GSO).
+    /// Packets that arrived and departed, as counted by the device. A TC hook may see several of
+    /// them as one packet, where segments are already merged (GRO) or not yet split (GSO).
     pub packets: [u64; 2],
 }
 
-/// An interface that others are parts of: each packet of a part passes the whole as well.
+/// A device that others are parts of: each packet of a part passes it as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
     /// Its name.
@@ -52,11 +52,11 @@ impl fmt::Display for Whole {
 }
 
 impl Device {
-    /// Asks the kernel; needs no privilege.
+    /// Queries the kernel; needs no privilege.
     ///
     /// # Errors
     ///
-    /// If the interface is gone, or the kernel does not answer.
+    /// Fails if the interface is gone, or the kernel does not respond.
     pub fn of(interface: &Interface) -> Result<Self, Error> {
         let mut socket = Socket::open()?;
         let link = link(&mut socket, interface.ifindex)?;
@@ -66,7 +66,7 @@ impl Device {
         };
         let part_of = link.number(libc::IFLA_MASTER).and_then(&mut other);
         let part_from = match interface.kind {
-            // Of a veth it is the other end; of a tunnel, what the outer packets leave by.
+            // The peer of a veth; for a tunnel, the device that the outer packets leave by.
             Kind::Vlan if link.find(libc::IFLA_LINK_NETNSID).is_none() => {
                 link.number(libc::IFLA_LINK).and_then(&mut other)
             }
@@ -85,7 +85,7 @@ impl Device {
 /// The kernel's description of one interface.
 pub(crate) struct Link(Vec<u8>);
 
-/// Asks for one interface.
+/// Queries one interface.
 pub(crate) fn link(socket: &mut Socket, ifindex: u32) -> Result<Link, Error> {
     let mut header = [0; IFINFOMSG_BYTES];
     header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
@@ -95,12 +95,12 @@ pub(crate) fn link(socket: &mut Socket, ifindex: u32) -> Result<Link, Error> {
 }
 
 impl Link {
-    /// From the payload of a link message.
+    /// Wraps the payload of a link message.
     pub(crate) const fn new(payload: Vec<u8>) -> Self {
         Self(payload)
     }
 
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub(crate) fn find(&self, wanted: u16) -> Option<&[u8]> {
         attributes(self.0.get(IFINFOMSG_BYTES..)?)
             .find(|(attribute_type, _)| *attribute_type == wanted)
@@ -111,7 +111,7 @@ impl Link {
         read_u32(self.find(wanted)?, 0).filter(|number| *number != 0)
     }
 
-    /// Packets received and sent: the first two of `struct rtnl_link_stats64`.
+    /// Returns the packets received and sent: the first two members of `struct rtnl_link_stats64`.
     pub(crate) fn packets(&self) -> [u64; 2] {
         let statistics = self.find(libc::IFLA_STATS64).unwrap_or_default();
         [0, 8].map(|offset| read_u64(statistics, offset).unwrap_or(0))
@@ -124,7 +124,7 @@ impl Link {
     }
 }
 
-/// The driver's name, by ethtool: `/sys/class/net` may be another namespace's.
+/// Returns the driver's name by ethtool: `/sys/class/net` may be of another namespace.
 fn driver(interface: &str) -> Option<String> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
     const ETHTOOL_GDRVINFO: u32 = 3;
@@ -143,7 +143,7 @@ fn driver(interface: &str) -> Option<String> {
     // SAFETY: an all-zero ifreq is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let name = interface.as_bytes();
-    // With room for the NUL.
+    // Leave room for the NUL.
     if name.len() >= request.ifr_name.len() {
         return None;
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_says_what_its_parts_are() {
+    fn an_upper_device_names_the_kind_of_its_parts() {
         let whole = |kind| Whole { name: "x0".to_owned(), kind }.to_string();
         assert_eq!(whole(Kind::Bridge), "port of bridge x0");
         assert_eq!(whole(Kind::Bond), "member of bond x0");

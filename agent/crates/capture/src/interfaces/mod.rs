@@ -1,7 +1,7 @@
-//! The network interfaces of the namespace the agent runs in, and which of them to capture from.
+//! Lists the network interfaces of the agent's namespace, and selects those to capture from.
 //!
-//! Asked of rtnetlink, not of `/sys/class/net`: what is mounted on `/sys` in a container belongs to
-//! the namespace it was mounted in, which need not be the one the agent runs in.
+//! It queries rtnetlink, not `/sys/class/net`: in a container `/sys` belongs to the namespace in
+//! which it was mounted, which need not be the one that the agent runs in.
 
 pub mod config;
 pub(crate) mod device;
@@ -34,42 +34,42 @@ const IFINFOMSG_BYTES: usize = 16;
 pub struct Interface {
     /// Name, unique within the namespace at one time.
     pub name: String,
-    /// Number, unique within the namespace at one time; survives a rename.
+    /// Ifindex, unique within the namespace at one time; it survives a rename.
     pub ifindex: u32,
-    /// Largest network-layer packet, bytes.
+    /// Maximum size of a network-layer packet in bytes.
     pub mtu: u32,
-    /// Whether the interface is administratively up (`IFF_UP`).
+    /// True if the interface is administratively up (`IFF_UP`).
     pub up: bool,
-    /// What kind of device it is.
+    /// Kind of the device.
     pub kind: Kind,
-    /// Whether packets at its hooks begin with an Ethernet header, as those of `lo` do and those of
-    /// tun, WireGuard or IPIP devices do not.
+    /// True if packets at its hooks begin with an Ethernet header, as on `lo`, and unlike on tun,
+    /// WireGuard or IPIP devices.
     pub ethernet: bool,
 }
 
-/// Kind of a device, as far as it decides where to capture.
+/// Kind of a device, as far as it affects where to capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An Ethernet device that is not a kernel construct: a NIC, also a virtual machine's.
+    /// An Ethernet device with hardware: a NIC, also that of a virtual machine.
     Physical,
     /// `lo`.
     Loopback,
-    /// One end of a virtual cable, such as a pod's.
+    /// One end of a virtual cable, such as that of a pod.
     Veth,
     /// A bridge.
     Bridge,
-    /// Several devices in one (`bond`, `team`).
+    /// Several devices combined (`bond`, `team`).
     Bond,
     /// An 802.1Q or 802.1ad subinterface.
     Vlan,
-    /// Packets in packets, by the kernel's name of the kind (`vxlan`, `wireguard`, …).
+    /// A tunnel, with the kernel's name of the kind (`vxlan`, `wireguard`, …).
     Tunnel(String),
-    /// Any other, by the kernel's name of the kind, or `unknown`.
+    /// Any other kind, with the kernel's name of it, or `unknown`.
     Other(String),
 }
 
 impl Kind {
-    /// From `IFLA_INFO_KIND`, which devices with a hardware driver do not have.
+    /// Derives the kind from `IFLA_INFO_KIND`, which devices with a hardware driver lack.
     fn new(info_kind: Option<&str>, flags: u32, hardware_type: u16) -> Self {
         const TUNNELS: [&str; 19] = [
             "bareudp",
@@ -120,11 +120,11 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Every interface of this thread's network namespace, by ifindex.
+/// Returns every interface of this thread's network namespace, by ifindex.
 ///
 /// # Errors
 ///
-/// If the kernel does not answer, which needs no privilege.
+/// Fails if the kernel does not respond. It needs no privilege.
 pub fn list() -> Result<Vec<Interface>, Error> {
     let request = Request::new(libc::RTM_GETLINK, 0, &[0; IFINFOMSG_BYTES]);
     let messages = Socket::open()?.dump(request)?;
@@ -137,22 +137,22 @@ pub fn list() -> Result<Vec<Interface>, Error> {
     Ok(interfaces)
 }
 
-/// What the device of an interface has counted.
+/// Packet counts of the device of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketCounts {
     /// Name of the interface.
     pub name: String,
-    /// Its number.
+    /// Its ifindex.
     pub ifindex: u32,
-    /// Packets that arrived and that left.
+    /// Packets that arrived and that departed.
     pub packets: [u64; 2],
 }
 
-/// What the devices of all interfaces have counted.
+/// Returns the packet counts of all devices.
 ///
 /// # Errors
 ///
-/// As [`list`].
+/// The same as [`list`].
 pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
     let request = Request::new(libc::RTM_GETLINK, 0, &[0; IFINFOMSG_BYTES]);
     let messages = Socket::open()?.dump(request)?;
@@ -164,14 +164,14 @@ pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
     Ok(counts.collect())
 }
 
-/// Whether the configuration selects an interface of this name; exclusion wins.
+/// Returns true if the configuration selects an interface of this name; exclusion takes precedence.
 #[must_use]
 pub fn selects(config: &InterfacesConfig, name: &str) -> bool {
     let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|p| p.matches(name));
     matches(&config.include) && !matches(&config.exclude)
 }
 
-/// Reads a link message; `None` if it lacks a name.
+/// Parses a link message; returns `None` if it has no name.
 fn parse(payload: &[u8]) -> Option<Interface> {
     // ifinfomsg: family u8 · padding · type u16 · index i32 · flags u32 · change u32
     let hardware_type = read_u16(payload, 2)?;

@@ -1,10 +1,10 @@
-//! What interfaces were called, and when, and when capture on them began or ended: for the workers,
-//! which see only their numbers.
+//! History of the interfaces' names, and of the times when capture on them started or stopped: for
+//! the workers, which only see ifindexes.
 //!
-//! Written by whoever attaches, before programs run on the interface; read by the workers, which
-//! look at a version for each record and copy what has changed when it has moved. A name holds from a time
-//! on, so that a record carries the name that the interface had when the packet passed, also where
-//! an interface was renamed or its number was given to another while the packet lay in a ring.
+//! The thread that attaches writes it before programs run on the interface. The workers compare a
+//! version for each ring item, and copy the changes if it has moved. A name is valid from a time
+//! on, so that a record contains the name that the interface had when the packet passed, even if
+//! the interface was renamed or its ifindex reused while the packet was in a ring.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,28 +14,28 @@ use std::{
     },
 };
 
-/// Interfaces that are gone and whose names are kept, for transactions that still wait for their
-/// response: at most ten minutes, by the configuration. Some 100 bytes each, in each worker.
-const KEPT: usize = 1_024;
+/// Maximum number of removed interfaces whose names are kept, for transactions that still wait for
+/// their response: at most ten minutes, by the configuration. Some 100 bytes each, in each worker.
+const MAX_REMOVED: usize = 1_024;
 
-/// Names that one interface had, at most; a rename a second for the five seconds that a query waits
-/// is more than anybody does.
-const RENAMES: usize = 8;
+/// Maximum number of names per interface; nobody renames an interface every second for the five
+/// seconds that a query waits.
+const MAX_NAMES: usize = 8;
 
-/// Changes that a reader may be behind without copying the whole table, so that a change costs each
-/// worker one interface's names, however many there are.
-const CHANGES: usize = 1_024;
+/// Number of changes that a reader may miss without copying the whole table, so that a change costs
+/// each worker one interface's names, however many interfaces there are.
+const MAX_CHANGES: usize = 1_024;
 
-/// A name and since when it holds, CLOCK_MONOTONIC nanoseconds.
+/// A name and the time since when it is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// From when on.
+    /// Start of its validity, CLOCK_MONOTONIC nanoseconds.
     pub from_ns: u64,
     /// The name.
     pub name: String,
 }
 
-/// The table, shared by all.
+/// The table, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Names {
     version: AtomicU64,
@@ -44,24 +44,24 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By number, oldest name first.
+    /// Names by ifindex, oldest first.
     names: HashMap<u32, Vec<Since>>,
-    /// When capture last began or ended, CLOCK_MONOTONIC nanoseconds; of named ones.
+    /// Times when capture last started or stopped on named interfaces, CLOCK_MONOTONIC nanoseconds.
     switched: HashMap<u32, u64>,
-    gone: Gone,
-    /// The interfaces of the latest changes; the last one made the current version.
+    removed: RemovedInterfaces,
+    /// The ifindexes of the latest changes; the last one led to the current version.
     changes: VecDeque<u32>,
 }
 
-/// Interfaces that are gone, in that order.
+/// Removed interfaces, in the order of their removal.
 #[derive(Debug, Default)]
-struct Gone {
+struct RemovedInterfaces {
     by_order: BTreeMap<u64, u32>,
     order: HashMap<u32, u64>,
     next: u64,
 }
 
-impl Gone {
+impl RemovedInterfaces {
     fn push(&mut self, ifindex: u32) {
         self.by_order.insert(self.next, ifindex);
         self.order.insert(ifindex, self.next);
@@ -78,52 +78,53 @@ impl Gone {
         }
     }
 
-    /// The one that has been gone longest, where there are more than [`KEPT`].
-    fn pop_beyond(&mut self) -> Option<u32> {
-        let (_, ifindex) = if self.order.len() > KEPT { self.by_order.pop_first() } else { None }?;
+    /// Removes the interface that was removed first, if there are more than [`MAX_REMOVED`].
+    fn pop_excess(&mut self) -> Option<u32> {
+        let (_, ifindex) =
+            if self.order.len() > MAX_REMOVED { self.by_order.pop_first() } else { None }?;
         self.order.remove(&ifindex);
         Some(ifindex)
     }
 }
 
-/// What a reader does not have yet.
+/// The changes that a reader has not seen yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Changed<T> {
-    /// Version of the table that the reader has then.
+    /// Version of the table after these changes.
     pub version: u64,
-    /// True if this is all there is, and what the reader has is to be forgotten.
+    /// True if this is the whole table, which replaces the reader's copy.
     pub is_all: bool,
-    /// By number; `None` of an interface that is forgotten.
+    /// Changes by ifindex; `None` for an interface that is dropped.
     pub interfaces: Vec<(u32, Option<T>)>,
 }
 
 impl Names {
-    /// Names that hold from the beginning, such as those of a capture file.
+    /// Creates a table of names that are valid from the start, such as those of a capture file.
     pub fn of(names: impl IntoIterator<Item = (u32, String)>) -> Self {
         let since = |(ifindex, name)| (ifindex, vec![Since { from_ns: 0, name }]);
         let table = Table { names: names.into_iter().map(since).collect(), ..Table::default() };
-        // Past the version that a reader begins with.
+        // Later than the version of a new reader.
         Self { version: AtomicU64::new(1), table: Mutex::new(table) }
     }
 
-    /// Gives an interface a name from `now_ns` on.
+    /// Sets the name of an interface from `now_ns` on.
     pub fn set(&self, ifindex: u32, name: &str, now_ns: u64) {
         let mut table = self.lock();
-        table.gone.remove(ifindex);
+        table.removed.remove(ifindex);
         let names = table.names.entry(ifindex).or_default();
         if names.last().is_some_and(|last| last.name == name) {
             return;
         }
-        // Nothing came from it before it had its first name.
+        // No packet came from it before it had its first name.
         let from_ns = if names.is_empty() { 0 } else { now_ns };
-        if names.len() == RENAMES {
+        if names.len() == MAX_NAMES {
             names.remove(0);
         }
         names.push(Since { from_ns, name: name.to_owned() });
         self.note_change(&mut table, ifindex);
     }
 
-    /// Notes that capture on an interface that has a name begins or ends.
+    /// Records that capture on a named interface starts or stops.
     pub fn switch(&self, ifindex: u32, now_ns: u64) {
         let mut table = self.lock();
         if table.names.contains_key(&ifindex) {
@@ -132,34 +133,35 @@ impl Names {
         }
     }
 
-    /// Notes that nothing more will come from an interface; its names are kept for a while.
+    /// Records that an interface was removed; its names are kept for a while.
     pub fn retire(&self, ifindex: u32) {
         let mut table = self.lock();
-        if !table.names.contains_key(&ifindex) || table.gone.contains(ifindex) {
+        if !table.names.contains_key(&ifindex) || table.removed.contains(ifindex) {
             return;
         }
-        table.gone.push(ifindex);
-        if let Some(oldest) = table.gone.pop_beyond() {
+        table.removed.push(ifindex);
+        if let Some(oldest) = table.removed.pop_excess() {
             table.names.remove(&oldest);
             table.switched.remove(&oldest);
             self.note_change(&mut table, oldest);
         }
     }
 
-    /// Changes with every change of the table; 0 while nothing was ever named.
+    /// Returns the version, which every change increments; 0 while no interface has a name.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The names of the interfaces that have changed since the version that the reader has; 0 of one
-    /// that has none.
+    /// Returns the names of the interfaces that have changed since a version; a new reader has
+    /// version 0.
     #[must_use]
     pub fn since(&self, version: u64) -> Changed<Vec<Since>> {
         self.changed(version, |table| &table.names)
     }
 
-    /// When capture last began or ended on each interface that has changed since that version.
+    /// Returns the times when capture last started or stopped, for interfaces changed since a
+    /// version.
     #[must_use]
     pub fn switched_since(&self, version: u64) -> Changed<u64> {
         self.changed(version, |table| &table.switched)
@@ -182,7 +184,7 @@ impl Names {
     }
 
     fn note_change(&self, table: &mut Table, ifindex: u32) {
-        if table.changes.len() == CHANGES {
+        if table.changes.len() == MAX_CHANGES {
             table.changes.pop_front();
         }
         table.changes.push_back(ifindex);
@@ -190,7 +192,7 @@ impl Names {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Whole after each statement, so true even if another holder panicked.
+        // The table is consistent after each statement, so a panic in another owner does no harm.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,30 +220,30 @@ mod tests {
         assert_eq!(names.version(), version, "nothing new");
         names.set(7, "wan0", 200);
         assert!(names.version() > version);
-        let held = [(0, "eth0".to_owned()), (200, "wan0".to_owned())];
-        assert_eq!(names_of(&names, 7), held);
+        let expected = [(0, "eth0".to_owned()), (200, "wan0".to_owned())];
+        assert_eq!(names_of(&names, 7), expected);
     }
 
     #[test]
-    fn names_of_the_gone_are_kept_up_to_a_limit_and_names_in_all_stay_bounded() {
+    fn names_of_removed_interfaces_are_kept_up_to_a_limit() {
         let names = Names::default();
-        let many = u32::try_from(KEPT).unwrap() + 10;
+        let many = u32::try_from(MAX_REMOVED).unwrap() + 10;
         for ifindex in 1..=many {
             names.set(ifindex, "veth", 1);
             names.retire(ifindex);
             names.retire(ifindex);
         }
-        assert_eq!(all(&names).len(), KEPT);
+        assert_eq!(all(&names).len(), MAX_REMOVED);
         assert!(names_of(&names, 1).is_empty());
         assert_eq!(names_of(&names, many).len(), 1);
         for number in 0..100 {
             names.set(many, &format!("veth{number}"), number);
         }
-        assert_eq!(names_of(&names, many).len(), RENAMES);
+        assert_eq!(names_of(&names, many).len(), MAX_NAMES);
     }
 
     #[test]
-    fn an_interface_that_is_back_is_not_forgotten_as_gone() {
+    fn an_interface_that_returned_is_not_dropped_as_removed() {
         let names = Names::default();
         names.set(1, "a", 1);
         names.retire(1);
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!(names_of(&names, 1).len(), 2);
     }
 
-    /// A reader as the workers are, which counts the names that it copies.
+    /// A reader like the workers, which counts the names that it copies.
     #[derive(Default)]
     struct Reader {
         version: u64,
@@ -297,19 +299,19 @@ mod tests {
             }
             reader.read(&names);
         }
-        // Each interface that changed, with all of its names, and those that were forgotten.
-        let limit = interfaces as usize + renames as usize * (RENAMES + 1);
+        // All names of each interface that changed, and those that were dropped.
+        let limit = interfaces as usize + renames as usize * (MAX_NAMES + 1);
         assert!(reader.copied <= limit, "{} names copied, limit {limit}", reader.copied);
         assert_eq!(reader.table, all(&names));
     }
 
     #[test]
-    fn a_reader_that_is_far_behind_has_the_same_as_one_that_is_not() {
+    fn a_reader_that_missed_many_changes_gets_the_same_table() {
         let names = Names::default();
         names.set(1, "a", 1);
         let (mut often, mut seldom) = (Reader::default(), Reader::default());
         seldom.read(&names);
-        let changes = u32::try_from(CHANGES).unwrap();
+        let changes = u32::try_from(MAX_CHANGES).unwrap();
         for number in 0..changes + 2 {
             names.set(2 + number, &format!("veth{number}"), 2);
             names.retire(2 + number);
@@ -317,7 +319,7 @@ mod tests {
         }
         seldom.read(&names);
         assert_eq!(often.table, seldom.table);
-        assert_eq!(often.table.len(), KEPT + 1);
+        assert_eq!(often.table.len(), MAX_REMOVED + 1);
         names.switch(1, 9);
         let switched = names.switched_since(seldom.version);
         assert_eq!((switched.is_all, &switched.interfaces[..]), (false, &[(1, Some(9))][..]));

@@ -1,9 +1,8 @@
-//! The little of rtnetlink that tap53 speaks: dumps of links, qdiscs and filters, and requests that
-//! are acknowledged.
+//! A small rtnetlink client: dumps of links, qdiscs and filters, and acknowledged requests.
 //!
-//! Attributes are read leniently: those not asked for are skipped whatever they hold, so that a
-//! newer kernel cannot break the listing of interfaces. (netlink-packet-route parses every
-//! attribute of a message and refuses the message when one has grown.)
+//! Attributes are parsed leniently: unknown ones are skipped whatever they contain, so that a newer
+//! kernel cannot break the listing of interfaces. (netlink-packet-route parses every attribute of a
+//! message and refuses the message if one has grown.)
 //!
 //! ```text
 //!  nlmsghdr 16 B   length u32 · type u16 · flags u16 · sequence u32 · port u32
@@ -29,7 +28,7 @@ use nix::{
 const HEADER_BYTES: usize = 16;
 const ALIGNMENT: usize = 4;
 
-/// Bits of an attribute's type that are its type, without "nested" and "network byte order".
+/// Mask of an attribute's type without the flags "nested" and "network byte order".
 const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 
 /// `NLMSGERR_ATTR_MSG`, linux/netlink.h: the kernel's explanation of an error.
@@ -38,10 +37,10 @@ const ERROR_MESSAGE: u16 = 1;
 /// The kernel fills buffers of up to 32 KiB in a dump (`NETLINK_MAX_RECVMSG_SIZE`).
 const RECEIVE_BYTES: usize = 64 << 10;
 
-/// Dumps that a change interrupted are begun again, but not for ever.
+/// Maximum number of attempts of a dump that changes interrupt.
 const DUMP_ATTEMPTS: usize = 10;
 
-/// Room asked for in the kernel for messages that come unasked, bytes.
+/// Requested size of the receive buffer for notifications, in bytes.
 const LINKS_BYTES: usize = 1 << 20;
 
 /// Bits of `nlmsghdr.nlmsg_flags`, linux/netlink.h (libc has them as `c_int`).
@@ -50,18 +49,18 @@ pub(crate) mod flag {
     pub(super) const ACK: u16 = 0x004;
     pub(super) const DUMP_INTERRUPTED: u16 = 0x010;
     pub(super) const DUMP: u16 = 0x300;
-    /// Answer with what was made.
+    /// Respond with the created object.
     pub(crate) const ECHO: u16 = 0x008;
     /// Fail if it exists.
     pub(crate) const EXCLUSIVE: u16 = 0x200;
-    /// Make it if it does not exist.
+    /// Create it if it does not exist.
     pub(crate) const CREATE: u16 = 0x400;
 }
 
-/// Bit of an attribute's type: it holds attributes.
+/// Flag of an attribute's type: it contains attributes.
 const NESTED: u16 = 1 << 15;
 
-/// Why a request failed. The message holds the cause, so that `source()` does not.
+/// Errors of a request. The message contains the cause, so `source()` does not.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket failed.
@@ -72,10 +71,10 @@ pub enum Error {
     Refused {
         /// The error number.
         cause: io::Error,
-        /// What the kernel said about it.
+        /// The kernel's explanation.
         explanation: Option<String>,
     },
-    /// The answer breaks off in the middle.
+    /// The response is truncated.
     #[error("netlink: malformed answer")]
     Malformed,
     /// Every dump was interrupted by a change.
@@ -84,7 +83,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error number that the kernel answered with.
+    /// Returns the error number in the kernel's response.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
@@ -107,7 +106,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A request of `message_type` with its family header, `ifinfomsg` or `tcmsg`.
+    /// Creates a request of `message_type` with its family header, `ifinfomsg` or `tcmsg`.
     pub(crate) fn new(message_type: u16, flags: u16, family_header: &[u8]) -> Self {
         let flags = flags | flag::REQUEST;
         let mut bytes = Vec::with_capacity(256);
@@ -127,7 +126,7 @@ impl Request {
         self
     }
 
-    /// Adds an attribute that holds the attributes that `fill` adds.
+    /// Adds a nested attribute that contains the attributes that `fill` adds.
     pub(crate) fn nested(mut self, attribute_type: u16, fill: impl FnOnce(Self) -> Self) -> Self {
         let begin = self.begin_attribute(attribute_type | NESTED);
         self = fill(self);
@@ -157,7 +156,7 @@ impl Request {
     }
 }
 
-/// One message of an answer, without its `nlmsghdr`.
+/// One message of a response, without its `nlmsghdr`.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     /// `RTM_…`.
@@ -183,17 +182,17 @@ impl Socket {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
-        // Kernel 4.12: errors come with an explanation, and (4.3) without a copy of the request.
+        // Request error explanations (kernel 4.12), and errors without a copy of the request (4.3).
         enable(&fd, libc::NETLINK_EXT_ACK)?;
         enable(&fd, libc::NETLINK_CAP_ACK)?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
     }
 
-    /// Opens a socket that is told of changes to interfaces instead of asking. The kernel holds as
-    /// many messages as fit its buffer; what comes then is lost, and [`Self::told`] says so.
+    /// Opens a socket that receives notifications of changes to interfaces. Its buffer is bounded;
+    /// if it overruns, messages are lost, and [`Self::notifications`] reports it.
     pub(crate) fn open_for_links() -> Result<Self, Error> {
         let socket = Self::open()?;
-        // Number 0 is the kernel's own, which it does not tell of what it says itself.
+        // The kernel uses port 0 itself, and does not notify it of its own messages.
         bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         let group = libc::RTNLGRP_LINK;
         // SAFETY: the kernel reads the 4 bytes of `group`, which lives through the call.
@@ -207,13 +206,14 @@ impl Socket {
             )
         };
         Errno::result(result)?;
-        // Up to net.core.rmem_max; a node that starts a hundred pods sends a few hundred kilobytes.
+        // Limited by net.core.rmem_max; a node that starts a hundred pods sends a few hundred
+        // kilobytes.
         let _ = setsockopt(&socket.fd, RcvBuf, &LINKS_BYTES);
         Ok(socket)
     }
 
-    /// The messages that have come unasked, without waiting. `None` if the kernel has dropped some.
-    pub(crate) fn told(&mut self) -> Result<Option<Vec<Message>>, Error> {
+    /// Returns the notifications that have arrived, without blocking; `None` if some were lost.
+    pub(crate) fn notifications(&mut self) -> Result<Option<Vec<Message>>, Error> {
         let mut messages = Vec::new();
         loop {
             let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
@@ -233,13 +233,13 @@ impl Socket {
         Ok(Some(messages))
     }
 
-    /// Sends a request and waits for its acknowledgement; returns what came before it.
+    /// Sends a request and waits for its acknowledgement; returns the messages before it.
     pub(crate) fn execute(&mut self, mut request: Request) -> Result<Vec<Message>, Error> {
         add_flags(&mut request, flag::ACK);
         Ok(self.exchange(&mut request)?.unwrap_or_default())
     }
 
-    /// Sends a request for a dump and collects the answer.
+    /// Sends a request for a dump and collects the response.
     pub(crate) fn dump(&mut self, mut request: Request) -> Result<Vec<Message>, Error> {
         add_flags(&mut request, flag::DUMP);
         for _ in 0..DUMP_ATTEMPTS {
@@ -250,7 +250,7 @@ impl Socket {
         Err(Error::Interrupted)
     }
 
-    /// `None` if the dump was interrupted by a change and may contradict itself.
+    /// Returns `None` if a change interrupted the dump, which may be inconsistent then.
     fn exchange(&mut self, request: &mut Request) -> Result<Option<Vec<Message>>, Error> {
         self.sequence += 1;
         send(self.fd.as_raw_fd(), request.finish(self.sequence), MsgFlags::empty())?;
@@ -266,7 +266,7 @@ impl Socket {
                 let (header, payload, after) = split_message(rest).ok_or(Error::Malformed)?;
                 rest = after;
                 if header.sequence != self.sequence {
-                    continue; // the rest of an answer that an error cut short
+                    continue; // the rest of a response that an error cut short
                 }
                 interrupted |= header.flags & flag::DUMP_INTERRUPTED != 0;
                 match i32::from(header.message_type) {
@@ -312,7 +312,7 @@ struct Header {
     sequence: u32,
 }
 
-/// The first message of `bytes`: header, payload, and what follows.
+/// Splits off the first message: returns its header, its payload, and the remaining bytes.
 fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let length = usize::try_from(read_u32(bytes, 0)?).ok()?;
     let header = Header {
@@ -325,7 +325,7 @@ fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     Some((header, payload, after))
 }
 
-/// Reads the status of an `NLMSG_ERROR` or `NLMSG_DONE`: zero or a negative error number.
+/// Checks the status in an `NLMSG_ERROR` or `NLMSG_DONE`: zero or a negative error number.
 fn check_status(payload: &[u8]) -> Result<(), Error> {
     let status = read_u32(payload, 0).unwrap_or(0).cast_signed();
     if status == 0 {
@@ -338,7 +338,7 @@ fn check_status(payload: &[u8]) -> Result<(), Error> {
     Err(Error::Refused { cause: io::Error::from_raw_os_error(-status), explanation })
 }
 
-/// The attributes of `bytes`; ends at the first that does not fit.
+/// Iterates over the attributes in `bytes`; ends at the first invalid one.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(read_u16(bytes, 0)?);
@@ -349,25 +349,25 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// The integer at `offset` in host byte order; `None` past the end.
+/// Reads an integer at `offset` in host byte order; `None` past the end.
 pub(crate) fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
     let field = bytes.get(offset..)?.first_chunk()?;
     Some(u16::from_ne_bytes(*field))
 }
 
-/// The integer at `offset` in host byte order; `None` past the end.
+/// Reads an integer at `offset` in host byte order; `None` past the end.
 pub(crate) fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     let field = bytes.get(offset..)?.first_chunk()?;
     Some(u32::from_ne_bytes(*field))
 }
 
-/// The integer at `offset` in host byte order; `None` past the end.
+/// Reads an integer at `offset` in host byte order; `None` past the end.
 pub(crate) fn read_u64(bytes: &[u8], offset: usize) -> Option<u64> {
     let field = bytes.get(offset..)?.first_chunk()?;
     Some(u64::from_ne_bytes(*field))
 }
 
-/// A C string attribute, with or without its NUL.
+/// Decodes a C string attribute, with or without its NUL.
 pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()

@@ -5,7 +5,7 @@ use tap53_ebpf::settings::Direction;
 
 use super::config::Directions;
 
-/// Source of the desired state of an interface. Later sources win over earlier ones.
+/// Source of the desired state of an interface. Later sources take precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WantedBy {
@@ -17,31 +17,31 @@ pub enum WantedBy {
     Command,
 }
 
-/// State of an interface: what is wanted, what is, and why they differ.
+/// State of an interface: the desired state, the observed state, and the reason for a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
-    /// Number; 0 while there is no such interface.
+    /// Ifindex; 0 while there is no such interface.
     pub ifindex: u32,
     /// Kind of device.
     pub kind: String,
-    /// Directions that are wanted; `None` for off.
+    /// Desired directions; `None` for off.
     pub wanted: Option<Directions>,
-    /// Who decides that.
+    /// Source of the desired state.
     pub wanted_by: WantedBy,
-    /// Seconds until that ends by itself.
+    /// Seconds until the desired state expires.
     pub wanted_for_s: Option<u64>,
-    /// What arrives.
+    /// Observed state of the arriving direction.
     pub ingress: Actual,
-    /// What leaves.
+    /// Observed state of the departing direction.
     pub egress: Actual,
-    /// Why these hooks, and why wanted and actual differ where they do.
+    /// Reasons for the hooks, and for a difference between desired and observed state.
     pub why: String,
 }
 
 impl InterfaceStatus {
-    /// True if what is wanted is captured, nothing else is, and nothing is in the way.
+    /// Returns true if exactly the desired directions are captured, and nothing is shadowed.
     #[must_use]
     pub fn is_as_wanted(&self) -> bool {
         let (ingress, egress) = (&self.ingress, &self.egress);
@@ -56,7 +56,8 @@ impl InterfaceStatus {
         )
     }
 
-    /// True if `direction` is wanted. On `lo` either direction has every packet, so one is enough.
+    /// Returns true if `direction` is desired. On `lo` either direction has every packet, so one is
+    /// enough.
     #[must_use]
     pub fn is_wanted(&self, direction: Direction) -> bool {
         self.wanted.is_some_and(|wanted| {
@@ -70,14 +71,14 @@ impl InterfaceStatus {
     }
 }
 
-/// State of one direction of an interface.
+/// Observed state of one direction of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actual {
-    /// Whether packets are captured.
+    /// True if packets are captured.
     pub capturing: bool,
-    /// Hook and mode of the program that is attached, such as `xdp native`; `None` where none is.
+    /// Hook and mode of the attached program, such as `xdp native`; `None` if none is attached.
     pub hook: Option<String>,
-    /// What keeps packets from the program, such as another program ahead of it that ends the
-    /// chain; `None` where nothing does.
+    /// The reason why packets do not reach the program, such as another program that ends the chain;
+    /// `None` if nothing does.
     pub shadowed: Option<String>,
 }

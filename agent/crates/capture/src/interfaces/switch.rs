@@ -1,4 +1,4 @@
-//! Changes of what is captured, as operators ask for them.
+//! Changes of what is captured, as requested by operators.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use super::config::Directions;
 /// A change of what is captured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Switch {
-    /// Shell pattern of interface names; also holds for interfaces that appear later.
+    /// Shell pattern of interface names; it also applies to interfaces that appear later.
     pub pattern: Pattern,
-    /// On or off, or what was before.
+    /// The requested state.
     pub to: SwitchTo,
-    /// When the change ends by itself; `None` for a change that stays until the agent ends.
+    /// Duration of the change; `None` if it lasts until the agent ends.
     pub lasts: Option<Duration>,
 }
 
-/// The change that a [`Switch`] requests.
+/// The state that a [`Switch`] requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchTo {
     /// Capture in these directions.
     On(Directions),
-    /// Capture nothing. Programs stay attached and pass packets by unless `detach`.
+    /// Capture nothing. Programs stay attached and ignore packets unless `detach` is set.
     Off {
-        /// Also take the programs off the interface.
+        /// Also detach the programs from the interface.
         detach: bool,
     },
-    /// Forget earlier switches of this pattern: annotation and file decide again.
+    /// Remove earlier switches of this pattern: annotation and file decide again.
     Reset,
 }

@@ -1,18 +1,18 @@
-//! What is wanted of each interface: the file, the annotation of the Node object and the commands
-//! of operators in one order, without a look at the kernel.
+//! The desired state of each interface: combines the file, the annotation of the Node object and
+//! the commands of operators, without querying the kernel.
 //!
-//! | who | says | holds |
+//! | source | syntax | applies |
 //! |---|---|---|
-//! | file | `interfaces.include`, `exclude`, `directions` | unless one below fits the name |
-//! | annotation | `tap53.io/capture: "eth0=on,veth*=off,eth1=ingress"` | unless a command fits |
-//! | command | `tap53 enable` and `disable`, the last one that fits | for its time, or until the agent ends |
+//! | file | `interfaces.include`, `exclude`, `directions` | unless one below matches the name |
+//! | annotation | `tap53.io/capture: "eth0=on,veth*=off,eth1=ingress"` | unless a command matches |
+//! | command | `tap53 enable` and `disable`, the last one that matches | for its duration, or until the agent ends |
 //!
-//! An annotation is a list of `PATTERN=STATE`, parted by commas; a pattern is a shell pattern of
-//! names, a state is `on`, `both`, `ingress`, `egress` or `off`, of which `on` is `both`. The last
-//! entry that fits decides. A value that is anything else changes nothing.
+//! An annotation is a comma-separated list of `PATTERN=STATE`. The pattern is a shell pattern of
+//! names, the state is `on`, `both`, `ingress`, `egress` or `off`; `on` equals `both`. The last
+//! entry that matches decides. Any other value changes nothing.
 //!
-//! Switching off is a flag by command and annotation, since it may be for moments; the programs stay
-//! and pass packets by. What the file no longer asks for is taken off the interface.
+//! Switching off by command or annotation only sets a flag, since it may be for moments; the
+//! programs stay and ignore packets. An interface that the file no longer selects is detached.
 
 use std::time::Instant;
 
@@ -24,99 +24,100 @@ use crate::{
     interfaces::{Switch, SwitchTo, WantedBy},
 };
 
-/// Switches in force at most; one for each pattern. An operator uses a handful.
+/// Maximum number of active switches, one for each pattern. An operator uses a handful.
 const MAX_SWITCHES: usize = 256;
 
-/// Longest annotation, bytes; what Kubernetes takes for all annotations together is 64 times that.
+/// Maximum length of an annotation in bytes; the limit of Kubernetes for all annotations together
+/// is 64 times that.
 const MAX_ANNOTATION: usize = 4_096;
 
-/// What is wanted of one interface.
+/// The desired state of one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Directions to capture; `None` for off.
     pub directions: Option<Directions>,
-    /// Whether off also means that no program stays attached.
+    /// True if no program may stay attached while it is off.
     pub detach: bool,
-    /// Who decides.
+    /// Source of the desired state.
     pub by: WantedBy,
-    /// When that ends by itself.
+    /// Time when it expires.
     pub until: Option<Instant>,
 }
 
-/// Why an annotation is not in force.
+/// Reasons to refuse an annotation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationError {
-    /// Longer than is read.
+    /// It exceeds the maximum length.
     #[error("longer than {MAX_ANNOTATION} bytes")]
     TooLong,
-    /// Not `PATTERN=STATE`.
+    /// An entry is not `PATTERN=STATE`.
     #[error("{0:?} is not PATTERN=STATE")]
     NotAnEntry(String),
-    /// Not a shell pattern.
+    /// A pattern is invalid.
     #[error("{0:?} is not a shell pattern")]
     NotAPattern(String),
-    /// Not a state.
+    /// A state is invalid.
     #[error("{0:?} is none of on, off, ingress, egress, both")]
     NotAState(String),
 }
 
-/// There are as many switches as there may be.
+/// The maximum number of switches is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_SWITCHES} patterns are switched already: reset some first")]
 pub struct TooManySwitches;
 
-/// Everything that is wanted.
+/// The desired states from all sources.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     file: InterfacesConfig,
     annotation: Vec<(Pattern, Option<Directions>)>,
     /// Oldest first.
-    switches: Vec<InForce>,
+    switches: Vec<ActiveSwitch>,
 }
 
-/// A switch until its end.
+/// An active switch.
 #[derive(Clone, Debug)]
-struct InForce {
+struct ActiveSwitch {
     pattern: Pattern,
     to: SwitchTo,
     until: Option<Instant>,
 }
 
 impl Wanted {
-    /// What the file wants.
+    /// Creates the desired states of the file.
     #[must_use]
     pub const fn new(file: InterfacesConfig) -> Self {
         Self { file, annotation: Vec::new(), switches: Vec::new() }
     }
 
-    /// Puts another file's wishes in place of the first's.
+    /// Replaces the configuration file.
     pub fn set_file(&mut self, file: InterfacesConfig) {
         self.file = file;
     }
 
-    /// The file's patterns of names to capture from.
+    /// Returns the file's patterns of names to capture from.
     #[must_use]
     pub fn file(&self) -> &InterfacesConfig {
         &self.file
     }
 
-    /// Takes up the value of the annotation; `None` where there is no annotation.
+    /// Applies the value of the annotation; `None` if there is no annotation.
     ///
     /// # Errors
-    /// [`AnnotationError`]: what was in force before stays.
+    /// [`AnnotationError`]: the previous annotation stays in force.
     pub fn set_annotation(&mut self, value: Option<&str>) -> Result<(), AnnotationError> {
         self.annotation = parse_annotation(value.unwrap_or_default())?;
         Ok(())
     }
 
-    /// Takes up a command; true if anything is different.
+    /// Applies a command; returns true if it changes anything.
     ///
     /// # Errors
     /// [`TooManySwitches`].
     pub fn switch(&mut self, switch: &Switch, now: Instant) -> Result<bool, TooManySwitches> {
         let before = self.switches.len();
         if switch.to == SwitchTo::Reset {
-            // Also what the pattern fits as a name: `*` resets everything.
+            // The pattern also matches other patterns as names: `*` resets everything.
             self.switches.retain(|other| {
                 other.pattern != switch.pattern && !switch.pattern.matches(other.pattern.as_str())
             });
@@ -126,39 +127,38 @@ impl Wanted {
         if self.switches.len() >= MAX_SWITCHES {
             return Err(TooManySwitches);
         }
-        self.switches.push(InForce {
+        self.switches.push(ActiveSwitch {
             pattern: switch.pattern.clone(),
             to: switch.to,
-            // A time beyond what the clock can tell is for ever.
+            // A time that the clock cannot represent means for ever.
             until: switch.lasts.and_then(|lasts| now.checked_add(lasts)),
         });
         Ok(true)
     }
 
-    /// Forgets the switches whose time is over, and returns their patterns.
+    /// Removes the switches that have expired, and returns their patterns.
     pub fn expire(&mut self, now: Instant) -> Vec<Pattern> {
-        let over = |switch: &InForce| switch.until.is_some_and(|until| until <= now);
+        let over = |switch: &ActiveSwitch| switch.until.is_some_and(|until| until <= now);
         let expired = self.switches.iter().filter(|switch| over(switch));
         let expired = expired.map(|switch| switch.pattern.clone()).collect();
         self.switches.retain(|switch| !over(switch));
         expired
     }
 
-    /// When the next switch ends by itself.
+    /// Returns the time when the next switch expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.switches.iter().filter_map(|switch| switch.until).min()
     }
 
-    /// What is wanted of the interface with this name, kept for [`Self::expire`] to be called in
-    /// time.
+    /// Returns the desired state of the interface with this name. Call [`Self::expire`] first.
     #[must_use]
     pub fn of(&self, name: &str) -> Verdict {
         if let Some(switch) = self.switches.iter().rev().find(|s| s.pattern.matches(name)) {
             let (directions, detach) = match switch.to {
                 SwitchTo::On(directions) => (Some(directions), false),
                 SwitchTo::Off { detach } => (None, detach),
-                // Is never kept.
+                // A reset is never stored.
                 SwitchTo::Reset => (None, false),
             };
             return Verdict { directions, detach, by: WantedBy::Command, until: switch.until };
@@ -172,10 +172,10 @@ impl Wanted {
         Verdict { directions, detach: true, by: WantedBy::File, until: None }
     }
 
-    /// Names that something asks to capture from in so many words, rather than by a pattern; there
-    /// need not be such interfaces.
+    /// Returns the names that a source contains literally, and not as a pattern; such interfaces
+    /// need not exist.
     pub fn named(&self) -> impl Iterator<Item = &str> {
-        let switched_on = |switch: &&InForce| matches!(switch.to, SwitchTo::On(_));
+        let switched_on = |switch: &&ActiveSwitch| matches!(switch.to, SwitchTo::On(_));
         let switches = self.switches.iter().filter(switched_on).map(|switch| &switch.pattern);
         let annotated = self.annotation.iter().filter(|(_, directions)| directions.is_some());
         let annotated = annotated.map(|(pattern, _)| pattern);
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(of(&wanted, "eth0"), (Some(Directions::Ingress), WantedBy::File));
         assert_eq!(wanted.of("br0").by, WantedBy::Command, "without an end");
         assert_eq!(wanted.next_expiry(), None);
-        // A later switch of the same pattern takes the end of the first with it.
+        // A later switch of the same pattern also replaces the first one's end.
         wanted.switch(&switch("eth0", OFF, Some(1)), now).unwrap();
         wanted.switch(&switch("eth0", ON, None), now).unwrap();
         assert_eq!(wanted.expire(end), []);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_that_is_not_one_changes_nothing_and_says_why() {
+    fn an_invalid_annotation_changes_nothing_and_is_explained() {
         let mut wanted = wanted();
         wanted.set_annotation(Some("eth0=egress")).unwrap();
         for (value, why) in [
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_asked_for_in_so_many_words_are_told_from_patterns() {
+    fn literal_names_are_distinguished_from_patterns() {
         let (mut wanted, now) = (wanted(), Instant::now());
         wanted.set_annotation(Some("wan0=on,wan1=off,v*=on")).unwrap();
         wanted.switch(&switch("tun0", ON, None), now).unwrap();

@@ -1,12 +1,12 @@
-//! Interfaces as they come, change and go, told by rtnetlink.
+//! Follows changes of interfaces by rtnetlink notifications.
 //!
-//! - An interface that moves to another namespace is gone from here (RTM_DELLINK), and one that
-//!   comes from another is new. Programs stay on it through the move, so whoever attached them has
-//!   to take them off.
-//! - Changes come in the order in which they happened and are not joined: a number that is gone and
-//!   there again within a moment is another interface.
-//! - A bridge tells of its ports by messages of its own family, where "deleted" means that the port
-//!   left the bridge; they say nothing about the interface and are left out.
+//! - An interface that moves to another namespace is removed here (RTM_DELLINK), and one that comes
+//!   from another is new. Programs stay attached through the move, so the agent that attached them
+//!   must detach them.
+//! - Changes arrive in order and are not merged: an ifindex that disappears and returns within a
+//!   moment is another interface.
+//! - A bridge reports its ports in messages of its own family, where "deleted" means that the port
+//!   left the bridge. They say nothing about the interface and are skipped.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -16,39 +16,39 @@ use super::{
     parse,
 };
 
-/// What happened to an interface.
+/// A change of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is there, new or changed.
+    /// The interface exists; it is new or has changed.
     Present(Interface),
-    /// There is none of this number any more.
+    /// No interface has this ifindex any more.
     Gone(u32),
-    /// Messages were lost: only a list tells what there is.
+    /// Messages were lost: the interfaces must be listed again.
     Lost,
 }
 
-/// A subscription; readable as a descriptor when something happened.
+/// A subscription; readable as a descriptor when there is a change.
 #[derive(Debug)]
 pub struct Watch(Socket);
 
 impl Watch {
-    /// Subscribes in this thread's network namespace. List the interfaces after it, or what happens
-    /// in between goes unnoticed.
+    /// Subscribes in this thread's network namespace. List the interfaces after it, or changes in
+    /// between are missed.
     ///
     /// # Errors
-    /// When there can be no socket.
+    /// Fails if the socket cannot be created.
     pub fn open() -> Result<Self, Error> {
         Socket::open_for_links().map(Self)
     }
 
-    /// What happened since the last call, oldest first; empty if nothing.
+    /// Returns the changes since the last call, oldest first.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// Fails if the socket fails.
     pub fn changes(&mut self) -> Result<Vec<Change>, Error> {
-        let told = self.0.told()?;
+        let notifications = self.0.notifications()?;
         let lost = || vec![Change::Lost];
-        Ok(told.map_or_else(lost, |messages| messages.iter().filter_map(change).collect()))
+        Ok(notifications.map_or_else(lost, |messages| messages.iter().filter_map(change).collect()))
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_leaves_its_bridge_is_not_gone() {
+    fn a_port_that_leaves_its_bridge_is_not_removed() {
         assert_eq!(change(&message(libc::RTM_DELLINK, 0)), Some(Change::Gone(7)));
         let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
         assert_eq!(change(&message(libc::RTM_DELLINK, bridge)), None);
@@ -95,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_a_namespace_in_which_nothing_happens() {
-        // The namespace of the test is others' too: only that it does not wait is certain.
+    fn a_quiet_namespace_reports_no_change() {
+        // Other tests use the namespace too: it is only certain that the call does not block.
         assert!(Watch::open().unwrap().changes().is_ok());
     }
 }

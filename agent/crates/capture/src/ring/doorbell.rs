@@ -1,4 +1,4 @@
-//! Having the kernel wake a worker with the next record.
+//! Requests that the kernel wakes a worker with the next ring item.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,32 +8,32 @@ use std::sync::{
 use aya::maps::{Array, MapData};
 use tap53_ebpf::record::WAKE_WITH_NEXT;
 
-/// The doorbells of all rings: the map in which the kernel programs count the bytes that were written
-/// to each, to know when to wake its worker. Cheap to clone.
+/// The doorbells of all rings: the map in which the kernel programs count the bytes written to each
+/// ring, to decide when to wake its worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Doorbells(Arc<Written>);
+pub struct Doorbells(Arc<WrittenBytes>);
 
-struct Written {
+struct WrittenBytes {
     map: Mutex<Array<MapData, u64>>,
-    /// Whether setting it failed, which is logged once.
+    /// True if a request has failed, which is logged once.
     failed: AtomicBool,
 }
 
-/// The doorbell of one ring. Its worker sets the bytes written so that the next record passes the
-/// threshold.
+/// The doorbell of one ring. Its worker sets the count of written bytes so that the next item
+/// passes the threshold.
 pub struct Doorbell {
-    written: Arc<Written>,
+    written: Arc<WrittenBytes>,
     ring: u32,
 }
 
 impl Doorbells {
-    /// Takes the map over.
+    /// Wraps the map.
     #[must_use]
     pub fn new(map: Array<MapData, u64>) -> Self {
-        Self(Arc::new(Written { map: Mutex::new(map), failed: AtomicBool::new(false) }))
+        Self(Arc::new(WrittenBytes { map: Mutex::new(map), failed: AtomicBool::new(false) }))
     }
 
-    /// The doorbell of the ring with this number.
+    /// Returns the doorbell of a ring.
     #[must_use]
     pub fn of(&self, ring: u32) -> Doorbell {
         Doorbell { written: self.0.clone(), ring }
@@ -41,22 +41,23 @@ impl Doorbells {
 }
 
 impl Doorbell {
-    /// Has the kernel wake this ring's worker with the next record; false if it will not. One system
-    /// call. Once only: what comes after that record wakes by the threshold again.
+    /// Requests that the kernel wakes this ring's worker with the next item; returns false if the
+    /// request fails. It takes one system call and is valid once: later items wake by the threshold
+    /// again.
     #[must_use]
     pub fn arm(&self) -> bool {
-        let Written { map, failed } = &*self.written;
+        let WrittenBytes { map, failed } = &*self.written;
         if failed.load(Ordering::Relaxed) {
             return false;
         }
         let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-        // What other CPUs add at this moment may be lost by it, which moves the next multiple of the
-        // threshold and nothing else.
+        // This may overwrite what other CPUs add at the same moment, which only moves the next
+        // multiple of the threshold.
         let set = map.set(self.ring, WAKE_WITH_NEXT, 0);
         if let Err(error) = &set
             && !failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "workers cannot have the kernel wake them: they look at their rings 50 times a second");
+            tracing::warn!(%error, "workers cannot request a wake-up from the kernel: they poll their rings 50 times per second");
         }
         set.is_ok()
     }

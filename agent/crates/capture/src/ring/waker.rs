@@ -1,4 +1,4 @@
-//! Waking a worker that sleeps.
+//! Wakes a worker that sleeps.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -7,25 +7,26 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Wakes a worker for what does not come by its ring. Cheap to clone.
+/// Wakes a worker for events that do not arrive by its ring. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Waker(Option<Arc<EventFd>>);
 
 impl Waker {
-    /// For one worker. Where the kernel gives no descriptor, it never sleeps long.
+    /// Creates the waker of one worker. If the kernel provides no descriptor, the worker never
+    /// sleeps long.
     #[must_use]
     pub fn new() -> Self {
         let made = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         if let Err(error) = &made {
-            tracing::warn!(%error, "workers cannot be woken: they look at their rings 50 times a second");
+            tracing::warn!(%error, "workers cannot be woken: they poll their rings 50 times per second");
         }
         Self(made.ok().map(Arc::new))
     }
 
-    /// Ends the wait that the worker is in, or else the next one.
+    /// Ends the current wait of the worker, or else the next one.
     pub fn wake(&self) {
         if let Some(event) = &self.0 {
-            // It fails where it was woken 2^64 - 2 times already, which wakes it as well.
+            // It fails after 2^64 - 2 wake-ups, which wake the worker as well.
             let _ = event.write(1);
         }
     }
@@ -38,10 +39,10 @@ impl Waker {
         self.0.as_ref().map(|event| event.as_fd())
     }
 
-    /// Takes note of all that was woken for until now.
+    /// Resets all wake-ups until now.
     pub(super) fn clear(&self) {
         if let Some(event) = &self.0 {
-            // It fails where nobody woke.
+            // It fails if there was no wake-up.
             let _ = event.read();
         }
     }

@@ -35,37 +35,38 @@ reasons! {
 /// `received = joined + waiting + duplicates + Σ lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentCounts {
-    /// Fragments handed in.
+    /// Received fragments.
     pub received: u64,
-    /// Fragments of the datagrams handed out.
+    /// Fragments of reassembled datagrams.
     pub joined: u64,
-    /// Fragments kept.
+    /// Fragments that wait for others.
     pub waiting: u64,
-    /// Fragments that were there already, byte for byte; ignored.
+    /// Fragments that repeat an earlier one byte for byte; ignored.
     pub duplicates: u64,
     /// Fragments in no datagram, by [`FragmentLoss`].
     pub lost: [u64; FragmentLoss::ALL.len()],
-    /// Datagrams handed out.
+    /// Reassembled datagrams.
     pub datagrams: u64,
     /// Datagrams refused, for an overlap or too many fragments.
     pub datagrams_refused: u64,
     /// Datagrams evicted to make room for others.
     pub datagrams_evicted: u64,
-    /// Datagrams and entries of fragments that were looked at or moved. They are no part of the sum, and at
-    /// most [`most_steps`](Self::most_steps).
+    /// Datagrams and fragment entries that were visited or moved. Not part of the sum; at most
+    /// [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl FragmentCounts {
-    /// Returns the number of fragments whose fate is known; equal to `received` unless there is a defect.
+    /// Returns the sum over all outcomes of fragments; equal to `received` unless there is a
+    /// defect.
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.joined + self.waiting + self.duplicates + self.lost.iter().sum::<u64>()
     }
 
-    /// Returns the limit of [`steps`](Self::steps) with datagrams in at most so many fragments,
-    /// whatever came in whatever order, expiry and eviction included. A benign fragment costs some 4
-    /// steps; one that comes before all others moves their entries, of 24 bytes each.
+    /// Returns the maximum of [`steps`](Self::steps) for datagrams of at most so many fragments, in
+    /// any order, including expiry and eviction. A benign fragment costs some 4 steps; one that
+    /// arrives before all others of lower offsets moves their entries, of 24 bytes each.
     #[must_use]
     pub const fn most_steps(&self, fragments: usize) -> u64 {
         self.received * (fragments as u64 + 8)

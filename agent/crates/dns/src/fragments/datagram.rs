@@ -2,101 +2,103 @@
 
 use super::Part;
 
-/// Bytes charged for a fragment besides its data: a box from the allocator (16), and its place in a
-/// vector that at most doubles (2 × 24).
+/// Memory charged for a fragment besides its data, in bytes: a box from the allocator (16), and its
+/// entry in a vector that at most doubles (2 × 24).
 const PART_BYTES: usize = 64;
 
-/// What a fragment did.
+/// The result of adding a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
-    /// It is kept; others are missing.
+    /// It is stored; others are missing.
     Waits,
-    /// It is kept; none is missing.
+    /// It is stored; none is missing.
     Completes,
-    /// It was there.
+    /// It repeats a stored one.
     Duplicate,
-    /// It contradicts another one.
+    /// It contradicts a stored one.
     Overlaps,
-    /// There are too many.
+    /// The maximum number of fragments is reached.
     TooMany,
 }
 
-struct Kept {
+struct StoredFragment {
     offset: u32,
     bytes: Box<[u8]>,
 }
 
-impl Kept {
+impl StoredFragment {
     fn end(&self) -> usize {
         self.offset as usize + self.bytes.len()
     }
 }
 
-/// The fragments of a datagram that came, by offset, none overlapping.
+/// The received fragments of a datagram, by offset, without overlaps.
 #[derive(Default)]
 pub(super) struct Parts {
-    kept: Vec<Kept>,
+    fragments: Vec<StoredFragment>,
     bytes: usize,
-    /// Where the datagram ends, once its last fragment came.
+    /// Length of the datagram, once its last fragment has arrived.
     end: Option<usize>,
 }
 
 impl Parts {
     pub(super) const fn len(&self) -> usize {
-        self.kept.len()
+        self.fragments.len()
     }
 
-    /// Bytes of memory.
+    /// Returns the memory in bytes.
     pub(super) const fn memory(&self) -> usize {
-        self.bytes + self.kept.len() * PART_BYTES
+        self.bytes + self.fragments.len() * PART_BYTES
     }
 
-    /// The beginning of the datagram, if it came.
+    /// Returns the start of the datagram, if it has arrived.
     pub(super) fn first(&self) -> Option<&[u8]> {
-        self.kept.first().filter(|first| first.offset == 0).map(|first| &*first.bytes)
+        self.fragments.first().filter(|first| first.offset == 0).map(|first| &*first.bytes)
     }
 
-    /// Adds a fragment, of at most `limit`; adds the entries moved for it to `steps`.
+    /// Adds a fragment, up to `limit` fragments; adds the number of moved entries to `steps`.
     pub(super) fn add(&mut self, part: &Part<'_>, limit: usize, steps: &mut u64) -> Added {
         let end = part.offset as usize + part.data.len();
-        let place = match self.kept.binary_search_by_key(&part.offset, |kept| kept.offset) {
-            Ok(place) => {
-                // The last fragment is also the last of those kept.
-                let was_last = self.end == Some(end) && place + 1 == self.kept.len();
-                let same = *self.kept[place].bytes == *part.data && was_last != part.more;
+        let index = match self.fragments.binary_search_by_key(&part.offset, |stored| stored.offset)
+        {
+            Ok(index) => {
+                // The last fragment must also be the last of the stored ones.
+                let was_last = self.end == Some(end) && index + 1 == self.fragments.len();
+                let same = *self.fragments[index].bytes == *part.data && was_last != part.more;
                 return if same { Added::Duplicate } else { Added::Overlaps };
             }
-            Err(place) => place,
+            Err(index) => index,
         };
-        let before = place.checked_sub(1).and_then(|place| self.kept.get(place));
+        let before = index.checked_sub(1).and_then(|index| self.fragments.get(index));
         let overlaps_before = before.is_some_and(|before| before.end() > part.offset as usize);
-        let after = self.kept.get(place);
+        let after = self.fragments.get(index);
         let overlaps_after = after.is_some_and(|after| (after.offset as usize) < end);
         let ends_early = !part.more && after.is_some();
         let goes_on = self.end.is_some_and(|known| end > known);
         if overlaps_before || overlaps_after || ends_early || goes_on {
             return Added::Overlaps;
         }
-        if self.kept.len() >= limit {
+        if self.fragments.len() >= limit {
             return Added::TooMany;
         }
         if !part.more {
             self.end = Some(end);
         }
         self.bytes += part.data.len();
-        *steps += (self.kept.len() - place) as u64;
-        self.kept.insert(place, Kept { offset: part.offset, bytes: part.data.into() });
-        // Without overlaps, as many bytes as there are places is all of them (RFC 815 §2 keeps a
-        // list of holes instead).
+        *steps += (self.fragments.len() - index) as u64;
+        self.fragments
+            .insert(index, StoredFragment { offset: part.offset, bytes: part.data.into() });
+        // Without overlaps, the datagram is complete when its bytes add up to its length (RFC 815
+        // §2 keeps a list of holes instead).
         if self.end == Some(self.bytes) { Added::Completes } else { Added::Waits }
     }
 
-    /// Puts the datagram into `joined`.
+    /// Writes the datagram to `joined`.
     pub(super) fn join(&self, joined: &mut Vec<u8>) {
         joined.clear();
         joined.reserve_exact(self.bytes);
-        for kept in &self.kept {
-            joined.extend_from_slice(&kept.bytes);
+        for fragment in &self.fragments {
+            joined.extend_from_slice(&fragment.bytes);
         }
     }
 }

@@ -1,32 +1,31 @@
-//! IP fragments become datagrams (RFC 791 §3.2, RFC 815, RFC 8200 §4.5).
+//! Reassembles IP fragments into datagrams (RFC 791 §3.2, RFC 815, RFC 8200 §4.5).
 //!
-//! A worker owns one [`Fragments`], made by [`Config::build`]. Each fragment goes into
-//! [`Fragments::fragment`]; [`Fragments::expire`] passes the time; [`Fragments::finish`] ends. What
-//! comes of it is a [`FragmentEvent`] in the call: the datagram that this fragment completes, or
-//! what is lost.
+//! A worker owns one [`Fragments`], created by [`Config::build`]. Each fragment goes into
+//! [`Fragments::fragment`]; [`Fragments::expire`] passes the time; [`Fragments::finish`] ends. Each
+//! call reports [`FragmentEvent`]s: the datagram that this fragment completes, or losses.
 //!
-//! A datagram is handed out from its transport header on, in a buffer that is used again, with the
+//! A datagram is passed on from its transport header on, in a buffer that is reused, with the
 //! origin of its first fragment; the time and the frame number are those of the fragment that
-//! completed it. In IPv6 `protocol` is the next header that the first fragment names (RFC 8200
-//! §4.5), which may be an extension header: the caller walks from there, as it does in a packet.
+//! completed it. In IPv6 `protocol` is the next header in the first fragment (RFC 8200 §4.5), which
+//! may be an extension header: the caller parses it as in a packet.
 //!
 //! Contract:
-//! - Nothing panics on any input, time is passed in.
-//! - Memory follows the bytes received, not the offsets claimed: a fragment costs its own length
-//!   and 64 bytes wherever it says it belongs.
-//! - Work is bounded by the fragments that come, whatever their order
+//! - No input causes a panic, and time is an argument.
+//! - Memory follows the received bytes, not the claimed offsets: a fragment costs its own length
+//!   and 64 bytes, whatever its offset.
+//! - Work is bounded by the number of fragments, whatever their order
 //!   ([`FragmentCounts::most_steps`]).
-//! - What tells datagrams apart: addresses, identification, in IPv4 the protocol (in IPv6 the
-//!   fragments may name different ones), and interface, direction and tunnel, so that the copies of
-//!   a packet at several hooks are not taken for overlaps.
-//! - A fragment that is there already, byte for byte, is ignored. Any other overlap refuses the
-//!   datagram, and until its time is up all that comes of it (RFC 5722 §4). The same holds where
-//!   two fragments disagree on the end.
-//! - A fragment at offset 0 with none to follow (RFC 6946) is a datagram by itself, whatever else
-//!   bears its identification.
-//! - What is not possible (RFC 8200 §4.5) is refused alone: it cannot be told to be of the datagram.
-//! - Checksums are not looked at. An identification that is used again within the timeout can join
-//!   what does not belong together (RFC 4963), unless it overlaps, which it mostly does.
+//! - The key of a datagram: addresses, identification, in IPv4 the protocol (in IPv6 the fragments
+//!   may name different ones), and interface, direction and tunnel, so that copies of a packet at
+//!   several hooks do not overlap.
+//! - A fragment that repeats an earlier one byte for byte is ignored. Any other overlap refuses the
+//!   datagram, including fragments that arrive before its timeout (RFC 5722 §4). The same applies
+//!   if two fragments disagree on the end.
+//! - A fragment at offset 0 without others (RFC 6946) is a datagram of its own, whatever other
+//!   fragments have its identification.
+//! - An invalid fragment (RFC 8200 §4.5) is refused alone: it may not belong to the datagram.
+//! - Checksums are not verified. An identification that is reused within the timeout can combine
+//!   unrelated fragments (RFC 4963), unless they overlap, which they usually do.
 
 mod counts;
 mod datagram;
@@ -41,42 +40,42 @@ use std::{
 use hashbrown::DefaultHashBuilder;
 use tap53_ebpf::settings::Direction;
 
-use super::{Origin, Part, Tunnel, aged::Aged};
+use super::{Origin, Part, Tunnel, aged::AgedTable};
 use datagram::{Added, Parts};
 
 pub use counts::{FragmentCounts, FragmentIgnored, FragmentLoss};
 
-/// How much is kept of datagrams, by each worker.
+/// Limits on the stored datagrams of each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Datagrams at most, refused ones included.
+    /// Maximum number of datagrams, including refused ones.
     pub datagrams: usize,
-    /// Bytes kept at most, of all datagrams, with 64 bytes of bookkeeping for each fragment.
+    /// Maximum memory of all datagrams in bytes, with 64 bytes of bookkeeping per fragment.
     pub bytes: usize,
-    /// Fragments of a datagram at most.
+    /// Maximum number of fragments of a datagram.
     pub fragments: usize,
-    /// How long the first fragment that comes waits for the others.
+    /// Time that the first received fragment waits for the others.
     pub timeout: Duration,
 }
 
 impl Default for Config {
-    /// 4,096 datagrams take 0.4 KiB each, so 1.6 MiB, besides 8 MiB of bytes. A datagram of 65,535
-    /// bytes has 119 fragments at the 576 bytes that every host takes (RFC 791 §3.1). The timeout
-    /// is the one RFC 791 §3.2 recommends; a message that takes longer is answered no more.
+    /// 4,096 datagrams take 0.4 KiB each, so 1.6 MiB, in addition to 8 MiB of bytes. A datagram of
+    /// 65,535 bytes has 119 fragments at the 576 bytes that every host accepts (RFC 791 §3.1). The
+    /// timeout is that of RFC 791 §3.2; a message that takes longer is no longer answered.
     fn default() -> Self {
         Self { datagrams: 4_096, bytes: 8 << 20, fragments: 128, timeout: Duration::from_secs(15) }
     }
 }
 
 impl Config {
-    /// No fragments yet.
+    /// Creates an empty reassembly.
     #[must_use]
     pub fn build(self) -> Fragments {
         Fragments {
             config: Self { datagrams: self.datagrams.clamp(1, 1 << 30), ..self },
             timeout_ns: u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX),
             latest_ns: 0,
-            datagrams: Aged::new(),
+            datagrams: AgedTable::new(),
             hasher: DefaultHashBuilder::default(),
             memory: 0,
             joined: Vec::new(),
@@ -85,32 +84,32 @@ impl Config {
     }
 }
 
-/// What comes of a fragment, or of time.
+/// The result of a fragment, or of a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentEvent<'a> {
-    /// A whole datagram.
+    /// A complete datagram.
     Datagram {
-        /// Of the first fragment, with time and frame number of the one that completed it.
+        /// Origin of the first fragment, with time and frame number of the one that completed it.
         origin: Origin,
-        /// What the bytes begin with: a transport header, or in IPv6 an extension header.
+        /// Protocol of the first header: a transport header, or in IPv6 an extension header.
         protocol: u8,
-        /// The datagram from there on.
+        /// The datagram from that header on.
         bytes: &'a [u8],
     },
-    /// A datagram that will not be whole, or a fragment that is not taken.
+    /// A datagram that will not be completed, or a refused fragment.
     Loss {
-        /// Of the first fragment if it came, else of another one.
+        /// Origin of the first fragment if it has arrived, otherwise of another one.
         origin: Origin,
-        /// As the first fragment says if it came, else another one.
+        /// Protocol in the first fragment if it has arrived, otherwise in another one.
         protocol: u8,
-        /// The first four bytes of the datagram if they came: the ports of UDP or TCP.
+        /// The first four bytes of the datagram if they have arrived: the ports of UDP or TCP.
         ports: Option<[u16; 2]>,
-        /// Why.
+        /// The reason of the loss.
         reason: FragmentLoss,
     },
 }
 
-/// What tells datagrams apart.
+/// Identifies a datagram.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     source: IpAddr,
@@ -153,50 +152,51 @@ impl Hash for Key {
     }
 }
 
-/// A datagram that is not whole.
+/// An incomplete datagram.
 struct Waiting {
     key: Key,
-    /// When its first fragment to come was captured, or, where time had been further already, that
-    /// time: a clock that is behind (set back, another host's in a capture file) has its time too.
+    /// Capture time of its first received fragment, or a later time that was already reached: a
+    /// datagram of a slow clock (set back, or of another host in a capture file) gets its full
+    /// timeout too.
     since_ns: u64,
     origin: Origin,
     protocol: u8,
-    /// Why it is refused, once it is.
+    /// The reason of the refusal (`Err`), if it is refused.
     parts: Result<Parts, FragmentLoss>,
 }
 
-/// The fragmented datagrams that a worker sees, in order of their first fragment to come.
+/// The incomplete datagrams of a worker, in the order of their first received fragments.
 pub struct Fragments {
     config: Config,
     timeout_ns: u64,
-    /// The latest time heard of.
+    /// The latest time of any call.
     latest_ns: u64,
-    datagrams: Aged<Waiting, 1>,
-    /// Keyed at random: senders choose identifications.
+    datagrams: AgedTable<Waiting, 1>,
+    /// The seed is random: senders choose identifications.
     hasher: DefaultHashBuilder,
-    /// Bytes that the datagrams keep, with bookkeeping.
+    /// Memory of the stored datagrams in bytes, including bookkeeping.
     memory: usize,
-    /// A datagram on its way out.
+    /// Buffer of the datagram that is passed on.
     joined: Vec<u8>,
     counts: FragmentCounts,
 }
 
 impl Fragments {
-    /// What became of every fragment up to now.
+    /// Returns the counts of all fragments so far.
     #[must_use]
     pub const fn counts(&self) -> FragmentCounts {
         self.counts
     }
 
-    /// Bytes of memory, by the arithmetic of the limits.
+    /// Returns the memory in bytes, as charged against the limits.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        self.datagrams.slots() * Aged::<Waiting, 1>::ENTRY_BYTES
+        self.datagrams.slots() * AgedTable::<Waiting, 1>::ENTRY_BYTES
             + self.memory
             + self.joined.capacity()
     }
 
-    /// Takes in a fragment.
+    /// Processes a fragment.
     pub fn fragment(
         &mut self,
         origin: &Origin,
@@ -205,13 +205,13 @@ impl Fragments {
     ) {
         self.counts.received += 1;
         if part.offset == 0 && !part.more {
-            // RFC 6946 §4.
+            // A fragment without others, RFC 6946 §4.
             self.counts.joined += 1;
             self.counts.datagrams += 1;
             let (origin, protocol, bytes) = (*origin, part.protocol, part.data);
             return events(FragmentEvent::Datagram { origin, protocol, bytes });
         }
-        if let Some(reason) = impossible(part) {
+        if let Some(reason) = invalid_reason(part) {
             self.counts.lost[reason as usize] += 1;
             let ports = Some(part.data).filter(|_| part.offset == 0).and_then(ports);
             let (origin, protocol) = (*origin, part.protocol);
@@ -257,7 +257,7 @@ impl Fragments {
         part: &Part<'_>,
         events: &mut impl FnMut(FragmentEvent<'_>),
     ) {
-        // Found or inserted just now.
+        // It was just found or inserted.
         let Some(waiting) = self.datagrams.get_mut(number) else {
             return;
         };
@@ -314,8 +314,8 @@ impl Fragments {
         events(FragmentEvent::Loss { origin, protocol, ports, reason });
     }
 
-    /// Gives up the datagrams whose time has run out at `now_ns`: the time up to which fragments
-    /// were handed in.
+    /// Drops the datagrams whose timeout has expired at `now_ns`, the time up to which fragments
+    /// were processed.
     pub fn expire(&mut self, now_ns: u64, mut events: impl FnMut(FragmentEvent<'_>)) {
         self.latest_ns = self.latest_ns.max(now_ns);
         while let Some(number) = self.datagrams.oldest(0)
@@ -325,14 +325,14 @@ impl Fragments {
         }
     }
 
-    /// The end of capture: gives up all datagrams.
+    /// Drops all datagrams at the end of the capture.
     pub fn finish(&mut self, mut events: impl FnMut(FragmentEvent<'_>)) {
         while let Some(number) = self.datagrams.oldest(0) {
             self.remove(number, FragmentLoss::Ended, &mut events);
         }
     }
 
-    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    /// Resets the time after [`finish`](Self::finish), for another capture.
     pub const fn restart(&mut self) {
         self.latest_ns = 0;
     }
@@ -358,7 +358,7 @@ impl Fragments {
         let Some(Waiting { origin, protocol, parts: Ok(parts), .. }) =
             self.datagrams.remove(number)
         else {
-            // Refused: what it had was counted then.
+            // It was refused, and its fragments were counted then.
             return;
         };
         self.memory -= parts.memory();
@@ -370,17 +370,17 @@ impl Fragments {
     }
 }
 
-/// Why a fragment can be of no datagram (RFC 8200 §4.5; RFC 791 §3.2 has the same units).
-fn impossible(part: &Part<'_>) -> Option<FragmentLoss> {
-    /// The most that the length field of IP can state.
-    const LONGEST: usize = 65_535;
+/// Returns the reason why a fragment is invalid (RFC 8200 §4.5; RFC 791 §3.2 has the same units).
+fn invalid_reason(part: &Part<'_>) -> Option<FragmentLoss> {
+    /// The maximum of IP's length field.
+    const MAX_DATAGRAM: usize = 65_535;
     let end = usize::try_from(part.offset).ok().and_then(|at| at.checked_add(part.data.len()));
     if part.data.is_empty()
         || !part.offset.is_multiple_of(8)
         || (part.more && !part.data.len().is_multiple_of(8))
     {
         Some(FragmentLoss::Malformed)
-    } else if end.is_none_or(|end| end > LONGEST) {
+    } else if end.is_none_or(|end| end > MAX_DATAGRAM) {
         Some(FragmentLoss::TooLong)
     } else {
         None

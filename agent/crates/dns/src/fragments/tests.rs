@@ -1,28 +1,17 @@
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
+use crate::build;
 
 fn origin(at_ns: u64) -> Origin {
-    Origin {
-        captured_at_ns: at_ns,
-        ifindex: 3,
-        direction: Direction::Ingress,
-        frame: 0,
-        vlan_id: None,
-        vlan_inner_id: None,
-        vlan_visible: true,
-        tunnel: None,
-        source: [192, 0, 2, 53].into(),
-        destination: [192, 0, 2, 1].into(),
-        identification: 0,
-    }
+    build::origin(at_ns, 3, [192, 0, 2, 53], [192, 0, 2, 1])
 }
 
 fn part(identification: u32, offset: u32, more: bool, data: &[u8]) -> Part<'_> {
     Part { protocol: 17, identification, offset, more, data }
 }
 
-/// What came of fragments, in order.
+/// The events of fragments, in order.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Datagram(Vec<u8>),
@@ -66,7 +55,7 @@ fn counted(fragments: &Fragments, reason: FragmentLoss) -> u64 {
 }
 
 #[test]
-fn an_overlap_refuses_the_datagram_and_what_comes_of_it_later() {
+fn an_overlap_refuses_the_datagram_and_its_later_fragments() {
     let mut fragments = Config::default().build();
     assert_eq!(take(&mut fragments, &origin(1), &part(7, 0, true, &[0, 53, 1, 0, 0, 0, 0, 0])), []);
     // One byte differs.
@@ -76,7 +65,7 @@ fn an_overlap_refuses_the_datagram_and_what_comes_of_it_later() {
     assert_eq!(take(&mut fragments, &origin(4), &part(7, 0, true, &[0; 8])), []);
     assert_eq!(counted(&fragments, FragmentLoss::Overlap), 4);
     assert_eq!((fragments.memory, fragments.counts().datagrams_refused), (0, 1));
-    // Its identification may be used again after the timeout.
+    // The identification may be reused after the timeout.
     let later = origin(15_000_000_001);
     assert_eq!(take(&mut fragments, &later, &part(7, 0, true, &[0; 8])), []);
     let whole = take(&mut fragments, &later, &part(7, 8, false, &[1; 8]));
@@ -127,7 +116,7 @@ fn impossible_fragments_are_refused_alone() {
 }
 
 #[test]
-fn what_is_not_whole_in_time_is_lost_with_its_flow() {
+fn incomplete_datagrams_are_lost_after_the_timeout_with_their_flow() {
     let mut fragments = Config::default().build();
     take(&mut fragments, &origin(1), &part(7, 0, true, &[0, 53, 1, 0, 0, 0, 0, 0]));
     take(&mut fragments, &origin(9), &part(7, 16, false, &[0; 8]));
@@ -218,7 +207,7 @@ fn a_flood_of_fragments_leaves_memory_flat() {
     let config = Config { datagrams: 100, bytes: 20_000, ..Config::default() };
     let mut fragments = config.build();
     for identification in 0..20_000 {
-        // By number for a while, then by bytes.
+        // First the number of datagrams is the limit, then their bytes.
         let size = if identification < 10_000 { 8 } else { 1_000 };
         take(&mut fragments, &origin(1), &part(identification, 0, true, &vec![1; size]));
         assert!(fragments.memory <= 20_000 && fragments.datagrams.slots() <= 100);
@@ -241,7 +230,7 @@ fn more_fragments_than_are_kept_refuse_the_datagram() {
     assert_eq!(counted(&fragments, FragmentLoss::TooMany), 5);
 }
 
-/// A datagram, where it is cut (in units of 8 bytes), and the order in which its fragments come.
+/// A datagram, its cuts (in units of 8 bytes), and the order in which its fragments arrive.
 fn split() -> impl Strategy<Value = (Vec<u8>, Vec<(usize, usize)>)> {
     (vec(any::<u8>(), 17..3_000), vec(any::<Index>(), 1..20)).prop_flat_map(|(datagram, cuts)| {
         let units = (datagram.len() - 1) / 8;
@@ -267,7 +256,7 @@ proptest! {
     ) {
         let mut fragments = Config::default().build();
         let mut order = parts.clone();
-        // Duplicates, before the datagram is whole.
+        // Duplicates, before the datagram is complete.
         for (which, place) in again {
             order.insert(place.index(order.len()), parts[which.index(parts.len() - 1)]);
         }
@@ -290,7 +279,7 @@ proptest! {
         length in 1..200_usize,
         place in any::<Index>(),
     ) {
-        // An overlap begins inside of a fragment, so that no other set of fragments is whole.
+        // The overlap begins inside a fragment, so that no other set of fragments is complete.
         let long: Vec<_> = parts.iter().filter(|(from, to)| to - from > 8).collect();
         prop_assume!(!long.is_empty());
         let (from, to) = *long[which.index(long.len())];
@@ -329,10 +318,11 @@ proptest! {
 }
 
 #[test]
-fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
+fn many_fragments_in_the_worst_order_stay_within_the_stated_cost() {
     let mut fragments = Config::default().build();
     let count = u32::try_from(Config::default().fragments).unwrap();
-    // Of 8 bytes, the last first, all datagrams at once: each moves all that came before.
+    // Fragments of 8 bytes, the last first, of all datagrams at once: each moves all entries before
+    // it.
     for offset in (0..count).rev() {
         for datagram in 0..200 {
             take(
@@ -345,7 +335,7 @@ fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
     assert_eq!(fragments.counts().datagrams, 200);
     let steps = fragments.counts().steps;
     assert!(steps > u64::from(count) * 200 * 50, "this is no worst case: {steps}");
-    // As many datagrams as there may be, and more; then all of them time out at once.
+    // Exceed the maximum number of datagrams; then all of them time out at once.
     for datagram in 0..10_000 {
         take(&mut fragments, &origin(2), &part(datagram, 8, true, &[7; 8]));
         fragments.expire(2, |_| panic!("nothing is due"));
@@ -357,7 +347,7 @@ fn many_fragments_of_many_datagrams_in_the_worst_order_cost_what_is_stated() {
 }
 
 #[test]
-fn datagrams_that_differ_in_what_is_rare_do_not_share_a_place() {
+fn datagrams_that_differ_in_rare_fields_do_not_share_a_bucket() {
     use crate::{Tunnel, TunnelKind};
 
     let mut fragments = Config::default().build();

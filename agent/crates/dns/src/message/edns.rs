@@ -10,11 +10,11 @@ use super::{
 /// EDNS Client Subnet (RFC 7871 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientSubnet {
-    /// The address, zero behind the source prefix; 0.0.0.0 for FAMILY 0, which has none.
+    /// The address, zero after the source prefix; 0.0.0.0 for FAMILY 0, which has none.
     pub address: IpAddr,
-    /// SOURCE PREFIX-LENGTH, bits.
+    /// SOURCE PREFIX-LENGTH in bits.
     pub source_prefix: u8,
-    /// SCOPE PREFIX-LENGTH, bits; zero in queries.
+    /// SCOPE PREFIX-LENGTH in bits; zero in queries.
     pub scope_prefix: u8,
 }
 
@@ -23,7 +23,7 @@ pub struct ClientSubnet {
 pub struct ExtendedError<'a> {
     /// INFO-CODE.
     pub code: u16,
-    /// EXTRA-TEXT, control characters and non-UTF-8 replaced, a NUL at its end dropped.
+    /// EXTRA-TEXT with control characters and non-UTF-8 replaced, and without a NUL at its end.
     pub text: &'a str,
 }
 
@@ -32,19 +32,19 @@ pub struct ExtendedError<'a> {
 pub struct Edns<'a> {
     /// EDNS version.
     pub version: u8,
-    /// Requestor's UDP payload size, bytes.
+    /// Requestor's UDP payload size in bytes.
     pub udp_payload_size: u16,
-    /// DO: DNSSEC records are welcome.
+    /// DO: DNSSEC records are requested.
     pub dnssec_ok: bool,
     /// EDNS Client Subnet.
     pub client_subnet: Option<ClientSubnet>,
     /// Name server identifier (RFC 5001 §2.3); empty in queries.
     pub nsid: Option<&'a [u8]>,
-    /// Client cookie, and the server's where it is known (RFC 7873 §4).
+    /// Client cookie, and the server's if it is known (RFC 7873 §4).
     pub cookie: Option<&'a [u8]>,
     /// The first Extended DNS Error (RFC 8914).
     pub extended_error: Option<ExtendedError<'a>>,
-    /// Bytes of padding (RFC 7830).
+    /// Number of bytes of padding (RFC 7830).
     pub padding: Option<u16>,
     message: &'a Message,
 }
@@ -66,16 +66,16 @@ impl<'a> Edns<'a> {
         }
     }
 
-    /// Code and data of the options that have no field here, and of those that are malformed or
-    /// come again, in the order of the message. Of an option that is longer than the record says,
-    /// the data that there is.
+    /// Returns code and data of the options that have no field here, and of those that are
+    /// malformed or repeated, in the order of the message. For an option that exceeds the record,
+    /// it returns the available data.
     pub fn options(&self) -> impl ExactSizeIterator<Item = (u16, &'a [u8])> + use<'a> {
         let message = self.message;
         message.options.iter().map(|(code, data)| (*code, message.octets(*data)))
     }
 }
 
-/// What [`Edns`] is a view of.
+/// The data of [`Edns`], as spans of the message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EdnsSpans {
     version: u8,
@@ -95,17 +95,17 @@ const COOKIE: u16 = 10;
 const PADDING: u16 = 12;
 const EXTENDED_ERROR: u16 = 15;
 
-/// Whether an option was taken into the field for its code.
-enum Taken {
+/// The result of storing an option in the field for its code.
+enum Stored {
     Yes,
-    /// There is no such field, or it has its value already.
+    /// There is no such field, or it has a value already.
     No,
     Malformed,
 }
 
 impl Message {
-    /// Reads an OPT record by its class, TTL and RDATA (RFC 6891 §6.1.3); false if one of its
-    /// options is malformed.
+    /// Reads an OPT record by its class, TTL and RDATA (RFC 6891 §6.1.3); returns false if one of
+    /// its options is malformed.
     pub(super) fn read_edns(
         &mut self,
         class: u16,
@@ -128,13 +128,13 @@ impl Message {
                 break;
             };
             let whole = rdata.counted_u16();
-            let taken = match whole {
-                Some(data) => self.take_option(&mut edns, code, data, text),
-                None => Taken::Malformed,
+            let stored = match whole {
+                Some(data) => self.store_option(&mut edns, code, data, text),
+                None => Stored::Malformed,
             };
-            well_formed &= !matches!(taken, Taken::Malformed);
-            if !matches!(taken, Taken::Yes) {
-                // Behind the length, where the option is longer than the record.
+            well_formed &= !matches!(stored, Stored::Malformed);
+            if !matches!(stored, Stored::Yes) {
+                // The data after the length, if the option exceeds the record.
                 let data = whole.unwrap_or_else(|| rdata.rest().get(2..).unwrap_or_default());
                 let span = self.push_octets(data);
                 self.options.push((code, span));
@@ -144,26 +144,26 @@ impl Message {
         well_formed
     }
 
-    fn take_option(
+    fn store_option(
         &mut self,
         edns: &mut EdnsSpans,
         code: u16,
         data: &[u8],
         text: &mut Text,
-    ) -> Taken {
+    ) -> Stored {
         match code {
             NSID if edns.nsid.is_none() => edns.nsid = Some(self.push_octets(data)),
             CLIENT_SUBNET if edns.client_subnet.is_none() => {
-                let Ok(subnet) = client_subnet(data) else { return Taken::Malformed };
+                let Ok(subnet) = client_subnet(data) else { return Stored::Malformed };
                 edns.client_subnet = subnet;
                 if subnet.is_none() {
-                    return Taken::No;
+                    return Stored::No;
                 }
             }
             COOKIE if edns.cookie.is_none() => {
                 // Eight bytes of the client, eight to 32 of the server (RFC 7873 §4).
                 if !matches!(data.len(), 8 | 16..=40) {
-                    return Taken::Malformed;
+                    return Stored::Malformed;
                 }
                 edns.cookie = Some(self.push_octets(data));
             }
@@ -172,27 +172,29 @@ impl Message {
                 edns.padding = Some(u16::try_from(data.len()).unwrap_or(u16::MAX));
             }
             EXTENDED_ERROR if edns.extended_error.is_none() => {
-                let Some((code, extra)) = data.split_first_chunk() else { return Taken::Malformed };
+                let Some((code, extra)) = data.split_first_chunk() else {
+                    return Stored::Malformed;
+                };
                 edns.extended_error = Some((u16::from_be_bytes(*code), write_extra(extra, text)));
             }
-            _ => return Taken::No,
+            _ => return Stored::No,
         }
-        Taken::Yes
+        Stored::Yes
     }
 }
 
-/// The option is not what RFC 7871 §6 says.
+/// The option violates RFC 7871 §6.
 struct Malformed;
 
-/// `None` for an address family that we do not know.
+/// Returns `None` for an unknown address family.
 fn client_subnet(data: &[u8]) -> Result<Option<ClientSubnet>, Malformed> {
     let (&[family_high, family_low, source_prefix, scope_prefix], octets) =
         data.split_first_chunk().ok_or(Malformed)?;
     let address = match u16::from_be_bytes([family_high, family_low]) {
         1 => IpAddr::from(Ipv4Addr::from(padded(octets)?)),
         2 => IpAddr::from(Ipv6Addr::from(padded(octets)?)),
-        // No address at all, which is what prefixes of length 0 say of any family: nothing of the
-        // client is to be passed on (RFC 7871 §7.1.2). `dig +subnet=0` asks so.
+        // There is no address, which prefixes of length 0 mean in any family: nothing of the client
+        // may be passed on (RFC 7871 §7.1.2). `dig +subnet=0` sends this.
         0 if source_prefix == 0 && scope_prefix == 0 && octets.is_empty() => {
             IpAddr::from(Ipv4Addr::UNSPECIFIED)
         }
@@ -200,16 +202,16 @@ fn client_subnet(data: &[u8]) -> Result<Option<ClientSubnet>, Malformed> {
         _ => return Ok(None),
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    // As many octets as the prefix takes, and zero behind it.
+    // As many octets as the prefix needs, with zeros after it.
     let octets_of_prefix = usize::from(source_prefix.div_ceil(8));
-    let behind_prefix = match source_prefix % 8 {
+    let after_prefix = match source_prefix % 8 {
         0 => 0,
         used => octets.last().map_or(0, |octet| octet << used),
     };
     let valid = source_prefix <= bits
         && scope_prefix <= bits
         && octets.len() == octets_of_prefix
-        && behind_prefix == 0;
+        && after_prefix == 0;
     if !valid {
         return Err(Malformed);
     }
@@ -222,8 +224,8 @@ fn padded<const N: usize>(octets: &[u8]) -> Result<[u8; N], Malformed> {
     Ok(whole)
 }
 
-/// EXTRA-TEXT may end with a NUL (RFC 8914 §2). One message has one such text at most, so that
-/// the message's length bounds it.
+/// EXTRA-TEXT may end with a NUL (RFC 8914 §2). A message has at most one such text, so its length
+/// bounds it.
 fn write_extra(extra: &[u8], text: &mut Text) -> Span {
     let start = extent(text.len());
     for chunk in extra.strip_suffix(b"\0").unwrap_or(extra).utf8_chunks() {
@@ -241,5 +243,5 @@ fn write_extra(extra: &[u8], text: &mut Text) -> Span {
     Span { start, end: extent(text.len()) }
 }
 
-/// U+FFFD.
+/// U+FFFD, the replacement character.
 const REPLACEMENT: &str = "\u{fffd}";

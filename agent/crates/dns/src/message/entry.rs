@@ -1,4 +1,4 @@
-//! What a message consists of, as it is read from it.
+//! The parts of a message.
 
 use tap53_reasons::labels;
 
@@ -7,7 +7,7 @@ use tap53_reasons::labels;
 pub struct Flags {
     /// AA: the answer is authoritative.
     pub authoritative: bool,
-    /// TC: the message was truncated; the full answer may follow over TCP (RFC 7766 §5).
+    /// TC: the message was truncated; the full response may follow over TCP (RFC 7766 §5).
     pub truncated: bool,
     /// RD: recursion desired.
     pub recursion_desired: bool,
@@ -20,7 +20,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The flags among the second 16 bits of a header.
+    /// Reads the flags from the second 16 bits of a header.
     pub(super) const fn from_bits(bits: u16) -> Self {
         Self {
             authoritative: bits & 0x0400 != 0,
@@ -36,7 +36,7 @@ impl Flags {
 /// An entry of the question section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Question<'a> {
-    /// Lower-case presentation format without the trailing dot.
+    /// Name in lower-case presentation format without the trailing dot.
     pub name: &'a str,
     /// QTYPE.
     pub qtype: u16,
@@ -47,7 +47,7 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// True if the answer may take several messages: IXFR (RFC 1995) and AXFR (RFC 5936).
+    /// Returns true if the response may take several messages: IXFR (RFC 1995) and AXFR (RFC 5936).
     #[must_use]
     pub const fn is_transfer(&self) -> bool {
         matches!(self.qtype, 251 | 252)
@@ -57,7 +57,7 @@ impl Question<'_> {
 /// A resource record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// Owner, in lower-case presentation format without the trailing dot.
+    /// Owner in lower-case presentation format without the trailing dot.
     pub name: &'a str,
     /// RR type.
     pub rtype: u16,
@@ -65,10 +65,10 @@ pub struct Answer<'a> {
     ///
     /// [`note_multicast_dns`]: super::Message::note_multicast_dns
     pub class: u16,
-    /// Time to live, seconds.
+    /// Time to live in seconds.
     pub ttl: u32,
-    /// RDATA in presentation format; the generic one of RFC 3597 §5 where the type is unknown or
-    /// the RDATA has not its form. Empty where an update has none (RFC 2136 §2.4, §2.5).
+    /// RDATA in presentation format, or in the generic format of RFC 3597 §5 if the type is unknown
+    /// or the RDATA malformed. Empty in an update without RDATA (RFC 2136 §2.4, §2.5).
     pub rdata: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! A DNS message, as far as it could be read.
+//! Reads a DNS message, as far as it is well-formed.
 
 mod edns;
 mod entry;
@@ -45,7 +45,7 @@ struct RecordSpans {
     ttl: u32,
 }
 
-/// A DNS message, read into buffers that are used again for the next one.
+/// A DNS message, read into buffers that are reused for the next one.
 ///
 /// ```text
 ///  text    www.example.test192.0.2.1…     names and RDATA, back to back
@@ -56,23 +56,23 @@ struct RecordSpans {
 pub struct Message {
     /// Transaction identifier.
     pub id: u16,
-    /// QR: a response.
+    /// QR: true for a response.
     pub response: bool,
-    /// Opcode, 4 bits.
+    /// Opcode (4 bits).
     pub opcode: u8,
     /// Flag bits.
     pub flags: Flags,
-    /// Response code, with the 8 extended bits of EDNS where there is one (RFC 6891 §6.1.3).
+    /// Response code, with the 8 extended bits of EDNS if present (RFC 6891 §6.1.3).
     pub rcode: u16,
-    /// Entries that the header announces: question, answer, authority, additional.
+    /// Counts in the header: question, answer, authority, additional.
     pub counts: [u16; 4],
-    /// Length of the message, bytes on the wire, without TCP's length prefix.
+    /// Length of the message in bytes on the wire, without TCP's length prefix.
     pub size: u32,
-    /// How much of it could be read.
+    /// The extent to which the message could be read.
     pub parse_status: ParseStatus,
-    /// Answers and updates that were passed over because the text that a message keeps is limited
-    /// to 64 KiB, or because of [`ParseStatus::WorkLimit`]. They are the last ones of their
-    /// section. Questions are subject to the limits too; `counts` tells how many there were.
+    /// Answers and updates that were skipped because the text of a message is limited to 64 KiB, or
+    /// because of [`ParseStatus::WorkLimit`]. They are the last ones of their section. Questions
+    /// are subject to the limits too; `counts` states how many there were.
     pub answers_omitted: u32,
     work: u32,
     text: String,
@@ -80,40 +80,40 @@ pub struct Message {
     questions: Vec<QuestionSpans>,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
-    /// Bits of a class that are of another meaning.
+    /// Bits of a class that have another meaning.
     class_bits_off: u16,
     edns: Option<EdnsSpans>,
     options: Vec<(u16, Span)>,
 }
 
 impl Message {
-    /// Bytes of a DNS header (RFC 1035 §4.1.1).
+    /// Size of a DNS header in bytes (RFC 1035 §4.1.1).
     pub const HEADER_SIZE: usize = 12;
 
-    /// Work that a message of `length` bytes may cost, in octets of text, the last entry aside:
-    /// see [`ParseStatus::WorkLimit`].
+    /// Returns the work that a message of `length` bytes may cost, in octets of text, except for
+    /// the last entry: see [`ParseStatus::WorkLimit`].
     ///
-    /// Compression and escapes make text out of bytes that are there once, or of none: 1,150 bytes
-    /// that name a name of 255 octets 64 times make 64 KiB of text, and RDATA that breaks behind
-    /// such names makes text that is thrown away, thousands of times in one message. Of the
-    /// messages that servers mean to be read those cost most whose records are short and whose
-    /// names are long, with labels that are escaped: a zone transfer of an IPv6 reverse zone, lists
-    /// of mDNS services. They come to six octets of text for each byte; most messages come to less
-    /// than two. The constant leaves room for two names of the greatest length in a short one.
+    /// Compression and escapes create text from bytes that exist once, or from none: 1,150 bytes
+    /// that refer to a name of 255 octets 64 times create 64 KiB of text, and RDATA that is
+    /// malformed after such names creates text that is discarded, thousands of times in one
+    /// message. Of genuine messages, the most expensive have short records and long names with
+    /// escaped labels: a zone transfer of an IPv6 reverse zone, lists of mDNS services. They create
+    /// six octets of text per byte; most messages create less than two. The constant leaves room
+    /// for two names of maximum length in a short message.
     #[must_use]
     pub const fn work_limit(length: usize) -> usize {
         length.saturating_mul(8).saturating_add(2_048)
     }
 
-    /// Reads a message into new buffers; `None` when it is shorter than its header.
+    /// Reads a message into new buffers. Returns `None` if it is shorter than its header.
     #[must_use]
     pub fn parse(wire: &[u8]) -> Option<Self> {
         let mut message = Self::default();
         message.read(wire).then_some(message)
     }
 
-    /// Replaces the content by the message in `wire`, keeping the buffers; false, and nothing of
-    /// use in here, when it is shorter than its header.
+    /// Replaces the content by the message in `wire`, and reuses the buffers. Returns false if it
+    /// is shorter than its header; the content is then meaningless.
     pub fn read(&mut self, wire: &[u8]) -> bool {
         let Some(header) = wire.first_chunk::<{ Self::HEADER_SIZE }>() else { return false };
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -127,91 +127,92 @@ impl Message {
         self.counts = [word(4), word(6), word(8), word(10)];
         // A message over UDP or TCP is at most 65,535 bytes long.
         self.size = u32::try_from(wire.len()).unwrap_or(u32::MAX);
-        let mut behind_header = Cursor::new(wire);
-        behind_header.seek(Self::HEADER_SIZE);
-        Sections::read(self, behind_header, Self::work_limit(wire.len()));
+        let mut sections = Cursor::new(wire);
+        sections.seek(Self::HEADER_SIZE);
+        Sections::read(self, sections, Self::work_limit(wire.len()));
         if self.parse_status != ParseStatus::Ok || self.questions.is_empty() {
             self.note_implausible();
         }
         true
     }
 
-    /// Takes note that this is a message of Multicast DNS: the top bit of a class is none of it, but
-    /// asks for a unicast response (RFC 6762 §5.4) or says that caches are to be flushed (§10.2).
+    /// Marks the message as Multicast DNS: the top bit of a class is not part of it, but requests a
+    /// unicast response (RFC 6762 §5.4) or a cache flush (§10.2).
     #[cold]
     pub const fn note_multicast_dns(&mut self) {
         self.class_bits_off = 0x8000;
     }
 
-    /// Takes note of so many bytes that were sent behind those that were read.
+    /// Records that this many bytes were sent after the captured ones.
     #[cold]
     pub fn note_cut(&mut self, missing: usize) {
         self.size = self.size.saturating_add(u32::try_from(missing).unwrap_or(u32::MAX));
         if self.parse_status == ParseStatus::Ok {
-            // Every entry is there.
+            // Every entry was captured.
             self.parse_status = ParseStatus::TrailingBytes;
         }
     }
 
-    /// The first entry of the question section.
+    /// Returns the first entry of the question section.
     #[must_use]
     pub fn question(&self) -> Option<Question<'_>> {
         self.questions.first().map(|spans| self.view_question(spans))
     }
 
-    /// The entries of the question section behind the first.
+    /// Returns the entries of the question section after the first.
     pub fn more_questions(&self) -> impl ExactSizeIterator<Item = Question<'_>> {
         self.questions.iter().skip(1).map(|spans| self.view_question(spans))
     }
 
-    /// The answer section.
+    /// Returns the answer section.
     pub fn answers(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
         self.answers.iter().map(|spans| self.view_record(spans))
     }
 
-    /// The prerequisites of an UPDATE request (RFC 2136 §2.4), which stand in the place of the answer
-    /// section; empty in other messages.
+    /// Returns the prerequisites of an UPDATE request (RFC 2136 §2.4), which take the place of the
+    /// answer section; empty in other messages.
     pub fn prerequisites(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
         let prerequisites = if self.is_update_request() { &*self.answers } else { &[] };
         prerequisites.iter().map(|spans| self.view_record(spans))
     }
 
-    /// A request of opcode UPDATE (RFC 2136).
+    /// Returns true for a request of opcode UPDATE (RFC 2136).
     const fn is_update_request(&self) -> bool {
         self.opcode == UPDATE && !self.response
     }
 
-    /// The update section of an UPDATE request (RFC 2136 §2.5); empty in other messages.
+    /// Returns the update section of an UPDATE request (RFC 2136 §2.5); empty in other messages.
     pub fn updates(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
         self.updates.iter().map(|spans| self.view_record(spans))
     }
 
-    /// The first OPT record.
+    /// Returns the first OPT record.
     #[must_use]
     pub fn edns(&self) -> Option<Edns<'_>> {
         self.edns.as_ref().map(|spans| Edns::view(spans, self))
     }
 
-    /// Entries of all sections and options that are kept.
+    /// Returns the number of stored entries of all sections, and options.
     #[must_use]
     pub const fn entries(&self) -> usize {
         self.questions.len() + self.answers.len() + self.updates.len() + self.options.len()
     }
 
-    /// Bytes of text and octets that the entries refer to, shared ones once.
+    /// Returns the number of bytes of text and octets that the entries refer to; shared ones count
+    /// once.
     #[must_use]
     pub const fn content_bytes(&self) -> usize {
         self.text.len() + self.octets.len()
     }
 
-    /// Work that reading the message took, in octets of text: those that were kept, those that were
-    /// thrown away again, and an allowance for the labels and pointers of names.
+    /// Returns the work of reading the message, in octets of text: those that were kept, those that
+    /// were discarded, and an allowance for the labels and pointers of names.
     #[must_use]
     pub const fn work(&self) -> u32 {
         self.work
     }
 
-    /// Bytes of memory that the buffers take.
+    /// Returns the memory of the buffers in bytes.
     #[must_use]
     pub fn buffer_bytes(&self) -> usize {
         self.text.capacity()
@@ -265,7 +266,7 @@ impl Message {
     }
 }
 
-/// A position in a buffer; what a message of 64 KiB can hold stays far below the limit.
+/// Converts a position in a buffer; a message of 64 KiB stays far below the limit.
 fn extent(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -1,50 +1,51 @@
-//! Tells what is no DNS message, though it came to a DNS port and is long enough for a header: TFTP,
-//! HTTP, NTP, DTLS, zeros.
+//! Recognizes data that is no DNS message, although it came to a DNS port and is long enough for a
+//! header: TFTP, HTTP, NTP, DTLS, zeros.
 //!
 //! Any twelve bytes can be read as a header. The rules here refuse only headers that no DNS message
-//! has, whoever sends it and however broken it is; what is left is DNS until its sections say
-//! otherwise. Rejected: the Z bit and unknown types or classes, which are allowed to be met; counts
-//! that do not fit this message, as in a bare FORMERR that repeats the query's; the form of a DTLS
-//! record, which the second rule sees in its opcode.
+//! has, however broken the sender is; all others are DNS until their sections prove otherwise.
+//! Rejected criteria: the Z bit and unknown types or classes, which are allowed; counts that do not
+//! fit this message, as in a bare FORMERR that repeats those of the query; the format of a DTLS
+//! record, which the second rule recognizes by its opcode.
 
 use super::{super::code::opcode_mnemonic, Message, ParseStatus};
 
-/// Bytes of the shortest question and of the shortest record: the root, and what follows a name.
-const SHORTEST_QUESTION: u32 = 5;
-const SHORTEST_RECORD: u32 = 11;
-/// Bytes behind the header of the longest message: over TCP its length has 16 bits.
-const LONGEST_BODY: u32 = 65_535 - 12;
+/// Size in bytes of the shortest question and of the shortest record: the root, and the fixed
+/// fields.
+const MIN_QUESTION: u32 = 5;
+const MIN_RECORD: u32 = 11;
+/// Maximum number of bytes after the header: over TCP the length has 16 bits.
+const MAX_BODY: u32 = 65_535 - 12;
 
 impl Message {
-    /// Sets the status of what is no DNS message.
+    /// Sets the status of data that is no DNS message.
     #[cold]
     pub(super) fn note_implausible(&mut self) {
-        if self.asks_nothing() || self.announces_too_much() || self.is_of_no_protocol() {
+        if self.lacks_question() || self.counts_exceed_length() || self.has_unassigned_opcode() {
             self.parse_status = ParseStatus::NotDns;
         }
     }
 
-    /// A standard query has a question (RFC 1035 §4.1.2), or nothing but an OPT record with a cookie
-    /// (RFC 7873 §5.4). Zeros are neither, nor is a request of NTP.
-    fn asks_nothing(&self) -> bool {
+    /// A standard query has a question (RFC 1035 §4.1.2), or only an OPT record with a cookie (RFC
+    /// 7873 §5.4). Zeros have neither, nor does an NTP request.
+    fn lacks_question(&self) -> bool {
         !self.response && self.opcode == 0 && self.counts == [0; 4]
     }
 
-    /// More entries than a message of any length has room for, as where the counts are text, and
-    /// nothing can be read.
-    fn announces_too_much(&self) -> bool {
+    /// The header announces more entries than fit any message, as when the counts are text, and
+    /// none can be read.
+    fn counts_exceed_length(&self) -> bool {
         if !self.is_unreadable() {
             return false;
         }
         let [questions, records @ ..] = self.counts.map(u32::from);
         let records: u32 = records.iter().sum();
-        questions * SHORTEST_QUESTION + records * SHORTEST_RECORD > LONGEST_BODY
+        questions * MIN_QUESTION + records * MIN_RECORD > MAX_BODY
     }
 
-    /// An opcode that is not assigned (RFC 6895 §2.2), and sections of which nothing can be read. A
-    /// record of DTLS has opcode 15, by its version (RFC 6347 §4.1). A header alone is an answer to
-    /// somebody who tries such opcodes.
-    fn is_of_no_protocol(&self) -> bool {
+    /// The opcode is unassigned (RFC 6895 §2.2), and no section can be read. A DTLS record has
+    /// opcode 15, because of its version (RFC 6347 §4.1). A header alone may be a response to a
+    /// query with such an opcode.
+    fn has_unassigned_opcode(&self) -> bool {
         opcode_mnemonic(self.opcode).is_none()
             && self.is_unreadable()
             && self.size as usize > Self::HEADER_SIZE
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn other_protocols_are_not_dns() {
         let dtls = b"\x16\xfe\xfd\0\0\0\0\0\0\0\0\0\x32\x01\0\0\x26\0\0\0\0\0\0\0\x26\xfe\xfd";
-        // The seventh record of a connection, with application data, by DTLS 1.0.
+        // The seventh record of a connection, with application data, in DTLS 1.0.
         let more_dtls = b"\x17\xfe\xff\0\x01\0\0\0\0\0\x07\0\x20\x9a\x01\x02\x03\x04\x05\x06";
         let mut ntp = vec![0x23, 0, 6, 0xec];
         ntp.resize(48, 0);
@@ -132,19 +133,19 @@ mod tests {
         assert_eq!(status(&z_bit), ParseStatus::Ok);
     }
 
-    /// The shortest entries that a message is full of are announced as they are.
+    /// A message full of the shortest entries has matching counts.
     #[test]
     fn a_message_full_of_the_shortest_questions_is_dns() {
-        let count = u16::try_from(LONGEST_BODY / SHORTEST_QUESTION).unwrap();
+        let count = u16::try_from(MAX_BODY / MIN_QUESTION).unwrap();
         let mut wire = vec![0; 4];
         wire.extend(count.to_be_bytes());
         wire.extend([0; 6]);
         wire.extend(b"\0\0\x01\0\x01".repeat(count.into()));
         assert_eq!(status(&wire), ParseStatus::Ok);
-        // One more has no room in any message; what there is can be read all the same.
+        // No message has room for one more; the others can be read all the same.
         wire[4..6].copy_from_slice(&(count + 1).to_be_bytes());
         assert_eq!(status(&wire), ParseStatus::MalformedQuestion);
-        // Where nothing can be read, nothing says that it is DNS.
+        // If nothing can be read, it is not DNS.
         wire[12..].fill(0x78);
         assert_eq!(status(&wire), ParseStatus::NotDns);
     }

@@ -5,30 +5,30 @@ use super::{
     Message, ParseStatus, QuestionSpans, RecordSpans, Span, UPDATE, extent,
 };
 
-/// Type of an IPv4 address (RFC 1035 §3.4.1), and the class of the Internet.
+/// Type of an IPv4 address (RFC 1035 §3.4.1), and class of the Internet.
 const A: u16 = 1;
 const IN: u16 = 1;
 /// Type of the OPT record (RFC 6891 §6.1.2).
 const OPT: u16 = 41;
-/// Classes of records that an update has without RDATA (RFC 2136 §2.4, §2.5).
+/// Classes of records without RDATA in an update (RFC 2136 §2.4, §2.5).
 const NONE: u16 = 254;
 const ANY: u16 = 255;
 
-/// The way through a message whose header has been read.
+/// A pass through a message whose header has been read.
 pub(super) struct Sections<'m, 'w> {
     message: &'m mut Message,
     wire: Cursor<'w>,
     text: Text,
-    /// The first name, as a rule that of the question, which the owners of most records point to.
+    /// The first name, usually that of the question, which the owners of most records point to.
     first: Name,
-    /// The name read last as an owner or as the whole of an RDATA, which the owners of the
-    /// records behind a CNAME, and of further records of a set, point to.
+    /// The last name that was an owner or a whole RDATA; the owners of records after a CNAME, and
+    /// of further records of a set, point to it.
     latest: Name,
-    /// A limit of the text was reached: nothing is kept any more.
+    /// True if a limit of the text was reached: nothing more is stored.
     full: bool,
 }
 
-/// A name that was read: where it begins on the wire, and what its text is.
+/// A name that was read: its offset on the wire, and its text.
 #[derive(Clone, Copy)]
 struct Name {
     origin: usize,
@@ -36,11 +36,11 @@ struct Name {
 }
 
 impl Name {
-    /// Equal to no other.
+    /// Differs from every name.
     const UNKNOWN: Self = Self { origin: usize::MAX, span: Span { start: 0, end: 0 } };
 }
 
-/// What follows the owner of a record (RFC 1035 §4.1.3).
+/// The fields after the owner of a record (RFC 1035 §4.1.3).
 struct Body<'w> {
     rtype: u16,
     class: u16,
@@ -49,11 +49,11 @@ struct Body<'w> {
 }
 
 impl<'m, 'w> Sections<'m, 'w> {
-    /// Reads what is behind the header into `message`, one entry at a time, so that what precedes
-    /// a broken entry is kept. The header's counts cost nothing before there are entries.
+    /// Reads the sections into `message`, one entry at a time, so that entries before a malformed
+    /// one are kept. Large counts in the header cost nothing without entries.
     ///
-    /// The work is proportional to the message's length, and to `work_limit` where names or RDATA
-    /// make more text than they have bytes: past the limit, entries are only passed over, up to the
+    /// The work is proportional to the message's length, and to `work_limit` if names or RDATA
+    /// create more text than they have bytes: past the limit, entries are only skipped, up to the
     /// OPT record.
     pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>, work_limit: usize) {
         let text = Text::reuse(std::mem::take(&mut message.text), work_limit);
@@ -106,8 +106,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some(())
     }
 
-    /// A record that is kept in `list`, unless the text is full. RDATA that has not the form of its
-    /// type is a `flaw`.
+    /// Reads a record into `list`, unless the text is full. Malformed RDATA is a `flaw`.
     #[inline]
     fn record(
         &mut self,
@@ -120,13 +119,13 @@ impl<'m, 'w> Sections<'m, 'w> {
             self.message.answers_omitted += 1;
             return Some(());
         }
-        let (name, body) = match self.behind_pointer() {
+        let (name, body) = match self.record_by_pointer() {
             Some(known) => known,
             None => (self.name()?, body(&mut self.wire)?),
         };
         let Body { rtype, class, ttl, rdata } = body;
         let rdata = match (rtype, class, rdata.whole()) {
-            // As the others, without a look at what the type consists of: most are of this one.
+            // The most frequent type gets a shortcut with the same result.
             (A, IN, Some(address)) => {
                 let start = extent(self.text.len());
                 self.text.ipv4(address);
@@ -138,13 +137,13 @@ impl<'m, 'w> Sections<'m, 'w> {
         if self.full {
             self.message.answers_omitted += 1;
         } else {
-            // Made where it stays: a record that is returned is put together and taken apart again.
+            // Build it in place: a returned record is assembled and taken apart again.
             list(self.message).push(RecordSpans { name, rdata, rtype, class, ttl });
         }
         Some(())
     }
 
-    /// Writes RDATA. What has not the form of its type is a `flaw`.
+    /// Writes RDATA. Malformed RDATA is a `flaw`.
     fn rdata(&mut self, rtype: u16, class: u16, rdata: Cursor<'w>, flaw: ParseStatus) -> Span {
         let form = rdata::form(rtype, class);
         let no_rdata = self.message.opcode == UPDATE && matches!(class, NONE | ANY);
@@ -161,7 +160,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         Span { start, end: extent(self.text.len()) }
     }
 
-    /// A record of the additional section, of which none but OPT is kept.
+    /// Reads a record of the additional section, where only OPT is kept.
     fn additional(&mut self) -> Option<()> {
         let of_root = self.wire.peek(1) == Some(&[0]);
         let Body { rtype, class, ttl, rdata } = self.pass()?;
@@ -177,14 +176,15 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some(())
     }
 
-    /// Goes behind a record.
+    /// Skips a record.
     fn pass(&mut self) -> Option<Body<'w>> {
         name::skip(&mut self.wire)?;
         body(&mut self.wire)
     }
 
-    /// The next record, if it is as most are: its owner is a pointer to a name that was read.
-    fn behind_pointer(&mut self) -> Option<(Span, Body<'w>)> {
+    /// Reads the next record if it has the usual form: its owner is a pointer to a name read
+    /// before.
+    fn record_by_pointer(&mut self) -> Option<(Span, Body<'w>)> {
         let mut wire = self.wire;
         let [high @ 0xc0..=0xff, low] = wire.octets()? else { return None };
         let origin = name::pointed_to(high, low);
@@ -194,7 +194,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some((known.span, body))
     }
 
-    /// The text of the name at the cursor: one that is there already, where it is the same name.
+    /// Returns the text of the name at the cursor, and shares that of an equal name.
     #[inline]
     fn name(&mut self) -> Option<Span> {
         let origin = name::origin(&self.wire);
@@ -211,7 +211,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         Some(span)
     }
 
-    /// RDATA that is a name; `None` where it is not, or is more.
+    /// Reads RDATA that is a name. Returns `None` if it is not, or contains more.
     fn name_as_rdata(&mut self, form: Option<rdata::Form>, mut rdata: Cursor<'w>) -> Option<Span> {
         form.filter(|form| form.is_name())?;
         let (start, origin) = (self.text.len(), name::origin(&rdata));
@@ -241,11 +241,12 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
     }
 
-    /// Takes back text from `start` on if it is more than a limit allows.
+    /// Removes the text from `start` on if it exceeds a limit.
     fn drop_when_full(&mut self, start: usize) {
         if self.text.is_full() {
             if self.text.is_over_budget() {
-                // Before the flaws that made the work: what is missing is missing for this reason.
+                // Takes precedence over the errors that caused the work: it explains what is
+                // missing.
                 self.message.parse_status = ParseStatus::WorkLimit;
             }
             self.text.truncate(start);
@@ -253,7 +254,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
     }
 
-    /// The first flaw is the message's.
+    /// Records an error; only the first one is reported.
     fn flaw(&mut self, status: ParseStatus) {
         if self.message.parse_status == ParseStatus::Ok {
             self.message.parse_status = status;
@@ -261,7 +262,7 @@ impl<'m, 'w> Sections<'m, 'w> {
     }
 }
 
-/// What follows the owner.
+/// Reads the fields after the owner.
 #[inline]
 fn body<'w>(wire: &mut Cursor<'w>) -> Option<Body<'w>> {
     let [t0, t1, c0, c1, s0, s1, s2, s3, l0, l1] = wire.octets()?;

@@ -1,8 +1,8 @@
-//! Messages, whole and broken.
+//! Well-formed and malformed messages.
 
 use super::*;
 
-/// Header with `counts`, response bit set, identifier 0x1234.
+/// Returns a header with `counts`, the response bit, and identifier 0x1234.
 fn header(counts: [u16; 4]) -> Vec<u8> {
     let mut wire = vec![0x12, 0x34, 0x81, 0x83];
     wire.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
@@ -31,7 +31,7 @@ fn a_whole_message_is_read() {
 }
 
 #[test]
-fn what_precedes_the_broken_part_is_kept() {
+fn entries_before_the_malformed_one_are_kept() {
     let status = |wire: &[u8]| Message::parse(wire).map(|message| message.parse_status);
     assert_eq!(status(&header([0; 4])[..11]), None);
     assert_eq!(status(&header([1, 0, 0, 0])), Some(ParseStatus::MalformedQuestion));
@@ -46,7 +46,7 @@ fn what_precedes_the_broken_part_is_kept() {
 }
 
 #[test]
-fn bytes_behind_the_message_are_noticed() {
+fn trailing_bytes_are_reported() {
     let mut wire = header([1, 0, 0, 0]);
     wire.extend(QUESTION);
     assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::Ok);
@@ -61,7 +61,7 @@ fn a_pointer_loop_ends() {
     assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::MalformedQuestion);
 }
 
-/// A record of class IN with a TTL of a minute.
+/// Returns a record of class IN with a TTL of a minute.
 fn record(owner: &[u8], rtype: u16, rdata: &[u8]) -> Vec<u8> {
     record_of_class(owner, rtype, 1, rdata)
 }
@@ -93,7 +93,7 @@ fn every_question_is_kept() {
 #[test]
 fn names_that_are_there_already_are_shared() {
     let canonical = record(POINTER, 5, b"\x03cdn\x04test\0");
-    // The owner of what is behind is the RDATA of the CNAME.
+    // The owner of the later record is the RDATA of the CNAME.
     let pointer = 12 + QUESTION.len() + canonical.len() - 10;
     let owner = [0xc0, u8::try_from(pointer).unwrap()];
     let address = record(&owner, 1, &[192, 0, 2, 1]);
@@ -105,7 +105,7 @@ fn names_that_are_there_already_are_shared() {
 }
 
 #[test]
-fn malformed_rdata_keeps_its_bytes_and_the_answers_behind_it() {
+fn malformed_rdata_keeps_its_bytes_and_later_answers() {
     let broken = record(POINTER, 1, &[192, 0, 2]);
     let name_with_a_tail = record(POINTER, 5, b"\0\0");
     let whole = record(POINTER, 1, &[192, 0, 2, 1]);
@@ -113,7 +113,7 @@ fn malformed_rdata_keeps_its_bytes_and_the_answers_behind_it() {
     assert_eq!(message.parse_status, ParseStatus::MalformedAnswer);
     let rdata: Vec<_> = message.answers().map(|answer| answer.rdata).collect();
     assert_eq!(rdata, ["\\# 3 c00002", "\\# 2 0000", "192.0.2.1"]);
-    // Bytes behind the message are the lesser flaw.
+    // Trailing bytes are the lesser error.
     let message = message_of([1, 1, 0, 0], &[QUESTION, &broken, b"\0"]);
     assert_eq!(message.parse_status, ParseStatus::MalformedAnswer);
 }
@@ -137,13 +137,13 @@ fn an_update_keeps_its_prerequisites_and_its_changes() {
     let changes =
         [(16, 1, "\"new\"".to_owned()), (1, 254, "192.0.2.1".to_owned()), (28, 255, String::new())];
     assert_eq!(view(&mut message.updates()), changes);
-    // In the response the section is what it is elsewhere.
+    // In a response it is an ordinary section.
     wire[2] |= 0x80;
     assert_eq!(Message::parse(&wire).unwrap().updates().len(), 0);
     assert_eq!(Message::parse(&wire).unwrap().prerequisites().len(), 0);
 }
 
-/// EDNS of a query with these options, and the message's status.
+/// Returns a query with these EDNS options, and its status.
 fn options(options: &[u8]) -> (Message, ParseStatus) {
     let message = message_of([0, 0, 0, 1], &[&record_of_class(ROOT, 41, 1232, options)]);
     let status = message.parse_status;
@@ -178,7 +178,7 @@ fn options_are_read_into_their_fields() {
 fn a_malformed_option_does_not_hide_the_others() {
     for malformed in [
         &b"\0\x08\0\x03\0\x01\x18"[..],            // a client subnet too short
-        b"\0\x08\0\x07\0\x01\x17\0\xc0\0\x01",     // bits behind the prefix
+        b"\0\x08\0\x07\0\x01\x17\0\xc0\0\x01",     // bits after the prefix
         b"\0\x08\0\x08\0\x01\x18\0\xc0\0\x02\x01", // more address than prefix
         b"\0\x08\0\x09\0\x01\x21\0\xc0\0\x02\x01\0", // a prefix of 33 bits
         b"\0\x08\0\x04\0\0\x18\0",                 // a prefix of no family
@@ -194,19 +194,19 @@ fn a_malformed_option_does_not_hide_the_others() {
         assert_eq!(edns.options().collect::<Vec<_>>(), [(code, &malformed[4..])]);
         assert_eq!((edns.client_subnet, edns.cookie, edns.extended_error), (None, None, None));
     }
-    // Longer than the record: what there is of it.
+    // The option exceeds the record: the available data is kept.
     let (message, status) = options(b"\0\x03\0\x02ns\0\x0a\0\x08cook");
     assert_eq!(status, ParseStatus::MalformedRest);
     let edns = message.edns().unwrap();
     assert_eq!((edns.nsid, edns.cookie), (Some(&b"ns"[..]), None));
     assert_eq!(edns.options().collect::<Vec<_>>(), [(10, &b"cook"[..])]);
-    // An address family that is not known is no flaw.
+    // An unknown address family is no error.
     let (message, status) = options(b"\0\x08\0\x05\0\x03\x08\0\x01");
     assert_eq!(status, ParseStatus::Ok);
     assert_eq!(message.edns().unwrap().options().next(), Some((8, &b"\0\x03\x08\0\x01"[..])));
 }
 
-/// Family 0 says that there is no address (RFC 7871), and is as good as a prefix of length 0.
+/// Family 0 means that there is no address (RFC 7871), like a prefix of length 0.
 #[test]
 fn a_client_subnet_of_no_family_is_one_of_no_address() {
     let (message, status) = options(b"\0\x08\0\x04\0\0\0\0");
@@ -225,11 +225,11 @@ fn the_first_opt_record_counts() {
     assert_eq!(message.parse_status, ParseStatus::MalformedRest);
     let edns = message.edns().unwrap();
     assert_eq!((edns.udp_payload_size, edns.nsid), (1232, None));
-    // Its owner is the root.
+    // Its owner must be the root.
     let message = message_of([0, 0, 0, 1], &[&record_of_class(b"\x01a\0", 41, 1232, b"")]);
     assert_eq!(message.parse_status, ParseStatus::MalformedRest);
     assert!(message.edns().is_some());
-    // Among the answers it is a record like others.
+    // In the answer section it is an ordinary record.
     let message = message_of([0, 1, 0, 0], &[&record_of_class(ROOT, 41, 1232, b"\0\x03\0\0")]);
     assert_eq!(message.parse_status, ParseStatus::Ok);
     assert_eq!(message.answers().next().unwrap().rdata, "\\# 4 00030000");
@@ -264,7 +264,7 @@ fn questions_beyond_the_limit_of_text_are_not_kept() {
     let first = [&long_name()[..], b"\0\x01\0\x01"].concat();
     let more = b"\x01a\xc0\x0c\0\x01\0\x01".repeat(2_000);
     let answer = record(POINTER, 1, &[192, 0, 2, 1]);
-    // 255 octets with the label in front would be too many.
+    // 255 octets plus the label before them would be too many.
     let shorter = [&first[62..], &more].concat();
     let message = message_of([2_001, 1, 0, 0], &[&shorter, &answer]);
     assert_eq!(message.parse_status, ParseStatus::Ok);

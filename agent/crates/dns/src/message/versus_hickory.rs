@@ -1,8 +1,8 @@
-//! The same bytes read by hickory-proto, which must come to the same.
+//! Compares our reading of messages with that of hickory-proto.
 //!
-//! Messages are generated whole, compressed names and empty values included, and some are then
-//! broken. What hickory reads of a message, section by section, we read alike. We differ where
-//! [`excused`] says so.
+//! Messages are generated whole, including compressed names and empty values, and some are then
+//! damaged. Everything that hickory reads of a message, section by section, we must read alike.
+//! Differences are listed at [`excused`].
 
 use hickory_proto::{
     op::{Header, MessageType, Query},
@@ -14,14 +14,14 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::{name::presentation, text::Text};
 
-/// What hickory reads of a message before it finds a flaw.
+/// The parts of a message that hickory reads before it finds an error.
 #[derive(Default)]
 struct Hickory {
     header: Option<Header>,
     questions: Vec<Query>,
     answers: Vec<Record>,
     rest: Vec<Record>,
-    /// All that the header announces was read.
+    /// True if everything that the header announces was read.
     whole: bool,
 }
 
@@ -47,7 +47,7 @@ fn hickory(wire: &[u8]) -> Hickory {
     read
 }
 
-/// RDATA as we write it, where hickory holds its parts; `None` for the other types.
+/// Formats RDATA like our decoder, if hickory parses its fields; `None` for the other types.
 fn text_of(rdata: &RData) -> Option<String> {
     let name = |name: &Name| presentation(name.iter());
     let mut text = Text::default();
@@ -70,7 +70,7 @@ fn text_of(rdata: &RData) -> Option<String> {
         RData::SRV(srv) => {
             format!("{} {} {} {}", srv.priority, srv.weight, srv.port, name(&srv.target))
         }
-        // REFRESH, RETRY and EXPIRE are unsigned (RFC 1035 §3.3.13); hickory holds them signed.
+        // REFRESH, RETRY and EXPIRE are unsigned (RFC 1035 §3.3.13); hickory reads them as signed.
         RData::SOA(soa) => format!(
             "{} {} {} {} {} {} {}",
             name(&soa.mname),
@@ -107,14 +107,14 @@ fn text_of(rdata: &RData) -> Option<String> {
     })
 }
 
-/// Hickory reads this RDATA and we do not, or not as this type:
-/// - without any bytes, which it takes for an update's whatever the opcode (RFC 2136 §2.4),
-/// - TXT without a string and CAA with a tag of other characters than letters and digits or with
-///   none (RFC 1035 §3.3.14, RFC 8659 §4.1),
-/// - service parameters that are not what their keys want (RFC 9460 §2.2),
+/// Returns true if hickory reads this RDATA and we do not, or not as this type:
+/// - without any bytes, which it accepts as an update's whatever the opcode (RFC 2136 §2.4),
+/// - TXT without a string, and CAA with a tag of other characters than letters and digits or
+///   without a tag (RFC 1035 §3.3.14, RFC 8659 §4.1),
+/// - invalid service parameters (RFC 9460 §2.2),
 /// - type bitmaps out of order (RFC 4034 §4.1.2),
-/// - an address of Chaosnet, which has a form of its own,
-/// - RDATA of types that it does not know and that is not of their form.
+/// - an address of Chaosnet, which has a different format,
+/// - malformed RDATA of types that it does not know.
 fn excused(record: &Record) -> bool {
     match &record.data {
         RData::Update0(_) | RData::Unknown { .. } => true,
@@ -128,8 +128,8 @@ fn excused(record: &Record) -> bool {
     }
 }
 
-/// A name completed by a pointer to a pointer whose second octet is the name's own first: hickory
-/// follows it, dnspython and we do not, since what completes a name must be complete before it.
+/// A name that ends in a pointer to a pointer whose second octet is the name's own first one:
+/// hickory follows it, dnspython and we do not, since the target must be complete before the name.
 fn overlaps(wire: &[u8]) -> bool {
     let octet = |at: usize| wire.get(at).copied().unwrap_or_default();
     (0..wire.len()).filter(|&at| octet(at) >= 0xc0).any(|at| {
@@ -178,17 +178,17 @@ fn same(wire: &[u8]) -> Result<(), TestCaseError> {
     for (answer, record) in ours.answers().zip(&theirs.answers) {
         prop_assert_eq!(answer.name, presentation(record.name.iter()));
         prop_assert_eq!(answer.rtype, u16::from(record.record_type()));
-        // Hickory raises a payload size in the place of the class to 512 (RFC 6891 §6.2.3).
+        // Hickory raises a payload size in the class field to 512 (RFC 6891 §6.2.3).
         if record.record_type() != RecordType::OPT {
             prop_assert_eq!(answer.class, u16::from(record.dns_class));
         }
         prop_assert_eq!(answer.ttl, record.ttl);
-        // Hickory reads a type alike in all classes; we do not where no RFC does.
+        // Hickory reads a type alike in all classes; we do so only where an RFC defines it.
         if let (Some(rdata), 1, false) = (text_of(&record.data), answer.class, excused(record)) {
             prop_assert_eq!(answer.rdata.replace(' ', ""), rdata.replace(' ', ""));
         }
     }
-    // Where it finds no flaw, there is none; of the rest of a message we look at OPT alone.
+    // If it finds no error, there is none; in later sections we only check OPT.
     if theirs.whole {
         let answers_excused = theirs.answers.iter().any(excused);
         let updates_excused = ours.opcode == 5 && theirs.rest.iter().any(excused);
@@ -196,7 +196,7 @@ fn same(wire: &[u8]) -> Result<(), TestCaseError> {
         match ours.parse_status {
             ParseStatus::Ok | ParseStatus::TrailingBytes => {}
             ParseStatus::MalformedAnswer => prop_assert!(answers_excused),
-            // Hickory takes any number of OPT records, and cookies of any length.
+            // Hickory accepts any number of OPT records, and cookies of any length.
             ParseStatus::MalformedRest => prop_assert!(has_edns || updates_excused),
             ParseStatus::MalformedQuestion => prop_assert!(false, "no flaw in the question"),
             ParseStatus::NotDns => prop_assert!(counts.queries == 0 && theirs.questions.is_empty()),
@@ -206,7 +206,7 @@ fn same(wire: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Labels, closed by the root or by a pointer: to the first question, or to anywhere.
+/// Labels that end with the root or a pointer: to the first question, or anywhere.
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let octet = prop_oneof![8 => b'a'..=b'z', 2 => b'A'..=b'Z', 1 => any::<u8>()];
     let label = vec(octet, 1..8);
@@ -237,7 +237,7 @@ fn octets(count: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), count)
 }
 
-/// `before` bytes, and what `behind` makes.
+/// `before` bytes, followed by those of `behind`.
 fn prefixed(
     before: usize,
     behind: impl Strategy<Value = Vec<u8>>,

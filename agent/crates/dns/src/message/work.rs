@@ -1,4 +1,4 @@
-//! The work that a message costs is bounded by its length, whatever it is made of.
+//! The work for a message is bounded by its length, whatever its content.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::{steps::steps_of, text::Text};
 
-/// Steps that any message may take, as a multiple of those of a benign message of its length.
+/// Maximum steps for any message, as a multiple of those of a benign message of its length.
 const FACTOR: usize = 16;
 
-/// Steps that any message may take besides: the constant part of the work limit, and the entry that
+/// Additional steps for any message: the constant part of the work limit, and the entry that
 /// reaches the limit.
 const CONSTANT: usize = 2_048 + LAST_ENTRY;
 
-/// Work beyond the limit that the entry which reaches it may take.
+/// Maximum work beyond the limit for the entry that reaches it.
 const LAST_ENTRY: usize = 6 * 1_024;
 
-/// Reads `wire`; the message, and the steps that it took.
+/// Reads `wire`; returns the message, and its number of steps.
 fn read(wire: &[u8]) -> (Message, usize) {
     let mut message = Message::default();
     let steps = steps_of(|| assert!(message.read(wire)));
@@ -39,7 +39,7 @@ fn require_bounded(what: &str, wire: &[u8]) -> Message {
     message
 }
 
-/// A measure that is itself generous would bound nothing.
+/// A generous measure would bound nothing.
 #[test]
 fn a_benign_message_takes_less_than_a_step_for_each_byte() {
     for length in [512, 1_232, 4_096, 65_535] {
@@ -62,11 +62,11 @@ fn hostile_messages_of_every_length_are_bounded() {
     }
 }
 
-/// The message of 65 KB that once took a fifth of a second.
+/// This message of 65 KB once took a fifth of a second.
 #[test]
 fn a_compression_chain_ends_with_a_flaw_and_not_with_a_search() {
     let wire = hostile::compression_chain(64_990);
-    // The chain is read as RDATA of a type that is anything; the names that lead into it are none.
+    // The chain is read as RDATA of an opaque type; the names that point into it are malformed.
     let message = require_bounded("chain", &wire);
     assert_eq!(message.parse_status, ParseStatus::MalformedAnswer);
     assert_eq!((message.counts[1], message.answers().len()), (3_473, 1));
@@ -94,7 +94,7 @@ fn past_the_work_limit_answers_are_omitted_and_edns_is_read() {
     }
 }
 
-/// Messages that servers mean to be read come nowhere near the limit.
+/// Genuine messages come nowhere near the limit.
 #[test]
 fn genuine_messages_with_long_names_are_read_whole() {
     // A zone transfer of an IPv6 reverse zone: labels of one digit, names of 72 characters.
@@ -130,7 +130,7 @@ fn genuine_messages_with_long_names_are_read_whole() {
 
 #[test]
 fn a_name_has_at_most_127_pointers() {
-    // In RDATA: the root, and so many pointers in front of it, each to the one before.
+    // In RDATA: the root, and pointers after it, each to the previous one.
     let message_of = |pointers: u16| {
         let mut rdata = vec![0];
         for number in 0..pointers {
@@ -142,14 +142,14 @@ fn a_name_has_at_most_127_pointers() {
             b"\0\0\x81\x80\0\x01\0\x02\0\0\0\0\0\0\x01\0\x01\0\0\x0a\0\x01\0\0\0\0".to_vec();
         wire.extend(u16::try_from(rdata.len()).unwrap().to_be_bytes());
         wire.extend(rdata);
-        // A name that is the last of them, and nothing else.
+        // A name that is only the last of them.
         wire.extend(b"\0\0\x02\0\x01\0\0\0\0\0\x02\xc0");
         wire.push(u8::try_from(last & 0xff).unwrap());
         let at = wire.len() - 2;
         wire[at] |= u8::try_from(last >> 8).unwrap();
         Message::parse(&wire).unwrap()
     };
-    // The pointer in front of the chain counts too.
+    // The pointer to the chain counts too.
     let longest = message_of(126);
     assert_eq!(longest.parse_status, ParseStatus::Ok);
     assert_eq!(longest.answers().nth(1).unwrap().rdata, ".");
@@ -158,8 +158,8 @@ fn a_name_has_at_most_127_pointers() {
     assert!(longer.answers().nth(1).unwrap().rdata.starts_with("\\# 2 "));
 }
 
-/// A record: how often it comes, where its owner and the names in it point to, its type, what
-/// follows.
+/// A record: its number of repetitions, the targets of its owner and of the names in it, its type,
+/// its tail.
 type Piece = (u16, Index, Index, u16, Vec<u8>);
 
 /// Types with names, lists, bitmaps, strings and parameters, and any others.
@@ -172,7 +172,7 @@ fn rtype() -> impl Strategy<Value = u16> {
     ]
 }
 
-/// Bytes that names, bitmaps and strings are made of, and others.
+/// Bytes of names, bitmaps and strings, and others.
 fn tail() -> impl Strategy<Value = Vec<u8>> {
     let octet = prop_oneof![
         3 => Just(0_u8), 3 => Just(0xff), 2 => Just(1), 2 => Just(32), 2 => Just(63),
@@ -197,7 +197,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A message of up to 65,535 bytes that is made of such records, in one of its sections.
+/// A message of up to 65,535 bytes that consists of such records, in one of its sections.
 fn any_hostile() -> impl Strategy<Value = Vec<u8>> {
     let piece =
         (prop_oneof![1_u16..4, 1_u16..6_000], any::<Index>(), any::<Index>(), rtype(), tail());
@@ -208,7 +208,7 @@ fn any_hostile() -> impl Strategy<Value = Vec<u8>> {
             let mut wire = vec![0, 0, if update { 0x28 } else { 0x81 }, 0, 0, 1, 0, 0, 0, 0, 0, 0];
             wire.extend(&name);
             wire.extend([0, 1, 0, 1]);
-            // Places that names may begin at: each of the question's octets, each of the chain's.
+            // Possible offsets of names: each octet of the question and of the chain.
             let mut targets: Vec<usize> = (12..wire.len() - 4).collect();
             let mut count = 0_u16;
             if chain > 0 {
@@ -231,7 +231,7 @@ fn any_hostile() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Appends the pieces as often as they come and there is room.
+/// Appends the pieces with their repetitions, as long as they fit.
 fn append(wire: &mut Vec<u8>, count: &mut u16, length: usize, pieces: &[Piece], targets: &[usize]) {
     for (times, owner, target, rtype, tail) in pieces {
         for _ in 0..*times {

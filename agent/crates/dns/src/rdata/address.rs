@@ -1,4 +1,4 @@
-//! APL and WKS: addresses with something behind them.
+//! APL and WKS: addresses with further data.
 
 use super::{
     super::{cursor::Cursor, text::Text},
@@ -15,7 +15,7 @@ pub(super) fn write_prefixes(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<
         let family = rdata.u16()?;
         let prefix = rdata.u8()?;
         let [negated_length] = rdata.octets()?;
-        // The address without the zeros at its end.
+        // The address without trailing zeros.
         let address = rdata.take(usize::from(negated_length & 0x7f))?;
         if negated_length & 0x80 != 0 {
             text.ascii(b'!');
@@ -40,7 +40,7 @@ pub(super) fn write_services(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<
     text.ascii(b' ');
     text.decimal(rdata.u8()?);
     let ports = rdata.rest();
-    // A bit for each of 65,536 ports.
+    // One bit for each of 65,536 ports.
     if ports.len() > 8_192 {
         return None;
     }

@@ -5,8 +5,8 @@ use super::{
     field::write_type,
 };
 
-/// Appends the types of the bitmaps up to the end, with a space between two. `None` where the
-/// windows are not in order or a bitmap has not 1 to 32 bytes (RFC 4034 §4.1.2).
+/// Appends the types of the bitmaps up to the end, separated by spaces. Returns `None` if the
+/// windows are out of order or a bitmap does not have 1 to 32 bytes (RFC 4034 §4.1.2).
 pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let mut lowest_window = 0_u16;
     let start = text.len();
@@ -30,7 +30,7 @@ pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     Some(())
 }
 
-/// Positions of the bits that are set, the first octet's highest bit being 0.
+/// Returns the positions of the set bits; the first octet's highest bit is 0.
 pub(super) fn bits(octets: &[u8]) -> impl Iterator<Item = u16> {
     octets.iter().zip(0_u16..).flat_map(|(&octet, position)| {
         steps::count(8);

@@ -1,4 +1,4 @@
-//! The fields that RDATA is made of.
+//! The fields of RDATA.
 
 use jiff::{Timestamp, tz::Offset};
 
@@ -7,16 +7,16 @@ use super::{
     bitmap,
 };
 
-/// One field, by what it is on the wire and how it is written.
+/// A field, with its wire format and its text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
-    /// A number of one byte, in decimal.
+    /// A one-byte integer, in decimal.
     U8,
-    /// A number of two bytes, in decimal.
+    /// A two-byte integer, in decimal.
     U16,
-    /// A number of four bytes, in decimal.
+    /// A four-byte integer, in decimal.
     U32,
-    /// A number of two bytes, in octal.
+    /// A two-byte integer, in octal.
     Octal,
     /// Seconds since 1970 in four bytes, as `YYYYMMDDHHmmSS` in UTC (RFC 4034 §3.2).
     Time,
@@ -32,7 +32,7 @@ pub(crate) enum Field {
     Name,
     /// Four bytes, dotted.
     Ipv4,
-    /// Sixteen bytes, as RFC 5952 has it.
+    /// Sixteen bytes, formatted as in RFC 5952.
     Ipv6,
     /// Six bytes in hexadecimal, with hyphens (RFC 7043 §3.2).
     Eui48,
@@ -42,40 +42,40 @@ pub(crate) enum Field {
     Locator64,
     /// A character string, quoted.
     Quoted,
-    /// A character string that may be missing, quoted; nothing where it is empty.
+    /// A character string that may be missing, quoted; nothing if it is empty.
     OptionalString,
-    /// Character strings up to the end, one at least, quoted.
+    /// Character strings up to the end, at least one, quoted.
     Strings,
-    /// A character string that is a decimal number (RFC 1712 §3), as it is.
+    /// A character string that is a decimal number (RFC 1712 §3), unquoted.
     Coordinate,
-    /// A character string of letters and digits (RFC 8659 §4.1), as it is.
+    /// A character string of letters and digits (RFC 8659 §4.1), unquoted.
     Tag,
     /// Everything up to the end, quoted.
     Rest,
-    /// Everything up to the end, and something there must be, quoted.
+    /// Everything up to the end, at least one byte, quoted.
     Target,
     /// Everything up to the end in Base64, in words.
     Base64,
-    /// Everything up to the end in Base64, in words, `-` where there is nothing.
+    /// Everything up to the end in Base64, in words; `-` if there is nothing.
     Base64OrNone,
     /// Everything up to the end in Base64, in one word.
     Base64Word,
     /// Everything up to the end in hexadecimal, in words.
     Hex,
-    /// Everything up to the end, and something there must be, in hexadecimal, in words.
+    /// Everything up to the end, at least one byte, in hexadecimal, in words.
     SomeHex,
-    /// Everything up to the end in hexadecimal behind `0x` (RFC 1706 §7).
+    /// Everything up to the end in hexadecimal after `0x` (RFC 1706 §7).
     Nsap,
-    /// Bytes behind a length of one byte in hexadecimal, `-` where there is none (RFC 5155 §3.3).
+    /// Bytes with a one-byte length prefix in hexadecimal, `-` if there are none (RFC 5155 §3.3).
     Salt,
-    /// Bytes behind a length of one byte, one at least, in Base32 (RFC 5155 §3.3).
+    /// At least one byte with a one-byte length prefix, in Base32 (RFC 5155 §3.3).
     Hash,
     /// Type bitmaps up to the end (RFC 4034 §4.1.2).
     Types,
 }
 
 impl Field {
-    /// Goes behind the field and appends it; `None` where it is not there or not what it must be.
+    /// Appends the field and moves after it. Returns `None` if it is missing or malformed.
     pub(super) fn write(self, rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
         match self {
             Self::U8 => text.decimal(rdata.u8()?),
@@ -147,7 +147,7 @@ pub(super) fn write_type(code: u16, text: &mut Text) {
     }
 }
 
-/// Appends the mnemonic of a code, or the code where there is none.
+/// Appends the mnemonic of a code, or the code if there is none.
 pub(super) fn mnemonic_or_number(
     mnemonic: impl FnOnce(u16) -> Option<&'static str>,
     code: u16,
@@ -159,7 +159,7 @@ pub(super) fn mnemonic_or_number(
     }
 }
 
-/// IANA "Certificate (CERT) Resource Record types".
+/// Returns the mnemonic in IANA's "Certificate (CERT) Resource Record types".
 const fn certificate_type(code: u16) -> Option<&'static str> {
     Some(match code {
         1 => "PKIX",
@@ -176,7 +176,7 @@ const fn certificate_type(code: u16) -> Option<&'static str> {
     })
 }
 
-/// IANA "DNS Security Algorithm Numbers".
+/// Returns the mnemonic in IANA's "DNS Security Algorithm Numbers".
 const fn algorithm(code: u16) -> Option<&'static str> {
     Some(match code {
         1 => "RSAMD5",
@@ -201,7 +201,7 @@ const fn algorithm(code: u16) -> Option<&'static str> {
     })
 }
 
-/// IANA "DSYNC: Location of Synchronization Endpoints".
+/// Returns the mnemonic in IANA's "DSYNC: Location of Synchronization Endpoints".
 const fn scheme(code: u16) -> Option<&'static str> {
     match code {
         1 => Some("NOTIFY"),
@@ -246,7 +246,7 @@ fn alphanumeric(octets: &[u8]) -> Option<&str> {
     if valid { str::from_utf8(octets).ok() } else { None }
 }
 
-/// Digits, a point among them perhaps, and a sign in front perhaps.
+/// Accepts digits with an optional point and an optional sign.
 fn decimal_number(octets: &[u8]) -> Option<&str> {
     let number = str::from_utf8(octets).ok()?;
     let unsigned = number.strip_prefix(['-', '+']).unwrap_or(number);

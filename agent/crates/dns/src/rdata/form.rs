@@ -1,4 +1,4 @@
-//! What the RDATA of each type consists of.
+//! The format of the RDATA of each type.
 
 use super::{
     super::{cursor::Cursor, text::Text},
@@ -8,22 +8,22 @@ use super::{
 };
 use Form::{By, Fields};
 
-/// How RDATA is written.
+/// The format of RDATA.
 #[derive(Clone, Copy)]
 pub(crate) enum Form {
-    /// Field by field, with a space between two.
+    /// A sequence of fields, separated by spaces.
     Fields(&'static [Field]),
-    /// By code of its own, where a field says what others are.
+    /// Written by a function, if one field determines the format of others.
     By(fn(&mut Cursor<'_>, &mut Text) -> Option<()>),
 }
 
 impl Form {
-    /// RDATA of this form is a name and nothing else.
+    /// Returns true if RDATA of this form is a single name.
     pub(crate) const fn is_name(self) -> bool {
         matches!(self, Self::Fields([Name]))
     }
 
-    /// `None` where the RDATA is not of this form.
+    /// Appends the RDATA. Returns `None` if it does not have this form.
     pub(super) fn write(self, rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
         match self {
             Self::Fields([field]) => field.write(rdata, text),
@@ -33,7 +33,7 @@ impl Form {
     }
 }
 
-/// Writes fields with a space between two; one that writes nothing takes no space either.
+/// Writes fields separated by spaces; an empty field gets no space.
 pub(super) fn write_fields(
     fields: &[Field],
     rdata: &mut Cursor<'_>,
@@ -53,13 +53,14 @@ pub(super) fn write_fields(
     Some(())
 }
 
-/// The form of a type's RDATA; `None` where the type is unknown, or not defined in the class.
+/// Returns the form of a type's RDATA; `None` if the type is unknown, or not defined in the class.
 pub(crate) fn of(rtype: u16, class: u16) -> Option<Form> {
     in_every_class(rtype).or_else(|| match class {
-        // An update's record may be of class NONE or ANY and is still one of its zone's class
+        // A record of an update may have class NONE or ANY and still belong to its zone's class
         // (RFC 2136 §2.5); Multicast DNS sets the class's top bit (RFC 6762 §10.2).
         IN | NONE | ANY | MULTICAST_IN => in_internet_class(rtype),
-        // No RFC of today says so: a network's name and an address there, in octal, as BIND has it.
+        // No current RFC defines it: a network's name and an address there, in octal, as BIND
+        // writes it.
         CH if rtype == 1 => Some(Fields(&[Name, Octal])),
         _ => None,
     })

@@ -1,4 +1,4 @@
-//! Types of yesterday whose form depends on what is in them.
+//! Historic types whose format depends on their content.
 
 use super::{
     super::{cursor::Cursor, name, text::Text},
@@ -14,7 +14,7 @@ pub(super) fn write_next(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> 
     let start = text.len();
     name::write(rdata, text)?;
     match rdata.rest() {
-        // Bit 0 announces another format, which nobody has defined.
+        // Bit 0 announces another format, which was never defined.
         [0x80..=0xff, ..] => {
             text.truncate(start);
             generic(&mut whole, text);
@@ -28,7 +28,7 @@ pub(super) fn write_next(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> 
     Some(())
 }
 
-/// A6: length of the prefix, the address behind it, the prefix's name (RFC 2874 §3.1, made historic
+/// A6: length of the prefix, the remaining address, the prefix's name (RFC 2874 §3.1, made historic
 /// by RFC 6563).
 pub(super) fn write_chained_address(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let prefix = rdata.u8()?;
@@ -40,7 +40,7 @@ pub(super) fn write_chained_address(rdata: &mut Cursor<'_>, text: &mut Text) -> 
     let suffix = address.get_mut(usize::from(prefix / 8)..)?;
     suffix.copy_from_slice(rdata.take(suffix.len())?);
     if let Some(first) = suffix.first_mut() {
-        // Padding, which a receiver is to ignore.
+        // Padding, which a receiver must ignore.
         *first &= 0xff >> (prefix % 8);
         text.ascii(b' ');
         text.ipv6(address);
@@ -52,7 +52,7 @@ pub(super) fn write_chained_address(rdata: &mut Cursor<'_>, text: &mut Text) -> 
     Some(())
 }
 
-/// ATMA: an end system's address in hexadecimal, or digits of E.164 behind `+` (ATM Forum,
+/// ATMA: an end system's address in hexadecimal, or digits of E.164 after `+` (ATM Forum,
 /// af-saa-0069, §5.2).
 pub(super) fn write_atm(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let mut whole = *rdata;
@@ -65,13 +65,13 @@ pub(super) fn write_atm(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
             text.mapped(address, |digit| digit);
         }
         1 => return None,
-        // Formats that may come.
+        // Formats that may be defined later.
         _ => generic(&mut whole, text),
     }
     Some(())
 }
 
-/// SINK: meaning, coding, subcoding, what is so coded (draft-eastlake-kitchen-sink-02 §2).
+/// SINK: meaning, coding, subcoding, and the encoded data (draft-eastlake-kitchen-sink-02 §2).
 pub(super) fn write_sink(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     write_fields(&[U8, U8, U8], rdata, text)?;
     let coded = rdata.rest();

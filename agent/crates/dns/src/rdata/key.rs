@@ -1,4 +1,4 @@
-//! Types that carry keys and codes whose length another field tells.
+//! Types with keys and codes whose length is in another field.
 
 use super::{
     super::{code::rcode_mnemonic, cursor::Cursor, name, text::Text},
@@ -101,7 +101,7 @@ pub(super) fn write_transaction(rdata: &mut Cursor<'_>, text: &mut Text) -> Opti
     Some(())
 }
 
-/// A key or MAC in the middle of a record: one that is empty still has its place.
+/// Writes a key or MAC in the middle of a record; an empty one still needs a token.
 fn write_code(code: &[u8], text: &mut Text) {
     if code.is_empty() {
         text.string("\"\"");
@@ -110,7 +110,7 @@ fn write_code(code: &[u8], text: &mut Text) {
     }
 }
 
-/// Errors of TSIG are response codes, but for 16 (RFC 8945 §3).
+/// Returns the mnemonic of a TSIG error: a response code, except for 16 (RFC 8945 §3).
 const fn transaction_error(code: u16) -> Option<&'static str> {
     match code {
         16 => Some("BADSIG"),

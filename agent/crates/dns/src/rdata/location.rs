@@ -2,19 +2,19 @@
 
 use super::super::{cursor::Cursor, text::Text};
 
-/// The equator and the prime meridian, thousandths of an arc second (RFC 1876 §2).
+/// The equator and the prime meridian, in thousandths of an arc second (RFC 1876 §2).
 const ORIGIN: u32 = 1 << 31;
 /// Thousandths of an arc second in a degree.
 const DEGREE: u32 = 3_600_000;
-/// Altitudes count from 100 km below the reference spheroid, centimetres.
+/// Offset of the altitude in centimetres: it counts from 100 km below the reference spheroid.
 const DEEPEST: i64 = 10_000_000;
-/// Size 1 m, horizontal precision 10 km, vertical precision 10 m (RFC 1876 §3), centimetres.
+/// Size 1 m, horizontal precision 10 km, vertical precision 10 m (RFC 1876 §3), in centimetres.
 const DEFAULTS: [u64; 3] = [100, 1_000_000, 1_000];
 
-/// `42 21 54.000 N 71 6 18.000 W -24.00m 30.00m`: latitude, longitude and altitude, then size,
-/// horizontal and vertical precision, unless all three are the defaults.
+/// Writes `42 21 54.000 N 71 6 18.000 W -24.00m 30.00m`: latitude, longitude and altitude, then
+/// size, horizontal and vertical precision, unless all three are the defaults.
 pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
-    // RFC 1876 §2: no assumptions about the format of other versions.
+    // RFC 1876 §2 forbids assumptions about the format of other versions.
     if rdata.u8()? != 0 {
         return None;
     }
@@ -36,7 +36,7 @@ pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     Some(())
 }
 
-/// A length of one byte: a digit, and the power of ten that it is multiplied by.
+/// Decodes a length of one byte: a digit, and the power of ten that multiplies it.
 fn centimetres(length: u8) -> Option<u64> {
     let (digit, power) = (length >> 4, length & 0x0f);
     (digit <= 9 && power <= 9).then(|| u64::from(digit) * 10_u64.pow(power.into()))

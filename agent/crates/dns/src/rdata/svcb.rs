@@ -2,9 +2,9 @@
 
 use super::super::{cursor::Cursor, name, text::Text};
 
-/// `1 svc.test alpn="h2,h3" port="8443"`: priority, target, and the parameters by their keys,
-/// values quoted (RFC 9460 §2.1). `None` where the keys do not increase or a value has not the
-/// form of its key (§2.2).
+/// Writes `1 svc.test alpn="h2,h3" port="8443"`: priority, target, and the parameters by their
+/// keys, with quoted values (RFC 9460 §2.1). Returns `None` if the keys do not increase or a value
+/// does not have the format of its key (§2.2).
 pub(super) fn write(rdata: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     text.decimal(rdata.u16()?);
     text.ascii(b' ');
@@ -44,7 +44,7 @@ const DOHPATH: u16 = 7;
 const OHTTP: u16 = 8;
 const DOCPATH: u16 = 10;
 
-/// Appends a key as IANA's "Service Parameter Keys (SvcParamKeys)" names it, or `key9`.
+/// Appends the name of a key in IANA's "Service Parameter Keys (SvcParamKeys)", or `key9`.
 fn write_key(key: u16, text: &mut Text) {
     text.string(match key {
         MANDATORY => "mandatory",
@@ -64,7 +64,7 @@ fn write_key(key: u16, text: &mut Text) {
     });
 }
 
-/// The key stands alone; `None` where it must not, or must and has a value.
+/// Returns true if the key has no value; `None` if it must have one, or must not and has one.
 fn takes_no_value(key: u16, empty: bool) -> Option<bool> {
     match key {
         NO_DEFAULT_ALPN | OHTTP => empty.then_some(true),
@@ -76,7 +76,7 @@ fn takes_no_value(key: u16, empty: bool) -> Option<bool> {
 fn write_value(key: u16, value: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     match key {
         MANDATORY => {
-            // RFC 9460 §8: ascending, and not the key itself.
+            // RFC 9460 §8: ascending, and without the key itself.
             let mut previous = MANDATORY;
             write_list(value, text, |value, text| {
                 let key = value.u16()?;
@@ -121,7 +121,7 @@ fn write_value(key: u16, value: &mut Cursor<'_>, text: &mut Text) -> Option<()> 
     }
 }
 
-/// Appends items up to the end with a comma between two.
+/// Appends items up to the end, separated by commas.
 fn write_list<'a>(
     value: &mut Cursor<'a>,
     text: &mut Text,
@@ -135,8 +135,8 @@ fn write_list<'a>(
     Some(())
 }
 
-/// Appends an octet of an item of a list: commas and backslashes are escaped for the list, and
-/// what comes of it for the character string that the list is (RFC 9460 Appendix A.1).
+/// Appends an octet of a list item: commas and backslashes are escaped for the list, and the result
+/// is escaped for the character string that contains the list (RFC 9460 Appendix A.1).
 fn write_listed(octet: u8, text: &mut Text) {
     if matches!(octet, b',' | b'\\') {
         text.quotable(b'\\');

@@ -1,10 +1,10 @@
-//! RDATA of every type, whole and broken.
+//! RDATA of every type, well-formed and malformed.
 
 use super::*;
 use crate::code::{type_mnemonic, type_name};
 
-/// Wire format and text, compared with dnspython 2.9's when they were written down; those of types
-/// that it does not know with what BIND's named-rrchecker makes of them.
+/// Wire format and text, compared with dnspython 2.9 when they were written; types that it does not
+/// know were compared with BIND's named-rrchecker.
 const VECTORS: &str = include_str!("vectors.txt");
 
 fn vectors() -> impl Iterator<Item = (u16, Vec<u8>, &'static str)> {
@@ -23,7 +23,7 @@ fn octets(hex: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(hex.trim_matches('-').as_bytes()).unwrap()
 }
 
-/// The text, and whether the RDATA has the form of its type.
+/// Returns the text, and whether the RDATA has the form of its type.
 fn written(rtype: u16, class: u16, rdata: &[u8]) -> (String, bool) {
     let mut text = Text::default();
     let well_formed = write(Cursor::new(rdata), form(rtype, class), &mut text);
@@ -63,7 +63,7 @@ fn rdata_of_another_form_keeps_its_bytes() {
 }
 
 #[test]
-fn what_the_form_forbids_is_not_written() {
+fn malformed_rdata_is_not_written_in_its_form() {
     for (rtype, hex) in [
         (1, "c00002"),                                // A: three bytes
         (1, "c000020100"),                            // A: five
@@ -83,12 +83,12 @@ fn what_the_form_forbids_is_not_written() {
         (42, "00012104c0000201"),                     // APL: a prefix of 33 bits
         (42, "00012005c000020101"),                   // APL: five bytes of IPv4
         (45, "0a0402"),                               // IPSECKEY: gateway of kind 4
-        (47, "0001010000"),                           // NSEC: nothing behind window 1's length
+        (47, "0001010000"),                           // NSEC: nothing after window 1's length
         (47, "000000"),                               // NSEC: a bitmap of no bytes
-        (47, "00010140000140"),                       // NSEC: window 0 behind window 1
+        (47, "00010140000140"),                       // NSEC: window 0 after window 1
         (50, "01000001000000"),                       // NSEC3: no hash
-        (64, "00010000030002003500010003026832"),     // SVCB: alpn behind port
-        (64, "0001000001000302683200"),               // SVCB: bytes behind the last parameter
+        (64, "00010000030002003500010003026832"),     // SVCB: alpn after port
+        (64, "0001000001000302683200"),               // SVCB: bytes after the last parameter
         (64, "00010000020001ff"),                     // SVCB: no-default-alpn with a value
         (64, "0001000003000100"),                     // SVCB: a port of one byte
         (64, "000100000000020000"),                   // SVCB: mandatory names itself
@@ -125,7 +125,7 @@ fn compressed_names_are_read_in_every_type() {
 
 #[test]
 fn a_record_that_unfolds_stops_at_the_limit() {
-    // HIP with a rendezvous server of two bytes again and again, each 980 characters long.
+    // HIP with rendezvous servers of two bytes each on the wire, and 980 characters in text.
     let mut message = [&[61][..], &[0; 61]].concat().repeat(4);
     message.push(0);
     let rdata = message.len();

@@ -1,10 +1,10 @@
-//! Whether bytes look like the beginning of a DNS message in a stream.
+//! Judges whether bytes look like the start of a DNS message in a stream.
 //!
-//! Needed where no message boundary is known: in a connection that was there before the capture,
-//! and after a gap that hid a length prefix. Senders begin a segment with a message more often than
-//! not, so the beginning of each segment is tried; what is inside of one is not searched.
+//! It is needed if no message boundary is known: in a connection that existed before the capture,
+//! and after a gap that contained a length prefix. Most senders start a segment with a message, so
+//! the start of each segment is tried; its inside is not searched.
 //!
-//! All of this must hold for as much as is there:
+//! All of these conditions must hold for the available bytes:
 //! - the length prefix is at least 12, and the sections named by the header fit it at 5 bytes a
 //!   question and 11 a record;
 //! - the opcode is QUERY, NOTIFY or UPDATE; the Z bit is 0 (RFC 1035 §4.1.1); a request has no TC
@@ -17,36 +17,36 @@
 //!
 //! Odds: uniformly random bytes pass opcode, Z, TC and RCODE in 4 %, counts of questions in 2⁻¹⁵,
 //! counts of records in about 2⁻¹⁵, class in 2⁻¹⁴ and name in a quarter of the cases: together
-//! below 2⁻⁴⁸ for each segment tried. Text (HTTP) never passes, because two printable characters as
-//! a count of questions are at least 8,224; a TLS record does not, because its bytes 6 and 7 hold a
-//! handshake's length as the count of records, or random bytes. A message that carries a whole
-//! framed message in its RDATA, and is cut there into segments, does pass: a sender can do that on
-//! purpose, in its own stream.
+//! below 2⁻⁴⁸ per segment. Text (HTTP) never passes, because two printable characters as a count of
+//! questions are at least 8,224; a TLS record does not, because its bytes 6 and 7 contain a
+//! handshake's length as the count of records, or random bytes. A message that contains a whole
+//! framed message in its RDATA, and is split into segments there, does pass: a sender can do that
+//! on purpose, in its own stream.
 
 use super::super::Message;
 
-/// Bytes after which a verdict is always there: prefix, header, the longest name (RFC 1035
+/// Number of bytes that always suffice for a verdict: prefix, header, the longest name (RFC 1035
 /// §2.3.4) with a pointer at its end, and the fixed part of a record.
-pub(super) const ENOUGH: usize = 2 + Message::HEADER_SIZE + 256 + 10;
+pub(super) const MAX_JUDGED: usize = 2 + Message::HEADER_SIZE + 256 + 10;
 
-/// What can be said of the bytes at hand.
+/// The verdict on the available bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// A message begins with the first byte.
     Begins,
-    /// What is there fits; more must come.
+    /// The bytes fit so far; more are needed.
     Undecided,
     /// No message begins with the first byte.
     Refused,
 }
 
-/// Judges a segment's beginning; adds the labels and messages looked at to `steps`.
+/// Judges the start of a segment; adds the visited labels and messages to `steps`.
 pub(super) fn judge(segment: &[u8], steps: &mut u64) -> Verdict {
     let first = judge_message(segment, steps);
     if first != Verdict::Begins {
         return first;
     }
-    // The last message that begins in the segment may be cut anywhere: that speaks for nothing.
+    // The last message in the segment may be truncated anywhere, so it proves nothing.
     let mut rest = after_message(segment);
     while !rest.is_empty() {
         if judge_message(rest, steps) == Verdict::Refused {
@@ -57,7 +57,7 @@ pub(super) fn judge(segment: &[u8], steps: &mut u64) -> Verdict {
     Verdict::Begins
 }
 
-/// What follows the first message.
+/// Returns the bytes after the first message.
 fn after_message(stream: &[u8]) -> &[u8] {
     let Some((prefix, rest)) = stream.split_first_chunk() else {
         return &[];
@@ -95,7 +95,7 @@ enum Questions {
     OnlyHeader,
 }
 
-/// What must follow a header; `None` if it is none.
+/// Returns the entries that must follow a header; `None` if it is not one.
 fn questions(header: &[u8; Message::HEADER_SIZE], length: usize) -> Option<Questions> {
     let [_, _, high, low, ..] = *header;
     let count =
@@ -151,7 +151,7 @@ fn judge_entry(sections: &[u8], room: usize, entry: Entry, steps: &mut u64) -> V
     if at >= room { Verdict::Refused } else { Verdict::Undecided }
 }
 
-/// Judges what follows the name, from `at` on.
+/// Judges the fields after the name, from `at` on.
 fn judge_fields(sections: &[u8], at: usize, room: usize, entry: Entry) -> Verdict {
     let end = at + if entry == Entry::Record { 10 } else { 4 };
     if end > room {

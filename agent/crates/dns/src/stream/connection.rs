@@ -1,4 +1,4 @@
-//! Both directions of a TCP connection: each tells what the other has received.
+//! Both directions of a TCP connection: each acknowledges data of the other.
 
 use std::{
     hash::{Hash, Hasher},
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Flow, Transport, Tunnel};
 
-/// Lists of connections: expendable and proven, each by what waits.
+/// Lists of connections: expendable and proven ones, each divided by the data that waits.
 pub(super) const LISTS: usize = 6;
 pub(super) const EXPENDABLE: Range<usize> = 0..3;
 pub(super) const EXPENDABLE_WAITING: Range<usize> = 1..3;
@@ -22,16 +22,16 @@ pub(super) const PROVEN: Range<usize> = 3..6;
 pub(super) const PROVEN_WAITING: Range<usize> = 4..6;
 pub(super) const WITH_GAP: [usize; 2] = [2, 5];
 
-/// Limits that a connection itself keeps to.
+/// Limits of a single connection.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// Memory of one side's pieces.
+    /// Memory of one side's pieces in bytes.
     pub(super) stream_bytes: usize,
     pub(super) gap_timeout_ns: u64,
     pub(super) acknowledged_gap_timeout_ns: u64,
 }
 
-/// What tells connections apart.
+/// Identifies a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ends {
     /// The lower one first.
@@ -41,7 +41,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// The ends of a flow, and which of them is its client.
+    /// Returns the ends of a flow, and the index of its client.
     #[inline]
     pub(super) fn of(flow: &Flow) -> (Self, usize) {
         let (ends, sender) = if flow.client <= flow.server {
@@ -52,7 +52,7 @@ impl Ends {
         (Self { ends, tunnel: flow.tunnel, ifindex: flow.ifindex }, sender)
     }
 
-    /// The flow of what `sender` sends.
+    /// Returns the flow with `sender` as its client.
     const fn flow(&self, sender: usize) -> Flow {
         Flow {
             transport: Transport::Tcp,
@@ -64,8 +64,8 @@ impl Ends {
     }
 }
 
-/// As few words as there are; all that tells connections apart, or whoever chooses tunnels could fill
-/// one bucket.
+/// Hashes as few words as possible, but every field that distinguishes connections: otherwise a
+/// sender that chooses tunnels could fill one bucket.
 impl Hash for Ends {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -83,15 +83,15 @@ impl Hash for Ends {
     }
 }
 
-/// A connection, or what is left of it.
+/// A connection, or the rest of a closed one.
 pub(super) struct Connection<C> {
     ends: Ends,
     last_at_ns: u64,
-    /// Messages or parts of them came outside of the SYN.
+    /// True if payload arrived outside of the SYN.
     has_data: bool,
     closed: bool,
     sides: [Side; 2],
-    /// Of the latest segment from each end.
+    /// Context of the latest segment from each end.
     contexts: [C; 2],
 }
 
@@ -103,7 +103,7 @@ impl<C: Copy> Connection<C> {
             has_data: false,
             closed: false,
             sides: [Side::new(), Side::new()],
-            // The other end's is replaced before anything comes from there.
+            // The context of the other end is replaced before any event uses it.
             contexts: [segment.context; 2],
         }
     }
@@ -117,10 +117,10 @@ impl<C: Copy> Connection<C> {
         self.last_at_ns
     }
 
-    /// Heard from when time had been this far already: a segment of a clock that is behind (set
-    /// back, another host's in a capture file) does not make it look idle.
+    /// Records a segment. The time is at least the latest one of any segment: a slow clock (set
+    /// back, or of another host in a capture file) does not make the connection look idle.
     #[inline]
-    pub(super) const fn is_heard(&mut self, latest_ns: u64) {
+    pub(super) const fn mark_heard(&mut self, latest_ns: u64) {
         if self.last_at_ns < latest_ns {
             self.last_at_ns = latest_ns;
         }
@@ -130,19 +130,19 @@ impl<C: Copy> Connection<C> {
         self.last_at_ns.saturating_add(timeout_ns) <= now_ns
     }
 
-    /// Bytes of streams that are kept.
+    /// Returns the number of stream bytes that wait.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.sides[0].waiting() + self.sides[1].waiting()
     }
 
-    /// Bytes of memory that is kept, besides this struct.
+    /// Returns the memory in bytes, besides this struct.
     #[inline]
     pub(super) fn memory(&self) -> usize {
         self.sides[0].memory() + self.sides[1].memory()
     }
 
-    /// The list that it belongs to.
+    /// Returns the list that it belongs to.
     #[inline]
     pub(super) fn list(&self) -> usize {
         let proven = self.has_data && !self.closed && self.sides.iter().all(Side::was_seen);
@@ -151,7 +151,7 @@ impl<C: Copy> Connection<C> {
         if proven { PROVEN.start + what_waits } else { EXPENDABLE.start + what_waits }
     }
 
-    /// One side, and where its messages go.
+    /// Returns one side, and the outlet of its messages.
     #[inline]
     fn side<'a, E>(
         &'a mut self,
@@ -165,7 +165,7 @@ impl<C: Copy> Connection<C> {
         (&mut self.sides[which], sender)
     }
 
-    /// Takes in a segment that `from` sent.
+    /// Processes a segment that `from` has sent.
     #[inline]
     pub(super) fn segment<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
@@ -197,7 +197,7 @@ impl<C: Copy> Connection<C> {
             mine.data(sequence, segment.payload, at_ns, &mut out);
         }
         if self.sides.iter().any(Side::has_gap) {
-            self.keep_to_limits(limits, at_ns, counts, events);
+            self.enforce_limits(limits, at_ns, counts, events);
         }
         if segment.flags & FIN != 0 || self.sides.iter().any(Side::has_fin) {
             let size = u32::try_from(segment.payload.len()).unwrap_or(u32::MAX);
@@ -206,7 +206,7 @@ impl<C: Copy> Connection<C> {
         }
     }
 
-    /// A SYN: a new connection, or the one that is there is opened by the other side too.
+    /// Processes a SYN: it opens a new connection, or the other side of the current one.
     #[cold]
     fn open<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
@@ -230,12 +230,12 @@ impl<C: Copy> Connection<C> {
         self.sides[from & 1].open(segment.sequence);
         let other = &mut self.sides[(from & 1) ^ 1];
         if segment.flags & ACK != 0 && !other.was_seen() {
-            // Its SYN was not seen. It may have carried data, so this need not be a boundary.
+            // Its SYN was not captured. It may have carried data, so this need not be a boundary.
             other.start_amid(segment.acknowledgement);
         }
     }
 
-    /// A RST: nothing that waits will go on.
+    /// Processes a RST: waiting data will not continue.
     #[cold]
     fn reset<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
@@ -246,7 +246,7 @@ impl<C: Copy> Connection<C> {
     ) {
         counts.ignore(StreamIgnored::ResetText, segment.payload.len() as u64);
         let (mine, other) = (&self.sides[from & 1], &self.sides[(from & 1) ^ 1]);
-        // In answer to a SYN a RST has no number of its own (RFC 9293 §3.10.7.2).
+        // A RST in response to a SYN has no sequence number (RFC 9293 §3.10.7.2).
         let refuses = !mine.was_seen()
             && segment.flags & ACK != 0
             && other.can_reset(segment.acknowledgement);
@@ -256,7 +256,7 @@ impl<C: Copy> Connection<C> {
         }
     }
 
-    fn keep_to_limits<E: FnMut(StreamEvent<'_, C>)>(
+    fn enforce_limits<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
         limits: &Limits,
         at_ns: u64,
@@ -272,7 +272,7 @@ impl<C: Copy> Connection<C> {
         }
     }
 
-    /// Ends what has come to its FIN.
+    /// Closes the sides that have reached their FIN.
     fn close<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
         fin: Option<u32>,
@@ -292,20 +292,20 @@ impl<C: Copy> Connection<C> {
         self.note_closed();
     }
 
-    /// Closed once both sides have come to their end.
+    /// Marks the connection as closed once both sides have ended.
     fn note_closed(&mut self) {
         self.closed |= self.sides.iter().any(Side::has_fin)
             && self.sides.iter().all(|side| !side.was_seen() || side.has_ended());
     }
 
-    /// Goes on behind all gaps.
+    /// Continues after all gaps.
     pub(super) fn give_up_gaps<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
         now_ns: u64,
         counts: &mut StreamCounts,
         events: &mut E,
     ) {
-        // It goes to the new end of a list, and stays as long as one that was heard of now.
+        // It moves to the end of a list, so it must count as heard now.
         self.last_at_ns = now_ns;
         for which in 0..2 {
             let (side, mut out) = self.side(which, counts, events);
@@ -315,7 +315,7 @@ impl<C: Copy> Connection<C> {
         self.note_closed();
     }
 
-    /// Hands out the whole messages behind gaps, and loses what else waits.
+    /// Passes on the whole messages after gaps, and loses the other waiting bytes.
     pub(super) fn settle<E: FnMut(StreamEvent<'_, C>)>(
         &mut self,
         reason: StreamLoss,

@@ -44,39 +44,40 @@ reasons! {
 /// `bytes_received = bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
-    /// Bytes of payload handed in.
+    /// Received bytes of payload.
     pub bytes_received: u64,
-    /// Bytes of messages handed out, with their two bytes of length each.
+    /// Bytes of complete messages, including the length prefix of two bytes each.
     pub bytes_in_messages: u64,
-    /// Bytes that wait: of messages that have not ended, and after gaps.
+    /// Stored bytes: of incomplete messages, and after gaps.
     pub bytes_waiting: u64,
-    /// Bytes that are not needed, by [`StreamIgnored`].
+    /// Ignored bytes by [`StreamIgnored`].
     pub bytes_ignored: [u64; StreamIgnored::ALL.len()],
-    /// Bytes in no message, by [`StreamLoss`].
+    /// Lost bytes by [`StreamLoss`].
     pub bytes_lost: [u64; StreamLoss::ALL.len()],
-    /// Bytes that the streams had and that were not captured; no part of the sum.
+    /// Bytes that the streams had and that were never captured: not part of the sum.
     pub bytes_missing: u64,
-    /// Messages handed out.
+    /// Complete messages.
     pub messages: u64,
-    /// Messages too short for a DNS header, and skipped.
+    /// Messages too short for a DNS header, which were skipped.
     pub messages_too_short: u64,
-    /// Gaps given up.
+    /// Gaps that were given up.
     pub gaps: u64,
-    /// Times that a message's beginning was found by its looks.
+    /// Message boundaries found by the look of the bytes.
     pub synchronisations: u64,
-    /// Connections that are kept.
+    /// Stored connections.
     pub streams: u64,
-    /// Connections evicted to make room for others.
+    /// Connections evicted by newer ones.
     pub streams_evicted: u64,
-    /// Segments handed in.
+    /// Received segments.
     pub segments: u64,
-    /// Connections, pieces, messages and labels that were looked at. They are no part of the sum, and at
-    /// most [`most_steps`](Self::most_steps).
+    /// Connections, pieces, messages and labels that were visited. Not part of the sum; at most
+    /// [`most_steps`](Self::most_steps).
     pub steps: u64,
 }
 
 impl StreamCounts {
-    /// Returns the number of bytes whose fate is known; equal to `bytes_received` unless there is a defect.
+    /// Returns the sum over all outcomes of bytes; equal to `bytes_received` unless there is a
+    /// defect.
     #[must_use]
     pub fn bytes_accounted(&self) -> u64 {
         let ignored: u64 = self.bytes_ignored.iter().sum();
@@ -84,10 +85,10 @@ impl StreamCounts {
         self.bytes_in_messages + self.bytes_waiting + ignored + lost
     }
 
-    /// Returns the limit of [`steps`](Self::steps), whatever came in whatever order, expiry and
-    /// eviction included: 160 for each segment, and 4 for each byte of payload. A benign segment
-    /// costs 3. Where no boundary is known, one costs the labels of a name, up to 128; a piece, which
-    /// has a byte at least, is put into its place, taken, and given up once.
+    /// Returns the maximum of [`steps`](Self::steps) for segments in any order, including expiry
+    /// and eviction: 160 per segment, and 4 per byte of payload. A benign segment costs 3. If no
+    /// boundary is known, a segment costs the labels of a name, up to 128; a piece, which has at
+    /// least one byte, is inserted, processed, and given up once.
     #[must_use]
     pub const fn most_steps(&self) -> u64 {
         160 * self.segments + 4 * self.bytes_received

@@ -1,41 +1,43 @@
-//! Bytes in order become messages: each follows two bytes that state its length (RFC 1035 §4.2.2).
+//! Splits bytes in order into messages: each has a length prefix of two bytes (RFC 1035 §4.2.2).
 
 use super::{
     StreamLoss,
-    begins::{ENOUGH, Verdict, judge},
+    begins::{MAX_JUDGED, Verdict, judge},
     outlet::Outlet,
 };
 
-/// Where a side's bytes are in its messages.
+/// The position of a side's bytes in its messages.
 pub(super) struct Framing {
-    /// False while no message boundary is known. `frame` then holds bytes of which it cannot be
-    /// told yet whether a message begins with them.
+    /// False while no message boundary is known. `frame` then contains bytes that may or may not
+    /// start a message.
     synchronised: bool,
-    /// The message that goes on in the next bytes, its length prefix included.
+    /// The incomplete message, including its length prefix.
     frame: Vec<u8>,
-    /// When the latest byte of the frame was captured, nanoseconds.
+    /// Capture time of the latest byte of the frame, in nanoseconds.
     frame_at_ns: u64,
-    /// How many of the next bytes belong to a message of which a part is missing.
+    /// Number of following bytes that belong to a message of which a part is missing.
     skip: u64,
 }
 
 impl Framing {
-    /// For bytes that begin with a message, as those behind a SYN do, or amid one.
+    /// Creates a framing for bytes that start with a message, like those after a SYN, or for
+    /// others.
     pub(super) const fn new(synchronised: bool) -> Self {
         Self { synchronised, frame: Vec::new(), frame_at_ns: 0, skip: 0 }
     }
 
-    /// Bytes kept.
+    /// Returns the number of stored bytes.
     pub(super) const fn waiting(&self) -> usize {
         self.frame.len()
     }
 
-    /// Bytes of memory kept, besides this struct.
+    /// Returns the memory in bytes, besides this struct.
     pub(super) const fn memory(&self) -> usize {
         self.frame.capacity()
     }
 
-    /// Takes the next bytes, captured at `at_ns`, which begin where a segment did or continue one.
+    /// Processes the next bytes, captured at `at_ns`, which start at the start of a segment or
+    /// continue one.
     #[inline]
     pub(super) fn take(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let mut rest = bytes;
@@ -62,7 +64,7 @@ impl Framing {
         }
     }
 
-    /// Takes what the frame lacks; returns what is behind it.
+    /// Appends the missing bytes of the frame; returns the bytes after it.
     fn fill<'a>(&mut self, bytes: &'a [u8], at_ns: u64, out: &mut impl Outlet) -> &'a [u8] {
         let mut rest = bytes;
         if self.frame.len() == 1 {
@@ -79,7 +81,7 @@ impl Framing {
         };
         let at_ns = at_ns.max(self.frame_at_ns);
         if self.frame.len() == 2 {
-            // A prefix sent on its own: the message is whole as it came.
+            // The prefix was sent separately: the message is complete in this segment.
             out.message(part, at_ns);
         } else {
             self.append(part, at_ns);
@@ -89,14 +91,14 @@ impl Framing {
         behind
     }
 
-    /// What the frame's message lacks; `None` where its length is not known.
+    /// Returns the number of missing bytes of the frame's message; `None` if its length is unknown.
     fn missing(&self) -> Option<usize> {
         let prefix = self.frame.first_chunk()?;
         Some((2 + length(prefix)).saturating_sub(self.frame.len()))
     }
 
-    /// Adds to the frame. Its memory at most doubles, and does not exceed its message: the length
-    /// alone that a sender states takes none.
+    /// Appends to the frame. Its memory at most doubles, and does not exceed its message: a claimed
+    /// length alone takes no memory.
     fn append(&mut self, bytes: &[u8], at_ns: u64) {
         let earlier = if self.frame.is_empty() { 0 } else { self.frame_at_ns };
         self.frame_at_ns = earlier.max(at_ns);
@@ -109,13 +111,13 @@ impl Framing {
         self.frame.extend_from_slice(bytes);
     }
 
-    /// Looks for a message that begins with what the frame holds or with `bytes`. True if one does
-    /// and `bytes` are to be taken as its part; else they are in the frame, or lost.
+    /// Looks for a message that starts with the frame or with `bytes`. Returns true if one does and
+    /// `bytes` are to be processed as its part; otherwise they were added to the frame, or lost.
     #[cold]
     fn synchronise(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) -> bool {
         let tried = self.frame.len();
         if tried > 0 {
-            let more = &bytes[..bytes.len().min(ENOUGH)];
+            let more = &bytes[..bytes.len().min(MAX_JUDGED)];
             self.append(more, at_ns);
             match judge(&self.frame, &mut out.counts().steps) {
                 Verdict::Begins => {
@@ -148,9 +150,9 @@ impl Framing {
         true
     }
 
-    /// Goes on behind `missing` bytes that will not come.
+    /// Continues after `missing` bytes that will not arrive.
     pub(super) fn skip_gap(&mut self, missing: u64, at_ns: u64, out: &mut impl Outlet) {
-        // What the message that the gap begins in still lacks: then the next boundary is known.
+        // If the gap ends within the message that it began in, the next boundary is known.
         let lacking = self.missing().map_or(self.skip, |missing| missing as u64);
         if self.synchronised && lacking >= missing {
             self.skip = lacking - missing;
@@ -163,7 +165,7 @@ impl Framing {
         self.frame = Vec::new();
     }
 
-    /// Loses the message that has not ended, and with it the boundary behind it.
+    /// Loses the incomplete message, and with it the boundary after it.
     pub(super) fn lose(&mut self, reason: StreamLoss, at_ns: u64, out: &mut impl Outlet) {
         if !self.frame.is_empty() {
             out.loss(reason, self.frame.len(), at_ns);
@@ -172,12 +174,12 @@ impl Framing {
     }
 }
 
-/// The length that a prefix states.
+/// Returns the length in a prefix.
 fn length(prefix: &[u8; 2]) -> usize {
     u16::from_be_bytes(*prefix).into()
 }
 
-/// Cuts up to `amount` bytes off the front; returns how many those are.
+/// Removes up to `amount` bytes from the front; returns their number.
 pub(super) fn cut(bytes: &mut &[u8], amount: u64) -> usize {
     let amount = usize::try_from(amount).map_or(bytes.len(), |amount| amount.min(bytes.len()));
     *bytes = &bytes[amount..];

@@ -1,7 +1,8 @@
-//! The latest bytes that one side has taken, to compare those with that come again.
+//! The latest bytes that one side has processed, to compare retransmissions with.
 
-/// Bytes kept. A query and most responses over TCP are shorter; of longer ones the end is compared.
-/// A connection keeps them from its first byte on: 16 MiB a worker for both sides of 32,768.
+/// Number of stored bytes. A query and most responses over TCP are shorter; of longer ones the end
+/// is compared. A connection stores them from its first byte on: 16 MiB per worker for both sides
+/// of 32,768 connections.
 pub(super) const LATEST_BYTES: usize = 256;
 
 /// Up to [`LATEST_BYTES`] bytes before the next position.
@@ -12,7 +13,7 @@ impl Latest {
         Self(Vec::new())
     }
 
-    /// Keeps the end of what was taken.
+    /// Stores the end of the processed bytes.
     #[inline]
     pub(super) fn push(&mut self, taken: &[u8]) {
         let kept = &taken[taken.len().saturating_sub(LATEST_BYTES)..];
@@ -24,16 +25,16 @@ impl Latest {
         self.0.extend_from_slice(kept);
     }
 
-    /// Forgets all: what comes next does not follow it.
+    /// Drops all bytes: the next ones do not follow them.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// True if `again`, which begins so many bytes before the next position and does not go beyond
-    /// it, is not what was taken there, as far as that is kept.
+    /// Returns true if `again`, which starts `back` bytes before the next position and does not go
+    /// beyond it, differs from the bytes that were processed there, as far as they are stored.
     pub(super) fn differs(&self, back: u64, again: &[u8]) -> bool {
         let Ok(back) = usize::try_from(back) else { return false };
-        // What of it is too far back.
+        // The number of bytes that are too far back.
         let unknown = back.saturating_sub(self.0.len());
         let again = again.get(unknown..).unwrap_or_default();
         let from = self.0.len() - (back - unknown);

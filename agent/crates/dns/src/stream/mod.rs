@@ -1,46 +1,47 @@
-//! TCP segments become DNS messages (RFC 9293 §3.4, RFC 7766 §8).
+//! Reassembles TCP segments to DNS messages (RFC 9293 §3.4, RFC 7766 §8).
 //!
 //! ```text
 //!  Segment ─▶ Streams: connection by both endpoints, interface and tunnel
 //!               └─▶ Connection: a Side for each direction
-//!                     └─▶ Side: bytes in order; pieces wait behind a gap
-//!                           └─▶ Framing: messages, straight from the packet where they are whole
+//!                     └─▶ Side: bytes in order; pieces wait after a gap
+//!                           └─▶ Framing: messages, straight from the packet if they are whole
 //! ```
 //!
-//! A worker owns one [`Streams`], made by [`Config::build`]. Each segment, also one without payload
+//! A worker owns one [`Streams`], created by [`Config::build`]. Each segment, even without payload
 //! (its SYN, ACK, FIN or RST matters), goes into [`Streams::segment`]; [`Streams::expire`] passes
-//! the time; [`Streams::finish`] ends. What comes of it is a sequence of [`StreamEvent`]s, in the
-//! call: the messages of this segment, of the one that it completes, and of the other direction
-//! where its acknowledgement ends the wait for bytes that were not captured. A message's `at_ns` is
-//! when the latest of its bytes was captured. The context, `C`, is the caller's: that of the latest
-//! segment from the message's sender.
+//! the time; [`Streams::finish`] ends. Each call reports a sequence of [`StreamEvent`]s: the
+//! messages of this segment, of the one that it completes, and of the other direction if its
+//! acknowledgement ends the wait for bytes that were not captured. A message's `at_ns` is the
+//! capture time of the latest of its bytes. The context, `C`, belongs to the caller: an event has
+//! that of the latest segment from the message's sender.
 //!
 //! Contract:
-//! - Nothing panics on any input, time is passed in, memory is bounded ([`Config`]).
-//! - A segment of whole messages in order is neither copied, but for its last 256 bytes, nor
-//!   allocated for.
-//! - Where two segments have the same position, the one that was captured first wins. A receiver
-//!   does the same with what it has taken; a forger who knows ports and sequence numbers can use
-//!   any such rule.
-//!   Bytes that come again are compared with what was taken, as far as that is kept: where they
-//!   differ they are a loss of their own ([`StreamLoss::Conflict`]), and an event.
+//! - No input causes a panic, time is an argument, memory is bounded ([`Config`]).
+//! - A segment of whole messages in order is not copied, except for its last 256 bytes, and nothing
+//!   is allocated for it.
+//! - If two segments have bytes at the same position, the one that was captured first wins. A
+//!   receiver treats its received bytes in the same way; a forger who knows ports and sequence
+//!   numbers can exploit any such rule.
+//!   Repeated bytes are compared with the stored ones: a difference is a loss of its own
+//!   ([`StreamLoss::Conflict`]), and an event.
 //! - [`StreamCounts`] accounts for every byte of payload between any two calls.
-//! - Work is bounded by the segments and bytes that come, whatever their order
+//! - Work is bounded by the number of segments and bytes, whatever their order
 //!   ([`StreamCounts::most_steps`]).
 //! - Every loss that can hide a message is also an event with its flow.
-//! - A gap holds its stream up until the bytes come, the other side acknowledges them (so they were
-//!   sent and not captured), the bytes behind it exceed their limit, or [`Config::gap_timeout`].
-//!   An acknowledgement that comes before anything behind the gap does not end the wait: where the
-//!   two directions are captured one behind the other (mirror ports, files merged from two clocks),
-//!   what it acknowledges is yet to come. It is an event at once, and what comes behind the gap
-//!   waits until it is acknowledged itself, hence before its answer is read, or for
-//!   [`Config::acknowledged_gap_timeout`].
-//!   Where the length of the message that the gap began in was known, and the gap ends in it, the
-//!   next message is found exactly; else by its looks ([`begins`]), as in a connection that was
-//!   there before the capture. Once synchronised to a SYN, no message is made up.
-//! - RST, FIN and a new SYN end the state of a connection. A RST counts only with a sequence number
-//!   that is expected (RFC 5961 §3.2). The shell of a closed connection is kept, and evicted first,
-//!   so that retransmissions are not taken for a new one.
+//! - A gap blocks its stream until the bytes arrive, the other side acknowledges them (so they were
+//!   sent and not captured), the bytes after it exceed their limit, or [`Config::gap_timeout`]
+//!   expires.
+//!   An acknowledgement that arrives before any bytes after the gap does not end the wait: if the
+//!   two directions are captured with different delays (mirror ports, files merged from two
+//!   clocks), the acknowledged bytes are yet to arrive. It is an event at once, and the bytes after
+//!   the gap wait until they are acknowledged themselves, hence before their response is read, or
+//!   for [`Config::acknowledged_gap_timeout`].
+//!   If the length of the message in which the gap began is known, and the gap ends in it, the next
+//!   message is found exactly; otherwise by its look ([`begins`]), as in a connection that existed
+//!   before the capture. In a stream that is synchronised to a SYN, no message is invented.
+//! - RST, FIN and a new SYN end the state of a connection. A RST is only accepted with an expected
+//!   sequence number (RFC 5961 §3.2). The shell of a closed connection is kept, and evicted first,
+//!   so that retransmissions are not mistaken for a new one.
 
 mod begins;
 mod connection;
@@ -54,7 +55,7 @@ use std::{cell::Cell, hash::BuildHasher, time::Duration};
 
 use hashbrown::DefaultHashBuilder;
 
-use super::aged::Aged;
+use super::aged::AgedTable;
 use crate::Flow;
 use connection::{Connection, Ends, LISTS, Limits};
 
@@ -62,7 +63,7 @@ pub use counts::{StreamCounts, StreamIgnored, StreamLoss};
 
 /// Bits of [`Segment::flags`] (RFC 9293 §3.1).
 pub mod tcp_flags {
-    /// No more data from the sender.
+    /// The sender has no more data.
     pub const FIN: u8 = 1 << 0;
     /// Synchronise sequence numbers.
     pub const SYN: u8 = 1 << 1;
@@ -72,34 +73,33 @@ pub mod tcp_flags {
     pub const ACK: u8 = 1 << 4;
 }
 
-/// How much is kept of streams, by each worker.
+/// Limits on the stored streams of each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Connections at most.
+    /// Maximum number of connections.
     pub streams: usize,
-    /// Bytes behind gaps at most, of one direction of a connection, with the bookkeeping of each
-    /// piece (96 bytes). Beside them a direction keeps at most one message that has not ended, 64
-    /// KiB.
+    /// Maximum memory after gaps in one direction of a connection, in bytes, including the
+    /// bookkeeping of each piece (96 bytes). In addition a direction stores at most one incomplete
+    /// message, 64 KiB.
     pub stream_bytes: usize,
-    /// Bytes kept at most, of all connections. A segment is taken in before room is made, so one
-    /// segment more at times.
+    /// Maximum memory of all connections in bytes. A segment is processed before others are
+    /// evicted, so it may be exceeded by one segment.
     pub bytes: usize,
-    /// How long a gap holds up what is behind it.
+    /// Time that a gap blocks the bytes after it.
     pub gap_timeout: Duration,
-    /// How long it does in a stream that goes on, if the other side had acknowledged what is missing
-    /// before anything behind it was captured.
+    /// The same in a stream that continues, if the other side had acknowledged the missing bytes
+    /// before any byte after the gap was captured.
     pub acknowledged_gap_timeout: Duration,
-    /// How long a connection is kept after its latest segment.
+    /// Time that a connection is kept after its latest segment.
     pub idle_timeout: Duration,
 }
 
 impl Default for Config {
-    /// 32,768 connections take 0.4 KiB each besides the context, so 13 MiB; with the 32 MiB of
-    /// bytes that they keep and the latest 256
-    /// bytes of each direction, a worker's streams are bounded to 61 MiB. A direction may keep 256 KiB
-    /// behind gaps: several of the longest messages. A gap is worth waiting for while the sender
-    /// may repeat the segment: after 1 s and 2 s more (RFC 6298 §2). Two minutes of silence are
-    /// what RFC 1035 §4.2.2 recommends servers to allow.
+    /// 32,768 connections take 0.4 KiB each besides the context, so 13 MiB; with 32 MiB of stored
+    /// bytes and the latest 256 bytes of each direction, a worker's streams are bounded to 61 MiB.
+    /// A direction may store 256 KiB after gaps: several of the longest messages. It is worth
+    /// waiting at a gap while the sender may repeat the segment: after 1 s and another 2 s (RFC
+    /// 6298 §2). RFC 1035 §4.2.2 recommends that servers allow two minutes of silence.
     fn default() -> Self {
         Self {
             streams: 32_768,
@@ -113,7 +113,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// No streams yet.
+    /// Creates an empty reassembly.
     #[must_use]
     pub fn build<C: Copy>(self) -> Streams<C> {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -127,7 +127,7 @@ impl Config {
                 gap_timeout_ns: nanoseconds(self.gap_timeout),
                 acknowledged_gap_timeout_ns: nanoseconds(self.acknowledged_gap_timeout),
             },
-            connections: Aged::new(),
+            connections: AgedTable::new(),
             hasher: DefaultHashBuilder::default(),
             memory: 0,
             counts: StreamCounts::default(),
@@ -135,87 +135,87 @@ impl Config {
     }
 }
 
-/// A TCP segment as captured. It may be longer than what was on the wire (GSO, GRO).
+/// A captured TCP segment. It may be longer than on the wire (GSO, GRO).
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a, C> {
-    /// Between whom and where it was captured, its sender as the client.
+    /// Endpoints and interface, with its sender as the client.
     pub flow: Flow,
-    /// When it was captured, nanoseconds.
+    /// Capture time in nanoseconds.
     pub at_ns: u64,
-    /// Sequence number of the SYN, or else of the first byte of payload.
+    /// Sequence number of the SYN, or of the first byte of payload.
     pub sequence: u32,
     /// Acknowledgement number, valid with [`tcp_flags::ACK`].
     pub acknowledgement: u32,
-    /// Bits of [`tcp_flags`]; others are not looked at.
+    /// Bits of [`tcp_flags`]; others are ignored.
     pub flags: u8,
     /// Payload.
     pub payload: &'a [u8],
-    /// What the caller wants to know again with a message.
+    /// A value of the caller that is returned with a message.
     pub context: C,
 }
 
-/// What comes of a segment, or of time.
+/// The result of a segment, or of a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEvent<'a, C> {
     /// A DNS message.
     Message {
-        /// Its sender is the client.
+        /// The message's sender is the client.
         flow: Flow,
         /// Context of the latest segment from its sender.
         context: C,
-        /// When the latest of its bytes was captured, nanoseconds.
+        /// Capture time of the latest of its bytes, in nanoseconds.
         at_ns: u64,
         /// The message, without its length prefix; at least 12 bytes.
         message: &'a [u8],
     },
     /// A message may be missing.
     Loss {
-        /// The sender of what is missing is the client.
+        /// The sender of the missing bytes is the client.
         flow: Flow,
         /// Context of the latest segment from that sender.
         context: C,
-        /// When it became known, nanoseconds.
+        /// Time when the loss became known, in nanoseconds.
         at_ns: u64,
-        /// Why.
+        /// The reason of the loss.
         reason: StreamLoss,
     },
 }
 
-/// The TCP connections that a worker sees.
+/// The TCP connections of a worker.
 ///
-/// Six lists keep them by the time of their latest segment: those that may be given up and those
-/// that are proven, each by whether nothing waits, a message has not ended, or bytes wait behind a
-/// gap. Proven are connections that carry messages and whose both sides were heard, until they
-/// close. A flood of SYNs, or of forged segments with data, hence evicts only its own kind.
+/// Six lists order them by the time of their latest segment: expendable and proven connections,
+/// each divided by whether nothing waits, a message is incomplete, or bytes wait after a gap. A
+/// connection is proven if it carries messages and both sides were heard, until it closes. A flood
+/// of SYNs, or of forged segments with data, hence evicts only its own kind.
 pub struct Streams<C> {
     capacity: usize,
     bytes: usize,
     idle_timeout_ns: u64,
-    /// The latest time heard of.
+    /// The latest time of any call.
     latest_ns: u64,
     limits: Limits,
-    connections: Aged<Connection<C>, { LISTS }>,
-    /// Keyed at random: the clients choose ports.
+    connections: AgedTable<Connection<C>, { LISTS }>,
+    /// The seed is random: clients choose ports.
     hasher: DefaultHashBuilder,
-    /// Bytes that the connections keep, with bookkeeping.
+    /// Memory of the connections' stored bytes, including bookkeeping.
     memory: usize,
     counts: StreamCounts,
 }
 
 impl<C: Copy> Streams<C> {
-    /// What became of every byte up to now.
+    /// Returns the counts of all bytes so far.
     #[must_use]
     pub fn counts(&self) -> StreamCounts {
         StreamCounts { streams: self.connections.len() as u64, ..self.counts }
     }
 
-    /// Bytes of memory, by the arithmetic of the limits.
+    /// Returns the memory in bytes, as charged against the limits.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        self.connections.slots() * Aged::<Connection<C>, { LISTS }>::ENTRY_BYTES + self.memory
+        self.connections.slots() * AgedTable::<Connection<C>, { LISTS }>::ENTRY_BYTES + self.memory
     }
 
-    /// Takes in a segment.
+    /// Processes a segment.
     pub fn segment(
         &mut self,
         segment: &Segment<'_, C>,
@@ -241,29 +241,29 @@ impl<C: Copy> Streams<C> {
                     return self.counts.ignore(StreamIgnored::ResetText, text);
                 }
                 if !opens {
-                    // An acknowledgement alone tells nothing of where the stream is.
+                    // An acknowledgement alone does not show the position of the stream.
                     return;
                 }
                 if self.connections.len() >= self.capacity {
-                    self.make_room(segment.at_ns, &mut events);
+                    self.evict_to_limits(segment.at_ns, &mut events);
                 }
                 self.connections.insert(hash, 0, Connection::new(ends, segment))
             }
         };
-        // Found or inserted just now.
+        // It was just found or inserted.
         let Some(connection) = self.connections.get_mut(number) else {
             return;
         };
         let before = connection.memory();
         let waited = connection.waiting();
         connection.segment(segment, sender, &self.limits, &mut self.counts, &mut events);
-        connection.is_heard(self.latest_ns);
+        connection.mark_heard(self.latest_ns);
         self.settle(number, before, waited);
         while self.memory > self.bytes && self.evict_waiting(segment.at_ns, &mut events) {}
     }
 
-    /// Gives up the gaps and the connections whose time has run out at `now_ns`: the time up to
-    /// which segments were handed in.
+    /// Drops the gaps and the connections whose timeout has expired at `now_ns`, the time up to
+    /// which segments were processed.
     pub fn expire(&mut self, now_ns: u64, mut events: impl FnMut(StreamEvent<'_, C>)) {
         self.latest_ns = self.latest_ns.max(now_ns);
         for list in connection::WITH_GAP {
@@ -287,7 +287,7 @@ impl<C: Copy> Streams<C> {
         }
     }
 
-    /// The end of capture: hands out what is whole, and forgets all connections.
+    /// Ends the capture: passes on the complete messages, and drops all connections.
     pub fn finish(&mut self, now_ns: u64, mut events: impl FnMut(StreamEvent<'_, C>)) {
         for list in 0..LISTS {
             while let Some(number) = self.connections.oldest(list) {
@@ -296,12 +296,12 @@ impl<C: Copy> Streams<C> {
         }
     }
 
-    /// Forgets the time, after [`finish`](Self::finish): what comes next is another capture.
+    /// Resets the time after [`finish`](Self::finish), for another capture.
     pub const fn restart(&mut self) {
         self.latest_ns = 0;
     }
 
-    /// Puts a connection that has changed into its list, and what it keeps into the sums.
+    /// Moves a changed connection to its list, and updates the sums.
     #[inline]
     fn settle(&mut self, number: u32, memory_before: usize, waited: usize) {
         if let Some(connection) = self.connections.get(number) {
@@ -313,7 +313,7 @@ impl<C: Copy> Streams<C> {
         }
     }
 
-    fn make_room(&mut self, now_ns: u64, events: &mut impl FnMut(StreamEvent<'_, C>)) {
+    fn evict_to_limits(&mut self, now_ns: u64, events: &mut impl FnMut(StreamEvent<'_, C>)) {
         let oldest =
             self.oldest_of(connection::EXPENDABLE).or_else(|| self.oldest_of(connection::PROVEN));
         if let Some(number) = oldest {
@@ -322,7 +322,7 @@ impl<C: Copy> Streams<C> {
         }
     }
 
-    /// Evicts a connection that keeps bytes; false if none does.
+    /// Evicts a connection that stores bytes; returns false if none does.
     fn evict_waiting(&mut self, now_ns: u64, events: &mut impl FnMut(StreamEvent<'_, C>)) -> bool {
         let oldest = self
             .oldest_of(connection::EXPENDABLE_WAITING)
@@ -335,7 +335,7 @@ impl<C: Copy> Streams<C> {
         true
     }
 
-    /// The connection in these lists that was heard of longest ago.
+    /// Returns the connection in these lists that was heard of longest ago.
     fn oldest_of(&self, lists: std::ops::Range<usize>) -> Option<u32> {
         let oldest = lists.filter_map(|list| self.connections.oldest(list));
         oldest.min_by_key(|number| self.connections.get(*number).map(Connection::last_at_ns))

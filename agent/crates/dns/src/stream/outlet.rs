@@ -1,25 +1,26 @@
-//! Where one side's messages and losses go.
+//! Receives the messages and losses of one side.
 
 use super::{StreamCounts, StreamEvent, StreamIgnored, StreamLoss};
 use crate::{Flow, Message};
 
-/// Takes what one side of a connection yields.
+/// Receives the output of one side of a connection.
 pub(super) trait Outlet {
     fn counts(&mut self) -> &mut StreamCounts;
 
-    /// A message without its prefix, whole as of `at_ns`.
+    /// Passes on a message without its prefix, complete as of `at_ns`.
     fn message(&mut self, message: &[u8], at_ns: u64);
 
-    /// Bytes in no message, because others are missing; also none at all, where those are.
+    /// Reports a loss of `bytes` that are in no message because others are missing; 0 for those
+    /// others.
     fn loss(&mut self, reason: StreamLoss, bytes: usize, at_ns: u64);
 
-    /// Bytes in no message, although none are missing.
+    /// Counts bytes that are in no message, although none are missing.
     fn ignore(&mut self, reason: StreamIgnored, bytes: usize) {
         self.counts().ignore(reason, bytes as u64);
     }
 }
 
-/// Counts, and hands on with the flow.
+/// Counts the output, and passes it on with the flow.
 pub(super) struct Sender<'a, C, E> {
     pub(super) flow: Flow,
     pub(super) context: C,

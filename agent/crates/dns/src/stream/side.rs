@@ -1,11 +1,11 @@
-//! One direction of a connection: bytes in any order are put in order.
+//! One direction of a connection: sorts bytes that arrive in any order.
 //!
 //! ```text
 //!  positions:   origin ………………………… next ………………… pieces ……… fin
-//!               taken by the framing ▲ missing     ▲ wait for what is missing
+//!               processed by framing ▲ missing     ▲ wait for the missing bytes
 //! ```
 //!
-//! Positions are sequence numbers made 64 bits wide, so that they do not wrap (RFC 9293 §3.4).
+//! Positions are sequence numbers extended to 64 bits, so that they do not wrap (RFC 9293 §3.4).
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use super::{
     outlet::Outlet,
 };
 
-/// Bytes that a sequence or acknowledgement number may be away from what is expected: beyond it is
-/// another connection, or a forgery. Linux lets no socket buffer grow past 6 MiB by itself
-/// (tcp_rmem, tcp_wmem), so nothing that is still in the network is that far apart.
+/// Maximum distance of a sequence or acknowledgement number from the expected one: a larger one is
+/// of another connection, or forged. Linux does not grow a socket buffer past 6 MiB by itself
+/// (tcp_rmem, tcp_wmem), so segments in the network are never that far apart.
 const WINDOW: u32 = 16 << 20;
 
-/// Bytes charged for a piece besides its payload: a box from the allocator (16), and its entry of
-/// 32 bytes in a B-tree whose nodes are at least half full, with the nodes' own links (80).
+/// Memory charged for a piece besides its payload, in bytes: a box from the allocator (16), and its
+/// entry of 32 bytes in a B-tree whose nodes are at least half full, with the nodes' links (80).
 const PIECE_BYTES: usize = 96;
 
-/// A part of a stream behind a gap.
+/// A part of a stream after a gap.
 struct Piece {
     at_ns: u64,
     bytes: Box<[u8]>,
@@ -33,25 +33,25 @@ struct Piece {
 
 /// One direction of a connection.
 pub(super) struct Side {
-    /// True once anything was seen of it; nothing below means anything before.
+    /// True once a segment was seen; until then no other field has a meaning.
     seen: bool,
-    /// True if the SYN was seen; `origin` is then the position behind it.
+    /// True if the SYN was seen; `origin` is then the position after it.
     syn: bool,
     /// First position seen.
     origin: u64,
-    /// First position that was not taken.
+    /// First position that was not processed.
     next: u64,
     /// Position of the FIN.
     fin: Option<u64>,
     framing: Framing,
-    /// What was taken before `next`.
+    /// The processed bytes before `next`.
     latest: Latest,
-    /// By position, apart from each other, all behind `next`.
+    /// Pieces by position, disjoint, all after `next`.
     pieces: BTreeMap<u64, Piece>,
     piece_bytes: usize,
-    /// The other side has everything before this position, and said so while nothing waited.
+    /// Position up to which the other side has acknowledged data while nothing waited.
     acknowledged: u64,
-    /// When it first said so of what is missing now.
+    /// Time of the first acknowledgement of what is missing now.
     acknowledged_at_ns: u64,
 }
 
@@ -80,28 +80,29 @@ impl Side {
         self.syn
     }
 
-    /// True if this SYN is the one that was seen, sent again.
+    /// Returns true if this SYN is a retransmission of the one that was seen.
     pub(super) const fn is_syn(&self, sequence: u32) -> bool {
         self.syn && low_half(self.origin) == sequence.wrapping_add(1)
     }
 
-    /// Bytes kept.
+    /// Returns the number of stored bytes.
     pub(super) const fn waiting(&self) -> usize {
         self.framing.waiting() + self.piece_bytes
     }
 
-    /// True if bytes are known to be missing: others wait behind them, or the other side has them.
+    /// Returns true if bytes are known to be missing: others wait after them, or were acknowledged.
     pub(super) fn has_gap(&self) -> bool {
         !self.pieces.is_empty() || self.missing_end() > self.next
     }
 
-    /// Where what the other side has, and we have not, ends; at most `next` if there is nothing.
+    /// Returns the end of the missing bytes that were acknowledged; at most `next` if there are
+    /// none.
     fn missing_end(&self) -> u64 {
-        // A FIN takes a sequence number, and no place among the bytes.
+        // A FIN takes a sequence number, but no byte.
         self.fin.map_or(self.acknowledged, |fin| self.acknowledged.min(fin))
     }
 
-    /// Bytes of memory kept, besides this struct.
+    /// Returns the memory in bytes, besides this struct.
     pub(super) fn memory(&self) -> usize {
         self.framing.memory() + self.pieces_memory()
     }
@@ -114,47 +115,47 @@ impl Side {
         self.fin.is_some()
     }
 
-    /// True once everything up to the FIN was taken or given up.
+    /// Returns true once everything up to the FIN was processed or given up.
     pub(super) fn has_ended(&self) -> bool {
         self.fin.is_some_and(|fin| fin <= self.next)
     }
 
-    /// True if this SYN is the one before what the other side expected in its own SYN, which was
-    /// captured first.
+    /// Returns true if this SYN precedes the data that the other side's own SYN has acknowledged,
+    /// which was captured first.
     pub(super) fn is_late_syn(&self, sequence: u32) -> bool {
         let untouched = self.next == self.origin && self.pieces.is_empty();
         self.seen && !self.syn && untouched && low_half(self.origin) == sequence.wrapping_add(1)
     }
 
-    /// Takes note of the SYN: messages begin behind it.
+    /// Records the SYN: messages begin after it.
     pub(super) fn note_late_syn(&mut self) {
         (self.syn, self.framing) = (true, Framing::new(true));
     }
 
-    /// Begins with a SYN of this sequence number. What the side had must have been given up.
+    /// Starts with a SYN of this sequence number. The previous state must have been dropped.
     pub(super) fn open(&mut self, sequence: u32) {
         self.start(sequence.wrapping_add(1), true);
     }
 
-    /// Begins at `sequence` without knowing where messages do.
+    /// Starts at `sequence` without a known message boundary.
     pub(super) fn start_amid(&mut self, sequence: u32) {
         self.start(sequence, false);
     }
 
     fn start(&mut self, sequence: u32, syn: bool) {
-        // Room below, so that distances back do not go below zero.
+        // Leave room below, so that earlier positions do not become negative.
         let next = 1 << 32 | u64::from(sequence);
         let framing = Framing::new(syn);
         *self = Self { seen: true, syn, origin: next, next, framing, ..Self::new() };
     }
 
-    /// Position of a sequence number; `None` if it is too far from what is expected.
+    /// Returns the position of a sequence number; `None` if it is too far from the expected one.
     fn position(&self, sequence: u32) -> Option<u64> {
         let distance = sequence.wrapping_sub(low_half(self.next)).cast_signed();
         (distance.unsigned_abs() <= WINDOW).then(|| self.next.wrapping_add_signed(distance.into()))
     }
 
-    /// Takes in payload that was captured at `at_ns`.
+    /// Processes payload that was captured at `at_ns`.
     #[inline]
     pub(super) fn data(
         &mut self,
@@ -169,17 +170,17 @@ impl Side {
             self.data_elsewhere(sequence, payload, at_ns, out);
         }
         if self.fin.is_some_and(|fin| fin < self.next) {
-            // Data behind the FIN: it was none of this connection.
+            // There is data after the FIN, so it was not one of this connection.
             self.fin = None;
         }
     }
 
-    /// Takes in payload that is not simply what comes next.
+    /// Processes payload that does not start at the next position.
     fn data_elsewhere(&mut self, sequence: u32, payload: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let position = if self.seen { self.position(sequence) } else { None };
         let mut at = position.unwrap_or_else(|| {
-            // Seen for the first time; or, between the same ports, another connection whose SYN was
-            // not seen. What came before may have been a message's beginning.
+            // It is the first segment, or one of another connection between the same ports whose
+            // SYN was not captured. The earlier bytes may have been the start of a message.
             self.settle(StreamLoss::Closed, at_ns, out);
             self.start_amid(sequence);
             out.loss(StreamLoss::Unsynchronised, 0, at_ns);
@@ -191,26 +192,26 @@ impl Side {
         }
         let early = cut(&mut bytes, self.origin.saturating_sub(at));
         if early > 0 {
-            // Sent before the first byte seen, captured behind it.
+            // It was sent before the first byte seen, and captured after it.
             out.loss(StreamLoss::Unsynchronised, early, at_ns);
             at += early as u64;
         }
         let before = bytes;
         let repeated = cut(&mut bytes, self.next.saturating_sub(at));
         let differ = self.latest.differs(self.next.saturating_sub(at), &before[..repeated]);
-        note_again(repeated, differ, at_ns, out);
+        note_repeated(repeated, differ, at_ns, out);
         at += repeated as u64;
         if bytes.is_empty() {
             return;
         }
         if at > self.next {
-            self.keep(at, bytes, at_ns, out);
+            self.insert_piece(at, bytes, at_ns, out);
         } else {
             self.advance_among_pieces(bytes, at_ns, out);
         }
     }
 
-    /// Takes bytes that begin at `next`.
+    /// Processes bytes that start at `next`.
     #[inline]
     fn advance(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         self.next += bytes.len() as u64;
@@ -218,8 +219,8 @@ impl Side {
         self.framing.take(bytes, at_ns, out);
     }
 
-    /// Takes bytes that begin at `next` while pieces wait. A piece came first, so it wins where
-    /// both have a byte.
+    /// Processes bytes that start at `next` while pieces wait. A piece was captured first, so its
+    /// bytes win.
     fn advance_among_pieces(&mut self, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -234,11 +235,11 @@ impl Side {
             let again = rest;
             let repeated = cut(&mut rest, self.next - before);
             let differ = self.latest.differs(self.next - before, &again[..repeated]);
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
         }
     }
 
-    /// Takes the pieces that nothing is missing before.
+    /// Processes the pieces that have no gap before them.
     fn advance_pieces(&mut self, out: &mut impl Outlet) {
         while let Some(first) = self.pieces.first_entry()
             && *first.key() == self.next
@@ -250,17 +251,17 @@ impl Side {
         }
     }
 
-    /// Keeps the bytes from `at` on that no piece has.
-    fn keep(&mut self, at: u64, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
+    /// Stores the bytes from `at` on that no piece has.
+    fn insert_piece(&mut self, at: u64, bytes: &[u8], at_ns: u64, out: &mut impl Outlet) {
         let (mut at, mut rest) = (at, bytes);
         if let Some((start, piece)) = self.pieces.range(..at).next_back() {
             let again = rest;
             let repeated = cut(&mut rest, (start + piece.bytes.len() as u64).saturating_sub(at));
-            // Behind the piece's end nothing is repeated, and nothing compared.
+            // After the end of the piece nothing is repeated or compared.
             let from = usize::try_from(at - start).unwrap_or(usize::MAX);
             let taken = piece.bytes.get(from..).unwrap_or_default();
             let differ = !taken.starts_with(&again[..repeated]);
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
             at += repeated as u64;
         }
         while !rest.is_empty() {
@@ -281,14 +282,14 @@ impl Side {
                     .pieces
                     .get(&at)
                     .is_some_and(|piece| !piece.bytes.starts_with(&again[..repeated]));
-            note_again(repeated, differ, at_ns, out);
+            note_repeated(repeated, differ, at_ns, out);
             at += repeated as u64;
         }
     }
 
-    /// The other side has everything before `acknowledgement`: what is missing of that, and is not
-    /// captured in a moment, will not be sent again. Where bytes wait behind it, the moment is over:
-    /// an answer to them may be in this very segment.
+    /// The other side has everything before `acknowledgement`: missing bytes that are not captured
+    /// soon will not be sent again. If bytes wait after them, give up at once: a response to them
+    /// may be in this very segment.
     #[inline]
     pub(super) fn acknowledged(&mut self, acknowledgement: u32, at_ns: u64, out: &mut impl Outlet) {
         if low_half(self.next) == acknowledgement || !self.seen {
@@ -304,27 +305,27 @@ impl Side {
             self.give_up(start.min(position), at_ns, out);
         }
         if self.next < position {
-            self.miss(position, at_ns, out);
+            self.note_missing(position, at_ns, out);
         }
     }
 
-    /// Takes note of what the other side has, and nobody knows yet whether it was captured.
+    /// Records acknowledged bytes that may still be captured.
     #[cold]
-    fn miss(&mut self, position: u64, at_ns: u64, out: &mut impl Outlet) {
+    fn note_missing(&mut self, position: u64, at_ns: u64, out: &mut impl Outlet) {
         if position - self.next > u64::from(WINDOW / 2) {
-            // More would no longer be told from another connection.
+            // With more, they could not be distinguished from another connection.
             self.give_up(position, at_ns, out);
         } else if position > self.acknowledged {
             if self.acknowledged <= self.next {
                 self.acknowledged_at_ns = at_ns;
             }
             self.acknowledged = position;
-            // What is recorded meanwhile is to say so.
+            // Records that are created meanwhile must be marked.
             out.loss(StreamLoss::Gap, 0, at_ns);
         }
     }
 
-    /// Gives up gaps until the pieces behind the others take no more memory than this.
+    /// Gives up gaps until the remaining pieces take no more than this memory.
     pub(super) fn give_up_beyond(&mut self, memory: usize, at_ns: u64, out: &mut impl Outlet) {
         while self.pieces_memory() > memory
             && let Some((&start, _)) = self.pieces.first_key_value()
@@ -333,9 +334,9 @@ impl Side {
         }
     }
 
-    /// Gives up the gaps before pieces that have waited since `since_ns` or longer, and where all
-    /// that is missing was acknowledged, since `acknowledged_since_ns`; and what is missing without
-    /// a piece behind it since `since_ns`.
+    /// Gives up the gaps before pieces that have waited since `since_ns` or longer, or, if all
+    /// missing bytes were acknowledged, since `acknowledged_since_ns`; and missing bytes without a
+    /// piece after them since `since_ns`.
     pub(super) fn give_up_since(
         &mut self,
         since_ns: u64,
@@ -356,7 +357,7 @@ impl Side {
         }
     }
 
-    /// Goes on at `position` without what is missing before it.
+    /// Continues at `position` without the missing bytes before it.
     #[cold]
     fn give_up(&mut self, position: u64, at_ns: u64, out: &mut impl Outlet) {
         out.counts().steps += 1;
@@ -366,7 +367,7 @@ impl Side {
         self.advance_pieces(out);
     }
 
-    /// Takes note that the side ends at this sequence number.
+    /// Records that the side ends at this sequence number.
     pub(super) fn finish(&mut self, sequence: u32) {
         if !self.seen {
             self.start_amid(sequence);
@@ -374,15 +375,15 @@ impl Side {
         self.fin = self.position(sequence).filter(|fin| *fin >= self.next).or(self.fin);
     }
 
-    /// At the FIN, a message that has not ended will not.
+    /// Loses an incomplete message at the FIN.
     pub(super) fn end_if_over(&mut self, at_ns: u64, out: &mut impl Outlet) {
         if self.has_ended() {
             self.framing.lose(StreamLoss::Closed, at_ns, out);
         }
     }
 
-    /// True if a RST with this sequence number can be genuine: RFC 5961 §3.2 asks for exactly what
-    /// the receiver expects, of which we may have missed some.
+    /// Returns true if a RST with this sequence number can be genuine: RFC 5961 §3.2 requires
+    /// exactly the number that the receiver expects, and the capture may miss some bytes.
     pub(super) fn can_reset(&self, sequence: u32) -> bool {
         let last = self.pieces.last_key_value();
         let end = last.map_or(self.next, |(start, piece)| start + piece.bytes.len() as u64);
@@ -392,15 +393,15 @@ impl Side {
         self.seen && self.position(sequence).is_some_and(|position| expected.contains(&position))
     }
 
-    /// Gives up everything that waits: whole messages behind gaps are handed out, the rest is lost.
+    /// Ends the side: passes on whole messages after gaps, and loses the rest.
     pub(super) fn settle(&mut self, reason: StreamLoss, at_ns: u64, out: &mut impl Outlet) {
         self.give_up_since(u64::MAX, u64::MAX, at_ns, out);
         self.framing.lose(reason, at_ns, out);
     }
 }
 
-/// Takes note of bytes at positions that were taken: as what was taken there, or not.
-fn note_again(bytes: usize, differ: bool, at_ns: u64, out: &mut impl Outlet) {
+/// Counts bytes at positions that were processed before: as equal or as different.
+fn note_repeated(bytes: usize, differ: bool, at_ns: u64, out: &mut impl Outlet) {
     if differ {
         out.loss(StreamLoss::Conflict, bytes, at_ns);
     } else {

@@ -10,7 +10,7 @@ mod work;
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 
-/// A query or response that looks like one, `size` bytes long.
+/// Returns a plausible query or response of `size` bytes.
 pub(super) fn message(number: u16, response: bool, size: usize) -> Vec<u8> {
     let [high, low] = number.to_be_bytes();
     let flags = if response { 0x80 } else { 0x01 };
@@ -30,12 +30,12 @@ pub(super) fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
     messages.iter().flat_map(frame).collect()
 }
 
-/// Queries of these sizes, numbered from 1.
+/// Returns queries of these sizes, numbered from 1.
 pub(super) fn queries(sizes: &[usize]) -> Vec<Vec<u8>> {
     sizes.iter().zip(1..).map(|(size, number)| message(number, false, *size)).collect()
 }
 
-/// What came out, in order: messages with the side that sent them, and losses.
+/// The output, in order: messages with the side that sent them, and losses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     Message(Who, Vec<u8>),
@@ -50,7 +50,7 @@ pub(super) enum Who {
 
 use Who::{Client, Server};
 
-/// Streams, with one connection that tests talk about, and all that came out.
+/// Streams with one test connection, and all of their output.
 pub(super) struct Tap {
     pub(super) streams: Streams<u32>,
     pub(super) at_ns: u64,
@@ -58,7 +58,7 @@ pub(super) struct Tap {
     pub(super) seen: Vec<Seen>,
 }
 
-/// First sequence number of each side: soon to wrap.
+/// First sequence number of each side: both wrap soon.
 pub(super) const ISN: [u32; 2] = [u32::MAX - 5, 0x7fff_fff0];
 
 impl Tap {
@@ -66,7 +66,7 @@ impl Tap {
         Self { streams: config.build(), at_ns: SECOND, client_port: 40_000, seen: Vec::new() }
     }
 
-    /// One whose connection has had its handshake.
+    /// Creates streams whose connection has completed its handshake.
     pub(super) fn connected(config: Config) -> Self {
         let mut tap = Self::new(config);
         tap.handshake();
@@ -139,7 +139,7 @@ impl Tap {
         assert_eq!((self.streams.memory, self.counts().bytes_waiting), (0, 0));
     }
 
-    /// The ledger balances, and the sums are those of the connections.
+    /// Checks that the ledger balances, and that the sums are those of the connections.
     pub(super) fn check(&self) {
         let counts = self.counts();
         assert_eq!(counts.bytes_accounted(), counts.bytes_received, "{counts:?}");
@@ -158,7 +158,7 @@ impl Tap {
         self.counts().bytes_ignored[reason as usize]
     }
 
-    /// The messages of one side.
+    /// Returns the messages of one side.
     pub(super) fn messages(&self, who: Who) -> Vec<Vec<u8>> {
         let of = |seen: &Seen| match seen {
             Seen::Message(sender, message) if *sender == who => Some(message.clone()),

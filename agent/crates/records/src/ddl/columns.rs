@@ -1,4 +1,4 @@
-//! Columns, as an Avro schema describes them.
+//! Columns, derived from an Avro schema.
 
 use std::collections::HashMap;
 
@@ -6,23 +6,23 @@ use serde_json::Value;
 
 use super::Dialect;
 
-/// Why there is no table.
+/// Errors of deriving a table.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The dialect has no column type for it.
+    /// The dialect has no column type for a field.
     #[error(
         "{dialect} has no column for field {field}, which holds {what}: have the agents write the \
          flat profile (record.profile: flat), and use --profile flat here"
     )]
     Nested {
-        /// For which system.
+        /// The target system.
         dialect: Dialect,
         /// Name of the field.
         field: String,
-        /// What it holds.
+        /// The kind of its content.
         what: &'static str,
     },
-    /// The schema is not one of this program's, or of a form that was not thought of.
+    /// The schema is not one of this program's, or has an unsupported form.
     #[error("the schema cannot be made a table: {0}")]
     Schema(String),
 }
@@ -38,12 +38,12 @@ pub(super) struct Table {
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// Whether every version of the schema has a value for it.
+    /// True if every version of the schema has a value for it.
     pub(super) is_required: bool,
     pub(super) doc: String,
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone)]
 pub(super) enum Kind {
     Boolean,
@@ -53,7 +53,7 @@ pub(super) enum Kind {
     Millis,
     /// Microseconds since 1970 UTC.
     Micros,
-    /// Octets of UTF-8 at most, where the schema says it.
+    /// UTF-8 text, with its maximum octets if the schema states them.
     Text(Option<usize>),
     Octets,
     Array(Box<Self>),
@@ -62,7 +62,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What it is, where it is not one value.
+    /// Describes the type if it is not a single value.
     pub(super) const fn nested(&self) -> Option<&'static str> {
         match self {
             Self::Array(_) => Some("an array"),
@@ -89,7 +89,7 @@ fn text(part: &Value, key: &str) -> String {
     part[key].as_str().unwrap_or_default().to_owned()
 }
 
-/// Types that a schema has named so far.
+/// Types that the schema has named so far.
 #[derive(Default)]
 struct Types(HashMap<String, Kind>);
 
@@ -154,7 +154,7 @@ impl Types {
         Ok(Column {
             name: text(field, "name"),
             kind,
-            // What has a default is not in what earlier versions wrote.
+            // A field with a default is missing in earlier versions.
             is_required: !is_nullable && field.get("default").is_none(),
             doc: text(field, "doc"),
         })

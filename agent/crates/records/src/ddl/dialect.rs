@@ -1,4 +1,4 @@
-//! How each system spells a table.
+//! The SQL syntax of each system.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,14 @@ use super::{
     columns::{Column, Kind, Table},
 };
 
-/// Octets of Vertica's VARCHAR at most; longer texts are LONG VARCHAR.
+/// Maximum octets of Vertica's VARCHAR; longer texts are LONG VARCHAR.
 const VERTICA_VARCHAR: usize = 65_000;
-/// What tells one record from another.
+/// Columns that identify a record.
 const RECORD_KEY: &[&str] = &["record_id"];
-/// What tells one summary of the ledger from another.
+/// Columns that identify a summary of the ledger.
 const SUMMARY_KEY: &[&str] = &["run_id", "sink", "window_number"];
 
-/// The statements that create the table.
+/// Returns the statements that create the table.
 pub(super) fn statements(
     table: &Table,
     dialect: Dialect,
@@ -37,7 +37,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// What whoever runs it should know.
+    /// Writes notes for the person who runs the statements.
     fn heading(&self) -> String {
         let mut sql = format!(
             "-- {}: made by tap53 {} (tap53 schema --ddl), by the schema of its records.\n",
@@ -83,7 +83,7 @@ impl Writer {
                 let _ = write!(sql, " COMMENT {}", self.literal(&column.doc));
             }
         }
-        // A message may come twice; the key is what drops it: INSERT … ON CONFLICT DO NOTHING.
+        // A message may be duplicated; the key drops duplicates: INSERT … ON CONFLICT DO NOTHING.
         if self.dialect == Dialect::Postgres {
             let key = if has("record_id") { RECORD_KEY } else { SUMMARY_KEY };
             let key: Vec<_> = key.iter().map(|name| self.quoted(name)).collect();
@@ -117,7 +117,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether columns that every record has are NOT NULL. Iceberg's and Spark's are not: see the
+    /// Returns true if required columns are NOT NULL. Those of Iceberg and Spark are not: see the
     /// heading, and Spark ignores it for Parquet.
     const fn has_required(&self) -> bool {
         !self.has_comments_in_columns()
@@ -139,7 +139,8 @@ impl Writer {
         }
     }
 
-    /// Vertica: the times as such, by the exact microseconds.
+    /// Writes a view for Vertica that contains the times as timestamps, from the exact
+    /// microseconds.
     fn view_of_times(&self, sql: &mut String, table: &Table, name: &TableName) {
         let (view, of) = (self.table(&name.with_suffix("_with_times")), self.table(name));
         let _ = write!(sql, "CREATE VIEW {view} AS\nSELECT");
@@ -153,7 +154,7 @@ impl Writer {
                 _ => write!(sql, "\n  {name},"),
             };
         }
-        // The comma after the last one.
+        // Remove the last comma.
         sql.pop();
         let _ = writeln!(sql, "\nFROM {of};");
     }
@@ -162,14 +163,15 @@ impl Writer {
         name.0.iter().map(|part| self.quoted(part)).collect::<Vec<_>>().join(".")
     }
 
-    /// Names are of lower case letters, digits and underscores, so that nothing is to be escaped.
+    /// Quotes a name. Names consist of lower case letters, digits and underscores, so nothing is
+    /// escaped.
     fn quoted(&self, name: &str) -> String {
         if self.has_comments_in_columns() { format!("`{name}`") } else { format!("\"{name}\"") }
     }
 
     fn literal(&self, text: &str) -> String {
         match self.has_comments_in_columns() {
-            // Spark takes backslashes as escapes.
+            // Spark interprets backslashes as escapes.
             true => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
             false => format!("'{}'", text.replace('\'', "''")),
         }
@@ -196,8 +198,7 @@ impl Writer {
     }
 }
 
-/// Composite types would need a CREATE TYPE for each, and no loader fills them: nested values are
-/// JSON.
+/// Nested values are JSON: composite types would need a CREATE TYPE each, and no loader fills them.
 fn postgres(kind: &Kind) -> &'static str {
     match kind {
         Kind::Boolean => "BOOLEAN",
@@ -220,7 +221,7 @@ fn vertica(kind: &Kind, max_bytes: usize) -> String {
             let long = if width > VERTICA_VARCHAR { "LONG " } else { "" };
             format!("{long}VARCHAR({width})")
         }
-        // Refused before, or in no profile that is not.
+        // Refused before, or in no profile that is accepted.
         Kind::Octets | Kind::Array(_) | Kind::Map(_) | Kind::Structure(_) => {
             format!("LONG VARBINARY({max_bytes})")
         }
@@ -249,8 +250,8 @@ fn spark(kind: &Kind, dialect: Dialect) -> String {
         Kind::Boolean => "BOOLEAN".to_owned(),
         Kind::Int => "INT".to_owned(),
         Kind::Long => "BIGINT".to_owned(),
-        // Connect, which writes most Iceberg tables, has no microseconds: it would take them as
-        // milliseconds without a word, and puts them into a BIGINT as they are.
+        // Connect, which writes most Iceberg tables, has no microseconds: it would silently read
+        // them as milliseconds, but copies them unchanged to a BIGINT.
         Kind::Micros if dialect == Dialect::Iceberg => "BIGINT".to_owned(),
         Kind::Millis | Kind::Micros => "TIMESTAMP".to_owned(),
         Kind::Text(_) => "STRING".to_owned(),

@@ -1,11 +1,11 @@
-//! Tables for records: SQL derived from the Avro schema, with its widths and what it says of each
-//! field.
+//! Derives SQL tables for records from the Avro schema, with its widths and its documentation of
+//! each field.
 //!
 //! ```text
 //!  schema (JSON) ─▶ columns: name, type, required, doc ─▶ dialect ─▶ CREATE TABLE, comments
 //! ```
 //!
-//! Why a type is as it is in a dialect: `docs/decisions/records.md`.
+//! The reasons for the types of each dialect are in `docs/decisions/records.md`.
 
 mod columns;
 mod dialect;
@@ -21,12 +21,12 @@ use crate::encode::{LEAST_MAX_BYTES, Profile};
 pub use columns::Error;
 use columns::Table;
 
-/// For which system.
+/// The target system of the SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Dialect {
     /// PostgreSQL.
     Postgres,
-    /// Vertica; the flat profile only.
+    /// Vertica; only for the flat profile.
     Vertica,
     /// `DuckDB`.
     Duckdb,
@@ -48,29 +48,29 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// The name of a table, with those of its schema and database where these are given.
+/// The name of a table, with those of its schema and database if they are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName(Vec<String>);
 
 impl TableName {
-    /// Parts at most: database, schema, table.
+    /// Maximum number of parts: database, schema, table.
     const MAX_PARTS: usize = 3;
-    /// Characters of a part at most, as in PostgreSQL.
+    /// Maximum number of characters in a part, as in PostgreSQL.
     const MAX_CHARACTERS: usize = 63;
 
-    /// The table of records that the documentation speaks of.
+    /// Returns the name of the records' table in the documentation.
     #[must_use]
     pub fn of_transactions() -> Self {
         Self(vec!["dns_transactions".to_owned()])
     }
 
-    /// The table of summaries that the documentation speaks of.
+    /// Returns the name of the summaries' table in the documentation.
     #[must_use]
     pub fn of_summaries() -> Self {
         Self(vec!["ledger_summaries".to_owned()])
     }
 
-    /// The same name with something after the table's.
+    /// Returns the name with a suffix.
     fn with_suffix(&self, suffix: &str) -> Self {
         let mut parts = self.0.clone();
         if let Some(table) = parts.last_mut() {
@@ -103,29 +103,30 @@ impl std::str::FromStr for TableName {
     }
 }
 
-/// What a table is made for.
+/// Configures the generated table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// For which system.
+    /// The target system.
     pub dialect: Dialect,
     /// The table's name.
     pub table: TableName,
-    /// `record.max_bytes` of the agents that write the records: bounds the widths of long texts.
+    /// `record.max_bytes` of the agents that write the records, which bounds the widths of long
+    /// texts.
     pub max_bytes: usize,
 }
 
-/// The statements that create a table for records of a profile.
+/// Returns the statements that create a table for records of a profile.
 ///
 /// # Errors
-/// [`Error::Nested`] where the dialect has no column types for the profile.
+/// [`Error::Nested`] if the dialect has no column types for the profile.
 pub fn of_transactions(profile: Profile, options: &Options) -> Result<String, Error> {
     of_schema(profile.schema_text(), options)
 }
 
-/// The statements that create a table for records of a schema.
+/// Returns the statements that create a table for records of a schema.
 ///
 /// # Errors
-/// See [`of_transactions`]; and when the schema has something that no schema here has.
+/// See [`of_transactions`]; also if the schema has a form that no schema of this program has.
 pub fn of_schema(schema: &str, options: &Options) -> Result<String, Error> {
     let max_bytes = options.max_bytes.max(LEAST_MAX_BYTES);
     dialect::statements(&Table::of(schema)?, options.dialect, &options.table, max_bytes)

@@ -1,4 +1,4 @@
-//! The tables' form. That real systems take them is in the integration tests.
+//! Tests the form of the tables. The integration tests run the statements on real systems.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ fn sql(profile: Profile, dialect: Dialect) -> String {
     of_transactions(profile, &options(dialect)).unwrap()
 }
 
-/// Names of the schema's fields with their documentation.
+/// Returns the names of the schema's fields with their documentation.
 fn fields(profile: Profile) -> Vec<(String, String)> {
     let schema: Value = serde_json::from_str(profile.schema_text()).unwrap();
     let text = |field: &Value, key: &str| field[key].as_str().unwrap().to_owned();
@@ -26,7 +26,7 @@ fn fields(profile: Profile) -> Vec<(String, String)> {
     fields.map(|field| (text(field, "name"), text(field, "doc"))).collect()
 }
 
-/// The lines that define columns: name and type.
+/// Returns name and type of the columns.
 fn columns(sql: &str) -> Vec<(String, String)> {
     let lines = sql.lines().skip_while(|line| !line.starts_with("CREATE TABLE"));
     let lines = lines.take_while(|line| !line.starts_with(')'));
@@ -69,7 +69,7 @@ fn a_table_has_a_column_and_a_comment_for_every_field_in_the_schemas_order() {
 }
 
 #[test]
-fn postgres_has_a_key_that_drops_what_comes_twice() {
+fn postgres_has_a_key_that_drops_duplicates() {
     let records = sql(Profile::Full, Dialect::Postgres);
     assert!(records.contains(",\n  PRIMARY KEY (\"record_id\")\n);"), "{records}");
     let options = Options { table: TableName::of_summaries(), ..options(Dialect::Postgres) };
@@ -114,8 +114,8 @@ fn types_are_those_that_the_writers_of_a_system_fill() {
     assert_eq!(type_in(Profile::Full, Spark, "answers"), answers);
 }
 
-/// By Vertica's documents: VARCHAR up to 65,000 octets, LONG VARCHAR up to 32,000,000, comments of
-/// up to 8,192 characters, names of up to 128 octets.
+/// Limits in Vertica's documentation: VARCHAR up to 65,000 octets, LONG VARCHAR up to 32,000,000,
+/// comments of up to 8,192 characters, names of up to 128 octets.
 #[test]
 fn the_table_for_vertica_keeps_to_its_limits() {
     for max_bytes in [LEAST_MAX_BYTES, DEFAULT_MAX_BYTES, 16 << 20] {
@@ -159,7 +159,7 @@ fn the_view_for_vertica_has_every_column_and_each_time_by_its_microseconds() {
 }
 
 #[test]
-fn what_a_dialect_has_no_columns_for_is_refused_with_the_remedy() {
+fn unsupported_fields_are_refused_with_the_remedy() {
     let error = of_transactions(Profile::Full, &options(Dialect::Vertica)).unwrap_err().to_string();
     assert!(error.contains("anomalies, which holds an array"), "{error}");
     assert!(error.contains("record.profile: flat"), "{error}");

@@ -1,5 +1,5 @@
-//! Addresses in text, without std's formatting: an address is written for each record twice, and
-//! through `Display` it costs several times as much.
+//! Formats addresses without std's formatting: each record contains two, and `Display` costs
+//! several times as much.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,11 +8,11 @@ use tap53_transactions::privacy::ShownAddress;
 
 use super::binary::{Binary, Buffer};
 
-/// Bytes of the longest text, `ffff:…:ffff/128`, and some more.
+/// Capacity in bytes: that of the longest text, `ffff:…:ffff/128`, and some more.
 const CAPACITY: usize = 48;
 
-/// An address as text, equal to what std's `Display` writes: RFC 5952 for IPv6, IPv4-mapped
-/// addresses with the IPv4 address in decimal (its section 5).
+/// An address as text, equal to std's `Display`: RFC 5952 for IPv6, IPv4-mapped addresses with the
+/// IPv4 address in decimal (its section 5).
 #[derive(Clone, Copy)]
 pub(super) struct AddressText {
     bytes: [u8; CAPACITY],
@@ -30,7 +30,7 @@ impl AddressText {
         text
     }
 
-    /// What the privacy policy shows of an address.
+    /// Formats the shown form of an address.
     #[inline(always)]
     pub(super) fn shown(address: &ShownAddress) -> Self {
         match address {
@@ -44,7 +44,7 @@ impl AddressText {
         }
     }
 
-    /// `address/prefix`.
+    /// Formats `address/prefix`.
     pub(super) fn with_prefix(address: IpAddr, prefix: u8) -> Self {
         let mut text = Self::new(address);
         text.push(b'/');
@@ -59,7 +59,7 @@ impl AddressText {
     /// Writes it as an Avro string.
     #[inline(always)]
     pub(super) fn push_string<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
-        // Every IPv4 address fits in a block of constant size, with its length before it.
+        // Every IPv4 address fits a block of constant size, including its length prefix.
         if let Ok(length @ 0..16) = u8::try_from(self.length)
             && let Some(text) = self.bytes.first_chunk::<15>()
         {
@@ -72,7 +72,7 @@ impl AddressText {
     }
 
     pub(super) fn as_str(&self) -> &str {
-        // Digits and separators are all that is ever pushed.
+        // Only digits and separators are pushed.
         str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
@@ -126,7 +126,7 @@ impl AddressText {
         }
     }
 
-    /// Without leading zeros, lower case (RFC 5952 §4.1, §4.3).
+    /// Appends a word without leading zeros, in lower case (RFC 5952 §4.1, §4.3).
     fn push_hexadecimal(&mut self, word: u16) {
         const DIGITS: [u8; 16] = *b"0123456789abcdef";
         for shift in [12, 8, 4, 0] {
@@ -137,8 +137,8 @@ impl AddressText {
     }
 }
 
-/// Start and length of the words that `::` stands for: the longest run of at least two zeros, the
-/// first of equal ones (RFC 5952 §4.2). The length is zero where there is none.
+/// Returns start and length of the words that `::` replaces: the longest run of at least two zeros,
+/// the first of equal ones (RFC 5952 §4.2). The length is zero if there is none.
 fn longest_zeros(words: &[u16; 8]) -> (usize, usize) {
     let (mut best, mut current) = ((0, 1), (0, 0));
     for (position, word) in words.iter().enumerate() {

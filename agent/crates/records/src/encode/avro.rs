@@ -1,22 +1,22 @@
-//! Avro, in the two framings that sinks ask for.
+//! Encodes Avro, bare or as a single object.
 
 use apache_avro::{Schema, rabin::Rabin};
 use serde_json::Value;
 
 use super::{
-    Encode, Error, Fingerprint, Profile, Record, binary::Rooms, flat::FlatRecord,
+    Encode, Error, Fingerprint, Profile, Record, binary::RecordBuffers, flat::FlatRecord,
     framing::single_object_header,
 };
 
-/// The parsed schema of a record in the full profile.
+/// Returns the parsed schema of a record in the full profile.
 ///
 /// # Errors
-/// When the embedded schema does not parse, which is a defect of this program.
+/// Fails if the embedded schema does not parse, which is a defect of this program.
 pub fn schema() -> Result<&'static Schema, Error> {
     Profile::Full.schema()
 }
 
-/// The CRC-64-AVRO fingerprint of the full profile's schema, little-endian.
+/// Returns the CRC-64-AVRO fingerprint of the full profile's schema, little-endian.
 ///
 /// # Errors
 /// See [`schema`].
@@ -24,12 +24,13 @@ pub fn fingerprint() -> Result<Fingerprint, Error> {
     Profile::Full.fingerprint()
 }
 
-/// The CRC-64-AVRO fingerprint of a schema, little-endian.
+/// Returns the CRC-64-AVRO fingerprint of a schema, little-endian.
 ///
-/// The canonical form (Avro 1.12, "Transforming into Parsing Canonical Form") has neither logical
-/// types nor primitive types in the form of an object. apache-avro 0.22 drops the logical type of
-/// `{"type": "long", "logicalType": "timestamp-micros"}` and keeps the object, which gives another
-/// fingerprint than every other implementation's; so it is spared the logical types.
+/// The canonical form (Avro 1.12, "Transforming into Parsing Canonical Form") contains neither
+/// logical types nor primitive types in the form of an object. apache-avro 0.22 drops the logical
+/// type of `{"type": "long", "logicalType": "timestamp-micros"}` but keeps the object, so its
+/// fingerprint differs from that of every other implementation. Hence this function removes logical
+/// types first.
 pub fn fingerprint_of(text: &str) -> Result<Fingerprint, Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
     let mut plain = serde_json::from_str(text).map_err(|error| defect(&error))?;
@@ -39,7 +40,7 @@ pub fn fingerprint_of(text: &str) -> Result<Fingerprint, Error> {
     bytes.try_into().map_err(|_| defect(&"CRC-64-AVRO has 8 bytes"))
 }
 
-/// Replaces a primitive type with a logical type by the primitive type alone.
+/// Replaces primitive types that have a logical type by the primitive type alone.
 fn drop_logical_types(schema: &mut Value) {
     match schema {
         Value::Array(parts) => parts.iter_mut().for_each(drop_logical_types),
@@ -55,33 +56,33 @@ fn drop_logical_types(schema: &mut Value) {
     }
 }
 
-/// An Avro datum without any framing.
+/// Encodes an Avro datum without a header.
 #[derive(Default)]
 pub struct Datum {
-    rooms: Rooms,
+    buffers: RecordBuffers,
 }
 
 impl Encode for Datum {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.rooms.append(record, out);
+        self.buffers.append(record, out);
         Ok(())
     }
 }
 
-/// An Avro datum of the flat profile, without any framing.
+/// Encodes an Avro datum of the flat profile without a header.
 #[derive(Default)]
 pub struct FlatDatum {
-    rooms: Rooms,
+    buffers: RecordBuffers,
 }
 
 impl Encode for FlatDatum {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.rooms.append(&FlatRecord(record), out);
+        self.buffers.append(&FlatRecord(record), out);
         Ok(())
     }
 }
 
-/// A datum behind the header of the single-object encoding: `C3 01`, then the little-endian
+/// Encodes a datum after the header of the single-object encoding: `C3 01`, then the little-endian
 /// CRC-64-AVRO fingerprint of the schema's canonical form (Avro 1.12, "Single-object encoding").
 pub struct SingleObject<D = Datum> {
     header: [u8; 10],
@@ -89,7 +90,7 @@ pub struct SingleObject<D = Datum> {
 }
 
 impl SingleObject {
-    /// A writer for the schema of the full profile.
+    /// Creates an encoder for the schema of the full profile.
     ///
     /// # Errors
     /// See [`schema`].
@@ -99,7 +100,7 @@ impl SingleObject {
 }
 
 impl SingleObject<FlatDatum> {
-    /// A writer for the schema of the flat profile.
+    /// Creates an encoder for the schema of the flat profile.
     ///
     /// # Errors
     /// See [`schema`].
@@ -179,7 +180,7 @@ mod tests {
             SingleObject::new().unwrap().encode(record, &mut framed).unwrap();
         });
         assert_eq!(framed[..2], [0xc3, 0x01]);
-        // What fastavro computes: fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO").
+        // As computed by fastavro: fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO").
         assert_eq!(framed[2..10], [0x3e, 0x40, 0x14, 0xd5, 0xe4, 0xb5, 0x8b, 0x79]);
         assert_eq!(framed[10..], plain);
     }

@@ -1,28 +1,27 @@
-//! Encoded records on their way to a sink.
+//! Batches of encoded records for a sink.
 
 use super::{Encode, Error, Key, Record};
 
-/// What a sink gives for a batch that is announced to it, and finds on the batch when it gets it.
+/// A number that a sink assigns when a batch is announced, and reads when it receives the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowSlot(pub u8);
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where the record ends in the batch's bytes.
+    /// End of the record in the batch's bytes.
     end: usize,
-    /// Where its key ends among the keys.
+    /// End of its key in the keys.
     key_end: usize,
-    /// When the transaction began, milliseconds since 1970 UTC: the Kafka timestamp.
+    /// Start of the transaction in milliseconds since 1970 UTC: the Kafka timestamp.
     pub timestamp_ms: i64,
-    /// When its response was captured, nanoseconds of the clock that packets are stamped by; 0
-    /// without one.
+    /// Capture time of its response in nanoseconds of the packets' clock; 0 without a response.
     pub answered_at_ns: u64,
-    /// Messages that the record stands for.
+    /// Number of messages that the record stands for.
     pub messages: u32,
 }
 
-/// Records of one format, back to back in one buffer that is used again.
+/// Records of one format, back to back in one buffer that is reused.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -31,12 +30,12 @@ pub struct Batch {
     /// The keys, back to back.
     keys: Vec<u8>,
     slot: WindowSlot,
-    /// Bytes of the longest record with its key.
+    /// Maximum size of a record with its key, in bytes.
     longest: usize,
 }
 
 impl Batch {
-    /// An empty batch whose records have such keys.
+    /// Creates an empty batch whose records have keys of this kind.
     #[must_use]
     pub fn keyed(key: Key) -> Self {
         Self { key, ..Self::default() }
@@ -45,7 +44,7 @@ impl Batch {
     /// Appends a record.
     ///
     /// # Errors
-    /// Those of the encoder; the batch is then as it was.
+    /// Returns the error of the encoder; the batch is unchanged then.
     pub fn push(&mut self, encoder: &mut dyn Encode, record: &Record<'_>) -> Result<(), Error> {
         let before = self.bytes.len() + self.keys.len();
         encoder.encode(record, &mut self.bytes)?;
@@ -61,7 +60,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Empties the batch and keeps its memory.
+    /// Empties the batch but keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -69,7 +68,7 @@ impl Batch {
         self.longest = 0;
     }
 
-    /// Appends the records of another batch, which are keyed alike; its slot stays with it.
+    /// Appends the records of another batch with the same kind of keys, but not its slot.
     pub fn append(&mut self, other: &Self) {
         let (bytes, keys) = (self.bytes.len(), self.keys.len());
         self.bytes.extend_from_slice(&other.bytes);
@@ -81,30 +80,30 @@ impl Batch {
         }));
     }
 
-    /// Bytes that the batch has memory for.
+    /// Returns the capacity of the batch's buffer in bytes.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Puts what the sink gave for it on the batch.
+    /// Stores the slot that the sink has assigned.
     pub const fn set_slot(&mut self, slot: WindowSlot) {
         self.slot = slot;
     }
 
-    /// What the sink gave for it.
+    /// Returns the slot that the sink has assigned.
     #[must_use]
     pub const fn slot(&self) -> WindowSlot {
         self.slot
     }
 
-    /// Bytes of the longest record with its key.
+    /// Returns the maximum size of a record with its key, in bytes.
     #[must_use]
     pub const fn longest(&self) -> usize {
         self.longest
     }
 
-    /// The records that take at most `bytes` with their keys.
+    /// Returns a batch of the records that take at most `bytes` with their keys.
     #[must_use]
     pub fn up_to(&self, bytes: usize) -> Self {
         let mut rest = Self { key: self.key, slot: self.slot, ..Self::default() };
@@ -121,44 +120,44 @@ impl Batch {
         rest
     }
 
-    /// True without records.
+    /// Returns true if the batch has no records.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Number of records, as an index behind the last one.
+    /// Returns the number of records, as an index after the last one.
     #[must_use]
     pub const fn entries(&self) -> usize {
         self.entries.len()
     }
 
-    /// Number of records.
+    /// Returns the number of records.
     #[must_use]
     pub const fn records(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    /// Messages that the records stand for.
+    /// Returns the number of messages that the records stand for.
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.entries.iter().map(|entry| u64::from(entry.messages)).sum()
     }
 
-    /// All records, back to back.
+    /// Returns all records, back to back.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where the first so many records end in [`bytes`](Self::bytes).
+    /// Returns the end of the first `records` records in [`bytes`](Self::bytes).
     #[must_use]
     pub fn end_of(&self, records: usize) -> usize {
         let last = records.checked_sub(1).and_then(|index| self.entries.get(index));
         last.map_or(0, |entry| entry.end)
     }
 
-    /// Each record's bytes and what is known of it, in order.
+    /// Iterates over the records' bytes and entries.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Entry)> + Clone {
         let mut start = 0;
         self.entries.iter().map(move |entry| {
@@ -168,12 +167,12 @@ impl Batch {
         })
     }
 
-    /// Each record's [`Entry::answered_at_ns`], in order.
+    /// Iterates over the records' [`Entry::answered_at_ns`].
     pub fn answered_at_ns(&self) -> impl Iterator<Item = u64> {
         self.entries.iter().map(|entry| entry.answered_at_ns)
     }
 
-    /// Each record's key, which may be empty, its bytes, and what is known of it, in order.
+    /// Iterates over the records' keys, which may be empty, their bytes and their entries.
     pub fn iter_keyed(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> + Clone {
         let mut key_start = 0;
         self.iter().map(move |(bytes, entry)| {

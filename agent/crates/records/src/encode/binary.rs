@@ -1,8 +1,8 @@
-//! Avro's binary encoding, written without looking at the schema.
+//! Writes Avro's binary encoding without a schema.
 //!
-//! The bytes of a record are its fields' bytes one behind the other (Avro 1.12, "Binary
-//! Encoding"), so with the schema's order in [`Record`](super::Record) nothing needs looking up.
-//! What is the same in many records is encoded once: node and interface, the owner of an address,
+//! The bytes of a record are those of its fields in sequence (Avro 1.12, "Binary Encoding").
+//! [`Record`](super::Record) lists the fields in the schema's order, so no lookup is needed. Values
+//! that many records share are encoded once: node and interface, the owner of an address,
 //! mnemonics. Nothing here allocates once the buffer has grown to a batch's size.
 //!
 //! | value | encoding |
@@ -14,48 +14,47 @@
 //! | optional | branch 0; or branch 1, then the value |
 //! | array, map | one block: count, items; then count 0 |
 //!
-//! What costs time is not a byte but a step that waits for the one before, and a copy whose size is
-//! not known when compiling. So a record is written into room that is all zeros: what is absent,
-//! false or empty is stepped over. Short texts go out in a block of constant size, behind which the
-//! next field begins. Whether the room was enough is asked once, at the end, and of a record that
-//! it was not enough for, the work is done again in larger room: a question at each of a hundred
-//! fields is a quarter of all instructions. And everything here is inlined into one function, so that
-//! the position stays in a register; a [`Binary`] that is handed to a function of its own costs half
-//! as much again.
+//! The cost is not in bytes but in steps that wait for the previous one, and in copies whose size
+//! is unknown at compile time. So a record is written into a buffer of zeros: absent, false or
+//! empty values are skipped. Short texts are written as a block of constant size, and the next
+//! field overwrites its end. Overflow is checked once, at the end, and a record that did not fit is
+//! written again to a larger buffer: a check at each of a hundred fields would be a quarter of all
+//! instructions. Everything here is inlined into one function, so that the position stays in a
+//! register; passing a [`Binary`] to a separate function costs half as much again.
 
 use std::convert::Infallible;
 
 use super::fields::{Fields, Value};
 
-/// Bytes of room for a record of usual size: a power of two.
-const USUAL: usize = 4 * 1_024;
+/// Size of the buffer for a record of usual size in bytes: a power of two.
+const USUAL_SIZE: usize = 4 * 1_024;
 
-/// Bytes of the largest block.
+/// Size of the largest block in bytes.
 const LARGEST_BLOCK: usize = 16;
 
-/// Bytes of room that are kept for the next record that is larger.
-const KEPT_ROOM: usize = 64 * 1_024;
+/// Maximum size in bytes of the large buffer that is kept for the next large record.
+const MAX_KEPT_BUFFER: usize = 64 * 1_024;
 
-/// A position that is beyond every buffer, whatever is added to it.
+/// A position beyond every buffer, whatever is added to it.
 const OVERFLOW: usize = usize::MAX / 2;
 
 /// A destination for encoded fields, which is bounded or grows.
 pub(super) trait Buffer {
-    /// The place of a block, where there is room for one.
+    /// Returns the destination of a block, if it fits.
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
 
-    /// Copies `bytes` to their place, where there is room for them.
+    /// Copies `bytes` to their destination, if they fit.
     fn copy(&mut self, at: usize, bytes: &[u8]) -> Option<()>;
 }
 
-/// A buffer whose size is known when compiling. A block always has a place, and none is looked for: what
-/// goes beyond the end is written to the beginning, and the position says so at last.
-pub(super) struct FixedBuffer([u8; USUAL + LARGEST_BLOCK]);
+/// A buffer of constant size. A block always has a destination without a check: a block beyond the
+/// end is written to the start, and the final position reveals it.
+pub(super) struct FixedBuffer([u8; USUAL_SIZE + LARGEST_BLOCK]);
 
 impl Buffer for FixedBuffer {
     #[inline(always)]
     fn block<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
-        self.0[at % USUAL..].first_chunk_mut()
+        self.0[at % USUAL_SIZE..].first_chunk_mut()
     }
 
     #[inline(always)]
@@ -78,7 +77,7 @@ impl Buffer for [u8] {
     }
 }
 
-/// A buffer that takes anything and keeps nothing: only the position after it is of interest.
+/// A buffer that accepts everything and stores nothing: only the final position matters.
 struct Measure([u8; LARGEST_BLOCK]);
 
 impl Buffer for Measure {
@@ -93,55 +92,56 @@ impl Buffer for Measure {
     }
 }
 
-/// Bytes that `record` takes.
-pub(super) fn measured(record: &impl Written) -> usize {
+/// Returns the encoded size of `record` in bytes.
+pub(super) fn encoded_size(record: &impl Encodable) -> usize {
     let mut nothing = Measure([0; LARGEST_BLOCK]);
     let mut binary = Binary::new(&mut nothing);
     record.write(&mut binary);
     binary.at
 }
 
-/// Writes fields one behind the other. What does not fit is not written, or not where it belongs.
+/// Writes fields in sequence. A field that does not fit is not written, or to another place.
 pub(super) struct Binary<'a, R: Buffer + ?Sized> {
     /// Zeros from `at` on.
-    room: &'a mut R,
+    buffer: &'a mut R,
     at: usize,
 }
 
 impl<'a, R: Buffer + ?Sized> Binary<'a, R> {
-    /// Writes from the beginning of the room.
+    /// Creates a writer at the start of a buffer.
     #[inline(always)]
-    const fn new(room: &'a mut R) -> Self {
-        Self { room, at: 0 }
+    const fn new(buffer: &'a mut R) -> Self {
+        Self { buffer, at: 0 }
     }
 }
 
-/// What can be written into any room: a record.
-pub(super) trait Written {
+/// A value that can be written to any buffer, such as a record.
+pub(super) trait Encodable {
     /// Writes all fields.
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>);
 }
 
-/// Where records are written before they are appended to others. All zeros between two of them.
-pub(super) struct Rooms {
+/// The buffers that records are written to before they are appended to a batch. They contain only
+/// zeros between two records.
+pub(super) struct RecordBuffers {
     usual: Box<FixedBuffer>,
     large: Vec<u8>,
 }
 
-impl Default for Rooms {
+impl Default for RecordBuffers {
     fn default() -> Self {
-        Self { usual: Box::new(FixedBuffer([0; USUAL + LARGEST_BLOCK])), large: Vec::new() }
+        Self { usual: Box::new(FixedBuffer([0; USUAL_SIZE + LARGEST_BLOCK])), large: Vec::new() }
     }
 }
 
-impl Rooms {
+impl RecordBuffers {
     /// Appends a record to `out`.
     #[inline(always)]
-    pub(super) fn append(&mut self, record: &impl Written, out: &mut Vec<u8>) {
+    pub(super) fn append(&mut self, record: &impl Encodable, out: &mut Vec<u8>) {
         let mut binary = Binary::new(&mut *self.usual);
         record.write(&mut binary);
         let end = binary.at;
-        if let Some(written) = self.usual.0.get_mut(..end).filter(|_| end <= USUAL) {
+        if let Some(written) = self.usual.0.get_mut(..end).filter(|_| end <= USUAL_SIZE) {
             out.extend_from_slice(written);
             written.fill(0);
         } else {
@@ -151,8 +151,8 @@ impl Rooms {
     }
 
     #[cold]
-    fn append_large(&mut self, record: &impl Written, out: &mut Vec<u8>) {
-        let mut size = self.large.len().max(2 * USUAL);
+    fn append_large(&mut self, record: &impl Encodable, out: &mut Vec<u8>) {
+        let mut size = self.large.len().max(2 * USUAL_SIZE);
         loop {
             self.large.clear();
             self.large.resize(size, 0);
@@ -165,16 +165,16 @@ impl Rooms {
             }
             size *= 2;
         }
-        if size > KEPT_ROOM {
+        if size > MAX_KEPT_BUFFER {
             self.large = Vec::new();
         }
     }
 }
 
-/// What `record` writes.
-pub(super) fn encoded(record: &impl Written) -> Vec<u8> {
+/// Returns the encoding of `record`.
+pub(super) fn encoded(record: &impl Encodable) -> Vec<u8> {
     let mut out = Vec::new();
-    Rooms::default().append(record, &mut out);
+    RecordBuffers::default().append(record, &mut out);
     out
 }
 
@@ -188,23 +188,23 @@ impl<R: Buffer + ?Sized> Fields for Binary<'_, R> {
     }
 
     #[inline(always)]
-    fn known(&mut self, encoded: &[u8]) -> bool {
+    fn accept_encoded(&mut self, encoded: &[u8]) -> bool {
         self.raw(encoded);
         true
     }
 }
 
 impl<R: Buffer + ?Sized> Binary<'_, R> {
-    /// A zero: branch 0 of an optional, the end of an array, an empty text.
+    /// Writes a zero: branch 0 of an optional, the end of an array, an empty text.
     #[inline(always)]
     pub(super) const fn zero(&mut self) {
         self.at += 1;
     }
 
-    /// The first `length` bytes of a block; those behind them are zeros.
+    /// Writes the first `length` bytes of a block; its other bytes must be zeros.
     #[inline(always)]
     pub(super) fn block<const N: usize>(&mut self, block: [u8; N], length: usize) {
-        match self.room.block(self.at) {
+        match self.buffer.block(self.at) {
             Some(place) => {
                 *place = block;
                 self.at += length;
@@ -213,16 +213,16 @@ impl<R: Buffer + ?Sized> Binary<'_, R> {
         }
     }
 
-    /// Bytes as they are.
+    /// Writes bytes unchanged.
     #[inline(always)]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        match self.room.copy(self.at, bytes) {
+        match self.buffer.copy(self.at, bytes) {
             Some(()) => self.at += bytes.len(),
             None => self.at = OVERFLOW,
         }
     }
 
-    /// An Avro int or long.
+    /// Writes an Avro int or long.
     #[inline(always)]
     pub(super) fn long(&mut self, value: i64) {
         let zigzag = zigzag(value);
@@ -240,14 +240,14 @@ impl<R: Buffer + ?Sized> Binary<'_, R> {
         }
     }
 
-    /// The count of a block's items, or a length.
+    /// Writes the number of a block's items, or a length.
     #[inline(always)]
     pub(super) fn length(&mut self, length: usize) {
         // No slice is longer than isize::MAX.
         self.long(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    /// An Avro string or bytes.
+    /// Writes an Avro string or bytes.
     #[inline(always)]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
@@ -265,8 +265,8 @@ const fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63).cast_unsigned()
 }
 
-/// The varint of a number below 2⁵⁶ and its length: all its groups of seven bits are moved to their
-/// bytes at once, by halves, quarters and eighths.
+/// Returns the varint of a number below 2⁵⁶ and its length: all groups of seven bits are moved to
+/// their bytes at once, by halves, quarters and eighths.
 #[inline(always)]
 const fn groups_of_seven(number: u64) -> (u64, usize) {
     let halves = number & 0x0fff_ffff | (number & 0x00ff_ffff_f000_0000) << 4;
@@ -277,7 +277,7 @@ const fn groups_of_seven(number: u64) -> (u64, usize) {
     (eighths | goes_on, behind_first as usize + 1)
 }
 
-/// The varint of any number, and its length: 64 bits take at most ten times seven.
+/// Returns the varint of any number, and its length: 64 bits take at most ten groups of seven.
 #[cold]
 fn varint(number: u64) -> ([u8; 10], usize) {
     let (mut rest, mut bytes, mut length) = (number, [0; 10], 0);
@@ -339,28 +339,28 @@ impl<V: Value> Value for Option<V> {
     }
 }
 
-/// What a value writes.
+/// Returns the encoding of a value.
 #[cfg(test)]
 pub(super) fn encoded_value(value: impl Value) -> Vec<u8> {
-    struct Alone<V>(V);
+    struct SingleItem<V>(V);
 
-    impl<V: Value> Written for Alone<V> {
+    impl<V: Value> Encodable for SingleItem<V> {
         fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
             self.0.push(out);
         }
     }
 
-    encoded(&Alone(value))
+    encoded(&SingleItem(value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A text and a zero behind it.
+    /// A text and a zero after it.
     struct Text<'a>(&'a [u8]);
 
-    impl Written for Text<'_> {
+    impl Encodable for Text<'_> {
         fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
             out.bytes(self.0);
             out.zero();
@@ -399,28 +399,28 @@ mod tests {
     }
 
     #[test]
-    fn room_grows_to_what_is_written_and_is_zero_again_after_it() {
-        let mut rooms = Rooms::default();
-        let around_usual = USUAL - 5..USUAL + LARGEST_BLOCK + 5;
-        for length in [0, 1].into_iter().chain(around_usual).chain([5 * KEPT_ROOM, 3]) {
+    fn buffers_grow_as_needed_and_are_zero_afterwards() {
+        let mut buffers = RecordBuffers::default();
+        let around_usual = USUAL_SIZE - 5..USUAL_SIZE + LARGEST_BLOCK + 5;
+        for length in [0, 1].into_iter().chain(around_usual).chain([5 * MAX_KEPT_BUFFER, 3]) {
             let text = vec![b'x'; length];
             let (mut out, mut expected) = (vec![9], vec![9]);
-            rooms.append(&Text(&text), &mut out);
+            buffers.append(&Text(&text), &mut out);
             push_long(&mut expected, i64::try_from(length).unwrap());
             expected.extend(text);
             expected.push(0);
             assert!(out == expected, "{length}");
-            assert!(rooms.usual.0.iter().all(|byte| *byte == 0), "{length}");
-            assert!(rooms.large.len() <= KEPT_ROOM);
+            assert!(buffers.usual.0.iter().all(|byte| *byte == 0), "{length}");
+            assert!(buffers.large.len() <= MAX_KEPT_BUFFER);
         }
     }
 
     #[test]
-    fn blocks_beyond_the_usual_room_are_where_they_belong() {
-        /// So many blocks of numbers.
+    fn blocks_beyond_the_usual_buffer_are_in_place() {
+        /// A number of blocks of numbers.
         struct Blocks(usize);
 
-        impl Written for Blocks {
+        impl Encodable for Blocks {
             fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
                 for number in 0..self.0 {
                     out.block(number.to_le_bytes(), 7);
@@ -428,13 +428,13 @@ mod tests {
             }
         }
 
-        let mut rooms = Rooms::default();
-        for blocks in (USUAL / 7 - 2..USUAL / 7 + 5).chain([20 * USUAL, 3]) {
+        let mut buffers = RecordBuffers::default();
+        for blocks in (USUAL_SIZE / 7 - 2..USUAL_SIZE / 7 + 5).chain([20 * USUAL_SIZE, 3]) {
             let expected = (0..blocks).flat_map(|number| number.to_le_bytes().into_iter().take(7));
             let (expected, mut out) = (expected.collect::<Vec<_>>(), Vec::new());
-            rooms.append(&Blocks(blocks), &mut out);
+            buffers.append(&Blocks(blocks), &mut out);
             assert!(out == expected, "{blocks}");
-            assert!(rooms.usual.0.iter().all(|byte| *byte == 0), "{blocks}");
+            assert!(buffers.usual.0.iter().all(|byte| *byte == 0), "{blocks}");
         }
     }
 }

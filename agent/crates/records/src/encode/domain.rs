@@ -1,13 +1,13 @@
-//! The part of a name that can be registered.
+//! Determines the registrable domain of a name.
 
 use psl::Psl as _;
 
-/// The registrable domain of a name in presentation format, by the public suffix list; `None` for
-/// a public suffix and for the root.
+/// Returns the registrable domain of a name in presentation format, by the public suffix list;
+/// `None` for a public suffix and for the root.
 ///
-/// psl's own function divides names at every dot. In `x\.google.com` the first dot is part of a
-/// label (RFC 1035 §5.1), so labels are divided here, and psl sees labels alone. A label with an
-/// escape is in no rule of the list, where only a wildcard can stand for it.
+/// psl's own function splits names at every dot. In `x\.google.com` the first dot is part of a
+/// label (RFC 1035 §5.1), so labels are split here, and psl only sees labels. A label with an
+/// escape matches no rule of the list except for wildcards.
 pub(super) fn registrable_domain(name: &str) -> Option<&str> {
     if name == "." {
         return None;
@@ -20,9 +20,9 @@ pub(super) fn registrable_domain(name: &str) -> Option<&str> {
     name.get(start..)
 }
 
-/// The labels of a name, last one first.
+/// Iterates over the labels of a name, the last one first.
 struct LabelsFromRight<'a> {
-    /// What is left of them; `None` when all are out.
+    /// The remaining labels; `None` at the end.
     rest: Option<&'a [u8]>,
 }
 
@@ -33,7 +33,8 @@ impl<'a> Iterator for LabelsFromRight<'a> {
         let rest = self.rest?;
         let mut end = rest.len();
         while let Some(dot) = rest[..end].iter().rposition(|octet| *octet == b'.') {
-            // An odd number of backslashes escapes the dot; of an even number each second does.
+            // An odd number of backslashes escapes the dot; in an even number they escape each
+            // other.
             let backslashes = rest[..dot].iter().rev().take_while(|octet| **octet == b'\\').count();
             if backslashes % 2 == 0 {
                 self.rest = Some(&rest[..dot]);
@@ -61,7 +62,7 @@ mod tests {
             // A wildcard and an exception to it: *.kawasaki.jp, !city.kawasaki.jp.
             ("www.shop.a.kawasaki.jp", Some("shop.a.kawasaki.jp")),
             ("www.city.kawasaki.jp", Some("city.kawasaki.jp")),
-            // Internationalised, as it is on the wire.
+            // Internationalised, in its form on the wire.
             ("www.example.xn--55qx5d.cn", Some("example.xn--55qx5d.cn")),
             (".", None),
             ("", None),

@@ -1,10 +1,10 @@
 //! One list of fields for every encoding.
 //!
-//! [`Record`](super::Record) names each of its fields once, in the schema's order, to whoever takes
-//! them: the Avro writer, which needs only the order, or a serde serializer, which needs the names
-//! (JSON, and apache-avro in the tests). So a field cannot be in one encoding and not in another;
-//! and as apache-avro finds fields by name in the schema, while the Avro writer trusts their order,
-//! comparing the two shows a field that is missing in the schema, missing here, or misplaced.
+//! [`Record`](super::Record) passes each of its fields once, in the schema's order, to a consumer:
+//! the Avro writer, which only needs the order, or a serde serializer, which needs the names (JSON,
+//! and apache-avro in the tests). So a field cannot be in one encoding and not in another.
+//! apache-avro finds fields by name in the schema, while the Avro writer relies on their order;
+//! comparing the two reveals a field that is missing in the schema, missing here, or misplaced.
 
 use serde::{Serialize, ser::SerializeStruct};
 
@@ -13,31 +13,30 @@ use super::{
     binary::{Binary, Buffer},
 };
 
-/// Takes fields, in the schema's order.
+/// Consumes fields, in the schema's order.
 pub(super) trait Fields {
-    /// Why a field is not taken.
+    /// The reason why a field is refused.
     type Error;
 
-    /// The profile that the fields are taken in.
+    /// The profile of the fields.
     const PROFILE: Profile = Profile::Full;
 
-    /// Takes one field.
+    /// Consumes one field.
     fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), Self::Error>;
 
-    /// Takes several fields by their Avro encoding, if it is that which is written; false if each is
-    /// to be handed over.
-    fn known(&mut self, _encoded: &[u8]) -> bool {
+    /// Consumes several fields by their Avro encoding. Returns false if the consumer needs each
+    /// field separately.
+    fn accept_encoded(&mut self, _encoded: &[u8]) -> bool {
         false
     }
 }
 
-/// What a field can hold: for serde, and for Avro's binary encoding.
+/// A value of a field, for serde and for Avro's binary encoding.
 pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>);
 
-    /// Hands itself to `f` as the fields that the flat profile has for it: unless it is of another
-    /// type there, as it is.
+    /// Passes itself to `f` as its fields in the flat profile: by default unchanged.
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error>
     where
@@ -46,7 +45,7 @@ pub(super) trait Value: Serialize {
         f.field(name, self)
     }
 
-    /// As [`Self::flat`], where there may be none.
+    /// Passes an optional value like [`Self::flat`].
     #[inline(always)]
     fn flat_option<F: Fields>(
         value: Option<Self>,
@@ -60,7 +59,7 @@ pub(super) trait Value: Serialize {
     }
 }
 
-/// Fields for a serde serializer.
+/// Passes fields to a serde serializer.
 pub(super) struct Named<S>(pub(super) S);
 
 impl<S: SerializeStruct> Fields for Named<S> {

@@ -1,38 +1,38 @@
-//! The flat profile: the record's fields again, each as primitive values.
+//! The flat profile: the same fields as primitive values.
 //!
-//! [`Record`] hands its fields to whoever takes them; here they pass through [`Flat`], which has each
-//! value hand itself on as what the flat schema has for it. So there is one list of fields for both
-//! profiles, and a new one is in both.
+//! [`Record`] passes its fields to a consumer; here they pass through [`Flat`], which has each
+//! value pass on its fields in the flat schema. So there is one list of fields for both profiles,
+//! and a new one is in both.
 //!
 //! | full | flat |
 //! |---|---|
 //! | enum | its symbol, a string |
 //! | `timestamp-micros` | `timestamp-millis`, and the microseconds as a long in `…_us` |
 //! | bytes, fixed | hexadecimal text |
-//! | array of records | text with a line for each, null without any, and their number in `…_recorded` |
-//! | array of strings | text with a space in between, null without any |
+//! | array of records | text with a line for each, null if it is empty, and their number in `…_recorded` |
+//! | array of strings | text separated by spaces, null if it is empty |
 //! | map | a JSON object as text |
 //!
-//! `docs/decisions/records.md` says why.
+//! `docs/decisions/records.md` gives the reasons.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
     Profile, Record,
-    binary::{Binary, Buffer, Written},
+    binary::{Binary, Buffer, Encodable},
     fields::{Fields, Named, Value},
     owner::Identity,
     value::Item,
 };
 
-/// Fields of the flat record: the schema's test compares.
+/// Number of fields of the flat record; a test compares it with the schema.
 const FIELDS: usize = 120;
 
-/// The octets of labels' JSON at most: 32 labels of the longest names and values that Kubernetes
+/// Maximum octets of labels in JSON: 32 labels of the longest names and values that Kubernetes
 /// allows take 12,353.
-pub(super) const LONGEST_LABELS: usize = 13 * 1_024;
+pub(super) const MAX_LABELS: usize = 13 * 1_024;
 
-/// Hands fields on as the flat profile has them.
+/// Passes fields on in their flat form.
 pub(super) struct Flat<'a, F>(pub(super) &'a mut F);
 
 impl<F: Fields> Fields for Flat<'_, F> {
@@ -46,8 +46,8 @@ impl<F: Fields> Fields for Flat<'_, F> {
     }
 
     #[inline(always)]
-    fn known(&mut self, encoded: &[u8]) -> bool {
-        self.0.known(encoded)
+    fn accept_encoded(&mut self, encoded: &[u8]) -> bool {
+        self.0.accept_encoded(encoded)
     }
 }
 
@@ -56,7 +56,7 @@ impl<F: Fields> Fields for Flat<'_, F> {
 pub(super) struct FlatRecord<'a>(pub(super) &'a Record<'a>);
 
 impl FlatRecord<'_> {
-    /// Hands every field to `f`, in the schema's order.
+    /// Passes every field to `f`, in the schema's order.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let began_us = self.0.clock.utc_us(self.0.transaction.first().at_ns);
@@ -66,7 +66,7 @@ impl FlatRecord<'_> {
     }
 }
 
-impl Written for FlatRecord<'_> {
+impl Encodable for FlatRecord<'_> {
     #[inline(always)]
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out);
@@ -84,14 +84,14 @@ impl Serialize for FlatRecord<'_> {
 /// An owner's fields in the flat profile.
 pub(super) struct FlatIdentity<'a>(pub(super) &'a Identity);
 
-impl Written for FlatIdentity<'_> {
+impl Encodable for FlatIdentity<'_> {
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.0.fields(&mut Flat(out), &super::owner::CLIENT);
     }
 }
 
-/// The name of the field that comes after `name`: the exact microseconds of a time, or the number of
-/// a list's entries.
+/// Returns the name of the field after `name`: the exact microseconds of a time, or the number of a
+/// list's entries.
 #[inline(always)]
 pub(super) fn companion(name: &'static str) -> &'static str {
     match name {
@@ -104,7 +104,7 @@ pub(super) fn companion(name: &'static str) -> &'static str {
         "prerequisites" => "prerequisites_recorded",
         "query_edns_options" => "query_edns_options_recorded",
         "response_edns_options" => "response_edns_options_recorded",
-        // Not in the schema, as its test shows.
+        // A test checks that the schema has no such field.
         _ => "",
     }
 }
@@ -113,7 +113,7 @@ pub(super) fn companion(name: &'static str) -> &'static str {
 pub(super) struct Millis(i64);
 
 impl Millis {
-    /// Of microseconds; times before 1970 round down too.
+    /// Converts microseconds; times before 1970 round down too.
     #[inline(always)]
     pub(super) const fn of(us: i64) -> Self {
         Self(us.div_euclid(1_000))
@@ -136,7 +136,7 @@ impl Value for Millis {
 /// Octets as hexadecimal text.
 pub(super) struct Hex<'a>(pub(super) &'a [u8]);
 
-/// Octets that fill one block with their digits.
+/// Octets whose digits fill one block.
 const OCTETS: usize = 8;
 
 fn digits(octets: [u8; OCTETS]) -> [u8; 2 * OCTETS] {
@@ -176,9 +176,9 @@ impl Value for Hex<'_> {
     }
 }
 
-/// Where text is written, piece after piece.
+/// Receives text piece by piece.
 pub(super) trait Text {
-    /// Takes a piece, which is UTF-8.
+    /// Appends a piece of UTF-8.
     fn text(&mut self, piece: &[u8]);
 }
 
@@ -189,7 +189,7 @@ impl<R: Buffer + ?Sized> Text for Binary<'_, R> {
     }
 }
 
-/// Counts octets and keeps none.
+/// Counts octets without storing them.
 pub(super) struct Length(pub(super) usize);
 
 impl Text for Length {
@@ -205,13 +205,13 @@ impl Text for Vec<u8> {
     }
 }
 
-/// What can be written as text without a line feed.
+/// A value that can be written as text without a line feed.
 pub(super) trait Line {
-    /// Writes it.
+    /// Writes the text.
     fn line<T: Text>(&self, out: &mut T);
 }
 
-/// The octets of a line.
+/// Returns the size of a line in octets.
 #[inline(always)]
 pub(super) fn line_length(line: &impl Line) -> usize {
     let mut length = Length(0);
@@ -226,7 +226,7 @@ fn text_of(line: &impl Line) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// An array of records as text, with a line for each; null without any.
+/// An array of records as text with a line for each; null if it is empty.
 pub(super) struct Lines<'a, M>(pub(super) &'a Option<M>);
 
 impl<M, A, I> Lines<'_, M>
@@ -235,7 +235,7 @@ where
     A: Iterator<Item = I>,
     I: Item,
 {
-    /// Writes all lines; how many these are.
+    /// Writes all lines; returns their number.
     #[inline(always)]
     fn each<T: Text>(&self, out: &mut T) -> usize {
         let Some(make) = self.0 else { return 0 };
@@ -284,7 +284,7 @@ where
     }
 }
 
-/// Words as one text, with a space in between.
+/// Words as one text, separated by spaces.
 pub(super) struct Words<I>(pub(super) I);
 
 impl<I: Iterator<Item = &'static str> + Clone> Line for Words<I> {
@@ -313,7 +313,7 @@ impl<I: Iterator<Item = &'static str> + Clone> Value for Words<I> {
     }
 }
 
-/// A text of its own.
+/// An owned text.
 pub(super) struct Owned(pub(super) String);
 
 impl Serialize for Owned {

@@ -1,25 +1,25 @@
-//! Two framings of a datum, and the way from one to the other.
+//! Two framings of a datum, and the conversion between them.
 //!
 //! ```text
 //!  single object (Avro 1.12)    C3 01 │ fingerprint of the schema, 8 bytes, little-endian │ datum
 //!  Confluent                    00    │ id of the schema, 4 bytes, big-endian             │ datum
 //! ```
 //!
-//! Encoders write single objects: these say what they are without a registry, so that a record of an
-//! earlier version may wait for years. An id takes the fingerprint's place when a record leaves.
+//! Encoders write single objects, which identify their schema without a registry, so that a record
+//! of an earlier version may wait for years. When a record is sent, an id replaces the fingerprint.
 
 /// CRC-64-AVRO of a schema's canonical form, little-endian.
 pub type Fingerprint = [u8; 8];
 
-/// Bytes of a single object before its datum.
+/// Size of the header of a single object in bytes.
 const SINGLE_OBJECT_BYTES: usize = 10;
 const SINGLE_OBJECT_MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Bytes before a datum with an id.
+/// Size of the header with a schema id in bytes.
 const CONFLUENT_BYTES: usize = 5;
 const CONFLUENT_MARKER: u8 = 0;
 
-/// What stands before a datum whose schema has such a fingerprint.
+/// Returns the header of a datum whose schema has this fingerprint.
 #[must_use]
 pub fn single_object_header(fingerprint: Fingerprint) -> [u8; SINGLE_OBJECT_BYTES] {
     let mut header = [0; SINGLE_OBJECT_BYTES];
@@ -28,7 +28,7 @@ pub fn single_object_header(fingerprint: Fingerprint) -> [u8; SINGLE_OBJECT_BYTE
     header
 }
 
-/// Fingerprint and datum of a single object.
+/// Splits a single object into fingerprint and datum.
 #[must_use]
 pub fn read_single_object(value: &[u8]) -> Option<(Fingerprint, &[u8])> {
     let rest = value.strip_prefix(&SINGLE_OBJECT_MARKER)?;
@@ -36,7 +36,7 @@ pub fn read_single_object(value: &[u8]) -> Option<(Fingerprint, &[u8])> {
     Some((*fingerprint, datum))
 }
 
-/// Writes a datum behind the id of its schema into `out`, in place of what was there.
+/// Replaces the content of `out` by the schema id and a datum.
 pub fn frame(id: u32, datum: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.push(CONFLUENT_MARKER);
@@ -44,7 +44,7 @@ pub fn frame(id: u32, datum: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(datum);
 }
 
-/// The datum behind the id of a schema.
+/// Returns the datum after the id of its schema.
 #[must_use]
 pub fn unframe(value: &[u8]) -> Option<&[u8]> {
     let (header, datum) = value.split_first_chunk::<CONFLUENT_BYTES>()?;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_framed_otherwise_is_told_apart() {
+    fn other_framings_are_refused() {
         for value in [&b""[..], b"\xc3", b"\xc3\x01\0\0\0\0\0\0\0", b"\0\0\0\0\x01datum12345"] {
             assert_eq!(read_single_object(value), None, "{value:?}");
         }

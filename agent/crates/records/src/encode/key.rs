@@ -1,4 +1,4 @@
-//! What a record is keyed by, where a sink has keys: records of one key stay together and in order.
+//! Keys of records: records with the same key stay together and in order.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -6,24 +6,24 @@ use tap53_transactions::privacy::Side;
 
 use super::{Record, address::AddressText, domain::registrable_domain};
 
-/// What a record is keyed by.
+/// The field that records are keyed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Key {
-    /// Nothing: records are spread evenly.
+    /// No key: records are spread evenly.
     #[default]
     None,
-    /// The client's address, as far as the record shows it.
+    /// The client's address, as shown in the record.
     ClientAddress,
-    /// The client's pod, by its UID; the client's address where no pod is known.
+    /// The UID of the client's pod, or the client's address if no pod is known.
     ClientPod,
-    /// The part of the name that can be registered; the whole name where there is none.
+    /// The registrable domain of the name, or the whole name if there is none.
     RegistrableDomain,
 }
 
 impl Record<'_> {
-    /// Appends the key; nothing where there is none. It says no more than the record shows.
+    /// Appends the key, if there is one. It reveals no more than the record.
     pub(super) fn push_key(&self, key: Key, out: &mut Vec<u8>) {
         match key {
             Key::None => {}
@@ -56,7 +56,7 @@ mod tests {
         privacy::config::{AddressRule, PrefixLengths, PrivacyConfig},
     };
 
-    /// Keys of the samples, in the order of their names.
+    /// Returns the keys of the samples, in the order of their names.
     fn keys(key: Key, policy: &Policy) -> Vec<String> {
         let (mut batch, mut datum) = (Batch::keyed(key), Datum::default());
         for name in samples::NAMES {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_what_the_record_shows() {
+    fn keys_equal_the_fields_of_the_record() {
         let hidden = AddressRule::Truncate(PrefixLengths::default());
         for client_address in [AddressRule::Keep, hidden, AddressRule::Drop] {
             let config = PrivacyConfig { client_address, ..PrivacyConfig::default() };

@@ -1,4 +1,4 @@
-//! One line for each message, for programs that look at messages rather than transactions.
+//! One line per message, for programs that process messages rather than transactions.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use super::{
     value::{Address, Bytes, Row, Shown, Symbol, Time, Update},
 };
 
-/// One JSON object a line, of the first message of a record. The mnemonics are those of the
-/// record; what a message does not have is null.
+/// Encodes the first message of a record as one JSON object and a line feed. The mnemonics are
+/// those of the record; fields that a message does not have are null.
 pub struct MessageLine;
 
 impl Encode for MessageLine {
@@ -32,7 +32,7 @@ impl Encode for MessageLine {
 
 #[derive(Serialize)]
 struct Line<'a> {
-    /// Where it is from.
+    /// Place of the capture.
     file: &'a str,
     frame: u64,
     time: Time,
@@ -42,18 +42,18 @@ struct Line<'a> {
     vlan_inner_id: Option<u16>,
     tunnel_type: Option<&'static str>,
     tunnel_id: Option<u32>,
-    /// Between whom.
+    /// Endpoints.
     transport: Symbol,
     src: Address,
     src_port: u16,
     dst: Address,
     dst_port: u16,
-    /// Bytes on the wire.
+    /// Size on the wire in bytes.
     size: u32,
-    /// Whether the capture holds only the beginning of it.
+    /// True if the capture contains only the start of the message.
     cut: bool,
     parse_status: Symbol,
-    /// What it says.
+    /// Content of the message.
     id: u16,
     response: bool,
     opcode: Cow<'static, str>,
@@ -71,14 +71,14 @@ struct Line<'a> {
     qname: Option<Cow<'a, str>>,
     qtype: Option<Cow<'static, str>>,
     qclass: Option<Cow<'static, str>>,
-    more_questions: Vec<Asked<'a>>,
+    more_questions: Vec<QuestionRow<'a>>,
     answers: Vec<AnswerRow<'a>>,
     answers_omitted: u32,
     edns: Option<EdnsFields<'a>>,
 }
 
-/// A record of the answer section: in an UPDATE request a prerequisite, of which a policy may hide
-/// more.
+/// A record of the answer section. In an UPDATE request it is a prerequisite, of which a policy may
+/// hide more.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum AnswerRow<'a> {
@@ -87,7 +87,7 @@ enum AnswerRow<'a> {
 }
 
 #[derive(Serialize)]
-struct Asked<'a> {
+struct QuestionRow<'a> {
     qname: Cow<'a, str>,
     qtype: Cow<'static, str>,
     qclass: Cow<'static, str>,
@@ -169,7 +169,7 @@ impl<'a> Line<'a> {
             more_questions: message
                 .more_questions()
                 .take(portion.questions)
-                .map(|question| Asked::of(question, policy))
+                .map(|question| QuestionRow::of(question, policy))
                 .collect(),
             answers: if message.prerequisites().len() == 0 {
                 let row = |answer| AnswerRow::Answer(Row(Shown(policy, answer)));
@@ -184,7 +184,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl<'a> Asked<'a> {
+impl<'a> QuestionRow<'a> {
     fn of(question: Question<'a>, policy: &Policy) -> Self {
         Self {
             qname: policy.name(question.name),

@@ -13,7 +13,7 @@ use super::{
     fields::Value,
 };
 
-/// The first codes, each encoded.
+/// Encodes the first codes into a table.
 macro_rules! table {
     ($size:literal, $encode:ident) => {{
         let mut table = [Encoded([0; 16]); $size];
@@ -60,7 +60,7 @@ impl Value for Mnemonic {
 }
 
 impl Mnemonic {
-    /// Its text, encoded.
+    /// Returns its encoded text.
     #[inline(always)]
     pub(super) fn encoded(self) -> Encoded {
         let encoded = match self {
@@ -75,7 +75,7 @@ impl Mnemonic {
         }
     }
 
-    /// Encodes a code that is in none of the tables.
+    /// Encodes a code that is not in the tables.
     #[cold]
     const fn encode(self) -> Encoded {
         match self {
@@ -92,7 +92,7 @@ impl Mnemonic {
 #[derive(Clone, Copy)]
 pub(super) struct Encoded([u8; 16]);
 
-/// The codes that occur, encoded when this is compiled.
+/// Frequent codes, encoded at compile time.
 static OPCODES: [Encoded; 16] = table!(16, opcode);
 static RCODES: [Encoded; 24] = table!(24, rcode);
 static TYPES: [Encoded; 272] = table!(272, rr_type);
@@ -116,7 +116,7 @@ impl Encoded {
         Self::new(class_mnemonic(code), "CLASS", code)
     }
 
-    /// The mnemonic, or the prefix and the code in decimal.
+    /// Creates the mnemonic, or the prefix and the code in decimal.
     const fn new(mnemonic: Option<&str>, prefix: &str, code: u16) -> Self {
         let encoded = Self([0; 16]);
         let Some(mnemonic) = mnemonic else {
@@ -134,8 +134,7 @@ impl Encoded {
         encoded.with(mnemonic.as_bytes())
     }
 
-    /// With `text` behind what is there. The first byte is the length, doubled as every number
-    /// that is not negative.
+    /// Appends `text`. The first byte is the length, doubled like every non-negative number.
     const fn with(mut self, text: &[u8]) -> Self {
         let mut position = 0;
         while position < text.len() && self.0[0] < 30 {

@@ -1,13 +1,13 @@
-//! From a transaction to bytes.
+//! Encodes transactions to bytes.
 //!
 //! ```text
 //!  transaction ─▶ record ─▶ Avro datum | JSON line | text line ─▶ batch ─▶ sink
 //! ```
 //!
-//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] names its fields in its order, once
-//! for every encoding. [`Profile::Flat`] is the same record by `dns_transaction_flat.avsc`.
-//! An [`Encode`] appends one record to a buffer or leaves it as it was. Encoders are replaceable:
-//! a sink asks for one by [`Format`] and sees only bytes.
+//! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] lists its fields in the same
+//! order, once for every encoding. [`Profile::Flat`] is the same record by
+//! `dns_transaction_flat.avsc`. An [`Encode`] appends one record to a buffer or leaves it
+//! unchanged. Encoders are replaceable: a sink selects one by [`Format`] and only sees bytes.
 
 mod address;
 mod avro;
@@ -50,19 +50,19 @@ pub use shown::push_json_line;
 pub use text::{HEADING, Text};
 pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 
-/// The Avro schema of a record, as text.
+/// Text of the Avro schema of a record.
 pub const SCHEMA_TEXT: &str = include_str!("../../../../schema/dns_transaction.avsc");
 
-/// The Avro schema of a record in the flat profile, as text.
+/// Text of the Avro schema of a record in the flat profile.
 pub const FLAT_SCHEMA_TEXT: &str = include_str!("../../../../schema/dns_transaction_flat.avsc");
 
-/// Why a record could not be written.
+/// Errors of encoding a record.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Record and schema disagree, which is a defect of this program.
     #[error("record does not fit schema tap53.DnsTransaction: {0}")]
     Avro(String),
-    /// As above, for JSON.
+    /// JSON cannot represent the record, which is a defect of this program.
     #[error("record cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -72,24 +72,24 @@ pub trait Encode: Send {
     /// Appends `record` to `out`.
     ///
     /// # Errors
-    /// When the record cannot be written; `out` is then as it was.
+    /// Fails if the record cannot be written; `out` is unchanged then.
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error>;
 }
 
-/// What a sink wants its records as.
+/// The encoding that a sink selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// An Avro datum alone, for object container files.
+    /// An Avro datum without a header, for object container files.
     AvroDatum,
-    /// An Avro datum behind the single-object header.
+    /// An Avro datum after the single-object header.
     AvroSingleObject,
-    /// An Avro datum of the flat profile alone.
+    /// An Avro datum of the flat profile without a header.
     FlatAvroDatum,
     /// An Avro datum of the flat profile after the single-object header.
     FlatAvroSingleObject,
     /// One JSON object and a line feed.
     Json,
-    /// One JSON object and a line feed for a record of one message; see [`MessageLine`].
+    /// One JSON object and a line feed per message; see [`MessageLine`].
     Message,
     /// Aligned columns and a line feed.
     Text {
@@ -99,7 +99,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The profile that records of this format are in.
+    /// Returns the profile of records in this format.
     #[must_use]
     pub const fn profile(self) -> Profile {
         match self {
@@ -112,10 +112,10 @@ impl Format {
         }
     }
 
-    /// An encoder of this format.
+    /// Creates an encoder of this format.
     ///
     /// # Errors
-    /// When the schema does not parse, which is a defect of this program.
+    /// Fails if the schema does not parse, which is a defect of this program.
     pub fn build(self) -> Result<Box<dyn Encode>, Error> {
         Ok(match self {
             Self::AvroDatum => Box::new(Datum::default()),
@@ -129,7 +129,8 @@ impl Format {
     }
 }
 
-/// One JSON object a line, with the schema's field names. Bytes are hexadecimal, times RFC 3339.
+/// Encodes a record as one JSON object and a line feed, with the schema's field names. Bytes are
+/// hexadecimal, times as in RFC 3339.
 pub struct JsonLine;
 
 impl Encode for JsonLine {

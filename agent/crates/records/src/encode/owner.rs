@@ -1,4 +1,4 @@
-//! What is the same in many records, encoded once: who owns an address, and who observes.
+//! Values that many records share, encoded once: the owner of an address, and the observer.
 
 use std::{
     collections::BTreeMap,
@@ -10,27 +10,27 @@ use tap53_transactions::pair::RecordIds;
 
 use super::{
     Profile, SCHEMA_VERSION,
-    binary::{Binary, Buffer, Written, encoded as encoded_fields},
+    binary::{Binary, Buffer, Encodable, encoded as encoded_fields},
     fields::Fields,
     flat::FlatIdentity,
     value::{Labels, Symbol},
 };
 
-/// What an address names.
+/// The kind of owner that an address has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attribution {
-    /// Nobody was asked.
+    /// No attribution is configured.
     #[default]
     Unattributed,
     /// One pod.
     Pod,
-    /// A node's address, which the node shares with its pods in the host network.
+    /// The address of a node, which shares it with its pods in the host network.
     AmbiguousHostNetwork,
-    /// A node's address, without such pods known.
+    /// The address of a node without known pods in its network.
     Node,
     /// The cluster address of a service.
     Service,
-    /// An address of the cluster or a private one, of which nobody is known.
+    /// An address of the cluster or a private one, without a known owner.
     Unknown,
     /// Any other address.
     External,
@@ -50,10 +50,10 @@ impl Attribution {
     }
 }
 
-/// What is known of an address's owner.
+/// The known data of an address's owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// What the address names.
+    /// Kind of the owner.
     pub attribution: Attribution,
     /// Pod UID.
     pub pod_uid: Option<String>,
@@ -65,9 +65,9 @@ pub struct Identity {
     pub workload_kind: Option<String>,
     /// Name of that workload.
     pub workload_name: Option<String>,
-    /// The labels that the configuration chose.
+    /// The configured labels.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Node that the pod runs on, or whose address it is.
+    /// Node of the pod, or node that owns the address.
     pub node_name: Option<String>,
     /// Service name.
     pub service_name: Option<String>,
@@ -75,38 +75,39 @@ pub struct Identity {
     pub service_namespace: Option<String>,
 }
 
-/// Who owned an address when the transaction began. Cheap to clone.
+/// The owner of an address when the transaction began. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The fields of either side: only their names differ. Apart from the identity, so that an Avro
-    /// record is written without a look at that: of many owners nearly every look is one at cold
-    /// memory.
+    /// The encoded fields of either side, of which only the names differ. They are stored apart
+    /// from the identity, so that an Avro record is written without reading it: with many owners
+    /// nearly every read is one of cold memory.
     encoded: Arc<[u8]>,
-    known: Arc<Known>,
+    known: Arc<KnownOwner>,
 }
 
-/// An identity, and its fields in the flat profile once they are needed: most agents never do.
+/// An identity, and its fields in the flat profile once they are needed: most agents never need
+/// them.
 #[derive(Debug)]
-struct Known {
+struct KnownOwner {
     flat: OnceLock<Box<[u8]>>,
     identity: Identity,
 }
 
-impl PartialEq for Known {
+impl PartialEq for KnownOwner {
     fn eq(&self, other: &Self) -> bool {
         self.identity == other.identity
     }
 }
 
-impl Eq for Known {}
+impl Eq for KnownOwner {}
 
 impl Owner {
-    /// Bytes of its fields at most. By the rules of Kubernetes for names and labels, and with the
-    /// 32 labels that can be chosen, there are some 14,000.
+    /// Maximum size of its fields in bytes. With the rules of Kubernetes for names and labels, and
+    /// the maximum of 32 labels, there are some 14,000.
     pub const MAX_BYTES: usize = 16 * 1_024;
 
-    /// The owner with this identity; with the beginnings of its names, and without labels, where
-    /// they break those rules, so that every record has room for it.
+    /// Creates the owner with this identity. If it violates those rules, its names are shortened
+    /// and its labels dropped, so that every record has room for it.
     #[must_use]
     pub fn new(mut identity: Identity) -> Self {
         identity.shorten_names();
@@ -115,17 +116,17 @@ impl Owner {
             identity.labels = None;
             encoded = encoded_fields(&identity);
         }
-        let known = Known { flat: OnceLock::new(), identity };
+        let known = KnownOwner { flat: OnceLock::new(), identity };
         Self { encoded: encoded.into(), known: Arc::new(known) }
     }
 
-    /// What is known of it.
+    /// Returns the known data.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.known.identity
     }
 
-    /// Its fields in Avro.
+    /// Returns its fields in Avro.
     #[inline(always)]
     pub fn encoded(&self, profile: Profile) -> &[u8] {
         match profile {
@@ -136,10 +137,10 @@ impl Owner {
         }
     }
 
-    /// Hands the fields of one side to `f`.
+    /// Passes the fields of one side to `f`.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F, names: &OwnerNames) -> Result<(), F::Error> {
-        if f.known(self.encoded(F::PROFILE)) {
+        if f.accept_encoded(self.encoded(F::PROFILE)) {
             return Ok(());
         }
         self.known.identity.fields(f, names)
@@ -147,7 +148,7 @@ impl Owner {
 }
 
 impl Default for Owner {
-    /// Nobody known.
+    /// Returns the owner without known data.
     fn default() -> Self {
         Self::new(Identity::default())
     }
@@ -182,17 +183,17 @@ pub(super) const SERVER: OwnerNames = [
     "server_service_namespace",
 ];
 
-/// Bytes of a name at most (RFC 1123 as Kubernetes has it; interfaces of Linux have 15).
-const LONGEST_NAME: usize = 253;
+/// Maximum size of a name in bytes (RFC 1123 in Kubernetes; interfaces of Linux have 15).
+const MAX_NAME: usize = 253;
 
-/// The beginning of a name that is longer than any can be.
+/// Shortens a name that exceeds the maximum.
 fn shortened(name: &str) -> &str {
-    let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     name.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 impl Identity {
-    /// No name is longer than any can be.
+    /// Shortens all names that exceed the maximum.
     fn shorten_names(&mut self) {
         let names = [
             &mut self.pod_uid,
@@ -223,13 +224,13 @@ impl Identity {
     }
 }
 
-impl Written for Identity {
+impl Encodable for Identity {
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out, &CLIENT);
     }
 }
 
-/// Who observes: a worker of a run on a node, at one of its interfaces.
+/// The observer: a worker of a run on a node, at one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observer {
     node: String,
@@ -240,8 +241,8 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// The node and interface with these names, and the worker that `ids` are of. A name that a
-    /// capture file gives an interface may be of any length: its beginning is taken.
+    /// Creates an observer with the names of node and interface, and the worker of `ids`. A capture
+    /// file may contain an interface name of any length, which is shortened.
     #[must_use]
     pub fn new(node: &str, interface: &str, ids: RecordIds) -> Self {
         let mut observer = Self {
@@ -255,17 +256,17 @@ impl Observer {
         observer
     }
 
-    /// Name of the interface.
+    /// Returns the name of the interface.
     #[must_use]
     pub fn interface(&self) -> &str {
         &self.interface
     }
 
-    /// Hands the schema's version, the names and whose numbers the record has to `f`.
+    /// Passes the schema's version, the names and the worker's identifiers to `f`.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
-        // The same in either profile.
-        if f.known(&self.encoded) { Ok(()) } else { self.each(f) }
+        // Both profiles have the same fields.
+        if f.accept_encoded(&self.encoded) { Ok(()) } else { self.each(f) }
     }
 
     fn each<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
@@ -277,7 +278,7 @@ impl Observer {
     }
 }
 
-impl Written for Observer {
+impl Encodable for Observer {
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.each(out);
     }

@@ -1,61 +1,63 @@
-//! The part of a transaction that its record holds.
+//! Selects the part of a transaction that its record contains.
 //!
-//! A message of 64 KiB can say the same long name thousands of times by compression (RFC 1035
-//! §4.1.4); written out, it is a hundred times as long, and longer than a broker takes. So a record
-//! has a limit, `record.max_bytes`, for its Avro datum. What does not fit is left out and counted in
-//! the record; the record is always written.
+//! A message of 64 KiB can repeat a long name thousands of times by compression (RFC 1035 §4.1.4);
+//! written out, it is a hundred times as long, and exceeds the limit of brokers. So
+//! `record.max_bytes` limits the Avro datum of a record. Entries that do not fit are left out and
+//! counted in the record; the record itself is always written.
 //!
-//! - The limit is applied before any encoding: every encoding of a record holds the same entries.
-//! - Nearly all records are far below the limit, which a bound computed from a few lengths says.
+//! - The limit is applied before encoding: every encoding of a record contains the same entries.
+//! - Nearly all records are far below the limit, which an upper bound from a few lengths shows.
 //!   Only the others are measured.
-//! - Either message gets half of the room, and what the other one does not need: a server cannot
-//!   push out what its client sent, nor the other way round.
-//! - Within a message: the text of an extended error, the name server's identifier, the bytes as
-//!   sent, questions, answers or prerequisites and updates, EDNS options. Of each list the first
-//!   entries that fit.
-//! - An entry counts with its bytes before and after the privacy rules, whichever are more, so that
-//!   the work of applying them is bounded by the same limit.
+//! - Each message gets half of the space, and the part that the other one does not need: a server
+//!   cannot displace the content of its client's query, nor the other way round.
+//! - The order within a message: the text of an extended error, the name server's identifier, the
+//!   original bytes, questions, answers or prerequisites and updates, EDNS options. Of each list
+//!   the first entries that fit are written.
+//! - An entry counts with its size before or after the privacy rules, whichever is larger, so that
+//!   the same limit bounds the work of applying them.
 
 use tap53_dns::Answer;
 use tap53_transactions::{pair::Observation, privacy::Policy};
 
 use super::{
     Profile, Record,
-    binary::{Binary, Buffer, Written, measured},
+    binary::{Binary, Buffer, Encodable, encoded_size},
     flat::{FlatRecord, line_length},
     value::{Item, Shown, Update},
 };
 
-/// The limit of a record's datum, unless the configuration says otherwise: a quarter of what brokers
-/// take by default (`message.max.bytes`, 1,048,588), since records share a batch. A message of
-/// 64 KiB with 4,000 addresses takes some 180 KB, so that ordinary answers are whole.
+/// Default limit of a record's datum in bytes: a quarter of the brokers' default
+/// (`message.max.bytes`, 1,048,588), since records share a batch. A message of 64 KiB with 4,000
+/// addresses takes some 180 KB, so that ordinary responses are complete.
 pub const DEFAULT_MAX_BYTES: usize = 256 * 1_024;
 
-/// The least limit: all that is always written takes at most some 45 KiB, which is two owners with
-/// [`Owner::MAX_BYTES`](super::Owner), and [`FIXED_BYTES`].
+/// Minimum of the limit in bytes: the mandatory fields take at most some 45 KiB, which are two
+/// owners with [`Owner::MAX_BYTES`](super::Owner), and [`FIXED_BYTES`].
 pub const LEAST_MAX_BYTES: usize = 64 * 1_024;
 
-/// Bytes of what is always written, beside the owners, at most: names of node and interface (253
-/// each), the name asked for and its registrable domain (1,004 characters each, and 35 that a
+/// Maximum size of the mandatory fields besides the owners, in bytes: names of node and interface
+/// (253 each), the queried name and its registrable domain (1,004 characters each, and 35 that a
 /// pseudonym adds), addresses, mnemonics and numbers.
 const FIXED_BYTES: usize = 8 * 1_024;
 
-/// Bytes of an entry at most, beside its RDATA or data: an owner of 1,004 characters with a
-/// pseudonym, type, class, TTL and lengths.
+/// Maximum size of an entry besides its RDATA or data, in bytes: an owner of 1,004 characters with
+/// a pseudonym, type, class, TTL and lengths.
 const ENTRY_BYTES: usize = 1_100;
 
-/// By how much the privacy rules lengthen RDATA at most: `0.ip6.int` becomes `h:…(32 digits).ip6.int`.
+/// Maximum factor by which the privacy rules lengthen RDATA: `0.ip6.int` becomes `h:…(32
+/// digits).ip6.int`.
 const RDATA_GROWTH: usize = 5;
 
-/// Lengths of text and bytes: varints of at most three bytes, and the branch of an optional.
+/// Size of a length of text and bytes: a varint of at most three bytes, and the branch of an
+/// optional.
 const LENGTH_BYTES: usize = 4;
 
-/// Counts before and after the entries of each list, in the flat profile the length of its text and
-/// the number of its lines, and counts of what is left out, which the bare record has in one byte
-/// each.
+/// Size of the counts before and after the entries of each list, in the flat profile of its text's
+/// length and its number of lines, and of the counts of omitted entries, which take one byte each
+/// in the bare record.
 const COUNTS_BYTES: usize = 64;
 
-/// The part of a transaction that its record holds.
+/// The part of a transaction that its record contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Portion {
     pub(super) query: MessagePortion,
@@ -63,13 +65,13 @@ pub struct Portion {
     pub(super) omitted: Omitted,
 }
 
-/// The part of a message that a record holds.
+/// The part of a message that a record contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MessagePortion {
     pub(super) error_text: bool,
     pub(super) nsid: bool,
     pub(super) wire: bool,
-    /// The first of each list.
+    /// The number of leading entries of each list.
     pub(super) questions: usize,
     pub(super) answers: usize,
     pub(super) prerequisites: usize,
@@ -77,13 +79,13 @@ pub(super) struct MessagePortion {
     pub(super) options: usize,
 }
 
-/// What a record leaves out of either message.
+/// The number of entries that a record leaves out of either message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Omitted {
     pub(super) questions: u32,
-    /// Of answers, prerequisites and updates.
+    /// Answers, prerequisites and updates.
     pub(super) answers: u32,
-    /// Texts of extended errors and name server identifiers included.
+    /// EDNS options, texts of extended errors and name server identifiers.
     pub(super) options: u32,
     pub(super) wires: u32,
 }
@@ -96,40 +98,40 @@ impl Portion {
         omitted: Omitted { questions: 0, answers: 0, options: 0, wires: 0 },
     };
 
-    /// Nothing but what is always there.
+    /// Only the mandatory fields.
     const BARE: Self =
         Self { query: MessagePortion::NONE, response: MessagePortion::NONE, ..Self::ALL };
 
-    /// The part of a transaction whose datum has at most `max_bytes`.
+    /// Returns the part of the transaction whose datum takes at most `max_bytes`.
     #[cold]
     fn within(record: &Record<'_>, max_bytes: usize, profile: Profile) -> Self {
         let bare = Record { portion: &Self::BARE, ..*record };
         let bare = match profile {
-            Profile::Full => measured(&bare),
-            Profile::Flat => measured(&FlatRecord(&bare)),
+            Profile::Full => encoded_size(&bare),
+            Profile::Flat => encoded_size(&FlatRecord(&bare)),
         };
-        let room = max_bytes.saturating_sub(bare + COUNTS_BYTES);
+        let space = max_bytes.saturating_sub(bare + COUNTS_BYTES);
         let (query, response) = (record.transaction.query(), record.transaction.response());
         let policy = record.policy;
         let none = Selection::new(usize::MAX, profile);
-        let of_query = |room| {
-            let selection = Selection::new(room, profile);
+        let of_query = |space| {
+            let selection = Selection::new(space, profile);
             query.map_or(none, |seen| selection.of_query(seen, policy))
         };
-        let of_response = |room| {
-            // The question of a response stands in for that of a query that was not seen.
-            let asks = query.is_none();
-            let selection = Selection::new(room, profile);
-            response.map_or(none, |seen| selection.of_response(seen, policy, asks))
+        let of_response = |space| {
+            // The question of a response replaces that of a query that was not captured.
+            let with_question = query.is_none();
+            let selection = Selection::new(space, profile);
+            response.map_or(none, |seen| selection.of_response(seen, policy, with_question))
         };
-        let (mut of_both, half) = ([of_query(room), of_response(room)], room / 2);
-        let needs = of_both.map(|selection| selection.needs(room));
-        if needs[0] + needs[1] > room {
+        let (mut both, half) = ([of_query(space), of_response(space)], space / 2);
+        let needs = both.map(|selection| selection.needs(space));
+        if needs[0] + needs[1] > space {
             let share =
-                if needs[0] <= half { needs[0] } else { half.max(room - needs[1].min(room)) };
-            of_both = [of_query(share), of_response(room - share)];
+                if needs[0] <= half { needs[0] } else { half.max(space - needs[1].min(space)) };
+            both = [of_query(share), of_response(space - share)];
         }
-        let [query, response] = of_both;
+        let [query, response] = both;
         Self {
             query: query.portion,
             response: response.portion,
@@ -176,15 +178,15 @@ impl std::ops::Add for Omitted {
 }
 
 impl<'a> Record<'a> {
-    /// The record with as much of its transaction as `max_bytes` of datum hold in the full profile;
-    /// `portion` is where that is written down, where it is not all.
+    /// Limits the record to `max_bytes` of datum in the full profile. If it does not fit, `portion`
+    /// stores the part that does.
     #[inline]
     #[must_use]
     pub fn within(self, max_bytes: usize, portion: &'a mut Portion) -> Self {
         self.within_as(Profile::Full, max_bytes, portion)
     }
 
-    /// As [`Self::within`], in the profile that it is written in.
+    /// Limits the record like [`Self::within`], in the given profile.
     #[inline]
     #[must_use]
     pub fn within_as(self, profile: Profile, max_bytes: usize, portion: &'a mut Portion) -> Self {
@@ -195,7 +197,7 @@ impl<'a> Record<'a> {
         Self { portion, ..self }
     }
 
-    /// A bound of the datum's size, from a few lengths.
+    /// Returns an upper bound of the datum's size, from a few lengths.
     #[inline]
     pub(super) fn most_bytes(&self, profile: Profile) -> usize {
         let of_message = |seen: &Observation| {
@@ -211,7 +213,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Bytes that so many octets take: two digits each in the flat profile.
+/// Returns the written size of octets: two digits each in the flat profile.
 const fn as_written(octets: usize, profile: Profile) -> usize {
     match profile {
         Profile::Full => octets,
@@ -219,7 +221,7 @@ const fn as_written(octets: usize, profile: Profile) -> usize {
     }
 }
 
-/// What is taken of a message, and what that leaves of the room.
+/// The selected part of a message, and the space that is left.
 #[derive(Clone, Copy)]
 struct Selection {
     profile: Profile,
@@ -229,14 +231,14 @@ struct Selection {
 }
 
 impl Selection {
-    const fn new(room: usize, profile: Profile) -> Self {
+    const fn new(space: usize, profile: Profile) -> Self {
         let omitted = Portion::ALL.omitted;
-        Self { profile, portion: MessagePortion::NONE, omitted, left: room }
+        Self { profile, portion: MessagePortion::NONE, omitted, left: space }
     }
 
-    /// Bytes of `room` that the message needs: all of it where something does not fit.
-    fn needs(&self, room: usize) -> usize {
-        if self.omitted == Omitted::default() { room.saturating_sub(self.left) } else { room }
+    /// Returns how much of `space` the message needs, in bytes: all of it if something does not fit.
+    fn needs(&self, space: usize) -> usize {
+        if self.omitted == Omitted::default() { space.saturating_sub(self.left) } else { space }
     }
 
     fn of_query(self, seen: &Observation, policy: &Policy) -> Self {
@@ -248,15 +250,16 @@ impl Selection {
         selection.portion.prerequisites = selection.first_updates(prerequisites, policy);
         selection.portion.updates = selection.first_updates(message.updates(), policy);
         selection.options(seen, policy);
-        // Not in the record, but where each message is shown by itself: known answers (RFC 6762 §7.1).
+        // The record does not contain them, but the output of single messages does: known answers
+        // (RFC 6762 §7.1).
         selection.portion.answers = selection.first_answers(seen, policy);
         selection
     }
 
-    fn of_response(self, seen: &Observation, policy: &Policy, asks: bool) -> Self {
+    fn of_response(self, seen: &Observation, policy: &Policy, with_question: bool) -> Self {
         let mut selection = self;
         selection.single_values(seen, policy);
-        if asks {
+        if with_question {
             selection.questions(seen, policy);
         }
         let total = seen.message.answers().len();
@@ -266,15 +269,15 @@ impl Selection {
         selection
     }
 
-    /// The text of an extended error, the name server's identifier, and the bytes as sent.
+    /// Selects the text of an extended error, the name server's identifier, and the original bytes.
     fn single_values(&mut self, seen: &Observation, policy: &Policy) {
         let edns = seen.message.edns();
         let error = edns.and_then(|edns| edns.extended_error);
         let text = error.and_then(|error| policy.error_text(error.text));
-        self.portion.error_text = text.is_none_or(|text| self.has_room(LENGTH_BYTES + text.len()));
+        self.portion.error_text = text.is_none_or(|text| self.reserve(LENGTH_BYTES + text.len()));
         let nsid = edns.and_then(|edns| edns.nsid).filter(|nsid| policy.shows_nsid(nsid));
-        self.portion.nsid = nsid.is_none_or(|nsid| self.has_room_for(nsid.len()));
-        self.portion.wire = seen.wire.is_empty() || self.has_room_for(seen.wire.len());
+        self.portion.nsid = nsid.is_none_or(|nsid| self.reserve_octets(nsid.len()));
+        self.portion.wire = seen.wire.is_empty() || self.reserve_octets(seen.wire.len());
         self.omitted.options += u32::from(!self.portion.error_text) + u32::from(!self.portion.nsid);
         self.omitted.wires += u32::from(!self.portion.wire);
     }
@@ -287,7 +290,7 @@ impl Selection {
         self.omitted.questions += omitted(total, self.portion.questions);
     }
 
-    /// Of a list of an UPDATE request.
+    /// Selects the first entries of a list in an UPDATE request.
     fn first_updates<'a>(
         &mut self,
         records: impl ExactSizeIterator<Item = Answer<'a>>,
@@ -295,9 +298,9 @@ impl Selection {
     ) -> usize {
         let total = records.len();
         let records = records.map(|it| (it.name.len() + it.rdata.len(), Shown(policy, Update(it))));
-        let taken = self.first_of(records);
-        self.omitted.answers += omitted(total, taken);
-        taken
+        let count = self.first_of(records);
+        self.omitted.answers += omitted(total, count);
+        count
     }
 
     fn first_answers(&mut self, seen: &Observation, policy: &Policy) -> usize {
@@ -312,33 +315,33 @@ impl Selection {
         self.omitted.options += omitted(shown().count(), self.portion.options);
     }
 
-    /// Takes the first of `items`, each with its bytes before the privacy rules, as long as there is
-    /// room; how many these are.
+    /// Selects the first `items` that fit, each given with its size before the privacy rules;
+    /// returns their number.
     fn first_of<I: Item>(&mut self, items: impl Iterator<Item = (usize, I)>) -> usize {
         items
             .take_while(|(raw, item)| {
-                // What is too long as it is need not be looked at.
-                *raw <= self.left && self.has_room(self.measured(item).max(*raw))
+                // An item that is too long before the rules need not be measured.
+                *raw <= self.left && self.reserve(self.encoded_size(item).max(*raw))
             })
             .count()
     }
 
-    /// Bytes that an entry of a list takes.
-    fn measured(&self, item: &impl Item) -> usize {
+    /// Returns the size of a list's entry in bytes.
+    fn encoded_size(&self, item: &impl Item) -> usize {
         match self.profile {
-            Profile::Full => measured(&Alone(item)),
-            // And a line feed.
+            Profile::Full => encoded_size(&SingleItem(item)),
+            // It is followed by a line feed.
             Profile::Flat => line_length(item) + 1,
         }
     }
 
-    /// Takes the room of octets that have a field of their own.
-    const fn has_room_for(&mut self, octets: usize) -> bool {
-        self.has_room(LENGTH_BYTES + as_written(octets, self.profile))
+    /// Reserves space for octets in a field of their own.
+    const fn reserve_octets(&mut self, octets: usize) -> bool {
+        self.reserve(LENGTH_BYTES + as_written(octets, self.profile))
     }
 
-    /// Takes so many bytes of the room; false if there are not as many, and none is taken.
-    const fn has_room(&mut self, bytes: usize) -> bool {
+    /// Reserves space of `bytes`; returns false, and reserves none, if there is less.
+    const fn reserve(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
             Some(left) => {
                 self.left = left;
@@ -353,10 +356,10 @@ fn omitted(total: usize, shown: usize) -> u32 {
     u32::try_from(total.saturating_sub(shown)).unwrap_or(u32::MAX)
 }
 
-/// An item of a list by itself.
-struct Alone<'a, I>(&'a I);
+/// A single item of a list.
+struct SingleItem<'a, I>(&'a I);
 
-impl<I: Item> Written for Alone<'_, I> {
+impl<I: Item> Encodable for SingleItem<'_, I> {
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.0.fields(out);
     }

@@ -1,4 +1,4 @@
-//! Which of its two schemas a record is written by.
+//! The two profiles of a record, each with its schema.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use super::{
     versions::{FLAT_SCHEMA_VERSIONS, SCHEMA_VERSIONS},
 };
 
-/// Which of its two schemas a record is written by, where it is written as Avro.
+/// The schema by which a record is written as Avro.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum,
 )]
@@ -22,15 +22,15 @@ pub enum Profile {
     /// `tap53.DnsTransaction`: arrays of records, maps, enums, octets and microseconds.
     #[default]
     Full,
-    /// `tap53.DnsTransactionFlat`: primitive types and unions with null alone.
+    /// `tap53.DnsTransactionFlat`: only primitive types and unions with null.
     Flat,
 }
 
 impl Profile {
-    /// Both, the default one first.
+    /// Both profiles, the default one first.
     pub const ALL: [Self; 2] = [Self::Full, Self::Flat];
 
-    /// Full name of the record.
+    /// Returns the full name of the record.
     #[must_use]
     pub const fn record_name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Profile {
         }
     }
 
-    /// The schema, as text.
+    /// Returns the text of the schema.
     #[must_use]
     pub const fn schema_text(self) -> &'static str {
         match self {
@@ -48,10 +48,10 @@ impl Profile {
         }
     }
 
-    /// The parsed schema.
+    /// Returns the parsed schema.
     ///
     /// # Errors
-    /// When the embedded schema does not parse, which is a defect of this program.
+    /// Fails if the embedded schema does not parse, which is a defect of this program.
     pub fn schema(self) -> Result<&'static Schema, Error> {
         static SCHEMAS: [OnceLock<Schema>; 2] = [OnceLock::new(), OnceLock::new()];
         let cell = &SCHEMAS[self as usize];
@@ -63,7 +63,7 @@ impl Profile {
         Ok(cell.get_or_init(|| parsed))
     }
 
-    /// The CRC-64-AVRO fingerprint of the schema, little-endian.
+    /// Returns the CRC-64-AVRO fingerprint of the schema, little-endian.
     ///
     /// # Errors
     /// See [`Self::schema`].
@@ -71,7 +71,7 @@ impl Profile {
         fingerprint_of(self.schema_text())
     }
 
-    /// Every version of the schema, oldest first; the last one is what this agent writes.
+    /// Returns every version of the schema, oldest first; this agent writes the last one.
     #[must_use]
     pub const fn versions(self) -> &'static [SchemaVersion] {
         match self {
@@ -80,7 +80,7 @@ impl Profile {
         }
     }
 
-    /// The format of a datum alone, for object container files.
+    /// Returns the format of a datum without a header, for object container files.
     #[must_use]
     pub const fn datum(self) -> Format {
         match self {
@@ -89,7 +89,7 @@ impl Profile {
         }
     }
 
-    /// The format of a datum after the single-object header.
+    /// Returns the format of a datum after the single-object header.
     #[must_use]
     pub const fn single_object(self) -> Format {
         match self {

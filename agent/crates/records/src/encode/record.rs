@@ -1,4 +1,4 @@
-//! The record: a transaction with everything that a reader of the topic sees of it.
+//! The record: a transaction with all of its context.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_dns::{Edns, ParseStatus, frames};
@@ -10,7 +10,7 @@ use tap53_transactions::{
 
 use super::{
     Observer, Owner, Portion,
-    binary::{Binary, Buffer, Written},
+    binary::{Binary, Buffer, Encodable},
     domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
@@ -19,43 +19,44 @@ use super::{
     value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
 };
 
-/// Version of the schema, as the record carries it.
+/// Version of the schema, which each record contains.
 pub const SCHEMA_VERSION: i32 = 5;
 
-/// Fields of the record: the schema's test compares.
+/// Number of fields of the record; a test compares it with the schema.
 const FIELDS: usize = 109;
 
-/// Between CLOCK_MONOTONIC, which the kernel stamps packets with, and UTC.
+/// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// CLOCK_REALTIME minus CLOCK_MONOTONIC, nanoseconds. Read again every second or so: it moves
-    /// when UTC is adjusted.
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC in nanoseconds. It is read again about every second,
+    /// since it changes when UTC is adjusted.
     pub utc_offset_ns: i64,
 }
 
 impl Clock {
-    /// Microseconds since 1970 UTC of a CLOCK_MONOTONIC time.
+    /// Converts a CLOCK_MONOTONIC time to microseconds since 1970 UTC.
     #[must_use]
     pub fn utc_us(self, monotonic_ns: u64) -> i64 {
-        // 63 bits of nanoseconds last until 2262. Euclidean: times before 1970 round down too.
+        // 63 bits of nanoseconds last until 2262. Euclidean division rounds times before 1970 down
+        // too.
         self.utc_offset_ns.saturating_add_unsigned(monotonic_ns).div_euclid(1_000)
     }
 }
 
-/// A transaction and its surroundings. Serialises as a record of the schema.
+/// A transaction and its context. Serializes as a record of the schema.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// Node, interface and worker.
     pub observer: &'a Observer,
-    /// The same at the interface of the response.
+    /// The observer at the interface of the response.
     pub response_observer: &'a Observer,
-    /// Number among the records of that worker, from 1 on.
+    /// Number of the record among those of its worker, from 1 on.
     pub number: u64,
-    /// Names of the replayed files; none elsewhere.
+    /// Names of the replayed files; empty in a live capture.
     pub files: &'a [String],
-    /// What is shown of addresses.
+    /// The privacy rules for addresses.
     pub policy: &'a Policy,
-    /// From monotonic time to UTC.
+    /// Converts monotonic time to UTC.
     pub clock: Clock,
     /// The transaction.
     pub transaction: &'a Transaction<'a>,
@@ -63,26 +64,26 @@ pub struct Record<'a> {
     pub client: &'a Owner,
     /// Owner of the server's address.
     pub server: &'a Owner,
-    /// How much of the transaction is written; see [`Record::within`].
+    /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,
 }
 
 impl Record<'_> {
-    /// When the transaction began, milliseconds since 1970 UTC.
+    /// Returns the start of the transaction in milliseconds since 1970 UTC.
     #[must_use]
     pub fn timestamp_ms(&self) -> i64 {
         self.clock.utc_us(self.transaction.first().at_ns).div_euclid(1_000)
     }
 
-    /// Nanoseconds from the first query to the response; `None` also where the clock went back in
-    /// between.
+    /// Returns the nanoseconds from the first query to the response; also `None` if the clock went
+    /// back in between.
     #[must_use]
     pub fn latency_ns(&self) -> Option<i64> {
         let (query, response) = (self.transaction.query()?, self.transaction.response()?);
         latency_between(query.at_ns, response.at_ns)
     }
 
-    /// Name of the replayed file that a message is from; `None` in a live capture.
+    /// Returns the name of the replayed file that contains a message; `None` in a live capture.
     pub(super) fn file_of(&self, seen: &Observation) -> Option<&str> {
         if frames::number(seen.frame) == 0 {
             return None;
@@ -90,14 +91,14 @@ impl Record<'_> {
         self.files.get(frames::file(seen.frame)).map(String::as_str)
     }
 
-    /// Nanoseconds from the latest query to the response.
+    /// Returns the nanoseconds from the latest query to the response.
     fn latency_from_latest_query_ns(&self) -> Option<i64> {
         self.transaction.query()?;
         let response = self.transaction.response()?;
         latency_between(self.transaction.latest_query_ns, response.at_ns)
     }
 
-    /// How much of the messages could be read: the worse of the two.
+    /// Returns the worse of both messages' parse statuses.
     #[must_use]
     pub fn parse_status(&self) -> ParseStatus {
         let severity = |status: &ParseStatus| match status {
@@ -117,7 +118,7 @@ impl Record<'_> {
             .unwrap_or_default()
     }
 
-    /// How much is written of the transaction's first message.
+    /// Returns the written part of the transaction's first message.
     #[inline(always)]
     pub(super) fn first_portion(&self) -> &MessagePortion {
         match self.transaction.query() {
@@ -126,7 +127,7 @@ impl Record<'_> {
         }
     }
 
-    /// Direction of the query at the interface.
+    /// Returns the direction of the query at the interface.
     fn direction(&self) -> Direction {
         match (self.transaction.query(), self.transaction.first().point.direction) {
             (Some(query), _) => query.point.direction,
@@ -137,7 +138,7 @@ impl Record<'_> {
 }
 
 impl<'a> Record<'a> {
-    /// Hands every field to `f`, in the schema's order.
+    /// Passes every field to `f`, in the schema's order.
     #[inline(always)]
     pub(super) fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let transaction = self.transaction;
@@ -147,7 +148,7 @@ impl<'a> Record<'a> {
 
         f.field("record_id", transaction.id)?;
         self.observer.fields(f)?;
-        // A worker that makes a million a second gets there after 290,000 years.
+        // At a million per second, a worker gets there after 290,000 years.
         f.field("record_number", self.number.cast_signed())?;
         f.field("direction", Symbol::of_direction(self.direction()))?;
         let answered = response.map(|seen| Symbol::of_direction(seen.point.direction));
@@ -233,7 +234,7 @@ impl<'a> Record<'a> {
         f.field("wire_omitted", int(portion.omitted.wires))
     }
 
-    /// A response repeats the question, so it can stand in for a query that was not seen.
+    /// Passes the question. That of a response replaces that of a query that was not captured.
     #[inline(always)]
     fn question_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let message = &self.transaction.first().message;
@@ -253,7 +254,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Names of the fields that tell one message's EDNS.
+/// Names of the EDNS fields of one message.
 type EdnsNames = [&'static str; 11];
 
 const QUERY_EDNS: EdnsNames = [
@@ -316,7 +317,7 @@ fn edns_fields<'a, F: Fields>(
     f.field(names[10], Array(edns.map(|edns| move || options(edns))))
 }
 
-impl Written for Record<'_> {
+impl Encodable for Record<'_> {
     #[inline(always)]
     fn write<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         let Ok(()) = self.fields(out);
@@ -331,28 +332,29 @@ impl Serialize for Record<'_> {
     }
 }
 
-/// An Avro int; what it holds here stays far below its limit.
+/// Converts to an Avro int; values here stay far below its limit.
 fn int(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-/// Number of the frame, in a replayed file.
+/// Returns the number of the frame in a replayed file.
 fn frame(seen: &Observation) -> Option<i64> {
     i64::try_from(frames::number(seen.frame)).ok().filter(|frame| *frame > 0)
 }
 
-/// How much two CPUs may differ in the time of one moment, nanoseconds.
+/// Maximum difference between the clocks of two CPUs, in nanoseconds.
 const CPU_SKEW_NS: u64 = 5_000;
 
-/// Nanoseconds from one capture time to a later one. A later one that is before by no more than
-/// CPUs differ is as late; by more, the clock was set, or it was another host's: nobody knows.
+/// Returns the nanoseconds from one capture time to a later one, or 0 if the later one precedes it
+/// within the difference of CPUs. With a larger difference, the clock was set, or it is another
+/// host's: the latency is unknown.
 fn latency_between(from_ns: u64, to_ns: u64) -> Option<i64> {
     let latency_ns = to_ns.checked_sub(from_ns);
     let as_late = || (from_ns - to_ns <= CPU_SKEW_NS).then_some(0);
     i64::try_from(latency_ns.or_else(as_late)?).ok()
 }
 
-/// A message as it was sent, where it was kept; none is empty.
+/// Returns the bytes of a message if they were stored; `None` if they are empty.
 fn wire(seen: &Observation) -> Option<Bytes<'_>> {
     (!seen.wire.is_empty()).then_some(Bytes(&seen.wire))
 }

@@ -1,4 +1,4 @@
-//! Transactions to test encoders and sinks with.
+//! Sample transactions for tests of encoders and sinks.
 
 use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::settings::Direction;
@@ -38,7 +38,7 @@ fn observation(at_ns: u64, response: bool) -> Observation {
     }
 }
 
-/// Hands `each` the record called `name`.
+/// Passes the record called `name` to `each`.
 pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
     let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
     let (exchange, query_count, capture_gap) = match name {

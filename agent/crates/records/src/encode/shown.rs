@@ -1,22 +1,22 @@
-//! A record that was encoded, for people: from Avro back to the JSON that [`JsonLine`](super::JsonLine)
-//! writes.
+//! Shows an encoded record to people: converts Avro to the JSON of [`JsonLine`](super::JsonLine).
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{Error, Profile};
 
-/// Appends a datum of the record's schema of that profile to `out` as one JSON object and a line feed.
+/// Appends a datum of the record's schema in a profile to `out`, as one JSON object and a line
+/// feed.
 ///
 /// # Errors
-/// When it is not such a datum; `out` is then as it was.
+/// Fails if it is not such a datum; `out` is unchanged then.
 pub fn push_json_line(profile: Profile, mut datum: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
     let reader = GenericDatumReader::builder(profile.schema()?).build();
     let reader = reader.map_err(|error| defect(&error))?;
     let value = reader.read_value(&mut datum).map_err(|error| defect(&error))?;
     if !datum.is_empty() {
-        return Err(defect(&format_args!("{} bytes behind it", datum.len())));
+        return Err(defect(&format_args!("{} bytes after it", datum.len())));
     }
     let start = out.len();
     if let Err(error) = Shown(&value).serialize(&mut serde_json::Serializer::new(&mut *out)) {
@@ -27,7 +27,8 @@ pub fn push_json_line(profile: Profile, mut datum: &[u8], out: &mut Vec<u8>) -> 
     Ok(())
 }
 
-/// A value of the schema: names in its order, times in RFC 3339, bytes in hexadecimal.
+/// A value of the schema, serialized with names in its order, times as in RFC 3339, bytes in
+/// hexadecimal.
 struct Shown<'a>(&'a Value);
 
 impl Serialize for Shown<'_> {
@@ -48,7 +49,7 @@ impl Serialize for Shown<'_> {
             }
             Value::Array(values) => serializer.collect_seq(values.iter().map(Shown)),
             Value::Map(values) => {
-                // In one order, since they have none.
+                // Maps are unordered, so sort them.
                 let mut values: Vec<_> = values.iter().collect();
                 values.sort_unstable_by_key(|(name, _)| *name);
                 serializer.collect_map(values.into_iter().map(|(name, of)| (name, Shown(of))))
@@ -71,7 +72,7 @@ mod tests {
     use crate::encode::{Datum, Encode, FlatDatum, JsonLine, samples};
 
     #[test]
-    fn what_was_encoded_reads_as_it_would_have_been_printed() {
+    fn decoded_records_equal_the_json_encoding() {
         for name in samples::NAMES {
             let (mut datum, mut expected, mut shown) = (Vec::new(), Vec::new(), Vec::new());
             samples::with_record(name, |record| {
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn other_data_is_refused() {
         let mut out = b"before".to_vec();
         let mut datum = Vec::new();
         samples::with_record("matched", |record| {

@@ -1,4 +1,4 @@
-//! One line for each transaction, for people.
+//! One line per transaction, for people.
 
 use std::{
     io::{self, Write},
@@ -13,19 +13,19 @@ use tap53_transactions::{
 
 use super::{Encode, Error, Record};
 
-/// The line above the first transaction. Columns are wide enough for IPv4 and common names; what
-/// is longer pushes the rest of its line to the right rather than losing its end.
+/// The heading of the columns. They are wide enough for IPv4 and common names; a longer value
+/// shifts the rest of its line to the right instead of being cut.
 pub const HEADING: &str = "TIME (UTC)       CLIENT                 SERVER           PROTO  TYPE   \
                            NAME                              RESULT         LATENCY  ANSWERS\n";
 
-/// Answers shown on a line.
+/// Maximum number of answers on a line.
 const ANSWERS_SHOWN: usize = 3;
 
-/// Characters shown of an answer: a DNSKEY or a TXT record would take lines of its own.
+/// Maximum number of characters of an answer: a DNSKEY or a TXT record could fill several lines.
 const ANSWER_WIDTH: usize = 48;
 
-/// Aligned columns; all text of the wire is escaped before it comes here, so a name cannot move
-/// the cursor.
+/// Encodes a record as aligned columns. Text from the wire is already escaped, so a name cannot
+/// move the cursor.
 pub struct Text {
     /// With ANSI colours.
     pub color: bool,
@@ -81,7 +81,7 @@ impl Text {
     }
 }
 
-/// An address as the policy shows it, with its port unless that is left out.
+/// Formats an address as the policy shows it, with its port if there is one.
 fn endpoint(address: &ShownAddress, port: Option<u16>) -> String {
     match (address, port) {
         (ShownAddress::Address(address), Some(port)) => SocketAddr::new(*address, port).to_string(),
@@ -92,7 +92,7 @@ fn endpoint(address: &ShownAddress, port: Option<u16>) -> String {
     }
 }
 
-/// ANSI colour and text of the outcome.
+/// Returns ANSI colour and text of the outcome.
 fn result(record: &Record<'_>) -> (u8, String) {
     const RED: u8 = 31;
     const GREEN: u8 = 32;
@@ -121,7 +121,7 @@ fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         let separator = if position == 0 { "  " } else { ", " };
         let rdata = record.policy.answer_rdata(answer.rdata);
         match rdata.char_indices().nth(ANSWER_WIDTH) {
-            // The last character makes room for what says that more is missing.
+            // The last character is replaced by the sign that the answer was cut.
             Some(_) => write!(out, "{separator}{:.*}…", ANSWER_WIDTH - 1, rdata)?,
             None => write!(out, "{separator}{rdata}")?,
         }
@@ -129,7 +129,7 @@ fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     if more > 0 { write!(out, ", +{more}") } else { Ok(()) }
 }
 
-/// What is out of the ordinary, each in brackets.
+/// Writes unusual properties, each in brackets.
 fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     let transaction = record.transaction;
     let first = &transaction.first().message;
@@ -153,7 +153,7 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     }
     match transaction.related.map(|related| related.relation) {
         Some(Relation::LateResponse) => write!(out, "  [late: recorded as unanswered before]")?,
-        // Further messages of a zone transfer may leave the question out (RFC 5936 §2.2.1).
+        // Further messages of a zone transfer may omit the question (RFC 5936 §2.2.1).
         Some(Relation::RepeatedResponse)
             if transaction.flow.transport == Transport::Tcp
                 && first.question().is_none_or(|question| question.is_transfer()) =>
@@ -214,7 +214,7 @@ mod tests {
         samples::with_record(name, line_of)
     }
 
-    /// The line of the sample called `name`, after `change`.
+    /// Returns the line of the sample called `name`, after `change`.
     fn changed(name: &str, change: impl FnOnce(&mut Transaction<'_>)) -> String {
         samples::with_record(name, |record| {
             let mut transaction = *record.transaction;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_their_headings() {
+    fn columns_are_aligned_with_their_headings() {
         let line = line("matched");
         for (heading, value) in [
             ("CLIENT", "192.0.2.1:40000"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_the_ordinary_is_said() {
+    fn unusual_properties_are_noted() {
         assert!(line("unanswered").contains("UNANSWERED"));
         assert!(line("unanswered").ends_with(
             "[asked 2 times]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relation_says_more_than_an_unseen_query() {
+    fn a_relation_takes_precedence_over_an_unseen_query() {
         for (relation, note) in [
             (Relation::LateResponse, "[late: recorded as unanswered before]"),
             (Relation::RepeatedResponse, "[repeated response]"),
@@ -279,8 +279,8 @@ mod tests {
             let line = changed("response", |transaction| {
                 transaction.flow.transport = transport;
                 transaction.related = Some(record);
-                let kept: &'static Observation = Box::leak(Box::new(response));
-                transaction.exchange = Exchange::Response(kept);
+                let response: &'static Observation = Box::leak(Box::new(response));
+                transaction.exchange = Exchange::Response(response);
             });
             line.rsplit_once("  ").map(|(_, note)| note.trim_end().to_owned()).unwrap()
         };
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_is_called_by_its_opcode() {
+    fn other_opcodes_are_named() {
         let mut wire = Build::message(1, false).question("a.test", 6).wire();
         wire[2] |= 4 << 3;
         let message = tap53_dns::Message::parse(&wire).unwrap();

@@ -1,4 +1,4 @@
-//! Field values: what Avro takes as it is and JSON wants in text.
+//! Field values that differ between Avro and JSON.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::{
     address::AddressText,
     binary::{Binary, Buffer},
     fields::{Fields, Named, Value},
-    flat::{Hex, LONGEST_LABELS, Line, Lines, Millis, Owned, Text, Words, companion},
+    flat::{Hex, Line, Lines, MAX_LABELS, Millis, Owned, Text, Words, companion},
     mnemonic::Mnemonic,
 };
 
@@ -30,37 +30,38 @@ pub(super) struct Symbol {
 }
 
 impl Symbol {
+    const fn new(enumeration: &'static str, position: u8, text: &'static str) -> Self {
+        Self { enumeration, position, text }
+    }
+
     pub(super) const fn of_direction(direction: Direction) -> Self {
-        let text = match direction {
-            Direction::Ingress => "INGRESS",
-            Direction::Egress => "EGRESS",
-        };
-        Self { enumeration: "Direction", position: direction as u8, text }
-    }
-
-    pub(super) const fn of_outcome(outcome: Outcome) -> Self {
-        Self { enumeration: "Outcome", position: outcome as u8, text: outcome.symbol() }
-    }
-
-    pub(super) const fn of_relation(relation: Relation) -> Self {
-        Self { enumeration: "Relation", position: relation as u8, text: relation.symbol() }
+        match direction {
+            Direction::Ingress => Self::new("Direction", direction as u8, "INGRESS"),
+            Direction::Egress => Self::new("Direction", direction as u8, "EGRESS"),
+        }
     }
 
     pub(super) const fn of_transport(transport: Transport) -> Self {
-        let text = match transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        Self { enumeration: "Transport", position: transport as u8, text }
+        match transport {
+            Transport::Udp => Self::new("Transport", transport as u8, "UDP"),
+            Transport::Tcp => Self::new("Transport", transport as u8, "TCP"),
+        }
+    }
+
+    pub(super) const fn of_outcome(outcome: Outcome) -> Self {
+        Self::new("Outcome", outcome as u8, outcome.symbol())
+    }
+
+    pub(super) const fn of_relation(relation: Relation) -> Self {
+        Self::new("Relation", relation as u8, relation.symbol())
     }
 
     pub(super) const fn of_parse_status(status: ParseStatus) -> Self {
-        Self { enumeration: "ParseStatus", position: status as u8, text: status.name() }
+        Self::new("ParseStatus", status as u8, status.name())
     }
 
     pub(super) const fn of_attribution(attribution: Attribution) -> Self {
-        let position = attribution as u8;
-        Self { enumeration: "Attribution", position, text: attribution.symbol() }
+        Self::new("Attribution", attribution as u8, attribution.symbol())
     }
 }
 
@@ -131,7 +132,7 @@ impl Value for Time {
     }
 }
 
-/// Bytes: as they are in Avro, hexadecimal in JSON.
+/// Bytes: unchanged in Avro, hexadecimal in JSON.
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Bytes<'_> {
@@ -210,7 +211,7 @@ impl Value for Anomalies {
     }
 }
 
-/// An address, or one with a prefix length, in text.
+/// The text of an address, with a prefix length if it has one.
 pub(super) struct Address(AddressText);
 
 impl From<ShownAddress> for Address {
@@ -246,11 +247,11 @@ pub(super) trait Item: Line {
     /// Number of its fields.
     const FIELDS: usize;
 
-    /// Hands its fields to `f`, in the schema's order.
+    /// Passes its fields to `f`, in the schema's order.
     fn fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error>;
 }
 
-/// What a privacy policy shows of an item.
+/// An item to which a privacy policy applies.
 #[derive(Clone, Copy)]
 pub(super) struct Shown<'a, T>(pub(super) &'a Policy, pub(super) T);
 
@@ -325,8 +326,8 @@ impl Line for Shown<'_, Update<'_>> {
     }
 }
 
-/// Name, TTL, class, type and RDATA, as a line of a zone file has them (RFC 1035 §5.1). None but the
-/// last has a space: names have `\032` for it.
+/// Writes name, TTL, class, type and RDATA like a line of a zone file (RFC 1035 §5.1). Only the
+/// last one may contain a space: names have `\032` instead.
 #[inline(always)]
 fn answer_line<T: Text>(out: &mut T, record: &Answer<'_>, name: &str, rdata: &str) {
     out.text(name.as_bytes());
@@ -375,10 +376,10 @@ impl Line for (u16, &[u8]) {
     }
 }
 
-/// An array, given as what makes an iterator over its items; empty with `None`.
+/// An array, given as a function that returns an iterator over its items; empty with `None`.
 pub(super) struct Array<M>(pub(super) Option<M>);
 
-/// Number of the items; those of a filter have to be counted.
+/// Returns the number of items; the items of a filter must be counted.
 #[inline(always)]
 fn count<I: Iterator>(make: impl Fn() -> I) -> usize {
     match make().size_hint() {
@@ -430,7 +431,7 @@ where
     }
 }
 
-/// An item on its own, for serde.
+/// A single item, for serde.
 pub(super) struct Row<I>(pub(super) I);
 
 impl<I: Item> Serialize for Row<I> {
@@ -468,6 +469,6 @@ impl Value for Labels<'_> {
         f: &mut F,
     ) -> Result<(), F::Error> {
         let json = value.and_then(|labels| serde_json::to_string(labels.0).ok());
-        f.field(name, json.filter(|json| json.len() <= LONGEST_LABELS).map(Owned))
+        f.field(name, json.filter(|json| json.len() <= MAX_LABELS).map(Owned))
     }
 }

@@ -1,7 +1,7 @@
-//! Every version of the record's schema, with what each was published as.
+//! All published versions of the record's schema.
 //!
-//! A spool may hold records that an earlier version of the agent wrote, which a registry knows by
-//! the id of the schema that they were written with.
+//! A spool may contain records of an earlier version of the agent, which a registry knows by the id
+//! of the schema that they were written with.
 
 use super::{
     Error, FLAT_SCHEMA_TEXT, Fingerprint, SCHEMA_TEXT, SCHEMA_VERSION, avro::fingerprint_of,
@@ -10,16 +10,16 @@ use super::{
 /// Full name of the record.
 pub const RECORD_NAME: &str = "tap53.DnsTransaction";
 
-/// One version.
+/// A version of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaVersion {
-    /// Its number, which each record carries as `schema_version`.
+    /// Its number, which each record contains as `schema_version`.
     pub number: i32,
     /// The schema, byte for byte.
     pub text: &'static str,
 }
 
-/// All versions, oldest first; the last one is what this agent writes.
+/// All versions, oldest first; this agent writes the last one.
 pub const SCHEMA_VERSIONS: [SchemaVersion; 5] = [
     SchemaVersion {
         number: 1,
@@ -40,16 +40,16 @@ pub const SCHEMA_VERSIONS: [SchemaVersion; 5] = [
     SchemaVersion { number: SCHEMA_VERSION, text: SCHEMA_TEXT },
 ];
 
-/// The same of the flat profile. Its versions have the numbers of the full one's, since both say the
-/// same: a change of either is a version of both. The first that there is is 5.
+/// All versions of the flat profile. They have the numbers of the full profile, since both contain
+/// the same data: a change of either is a version of both. The first one is 5.
 pub const FLAT_SCHEMA_VERSIONS: [SchemaVersion; 1] =
     [SchemaVersion { number: SCHEMA_VERSION, text: FLAT_SCHEMA_TEXT }];
 
 impl SchemaVersion {
-    /// Its fingerprint.
+    /// Returns its fingerprint.
     ///
     /// # Errors
-    /// When it does not parse, which is a defect of this program.
+    /// Fails if it does not parse, which is a defect of this program.
     pub fn fingerprint(&self) -> Result<Fingerprint, Error> {
         fingerprint_of(self.text)
     }

@@ -1,4 +1,4 @@
-//! Handing records out, and what becomes of them.
+//! Sends records, and handles their delivery reports.
 
 use tap53_base::amount::Amount;
 
@@ -11,9 +11,10 @@ use crate::{
 };
 
 impl Spool {
-    /// The next record to be sent; the same one until [`mark_sent`](Self::mark_sent) or another call
-    /// changes the queue. `None` if there is none, or the reports on those that were sent must come
-    /// first: once one has failed, the order is kept by sending it again before any younger one.
+    /// Returns the next record to be sent, and the same one until [`mark_sent`](Self::mark_sent) or
+    /// another call changes the queue. Returns `None` if there is none, or if the reports on the
+    /// sent ones must arrive first: after a failure the order is preserved by sending the failed
+    /// one again before any younger one.
     pub fn peek(&mut self) -> Option<Entry<'_>> {
         if self.prepared.is_none() {
             self.prepared = self.prepare();
@@ -21,7 +22,7 @@ impl Spool {
         let prepared = self.prepared?;
         let reader = if prepared.is_retry { &mut self.retry_reader } else { &mut self.reader };
         let (_, reader) = reader.as_mut()?;
-        // It was read a moment ago; an error here is an error of the next look.
+        // It was read a moment ago; an error here recurs in the next call.
         reader.entry(&prepared.found).ok()
     }
 
@@ -37,9 +38,9 @@ impl Spool {
             match slot {
                 Some(slot) => match self.prepare_retry(&slot) {
                     Some(prepared) => return Some(prepared),
-                    None => self.lose_slot(slot.place.id, State::Failed, Loss::Unreadable),
+                    None => self.lose_slot(slot.position.id, State::Failed, Loss::Unreadable),
                 },
-                // Each is in flight again, and one has failed once more just now.
+                // All failed ones are in flight again, and one has failed once more just now.
                 None => self.retry_from = None,
             }
         }
@@ -53,7 +54,7 @@ impl Spool {
             self.retry_reader = Some((slot.segment, segment.reader().ok()?));
         }
         let (_, reader) = self.retry_reader.as_mut()?;
-        let id = slot.place.id;
+        let id = slot.position.id;
         let found = reader.find(slot.offset, segment.length, id..id + 1).ok()??;
         Some(Prepared { found, segment: slot.segment, is_retry: true })
     }
@@ -65,10 +66,10 @@ impl Spool {
             let next = self.segments.get(index + 1).map_or(self.end, |next| next.first);
             let found = match &mut self.reader {
                 Some((first_id, reader)) if *first_id == segment.first.id => {
-                    reader.find(self.read.offset, segment.length, self.read.place.id..next.id)
+                    reader.find(self.read.offset, segment.length, self.read.position.id..next.id)
                 }
                 _ => segment.reader().and_then(|mut reader| {
-                    let ids = self.read.place.id..next.id;
+                    let ids = self.read.position.id..next.id;
                     let found = reader.find(self.read.offset, segment.length, ids);
                     self.reader = Some((segment.first.id, reader));
                     found
@@ -77,11 +78,11 @@ impl Spool {
             let (length, segment) = (segment.length, segment.first.id);
             match found {
                 Ok(Some(found)) => {
-                    // Of two places that are both readable, so neither can be less.
-                    let place = found.header.place;
-                    self.lose(Loss::Unreadable, place.id, between(self.read.place, place));
+                    // Both positions are of readable entries, so neither difference is negative.
+                    let position = found.header.position;
+                    self.lose(Loss::Unreadable, position.id, between(self.read.position, position));
                     self.read.offset = found.offset;
-                    self.read.place = found.header.place;
+                    self.read.position = found.header.position;
                     return Some(Prepared { found, segment, is_retry: false });
                 }
                 Ok(None) => {}
@@ -89,8 +90,8 @@ impl Spool {
                     tracing::error!(event = "spool_segment_unreadable", %error, segment, "cannot read a segment of the spool; what remains of it is lost and counted");
                 }
             }
-            self.lose(Loss::Unreadable, next.id, between(self.read.place, next));
-            self.read.place = next;
+            self.lose(Loss::Unreadable, next.id, between(self.read.position, next));
+            self.read.position = next;
             match self.segments.get(index + 1) {
                 Some(following) => {
                     self.read.segment = following.first.id;
@@ -104,58 +105,58 @@ impl Spool {
         }
     }
 
-    /// Takes note that what [`peek`](Self::peek) shows has been handed out; its id.
+    /// Marks the record that [`peek`](Self::peek) returns as sent, and returns its id.
     pub fn mark_sent(&mut self) -> Option<u64> {
         let Prepared { found, segment, is_retry } = self.prepared.take()?;
-        let place = found.header.place;
+        let position = found.header.position;
         if is_retry {
-            self.window.change(place.id, State::Failed, State::Sent);
-            self.retry_from = Some(place.id + 1);
-            return Some(place.id);
+            self.window.change(position.id, State::Failed, State::Sent);
+            self.retry_from = Some(position.id + 1);
+            return Some(position.id);
         }
         self.window.push(Slot {
-            place,
+            position,
             messages: found.header.messages,
             state: State::Sent,
             segment,
             offset: found.offset,
-            gone: None,
+            dropped: None,
         });
         self.read.offset = found.end();
-        self.read.place = found.header.after();
-        Some(place.id)
+        self.read.position = found.header.after();
+        Some(position.id)
     }
 
-    /// A record that was sent has arrived: it leaves the queue. `None` if it was not sent.
+    /// Removes a delivered record from the queue. Returns `None` if it was not sent.
     pub fn acknowledge(&mut self, id: u64) -> Option<Amount> {
-        let amount = self.window.change(id, State::Sent, State::Done)?.amount();
+        let amount = self.window.change(id, State::Sent, State::Settled)?.amount();
         self.held -= amount;
         self.inherited_acknowledged += u64::from(id < self.inherited_end);
-        self.remove_done();
+        self.remove_settled();
         Some(amount)
     }
 
-    /// A record that was sent has not arrived: it is to be sent again.
+    /// Requeues a record whose delivery failed.
     pub fn fail(&mut self, id: u64) {
         let Some(slot) = self.window.change(id, State::Sent, State::Failed) else { return };
         self.prepared = None;
-        // From the oldest one, once the others are reported on.
+        // Resend from the oldest one, once the others are reported on.
         self.retry_from = None;
-        if let Some(reason) = slot.gone {
+        if let Some(reason) = slot.dropped {
             self.lose_slot(id, State::Failed, reason);
         }
     }
 
-    /// None of the records that were sent will be reported on any more: they are to be sent again.
+    /// Requeues all sent records; no more reports on them will arrive.
     pub fn fail_all(&mut self) {
         for id in self.window.all_sent() {
             self.fail(id);
         }
     }
 
-    /// A record that was sent can never be delivered: it leaves the queue.
+    /// Removes a record that can never be delivered.
     pub fn reject(&mut self, id: u64) {
         self.lose_slot(id, State::Sent, Loss::Rejected);
-        self.remove_done();
+        self.remove_settled();
     }
 }

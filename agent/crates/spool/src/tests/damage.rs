@@ -1,8 +1,8 @@
-//! Torn, flipped, cut and missing bytes: what is left is read, and the rest is counted.
+//! Torn, flipped, cut and missing bytes: all that remains is read, and the rest is counted.
 
 use super::*;
 
-/// A queue of some segments, closed; files and their bytes.
+/// Creates and closes a queue of some segments; returns its files and their bytes.
 fn closed(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut spool = Spool::open(&config(directory)).unwrap();
     for _ in 0..6 {
@@ -20,7 +20,7 @@ fn closed(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files
 }
 
-/// The bytes of the checkpoint.
+/// Returns the bytes of the checkpoint.
 fn checkpoint(files: &[(std::path::PathBuf, Vec<u8>)]) -> &[u8] {
     let found = files.iter().find(|(path, _)| path.ends_with("acknowledged"));
     &found.unwrap().1
@@ -37,8 +37,8 @@ fn restore(directory: &Path, files: &[(std::path::PathBuf, Vec<u8>)]) {
     }
 }
 
-/// Opens it, reads all that can be read, and requires that the rest is counted. Returns the ids
-/// that were read of those that wait.
+/// Opens the queue, reads all that is readable, and requires that the rest is counted. Returns the
+/// ids of the waiting records that were read.
 fn read_and_account(directory: &Path, whole_checkpoint: &[u8], what: &str) -> Vec<u64> {
     let listed = contents(directory).unwrap();
     let mut spool = Spool::open(&config(directory)).unwrap();
@@ -46,10 +46,10 @@ fn read_and_account(directory: &Path, whole_checkpoint: &[u8], what: &str) -> Ve
     assert_eq!(listed.waiting(), held, "{what}");
     let checkpoint = fs::read(directory.join("acknowledged")).unwrap_or_default();
     if checkpoint == *whole_checkpoint {
-        // Whatever became of the segments, this much was there.
+        // Whatever happened to the segments, this much was appended.
         assert_eq!(held, amount(HELD), "{what}");
     }
-    // What comes afterwards is not touched by what went bad before.
+    // Earlier damage does not affect later records.
     let added = spool.next_id();
     append(&mut spool, 1, NOW_MS).unwrap();
     let mut ids = send(&mut spool, 100);
@@ -62,7 +62,7 @@ fn read_and_account(directory: &Path, whole_checkpoint: &[u8], what: &str) -> Ve
     assert!(ids.is_sorted(), "{what}");
     acknowledge(&mut spool, ids.iter().copied().chain([added]));
     assert_eq!(spool.held(), Amount::default(), "{what}");
-    // Whatever it was, it is over.
+    // The damage has no further effects.
     drop(spool);
     let mut spool = Spool::open(&config(directory)).unwrap();
     send(&mut spool, 100);
@@ -88,7 +88,7 @@ fn any_flipped_byte_costs_one_record_at_most_and_is_counted() {
             let missing = HELD.filter(|id| !ids.contains(id)).count();
             let is_segment = path.extension().is_some();
             assert!(missing <= usize::from(is_segment), "{what}: {ids:?}");
-            // Only the checkpoint knows that 0 has arrived.
+            // Only the checkpoint states that record 0 was delivered.
             assert!(is_segment || ids.len() <= whole.len() + 1, "{what}: {ids:?}");
             if is_segment && offset < segment::HEADER_BYTES {
                 assert_eq!(missing, 0, "{what}");
@@ -98,7 +98,7 @@ fn any_flipped_byte_costs_one_record_at_most_and_is_counted() {
 }
 
 #[test]
-fn a_file_cut_at_any_length_costs_what_is_cut_off() {
+fn a_truncated_file_loses_only_the_removed_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let files = closed(directory.path());
     for (path, bytes) in &files {
@@ -149,20 +149,20 @@ fn a_torn_end_is_cut_off() {
 
 #[test]
 fn a_record_cannot_pass_for_an_entry() {
-    // Records hold what strangers send. One that holds a whole entry, of the very next id, lies in
-    // a damaged stretch that is searched for entries.
+    // Records contain data of strangers. This one contains a valid entry with the very next id, and
+    // lies in a damaged range that is searched for entries.
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     let record = |value| Record { timestamp_ms: 0, messages: 1, key: b"", value };
     let mut forged = Vec::new();
-    let place = segment::Place { id: 1, messages: 1 };
-    segment::push_entry(&mut forged, crc32c::crc32c(&[0; 4]), place, 0, &record(b"false"));
+    let position = segment::Position { id: 1, messages: 1 };
+    segment::push_entry(&mut forged, crc32c::crc32c(&[0; 4]), position, 0, &record(b"false"));
     let values = [&b"true 0"[..], &forged, b"true 2"];
     spool.append(values.map(record).into_iter(), NOW_MS).unwrap();
     drop(spool);
     let path = &segments(directory.path())[0];
     let mut bytes = fs::read(path).unwrap();
-    // The length field of the entry around the forged one.
+    // Damage the length field of the entry around the forged one.
     bytes[segment::HEADER_BYTES + 52 + 6] ^= 0x40;
     fs::write(path, bytes).unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
@@ -196,7 +196,7 @@ fn a_crash_between_the_checkpoint_and_the_removal_of_segments_changes_nothing() 
     let after = fs::read(&checkpoint).unwrap();
     assert_ne!(before, after);
 
-    // The checkpoint was written, and no segment removed yet.
+    // The checkpoint was written, but no segment was removed.
     for (path, bytes) in all.iter().zip(&bytes) {
         fs::write(path, bytes).unwrap();
     }
@@ -204,7 +204,7 @@ fn a_crash_between_the_checkpoint_and_the_removal_of_segments_changes_nothing() 
     assert_eq!(segments(directory.path()), left);
     assert_eq!(spool.held(), expected);
     drop(spool);
-    // Segments were removed, and the checkpoint is the one before.
+    // Segments were removed, but the checkpoint is the previous one.
     fs::write(&checkpoint, &before).unwrap();
     let mut spool = Spool::open(&config).unwrap();
     let first = send(&mut spool, 100)[0];
@@ -212,7 +212,7 @@ fn a_crash_between_the_checkpoint_and_the_removal_of_segments_changes_nothing() 
     assert_eq!(lost(&spool.take_losses()), Amount::default(), "what arrived is not lost");
 }
 
-/// Somebody who could write in the directory, before it was the agent's alone.
+/// Another user could write to the directory before its mode was restricted.
 #[test]
 fn a_link_a_pipe_or_a_device_in_the_place_of_a_segment_is_passed_over_and_counted() {
     use nix::{sys::stat::Mode, unistd::mkfifo};

@@ -1,14 +1,14 @@
-//! The bytes on disk: what one version wrote, every later one must read.
+//! The format on disk: every version must read what an earlier one wrote.
 
 use super::{
-    super::segment::{Header, Name, Place, frame, push_entry},
+    super::segment::{Header, Name, Position, encode_frame, push_entry},
     *,
 };
 
 const GOLDEN: &str = include_str!("golden_v1.hex");
 const NAME: &str = "0000000000000005-01020304.seg";
 
-/// The bytes of a text of hexadecimal digits; what follows `#` on a line is a comment.
+/// Decodes a text of hexadecimal digits; `#` starts a comment.
 fn golden() -> Vec<u8> {
     let digits: String = GOLDEN
         .lines()
@@ -27,11 +27,11 @@ const RECORDS: [Record<'static>; 2] = [
 #[test]
 fn version_1_is_written_as_it_was() {
     let header =
-        Header { first: Place { id: 5, messages: 9 }, created_at_ms: NOW_MS, schema_version: 2 };
+        Header { first: Position { id: 5, messages: 9 }, created_at_ms: NOW_MS, schema_version: 2 };
     let name = Name::parse(NAME).unwrap();
     let mut bytes = header.encode().to_vec();
-    push_entry(&mut bytes, name.seed(), Place { id: 5, messages: 9 }, NOW_MS, &RECORDS[0]);
-    push_entry(&mut bytes, name.seed(), Place { id: 6, messages: 11 }, NOW_MS + 1, &RECORDS[1]);
+    push_entry(&mut bytes, name.seed(), Position { id: 5, messages: 9 }, NOW_MS, &RECORDS[0]);
+    push_entry(&mut bytes, name.seed(), Position { id: 6, messages: 11 }, NOW_MS + 1, &RECORDS[1]);
     assert_eq!(data_encoding::HEXLOWER.encode(&bytes), data_encoding::HEXLOWER.encode(&golden()));
 }
 
@@ -57,7 +57,7 @@ fn version_1_is_read() {
 #[test]
 fn another_version_is_refused_and_left_as_it_is() {
     let (magic, fields) = (*b"tap53spl", [0; 32]);
-    let mut newer = frame(magic, &fields).to_vec();
+    let mut newer = encode_frame(magic, &fields).to_vec();
     newer[8] = 2;
     newer[10] = 56;
     newer.extend([7; 8]);
@@ -77,7 +77,7 @@ fn another_version_is_refused_and_left_as_it_is() {
         assert!(matches!(error, Error::Version { version: 2, .. }), "{said}");
         assert!(said.contains(name) && said.contains("version 2"), "{said}");
         assert_eq!(fs::read(&path).unwrap(), newer);
-        // A checksum that does not fit is damage, and no version.
+        // An invalid checksum means damage, and not another version.
         let mut damaged = newer.clone();
         damaged[20] ^= 1;
         fs::write(&path, &damaged).unwrap();

@@ -1,4 +1,4 @@
-//! Size and age.
+//! Limits on size and age.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn a_full_queue_drops_its_oldest_and_counts_them() {
 }
 
 #[test]
-fn what_is_on_its_way_when_it_is_dropped_may_yet_arrive() {
+fn records_in_flight_may_be_delivered_after_their_segment_was_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     append(&mut spool, 10, NOW_MS).unwrap();
@@ -31,7 +31,7 @@ fn what_is_on_its_way_when_it_is_dropped_may_yet_arrive() {
         append(&mut spool, 5, NOW_MS).unwrap();
     }
     let dropped = spool.take_losses()[Loss::DroppedOldest as usize];
-    // Its segment ended with record 9.
+    // Record 9 was the last one of its segment.
     assert_eq!(dropped, amount([1].into_iter().chain(4..10)));
     assert_eq!(spool.acknowledge(0), Some(amount([0])));
     spool.fail(2);
@@ -60,7 +60,7 @@ fn a_segment_that_is_gone_is_not_kept_open_until_it_would_be_forced_to_the_disk(
 }
 
 #[test]
-fn what_is_too_old_is_dropped_a_segment_at_a_time() {
+fn records_beyond_the_maximum_age_are_dropped_by_segment() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
     let mut spool = Spool::open(&config).unwrap();
@@ -68,12 +68,12 @@ fn what_is_too_old_is_dropped_a_segment_at_a_time() {
         append(&mut spool, 1, NOW_MS + second * 1_000).unwrap();
     }
     assert_eq!(segments(directory.path()).len(), 6, "an eighth of the age each");
-    // Ages are known without having written it, too.
+    // Ages are also known to a process that did not write the segments.
     drop(spool);
     let mut spool = Spool::open(&config).unwrap();
     spool.drop_old(NOW_MS + 80_000);
     assert_eq!(spool.held(), amount(0..60));
-    // The first segment's last record was appended at 9 s.
+    // The last record of the first segment was appended at 9 s.
     spool.drop_old(NOW_MS + 90_001);
     assert_eq!(spool.take_losses()[Loss::TooOld as usize], amount(0..10));
     spool.drop_old(NOW_MS + 500_000);
@@ -84,7 +84,7 @@ fn what_is_too_old_is_dropped_a_segment_at_a_time() {
 }
 
 #[test]
-fn what_fails_after_its_segment_was_dropped_is_lost_for_the_reason_of_that() {
+fn a_failed_record_of_a_dropped_segment_is_lost_for_that_reason() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_age: Some(Duration::from_secs(80)), ..config(directory.path()) };
     let mut spool = Spool::open(&config).unwrap();
@@ -102,13 +102,13 @@ fn what_fails_after_its_segment_was_dropped_is_lost_for_the_reason_of_that() {
 fn a_record_that_is_too_long_for_an_entry_is_refused_with_its_batch() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
-    let long = vec![0; segment::LONGEST + 1];
+    let long = vec![0; segment::MAX_ENTRY_BYTES + 1];
     let record = |value| Record { timestamp_ms: 0, messages: 1, key: b"", value };
     let records = [record(&b"short"[..]), record(&long)];
     let refused = spool.append(records.into_iter(), NOW_MS);
     assert!(matches!(refused, Err(AppendError::TooLong(length)) if length == long.len()));
     assert_eq!(spool.held(), Amount::default());
-    // And one that is as long as may be takes its place, and the place of everything else.
+    // A record of maximum length replaces everything else.
     append(&mut spool, 3, NOW_MS).unwrap();
     spool.append([record(&long[1..])].into_iter(), NOW_MS).unwrap();
     assert_eq!(spool.take_losses()[Loss::DroppedOldest as usize], amount(0..3));

@@ -11,22 +11,22 @@ use tap53_base::amount::Amount;
 
 use super::*;
 
-/// A time, ms since 1970 UTC.
+/// A time in milliseconds since 1970 UTC.
 const NOW_MS: i64 = 1_700_000_000_000;
 
-/// Segments of 1 KiB, so that a few records make several.
+/// Configures segments of 1 KiB, so that a few records fill several.
 fn config(directory: &Path) -> Config {
     Config {
         directory: directory.to_owned(),
         max_bytes: 16 << 10,
         max_age: None,
-        // Nobody cuts the power here.
+        // No test cuts the power.
         fsync: Fsync::Never,
         schema_version: 2,
     }
 }
 
-/// What the record of an id holds.
+/// Returns the content of the record with an id.
 fn value(id: u64) -> Vec<u8> {
     format!("value {id} {}", "x".repeat((id % 7) as usize * 10)).into_bytes()
 }
@@ -41,7 +41,7 @@ fn amount(ids: impl IntoIterator<Item = u64>) -> Amount {
     amount
 }
 
-/// Appends `count` records whose values follow from their ids, in one batch.
+/// Appends `count` records in one batch, with values that follow from their ids.
 fn append(spool: &mut Spool, count: u64, now_ms: i64) -> Result<Amount, AppendError> {
     let first = spool.next_id();
     let values: Vec<_> = (first..first + count).map(|id| (id, value(id))).collect();
@@ -54,7 +54,7 @@ fn append(spool: &mut Spool, count: u64, now_ms: i64) -> Result<Amount, AppendEr
     spool.append(records, now_ms)
 }
 
-/// Ids of the next `most` records, each of which must be what was appended.
+/// Sends up to `most` records, checks that each is as appended, and returns their ids.
 fn send(spool: &mut Spool, most: usize) -> Vec<u64> {
     let mut ids = Vec::new();
     while ids.len() < most

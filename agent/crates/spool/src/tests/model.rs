@@ -1,4 +1,5 @@
-//! Against a naive queue: any order of calls, with crashes and restarts between.
+//! Compares the queue with a simple model: any order of calls, with crashes and restarts in
+//! between.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,12 +11,12 @@ use super::*;
 enum Act {
     Append(u64),
     Send(usize),
-    /// Reports on a record that is in flight, chosen by this number.
+    /// Reports on a record in flight that this number selects.
     Acknowledge(usize),
     Fail(usize),
     Reject(usize),
     Checkpoint,
-    /// The process ends here; so many bytes of an append that had not returned are in the file.
+    /// Ends the process, with so many bytes of an incomplete append in the file.
     Crash(usize),
     Close,
 }
@@ -33,25 +34,25 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What a queue should do, in the simplest way.
+/// The expected behaviour of a queue, in the simplest form.
 #[derive(Default)]
-struct Naive {
+struct Model {
     /// Neither acknowledged nor lost, oldest first.
     held: VecDeque<u64>,
-    /// Of those, what is in flight.
+    /// Those of them that are in flight.
     sent: Vec<u64>,
     next_id: u64,
-    /// Acknowledged, lost: to be told from records that never were.
+    /// Acknowledged or lost; needed to distinguish them from records that were never appended.
     done: Amount,
     lost: Amount,
-    /// Of all that is not held, over all crashes: whether it was lost.
+    /// For all records that are not held, over all crashes: true if the record was lost.
     fates: BTreeMap<u64, bool>,
-    /// On their way when their segment was dropped, or arrived behind one that was: a crash makes
-    /// lost ones of them.
+    /// In flight when their segment was dropped, or delivered after such a record: they count as
+    /// lost after a crash.
     orphans: BTreeSet<u64>,
 }
 
-impl Naive {
+impl Model {
     fn take_sent(&mut self, choice: usize) -> Option<u64> {
         (!self.sent.is_empty()).then(|| self.sent.swap_remove(choice % self.sent.len()))
     }
@@ -64,74 +65,75 @@ impl Naive {
 fn run(acts: &[Act], max_bytes: u64) {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { max_bytes, ..config(directory.path()) };
-    let mut naive = Naive::default();
+    let mut model = Model::default();
     let mut spool = Spool::open(&config).unwrap();
     for act in acts {
         match *act {
             Act::Append(count) => {
                 append(&mut spool, count, NOW_MS).unwrap();
-                naive.held.extend(naive.next_id..naive.next_id + count);
-                naive.next_id += count;
+                model.held.extend(model.next_id..model.next_id + count);
+                model.next_id += count;
             }
             Act::Send(count) => {
                 for id in send(&mut spool, count) {
                     // The oldest one that is not in flight.
-                    let expected = naive.held.iter().find(|held| !naive.sent.contains(held));
+                    let expected = model.held.iter().find(|held| !model.sent.contains(held));
                     assert_eq!(Some(&id), expected);
-                    naive.sent.push(id);
+                    model.sent.push(id);
                 }
             }
             Act::Acknowledge(choice) => {
-                if let Some(id) = naive.take_sent(choice) {
+                if let Some(id) = model.take_sent(choice) {
                     acknowledge(&mut spool, [id]);
-                    naive.remove(id);
-                    naive.fates.insert(id, false);
-                    naive.done += amount([id]);
+                    model.remove(id);
+                    model.fates.insert(id, false);
+                    model.done += amount([id]);
                 }
             }
             Act::Fail(choice) => {
-                if let Some(id) = naive.take_sent(choice) {
+                if let Some(id) = model.take_sent(choice) {
                     spool.fail(id);
                 }
             }
             Act::Reject(choice) => {
-                if let Some(id) = naive.take_sent(choice) {
+                if let Some(id) = model.take_sent(choice) {
                     spool.reject(id);
-                    naive.remove(id);
-                    naive.fates.insert(id, true);
+                    model.remove(id);
+                    model.fates.insert(id, true);
                     assert_eq!(spool.take_losses()[Loss::Rejected as usize], amount([id]));
-                    naive.lost += amount([id]);
+                    model.lost += amount([id]);
                 }
             }
             Act::Checkpoint => spool.checkpoint(false).unwrap(),
             Act::Crash(torn_bytes) => {
                 drop(spool);
-                forget_orphans(&mut naive, directory.path());
+                drop_orphans(&mut model, directory.path());
                 if let Some(last) = segments(directory.path()).last() {
                     let bytes = fs::read(last).unwrap();
-                    // Something that looks like an entry, and is not whole.
+                    // Bytes that resemble an entry, but are incomplete.
                     let torn = &bytes[48..][..torn_bytes.min(51)];
                     fs::write(last, [&bytes[..], torn].concat()).unwrap();
                 }
                 spool = Spool::open(&config).unwrap();
-                reopened(&mut naive, &spool, false);
+                reopened(&mut model, &spool, false);
             }
             Act::Close => {
                 spool.close().unwrap();
                 drop(spool);
-                let had_orphans = forget_orphans(&mut naive, directory.path());
+                let had_orphans = drop_orphans(&mut model, directory.path());
                 spool = Spool::open(&config).unwrap();
-                reopened(&mut naive, &spool, !had_orphans);
+                reopened(&mut model, &spool, !had_orphans);
             }
         }
-        // The oldest go where there is no room; and of those, what is in flight may yet arrive.
+        // The oldest are dropped if there is no room; those of them in flight may still be
+        // delivered.
         let losses = spool.take_losses();
         assert_eq!(losses[Loss::Unreadable as usize], Amount::default());
         let mut dropped = losses[Loss::DroppedOldest as usize];
-        naive.lost += dropped;
-        let sent = naive.sent.clone();
-        let fates = &mut naive.fates;
-        naive.held.retain(|id| {
+        model.lost += dropped;
+        let sent = model.sent.clone();
+        let fates = &mut model.fates;
+        model.held.retain(|id| {
             let goes = dropped.records > 0 && !sent.contains(id);
             if goes {
                 fates.insert(*id, true);
@@ -140,34 +142,34 @@ fn run(acts: &[Act], max_bytes: u64) {
             !goes
         });
         assert_eq!(dropped, Amount::default());
-        assert_eq!(spool.held(), amount(naive.held.iter().copied()), "after {act:?}");
-        assert_eq!(spool.next_id(), naive.next_id);
-        let mut accounted = naive.done;
-        accounted += naive.lost;
+        assert_eq!(spool.held(), amount(model.held.iter().copied()), "after {act:?}");
+        assert_eq!(spool.next_id(), model.next_id);
+        let mut accounted = model.done;
+        accounted += model.lost;
         accounted += spool.held();
-        assert_eq!(accounted, amount(0..naive.next_id));
+        assert_eq!(accounted, amount(0..model.next_id));
         let listed = contents(directory.path()).unwrap().list();
-        let first = listed.first().map_or(naive.next_id, |segment| segment.first_id);
-        naive.orphans.extend(naive.sent.iter().filter(|id| **id < first));
-        // And what arrived behind those: a checkpoint says nothing of it.
-        let oldest = naive.held.front().copied().unwrap_or(naive.next_id);
-        let arrived = naive.fates.range(oldest.min(first)..first).filter(|(_, is_lost)| !**is_lost);
-        naive.orphans.extend(arrived.map(|(id, _)| *id));
-        require_totals(&naive, &spool.totals());
+        let first = listed.first().map_or(model.next_id, |segment| segment.first_id);
+        model.orphans.extend(model.sent.iter().filter(|id| **id < first));
+        // Also those that were delivered after them: a checkpoint does not contain them.
+        let oldest = model.held.front().copied().unwrap_or(model.next_id);
+        let arrived = model.fates.range(oldest.min(first)..first).filter(|(_, is_lost)| !**is_lost);
+        model.orphans.extend(arrived.map(|(id, _)| *id));
+        require_totals(&model, &spool.totals());
     }
 }
 
-/// Over all crashes, each record is held, has arrived, or is lost for one reason.
-fn require_totals(naive: &Naive, totals: &Totals) {
-    assert_eq!((totals.from_id, totals.appended), (0, amount(0..naive.next_id)));
-    assert_eq!(totals.waiting, amount(naive.held.iter().copied()));
+/// Over all crashes, each record is held, delivered, or lost for one reason.
+fn require_totals(model: &Model, totals: &Totals) {
+    assert_eq!((totals.from_id, totals.appended), (0, amount(0..model.next_id)));
+    assert_eq!(totals.waiting, amount(model.held.iter().copied()));
     let counted = lost(&totals.lost).records;
-    let surely = naive.fates.values().filter(|lost| **lost).count() as u64;
-    let perhaps = surely + naive.orphans.len() as u64;
+    let surely = model.fates.values().filter(|lost| **lost).count() as u64;
+    let perhaps = surely + model.orphans.len() as u64;
     assert!((surely..=perhaps).contains(&counted), "{surely} to {perhaps} lost: {totals:?}");
-    if naive.orphans.is_empty() {
-        let is_lost = |id: &u64| naive.fates.get(id) == Some(&true);
-        assert_eq!(lost(&totals.lost), amount((0..naive.next_id).filter(is_lost)));
+    if model.orphans.is_empty() {
+        let is_lost = |id: &u64| model.fates.get(id) == Some(&true);
+        assert_eq!(lost(&totals.lost), amount((0..model.next_id).filter(is_lost)));
     }
     let mut sum = totals.arrived;
     sum += totals.waiting;
@@ -175,54 +177,54 @@ fn require_totals(naive: &Naive, totals: &Totals) {
     assert_eq!(sum, totals.appended);
 }
 
-/// What was in flight when its segment was dropped ends with the process: a report that it arrived
-/// will not come any more, and it is not there to be sent again. Whoever closes the queue in good
-/// order waits for the reports first.
-fn forget_orphans(naive: &mut Naive, directory: &Path) -> bool {
+/// Records that were in flight when their segment was dropped end with the process: no delivery
+/// report will arrive, and they cannot be sent again. A process that closes the queue regularly
+/// waits for the reports first.
+fn drop_orphans(model: &mut Model, directory: &Path) -> bool {
     let listed = contents(directory).unwrap().list();
-    let first = listed.first().map_or(naive.next_id, |segment| segment.first_id);
-    let sent = std::mem::take(&mut naive.sent);
-    let held = naive.held.len();
-    naive.held.retain(|id| *id >= first || !sent.contains(id));
-    naive.held.len() < held
+    let first = listed.first().map_or(model.next_id, |segment| segment.first_id);
+    let sent = std::mem::take(&mut model.sent);
+    let held = model.held.len();
+    model.held.retain(|id| *id >= first || !sent.contains(id));
+    model.held.len() < held
 }
 
-/// A restart: nothing is in flight, and what arrived behind something that did not, or since the
-/// last checkpoint, is held again.
-fn reopened(naive: &mut Naive, spool: &Spool, in_order: bool) {
-    naive.sent.clear();
-    let first = naive.next_id - spool.held().records;
-    let oldest = naive.held.front().copied().unwrap_or(naive.next_id);
+/// Models a restart: nothing is in flight, and records that were delivered after one that was not,
+/// or since the last checkpoint, are held again.
+fn reopened(model: &mut Model, spool: &Spool, in_order: bool) {
+    model.sent.clear();
+    let first = model.next_id - spool.held().records;
+    let oldest = model.held.front().copied().unwrap_or(model.next_id);
     assert!(first <= oldest, "{first} is behind {oldest}");
     if in_order {
         assert_eq!(first, oldest);
     }
-    naive.held = (first..naive.next_id).collect();
-    // What is held again has no fate yet, and what is not held has one.
-    naive.fates.retain(|id, _| *id < first);
+    model.held = (first..model.next_id).collect();
+    // Records that are held again have no fate yet; all others have one.
+    model.fates.retain(|id, _| *id < first);
     for id in 0..first {
-        naive.fates.entry(id).or_insert_with(|| {
-            assert!(naive.orphans.contains(&id), "{id} is nowhere");
+        model.fates.entry(id).or_insert_with(|| {
+            assert!(model.orphans.contains(&id), "{id} is nowhere");
             true
         });
     }
-    let held = amount(naive.held.iter().copied());
-    let mut rest = amount(0..naive.next_id);
+    let held = amount(model.held.iter().copied());
+    let mut rest = amount(0..model.next_id);
     rest -= held;
-    naive.done = rest;
-    naive.lost = Amount::default();
+    model.done = rest;
+    model.lost = Amount::default();
 }
 
 proptest! {
     #![proptest_config(Runner { cases: 100, failure_persistence: None, ..Runner::default() })]
 
     #[test]
-    fn it_does_what_a_naive_queue_does(acts in prop::collection::vec(act(), 1..80)) {
+    fn it_behaves_like_the_model(acts in prop::collection::vec(act(), 1..80)) {
         run(&acts, 1 << 20);
     }
 
     #[test]
-    fn it_does_so_when_it_is_full(acts in prop::collection::vec(act(), 1..80)) {
+    fn it_behaves_like_the_model_when_it_is_full(acts in prop::collection::vec(act(), 1..80)) {
         run(&acts, 2 << 10);
     }
 }

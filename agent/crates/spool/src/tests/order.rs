@@ -1,9 +1,9 @@
-//! Records come out in their order, and stay until they are acknowledged.
+//! Records are sent in order, and stay until they are acknowledged.
 
 use super::*;
 
 #[test]
-fn what_was_appended_comes_out_in_order_over_segments() {
+fn records_are_sent_in_order_over_segments() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     for _ in 0..10 {
@@ -21,13 +21,13 @@ fn what_was_appended_comes_out_in_order_over_segments() {
 }
 
 #[test]
-fn what_was_not_acknowledged_is_there_after_a_restart() {
+fn unacknowledged_records_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();
     append(&mut spool, 30, NOW_MS).unwrap();
     send(&mut spool, 20);
-    // Reports need not come in order: 12 is still in flight.
+    // Reports may arrive out of order: 12 is still in flight.
     acknowledge(&mut spool, (0..20).filter(|id| *id != 12));
     spool.checkpoint(false).unwrap();
     drop(spool);
@@ -58,7 +58,7 @@ fn after_a_failure_nothing_younger_goes_before_it_is_sent_again() {
     assert!(spool.peek().is_none());
     spool.fail(7);
     assert_eq!(send(&mut spool, 2), [3, 5]);
-    // Failing once more: again nothing younger goes before it.
+    // Another failure: again no younger record is sent before it.
     spool.fail(3);
     assert!(spool.peek().is_none(), "5 is in flight");
     acknowledge(&mut spool, [5]);
@@ -70,7 +70,7 @@ fn after_a_failure_nothing_younger_goes_before_it_is_sent_again() {
 }
 
 #[test]
-fn what_can_never_be_delivered_does_not_hold_up_the_rest() {
+fn undeliverable_records_do_not_block_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(&config(directory.path())).unwrap();
     append(&mut spool, 3, NOW_MS).unwrap();
@@ -96,7 +96,7 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 }
 
 #[test]
-fn files_are_for_nobody_elses_eyes() {
+fn files_are_readable_only_by_the_owner() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/spool");

@@ -1,9 +1,9 @@
-//! What became of all records that ever were in the queue, over processes that were killed.
+//! Totals of all records that ever were in the queue, over processes that were killed.
 
 use super::*;
 
 fn reopen(spool: Spool, config: &Config) -> Spool {
-    // As a kill does: nothing is closed.
+    // Like a kill: nothing is closed.
     drop(spool);
     Spool::open(config).unwrap()
 }
@@ -13,7 +13,7 @@ fn of(totals: &Totals, reason: Loss) -> Amount {
 }
 
 #[test]
-fn what_a_killed_process_had_dropped_is_known_to_the_next_one() {
+fn drops_of_a_killed_process_are_counted_by_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();
@@ -30,7 +30,7 @@ fn what_a_killed_process_had_dropped_is_known_to_the_next_one() {
         assert_eq!((totals.appended, totals.arrived), (amount(0..500), Amount::default()));
         assert_eq!(contents(directory.path()).unwrap().totals(), totals);
     }
-    // Those that arrive are no loss of the next one.
+    // Delivered records are no loss of the next process.
     let sent = send(&mut spool, 7);
     acknowledge(&mut spool, sent.iter().copied());
     spool.checkpoint(false).unwrap();
@@ -40,7 +40,7 @@ fn what_a_killed_process_had_dropped_is_known_to_the_next_one() {
 }
 
 #[test]
-fn a_loss_behind_what_is_not_done_with_is_counted_once() {
+fn a_loss_after_a_pending_record_is_counted_once() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let mut spool = Spool::open(&config).unwrap();
@@ -50,7 +50,7 @@ fn a_loss_behind_what_is_not_done_with_is_counted_once() {
     acknowledge(&mut spool, [3]);
     assert_eq!(of(&spool.totals(), Loss::Rejected), amount([2]));
     spool.checkpoint(false).unwrap();
-    // 0 and 1 were in flight: all from there on is sent again, and 2 rejected again.
+    // 0 and 1 were in flight: they and all later ones are sent again, and 2 is rejected again.
     spool = reopen(spool, &config);
     assert_eq!(spool.held(), amount(0..10));
     assert_eq!(lost(&spool.totals().lost), Amount::default());
@@ -76,7 +76,7 @@ fn a_checkpoint_without_a_history_begins_one_and_an_older_program_reads_one_with
     drop(spool);
     let path = directory.path().join("acknowledged");
     let bytes = fs::read(&path).unwrap();
-    // The first part is version 1 as it was, down to its checksum and length.
+    // The first part equals version 1, including its checksum and length.
     assert_eq!((bytes.len(), &bytes[8..12]), (144, &[1, 0, 48, 0][..]));
     for damaged in [&bytes[..48], &bytes[..143]] {
         fs::write(&path, damaged).unwrap();

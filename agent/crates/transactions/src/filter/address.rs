@@ -1,4 +1,4 @@
-//! Lists of address prefixes.
+//! Allow and deny lists of address prefixes.
 
 use std::net::IpAddr;
 
@@ -8,17 +8,17 @@ use ipnet::IpNet;
 use super::{List, Refusal};
 use crate::filter::config::Lists;
 
-/// Prefixes of one address family, found longest first: one look-up for each length in use.
+/// Prefixes of one address family, searched longest first: one lookup per length in use.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
     prefixes: HashMap<IpNet, List>,
-    /// Prefix lengths in use, longest first: IPv4, IPv6.
+    /// Prefix lengths in use, longest first, for IPv4 and IPv6.
     lengths: [Box<[u8]>; 2],
     has_allow: bool,
 }
 
 impl Addresses {
-    /// From prefixes without bits behind their length.
+    /// Creates the lists from prefixes without bits after their length.
     pub(super) fn new(lists: &Lists<IpNet>) -> Self {
         let entry = |list: List| move |prefix: &IpNet| (*prefix, list);
         let allow = lists.allow.iter().map(entry(List::Allow));
@@ -38,8 +38,8 @@ impl Addresses {
         if self.prefixes.is_empty() {
             return None;
         }
-        // ::ffff:10.0.0.1 is 10.0.0.1 (RFC 4291 §2.5.5.2). A prefix of either form may hold it; that
-        // of the shorter form is the closer one.
+        // ::ffff:10.0.0.1 is 10.0.0.1 (RFC 4291 §2.5.5.2). A prefix of either form may contain it;
+        // one of the shorter form is more specific.
         let canonical = address.to_canonical();
         let list = self.longest(canonical).or_else(|| {
             let mapped = canonical != address;

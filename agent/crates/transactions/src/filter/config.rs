@@ -1,4 +1,4 @@
-//! The `filter` section: which transactions become records.
+//! The `filter` section: selects the transactions that become records.
 
 use std::{borrow::Cow, collections::HashSet, fmt, hash::Hash, str::FromStr};
 
@@ -9,28 +9,29 @@ use serde::{Serialize, Serializer};
 use tap53_base::settings::{Section, Value, prefix, text};
 use tap53_dns::{presentation, type_name};
 
-/// Which transactions become records; how the lists work together stands in [`crate::filter`].
+/// Selects the transactions that become records; [`crate::filter`] describes how the lists
+/// interact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FilterConfig {
-    /// Zones by name, in the presentation format of records: lower case, no trailing dot, the root
-    /// as `.`. A zone holds its own name and all names below.
+    /// Zones, in the presentation format of records: lower case, no trailing dot, the root as `.`.
+    /// A zone contains its own name and all names below it.
     pub qnames: Lists<String>,
     /// Query types.
     pub qtypes: Lists<QueryType>,
-    /// Prefixes of the client's address, without bits behind their length.
+    /// Prefixes of the client's address, without bits after their length.
     pub clients: Lists<IpNet>,
-    /// Prefixes of the server's address, without bits behind their length.
+    /// Prefixes of the server's address, without bits after their length.
     pub servers: Lists<IpNet>,
-    /// Share of the transactions to keep: above 0, up to 1.
+    /// Fraction of the transactions to keep: above 0, up to 1.
     pub sample: f64,
 }
 
-/// What may pass and what may not. No entry is in both.
+/// An allow list and a deny list. No entry is in both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lists<T> {
-    /// With an entry here, nothing else passes.
+    /// If not empty, only subjects that match an entry pass.
     pub allow: Vec<T>,
-    /// Does not pass.
+    /// Subjects that match an entry do not pass.
     pub deny: Vec<T>,
 }
 
@@ -46,7 +47,7 @@ impl<T> Lists<T> {
     }
 }
 
-/// A query type, written as records write it.
+/// A query type, formatted as in records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryType(pub u16);
 
@@ -83,7 +84,7 @@ impl Default for FilterConfig {
 }
 
 impl FilterConfig {
-    /// True if every transaction becomes a record.
+    /// Returns true if every transaction becomes a record.
     #[must_use]
     pub fn keeps_everything(&self) -> bool {
         self.qnames.is_empty()
@@ -98,7 +99,7 @@ impl FilterConfig {
         Self {
             qnames: section.section("qnames", |section| lists(section, text(zone))),
             qtypes: section.section("qtypes", |section| {
-                // Asked for only where there is something to look up.
+                // The map is only needed if there is a name to look up.
                 if !section.has("allow") && !section.has("deny") {
                     return Lists::default();
                 }
@@ -118,7 +119,7 @@ fn lists<T: Eq + Hash + fmt::Display>(
 ) -> Lists<T> {
     let mut read = |key| section.read_list(key, &check).unwrap_or_default();
     let lists = Lists { allow: read("allow"), deny: read("deny") };
-    // Not list against list: either may have a hundred thousand entries.
+    // Use a hash set: either list may have a hundred thousand entries.
     let allowed: HashSet<&T> = lists.allow.iter().collect();
     for entry in lists.deny.iter().filter(|entry| allowed.contains(entry)) {
         let value = Some(format!("{:?}", entry.to_string()));
@@ -127,12 +128,12 @@ fn lists<T: Eq + Hash + fmt::Display>(
     lists
 }
 
-/// The one text of a name that records have: labels read, then written again.
+/// Normalizes a name to its text in records: parses the labels, and formats them again.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns the reason why the name is invalid.
 pub fn zone(text: &str) -> Result<String, String> {
-    /// Of a label, and of a name with its length octets (RFC 1035 §2.3.4).
+    /// Maximum octets of a label, and of a name including its length octets (RFC 1035 §2.3.4).
     const MAX_LABEL: usize = 63;
     const MAX_NAME: usize = 255;
     let labels = labels(&to_ascii(text)?)?;
@@ -143,13 +144,13 @@ pub fn zone(text: &str) -> Result<String, String> {
         return Err(format!("is longer than a name can be, {MAX_NAME} octets"));
     }
     if labels.first().is_some_and(|label| label == b"*") {
-        return Err("stands for all names below it as it is: leave out the *".to_owned());
+        return Err("already matches all names below it: omit the *".to_owned());
     }
     Ok(presentation(labels.iter().map(Vec::as_slice)))
 }
 
-/// Converts an internationalized name to the A-labels that are on the wire (UTS #46), such as
-/// `bücher.example` to `xn--bcher-kva.example`. An ASCII name is returned as it is: hickory-proto
+/// Converts an internationalized name to the A-labels on the wire (UTS #46), such as
+/// `bücher.example` to `xn--bcher-kva.example`. An ASCII name is returned unchanged: hickory-proto
 /// would read its escapes as octal, and RFC 1035 §5.1 defines them as decimal.
 ///
 /// # Errors
@@ -168,7 +169,7 @@ fn to_ascii(text: &str) -> Result<Cow<'_, str>, String> {
     Ok(name.to_ascii().into())
 }
 
-/// Labels of a name in presentation format (RFC 1035 §5.1); none for the root.
+/// Splits a name in presentation format into labels (RFC 1035 §5.1); none for the root.
 fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
     if text.is_empty() {
         return Err("must not be empty".to_owned());
@@ -181,26 +182,26 @@ fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
     }
     let mut labels = vec![Vec::new()];
     let mut rest = text.as_bytes();
-    while let Some((&octet, behind)) = rest.split_first() {
-        let octet = match (octet, behind) {
+    while let Some((&octet, tail)) = rest.split_first() {
+        let octet = match (octet, tail) {
             (b'.', []) => break,
             (b'.', _) => {
                 labels.push(Vec::new());
-                rest = behind;
+                rest = tail;
                 continue;
             }
-            (b'\\', [a, b, c, behind @ ..]) if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
-                rest = behind;
+            (b'\\', [a, b, c, tail @ ..]) if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
+                rest = tail;
                 let number = [a, b, c].iter().fold(0, |n, d| n * 10 + u16::from(**d - b'0'));
                 u8::try_from(number).map_err(|_| "has an escape above \\255".to_owned())?
             }
-            (b'\\', [plain, behind @ ..]) if !plain.is_ascii_digit() && plain.is_ascii() => {
-                rest = behind;
+            (b'\\', [plain, tail @ ..]) if !plain.is_ascii_digit() && plain.is_ascii() => {
+                rest = tail;
                 *plain
             }
             (b'\\', _) => return Err("has an incomplete escape".to_owned()),
             (0x21..=0x7e, _) => {
-                rest = behind;
+                rest = tail;
                 octet
             }
             (0..=0x7f, _) => return Err("has white space or control characters".to_owned()),
@@ -216,8 +217,8 @@ fn labels(text: &str) -> Result<Vec<Vec<u8>>, String> {
     Ok(labels)
 }
 
-/// The codes of all mnemonics: [`type_name`] backwards, so that a type is called here as it is
-/// called in records.
+/// Returns the codes of all mnemonics, as the inverse of [`type_name`], so that the configuration
+/// uses the names in records.
 fn type_codes() -> HashMap<String, u16> {
     (0..=u16::MAX).map(|code| (type_name(code).into_owned(), code)).collect()
 }

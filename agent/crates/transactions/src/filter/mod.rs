@@ -1,21 +1,21 @@
-//! Which transactions become records.
+//! Selects the transactions that become records.
 //!
 //! ```text
 //!  transaction ─▶ clients ─▶ servers ─▶ qtypes ─▶ qnames ─▶ sample ─▶ record
 //!                    └──────────┴──────────┴─────────┴─────────┴────▶ one FilterReason, counted
 //! ```
 //!
-//! - One decision a transaction, made when it would be recorded: query and response share it, and
+//! - One decision per transaction, when it would be recorded: query and response share it, and
 //!   pairing sees every message.
-//! - Names and addresses: the most specific entry that holds the subject decides, whichever list it
-//!   stands in, so that a part of what is denied can be allowed and the other way round. Where no
-//!   entry holds it, it passes unless there is an `allow` list: such a list is a promise that
-//!   nothing else leaves. Query types have no hierarchy, so their entries are equal.
-//! - A transaction without a readable question has no name and no type: no `allow` list of these
-//!   holds it, and no `deny` list.
-//! - Of several questions, each must pass.
-//! - The first reason in the order above counts, so that the reasons add up.
-//! - With nothing configured a decision is one branch.
+//! - Names and addresses: the most specific matching entry decides, whichever list contains it, so
+//!   that a part of a denied range can be allowed and vice versa. A subject without a match passes
+//!   unless there is an `allow` list: such a list promises that nothing else is recorded. Query
+//!   types have no hierarchy, so their entries are equal.
+//! - A transaction without a readable question has no name and no type: it matches no `allow` list
+//!   and no `deny` list of these.
+//! - If there are several questions, each must pass.
+//! - Only the first reason in the order above is counted, so that the reasons add up.
+//! - Without a configured filter a decision is one branch.
 
 mod address;
 pub mod config;
@@ -56,10 +56,10 @@ reasons! {
     }
 }
 
-/// Decides which transactions become records.
+/// Decides whether a transaction becomes a record.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// `None` where everything passes.
+    /// `None` if everything passes.
     rules: Option<Box<Rules>>,
 }
 
@@ -72,14 +72,14 @@ struct Rules {
     sample: Sample,
 }
 
-/// What a pair of lists says against a subject.
+/// The result of a pair of lists that refuse a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Denied,
     NotAllowed,
 }
 
-/// The list that an entry stands in.
+/// The list that contains an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Allow,
@@ -87,7 +87,7 @@ enum List {
 }
 
 impl List {
-    /// From the list of the entry that decides, if there is one.
+    /// Returns the refusal, given the list of the most specific entry, if there is one.
     const fn refusal(decides: Option<Self>, has_allow: bool) -> Option<Refusal> {
         match decides {
             Some(Self::Deny) => Some(Refusal::Denied),
@@ -107,7 +107,7 @@ impl Refusal {
 }
 
 impl Filter {
-    /// A filter of checked lists.
+    /// Creates a filter from checked lists.
     #[must_use]
     pub fn new(config: &FilterConfig) -> Self {
         let rules = (!config.keeps_everything()).then(|| {
@@ -125,14 +125,14 @@ impl Filter {
         Self { rules }
     }
 
-    /// Whether there is nothing to decide.
+    /// Returns true if every transaction passes.
     #[must_use]
     pub const fn keeps_everything(&self) -> bool {
         self.rules.is_none()
     }
 
-    /// Why a transaction between `client` and `server` about `questions` is not recorded, the first
-    /// question first; `None` if it is.
+    /// Returns the reason why a transaction between `client` and `server` about `questions` is not
+    /// recorded, or `None` if it is. The first question is checked first.
     #[must_use]
     pub fn decide<'a>(
         &self,
@@ -160,7 +160,7 @@ impl Rules {
             return Some(refusal.reason(Reason::ServerDenied, Reason::ServerNotAllowed));
         }
         let first = questions.next();
-        // Without a question the loop runs once too, for the lists that must hold one.
+        // The loop runs once even without a question, for the allow lists.
         let mut question = first;
         loop {
             if let Some(refusal) = self.qtypes.refusal(question.map(|question| question.qtype)) {
@@ -179,7 +179,7 @@ impl Rules {
     }
 }
 
-/// The lists of query types: a handful of numbers each, so they are looked through.
+/// The lists of query types. They are short, so a linear search suffices.
 #[derive(Clone, Debug)]
 struct Types {
     allow: Box<[u16]>,

@@ -1,4 +1,4 @@
-//! Lists of names.
+//! Allow and deny lists of names.
 
 use hashbrown::HashMap;
 use tap53_dns::parent;
@@ -6,8 +6,8 @@ use tap53_dns::parent;
 use super::{List, Refusal};
 use crate::filter::config::Lists;
 
-/// Names by the zone they are in. A name is looked up with one label less at a time, so a list of
-/// thousands costs what a list of one costs.
+/// Names by their zone. A name is looked up with one label less at a time, so a list of thousands
+/// costs as much as a list of one.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     zones: HashMap<Box<str>, List>,
@@ -15,8 +15,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// From names as [`presentation`](tap53_dns::presentation) writes them: the one text of a
-    /// name, escapes included.
+    /// Creates the lists from names in the format of [`presentation`](tap53_dns::presentation),
+    /// including escapes.
     pub(super) fn new(lists: &Lists<String>) -> Self {
         let entry = |list: List| move |name: &String| (name.as_str().into(), list);
         let allow = lists.allow.iter().map(entry(List::Allow));
@@ -24,7 +24,7 @@ impl Names {
         Self { zones, has_allow: !lists.allow.is_empty() }
     }
 
-    /// `name` is lower case already, so nothing is folded here.
+    /// Returns the refusal of `name`, which must be in lower case already.
     pub(super) fn refusal(&self, name: Option<&str>) -> Option<Refusal> {
         if self.zones.is_empty() {
             return None;

@@ -1,27 +1,27 @@
-//! The share of transactions that is kept.
+//! Keeps a fraction of the transactions.
 
 use std::net::IpAddr;
 
-/// Keeps a share of transactions, chosen by a hash of client address, server address and name.
+/// Keeps a fraction of transactions, selected by a hash of client address, server address and name.
 ///
 /// - A query, its response, its repetitions, the same question with another type (A and AAAA) and
-///   the question again over TCP have one fate, so what belongs together stays together.
-/// - Every agent decides alike, today and tomorrow: BLAKE3 is fixed, and no key goes in. A
-///   transaction that passes two nodes is kept at both or at neither.
-/// - Ports and identifiers are left out, since they would part a query from its repetition. Addresses
-///   alone would keep all or nothing of a forwarder that asks one resolver.
-/// - One client that asks one server for one name over and over is kept or left out whole: to count
-///   that, count before sampling.
+///   the question again over TCP have one result, so related messages stay together.
+/// - Every agent and version decides alike: BLAKE3 is fixed, and there is no key. A transaction
+///   that passes two nodes is kept on both or on neither.
+/// - Ports and identifiers are not hashed, since they would separate a query from its repetition.
+///   Addresses alone would keep all or nothing of a forwarder that queries one resolver.
+/// - The queries of one client to one server for one name are all kept or all left out: to count
+///   those, count before sampling.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
-    /// Kept below this value of a 32-bit hash; `None` keeps everything.
+    /// A transaction is kept if its 32-bit hash is below this value; `None` keeps everything.
     below: Option<f64>,
 }
 
 impl Sample {
-    /// From a share above 0, up to 1.
+    /// Creates a sample from a fraction above 0, up to 1.
     pub(super) fn new(share: f64) -> Self {
-        // Whole at 1, so that nothing is hashed then.
+        // At 1 there is no limit, so that nothing is hashed.
         Self { below: (share < 1.0).then_some(share * 2f64.powi(32)) }
     }
 
@@ -57,8 +57,8 @@ mod tests {
                 .filter(|n| sample.holds(IpAddr::V4((*n).into()), SERVER, "www.example"))
                 .count();
             let kept = f64::from(u32::try_from(kept).unwrap());
-            // Five standard deviations of a binomial distribution. Nothing here is random: the
-            // hash is fixed, and so is what it gives.
+            // Five standard deviations of a binomial distribution. The result is not random: the
+            // hash is fixed.
             let deviation = (100_000.0 * share * (1.0 - share)).sqrt();
             assert!((kept - 100_000.0 * share).abs() < 5.0 * deviation, "{share}: {kept}");
         }

@@ -73,7 +73,7 @@ fn the_root_holds_every_name() {
 }
 
 #[test]
-fn what_has_no_question_is_in_no_list_of_names_or_types() {
+fn a_transaction_without_question_matches_no_name_or_type() {
     let none = |filter: &Filter| filter.decide(CLIENT, SERVER, []);
     assert_eq!(none(&qnames(&["."], &[])), Some(FilterReason::QnameNotAllowed));
     assert_eq!(none(&qnames(&[], &["."])), None);
@@ -158,7 +158,7 @@ fn the_first_reason_in_order_counts() {
 }
 
 #[test]
-fn reasons_stand_in_index_order_with_names_of_their_own() {
+fn reasons_are_in_index_order_and_have_unique_names() {
     let mut names: Vec<_> = FilterReason::ALL.into_iter().map(FilterReason::name).collect();
     for (index, reason) in FilterReason::ALL.into_iter().enumerate() {
         assert_eq!(reason as usize, index);
@@ -168,7 +168,7 @@ fn reasons_stand_in_index_order_with_names_of_their_own() {
     assert_eq!(names.len(), FilterReason::ALL.len());
 }
 
-/// Labels with dots and backslashes in them, from few letters, so that names meet.
+/// Labels with dots and backslashes in them, from few letters, so that names coincide.
 fn labels() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let octet = prop_oneof![Just(b'a'), Just(b'.'), Just(b'\\'), Just(0xff)];
     prop::collection::vec(prop::collection::vec(octet, 1..3), 1..5)

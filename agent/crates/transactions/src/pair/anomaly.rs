@@ -1,5 +1,4 @@
-//! Signs of tampering. Each is a sign and no verdict: what else it can come from is in
-//! `docs/decisions/messages.md`.
+//! Signs of tampering. A sign is no verdict: `docs/decisions/messages.md` lists harmless causes.
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 use tap53_reasons::labels;
@@ -24,7 +23,7 @@ labels! {
     }
 }
 
-/// Kinds of anomalies of one transaction.
+/// The anomalies of one transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Anomalies(u8);
 
@@ -34,7 +33,7 @@ impl Anomalies {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Adds a kind.
+    /// Adds an anomaly.
     pub const fn add(&mut self, anomaly: Anomaly) {
         self.0 |= 1 << anomaly as u8;
     }
@@ -45,12 +44,12 @@ impl Anomalies {
         self.0 == 0
     }
 
-    /// Returns the kinds, in index order.
+    /// Returns the anomalies, in index order.
     pub fn iter(self) -> impl Iterator<Item = Anomaly> + Clone {
         Anomaly::ALL.into_iter().filter(move |anomaly| self.0 & 1 << *anomaly as u8 != 0)
     }
 
-    /// Returns the number of kinds.
+    /// Returns the number of anomalies.
     #[must_use]
     pub const fn len(self) -> usize {
         self.0.count_ones() as usize
@@ -65,7 +64,7 @@ impl FromIterator<Anomaly> for Anomalies {
     }
 }
 
-/// Writes a list of names, usually empty.
+/// Serializes as a list of names, which is usually empty.
 impl Serialize for Anomalies {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut names = serializer.serialize_seq(Some(self.len()))?;

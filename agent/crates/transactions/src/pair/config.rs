@@ -5,18 +5,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, whole_number};
 
-/// The table that pairs queries with responses.
+/// Configures the table that pairs queries with responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PairConfig {
-    /// How long a query over UDP waits for its response before it counts as unanswered.
+    /// Time after which a query over UDP counts as unanswered.
     #[serde(rename = "timeout_ms", serialize_with = "as_milliseconds")]
     pub udp_timeout: Duration,
-    /// As above, over TCP.
+    /// Time after which a query over TCP counts as unanswered.
     #[serde(rename = "tcp_timeout_ms", serialize_with = "as_milliseconds")]
     pub tcp_timeout: Duration,
-    /// Pending queries that each worker holds at most.
+    /// Maximum number of pending queries of each worker.
     pub capacity: usize,
-    /// Whether one packet on its way over several interfaces is one message.
+    /// True if one packet that passes several interfaces counts as one message.
     pub merge_interfaces: bool,
 }
 
@@ -24,7 +24,8 @@ impl PairConfig {
     /// Reads the section.
     pub fn read(section: &mut Section<'_>) -> Self {
         Self {
-            // Resolvers give up on a query after seconds; ten minutes is beyond any of them.
+            // Resolvers give up on a query after seconds; ten minutes exceeds the timeout of all of
+            // them.
             udp_timeout: section
                 .read("timeout_ms", milliseconds(1..=600_000))
                 .unwrap_or(Duration::from_secs(5)),

@@ -3,24 +3,24 @@
 use data_encoding::HEXLOWER;
 use serde::{Serialize, Serializer};
 
-/// Unique for each record, so that consumers can drop what was delivered twice; see the schema.
+/// Identifies a record uniquely, so that consumers can deduplicate; see the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordId(pub [u8; 16]);
 
 impl RecordId {
-    /// From the agent run's random prefix, the worker and its sequence number.
+    /// Creates an identifier from the random prefix of the run, the worker and its sequence number.
     #[must_use]
     pub fn new(run: [u8; 8], worker: u16, sequence: u64) -> Self {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&run);
-        // 48 bits of sequence: at a million records a second they last nine years.
+        // 48 bits of sequence suffice for nine years at a million records per second.
         let number = u64::from(worker) << 48 | sequence & 0xffff_ffff_ffff;
         id[8..].copy_from_slice(&number.to_be_bytes());
         Self(id)
     }
 }
 
-/// Bytes in Avro, hexadecimal in JSON.
+/// Serializes as bytes in Avro, and as hexadecimal in JSON.
 impl Serialize for RecordId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -31,7 +31,7 @@ impl Serialize for RecordId {
     }
 }
 
-/// Gives out the identifiers of one worker.
+/// Assigns the identifiers of one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordIds {
     run: [u8; 8],
@@ -40,31 +40,31 @@ pub struct RecordIds {
 }
 
 impl RecordIds {
-    /// The identifiers of a worker, of a run of the agent with this random prefix.
+    /// Creates the identifiers of a worker in the run with this random prefix.
     #[must_use]
     pub const fn new(run: [u8; 8], worker: u16) -> Self {
         Self { run, worker, last: 0 }
     }
 
-    /// The agent run's random prefix.
+    /// Returns the random prefix of the run.
     #[must_use]
     pub const fn run(&self) -> [u8; 8] {
         self.run
     }
 
-    /// The worker's number.
+    /// Returns the worker's number.
     #[must_use]
     pub const fn worker(&self) -> u16 {
         self.worker
     }
 
-    /// The next sequence number.
+    /// Returns the next sequence number.
     pub(super) const fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    /// The identifier with a sequence number that was given out.
+    /// Returns the identifier for an assigned sequence number.
     pub(super) fn of(&self, sequence: u64) -> RecordId {
         RecordId::new(self.run, self.worker, sequence)
     }

@@ -1,26 +1,26 @@
-//! Queries and responses become transactions.
+//! Pairs queries and responses to transactions.
 //!
 //! Contract: memory is bounded by the capacity; every query leaves the table exactly once, as a
-//! matched or unanswered transaction, also where the table is full; in the steady state nothing is
-//! allocated; the table never reads a clock. Time is the capture time of the messages, handed in,
-//! so that an agent which was stopped and continued does not call queries unanswered whose
-//! responses wait in the ring.
+//! matched or unanswered transaction, even if the table is full; in the steady state nothing is
+//! allocated; the table never reads a clock. Time is the capture time of the messages, as an
+//! argument, so that an agent that was stopped and continued does not report queries as unanswered
+//! whose responses wait in the ring.
 //!
-//! - A response belongs to a query when transport, both endpoints, tunnel and identifier are equal,
-//!   and the question too, unless the response carries none (RFC 2136 §3.8 and header-only error
+//! - A response belongs to a query if transport, both endpoints, tunnel and identifier are equal,
+//!   and the question too, unless the response has none (RFC 2136 §3.8 and header-only error
 //!   responses).
-//! - The same query again, while it waits, is one transaction with a count.
+//! - A repetition of a pending query is part of the same transaction, and is counted.
 //! - The same message at another interface, or in the other direction of one, is a *copy*: a packet
-//!   on its way over veth, bridge and NIC. It is counted and makes no record; the first interface
-//!   that saw it is the record's. So is a packet that a mirror port shows twice: equal bytes and
-//!   IPv4 identification at the same point within a millisecond. [`recent`] says how copies are
-//!   found after their transaction was recorded. Where interfaces are not merged, the interface is part of the
-//!   identity instead, and each makes a record of its own.
-//! - A response to what was recorded already names that record: it came late, or again.
-//! - A response to a query that went to a multicast group (LLMNR, mDNS) comes from a host of its
-//!   own: [`multicast`] says what the two have in common. The host that answered is the server of
-//!   the transaction; further ones repeat the response.
-//! - A truncated response over UDP and the same question over TCP name each other.
+//!   that passes veth, bridge and NIC. It is counted and makes no record; the record has the first
+//!   interface that saw it. So is a packet that a mirror port shows twice: equal bytes and IPv4
+//!   identification at the same point within a millisecond. [`recent`] describes how copies are
+//!   found after their transaction was recorded. If interfaces are not merged, the interface is
+//!   part of the identity instead, and each has its own record.
+//! - A response to a recorded query names that record: it is late, or a repetition.
+//! - A response to a query to a multicast group (LLMNR, mDNS) comes from a single host:
+//!   [`multicast`] describes how the two are matched. The host that responds is the server of the
+//!   transaction; further responses count as repeated.
+//! - A truncated response over UDP and the same question over TCP refer to each other.
 
 mod anomaly;
 pub mod config;
@@ -40,29 +40,29 @@ pub use id::{RecordId, RecordIds};
 pub use table::{Observed, Table};
 pub use truncation::Truncations;
 
-/// How queries and responses are paired.
+/// Configures how queries and responses are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How long a query over UDP waits for its response.
+    /// Time that a query over UDP waits for its response.
     pub udp_timeout: Duration,
-    /// How long a query over TCP waits for its response.
+    /// Time that a query over TCP waits for its response.
     pub tcp_timeout: Duration,
-    /// Pending queries at most. An entry takes about 0.6 KiB with its name, so the default of
-    /// 65,536 bounds a worker's table to some 40 MiB under a flood of spoofed queries.
+    /// Maximum number of pending queries. An entry takes about 0.6 KiB with its name, so the
+    /// default of 65,536 bounds a worker's table to some 40 MiB under a flood of spoofed queries.
     pub capacity: usize,
-    /// Whether one packet on its way over several interfaces is one message.
+    /// True if one packet that passes several interfaces counts as one message.
     pub merge_interfaces: bool,
 }
 
 impl Config {
-    /// An empty table whose observation begins at `started_at_ns` (CLOCK_MONOTONIC).
+    /// Creates an empty table whose observation begins at `started_at_ns` (CLOCK_MONOTONIC).
     #[must_use]
     pub fn build(self, started_at_ns: u64, ids: RecordIds, truncations: Truncations) -> Table {
         Table::new(self, started_at_ns, ids, truncations)
     }
 }
 
-/// Where a hook sees packets.
+/// An observation point: the interface and direction of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// Interface.
@@ -71,26 +71,26 @@ pub struct Point {
     pub direction: Direction,
 }
 
-/// A message with where and when it was seen. Its buffers are used again.
+/// A message with the place and time of its capture. Its buffers are reused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
-    /// Hook that saw it.
+    /// The hook that captured it.
     pub point: Point,
-    /// The frame that completed it, in a replayed file, see [`tap53_dns::frames`]; 0 elsewhere.
+    /// The frame that completed it in a replayed file, see [`tap53_dns::frames`]; 0 elsewhere.
     pub frame: u64,
-    /// VLAN identifiers, outer and inner.
+    /// Outer and inner VLAN identifier.
     pub vlan_ids: [Option<u16>; 2],
-    /// False where the hook could not see whether the wire carried a tag.
+    /// False if the hook could not see whether the packet was tagged on the wire.
     pub vlan_visible: bool,
-    /// True if the snap length cut the message: what was behind is not known.
+    /// True if the snap length cut the message: its end is unknown.
     pub cut: bool,
-    /// Identification of the IPv4 packet that carried a message over UDP; 0 elsewhere.
+    /// Identification of the IPv4 packet of a message over UDP; 0 elsewhere.
     pub identification: u16,
     /// The message.
     pub message: Message,
-    /// The message as sent, where records are to carry it; empty elsewhere.
+    /// The message's bytes, if records contain them; otherwise empty.
     pub wire: Vec<u8>,
 }
 
@@ -111,25 +111,25 @@ impl Default for Observation {
 }
 
 impl Observation {
-    /// Bytes of memory that its buffers take.
+    /// Returns the memory of its buffers in bytes.
     fn buffer_bytes(&self) -> usize {
         self.message.buffer_bytes() + self.wire.capacity()
     }
 }
 
-/// What became of a query, or of a response without one.
+/// The outcome of a query, or of a response without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Query and response.
+    /// A query and its response.
     Matched,
-    /// A query whose time ran out.
+    /// A query that timed out.
     Unanswered,
-    /// A response whose query was not pending.
+    /// A response without a pending query.
     UnmatchedResponse,
 }
 
 impl Outcome {
-    /// Symbol of the Avro enum.
+    /// Returns the symbol of the Avro enum.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {
@@ -140,27 +140,27 @@ impl Outcome {
     }
 }
 
-/// What one record has to do with another.
+/// The relation between two records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
-    /// A response to a query that the other records as unanswered.
+    /// A late response to a query that the other records as unanswered.
     LateResponse,
-    /// A response to a query whose response the other records: sent again, by somebody else, or a
-    /// further message of a zone transfer.
+    /// Another response to a query whose response the other records: a repetition, a response of
+    /// another host, or a further message of a zone transfer.
     RepeatedResponse,
-    /// Asks over TCP what the other's truncated response over UDP did not tell.
+    /// A query over TCP for which the other's response over UDP was truncated.
     TcpAfterTruncation,
-    /// A truncated response over UDP; the other asks again over TCP and was recorded first.
+    /// A truncated response over UDP; the other is the retry over TCP and was recorded first.
     RetriedOverTcp,
-    /// A response that aims at the other's query with another identifier. Behind the position of
-    /// the schema's symbol OTHER.
+    /// A response to the other's query with another identifier. Its value follows that of the
+    /// schema's symbol OTHER.
     WrongId = 5,
-    /// A response that aims at the other's query from another address.
+    /// A response to the other's query from another address.
     WrongServer,
 }
 
 impl Relation {
-    /// Symbol of the Avro enum.
+    /// Returns the symbol of the Avro enum.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {
@@ -174,23 +174,23 @@ impl Relation {
     }
 }
 
-/// Another record that this one has to do with.
+/// A reference to a related record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Related {
-    /// How.
+    /// The relation.
     pub relation: Relation,
-    /// Which.
+    /// The identifier of the other record.
     pub record: RecordId,
 }
 
-/// What was said, at least by one side.
+/// The messages of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Exchange<'a> {
-    /// A query and its response. The query is the first of those that are equal.
+    /// A query and its response. The query is the first of several equal ones.
     Matched(&'a Observation, &'a Observation),
-    /// A query alone.
+    /// A query without a response.
     Query(&'a Observation),
-    /// A response alone.
+    /// A response without a query.
     Response(&'a Observation),
 }
 
@@ -201,24 +201,24 @@ pub struct Transaction<'a> {
     pub id: RecordId,
     /// Endpoints.
     pub flow: Flow,
-    /// The messages.
+    /// The query, the response, or both.
     pub exchange: Exchange<'a>,
-    /// Times the query was seen where it was seen first.
+    /// Number of times that the query was seen at the point where it was seen first.
     pub query_count: u32,
-    /// When the query was seen there last, CLOCK_MONOTONIC nanoseconds; 0 without one.
+    /// Time when the query was last seen there, in CLOCK_MONOTONIC nanoseconds; 0 without a query.
     pub latest_query_ns: u64,
-    /// Times the query was seen elsewhere while it waited, or shown twice by a mirror port.
+    /// Number of copies of the query at other points, or from a mirror port, while it was pending.
     pub copy_count: u32,
-    /// True when a message of this transaction may have been missed.
+    /// True if a message of this transaction may have been missed.
     pub capture_gap: bool,
-    /// A record that this one has to do with.
+    /// A related record.
     pub related: Option<Related>,
     /// Signs of tampering.
     pub anomalies: Anomalies,
 }
 
 impl<'a> Transaction<'a> {
-    /// What became of it.
+    /// Returns the outcome.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self.exchange {
@@ -228,7 +228,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The query, where it was seen.
+    /// Returns the query, if it was seen.
     #[must_use]
     pub const fn query(&self) -> Option<&'a Observation> {
         match self.exchange {
@@ -237,7 +237,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The response, where it was seen.
+    /// Returns the response, if it was seen.
     #[must_use]
     pub const fn response(&self) -> Option<&'a Observation> {
         match self.exchange {
@@ -246,7 +246,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The message that came first.
+    /// Returns the message that was captured first.
     #[must_use]
     pub const fn first(&self) -> &'a Observation {
         match self.exchange {
@@ -256,7 +256,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Messages that this transaction stands for: repeated queries included, copies not.
+    /// Returns the number of messages in this transaction: repeated queries count, copies do not.
     #[must_use]
     pub const fn messages(&self) -> u32 {
         match self.exchange {

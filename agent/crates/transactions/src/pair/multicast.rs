@@ -1,4 +1,4 @@
-//! Multicast name resolution: a question to a group, answered by whoever knows.
+//! Multicast name resolution: a query to a group, to which any host may respond.
 //!
 //! ```text
 //!  LLMNR, one-shot mDNS    A:x    ─▶ group:5355, :5353    B:port ─▶ A:x         identifier, question
@@ -6,25 +6,25 @@
 //!                                                                or ─▶ A:5353   question: its answers
 //! ```
 //!
-//! A query to a group and its responses have no flow in common. They have a [`Key`] in common: in
-//! the first case (RFC 4795 §2.1, RFC 6762 §6.7) the client's end and the identifier, in the second
-//! (RFC 6762 §6, §18.1) the question: name, type and class. Of an end with one of
-//! these ports the choice of a ring leaves the address out ([`tap53_ebpf::headers::flow_hash`]), so
-//! that one worker sees both.
+//! A query to a group and its responses do not have the same flow, but the same [`Key`]: in the
+//! first case (RFC 4795 §2.1, RFC 6762 §6.7) the client's endpoint and the identifier, in the
+//! second (RFC 6762 §6, §18.1) the question: name, type and class. The selection of a ring ignores
+//! the address of an endpoint with one of these ports ([`tap53_ebpf::headers::flow_hash`]), so that
+//! one worker sees both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tap53_dns::{Flow, Message, Question, Transport};
 use tap53_ebpf::headers::{MULTICAST_DNS_PORT, MULTICAST_PORTS};
 
-/// Answers of a response that are looked at for the question: those to one question stand together,
-/// and a response to many tells of the first ones.
+/// Maximum number of answers that are searched for the question: those to one question are
+/// adjacent, and only the first questions of a response to many are found.
 const ANSWERS: usize = 16;
 
-/// ANY.
+/// The query type ANY.
 const ANY: u16 = 255;
 
-/// True if a query may have gone to a group, or its response may answer such a query.
+/// Returns true if a query may have gone to a group, or its response may belong to such a query.
 #[inline]
 pub(super) fn is_possible(flow: &Flow) -> bool {
     let [one, other] = MULTICAST_PORTS;
@@ -32,17 +32,17 @@ pub(super) fn is_possible(flow: &Flow) -> bool {
     (port == one || port == other) && flow.transport == Transport::Udp
 }
 
-/// What a query to a group and its response have in common; hashed.
+/// The common properties of a query to a group and its response; hashed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key<'a> {
-    /// Without what only one of them has.
+    /// Without the properties that only one of them has.
     flow: Flow,
     id: u16,
-    asked: Option<Question<'a>>,
+    question: Option<Question<'a>>,
 }
 
 impl<'a> Key<'a> {
-    /// Of a query to a group; `None` for a query to one host.
+    /// Returns the key of a query to a group; `None` for a query to one host.
     pub(super) fn of_query(flow: &Flow, query: &'a Message) -> Option<Self> {
         if !flow.server.ip().is_multicast() {
             return None;
@@ -55,7 +55,8 @@ impl<'a> Key<'a> {
         })
     }
 
-    /// Of a response, one for each query that it may answer, with the question to remember it by.
+    /// Returns the keys of a response, one for each query that it may answer, with the question
+    /// that it is recorded by.
     pub(super) fn of_response(
         flow: Flow,
         response: &'a Message,
@@ -73,28 +74,28 @@ impl<'a> Key<'a> {
         client.into_iter().chain(names)
     }
 
-    /// Whether a pending query is one that this is the key of.
+    /// Returns true if this is the key of a pending query.
     pub(super) fn is_of(&self, flow: &Flow, query: &Message) -> bool {
         Key::of_query(flow, query).is_some_and(|key| key == *self)
     }
 
     fn of_client(flow: &Flow, id: u16) -> Self {
-        Self { flow: Flow { server: anywhere(flow.server), ..*flow }, id, asked: None }
+        Self { flow: Flow { server: anywhere(flow.server), ..*flow }, id, question: None }
     }
 
-    fn of_name(flow: &Flow, asked: Option<Question<'a>>) -> Self {
+    fn of_name(flow: &Flow, question: Option<Question<'a>>) -> Self {
         let flow = Flow { client: anywhere(flow.client), server: anywhere(flow.server), ..*flow };
-        Self { flow, id: 0, asked }
+        Self { flow, id: 0, question }
     }
 }
 
-/// True for queriers that take part in Multicast DNS in full: they ask from its port and listen to
-/// the group (RFC 6762 §5.2).
+/// Returns true for full participants in Multicast DNS: they send queries from its port and listen
+/// to the group (RFC 6762 §5.2).
 const fn is_continuous(flow: &Flow) -> bool {
     flow.client.port() == MULTICAST_DNS_PORT && flow.server.port() == MULTICAST_DNS_PORT
 }
 
-/// Any end with this port, in either version of IP.
+/// Returns the endpoint with this port and any address of its IP version.
 const fn anywhere(end: SocketAddr) -> SocketAddr {
     let address = match end {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -1,5 +1,4 @@
-//! Exchanges that were recorded lately: a message that comes late, again, or at another interface is
-//! recognised by them.
+//! Recently recorded exchanges, by which late, repeated and copied messages are recognised.
 //!
 //! ```text
 //!  exchanges: key(flow, id) ─▶ newest entry ─▶ older one of the same key ─▶ …
@@ -7,19 +6,19 @@
 //!  log:       [entry][entry][entry] …                  written in order, the oldest is overwritten
 //! ```
 //!
-//! - By its content a response is found whatever its query asked, whatever came between, and with or
-//!   without a question of its own.
-//! - By flow and identifier a response finds the exchange that it belongs to, and a query the
-//!   exchange that it is a late copy of. The question is compared there, so that a response without
-//!   one is found too.
+//! - The content finds a response whatever its query was, whatever arrived in between, and with or
+//!   without a question.
+//! - Flow and identifier find the exchange of a response, and the exchange of which a query is a
+//!   late copy. The question is compared then, so that a response without one is found too.
 //!
-//! All three are of fixed size: no list, no eviction, no allocation. What was overwritten is a
-//! response without a query, as it would be without this.
+//! All three have a fixed size: no list, no eviction, no allocation. A response to an overwritten
+//! exchange is recorded without a query, as it would be without this module.
 //!
-//! The log is there for the processor: in a table alone each exchange would be written somewhere
-//! among 4 MiB, and half of what pairing costs would be the wait for a page's translation. Written
-//! in order, only the indexes are jumped about in, and they stay in the cache. For the same reason
-//! an index of exchanges holds 16 bits of each key: a query that is no copy, so nearly every one,
+//! The log is for the processor: a table alone would write each exchange at a random place in 4
+//! MiB, and half of the cost of pairing would be address translation. The log is written in order,
+//! and only the indexes are accessed randomly, which stay in the cache. For the same reason an
+//! index of exchanges stores 16 bits of each key: a query that is no copy, so nearly every one,
+//! never reads the log.
 //! never touches the log.
 
 use tap53_base::prefetch::prefetch;
@@ -27,32 +26,32 @@ use tap53_ebpf::settings::Direction;
 
 use super::{Observation, Point};
 
-/// Entries of the log, and places of each index: as many as there are `u16`, at 1,000 transactions
-/// a second a minute's worth. Each takes 64 bytes in the log, 4 in the index of exchanges and 2 in
-/// that of contents: 4.4 MiB for a worker.
-const PLACES: usize = 1 << u16::BITS;
+/// Number of entries of the log, and of slots of each index: the range of `u16`, which is a minute
+/// at 1,000 transactions per second. Each takes 64 bytes in the log, 4 in the index of exchanges
+/// and 2 in that of contents: 4.4 MiB per worker.
+pub(super) const PLACES: usize = 1 << u16::BITS;
 
-/// How long an exchange is remembered, nanoseconds of capture time.
+/// Time that an exchange is remembered, in nanoseconds of capture time.
 const REMEMBERED_NS: u64 = 60_000_000_000;
 
-/// Entries of one key that are looked at: exchanges of one client's port and identifier, of which
-/// one that uses both again makes one after the other.
+/// Maximum number of entries of one key that are searched. A client that reuses a port and
+/// identifier adds one after the other.
 const CHAIN: usize = 16;
 
-/// Longest time between a packet and its copy at another point, nanoseconds: what queues on its way
-/// and clocks that differ may take.
+/// Maximum time between a packet and its copy at another point, in nanoseconds: it allows for
+/// queues on the path and for clocks that differ.
 pub(super) const COPIED_NS: u64 = 1_000_000_000;
 
-/// Longest time between a packet and its copy at the same point, where a mirror port shows each
-/// packet twice, nanoseconds. A client that asks again waits a thousand times as long.
+/// Maximum time between a packet and its copy from a mirror port at the same point, in nanoseconds.
+/// A client that retries waits a thousand times as long.
 pub(super) const MIRRORED_NS: u64 = 1_000_000;
 
-/// Where and when a message was seen.
+/// Point and time at which a message was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sighting {
     pub(super) at_ns: u64,
     pub(super) point: Point,
-    /// IPv4 identification, see [`Observation`](super::Observation).
+    /// IPv4 identification, see [`Observation`].
     pub(super) identification: u16,
 }
 
@@ -61,8 +60,7 @@ impl Sighting {
         Self { at_ns: seen.at_ns, point: seen.point, identification: seen.identification }
     }
 
-    /// True if this is `earlier`, which has the same bytes, shown again at the same point by a
-    /// mirror port.
+    /// Returns true if this is a mirror port's copy of `earlier`, which has the same bytes.
     pub(super) fn mirrors(&self, earlier: &Self) -> bool {
         self.point == earlier.point
             && self.identification == earlier.identification
@@ -70,35 +68,35 @@ impl Sighting {
     }
 }
 
-/// The response that ended an exchange.
+/// The response of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answered {
+pub(super) struct RecordedResponse {
     /// Hash of flow, identifier and bytes.
     pub(super) content: u64,
     pub(super) seen: Sighting,
 }
 
-/// An exchange that was recorded.
+/// A recorded exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct EndedExchange {
     /// Hash of flow and identifier.
     pub(super) key: u64,
-    /// Hash of the question; 0 where there is none to compare.
+    /// Hash of the question; 0 if there is none.
     pub(super) question: u32,
-    /// When, capture time.
+    /// Capture time of its end, in nanoseconds.
     pub(super) at_ns: u64,
-    /// Sequence number of its record; numbers begin with 1.
+    /// Sequence number of its record; numbers start with 1.
     pub(super) sequence: u64,
-    /// Its first query, unless that was not seen.
+    /// Its first query; `None` if it was not captured.
     pub(super) query: Option<Sighting>,
-    /// Its response, unless the query's time ran out.
-    pub(super) response: Option<Answered>,
-    /// Hash of what the response says; 0 where there is nothing to compare.
+    /// Its response; `None` if the query timed out.
+    pub(super) response: Option<RecordedResponse>,
+    /// Hash of the response's content; 0 if it is not comparable.
     pub(super) answers: u32,
 }
 
-impl Ended {
-    /// True if a message with this question, or 0 for none, can belong to it.
+impl EndedExchange {
+    /// Returns true if a message with this question, or 0 for none, can belong to it.
     fn may_concern(&self, question: u32) -> bool {
         self.question == 0 || question == 0 || self.question == question
     }
@@ -107,14 +105,14 @@ impl Ended {
         self.query.as_ref().map_or(self.at_ns, |query| query.at_ns)
     }
 
-    /// Time of its latest message. In a file whose interfaces were written one after the other, that
-    /// may be the query.
+    /// Returns the time of its latest message. In a file whose interfaces were written one after
+    /// the other, that may be the query.
     fn last_ns(&self) -> u64 {
         self.at_ns.max(self.began_ns())
     }
 
-    /// True if a query with this question belongs to it, and is found behind the response. Files
-    /// whose interfaces were written one after the other have such.
+    /// Returns true if a query with this question is its copy that was found after the response, as
+    /// in files whose interfaces were written one after the other.
     fn is_copied_by(&self, question: u32, query: &Sighting) -> bool {
         let Some(first) = &self.query else { return false };
         if self.question != question {
@@ -122,9 +120,9 @@ impl Ended {
         }
         let last_ns = self.last_ns();
         if query.point == first.point {
-            // A client on the same host may ask with the same port and identifier in less than a
-            // millisecond: without an identification of IP, nothing tells that from a mirrored
-            // query. One that was captured before the response came again while this one waited.
+            // A client on the same host may reuse port and identifier within a millisecond: without
+            // an IP identification, such a query cannot be distinguished from a mirrored one. One
+            // that was captured before the response was a repetition while this one was pending.
             query.identification != 0 && query.mirrors(first)
                 || query.at_ns > first.at_ns && query.at_ns < last_ns
         } else {
@@ -135,22 +133,21 @@ impl Ended {
     }
 }
 
-/// The exchanges.
+/// Recent exchanges.
 ///
-/// New ones cost no time: the log grows into memory that is reserved, and the indexes are zeroed
-/// pages.
+/// Creating it takes no time: the log grows into reserved memory, and the indexes are zeroed pages.
 pub(super) struct Recent {
     log: Vec<Logged>,
-    /// Where the next one is logged.
+    /// Position of the next entry in the log.
     next: u16,
-    /// The newest exchange of a key, by the low bits of the key: its position, and above it bits of
-    /// the key that do not choose the place.
+    /// The newest exchange of a key, by the low bits of the key: its position in the log, and above
+    /// it bits of the key that do not select the slot.
     exchanges: Vec<u32>,
-    /// Where a response is logged, by the low bits of its content.
+    /// Position of a response in the log, by the low bits of its content hash.
     contents: Vec<u16>,
 }
 
-/// [`Ended`] in one line of the cache.
+/// An [`EndedExchange`] in one cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Logged {
@@ -165,19 +162,19 @@ struct Logged {
     query_ifindex: u32,
     identification: u16,
     query_identification: u16,
-    /// Position of the one before of the same key; its own where there is none.
+    /// Position of the previous one of the same key; its own position if there is none.
     older: u16,
     /// Directions of the response and, shifted by [`QUERY_SHIFT`], of the query.
     directions: u8,
-    /// True if all older ones of the same key ended before this one began, so that a search that
-    /// reaches the past need not go on. They do, unless a file is read whose interfaces were written
-    /// one after the other.
+    /// True if all older ones of the same key ended before this one began, so that a search can
+    /// stop when it reaches the past. It is only false for a file whose interfaces were written one
+    /// after the other.
     ordered: bool,
 }
 
 const _: () = assert!(size_of::<Logged>() == 64);
 
-/// In place of a direction, where there is no such message.
+/// Marks a missing message in place of a direction.
 const NO_MESSAGE: u8 = 0b11;
 
 const QUERY_SHIFT: u32 = 2;
@@ -192,8 +189,8 @@ impl Recent {
         }
     }
 
-    /// Fetches the place of this key in the index of exchanges: 256 KiB, of which each message reads
-    /// another line.
+    /// Prefetches the slot of this key in the index of exchanges: it has 256 KiB, of which each
+    /// message reads another cache line.
     #[inline]
     pub(super) fn prefetch(&self, key: u64) {
         if let Some(place) = self.exchanges.get(index(key)) {
@@ -201,23 +198,23 @@ impl Recent {
         }
     }
 
-    /// True if exchanges of this key may be remembered. Looks at the index alone.
+    /// Returns true if exchanges of this key may be stored. Reads only the index.
     #[inline]
-    pub(super) fn may_know(&self, key: u64) -> bool {
+    pub(super) fn may_contain(&self, key: u64) -> bool {
         self.newest(key).is_some()
     }
 
-    /// The latest exchange that a message with this question, or 0 for none, captured at `now_ns`
-    /// can belong to, if it is still remembered then.
-    pub(super) fn exchange(&self, key: u64, question: u32, now_ns: u64) -> Option<Ended> {
-        let mut found: Option<Ended> = None;
+    /// Returns the latest exchange to which a message with this question, or 0 for none, captured
+    /// at `now_ns`, can belong, if it is still remembered then.
+    pub(super) fn exchange(&self, key: u64, question: u32, now_ns: u64) -> Option<EndedExchange> {
+        let mut found: Option<EndedExchange> = None;
         for (ended, ordered) in self.chain(key, now_ns) {
             if !ended.may_concern(question) {
                 continue;
             }
             // In a file whose interfaces follow each other, the order of the log is not that of
-            // time: it is the latest that had begun.
-            let begun_ns = |ended: &Ended| {
+            // time: find the latest exchange that had begun.
+            let begun_ns = |ended: &EndedExchange| {
                 let began_ns = ended.began_ns();
                 (began_ns <= now_ns.saturating_add(MIRRORED_NS)).then_some(began_ns)
             };
@@ -232,15 +229,15 @@ impl Recent {
         found
     }
 
-    /// True if a query is one that was recorded, seen elsewhere or shown twice.
+    /// Returns true if a query is a copy of a recorded one, at another point or from a mirror port.
     pub(super) fn is_copy_of_query(&self, key: u64, question: u32, query: &Sighting) -> bool {
         let since_ns = query.at_ns.saturating_sub(MIRRORED_NS);
         self.chain_since(key, query.at_ns, since_ns)
             .any(|ended| ended.is_copied_by(question, query))
     }
 
-    /// True if a response is one that was recorded, seen elsewhere or, as a `datagram`, shown twice.
-    /// Where it was seen first, one that comes again was sent again.
+    /// Returns true if a response is a copy of a recorded one, at another point or, if it is a
+    /// `datagram`, from a mirror port. Another one at the first point is a repetition.
     pub(super) fn is_copy_of_response(
         &self,
         key: u64,
@@ -255,8 +252,8 @@ impl Recent {
                 seen.at_ns.abs_diff(first.at_ns) <= COPIED_NS
             }
         };
-        // Seldom not the latest: where an identifier is used again for the same answer, and the
-        // copies of an earlier one are behind it in a file; or where another content took the place.
+        // It is rarely not the latest: if an identifier is reused for the same answer and a file
+        // contains the copies of an earlier one later, or if another content took the slot.
         let of_same_content = || {
             let since_ns = seen.at_ns.saturating_sub(COPIED_NS);
             let ended = self.chain_since(key, seen.at_ns, since_ns);
@@ -267,29 +264,35 @@ impl Recent {
             || of_same_content().any(|first| copies(&first))
     }
 
-    /// The latest response of this content, if it is remembered at `now_ns`.
-    fn response(&self, content: u64, now_ns: u64) -> Option<Answered> {
+    /// Returns the latest response of this content, if it is remembered at `now_ns`.
+    fn response(&self, content: u64, now_ns: u64) -> Option<RecordedResponse> {
         let logged = self.log.get(usize::from(*self.contents.get(index(content))?))?;
         let response = logged.ended(now_ns)?.response?;
         (response.content == content).then_some(response)
     }
 
-    /// Where the newest exchange of a key is logged, if it is that one's.
+    /// Returns the log position of the newest exchange of a key, unless the slot has another key.
     #[inline]
     fn newest(&self, key: u64) -> Option<u16> {
         let [low, high, tag @ ..] = self.exchanges.get(index(key))?.to_le_bytes();
         (tag == self::tag(key)).then_some(u16::from_le_bytes([low, high]))
     }
 
-    /// The exchanges of a key that had not ended at `since_ns`, and some that had; the newest first.
-    fn chain_since(&self, key: u64, now_ns: u64, since_ns: u64) -> impl Iterator<Item = Ended> {
+    /// Returns the exchanges of a key that had not ended at `since_ns`, and some that had; the
+    /// newest first.
+    fn chain_since(
+        &self,
+        key: u64,
+        now_ns: u64,
+        since_ns: u64,
+    ) -> impl Iterator<Item = EndedExchange> {
         self.chain(key, now_ns)
             .take_while(move |(ended, ordered)| !ordered || ended.last_ns() >= since_ns)
             .map(|(ended, _)| ended)
     }
 
-    /// The exchanges of a key, the newest first, each with [`Logged::ordered`].
-    fn chain(&self, key: u64, now_ns: u64) -> impl Iterator<Item = (Ended, bool)> {
+    /// Returns the exchanges of a key, the newest first, each with [`Logged::ordered`].
+    fn chain(&self, key: u64, now_ns: u64) -> impl Iterator<Item = (EndedExchange, bool)> {
         let first = self.newest(key);
         let older = |position: &u16| {
             let older = self.log.get(usize::from(*position))?.older;
@@ -304,10 +307,10 @@ impl Recent {
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, ended: &Ended) {
+    pub(super) fn insert(&mut self, ended: &EndedExchange) {
         let position = self.next;
         self.next = position.wrapping_add(1);
-        // A key that had another's place has no older ones: they are forgotten.
+        // A key that takes the slot of another one has no older exchanges: they are lost.
         let older = self.newest(ended.key).unwrap_or(position);
         let ordered = older == position || self.is_after(ended, older);
         if let Some(newest) = self.exchanges.get_mut(index(ended.key)) {
@@ -348,8 +351,9 @@ impl Recent {
 }
 
 impl Recent {
-    /// True if an exchange began after the one at this position, and all older ones, had ended.
-    fn is_after(&self, ended: &Ended, older: u16) -> bool {
+    /// Returns true if an exchange began after the one at this position, and all older ones, had
+    /// ended.
+    fn is_after(&self, ended: &EndedExchange, older: u16) -> bool {
         self.log.get(usize::from(older)).is_none_or(|older| {
             older.key != ended.key || older.ordered && older.last_ns() <= ended.began_ns()
         })
@@ -361,8 +365,8 @@ impl Logged {
         self.at_ns.max(self.query_at_ns)
     }
 
-    /// What was logged, if it is remembered at `now_ns`.
-    fn ended(&self, now_ns: u64) -> Option<Ended> {
+    /// Decodes the entry, if it is remembered at `now_ns`.
+    fn ended(&self, now_ns: u64) -> Option<EndedExchange> {
         if now_ns.saturating_sub(self.at_ns) > REMEMBERED_NS {
             return None;
         }
@@ -378,25 +382,25 @@ impl Logged {
         );
         let response = self.directions & NO_MESSAGE;
         let seen = sighting(self.at_ns, self.ifindex, response, self.identification);
-        Some(Ended {
+        Some(EndedExchange {
             key: self.key,
             question: self.question,
             at_ns: self.at_ns,
             sequence: self.sequence,
             query,
-            response: seen.map(|seen| Answered { content: self.content, seen }),
+            response: seen.map(|seen| RecordedResponse { content: self.content, seen }),
             answers: self.answers,
         })
     }
 }
 
-/// The hash is keyed at random, so its low bits are as good as any.
+/// The hash has a random key, so its low bits are as good as any.
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
 const fn index(hash: u64) -> usize {
     hash as usize & (PLACES - 1)
 }
 
-/// Never the tag of a place that was never taken.
+/// Never equals the tag of an unused slot.
 const fn tag(key: u64) -> [u8; 2] {
     let [first, second, ..] = key.to_be_bytes();
     [first | 1, second]

@@ -1,9 +1,8 @@
-//! Links a truncated response over UDP with the same question asked again over TCP
-//! (RFC 7766 §5).
+//! Relates a truncated response over UDP to the retry over TCP (RFC 7766 §5).
 //!
-//! The two flows differ in their client port, so different workers may pair them, and either may
-//! be first. Both leave a note under client, server and question; whoever comes second finds the
-//! other's and its record names the other's record.
+//! The two flows differ in their client port, so different workers may pair them, and either may be
+//! first. The first one leaves a note under client, server and question; the second one finds it,
+//! and its record refers to the other record.
 
 use std::{
     hash::BuildHasher,
@@ -16,16 +15,15 @@ use tap53_dns::Transport;
 
 use super::{Observation, RecordId, Related, Relation, Transaction};
 
-/// Places for notes, a power of two; 48 bytes each, 768 KiB for the agent. As in
-/// [`recent`](super::recent), a newer note takes the place of an older.
+/// Number of slots for notes, a power of two; 48 bytes each, 768 KiB for the agent. As in
+/// [`recent`](super::recent), a newer note replaces an older one.
 const PLACES: usize = 16_384;
 
-/// Longest time from a truncated response to the query over TCP: as long as a client may take to
-/// try again, nanoseconds.
+/// Maximum time from a truncated response to the query over TCP, in nanoseconds: the time that a
+/// client may take to retry.
 const WINDOW_NS: u64 = 10_000_000_000;
 
-/// Notes that all workers share. A lock is taken for truncated responses and transactions over
-/// TCP only.
+/// Notes that all workers share. Only truncated responses and transactions over TCP take a lock.
 #[derive(Clone, Default)]
 pub struct Truncations {
     hasher: DefaultHashBuilder,
@@ -35,15 +33,15 @@ pub struct Truncations {
 #[derive(Clone, Copy)]
 struct Note {
     key: u64,
-    /// Of the truncated response, or of the query over TCP.
+    /// Time of the truncated response, or of the query over TCP.
     at_ns: u64,
     transport: Transport,
     record: RecordId,
 }
 
 impl Truncations {
-    /// Leaves a note of a transaction, or finds the other side's. Inlined, since nearly every
-    /// transaction ends at the first check, and a result that is passed through memory stalls.
+    /// Leaves a note of a transaction, or finds that of the other one. It is inlined, since nearly
+    /// every transaction ends at the first check, and passing the result through memory stalls.
     #[inline(always)]
     pub(super) fn relate(&self, transaction: &Transaction<'_>) -> Option<Related> {
         let seen = match transaction.flow.transport {

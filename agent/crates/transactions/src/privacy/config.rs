@@ -8,60 +8,62 @@ use tap53_base::settings::{Section, choice, text, whole_number};
 
 use super::Key;
 
-/// What records show of addresses; what each rule does stands in [`crate::privacy`].
+/// Configures what records show of addresses; [`crate::privacy`] describes each rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrivacyConfig {
-    /// Sender of the query; also the addresses and texts of records that an UPDATE request carries.
+    /// Rule for the sender of the query, and for the addresses and texts in records of an UPDATE
+    /// request.
     pub client_address: AddressRule,
-    /// Receiver of the query.
+    /// Rule for the receiver of the query.
     pub server_address: AddressRule,
-    /// Names under `in-addr.arpa` and `ip6.arpa`, wherever they stand.
+    /// Rule for names under `in-addr.arpa` and `ip6.arpa` in any field.
     pub reverse_names: AddressRule,
-    /// EDNS Client Subnet (RFC 7871).
+    /// Rule for EDNS Client Subnet (RFC 7871).
     pub client_subnet: SubnetRule,
-    /// DNS cookies (RFC 7873).
+    /// Rule for DNS cookies (RFC 7873).
     pub cookies: Presence,
-    /// EDNS options without a field of their own: some carry addresses of the client's network.
+    /// Rule for EDNS options without their own field: some contain addresses of the client's
+    /// network.
     pub other_options: Presence,
 }
 
-/// What becomes of an address.
+/// The rule for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressRule {
-    /// It is shown.
+    /// Records contain it.
     Keep,
-    /// Bits behind these prefixes are zero.
+    /// Bits after these prefixes are zero.
     Truncate(PrefixLengths),
-    /// A pseudonym under a key.
+    /// A keyed pseudonym replaces it.
     Hash(KeyFile),
-    /// It is not shown.
+    /// Records do not contain it.
     Drop,
 }
 
-/// What becomes of a client subnet.
+/// The rule for a client subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubnetRule {
-    /// It is shown.
+    /// Records contain it.
     Keep,
-    /// Shown up to these prefixes.
+    /// Records contain it up to these prefixes.
     Truncate(PrefixLengths),
-    /// It is not shown.
+    /// Records do not contain it.
     Drop,
 }
 
-/// Whether something is in records.
+/// The rule for a field that can only be kept or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// It is.
+    /// Records contain it.
     Keep,
-    /// It is not.
+    /// Records do not contain it.
     Drop,
 }
 
-/// Bits of an address that are shown.
+/// Number of bits of an address that are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PrefixLengths {
     /// 0 to 32.
@@ -70,18 +72,18 @@ pub struct PrefixLengths {
     pub ipv6: u8,
 }
 
-/// A key and where it was read from. Only the place is ever written.
+/// A key, and the path that it was read from. Only the path is ever written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyFile {
-    /// The file.
+    /// Path of the file.
     pub key_file: PathBuf,
-    /// What it held when the configuration was read.
+    /// Content of the file when the configuration was read.
     #[serde(skip)]
     pub key: Key,
 }
 
 impl Default for PrefixLengths {
-    /// What RFC 7871 §11.1 asks resolvers to send at most.
+    /// The maximum that RFC 7871 §11.1 recommends to resolvers.
     fn default() -> Self {
         Self { ipv4: 24, ipv6: 56 }
     }
@@ -101,13 +103,13 @@ impl Default for PrivacyConfig {
 }
 
 impl PrivacyConfig {
-    /// True if records show everything.
+    /// Returns true if records contain everything.
     #[must_use]
     pub fn keeps_everything(&self) -> bool {
         *self == Self::default()
     }
 
-    /// True if a rule hides addresses, in whatever place.
+    /// Returns true if any rule hides addresses.
     #[must_use]
     pub fn hides_addresses(&self) -> bool {
         let keep = &AddressRule::Keep;
@@ -121,8 +123,8 @@ impl PrivacyConfig {
         let client_address = address("client_address");
         let server_address = address("server_address");
         let reverse_names = address("reverse_names");
-        // What identifies the client goes with its address, unless it is asked for: a key that was
-        // forgotten must not undo the one that was set.
+        // Fields that identify the client follow its address, unless they are configured: a
+        // forgotten key must not undo the configured one.
         let (subnet, presence) = match client_address {
             AddressRule::Keep => (SubnetRule::Keep, Presence::Keep),
             _ => (SubnetRule::Drop, Presence::Drop),
@@ -138,7 +140,7 @@ impl PrivacyConfig {
     }
 }
 
-/// The rules that an address may have, as keys and as texts.
+/// The rules for an address, as keys and as texts.
 #[derive(Clone, Copy, ValueEnum)]
 enum RuleName {
     Keep,
@@ -171,7 +173,7 @@ fn address_rule(section: &mut Section<'_>, key: &str) -> Option<AddressRule> {
 }
 
 fn subnet_rule(section: &mut Section<'_>, key: &str) -> Option<SubnetRule> {
-    /// As above, without a hash: a subnet is not an address.
+    /// The rules for a subnet: as above, without a hash, since a subnet is not an address.
     #[derive(Clone, Copy, ValueEnum)]
     enum Name {
         Keep,

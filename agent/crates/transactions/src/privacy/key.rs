@@ -9,16 +9,16 @@ use std::{
 use arrayvec::ArrayString;
 use tap53_base::files::{KeyFileError, read_key};
 
-/// Octets of a key.
+/// Size of a key in octets.
 const KEY_SIZE: usize = blake3::KEY_LEN;
 
-/// Octets of a file that are looked at: more than a key in any form.
+/// Maximum number of octets of a file that are read: more than a key in any format.
 const MAX_FILE_SIZE: u64 = 256;
 
-/// `h:` and 128 bits: among a million addresses, two alike have a chance of one in 2⁸⁹.
+/// `h:` and 128 bits: two of a million addresses collide with a probability of 2⁻⁸⁹.
 pub type Pseudonym = ArrayString<34>;
 
-/// The secret that pseudonyms are made with. It is never written anywhere, in no form.
+/// The secret key of pseudonyms. It is never written anywhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key([u8; KEY_SIZE]);
 
@@ -28,19 +28,19 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why a file is not taken as a key. No message holds anything of the file's content.
+/// Reasons to refuse a key file. No message contains any of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file is refused.
     #[error(transparent)]
     File(#[from] KeyFileError),
-    /// It holds something else.
+    /// The content is not a key.
     #[error(
         "must hold a key: {KEY_SIZE} octets, or {} hexadecimal digits",
         2 * KEY_SIZE
     )]
     NotAKey,
-    /// All its octets are the same.
+    /// All octets are equal.
     #[error(
         "is no secret: all its octets are the same; make one with: head -c {KEY_SIZE} /dev/urandom"
     )]
@@ -48,18 +48,18 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// Reads a key: 32 octets, or 64 hexadecimal digits with or without a line feed.
+    /// Reads a key: 32 octets, or 64 hexadecimal digits with an optional line feed.
     ///
     /// # Errors
-    /// When the file is not readable, is open to every user, or holds no key.
+    /// Fails if the file is not readable, is open to every user, or contains no key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         Self::from_content(&read_key(path, MAX_FILE_SIZE, true)?)
     }
 
-    /// Reads the content of a key file.
+    /// Parses the content of a key file.
     ///
     /// # Errors
-    /// When it holds no key.
+    /// Fails if it contains no key.
     pub fn from_content(content: &[u8]) -> Result<Self, KeyError> {
         let key = <[u8; KEY_SIZE]>::try_from(content)
             .ok()
@@ -71,7 +71,7 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// The pseudonym of an address, the same for the IPv4 and the IPv4-mapped form of it.
+    /// Returns the pseudonym of an address, which is the same for its IPv4 and IPv4-mapped form.
     pub(super) fn pseudonym_of_address(&self, address: IpAddr) -> Pseudonym {
         match address.to_canonical() {
             IpAddr::V4(address) => self.pseudonym(&address.octets()),
@@ -79,12 +79,12 @@ impl Key {
         }
     }
 
-    /// The pseudonym of any octets.
+    /// Returns the pseudonym of any octets.
     pub(super) fn pseudonym(&self, octets: &[u8]) -> Pseudonym {
         let hash = blake3::keyed_hash(&self.0, octets);
         let mut text = Pseudonym::new();
         if let Some(octets) = hash.as_bytes().first_chunk() {
-            // It fits by its type's capacity.
+            // The capacity of the type suffices.
             let _ = write!(text, "h:{:032x}", u128::from_be_bytes(*octets));
         }
         text
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_a_word_of_it() {
+    fn an_invalid_key_is_refused_without_showing_it() {
         let digits = hexadecimal(&RAW);
         for content in
             [&b""[..], &RAW[..31], b"secret", &digits.as_bytes()[1..], &[b'g'; 64], &[b'+'; 64]]

@@ -1,6 +1,6 @@
-//! What records show of addresses. Encoders ask here for every address, and for every name and
-//! option that may hold one, so that nothing else leaves the process. Pairing, attribution and
-//! filters see the true addresses: they come before.
+//! Applies the privacy rules to addresses. Encoders call it for every address, and for every name
+//! and option that may contain one, so that nothing else leaves the process. Pairing, attribution
+//! and filters run before and see the true addresses.
 //!
 //! | rule | an address | a reverse name |
 //! |---|---|---|
@@ -9,24 +9,25 @@
 //! | hash | `h:` and 32 hexadecimal digits | the same, and `.in-addr.arpa` |
 //! | drop | empty | `in-addr.arpa` |
 //!
-//! - **Hash**: the first 128 bits of BLAKE3 under the key, of the address's 4 or 16 octets; of an
-//!   IPv4-mapped address (RFC 4291 §2.5.5.2) the 4 of the IPv4 address. Equal addresses have equal
-//!   pseudonyms wherever the key is the same: as client, as server and in a reverse name. Without
+//! - **Hash**: the first 128 bits of keyed BLAKE3 of the address's 4 or 16 octets; for an
+//!   IPv4-mapped address (RFC 4291 §2.5.5.2) of the 4 octets of the IPv4 address. Equal addresses
+//!   have equal pseudonyms under the same key: as client, as server and in a reverse name. Without
 //!   the key, nobody can try the 2³² IPv4 addresses. `printf '\xc0\x00\x02\x4d' > address; b3sum
-//!   --keyed --length 16 address < key` gives that of 192.0.2.77.
+//!   --keyed --length 16 address < key` prints that of 192.0.2.77.
 //! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
-//!   its predecessor `ip6.int`, the unusual ones of RFC 2317 included, and such with other labels
-//!   behind them, as search lists make them. Names elsewhere that contain an address, as those of block lists and of many providers' hosts do, are not recognised.
-//! - **UPDATE** requests (RFC 2136) carry the addresses of those who send them. Where the rule for
-//!   clients is not to keep, A and AAAA records in them follow it; so do reverse names, where there
-//!   is no rule for these; RDATA that holds nothing but names and numbers stays; all other RDATA is
-//!   withheld, as `\# 0`: hints of SVCB, prefixes of APL, text, bytes of unknown types. Addresses in
-//!   answers are those of services and stay.
-//! - **Texts of extended errors** (RFC 8914) say what servers like, often whom they refused, or which
-//!   server failed: they are hidden where any rule hides addresses, their code is not.
-//! - **Name server identifiers** (RFC 5001) follow the rule for servers: an address is what many
-//!   servers send. They are shown where that is to keep.
-//! - **Ports** stay.
+//!   its predecessor `ip6.int`, including those of RFC 2317, and names with further labels after
+//!   the zone, which search lists create. Other names that contain an address, such as those of
+//!   block lists and of many providers' hosts, are not recognised.
+//! - **UPDATE** requests (RFC 2136) contain the addresses of their senders. Unless the rule for
+//!   clients is to keep, it applies to their A and AAAA records, and to reverse names that have no
+//!   rule of their own; RDATA with only names and numbers stays; all other RDATA is withheld, as
+//!   `\# 0`: hints of SVCB, prefixes of APL, text, bytes of unknown types. Addresses in answers are
+//!   those of services and stay.
+//! - **Texts of extended errors** (RFC 8914) are free-form, and often name a refused client or a
+//!   failed server: they are hidden if any rule hides addresses; their code is not.
+//! - **Name server identifiers** (RFC 5001) follow the rule for servers, since many servers send an
+//!   address. They are shown if that rule is to keep.
+//! - **Ports** are kept.
 
 pub mod config;
 mod key;
@@ -44,17 +45,17 @@ use crate::privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig
 
 pub use key::{Key, KeyError, Pseudonym};
 
-/// RDATA that is withheld (RFC 3597 §5).
+/// Text of withheld RDATA (RFC 3597 §5).
 const WITHHELD: &str = "\\# 0";
 
-/// Option codes of EDNS that have a rule: name server identifier (RFC 5001), client subnet (RFC
+/// Option codes of EDNS with their own rule: name server identifier (RFC 5001), client subnet (RFC
 /// 7871), cookie (RFC 7873) and extended error (RFC 8914).
 const NSID: u16 = 3;
 const CLIENT_SUBNET: u16 = 8;
 const COOKIE: u16 = 10;
 const EXTENDED_ERROR: u16 = 15;
 
-/// Whose address.
+/// The side of a transaction that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Sender of the query.
@@ -63,14 +64,14 @@ pub enum Side {
     Server,
 }
 
-/// An address as records show it.
+/// The form of an address in records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShownAddress {
-    /// In its usual text; truncated, or as it is.
+    /// The usual text of an address, which may be truncated.
     Address(IpAddr),
     /// `h:` and 32 hexadecimal digits.
     Pseudonym(Pseudonym),
-    /// Not at all: an empty text.
+    /// An empty text.
     Nothing,
 }
 
@@ -84,7 +85,7 @@ impl fmt::Display for ShownAddress {
     }
 }
 
-/// What encoders ask.
+/// The privacy rules, as encoders apply them.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     config: PrivacyConfig,
@@ -95,7 +96,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy of checked rules.
+    /// Creates a policy from checked rules.
     #[must_use]
     pub fn new(config: &PrivacyConfig) -> Self {
         Self {
@@ -107,7 +108,7 @@ impl Policy {
         }
     }
 
-    /// The address of `side`.
+    /// Returns the shown form of the address of `side`.
     #[inline]
     #[must_use]
     pub fn address(&self, side: Side, address: IpAddr) -> ShownAddress {
@@ -120,7 +121,7 @@ impl Policy {
         )
     }
 
-    /// True if addresses of `side` are shown, though perhaps truncated.
+    /// Returns true if addresses of `side` are shown, even if truncated.
     #[must_use]
     pub const fn shows_addresses(&self, side: Side) -> bool {
         let rule = match side {
@@ -130,7 +131,7 @@ impl Policy {
         matches!(rule, AddressRule::Keep | AddressRule::Truncate(_))
     }
 
-    /// A client subnet; `None` if it is not shown.
+    /// Returns the shown part of a client subnet; `None` if it is not shown.
     #[inline]
     #[must_use]
     pub fn client_subnet(&self, subnet: ClientSubnet) -> Option<ClientSubnet> {
@@ -145,29 +146,30 @@ impl Policy {
         }
     }
 
-    /// True if cookies are shown.
+    /// Returns true if cookies are shown.
     #[inline]
     #[must_use]
     pub fn shows_cookies(&self) -> bool {
         self.config.cookies == Presence::Keep
     }
 
-    /// The text of an extended error; `None` if it is not shown.
+    /// Returns the text of an extended error; `None` if it is not shown.
     #[inline]
     #[must_use]
     pub fn error_text<'a>(&self, text: &'a str) -> Option<&'a str> {
         (!self.error_texts_hidden).then_some(text)
     }
 
-    /// True if a name server identifier is shown: an empty one asks for it.
+    /// Returns true if a name server identifier is shown. An empty one is a request and always
+    /// shown.
     #[inline]
     #[must_use]
     pub const fn shows_nsid(&self, nsid: &[u8]) -> bool {
         nsid.is_empty() || !self.server_addresses_hidden
     }
 
-    /// True if the EDNS option `code` is shown among those without a field of their own, where
-    /// malformed and repeated subnets and cookies stand too.
+    /// Returns true if the EDNS option `code` is shown in the list of options without their own
+    /// field, which also contains malformed and repeated subnets and cookies.
     #[inline]
     #[must_use]
     pub fn shows_option(&self, code: u16) -> bool {
@@ -180,8 +182,8 @@ impl Policy {
         }
     }
 
-    /// A name: of a question, or the owner of a record. What is derived from a name, such as its
-    /// registrable domain, is to be derived from this one.
+    /// Returns the shown form of a question's name, or of an answer's owner. Derive other values,
+    /// such as the registrable domain, from this one.
     #[inline]
     #[must_use]
     pub fn name<'a>(&self, name: &'a str) -> Cow<'a, str> {
@@ -191,7 +193,7 @@ impl Policy {
         reverse::rewritten(&self.config.reverse_names, name).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
-    /// RDATA of an answer.
+    /// Returns the shown form of an answer's RDATA.
     #[inline]
     #[must_use]
     pub fn answer_rdata<'a>(&self, rdata: &'a str) -> Cow<'a, str> {
@@ -202,14 +204,14 @@ impl Policy {
             .map_or(Cow::Borrowed(rdata), Cow::Owned)
     }
 
-    /// The owner of a record in an UPDATE request.
+    /// Returns the shown form of a record's owner in an UPDATE request.
     #[must_use]
     pub fn update_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
         let rule = self.update_reverse_rule();
         reverse::rewritten(rule, name).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
-    /// RDATA of a record of type `rtype` in an UPDATE request.
+    /// Returns the shown form of RDATA of type `rtype` in an UPDATE request.
     #[must_use]
     pub fn update_rdata<'a>(&self, rtype: u16, rdata: &'a str) -> Cow<'a, str> {
         /// A and AAAA.
@@ -219,7 +221,7 @@ impl Policy {
         if !self.update_addresses_hidden {
             return self.answer_rdata(rdata);
         }
-        // As in a deletion (RFC 2136 §2.5.2).
+        // It is empty in a deletion (RFC 2136 §2.5.2).
         if rdata.is_empty() {
             return Cow::Borrowed(rdata);
         }
@@ -227,7 +229,7 @@ impl Policy {
             Ok(address) if ADDRESS_TYPES.contains(&rtype) => {
                 Cow::Owned(self.address(Side::Client, address).to_string())
             }
-            // RDATA of another form than its type's may hold anything.
+            // Malformed RDATA may contain anything.
             _ if NAME_TYPES.contains(&rtype) && !rdata.starts_with("\\#") => {
                 let rule = self.update_reverse_rule();
                 reverse::rewritten_rdata(rule, rdata).map_or(Cow::Borrowed(rdata), Cow::Owned)
@@ -236,7 +238,7 @@ impl Policy {
         }
     }
 
-    /// The rule for reverse names in an UPDATE request: they are the sender's.
+    /// Returns the rule for reverse names in an UPDATE request, which are those of the sender.
     fn update_reverse_rule(&self) -> &AddressRule {
         if self.reverse_names_hidden {
             &self.config.reverse_names
@@ -267,7 +269,7 @@ const fn length_for(address: IpAddr, lengths: PrefixLengths) -> u8 {
     }
 }
 
-/// The first `length` bits of `address`.
+/// Returns the first `length` bits of `address`.
 fn truncate_to(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {

@@ -1,19 +1,19 @@
-//! Names that hold addresses.
+//! Rewrites names that contain addresses.
 //!
 //! ```text
 //!                      77 . 2 . 0 . 192 . in-addr . arpa      8 bits a label, 4 labels
 //!  7 . 0 . 0 . … . 8 . b . d . 0 . 1 . 0 . 0 . 2 . ip6 . arpa  4 bits a label, 32 labels
-//!                                      ◀── read this way
+//!                                      ◀── parsed this way
 //! ```
 //!
-//! Truncation keeps the bits of the prefix and writes 0 for all labels behind it, as many as the
-//! name had: the reverse name of the truncated address. What is no number there is 0 too, and what
-//! stands further left than a whole address is left out: a zone made for a part of a /24 may be
-//! called after its addresses (`0/25`, `128-191`; RFC 2317 §4), and the name of a service may be
-//! put before an address (RFC 6763 §11).
+//! Truncation keeps the bits of the prefix and writes 0 for all labels after it, as many as the
+//! name had: the reverse name of the truncated address. A label that is no number becomes 0 too,
+//! and labels beyond a whole address are removed: a zone for a part of a /24 may be named after its
+//! addresses (`0/25`, `128-191`; RFC 2317 §4), and the name of a service may precede an address
+//! (RFC 6763 §11).
 //!
-//! What stands behind the zone's name stays: a resolver with a search list asks for
-//! `77.2.0.192.in-addr.arpa.corp.example` too, once the name itself was not found.
+//! Labels after the zone's name stay: a resolver with a search list also queries
+//! `77.2.0.192.in-addr.arpa.corp.example` if the name itself was not found.
 
 use std::{
     borrow::Cow,
@@ -28,7 +28,7 @@ use crate::privacy::config::AddressRule;
 /// A zone of reverse names.
 struct Zone {
     name: &'static str,
-    /// The name within RDATA of the generic form (RFC 3597 §5): wire format without the root,
+    /// The name in RDATA of the generic form (RFC 3597 §5): wire format without the root, in
     /// hexadecimal.
     wire: &'static str,
     bits_per_label: u8,
@@ -51,7 +51,7 @@ const ZONES: [Zone; 3] = [
         labels: 32,
         prefix_length: |lengths| lengths.ipv6,
     },
-    // Deprecated by RFC 4159; whoever still asks there names an address all the same.
+    // Deprecated by RFC 4159, but queries for it still contain addresses.
     Zone {
         name: "ip6.int",
         wire: "0369703603696e74",
@@ -61,9 +61,9 @@ const ZONES: [Zone; 3] = [
     },
 ];
 
-/// What `rule` makes of `name`, which is lower case; `None` if it is not a reverse name.
+/// Rewrites `name`, which is in lower case, by `rule`; returns `None` if it is not a reverse name.
 pub(super) fn rewritten(rule: &AddressRule, name: &str) -> Option<String> {
-    let (zone, name, labels, behind) = divided(name)?;
+    let (zone, name, labels, suffix) = divided(name)?;
     let head = match rule {
         AddressRule::Keep => return None,
         _ if labels.is_empty() => String::new(),
@@ -71,31 +71,32 @@ pub(super) fn rewritten(rule: &AddressRule, name: &str) -> Option<String> {
         AddressRule::Truncate(lengths) => truncated(zone, labels, (zone.prefix_length)(*lengths)),
         AddressRule::Hash(hash) => match whole_address(zone, labels) {
             Some(address) => hash.key.pseudonym_of_address(address).as_str().to_owned(),
-            // Longer than an address by the zone's name, so never hashed as one.
+            // It is longer than an address because of the zone's name, so the hashes never collide.
             None => hash.key.pseudonym(name.as_bytes()).as_str().to_owned(),
         },
     };
     let dot = if head.is_empty() { "" } else { "." };
-    Some(format!("{head}{dot}{}{behind}", zone.name))
+    Some(format!("{head}{dot}{}{suffix}", zone.name))
 }
 
-/// A name's last zone of reverse names, the name up to its end, the labels before it, and what is
-/// behind it with the dot. `None` if there is none.
+/// Splits a name at its last zone of reverse names: returns the zone, the name up to its end, the
+/// labels before the zone, and the rest after it, including the dot. Returns `None` if there is
+/// none.
 fn divided(name: &str) -> Option<(&'static Zone, &str, &str, &str)> {
     let last_of = |zone: &'static Zone| {
         name.rmatch_indices(zone.name).find_map(|(at, found)| {
-            let (reverse, behind) = name.split_at(at + found.len());
+            let (reverse, suffix) = name.split_at(at + found.len());
             let labels = below(reverse, zone.name)?;
-            (behind.is_empty() || behind.starts_with('.'))
-                .then_some((zone, reverse, labels, behind))
+            (suffix.is_empty() || suffix.starts_with('.'))
+                .then_some((zone, reverse, labels, suffix))
         })
     };
     ZONES.iter().filter_map(last_of).max_by_key(|(_, reverse, ..)| reverse.len())
 }
 
-/// As [`rewritten`], for the reverse names in RDATA: those of CNAME, PTR, DNAME, NS, SOA, SRV, NSEC
-/// and the signer of RRSIG alike, for each stands between spaces. Generic RDATA with such a name in
-/// it is withheld whole.
+/// Rewrites the reverse names in RDATA like [`rewritten`]: those of CNAME, PTR, DNAME, NS, SOA,
+/// SRV, NSEC and the signer of RRSIG, each of which is separated by spaces. Generic RDATA that
+/// contains such a name is withheld completely.
 pub(super) fn rewritten_rdata(rule: &AddressRule, rdata: &str) -> Option<String> {
     if rdata.starts_with("\\#") {
         return holds_zone(rdata).then(|| WITHHELD.to_owned());
@@ -106,7 +107,7 @@ pub(super) fn rewritten_rdata(rule: &AddressRule, rdata: &str) -> Option<String>
     }
     let mut changed = false;
     let words = rdata.split(' ').map(|word| match rewritten(rule, word) {
-        // A name's own quotation mark would be escaped.
+        // A quotation mark in a name would be escaped.
         Some(name) if !word.starts_with('"') => {
             changed = true;
             Cow::Owned(name)
@@ -117,9 +118,9 @@ pub(super) fn rewritten_rdata(rule: &AddressRule, rdata: &str) -> Option<String>
     changed.then(|| words.join(" "))
 }
 
-/// True if generic RDATA holds the end of a reverse name, in letters of either case.
+/// Returns true if generic RDATA contains the end of a reverse name, in letters of either case.
 fn holds_zone(rdata: &str) -> bool {
-    // Hexadecimal digits may be in groups.
+    // Hexadecimal digits may be grouped.
     let mut digits: Vec<u8> = rdata.bytes().filter(|digit| *digit != b' ').collect();
     digits.make_ascii_lowercase();
     ZONES.iter().any(|zone| {
@@ -129,8 +130,8 @@ fn holds_zone(rdata: &str) -> bool {
     })
 }
 
-/// Compares hexadecimal text of names, where 41 and 61 are the same letter: of a letter's two
-/// digits, the first differs by the case.
+/// Compares names in hexadecimal, where 41 and 61 are the same letter: the first of a letter's two
+/// digits depends on its case.
 fn equal_on_the_wire(found: &[u8], zone: &[u8]) -> bool {
     found.chunks(2).zip(zone.chunks(2)).all(|(found, zone)| {
         found == zone
@@ -141,7 +142,7 @@ fn equal_on_the_wire(found: &[u8], zone: &[u8]) -> bool {
     })
 }
 
-/// Labels before the zone's name, each with the bits that are shown.
+/// Rewrites the labels before the zone's name, with the bits of the prefix.
 fn truncated(zone: &Zone, labels: &str, prefix_length: u8) -> String {
     let mut shown = Vec::with_capacity(zone.labels);
     let mut bits_left = prefix_length;
@@ -149,7 +150,7 @@ fn truncated(zone: &Zone, labels: &str, prefix_length: u8) -> String {
         let bits = bits_left.min(zone.bits_per_label);
         bits_left -= bits;
         let number = number(zone, label).unwrap_or_else(|| {
-            // What stands left of it belongs to no prefix.
+            // Labels left of it belong to no prefix.
             bits_left = 0;
             0
         });
@@ -169,7 +170,7 @@ fn truncated(zone: &Zone, labels: &str, prefix_length: u8) -> String {
     text
 }
 
-/// The address that a name stands for, if it is one whole.
+/// Returns the address of a name, if it is a whole address.
 fn whole_address(zone: &Zone, labels: &str) -> Option<IpAddr> {
     let mut bits = 0u128;
     let mut count = 0;
@@ -186,7 +187,7 @@ fn whole_address(zone: &Zone, labels: &str) -> Option<IpAddr> {
     }
 }
 
-/// An octet in decimal, or half of one in hexadecimal, written as usual.
+/// Parses an octet in decimal, or half an octet in hexadecimal, in the usual notation.
 fn number(zone: &Zone, label: &str) -> Option<u8> {
     let digits = label.as_bytes();
     if zone.bits_per_label == 4 {

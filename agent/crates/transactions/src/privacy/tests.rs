@@ -68,13 +68,13 @@ fn truncation_keeps_the_bits_of_the_prefix() {
     ] {
         assert_eq!(text(&truncation(0, length), "2001:db8:ffff:ffff::1"), expected);
     }
-    // Sent as IPv6, so the IPv6 prefix counts; a long one would show the IPv4 address.
+    // It was sent as IPv6, so the IPv6 prefix applies; a long one would show the IPv4 address.
     assert_eq!(text(&truncation(32, 56), "::ffff:192.0.2.77"), "::");
 }
 
 #[test]
 fn pseudonyms_are_keyed_blake3_of_the_octets_of_an_address() {
-    // The key and the answers of BLAKE3's own test vectors, whose input is 0, 1, 2, …
+    // The key and the results of BLAKE3's own test vectors, whose input is 0, 1, 2, …
     let key = Key::from_content(b"whats the Elvish word for friend").unwrap();
     assert_eq!(key.pseudonym(&[]).as_str(), "h:92b2b75604ed3c761f9d6f62392c8a92");
     assert_eq!(key.pseudonym(&[0]).as_str(), "h:6d7878dfff2f485635d39013278ae14f");
@@ -102,15 +102,14 @@ fn a_client_subnet_is_shown_up_to_the_shorter_of_both_prefixes() {
     let truncate = policy(SubnetRule::Truncate(PrefixLengths { ipv4: 20, ipv6: 48 }));
     assert_eq!(truncate.client_subnet(subnet("192.0.31.77", 32)), Some(subnet("192.0.16.0", 20)));
     assert_eq!(truncate.client_subnet(subnet("10.0.0.0", 8)), Some(subnet("10.0.0.0", 8)));
-    // Bits behind the source prefix are to be zero (RFC 7871 §6); where they are not, they are
-    // behind it all the same.
+    // Bits after the source prefix should be zero (RFC 7871 §6); they are removed even if not.
     assert_eq!(truncate.client_subnet(subnet("10.9.9.9", 8)), Some(subnet("10.0.0.0", 8)));
     assert_eq!(
         truncate.client_subnet(subnet("2001:db8:1:2::", 64)),
         Some(subnet("2001:db8:1::", 48))
     );
     assert_eq!(policy(SubnetRule::Drop).client_subnet(subnet("192.0.2.0", 24)), None);
-    // A second or broken subnet stands among the options, where it cannot be truncated.
+    // A repeated or malformed subnet is among the options, where it cannot be truncated.
     assert!(!truncate.shows_option(8) && truncate.shows_option(10) && truncate.shows_option(3));
 }
 
@@ -135,7 +134,7 @@ fn an_update_carries_its_senders_address() {
     assert_eq!(policy.update_rdata(28, "2001:db8::1"), "2001:db8::");
     assert_eq!(policy.update_rdata(1, ""), "");
     assert_eq!(policy.update_rdata(1, "\\# 5 c000024d00"), WITHHELD);
-    // What holds names alone stays, and where another form stands in its place, that does not.
+    // RDATA with only names stays, but not if it is malformed.
     assert_eq!(policy.update_rdata(33, "0 0 443 www.example"), "0 0 443 www.example");
     assert_eq!(policy.update_rdata(33, "\\# 4 c000024d"), WITHHELD);
     for (rtype, rdata) in [
@@ -151,7 +150,7 @@ fn an_update_carries_its_senders_address() {
         assert_eq!(policy.answer_rdata(rdata), rdata);
         assert_eq!(Policy::default().update_rdata(rtype, rdata), rdata);
     }
-    // Its own reverse name, also where such names in general are shown.
+    // Its own reverse name, even if such names are shown in general.
     let (name, hidden) = ("77.2.0.192.in-addr.arpa", "0.2.0.192.in-addr.arpa");
     assert_eq!(policy.name(name), name);
     assert_eq!(
@@ -162,7 +161,7 @@ fn an_update_carries_its_senders_address() {
 }
 
 #[test]
-fn what_servers_write_freely_is_hidden_where_addresses_are() {
+fn free_text_of_servers_is_hidden_if_addresses_are() {
     let keep = PrivacyConfig::default();
     let lengths = PrefixLengths::default();
     let hiding = [
@@ -174,7 +173,7 @@ fn what_servers_write_freely_is_hidden_where_addresses_are() {
     for config in hiding {
         let policy = Policy::new(&config);
         assert_eq!(policy.error_text("192.0.2.77 is blocked"), None);
-        // A second one, among the options.
+        // A repeated one is among the options.
         assert!(!policy.shows_option(15));
         let keeps_servers = config.server_address == AddressRule::Keep;
         assert_eq!(policy.shows_nsid(b"192.0.2.53"), keeps_servers);
@@ -187,7 +186,7 @@ fn what_servers_write_freely_is_hidden_where_addresses_are() {
 }
 
 #[test]
-fn reverse_names_are_hidden_wherever_a_name_stands() {
+fn reverse_names_are_hidden_in_every_name() {
     let config = PrivacyConfig { reverse_names: AddressRule::Drop, ..PrivacyConfig::default() };
     let policy = Policy::new(&config);
     let name = "77.2.0.192.in-addr.arpa";
@@ -212,8 +211,8 @@ proptest! {
         other: u128,
         length in 0..=128u8,
     ) {
-        let behind = u128::MAX.checked_shr(length.into()).unwrap_or(0);
-        let other = address & !behind | other & behind;
+        let mask = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        let other = address & !mask | other & mask;
         let shown = |bits| truncate_to(Ipv6Addr::from_bits(bits).into(), length);
         prop_assert_eq!(shown(address), shown(other));
     }
@@ -228,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn pseudonyms_tell_addresses_apart(one: IpAddr, other: IpAddr) {
+    fn pseudonyms_distinguish_addresses(one: IpAddr, other: IpAddr) {
         prop_assume!(one.to_canonical() != other.to_canonical());
         let rule = hash(key(0));
         prop_assert_ne!(shown(&rule, one), shown(&rule, other));

@@ -4,8 +4,8 @@ fn judge(segment: &[u8]) -> Verdict {
     super::judge(segment, &mut 0)
 }
 
-/// A framed query or response whose header is this from its flags on, with a question or another
-/// beginning of its sections, `size` bytes long.
+/// Returns a framed query or response with this header from its flags on, the start of its
+/// sections, and `size` bytes.
 fn stream(header: [u8; 10], sections: &[u8], size: usize) -> Vec<u8> {
     let mut message = [&[7, 7][..], &header, sections].concat();
     message.resize(size, 1);
@@ -29,8 +29,8 @@ fn headers_of_requests_and_responses_pass() {
 }
 
 #[test]
-fn headers_that_nobody_sends_do_not() {
-    // The Z bit, TC and an RCODE in a request, an RCODE that is not assigned, STATUS, DSO.
+fn impossible_headers_do_not_pass() {
+    // The Z bit, TC and an RCODE in a request, an unassigned RCODE, STATUS, DSO.
     for (high, low) in [(0x01, 0x40), (0x02, 0), (0x01, 0x03), (0x80, 12), (0x10, 0), (0x30, 0)] {
         assert_eq!(judge(&query(high, low)), Verdict::Refused, "{high:#x} {low:#x}");
     }
@@ -81,7 +81,7 @@ fn responses_without_a_question_pass() {
 }
 
 #[test]
-fn what_follows_in_the_segment_must_pass_too() {
+fn later_messages_in_the_segment_must_pass_too() {
     let first = query(1, 0);
     assert_eq!(judge(&[&first[..], &first].concat()), Verdict::Begins);
     assert_eq!(judge(&[&first[..], &first[..9]].concat()), Verdict::Begins);

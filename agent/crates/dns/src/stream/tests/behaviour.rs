@@ -28,7 +28,7 @@ fn a_message_may_be_cut_anywhere() {
 fn a_message_carries_the_time_of_its_latest_byte_and_its_senders_context() {
     let mut tap = Tap::connected(Config::default());
     let stream = framed(&queries(&[30, 30]));
-    // The second message comes whole while the end of the first is missing.
+    // The second message arrives whole while the end of the first is missing.
     tap.at_ns = 10;
     tap.data(Client, 0, &stream[..20]);
     tap.at_ns = 20;
@@ -67,7 +67,7 @@ fn the_first_copy_of_a_byte_wins() {
         &[&stream[20..20], &forged[15..20], &stream[20..30], &forged[30..]].concat(),
     );
     assert_eq!(tap.messages(Client), sent);
-    // All of it differs from what was taken.
+    // All of it differs from the processed bytes.
     assert_eq!(tap.ignored(StreamIgnored::Repeated), 0);
     assert_eq!(tap.lost(StreamLoss::Conflict), 10 + 5 + 12);
     assert_eq!(tap.losses().last(), Some(&(Client, StreamLoss::Conflict)));
@@ -104,7 +104,7 @@ fn a_gap_inside_a_message_ends_exactly_at_the_next() {
     let sent = queries(&[100, 50, 60]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
-    // 40..70 is missing; the second message begins amid this segment, at 102.
+    // 40..70 is missing; the second message begins within this segment, at 102.
     tap.data(Client, 70, &stream[70..]);
     assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
     tap.acknowledge(Server, stream.len());
@@ -122,7 +122,7 @@ fn a_gap_up_to_the_end_of_a_message_needs_no_looks() {
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..40]);
     tap.acknowledge(Server, 102);
-    // A segment of two bytes: by its looks, nothing could be said of it.
+    // A segment of two bytes: its look would prove nothing.
     tap.data(Client, 102, &stream[102..104]);
     tap.data(Client, 104, &stream[104..]);
     assert_eq!(tap.messages(Client), [] as [Vec<u8>; 0]);
@@ -151,7 +151,7 @@ fn a_gap_that_hides_a_boundary_ends_where_a_segment_begins_a_message() {
 }
 
 #[test]
-fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
+fn an_acknowledgement_reveals_a_missed_segment_at_the_end() {
     let mut tap = Tap::connected(Config::default());
     let answers = [message(1, true, 80)];
     tap.data(Server, 0, &framed(&answers));
@@ -161,13 +161,13 @@ fn an_acknowledgement_tells_of_a_segment_at_the_end_that_was_not_captured() {
     tap.at_ns += 3 * SECOND;
     tap.expire();
     assert_eq!((tap.counts().gaps, tap.counts().bytes_missing), (1, 32));
-    // Late is too late.
+    // It is too late now.
     tap.data(Client, 0, &framed(&queries(&[30])));
     assert_eq!(tap.ignored(StreamIgnored::Repeated), 32);
 }
 
 #[test]
-fn what_was_acknowledged_before_it_was_captured_is_read() {
+fn data_acknowledged_before_its_capture_is_read() {
     let mut tap = Tap::connected(Config::default());
     let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
     let (questions, stream) = (framed(&asked), framed(&answers));
@@ -183,7 +183,7 @@ fn what_was_acknowledged_before_it_was_captured_is_read() {
 }
 
 #[test]
-fn a_query_behind_a_gap_is_read_before_its_answer() {
+fn a_query_after_a_gap_is_read_before_its_response() {
     let mut tap = Tap::connected(Config::default());
     let (asked, answers) = (queries(&[30, 40]), [message(1, true, 80), message(2, true, 90)]);
     let (questions, stream) = (framed(&asked), framed(&answers));
@@ -245,7 +245,7 @@ fn a_gap_is_given_up_after_its_timeout_in_a_stream_that_goes_on() {
 }
 
 #[test]
-fn a_gap_is_given_up_when_too_much_waits_behind_it() {
+fn a_gap_is_given_up_when_too_much_waits_after_it() {
     let mut tap = Tap::connected(Config { stream_bytes: 4_096, ..Config::default() });
     let sent = queries(&[100; 80]);
     let stream = framed(&sent);
@@ -257,7 +257,7 @@ fn a_gap_is_given_up_when_too_much_waits_behind_it() {
         at = end;
     }
     assert_eq!(tap.counts().gaps, 1);
-    // The first segment begins amid the first message, others at no boundary either.
+    // The first segment begins within the first message, others at no boundary either.
     assert!(tap.lost(StreamLoss::Unsynchronised) > 0);
 }
 
@@ -322,7 +322,7 @@ fn a_message_does_not_take_the_time_of_the_one_before() {
 }
 
 #[test]
-fn what_was_sent_before_the_first_byte_seen_is_not_taken_for_repeated() {
+fn bytes_before_the_first_one_seen_are_no_repetition() {
     let mut tap = Tap::new(Config::default());
     let sent = queries(&[30, 40]);
     let stream = framed(&sent);

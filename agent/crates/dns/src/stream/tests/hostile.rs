@@ -25,10 +25,10 @@ fn a_flood_of_half_open_connections_leaves_memory_flat_and_streams_whole() {
         };
         tap.streams.segment(&syn, |_| {});
         if number % 100 == 0 {
-            // The genuine stream goes on, in segments that hold no whole message.
+            // The genuine stream continues, in segments without a whole message.
             let at = at / 100 * 42;
             if number == 0 {
-                // It is proven by an exchange.
+                // An exchange proves it.
                 tap.data(Client, 0, &stream[..42]);
             } else {
                 tap.data(Client, at, &stream[at..at + 21]);
@@ -53,7 +53,7 @@ fn forged_data_evicts_only_its_own_kind() {
     tap.data(Client, 0, &stream[..20]);
     for port in 1..2_000 {
         tap.client_port = port;
-        // Half a message that looks genuine, of a connection that nobody opened.
+        // Half a message that looks genuine, of a connection without a handshake.
         tap.data(Client, 0, &stream[..30]);
     }
     tap.client_port = 40_000;
@@ -115,7 +115,7 @@ fn ten_thousand_segments_in_reverse_are_joined() {
     let mut tap = Tap::connected(Config { stream_bytes: 16 << 20, ..Config::default() });
     let sent: Vec<_> = (0..10_000).map(|number| message(number, false, 100)).collect();
     let stream = framed(&sent);
-    // Segments that begin and end amid messages. A quadratic way would move 5 GB here.
+    // Segments that begin and end within messages. A quadratic algorithm would move 5 GB here.
     for (place, segment) in stream.chunks(102).enumerate().collect::<Vec<_>>().into_iter().rev() {
         tap.data(Client, place * 102, segment);
     }
@@ -123,7 +123,7 @@ fn ten_thousand_segments_in_reverse_are_joined() {
 }
 
 #[test]
-fn a_segment_over_many_pieces_fills_what_is_between() {
+fn a_segment_over_many_pieces_fills_the_gaps_between_them() {
     let mut tap = Tap::connected(Config { stream_bytes: 16 << 20, ..Config::default() });
     let sent: Vec<_> = (0..1_000).map(|number| message(number, false, 60)).collect();
     let stream = framed(&sent);
@@ -223,7 +223,7 @@ fn bytes_that_come_again_and_differ_are_a_conflict_however_they_are_divided() {
         let again = tap.lost(StreamLoss::Conflict) + tap.ignored(StreamIgnored::Repeated);
         assert_eq!(again + tap.ignored(StreamIgnored::KeepAlive), 42);
     }
-    // The same bytes are none, whatever the pieces.
+    // Equal bytes are no conflict, however they are split.
     let mut tap = Tap::connected(Config::default());
     tap.data(Client, 0, &decoy);
     for (at, part) in decoy.chunks(5).enumerate() {
@@ -233,15 +233,15 @@ fn bytes_that_come_again_and_differ_are_a_conflict_however_they_are_divided() {
 }
 
 #[test]
-fn bytes_behind_a_gap_that_come_again_are_compared_too() {
+fn repeated_bytes_after_a_gap_are_compared_too() {
     let stream = framed(&[message(1, false, 60)]);
     let mut tap = Tap::connected(Config::default());
     tap.data(Client, 20, &stream[20..40]);
-    // Around the piece, the same.
+    // Equal bytes around the piece.
     tap.data(Client, 10, &stream[10..50]);
     assert_eq!(tap.lost(StreamLoss::Conflict), 0);
     assert_eq!(tap.ignored(StreamIgnored::Repeated), 20);
-    // Into a piece, and over all of one, other bytes.
+    // Other bytes into a piece, and over a whole one.
     tap.data(Client, 45, &[0xee; 10]);
     assert_eq!(tap.lost(StreamLoss::Conflict), 5);
     tap.data(Client, 9, &[0xee; 12]);

@@ -15,7 +15,7 @@ fn a_syn_may_carry_data_and_be_sent_again_without() {
 }
 
 #[test]
-fn a_closed_connection_takes_retransmissions_for_what_they_are() {
+fn retransmissions_to_a_closed_connection_are_recognised() {
     let mut tap = Tap::connected(Config::default());
     let sent = queries(&[30]);
     let stream = framed(&sent);
@@ -106,7 +106,7 @@ fn interfaces_are_kept_apart() {
 }
 
 #[test]
-fn data_behind_a_forged_fin_goes_on() {
+fn data_after_a_forged_fin_continues() {
     let mut tap = Tap::connected(Config::default());
     let sent = queries(&[30, 40]);
     let stream = framed(&sent);
@@ -127,7 +127,7 @@ fn a_syn_with_data_that_is_refused_loses_it() {
 }
 
 #[test]
-fn an_answer_to_a_syn_that_was_missed_begins_anew() {
+fn a_syn_ack_whose_syn_was_missed_starts_a_new_connection() {
     let mut tap = Tap::new(Config::default());
     let sent = queries(&[30]);
     let stream = framed(&sent);
@@ -165,7 +165,7 @@ fn a_clock_that_is_set_back_makes_no_connection_idle() {
     let sent = queries(&[30]);
     let stream = framed(&sent);
     tap.data(Client, 0, &stream[..20]);
-    // The latest time stays what it was.
+    // The latest time does not change.
     tap.streams.expire(7_200 * SECOND, |event| panic!("{event:?}"));
     tap.data(Client, 20, &stream[20..]);
     assert_eq!(tap.messages(Client), sent);

@@ -8,17 +8,18 @@ use super::{
 };
 use tcp_flags::{ACK, FIN, SYN};
 
-/// What one side says, and how it is cut.
+/// The messages of one side, and their segments.
 #[derive(Clone, Debug)]
 struct Speech {
     who: Who,
     messages: Vec<Vec<u8>>,
     stream: Vec<u8>,
-    /// Where a segment begins and how long it is; together all of the stream, and some twice.
+    /// Start and length of each segment; together they cover all of the stream, and parts of it
+    /// twice.
     segments: Vec<(usize, usize)>,
 }
 
-/// Messages of all sizes, also ones too short to be any.
+/// Messages of all sizes, including some that are too short.
 fn messages(who: Who) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let size = prop_oneof![8 => 24..120_usize, 2 => 120..5_000_usize, 1 => 0..12_usize];
     vec(size, 0..12).prop_map(move |sizes| {
@@ -48,8 +49,7 @@ fn speech(who: Who) -> impl Strategy<Value = Speech> {
     })
 }
 
-/// A conversation as it is captured: for each segment, which side's, where, and whether it is
-/// missing.
+/// A captured conversation: for each segment its side, its position, and whether it is missing.
 #[derive(Clone, Debug)]
 struct Conversation {
     speeches: [Speech; 2],
@@ -69,7 +69,7 @@ fn conversation() -> impl Strategy<Value = Conversation> {
     })
 }
 
-/// Those that are messages.
+/// Returns the valid messages.
 fn expected(speech: &Speech) -> Vec<Vec<u8>> {
     speech.messages.iter().filter(|message| message.len() >= 12).cloned().collect()
 }
@@ -79,7 +79,7 @@ fn is_subsequence(part: &[Vec<u8>], whole: &[Vec<u8>]) -> bool {
     part.iter().all(|message| rest.any(|other| other == message))
 }
 
-/// Bytes of a stream that came, each as true or false.
+/// Marks the bytes of a stream that were captured.
 struct Came(Vec<bool>);
 
 impl Came {
@@ -88,13 +88,13 @@ impl Came {
     }
 }
 
-/// A segment: whose, sequence number, acknowledgement number, flags, payload.
-type Said = (usize, u32, u32, u8, Vec<u8>);
+/// A segment: side, sequence number, acknowledgement number, flags, payload.
+type Sent = (usize, u32, u32, u8, Vec<u8>);
 
-/// The whole of a connection as it was sent, each side acknowledging what has reached it.
-fn said(talk: &Conversation, closing: bool) -> Vec<Said> {
+/// Returns a whole connection as it was sent; each side acknowledges the data that has reached it.
+fn sent(talk: &Conversation, closing: bool) -> Vec<Sent> {
     let first = |which: usize| ISN[which].wrapping_add(1);
-    let mut said = vec![
+    let mut sent = vec![
         (0, ISN[0], 0, SYN, Vec::new()),
         (1, ISN[1], first(0), SYN | ACK, Vec::new()),
         (0, first(0), first(1), ACK, Vec::new()),
@@ -106,7 +106,7 @@ fn said(talk: &Conversation, closing: bool) -> Vec<Said> {
         let position =
             |which: usize, at: usize| first(which).wrapping_add(u32::try_from(at).unwrap());
         let payload = talk.speeches[which].stream[from..to].to_vec();
-        said.push((
+        sent.push((
             which,
             position(which, from),
             position(1 - which, reached[1 - which]),
@@ -115,18 +115,18 @@ fn said(talk: &Conversation, closing: bool) -> Vec<Said> {
         ));
         reached[which] = reached[which].max(to);
         let heard = position(which, reached[which]);
-        said.push((1 - which, position(1 - which, reached[1 - which]), heard, ACK, Vec::new()));
+        sent.push((1 - which, position(1 - which, reached[1 - which]), heard, ACK, Vec::new()));
     }
     if closing {
         let end = |which: usize, fins: u32| {
             let length = u32::try_from(talk.speeches[which].stream.len()).unwrap();
             first(which).wrapping_add(length + fins)
         };
-        said.push((0, end(0, 0), end(1, 0), FIN | ACK, Vec::new()));
-        said.push((1, end(1, 0), end(0, 1), FIN | ACK, Vec::new()));
-        said.push((0, end(0, 1), end(1, 1), ACK, Vec::new()));
+        sent.push((0, end(0, 0), end(1, 0), FIN | ACK, Vec::new()));
+        sent.push((1, end(1, 0), end(0, 1), FIN | ACK, Vec::new()));
+        sent.push((0, end(0, 1), end(1, 1), ACK, Vec::new()));
     }
-    said
+    sent
 }
 
 proptest! {
@@ -137,7 +137,7 @@ proptest! {
         for (which, from, to) in talk.captured {
             let speech = &talk.speeches[which];
             came[which].0[from..to].fill(true);
-            // No receiver acknowledges more than has come.
+            // No receiver acknowledges more than has arrived.
             let others = u32::try_from(came[1 - which].without_gap()).unwrap();
             let sequence = ISN[which].wrapping_add(1 + u32::try_from(from).unwrap());
             let acknowledgement = ISN[1 - which].wrapping_add(1 + others);
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_out_in_spite_of_losses_was_sent(
+    fn messages_in_spite_of_losses_were_sent(
         talk in conversation(),
         missing in vec(any::<bool>(), 0..80),
         acknowledging in vec(any::<bool>(), 0..80),
@@ -189,21 +189,21 @@ proptest! {
         }
         let lost: u64 = tap.counts().bytes_lost.iter().sum();
         let short = tap.lost(StreamLoss::ShorterThanHeader);
-        // What is lost is said, unless it is one gap's.
+        // Losses are reported, except for a single gap's.
         prop_assert!(lost == short || !tap.losses().is_empty());
     }
 
     #[test]
-    fn directions_one_behind_the_other_give_the_messages_of_each_side(
+    fn directions_with_different_delays_yield_the_messages_of_each_side(
         talk in conversation(),
         behind in vec(any::<bool>(), 0..300),
         pauses in vec(0..2_000_u64, 0..80),
         closing in any::<bool>(),
     ) {
-        let said = said(&talk, closing);
-        // Each side's in order, and one of them as far behind the other as may be.
+        let sent = sent(&talk, closing);
+        // Each side is in order, and one of them is delayed as far as possible.
         let mut queues = [0, 1].map(|which| {
-            said.iter().filter(|segment| segment.0 == which).collect::<VecDeque<_>>()
+            sent.iter().filter(|segment| segment.0 == which).collect::<VecDeque<_>>()
         });
         let mut tap = Tap::new(Config::default());
         let mut turns = behind.into_iter().map(usize::from);
@@ -226,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_that_was_there_before_yields_what_was_sent(talk in conversation(), first in 0..30_usize) {
+    fn a_stream_from_before_the_capture_yields_the_sent_messages(talk in conversation(), first in 0..30_usize) {
         let mut tap = Tap::new(Config::default());
         let mut captured = talk.captured;
         captured.sort_by_key(|(_, _, to)| *to);
@@ -241,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_is_told_by_its_looks_wherever_it_is_cut(
+    fn a_message_is_recognised_wherever_it_is_cut(
         size in 24..400_usize,
         cut in any::<Index>(),
         response in any::<bool>(),

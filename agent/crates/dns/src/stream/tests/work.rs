@@ -1,4 +1,4 @@
-//! Work is bounded: [`Tap::check`] compares steps with what came after every call.
+//! Work is bounded: [`Tap::check`] compares steps with the bound after every call.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::{Tunnel, TunnelKind};
 use tcp_flags::{ACK, FIN, SYN};
 
-/// Steps for each segment.
+/// Returns the steps per segment.
 fn steps_a_segment(tap: &Tap) -> f64 {
     let counts = tap.counts();
     counts.steps as f64 / counts.segments as f64
@@ -27,7 +27,7 @@ fn segments_of_a_byte_in_reverse_order_cost_a_few_steps_each() {
 fn pieces_that_are_overlapped_again_and_again_cost_no_more_than_their_bytes() {
     let mut tap = Tap::connected(Config::default());
     let stream = framed(&[message(1, false, 4_000)]);
-    // Every other byte, behind a gap that stays.
+    // Every other byte, after a gap that remains.
     for at in (2..2_000).step_by(2) {
         tap.data(Client, at, &stream[at..=at]);
     }
@@ -43,7 +43,7 @@ fn pieces_that_are_overlapped_again_and_again_cost_no_more_than_their_bytes() {
 #[test]
 fn a_stream_without_a_boundary_costs_a_name_for_each_segment() {
     let mut tap = Tap::new(Config::default());
-    // The longest name in labels of a byte, byte by byte, never ended.
+    // The longest name in labels of one byte, byte by byte, without an end.
     let mut stream =
         [&[0xff, 0xff, 7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[1, b'a'].repeat(127)].concat();
     stream.push(1);
@@ -57,7 +57,7 @@ fn a_stream_without_a_boundary_costs_a_name_for_each_segment() {
 }
 
 #[test]
-fn connections_in_many_tunnels_do_not_share_a_place() {
+fn connections_in_many_tunnels_do_not_share_a_bucket() {
     let mut tap = Tap::new(Config::default());
     for id in 0..20_000 {
         let tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, id: Some(id) });
@@ -76,11 +76,11 @@ fn connections_in_many_tunnels_do_not_share_a_place() {
     assert!(steps_a_segment(&tap) < 2.0, "{:?}", tap.counts());
 }
 
-/// A segment: connection and sender, position, acknowledgement, flags, length, milliseconds after
-/// the one before.
-type Said = (u8, u16, u16, u8, u16, u16);
+/// A segment: connection and sender, position, acknowledgement, flags, length, milliseconds since
+/// the previous one.
+type Sent = (u8, u16, u16, u8, u16, u16);
 
-fn said() -> impl Strategy<Value = Said> {
+fn sent() -> impl Strategy<Value = Sent> {
     let length = prop_oneof![6 => 1..4_u16, 2 => 0..1_u16, 1 => 4..3_000_u16];
     let pause = prop_oneof![20 => 0..2_u16, 1 => 0..5_000_u16];
     let flags = prop_oneof![8 => Just(ACK), 1 => Just(FIN | ACK), 1 => Just(SYN), 2 => any::<u8>()];
@@ -90,12 +90,12 @@ fn said() -> impl Strategy<Value = Said> {
 proptest! {
     #[test]
     fn whatever_comes_costs_no_more_steps_than_stated(
-        all in vec(said(), 0..600),
+        all in vec(sent(), 0..600),
         bytes in vec(prop_oneof![3 => Just(1_u8), 1 => Just(0), 1 => any::<u8>()], 3_000),
         streams in 1..8_usize,
-        kept in 0..20_000_usize,
+        bytes_limit in 0..20_000_usize,
     ) {
-        let config = Config { streams, bytes: kept, stream_bytes: kept / 2, ..Config::default() };
+        let config = Config { streams, bytes: bytes_limit, stream_bytes: bytes_limit / 2, ..Config::default() };
         let mut tap = Tap::new(config);
         for (which, at, acknowledged, flags, length, pause) in all {
             tap.at_ns += u64::from(pause) * MS;
@@ -103,7 +103,7 @@ proptest! {
             let who = if which & 1 == 0 { Client } else { Server };
             let sequence = ISN[who as usize].wrapping_add(u32::from(at));
             let acknowledgement = ISN[1 - who as usize].wrapping_add(acknowledged.into());
-            // Compares after each call.
+            // It compares after each call.
             tap.send(who, sequence, acknowledgement, flags, &bytes[..length.into()]);
             tap.expire();
         }

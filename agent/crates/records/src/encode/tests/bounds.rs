@@ -1,4 +1,4 @@
-//! No record is longer than its limit, whatever its messages say, and what is left out is counted.
+//! No record exceeds its limit, whatever its messages contain, and omitted entries are counted.
 
 use apache_avro::{types::Value as AvroValue, writer::datum::GenericDatumWriter};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -17,22 +17,22 @@ use crate::encode::{
     Text, samples, schema,
 };
 
-/// A name of 255 octets, all but the lengths and the root `octet`.
+/// A name of 255 octets, all of them `octet` except for the lengths and the root.
 fn long_name(octet: u8) -> Vec<u8> {
     let label = |length: u8| [vec![length], vec![octet; length.into()]].concat();
     [label(63), label(63), label(63), label(61), vec![0]].concat()
 }
 
-/// The same as wire format with `in-addr.arpa` at its end, so that a rule has to look at it.
+/// The same in wire format with `in-addr.arpa` at its end, so that a rule must process it.
 fn long_reverse_name() -> Vec<u8> {
     let label = |length: u8| [vec![length], vec![b'1'; length.into()]].concat();
     [label(63), label(63), label(63), label(47), b"\x07in-addr\x04arpa\0".to_vec()].concat()
 }
 
-/// What a message has again and again.
+/// A repeated entry of a message.
 #[derive(Clone, Debug)]
 enum Part {
-    /// An entry whose owner points to the first question's name, of such a type and RDATA.
+    /// An entry whose owner points to the first question's name, with its type and RDATA.
     Pointing(u16, Vec<u8>),
     /// An entry of the root.
     Root(u16, Vec<u8>),
@@ -85,7 +85,7 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A message of at most 64 KiB that unfolds to as much as can be.
+/// A message of at most 64 KiB that unfolds to the maximum.
 pub(super) fn hostile(response: bool) -> impl Strategy<Value = Vec<u8>> {
     let names = vec![
         long_name(0),
@@ -142,7 +142,7 @@ pub(super) fn observation(wire: &[u8], kept: bool) -> Observation {
     }
 }
 
-/// Hands `each` a record of these messages, within `max_bytes`.
+/// Passes a record of these messages, within `max_bytes`, to `each`.
 fn with_record<T>(
     query: Option<&Observation>,
     response: Option<&Observation>,
@@ -176,7 +176,7 @@ pub(super) fn with_record_as<T>(
     })
 }
 
-/// Numbers and lengths of a record's fields.
+/// The fields of a record, to read numbers and lengths from.
 struct Read(Vec<(String, AvroValue)>);
 
 impl Read {
@@ -224,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_record_is_within_its_limit_and_says_what_is_missing(
+    fn a_record_is_within_its_limit_and_counts_omitted_entries(
         query in proptest::option::of(hostile(false)),
         response in hostile(true),
         has_response in any::<bool>(),
@@ -243,7 +243,7 @@ proptest! {
             let writer = GenericDatumWriter::builder(schema().unwrap()).human_readable(false);
             let expected = writer.build().unwrap().write_ser_to_vec(record).unwrap();
             prop_assert!(datum == expected, "not as apache-avro writes it");
-            // Escapes double a text at most, and an entry has some 50 bytes of names of its fields.
+            // Escapes at most double a text, and an entry has some 50 bytes of field names.
             let as_json = 2 * max_bytes + 8 * on_wire + (16 << 10);
             for mut encoder in [Box::new(JsonLine) as Box<dyn Encode>, Box::new(MessageLine)] {
                 let mut line = Vec::new();
@@ -318,7 +318,7 @@ proptest! {
     }
 }
 
-/// `tests`' greatest expansion: 5,000 addresses of one name of 1,004 characters.
+/// The greatest expansion in these tests: 5,000 addresses of one name of 1,004 characters.
 fn long_owner_names() -> Vec<u8> {
     let mut wire = b"\x12\x34\x80\0\0\x01\0\0\0\0\0\0".to_vec();
     wire.extend(long_name(0));
@@ -331,7 +331,7 @@ fn long_owner_names() -> Vec<u8> {
 }
 
 #[test]
-fn a_response_that_repeats_a_long_name_is_recorded_with_what_fits_of_it() {
+fn a_response_that_repeats_a_long_name_is_recorded_partially() {
     let response = observation(&long_owner_names(), false);
     let answers = response.message.answers().len();
     assert!(answers > 4_000);
@@ -362,8 +362,8 @@ fn an_ordinary_response_of_64_kib_is_whole() {
 }
 
 #[test]
-fn a_server_does_not_push_out_what_its_client_sent() {
-    // 2,000 options of a byte.
+fn a_server_does_not_displace_the_query_of_its_client() {
+    // 2,000 options of one byte.
     let mut query =
         b"\x12\x34\0\0\0\x01\0\0\0\0\0\x01\x01a\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0".to_vec();
     query.extend(10_000u16.to_be_bytes());

@@ -1,5 +1,5 @@
-//! The flat profile says what the full one says, in primitive types, within the widths that its
-//! schema promises.
+//! The flat profile contains the same data as the full one, as primitive values within the widths
+//! of its schema.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,7 +35,7 @@ fn flat(record: &Record<'_>) -> Vec<u8> {
     out
 }
 
-/// The fields of a flat datum, as apache-avro reads them; what a union holds in place of the union.
+/// Returns the fields of a flat datum as apache-avro reads them; a union is replaced by its value.
 fn read(mut datum: &[u8]) -> Vec<(String, AvroValue)> {
     let reader = GenericDatumReader::builder(Profile::Flat.schema().unwrap()).build().unwrap();
     let value = reader.read_value(&mut datum).unwrap();
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn it_says_what_the_full_profile_says(parts in random::parts()) {
+    fn it_has_the_data_of_the_full_profile(parts in random::parts()) {
         parts.with_record(|record| {
             let mut flat = read(&flat(record)).into_iter();
             let began_us = record.clock.utc_us(record.transaction.first().at_ns);
@@ -175,8 +175,8 @@ proptest! {
     }
 }
 
-/// What the flat profile has for a field of the full one: by the values that apache-avro reads of
-/// that, so by another way than the encoder's.
+/// Derives the flat fields from a field of the full profile as apache-avro reads it, independently
+/// of the encoder.
 fn flattened(name: String, value: AvroValue) -> Vec<(String, AvroValue)> {
     let text = |text: String| AvroValue::String(text);
     let counted = |lines: Vec<String>| {
@@ -222,7 +222,7 @@ fn string(value: AvroValue) -> String {
     }
 }
 
-/// A line, of which each part can be taken apart again.
+/// A line that can be split into its parts again.
 fn line(row: AvroValue) -> String {
     let AvroValue::Record(fields) = row else { panic!("not a record") };
     let parts: HashMap<_, _> = fields
@@ -247,12 +247,12 @@ fn line(row: AvroValue) -> String {
     line
 }
 
-/// What is null, empty, false or zero in every record that the comparison draws is not compared.
+/// Fields that are null, empty, false or zero in all random records are not compared.
 #[test]
 fn the_comparison_draws_something_for_every_field() {
     let mut runner = TestRunner::deterministic();
     let mut missing: HashSet<String> = schema_names().into_iter().collect();
-    // As for the full profile.
+    // The same exceptions as for the full profile.
     let omitted = ["answers", "questions", "edns_options", "wire"];
     missing.retain(|name| !omitted.iter().any(|of| *name == format!("{of}_omitted")));
     for _ in 0..300 {
@@ -267,7 +267,7 @@ fn the_comparison_draws_something_for_every_field() {
     assert!(missing.is_empty(), "never drawn: {missing:?}");
 }
 
-/// Widths that tables are made with: of each text, octets.
+/// Widths of the text fields in tables, in octets.
 fn widths(max_bytes: usize) -> HashMap<String, usize> {
     let fields =
         schema_fields().into_iter().filter(|field| field.to_string().contains("\"string\""));
@@ -281,12 +281,12 @@ fn widths(max_bytes: usize) -> HashMap<String, usize> {
         .collect()
 }
 
-/// The longest text of each field so far, octets.
+/// Maximum size of each text field so far, in octets.
 #[derive(Default)]
 struct Longest(HashMap<String, usize>);
 
 impl Longest {
-    /// Requires that each text of the record fits; its fields.
+    /// Requires that each text of the record fits; returns its fields.
     fn require_fits(
         &mut self,
         record: &Record<'_>,
@@ -318,7 +318,8 @@ fn hashing() -> Policy {
     })
 }
 
-/// An owner of the longest names that Kubernetes allows, or of endless ones of many octets each.
+/// An owner with the longest names that Kubernetes allows, or with endless ones of multi-octet
+/// characters.
 fn owner(text: &str, labels: usize) -> Owner {
     let name = || Some(text.repeat(400));
     let label = |number: usize| (format!("{number:0317}"), text.repeat(labels));
@@ -359,7 +360,7 @@ proptest! {
             let record = whole.within_as(Profile::Flat, max_bytes, &mut portion);
             prop_assert!(flat(&whole).len() <= whole.most_bytes(Profile::Flat));
             let fields = Longest::default().require_fits(&record, max_bytes);
-            // Nothing is missing that is not counted.
+            // Every missing entry is counted.
             let number = |name: &str| match &fields[name] {
                 AvroValue::Int(number) => usize::try_from(*number).unwrap(),
                 other => panic!("{name}: {other:?}"),
@@ -388,7 +389,7 @@ proptest! {
     }
 }
 
-/// Widths are of use only if they are not far more than what can be.
+/// Widths are only useful if they are not far above the possible maximum.
 #[test]
 fn the_longest_texts_reach_their_widths() {
     let name = |octet: u8| {

@@ -1,8 +1,9 @@
 //! Versions of the schema read each other's records.
 //!
-//! `agent/schema/history` has each earlier version as it was, and of every version single-object
-//! messages that the agent of that version writes, one line of hexadecimal each. A new version gets
-//! its own by `UPDATE_GOLDEN=1 cargo test -p tap53 --lib byte_for_byte`, and is then not changed any more.
+//! `agent/schema/history` has each earlier version of the schema, and of every version
+//! single-object messages that the agent of that version has written, one line of hexadecimal each.
+//! `UPDATE_GOLDEN=1 cargo test -p tap53 --lib byte_for_byte` creates those of a new version, which
+//! never change afterwards.
 
 use std::{collections::HashMap, env, fs, path::Path};
 
@@ -15,7 +16,7 @@ use crate::encode::{
     SCHEMA_VERSIONS, SingleObject, read_single_object,
 };
 
-/// An earlier version.
+/// An earlier version of the schema.
 struct Version {
     number: i32,
     schema: &'static str,
@@ -45,7 +46,7 @@ const EARLIER: [Version; 4] = [
     },
 ];
 
-/// Marker and fingerprint before a datum (Avro 1.12, "Single-object encoding").
+/// Size of marker and fingerprint before a datum (Avro 1.12, "Single-object encoding").
 const HEADER_SIZE: usize = 10;
 
 impl Version {
@@ -85,8 +86,8 @@ fn symbol(value: &AvroValue) -> &str {
     }
 }
 
-/// A change of the schema, or of what is written by it, is a new version: move this one's schema to
-/// the history, and count up [`SCHEMA_VERSION`].
+/// A change of the schema, or of its encoding, is a new version: move this one's schema to the
+/// history, and increment [`SCHEMA_VERSION`].
 #[test]
 fn this_version_writes_byte_for_byte_what_its_golden_messages_are() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -108,7 +109,7 @@ fn this_version_writes_byte_for_byte_what_its_golden_messages_are() {
     assert_eq!(fs::read_to_string(&path).unwrap_or_default(), written);
 }
 
-/// What registries and the spool know versions by.
+/// Registries and the spool identify versions by it.
 #[test]
 fn golden_messages_begin_with_the_fingerprint_of_their_schema() {
     let messages = EARLIER.map(|version| version.messages).into_iter().map(str::to_owned);
@@ -203,8 +204,8 @@ fn an_attribution_that_a_reader_does_not_know_is_unattributed() {
     }
 }
 
-/// A type with its name and content: without what is said about it, and without the symbols of an
-/// enum that later versions may add to, since readers have a symbol for those they do not know.
+/// Reduces a type to its name and content: without documentation, and without the symbols of an
+/// enum that later versions may extend, since readers have a default for those.
 fn plain(part: &serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match part {
@@ -220,7 +221,7 @@ fn plain(part: &serde_json::Value) -> serde_json::Value {
     }
 }
 
-/// Symbols of each enum, by the name of its field.
+/// Returns the symbols of each enum, by the name of its field.
 fn symbols(fields: &[serde_json::Value]) -> HashMap<String, Vec<String>> {
     let mut found = HashMap::new();
     for field in fields {
@@ -259,7 +260,7 @@ fn a_version_adds_fields_with_defaults_and_symbols_at_the_end_and_changes_nothin
 }
 
 #[test]
-fn every_field_says_what_it_is() {
+fn every_field_is_documented() {
     fn check(field: &serde_json::Value) {
         assert!(field["doc"].as_str().is_some_and(|doc| !doc.is_empty()), "{}", field["name"]);
         for inner in field["type"]["items"]["fields"].as_array().into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! Record and schema agree: by the names and order of the fields, and byte by byte with what
-//! apache-avro writes when it looks every field up.
+//! Record and schema agree: by the names and order of the fields, and byte by byte with the output
+//! of apache-avro, which looks up every field.
 
 mod bounds;
 mod flat;
@@ -38,7 +38,7 @@ fn schema_names() -> Vec<&'static str> {
     record.fields.iter().map(|field| field.name.as_str()).collect()
 }
 
-/// The fields of an encoded record, as apache-avro reads them.
+/// Returns the fields of an encoded record as apache-avro reads them.
 fn decoded(mut datum: &[u8]) -> Vec<(String, AvroValue)> {
     let reader = GenericDatumReader::builder(schema().unwrap()).build().unwrap();
     let value = reader.read_value(&mut datum).unwrap();
@@ -93,14 +93,14 @@ proptest! {
     }
 }
 
-/// What is null, empty, false or zero in every record that the comparison draws is not compared.
+/// Fields that are null, empty, false or zero in all random records are not compared.
 #[test]
 fn the_comparison_draws_something_for_every_field() {
     let mut runner = TestRunner::deterministic();
     let mut missing: HashSet<&str> = schema_names().into_iter().collect();
-    // Takes a message of many records, and is written as other counts are.
+    // It takes a message of many records, and is written like the other counts.
     missing.remove("answers_omitted");
-    // Take a record that would be too long; `bounds` draws such.
+    // They take a record that exceeds the limit; `bounds` generates such.
     for omitted in ["questions_omitted", "edns_options_omitted", "wire_omitted"] {
         missing.remove(omitted);
     }

@@ -1,4 +1,4 @@
-//! What the policy hides is in no encoding.
+//! Data that the policy hides is in no encoding.
 
 use tap53_dns::{Message, build::Build};
 use tap53_transactions::{
@@ -11,9 +11,9 @@ use tap53_transactions::{
 
 use crate::encode::{Datum, Encode, JsonLine, MessageLine, Record, Text, samples};
 
-/// An UPDATE request that carries an address everywhere one can stand: 203.0.113.77 in the reverse
-/// name that it asks for, in the client subnet, in the record that must exist, in those that it adds,
-/// in the texts of extended errors and in the name server identifiers.
+/// An UPDATE request with the address 203.0.113.77 in every possible place: the reverse name in its
+/// question, the client subnet, the prerequisite, the added records, the texts of extended errors
+/// and the name server identifiers.
 fn update() -> Message {
     let client_subnet = [0, 8, 0, 8, 0, 1, 32, 0, 203, 0, 113, 77];
     let again = client_subnet;
@@ -63,12 +63,12 @@ fn encodings(policy: &Policy) -> Vec<String> {
     })
 }
 
-/// In text, in a name, as bytes, and as bytes in hexadecimal.
+/// The address in text, in a name, as bytes, and as bytes in hexadecimal.
 const TRACES: [&str; 6] =
     ["203.0.113.77", "77.113.0.203", "cb00714d", "cookie77", "636f6f6b69653737", "203.0.113"];
 
 #[test]
-fn what_is_hidden_is_in_no_encoding() {
+fn hidden_data_is_in_no_encoding() {
     let hidden = Policy::new(&PrivacyConfig {
         client_address: AddressRule::Drop,
         server_address: AddressRule::Drop,
@@ -85,9 +85,9 @@ fn what_is_hidden_is_in_no_encoding() {
     }
 }
 
-/// Without this, the test above could search for what is never there.
+/// Without this, the test above could search for something that never occurs.
 #[test]
-fn what_is_not_hidden_is_there() {
+fn other_data_is_in_every_encoding() {
     let all = encodings(&Policy::default()).join("\n");
     for trace in TRACES {
         assert!(all.contains(trace), "{trace} not in {all}");

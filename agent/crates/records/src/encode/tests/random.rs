@@ -1,4 +1,4 @@
-//! Records of every kind, drawn at random.
+//! Generates records of every kind.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -22,7 +22,7 @@ use tap53_transactions::{
 
 use crate::encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record};
 
-/// What a record borrows.
+/// The data that a record borrows.
 #[derive(Debug)]
 pub(super) struct Parts {
     observer: Observer,
@@ -97,7 +97,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         )
 }
 
-/// Mostly one that shows everything.
+/// A policy that usually shows everything.
 fn policy() -> impl Strategy<Value = Policy> {
     let lengths = PrefixLengths::default();
     let truncated = PrivacyConfig {
@@ -152,7 +152,7 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
             Transaction {
                 id: RecordId(id),
                 flow,
-                // Replaced by what was drawn for it.
+                // Replaced by a random one.
                 exchange: Exchange::Query(NO_MESSAGE.get_or_init(Observation::default)),
                 query_count,
                 latest_query_ns,
@@ -226,7 +226,7 @@ fn owner() -> impl Strategy<Value = Owner> {
     )
 }
 
-/// A message, mostly whole, at times cut or with bytes behind it.
+/// A message, usually complete, sometimes truncated or with trailing bytes.
 fn wire(response: bool) -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop_oneof![4 => Just(0u8), 2 => Just(5), 1 => 0u8..16];
     let questions = vec((name(), code(), code()), 0..4);
@@ -275,7 +275,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A type, class or the like: often a known one.
+/// A type, class or other code: often a known one.
 fn code() -> impl Strategy<Value = u16> {
     prop_oneof![4 => 1u16..4, 3 => 0u16..300, 1 => any::<u16>()]
 }
@@ -299,7 +299,7 @@ fn record() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// An OPT record with options of every kind that is read, and others.
+/// An OPT record with options of every supported kind, and others.
 fn opt() -> impl Strategy<Value = Vec<u8>> {
     let option = prop_oneof![
         // Client subnet: family, prefix lengths, address (RFC 7871 §6).

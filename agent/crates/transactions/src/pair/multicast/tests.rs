@@ -15,9 +15,9 @@ const MDNS: u16 = MULTICAST_DNS_PORT;
 const A: u16 = 1;
 const PTR: u16 = 12;
 
-/// What became of a message, as far as the tests ask.
+/// The outcome of a message, as far as the tests check it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Ended {
+struct Summary {
     outcome: Outcome,
     client: SocketAddr,
     server: SocketAddr,
@@ -25,7 +25,7 @@ struct Ended {
     related: Option<Relation>,
 }
 
-impl From<&Transaction<'_>> for Ended {
+impl From<&Transaction<'_>> for Summary {
     fn from(transaction: &Transaction<'_>) -> Self {
         Self {
             outcome: transaction.outcome(),
@@ -55,8 +55,8 @@ impl Link {
         Self { table: config.build(0, ids, Truncations::default()), at_ns: SECOND }
     }
 
-    /// Sees a message on its way; `None` where it makes no record yet.
-    fn sees(&mut self, from: SocketAddr, to: SocketAddr, message: Message) -> Option<Ended> {
+    /// Observes a message; returns `None` if it makes no record yet.
+    fn sees(&mut self, from: SocketAddr, to: SocketAddr, message: Message) -> Option<Summary> {
         self.sees_at(7, from, to, message)
     }
 
@@ -66,7 +66,7 @@ impl Link {
         from: SocketAddr,
         to: SocketAddr,
         message: Message,
-    ) -> Option<Ended> {
+    ) -> Option<Summary> {
         self.at_ns += 1;
         let (client, server) = if message.response { (to, from) } else { (from, to) };
         let flow = Flow { transport: Transport::Udp, client, server, tunnel: None, ifindex };
@@ -84,7 +84,7 @@ impl Link {
         }
     }
 
-    fn expired(&mut self) -> Vec<Ended> {
+    fn expired(&mut self) -> Vec<Summary> {
         self.at_ns += 6 * SECOND;
         let mut expired = Vec::new();
         while let Some(transaction) = self.table.expire(self.at_ns) {
@@ -103,20 +103,20 @@ fn group(port: u16) -> SocketAddr {
     ([224, 0, 0, if port == MDNS { 251 } else { 252 }], port).into()
 }
 
-fn asks(id: u16, name: &str, qtype: u16) -> Message {
+fn query(id: u16, name: &str, qtype: u16) -> Message {
     Build::message(id, false).question(name, qtype).parse()
 }
 
-fn answers(id: u16, name: &str) -> Message {
+fn response(id: u16, name: &str) -> Message {
     Build::message(id, true).question(name, A).answer(A, 30, &[192, 0, 2, 9]).parse()
 }
 
 /// A response of mDNS: records with the cache-flush bit, and no question.
-fn tells(records: &[(&str, u16)]) -> Message {
+fn mdns_response(records: &[(&str, u16)]) -> Message {
     let mut wire = vec![0, 0, 0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     wire[7] = records.len().try_into().unwrap();
     for (name, rtype) in records {
-        // The question behind the header of a message is a name, type and class.
+        // The question after the header of a message consists of name, type and class.
         let question = Build::message(0, false).question(name, *rtype).wire();
         wire.extend(&question[12..question.len() - 2]);
         wire.extend([0x80, 1, 0, 0, 0, 120, 0, 2, 0, 0]);
@@ -126,8 +126,8 @@ fn tells(records: &[(&str, u16)]) -> Message {
     message
 }
 
-fn matched(client: SocketAddr, server: SocketAddr) -> Option<Ended> {
-    Some(Ended { outcome: Outcome::Matched, client, server, messages: 2, related: None })
+fn matched(client: SocketAddr, server: SocketAddr) -> Option<Summary> {
+    Some(Summary { outcome: Outcome::Matched, client, server, messages: 2, related: None })
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn the_host_that_answers_a_query_to_a_group_is_its_server() {
     for port in [LLMNR, MDNS] {
         let mut link = Link::new();
         let (asker, responder) = (host(1, 40_000), host(2, port));
-        assert_eq!(link.sees(asker, group(port), asks(9, "printer", A)), None);
-        assert_eq!(link.sees(responder, asker, answers(9, "printer")), matched(asker, responder));
+        assert_eq!(link.sees(asker, group(port), query(9, "printer", A)), None);
+        assert_eq!(link.sees(responder, asker, response(9, "printer")), matched(asker, responder));
         assert_eq!(link.expired(), []);
     }
 }
@@ -145,9 +145,9 @@ fn the_host_that_answers_a_query_to_a_group_is_its_server() {
 fn others_that_answer_repeat_the_response() {
     let mut link = Link::new();
     let asker = host(1, 40_000);
-    link.sees(asker, group(LLMNR), asks(9, "wpad", A));
-    link.sees(host(2, LLMNR), asker, answers(9, "wpad"));
-    let other = link.sees(host(66, LLMNR), asker, answers(9, "wpad")).unwrap();
+    link.sees(asker, group(LLMNR), query(9, "wpad", A));
+    link.sees(host(2, LLMNR), asker, response(9, "wpad"));
+    let other = link.sees(host(66, LLMNR), asker, response(9, "wpad")).unwrap();
     assert_eq!((other.outcome, other.server), (Outcome::UnmatchedResponse, host(66, LLMNR)));
     assert_eq!(other.related, Some(Relation::RepeatedResponse));
 }
@@ -156,18 +156,18 @@ fn others_that_answer_repeat_the_response() {
 fn client_identifier_and_question_must_agree() {
     let mut link = Link::new();
     let asker = host(1, 40_000);
-    link.sees(asker, group(LLMNR), asks(9, "printer", A));
+    link.sees(asker, group(LLMNR), query(9, "printer", A));
     for (to, message) in [
-        (host(3, 40_000), answers(9, "printer")),
-        (host(1, 40_001), answers(9, "printer")),
-        (asker, answers(8, "printer")),
-        (asker, answers(9, "scanner")),
+        (host(3, 40_000), response(9, "printer")),
+        (host(1, 40_001), response(9, "printer")),
+        (asker, response(8, "printer")),
+        (asker, response(9, "scanner")),
     ] {
         let ended = link.sees(host(2, LLMNR), to, message).unwrap();
         assert_eq!((ended.outcome, ended.related), (Outcome::UnmatchedResponse, None));
     }
     // From another port it is no response to a group.
-    let ended = link.sees(host(2, 53), asker, answers(9, "printer")).unwrap();
+    let ended = link.sees(host(2, 53), asker, response(9, "printer")).unwrap();
     assert_eq!(ended.outcome, Outcome::UnmatchedResponse);
     let unanswered = link.expired();
     assert_eq!((unanswered.len(), unanswered[0].server), (1, group(LLMNR)));
@@ -177,26 +177,27 @@ fn client_identifier_and_question_must_agree() {
 fn a_response_that_comes_late_names_the_query() {
     let mut link = Link::new();
     let asker = host(1, 40_000);
-    link.sees(asker, group(LLMNR), asks(9, "printer", A));
+    link.sees(asker, group(LLMNR), query(9, "printer", A));
     assert_eq!(link.expired()[0].outcome, Outcome::Unanswered);
-    let late = link.sees(host(2, LLMNR), asker, answers(9, "printer")).unwrap();
+    let late = link.sees(host(2, LLMNR), asker, response(9, "printer")).unwrap();
     assert_eq!(late.related, Some(Relation::LateResponse));
-    link.sees(host(1, MDNS), group(MDNS), asks(0, "printer.local", A));
+    link.sees(host(1, MDNS), group(MDNS), query(0, "printer.local", A));
     assert_eq!(link.expired().len(), 1);
-    let late = link.sees(host(2, MDNS), group(MDNS), tells(&[("printer.local", A)])).unwrap();
+    let late =
+        link.sees(host(2, MDNS), group(MDNS), mdns_response(&[("printer.local", A)])).unwrap();
     assert_eq!(late.related, Some(Relation::LateResponse));
 }
 
 #[test]
-fn a_multicast_response_is_paired_by_what_it_tells() {
+fn a_multicast_response_is_paired_by_its_records() {
     for to in [group(MDNS), host(1, MDNS)] {
         let mut link = Link::new();
         let (asker, responder) = (host(1, MDNS), host(2, MDNS));
-        link.sees(asker, group(MDNS), asks(0, "printer.local", A));
-        link.sees(asker, group(MDNS), asks(0, "scanner.local", A));
-        let told = [("other.local", PTR), ("other.local", A), ("printer.local", A)];
-        assert_eq!(link.sees(responder, to, tells(&told)), matched(asker, responder));
-        let again = link.sees(host(3, MDNS), to, tells(&told)).unwrap();
+        link.sees(asker, group(MDNS), query(0, "printer.local", A));
+        link.sees(asker, group(MDNS), query(0, "scanner.local", A));
+        let records = [("other.local", PTR), ("other.local", A), ("printer.local", A)];
+        assert_eq!(link.sees(responder, to, mdns_response(&records)), matched(asker, responder));
+        let again = link.sees(host(3, MDNS), to, mdns_response(&records)).unwrap();
         assert_eq!(again.related, Some(Relation::RepeatedResponse));
         assert_eq!(link.expired().len(), 1, "the other query");
     }
@@ -206,17 +207,20 @@ fn a_multicast_response_is_paired_by_what_it_tells() {
 fn a_question_for_any_type_is_answered_by_each() {
     let mut link = Link::new();
     let (asker, responder) = (host(1, MDNS), host(2, MDNS));
-    link.sees(asker, group(MDNS), asks(0, "printer.local", 255));
-    let told = [("printer.local", A)];
-    assert_eq!(link.sees(responder, group(MDNS), tells(&told)), matched(asker, responder));
+    link.sees(asker, group(MDNS), query(0, "printer.local", 255));
+    let records = [("printer.local", A)];
+    assert_eq!(
+        link.sees(responder, group(MDNS), mdns_response(&records)),
+        matched(asker, responder)
+    );
 }
 
 #[test]
-fn an_announcement_answers_nobody() {
+fn an_announcement_answers_no_query() {
     let mut link = Link::new();
-    link.sees(host(1, MDNS), group(MDNS), asks(0, "printer.local", A));
-    for told in [&[("printer.local", 28)][..], &[("scanner.local", A)], &[]] {
-        let ended = link.sees(host(2, MDNS), group(MDNS), tells(told)).unwrap();
+    link.sees(host(1, MDNS), group(MDNS), query(0, "printer.local", A));
+    for records in [&[("printer.local", 28)][..], &[("scanner.local", A)], &[]] {
+        let ended = link.sees(host(2, MDNS), group(MDNS), mdns_response(records)).unwrap();
         assert_eq!((ended.outcome, ended.related), (Outcome::UnmatchedResponse, None));
         assert_eq!((ended.client, ended.server), (group(MDNS), host(2, MDNS)));
     }
@@ -224,20 +228,20 @@ fn an_announcement_answers_nobody() {
 }
 
 #[test]
-fn askers_of_one_question_are_told_apart_and_interfaces_are_not() {
+fn clients_of_one_question_are_distinguished_and_interfaces_are_not() {
     let mut link = Link::new();
     for asker in [host(1, MDNS), host(3, MDNS)] {
-        assert_eq!(link.sees(asker, group(MDNS), asks(0, "printer.local", A)), None);
+        assert_eq!(link.sees(asker, group(MDNS), query(0, "printer.local", A)), None);
     }
-    assert_eq!(link.sees_at(8, host(1, MDNS), group(MDNS), asks(0, "printer.local", A)), None);
+    assert_eq!(link.sees_at(8, host(1, MDNS), group(MDNS), query(0, "printer.local", A)), None);
     assert_eq!(link.table.pending_messages(), 2);
-    let told = || tells(&[("printer.local", A)]);
-    let first = link.sees(host(2, MDNS), group(MDNS), told()).unwrap();
+    let records = || mdns_response(&[("printer.local", A)]);
+    let first = link.sees(host(2, MDNS), group(MDNS), records()).unwrap();
     assert_eq!(first.outcome, Outcome::Matched);
-    let second = link.sees(host(2, MDNS), group(MDNS), told()).unwrap();
+    let second = link.sees(host(2, MDNS), group(MDNS), records()).unwrap();
     assert_eq!((second.outcome, second.messages), (Outcome::Matched, 2));
     assert_ne!(first.client, second.client);
-    assert_eq!(link.sees_at(8, host(2, MDNS), group(MDNS), told()), None, "a copy");
+    assert_eq!(link.sees_at(8, host(2, MDNS), group(MDNS), records()), None, "a copy");
 }
 
 #[test]
@@ -245,12 +249,12 @@ fn hosts_that_serve_dns_at_the_port_are_paired_by_their_address() {
     let mut link = Link::new();
     let asker = host(1, 40_000);
     for server in [host(2, MDNS), host(3, MDNS)] {
-        link.sees(asker, server, asks(9, "www.test", A));
+        link.sees(asker, server, query(9, "www.test", A));
     }
     assert_eq!(link.table.pending_messages(), 2);
-    let ended = link.sees(host(4, MDNS), asker, answers(9, "www.test")).unwrap();
+    let ended = link.sees(host(4, MDNS), asker, response(9, "www.test")).unwrap();
     assert_eq!(ended.outcome, Outcome::UnmatchedResponse);
     for server in [host(3, MDNS), host(2, MDNS)] {
-        assert_eq!(link.sees(server, asker, answers(9, "www.test")), matched(asker, server));
+        assert_eq!(link.sees(server, asker, response(9, "www.test")), matched(asker, server));
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 const PLACE: u64 = PLACES as u64;
-/// Two keys whose tags differ, at the same place.
+/// Two keys with different tags and the same slot.
 const KEY: u64 = 0x1001_0000_0000_0005;
 const OTHER: u64 = 0x3003_0000_0000_0005;
 
@@ -10,11 +10,11 @@ const fn sighting(at_ns: u64, ifindex: u32) -> Sighting {
     Sighting { at_ns, point, identification: 77 }
 }
 
-const fn answered(content: u64) -> Option<Answered> {
-    Some(Answered { content, seen: sighting(1_000, 7) })
+const fn answered(content: u64) -> Option<RecordedResponse> {
+    Some(RecordedResponse { content, seen: sighting(1_000, 7) })
 }
 
-const ENDED: Ended = Ended {
+const ENDED: EndedExchange = EndedExchange {
     key: KEY,
     question: 3,
     at_ns: 1_000,
@@ -28,9 +28,9 @@ const ENDED: Ended = Ended {
 fn an_exchange_is_remembered_for_a_minute() {
     let mut recent = Recent::new();
     assert!(recent.exchange(KEY, 3, 1_000).is_none());
-    assert!(!recent.may_know(KEY));
+    assert!(!recent.may_contain(KEY));
     recent.insert(&ENDED);
-    assert!(recent.may_know(KEY));
+    assert!(recent.may_contain(KEY));
     assert_eq!(recent.exchange(KEY, 3, 1_000 + REMEMBERED_NS), Some(ENDED));
     assert!(recent.exchange(KEY, 3, 1_001 + REMEMBERED_NS).is_none());
     assert!(recent.exchange(OTHER, 3, 1_000).is_none(), "another one of the same place");
@@ -41,7 +41,7 @@ fn an_exchange_is_remembered_for_a_minute() {
 fn a_newer_exchange_takes_the_place() {
     let mut recent = Recent::new();
     recent.insert(&ENDED);
-    let newer = Ended { key: OTHER, sequence: 2, response: answered(9), ..ENDED };
+    let newer = EndedExchange { key: OTHER, sequence: 2, response: answered(9), ..ENDED };
     recent.insert(&newer);
     assert!(recent.exchange(KEY, 3, 1_000).is_none());
     assert_eq!(recent.exchange(OTHER, 3, 1_000), Some(newer));
@@ -51,12 +51,12 @@ fn a_newer_exchange_takes_the_place() {
 fn the_oldest_is_forgotten_for_the_next() {
     let mut recent = Recent::new();
     recent.insert(&ENDED);
-    // Another place each time, never that of the first.
+    // Another slot each time, never that of the first.
     for sequence in 2..=PLACE {
-        recent.insert(&Ended { key: KEY + 1 + sequence % 2, sequence, ..ENDED });
+        recent.insert(&EndedExchange { key: KEY + 1 + sequence % 2, sequence, ..ENDED });
     }
     assert_eq!(recent.exchange(KEY, 3, 1_000).map(|ended| ended.sequence), Some(1));
-    recent.insert(&Ended { key: KEY + 1, sequence: 1 << 20, ..ENDED });
+    recent.insert(&EndedExchange { key: KEY + 1, sequence: 1 << 20, ..ENDED });
     assert!(recent.exchange(KEY, 3, 1_000).is_none());
     assert_eq!(recent.exchange(KEY + 1, 3, 1_000).map(|ended| ended.sequence), Some(1 << 20));
 }
@@ -65,7 +65,7 @@ fn the_oldest_is_forgotten_for_the_next() {
 fn the_newest_exchange_with_the_question_is_found_and_the_newest_of_all_without_one() {
     let mut recent = Recent::new();
     for (sequence, question) in [(1, 3), (2, 4), (3, 3), (4, 5)] {
-        recent.insert(&Ended { sequence, question, ..ENDED });
+        recent.insert(&EndedExchange { sequence, question, ..ENDED });
     }
     let found = |question| recent.exchange(KEY, question, 1_000).map(|ended| ended.sequence);
     assert_eq!([3, 4, 5, 0, 9].map(found), [Some(3), Some(2), Some(4), Some(4), None]);
@@ -76,7 +76,7 @@ fn every_response_is_found_by_its_content_whatever_came_after_it() {
     let mut recent = Recent::new();
     // More than a chain has, as in a zone transfer.
     for content in 1..=1_000 {
-        recent.insert(&Ended { sequence: content, response: answered(content), ..ENDED });
+        recent.insert(&EndedExchange { sequence: content, response: answered(content), ..ENDED });
     }
     for content in 1..=1_000 {
         assert_eq!(recent.response(content, 1_000), answered(content));
@@ -89,7 +89,7 @@ fn every_response_is_found_by_its_content_whatever_came_after_it() {
 fn a_query_is_a_copy_elsewhere_while_it_waited_and_at_the_same_point_for_a_millisecond() {
     let second = 1_000_000_000;
     let mut recent = Recent::new();
-    recent.insert(&Ended {
+    recent.insert(&EndedExchange {
         at_ns: 3 * second,
         query: Some(sighting(second, 7)),
         response: answered(9),
@@ -102,8 +102,8 @@ fn a_query_is_a_copy_elsewhere_while_it_waited_and_at_the_same_point_for_a_milli
     assert!(!copies(3, sighting(3 * second + MIRRORED_NS + 1, 8)), "asked after the response");
     assert!(copies(3, sighting(2 * second, 7)), "repeated while it waited");
     assert!(!copies(3, sighting(3 * second, 7)), "asked after the response");
-    // Answered at once.
-    recent.insert(&Ended {
+    // The response followed at once.
+    recent.insert(&EndedExchange {
         at_ns: 5 * second,
         query: Some(sighting(5 * second, 7)),
         response: answered(9),
@@ -114,7 +114,7 @@ fn a_query_is_a_copy_elsewhere_while_it_waited_and_at_the_same_point_for_a_milli
     assert!(!copies(sighting(5 * second + MIRRORED_NS + 1, 7)));
     let other = |identification| Sighting { identification, ..sighting(5 * second + 5, 7) };
     assert!(!copies(other(78)), "another packet");
-    recent.insert(&Ended {
+    recent.insert(&EndedExchange {
         at_ns: 5 * second,
         query: Some(other(0)),
         response: answered(9),
@@ -126,15 +126,15 @@ fn a_query_is_a_copy_elsewhere_while_it_waited_and_at_the_same_point_for_a_milli
 #[test]
 fn a_chain_is_followed_to_its_bound_and_through_overwritten_entries_to_none() {
     let mut recent = Recent::new();
-    recent.insert(&Ended { question: 9, ..ENDED });
+    recent.insert(&EndedExchange { question: 9, ..ENDED });
     for sequence in 2..=CHAIN as u64 {
-        recent.insert(&Ended { sequence, ..ENDED });
+        recent.insert(&EndedExchange { sequence, ..ENDED });
     }
     assert_eq!(recent.exchange(KEY, 9, 1_000).map(|ended| ended.sequence), Some(1));
-    recent.insert(&Ended { sequence: 99, ..ENDED });
+    recent.insert(&EndedExchange { sequence: 99, ..ENDED });
     assert!(recent.exchange(KEY, 9, 1_000).is_none());
     for sequence in 100..PLACE + 100 {
-        recent.insert(&Ended { key: KEY + 1, sequence, ..ENDED });
+        recent.insert(&EndedExchange { key: KEY + 1, sequence, ..ENDED });
     }
     assert!(recent.exchange(KEY, 3, 1_000).is_none());
 }
@@ -144,8 +144,9 @@ fn a_response_is_a_copy_elsewhere_for_a_second_also_of_one_that_is_not_the_lates
     let mut recent = Recent::new();
     let second = 1_000_000_000;
     let at = |at_s, ifindex| {
-        let response = Some(Answered { content: 9, seen: sighting(at_s * second, ifindex) });
-        Ended { at_ns: at_s * second, response, ..ENDED }
+        let response =
+            Some(RecordedResponse { content: 9, seen: sighting(at_s * second, ifindex) });
+        EndedExchange { at_ns: at_s * second, response, ..ENDED }
     };
     recent.insert(&at(10, 7));
     recent.insert(&at(20, 8));
@@ -161,8 +162,13 @@ fn a_response_is_a_copy_elsewhere_for_a_second_also_of_one_that_is_not_the_lates
 #[test]
 fn a_copy_is_found_by_its_key_after_another_response_took_the_place_of_its_content() {
     let mut recent = Recent::new();
-    recent.insert(&Ended { response: answered(9), ..ENDED });
-    recent.insert(&Ended { key: KEY + 1, sequence: 2, response: answered(9 + PLACE), ..ENDED });
+    recent.insert(&EndedExchange { response: answered(9), ..ENDED });
+    recent.insert(&EndedExchange {
+        key: KEY + 1,
+        sequence: 2,
+        response: answered(9 + PLACE),
+        ..ENDED
+    });
     assert_eq!(recent.response(9, 1_000), None);
     assert!(recent.is_copy_of_response(KEY, 9, &sighting(1_500, 8), true));
     assert!(!recent.is_copy_of_response(KEY, 8, &sighting(1_500, 8), true), "other content");
@@ -174,7 +180,7 @@ fn a_search_ends_at_the_first_exchange_of_the_past() {
     let second = |n: u64| n * 1_000_000_000;
     for n in 1..=10 {
         let query = Some(sighting(second(n), 7));
-        recent.insert(&Ended { at_ns: second(n) + 600, sequence: n, query, ..ENDED });
+        recent.insert(&EndedExchange { at_ns: second(n) + 600, sequence: n, query, ..ENDED });
     }
     let looked_at = |since_ns| recent.chain_since(KEY, second(11), since_ns).count();
     assert_eq!(looked_at(second(11)), 0);
@@ -182,9 +188,9 @@ fn a_search_ends_at_the_first_exchange_of_the_past() {
     assert_eq!(recent.exchange(KEY, 3, second(11)).map(|ended| ended.sequence), Some(10));
     assert_eq!(recent.exchange(KEY, 3, second(4)).map(|ended| ended.sequence), Some(4));
 
-    // Read from a file after those, and before most of them in time.
+    // Read from a file after those, and earlier than most of them.
     let query = Some(sighting(second(2) + 5, 8));
-    recent.insert(&Ended { at_ns: second(2) + 500, sequence: 11, query, ..ENDED });
+    recent.insert(&EndedExchange { at_ns: second(2) + 500, sequence: 11, query, ..ENDED });
     let looked_at = |since_ns| recent.chain_since(KEY, second(11), since_ns).count();
     assert_eq!(looked_at(second(11)), 1, "itself; the one before it is in order again");
     assert_eq!(recent.exchange(KEY, 3, second(2) + 100).map(|ended| ended.sequence), Some(11));

@@ -1,35 +1,35 @@
-//! What may have been missed, and whose it may have been.
+//! Tracks gaps of the capture, and the flows that they may affect.
 
 use hashbrown::HashMap;
 use tap53_dns::{Flow, Transport};
 
-/// Flows of which is remembered that a packet could not be read, both ways of each: 0.5 MiB.
+/// Maximum number of flows with unreadable packets that are stored, in both directions: 0.5 MiB.
 const DAMAGED_FLOWS: usize = 4_096;
 
-/// How long a connection is distrusted after bytes in it differed, nanoseconds: as long as one is
-/// kept that nothing comes from. Another one of the same ports may be distrusted with it.
+/// Time that a connection is distrusted after conflicting bytes, in nanoseconds: the idle timeout
+/// of a connection. A later one of the same ports may be distrusted with it.
 const DISTRUSTED_NS: u64 = 120_000_000_000;
 
-/// Interfaces of which is remembered when capture on them began or ended, 16 bytes each.
+/// Maximum number of interfaces whose last start or stop of capture is stored, 16 bytes each.
 const SWITCHED_INTERFACES: usize = 4_096;
 
 /// Gaps of one worker's capture.
 pub(super) struct Gaps {
     ring_lost: u32,
-    /// Gaps that any flow may have suffered from, and when the last one was noted.
+    /// Number of gaps that may affect any flow, and the time of the last one.
     known: u64,
     last_at_ns: u64,
-    /// Flows of which a packet could not be read, and when.
+    /// Flows with an unreadable packet, and its time.
     damaged: HashMap<Flow, u64>,
-    /// TCP connections in which bytes were sent twice and differed, both ways of each, and when.
+    /// TCP connections with conflicting bytes, in both directions, and the time of the conflict.
     conflicts: HashMap<Flow, u64>,
-    /// When capture last began or ended on an interface.
+    /// Times when capture last started or stopped on an interface.
     switched: HashMap<u32, u64>,
 }
 
 impl Gaps {
     pub(super) fn new(started_at_ns: u64) -> Self {
-        // What came before the start was not seen either.
+        // Packets before the start were not captured either.
         Self {
             ring_lost: 0,
             known: 0,
@@ -40,7 +40,7 @@ impl Gaps {
         }
     }
 
-    /// Number of gaps that any flow may have suffered from.
+    /// Returns the number of gaps that may affect any flow.
     pub(super) const fn known(&self) -> u64 {
         self.known
     }
@@ -54,7 +54,7 @@ impl Gaps {
 
     pub(super) fn note_unreadable(&mut self, flow: Flow, at_ns: u64) {
         if self.damaged.len() >= DAMAGED_FLOWS {
-            // Too many to tell apart: any flow may be one of them.
+            // Too many to distinguish: any flow may be affected.
             self.damaged.clear();
             self.note(at_ns);
         }
@@ -67,7 +67,7 @@ impl Gaps {
 
     pub(super) fn note_conflict(&mut self, flow: Flow, at_ns: u64) {
         if self.conflicts.len() >= DAMAGED_FLOWS {
-            // Those whose time has passed; or else, as above, without the sign.
+            // Drop the expired ones first; if there are still too many, drop the sign as above.
             self.conflicts.retain(|_, noted_ns| noted_ns.saturating_add(DISTRUSTED_NS) >= at_ns);
             if self.conflicts.len() >= DAMAGED_FLOWS {
                 self.conflicts.clear();
@@ -80,7 +80,7 @@ impl Gaps {
         }
     }
 
-    /// True if bytes of the flow's connection differed lately.
+    /// Returns true if the flow's connection had conflicting bytes recently.
     #[inline]
     pub(super) fn is_conflicting(&self, flow: &Flow, now_ns: u64) -> bool {
         flow.transport == Transport::Tcp
@@ -93,7 +93,7 @@ impl Gaps {
 
     pub(super) fn note_switched(&mut self, ifindex: u32, at_ns: u64) {
         if self.switched.len() >= SWITCHED_INTERFACES {
-            // As above.
+            // Too many to distinguish, as above.
             self.switched.clear();
             self.note(at_ns);
         }
@@ -106,22 +106,22 @@ impl Gaps {
         self.last_at_ns = at_ns;
     }
 
-    /// True if a packet of the flow could not be read since then.
+    /// Returns true if a packet of the flow could not be read since then.
     pub(super) fn is_damaged(&self, flow: &Flow, since_ns: u64) -> bool {
         self.damaged.get(flow).is_some_and(|at_ns| *at_ns >= since_ns)
     }
 
-    /// True if capture on the interface began or ended since then.
+    /// Returns true if capture on the interface started or stopped since then.
     pub(super) fn is_switched(&self, ifindex: u32, since_ns: u64) -> bool {
         self.switched.get(&ifindex).is_some_and(|at_ns| *at_ns >= since_ns)
     }
 
-    /// True if anything of the flow may have been missed since then.
+    /// Returns true if any message of the flow may have been missed since then.
     pub(super) fn any_since(&self, flow: &Flow, since_ns: u64) -> bool {
         self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
     }
 
-    /// As [`any_since`](Self::any_since), but for what came before the start.
+    /// Returns the same as [`any_since`](Self::any_since), without the time before the start.
     pub(super) fn any_lost_since(&self, flow: &Flow, since_ns: u64) -> bool {
         self.known > 0 && self.last_at_ns >= since_ns || self.is_damaged(flow, since_ns)
     }

@@ -1,4 +1,4 @@
-//! What signs of tampering are told from.
+//! Data from which signs of tampering are recognised.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -7,19 +7,19 @@ use tap53_dns::{Flow, Message};
 
 use crate::pair::Point;
 
-/// Queries that a response with a wrong identifier or sender can be found to aim at: 4 bytes each,
-/// 64 KiB for a worker, which stay in the cache. A newer query takes the place of an older: only
-/// queries that wait matter, and a response that aims at one that is not found is an unmatched
-/// response as any other.
-const AIMS: usize = 16_384;
+/// Number of queries for which a response with a wrong identifier or sender can be recognised: 4
+/// bytes each, 64 KiB per worker, which stay in the cache. A newer query replaces an older one:
+/// only pending queries matter, and a response for one that is not found is an ordinary unmatched
+/// response.
+const INDEXED_QUERIES: usize = 16_384;
 
-/// Interfaces whose usual direction of responses is known, each in the place that the low bits of
-/// its index name: of two that share a place, the one that was seen last.
-const INTERFACES: usize = 64;
+/// Number of interfaces whose usual direction of responses is known, in the slot of the low bits of
+/// the ifindex: of two that share a slot, the latest one.
+const TRACKED_INTERFACES: usize = 64;
 
-/// Hash of a question's name where it has upper case letters, one value for all names that have
-/// none, which nearly all are; 0 where there is no name to compare. The names of two messages with
-/// an equal question differ in case if these differ.
+/// Returns the hash of a question's name if it has upper case letters, and the same value for all
+/// other names, which are nearly all; 0 if there is no name to compare. The names of two messages
+/// with an equal question differ in case if these values differ.
 #[inline]
 pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
     let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
@@ -28,7 +28,7 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
         match question.get(end) {
             Some(0) => break,
             Some(length @ 1..=63) => end += 1 + usize::from(*length),
-            // A pointer, or no name: nothing to compare by bytes.
+            // A pointer, or no name: the bytes cannot be compared.
             _ => return 0,
         }
     }
@@ -37,8 +37,9 @@ pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
     if may_have_upper_case(name) { hash_of(hasher, name) as u32 | 1 } else { LOWER_CASE }
 }
 
-/// False if no octet is an upper case letter. True also for the few others between `@` and `_`, and
-/// for some above 127: eight octets are tested at a time, by two of their bits. A length is below 64.
+/// Returns false if no octet is an upper case letter. May return true for the other characters
+/// between `@` and `_`, and for some above 127: eight octets are tested at a time, by two of their
+/// bits. A length is below 64.
 #[inline]
 fn may_have_upper_case(name: &[u8]) -> bool {
     const EACH: u64 = 0x4040_4040_4040_4040;
@@ -53,10 +54,10 @@ fn may_have_upper_case(name: &[u8]) -> bool {
         || is_upper(u64::from_ne_bytes(last))
 }
 
-/// Of all names without upper case letters. Even, as no hash of a name is.
+/// The hash of all names without upper case letters. It is even, unlike that of a name.
 const LOWER_CASE: u32 = 2;
 
-/// Hash of bytes without their length, for one kind of bytes only.
+/// Returns the hash of bytes without their length, for one kind of bytes only.
 #[inline]
 fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
     let mut hash = hasher.build_hasher();
@@ -64,15 +65,16 @@ fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
     hash.finish()
 }
 
-/// Odd, so that each product is of one factor; its bits are those of the golden ratio.
+/// Odd, so that multiplication is invertible; its bits are those of the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Hash of what a response says: its code, and its answers in any order without their TTL.
+/// Returns the hash of a response's content: its code, and its answers in any order without their
+/// TTL.
 #[inline]
 pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u32 {
     let code = u64::from(response.rcode);
-    // Thousands of answers may share an owner's text, and a message has two such texts at a time
-    // (`decode::message::sections`): the hashes of the last two are kept.
+    // Thousands of answers may share an owner's text, and a message refers to two such texts at a
+    // time (`decode::message::sections`): the hashes of the last two are cached.
     let mut owners: [Option<(&str, u64)>; 2] = [None; 2];
     let answers = response.answers().map(|it| {
         let [latest, earlier] = owners;
@@ -83,7 +85,7 @@ pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u3
             owners = [Some(owner), latest];
             owner
         });
-        // Both hashes are keyed: whoever sends answers cannot choose the sum.
+        // Both hashes have a random key: a sender of answers cannot choose the sum.
         let rdata = hash_of(hasher, it.rdata.as_bytes()).wrapping_add(u64::from(it.rtype));
         (owner.rotate_left(32) ^ rdata).wrapping_mul(MULTIPLIER)
     });
@@ -92,15 +94,15 @@ pub(super) fn answers_hash<S: BuildHasher>(hasher: &S, response: &Message) -> u3
     hash | 1
 }
 
-/// Where queries that wait are found by client and question.
-pub(super) struct Aims(Vec<u32>);
+/// Finds pending queries by client and question.
+pub(super) struct QuestionIndex(Vec<u32>);
 
-impl Aims {
+impl QuestionIndex {
     pub(super) fn new() -> Self {
-        Self(vec![0; AIMS])
+        Self(vec![0; INDEXED_QUERIES])
     }
 
-    /// Notes the slot of a query with this hash of its question.
+    /// Stores the slot of a query with this hash of its question.
     #[inline]
     pub(super) fn note(
         &mut self,
@@ -114,7 +116,8 @@ impl Aims {
         }
     }
 
-    /// The slot that was noted last for such a query, or for another of the same place.
+    /// Returns the slot that was stored last for such a query, or for another one with the same
+    /// position.
     pub(super) fn slot(
         &self,
         hasher: &DefaultHashBuilder,
@@ -127,45 +130,45 @@ impl Aims {
 
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
 fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
-    hasher.hash_one((flow.client, flow.transport, question)) as usize & (AIMS - 1)
+    hasher.hash_one((flow.client, flow.transport, question)) as usize & (INDEXED_QUERIES - 1)
 }
 
-/// In which direction responses pass the interfaces that saw their queries.
-pub(super) struct Sides([Seen; INTERFACES]);
+/// The directions in which responses pass the interfaces that saw their queries.
+pub(super) struct Sides([ResponseDirections; TRACKED_INTERFACES]);
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct ResponseDirections {
     ifindex: u32,
-    /// Against the direction of their query.
+    /// Responses against the direction of their query.
     opposite: u32,
-    /// In its direction.
+    /// Responses in the direction of their query.
     same: u32,
 }
 
 impl Sides {
     pub(super) const fn new() -> Self {
-        Self([Seen { ifindex: 0, opposite: 0, same: 0 }; INTERFACES])
+        Self([ResponseDirections { ifindex: 0, opposite: 0, same: 0 }; TRACKED_INTERFACES])
     }
 
-    /// Notes where a query and its response were seen. True if the response came from the side of
-    /// the client, and that is unusual at this interface: at a mirror port everything arrives.
+    /// Records where a query and its response were seen. Returns true if the response came from the
+    /// client's side, and that is unusual at this interface: at a mirror port everything arrives.
     #[inline]
     pub(super) fn is_from_client(&mut self, query: Point, response: Point) -> bool {
         if query.ifindex != response.ifindex {
             return false;
         }
-        let Some(seen) = self.0.get_mut(query.ifindex as usize % INTERFACES) else {
+        let Some(seen) = self.0.get_mut(query.ifindex as usize % TRACKED_INTERFACES) else {
             return false;
         };
         if seen.ifindex != query.ifindex {
-            *seen = Seen { ifindex: query.ifindex, ..Seen::default() };
+            *seen = ResponseDirections { ifindex: query.ifindex, ..ResponseDirections::default() };
         }
         if query.direction != response.direction {
             seen.opposite = seen.opposite.saturating_add(1);
             return false;
         }
         seen.same = seen.same.saturating_add(1);
-        // Who forges may send more than there are genuine responses, but not ever so many more.
+        // A forger may send more responses than there are genuine ones, but not many times more.
         seen.opposite > 0 && seen.opposite >= seen.same / 8
     }
 }

@@ -1,4 +1,4 @@
-//! The table, message by message.
+//! Tests of the table, message by message.
 
 mod copies;
 mod crowds;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use tap53_dns::{Transport, build::Build};
 use tap53_ebpf::settings::Direction;
 
-use super::*;
-use crate::pair::{Outcome, Point};
+use super::{expiry::BUFFER_BYTES_PER_QUERY, slots::MAX_FREE_BUFFER_BYTES, *};
+use crate::pair::{Anomaly, Outcome, Point, Related, Relation};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -63,7 +63,7 @@ fn observe(
     let wire = seen.message.id.to_be_bytes();
     let key = table.key(flow, seen.message.id);
     match table.observe(key, &mut seen, &wire) {
-        Observed::Done(transaction) => return Some(kept(&transaction)),
+        Observed::Done(transaction) => return Some(to_static(&transaction)),
         Observed::Waits => while table.evict().is_some() {},
         _ => {}
     }
@@ -74,8 +74,8 @@ fn done(observed: Option<Transaction<'static>>) -> Transaction<'static> {
     observed.expect("a transaction")
 }
 
-/// A transaction that outlives its table.
-fn kept(transaction: &Transaction<'_>) -> Transaction<'static> {
+/// Copies a transaction, so that it outlives its table.
+fn to_static(transaction: &Transaction<'_>) -> Transaction<'static> {
     let keep = |seen: &Observation| -> &'static Observation { Box::leak(Box::new(seen.clone())) };
     let exchange = match transaction.exchange {
         Exchange::Matched(query, response) => Exchange::Matched(keep(query), keep(response)),
@@ -127,7 +127,7 @@ fn late_response_is_unmatched_after_timeout() {
     let mut table = table(8);
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     assert_eq!(table.expire(25 * SECOND - 1), None);
-    let expired = kept(&table.expire(25 * SECOND).unwrap());
+    let expired = to_static(&table.expire(25 * SECOND).unwrap());
     assert_eq!(expired.outcome(), Outcome::Unanswered);
     assert!(!expired.capture_gap);
     assert_eq!(table.expire(25 * SECOND), None);
@@ -212,7 +212,7 @@ fn an_identifier_may_be_used_again_for_another_question() {
 fn a_response_before_its_query_is_of_an_earlier_exchange_only_if_one_can_be_its() {
     let ms = 1_000_000;
     let mut table = table(8);
-    // Another question was asked and answered, and the server's clock is behind by a little.
+    // Another question was asked and answered, and the server's clock is slightly slow.
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     done(observe(&mut table, flow(1), message(20 * SECOND + ms, 1, "a.test", true)));
     observe(&mut table, flow(1), message(21 * SECOND, 1, "b.test", false));
@@ -225,11 +225,11 @@ fn a_response_before_its_query_is_of_an_earlier_exchange_only_if_one_can_be_its(
     observe(&mut table, flow(2), message(31 * SECOND, 1, "c.test", false));
     let mut before = message(30 * SECOND - 5 * ms, 1, "c.test", true);
     let found = match observe_by(&mut table, flow(2), &mut before, b"other") {
-        Observed::Done(transaction) => kept(&transaction),
+        Observed::Done(transaction) => to_static(&transaction),
         other => panic!("{other:?}"),
     };
     assert_eq!(found.outcome(), Outcome::Matched, "no earlier exchange had begun");
-    // One that had begun keeps its response.
+    // An exchange that had begun keeps its response.
     observe(&mut table, flow(3), message(40 * SECOND, 1, "d.test", false));
     assert!(table.expire(45 * SECOND).is_some());
     observe(&mut table, flow(3), message(46 * SECOND, 1, "d.test", false));
@@ -281,7 +281,7 @@ fn a_truncated_response_and_its_retry_over_tcp_name_each_other_whoever_comes_fir
 }
 
 #[test]
-fn large_queries_are_bounded_by_bytes_and_leave_nothing_behind() {
+fn large_queries_are_bounded_by_bytes_and_free_their_buffers() {
     let mut table = table(64);
     let large = |port: u16| {
         let mut query = message(u64::from(port), 1, "a.test", false);
@@ -293,10 +293,10 @@ fn large_queries_are_bounded_by_bytes_and_leave_nothing_behind() {
         assert!(table.buffer_bytes <= 64 * BUFFER_BYTES_PER_QUERY + 70_000);
     }
     while table.drain().is_some() {}
-    table.tidy();
+    table.shrink_buffers();
     assert_eq!(table.buffer_bytes, 0);
     let held: usize = table.slots.iter().map(|slot| slot.query.buffer_bytes()).sum();
-    assert!(held <= 64 * KEPT_BUFFER_BYTES, "{held} bytes");
+    assert!(held <= 64 * MAX_FREE_BUFFER_BYTES, "{held} bytes");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn a_full_table_records_the_oldest_as_unanswered_with_a_gap() {
     observe(&mut table, flow(2), at(3));
     assert_eq!(table.evict(), None, "there is room for two");
     assert_eq!(observe_by(&mut table, flow(3), &mut at(4), &[]), Observed::Waits);
-    let evicted = kept(&table.evict().unwrap());
+    let evicted = to_static(&table.evict().unwrap());
     assert_eq!((evicted.outcome(), evicted.flow.client.port()), (Outcome::Unanswered, 1));
     assert_eq!((evicted.query_count, evicted.capture_gap), (2, true));
     assert_eq!(table.evict(), None);
@@ -323,7 +323,7 @@ fn a_full_table_records_the_oldest_as_unanswered_with_a_gap() {
 #[test]
 fn the_query_that_has_just_come_is_never_the_one_that_leaves() {
     let mut table = table(1);
-    // Over TCP, of a clock that is behind, and larger than the table may be.
+    // Over TCP, with a slow clock, and larger than the table may be.
     let over_tcp = Flow { transport: Transport::Tcp, ..flow(2) };
     observe(&mut table, flow(1), message(20 * SECOND, 1, "a.test", false));
     let mut large = message(SECOND, 1, "a.test", false);
@@ -370,7 +370,7 @@ fn an_unreadable_packet_is_a_gap_for_its_flow_alone() {
     for port in [1, 2] {
         observe(&mut table, flow(port), message(20 * SECOND, 1, "a.test", false));
     }
-    // The answer came in fragments: from the server to the client.
+    // The response arrived in fragments: from the server to the client.
     let back = Flow { client: flow(1).server, server: flow(1).client, ..flow(1) };
     table.note_unreadable(back, 21 * SECOND);
     assert!(table.expire(25 * SECOND).unwrap().capture_gap);
@@ -386,7 +386,7 @@ fn an_unreadable_packet_is_a_gap_for_its_flow_alone() {
 }
 
 #[test]
-fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
+fn switching_an_interface_is_a_gap_for_that_interface_only() {
     let mut table = table(8);
     let at = |ifindex, at_s: u64, response| {
         let mut seen = message(at_s * SECOND, 1, "a.test", response);
@@ -400,7 +400,7 @@ fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
     assert!(!table.expire(25 * SECOND).unwrap().capture_gap);
     observe(&mut table, flow(3), at(7, 22, false));
     assert!(!table.expire(31 * SECOND).unwrap().capture_gap, "it was asked afterwards");
-    // And a response whose query was sent before.
+    // The same for a response whose query was sent before.
     table.note_switched(8, 40 * SECOND);
     assert!(done(observe(&mut table, flow(4), at(8, 41, true))).capture_gap);
     assert!(!done(observe(&mut table, flow(5), at(7, 41, true))).capture_gap);
@@ -413,7 +413,7 @@ fn switching_an_interface_is_a_gap_for_what_is_seen_there_alone() {
 }
 
 #[test]
-fn a_query_of_a_clock_that_is_behind_waits_as_long() {
+fn a_query_of_a_slow_clock_waits_as_long() {
     let mut table = table(8);
     observe(&mut table, flow(1_000), message(100 * SECOND, 1, "a.test", false));
     observe(&mut table, flow(1_001), message(10 * SECOND, 2, "b.test", false));

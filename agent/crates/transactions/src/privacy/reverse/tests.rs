@@ -49,7 +49,7 @@ fn classless_zones_and_services_show_no_more_than_the_prefix() {
         let expected = Some("0.2.0.192.in-addr.arpa");
         assert_eq!(rewritten(&truncate(24, 56), name).as_deref(), expected, "{name}");
     }
-    // A label that is no number ends the prefix, even where the prefix is longer.
+    // A label that is no number ends the prefix, even if the prefix is longer.
     for (name, expected) in [
         ("1.2.x.192.in-addr.arpa", "0.0.0.192.in-addr.arpa"),
         ("5.0/25.2.0.192.in-addr.arpa", "0.2.0.192.in-addr.arpa"),
@@ -82,7 +82,7 @@ fn a_name_elsewhere_is_no_reverse_name() {
 }
 
 #[test]
-fn a_reverse_name_is_hidden_with_a_search_list_s_domain_behind_it() {
+fn a_reverse_name_with_the_domain_of_a_search_list_is_hidden() {
     let v6 = format!("{V6}.corp.example");
     for (rule, name, expected) in [
         (
@@ -94,7 +94,7 @@ fn a_reverse_name_is_hidden_with_a_search_list_s_domain_behind_it() {
         (truncate(0, 8), &v6, &format!("{}0.2.ip6.arpa.corp.example", "0.".repeat(30))),
         (AddressRule::Drop, "77.2.0.192.in-addr.arpa.corp.example", "in-addr.arpa.corp.example"),
         (AddressRule::Drop, "in-addr.arpa.corp.example", "in-addr.arpa.corp.example"),
-        // The last zone's labels are all that stands before it.
+        // The labels before the last zone are the address.
         (
             truncate(24, 56),
             "77.2.0.192.in-addr.arpa.9.8.7.6.in-addr.arpa.test",
@@ -105,7 +105,7 @@ fn a_reverse_name_is_hidden_with_a_search_list_s_domain_behind_it() {
     ] {
         assert_eq!(rewritten(&rule, name).as_deref(), Some(expected), "{name}");
     }
-    // An address has one pseudonym, whatever is behind its reverse name.
+    // An address has one pseudonym, whatever follows its reverse name.
     let rule = hash();
     for name in ["77.2.0.192.in-addr.arpa", "5.0/25.2.0.192.in-addr.arpa"] {
         let plain = rewritten(&rule, name).unwrap();
@@ -145,7 +145,7 @@ fn a_dropped_name_leaves_its_zone() {
 }
 
 #[test]
-fn reverse_names_in_rdata_are_rewritten_where_they_stand() {
+fn reverse_names_in_rdata_are_rewritten_in_place() {
     let rdata = |rdata| rewritten_rdata(&truncate(24, 56), rdata);
     assert_eq!(rdata("77.2.0.192.in-addr.arpa").as_deref(), Some("0.2.0.192.in-addr.arpa"));
     assert_eq!(

@@ -1,9 +1,11 @@
-//! One packet at several interfaces, or shown twice at one, makes one message.
+//! One packet at several interfaces, or shown twice at one, is one message.
+
+use std::collections::HashSet;
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::pair::{Exchange, RecordId};
+use crate::pair::{Exchange, RecordId, recent::PLACES};
 
 const MS: u64 = 1_000_000;
 
@@ -27,26 +29,26 @@ fn response(at_ns: u64, port: u16, name: &str, last_octet: u8) -> Sent {
     Sent { at_ns, port, identification: 0, wire: answer.wire() }
 }
 
-/// A response without a question: REFUSED, say.
+/// A response without a question, such as REFUSED.
 fn bare(at_ns: u64, port: u16, rcode: u8) -> Sent {
     let mut wire = Build::message(port, true).wire();
     wire[3] |= rcode;
     Sent { at_ns, port, identification: 0, wire }
 }
 
-/// What a record says, beside where and when.
+/// The content of a record, without place and time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Recorded {
     port: u16,
     outcome: &'static str,
     relation: Option<&'static str>,
-    /// Position of the record that it names.
+    /// Position of the related record.
     related: Option<usize>,
     query: Option<Message>,
     response: Option<Message>,
 }
 
-/// Of a message, what tells it from others here.
+/// Identifies a message in these tests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Message {
     name: Option<String>,
@@ -77,7 +79,7 @@ impl Bench {
         Self { table: table(64), records: Vec::new(), copies: 0, now_ns: 0 }
     }
 
-    /// Sees a message at an interface, where packets to the server leave.
+    /// Observes a message at an interface where packets to the server depart.
     fn sees(&mut self, ifindex: u32, delay_ns: u64, sent: &Sent) {
         let message = tap53_dns::Message::parse(&sent.wire).unwrap();
         let direction = if message.response { Direction::Ingress } else { Direction::Egress };
@@ -104,7 +106,7 @@ impl Bench {
         }
     }
 
-    /// All at one interface, and what becomes of it.
+    /// Observes all messages at one interface, and ends.
     fn alone(sequence: &[Sent]) -> Self {
         let mut bench = Self::new();
         sequence.iter().for_each(|sent| bench.sees(7, 0, sent));
@@ -116,8 +118,9 @@ impl Bench {
         self
     }
 
-    /// What the records say, and the first one of those that name each other, in an order that does
-    /// not depend on theirs. Which of two equal responses came before a third differs by interface.
+    /// Returns the content of the records, and the first related one of each, in an order
+    /// independent of theirs. Which of two equal responses came before a third differs by
+    /// interface.
     fn recorded(&self) -> Vec<(Recorded, Option<Recorded>)> {
         let of = |mut position: usize| {
             while let Some(earlier) = self.records[position].1.related {
@@ -138,12 +141,12 @@ impl Bench {
         recorded
     }
 
-    /// Outcome and relation of each record, in their order.
+    /// Returns outcome and relation of each record, in their order.
     fn outcomes(&self) -> Vec<(&str, Option<&str>)> {
         self.records.iter().map(|(_, it, _)| (it.outcome, it.relation)).collect()
     }
 
-    /// Times that each query was sent, and copies of it.
+    /// Returns for each query how often it was sent, and its number of copies.
     fn counts(&self) -> Vec<[u32; 2]> {
         self.records.iter().map(|(.., counts)| *counts).collect()
     }
@@ -173,7 +176,8 @@ const UNANSWERED: (&str, Option<&str>) = ("UNANSWERED", None);
 const REPEATED: (&str, Option<&str>) = ("UNMATCHED_RESPONSE", Some("REPEATED_RESPONSE"));
 const LATE: (&str, Option<&str>) = ("UNMATCHED_RESPONSE", Some("LATE_RESPONSE"));
 
-/// `14b`: REFUSED and SERVFAIL without a question that repeat or come late at one interface.
+/// Scenario `14b`: REFUSED and SERVFAIL without a question that are repeated or late at one
+/// interface.
 #[test]
 fn responses_without_a_question_that_repeat_or_come_late_name_the_record_of_their_query() {
     let (refused, servfail) = (5, 2);
@@ -197,7 +201,7 @@ fn responses_without_a_question_that_repeat_or_come_late_name_the_record_of_thei
     assert_eq!(named, [0, 2, 4, 6], "each the record of its own query");
 }
 
-/// `14c`.
+/// Scenario `14c`.
 #[test]
 fn a_response_without_a_question_at_two_interfaces_is_one() {
     let mut bench = Bench::new();
@@ -213,11 +217,28 @@ fn a_response_without_a_question_at_two_interfaces_is_one() {
     assert_eq!((bench.copies, bench.counts()), (4, vec![[1, 1], [1, 1]]));
 }
 
-/// `50`: all messages of the transfer at one interface, then all of them at the other.
+/// Scenario `50`: all messages of the transfer at one interface, then all of them at the other.
 #[test]
 fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
     let over_tcp = Flow { transport: Transport::Tcp, ..flow(1) };
     let mut table = table(8);
+    let query = Build::message(9, false).question("example.test", 252).wire();
+    let response = |octet: u8| {
+        let message = Build::message(9, true);
+        let message = if octet == 0 { message.question("example.test", 252) } else { message };
+        message.answer(1, 60, &[192, 0, 2, octet]).wire()
+    };
+    // More than are stored for one flow and identifier, without two that share a slot: the second
+    // one would replace the first.
+    let key = table.key(over_tcp, 9).hash;
+    let mut slots = HashSet::new();
+    let messages: Vec<u8> = (0..=255)
+        .filter(|octet| {
+            let content = table.hash_response(key, &response(*octet)).content;
+            slots.insert(content % PLACES as u64)
+        })
+        .take(50)
+        .collect();
     let mut see = |ifindex, wire: Vec<u8>| {
         let message = tap53_dns::Message::parse(&wire).unwrap();
         let direction = if message.response { Direction::Ingress } else { Direction::Egress };
@@ -230,31 +251,23 @@ fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
             _ => None,
         }
     };
-    let asks = Build::message(9, false).question("example.test", 252).wire();
-    let tells = |octet: u8| {
-        let message = Build::message(9, true);
-        let message = if octet == 0 { message.question("example.test", 252) } else { message };
-        message.answer(1, 60, &[192, 0, 2, octet]).wire()
-    };
-    // More than are remembered of one flow and identifier.
-    let messages = 0..50;
     for ifindex in [7, 8] {
-        assert_eq!(see(ifindex, asks.clone()), None);
+        assert_eq!(see(ifindex, query.clone()), None);
     }
     let mut latest = None;
-    for octet in messages.clone() {
-        let (id, related) = see(7, tells(octet)).expect("a record");
+    for &octet in &messages {
+        let (id, related) = see(7, response(octet)).expect("a record");
         let relation = Relation::RepeatedResponse;
         assert_eq!(related, latest.map(|record| Related { relation, record }));
         latest = Some(id);
     }
-    for octet in messages.clone() {
-        assert_eq!(see(8, tells(octet)), None);
+    for &octet in &messages {
+        assert_eq!(see(8, response(octet)), None);
     }
-    // In a file whose interfaces follow each other, the query too.
-    assert_eq!(see(9, asks.clone()), None);
+    // In a file whose interfaces follow each other, the query is a copy too.
+    assert_eq!(see(9, query.clone()), None);
     for octet in messages {
-        assert_eq!(see(9, tells(octet)), None);
+        assert_eq!(see(9, response(octet)), None);
     }
 }
 
@@ -276,7 +289,7 @@ fn two_racing_answers_at_two_interfaces_are_two() {
     }
 }
 
-/// `30`: IPv4 with an identification, and IPv6, which has none.
+/// Scenario `30`: IPv4 with an identification, and IPv6, which has none.
 #[test]
 fn a_mirror_port_that_shows_each_packet_twice_makes_copies() {
     for identification in [0x1234u16, 0] {
@@ -297,9 +310,9 @@ fn a_mirror_port_that_shows_each_packet_twice_makes_copies() {
 }
 
 #[test]
-fn what_is_sent_again_is_no_mirrored_packet() {
+fn a_retransmission_is_no_mirrored_packet() {
     let numbered = |sent: Sent, identification| Sent { identification, ..sent };
-    // Another packet, and as soon as that; or the same bytes after more than a millisecond.
+    // Another packet just as soon; or the same bytes after more than a millisecond.
     for (number, delay) in [(2, 1_000), (1, MS + 1)] {
         let bench = Bench::alone(&[
             numbered(query(0, 1, "a.test"), 1),
@@ -310,12 +323,12 @@ fn what_is_sent_again_is_no_mirrored_packet() {
         assert_eq!((bench.outcomes(), bench.copies), (vec![MATCHED, REPEATED], 0));
         assert_eq!(bench.counts(), [[2, 0], [0, 0]]);
     }
-    // Equal identification, other bytes.
+    // The same identification, other bytes.
     let mut other = query(1_000, 1, "a.test");
     other.wire[2] ^= 1;
     let bench = Bench::alone(&[query(0, 1, "a.test"), other]);
     assert_eq!(bench.counts(), [[2, 0]]);
-    // A client on the same host that uses port and identifier again, faster than a mirror shows.
+    // A client on the same host that reuses port and identifier faster than a mirror port repeats.
     let bench = Bench::alone(&[
         query(0, 1, "a.test"),
         response(10, 1, "a.test", 1),
@@ -325,9 +338,9 @@ fn what_is_sent_again_is_no_mirrored_packet() {
     assert_eq!((bench.outcomes(), bench.copies), (vec![MATCHED, MATCHED], 0));
 }
 
-/// `15`: asked again with the same identifier and port.
+/// Scenario `15`: the query is repeated with the same identifier and port.
 #[test]
-fn a_transaction_tells_when_its_query_was_sent_last() {
+fn a_transaction_contains_the_time_of_its_latest_query() {
     let mut table = table(8);
     for (ifindex, at_ms) in [(7, 0), (7, 2_000), (8, 2_001)] {
         let mut seen = message(at_ms * MS, 1, "poll.test", false);
@@ -365,15 +378,15 @@ fn a_query_that_leaves_again_by_another_interface_is_a_repetition() {
     assert_eq!(found.latest_query_ns, 14_500 * MS);
 }
 
-/// What one client and its server say, in order of time; identifiers and ports are equal.
+/// Messages of one client and its server, in order of time; identifiers and ports are equal.
 fn conversation(port: u16) -> impl Strategy<Value = Vec<Sent>> {
-    // Answers come 10 ms apart, from 5 ms on or too late; some equal others.
+    // Responses arrive 10 ms apart, from 5 ms on or too late; some equal others.
     let answers = vec((0..4u8, any::<bool>()), 0..4);
     let exchange = (select(vec!["a.test", "b.test"]), answers, 0..8u8);
     vec(exchange, 1..4).prop_map(move |exchanges| {
         let mut sent = Vec::new();
         for (number, (name, answers, late)) in (0..).zip(exchanges) {
-            // Apart by more than a query waits: one that is unanswered is not repeated.
+            // The interval exceeds the timeout: an unanswered query is not repeated.
             let began_ns = (number * 20 + 1) * SECOND + u64::from(port) * 3 * MS;
             sent.push(query(began_ns, port, name));
             let first_ns = began_ns + if late == 0 { 7 * SECOND } else { 5 * MS };
@@ -401,7 +414,7 @@ fn conversations() -> impl Strategy<Value = Vec<Sent>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Each interface sees everything in order; how the interfaces are interleaved is drawn.
+    /// Each interface sees everything in order; the interleaving of the interfaces is random.
     #[test]
     fn any_interleaving_of_copies_gives_the_records_of_one_interface(
         sequence in conversations(),
@@ -416,7 +429,7 @@ proptest! {
             if next.iter().sum::<usize>() == total {
                 break;
             }
-            // The first from the drawn one on that has not seen everything.
+            // The first interface from the drawn one on that has not seen everything.
             let with_more = (0..interfaces).map(|step| (turn + step) % interfaces);
             let Some(interface) = with_more.into_iter().find(|it| next[*it] < sequence.len()) else {
                 break;
@@ -430,8 +443,8 @@ proptest! {
         prop_assert_eq!(bench.copies, (interfaces - 1) * sequence.len());
     }
 
-    /// Each packet passes the interfaces in an order of its own before the next one comes; clients
-    /// ask again.
+    /// Each packet passes the interfaces in random order before the next one; clients repeat
+    /// queries.
     #[test]
     fn copies_and_repetitions_are_counted_apart(
         sequence in conversations(),

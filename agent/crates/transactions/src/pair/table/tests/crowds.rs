@@ -1,10 +1,11 @@
-//! Many pending queries with one flow and identifier: look-ups stay short, and nothing is lost.
+//! Many pending queries with one flow and identifier: lookups stay short, and nothing is lost.
 
 use super::*;
+use crate::pair::table::queries::{GROUP_QUERIES_PER_KEY, QUERIES_PER_KEY};
 
-/// Asks the query; how many entries a look-up of its key had to compare before, and how many
-/// queries left the table for it.
-fn asks(table: &mut Table, flow: Flow, at_ns: u64, id: u16, name: &str) -> (usize, u32) {
+/// Sends the query; returns how many entries a lookup of its key compared before, and how many
+/// queries were evicted for it.
+fn send_query(table: &mut Table, flow: Flow, at_ns: u64, id: u16, name: &str) -> (usize, u32) {
     let mut query = message(at_ns, id, name, false);
     assert_eq!(observe_by(table, flow, &mut query, &[]), Observed::Waits);
     let newest = table.lists[Transport::Udp as usize].newest;
@@ -34,13 +35,13 @@ fn ever_new_names_under_one_port_and_identifier_keep_look_ups_short() {
     for number in 0..10_000u16 {
         let at_ns = 20 * SECOND + u64::from(number) * 1_000;
         let name = format!("n{number}.test");
-        let (compared, evicted) = asks(&mut table, flow(1), at_ns, 7, &name);
+        let (compared, evicted) = send_query(&mut table, flow(1), at_ns, 7, &name);
         most_compared = most_compared.max(compared);
         recorded += evicted;
-        // A pair beside them, of the same client, whose response takes its time.
+        // Another transaction of the same client, whose response takes longer.
         let beside = 10 + number / 100;
         match number % 100 {
-            0 => assert_eq!(asks(&mut table, flow(beside), at_ns, 7, "a.test").1, 0),
+            0 => assert_eq!(send_query(&mut table, flow(beside), at_ns, 7, "a.test").1, 0),
             90 => {
                 let answer = message(at_ns, 7, "a.test", true);
                 let found = done(observe(&mut table, flow(beside), answer));
@@ -51,7 +52,7 @@ fn ever_new_names_under_one_port_and_identifier_keep_look_ups_short() {
     }
     // An entry of another hash may share the few bits that the index compares first.
     assert!(most_compared <= QUERIES_PER_KEY + 8, "{most_compared} comparisons");
-    // The latest of the crowd still finds its response, the first one's is late.
+    // The latest of the crowd still finds its response, that of the first is late.
     let at_ns = 21 * SECOND;
     let found = done(observe(&mut table, flow(1), message(at_ns, 7, "n9999.test", true)));
     assert_eq!(found.outcome(), Outcome::Matched);
@@ -61,12 +62,12 @@ fn ever_new_names_under_one_port_and_identifier_keep_look_ups_short() {
 #[test]
 fn the_oldest_of_a_crowd_leaves_and_its_response_is_late() {
     let mut table = table(1_024);
-    asks(&mut table, flow(2), 20 * SECOND, 7, "older.test");
+    send_query(&mut table, flow(2), 20 * SECOND, 7, "older.test");
     for number in 0..64u64 {
         let name = format!("n{number}.test");
-        assert_eq!(asks(&mut table, flow(1), 21 * SECOND + number, 7, &name).1, 0);
+        assert_eq!(send_query(&mut table, flow(1), 21 * SECOND + number, 7, &name).1, 0);
     }
-    assert_eq!(asks(&mut table, flow(1), 22 * SECOND, 7, "n64.test").1, 1);
+    assert_eq!(send_query(&mut table, flow(1), 22 * SECOND, 7, "n64.test").1, 1);
     assert_eq!(table.pending_queries(), 65);
     let late = done(observe(&mut table, flow(1), message(23 * SECOND, 7, "n0.test", true)));
     assert_eq!(late.related.map(|related| related.relation), Some(Relation::LateResponse));
@@ -88,7 +89,7 @@ fn many_hosts_that_ask_a_group_for_one_name_keep_look_ups_short() {
             ..flow(1)
         };
         let at_ns = 20 * SECOND + u64::from(number);
-        let (compared, evicted) = asks(&mut table, flow, at_ns, 0, "printer.local");
+        let (compared, evicted) = send_query(&mut table, flow, at_ns, 0, "printer.local");
         most_compared = most_compared.max(compared);
         recorded += evicted;
     }

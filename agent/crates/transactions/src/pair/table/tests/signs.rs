@@ -1,4 +1,4 @@
-//! Signs of tampering, each with its scenario and with what is none.
+//! Signs of tampering, each with its scenario and with harmless cases.
 
 use std::cell::Cell;
 
@@ -7,7 +7,7 @@ use tap53_dns::ParseStatus;
 use super::*;
 use crate::pair::{Point, table::signs::answers_hash};
 
-/// Sees a message at interface 7; what becomes of it.
+/// Observes a message at interface 7; returns its transaction.
 fn sees(table: &mut Table, flow: Flow, at_ns: u64, wire: &[u8]) -> Option<Transaction<'static>> {
     let response = wire[2] & 0x80 != 0;
     let direction = if response { Direction::Egress } else { Direction::Ingress };
@@ -25,12 +25,12 @@ fn sees_at(
     let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
     let key = table.key(flow, seen.message.id);
     match table.observe(key, &mut seen, wire) {
-        Observed::Done(transaction) => Some(kept(&transaction)),
+        Observed::Done(transaction) => Some(to_static(&transaction)),
         _ => None,
     }
 }
 
-fn asks(id: u16, name: &str) -> Vec<u8> {
+fn query(id: u16, name: &str) -> Vec<u8> {
     Build::message(id, false).question(name, 1).wire()
 }
 
@@ -43,9 +43,9 @@ fn signs(transaction: &Transaction<'_>) -> Vec<&'static str> {
     transaction.anomalies.iter().map(Anomaly::name).collect()
 }
 
-/// A query and its response, as usual.
+/// A usual query and its response.
 fn usual(table: &mut Table, flow: Flow, at_ns: u64) {
-    sees(table, flow, at_ns, &asks(1, "usual.test"));
+    sees(table, flow, at_ns, &query(1, "usual.test"));
     let found = done(sees(table, flow, at_ns + 1, &answers(1, "usual.test", &[1])));
     assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, vec![]));
 }
@@ -55,13 +55,13 @@ fn a_response_that_comes_from_the_side_of_its_query_is_a_sign() {
     let mut table = table(8);
     let arrives = Point { ifindex: 7, direction: Direction::Ingress };
     usual(&mut table, flow(1), SECOND);
-    sees(&mut table, flow(2), 2 * SECOND, &asks(2, "a.test"));
+    sees(&mut table, flow(2), 2 * SECOND, &query(2, "a.test"));
     let forged = answers(2, "a.test", &[66]);
     let forged = done(sees_at(&mut table, flow(2), 2 * SECOND + 1, &forged, arrives));
     assert_eq!(forged.outcome(), Outcome::Matched);
     assert_eq!(signs(&forged), ["RESPONSE_FROM_CLIENT_SIDE"]);
-    // By another interface, as where the ways are asymmetric.
-    sees(&mut table, flow(3), 3 * SECOND, &asks(3, "a.test"));
+    // By another interface, as with asymmetric paths.
+    sees(&mut table, flow(3), 3 * SECOND, &query(3, "a.test"));
     let elsewhere = Point { ifindex: 8, direction: Direction::Ingress };
     let answer = answers(3, "a.test", &[1]);
     let other_way = done(sees_at(&mut table, flow(3), 3 * SECOND + 1, &answer, elsewhere));
@@ -69,29 +69,29 @@ fn a_response_that_comes_from_the_side_of_its_query_is_a_sign() {
 }
 
 #[test]
-fn where_queries_and_responses_pass_in_one_direction_nothing_is_told_from_it() {
+fn interfaces_with_one_direction_give_no_sign() {
     let arrives = Point { ifindex: 7, direction: Direction::Ingress };
     let leaves = Point { ifindex: 7, direction: Direction::Egress };
     // At a mirror port everything arrives.
     let mut mirror = table(8);
     for port in 1..100 {
-        sees_at(&mut mirror, flow(port), SECOND, &asks(port, "a.test"), arrives);
+        sees_at(&mut mirror, flow(port), SECOND, &query(port, "a.test"), arrives);
         let answer = answers(port, "a.test", &[1]);
         let found = done(sees_at(&mut mirror, flow(port), 2 * SECOND, &answer, arrives));
         assert_eq!(signs(&found), [""; 0]);
     }
-    // Packets on lo, and those that a router turns back, leave and arrive.
+    // Packets on lo, and those that a router turns back, depart and arrive.
     let mut hairpin = table(8);
     usual(&mut hairpin, flow(1), SECOND);
     for point in [leaves, arrives] {
-        sees_at(&mut hairpin, flow(2), 2 * SECOND, &asks(2, "a.test"), point);
+        sees_at(&mut hairpin, flow(2), 2 * SECOND, &query(2, "a.test"), point);
     }
     let answer = answers(2, "a.test", &[1]);
     let found = done(sees_at(&mut hairpin, flow(2), 2 * SECOND + 1, &answer, leaves));
     assert_eq!(signs(&found), [""; 0]);
-    // On lo with one direction captured.
+    // On lo with one captured direction.
     let own = Flow { client: ([127, 0, 0, 1], 9).into(), ..flow(2) };
-    sees_at(&mut hairpin, own, 3 * SECOND, &asks(2, "a.test"), leaves);
+    sees_at(&mut hairpin, own, 3 * SECOND, &query(2, "a.test"), leaves);
     let found = done(sees_at(&mut hairpin, own, 3 * SECOND + 1, &answer, leaves));
     assert_eq!(signs(&found), [""; 0]);
 }
@@ -104,18 +104,18 @@ fn a_response_in_other_case_than_its_query_is_a_sign() {
         (2, "wWw.ExAmple.test", "www.example.test", vec!["CASE_MISMATCH"]),
         (3, "www.example.test", "www.exAmple.test", vec!["CASE_MISMATCH"]),
     ] {
-        sees(&mut table, flow(port), SECOND, &asks(9, asked));
+        sees(&mut table, flow(port), SECOND, &query(9, asked));
         let found = done(sees(&mut table, flow(port), 2 * SECOND, &answers(9, answered, &[1])));
         assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, expected), "{answered}");
     }
     // Without a question there is nothing to compare.
-    sees(&mut table, flow(4), SECOND, &asks(9, "wWw.test"));
+    sees(&mut table, flow(4), SECOND, &query(9, "wWw.test"));
     let found = done(sees(&mut table, flow(4), 2 * SECOND, &Build::message(9, true).wire()));
     assert_eq!((found.outcome(), signs(&found)), (Outcome::Matched, vec![]));
 }
 
 #[test]
-fn a_further_response_that_says_something_else_is_a_sign() {
+fn a_further_response_with_other_content_is_a_sign() {
     let mut table = table(8);
     let mut refused = answers(9, "a.test", &[]);
     refused[3] |= 5;
@@ -126,12 +126,12 @@ fn a_further_response_that_says_something_else_is_a_sign() {
         (answers(9, "a.test", &[1, 66]), vec!["CONFLICTING_RESPONSE"]),
         (answers(9, "a.test", &[1]), vec!["CONFLICTING_RESPONSE"]),
         (refused, vec!["CONFLICTING_RESPONSE"]),
-        // In other order, and with another TTL.
+        // In another order, and with another TTL.
         (slower, vec![]),
         (answers(9, "a.test", &[1, 2]), vec![]),
     ] {
         let flow = flow(table.ids.next().try_into().unwrap());
-        sees(&mut table, flow, SECOND, &asks(9, "a.test"));
+        sees(&mut table, flow, SECOND, &query(9, "a.test"));
         let first = done(sees(&mut table, flow, SECOND + 1, &answers(9, "a.test", &[1, 2])));
         let second = done(sees(&mut table, flow, 2 * SECOND, &second));
         let related = Related { relation: Relation::RepeatedResponse, record: first.id };
@@ -144,21 +144,21 @@ fn a_further_response_that_says_something_else_is_a_sign() {
 fn the_messages_of_a_zone_transfer_do_not_contradict_each_other() {
     let mut table = table(8);
     let over_tcp = Flow { transport: Transport::Tcp, ..flow(1) };
-    let asks = Build::message(9, false).question("example.test", 252).wire();
-    sees(&mut table, over_tcp, SECOND, &asks);
+    let query = Build::message(9, false).question("example.test", 252).wire();
+    sees(&mut table, over_tcp, SECOND, &query);
     for octet in 0..4 {
         let message = Build::message(9, true);
         let message = if octet == 2 { message } else { message.question("example.test", 252) };
         let wire = message.answer(1, 60, &[192, 0, 2, octet]).wire();
-        let told = done(sees(&mut table, over_tcp, SECOND + u64::from(octet), &wire));
-        assert_eq!(signs(&told), [""; 0], "{octet}");
+        let response = done(sees(&mut table, over_tcp, SECOND + u64::from(octet), &wire));
+        assert_eq!(signs(&response), [""; 0], "{octet}");
     }
 }
 
 #[test]
 fn a_response_with_a_wrong_identifier_names_the_query_that_it_aims_at() {
     let mut table = table(8);
-    sees(&mut table, flow(1), SECOND, &asks(9, "a.test"));
+    sees(&mut table, flow(1), SECOND, &query(9, "a.test"));
     let guesses: Vec<_> = [10, 11]
         .into_iter()
         .map(|id| done(sees(&mut table, flow(1), SECOND + 1, &answers(id, "a.test", &[66]))))
@@ -173,7 +173,7 @@ fn a_response_with_a_wrong_identifier_names_the_query_that_it_aims_at() {
     }
     assert_ne!(guesses[0].id, guesses[1].id);
     assert!(guesses.iter().all(|guess| guess.id != genuine.id));
-    // After it was answered, and for another name, there is nothing to aim at.
+    // After it was answered, or for another name, there is no pending query.
     for (id, name) in [(12, "a.test"), (13, "b.test")] {
         let late = done(sees(&mut table, flow(1), SECOND + 3, &answers(id, name, &[66])));
         assert_eq!((late.related, signs(&late)), (None, vec![]));
@@ -181,23 +181,23 @@ fn a_response_with_a_wrong_identifier_names_the_query_that_it_aims_at() {
 }
 
 #[test]
-fn a_response_from_a_wrong_address_names_the_query_that_it_aims_at_also_if_nobody_answers() {
+fn a_response_from_a_wrong_address_names_its_query_even_if_that_stays_unanswered() {
     let mut table = table(8);
-    sees(&mut table, flow(1), SECOND, &asks(9, "a.test"));
+    sees(&mut table, flow(1), SECOND, &query(9, "a.test"));
     let elsewhere = Flow { server: ([203, 0, 113, 9], 53).into(), ..flow(1) };
     let forged = done(sees(&mut table, elsewhere, SECOND + 1, &answers(9, "a.test", &[66])));
     let other_client = Flow { client: ([192, 0, 2, 99], 1).into(), ..elsewhere };
     let stray = done(sees(&mut table, other_client, SECOND + 1, &answers(9, "a.test", &[66])));
     assert_eq!((stray.related, signs(&stray)), (None, vec![]));
-    let unanswered = kept(&table.expire(10 * SECOND).unwrap());
+    let unanswered = to_static(&table.expire(10 * SECOND).unwrap());
     let related = Related { relation: Relation::WrongServer, record: unanswered.id };
     assert_eq!((forged.related, signs(&forged)), (Some(related), vec!["WRONG_SERVER"]));
     assert_eq!(signs(&unanswered), ["FORGED_RESPONSE_SEEN"]);
-    // A genuine answer that is late names the same record.
+    // A genuine late response names the same record.
     let late = done(sees(&mut table, flow(1), 11 * SECOND, &answers(9, "a.test", &[1])));
     let related = Related { relation: Relation::LateResponse, record: unanswered.id };
     assert_eq!(late.related, Some(related));
-    // The slot's next query is not marked.
+    // The next query of the slot is not marked.
     usual(&mut table, flow(2), 12 * SECOND);
 }
 
@@ -207,9 +207,9 @@ fn bytes_that_differ_in_a_connection_mark_its_transactions() {
     let over_tcp = |port| Flow { transport: Transport::Tcp, ..flow(port) };
     let back = |flow: Flow| Flow { client: flow.server, server: flow.client, ..flow };
     for port in [1, 2, 3] {
-        sees(&mut table, over_tcp(port), SECOND, &asks(9, "a.test"));
+        sees(&mut table, over_tcp(port), SECOND, &query(9, "a.test"));
     }
-    // Of either side.
+    // For both sides.
     table.note_conflict(over_tcp(1), SECOND + 1);
     table.note_conflict(back(over_tcp(3)), SECOND + 1);
     for (port, expected) in [(1, true), (2, false)] {
@@ -218,13 +218,13 @@ fn bytes_that_differ_in_a_connection_mark_its_transactions() {
         assert_eq!(found.capture_gap, expected);
         assert_eq!(signs(&found).contains(&"TCP_CONFLICT"), expected);
     }
-    let unanswered = kept(&table.expire(20 * SECOND).unwrap());
+    let unanswered = to_static(&table.expire(20 * SECOND).unwrap());
     assert_eq!((signs(&unanswered), unanswered.capture_gap), (vec!["TCP_CONFLICT"], true));
-    // What its other bytes asked for may be answered.
+    // The response may answer the query in the other bytes.
     let other = done(sees(&mut table, over_tcp(1), 21 * SECOND, &answers(8, "b.test", &[1])));
     assert_eq!((signs(&other), other.capture_gap), (vec!["TCP_CONFLICT"], true));
     // Much later another connection has the ports.
-    sees(&mut table, over_tcp(1), 200 * SECOND, &asks(7, "a.test"));
+    sees(&mut table, over_tcp(1), 200 * SECOND, &query(7, "a.test"));
     let later = done(sees(&mut table, over_tcp(1), 201 * SECOND, &answers(7, "a.test", &[1])));
     assert_eq!((signs(&later), later.capture_gap), (vec![], false));
     for port in 0..10_000 {
@@ -247,7 +247,7 @@ fn sees_changed(
     change(&mut seen);
     let key = table.key(flow, seen.message.id);
     match table.observe(key, &mut seen, wire) {
-        Observed::Done(transaction) => Some(kept(&transaction)),
+        Observed::Done(transaction) => Some(to_static(&transaction)),
         _ => None,
     }
 }
@@ -277,7 +277,7 @@ fn a_response_that_was_not_read_whole_contradicts_no_other() {
         (6, [&whole, &trailing], unchanged, true),
     ];
     for (port, [first, second], change, conflicting) in cases {
-        sees(&mut table, flow(port), SECOND, &asks(9, "a.test"));
+        sees(&mut table, flow(port), SECOND, &query(9, "a.test"));
         done(sees(&mut table, flow(port), SECOND + 1, first));
         let second = done(sees_changed(&mut table, flow(port), 2 * SECOND, second, change));
         assert_eq!(second.related.map(|it| it.relation), Some(Relation::RepeatedResponse));
@@ -286,7 +286,7 @@ fn a_response_that_was_not_read_whole_contradicts_no_other() {
     }
 }
 
-/// Counts the bytes that are hashed.
+/// Counts the hashed bytes.
 #[derive(Default)]
 struct CountingHasher<'a>(Option<&'a Cell<usize>>);
 
@@ -316,7 +316,7 @@ impl<'a> BuildHasher for &'a CountingBuilder {
 fn an_owner_that_many_answers_share_is_hashed_once() {
     let name = format!("{}.{}.{}.test", "a".repeat(63), "b".repeat(63), "c".repeat(63));
     let one = answers(9, &name, &[1; 200]);
-    // Every other answer is of another owner, which is written out once.
+    // Every other answer has another owner, which is written out once.
     let mut two = Build::message(9, true).question(&name, 1).wire();
     two[7] = 200;
     let written_at = u16::try_from(two.len()).unwrap() | 0xc000;
@@ -341,21 +341,21 @@ fn an_owner_that_many_answers_share_is_hashed_once() {
 }
 
 #[test]
-fn what_is_known_of_the_sides_of_an_interface_is_not_told_of_another() {
+fn the_sides_of_one_interface_do_not_affect_another() {
     let arrives = |ifindex| Point { ifindex, direction: Direction::Ingress };
     let leaves = |ifindex| Point { ifindex, direction: Direction::Egress };
     let pair = |table: &mut Table, flow: Flow, asked: Point, answered: Point| {
-        sees_at(table, flow, SECOND, &asks(9, "a.test"), asked);
+        sees_at(table, flow, SECOND, &query(9, "a.test"), asked);
         let answer = answers(9, "a.test", &[1]);
         signs(&done(sees_at(table, flow, SECOND + 1, &answer, answered)))
     };
-    // A mirror port, and an interface with two sides whose index ends in the same bits.
+    // A mirror port, and an interface with two sides whose ifindex ends in the same bits.
     let mut table = table(8);
     assert_eq!(pair(&mut table, flow(1), arrives(71), leaves(71)), [""; 0]);
     assert_eq!(pair(&mut table, flow(2), arrives(7), arrives(7)), [""; 0]);
     assert_eq!(pair(&mut table, flow(3), arrives(7), leaves(7)), [""; 0]);
     assert_eq!(pair(&mut table, flow(4), arrives(7), arrives(7)), ["RESPONSE_FROM_CLIENT_SIDE"]);
-    // A host's exchange with itself has no sides, so it says nothing about them.
+    // A host's exchange with itself has no sides, so it proves nothing about them.
     let own = Flow { client: ([127, 0, 0, 1], 9).into(), ..flow(5) };
     assert_eq!(pair(&mut table, own, arrives(8), leaves(8)), [""; 0]);
     assert_eq!(pair(&mut table, flow(6), arrives(8), arrives(8)), [""; 0]);
@@ -373,7 +373,7 @@ fn where_a_query_may_have_been_missed_its_response_is_no_wrong_one() {
     let mut guessed = |at_s: u64, port: u16, note: fn(&mut Table, u64)| {
         let at_ns = at_s * SECOND;
         note(&mut table, at_ns - SECOND);
-        sees(&mut table, flow(port), at_ns, &asks(9, "a.test"));
+        sees(&mut table, flow(port), at_ns, &query(9, "a.test"));
         let other = done(sees(&mut table, flow(port), at_ns + 1, &answers(8, "a.test", &[1])));
         let genuine = done(sees(&mut table, flow(port), at_ns + 2, &answers(9, "a.test", &[1])));
         assert_eq!(genuine.outcome(), Outcome::Matched);

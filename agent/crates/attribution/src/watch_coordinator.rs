@@ -1,4 +1,4 @@
-//! Where the watches meet: the writer of the directory, the client, the status.
+//! Coordinates the watches: owns the writer of the directory, the client and the status.
 
 use std::{
     collections::HashMap,
@@ -11,19 +11,19 @@ use kube::Client;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    client::{self, Patience, Trouble},
+    address_history::Micros,
+    client::{self, RequestError, Timeouts},
     directory::Published,
     object::{Object, OwnerReference, Pod, workload},
     ownership::Ownership,
     status::{Moment, WatchStatus},
-    tenancy::Micros,
 };
 
-/// Jobs that are asked for and have no answer yet, at most; 300 bytes each.
-pub(super) const JOBS_ASKED: usize = 1_024;
+/// Maximum number of Job queries that wait for a response; 300 bytes each.
+pub(super) const MAX_PENDING_JOBS: usize = 1_024;
 
-/// Jobs whose answer is remembered, at most; 200 bytes each.
-const JOBS_KNOWN: usize = 4_096;
+/// Maximum number of Jobs whose owner is cached; 200 bytes each.
+const MAX_CACHED_JOBS: usize = 4_096;
 
 /// A query to the API server for the owner of a Job.
 pub(super) struct JobQuery {
@@ -36,11 +36,11 @@ pub(super) struct JobQuery {
 pub(super) struct WatchCoordinator {
     kubeconfig: Option<PathBuf>,
     labels: Vec<String>,
-    patience: Patience,
+    timeouts: Timeouts,
     client: tokio::sync::Mutex<Option<Client>>,
     state: Mutex<State>,
     published: Arc<Published>,
-    /// Notified when a change waits to be published.
+    /// Notified when a change is to be published.
     dirty: Notify,
 }
 
@@ -49,29 +49,29 @@ pub(super) struct State {
     jobs: Jobs,
 }
 
-/// Whether a job belongs to a CronJob, which its pods do not say.
+/// Caches which Jobs belong to a CronJob, which their pods do not state.
 struct Jobs {
-    /// By the job's UID: its controller's kind and name, or nothing.
+    /// The kind and name of the Job's controller, if any, by the Job's UID.
     known: HashMap<String, Option<(String, String)>>,
-    /// UIDs of the pods that wait for the answer, by the job's UID.
+    /// UIDs of the pods that wait for the response, by the Job's UID.
     waiting: HashMap<String, Vec<String>>,
-    ask: mpsc::Sender<JobQuery>,
+    queries: mpsc::Sender<JobQuery>,
 }
 
 impl WatchCoordinator {
     pub(super) fn new(
         kubeconfig: Option<PathBuf>,
         labels: Vec<String>,
-        patience: Patience,
+        timeouts: Timeouts,
         ownership: Ownership,
         published: Arc<Published>,
-        ask: mpsc::Sender<JobQuery>,
+        queries: mpsc::Sender<JobQuery>,
     ) -> Self {
-        let jobs = Jobs { known: HashMap::new(), waiting: HashMap::new(), ask };
+        let jobs = Jobs { known: HashMap::new(), waiting: HashMap::new(), queries };
         Self {
             kubeconfig,
             labels,
-            patience,
+            timeouts,
             client: tokio::sync::Mutex::new(None),
             state: Mutex::new(State { ownership, jobs }),
             published,
@@ -79,12 +79,12 @@ impl WatchCoordinator {
         }
     }
 
-    pub(super) const fn patience(&self) -> Patience {
-        self.patience
+    pub(super) const fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
-    /// The client, made where there is none.
-    pub(super) async fn client(&self) -> Result<Client, Trouble> {
+    /// Returns the client, and creates it if there is none.
+    pub(super) async fn client(&self) -> Result<Client, RequestError> {
         let mut slot = self.client.lock().await;
         if let Some(client) = &*slot {
             return Ok(client.clone());
@@ -93,8 +93,8 @@ impl WatchCoordinator {
         Ok(slot.insert(client).clone())
     }
 
-    /// Has the next client made anew, with the credentials as they are then.
-    pub(super) async fn forget_client(&self) {
+    /// Drops the client, so that the next one is created with the current credentials.
+    pub(super) async fn drop_client(&self) {
         *self.client.lock().await = None;
     }
 
@@ -102,28 +102,29 @@ impl WatchCoordinator {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known, and has it published.
+    /// Applies a change to the known owners, and schedules its publication.
     pub(super) fn change(&self, change: impl FnOnce(&mut Ownership)) {
         change(&mut self.state().ownership);
         self.dirty.notify_one();
     }
 
-    /// Takes in a pod.
+    /// Applies an event of a pod.
     pub(super) fn pod(&self, pod: &Pod, now: Micros) {
         let mut state = self.state();
         let State { ownership, jobs } = &mut *state;
-        let told = workload(pod);
-        let cron = match (told, pod.controller()) {
+        let stated = workload(pod);
+        let cron = match (stated, pod.controller()) {
             (Some(("Job", _)), Some(job)) => jobs.controller(job, pod),
             _ => None,
         };
         let cron = cron.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
-        ownership.pod(pod.claim(&self.labels, cron.or(told), now), now);
+        ownership.pod(pod.claim(&self.labels, cron.or(stated), now), now);
         drop(state);
         self.dirty.notify_one();
     }
 
-    /// Takes in whom a job belongs to; `None` where it stands alone, or where that stays unknown.
+    /// Records the owner of a Job. `controller` is `None` if it has none, or if it cannot be found
+    /// out.
     pub(super) fn job(&self, uid: &str, controller: Option<&OwnerReference>) {
         let mut state = self.state();
         let State { ownership, jobs } = &mut *state;
@@ -133,8 +134,8 @@ impl WatchCoordinator {
                 ownership.set_workload(&pod, kind, name);
             }
         }
-        if jobs.known.len() >= JOBS_KNOWN {
-            // Those that are still needed are asked for again.
+        if jobs.known.len() >= MAX_CACHED_JOBS {
+            // The next event of a pod queries those that are still needed again.
             jobs.known.clear();
         }
         jobs.known.insert(uid.to_owned(), known);
@@ -142,9 +143,9 @@ impl WatchCoordinator {
         self.dirty.notify_one();
     }
 
-    /// Publishes what has changed, as often as that is worth it; without end.
+    /// Publishes changes at a bounded rate. Never returns.
     pub(super) async fn publish_changes(&self) {
-        /// Events come in bursts, and a worker's batch takes longer than this.
+        /// Events arrive in bursts, and a worker's batch takes longer than this.
         const PAUSE: Duration = Duration::from_millis(10);
         loop {
             self.dirty.notified().await;
@@ -167,18 +168,18 @@ impl WatchCoordinator {
     fn watch(&self, resource: &'static str, change: impl FnOnce(&mut WatchStatus)) {
         self.published.change_status(|status| {
             change(status.watch(resource));
-            status.sum_up();
+            status.summarize();
         });
     }
 
-    /// A watch has its objects listed.
+    /// Records that a watch has completed its list.
     pub(super) fn listed(&self, resource: &'static str) {
-        // First what was listed, then that it was.
+        // Publish the objects before the status that announces them.
         self.publish();
         self.watch(resource, |watch| watch.lists += 1);
     }
 
-    /// A watch follows its objects from now on.
+    /// Records that a watch is connected and follows its objects.
     pub(super) fn connected(&self, resource: &'static str) {
         self.watch(resource, |watch| {
             if !watch.connected {
@@ -190,7 +191,7 @@ impl WatchCoordinator {
         });
     }
 
-    /// An event was taken in.
+    /// Counts an applied event.
     pub(super) fn event(&self, resource: &'static str) {
         let now = now_us();
         self.watch(resource, |watch| {
@@ -199,9 +200,9 @@ impl WatchCoordinator {
         });
     }
 
-    /// A job could not be asked for.
-    pub(super) fn job_trouble(&self, trouble: &Trouble) {
-        let reason = trouble.to_string();
+    /// Counts a Job query that failed.
+    pub(super) fn job_failed(&self, error: &RequestError) {
+        let reason = error.to_string();
         self.published.change_status(|status| {
             if status.jobs_reason.as_deref() != Some(reason.as_str()) {
                 tracing::warn!(reason, "CronJobs of Jobs stay unknown");
@@ -211,12 +212,17 @@ impl WatchCoordinator {
         });
     }
 
-    /// A watch has failed, and waits.
-    pub(super) fn trouble(&self, resource: &'static str, trouble: &Trouble, wait: Duration) {
+    /// Records that a watch has failed and waits before it retries.
+    pub(super) fn watch_failed(
+        &self,
+        resource: &'static str,
+        error: &RequestError,
+        wait: Duration,
+    ) {
         let now = now_us();
-        let reason = trouble.to_string();
+        let reason = error.to_string();
         self.watch(resource, |watch| {
-            // Once for each cause, not for each attempt.
+            // Log once per cause, not per attempt.
             if watch.connected || watch.reason.as_deref() != Some(reason.as_str()) {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 tracing::warn!(resource, reason, wait_ms, "Kubernetes watch interrupted");
@@ -232,7 +238,7 @@ impl WatchCoordinator {
 }
 
 impl Jobs {
-    /// Who controls a job, if that is known; asks for it otherwise.
+    /// Returns the controller of a Job if it is known, and queries it otherwise.
     fn controller(&mut self, job: &OwnerReference, pod: &Pod) -> Option<(String, String)> {
         if let Some(known) = self.known.get(&job.uid) {
             return known.clone();
@@ -244,20 +250,20 @@ impl Jobs {
             }
             return None;
         }
-        let ask = JobQuery {
+        let query = JobQuery {
             uid: job.uid.clone(),
             namespace: metadata.namespace.clone(),
             name: job.name.clone(),
         };
-        // Where too many are asked for, the pod's next event asks again.
-        if self.ask.try_send(ask).is_ok() {
+        // If the queue is full, the next event of the pod queries again.
+        if self.queries.try_send(query).is_ok() {
             self.waiting.insert(job.uid.clone(), vec![metadata.uid.clone()]);
         }
         None
     }
 }
 
-/// UTC, microseconds since 1970.
+/// Returns the current time, in UTC microseconds since 1970.
 pub(super) fn now_us() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

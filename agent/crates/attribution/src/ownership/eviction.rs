@@ -1,28 +1,29 @@
-//! Claims are taken in as long as there is room, and forgotten when they are old.
+//! Bounds the number of claims, and evicts those that have ended.
 
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    super::tenancy::Micros,
+    super::address_history::Micros,
     Ownership,
-    holder::{Held, Kind},
+    holder::{HeldAddress, Kind},
     hosts::Host,
 };
 
-/// How long what has ended is kept.
+/// Time that an ended claim is kept, in microseconds.
 pub(super) const RETENTION_US: Micros = 15 * 60 * 1_000_000;
 
-/// Claims of one address that are kept at most. A pod lives for seconds at least, so eight are
-/// more than the pairing table's longest wait with a usual timeout.
+/// Maximum number of claims to one address. A pod lives for seconds at least, so eight cover more
+/// than the longest wait in the pairing table with a usual timeout.
 pub(super) const HISTORY: usize = 8;
 
 impl Ownership {
-    /// Buffer for one claim beside `beside` others that are on their way.
-    pub(super) fn make_room(&mut self, beside: usize) -> bool {
-        if self.counts.claims + beside < self.limits.claims {
+    /// Evicts ended claims if there is no room for one claim in addition to `others` that are to be
+    /// added. Returns false if there still is none.
+    pub(super) fn evict_for(&mut self, others: usize) -> bool {
+        if self.counts.claims + others < self.limits.claims {
             return true;
         }
-        // An eighth at once: each time costs a look at all.
+        // Evict an eighth at once: each eviction scans all claims.
         let mut ended: Vec<(Micros, Arc<str>)> = self
             .holders
             .iter()
@@ -38,14 +39,14 @@ impl Ownership {
             self.remove(&uid);
         }
         self.counts.ended_evicted += (before - self.counts.claims) as u64;
-        let room = self.counts.claims + beside < self.limits.claims;
+        let room = self.counts.claims + others < self.limits.claims;
         if !room {
             self.counts.refused += 1;
         }
         room
     }
 
-    /// One more claimant of an address, and one less where it has too many.
+    /// Adds a claimant to an address, and evicts one if it has too many.
     pub(super) fn on_address(&mut self, address: IpAddr, uid: &Arc<str>) {
         let claimants = self.addresses.entry(address).or_default();
         claimants.holders.push(uid.clone());
@@ -59,22 +60,22 @@ impl Ownership {
         let oldest = claimants.holders.iter().min_by_key(|uid| times(uid)).cloned();
         if let Some(oldest) = oldest {
             self.counts.history_evicted += 1;
-            self.drop_held(&oldest, |held| held.address == address);
+            self.drop_claims(&oldest, |held| held.address == address);
         }
     }
 
-    /// Forgets what ended long before `now`.
+    /// Removes the claims that ended long before `now`.
     pub(crate) fn sweep(&mut self, now: Micros) {
-        self.forget_ended_before(now - RETENTION_US);
+        self.evict_ended_before(now - RETENTION_US);
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     fn remove(&mut self, uid: &Arc<str>) {
-        self.drop_held(uid, |_| true);
+        self.drop_claims(uid, |_| true);
     }
 
-    /// Forgets some of an object's claims, and the object with the last of them.
-    fn drop_held(&mut self, uid: &Arc<str>, mut which: impl FnMut(&Held) -> bool) {
+    /// Removes some of an object's claims, and with the last claim the object.
+    fn drop_claims(&mut self, uid: &Arc<str>, mut which: impl FnMut(&HeldAddress) -> bool) {
         let Some(holder) = self.holders.get_mut(uid) else { return };
         let (dropped, kept): (Vec<_>, Vec<_>) = holder.held.drain(..).partition(|h| which(h));
         holder.held = kept;
@@ -110,7 +111,7 @@ impl Ownership {
         }
     }
 
-    fn forget_ended_before(&mut self, cutoff: Micros) {
+    fn evict_ended_before(&mut self, cutoff: Micros) {
         let uids: Vec<Arc<str>> = self
             .holders
             .iter()
@@ -118,7 +119,7 @@ impl Ownership {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in uids {
-            self.drop_held(&uid, |held| held.end.at() <= cutoff);
+            self.drop_claims(&uid, |held| held.end.at() <= cutoff);
         }
     }
 }

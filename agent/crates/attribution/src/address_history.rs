@@ -1,8 +1,8 @@
-//! Who had an address when: what objects say of it becomes a list of spans that do not overlap.
+//! Computes the owners of an address over time: claims become a list of disjoint spans.
 //!
-//! A claim is what one object says: from when, until when, and how well each is known. The spans
-//! are computed from all claims of an address, so the order in which claims arrived does not
-//! matter, only the times that they hold.
+//! A claim is the statement of one object: from when, until when, and how well each is known. The
+//! spans are computed from all claims to an address, so only the times in the claims matter, not
+//! the order in which they arrived.
 //!
 //! ```text
 //!  claims of pods       A ├──────────┤known end     B ├───────▶       in order of start
@@ -13,39 +13,38 @@
 //!  spans                A ├──────────┼ B ──────────────────────▶
 //! ```
 //!
-//! - A start that is known cuts an earlier claim whose end is not: a delete event can be late, a
-//!   container that runs has its address.
-//! - An end that is known pushes a later start: an address is not given away while a container
-//!   runs with it.
-//! - A start that is not known lies between two times; it is the earlier claim's end, as far as
-//!   that lies between them too.
+//! - A known start cuts an earlier claim whose end is unknown: a delete event can be late, but a
+//!   running container has its address.
+//! - A known end delays a later start: an address is not reassigned while a container runs with it.
+//! - An unknown start lies between two times. It equals the end of the earlier claim, if that lies
+//!   between them too.
 
 use tap53_records::encode::Owner;
 
 /// UTC, microseconds since 1970.
 pub(super) type Micros = i64;
 
-/// When a claim begins.
+/// The start of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// The object says when it had the address.
+    /// The object reports since when it had the address.
     Known(Micros),
-    /// Not before the first, and not after the second, when it was seen with the address.
+    /// After the first time, and not after the second, when it was seen with the address.
     Between(Micros, Micros),
 }
 
-/// When a claim ends.
+/// The end of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Not yet.
+    /// The claim has not ended.
     Open,
-    /// The object says when its last container ended.
+    /// The object reports when its last container ended.
     Known(Micros),
-    /// It was gone then; since when is not known.
+    /// The object no longer existed at this time; it ended at an unknown time before.
     By(Micros),
 }
 
-/// What one object says of an address.
+/// The claim of one object to an address.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) owner: Owner,
@@ -53,7 +52,7 @@ pub(super) struct Claim {
     pub(super) end: End,
 }
 
-/// An owner's time: from the first microsecond, up to the last and without it.
+/// An owner's span of time, including the first microsecond and excluding the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) from: Micros,
@@ -62,14 +61,14 @@ pub(super) struct Span {
 }
 
 impl Start {
-    /// What orders claims.
+    /// Returns the time that claims are sorted by.
     pub(super) const fn position(self) -> Micros {
         match self {
             Self::Known(at) | Self::Between(_, at) => at,
         }
     }
 
-    /// The better knowledge of two about the same object.
+    /// Returns the more exact of two starts of the same object.
     pub(super) fn refined(self, other: Self) -> Self {
         match (self, other) {
             (Self::Known(one), Self::Known(other)) => Self::Known(one.min(other)),
@@ -83,7 +82,7 @@ impl Start {
 }
 
 impl End {
-    /// The better knowledge of two about the same object; what has ended stays so.
+    /// Returns the more exact of two ends of the same object; an ended claim stays ended.
     pub(super) fn refined(self, other: Self) -> Self {
         match (self, other) {
             (Self::Open, other) => other,
@@ -94,7 +93,7 @@ impl End {
         }
     }
 
-    /// The time, or the end of time.
+    /// Returns the time of the end, or the maximum if it is open.
     pub(super) const fn at(self) -> Micros {
         match self {
             Self::Open => Micros::MAX,
@@ -103,10 +102,10 @@ impl End {
     }
 }
 
-/// Spans of claims of which one holds at a time, by the rules above.
+/// Computes the spans of claims of which one holds at a time, by the rules above.
 pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span> {
     let mut claims: Vec<&Claim> = claims.collect();
-    // Claims of one position are alike in all that decides; the owner makes the order total.
+    // Claims of one position are equal in all that decides; the owner makes the order total.
     claims.sort_by(|one, other| {
         let key = |claim: &Claim| (claim.start.position(), claim.end.at());
         key(one)
@@ -137,7 +136,7 @@ pub(super) fn exclusive<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<Span
     spans
 }
 
-/// Spans in which at least one claim holds, all of `owner`.
+/// Computes the spans in which at least one claim holds, with `owner` as their owner.
 pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) -> Vec<Span> {
     let mut times: Vec<(Micros, Micros)> = claims
         .map(|claim| {
@@ -157,7 +156,7 @@ pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) ->
     spans
 }
 
-/// `upper`, and `lower` where `upper` has nobody.
+/// Returns `upper`, with `lower` in its gaps.
 pub(super) fn overlay(lower: Vec<Span>, upper: Vec<Span>) -> Vec<Span> {
     if lower.is_empty() {
         return upper;
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_no_time_has_no_span() {
+    fn a_claim_without_duration_has_no_span() {
         let claims = [
             claim("a", Start::Known(10), End::Known(100)),
             claim("b", Start::Known(20), End::Known(30)),
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_shows_in_the_gaps() {
+    fn the_lower_history_fills_the_gaps() {
         let span = |from, until, uid: &str| Span { from, until, owner: owner(uid) };
         let node = vec![span(0, Micros::MAX, "node")];
         let pods = vec![span(10, 20, "a"), span(20, 30, "b"), span(40, 50, "c")];

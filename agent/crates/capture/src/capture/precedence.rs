@@ -1,25 +1,26 @@
-//! Whether packets reach our programs (R7), or somebody keeps them away.
+//! Detects programs that take precedence over ours and keep packets from them.
 //!
 //! ```text
 //!  arriving   device ─▶ XDP ─▶ TCX ─▶ clsact filters, by priority ─▶ stack
 //!  leaving    stack ─▶ TCX ─▶ clsact filters, by priority ─▶ device
 //! ```
 //!
-//! Two things are looked at, and each alone would mislead:
+//! Two observations are combined, since each alone would mislead:
 //!
-//! - **The order**: who runs before ours. A program ahead may end the chain (TC_ACT_OK, _SHOT,
-//!   _REDIRECT; XDP_DROP, _TX, _REDIRECT), or let every packet pass, which its number does not tell.
-//! - **The counts**: packets of the device against packets that our program saw, both since the
-//!   last look. They cannot be compared to the unit: at a TC hook many segments are one packet
-//!   (GRO, GSO). But one stands for [`SEGMENTS`] at most, so that fewer than one in so many is
-//!   proof, whoever it is that keeps them, and also where nobody is known to be ahead (a program in
-//!   the device, AF_XDP, XDP_TX).
+//! - **The order**: the programs that run before ours. Such a program may end the chain (TC_ACT_OK,
+//!   _SHOT, _REDIRECT; XDP_DROP, _TX, _REDIRECT) or let every packet pass, which its id does not
+//!   show.
+//! - **The counts**: packets of the device compared with packets that our program saw, both since
+//!   the last check. They are not equal: at a TC hook several segments are one packet (GRO, GSO).
+//!   But one packet has at most [`SEGMENTS`] segments, so a smaller fraction is proof, whatever the
+//!   cause, even if no program is known to run before ours (a program in the device, AF_XDP,
+//!   XDP_TX).
 //!
-//! What is dropped on its way out ahead of our program never left, and is not missed.
+//! A packet that is dropped before our egress program was never sent, and is not missed.
 //!
-//! A program ahead in our own chain is told without proof as well: ours were first, and a program
-//! that takes DNS alone away could not be told by counts. One at XDP ahead of ours at TC is told
-//! with proof only: that is where tap53 goes by itself when XDP is taken.
+//! A program before ours in the same chain is reported without proof as well: ours was first, and
+//! counts cannot reveal a program that takes only DNS away. A program at XDP, while ours is at TC,
+//! is reported with proof only: tap53 itself falls back to TC if XDP is occupied.
 
 use std::{fmt, os::fd::AsFd};
 
@@ -29,8 +30,8 @@ use super::{
     attached::Attached,
     bpf,
     error::errno_name,
-    holders::Program,
     hook::Hook,
+    hook_owners::Program,
     object::Programs,
     qdisc::{self, Filter},
 };
@@ -39,29 +40,29 @@ use crate::interfaces::{
     netlink::Socket,
 };
 
-/// Packets of a device that one packet at a TC hook may stand for: 64 KiB in segments of 1 KiB.
-/// (BIG TCP makes longer ones, on devices whose MTU is longer too.)
+/// Maximum number of device packets that one packet at a TC hook may stand for: 64 KiB in segments
+/// of 1 KiB. (BIG TCP joins more, but on devices with a longer MTU.)
 const SEGMENTS: u64 = 64;
 
-/// Packets of the device from which on a look says anything. Fewer are carried over to the next.
+/// Minimum number of device packets for a check. Fewer are carried over to the next one.
 const ENOUGH_PACKETS: u64 = 16;
 
-/// What earlier looks have left of one direction.
+/// Packet counts of one direction, from earlier checks.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Watch {
-    /// Packets of the device, and those that our program saw, when a period began.
+pub(super) struct PacketComparison {
+    /// Packets of the device, and those that our program saw, at the start of the current period.
     begin: Option<(u64, u64)>,
-    /// Of the last whole period: how many of how many were seen.
+    /// The same counts over the last complete period.
     last: Option<(u64, u64)>,
-    /// Whether the log was told that it is shadowed, and whether with proof.
-    told: Option<bool>,
+    /// `Some` if a log line says that the program is shadowed; true if it was proven.
+    logged: Option<bool>,
 }
 
-impl Watch {
-    /// Takes a reading; a period ends when it has packets enough.
-    fn look(&mut self, passed: u64, seen: u64) {
+impl PacketComparison {
+    /// Adds a reading; a period ends when it has enough packets.
+    fn observe(&mut self, passed: u64, seen: u64) {
         match self.begin {
-            // Counters that went back are another device's.
+            // Counters that decrease belong to another device.
             Some((begin, seen_before)) if begin <= passed && seen_before <= seen => {
                 if passed - begin >= ENOUGH_PACKETS {
                     self.last = Some((seen - seen_before, passed - begin));
@@ -72,13 +73,13 @@ impl Watch {
         }
     }
 
-    /// True if the counts prove that packets are kept from us.
+    /// Returns true if the counts prove that packets do not reach our program.
     fn is_proof(&self) -> bool {
         self.last.is_some_and(|(seen, passed)| seen.saturating_mul(SEGMENTS) < passed)
     }
 }
 
-/// Somebody who runs before our program.
+/// A program or filter that runs before our program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ahead {
     Xdp(Program),
@@ -100,39 +101,39 @@ impl fmt::Display for Ahead {
     }
 }
 
-/// Looks at an attached interface: for each direction, what keeps packets from our program.
-pub(super) fn look(
+/// Checks an attached interface: returns for each direction what keeps packets from our program.
+pub(super) fn check(
     attached: &mut Attached,
     programs: &Programs,
     seen: [u64; 2],
 ) -> [Option<String>; 2] {
     let interface = attached.attachment.interface.clone();
     let Ok(mut socket) = Socket::open() else { return [None, None] };
-    // Gone: that is for others to tell.
+    // The interface is gone, which others report.
     let Ok(link) = device::link(&mut socket, interface.ifindex) else { return [None, None] };
     let passed = link.packets();
     Direction::ALL.map(|direction| {
         let hook = attached.attachment.hook(direction)?;
         let index = direction as usize;
-        attached.watch[index].look(passed[index], seen[index]);
-        let own = match own_place(attached, programs, hook, direction) {
+        attached.comparisons[index].observe(passed[index], seen[index]);
+        let own = match own_position(attached, programs, hook, direction) {
             Ok(own) => own,
             Err(error) => {
                 let error = errno_name(&error);
-                tracing::debug!(interface = interface.name, error, "own place");
+                tracing::debug!(interface = interface.name, error, "own position");
                 return None;
             }
         };
-        let watch = &mut attached.watch[index];
+        let comparison = &mut attached.comparisons[index];
         let shadowed = match order(&mut socket, &link, interface.ifindex, direction, &own) {
-            Order::Unknown => describe(&[], hook, watch),
-            Order::Absent => Some(format!("somebody who detached it from {hook}")),
-            Order::Behind(ahead) => describe(&ahead, hook, watch),
+            Order::Unknown => describe(&[], hook, comparison),
+            Order::Absent => Some(format!("another process that detached it from {hook}")),
+            Order::After(ahead) => describe(&ahead, hook, comparison),
         };
-        // The counts change with each look, who is ahead and what that means do not.
-        let news = shadowed.as_ref().map(|_| watch.is_proof());
-        if news != watch.told {
-            watch.told = news;
+        // Log when the owner or the proof changes, not when only the counts do.
+        let state = shadowed.as_ref().map(|_| comparison.is_proof());
+        if state != comparison.logged {
+            comparison.logged = state;
             let (interface, direction) = (&interface.name, direction.name());
             match &shadowed {
                 Some(who) => tracing::warn!(interface, direction, "shadowed by {who}"),
@@ -143,14 +144,14 @@ pub(super) fn look(
     })
 }
 
-/// Where our program of a direction should be found.
+/// The expected position of our program for a direction.
 enum Own {
     Xdp(u32),
     Tcx(u32),
     Clsact(Filter),
 }
 
-fn own_place(
+fn own_position(
     attached: &Attached,
     programs: &Programs,
     hook: Hook,
@@ -168,12 +169,12 @@ fn own_place(
 }
 
 enum Order {
-    /// The kernel does not tell.
+    /// The kernel does not return the order.
     Unknown,
     /// Our program is not there.
     Absent,
-    /// Those who run before it.
-    Behind(Vec<Ahead>),
+    /// The programs and filters that run before it.
+    After(Vec<Ahead>),
 }
 
 fn order(socket: &mut Socket, link: &Link, ifindex: u32, direction: Direction, own: &Own) -> Order {
@@ -182,7 +183,7 @@ fn order(socket: &mut Socket, link: &Link, ifindex: u32, direction: Direction, o
     if let Own::Xdp(own) = own {
         return if xdp.iter().any(|(_, id)| id == own) {
             let others = xdp.iter().filter(|(_, id)| id != own);
-            Order::Behind(others.map(|(_, id)| Ahead::Xdp(Program::new(*id))).collect())
+            Order::After(others.map(|(_, id)| Ahead::Xdp(Program::new(*id))).collect())
         } else {
             Order::Absent
         };
@@ -194,11 +195,11 @@ fn order(socket: &mut Socket, link: &Link, ifindex: u32, direction: Direction, o
     match own {
         Own::Tcx(own) => {
             let Ok(tcx) = tcx else { return Order::Unknown };
-            let Some(place) = tcx.iter().position(|id| id == own) else { return Order::Absent };
-            ahead.extend(tcx[..place].iter().map(|id| Ahead::Tcx(Program::new(*id))));
+            let Some(index) = tcx.iter().position(|id| id == own) else { return Order::Absent };
+            ahead.extend(tcx[..index].iter().map(|id| Ahead::Tcx(Program::new(*id))));
         }
         Own::Clsact(own) => {
-            // No TCX: nobody is there.
+            // Without TCX there are no such programs.
             ahead.extend(tcx.iter().flatten().map(|id| Ahead::Tcx(Program::new(*id))));
             let Ok(filters) = qdisc::filters(socket, ifindex) else { return Order::Unknown };
             // The kernel lists them in the order in which they run.
@@ -221,23 +222,23 @@ fn order(socket: &mut Socket, link: &Link, ifindex: u32, direction: Direction, o
             !name.as_deref().is_some_and(|name| name.starts_with("tap53_"))
         }
     });
-    Order::Behind(ahead)
+    Order::After(ahead)
 }
 
-/// What is told of who is ahead and what the counts say: who it is that shadows.
-fn describe(ahead: &[Ahead], hook: Hook, watch: &Watch) -> Option<String> {
+/// Describes what shadows our program, from the order and the counts.
+fn describe(ahead: &[Ahead], hook: Hook, comparison: &PacketComparison) -> Option<String> {
     let in_our_chain = ahead.iter().any(|ahead| !matches!(ahead, Ahead::Xdp(_)));
     let mut who = ahead.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if who.is_empty() {
-        who.push_str("something out of sight");
+        who.push_str("an unknown program");
     }
-    match watch.last {
-        Some((seen, passed)) if watch.is_proof() => {
+    match comparison.last {
+        Some((seen, passed)) if comparison.is_proof() => {
             Some(format!("{who}: {seen} of {passed} packets reached {hook}"))
         }
         Some(_) if in_our_chain => Some(format!("{who}, which lets packets pass")),
         None if in_our_chain => {
-            Some(format!("{who}; no packets yet to tell whether it lets them pass"))
+            Some(format!("{who}; no packets yet that show whether it lets them pass"))
         }
         _ => None,
     }
@@ -253,62 +254,62 @@ mod tests {
 
     #[test]
     fn few_packets_are_no_proof_and_are_carried_over() {
-        let mut watch = Watch::default();
-        watch.look(100, 100);
-        watch.look(110, 100);
-        assert!(!watch.is_proof());
-        watch.look(116, 100);
-        assert!(watch.is_proof());
-        watch.look(132, 116);
-        assert!(!watch.is_proof(), "it has ended");
+        let mut comparison = PacketComparison::default();
+        comparison.observe(100, 100);
+        comparison.observe(110, 100);
+        assert!(!comparison.is_proof());
+        comparison.observe(116, 100);
+        assert!(comparison.is_proof());
+        comparison.observe(132, 116);
+        assert!(!comparison.is_proof(), "it has ended");
     }
 
     #[test]
     fn joined_segments_are_no_proof() {
-        let mut watch = Watch::default();
-        watch.look(0, 0);
-        // As GRO does: 45 segments of 1,448 bytes are one packet of 64 KiB.
-        watch.look(45_000, 1_000);
-        assert!(!watch.is_proof());
-        watch.look(90_000, 1_010);
-        assert!(watch.is_proof());
+        let mut comparison = PacketComparison::default();
+        comparison.observe(0, 0);
+        // GRO does the same: 45 segments of 1,448 bytes become one packet of 64 KiB.
+        comparison.observe(45_000, 1_000);
+        assert!(!comparison.is_proof());
+        comparison.observe(90_000, 1_010);
+        assert!(comparison.is_proof());
     }
 
     #[test]
-    fn counters_that_go_back_begin_anew() {
-        let mut watch = Watch::default();
-        watch.look(1_000, 1_000);
-        watch.look(5, 1_000);
-        assert!(watch.last.is_none());
-        watch.look(30, 1_025);
-        assert_eq!(watch.last, Some((25, 25)));
+    fn decreasing_counters_start_a_new_period() {
+        let mut comparison = PacketComparison::default();
+        comparison.observe(1_000, 1_000);
+        comparison.observe(5, 1_000);
+        assert!(comparison.last.is_none());
+        comparison.observe(30, 1_025);
+        assert_eq!(comparison.last, Some((25, 25)));
     }
 
     #[test]
-    fn who_is_ahead_and_what_the_counts_say_are_told_apart() {
-        let watch = |last| Watch { last, ..Watch::default() };
-        let told = |ahead: &[Ahead], last| describe(ahead, Hook::Tcx, &watch(last));
-        assert_eq!(told(&[], Some((50, 50))), None);
+    fn order_and_counts_are_reported_separately() {
+        let comparison = |last| PacketComparison { last, ..PacketComparison::default() };
+        let described = |ahead: &[Ahead], last| describe(ahead, Hook::Tcx, &comparison(last));
+        assert_eq!(described(&[], Some((50, 50))), None);
         assert_eq!(
-            told(&[], Some((0, 50))).unwrap(),
-            "something out of sight: 0 of 50 packets reached tcx"
+            described(&[], Some((0, 50))).unwrap(),
+            "an unknown program: 0 of 50 packets reached tcx"
         );
         assert_eq!(
-            told(&[tcx()], Some((0, 50))).unwrap(),
+            described(&[tcx()], Some((0, 50))).unwrap(),
             "program 7 `cut` ahead at tcx: 0 of 50 packets reached tcx"
         );
         assert_eq!(
-            told(&[tcx()], Some((50, 50))).unwrap(),
+            described(&[tcx()], Some((50, 50))).unwrap(),
             "program 7 `cut` ahead at tcx, which lets packets pass"
         );
         assert_eq!(
-            told(&[tcx()], None).unwrap(),
-            "program 7 `cut` ahead at tcx; no packets yet to tell whether it lets them pass"
+            described(&[tcx()], None).unwrap(),
+            "program 7 `cut` ahead at tcx; no packets yet that show whether it lets them pass"
         );
         let xdp = [Ahead::Xdp(Program { id: 8, name: None })];
-        assert_eq!(told(&xdp, Some((50, 50))), None, "there by choice");
+        assert_eq!(described(&xdp, Some((50, 50))), None, "there by choice");
         assert_eq!(
-            told(&xdp, Some((1, 500))).unwrap(),
+            described(&xdp, Some((1, 500))).unwrap(),
             "program 8 ahead at xdp: 1 of 500 packets reached tcx"
         );
     }

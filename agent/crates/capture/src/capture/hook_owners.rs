@@ -1,4 +1,4 @@
-//! Who holds the hooks of an interface: for error messages, and for `tap53 interfaces`.
+//! Owners of the hooks of an interface, for error messages and for `tap53 interfaces`.
 
 use std::{
     fmt,
@@ -17,16 +17,16 @@ use crate::interfaces::{
     netlink::{Socket, attributes, read_u32},
 };
 
-/// The program that libxdp puts into the slot, to call several others in turn.
+/// Name of the program with which libxdp occupies the slot, and which calls several others in turn.
 const DISPATCHER: &str = "xdp_dispatcher";
 
 /// A loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The kernel's number for it.
+    /// The kernel's id.
     pub id: u32,
-    /// Its name, at most 15 bytes; `None` if it has none, or if we may not ask, which takes
-    /// CAP_SYS_ADMIN.
+    /// Its name, at most 15 bytes; `None` if it has none, or if reading it needs CAP_SYS_ADMIN and
+    /// that is missing.
     pub name: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// Mode in which XDP is attached.
+/// The mode in which XDP is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpAttached {
     /// In the driver.
@@ -66,31 +66,32 @@ impl fmt::Display for XdpAttached {
     }
 }
 
-/// Who holds the hooks of an interface.
+/// The programs and filters at the hooks of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holders {
+pub struct HookOwners {
     /// XDP programs by mode; usually at most one.
     pub xdp: Vec<(XdpAttached, Program)>,
-    /// TCX programs of ingress and egress in the order in which they run; `None` where the kernel
-    /// has no TCX, or does not let us ask.
+    /// TCX programs of ingress and egress in the order in which they run; `None` if the kernel has
+    /// no TCX, or denies the query.
     pub tcx: Option<[Vec<Program>; 2]>,
-    /// Whether the kernel does not let us ask for TCX programs: that takes CAP_NET_ADMIN.
+    /// True if the kernel denies the query for TCX programs, which needs CAP_NET_ADMIN.
     pub tcx_hidden: bool,
-    /// The qdisc in clsact's place.
+    /// The clsact or ingress qdisc.
     pub qdisc: Qdisc,
-    /// Its filters.
+    /// The filters of the qdisc.
     pub filters: Vec<Filter>,
 }
 
-impl Holders {
-    /// Asks the kernel.
+impl HookOwners {
+    /// Queries the kernel.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchInterface`] if it is gone, [`Error::Netlink`] if the kernel does not answer.
-    /// Listing TCX programs needs CAP_NET_ADMIN; without it they are left out.
+    /// [`Error::NoSuchInterface`] if the interface is gone, [`Error::Netlink`] if the kernel does
+    /// not respond. Listing TCX programs needs CAP_NET_ADMIN; without it they are omitted.
     pub fn of(interface: &Interface) -> Result<Self, Error> {
-        let failed = |error| Error::netlink(&interface.name, "asking who holds the hooks", error);
+        let failed =
+            |error| Error::netlink(&interface.name, "querying the owners of the hooks", error);
         let mut socket = Socket::open().map_err(failed)?;
         let qdisc = qdisc::get(&mut socket, interface.ifindex).map_err(failed)?;
         let tcx = tcx(interface.ifindex);
@@ -113,7 +114,7 @@ impl Holders {
         })
     }
 
-    /// Who holds XDP, in words; `None` if nobody does.
+    /// Describes the XDP programs; returns `None` if there are none.
     #[must_use]
     pub fn describe_xdp(&self) -> Option<String> {
         let describe = |(mode, program): &(XdpAttached, Program)| {
@@ -123,12 +124,12 @@ impl Holders {
             };
             format!("{program}{dispatcher} in {mode} mode")
         };
-        let holders: Vec<_> = self.xdp.iter().map(describe).collect();
-        (!holders.is_empty()).then(|| holders.join(", "))
+        let owners: Vec<_> = self.xdp.iter().map(describe).collect();
+        (!owners.is_empty()).then(|| owners.join(", "))
     }
 }
 
-/// The programs of both TCX hooks, by asking: kernels without TCX refuse the question.
+/// Queries the programs of both TCX hooks; kernels without TCX refuse it.
 fn tcx(ifindex: u32) -> io::Result<[Vec<Program>; 2]> {
     let programs = |direction| {
         let ids = bpf::tcx_programs(ifindex, direction)?;
@@ -137,9 +138,9 @@ fn tcx(ifindex: u32) -> io::Result<[Vec<Program>; 2]> {
     Ok([programs(Direction::Ingress)?, programs(Direction::Egress)?])
 }
 
-impl Holders {
-    /// Everyone who holds a hook, in words, TCX programs and filters in the order in which they run;
-    /// `None` if nobody does.
+impl HookOwners {
+    /// Describes all programs and filters, TCX programs and filters in the order in which they run;
+    /// returns `None` if there are none.
     #[must_use]
     pub fn describe(&self) -> Option<String> {
         let mut held: Vec<String> = Vec::new();
@@ -157,7 +158,7 @@ impl Holders {
 }
 
 impl Link {
-    /// The XDP programs that a link message tells of (linux/if_link.h), by their numbers.
+    /// Returns the ids of the XDP programs in a link message (linux/if_link.h).
     pub(super) fn xdp(&self) -> Vec<(XdpAttached, u32)> {
         const IFLA_XDP_DRV_PROG_ID: u16 = 5;
         const IFLA_XDP_SKB_PROG_ID: u16 = 6;
@@ -184,7 +185,7 @@ mod tests {
     fn a_dispatcher_is_known_by_its_name() {
         let held_by = |name: &str| {
             let program = Program { id: 7, name: Some(name.to_owned()) };
-            Holders {
+            HookOwners {
                 xdp: vec![(XdpAttached::Native, program)],
                 tcx: None,
                 tcx_hidden: false,
