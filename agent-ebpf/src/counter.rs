@@ -3,134 +3,56 @@
 //! Invariant per interface and direction: `seen = captured + Σ reasons`. `Seen` is counted on entry
 //! and every other counter where the program ends, so the sum verifies the programs.
 
-/// Index into a [`Counters`] value. `TRUNCATED` and `BYTES_CAPTURED` describe captured packets and
-/// are not part of the sum.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Counter {
-    /// Packets that entered the program.
-    Seen,
-    /// Packets submitted to a ring.
-    Captured,
-    /// Packets captured with less than their full length.
-    Truncated,
-    /// Bytes of submitted packets, including headers.
-    BytesCaptured,
-    /// The packet is not IPv4 or IPv6.
-    NotIp,
-    /// The packet is IP, but not UDP or TCP to or from a port of the set.
-    NotDns,
-    /// Capture is disabled for the interface or this direction.
-    Disabled,
-    /// The interface has no settings (counted in slot 0).
-    Unconfigured,
-    /// The frame has more than two VLAN tags.
-    VlanDepth,
-    /// A header exceeds the packet, or contradicts itself.
-    MalformedHeader,
-    /// There are more IPv6 extension headers than the program follows, or they are too long before
-    /// a tunnel.
-    ExtensionLimit,
-    /// A fragment after the first: without ports, it is unknown whether it is DNS. If fragments are
-    /// captured, its first fragment had not arrived before, and there were too many such fragments.
-    LaterFragment,
-    /// A fragment of a tunnel's packet, whose inner packet can only be read after reassembly.
-    TunnelFragment,
-    /// A tunnel header of another version, or with fields of unknown length: its content is
-    /// unknown.
-    UnknownTunnel,
-    /// The ring was full.
-    RingFull,
-    /// The kernel refused to copy the packet.
-    CopyFailed,
-    /// A frame of a file with an unsupported link type. Hooks never count it: they see only
-    /// Ethernet.
-    UnsupportedLinkType,
-    /// The packet is in an encapsulation that is not read, and that may contain DNS: PPPoE, MPLS,
-    /// IP in IP, or GRE on an interface where it is not followed.
-    UnreadEncapsulation,
-}
+use tap53_reasons::{Fate, reasons};
 
-/// The meaning of a counter for completeness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The packet entered or was captured: one side of the sum, or not part of it.
-    Tally,
-    /// The packet is rightly not captured: it is not DNS, or capture is disabled.
-    Ignored,
-    /// The packet is lost, and is or may be DNS.
-    Lost,
+reasons! {
+    /// Index into a [`Counters`] value.
+    #[repr(usize)]
+    pub enum Counter {
+        /// The packet entered the program.
+        Seen = "seen", Taken;
+        /// The packet was submitted to a ring.
+        Captured = "captured", Passed;
+        /// The packet was captured with less than its full length.
+        Truncated = "truncated", Outside;
+        /// Bytes of packet were submitted, headers included.
+        BytesCaptured = "bytes_captured", Outside;
+        /// The packet is neither IPv4 nor IPv6.
+        NotIp = "not_ip", Ignored;
+        /// The packet is not UDP or TCP to or from a configured port.
+        NotDns = "not_dns", Ignored, "nothing; if DNS is missing, check `capture.ports` and `capture.tunnels`";
+        /// Capture is switched off for the interface or this direction.
+        Disabled = "disabled", Ignored, "`tap53 status` shows who switched it off";
+        /// The interface has no settings yet, or has none any more.
+        Unconfigured = "unconfigured", Ignored, "nothing, if it stays small";
+        /// The packet has more than two VLAN tags.
+        VlanDepth = "vlan_depth", Lost, "capture at another point";
+        /// A header runs past the end of the packet, or contradicts itself.
+        MalformedHeader = "malformed_header", Lost, "look for who sends it; usually hostile";
+        /// The packet has more IPv6 extension headers than the program follows, or longer ones in front of
+        /// a tunnel.
+        ExtensionLimit = "extension_limit", Lost, "look for who sends it; usually hostile";
+        /// A later fragment has no ports, and its first fragment was not seen.
+        LaterFragment = "later_fragment", Lost, "check that both directions and all paths are captured";
+        /// A fragment of a tunnel's outer packet hides the inner packet.
+        TunnelFragment = "tunnel_fragment", Lost, "lower the MTU inside the tunnel, or capture the tunnel's own device";
+        /// A tunnel header has another version, or fields of unknown length.
+        UnknownTunnel = "unknown_tunnel", Lost, "capture the tunnel's own device";
+        /// The ring had no room: the worker is slower than the traffic.
+        RingFull = "ring_full", Lost, "raise `capture.ring_bytes` for bursts, `capture.workers` for steady load";
+        /// The kernel refused the copy out of the packet.
+        CopyFailed = "copy_failed", Lost, "report it";
+        /// The link type of a frame in a capture file is not read. Hooks count none: they see Ethernet.
+        UnsupportedLinkType = "unsupported_link_type", Lost, "convert the file";
+        /// The packet is in an encapsulation that is not read and may hold DNS: PPPoE, MPLS, IP in IP, or
+        /// GRE that `capture.tunnels` does not name.
+        UnreadEncapsulation = "unread_encapsulation", Lost, "name GRE in `capture.tunnels`; else capture at another point";
+    }
 }
 
 impl Counter {
     /// Number of counters.
     pub const COUNT: usize = Self::ALL.len();
-
-    /// All counters, in index order.
-    pub const ALL: [Self; 18] = [
-        Self::Seen,
-        Self::Captured,
-        Self::Truncated,
-        Self::BytesCaptured,
-        Self::NotIp,
-        Self::NotDns,
-        Self::Disabled,
-        Self::Unconfigured,
-        Self::VlanDepth,
-        Self::MalformedHeader,
-        Self::ExtensionLimit,
-        Self::LaterFragment,
-        Self::TunnelFragment,
-        Self::UnknownTunnel,
-        Self::RingFull,
-        Self::CopyFailed,
-        Self::UnsupportedLinkType,
-        Self::UnreadEncapsulation,
-    ];
-
-    /// Returns its name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Seen => "seen",
-            Self::Captured => "captured",
-            Self::Truncated => "truncated",
-            Self::BytesCaptured => "bytes_captured",
-            Self::NotIp => "not_ip",
-            Self::NotDns => "not_dns",
-            Self::Disabled => "disabled",
-            Self::Unconfigured => "unconfigured",
-            Self::VlanDepth => "vlan_depth",
-            Self::MalformedHeader => "malformed_header",
-            Self::ExtensionLimit => "extension_limit",
-            Self::LaterFragment => "later_fragment",
-            Self::TunnelFragment => "tunnel_fragment",
-            Self::UnknownTunnel => "unknown_tunnel",
-            Self::RingFull => "ring_full",
-            Self::CopyFailed => "copy_failed",
-            Self::UnsupportedLinkType => "unsupported_link_type",
-            Self::UnreadEncapsulation => "unread_encapsulation",
-        }
-    }
-
-    /// Returns whether its packets were tallied, rightly ignored, or lost.
-    #[must_use]
-    pub const fn fate(self) -> Fate {
-        match self {
-            Self::Seen | Self::Captured | Self::Truncated | Self::BytesCaptured => Fate::Tally,
-            Self::NotIp | Self::NotDns | Self::Disabled | Self::Unconfigured => Fate::Ignored,
-            Self::VlanDepth
-            | Self::MalformedHeader
-            | Self::ExtensionLimit
-            | Self::LaterFragment
-            | Self::TunnelFragment
-            | Self::UnknownTunnel
-            | Self::RingFull
-            | Self::CopyFailed
-            | Self::UnsupportedLinkType
-            | Self::UnreadEncapsulation => Fate::Lost,
-        }
-    }
 }
 
 /// Value of the `COUNTERS` per-CPU array; the index is
@@ -161,7 +83,7 @@ impl Counters {
     pub fn balanced(&self) -> bool {
         let reasons: u64 = Counter::ALL
             .iter()
-            .filter(|counter| counter.fate() != Fate::Tally)
+            .filter(|counter| matches!(counter.fate(), Fate::Ignored | Fate::Lost))
             .map(|counter| self.get(*counter))
             .sum();
         self.get(Counter::Seen) == self.get(Counter::Captured) + reasons

@@ -147,10 +147,8 @@ fn describe(interface: &Interface, found: &Preflight) -> String {
         Some(driver) if *driver != kind.to_string() => format!(" ({driver})"),
         _ => String::new(),
     };
-    let attached = found
-        .owners
-        .describe()
-        .map_or(String::new(), |attached| format!("; attached: {attached}"));
+    let attached =
+        found.owners.describe().map_or(String::new(), |attached| format!("; attached: {attached}"));
     let why =
         if found.why.is_empty() { String::new() } else { format!("; {}", found.why.join("; ")) };
     format!(

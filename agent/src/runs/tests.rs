@@ -89,7 +89,7 @@ fn open(directory: &Path) -> Runs {
 
 fn standing(reason: &str, count: u64) -> Standing {
     let mut standing = Standing { messages_pending: 3, ..Standing::default() };
-    standing.lost.messages.insert(reason.to_owned(), count);
+    standing.lost.stages.entry("messages".to_owned()).or_default().insert(reason.to_owned(), count);
     standing
 }
 
@@ -120,7 +120,7 @@ fn a_run_reports_the_end_of_the_previous_one_and_the_losses_of_all() {
     assert_eq!(previous(&third).ended, End::InGoodOrder);
     let earlier = &third.previous().unwrap().earlier_runs;
     assert_eq!((earlier.runs, earlier.killed), (2, 1));
-    assert_eq!(earlier.lost.messages["copy"], 9);
+    assert_eq!(earlier.lost.stages["messages"]["copy"], 9);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn an_overlapping_run_saves_only_after_the_other_has_ended() {
     drop(old);
     new.save(&[], &Standing::default);
     assert_eq!((previous(&new).ended, &previous(&new).gap), (End::InGoodOrder, &None));
-    assert_eq!(new.previous().unwrap().earlier_runs.lost.messages["copy"], 4);
+    assert_eq!(new.previous().unwrap().earlier_runs.lost.stages["messages"]["copy"], 4);
     assert_ne!(fs::read(&file).unwrap(), text);
 }
 

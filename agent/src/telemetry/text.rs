@@ -34,13 +34,32 @@ impl Kind {
     }
 }
 
-/// A metric, with the function that collects its series.
+/// A metric of a table: its description, and the function that collects its series.
 pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) help: &'static str,
     pub(super) labels: &'static [&'static str],
     pub(super) collect: fn(&Reading<'_>, &mut Series),
+}
+
+/// A metric that is about to be read: a [`Family`], or a term of the ledger.
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) help: &'static str,
+    pub(super) labels: Vec<&'static str>,
+    pub(super) collect: Collect,
+}
+
+/// Adds the series of a metric.
+pub(super) type Collect = Box<dyn Fn(&Reading<'_>, &mut Series)>;
+
+impl From<&Family> for Metric {
+    fn from(family: &Family) -> Self {
+        let Family { name, kind, help, labels, collect } = *family;
+        Self { name, kind, help, labels: labels.to_vec(), collect: Box::new(collect) }
+    }
 }
 
 /// The series of one family by the values of their labels. Series with the same values are added: an
@@ -81,20 +100,20 @@ fn owned(labels: &[&str]) -> Vec<String> {
 /// Returns all metrics as text.
 pub(super) fn exposition(reading: &Reading<'_>) -> String {
     let mut text = String::with_capacity(16 << 10);
-    for family in families::all() {
+    for metric in families::all() {
         let mut series = Series::default();
-        (family.collect)(reading, &mut series);
+        (metric.collect)(reading, &mut series);
         // Writing to a String does not fail.
-        let _ = write_family(&mut text, family, &series);
+        let _ = write_metric(&mut text, &metric, &series);
     }
     text
 }
 
-fn write_family(text: &mut String, family: &Family, series: &Series) -> fmt::Result {
-    let Family { name, kind, help, .. } = family;
+fn write_metric(text: &mut String, metric: &Metric, series: &Series) -> fmt::Result {
+    let Metric { name, kind, help, labels: names, .. } = metric;
     writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name())?;
     for (values, value) in &series.numbers {
-        writeln!(text, "{name}{} {value}", Labels(family.labels, values, None))?;
+        writeln!(text, "{name}{} {value}", Labels(names, values, None))?;
     }
     for (values, histogram) in &series.histograms {
         let mut count = 0;
@@ -102,10 +121,10 @@ fn write_family(text: &mut String, family: &Family, series: &Series) -> fmt::Res
             count += in_bucket;
             let bound = histogram.bounds_ns.get(bucket);
             let bound = bound.map_or("+Inf".to_owned(), |bound| seconds(*bound).to_string());
-            let labels = Labels(family.labels, values, Some(&bound));
+            let labels = Labels(names, values, Some(&bound));
             writeln!(text, "{name}_bucket{labels} {count}")?;
         }
-        let labels = Labels(family.labels, values, None);
+        let labels = Labels(names, values, None);
         writeln!(text, "{name}_sum{labels} {}", seconds(histogram.sum_ns))?;
         writeln!(text, "{name}_count{labels} {count}")?;
     }
@@ -150,17 +169,18 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The table as `docs/metrics.md` has it.
+/// Returns the page `docs/metrics.md`.
 #[cfg(test)]
 pub(super) fn document() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
-         What `/metrics` of a running agent exposes, in the text format of Prometheus. Generated from \
-         the table in\n`agent/src/telemetry/families`; a test keeps it up to date \
-         (`UPDATE_DOCS=1 cargo test -p tap53 --lib\nmetrics` writes it).\n\n\
+         `/metrics` of a running agent exposes these, in the text format of Prometheus. The page is \
+         generated from the\ntables in `agent/src/telemetry/families` and, for the ledger, from \
+         `agent/crates/ledger/src/stages.rs`: a test\nkeeps it up to date, and `UPDATE_DOCS=1 cargo test \
+         -p tap53 --lib metrics` writes it.\n\n\
          | Name | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
-    for Family { name, kind, help, labels, .. } in families::all() {
+    for Metric { name, kind, help, labels, .. } in families::all() {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(text, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));
     }
@@ -186,13 +206,13 @@ mod tests {
 
     #[test]
     fn metrics_have_unique_names_in_prometheus_conventions() {
-        let names: BTreeSet<&str> = families::all().map(|family| family.name).collect();
+        let names: BTreeSet<&str> = families::all().map(|metric| metric.name).collect();
         assert_eq!(names.len(), families::all().count());
-        for Family { name, kind, help, .. } in families::all() {
-            if *kind == Kind::Histogram {
+        for Metric { name, kind, help, .. } in families::all() {
+            if kind == Kind::Histogram {
                 assert!(name.ends_with("_seconds"), "{name}");
             }
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert!(name.starts_with("tap53_") || name.starts_with("process_"), "{name}");
             assert!(!help.contains(['\n', '\\', '|']), "{name}: {help}");
         }
@@ -212,7 +232,7 @@ mod tests {
         series.count(&["a\"b\\\n", "ingress"], 3);
         series.measure(&["v0", "egress"], 0.25);
         let mut text = String::new();
-        write_family(&mut text, &family, &series).unwrap();
+        write_metric(&mut text, &Metric::from(&family), &series).unwrap();
         assert_eq!(
             text,
             "# HELP tap53_x_total X.\n# TYPE tap53_x_total counter\n\
@@ -237,7 +257,7 @@ mod tests {
         let mut series = Series::default();
         series.histogram(&["kafka"], &histogram);
         let mut text = String::new();
-        write_family(&mut text, &family, &series).unwrap();
+        write_metric(&mut text, &Metric::from(&family), &series).unwrap();
         assert_eq!(
             text,
             "# HELP tap53_x_seconds X.\n# TYPE tap53_x_seconds histogram\n\

@@ -11,6 +11,7 @@ use tap53_dns::{
 };
 use tap53_ebpf::{headers, record::RecordHeader};
 use tap53_ledger::{MessageLoss, Published, WorkerCounts};
+use tap53_reasons::Fate;
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
 use tap53_transactions::pair::{Observation, Observed, Point, RecordIds, Table};
@@ -142,7 +143,7 @@ impl Stages {
         };
         if let Err(reason) = taken {
             self.datagrams.pairing.counts.packets_lost[reason as usize] += 1;
-            if !reason.is_ignored()
+            if reason.fate() == Fate::Lost
                 && let Some(flow) = Packet::flow(header, bytes)
             {
                 self.datagrams.pairing.table.note_unreadable(flow, header.captured_at_ns);

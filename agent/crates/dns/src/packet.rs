@@ -7,51 +7,23 @@ use tap53_ebpf::{
     record::{self, RecordHeader, flags},
     settings::Direction,
 };
+use tap53_reasons::reasons;
 
 use crate::flow::{Flow, Transport, Tunnel, TunnelKind};
 
-/// Reasons why a captured packet yields no message.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PacketLoss {
-    /// The ring item's header contradicts its bytes: object and agent are of different builds.
-    RecordMismatch,
-    /// The IP or UDP lengths contradict the packet.
-    MalformedPacket,
-    /// The snap length cut a TCP segment, a fragment, or a message within its header.
-    CutBySnapLength,
-    /// A UDP datagram or TCP message too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
-    ShorterThanHeader,
-    /// A TCP segment without payload: no message is missing.
-    TcpWithoutPayload,
-}
-
-impl PacketLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 5] = [
-        Self::RecordMismatch,
-        Self::MalformedPacket,
-        Self::CutBySnapLength,
-        Self::ShorterThanHeader,
-        Self::TcpWithoutPayload,
-    ];
-
-    /// Returns true if nothing is missing: a TCP handshake or acknowledgement carries no message.
-    #[must_use]
-    pub const fn is_ignored(self) -> bool {
-        matches!(self, Self::TcpWithoutPayload)
-    }
-
-    /// Returns its name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RecordMismatch => "record_mismatch",
-            Self::MalformedPacket => "malformed_packet",
-            Self::CutBySnapLength => "cut_by_snap_length",
-            Self::ShorterThanHeader => "shorter_than_header",
-            Self::TcpWithoutPayload => "tcp_without_payload",
-        }
+reasons! {
+    /// Why a captured packet yields no message.
+    pub enum PacketLoss {
+        /// The ring item's header contradicts its bytes: kernel program and agent are not of one build.
+        RecordMismatch = "record_mismatch", Lost, "rebuild with `cargo xtask build-ebpf`; report it";
+        /// The IP or UDP lengths contradict the packet.
+        MalformedPacket = "malformed_packet", Lost, "look for who sends it; usually hostile";
+        /// The snap length cut a TCP segment, a fragment, or a message within its header.
+        CutBySnapLength = "cut_by_snap_length", Lost, "raise `capture.snap_length`, or that of the capture file";
+        /// The message is too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
+        ShorterThanHeader = "shorter_than_header", Lost, "look for another protocol on the port; may be hostile";
+        /// The TCP segment carries no payload, such as a handshake or an acknowledgement.
+        TcpWithoutPayload = "tcp_without_payload", Ignored;
     }
 }
 

@@ -35,11 +35,11 @@ const FIRST_RECORDS: u64 = 256;
 /// Links of one window in all workers' chains before the next ones cover twice as many records.
 const LINKS_BEFORE_DOUBLING: usize = 1_024;
 
-/// The same for one worker, whatever the number of workers is.
+/// Bounds of the same number for one worker.
 const MOST_BEFORE_DOUBLING: usize = 256;
 const LEAST_BEFORE_DOUBLING: usize = 16;
 
-/// What a link is bound to beside its records. A change of the construction gets another text.
+/// Contexts of the digests (BLAKE3 derive_key). Another construction must get other texts.
 const LINK: &str = "tap53 2026-11 ledger chain link";
 const CONTENT: &str = "tap53 2026-11 ledger chain content";
 const BEGINNING: &str = "tap53 2026-11 ledger chain beginning";
@@ -65,9 +65,9 @@ impl From<blake3::Hash> for Digest {
 pub struct Link {
     /// Number of the last of its records.
     pub last_record_number: i64,
-    /// How many records it covers.
+    /// Number of records that it covers.
     pub records: i64,
-    /// See [`ContentHasher::link`].
+    /// Digest by [`ContentHasher::link`].
     pub digest: Digest,
 }
 
@@ -87,7 +87,8 @@ impl ContentHasher {
         self.0.update(bytes);
     }
 
-    /// The link over what was added: `records` records up to number `last`, after the link `before`.
+    /// Returns the digest of the link over the `records` records that were added, up to number `last`, after
+    /// the link `before`.
     #[must_use]
     pub fn link(&self, before: Digest, last: u64, records: u64) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key(LINK);
@@ -97,7 +98,7 @@ impl ContentHasher {
     }
 }
 
-/// What the first link of a chain follows: it binds a chain to the run, the sink and the worker.
+/// Returns the digest that the first link of a chain follows. It binds the chain to run, sink and worker.
 #[must_use]
 pub fn beginning(run_id: &str, sink: &str, worker: u32) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(BEGINNING);
@@ -108,10 +109,10 @@ pub fn beginning(run_id: &str, sink: &str, worker: u32) -> Digest {
     hasher.finalize().into()
 }
 
-/// What a summary has of one worker's chain.
+/// The part of one worker's chain that a summary publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WorkerChain {
-    /// Worker.
+    /// Number of the worker.
     pub worker: i32,
     /// The link that the first of `links` follows.
     pub before: Digest,
@@ -130,7 +131,7 @@ pub struct Chain {
 struct Open {
     /// The last link that a summary has.
     published: Digest,
-    /// Sealed since then.
+    /// Links that were sealed since then.
     links: Vec<Link>,
     content: ContentHasher,
     /// Records that wait until there are enough bytes to hash.
@@ -139,12 +140,12 @@ struct Open {
     next: u64,
     /// Records in the link that is not sealed yet.
     records: u64,
-    /// Of the schema that records are written with, once there was one.
+    /// Fingerprint of the schema that records are written with, once there was one.
     fingerprint: Option<Fingerprint>,
 }
 
 impl Chain {
-    /// The chain of a worker that has not recorded anything yet.
+    /// Creates the chain of a worker that has not recorded anything yet.
     #[must_use]
     pub fn new(run_id: &str, sink: &str, worker: u16) -> Self {
         let open = Open {
@@ -202,8 +203,7 @@ impl Chain {
 }
 
 impl Open {
-    /// Ends the open link where a number is left out, as of a record that could not be encoded: that one
-    /// is in no link.
+    /// Seals the open link where a number is missing: a record that could not be encoded is in no link.
     fn begin_at(&mut self, first: u64, bytes: &[u8]) {
         if self.fingerprint.is_none() {
             self.fingerprint = read_single_object(bytes).map(|(fingerprint, _)| fingerprint);
@@ -214,7 +214,7 @@ impl Open {
         }
     }
 
-    /// Records that the open link still takes.
+    /// Returns how many records the open link still takes.
     fn room(&self, links_before_doubling: usize) -> u64 {
         let doublings = (self.links.len() / links_before_doubling.max(1)).min(32);
         (FIRST_RECORDS << doublings).saturating_sub(self.records).max(1)
@@ -257,24 +257,24 @@ impl Open {
     }
 }
 
-/// The chains of one sink, of all workers.
+/// The chains of all workers for one sink.
 #[derive(Default)]
 pub struct Chains {
     sink: String,
     chains: Mutex<Vec<std::sync::Arc<Chain>>>,
 }
 
-/// What a summary has of all chains.
+/// The parts of all chains that a summary publishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// By worker, in the order in which they began.
+    /// One part for each worker, in the order in which they began.
     pub chains: Vec<WorkerChain>,
-    /// Of the schema that records are written with, once there was one.
+    /// Fingerprint of the schema that records are written with, once there was one.
     pub fingerprint: Option<Fingerprint>,
 }
 
 impl Chains {
-    /// Those of a sink with this name.
+    /// Creates the chains of a sink with this name.
     #[must_use]
     pub fn of(sink: &str) -> Self {
         Self { sink: sink.to_owned(), chains: Mutex::default() }
@@ -293,7 +293,7 @@ impl Chains {
         chain
     }
 
-    /// Ends a window: what its summary is to have.
+    /// Ends a window, and returns the parts that its summary publishes.
     pub fn cut(&self) -> Cut {
         let mut cut = Cut::default();
         for chain in self.lock().iter() {

@@ -1,138 +1,80 @@
-//! What the stages count, and how they publish it.
+//! The counts of the stages, and the cells in which they publish them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
+use tap53_reasons::reasons;
 use tap53_spool::Totals;
 use tap53_transactions::{filter::FilterReason, pair::Anomaly};
 
-/// Why a message is in no record.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageLoss {
-    /// It was seen at another interface before, or is shown twice by a mirror port.
-    Copy,
-    /// Too short for a DNS header, in a packet that carries several messages.
-    ShorterThanHeader,
-    /// Waiting for a response, or for a name, in a worker that was abandoned at the end.
-    Abandoned,
-}
-
-impl MessageLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Copy, Self::ShorterThanHeader, Self::Abandoned];
-
-    /// True where nothing is missing: another message stands for this one.
-    #[must_use]
-    pub const fn is_ignored(self) -> bool {
-        matches!(self, Self::Copy)
-    }
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Copy => "copy",
-            Self::ShorterThanHeader => "shorter_than_header",
-            Self::Abandoned => "abandoned",
-        }
+reasons! {
+    /// Why a message is in no record.
+    pub enum MessageLoss {
+        /// The message was seen before at another interface, or is shown twice by a mirror port.
+        Copy = "copy", Ignored;
+        /// The message is too short for a DNS header, in a packet that carries several messages.
+        ShorterThanHeader = "shorter_than_header", Lost, "look for who sends it; usually hostile";
+        /// The message waited for a response, or for a name, in a worker that was stuck at the end.
+        Abandoned = "abandoned", Lost, "raise `shutdown.flush_timeout_ms`; find what blocks the worker in the log";
     }
 }
 
-/// Why a sink did not deliver a record.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SinkLoss {
-    /// The record did not fit the schema.
-    EncodeFailed,
-    /// The producer's queue stayed full.
-    QueueFull,
-    /// Not acknowledged within the message timeout.
-    Expired,
-    /// The broker or the client library refused it.
-    Rejected,
-    /// The file or stream could not be written.
-    WriteFailed,
-    /// The reader of standard output went away.
-    Closed,
-    /// Not acknowledged within the flush deadline at shutdown, and in memory alone: there is no spool,
-    /// or another agent has it, or it could not be written to.
-    Unflushed,
-    /// Among the oldest in the spool when it was full.
-    DroppedOldest,
-    /// Longer in the spool than records may be.
-    TooOld,
-    /// Could not be read back from the spool.
-    Unreadable,
-    /// Could neither be put into the spool nor sent directly.
-    SpoolFailed,
-    /// The registry gave no id of its schema while there was room to wait for it.
-    NoSchemaId,
-    /// Longer than the producer takes.
-    TooLarge,
-    /// In a batch that the sink had not taken when its worker was abandoned at the end. It may arrive
-    /// all the same, if what held the worker up lets go before the process ends.
-    Abandoned,
-}
-
-impl SinkLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 14] = [
-        Self::EncodeFailed,
-        Self::QueueFull,
-        Self::Expired,
-        Self::Rejected,
-        Self::WriteFailed,
-        Self::Closed,
-        Self::Unflushed,
-        Self::DroppedOldest,
-        Self::TooOld,
-        Self::Unreadable,
-        Self::SpoolFailed,
-        Self::NoSchemaId,
-        Self::TooLarge,
-        Self::Abandoned,
-    ];
-
-    /// Its name in the ledger and in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EncodeFailed => "encode_failed",
-            Self::QueueFull => "queue_full",
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::WriteFailed => "write_failed",
-            Self::Closed => "closed",
-            Self::Unflushed => "unflushed",
-            Self::DroppedOldest => "dropped_oldest",
-            Self::TooOld => "too_old",
-            Self::Unreadable => "unreadable",
-            Self::SpoolFailed => "spool_failed",
-            Self::NoSchemaId => "no_schema_id",
-            Self::TooLarge => "too_large",
-            Self::Abandoned => "abandoned",
-        }
+reasons! {
+    /// Why a sink did not deliver a record.
+    pub enum SinkLoss {
+        /// The record did not fit the schema.
+        EncodeFailed = "encode_failed", Lost, "report it, it is a defect";
+        /// The queue stayed full: that of Kafka's producer, or the one before a sink that may block.
+        QueueFull = "queue_full", Lost, "configure a `spool`, raise `queue_bytes`; find out why the reader or disk is slow";
+        /// Kafka without a spool: it was not acknowledged within `message_timeout_ms`.
+        Expired = "expired", Lost, "configure a `spool`; bring the broker back";
+        /// Kafka: the broker or the client library refused the record.
+        Rejected = "rejected", Lost, "the log names the error: rights, `message.timestamp.after.max.ms`, size";
+        /// The file or stream could not be written.
+        WriteFailed = "write_failed", Lost, "disk full, permissions; the log names the error";
+        /// The reader of standard output went away.
+        Closed = "closed", Lost;
+        /// It was not delivered by the deadline at the end, and was in memory alone: there is no spool, or
+        /// another agent has it, or it could not be written to.
+        Unflushed = "unflushed", Lost, "raise `shutdown.flush_timeout_ms`; configure a `spool`";
+        /// Kafka: the spool was full, and the record was among the oldest.
+        DroppedOldest = "dropped_oldest", Lost, "raise `spool.max_bytes`; bring the broker back";
+        /// Kafka: the record was longer in the spool than `max_age_s`.
+        TooOld = "too_old", Lost, "raise `max_age_s`; check the clock";
+        /// Kafka: its entry in the spool is damaged.
+        Unreadable = "unreadable", Lost, "`tap53 spool verify DIRECTORY`; check the disk";
+        /// Kafka: neither the spool nor the broker took it.
+        SpoolFailed = "spool_failed", Lost, "disk full or failing; the log names the error";
+        /// Kafka: the registry gave no id of its schema while there was room to wait for it.
+        NoSchemaId = "no_schema_id", Lost, "configure a `spool`; [when the registry is down](kafka.md#when-the-registry-is-down)";
+        /// Kafka: the record is larger than the producer accepts.
+        TooLarge = "too_large", Lost, "lower `record.max_bytes` or raise `message.max.bytes`";
+        /// It was in a batch that the sink had not taken when its worker was abandoned at the end. It may
+        /// arrive all the same, if what held the worker up lets go before the process ends.
+        Abandoned = "abandoned", Lost, "find what blocks the sink";
     }
 }
 
 /// Counts of one worker, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerCounts {
-    /// Ring records taken out.
+    /// Ring items read.
     pub packets_received: u64,
     /// Packets that yielded messages.
     pub packets_decoded: u64,
-    /// Packets that did not, by [`PacketLoss`].
+    /// Packets that yielded none, by [`PacketLoss`].
     pub packets_lost: [u64; PacketLoss::ALL.len()],
-    /// Packets that are fragments, and were handed to the joining of datagrams.
+    /// Packets that are fragments, and were passed to reassembly.
     pub packets_in_fragments: u64,
-    /// What became of those.
+    /// Fates of those fragments.
     pub fragments: FragmentCounts,
-    /// Datagrams joined from fragments that were taken in, as packets are.
+    /// Datagrams reassembled from fragments that were taken in, as packets are.
     pub datagrams_taken: u64,
-    /// Datagrams joined from fragments that the worker of their flow could not take in.
+    /// Datagrams reassembled from fragments that the worker of their flow could not take in.
     pub datagrams_not_handed_over: u64,
-    /// What became of the bytes of TCP streams.
+    /// Fates of the bytes of TCP streams.
     pub streams: StreamCounts,
     /// Messages found in packets.
     pub messages_decoded: u64,
@@ -143,23 +85,22 @@ pub struct WorkerCounts {
     /// Messages in no record, by [`MessageLoss`].
     pub messages_lost: [u64; MessageLoss::ALL.len()],
     /// Messages that could not be read whole, by [`ParseStatus`]. They are among
-    /// `messages_decoded`, and in no line of the ledger of their own.
+    /// `messages_decoded` and outside of the sums.
     pub messages_flawed: [u64; ParseStatus::ALL.len()],
-    /// Transactions: each a record, or left out by a filter.
+    /// Transactions: each became a record or was excluded by a filter.
     pub records_created: u64,
-    /// Those that are records: the number of the last one.
+    /// Transactions that became records, which is the number of the last record.
     pub records_numbered: u64,
-    /// Transactions that a filter left out, by [`FilterReason`].
+    /// Transactions that a filter excluded, by [`FilterReason`].
     pub filtered: [Amount; FilterReason::ALL.len()],
-    /// Queries that wait for a response, and transactions that wait for a name. Of
-    /// `messages_pending`; in no line of the ledger.
+    /// Queries that wait for a response. Their messages are among `messages_pending`.
     pub queries_pending: u64,
-    /// See [`queries_pending`](Self::queries_pending).
+    /// Transactions that wait for the name of an owner. Their messages are among `messages_pending`.
     pub transactions_held: u64,
-    /// Queries recorded as unanswered before their time, because the table was full, or
-    /// one key of it. Part of `messages_in_records`; in no line of the ledger.
+    /// Queries recorded as unanswered before their time, because the table was full, or one key of it.
+    /// Their messages are among `messages_in_records`.
     pub queries_evicted: u64,
-    /// Records with each sign of tampering, by [`Anomaly`]; in no line of the ledger.
+    /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
@@ -201,15 +142,15 @@ impl WorkerCounts {
     }
 }
 
-/// A cell that a stage publishes its counts in: written once a batch, read for a snapshot.
+/// A cell in which a stage publishes its counts: written once a batch, read for a snapshot.
 ///
-/// Who changes several together holds them all meanwhile, and so does [`snapshot`]; a worker's is
-/// taken before a sink's.
+/// Code that changes several cells together locks them all, as [`snapshot`] does; the cell of a worker is
+/// locked before that of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct Published<T>(Arc<Mutex<T>>);
 
 impl<T: Clone> Published<T> {
-    /// A cell with these counts.
+    /// Creates a cell with these counts.
     pub fn new(counts: T) -> Self {
         Self(Arc::new(Mutex::new(counts)))
     }
@@ -224,12 +165,12 @@ impl<T: Clone> Published<T> {
         change(&mut self.lock());
     }
 
-    /// Looks at the counts, which stay as they are meanwhile.
+    /// Calls `look` with the counts, which stay as they are meanwhile.
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.lock())
     }
 
-    /// The counts as of now.
+    /// Returns a copy of the counts.
     #[must_use]
     pub fn read(&self) -> T {
         self.lock().clone()
@@ -241,9 +182,8 @@ impl<T: Clone> Published<T> {
     }
 }
 
-/// The counts of workers, added up; the number of each one's last record; and the counts of sinks, as
-/// of one moment: nothing is counted between the
-/// first and the last.
+/// Returns the sum of the workers' counts, the number of each worker's last record, and the counts of
+/// sinks, as of one moment: nothing is counted between the first and the last.
 pub fn snapshot<'w, 's>(
     workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
     sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
@@ -267,7 +207,7 @@ pub struct SummaryCounts {
     pub delivered: u64,
     /// Not yet known to have arrived.
     pub waiting: u64,
-    /// Given up: the next one makes good for them.
+    /// Given up; the next summary makes up for them.
     pub lost: u64,
 }
 
@@ -289,13 +229,13 @@ pub struct SinkCounts {
     pub spooled: Amount,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: u64,
-    /// What became of all that ever was in the spool; `None` without one.
+    /// Fates of everything that ever was in the spool; `None` without one.
     pub spool_totals: Option<Totals>,
     /// Not delivered, by [`SinkLoss`].
     pub lost: [Amount; SinkLoss::ALL.len()],
     /// Summaries of the ledger, where it takes them.
     pub summaries: SummaryCounts,
-    /// What was asked of its schema registry, where it has one.
+    /// Requests to its schema registry, where it has one.
     pub registry: Option<RegistryCounts>,
 }
 
@@ -304,25 +244,25 @@ pub struct SinkCounts {
 pub struct RegistryCounts {
     /// Requests made.
     pub requests: u64,
-    /// Those that failed: no answer, or a refusal.
+    /// Requests that failed: no answer, or a refusal.
     pub failures: u64,
-    /// How often the registry gave another id than before.
+    /// Times that the registry gave another id than before.
     pub id_changes: u64,
-    /// Schemas whose id is needed.
+    /// Schemas that need an id.
     pub ids_wanted: u64,
-    /// Those of them whose id is known.
+    /// Schemas that need an id and have one.
     pub ids_known: u64,
 }
 
 impl SinkCounts {
-    /// Counts what the sink takes out of a worker's batch. What becomes of it is to be counted in
-    /// the same update.
+    /// Counts records that the sink takes out of a worker's batch. The same update must count their
+    /// fates.
     pub fn offer(&mut self, amount: Amount) {
         self.in_batches -= amount;
         self.offered += amount;
     }
 
-    /// Counts what a sink will not deliver.
+    /// Counts records that the sink will not deliver.
     pub fn lose(&mut self, reason: SinkLoss, amount: Amount) {
         self.lost[reason as usize] += amount;
     }

@@ -1,5 +1,5 @@
-//! Earlier runs in a ledger: their ends, their losses, and the packets that nobody
-//! captured in between. [`crate::runs`] finds it out.
+//! Earlier runs in a ledger: their ends, their losses, and the packets that nobody captured in between.
+//! `agent/src/runs` finds them out.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use tap53_ebpf::settings::Direction;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// It stopped, delivered what it could, and said so.
+    /// It stopped, delivered what it could, and recorded that it had stopped.
     InGoodOrder,
-    /// It did not come to that.
+    /// It was killed before that.
     Killed,
-    /// It has not ended: both capture.
+    /// It has not ended: both runs capture.
     StillRunning,
 }
 
@@ -23,11 +23,11 @@ pub enum End {
 pub struct PreviousRun {
     /// Its end.
     pub ended: End,
-    /// When it last wrote, RFC 3339.
+    /// Time at which it last wrote, RFC 3339.
     pub last_written_at: String,
-    /// What nobody captured between that run and this one; `None` if the two overlapped.
+    /// The gap between that run and this one, in which nobody captured; `None` if the two overlapped.
     pub gap: Option<Gap>,
-    /// What it had in memory when it last wrote, and had lost until then. After an end in good order
+    /// Its contents of memory when it last wrote, and its losses until then. After an end in good order
     /// nothing is in memory.
     #[serde(flatten)]
     pub standing: Standing,
@@ -38,9 +38,9 @@ pub struct PreviousRun {
 pub struct EarlierRuns {
     /// Number of runs.
     pub runs: u64,
-    /// Those of them that did not end in good order.
+    /// Number of runs that did not end in good order.
     pub killed: u64,
-    /// Time between them in which nobody captured.
+    /// Seconds between them in which nobody captured.
     pub gap_seconds: f64,
     /// Packets that passed meanwhile.
     pub gap_packets: Bounds,
@@ -60,9 +60,9 @@ pub struct PreviousRuns {
 /// Bounds of a number of packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// No fewer.
+    /// The lower bound.
     pub at_least: u64,
-    /// No more.
+    /// The upper bound.
     pub at_most: u64,
 }
 
@@ -73,16 +73,16 @@ impl std::ops::AddAssign for Bounds {
     }
 }
 
-/// From when on the packets are counted.
+/// The beginning of the time for which packets are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Since {
-    /// From where the run before stopped.
+    /// The run before stopped then.
     Stop,
-    /// From where the run before was when it last wrote: it was killed some time after that.
+    /// The run before last wrote then, and was killed some time after that.
     LastWritten,
-    /// From the start of the machine. What passed between the end of the run before and the end of
-    /// the machine is not known.
+    /// The machine started then. Packets between the end of the run before and the shutdown of the machine
+    /// are not known.
     Boot,
 }
 
@@ -91,7 +91,7 @@ pub enum Since {
 pub struct Gap {
     /// Seconds between the two runs, at most.
     pub seconds: f64,
-    /// From when on packets are counted.
+    /// The beginning of the time for which packets are counted.
     pub since: Since,
     /// Packets of all interfaces.
     pub packets: Bounds,
@@ -104,14 +104,14 @@ pub struct Gap {
 pub struct InterfaceGap {
     /// Its name now.
     pub name: String,
-    /// What arrived, where that is captured.
+    /// Packets that arrived, where that direction is captured.
     pub ingress: Option<Bounds>,
-    /// What left, where that is captured.
+    /// Packets that left, where that direction is captured.
     pub egress: Option<Bounds>,
 }
 
 impl InterfaceGap {
-    /// Bounds of one direction; `None` where it is not captured.
+    /// Returns the bounds of one direction; `None` where it is not captured.
     #[must_use]
     pub const fn of(&self, direction: Direction) -> Option<Bounds> {
         match direction {
@@ -121,8 +121,8 @@ impl InterfaceGap {
     }
 }
 
-/// Numbers by reason; reasons of other versions too.
-pub(super) type ByName = BTreeMap<String, u64>;
+/// Counts by the name of their reason, which may be one of another version.
+pub(crate) type ByName = BTreeMap<String, u64>;
 
 /// Packets, messages and records that a run has in memory, and that it lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,8 +130,7 @@ pub(super) type ByName = BTreeMap<String, u64>;
 pub struct Standing {
     /// Packets in rings, captured and not yet read.
     pub packets_in_rings: u64,
-    /// Messages of queries that wait for their response, and fragments and parts of streams count
-    /// for none.
+    /// Messages of queries that wait for their response. Fragments and parts of streams do not count.
     pub messages_pending: u64,
     /// Records that are in memory alone, by sink.
     pub records_in_memory: ByName,
@@ -143,16 +142,10 @@ pub struct Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lost {
-    /// Packets at the hooks of all interfaces.
-    pub hook_packets: ByName,
-    /// Packets of which nothing could be read.
-    pub packets: ByName,
-    /// Fragments.
-    pub fragments: ByName,
-    /// Bytes of TCP streams.
-    pub tcp_bytes: ByName,
-    /// Messages in no record.
-    pub messages: ByName,
+    /// Losses of each stage before the sinks, by its name; packets at the hooks of all interfaces are
+    /// `hook_packets`. An earlier version may have written fewer stages.
+    #[serde(flatten)]
+    pub stages: BTreeMap<String, ByName>,
     /// Records, by sink and reason.
     pub records: BTreeMap<String, ByName>,
 }
@@ -160,30 +153,17 @@ pub struct Lost {
 impl Lost {
     /// Adds what another run lost.
     pub fn add(&mut self, other: &Self) {
-        let mine = [
-            &mut self.hook_packets,
-            &mut self.packets,
-            &mut self.fragments,
-            &mut self.tcp_bytes,
-            &mut self.messages,
-        ];
-        let theirs = [
-            &other.hook_packets,
-            &other.packets,
-            &other.fragments,
-            &other.tcp_bytes,
-            &other.messages,
-        ];
-        for (mine, theirs) in mine.into_iter().zip(theirs) {
-            add(mine, theirs);
-        }
-        for (sink, theirs) in &other.records {
-            add(self.records.entry(sink.clone()).or_default(), theirs);
+        for (mine, theirs) in
+            [(&mut self.stages, &other.stages), (&mut self.records, &other.records)]
+        {
+            for (name, theirs) in theirs {
+                add(mine.entry(name.clone()).or_default(), theirs);
+            }
         }
     }
 }
 
-pub(super) fn add(sum: &mut ByName, more: &ByName) {
+fn add(sum: &mut ByName, more: &ByName) {
     for (reason, count) in more {
         let sum = sum.entry(reason.clone()).or_default();
         *sum = sum.saturating_add(*count);

@@ -2,68 +2,27 @@
 
 use std::fmt;
 
+use tap53_reasons::Fate;
+
 use super::{
     RegistryCounts,
-    statement::{ByReason, Deliveries, Fates, Hook, Ledger, Summaries},
+    stage::{ByReason, Stage, Term, Total},
+    stages::{Fragments, SpoolHistory},
+    statement::{Interface, Ledger, Sink},
 };
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
         self.write_gap(f)?;
-        for interface in &self.interfaces {
-            for (direction, hook) in
-                [("ingress", &interface.ingress), ("egress", &interface.egress)]
-            {
-                let name =
-                    format!("{} {direction} ({})", interface.name, interface.hooks[direction]);
-                write_hook(f, &name, hook)?;
-            }
-        }
-        let (packets, messages) = (&self.agent.packets, &self.agent.messages);
-        let label = "packets";
-        write!(f, "  {label:<34} received {:>9}", packets.received)?;
-        if packets.joined > 0 {
-            write!(f, " + joined {}", packets.joined)?;
-        }
-        write!(f, " = decoded {}", packets.decoded)?;
-        if packets.fragments > 0 {
-            write!(f, " + fragments {}", packets.fragments)?;
-        }
-        write_reasons(f, "ignored", &packets.ignored)?;
-        write_reasons(f, "lost", &packets.lost)?;
-        if packets.in_rings > 0 {
-            write!(f, ", and {} more in the rings", packets.in_rings)?;
-        }
-        if packets.abandoned > 0 {
-            write!(f, ", and {} more abandoned", packets.abandoned)?;
-        }
+        self.interfaces.iter().try_for_each(|interface| write_interface(f, interface))?;
+        self.write_packets(f)?;
+        self.write_reassembly(f)?;
+        let messages = &self.agent.messages;
+        write_stage(f, "messages", messages)?;
+        write_flawed(f, &messages.flawed.0)?;
         writeln!(f)?;
-        self.write_joining(f)?;
-        let label = "messages";
-        write!(
-            f,
-            "  {label:<34} decoded  {:>9} = in records {}",
-            messages.decoded, messages.in_records
-        )?;
-        write!(f, " + pending {}", messages.pending)?;
-        write_reasons(f, "filtered", &messages.filtered)?;
-        write_reasons(f, "ignored", &messages.ignored)?;
-        write_reasons(f, "lost", &messages.lost)?;
-        write_flawed(f, &messages.flawed)?;
-        writeln!(f)?;
-        for sink in &self.agent.sinks {
-            write_deliveries(f, &format!("records to {}", sink.name), &sink.records)?;
-            if let Some(spool) = &sink.spool {
-                write_spool(f, &spool.records)?;
-            }
-            if let Some(registry) = &sink.registry {
-                write_registry(f, &sink.name, registry)?;
-            }
-            if let Some(summaries) = &sink.summaries {
-                write_summaries(f, &sink.name, summaries)?;
-            }
-        }
+        self.agent.sinks.iter().try_for_each(|sink| write_sink(f, sink))?;
         if self.balanced {
             return writeln!(f, "  balanced: yes");
         }
@@ -73,7 +32,7 @@ impl fmt::Display for Ledger {
 }
 
 impl Ledger {
-    /// What nobody captured before this run, where that is known.
+    /// Writes how long nobody captured before this run, and what passed meanwhile, where that is known.
     fn write_gap(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let previous = self.before.as_ref().and_then(|before| before.previous_run.as_ref());
         let Some(gap) = previous.and_then(|previous| previous.gap.as_ref()) else { return Ok(()) };
@@ -85,83 +44,113 @@ impl Ledger {
         writeln!(f, "from {} to {} packets passed", packets.at_least, packets.at_most)
     }
 
-    /// Fragments and streams, where there were any.
-    fn write_joining(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packets = &self.agent.packets;
+        write_stage(f, "packets", &packets.workers)?;
+        let rings = &packets.rings;
+        for (count, place) in [(rings.in_rings, "in the rings"), (rings.abandoned, "abandoned")] {
+            if count > 0 {
+                write!(f, ", and {count} more {place}")?;
+            }
+        }
+        writeln!(f)
+    }
+
+    /// Writes the lines of fragments and streams, where there were any.
+    fn write_reassembly(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (fragments, bytes) = (&self.agent.fragments, &self.agent.tcp_bytes);
         if fragments.received > 0 {
-            let (label, received) = ("fragments", fragments.received);
-            write!(f, "  {label:<34} received {received:>9} = joined {}", fragments.joined)?;
-            write!(f, " (datagrams {})", fragments.datagrams)?;
-            write_waiting(f, fragments.waiting)?;
-            write_reasons(f, "ignored", &fragments.ignored)?;
-            write_reasons(f, "lost", &fragments.lost)?;
-            writeln!(f)?;
+            write_fragments(f, fragments)?;
         }
         if bytes.received > 0 {
-            let (label, received) = ("bytes of TCP streams", bytes.received);
-            write!(f, "  {label:<34} received {received:>9} = in messages {}", bytes.in_messages)?;
-            write_waiting(f, bytes.waiting)?;
-            write_reasons(f, "ignored", &bytes.ignored)?;
-            write_reasons(f, "lost", &bytes.lost)?;
+            write_stage(f, "bytes of TCP streams", bytes)?;
             writeln!(f)?;
         }
         Ok(())
     }
 }
 
-fn write_waiting(f: &mut fmt::Formatter<'_>, waiting: u64) -> fmt::Result {
-    if waiting > 0 { write!(f, " + waiting {waiting}") } else { Ok(()) }
+fn write_interface(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Result {
+    for (direction, hook) in [("ingress", &interface.ingress), ("egress", &interface.egress)] {
+        let label = format!("{} {direction} ({})", interface.name, interface.hooks[direction]);
+        write_stage(f, &label, hook)?;
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
-fn write_hook(f: &mut fmt::Formatter<'_>, name: &str, hook: &Hook) -> fmt::Result {
-    write!(f, "  {name:<34} seen     {:>9} = captured {}", hook.seen, hook.captured)?;
-    write_reasons(f, "ignored", &hook.ignored)?;
-    write_reasons(f, "lost", &hook.lost)?;
+/// Writes the sum of a stage: its first term, and every other one that is not zero or always shown.
+fn write_stage<S: Stage>(f: &mut fmt::Formatter<'_>, label: &str, stage: &S) -> fmt::Result {
+    write_taken(f, label, stage)?;
+    write_accounted(f, stage, |_| None)
+}
+
+fn write_fragments(f: &mut fmt::Formatter<'_>, fragments: &Fragments) -> fmt::Result {
+    write_taken(f, "fragments", fragments)?;
+    write_accounted(f, fragments, |term| {
+        (term == "joined").then(|| format!(" (datagrams {})", fragments.datagrams))
+    })?;
     writeln!(f)
 }
 
-fn write_deliveries(f: &mut fmt::Formatter<'_>, name: &str, counts: &Deliveries) -> fmt::Result {
-    write!(f, "  {name:<34} offered  {:>9}", counts.offered)?;
-    if counts.carried > 0 {
-        write!(f, " + carried {}", counts.carried)?;
-    }
-    write!(f, " = delivered {}", counts.delivered)?;
-    for (what, count) in [("in flight", counts.in_flight), ("spooled", counts.spooled)] {
-        if count > 0 {
-            write!(f, " + {what} {count}")?;
+fn write_taken<S: Stage>(f: &mut fmt::Formatter<'_>, label: &str, stage: &S) -> fmt::Result {
+    for (position, Term { name, read, .. }) in S::terms(Fate::Taken).enumerate() {
+        match (position, read(stage).sum()) {
+            (0, count) => write!(f, "  {label:<34} {name:<8} {count:>9}")?,
+            (_, 0) => {}
+            (_, count) => write!(f, " + {name} {count}")?,
         }
     }
-    write_reasons(f, "lost", &counts.lost)?;
-    if counts.in_batches > 0 {
-        write!(f, ", and {} more on their way to it", counts.in_batches)?;
-    }
-    writeln!(f)
+    Ok(())
 }
 
-fn write_summaries(f: &mut fmt::Formatter<'_>, sink: &str, of: &Summaries) -> fmt::Result {
-    let label = format!("summaries to {sink}");
-    write!(f, "  {label:<34} written  {:>9}", of.written)?;
-    if of.carried > 0 {
-        write!(f, " + carried {}", of.carried)?;
-    }
-    write!(f, " = delivered {}", of.delivered)?;
-    for (what, count) in [("waiting", of.waiting), ("lost", of.lost)] {
-        if count > 0 {
-            write!(f, " + {what} {count}")?;
+/// Writes the terms that account for what was taken, each with the remark on it.
+fn write_accounted<S: Stage>(
+    f: &mut fmt::Formatter<'_>,
+    stage: &S,
+    remark: impl Fn(&str) -> Option<String>,
+) -> fmt::Result {
+    let [_, accounted @ ..] = Fate::SUMMED;
+    let mut sign = " =";
+    for Term { name, fate, always, read, .. } in accounted.into_iter().flat_map(S::terms) {
+        match read(stage) {
+            Total::Each(reasons) => write_reasons(f, fate.name(), reasons)?,
+            Total::One(0) if !always => continue,
+            Total::One(count) => write!(f, "{sign} {} {count}", name.replace('_', " "))?,
         }
+        if let Some(remark) = remark(name) {
+            f.write_str(&remark)?;
+        }
+        sign = " +";
     }
-    writeln!(f)
+    Ok(())
 }
 
-/// Where something was lost, in this run or in one before.
-fn write_spool(f: &mut fmt::Formatter<'_>, fates: &Fates) -> fmt::Result {
-    if fates.lost.values().all(|count| *count == 0) {
+fn write_sink(f: &mut fmt::Formatter<'_>, sink: &Sink) -> fmt::Result {
+    write_stage(f, &format!("records to {}", sink.name), &sink.records)?;
+    if sink.records.in_batches > 0 {
+        write!(f, ", and {} more on their way to it", sink.records.in_batches)?;
+    }
+    writeln!(f)?;
+    if let Some(spool) = &sink.spool {
+        write_spool(f, &spool.records)?;
+    }
+    if let Some(registry) = &sink.registry {
+        write_registry(f, &sink.name, registry)?;
+    }
+    if let Some(summaries) = &sink.summaries {
+        write_stage(f, &format!("summaries to {}", sink.name), summaries)?;
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+/// Writes the line of a spool where something was lost in it, in this run or in one before.
+fn write_spool(f: &mut fmt::Formatter<'_>, history: &SpoolHistory) -> fmt::Result {
+    if history.lost.values().all(|count| *count == 0) {
         return Ok(());
     }
-    let label = "  in its spool, in all runs";
-    write!(f, "  {label:<34} appended {:>9} = arrived {}", fates.appended, fates.arrived)?;
-    write!(f, " + waiting {}", fates.waiting)?;
-    write_reasons(f, "lost", &fates.lost)?;
+    write_stage(f, "  in its spool, in all runs", history)?;
     writeln!(f)
 }
 
@@ -179,7 +168,7 @@ fn write_registry(f: &mut fmt::Formatter<'_>, sink: &str, counts: &RegistryCount
     writeln!(f)
 }
 
-/// Messages of the line that could not be read whole.
+/// Writes how many messages of the line could not be read whole.
 fn write_flawed(f: &mut fmt::Formatter<'_>, by_status: &ByReason) -> fmt::Result {
     let mut lead = "; not read whole: ";
     for (status, count) in by_status.iter().filter(|(_, count)| **count > 0) {

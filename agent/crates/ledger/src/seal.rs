@@ -1,4 +1,4 @@
-//! Sealing a summary: it gets the links of its window, the digest of the summary before, and a signature.
+//! Seals a summary: adds the links of its window, the digest of the summary before, and a signature.
 
 use tap53_records::encode;
 
@@ -9,16 +9,15 @@ use super::{
 };
 use crate::SummaryEncoder;
 
-/// What a digest of a summary and its signature are bound to. A change of the construction gets another
-/// text.
+/// Contexts of the digest of a summary and of its signature. Another construction must get other texts.
 const SUMMARY: &str = "tap53 2026-11 ledger summary";
 const SIGNED: &[u8] = b"tap53 2026-11 ledger summary signature\n";
 
-/// What a sink's summaries are sealed with.
+/// The chains and the key that a sink's summaries are sealed with.
 pub struct Evidence {
     /// Chains of the sink's records.
     pub chains: Chains,
-    /// Signs, if anything does.
+    /// The key that signs, if there is one.
     pub key: Option<SigningKey>,
 }
 
@@ -28,7 +27,7 @@ pub struct Sealer {
     previous: Option<Digest>,
 }
 
-/// Digest of a summary, of its single object as it is without a signature.
+/// Returns the digest of a summary, over its single object without a signature.
 #[must_use]
 pub fn summary_digest(unsigned: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(SUMMARY);
@@ -36,14 +35,14 @@ pub fn summary_digest(unsigned: &[u8]) -> Digest {
     hasher.finalize().into()
 }
 
-/// What is signed for a summary with this digest.
+/// Returns the message that is signed for a summary with this digest.
 #[must_use]
 pub fn signed_message(digest: &Digest) -> Vec<u8> {
     [SIGNED, &digest.0].concat()
 }
 
 impl Sealer {
-    /// Of a run that begins.
+    /// Creates the sealer of a run that begins.
     ///
     /// # Errors
     /// When the schema of summaries does not parse, which is a defect of this program.

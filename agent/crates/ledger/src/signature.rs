@@ -1,4 +1,4 @@
-//! Ed25519 (RFC 8032): who wrote a summary.
+//! Signatures by Ed25519 (RFC 8032), which prove who wrote a summary.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -6,16 +6,16 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use tap53_base::files::{KeyFileError, read_key};
 
-/// Bytes of a file that are read at most: more than a key in PEM has.
+/// Limit of bytes that are read from a file; a key in PEM is shorter.
 const MAX_FILE_SIZE: u64 = 16 << 10;
 
-/// What an Ed25519 public key has before its 32 bytes in a SubjectPublicKeyInfo (RFC 8410 4).
+/// The bytes before the 32 of an Ed25519 public key in a SubjectPublicKeyInfo (RFC 8410 §4).
 const PUBLIC_KEY_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// The bytes of a signature.
 pub type Signature = [u8; 64];
 
-/// Why a file is not taken as a key. No message holds anything of the file's content.
+/// An error of reading a key. No message holds anything of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file is refused.
@@ -65,7 +65,7 @@ impl SigningKey {
         Ok(Self(Arc::new(pair)))
     }
 
-    /// Which key this is; see [`VerifyingKey::id`].
+    /// Returns the id of its public key, see [`VerifyingKey::id`].
     #[must_use]
     pub fn id(&self) -> String {
         key_id(self.0.public_key().as_ref())
@@ -96,13 +96,13 @@ impl VerifyingKey {
         Ok(Self(key))
     }
 
-    /// The first 8 bytes of BLAKE3 of the key, hexadecimal.
+    /// Returns the first 8 bytes of BLAKE3 of the key, hexadecimal.
     #[must_use]
     pub fn id(&self) -> String {
         key_id(&self.0)
     }
 
-    /// True if the owner of the key signed `message`.
+    /// Returns true if the owner of the key signed `message`.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()

@@ -1,45 +1,52 @@
-//! Sums a ledger up for the next run: what is in memory, and what was lost.
+//! Sums a ledger up for the next run: contents of memory, and losses.
+
+use tap53_reasons::Fate;
 
 use super::{
-    ByReason, Ledger,
-    previous::{ByName, Lost, Standing, add},
+    previous::{ByName, Lost, Standing},
+    stage::{Stage as _, StageCount},
+    stages::Hook,
+    statement::{Ledger, Sink},
 };
-
-fn occurred(reasons: &ByReason) -> ByName {
-    let occurred = reasons.iter().filter(|(_, count)| **count > 0);
-    occurred.map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
-}
 
 impl From<&Ledger> for Standing {
     fn from(ledger: &Ledger) -> Self {
         let agent = &ledger.agent;
-        let mut lost = Lost {
-            packets: occurred(&agent.packets.lost),
-            fragments: occurred(&agent.fragments.lost),
-            tcp_bytes: occurred(&agent.tcp_bytes.lost),
-            messages: occurred(&agent.messages.lost),
-            ..Lost::default()
-        };
-        for interface in &ledger.interfaces {
-            for hook in [&interface.ingress, &interface.egress] {
-                add(&mut lost.hook_packets, &occurred(&hook.lost));
-            }
-        }
-        let mut records_in_memory = ByName::new();
-        for sink in &agent.sinks {
-            let lost_here = occurred(&sink.records.lost);
-            if !lost_here.is_empty() {
-                lost.records.insert(sink.name.clone(), lost_here);
-            }
-            if sink.records.in_flight > 0 {
-                records_in_memory.insert(sink.name.clone(), sink.records.in_flight);
-            }
-        }
+        let in_memory = agent.sinks.iter().filter(|sink| sink.records.in_flight > 0);
+        let records = agent.sinks.iter().map(|sink| (sink.name.clone(), lost_by(sink)));
         Self {
-            packets_in_rings: agent.packets.in_rings,
+            packets_in_rings: agent.packets.rings.in_rings,
             messages_pending: agent.messages.pending,
-            records_in_memory,
-            lost,
+            records_in_memory: in_memory
+                .map(|sink| (sink.name.clone(), sink.records.in_flight))
+                .collect(),
+            lost: Lost {
+                records: records.filter(|(_, lost)| !lost.is_empty()).collect(),
+                ..lost_before_sinks(&ledger.agent_counts())
+            },
         }
     }
 }
+
+fn lost_before_sinks(counts: &[StageCount]) -> Lost {
+    let mut lost = Lost::default();
+    for count in counts.iter().filter(|count| count.fate == Fate::Lost) {
+        let name = if count.stage == Hook::NAME { "hook_packets" } else { count.stage };
+        let stage = lost.stages.entry(name.to_owned()).or_default();
+        stage.extend(occurred(count));
+    }
+    lost
+}
+
+fn lost_by(sink: &Sink) -> ByName {
+    let counts = sink.records.counts();
+    counts.iter().filter(|count| count.fate == Fate::Lost).filter_map(occurred).collect()
+}
+
+/// Returns reason and count, unless the reason did not occur.
+fn occurred(count: &StageCount) -> Option<(String, u64)> {
+    (count.total > 0).then(|| (count.reason.to_owned(), count.total))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! Summaries of the ledger, for a topic beside that of the records: so that who has only the two
-//! topics and SQL can prove which records arrived, which are missing, and why.
+//! Summaries of the ledger, for a topic beside that of the records. With the two topics and SQL alone,
+//! a reader can prove which records arrived, which are missing, and why.
 //!
 //! ```text
 //!  worker 0   1 2 3 4 5 | 6 7 8 9 | 10 …      each record has its number
@@ -7,8 +7,8 @@
 //!  window           0        1        2       each summary has the last number of each worker
 //! ```
 //!
-//! **Which window a record is of.** Each worker numbers its records, 1, 2, 3 and so on, when they
-//! are made: behind filters, evictions and the waiting for a name, so that no number is left out.
+//! **The window of a record.** Each worker numbers its records, 1, 2, 3 and so on, when they are
+//! created: after filters, evictions and the wait for a name, so that no number is left out.
 //! A record carries run, worker and number. A summary says up to which number each worker had come,
 //! so a window is a range of numbers, and the windows of a run cover all numbers once, wherever a
 //! batch was at the boundary. Nobody needs to agree on a time: no worker waits, looks at a clock or
@@ -22,7 +22,7 @@
 //!
 //! **Time.** Windows are numbered and measured by the monotonic clock. UTC is a label.
 //!
-//! **What is exact.**
+//! **These statements are exact.**
 //! - For each window: which records to expect, by number; hence which are missing, by number.
 //! - For each run, once it has its final summary and nothing of it is spooled: expected = arrived +
 //!   Σ lost by reason + what later runs lost of what it left in the spool. Those say how much that
@@ -49,30 +49,33 @@
 
 mod avro;
 
+use std::iter;
+
 use serde::{Serialize, Serializer};
 
 use super::{
     chain::{Digest, WorkerChain},
     signature::Signature,
-    statement::{ByReason, Ledger, Sink},
+    stage::{StageCount, sum},
+    statement::Ledger,
 };
 
 pub use avro::{
     SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSIONS, SummaryEncoder, summary_schema,
 };
 
-/// Version of the schema, as the summary carries it.
+/// Version of the schema, which each summary carries.
 pub const SUMMARY_SCHEMA_VERSION: i32 = 2;
 
-/// Which of a run's summaries it is.
+/// The place of a summary in its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Kind {
-    /// The first.
+    /// It is the first.
     Start,
-    /// One of the following.
+    /// It is one of the following.
     Window,
-    /// The last.
+    /// It is the last.
     Final,
 }
 
@@ -114,7 +117,7 @@ pub struct Summary {
     pub(super) signature: Option<Signature>,
 }
 
-/// How far a worker has come.
+/// The last record of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct WorkerNumbers {
     worker: i32,
@@ -133,12 +136,20 @@ struct Count {
     change: i64,
 }
 
+impl Count {
+    fn new(count: StageCount, before: i64) -> Self {
+        let StageCount { stage, unit, fate, reason, total } = count;
+        let total = signed(total);
+        Self { stage, fate: fate.name(), reason, unit, total, change: total - before }
+    }
+}
+
 /// The windows of a run, for one sink.
 #[derive(Clone, Debug)]
 pub struct Windows {
     topic: String,
     started_at_us: i64,
-    /// The one that goes on, since when by either clock.
+    /// Number of the window that goes on, and its beginning by either clock.
     window: i64,
     began_at_us: i64,
     began_at_ns: u64,
@@ -146,13 +157,13 @@ pub struct Windows {
     counts: Vec<Count>,
 }
 
-/// How far a sink has come with its records, other than by counts.
+/// Progress of a sink that no count of the ledger shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The last window of which nothing is on its way any more, nor of any before it; `None` if
-    /// something is that was there before the first.
+    /// The last window such that no record of it, or of an earlier one, is still on its way; `None` if
+    /// records from before the first window are.
     pub settled_window: Option<i64>,
-    /// Records that earlier runs had left, and this one has lost.
+    /// Records that earlier runs left, and this one lost.
     pub carried_lost: u64,
 }
 
@@ -166,7 +177,7 @@ pub struct Moment {
 }
 
 impl Windows {
-    /// Of a run that starts now and writes records to `topic`.
+    /// Begins the windows of a run that starts now and writes records to `topic`.
     #[must_use]
     pub fn begin(topic: &str, now: Moment) -> Self {
         Self {
@@ -180,14 +191,14 @@ impl Windows {
         }
     }
 
-    /// Number of the window that goes on.
+    /// Returns the number of the window that goes on.
     #[must_use]
     pub const fn current(&self) -> i64 {
         self.window
     }
 
     /// Ends the window and begins the next. `ledger` was read a moment ago, and `progress` after it.
-    /// `None` if the ledger has no such sink.
+    /// Returns `None` if the ledger has no such sink.
     pub fn end(
         &mut self,
         kind: Kind,
@@ -207,7 +218,7 @@ impl Windows {
                 records: signed(last.saturating_sub(*before)),
             })
             .collect();
-        let counts = self.changes(counts(ledger, of));
+        let counts = self.changes(ledger.counts(of));
         let records = &of.records;
         let summary = Summary {
             schema_version: SUMMARY_SCHEMA_VERSION,
@@ -227,7 +238,7 @@ impl Windows {
             records_expected_total: signed(numbers.iter().sum()),
             workers,
             records_delivered_total: signed(records.delivered),
-            records_lost_total: signed(records.lost.values().sum()),
+            records_lost_total: signed(sum(&records.lost)),
             records_in_flight: signed(records.in_flight),
             records_spooled: signed(records.spooled),
             records_carried: signed(records.carried),
@@ -253,100 +264,15 @@ impl Windows {
         Some(summary)
     }
 
-    /// The counts with what has changed since the summary before.
-    fn changes(&self, mut counts: Vec<Count>) -> Vec<Count> {
-        // In the same order each time, except for the first.
-        for (position, count) in counts.iter_mut().enumerate() {
-            let before = self.counts.get(position).map_or(0, |before| before.total);
-            count.change = count.total - before;
-        }
-        counts
+    /// Returns the counts with their changes since the summary before.
+    fn changes(&self, counts: Vec<StageCount>) -> Vec<Count> {
+        // They are in the same order each time; the first time there were none.
+        let before = self.counts.iter().map(|before| before.total).chain(iter::repeat(0));
+        counts.into_iter().zip(before).map(|(count, before)| Count::new(count, before)).collect()
     }
 }
 
-/// All of them, also those that are zero, always in the same order.
-fn counts(ledger: &Ledger, sink: &Sink) -> Vec<Count> {
-    let agent = &ledger.agent;
-    let (packets, fragments, bytes, messages) =
-        (&agent.packets, &agent.fragments, &agent.tcp_bytes, &agent.messages);
-    let hooks = ledger.hooks();
-    let mut all = Counts::default();
-
-    let stage = all.stage("hooks", "packets");
-    stage.one("taken", "seen", hooks.seen).one("passed", "captured", hooks.captured);
-    stage.each("ignored", &hooks.ignored).each("lost", &hooks.lost);
-
-    let stage = all.stage("rings", "packets");
-    stage.one("taken", "captured", packets.received + packets.in_rings);
-    stage.one("passed", "received", packets.received).one("waiting", "in_rings", packets.in_rings);
-    stage.one("lost", "abandoned", packets.abandoned);
-
-    let stage = all.stage("packets", "packets");
-    stage.one("taken", "received", packets.received).one("taken", "joined", packets.joined);
-    stage.one("passed", "decoded", packets.decoded).one("passed", "fragments", packets.fragments);
-    stage.each("ignored", &packets.ignored).each("lost", &packets.lost);
-
-    let stage = all.stage("fragments", "fragments");
-    stage.one("taken", "received", fragments.received).one("passed", "joined", fragments.joined);
-    stage.one("waiting", "waiting", fragments.waiting);
-    stage.each("ignored", &fragments.ignored).each("lost", &fragments.lost);
-
-    let stage = all.stage("tcp_bytes", "bytes");
-    stage.one("taken", "received", bytes.received).one("passed", "in_messages", bytes.in_messages);
-    stage.one("waiting", "waiting", bytes.waiting);
-    stage.each("ignored", &bytes.ignored).each("lost", &bytes.lost);
-
-    let stage = all.stage("messages", "messages");
-    stage.one("taken", "decoded", messages.decoded);
-    stage.one("passed", "in_records", messages.in_records);
-    stage.one("waiting", "pending", messages.pending).each("filtered", &messages.filtered);
-    stage.each("ignored", &messages.ignored).each("lost", &messages.lost);
-
-    let records = &agent.records;
-    let stage = all.stage("transactions", "records");
-    stage.one("taken", "created", records.created);
-    stage.one("passed", "in_records", records.last_numbers.iter().sum());
-    stage.each("filtered", &records.filtered);
-
-    let records = &sink.records;
-    let stage = all.stage("sink", "records");
-    stage.one("taken", "offered", records.offered).one("taken", "carried", records.carried);
-    stage.one("passed", "delivered", records.delivered);
-    stage.one("waiting", "in_flight", records.in_flight);
-    stage.one("waiting", "spooled", records.spooled).each("lost", &records.lost);
-    all.counts
-}
-
-/// Counts, a stage at a time.
-#[derive(Default)]
-struct Counts {
-    stage: &'static str,
-    unit: &'static str,
-    counts: Vec<Count>,
-}
-
-impl Counts {
-    const fn stage(&mut self, stage: &'static str, unit: &'static str) -> &mut Self {
-        self.stage = stage;
-        self.unit = unit;
-        self
-    }
-
-    fn one(&mut self, fate: &'static str, reason: &'static str, total: u64) -> &mut Self {
-        let (stage, unit, total) = (self.stage, self.unit, signed(total));
-        self.counts.push(Count { stage, fate, reason, unit, total, change: 0 });
-        self
-    }
-
-    fn each(&mut self, fate: &'static str, by_reason: &ByReason) -> &mut Self {
-        for (reason, total) in by_reason {
-            self.one(fate, reason, *total);
-        }
-        self
-    }
-}
-
-/// Avro bytes, not an array of numbers.
+/// Serializes a signature as bytes of Avro, not as an array of numbers.
 fn as_bytes<S: Serializer>(
     signature: &Option<Signature>,
     serializer: S,
@@ -365,7 +291,7 @@ fn as_bytes<S: Serializer>(
     }
 }
 
-/// Counts stay far below 2⁶³.
+/// Converts a count. Counts stay far below 2⁶³.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

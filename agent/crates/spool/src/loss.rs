@@ -1,37 +1,21 @@
 //! Losses of the queue, by reason.
 
 use tap53_base::amount::Amount;
+use tap53_reasons::reasons;
 
 use super::segment::Position;
 
-/// Reasons why a record left the queue without being acknowledged.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// It was among the oldest when the queue was full.
-    DroppedOldest,
-    /// It exceeded the maximum age.
-    TooOld,
-    /// It could not be read from the disk.
-    Unreadable,
-    /// It can never be delivered, such as one that is longer than the broker accepts.
-    Rejected,
-}
-
-impl Loss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 4] =
-        [Self::DroppedOldest, Self::TooOld, Self::Unreadable, Self::Rejected];
-
-    /// Returns the name of the reason.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DroppedOldest => "dropped_oldest",
-            Self::TooOld => "too_old",
-            Self::Unreadable => "unreadable",
-            Self::Rejected => "rejected",
-        }
+reasons! {
+    /// Why a record left the queue without being acknowledged.
+    pub enum Loss {
+        /// The spool was full, and the record was among the oldest.
+        DroppedOldest = "dropped_oldest", Lost, "raise `spool.max_bytes`; bring the broker back";
+        /// The record was longer in the spool than `max_age_s`.
+        TooOld = "too_old", Lost, "raise `max_age_s`; check the clock";
+        /// The entry is damaged.
+        Unreadable = "unreadable", Lost, "`tap53 spool verify DIRECTORY`; check the disk";
+        /// The record can never be delivered, such as one that is larger than the broker accepts.
+        Rejected = "rejected", Lost, "the log names the error";
     }
 }
 

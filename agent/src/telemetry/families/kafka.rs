@@ -149,18 +149,18 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
-fn each_producer<'a>(reading: &'a Reading<'_>, mut tell: impl FnMut(&'a str, &'a Statistics)) {
+fn each_producer<'a>(reading: &'a Reading<'_>, mut report: impl FnMut(&'a str, &'a Statistics)) {
     each_state(reading, |of, state| {
         if let Some(told) = &state.kafka {
-            tell(of, told);
+            report(of, told);
         }
     });
 }
 
 /// Sink and broker.
-fn each_broker<'a>(reading: &'a Reading<'_>, mut tell: impl FnMut([&'a str; 2], &'a Broker)) {
+fn each_broker<'a>(reading: &'a Reading<'_>, mut report: impl FnMut([&'a str; 2], &'a Broker)) {
     each_producer(reading, |of, told| {
-        told.brokers.iter().for_each(|broker| tell([of, &broker.name], broker));
+        told.brokers.iter().for_each(|broker| report([of, &broker.name], broker));
     });
 }
 

@@ -1,12 +1,13 @@
-//! The table of all metrics: what is told at `/metrics`, and what `docs/metrics.md` is made of. A file
-//! for each subject.
+//! The table of all metrics, from which `/metrics` and `docs/metrics.md` are made. A file for each
+//! subject.
 //!
-//! Of the ledger each line is here as it stands there, so that a query can do the sum as well.
+//! Every term of the ledger that has a metric is here, as `agent/crates/ledger/src/stages.rs` describes
+//! it, so that a query can do the sum as well.
 //!
-//! How many series there are is bounded by the configuration, not by traffic: labels are reasons, of
-//! which the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are
-//! attached at a time and the last 64 that were are told of by name; resources of Kubernetes; and at
-//! most 64 brokers. No address, name or port of a packet is ever a label.
+//! The number of series is bounded by the configuration, not by traffic: labels are reasons, of which
+//! the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are attached at
+//! a time and the last 64 that are gone keep their names; resources of Kubernetes; and at most 64
+//! brokers. No address, name or port of a packet is ever a label.
 
 mod gap;
 mod health;
@@ -26,7 +27,7 @@ use tap53_attribution::{self as enrich, Moment, WatchStatus};
 use tap53_base::vitals::{Heartbeat, SinkTimings};
 use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ebpf::settings::Direction;
-use tap53_ledger::{ByReason, Deliveries, Hook, WorkerCounts};
+use tap53_ledger::{Agent, Deliveries, Hook, Stage, Total, WorkerCounts};
 
 use super::{
     data_path::DataPath,
@@ -36,12 +37,13 @@ use super::{
     text::{
         Family,
         Kind::{self, Counter, Gauge},
+        Metric,
     },
 };
 use crate::control::{Counts, Status};
 use tap53_sinks as sink;
 
-/// What the metrics are read from.
+/// The sources that metrics are read from.
 pub(super) struct Reading<'a> {
     pub(super) status: &'a Status,
     pub(super) heartbeats: &'a [Heartbeat],
@@ -55,74 +57,105 @@ pub(super) struct Reading<'a> {
     pub(super) process: Process,
     pub(super) path: &'a DataPath,
     pub(super) log_lines: Lines,
-    /// Of the workers of `path`, in their order.
+    /// Counts of the workers of `path`, in their order.
     pub(super) workers: Vec<WorkerCounts>,
-    /// Of the sinks of `path`, in their order.
+    /// States of the sinks of `path`, in their order.
     pub(super) sink_states: Vec<sink::State>,
 }
 
-/// All metrics, in the order in which they are told.
-pub(super) fn all() -> impl Iterator<Item = &'static Family> {
-    let subjects = [
-        hooks::FAMILIES,
-        packets::FAMILIES,
-        messages::FAMILIES,
-        sinks::FAMILIES,
-        latencies::FAMILIES,
-        queues::FAMILIES,
-        kafka::FAMILIES,
-        registry::FAMILIES,
-        summaries::FAMILIES,
-        gap::FAMILIES,
-        health::FAMILIES,
-        owners::FAMILIES,
-        process::FAMILIES,
-    ];
-    subjects.into_iter().flatten()
+/// Returns all metrics, in the order in which they are exposed.
+pub(super) fn all() -> impl Iterator<Item = Metric> {
+    let own = |families: &'static [Family]| families.iter().map(Metric::from);
+    hooks::stages()
+        .chain(packets::stages())
+        .chain(messages::stages())
+        .chain(own(messages::FAMILIES))
+        .chain(sinks::stages())
+        .chain(own(sinks::FAMILIES))
+        .chain(own(latencies::FAMILIES))
+        .chain(own(queues::FAMILIES))
+        .chain(own(kafka::FAMILIES))
+        .chain(own(registry::FAMILIES))
+        .chain(summaries::stages())
+        .chain(own(gap::FAMILIES))
+        .chain(own(health::FAMILIES))
+        .chain(own(owners::FAMILIES))
+        .chain(own(process::FAMILIES))
 }
 
-fn each(reasons: &ByReason, mut tell: impl FnMut(&str, u64)) {
-    reasons.iter().for_each(|(reason, count)| tell(reason, *count));
+/// Reports each instance of a stage, with the values of its labels.
+type Instances<S> = fn(&Reading<'_>, &mut dyn FnMut(&[&str], &S));
+
+/// Returns the metrics of a stage of the ledger: those of its terms.
+fn stage<S: Stage>(
+    labels: &'static [&'static str],
+    instances: Instances<S>,
+) -> impl Iterator<Item = Metric> {
+    S::TERMS.iter().filter_map(move |term| {
+        let name = term.metric?;
+        Some(Metric {
+            name,
+            kind: if name.ends_with("_total") { Counter } else { Gauge },
+            help: term.help,
+            labels: labels.iter().copied().chain(term.label).collect(),
+            collect: Box::new(move |reading, series| {
+                instances(reading, &mut |values, stage| match (term.read)(stage) {
+                    Total::One(count) => series.count(values, count),
+                    Total::Each(reasons) => {
+                        for (reason, count) in reasons {
+                            series.count(&[values, &[reason]].concat(), *count);
+                        }
+                    }
+                });
+            }),
+        })
+    })
 }
 
-fn each_hook<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], &'a Hook)) {
+/// Returns the stages of the ledger in the agent.
+const fn agent<'a>(reading: &Reading<'a>) -> &'a Agent {
+    &reading.status.ledger.agent
+}
+
+fn each_hook<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], &'a Hook)) {
     for interface in &reading.status.ledger.interfaces {
-        // What is told of a number of interfaces that are gone has that number in its name.
+        // The entry that sums up interfaces that are gone has their number in its name.
         let gone = interface.ifindex == 0 && interface.name.ends_with(" earlier)");
         let name = if gone { "(earlier)" } else { interface.name.as_str() };
-        tell([name, Direction::Ingress.name()], &interface.ingress);
-        tell([name, Direction::Egress.name()], &interface.egress);
+        report([name, Direction::Ingress.name()], &interface.ingress);
+        report([name, Direction::Egress.name()], &interface.egress);
     }
 }
 
-fn each_sink<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a Deliveries)) {
+fn each_sink<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a Deliveries)) {
     for sink in &reading.status.ledger.agent.sinks {
-        tell(&sink.name, &sink.records);
+        report(&sink.name, &sink.records);
     }
 }
 
-/// Name and direction, whether it is wanted, and whether it is captured.
-fn each_interface<'a>(reading: &Reading<'a>, mut tell: impl FnMut([&'a str; 2], bool, bool)) {
+/// Reports each interface and direction: name and direction, whether capture is wanted, and whether it
+/// captures.
+fn each_interface<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], bool, bool)) {
     for interface in &reading.status.interfaces {
         let InterfaceStatus { name, ingress, egress, .. } = interface;
         for (direction, actual) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
             let capturing = actual.capturing && actual.shadowed.is_none();
-            tell([name, direction.name()], interface.is_wanted(direction), capturing);
+            report([name, direction.name()], interface.is_wanted(direction), capturing);
         }
     }
 }
 
-fn each_watch(reading: &Reading<'_>, tell: impl FnMut(&WatchStatus)) {
-    reading.enrichment.watches.iter().for_each(tell);
+fn each_watch(reading: &Reading<'_>, report: impl FnMut(&WatchStatus)) {
+    reading.enrichment.watches.iter().for_each(report);
 }
 
-fn if_kubernetes(reading: &Reading<'_>, tell: impl FnOnce(&enrich::Status)) {
+fn if_kubernetes(reading: &Reading<'_>, report: impl FnOnce(&enrich::Status)) {
     if reading.enrichment.enabled {
-        tell(reading.enrichment);
+        report(reading.enrichment);
     }
 }
 
-/// Seconds since 1970 of a time in RFC 3339.
+/// Converts a time in RFC 3339 to seconds since 1970.
 fn seconds_of(text: &str) -> f64 {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
     parsed.map_or(0.0, |timestamp| timestamp.as_duration().as_secs_f64())
@@ -133,18 +166,18 @@ fn seconds(moment: Moment) -> f64 {
     moment.us as f64 / 1e6
 }
 
-/// Name, and how long what takes.
-fn each_timed<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a SinkTimings)) {
+/// Reports each sink that is timed: its name and its times.
+fn each_timed<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a SinkTimings)) {
     for sink in &reading.path.sinks {
         if let Some(timings) = sink.sink.timings() {
-            tell(&sink.name, timings);
+            report(&sink.name, timings);
         }
     }
 }
 
-/// Name, and what goes on inside.
-fn each_state<'a>(reading: &'a Reading<'_>, mut tell: impl FnMut(&'a str, &'a sink::State)) {
+/// Reports each sink: its name and its state.
+fn each_state<'a>(reading: &'a Reading<'_>, mut report: impl FnMut(&'a str, &'a sink::State)) {
     for (sink, state) in reading.path.sinks.iter().zip(&reading.sink_states) {
-        tell(&sink.name, state);
+        report(&sink.name, state);
     }
 }

@@ -2,7 +2,7 @@
 
 use tap53_ledger::RegistryCounts;
 
-use super::{Counter, Family, Gauge, Reading};
+use super::{Counter, Family, Gauge, Reading, agent};
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {
@@ -37,10 +37,10 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
-fn each_registry<'a>(reading: &Reading<'a>, mut tell: impl FnMut(&'a str, &'a RegistryCounts)) {
-    for sink in &reading.status.ledger.agent.sinks {
+fn each_registry<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a RegistryCounts)) {
+    for sink in &agent(reading).sinks {
         if let Some(counts) = &sink.registry {
-            tell(&sink.name, counts);
+            report(&sink.name, counts);
         }
     }
 }

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use tap53_reasons::labels;
+
 use super::histogram::{ABROAD, Histogram, Tally, WITHIN};
 
 /// Timings of the workers.
@@ -38,29 +40,15 @@ impl WorkerTimings {
     }
 }
 
-/// The stage that a record has reached.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
-    /// Written to a file or to standard output.
-    Written,
-    /// Written to the spool: to the disk or the page cache, depending on `fsync`.
-    Spooled,
-    /// Acknowledged by the broker without the spool.
-    Acknowledged,
-}
-
-impl Reached {
-    /// All stages, in the order of a record's path.
-    pub const ALL: [Self; 3] = [Self::Written, Self::Spooled, Self::Acknowledged];
-
-    /// Returns the value of the metrics' label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Spooled => "spooled",
-            Self::Acknowledged => "acknowledged",
-        }
+labels! {
+    /// How far a record has got, in the order of its way.
+    pub enum Reached {
+        /// The record is in a file, or was written to standard output.
+        Written = "written";
+        /// The record is on the disk, or in the page cache, as `fsync` says.
+        Spooled = "spooled";
+        /// The broker acknowledged the record, straight from memory.
+        Acknowledged = "acknowledged";
     }
 }
 

@@ -1,56 +1,38 @@
-//! Accounts for every fragment.
+//! Counts of fragments by their fate.
 
-/// Reasons why a fragment is in no datagram.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FragmentLoss {
-    /// Fragments of its datagram overlap, or disagree on its end: the datagram is refused,
-    /// including later fragments (RFC 5722 §4).
-    Overlap,
-    /// It has no data, or it is not the last one and its length is not a multiple of 8 bytes (RFC
-    /// 8200 §4.5).
-    Malformed,
-    /// Its data would end after byte 65,535, the maximum length of a datagram.
-    TooLong,
-    /// Its datagram has more fragments than are kept, and is refused in the same way.
-    TooMany,
-    /// Other fragments of its datagram did not arrive in time.
-    TimedOut,
-    /// Its datagram was evicted.
-    Evicted,
-    /// It was waiting when the capture ended.
-    Ended,
-}
+use tap53_reasons::reasons;
 
-impl FragmentLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 7] = [
-        Self::Overlap,
-        Self::Malformed,
-        Self::TooLong,
-        Self::TooMany,
-        Self::TimedOut,
-        Self::Evicted,
-        Self::Ended,
-    ];
-
-    /// Returns its name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Overlap => "overlap",
-            Self::Malformed => "malformed",
-            Self::TooLong => "too_long",
-            Self::TooMany => "too_many",
-            Self::TimedOut => "timed_out",
-            Self::Evicted => "evicted",
-            Self::Ended => "ended",
-        }
+reasons! {
+    /// Why a fragment is not needed.
+    pub enum FragmentIgnored {
+        /// The fragment was there already, byte for byte.
+        Duplicate = "duplicate", Ignored;
     }
 }
 
-/// Counts of one [`Fragments`](super::Fragments). Between any two calls, `received = joined +
-/// waiting + duplicates + Σ lost` holds exactly.
+reasons! {
+    /// Why a fragment is in no datagram.
+    pub enum FragmentLoss {
+        /// Fragments of its datagram overlap, or disagree on where it ends: the datagram is refused, with
+        /// what comes of it later (RFC 5722 §4).
+        Overlap = "overlap", Lost, "look for who sends it; usually hostile";
+        /// It has no data, or is not the last one and not a multiple of 8 bytes long (RFC 8200 §4.5).
+        Malformed = "malformed", Lost, "look for who sends it; usually hostile";
+        /// Its data would end after byte 65,535, the most that a datagram can have.
+        TooLong = "too_long", Lost, "look for who sends it; usually hostile";
+        /// Its datagram has more fragments than are kept, and is refused.
+        TooMany = "too_many", Lost, "look for who sends it; usually hostile";
+        /// The other fragments of its datagram did not come in time.
+        TimedOut = "timed_out", Lost, "look for packet loss on the network, or another path";
+        /// Its datagram made room for others.
+        Evicted = "evicted", Lost, "look for a flood of fragments";
+        /// It waited when capture ended.
+        Ended = "ended", Lost;
+    }
+}
+
+/// Counts of one [`Fragments`](super::Fragments). They are exact between any two calls:
+/// `received = joined + waiting + duplicates + Σ lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentCounts {
     /// Received fragments.

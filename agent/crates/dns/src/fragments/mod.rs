@@ -43,7 +43,7 @@ use tap53_ebpf::settings::Direction;
 use super::{Origin, Part, Tunnel, aged::AgedTable};
 use datagram::{Added, Parts};
 
-pub use counts::{FragmentCounts, FragmentLoss};
+pub use counts::{FragmentCounts, FragmentIgnored, FragmentLoss};
 
 /// Limits on the stored datagrams of each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

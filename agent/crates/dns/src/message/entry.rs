@@ -1,6 +1,8 @@
 //! The parts of a message.
 
-/// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), except QR and the codes.
+use tap53_reasons::labels;
+
+/// The flag bits of a DNS header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), QR and the codes aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// AA: the answer is authoritative.
@@ -70,62 +72,36 @@ pub struct Answer<'a> {
     pub rdata: &'a str,
 }
 
-/// The extent to which a message could be read; the first of several errors. The order is that of
-/// the Avro enum's symbols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ParseStatus {
-    /// The whole message.
-    #[default]
-    Ok,
-    /// The header, and the questions before the malformed one.
-    MalformedQuestion,
-    /// Header, questions and answers, at least one of which is malformed. If only its RDATA is, the
-    /// record contains the RDATA's bytes, and later records are read too, since the length of the
-    /// RDATA gives their position. Otherwise the answers end before it, and are fewer than the
-    /// header announces.
-    MalformedAnswer,
-    /// Header, questions and answers. The authority or additional section is malformed, an EDNS
-    /// option does not have the format of its code, or there is a second OPT record, which is a
-    /// format error (RFC 6891 §6.1.1). Only extent and type are checked of records that are not
-    /// kept.
-    MalformedRest,
-    /// The whole message, with more bytes after it: padding, or another message in a UDP GSO
-    /// packet.
-    TrailingBytes,
-    /// The entries up to the one that reached [`Message::work_limit`], and the OPT record: the
-    /// message was constructed to cost more than its size warrants. Takes precedence over other
-    /// errors.
-    ///
-    /// [`Message::work_limit`]: super::Message::work_limit
-    WorkLimit,
-    /// The header is not one of a DNS message: this is another protocol at a DNS port. The fields
-    /// contain what could be read, but have no meaning. Takes precedence over other errors.
-    NotDns,
-}
-
-impl ParseStatus {
-    /// All statuses, in the order of the Avro enum's symbols.
-    pub const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::MalformedQuestion,
-        Self::MalformedAnswer,
-        Self::MalformedRest,
-        Self::TrailingBytes,
-        Self::WorkLimit,
-        Self::NotDns,
-    ];
-
-    /// Returns the symbol of the Avro enum.
-    #[must_use]
-    pub const fn symbol(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::MalformedQuestion => "MALFORMED_QUESTION",
-            Self::MalformedAnswer => "MALFORMED_ANSWER",
-            Self::MalformedRest => "MALFORMED_REST",
-            Self::TrailingBytes => "TRAILING_BYTES",
-            Self::WorkLimit => "WORK_LIMIT",
-            Self::NotDns => "NOT_DNS",
-        }
+labels! {
+    /// How much of a message could be read; of several flaws the first. The order and the names are those
+    /// of the Avro enum's symbols.
+    #[derive(Default)]
+    pub enum ParseStatus {
+        /// All of it was read.
+        #[default]
+        Ok = "OK";
+        /// The header was read, and the questions up to the one that is broken.
+        MalformedQuestion = "MALFORMED_QUESTION";
+        /// Header, questions and answers were read, at least one of which is broken. Where its RDATA alone
+        /// is, the record is there with the RDATA's bytes, and so are the records after it, since the
+        /// length of the RDATA says where they begin. Otherwise the answers end before it, and there
+        /// are fewer of them than the header announces.
+        MalformedAnswer = "MALFORMED_ANSWER";
+        /// Header, questions and answers were read; authority or additional section is broken, an EDNS
+        /// option has not the form of its code, or there is a second OPT record, which makes a format
+        /// error of the message (RFC 6891 §6.1.1). Of records that are not kept, extent and type alone
+        /// are looked at.
+        MalformedRest = "MALFORMED_REST";
+        /// All of it was read, and bytes follow: padding, or another message that a UDP GSO packet carries.
+        TrailingBytes = "TRAILING_BYTES";
+        /// After the entry that reached [`Message::work_limit`] nothing is kept but the OPT record: the
+        /// message was crafted to cost more than its size warrants. Takes precedence over other flaws.
+        ///
+        /// [`Message::work_limit`]: super::Message::work_limit
+        WorkLimit = "WORK_LIMIT";
+        /// The header is none that a DNS message has: this is another protocol at a DNS port. What could
+        /// be read stands in the fields all the same, and means nothing. Takes precedence over other
+        /// flaws.
+        NotDns = "NOT_DNS";
     }
 }

@@ -1,90 +1,47 @@
-//! Accounts for every byte of every stream.
+//! Counts of bytes of streams by their fate.
 
-/// Reasons why bytes are in no message, although none is missing.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamIgnored {
-    /// The same bytes were processed before, or the position was given up: retransmissions,
-    /// overlaps, and copies of a packet that passes a hook twice. Also bytes too far back to be
-    /// compared.
-    Repeated,
-    /// The byte of a keep-alive probe (RFC 9293 §3.8.4).
-    KeepAlive,
-    /// The text that a RST may carry (RFC 9293 §3.5.3), which is not part of the stream.
-    ResetText,
-}
+use tap53_reasons::reasons;
 
-impl StreamIgnored {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 3] = [Self::Repeated, Self::KeepAlive, Self::ResetText];
-
-    /// Returns its name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Repeated => "repeated",
-            Self::KeepAlive => "keep_alive",
-            Self::ResetText => "reset_text",
-        }
+reasons! {
+    /// Why bytes of a stream are in no message, although none is missing.
+    pub enum StreamIgnored {
+        /// The bytes were sent again unchanged, or after their position was given up: retransmissions,
+        /// overlaps, and copies of a packet that passes a hook twice. Bytes too far back to be compared
+        /// are counted here.
+        Repeated = "repeated", Ignored;
+        /// The byte belongs to a keep-alive probe (RFC 9293 §3.8.4).
+        KeepAlive = "keep_alive", Ignored;
+        /// A reset segment carried text (RFC 9293 §3.5.3), which is not part of the stream.
+        ResetText = "reset_text", Ignored;
     }
 }
 
-/// Reasons why bytes of a stream are in no message.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamLoss {
-    /// Another part of their message was not captured.
-    Gap,
-    /// It is unknown at which byte a message begins: after a gap, or in a connection that existed
-    /// before the capture.
-    Unsynchronised,
-    /// Their message is too short for a DNS header (12 bytes, RFC 1035 §4.1.1); includes its length
-    /// prefix.
-    ShorterThanHeader,
-    /// Their message was incomplete when its connection ended.
-    Closed,
-    /// They were waiting when the idle timeout expired.
-    Idle,
-    /// They were waiting when the stream was evicted.
-    Evicted,
-    /// They were waiting when the capture ended.
-    Ended,
-    /// Other bytes were processed at the same position: the stream is tampered with, or damaged
-    /// bytes arrived first.
-    Conflict,
-}
-
-impl StreamLoss {
-    /// All reasons, in index order.
-    pub const ALL: [Self; 8] = [
-        Self::Gap,
-        Self::Unsynchronised,
-        Self::ShorterThanHeader,
-        Self::Closed,
-        Self::Idle,
-        Self::Evicted,
-        Self::Ended,
-        Self::Conflict,
-    ];
-
-    /// Returns its name in the ledger and in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gap => "gap",
-            Self::Unsynchronised => "unsynchronised",
-            Self::ShorterThanHeader => "shorter_than_header",
-            Self::Closed => "closed",
-            Self::Idle => "idle",
-            Self::Evicted => "evicted",
-            Self::Ended => "ended",
-            Self::Conflict => "conflict",
-        }
+reasons! {
+    /// Why bytes of a stream are in no message.
+    pub enum StreamLoss {
+        /// Another part of their message was not captured.
+        Gap = "gap", Lost, "see `ring_full`; check that all paths are captured";
+        /// It is not known where a message begins: after a gap, or in a connection that is older than the
+        /// capture.
+        Unsynchronised = "unsynchronised", Lost, "nothing at the start";
+        /// Their message is too short for a DNS header (12 bytes, RFC 1035 §4.1.1).
+        ShorterThanHeader = "shorter_than_header", Lost, "look for another protocol on the port; may be hostile";
+        /// The connection ended within their message.
+        Closed = "closed", Lost, "nothing; the sender stopped";
+        /// They waited, and nothing more came for the idle timeout.
+        Idle = "idle", Lost;
+        /// They waited, and their stream made room for others.
+        Evicted = "evicted", Lost, "look for a flood of connections";
+        /// They waited when capture ended.
+        Ended = "ended", Lost;
+        /// The same position was sent twice with other bytes: somebody tampers with the stream, or damaged
+        /// bytes came first.
+        Conflict = "conflict", Lost, "look at the records with the anomaly `TCP_CONFLICT`";
     }
 }
 
-/// Counts of one [`Streams`](super::Streams). Between any two calls, `bytes_received =
-/// bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost` holds exactly.
+/// Counts of one [`Streams`](super::Streams). They are exact between any two calls:
+/// `bytes_received = bytes_in_messages + bytes_waiting + Σ bytes_ignored + Σ bytes_lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
     /// Received bytes of payload.

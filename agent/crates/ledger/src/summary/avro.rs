@@ -1,4 +1,4 @@
-//! Summaries of the ledger as Avro: by apache-avro, since there is one a minute.
+//! Summaries of the ledger as Avro. apache-avro writes them, since there is one a minute.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use super::{SUMMARY_SCHEMA_VERSION, Summary};
 /// The Avro schema of a summary, as text.
 pub const SUMMARY_SCHEMA_TEXT: &str = include_str!("../../../../schema/ledger_summary.avsc");
 
-/// The parsed schema of a summary.
+/// Returns the parsed schema of a summary.
 ///
 /// # Errors
 /// When the embedded schema does not parse, which is a defect of this program.
@@ -45,7 +45,7 @@ pub struct SummaryEncoder {
 }
 
 impl SummaryEncoder {
-    /// A writer for the summary's schema.
+    /// Creates a writer for the summary's schema.
     ///
     /// # Errors
     /// See [`summary_schema`].
@@ -53,13 +53,13 @@ impl SummaryEncoder {
         Ok(Self { fingerprint: fingerprint_of(SUMMARY_SCHEMA_TEXT)? })
     }
 
-    /// The fingerprint of the schema.
+    /// Returns the fingerprint of the schema.
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The bytes of a summary.
+    /// Returns the bytes of a summary.
     ///
     /// # Errors
     /// When summary and schema disagree, which is a defect of this program.

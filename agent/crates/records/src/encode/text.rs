@@ -189,7 +189,7 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     }
     match record.parse_status() {
         ParseStatus::Ok => Ok(()),
-        status => write!(out, "  [{}]", status.symbol()),
+        status => write!(out, "  [{}]", status.name()),
     }
 }
 

@@ -57,7 +57,7 @@ impl Symbol {
     }
 
     pub(super) const fn of_parse_status(status: ParseStatus) -> Self {
-        Self::new("ParseStatus", status as u8, status.symbol())
+        Self::new("ParseStatus", status as u8, status.name())
     }
 
     pub(super) const fn of_attribution(attribution: Attribution) -> Self {

@@ -25,64 +25,34 @@ mod sample;
 use std::net::IpAddr;
 
 use tap53_dns::Question;
+use tap53_reasons::reasons;
 
 use crate::filter::config::FilterConfig;
 use address::Addresses;
 use name::Names;
 use sample::Sample;
 
-/// Reasons why a transaction is not recorded.
-#[repr(usize)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilterReason {
-    /// `filter.clients.deny` contains the client's address.
-    ClientDenied,
-    /// No entry of `filter.clients.allow` contains the client's address.
-    ClientNotAllowed,
-    /// `filter.servers.deny` contains the server's address.
-    ServerDenied,
-    /// No entry of `filter.servers.allow` contains the server's address.
-    ServerNotAllowed,
-    /// `filter.qtypes.deny` contains the query type.
-    QtypeDenied,
-    /// `filter.qtypes.allow` does not contain the query type, or there is no query type.
-    QtypeNotAllowed,
-    /// `filter.qnames.deny` contains the name.
-    QnameDenied,
-    /// No entry of `filter.qnames.allow` contains the name, or there is no name.
-    QnameNotAllowed,
-    /// It is outside the fraction `filter.sample`.
-    SampledOut,
-}
-
-impl FilterReason {
-    /// All reasons, in index order, which is the order of the checks.
-    pub const ALL: [Self; 9] = [
-        Self::ClientDenied,
-        Self::ClientNotAllowed,
-        Self::ServerDenied,
-        Self::ServerNotAllowed,
-        Self::QtypeDenied,
-        Self::QtypeNotAllowed,
-        Self::QnameDenied,
-        Self::QnameNotAllowed,
-        Self::SampledOut,
-    ];
-
-    /// Returns its name in the ledger.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ClientDenied => "client_denied",
-            Self::ClientNotAllowed => "client_not_allowed",
-            Self::ServerDenied => "server_denied",
-            Self::ServerNotAllowed => "server_not_allowed",
-            Self::QtypeDenied => "qtype_denied",
-            Self::QtypeNotAllowed => "qtype_not_allowed",
-            Self::QnameDenied => "qname_denied",
-            Self::QnameNotAllowed => "qname_not_allowed",
-            Self::SampledOut => "sampled_out",
-        }
+reasons! {
+    /// Why a transaction is in no record, in the order of the decision.
+    pub enum FilterReason {
+        /// `filter.clients.deny` holds the client's address.
+        ClientDenied = "client_denied", Filtered;
+        /// No entry of `filter.clients.allow` holds the client's address.
+        ClientNotAllowed = "client_not_allowed", Filtered;
+        /// `filter.servers.deny` holds the server's address.
+        ServerDenied = "server_denied", Filtered;
+        /// No entry of `filter.servers.allow` holds the server's address.
+        ServerNotAllowed = "server_not_allowed", Filtered;
+        /// `filter.qtypes.deny` holds the query type.
+        QtypeDenied = "qtype_denied", Filtered;
+        /// `filter.qtypes.allow` does not hold the query type, or there is none.
+        QtypeNotAllowed = "qtype_not_allowed", Filtered;
+        /// `filter.qnames.deny` holds the name.
+        QnameDenied = "qname_denied", Filtered;
+        /// No entry of `filter.qnames.allow` holds the name, or there is none.
+        QnameNotAllowed = "qname_not_allowed", Filtered;
+        /// The transaction is outside of the share of `filter.sample`.
+        SampledOut = "sampled_out", Filtered;
     }
 }
 

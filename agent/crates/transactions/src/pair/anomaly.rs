@@ -1,50 +1,25 @@
 //! Signs of tampering. A sign is no verdict: `docs/decisions/messages.md` lists harmless causes.
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
+use tap53_reasons::labels;
 
-/// A sign that a third party interferes with a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Anomaly {
-    /// The response passed the interface in the same direction as its query.
-    ResponseFromClientSide,
-    /// The response repeats the question in different case (draft-vixie-dnsext-dns0x20).
-    CaseMismatch,
-    /// The response differs from an earlier one to the same query.
-    ConflictingResponse,
-    /// The response has the endpoints and question of a pending query, but another identifier.
-    WrongId,
-    /// The response has the client and question of a pending query, but another sender.
-    WrongServer,
-    /// A response of one of the two kinds above was sent for this query.
-    ForgedResponseSeen,
-    /// Bytes were sent twice in the TCP connection, with different content.
-    TcpConflict,
-}
-
-impl Anomaly {
-    /// All kinds, in index order.
-    pub const ALL: [Self; 7] = [
-        Self::ResponseFromClientSide,
-        Self::CaseMismatch,
-        Self::ConflictingResponse,
-        Self::WrongId,
-        Self::WrongServer,
-        Self::ForgedResponseSeen,
-        Self::TcpConflict,
-    ];
-
-    /// Returns its name in records and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ResponseFromClientSide => "RESPONSE_FROM_CLIENT_SIDE",
-            Self::CaseMismatch => "CASE_MISMATCH",
-            Self::ConflictingResponse => "CONFLICTING_RESPONSE",
-            Self::WrongId => "WRONG_ID",
-            Self::WrongServer => "WRONG_SERVER",
-            Self::ForgedResponseSeen => "FORGED_RESPONSE_SEEN",
-            Self::TcpConflict => "TCP_CONFLICT",
-        }
+labels! {
+    /// A sign that somebody interferes with a transaction.
+    pub enum Anomaly {
+        /// The response passed the interface in the direction of its query.
+        ResponseFromClientSide = "RESPONSE_FROM_CLIENT_SIDE";
+        /// The response repeats the question in other case (draft-vixie-dnsext-dns0x20).
+        CaseMismatch = "CASE_MISMATCH";
+        /// The response says something else than an earlier one to the same query.
+        ConflictingResponse = "CONFLICTING_RESPONSE";
+        /// The response has the endpoints and question of a query that waits, and another identifier.
+        WrongId = "WRONG_ID";
+        /// The response has the client and question of a query that waits, and another sender.
+        WrongServer = "WRONG_SERVER";
+        /// A response of one of the two kinds above aimed at this query.
+        ForgedResponseSeen = "FORGED_RESPONSE_SEEN";
+        /// Bytes were sent twice in the TCP connection, and differ.
+        TcpConflict = "TCP_CONFLICT";
     }
 }
 
