@@ -130,6 +130,9 @@ impl<'a> Pod<'a> {
                 Volume::Files(config.path().to_owned())
             } else if volume["hostPath"]["type"] == "DirectoryOrCreate" {
                 Volume::node()?
+            } else if volume["hostPath"]["type"] == "Directory" {
+                ensure!(mount["readOnly"] == true, "of the node, and writable: {mount}");
+                Volume::Files(volume["hostPath"]["path"].as_str().context("path")?.into())
             } else {
                 ensure!(volume["emptyDir"].is_object(), "not known here: {volume}");
                 Volume::empty(privileges.user)?

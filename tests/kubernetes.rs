@@ -6,6 +6,7 @@ mod stage;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,6 +19,7 @@ use tap53_attribution::{Kubernetes, Status, WatchStatus};
 use tap53_harness::{
     account::Ledger,
     agent::Agent,
+    cgroups::{Cgroup, Cgroups},
     client::{Client, Exchange, Question, Transport},
     kube::{Account, KubeApi},
     lab::{ANSWERED, Lab, UNANSWERED},
@@ -156,6 +158,111 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
         let record = ended.records.iter().find(|record| record["dns_id"] == *id);
         assert_eq!(client_of(record.context("a record")?), *owner);
     }
+    Ok(())
+}
+
+/// A pod that the API server knows no address of, a static pod, and two pods in the host's network.
+#[test]
+fn sockets_name_pods_whose_address_names_nobody() -> Result<()> {
+    let (lab, _unbound) = lab()?;
+    // Outside of the pods' range, or records would wait for its name.
+    let resolver = IpAddr::from([203, 0, 113, 53]);
+    lab.client.ip(&["address", "add", "203.0.113.53/32", "dev", "lo"])?;
+    let gateway = CLIENT_END.ipv4.to_string();
+    lab.server.ip(&["route", "add", "203.0.113.53", "via", &gateway])?;
+    let _other_node = Unbound::start(&lab.client, &[resolver])?;
+    let mut cluster = Cluster::start(Some(&lab.server))?;
+    let account = cluster.account()?;
+    let cgroups = Cgroups::mount()?;
+    let containers = format!("containers: {{cgroup_root: {}}}", cgroups.root().display());
+    let kubeconfig = account.kubeconfig.display().to_string();
+    let stage = Stage::with_containers(&lab, &kubeconfig, 300, &containers)?;
+
+    let hash = "3f2504e04f8941d39a0c0305e82c3301";
+    let fixed = json!({"annotations": {"kubernetes.io/config.hash": hash}});
+    let mut pods = Vec::new();
+    for (number, (name, metadata, host_network)) in [
+        ("addressless", json!({}), false),
+        ("static", fixed, true),
+        ("cache-a", json!({}), true),
+        ("cache-b", json!({}), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let pod = cluster.create(name, &metadata, host_network)?;
+        let id = format!("{number:064x}");
+        cluster.create_container(&pod, &id)?;
+        let uid = if name == "static" { hash } else { pod.uid.as_str() };
+        let cgroup = cgroups.create(&format!("kubepods/burstable/pod{uid}/{id}"))?;
+        pods.push((pod, id, cgroup, host_network));
+    }
+    // Each sends until the agent knows its name; none is ever taken for another.
+    let mut queries = 0;
+    let mut until_named = |(pod, id, cgroup, host_network): &(Pod, String, Cgroup, bool)| {
+        wait::until(&format!("{} to be named", pod.name), DEADLINE, || {
+            queries += 1;
+            let name = format!("q{queries}.tap53.test");
+            let namespace = if *host_network { &lab.server } else { &lab.client };
+            let to = if *host_network { resolver } else { SERVER_END.ipv4.into() };
+            let mut client = namespace.command(env!("CARGO_BIN_EXE_brief-client"));
+            client.args(["udp", &to.to_string(), &name]);
+            cgroup.hold(&mut client);
+            process::run(&mut client)?;
+            let record = wait::until("the record", DEADLINE, || {
+                let records = stage.records()?;
+                Ok(records.into_iter().find(|record| record["qname"] == *name))
+            })?;
+            assert_eq!(record["client_attribution"], "POD", "{record:#}");
+            assert_eq!(record["client_attribution_source"], "SOCKET", "{record:#}");
+            assert_eq!(record["client_container_id"], *id, "{record:#}");
+            let is_named = record["client_pod_name"] == pod.name;
+            assert!(is_named || record["client_pod_name"].is_null(), "{record:#}");
+            Ok((is_named && record["client_container_name"] == "main").then_some(record))
+        })
+    };
+    for pod in &pods {
+        let record = until_named(pod)?;
+        assert_eq!(record["client_labels"], json!({"app": pod.0.name}));
+    }
+    // Without an API server what is known stays known.
+    cluster.api.kill();
+    for pod in &pods {
+        until_named(pod)?;
+    }
+    let ended = stage.agent.stop()?;
+    Ledger(&ended.ledger).require_balance()?;
+    Ok(())
+}
+
+/// An address that the API server says is another pod's: the socket wins, and the record says so.
+#[test]
+fn a_socket_that_contradicts_the_address_wins_and_is_counted() -> Result<()> {
+    let (lab, _unbound) = lab()?;
+    let cluster = Cluster::start(Some(&lab.server))?;
+    let account = cluster.account()?;
+    let cgroups = Cgroups::mount()?;
+    let containers = format!("containers: {{cgroup_root: {}}}", cgroups.root().display());
+    let kubeconfig = account.kubeconfig.display().to_string();
+    let mut stage = Stage::with_containers(&lab, &kubeconfig, 300, &containers)?;
+    let claimant = cluster.create("claimant", &json!({}), false)?;
+    cluster.run(&claimant, &CLIENT_END.ipv4.to_string())?;
+    stage.until_named(&claimant.uid)?;
+
+    let sender = cluster.create("sender", &json!({}), false)?;
+    let id = format!("{:064x}", 1);
+    let cgroup = cgroups.create(&format!("kubepods/pod{}/{id}", sender.uid))?;
+    let mut client = lab.client.command(env!("CARGO_BIN_EXE_brief-client"));
+    client.args(["udp", &SERVER_END.ipv4.to_string(), "contradiction.tap53.test"]);
+    cgroup.hold(&mut client);
+    process::run(&mut client)?;
+    let record = wait::until("the record", DEADLINE, || {
+        let records = stage.records()?;
+        Ok(records.into_iter().find(|record| record["qname"] == "contradiction.tap53.test"))
+    })?;
+    assert_eq!(client_of(&record), sender.uid, "{record:#}");
+    assert_eq!(record["client_attribution_conflict"], true, "{record:#}");
+    assert_eq!(record["client_container_id"], id, "{record:#}");
     Ok(())
 }
 

@@ -20,6 +20,9 @@ const RESPONSE_HEADER: &[u8] = b"\x12\x34\x85\x80\x00\x01\x00\x01\x00\x00\x00\x0
 /// 192.0.2.1.
 const ANSWER: &[u8] = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01";
 
+/// Identifier of the client's container.
+const CONTAINER: &str = "00000000000000000000000000000000000000000000000000000000000000c1";
+
 /// With the length in front (RFC 1035 §4.2.2).
 fn over_tcp(parts: &[&[u8]]) -> Vec<u8> {
     let message = parts.concat();
@@ -47,6 +50,7 @@ fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
         format!("#!/bin/sh\nhead -c {} >/dev/null\nexec cat /response\n", query.len()),
     )?;
     root.file("query", query)?;
+    root.file("container", CONTAINER)?;
     root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
     let console = kernel.boot(&root)?;
 
@@ -96,6 +100,13 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
     };
     assert_eq!(record["qname"], "www.tap53.test");
     assert_eq!(record["rcode"], "NOERROR");
+    // The client's socket crosses the veth to TC at the other end; XDP does not see it. The server's
+    // is seen where its response leaves, at either.
+    let at_tc = !ingress.starts_with("xdp");
+    let container = if at_tc { CONTAINER.into() } else { Value::Null };
+    assert_eq!(record["client_container_id"], container, "{record}");
+    assert_eq!(record["client_user_id"].is_u64(), at_tc, "{record}");
+    assert_eq!(record["server_user_id"], 0, "{record}");
 }
 
 #[test]

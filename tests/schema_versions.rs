@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tap53_dns::{Flow, Message, Transport};
 use tap53_harness::{agent, fastavro, tables};
 use tap53_records::encode::{
-    self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Record,
+    self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Provenance, Record,
 };
 use tap53_transactions::{
     pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Transaction},
@@ -130,7 +130,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 120);
+    assert_eq!(flat.len(), 140);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -141,7 +141,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
             "updates" => json!("a.test 60 IN A 192.0.2.1"),
             "prerequisites" => json!("a.test 0 NONE A "),
             "query_edns_options" => json!("65001 6162"),
-            "answers" | "response_edns_options" | "anomalies" => Value::Null,
+            "answers" | "response_edns_options" | "anomalies" | "resolved_addresses" => Value::Null,
             field if field.ends_with("_recorded") => {
                 let list = field.trim_end_matches("_recorded");
                 json!(full[list].as_array().context("an array")?.len())
@@ -179,7 +179,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 120, "comments": 120})]);
+    assert_eq!(flat[0], [json!({"columns": 140, "comments": 140})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -202,7 +202,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 109, "comments": 109})]);
+    assert_eq!(full[0], [json!({"columns": 129, "comments": 129})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]
@@ -286,6 +286,8 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
             service_namespace: Some("kube-system".into()),
             ..Default::default()
         }),
+        client_provenance: Provenance::default(),
+        server_provenance: Provenance::default(),
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();

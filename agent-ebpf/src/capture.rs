@@ -8,6 +8,7 @@ use tap53_ebpf::{
     counter::{Counter, Counters},
     fragments,
     headers::{self, Content, Cursor, Endpoint, Fragment, Frame, Headers, Inner, Outer, VlanTags},
+    record::Sender,
     settings::{
         Direction, InterfaceSettings, PortSet, UNCONFIGURED_SLOT, counter_index, features,
         near_index, port_bit,
@@ -39,6 +40,8 @@ pub(crate) trait Packet {
     fn offloaded_tci(&self) -> Option<u16>;
     /// Returns false if the packet may have had a tag on the wire that the hook cannot see.
     fn sees_every_tag(&self) -> bool;
+    /// Returns the socket that sent the packet, if the kernel still knows it.
+    fn sender(&self) -> Sender;
     /// Copies `length` bytes from `offset` on from all buffers; returns false if the kernel
     /// refuses.
     ///

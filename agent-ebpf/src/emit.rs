@@ -118,6 +118,7 @@ fn record_header<P: Packet>(
     }
     // The size of a TCP segment says nothing about its messages.
     let gso_size = if headers.transport == UDP { packet.gso_size() } else { 0 };
+    let sender = packet.sender();
     RecordHeader {
         // SAFETY: a helper without arguments.
         captured_at_ns: unsafe { bpf_ktime_get_ns() },
@@ -141,7 +142,10 @@ fn record_header<P: Packet>(
         gso_size: gso_size as u16,
         fragment_offset: headers.fragment_offset,
         tunnel: headers.tunnel,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        sender_uid: sender.uid,
+        sender_cgroup: sender.cgroup,
+        sender_socket: sender.socket,
     }
 }
 

@@ -9,12 +9,12 @@
 //!  ├────────┼────────┼────────┼────────┼────────┼────────┼────────┼────────┤
 //!  │payload │outer   │inner   │flags   │direc-  │hook    │ip      │trans-  │
 //!  │_offset │_tci    │_tci    │        │tion    │        │_version│port    │
-//!  44       48       52       54       56       57                         64
-//!  ├────────┼────────┼────────┼────────┼────────┼──────────────────────────┤
-//!  │genera- │tunnel  │gso_size│fragment│tunnel  │reserved                  │
-//!  │tion    │_id     │        │_offset │        │                          │
-//!  └────────┴────────┴────────┴────────┴────────┴──────────────────────────┘
-//!  64 …  captured_length bytes of packet, then the rest of its size class (stale bytes)
+//!  44       48       52       54       56       57       60       64       72       80
+//!  ├────────┼────────┼────────┼────────┼────────┼────────┼────────┼────────┼────────┤
+//!  │genera- │tunnel  │gso_size│fragment│tunnel  │reserved│sender  │sender  │sender  │
+//!  │tion    │_id     │        │_offset │        │        │_uid    │_cgroup │_socket │
+//!  └────────┴────────┴────────┴────────┴────────┴────────┴────────┴────────┴────────┘
+//!  80 …  captured_length bytes of packet, then the rest of its size class (stale bytes)
 //! ```
 //!
 //! An item is reserved in one of [`SIZE_CLASSES`], because the verifier requires a constant size at
@@ -77,13 +77,46 @@ pub struct RecordHeader {
     /// tags are those of the frame on the wire.
     pub tunnel: u8,
     /// Zero; reserved for later fields without a new layout.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// User of the socket that sent the packet, as the user namespace of its network namespace
+    /// numbers it; valid where `sender_socket` is not 0.
+    pub sender_uid: u32,
+    /// Identifier of the cgroup (version 2) in which the sending socket was created: the inode of
+    /// its directory. 0 where `sender_socket` is 0.
+    pub sender_cgroup: u64,
+    /// Cookie of the socket that sent the packet: unique while the machine runs. 0 where the kernel
+    /// no longer knows the socket, and where the hook cannot see it (XDP).
+    pub sender_socket: u64,
 }
 
-const _: () = assert!(size_of::<RecordHeader>() == 64);
+const _: () = assert!(size_of::<RecordHeader>() == 80);
 const _: () = assert!(align_of::<RecordHeader>() == 8);
 const _: () = assert!(core::mem::offset_of!(RecordHeader, generation) == 44);
 const _: () = assert!(core::mem::offset_of!(RecordHeader, tunnel) == 56);
+const _: () = assert!(core::mem::offset_of!(RecordHeader, sender_uid) == 60);
+
+/// The socket that sent a packet, as far as the kernel still knew it at the hook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// See [`RecordHeader::sender_socket`].
+    pub socket: u64,
+    /// See [`RecordHeader::sender_cgroup`].
+    pub cgroup: u64,
+    /// See [`RecordHeader::sender_uid`].
+    pub uid: u32,
+}
+
+impl Sender {
+    /// No socket was seen.
+    pub const UNKNOWN: Self = Self { socket: 0, cgroup: 0, uid: 0 };
+
+    /// True if a socket was seen.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.socket != 0
+    }
+}
 
 /// Bits of [`RecordHeader::flags`].
 pub mod flags {
@@ -137,7 +170,7 @@ pub const MAX_CAPTURED_LENGTH: u32 = 65_535 + 14 + 8;
 /// Sizes of ring items in bytes, including the header, smallest first. They fit typical DNS: a
 /// query with EDNS (≤ 128 B of packet), a usual response, a response up to the 1,232 B EDNS buffer
 /// of DNS Flag Day 2020 or an Ethernet MTU, a 4,096 B EDNS response, a jumbo frame, and any packet.
-pub const SIZE_CLASSES: [u32; 6] = [192, 384, 1_664, 4_352, 9_216, 65_664];
+pub const SIZE_CLASSES: [u32; 6] = [208, 400, 1_664, 4_352, 9_216, 65_664];
 
 const _: () =
     assert!(SIZE_CLASSES[5] as usize >= MAX_CAPTURED_LENGTH as usize + size_of::<RecordHeader>());
@@ -162,6 +195,13 @@ impl RecordHeader {
         Some((header, packet))
     }
 
+    /// Returns the socket that sent the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sender(&self) -> Sender {
+        Sender { socket: self.sender_socket, cgroup: self.sender_cgroup, uid: self.sender_uid }
+    }
+
     /// Returns true if `flag`, a bit of [`flags`], is set.
     #[must_use]
     pub const fn has(&self, flag: u16) -> bool {
@@ -175,12 +215,12 @@ mod tests {
 
     #[test]
     fn split_refuses_short_items_and_overlong_lengths() {
-        let mut item = [0u8; 80];
+        let mut item = [0u8; RecordHeader::SIZE + 16];
         item[12..16].copy_from_slice(&16u32.to_ne_bytes());
         let (header, packet) = RecordHeader::split(&item).expect("whole record");
         assert_eq!((header.captured_length, packet.len()), (16, 16));
         item[12..16].copy_from_slice(&17u32.to_ne_bytes());
         assert!(RecordHeader::split(&item).is_none());
-        assert!(RecordHeader::split(&item[..63]).is_none());
+        assert!(RecordHeader::split(&item[..RecordHeader::SIZE - 1]).is_none());
     }
 }

@@ -1,9 +1,15 @@
 //! TC: packets as skbs, arriving after XDP or departing.
 
 use aya_ebpf::{
-    EbpfContext, bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext,
+    EbpfContext,
+    bindings::__sk_buff,
+    helpers::{bpf_get_socket_cookie, bpf_get_socket_uid, bpf_skb_cgroup_id, bpf_skb_load_bytes},
+    programs::TcContext,
 };
-use tap53_ebpf::{record::hook, settings::Direction};
+use tap53_ebpf::{
+    record::{Sender, hook},
+    settings::Direction,
+};
 
 use crate::capture::Packet;
 
@@ -73,6 +79,21 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn sees_every_tag(&self) -> bool {
         true
+    }
+
+    /// A packet keeps its socket from where it is sent to where IP receives or forwards it
+    /// (`skb_orphan` in `ip_rcv_core`). On its way it crosses network namespaces (kernel 4.20), so the
+    /// host's end of a pod's veth still sees it. Kernels: cookie and uid 4.12, cgroup 4.18.
+    #[inline(always)]
+    fn sender(&self) -> Sender {
+        let skb = self.skb().cast_mut();
+        // SAFETY: the context is the program's own.
+        let socket = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        if socket == 0 {
+            return Sender::UNKNOWN;
+        }
+        // SAFETY: as above.
+        unsafe { Sender { socket, cgroup: bpf_skb_cgroup_id(skb), uid: bpf_get_socket_uid(skb) } }
     }
 
     #[inline(always)]

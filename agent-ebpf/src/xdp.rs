@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use tap53_ebpf::{
-    record::{MAX_CAPTURED_LENGTH, hook},
+    record::{MAX_CAPTURED_LENGTH, Sender, hook},
     settings::Direction,
 };
 
@@ -79,6 +79,12 @@ impl<const FRAGS: bool> Packet for XdpBuffer<'_, FRAGS> {
     #[inline(always)]
     fn sees_every_tag(&self) -> bool {
         false
+    }
+
+    /// There is no skb yet, which would name its socket.
+    #[inline(always)]
+    fn sender(&self) -> Sender {
+        Sender::UNKNOWN
     }
 
     #[inline(always)]

@@ -34,6 +34,7 @@ pub mod tail;
 pub mod agent;
 mod ending;
 pub mod pipeline;
+pub mod probe;
 pub mod runs;
 pub mod worker;
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, prepare, replay, run, show, spool, status, switch, tail, verify,
+    Arguments, Command, doctor, prepare, probe, replay, run, show, spool, status, switch, tail,
+    verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Spool(command) => spool::run(&command),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
+        Command::Probe(arguments) => probe::run(arguments),
     };
     match outcome {
         Ok(code) => code,

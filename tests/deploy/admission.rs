@@ -24,7 +24,10 @@ fn the_api_server_accepts_the_manifests_and_the_agent_their_configuration() -> R
     let volumes = spec["volumes"].as_array().context("volumes")?;
     let of_node: Vec<&Value> =
         volumes.iter().map(|volume| &volume["hostPath"]).filter(|of| !of.is_null()).collect();
-    assert_eq!(of_node, [&json!({"path": "/var/lib/tap53", "type": "DirectoryOrCreate"})]);
+    // The cgroups, which are mounted read-only, and what outlives the pod.
+    let cgroups = json!({"path": "/sys/fs/cgroup", "type": "Directory"});
+    let state = json!({"path": "/var/lib/tap53", "type": "DirectoryOrCreate"});
+    assert_eq!(of_node, [&cgroups, &state]);
     // Root, to give that directory away, and nothing else.
     let first = spec["initContainers"].as_array().context("initContainers")?;
     assert_eq!(first.len(), 1, "{first:?}");
@@ -72,7 +75,8 @@ fn the_pods_need_the_level_privileged_for_the_documented_reasons_only() -> Resul
     for (values, of_node, of_root) in [
         (&[][..], true, true),
         (&["--set", "prepareStateVolume=false"], true, false),
-        (&["--set", "stateVolume=null"], false, false),
+        (&["--set", "stateVolume=null"], true, false),
+        (&["--set", "stateVolume=null", "--set", "config.containers.enabled=false"], false, false),
     ] {
         api.apply(&kube::render(&[&["--set", "namespace.create=true"], values].concat())?)?;
         let daemon_set = object(&api, "daemonset", RELEASE)?;

@@ -25,6 +25,7 @@ pub mod avro;
 pub mod bpf;
 pub mod cache;
 pub mod captures;
+pub mod cgroups;
 pub mod client;
 pub mod completeness;
 pub mod container;

@@ -35,6 +35,7 @@ kubernetes:
   kubeconfig: KUBECONFIG
   labels: [app]
   hold_ms: 15000
+CONTAINERS
 pair: {timeout_ms: TIMEOUT}
 sinks:
   - {type: stdout, format: json}
@@ -132,6 +133,14 @@ impl<'a> Cluster<'a> {
         patch_status(&self.api, &format!("pod/{}", pod.name), &status)
     }
 
+    /// Writes that the pod's container was created with this identifier; the pod has no address yet.
+    pub(super) fn create_container(&self, pod: &Pod, id: &str) -> Result<()> {
+        let mut main = container(&json!({"waiting": {"reason": "ContainerCreating"}}));
+        main["containerID"] = format!("containerd://{id}").into();
+        let status = json!({"phase": "Pending", "containerStatuses": [main]});
+        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+    }
+
     /// Writes that the pod has completed, at a time; its object stays, as a Job's does.
     pub(super) fn complete(&self, pod: &Pod, finished: i64) -> Result<()> {
         let (started, finished) = (text(pod.started)?, text(finished)?);
@@ -186,7 +195,19 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(lab: &'a Lab, kubeconfig: &str, timeout_ms: u32) -> Result<Self> {
+        // By address alone: the client is a thread of the test, which is in no container.
+        Self::with_containers(lab, kubeconfig, timeout_ms, "containers: {enabled: false}")
+    }
+
+    /// As [`new`](Self::new), with a section `containers`.
+    pub(super) fn with_containers(
+        lab: &'a Lab,
+        kubeconfig: &str,
+        timeout_ms: u32,
+        containers: &str,
+    ) -> Result<Self> {
         let configuration = CONFIGURATION
+            .replace("CONTAINERS", containers)
             .replace("KUBECONFIG", kubeconfig)
             .replace("TIMEOUT", &timeout_ms.to_string());
         Ok(Self {

@@ -12,6 +12,9 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 mount -t tmpfs run /run
+# Where no namespace of the network hides it, as /sys is hidden.
+mkdir -p /cgroups
+mount -t cgroup2 none /cgroups
 echo
 echo "tap53-test kernel $(uname -r)"
 for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "no module $module"; done
@@ -26,13 +29,18 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 
 /bin/ip netns exec server tap53 doctor -i s0 | sed 's/^/tap53-test doctor /'
 
+# The client's container.
+container=/cgroups/docker/$(cat /container)
+mkdir -p $container
+echo "containers: {cgroup_root: /cgroups}" >/tmp/tap53.yaml
+
 for hook in tc xdp; do
     echo "tap53-test hook $hook"
     # Files of its own: what the run before wrote must not be taken for this one's.
     records=/tmp/$hook.records log=/tmp/$hook.log
     : >$records
     : >$log
-    /bin/ip netns exec server tap53 run -i s0 --hook $hook --json >$records 2>$log &
+    /bin/ip netns exec server tap53 run --config /tmp/tap53.yaml -i s0 --hook $hook --json >$records 2>$log &
     agent=$!
     while kill -0 $agent 2>/dev/null && ! grep -q ready $log; do usleep 100000; done
     /bin/ip netns exec server nc -l -p 53 -e /bin/answer &
@@ -40,7 +48,7 @@ for hook in tc xdp; do
         /bin/ip netns exec server netstat -ltn | grep -q ':53 ' && break
         usleep 50000
     done
-    nc -w 10 198.51.100.2 53 </query >/dev/null
+    sh -c "echo \$\$ >$container/cgroup.procs; exec nc -w 10 198.51.100.2 53 </query >/dev/null"
     # The record is written when query and response have met.
     for attempt in $(seq 100); do
         grep -q qname $records && break

@@ -37,7 +37,7 @@ use tap53_dns::{Content, Datagram, Flow, Origin, Packet};
 use tap53_ebpf::record::RecordHeader;
 use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains};
 use tap53_records::encode::{
-    Batch, Clock, Encode, Format, Observer, Owner, Portion, Record, schema,
+    Batch, Clock, Encode, Format, Observer, Owner, Portion, Provenance, Record, schema,
 };
 use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
@@ -301,6 +301,8 @@ fn measure(title: &str, kind: Kind) {
             transaction,
             client: &nobody,
             server: &nobody,
+            client_provenance: Provenance::default(),
+            server_provenance: Provenance::default(),
             portion: &Portion::ALL,
         })
         .collect();

@@ -2,6 +2,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod prepare;
+pub(crate) mod probe;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -89,6 +90,9 @@ pub(crate) enum Command {
     /// Print the transactions of a running agent as they happen
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
+    /// Send a query, and follow it through a running agent until its record
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::Arguments),
     /// Inspect the spool (queue on disk) of a Kafka sink; the agent may be running
     #[command(subcommand, after_help = spool::EXAMPLES)]
     Spool(spool::Command),

@@ -19,7 +19,7 @@ use tap53::{
     control, pipeline,
     telemetry::{self, Log, Sources, report},
 };
-use tap53_attribution::Kubernetes;
+use tap53_attribution::{Containers, Directory, Kubernetes};
 use tap53_base::privileges;
 use tap53_capture::capture::{CaptureThread, KernelLog};
 use tap53_ledger::Ledger;
@@ -85,7 +85,10 @@ async fn run_agent(
     let stop = Arc::new(Notify::new());
     let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
         .context("cannot start the Kubernetes watches")?;
-    let owners = kubernetes.as_ref().map_or_else(Default::default, Kubernetes::directory);
+    let containers = Containers::start(&file.config().containers, &file.config().node)
+        .context("cannot follow the cgroups of containers")?;
+    let owners = kubernetes.as_ref().map_or_else(Directory::default, Kubernetes::directory);
+    let owners = owners.with_containers(containers.directory());
     let control_config = file.config().control.clone();
     let telemetry_config = file.config().telemetry.clone();
     let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;

@@ -58,6 +58,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// Its path.
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     pub(super) fn client(&self) -> Client {
         Client::new(&self.path)
     }

@@ -44,7 +44,7 @@ pub use crate::{
     },
 };
 use tap53_attribution as enrich;
-pub use tap53_attribution::config::{KubernetesConfig, Scope};
+pub use tap53_attribution::config::{ContainersConfig, KubernetesConfig, Scope};
 pub use tap53_base::{
     privileges::config::{PrivilegesConfig, RunAs},
     settings::{Problem, prefix},
@@ -87,6 +87,8 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// Kubernetes API, from which attribution gets the owners of addresses.
     pub kubernetes: KubernetesConfig,
+    /// How containers are known by the cgroups of their sockets.
+    pub containers: ContainersConfig,
     /// Content of a record.
     pub record: RecordConfig,
     /// Sinks for the records; never empty, names are unique.
@@ -210,6 +212,7 @@ impl Config {
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
+            containers: root.section("containers", ContainersConfig::read),
             record,
             privacy,
             sinks,

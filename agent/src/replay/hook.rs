@@ -211,7 +211,11 @@ impl FileHook {
             gso_size: 0,
             fragment_offset: headers.fragment_offset,
             tunnel: headers.tunnel,
-            reserved: [0; 7],
+            reserved: [0; 3],
+            // A capture file does not know which socket sent a packet.
+            sender_uid: 0,
+            sender_cgroup: 0,
+            sender_socket: 0,
         }
     }
 

@@ -11,9 +11,10 @@
 //! usual ones. When the queue is full, transactions are recorded without waiting, so that a flood of
 //! invented addresses costs nothing more.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use tap53_dns::Flow;
+use tap53_ebpf::record::Sender;
 use tap53_transactions::pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction};
 
 /// Maximum number of pending transactions.
@@ -39,7 +40,7 @@ impl Default for PendingAttribution {
 /// An owned copy of a transaction.
 pub(super) struct Pending {
     id: RecordId,
-    pub(super) flow: Flow,
+    flow: Flow,
     query: Option<Observation>,
     response: Option<Observation>,
     query_count: u32,
@@ -114,6 +115,13 @@ impl PendingAttribution {
 }
 
 impl Pending {
+    /// Returns the addresses of client and server, and the socket of each.
+    pub(super) fn ends(&self) -> [(IpAddr, Sender); 2] {
+        let sender = |seen: &Option<Observation>| seen.as_ref().map(|seen| seen.sender);
+        [(self.flow.client, sender(&self.query)), (self.flow.server, sender(&self.response))]
+            .map(|(end, sender)| (end.ip(), sender.unwrap_or(Sender::UNKNOWN)))
+    }
+
     /// Returns the transaction; never `None`, since a transaction has a message.
     pub(super) fn transaction(&self) -> Option<Transaction<'_>> {
         let exchange = match (&self.query, &self.response) {

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Instant};
 
 use hashbrown::HashMap;
-use tap53_attribution::Reader;
+use tap53_attribution::{Endpoint, Reader};
 use tap53_base::amount::Amount;
 use tap53_capture::interfaces::Names;
 use tap53_dns::Flow;
-use tap53_ledger::{Published, SinkLoss, WorkerCounts, chain::Chain};
+use tap53_ebpf::record::Sender;
+use tap53_ledger::{EndpointCounts, Published, SinkLoss, WorkerCounts, chain::Chain};
 use tap53_records::encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record};
 use tap53_sinks::Named;
 use tap53_transactions::{
@@ -170,9 +171,9 @@ impl Recorder {
         let waits = |pending: &Pending| {
             let began = pending.transaction().map(|it| it.first().at_ns);
             let began_us = clock.utc_us(began.unwrap_or_default());
-            [pending.flow.client, pending.flow.server]
-                .into_iter()
-                .any(|end| owners.awaits(owners.owner(end.ip(), began_us), end.ip()))
+            pending.ends().into_iter().any(|(address, sender)| {
+                owners.awaits(owners.endpoint(address, began_us, sender).owner, address)
+            })
         };
         for pending in self.pending.take_due(now_ns, waits) {
             if let Some(transaction) = pending.transaction() {
@@ -210,11 +211,13 @@ impl Recorder {
         let flow = &transaction.flow;
         let began_ns = transaction.first().at_ns;
         let began_us = self.clock.utc_us(began_ns);
-        let client = self.owners.owner(flow.client.ip(), began_us);
-        let server = self.owners.owner(flow.server.ip(), began_us);
+        let sender = |seen: Option<&Observation>| seen.map_or(Sender::UNKNOWN, |seen| seen.sender);
+        let [query, response] = [sender(transaction.query()), sender(transaction.response())];
+        let client = self.owners.endpoint(flow.client.ip(), began_us, query);
+        let server = self.owners.endpoint(flow.server.ip(), began_us, response);
         if may_defer
-            && (self.owners.awaits(client, flow.client.ip())
-                || self.owners.awaits(server, flow.server.ip()))
+            && (self.owners.awaits(client.owner, flow.client.ip())
+                || self.owners.awaits(server.owner, flow.server.ip()))
             && self.pending.push(transaction, began_ns.saturating_add(self.owners.hold_ns()))
         {
             return;
@@ -222,6 +225,8 @@ impl Recorder {
         counts.records_created += 1;
         counts.messages_in_records += u64::from(transaction.messages());
         counts.records_numbered += 1;
+        count_endpoint(&client, &mut counts.endpoints);
+        count_endpoint(&server, &mut counts.endpoints);
         for anomaly in transaction.anomalies.iter() {
             counts.anomalies[anomaly as usize] += 1;
         }
@@ -242,8 +247,10 @@ impl Recorder {
             policy: &self.rules.privacy,
             clock: self.clock,
             transaction,
-            client,
-            server,
+            client: client.owner,
+            server: server.owner,
+            client_provenance: client.provenance,
+            server_provenance: server.provenance,
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
@@ -321,6 +328,16 @@ impl Recorder {
         });
         outputs.iter_mut().for_each(Output::deliver);
     }
+}
+
+/// Counts how an endpoint of a record is known.
+#[inline]
+fn count_endpoint(endpoint: &Endpoint<'_>, counts: &mut EndpointCounts) {
+    let has_socket = endpoint.provenance.user_id.is_some();
+    counts.with_socket += u64::from(has_socket);
+    counts.without_socket += u64::from(!has_socket);
+    counts.with_unknown_cgroup += u64::from(endpoint.has_unknown_cgroup);
+    counts.in_conflict += u64::from(endpoint.provenance.conflict);
 }
 
 /// Returns the observer of the interface that saw a message.

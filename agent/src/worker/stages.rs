@@ -395,6 +395,8 @@ impl Pairing {
             Transport::Udp => origin.identification,
             Transport::Tcp => 0,
         };
+        seen.sender = origin.sender;
+        seen.hop_limit = origin.hop_limit;
         seen.frame = origin.frame;
         seen.vlan_ids = [origin.vlan_id, origin.vlan_inner_id];
         seen.vlan_visible = origin.vlan_visible;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tap53_dns::{Flow, Message, Transport};
 use tap53_records::encode::{
-    Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Record,
+    Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Provenance, Record,
 };
 use tap53_transactions::{
     pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Transaction},
@@ -90,6 +90,8 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
             transaction: &transaction,
             client: owner,
             server: owner,
+            client_provenance: Provenance::default(),
+            server_provenance: Provenance::default(),
             portion: &Portion::ALL,
         };
         let [full, flat] = &mut portions;

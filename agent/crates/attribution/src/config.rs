@@ -1,4 +1,4 @@
-//! The `kubernetes` section: the API server to query for the owners of addresses.
+//! The sections `kubernetes` and `containers`: the evidence for the owners of addresses and sockets.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -76,6 +76,31 @@ impl KubernetesConfig {
                 Scope::Node => 1 << 16,
                 Scope::Cluster => 1 << 19,
             }),
+        }
+    }
+}
+
+/// How containers are known by the cgroups of their sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ContainersConfig {
+    /// Whether records name containers.
+    pub enabled: bool,
+    /// Where the machine's cgroups are mounted.
+    pub cgroup_root: PathBuf,
+    /// Maximum number of cgroups in memory.
+    pub max_cgroups: usize,
+}
+
+impl ContainersConfig {
+    /// Reads the section.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        let root = section.read("cgroup_root", text(absolute));
+        Self {
+            enabled: section.read("enabled", boolean).unwrap_or(true),
+            cgroup_root: root.unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup")),
+            // A node of 256 pods has some 2,000, a few hundred bytes each; removed ones stay for a
+            // while.
+            max_cgroups: section.read("max_cgroups", whole_number(64..=1 << 20)).unwrap_or(16_384),
         }
     }
 }

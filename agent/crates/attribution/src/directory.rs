@@ -21,12 +21,16 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tap53_ebpf::record::Sender;
 use tap53_records::encode::{Attribution, Identity, Owner};
 
 use super::{
-    Status,
+    ContainerDirectory, Status,
     address_history::Micros,
+    containers::ContainerReader,
+    endpoint::Endpoint,
     index::{AddressHistory, Shards, fetch_fields},
+    pods::PodsByUid,
 };
 
 /// An immutable state of the directory.
@@ -40,6 +44,8 @@ pub(super) struct Snapshot {
     /// Maximum time to wait for the name of an owner, in nanoseconds.
     pub(super) hold_ns: u64,
     pub(super) unknown_owners: Arc<UnknownOwners>,
+    /// Pods of this node.
+    pub(super) pods: Arc<PodsByUid>,
 }
 
 /// The owners of addresses that no object claims.
@@ -64,6 +70,7 @@ impl Snapshot {
             awaited: Arc::new([]),
             hold_ns: 0,
             unknown_owners: Arc::default(),
+            pods: Arc::default(),
         }
     }
 
@@ -154,32 +161,50 @@ impl Published {
     }
 }
 
-/// Names the owner of an address at a time. Cheap to clone; the default directory names no owner.
+/// Names the owner of an address at a time, and the container of a socket. Cheap to clone; the default
+/// directory names no owner.
 #[derive(Clone, Debug, Default)]
-pub struct Directory(Option<Arc<Published>>);
+pub struct Directory {
+    kubernetes: Option<Arc<Published>>,
+    containers: ContainerDirectory,
+}
 
 impl Directory {
     pub(super) fn new(published: &Arc<Published>) -> Self {
-        Self(Some(published.clone()))
+        Self { kubernetes: Some(published.clone()), ..Self::default() }
+    }
+
+    /// The same, which names containers too.
+    #[must_use]
+    pub fn with_containers(self, containers: ContainerDirectory) -> Self {
+        Self { containers, ..self }
+    }
+
+    /// The containers of this machine.
+    #[must_use]
+    pub const fn containers(&self) -> &ContainerDirectory {
+        &self.containers
     }
 
     /// Returns the state of the watches and the number of known objects.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.0.as_ref().map_or_else(Status::default, |published| published.status())
+        let status = self.kubernetes.as_ref().map(|published| published.status());
+        Status { containers: self.containers.status(), ..status.unwrap_or_default() }
     }
 
     pub(super) const fn published(&self) -> Option<&Arc<Published>> {
-        self.0.as_ref()
+        self.kubernetes.as_ref()
     }
 
     /// Creates a view for one worker.
     #[must_use]
     pub fn reader(&self) -> Reader {
         let mut reader = Reader {
-            published: self.0.clone(),
+            published: self.kubernetes.clone(),
             generation: u64::MAX,
             snapshot: None,
+            containers: self.containers.reader(),
             unattributed: Owner::default(),
             upcoming: [IpAddr::V4(Ipv4Addr::UNSPECIFIED); UPCOMING],
             next: 0,
@@ -195,6 +220,7 @@ pub struct Reader {
     published: Option<Arc<Published>>,
     generation: u64,
     snapshot: Option<Arc<Snapshot>>,
+    containers: ContainerReader,
     unattributed: Owner,
     /// Ring buffer of prefetched addresses, and the index of the oldest.
     upcoming: [IpAddr; UPCOMING],
@@ -210,6 +236,7 @@ impl Reader {
     /// atomic read per record would cost too much.
     #[inline]
     pub fn refresh(&mut self) -> bool {
+        self.containers.refresh();
         let Some(published) = &self.published else { return false };
         // Read the generation before the snapshot: a newer snapshot is then only taken twice.
         let generation = published.generation.load(Ordering::Acquire);
@@ -267,6 +294,21 @@ impl Reader {
             Some(snapshot) => snapshot.owner(address, at_us),
             None => &self.unattributed,
         }
+    }
+
+    /// The endpoint of a transaction that had `address` at a time, UTC microseconds since 1970, and
+    /// whose packet was sent by `sender`.
+    #[must_use]
+    #[inline]
+    pub fn endpoint(&self, address: IpAddr, at_us: i64, sender: Sender) -> Endpoint<'_> {
+        // Without a look at the owner itself, whose memory may be cold.
+        let is_attributed = self.snapshot.is_some();
+        let by_address = Endpoint::by_address(self.owner(address, at_us), is_attributed);
+        if !sender.is_known() {
+            return by_address;
+        }
+        let pods = self.snapshot.as_ref().map(|snapshot| &*snapshot.pods);
+        by_address.refined(sender, &self.containers, pods)
     }
 }
 

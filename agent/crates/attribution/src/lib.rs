@@ -23,10 +23,13 @@
 mod address_history;
 mod client;
 pub mod config;
+mod containers;
 mod directory;
+mod endpoint;
 mod index;
 mod object;
 mod ownership;
+mod pods;
 pub mod rights;
 mod status;
 mod watch;
@@ -47,7 +50,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
+pub use containers::{ContainerDirectory, Containers, ContainersStatus, Hierarchy};
 pub use directory::{Directory, Reader};
+pub use endpoint::Endpoint;
 pub use ownership::Limits;
 pub use status::{Moment, Status, WatchStatus};
 
@@ -149,7 +154,7 @@ impl Kubernetes {
             config.kubeconfig.clone(),
             config.labels.clone(),
             timeouts,
-            Ownership::new(limits, &config.cidrs, hold),
+            Ownership::new(node, limits, &config.cidrs, hold),
             published.clone(),
             queries,
         ));
@@ -372,7 +377,7 @@ impl Directory {
     /// Creates a directory of pods that have had these addresses for ever, for benchmarks.
     #[must_use]
     pub fn of_pods(pods: impl IntoIterator<Item = (Identity, Vec<IpAddr>)>) -> Self {
-        let mut ownership = Ownership::new(Limits { claims: usize::MAX }, &[], Hold::default());
+        let mut ownership = Ownership::new("", Limits { claims: usize::MAX }, &[], Hold::default());
         for (identity, addresses) in pods {
             let claim = PodClaim {
                 uid: identity.pod_uid.clone().unwrap_or_default(),
@@ -382,6 +387,8 @@ impl Directory {
                 start: Some(0),
                 earliest: 0,
                 end: End::Open,
+                containers: Vec::new(),
+                manifest_hash: None,
             };
             ownership.pod(claim, 0);
         }
@@ -412,7 +419,7 @@ impl Scripted {
     pub fn new(hold: Duration, range: &str) -> Self {
         let ns = u64::try_from(hold.as_nanos()).unwrap();
         let hold = Hold { ns, node: Some("node-1".to_owned()) };
-        let mut ownership = Ownership::new(Limits { claims: 100 }, &[], hold);
+        let mut ownership = Ownership::new("node-1", Limits { claims: 100 }, &[], hold);
         for (name, range) in [("node-1", range), ("node-2", "203.0.113.0/24")] {
             let ranges = vec![range.parse().unwrap()];
             let node = ownership::NodeClaim { name: name.to_owned(), addresses: vec![], ranges };
@@ -442,6 +449,8 @@ impl Scripted {
             start: Some(start_us),
             earliest: start_us,
             end: End::Open,
+            containers: Vec::new(),
+            manifest_hash: None,
         };
         self.ownership.pod(claim, start_us);
         self.published.publish(self.ownership.snapshot().unwrap());

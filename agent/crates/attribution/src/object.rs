@@ -55,6 +55,10 @@ impl<'de, T: FromStr> Deserialize<'de> for Lenient<T> {
     }
 }
 
+/// Annotation of the API server's copy of a static pod: the UID under which the kubelet knows it,
+/// and by which its cgroup is named.
+const MANIFEST_HASH: &str = "kubernetes.io/config.hash";
+
 type Time = Lenient<jiff::Timestamp>;
 
 impl Time {
@@ -179,6 +183,9 @@ struct Condition {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ContainerStatus {
+    name: String,
+    #[serde(rename = "containerID", deserialize_with = "or_empty")]
+    container_id: String,
     #[serde(deserialize_with = "or_empty")]
     state: ContainerState,
     #[serde(deserialize_with = "or_empty")]
@@ -250,6 +257,8 @@ impl Pod {
             start: status.had_addresses_at(),
             earliest: earliest.unwrap_or(now),
             end: if self.has_ended() { self.end(now) } else { End::Open },
+            containers: status.containers().filter_map(ContainerStatus::identifier).collect(),
+            manifest_hash: metadata.annotations.get(MANIFEST_HASH).cloned(),
         }
     }
 
@@ -274,6 +283,14 @@ impl Pod {
             }
         }
         addresses
+    }
+}
+
+impl ContainerStatus {
+    /// Identifier and name, once the runtime has created it: the API has `containerd://<id>`.
+    fn identifier(&self) -> Option<(String, String)> {
+        let (_, id) = self.container_id.split_once("://")?;
+        Some((id.to_owned(), self.name.clone()))
     }
 }
 

@@ -10,6 +10,7 @@ mod claims;
 mod eviction;
 mod holder;
 mod hosts;
+mod local_pods;
 mod resolve;
 
 use std::{
@@ -31,6 +32,8 @@ use eviction::RETENTION_US;
 use holder::{HeldAddress, Holder, Kind, Object, Times, live_of};
 use hosts::Host;
 use resolve::Claimants;
+
+use local_pods::LocalPods;
 
 pub(super) use claims::{NodeClaim, PodClaim, ServiceClaim};
 
@@ -64,12 +67,14 @@ pub(super) struct Ownership {
     hold: Hold,
     awaited: Arc<[IpNet]>,
     unknown_owners: Arc<UnknownOwners>,
+    local_pods: LocalPods,
     changed: bool,
     counts: Counts,
 }
 
 impl Ownership {
-    pub(super) fn new(limits: Limits, ranges: &[IpNet], hold: Hold) -> Self {
+    /// An empty directory, of an agent that runs on `node`.
+    pub(super) fn new(node: &str, limits: Limits, ranges: &[IpNet], hold: Hold) -> Self {
         let mut ownership = Self {
             limits,
             holders: HashMap::new(),
@@ -81,6 +86,7 @@ impl Ownership {
             hold,
             awaited: Arc::new([]),
             unknown_owners: Arc::default(),
+            local_pods: LocalPods::of(node),
             changed: true,
             counts: Counts::default(),
         };
@@ -89,22 +95,26 @@ impl Ownership {
     }
 
     pub(super) const fn counts(&self) -> Counts {
-        self.counts
+        let refused = self.counts.refused + self.local_pods.refused();
+        Counts { refused, ..self.counts }
     }
 
     /// Returns a snapshot if anything has changed since the last one.
     pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
-        std::mem::take(&mut self.changed).then(|| Snapshot {
+        let changed = std::mem::take(&mut self.changed) | self.local_pods.has_changed();
+        changed.then(|| Snapshot {
             shards: self.index.shards().clone(),
             ranges: self.ranges.clone(),
             awaited: self.awaited.clone(),
             hold_ns: self.hold.ns,
             unknown_owners: self.unknown_owners.clone(),
+            pods: self.local_pods.publish(),
         })
     }
 
     /// Applies the state of a pod seen at `now`.
     pub(super) fn pod(&mut self, pod: PodClaim, now: Micros) {
+        self.local_pods.pod(&pod, (pod.end != End::Open).then_some(now));
         let seen = self.holders.contains_key(&*pod.uid);
         let worth_knowing = match pod.end {
             End::Open => !pod.addresses.is_empty(),
@@ -151,6 +161,7 @@ impl Ownership {
 
     /// Ends the claims of the object with this UID at `end`, unless their end is known already.
     pub(super) fn object_deleted(&mut self, uid: &str, end: End) {
+        self.local_pods.end(uid, end.at());
         if let Some(holder) = self.holders.get_mut(uid) {
             for held in &mut holder.held {
                 held.end = held.end.refined(end);
@@ -162,6 +173,7 @@ impl Ownership {
 
     /// Ends the claims of pods that are not in `present`, at some time before `now`.
     pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Micros) {
+        self.local_pods.retain(|uid| present.contains(uid), now);
         self.retain(present, now, |kind| kind != Kind::Service);
     }
 
@@ -186,11 +198,15 @@ impl Ownership {
 
     /// Changes the workload of a pod.
     pub(super) fn set_workload(&mut self, uid: &str, kind: &str, name: &str) {
+        let with_workload = |owner: &Owner| {
+            let mut identity = owner.identity().clone();
+            identity.workload_kind = Some(kind.to_owned());
+            identity.workload_name = Some(name.to_owned());
+            Owner::new(identity)
+        };
+        self.local_pods.set_owner(uid, with_workload);
         let Some(holder) = self.holders.get_mut(uid) else { return };
-        let mut identity = holder.owner.identity().clone();
-        identity.workload_kind = Some(kind.to_owned());
-        identity.workload_name = Some(name.to_owned());
-        holder.owner = Owner::new(identity);
+        holder.owner = with_workload(&holder.owner);
         self.resolve_all(uid);
     }
 

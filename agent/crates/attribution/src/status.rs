@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::config::Scope;
+use crate::{config::Scope, containers::ContainersStatus};
 
 /// Number of known objects, and of claims that were evicted or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Status {
     pub jobs_reason: Option<String>,
     /// State of each watch.
     pub watches: Vec<WatchStatus>,
+    /// Containers of this machine.
+    pub containers: ContainersStatus,
 }
 
 /// State of one watch.

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use tap53_ebpf::settings::Direction;
+use tap53_ebpf::{record::Sender, settings::Direction};
 
 use super::{Message, Origin};
 
@@ -27,6 +27,8 @@ pub fn origin(
         source: source.into(),
         destination: destination.into(),
         identification: 0,
+        hop_limit: 64,
+        sender: Sender::UNKNOWN,
     }
 }
 

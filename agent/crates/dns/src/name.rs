@@ -18,19 +18,27 @@ const LABEL_WORK: usize = 1;
 
 /// The form of an octet of a label in presentation format: its lower case if it needs no escape, or
 /// one of the marks below.
-const PRESENTATION: [u8; 256] = {
+const PRESENTATION: Presentation = presentation_of(true);
+
+/// The same with letters as they were sent.
+const PRESENTATION_AS_SENT: Presentation = presentation_of(false);
+
+type Presentation = [u8; 256];
+
+const fn presentation_of(lower_case: bool) -> Presentation {
     let mut table = [DECIMAL; 256];
     let mut octet = 0x21;
     while octet < 0x7f {
         table[octet as usize] = match octet {
             // The characters with a meaning in zone files (RFC 1035 §5.1).
             b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => BACKSLASH,
-            _ => octet.to_ascii_lowercase(),
+            _ if lower_case => octet.to_ascii_lowercase(),
+            _ => octet,
         };
         octet += 1;
     }
     table
-};
+}
 /// The octet becomes a backslash and three decimal digits.
 const DECIMAL: u8 = 0;
 /// A backslash precedes the octet.
@@ -120,13 +128,37 @@ fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
 /// Writes any name.
 fn write_any(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     let mut work = 0;
-    let written = write_labels(cursor, text, &mut work);
+    let written = write_labels(cursor, text, &mut work, &PRESENTATION);
     text.charge(work);
     written
 }
 
+/// Appends the name at the cursor as [`write`] does, with its letters as they were sent, if any is in
+/// upper case; returns `None` otherwise, and for a compressed name, with nothing written.
+pub(super) fn write_as_sent(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+    let mut end = *cursor;
+    skip(&mut end)?;
+    let name = cursor.take(end.offset() - cursor.offset())?;
+    // All octets, so that many are compared at once.
+    if !name.iter().fold(false, |found, octet| found | octet.is_ascii_uppercase()) {
+        return None;
+    }
+    let (start, mut work) = (text.len(), 0);
+    let written = write_labels(&mut Cursor::new(name), text, &mut work, &PRESENTATION_AS_SENT);
+    text.charge(work);
+    if written.is_none() {
+        text.truncate(start);
+    }
+    written
+}
+
 /// Writes any name, and adds the `work` for its pointers and labels even if it is invalid.
-fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> Option<()> {
+fn write_labels(
+    cursor: &mut Cursor<'_>,
+    text: &mut Text,
+    work: &mut usize,
+    presentation: &Presentation,
+) -> Option<()> {
     let mut pointers = 0;
     let message = cursor.message();
     let start = text.len();
@@ -151,7 +183,7 @@ fn write_labels(cursor: &mut Cursor<'_>, text: &mut Text, work: &mut usize) -> O
                 if text.len() > start {
                     text.ascii(b'.');
                 }
-                write_label(label, text);
+                write_label(label, text, presentation);
                 *work += LABEL_WORK;
             }
             0xc0.. => {
@@ -187,7 +219,7 @@ pub fn presentation<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> String {
         if text.len() > 0 {
             text.ascii(b'.');
         }
-        write_label(label, &mut text);
+        write_label(label, &mut text, &PRESENTATION);
     }
     if text.len() == 0 {
         text.ascii(b'.');
@@ -221,11 +253,11 @@ pub(super) const fn pointed_to(high: u8, low: u8) -> usize {
     u16::from_be_bytes([high & 0x3f, low]) as usize
 }
 
-fn write_label(label: &[u8], text: &mut Text) {
+fn write_label(label: &[u8], text: &mut Text, presentation: &Presentation) {
     let start = text.len();
     let mut lowest = u8::MAX;
     text.mapped(label, |octet| {
-        let character = PRESENTATION[usize::from(octet)];
+        let character = presentation[usize::from(octet)];
         lowest = lowest.min(character);
         character
     });
@@ -234,7 +266,7 @@ fn write_label(label: &[u8], text: &mut Text) {
         text.truncate(start);
         steps::count(label.len());
         for &octet in label {
-            match PRESENTATION[usize::from(octet)] {
+            match presentation[usize::from(octet)] {
                 DECIMAL => text.decimal_escape(octet),
                 BACKSLASH => {
                     text.ascii(b'\\');
@@ -268,6 +300,20 @@ mod tests {
         assert_eq!(read(b"\0", 0), Some((".".into(), 1)));
         let (text, _) = read(b"\x04a.b\\\x03\x00\xff \0", 0).unwrap();
         assert_eq!(text, "a\\.b\\\\.\\000\\255\\032");
+    }
+
+    #[test]
+    fn a_name_as_sent_keeps_its_case_and_is_there_only_where_that_matters() {
+        let read = |message: &[u8]| {
+            let mut text = Text::default();
+            write_as_sent(&mut Cursor::new(message), &mut text)?;
+            Some(text.finish())
+        };
+        assert_eq!(read(b"\x03wWw\x07eXaMple\0").as_deref(), Some("wWw.eXaMple"));
+        assert_eq!(read(b"\x04A.b\\\x02\x00\xff\0").as_deref(), Some("A\\.b\\\\.\\000\\255"));
+        for other in [&b"\x03www\0"[..], b"\0", b"\x03WW", b"\xc0\x0c", b"\x01A\xc0\x00", b""] {
+            assert_eq!(read(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tap53_ebpf::{
     headers,
-    record::{self, RecordHeader, flags},
+    record::{self, RecordHeader, Sender, flags},
     settings::Direction,
 };
 use tap53_reasons::reasons;
@@ -82,6 +82,10 @@ pub struct Origin {
     /// Identification of the IPv4 packet (RFC 791 §3.1). Two packets of a sender share it only if
     /// it is 0, as in packets that are never fragmented (RFC 6864 §4.1); 0 in IPv6.
     pub identification: u16,
+    /// Time to live (RFC 791 §3.1) or hop limit (RFC 8200 §3) at the hook.
+    pub hop_limit: u8,
+    /// The socket that sent it.
+    pub sender: Sender,
 }
 
 /// A captured packet.
@@ -212,6 +216,8 @@ impl<'a> Packet<'a> {
                 source,
                 destination,
                 identification: identification(header.ip_version, network),
+                hop_limit: hop_limit(header.ip_version, network),
+                sender: header.sender(),
             },
             content,
         })
@@ -331,6 +337,12 @@ impl<'a> Datagram<'a> {
             TransportHeader::Tcp { .. } => Transport::Tcp,
         }
     }
+}
+
+/// Time to live of an IPv4 header, hop limit of an IPv6 header.
+fn hop_limit(ip_version: u8, network: &[u8]) -> u8 {
+    let offset = if ip_version == 4 { 8 } else { 7 };
+    network.get(offset).copied().unwrap_or_default()
 }
 
 fn identification(ip_version: u8, network: &[u8]) -> u16 {

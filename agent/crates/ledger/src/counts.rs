@@ -57,6 +57,28 @@ reasons! {
     }
 }
 
+/// How the endpoints of records are known; in no line of the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Endpoints whose sending socket was seen.
+    pub with_socket: u64,
+    /// Endpoints whose socket was not seen.
+    pub without_socket: u64,
+    /// Endpoints whose socket is of a cgroup that was not known.
+    pub with_unknown_cgroup: u64,
+    /// Endpoints whose address belongs to another pod than their socket.
+    pub in_conflict: u64,
+}
+
+impl EndpointCounts {
+    const fn add(&mut self, other: &Self) {
+        self.with_socket += other.with_socket;
+        self.without_socket += other.without_socket;
+        self.with_unknown_cgroup += other.with_unknown_cgroup;
+        self.in_conflict += other.in_conflict;
+    }
+}
+
 /// Counts of one worker, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerCounts {
@@ -102,6 +124,8 @@ pub struct WorkerCounts {
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
+    /// How the endpoints of records are known.
+    pub endpoints: EndpointCounts,
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,
 }
@@ -126,6 +150,7 @@ impl WorkerCounts {
             *sum += anomalies;
         }
         self.transactions_held += other.transactions_held;
+        self.endpoints.add(&other.endpoints);
         self.ahead += other.ahead;
         for (sum, lost) in self.packets_lost.iter_mut().zip(other.packets_lost) {
             *sum += lost;

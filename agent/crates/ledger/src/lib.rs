@@ -58,7 +58,8 @@ mod summary;
 
 pub use counts::snapshot;
 pub use counts::{
-    MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts, WorkerCounts,
+    EndpointCounts, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
+    WorkerCounts,
 };
 pub use previous::{
     Bounds, EarlierRuns, End, Gap, InterfaceGap, Lost, PreviousRun, PreviousRuns, Since, Standing,

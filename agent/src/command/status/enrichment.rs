@@ -9,8 +9,9 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
     let word = |key: &str| enrichment.get(key).and_then(Value::as_str);
     let count = |key: &str| enrichment.get(key).and_then(Value::as_u64).unwrap_or(0);
     let is = |key: &str| enrichment.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let containers = containers_text(enrichment.get("containers").unwrap_or(&Value::Null), colored);
     if !is("enabled") {
-        return "kubernetes: not configured\n".to_owned();
+        return format!("kubernetes: not configured\n{containers}");
     }
     let whose = if word("scope") == Some("cluster") { "the cluster" } else { "this node" };
     let known = format!(
@@ -49,6 +50,27 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
         let failed = count("jobs_failed");
         note(Color::Notable, format!("jobs that could not be read: {failed}; {reason}"));
     }
+    text + &containers
+}
+
+/// Whether containers are known by their sockets, and why not.
+fn containers_text(containers: &Value, colored: bool) -> String {
+    if containers["enabled"] != true {
+        return String::new();
+    }
+    if let Some(reason) = containers["reason"].as_str() {
+        return format!("containers: {}; {reason}\n", paint(colored, Color::Bad, "unknown"));
+    }
+    let mut text = format!("containers: followed; cgroups {}\n", containers["cgroups"]);
+    if containers["hierarchy"] == "hybrid" {
+        text.push_str("  cgroups of version 1 are in use too: containers that are in those alone are unknown\n");
+    }
+    if containers["refused"].as_u64().is_some_and(|refused| refused > 0) {
+        let refused =
+            format!("  cgroups not remembered (containers.max_cgroups): {}", containers["refused"]);
+        text.push_str(&paint(colored, Color::Notable, &refused));
+        text.push('\n');
+    }
     text
 }
 
@@ -63,6 +85,15 @@ mod tests {
     #[test]
     fn the_text_has_the_reason_why_kubernetes_is_not_connected() {
         assert_eq!(enrichment_text(&Value::Null, false), "kubernetes: not configured\n");
+        let status =
+            serde_json::json!({"containers": {"enabled": true, "cgroups": 7, "refused": 2}});
+        assert_eq!(
+            enrichment_text(&status, false),
+            "kubernetes: not configured\ncontainers: followed; cgroups 7\n  cgroups not remembered \
+             (containers.max_cgroups): 2\n"
+        );
+        let status = serde_json::json!({"containers": {"enabled": true, "reason": "no tree"}});
+        assert!(enrichment_text(&status, false).ends_with("containers: unknown; no tree\n"));
         let mut status = serde_json::json!({
             "enabled": true, "scope": "node", "connected": true, "reason": null,
             "stale_since": null, "pods": 3, "services": 2, "nodes": 1, "refused": 0,

@@ -1,6 +1,13 @@
-//! Owners of addresses; without Kubernetes only the first.
+//! Owners of addresses and sockets.
 
-use super::{Counter, Family, Gauge, each_watch, if_kubernetes, seconds};
+use tap53_ledger::EndpointCounts;
+
+use super::{Counter, Family, Gauge, Reading, each_watch, if_kubernetes, seconds};
+
+/// Sum of a count over all workers.
+fn endpoints(reading: &Reading<'_>, count: impl Fn(&EndpointCounts) -> u64) -> u64 {
+    reading.workers.iter().map(|counts| count(&counts.endpoints)).sum()
+}
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {
@@ -109,5 +116,50 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Jobs that could not be read: their pods have the Job as workload, not its CronJob.",
         labels: &[],
         collect: |r, s| if_kubernetes(r, |of| s.count(&[], of.jobs_failed)),
+    },
+    Family {
+        name: "tap53_containers_followed",
+        kind: Gauge,
+        help: "1 if the cgroups of this machine are followed, by which records name containers.",
+        labels: &[],
+        collect: |r, s| s.flag(&[], r.enrichment.containers.root.is_some()),
+    },
+    Family {
+        name: "tap53_containers_cgroups",
+        kind: Gauge,
+        help: "Cgroups of this machine in memory.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.enrichment.containers.cgroups as u64),
+    },
+    Family {
+        name: "tap53_containers_cgroups_refused_total",
+        kind: Counter,
+        help: "Cgroups that were not remembered because containers.max_cgroups was reached.",
+        labels: &[],
+        collect: |r, s| s.count(&[], r.enrichment.containers.refused),
+    },
+    Family {
+        name: "tap53_attribution_endpoints_total",
+        kind: Counter,
+        help: "Clients and servers of records, by whether the socket that sent their packet was seen.",
+        labels: &["evidence"],
+        collect: |r, s| {
+            s.count(&["socket"], endpoints(r, |of| of.with_socket));
+            s.count(&["address"], endpoints(r, |of| of.without_socket));
+        },
+    },
+    Family {
+        name: "tap53_attribution_unknown_cgroups_total",
+        kind: Counter,
+        help: "Clients and servers of records whose socket is of a cgroup that was not known.",
+        labels: &[],
+        collect: |r, s| s.count(&[], endpoints(r, |of| of.with_unknown_cgroup)),
+    },
+    Family {
+        name: "tap53_attribution_conflicts_total",
+        kind: Counter,
+        help: "Clients and servers of records whose address belongs to another pod than their socket.",
+        labels: &[],
+        collect: |r, s| s.count(&[], endpoints(r, |of| of.in_conflict)),
     },
 ];

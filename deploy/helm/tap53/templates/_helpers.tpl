@@ -131,9 +131,23 @@ hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
 {{- end -}}
 {{- end -}}
 
-{{/* The configuration: that of the values, with spools and state where there is a volume for them. */}}
+{{/* Not empty if records name containers by the cgroups of their sockets. */}}
+{{- define "tap53.followsContainers" -}}
+{{- $containers := default dict .Values.config.containers -}}
+{{- ne (toString $containers.enabled) "false" | ternary "yes" "" -}}
+{{- end -}}
+
+{{/* The configuration: that of the values, with the host's cgroups, and with spools and state where
+     there is a volume for them. */}}
 {{- define "tap53.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- if include "tap53.followsContainers" . -}}
+{{- $containers := default dict $config.containers -}}
+{{- if not (hasKey $containers "cgroup_root") -}}
+{{- $_ := set $containers "cgroup_root" "/host/sys/fs/cgroup" -}}
+{{- end -}}
+{{- $_ := set $config "containers" $containers -}}
+{{- end -}}
 {{- if include "tap53.stateVolume" . -}}
 {{- if not (hasKey $config "state") -}}
 {{- $_ := set $config "state" (dict "directory" "/var/lib/tap53/state") -}}

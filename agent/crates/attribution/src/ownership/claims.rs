@@ -20,6 +20,10 @@ pub(crate) struct PodClaim {
     /// Earliest time at which the pod can have had them.
     pub(crate) earliest: Micros,
     pub(crate) end: End,
+    /// Identifiers and names of its containers, as far as they were created.
+    pub(crate) containers: Vec<(String, String)>,
+    /// UID of a static pod as the kubelet has it.
+    pub(crate) manifest_hash: Option<String>,
 }
 
 /// The addresses of a service.

@@ -67,6 +67,7 @@ impl Ownership {
     /// Removes the claims that ended long before `now`.
     pub(crate) fn sweep(&mut self, now: Micros) {
         self.evict_ended_before(now - RETENTION_US);
+        self.local_pods.sweep(now);
     }
 
     /// Removes an object.

@@ -20,7 +20,7 @@ fn address(last: u8) -> IpAddr {
 const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
 
 fn ownership() -> Ownership {
-    Ownership::new(Limits { claims: 1_000 }, &[], Hold::default())
+    Ownership::new("node-1", Limits { claims: 1_000 }, &[], Hold::default())
 }
 
 fn identity(uid: &str) -> Identity {
@@ -43,6 +43,8 @@ fn running(uid: &str, addresses: &[IpAddr], start: Micros) -> PodClaim {
         start: Some(start),
         earliest: start - SECOND,
         end: End::Open,
+        containers: Vec::new(),
+        manifest_hash: None,
     }
 }
 
@@ -340,7 +342,7 @@ fn an_address_keeps_its_last_owners_and_counts_the_others() {
 
 #[test]
 fn memory_is_bounded_by_eviction_of_ended_claims_then_by_refusal() {
-    let mut it = Ownership::new(Limits { claims: 80 }, &[], Hold::default());
+    let mut it = Ownership::new("node-1", Limits { claims: 80 }, &[], Hold::default());
     for last in 0..80 {
         let pod = running(&format!("old-{last}"), &[address(last)], at(0));
         it.pod(pod, at(1));
@@ -373,7 +375,7 @@ fn memory_is_bounded_by_eviction_of_ended_claims_then_by_refusal() {
 #[test]
 fn ranges_of_nodes_are_the_clusters() {
     let configured: IpNet = "203.0.113.0/24".parse().unwrap();
-    let mut it = Ownership::new(Limits { claims: 10 }, &[configured], Hold::default());
+    let mut it = Ownership::new("node-1", Limits { claims: 10 }, &[configured], Hold::default());
     let node = |ranges: &[&str]| NodeClaim {
         name: "node-1".to_owned(),
         addresses: Vec::new(),

@@ -36,6 +36,10 @@ pub struct Edns<'a> {
     pub udp_payload_size: u16,
     /// DO: DNSSEC records are requested.
     pub dnssec_ok: bool,
+    /// CO: compact denial of existence is welcome (RFC 9824 §5.1).
+    pub compact_ok: bool,
+    /// DE: delegations by DELEG records are welcome (draft-ietf-deleg).
+    pub deleg_ok: bool,
     /// EDNS Client Subnet.
     pub client_subnet: Option<ClientSubnet>,
     /// Name server identifier (RFC 5001 §2.3); empty in queries.
@@ -55,6 +59,8 @@ impl<'a> Edns<'a> {
             version: spans.version,
             udp_payload_size: spans.udp_payload_size,
             dnssec_ok: spans.dnssec_ok,
+            compact_ok: spans.compact_ok,
+            deleg_ok: spans.deleg_ok,
             client_subnet: spans.client_subnet,
             nsid: spans.nsid.map(|span| message.octets(span)),
             cookie: spans.cookie.map(|span| message.octets(span)),
@@ -81,6 +87,8 @@ pub(super) struct EdnsSpans {
     version: u8,
     udp_payload_size: u16,
     dnssec_ok: bool,
+    compact_ok: bool,
+    deleg_ok: bool,
     client_subnet: Option<ClientSubnet>,
     nsid: Option<Span>,
     cookie: Option<Span>,
@@ -119,6 +127,8 @@ impl Message {
             version,
             udp_payload_size: class,
             dnssec_ok: flags & 0x80 != 0,
+            compact_ok: flags & 0x40 != 0,
+            deleg_ok: flags & 0x20 != 0,
             ..EdnsSpans::default()
         };
         let mut well_formed = true;

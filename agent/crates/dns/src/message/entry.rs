@@ -13,6 +13,8 @@ pub struct Flags {
     pub recursion_desired: bool,
     /// RA: recursion available.
     pub recursion_available: bool,
+    /// Z: reserved, to be zero in all messages (RFC 1035 §4.1.1).
+    pub reserved: bool,
     /// AD: authentic data.
     pub authentic_data: bool,
     /// CD: checking disabled.
@@ -27,6 +29,7 @@ impl Flags {
             truncated: bits & 0x0200 != 0,
             recursion_desired: bits & 0x0100 != 0,
             recursion_available: bits & 0x0080 != 0,
+            reserved: bits & 0x0040 != 0,
             authentic_data: bits & 0x0020 != 0,
             checking_disabled: bits & 0x0010 != 0,
         }

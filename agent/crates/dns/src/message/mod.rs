@@ -78,6 +78,7 @@ pub struct Message {
     text: String,
     octets: Vec<u8>,
     questions: Vec<QuestionSpans>,
+    name_as_sent: Option<Span>,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
     /// Bits of a class that have another meaning.
@@ -159,13 +160,20 @@ impl Message {
         self.questions.first().map(|spans| self.view_question(spans))
     }
 
+    /// Returns the name of the first question with its letters as they were sent; `None` if all are
+    /// in lower case, as in [`Question::name`].
+    #[must_use]
+    pub fn name_as_sent(&self) -> Option<&str> {
+        self.name_as_sent.map(|span| self.text(span))
+    }
+
     /// Returns the entries of the question section after the first.
     pub fn more_questions(&self) -> impl ExactSizeIterator<Item = Question<'_>> {
         self.questions.iter().skip(1).map(|spans| self.view_question(spans))
     }
 
     /// Returns the answer section.
-    pub fn answers(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+    pub fn answers(&self) -> impl ExactSizeIterator<Item = Answer<'_>> + Clone {
         self.answers.iter().map(|spans| self.view_record(spans))
     }
 
@@ -229,6 +237,7 @@ impl Message {
         self.text.clear();
         self.octets.clear();
         self.questions.clear();
+        self.name_as_sent = None;
         self.answers.clear();
         self.updates.clear();
         self.edns = None;

@@ -92,6 +92,7 @@ impl<'m, 'w> Sections<'m, 'w> {
 
     fn question(&mut self) -> Option<()> {
         let start = self.text.len();
+        let mut sent = self.wire;
         let name = if self.full {
             name::skip(&mut self.wire)?;
             None
@@ -99,9 +100,17 @@ impl<'m, 'w> Sections<'m, 'w> {
             Some(self.name()?)
         };
         let (qtype, qclass) = (self.wire.u16()?, self.wire.u16()?);
+        let is_first = self.message.questions.is_empty() && !self.full;
+        let start_as_sent = extent(self.text.len());
+        if is_first && name::write_as_sent(&mut sent, &mut self.text).is_some() {
+            let end = extent(self.text.len());
+            self.message.name_as_sent = Some(Span { start: start_as_sent, end });
+        }
         self.drop_when_full(start);
         if let (Some(name), false) = (name, self.full) {
             self.message.questions.push(QuestionSpans { name, qtype, qclass });
+        } else if is_first {
+            self.message.name_as_sent = None;
         }
         Some(())
     }

@@ -160,6 +160,8 @@ fn same(wire: &[u8]) -> Result<(), TestCaseError> {
         truncated: sent.truncation,
         recursion_desired: sent.recursion_desired,
         recursion_available: sent.recursion_available,
+        // Hickory does not keep it.
+        reserved: ours.flags.reserved,
         authentic_data: sent.authentic_data,
         checking_disabled: sent.checking_disabled,
     };
@@ -173,6 +175,13 @@ fn same(wire: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(question.name, presentation(query.name().iter()));
         prop_assert_eq!(question.qtype, u16::from(query.query_type()));
         prop_assert_eq!(question.qclass, u16::from(query.query_class()));
+    }
+    if let (Some(as_sent), Some(query)) = (ours.name_as_sent(), theirs.questions.first()) {
+        let lower = questions.first().map(|question| question.name).unwrap_or_default();
+        prop_assert_eq!(as_sent.to_ascii_lowercase(), lower);
+        let upper = |octet: &&u8| octet.is_ascii_uppercase();
+        let sent = query.name().iter().flatten().filter(upper).count();
+        prop_assert_eq!(as_sent.as_bytes().iter().filter(upper).count(), sent);
     }
     prop_assert!(ours.answers().len() >= theirs.answers.len());
     for (answer, record) in ours.answers().zip(&theirs.answers) {

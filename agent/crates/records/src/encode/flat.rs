@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Number of fields of the flat record; a test compares it with the schema.
-const FIELDS: usize = 120;
+const FIELDS: usize = 140;
 
 /// Maximum octets of labels in JSON: 32 labels of the longest names and values that Kubernetes
 /// allows take 12,353.
@@ -287,7 +287,7 @@ where
 /// Words as one text, separated by spaces.
 pub(super) struct Words<I>(pub(super) I);
 
-impl<I: Iterator<Item = &'static str> + Clone> Line for Words<I> {
+impl<'a, I: Iterator<Item = &'a str> + Clone> Line for Words<I> {
     #[inline(always)]
     fn line<T: Text>(&self, out: &mut T) {
         for (position, word) in self.0.clone().enumerate() {
@@ -299,13 +299,13 @@ impl<I: Iterator<Item = &'static str> + Clone> Line for Words<I> {
     }
 }
 
-impl<I: Iterator<Item = &'static str> + Clone> Serialize for Words<I> {
+impl<'a, I: Iterator<Item = &'a str> + Clone> Serialize for Words<I> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&text_of(self))
     }
 }
 
-impl<I: Iterator<Item = &'static str> + Clone> Value for Words<I> {
+impl<'a, I: Iterator<Item = &'a str> + Clone> Value for Words<I> {
     #[inline(always)]
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.length(line_length(self));

@@ -42,7 +42,7 @@ pub use binary::push_long;
 pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;
 pub use message::MessageLine;
-pub use owner::{Attribution, Identity, Observer, Owner};
+pub use owner::{Attribution, Identity, Observer, Owner, OwnerSource, Provenance};
 pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};

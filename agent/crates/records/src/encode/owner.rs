@@ -154,6 +154,74 @@ impl Default for Owner {
     }
 }
 
+/// How the owner at one end is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerSource {
+    /// By the address.
+    Address,
+    /// By the cgroup of the socket that sent the packet.
+    Socket,
+}
+
+impl OwnerSource {
+    pub(super) const fn symbol(self) -> &'static str {
+        match self {
+            Self::Address => "ADDRESS",
+            Self::Socket => "SOCKET",
+        }
+    }
+}
+
+/// How the owner at one end is known, and what its socket says beside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provenance<'a> {
+    /// How the owner is known; `None` where attribution is off.
+    pub source: Option<OwnerSource>,
+    /// True if the address is another pod's than the socket.
+    pub conflict: bool,
+    /// Identifier of the container, as its runtime has it.
+    pub container_id: Option<&'a str>,
+    /// Name of the container in its pod.
+    pub container_name: Option<&'a str>,
+    /// User of the socket.
+    pub user_id: Option<u32>,
+}
+
+/// Names of the fields that tell the provenance of one side.
+pub(super) type ProvenanceNames = [&'static str; 5];
+
+pub(super) const CLIENT_PROVENANCE: ProvenanceNames = [
+    "client_attribution_source",
+    "client_attribution_conflict",
+    "client_container_id",
+    "client_container_name",
+    "client_user_id",
+];
+
+pub(super) const SERVER_PROVENANCE: ProvenanceNames = [
+    "server_attribution_source",
+    "server_attribution_conflict",
+    "server_container_id",
+    "server_container_name",
+    "server_user_id",
+];
+
+impl Provenance<'_> {
+    /// Hands the fields of one side to `f`.
+    #[inline(always)]
+    pub(super) fn fields<F: Fields>(
+        &self,
+        f: &mut F,
+        names: &ProvenanceNames,
+    ) -> Result<(), F::Error> {
+        f.field(names[0], self.source.map(Symbol::of_owner_source))?;
+        f.field(names[1], self.conflict)?;
+        f.field(names[2], self.container_id.map(shortened))?;
+        f.field(names[3], self.container_name.map(shortened))?;
+        f.field(names[4], self.user_id.map(i64::from))
+    }
+}
+
 /// Names of the fields of one side.
 pub(super) type OwnerNames = [&'static str; 10];
 

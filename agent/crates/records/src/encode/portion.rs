@@ -23,6 +23,7 @@ use super::{
     Profile, Record,
     binary::{Binary, Buffer, Encodable, encoded_size},
     flat::{FlatRecord, line_length},
+    record::resolves,
     value::{Item, Shown, Update},
 };
 
@@ -305,7 +306,15 @@ impl Selection {
 
     fn first_answers(&mut self, seen: &Observation, policy: &Policy) -> usize {
         let answers = seen.message.answers();
-        self.first_of(answers.map(|it| (it.name.len() + it.rdata.len(), Shown(policy, it))))
+        let items = answers.map(|it| (it.name.len() + it.rdata.len(), it));
+        items
+            .take_while(|(raw, answer)| {
+                // An address is written once more, in `resolved_addresses`.
+                let again = if resolves(answer) { LENGTH_BYTES + answer.rdata.len() } else { 0 };
+                let measured = self.encoded_size(&Shown(policy, *answer)).max(*raw);
+                *raw <= self.left && self.reserve(measured + again)
+            })
+            .count()
     }
 
     fn options(&mut self, seen: &Observation, policy: &Policy) {

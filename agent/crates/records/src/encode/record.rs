@@ -1,7 +1,7 @@
 //! The record: a transaction with all of its context.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
-use tap53_dns::{Edns, ParseStatus, frames};
+use tap53_dns::{Answer, Edns, ParseStatus, frames};
 use tap53_ebpf::settings::Direction;
 use tap53_transactions::{
     pair::{Observation, Transaction},
@@ -9,21 +9,21 @@ use tap53_transactions::{
 };
 
 use super::{
-    Observer, Owner, Portion,
+    Observer, Owner, Portion, Provenance,
     binary::{Binary, Buffer, Encodable},
     domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
     owner,
     portion::MessagePortion,
-    value::{Address, Array, Bytes, Shown, Symbol, Time, Update},
+    value::{Address, Array, Bytes, Shown, Symbol, Texts, Time, Update},
 };
 
 /// Version of the schema, which each record contains.
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 109;
+const FIELDS: usize = 129;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,10 @@ pub struct Record<'a> {
     pub client: &'a Owner,
     /// Owner of the server's address.
     pub server: &'a Owner,
+    /// How the client is known.
+    pub client_provenance: Provenance<'a>,
+    /// How the server is known.
+    pub server_provenance: Provenance<'a>,
     /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,
 }
@@ -188,6 +192,8 @@ impl<'a> Record<'a> {
         f.field("server_port", flow.server.port())?;
         f.field("query_size", query.map(|seen| int(seen.message.size)))?;
         f.field("response_size", response.map(|seen| int(seen.message.size)))?;
+        f.field("query_hop_limit", query.map(|seen| seen.hop_limit))?;
+        f.field("response_hop_limit", response.map(|seen| seen.hop_limit))?;
         f.field("dns_id", asked.message.id)?;
         f.field("opcode", Mnemonic::Opcode(asked.message.opcode))?;
         f.field("recursion_desired", asked.message.flags.recursion_desired)?;
@@ -197,6 +203,8 @@ impl<'a> Record<'a> {
         f.field("truncated", flags.map(|flags| flags.truncated))?;
         f.field("recursion_available", flags.map(|flags| flags.recursion_available))?;
         f.field("authentic_data", flags.map(|flags| flags.authentic_data))?;
+        f.field("query_reserved_bit", query.map(|seen| seen.message.flags.reserved))?;
+        f.field("response_reserved_bit", flags.map(|flags| flags.reserved))?;
         self.question_fields(f)?;
         f.field("rcode", response.map(|seen| Mnemonic::Rcode(seen.message.rcode)))?;
         let portion = self.portion;
@@ -205,6 +213,11 @@ impl<'a> Record<'a> {
             answers.map(move |answer| Shown(policy, answer))
         };
         f.field("answers", Array(response.map(|seen| move || answers(seen))))?;
+        let resolved = move |seen: &'a Observation| {
+            let answers = seen.message.answers().take(portion.response.answers);
+            answers.filter(resolves).map(|answer| answer.rdata)
+        };
+        f.field("resolved_addresses", Texts(response.map(|seen| move || resolved(seen))))?;
         let updates = move |seen: &'a Observation| {
             let updates = seen.message.updates().take(portion.query.updates);
             updates.map(move |it| Shown(policy, Update(it)))
@@ -228,7 +241,9 @@ impl<'a> Record<'a> {
         f.field("edns_options_omitted", int(portion.omitted.options))?;
         f.field("parse_status", Symbol::of_parse_status(self.parse_status()))?;
         self.client.fields(f, &owner::CLIENT)?;
+        self.client_provenance.fields(f, &owner::CLIENT_PROVENANCE)?;
         self.server.fields(f, &owner::SERVER)?;
+        self.server_provenance.fields(f, &owner::SERVER_PROVENANCE)?;
         f.field("query_wire", query.filter(|_| portion.query.wire).and_then(wire))?;
         f.field("response_wire", response.filter(|_| portion.response.wire).and_then(wire))?;
         f.field("wire_omitted", int(portion.omitted.wires))
@@ -243,6 +258,9 @@ impl<'a> Record<'a> {
         let name = question.map(|question| self.policy.name(question.name));
         let name = name.as_deref();
         f.field("qname", name)?;
+        // A name that the privacy rules changed is not shown in another form either.
+        let is_shown = question.is_some_and(|question| name == Some(question.name));
+        f.field("qname_as_sent", message.name_as_sent().filter(|_| is_shown))?;
         f.field("qname_registrable_domain", name.and_then(registrable_domain))?;
         f.field("qtype", question.map(|question| Mnemonic::Type(question.qtype)))?;
         f.field("qclass", question.map(|question| Mnemonic::Class(question.qclass)))?;
@@ -255,12 +273,14 @@ impl<'a> Record<'a> {
 }
 
 /// Names of the EDNS fields of one message.
-type EdnsNames = [&'static str; 11];
+type EdnsNames = [&'static str; 13];
 
 const QUERY_EDNS: EdnsNames = [
     "query_edns_version",
     "query_edns_udp_size",
     "query_edns_dnssec_ok",
+    "query_edns_compact_ok",
+    "query_edns_deleg_ok",
     "query_client_subnet",
     "query_client_subnet_scope",
     "query_nsid",
@@ -275,6 +295,8 @@ const RESPONSE_EDNS: EdnsNames = [
     "response_edns_version",
     "response_edns_udp_size",
     "response_edns_dnssec_ok",
+    "response_edns_compact_ok",
+    "response_edns_deleg_ok",
     "response_client_subnet",
     "response_client_subnet_scope",
     "response_nsid",
@@ -296,25 +318,27 @@ fn edns_fields<'a, F: Fields>(
     f.field(names[0], edns.map(|edns| edns.version))?;
     f.field(names[1], edns.map(|edns| edns.udp_payload_size))?;
     f.field(names[2], edns.map(|edns| edns.dnssec_ok))?;
+    f.field(names[3], edns.map(|edns| edns.compact_ok))?;
+    f.field(names[4], edns.map(|edns| edns.deleg_ok))?;
     let subnet = edns.and_then(|edns| edns.client_subnet);
     let subnet = subnet.and_then(|subnet| policy.client_subnet(subnet));
-    f.field(names[3], subnet.map(Address::from))?;
-    f.field(names[4], subnet.map(|subnet| subnet.scope_prefix))?;
+    f.field(names[5], subnet.map(Address::from))?;
+    f.field(names[6], subnet.map(|subnet| subnet.scope_prefix))?;
     let nsid = edns.and_then(|edns| edns.nsid);
     let nsid = nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid));
-    f.field(names[5], nsid.map(Bytes))?;
+    f.field(names[7], nsid.map(Bytes))?;
     let cookie = edns.and_then(|edns| edns.cookie).filter(|_| policy.shows_cookies());
-    f.field(names[6], cookie.map(Bytes))?;
+    f.field(names[8], cookie.map(Bytes))?;
     let error = edns.and_then(|edns| edns.extended_error);
-    f.field(names[7], error.map(|error| error.code))?;
+    f.field(names[9], error.map(|error| error.code))?;
     let text = error.filter(|_| portion.error_text).map(|error| error.text);
-    f.field(names[8], text.and_then(|text| policy.error_text(text)))?;
-    f.field(names[9], edns.and_then(|edns| edns.padding))?;
+    f.field(names[10], text.and_then(|text| policy.error_text(text)))?;
+    f.field(names[11], edns.and_then(|edns| edns.padding))?;
     let options = |edns: Edns<'a>| {
         let shown = edns.options().filter(|(code, _)| policy.shows_option(*code));
         shown.take(portion.options)
     };
-    f.field(names[10], Array(edns.map(|edns| move || options(edns))))
+    f.field(names[12], Array(edns.map(|edns| move || options(edns))))
 }
 
 impl Encodable for Record<'_> {
@@ -330,6 +354,12 @@ impl Serialize for Record<'_> {
         self.fields(&mut named)?;
         named.0.end()
     }
+}
+
+/// Returns true if an answer is an address: A (RFC 1035 §3.4.1) or AAAA (RFC 3596 §2.2) of class IN, whose
+/// RDATA is one. What is not is in the generic form (RFC 3597 §5).
+pub(super) fn resolves(answer: &Answer<'_>) -> bool {
+    matches!((answer.rtype, answer.class), (1 | 28, 1)) && !answer.rdata.starts_with('\\')
 }
 
 /// Converts to an Avro int; values here stay far below its limit.

@@ -1,16 +1,19 @@
 //! Sample transactions for tests of encoders and sinks.
 
 use tap53_dns::{Flow, Transport, build::Build};
-use tap53_ebpf::settings::Direction;
+use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
 
-use super::{Clock, Observer, Owner, Portion, Record};
+use super::{Clock, Observer, Owner, OwnerSource, Portion, Provenance, Record};
 
 /// Names of the samples.
 pub const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
+
+/// Identifier of the client's container.
+const CONTAINER: &str = "9c0ffee0000000000000000000000000000000000000000000000000000000aa";
 
 fn observation(at_ns: u64, response: bool) -> Observation {
     let mut message = Build::message(0xbeef, response).question("www.example.test", 1);
@@ -28,6 +31,8 @@ fn observation(at_ns: u64, response: bool) -> Observation {
             ifindex: 3,
             direction: if response { Direction::Egress } else { Direction::Ingress },
         },
+        hop_limit: 63,
+        sender: Sender { socket: 9, cgroup: 77, uid: 65_532 },
         frame: 0,
         vlan_ids: [Some(100), None],
         vlan_visible: true,
@@ -80,6 +85,20 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
         transaction: &transaction,
         client: &Owner::default(),
         server: &Owner::default(),
+        client_provenance: match name {
+            "response" => Provenance::default(),
+            _ => Provenance {
+                source: Some(OwnerSource::Socket),
+                conflict: name == "unanswered",
+                container_id: Some(CONTAINER),
+                container_name: Some("app"),
+                user_id: Some(65_532),
+            },
+        },
+        server_provenance: Provenance {
+            source: Some(OwnerSource::Address),
+            ..Provenance::default()
+        },
         portion: &Portion::ALL,
     })
 }

@@ -14,7 +14,7 @@ use tap53_transactions::{
 };
 
 use super::{
-    Attribution,
+    Attribution, OwnerSource,
     address::AddressText,
     binary::{Binary, Buffer},
     fields::{Fields, Named, Value},
@@ -62,6 +62,10 @@ impl Symbol {
 
     pub(super) const fn of_attribution(attribution: Attribution) -> Self {
         Self::new("Attribution", attribution as u8, attribution.symbol())
+    }
+
+    pub(super) const fn of_owner_source(source: OwnerSource) -> Self {
+        Self { enumeration: "OwnerSource", position: source as u8, text: source.symbol() }
     }
 }
 
@@ -208,6 +212,47 @@ impl Value for Anomalies {
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
         let names = Words(self.iter().map(Anomaly::name));
         f.field(name, (!self.is_empty()).then_some(names))
+    }
+}
+
+/// An array of texts, given by a function that creates an iterator over them; empty with `None`.
+pub(super) struct Texts<M>(pub(super) Option<M>);
+
+impl<'a, M, I> Value for Texts<M>
+where
+    M: Fn() -> I,
+    I: Iterator<Item = &'a str> + Clone,
+{
+    #[inline(always)]
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        let count = self.0.as_ref().map_or(0, count);
+        if count > 0 {
+            out.length(count);
+            for text in self.0.iter().flat_map(|make| make()) {
+                text.push(out);
+            }
+        }
+        out.zero();
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        let words = self.0.map(|make| make()).filter(|texts| texts.clone().next().is_some());
+        f.field(name, words.map(Words))
+    }
+}
+
+impl<'a, M, I> Serialize for Texts<M>
+where
+    M: Fn() -> I,
+    I: Iterator<Item = &'a str>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_seq(Some(self.0.as_ref().map_or(0, count)))?;
+        for text in self.0.iter().flat_map(|make| make()) {
+            s.serialize_element(text)?;
+        }
+        s.end()
     }
 }
 

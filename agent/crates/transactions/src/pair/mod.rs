@@ -33,7 +33,7 @@ mod truncation;
 use std::time::Duration;
 
 use tap53_dns::{Flow, Message};
-use tap53_ebpf::settings::Direction;
+use tap53_ebpf::{record::Sender, settings::Direction};
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use id::{RecordId, RecordIds};
@@ -88,6 +88,11 @@ pub struct Observation {
     pub cut: bool,
     /// Identification of the IPv4 packet of a message over UDP; 0 elsewhere.
     pub identification: u16,
+    /// Time to live or hop limit of its packet where it was seen first; of several packets, the one
+    /// that completed it.
+    pub hop_limit: u8,
+    /// The socket that sent it, where one of its sightings saw it.
+    pub sender: Sender,
     /// The message.
     pub message: Message,
     /// The message's bytes, if records contain them; otherwise empty.
@@ -104,6 +109,8 @@ impl Default for Observation {
             vlan_visible: false,
             cut: false,
             identification: 0,
+            hop_limit: 0,
+            sender: Sender::UNKNOWN,
             message: Message::default(),
             wire: Vec::new(),
         }

@@ -200,7 +200,7 @@ fn flattened(name: String, value: AvroValue) -> Vec<(String, AvroValue)> {
         AvroValue::Bytes(octets) | AvroValue::Fixed(_, octets) => {
             vec![(name, text(HEXLOWER.encode(&octets)))]
         }
-        AvroValue::Array(words) if name == "anomalies" => {
+        AvroValue::Array(words) if matches!(name.as_str(), "anomalies" | "resolved_addresses") => {
             let words: Vec<_> = words.into_iter().map(string).collect();
             let none = words.is_empty();
             vec![(name, if none { AvroValue::Null } else { text(words.join(" ")) })]

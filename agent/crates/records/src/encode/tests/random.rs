@@ -9,7 +9,7 @@ use proptest::{
     sample::select,
 };
 use tap53_dns::{Flow, Message, Transport, Tunnel, TunnelKind};
-use tap53_ebpf::settings::Direction;
+use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{
         Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
@@ -20,7 +20,9 @@ use tap53_transactions::{
     },
 };
 
-use crate::encode::{Attribution, Clock, Identity, Observer, Owner, Portion, Record};
+use crate::encode::{
+    Attribution, Clock, Identity, Observer, Owner, OwnerSource, Portion, Provenance, Record,
+};
 
 /// The data that a record borrows.
 #[derive(Debug)]
@@ -33,6 +35,43 @@ pub(super) struct Parts {
     query: Option<Observation>,
     response: Option<Observation>,
     owners: [Owner; 2],
+    provenance: [ProvenanceParts; 2],
+}
+
+/// An [`Provenance`] that owns its texts.
+#[derive(Debug)]
+struct ProvenanceParts {
+    source: Option<OwnerSource>,
+    conflict: bool,
+    container_id: Option<String>,
+    container_name: Option<String>,
+    user_id: Option<u32>,
+}
+
+impl ProvenanceParts {
+    fn whole(&self) -> Provenance<'_> {
+        Provenance {
+            source: self.source,
+            conflict: self.conflict,
+            container_id: self.container_id.as_deref(),
+            container_name: self.container_name.as_deref(),
+            user_id: self.user_id,
+        }
+    }
+}
+
+fn provenance() -> impl Strategy<Value = ProvenanceParts> {
+    let source = select(vec![None, Some(OwnerSource::Address), Some(OwnerSource::Socket)]);
+    let texts = any::<[Option<String>; 2]>();
+    (source, any::<bool>(), texts, any::<Option<u32>>()).prop_map(
+        |(source, conflict, [container_id, container_name], user_id)| ProvenanceParts {
+            source,
+            conflict,
+            container_id,
+            container_name,
+            user_id,
+        },
+    )
 }
 
 impl Parts {
@@ -54,6 +93,8 @@ impl Parts {
             transaction: &Transaction { exchange, ..self.transaction },
             client: &self.owners[0],
             server: &self.owners[1],
+            client_provenance: self.provenance[0].whole(),
+            server_provenance: self.provenance[1].whole(),
             portion: &Portion::ALL,
         })
     }
@@ -71,7 +112,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         transaction(),
         message(false),
         message(true),
-        [owner(), owner()],
+        ([owner(), owner()], [provenance(), provenance()]),
         policy(),
     )
         .prop_map(
@@ -80,7 +121,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
                 transaction,
                 query,
                 response,
-                owners,
+                (owners, provenance),
                 policy,
             )| {
                 Parts {
@@ -92,6 +133,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
                     query,
                     response,
                     owners,
+                    provenance,
                 }
             },
         )
@@ -185,6 +227,9 @@ fn observation(response: bool) -> impl Strategy<Value = Observation> {
             point: Point { ifindex: 3, direction },
             frame,
             identification: 0,
+            // Any will do.
+            hop_limit: at_ns.to_le_bytes()[0],
+            sender: Sender::UNKNOWN,
             vlan_ids,
             vlan_visible,
             cut: false,

@@ -51,6 +51,9 @@ impl Table {
             // before the latest, and follows it in a file, is a copy of an earlier one.
             let is_elsewhere = pending.query.point != query.point
                 && query.at_ns <= pending.latest.at_ns.saturating_add(COPIED_NS);
+            if !pending.query.sender.is_known() {
+                pending.query.sender = query.sender;
+            }
             if is_elsewhere || is_mirrored {
                 pending.copy_count += 1;
                 pending.both_ways |= pending.query.point.ifindex == query.point.ifindex
