@@ -7,12 +7,13 @@
 //!  tap53_capture       kernel programs ─▶ ring ─▶ drained in batches
 //!  tap53_dns           ─▶ packet ─▶ message                            ┐
 //!  tap53_transactions  ─▶ transaction ─▶ filtered, addresses hidden    │ one thread a worker
-//!  tap53_attribution   ─▶ client and server named                      │
+//!  tap53_attribution   ─▶ client and server named, by socket or address │
 //!  tap53_records       ─▶ record: Avro, JSON, text                     │
 //!  tap53_spool         ─▶ on disk while Kafka is unreachable           │
 //!  tap53_sinks         ─▶ Kafka, file, standard output                 ┘
 //!  tap53_ledger        accounts for every packet, message and record
 //!  tap53_base          shared by all of them
+//!  tap53_reasons       the reasons for which something is ignored or lost
 //!
 //!  config     the sections of all parts together, from one YAML file and flags
 //!  worker     runs ring to sink, a thread each
@@ -23,6 +24,7 @@
 //!  control    the socket for operators of a running agent
 //!  telemetry  liveness, readiness, metrics and the log
 //!  doctor     checks whether a host can run tap53
+//!  probe      sends a query, and follows it through a running agent until its record
 //!  verify     verifies that records are as an agent wrote them
 //!  replay     capture files in place of hooks
 //! ```
