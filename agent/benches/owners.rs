@@ -4,6 +4,8 @@
 //! - The clients are 2,048 of 100,000 pods, each once in a round, after which other work has evicted the
 //!   cache: as at the resolver of a whole cluster, where no client was seen recently.
 //!
+//! - The clients are the 110 pods of a node, known by the sockets that sent their queries.
+//!
 //! Attribution makes the record longer, too. Only ratios within one run are meaningful.
 
 #![allow(clippy::cast_precision_loss, reason = "statistics")]
@@ -24,7 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 
 use sample::{Kind, Sample};
-use tap53_attribution::Directory;
+use tap53_attribution::{ContainerDirectory, Directory};
 use tap53_capture::interfaces::Names;
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{Attribution, Batch, Clock, Format, Identity};
@@ -78,23 +80,40 @@ fn address(number: usize) -> IpAddr {
     Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + number).into()
 }
 
+/// The node that all pods run on.
+const NODE_NAME: &str = "worker-0001.example.internal";
+
+/// UID of a pod.
+fn uid(number: usize) -> String {
+    format!("0f5a7c2e-1b7d-4a52-9c1e-{number:012}")
+}
+
+/// Containers of these pods, one each, in cgroups with the numbers of the pods.
+fn containers(pods: impl Iterator<Item = usize>) -> ContainerDirectory {
+    let path = |number| format!("kubepods/burstable/pod{}/{number:064x}", uid(number));
+    let cgroups: Vec<(u64, String)> = pods.map(|number| (number as u64, path(number))).collect();
+    let cgroups = cgroups.iter().map(|(id, path)| (*id, path.as_str()));
+    ContainerDirectory::of_cgroups(NODE_NAME, cgroups)
+}
+
 fn directory(pods: impl Iterator<Item = usize>) -> Directory {
-    Directory::of_pods(pods.map(|number| {
+    let identities = pods.map(|number| {
         let text = |text: &str| Some(text.to_owned());
         let labels = BTreeMap::from([("app".to_owned(), "checkout-service".to_owned())]);
         let identity = Identity {
             attribution: Attribution::Pod,
-            pod_uid: Some(format!("0f5a7c2e-1b7d-4a52-9c1e-{number:012}")),
+            pod_uid: Some(uid(number)),
             pod_name: Some(format!("checkout-service-7d4b9c6f5-{number:05}")),
             pod_namespace: text("production-eu"),
             workload_kind: text("Deployment"),
             workload_name: text("checkout-service"),
             labels: Some(labels),
-            node_name: text("worker-0001.example.internal"),
+            node_name: text(NODE_NAME),
             ..Default::default()
         };
         (identity, vec![address(number)])
-    }))
+    });
+    Directory::of_pods(NODE_NAME, identities)
 }
 
 fn stages(owners: Directory) -> Stages {
@@ -163,6 +182,11 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
+/// The pods of the node.
+fn pods_of_node() -> impl Iterator<Item = usize> {
+    (0..NODE).map(|number| scattered(number, CLUSTER))
+}
+
 fn main() {
     // As the kernel delivers them: no client sends two queries in a row.
     let clients = |clients: usize| -> Vec<Sample> {
@@ -174,12 +198,22 @@ fn main() {
             .collect()
     };
     let (few, many) = (clients(NODE), clients(TRANSACTIONS));
-    let pods_of_node = (0..NODE).map(|number| scattered(number, CLUSTER));
+    let with_sockets: Vec<Sample> = clients(NODE)
+        .into_iter()
+        .enumerate()
+        .map(|(number, sample)| sample.sent_by(scattered(number % NODE, CLUSTER) as u64))
+        .collect();
+    let sockets = containers(pods_of_node());
     let mut all = vec![
         look_ups("look-up, 100 pods", 100),
         look_ups("look-up, 100,000 pods", CLUSTER),
         path("transaction to Avro, nobody named", &many, Directory::default()),
-        path("110 clients, 110 pods known", &few, directory(pods_of_node)),
+        path("110 clients, 110 pods known", &few, directory(pods_of_node())),
+        path(
+            "110 clients, known by their sockets",
+            &with_sockets,
+            directory(pods_of_node()).with_containers(sockets),
+        ),
         path("110 clients, 100,000 pods known", &few, directory(0..CLUSTER)),
         path("2,048 clients, 100,000 pods known", &many, directory(0..CLUSTER)),
     ];

@@ -33,6 +33,22 @@ impl Sample {
         Self::of_client(number, u32::try_from(number).unwrap_or_default(), kind)
     }
 
+    /// The same, whose query was sent by a socket of a cgroup.
+    #[allow(dead_code, reason = "only one of the benchmarks has sockets")]
+    pub(crate) fn sent_by(mut self, cgroup: u64) -> Self {
+        let fields = [
+            (std::mem::offset_of!(RecordHeader, sender_cgroup), cgroup),
+            // Any cookie but 0 stands for a socket.
+            (std::mem::offset_of!(RecordHeader, sender_socket), 1),
+        ];
+        for (offset, value) in fields {
+            if let Some(field) = self.query.get_mut(offset..offset + size_of::<u64>()) {
+                field.copy_from_slice(&value.to_ne_bytes());
+            }
+        }
+        self
+    }
+
     /// Creates a sample of the client with this number.
     pub(crate) fn of_client(number: usize, client: u32, kind: Kind) -> Self {
         let id = u16::try_from(number & 0xffff).unwrap_or_default();

@@ -374,10 +374,12 @@ fn local_addresses() -> Vec<IpAddr> {
 }
 
 impl Directory {
-    /// Creates a directory of pods that have had these addresses for ever, for benchmarks.
+    /// Creates a directory of pods that have had these addresses for ever, of an agent on `node`, for
+    /// benchmarks.
     #[must_use]
-    pub fn of_pods(pods: impl IntoIterator<Item = (Identity, Vec<IpAddr>)>) -> Self {
-        let mut ownership = Ownership::new("", Limits { claims: usize::MAX }, &[], Hold::default());
+    pub fn of_pods(node: &str, pods: impl IntoIterator<Item = (Identity, Vec<IpAddr>)>) -> Self {
+        let mut ownership =
+            Ownership::new(node, Limits { claims: usize::MAX }, &[], Hold::default());
         for (identity, addresses) in pods {
             let claim = PodClaim {
                 uid: identity.pod_uid.clone().unwrap_or_default(),

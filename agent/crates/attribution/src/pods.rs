@@ -1,7 +1,8 @@
 //! The pods of this node, by which containers are named.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use hashbrown::HashMap;
 use tap53_records::encode::Owner;
 
 use crate::{address_history::Micros, containers::PodUid};

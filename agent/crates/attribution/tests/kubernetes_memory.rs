@@ -169,7 +169,8 @@ fn naming_an_address_allocates_nothing() {
         pod_uid: Some(number.to_string()),
         ..Default::default()
     };
-    let directory = Directory::of_pods((0..1_000).map(|it| (identity(it), vec![address(it)])));
+    let directory =
+        Directory::of_pods("node-1", (0..1_000).map(|it| (identity(it), vec![address(it)])));
     let mut reader = directory.reader();
     let before = ALLOCATIONS.get();
     let mut named = 0;

@@ -18,7 +18,6 @@ mod path;
 mod tree;
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -29,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hashbrown::HashMap;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
@@ -218,6 +218,17 @@ impl ContainerDirectory {
     #[must_use]
     pub fn status(&self) -> ContainersStatus {
         self.0.status.lock().clone()
+    }
+
+    /// Creates a directory of cgroups, by identifier and path, on the node of that name, for
+    /// benchmarks.
+    #[must_use]
+    pub fn of_cgroups<'a>(node: &str, cgroups: impl IntoIterator<Item = (u64, &'a str)>) -> Self {
+        let shared = Shared::default();
+        shared.change_status(|status| status.root = Some(PathBuf::new()));
+        let placement = |path: &str| Placement::of(path::parse(path), node);
+        shared.publish(cgroups.into_iter().map(|(id, path)| (id, placement(path))).collect());
+        Self(Arc::new(shared))
     }
 
     pub(crate) fn reader(&self) -> ContainerReader {

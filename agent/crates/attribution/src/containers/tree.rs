@@ -7,7 +7,6 @@
 //!   again, and so it is when a worker sees a cgroup that is not known.
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -17,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hashbrown::HashMap;
 use nix::{
     errno::Errno,
     sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
