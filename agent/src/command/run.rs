@@ -92,6 +92,7 @@ async fn run_agent(
     let control_config = file.config().control.clone();
     let telemetry_config = file.config().telemetry.clone();
     let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;
+    containers.log_unavailable();
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
     let (to, requests) = mpsc::channel(control::QUEUED);
     let (telemetry_requests, liveness) = (to.clone(), agent.liveness());

@@ -378,16 +378,21 @@ impl Containers {
                 let stop = move || stopped.stop();
                 containers.thread = Some(JoinedThread::start("containers", follow, stop)?);
             }
-            Err(reason) => {
-                tracing::info!(
-                    event = "containers_unavailable",
-                    reason,
-                    "records do not name containers"
-                );
-                shared.change_status(|status| status.reason = Some(reason));
-            }
+            Err(reason) => shared.change_status(|status| status.reason = Some(reason)),
         }
         Ok(containers)
+    }
+
+    /// Logs why records do not name containers, if they do not. Called once capture runs: an operator
+    /// who may not load programs should see only that error.
+    pub fn log_unavailable(&self) {
+        if let Some(reason) = self.directory.status().reason {
+            tracing::info!(
+                event = "containers_unavailable",
+                reason,
+                "records do not name containers"
+            );
+        }
     }
 
     /// The containers that workers read.
