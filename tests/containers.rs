@@ -183,7 +183,7 @@ fn without_a_socket_nothing_is_guessed() -> Result<()> {
     Ok(())
 }
 
-/// Where another program holds XDP in native mode, veth copies the packet for it, and the kernel may
+/// If another program occupies XDP in native mode, veth copies the packet for it, and the kernel may
 /// give up the socket with the original: then nothing is guessed either.
 #[test]
 fn behind_xdp_of_others_the_container_is_right_or_unknown() -> Result<()> {

@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Where librdkafka's configure script found the headers of its libraries.
+/// Directories in which librdkafka's configure script found the headers of its libraries.
 fn include_directories(root: &Path) -> Result<Vec<String>, std::io::Error> {
     let makefile = fs::read_to_string(root.join("Makefile.config"))?;
     let flags =

@@ -25,7 +25,7 @@ const SPOOFED: u32 = 100_000;
 const HALF_OPEN: u32 = 100_000;
 /// A genuine pair among so many spoofed queries.
 const GENUINE_EVERY: u32 = 1_000;
-/// What the tables may grow by once they are full, bytes: what an allocator does not give back.
+/// Maximum growth of full tables in bytes: memory that an allocator does not return.
 const SLACK_BYTES: u64 = 8 << 20;
 
 /// Counts JSON lines.

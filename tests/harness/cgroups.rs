@@ -39,7 +39,7 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// Where the tree is mounted.
+    /// Returns the mount point of the tree.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.path()

@@ -87,7 +87,7 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// Kubernetes API, from which attribution gets the owners of addresses.
     pub kubernetes: KubernetesConfig,
-    /// How containers are known by the cgroups of their sockets.
+    /// Containers by the cgroups of sockets.
     pub containers: ContainersConfig,
     /// Content of a record.
     pub record: RecordConfig,

@@ -53,7 +53,7 @@ pub struct Config {
     pub timeout: Duration,
 }
 
-/// What a stage came to.
+/// Result of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -70,15 +70,15 @@ pub enum Verdict {
 pub struct Stage {
     /// Its name.
     pub stage: &'static str,
-    /// What it came to.
+    /// Its result.
     pub verdict: Verdict,
-    /// What was seen.
+    /// Observation, for people.
     pub text: String,
     /// Microseconds since the query was sent; `None` where nothing came.
     pub after_us: Option<u64>,
 }
 
-/// What a probe found.
+/// Result of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The name that was asked for.
@@ -297,7 +297,7 @@ fn push_record(report: &mut Report, exchanged: &Exchanged, record: &Value, after
     }
 }
 
-/// Says what may be the reason that no record came.
+/// Describes the likely reason for a missing record.
 fn missing(status: &Value, exchanged: &Exchanged, timeout: Duration) -> String {
     let mut text = format!("no record within {timeout:?}");
     let names = capturing_names(status);

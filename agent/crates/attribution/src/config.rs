@@ -80,12 +80,12 @@ impl KubernetesConfig {
     }
 }
 
-/// How containers are known by the cgroups of their sockets.
+/// Configures how containers are found by the cgroups of sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ContainersConfig {
-    /// Whether records name containers.
+    /// True if records name containers.
     pub enabled: bool,
-    /// Where the machine's cgroups are mounted.
+    /// Mount point of the machine's cgroups.
     pub cgroup_root: PathBuf,
     /// Maximum number of cgroups in memory.
     pub max_cgroups: usize,

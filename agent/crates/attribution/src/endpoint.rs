@@ -1,4 +1,4 @@
-//! Who is at one end of a transaction: by the socket that sent its packet, else by its address.
+//! Identifies one end of a transaction by the socket that sent its packet, else by its address.
 
 use tap53_ebpf::record::Sender;
 use tap53_records::encode::{Attribution, Owner, OwnerSource, Provenance};
@@ -11,9 +11,9 @@ use super::{
 /// One end of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
-    /// Who it is.
+    /// Its owner.
     pub owner: &'a Owner,
-    /// How that is known, and what the socket says beside.
+    /// The evidence for the owner, and the container and user of the socket.
     pub provenance: Provenance<'a>,
     /// True if its socket is of a cgroup that is not known.
     pub has_unknown_cgroup: bool,

@@ -57,7 +57,7 @@ reasons! {
     }
 }
 
-/// How the endpoints of records are known; in no line of the ledger.
+/// Counts of endpoints by the evidence for their owners; in no line of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Endpoints whose sending socket was seen.
@@ -124,7 +124,7 @@ pub struct WorkerCounts {
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
-    /// How the endpoints of records are known.
+    /// Endpoints of records by evidence.
     pub endpoints: EndpointCounts,
     /// Records that sinks were handed before the batch that they come from is counted here.
     pub ahead: Amount,

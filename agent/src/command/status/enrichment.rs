@@ -53,7 +53,7 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
     text + &containers
 }
 
-/// Whether containers are known by their sockets, and why not.
+/// Describes the container directory: followed, or the reason for which containers are unknown.
 fn containers_text(containers: &Value, colored: bool) -> String {
     if containers["enabled"] != true {
         return String::new();

@@ -1,4 +1,4 @@
-//! Whether the agent is as it should be.
+//! Health of the agent.
 
 use super::{Counter, Family, Gauge, each_interface, seconds_of};
 

@@ -1,4 +1,4 @@
-//! What librdkafka tells of itself, every ten seconds; mean and 99th percentile are of that time.
+//! librdkafka's statistics, every ten seconds; mean and 99th percentile cover that interval.
 //! None before the first time.
 
 use tap53_sinks::{Broker, Spread, Statistics};

@@ -1,4 +1,4 @@
-//! How long what takes, on the way from the kernel's timestamp to the delivery report.
+//! Latency of each stage from the kernel's timestamp to the delivery report.
 
 use tap53_base::vitals::Reached;
 

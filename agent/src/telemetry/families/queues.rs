@@ -1,4 +1,4 @@
-//! What waits where, and how much room there is.
+//! Length and capacity of each queue.
 
 use super::{Counter, Family, Gauge, each_state};
 use crate::worker::QUEUED;

@@ -1,4 +1,4 @@
-//! What is asked of schema registries. Of sinks that have one.
+//! Requests to schema registries, for sinks with a registry.
 
 use tap53_ledger::RegistryCounts;
 

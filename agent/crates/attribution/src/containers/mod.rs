@@ -76,7 +76,7 @@ impl Container {
     }
 }
 
-/// What a cgroup belongs to.
+/// The owner of a cgroup.
 #[derive(Clone, Debug)]
 pub(crate) enum Placement {
     /// No container: a service of the host, a user's session, the root.
@@ -110,7 +110,7 @@ impl Placement {
     }
 }
 
-/// Which hierarchies of cgroups a machine has.
+/// The hierarchies of cgroups on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hierarchy {
@@ -121,7 +121,7 @@ pub enum Hierarchy {
     Hybrid,
 }
 
-/// How containers are followed, for `tap53 status` and metrics.
+/// State of the container directory, for `tap53 status` and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ContainersStatus {
     /// True if the configuration enables it.
@@ -130,7 +130,7 @@ pub struct ContainersStatus {
     pub root: Option<PathBuf>,
     /// Hierarchies of the machine.
     pub hierarchy: Hierarchy,
-    /// Why containers are not known.
+    /// Reason for which containers are unknown.
     pub reason: Option<String>,
     /// Number of cgroups that exist.
     pub cgroups: usize,
@@ -171,7 +171,7 @@ fn find_root(root: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// What the thread and all readers share.
+/// State that the thread and all readers share.
 #[derive(Debug, Default)]
 struct Shared {
     /// Raised with each snapshot.
@@ -214,7 +214,7 @@ impl Shared {
 pub struct ContainerDirectory(Arc<Shared>);
 
 impl ContainerDirectory {
-    /// How it is fed.
+    /// Returns the state of the thread that fills it.
     #[must_use]
     pub fn status(&self) -> ContainersStatus {
         self.0.status.lock().clone()
@@ -275,7 +275,7 @@ impl ContainerReader {
         self.is_unified = self.is_followed && status.hierarchy == Hierarchy::Unified;
     }
 
-    /// What a cgroup belongs to; `None` where it is not known. Then a scan is requested.
+    /// Returns the owner of a cgroup. Returns `None` for an unknown cgroup, and requests a scan.
     #[inline]
     pub(crate) fn placement(&self, cgroup: u64) -> Option<&Placement> {
         let found = self.placements.get(&cgroup);

@@ -24,7 +24,7 @@ use nix::{
 
 use super::{Placement, path};
 
-/// How long a cgroup is remembered after it was removed: records of its sockets may come until the
+/// Retention of a cgroup after its removal: records of its sockets may come until the
 /// pairing table has given up their queries (`pair.tcp_timeout_ms`, ten minutes at most).
 const RETENTION: Duration = Duration::from_secs(15 * 60);
 

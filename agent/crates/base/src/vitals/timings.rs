@@ -41,7 +41,7 @@ impl WorkerTimings {
 }
 
 labels! {
-    /// How far a record has got, in the order of its way.
+    /// A stage on the path of a record, in path order.
     pub enum Reached {
         /// The record is in a file, or was written to standard output.
         Written = "written";

@@ -76,7 +76,7 @@ pub struct Answer<'a> {
 }
 
 labels! {
-    /// How much of a message could be read; of several flaws the first. The order and the names are those
+    /// The part of a message that could be read, by the first of its flaws. The order and the names are those
     /// of the Avro enum's symbols.
     #[derive(Default)]
     pub enum ParseStatus {

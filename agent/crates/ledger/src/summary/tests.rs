@@ -91,7 +91,7 @@ fn a_window_has_the_numbers_between_two_summaries() {
     assert!(window.balanced);
 }
 
-/// What the SQL proves of each summary.
+/// Result of the SQL for each summary.
 #[test]
 fn in_each_stage_the_sum_of_taken_is_the_sum_of_all_others() {
     for summary in summaries() {

@@ -154,7 +154,7 @@ impl Default for Owner {
     }
 }
 
-/// How the owner at one end is known.
+/// The kind of evidence for an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerSource {
     /// By the address.
@@ -172,10 +172,10 @@ impl OwnerSource {
     }
 }
 
-/// How the owner at one end is known, and what its socket says beside.
+/// The evidence for the owner of one end, and the container and user of its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Provenance<'a> {
-    /// How the owner is known; `None` where attribution is off.
+    /// Kind of evidence; `None` if attribution is off.
     pub source: Option<OwnerSource>,
     /// True if the address is another pod's than the socket.
     pub conflict: bool,

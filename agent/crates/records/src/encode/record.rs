@@ -64,9 +64,9 @@ pub struct Record<'a> {
     pub client: &'a Owner,
     /// Owner of the server's address.
     pub server: &'a Owner,
-    /// How the client is known.
+    /// Evidence for the client.
     pub client_provenance: Provenance<'a>,
-    /// How the server is known.
+    /// Evidence for the server.
     pub server_provenance: Provenance<'a>,
     /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,

@@ -29,7 +29,7 @@ use super::windows::WindowTracker;
 pub(super) struct Accounts {
     /// The ledger's.
     pub(super) counts: Published<SinkCounts>,
-    /// Which windows of the ledger have records that are not settled.
+    /// Windows of the ledger with unsettled records.
     pub(super) windows: WindowTracker,
     /// Since when the oldest record of the spool waits, milliseconds since 1970 UTC. Beside the
     /// spool, which is locked while the disk is written to.

@@ -58,7 +58,7 @@ pub(super) enum Event {
     SpoolAcquired { is_empty: bool },
 }
 
-/// Which storage there is beside the producer.
+/// The storage available beside the producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Storage {
     /// None.

@@ -1,4 +1,4 @@
-//! Which windows of the ledger have records that are not settled: in memory, or in the spool.
+//! Tracks the windows of the ledger with unsettled records, in memory or in the spool.
 //!
 //! A count for each of the last windows, of what was announced in it and is in memory; and for
 //! stretches of the spool, in which window they were announced. A worker announces its batch before

@@ -12,7 +12,7 @@ use tap53_spool::{self as spool, Fsync};
 /// A queue on disk between the agent and a broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SpoolConfig {
-    /// Which records go there.
+    /// Selects the records to spool.
     pub mode: SpoolMode,
     /// Its directory; of this sink alone.
     pub directory: PathBuf,
@@ -46,7 +46,7 @@ impl SpoolConfig {
     }
 }
 
-/// Which records go to the spool.
+/// Selects the records that go to the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoolMode {
