@@ -315,9 +315,9 @@ mod tests {
         fs::create_dir(&path).unwrap();
         tree.process_events(now);
         let first = fs::metadata(&path).unwrap().ino();
+        // While it is open, the file system cannot use its inode again. Cgroups never do.
+        let _open = fs::File::open(&path).unwrap();
         fs::remove_dir(&path).unwrap();
-        // Takes the inode, where the file system would use it again.
-        fs::write(root.path().join("file"), "").unwrap();
         fs::create_dir(&path).unwrap();
         let second = fs::metadata(&path).unwrap().ino();
         assert_ne!(first, second);

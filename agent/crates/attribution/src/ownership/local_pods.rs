@@ -41,20 +41,17 @@ impl LocalPods {
         }
         let key = self.key(uid);
         if let Some(known) = self.pods.get_mut(&key) {
-            // Of a pod that ended, the API may forget what its containers were.
-            let is_same = known.owner.identity() == &pod.identity
-                && *known.containers == *pod.containers
-                && known.ended == ended;
-            if !is_same {
-                if known.owner.identity() != &pod.identity {
-                    known.owner = Owner::new(pod.identity.clone());
-                }
-                if !pod.containers.is_empty() {
-                    known.containers = pod.containers.clone().into();
-                }
-                known.ended = known.ended.or(ended);
+            if known.owner.identity() != &pod.identity {
+                known.owner = Owner::new(pod.identity.clone());
                 self.changed = true;
             }
+            // The API server may drop the containers of a pod that ended.
+            if !pod.containers.is_empty() && *known.containers != *pod.containers {
+                known.containers = pod.containers.clone().into();
+                self.changed = true;
+            }
+            // When it ended matters to eviction only, not to readers.
+            known.ended = known.ended.or(ended);
             return;
         }
         if self.pods.len() >= MAX_PODS {
@@ -124,5 +121,64 @@ impl LocalPods {
             self.published = Arc::new(self.pods.clone());
         }
         self.published.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tap53_records::encode::Identity;
+
+    use super::{super::super::address_history::End, *};
+
+    const UID: &str = "8d3f1d4e-5c2b-4a57-9b0e-2f6a7c9d1e3b";
+
+    fn pod(node: &str, containers: &[&str]) -> PodClaim {
+        let identity = Identity {
+            pod_uid: Some(UID.to_owned()),
+            node_name: Some(node.to_owned()),
+            ..Default::default()
+        };
+        PodClaim {
+            uid: UID.to_owned(),
+            identity,
+            addresses: Vec::new(),
+            host_network: false,
+            start: None,
+            earliest: 0,
+            end: End::Open,
+            containers: containers.iter().map(|id| ((*id).to_owned(), "main".to_owned())).collect(),
+            manifest_hash: None,
+        }
+    }
+
+    #[test]
+    fn only_what_readers_see_is_published_again() {
+        let mut pods = LocalPods::of("node-1");
+        pods.pod(&pod("node-2", &["a"]), None);
+        assert!(!pods.has_changed(), "a pod of another node");
+        pods.pod(&pod("node-1", &["a"]), None);
+        assert!(pods.has_changed());
+        pods.publish();
+        for (containers, ended) in
+            [(&["a"][..], None), (&[], None), (&["a"], Some(5)), (&[], Some(6))]
+        {
+            pods.pod(&pod("node-1", containers), ended);
+            assert!(!pods.has_changed(), "{containers:?} {ended:?}");
+        }
+        pods.pod(&pod("node-1", &["a", "b"]), None);
+        assert!(pods.has_changed());
+        let published = pods.publish();
+        let pod = published.values().next().unwrap();
+        assert_eq!((pod.container_name("b"), pod.ended), (Some("main"), Some(5)));
+    }
+
+    #[test]
+    fn a_pod_is_forgotten_long_after_its_end() {
+        let mut pods = LocalPods::of("node-1");
+        pods.pod(&pod("node-1", &["a"]), Some(5));
+        pods.sweep(RETENTION_US);
+        assert_eq!(pods.publish().len(), 1);
+        pods.sweep(RETENTION_US + 5);
+        assert_eq!(pods.publish().len(), 0);
     }
 }
