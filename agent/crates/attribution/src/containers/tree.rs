@@ -190,7 +190,9 @@ impl Tree {
             earlier.removed_at = Some(now);
         }
         self.directories.insert(path.to_owned(), Directory { cgroup, watch });
-        if !self.cgroups.contains_key(&cgroup) {
+        // A removed one of this identifier is another: cgroups do not use identifiers again, but other
+        // file systems do.
+        if self.cgroups.get(&cgroup).is_none_or(|known| known.removed_at.is_some()) {
             let relative = path.strip_prefix(&self.root).unwrap_or(path);
             let placement = Placement::of(path::parse(&relative.to_string_lossy()), &self.node);
             self.cgroups.insert(cgroup, Cgroup { placement, removed_at: None });
