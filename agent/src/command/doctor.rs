@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, ValueEnum};
-use tap53::doctor::{Subject, Verdict, examine};
+use clap::Args;
+use tap53::doctor::{Subject, examine};
 
-use super::{Selection, table::print};
-use crate::exit;
+use super::{Selection, report};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,14 +25,7 @@ pub(crate) struct Arguments {
     selection: Selection,
     /// Format of the report
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
-/// Format of a report.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    output: report::Format,
 }
 
 pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -42,16 +33,5 @@ pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let interfaces_named = selection.names_interfaces();
     let config = selection.load_for_inspection();
     let report = examine(&Subject { config: &config, file: selection.file(), interfaces_named });
-    let text = match arguments.output {
-        Output::Text => report.to_string(),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(&report);
-            json.context("cannot write the report as JSON")? + "\n"
-        }
-    };
-    print(&text)?;
-    Ok(match report.verdict {
-        Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
-        Verdict::Fail => ExitCode::from(exit::FAILED),
-    })
+    report::finish(&report, report.verdict, arguments.output)
 }

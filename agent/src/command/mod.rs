@@ -4,6 +4,7 @@ pub(crate) mod doctor;
 pub(crate) mod prepare;
 pub(crate) mod probe;
 pub(crate) mod replay;
+mod report;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod spool;

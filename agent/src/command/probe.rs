@@ -9,15 +9,14 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::SignedDuration;
 use tap53::{
     config::zone,
-    probe::{Config, Report, SUFFIX, Transport, Verdict, probe},
+    probe::{Config, SUFFIX, Transport, probe},
 };
 
-use super::{switch::Socket, table::print};
-use crate::exit;
+use super::{report, switch::Socket};
 
 /// Port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
@@ -57,16 +56,9 @@ pub(crate) struct Arguments {
     timeout: Duration,
     /// Format of the report
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: Output,
+    output: report::Format,
     #[command(flatten)]
     socket: Socket,
-}
-
-/// Format of a report.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -82,21 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         namespace: arguments.netns,
         timeout: arguments.timeout,
     })?;
-    print(&text_of(&report, arguments.output)?)?;
-    Ok(match report.verdict {
-        Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
-        Verdict::Fail => ExitCode::from(exit::FAILED),
-    })
-}
-
-fn text_of(report: &Report, output: Output) -> anyhow::Result<String> {
-    match output {
-        Output::Text => Ok(report.to_string()),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(report);
-            Ok(json.context("cannot write the report as JSON")? + "\n")
-        }
-    }
+    report::finish(&report, report.verdict, arguments.output)
 }
 
 /// An address, or one with a port.

@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use crate::{
     control::client::{Client, Item},
+    doctor::Verdict,
     pipeline::random_bytes,
     tail::{LineFormat, Selection},
 };
@@ -51,18 +52,6 @@ pub struct Config {
     pub namespace: Option<PathBuf>,
     /// Longest wait for the response, and then for the record.
     pub timeout: Duration,
-}
-
-/// Result of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Not what was expected, though capture may work.
-    Warn,
-    /// Capture does not work.
-    Fail,
 }
 
 /// A stage of a probe.
@@ -104,14 +93,7 @@ impl Report {
         after: Option<Duration>,
     ) {
         let after_us = after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
-        let rank = |verdict| match verdict {
-            Verdict::Ok => 0,
-            Verdict::Warn => 1,
-            Verdict::Fail => 2,
-        };
-        if rank(verdict) > rank(self.verdict) {
-            self.verdict = verdict;
-        }
+        self.verdict = self.verdict.max(verdict);
         self.stages.push(Stage { stage, verdict, text, after_us });
     }
 }
@@ -119,11 +101,6 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Stage { stage, verdict, text, after_us } in &self.stages {
-            let verdict = match verdict {
-                Verdict::Ok => "ok",
-                Verdict::Warn => "warn",
-                Verdict::Fail => "fail",
-            };
             write!(f, "{verdict:5} {stage:9} {text}")?;
             if let Some(us) = after_us {
                 // As milliseconds, with three digits after the point.
