@@ -23,8 +23,15 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The targets, as `tests/fuzz/Cargo.toml` lists them.
-const TARGETS: [&str; 5] = ["message", "stream", "fragments", "frame", "replay_file"];
+/// The targets, as `tests/fuzz/Cargo.toml` lists them, and how many inputs each tries in a brief run:
+/// some eight seconds' worth.
+const TARGETS: [(&str, u32); 5] = [
+    ("message", 1_000),
+    ("stream", 11_000),
+    ("fragments", 30_000),
+    ("frame", 7_500),
+    ("replay_file", 13_000),
+];
 
 /// Memory limit of a target in MiB: the agent's tables take a fraction of it.
 const MEMORY_LIMIT_MIB: u32 = 1_024;
@@ -39,20 +46,31 @@ const LINES_SHOWN: usize = 30;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only this target; may be repeated
-    #[arg(long = "target", value_name = "TARGET", value_parser = TARGETS)]
+    #[arg(long = "target", value_name = "TARGET", value_parser = TARGETS.map(|(name, _)| name))]
     targets: Vec<String>,
     /// Seconds for each target
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "brief")]
     seconds: u32,
+    /// Try a fixed number of inputs from the seeds on, the same ones each time
+    #[arg(long)]
+    brief: bool,
     /// Number of targets that run at the same time [default: one for each CPU]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
 }
 
 impl Arguments {
-    /// All targets, for this long.
-    pub(crate) const fn all_for(seconds: u32) -> Self {
-        Self { targets: Vec::new(), seconds, jobs: None }
+    /// All targets, briefly. Such a run is repeatable: what it finds is due to a change, and not to
+    /// chance.
+    pub(crate) const fn brief() -> Self {
+        Self { targets: Vec::new(), seconds: 0, brief: true, jobs: None }
+    }
+
+    /// Returns the targets that were chosen, all by default.
+    fn chosen(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let is_chosen =
+            |name: &str| self.targets.is_empty() || self.targets.iter().any(|it| it == name);
+        TARGETS.into_iter().filter(move |(name, _)| is_chosen(name))
     }
 }
 
@@ -63,16 +81,19 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         build_ebpf::run(workspace)?;
     }
     progress::build("fuzz targets", &mut build(workspace))?;
-    let targets = match &*arguments.targets {
-        [] => TARGETS.map(str::to_owned).to_vec(),
-        chosen => chosen.to_vec(),
-    };
+    let targets: Vec<_> = arguments.chosen().collect();
     let jobs = arguments.jobs.map_or_else(available_jobs, NonZeroUsize::get);
     let mut found = Vec::new();
     for group in targets.chunks(jobs) {
         let running = group
             .iter()
-            .map(|target| Running::start(workspace, target, arguments.seconds))
+            .map(|&(target, inputs)| {
+                let effort = match arguments.brief {
+                    true => Effort::Inputs(inputs),
+                    false => Effort::Seconds(arguments.seconds),
+                };
+                Running::start(workspace, target, effort)
+            })
             .collect::<Result<Vec<_>>>()?;
         for target in running {
             found.extend(target.finish()?);
@@ -96,9 +117,18 @@ fn build(workspace: &Workspace) -> Command {
     cargo
 }
 
+/// How much a target tries.
+#[derive(Clone, Copy)]
+enum Effort {
+    /// For this long, from the inputs on that earlier runs found.
+    Seconds(u32),
+    /// This number of inputs, from the seeds on, in the order of a fixed random number.
+    Inputs(u32),
+}
+
 /// A target at work.
 struct Running {
-    target: String,
+    target: &'static str,
     child: Child,
     artifacts: PathBuf,
     log: PathBuf,
@@ -106,10 +136,18 @@ struct Running {
 }
 
 impl Running {
-    fn start(workspace: &Workspace, target: &str, seconds: u32) -> Result<Self> {
+    fn start(workspace: &Workspace, target: &'static str, effort: Effort) -> Result<Self> {
         let directory = workspace.target.join("fuzz").join(target);
-        // What an earlier run covered is where this one begins.
-        let (corpus, seeds) = (directory.join("corpus"), directory.join("seeds"));
+        let corpus = match effort {
+            // What an earlier run covered is where this one begins.
+            Effort::Seconds(_) => directory.join("corpus"),
+            Effort::Inputs(_) => directory.join("brief"),
+        };
+        if matches!(effort, Effort::Inputs(_)) && corpus.exists() {
+            fs::remove_dir_all(&corpus)
+                .with_context(|| format!("cannot remove {}", corpus.display()))?;
+        }
+        let seeds = directory.join("seeds");
         let artifacts = directory.join("found");
         for directory in [&corpus, &seeds, &artifacts] {
             fs::create_dir_all(directory)
@@ -119,8 +157,11 @@ impl Running {
         let output =
             fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(workspace.target.join("debug").join(target));
+        match effort {
+            Effort::Seconds(seconds) => command.arg(format!("-max_total_time={seconds}")),
+            Effort::Inputs(inputs) => command.arg(format!("-runs={inputs}")).arg("-seed=1"),
+        };
         command
-            .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"))
             .arg(format!("-malloc_limit_mb={MEMORY_LIMIT_MIB}"))
             .arg(format!("-timeout={INPUT_TIMEOUT_S}"))
@@ -135,7 +176,7 @@ impl Running {
             .stderr(output);
         die_with_parent(&mut command, Signal::SIGKILL);
         let child = command.spawn().with_context(|| format!("cannot start target {target}"))?;
-        Ok(Self { target: target.to_owned(), child, artifacts, log, started: Instant::now() })
+        Ok(Self { target, child, artifacts, log, started: Instant::now() })
     }
 
     /// Waits for the end and prints the result; returns the finding, if there is one.
@@ -160,24 +201,30 @@ impl Running {
             }
             return Ok(None);
         }
-        let lines: Vec<&str> = log.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
         Ok(Some(format!(
-            "target {} found an input, in {}; the end of {}:\n{}\n\
+            "target {} found an input, in {}; from {}:\n{}\n\
              to repeat: {} <input>; once mended, its hexadecimal digits belong into \
              tests/fuzz/src/tests.rs",
             self.target,
             self.artifacts.display(),
             self.log.display(),
-            shown.join("\n"),
+            finding(&log).join("\n"),
             self.program().display(),
         )))
     }
 
     fn program(&self) -> PathBuf {
         let target = self.log.ancestors().nth(3).unwrap_or(Path::new("target"));
-        target.join("debug").join(&self.target)
+        target.join("debug").join(self.target)
     }
+}
+
+/// Returns the lines of a log from the panic on, or its last ones if the target did not panic.
+fn finding(log: &str) -> Vec<&str> {
+    let lines: Vec<&str> = log.lines().collect();
+    let panicked = lines.iter().position(|line| line.contains(" panicked at "));
+    let start = panicked.unwrap_or(lines.len().saturating_sub(LINES_SHOWN));
+    lines.into_iter().skip(start).take(LINES_SHOWN).collect()
 }
 
 /// Final statistics of libFuzzer.
@@ -205,6 +252,16 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_shown_with_what_follows_it() {
+        let trace = "  0: main\n".repeat(LINES_SHOWN);
+        let log = format!("#1 NEW\nthread 'x' panicked at a.rs:1:2:\nleft: 1\n{trace}end");
+        let shown = finding(&log);
+        assert_eq!(shown[..2], ["thread 'x' panicked at a.rs:1:2:", "left: 1"]);
+        assert_eq!(shown.len(), LINES_SHOWN);
+        assert_eq!(finding("killed"), ["killed"]);
+    }
 
     #[test]
     fn the_end_of_libfuzzers_log_is_read() {

@@ -46,7 +46,9 @@ pub fn message(wire: &[u8]) {
 
 /// No more entries than the header announces, and all of them where nothing is wrong.
 fn require_counts(message: &Message) {
-    let questions = message.more_questions().len() + usize::from(message.question().is_some());
+    let questions = message.more_questions().len()
+        + usize::from(message.question().is_some())
+        + message.questions_omitted as usize;
     let answers = message.answers().len() + message.answers_omitted as usize;
     let [announced_questions, announced_answers, announced_updates, _] =
         message.counts.map(usize::from);

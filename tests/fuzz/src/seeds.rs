@@ -61,7 +61,20 @@ pub fn long_owner_names() -> Vec<u8> {
 pub fn hostile() -> Vec<Vec<u8>> {
     let benign: fn(usize) -> Vec<u8> = hostile::benign;
     let makers = hostile::ALL.into_iter().map(|(_, make)| make).chain([benign]);
-    makers.flat_map(|make| [make(1_232), make(8_000)]).collect()
+    makers.flat_map(|make| [make(1_232), make(8_000)]).chain([long_questions()]).collect()
+}
+
+/// A message whose questions have more text than a message keeps, and which is long enough that reading
+/// it stays within its limit of work.
+fn long_questions() -> Vec<u8> {
+    const COUNT: u16 = 801;
+    let name = [&[63; 64].repeat(3)[..], &[0, 0, 1, 0, 1]].concat();
+    // Two of its ends in turn: questions share the text of the first and of the latest name.
+    let pointers = [[0xc0, 12 + 64, 0, 1, 0, 1], [0xc0, 12 + 128, 0, 1, 0, 1]].concat();
+    // An authority record is skipped.
+    let padding = [&[0, 0, 10, 0, 1, 0, 0, 0, 0, 0x20, 0][..], &[0; 0x2000]].concat();
+    let header = [[0; 2], [0x81, 0x80], COUNT.to_be_bytes(), [0; 2], [0, 1], [0; 2]].concat();
+    [header, name, pointers.repeat(usize::from(COUNT / 2)), padding].concat()
 }
 
 /// An Ethernet frame with IPv4 and UDP between 192.0.2.1:4000 and 192.0.2.2:53, or back.

@@ -35,6 +35,17 @@ fn the_hostile_seeds_reach_the_limit_of_work() {
     assert!(seeds::hostile().iter().filter(over).count() > 10);
 }
 
+/// Without such a seed, the check of omitted questions could not fail.
+#[test]
+fn a_seed_has_more_text_in_its_questions_than_a_message_keeps() {
+    use tap53_dns::{Message, ParseStatus};
+    let omits = |seed: &Vec<u8>| {
+        let message = Message::parse(seed).expect("a header");
+        message.parse_status == ParseStatus::Ok && message.questions_omitted > 0
+    };
+    assert!(seeds::hostile().iter().any(omits));
+}
+
 type Found = (fn(&[u8]), &'static str);
 
 #[test]

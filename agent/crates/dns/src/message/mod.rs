@@ -71,9 +71,10 @@ pub struct Message {
     /// The extent to which the message could be read.
     pub parse_status: ParseStatus,
     /// Answers and updates that were skipped because the text of a message is limited to 64 KiB, or
-    /// because of [`ParseStatus::WorkLimit`]. They are the last ones of their section. Questions
-    /// are subject to the limits too; `counts` states how many there were.
+    /// because of [`ParseStatus::WorkLimit`]. They are the last ones of their section.
     pub answers_omitted: u32,
+    /// Questions that were skipped for the same reasons.
+    pub questions_omitted: u32,
     work: u32,
     text: String,
     octets: Vec<u8>,
@@ -233,6 +234,7 @@ impl Message {
     fn clear(&mut self) {
         self.parse_status = ParseStatus::Ok;
         self.answers_omitted = 0;
+        self.questions_omitted = 0;
         self.class_bits_off = 0;
         self.text.clear();
         self.octets.clear();

@@ -109,8 +109,11 @@ impl<'m, 'w> Sections<'m, 'w> {
         self.drop_when_full(start);
         if let (Some(name), false) = (name, self.full) {
             self.message.questions.push(QuestionSpans { name, qtype, qclass });
-        } else if is_first {
-            self.message.name_as_sent = None;
+        } else {
+            self.message.questions_omitted += 1;
+            if is_first {
+                self.message.name_as_sent = None;
+            }
         }
         Some(())
     }

@@ -268,7 +268,8 @@ impl<'a> Record<'a> {
         let more =
             || message.more_questions().take(most).map(|question| Shown(self.policy, question));
         f.field("more_questions", Array(Some(more)))?;
-        f.field("questions_omitted", int(self.portion.omitted.questions))
+        let omitted = message.questions_omitted.saturating_add(self.portion.omitted.questions);
+        f.field("questions_omitted", int(omitted))
     }
 }
 

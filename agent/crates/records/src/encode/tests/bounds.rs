@@ -267,7 +267,7 @@ proptest! {
             let first = record.transaction.first();
             prop_assert_eq!(
                 read.length("more_questions") + read.number("questions_omitted"),
-                first.message.more_questions().len()
+                first.message.more_questions().len() + first.message.questions_omitted as usize
             );
             let single = [query, response].into_iter().zip(["query", "response"]).map(|(seen, side)| {
                 let edns = seen.and_then(|seen| seen.message.edns());
