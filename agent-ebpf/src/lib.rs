@@ -10,8 +10,12 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 
+mod interface;
+
 pub mod counter;
 pub mod fragments;
 pub mod headers;
 pub mod record;
 pub mod settings;
+
+pub use interface::INTERFACE;

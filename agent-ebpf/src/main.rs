@@ -68,6 +68,11 @@ mod entry {
     #[unsafe(link_section = "license")]
     static LICENSE: [u8; 4] = *b"GPL\0";
 
+    /// The agent refuses an object that was built from another version of the interface.
+    #[unsafe(no_mangle)]
+    #[unsafe(link_section = "interface")]
+    static INTERFACE: [u8; 8] = tap53_ebpf::INTERFACE.to_le_bytes();
+
     /// Nothing here panics: the linker drops this function; otherwise the verifier refuses its
     /// loop.
     #[panic_handler]

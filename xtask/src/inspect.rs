@@ -27,6 +27,9 @@ const MAPS: &[&str] =
 /// Globals that the agent sets at load.
 const GLOBALS: &[&str] = &["RING_COUNT", "WAKEUP_BYTES", "KERNEL_LOG"];
 
+/// The section that states what the object was built from: `tap53_ebpf::INTERFACE`.
+const INTERFACE_SECTION: &str = "interface";
+
 /// Licences that let a program call the helpers for GPL programs (`license_is_gpl_compatible`,
 /// `include/linux/license.h`).
 const GPL_COMPATIBLE: &[&str] =
@@ -190,6 +193,9 @@ impl Report {
                 ))
             }
             Some(_) => {}
+        }
+        if !self.sections.iter().any(|(name, _)| name == INTERFACE_SECTION) {
+            self.faults.push(format!("section {INTERFACE_SECTION} is missing"));
         }
         if !self.has_btf {
             self.faults.push("section .BTF is missing".into());

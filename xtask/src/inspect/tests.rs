@@ -13,6 +13,7 @@ enum Flaw {
     None,
     NoBtf,
     NoLicense,
+    NoInterface,
     ProprietaryLicense,
     NoProgram,
     WrongSection,
@@ -107,6 +108,9 @@ fn object_with(flaw: Flaw) -> Vec<u8> {
             section(&mut object, "license", SectionKind::Data, b"GPL\0");
         }
     }
+    if flaw != Flaw::NoInterface {
+        section(&mut object, INTERFACE_SECTION, SectionKind::Data, &[0; 8]);
+    }
     if flaw != Flaw::NoBtf {
         section(&mut object, ".BTF", SectionKind::Other, &[0; 24]);
     }
@@ -131,6 +135,7 @@ fn each_missing_part_is_named() {
     for (flaw, expected) in [
         (Flaw::NoBtf, ".BTF is missing"),
         (Flaw::NoLicense, "license is missing"),
+        (Flaw::NoInterface, "interface is missing"),
         (Flaw::NoProgram, "program tap53_tc_egress is missing"),
         (Flaw::NoMap, "map INTERFACES is missing"),
         (Flaw::NoGlobal, "global RING_COUNT is missing"),

@@ -9,7 +9,9 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
+use object::{Object as _, ObjectSection as _};
 use tap53_ebpf::{
+    INTERFACE,
     counter::Counters,
     settings::{Direction, PORT_WORDS, Ports},
 };
@@ -90,7 +92,30 @@ pub(super) struct Loaded {
     pub(super) kernel_log: Option<KernelLog>,
 }
 
+/// Returns an error if the object was built from other sources of the interface than this agent.
+fn check_interface(object: &[u8]) -> Result<(), Error> {
+    let built_from = interface_of(object);
+    if built_from == Some(INTERFACE) {
+        return Ok(());
+    }
+    let built_from = built_from.map_or("an unknown version".into(), |it| format!("{it:016x}"));
+    Err(Error::Object {
+        reason: format!(
+            "the kernel programs were built for another agent (interface {built_from}, this agent's \
+             is {INTERFACE:016x}): run `cargo xtask build-ebpf`, then build the agent again"
+        ),
+    })
+}
+
+/// Returns the interface that an object was built from; `None` if it does not say.
+fn interface_of(object: &[u8]) -> Option<u64> {
+    let file = object::File::parse(object).ok()?;
+    let section = file.section_by_name("interface")?;
+    Some(u64::from_le_bytes(section.data().ok()?.try_into().ok()?))
+}
+
 pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
+    check_interface(OBJECT)?;
     let entries = [
         ("INTERFACES", config.max_interfaces),
         // Slot 0 is for interfaces without settings; each slot has two directions.
@@ -220,4 +245,23 @@ where
         .and_then(load)
         .and_then(|()| Ok(program.fd()?.try_clone()?))
         .map_err(|error| Error::program(name, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_another_interface_is_refused() {
+        check_interface(OBJECT).expect("`cargo xtask build-ebpf` has built it");
+        let section = INTERFACE.to_le_bytes();
+        let at = OBJECT.windows(8).position(|bytes| bytes == section).expect("the section");
+        let mut other = OBJECT.to_vec();
+        other[at] ^= 1;
+        let refused = check_interface(&other).expect_err("another interface").to_string();
+        assert!(refused.contains(&format!("interface {:016x}", INTERFACE ^ 1)), "{refused}");
+        assert!(refused.contains("cargo xtask build-ebpf"), "{refused}");
+        let refused = check_interface(b"no object").expect_err("no object").to_string();
+        assert!(refused.contains("unknown version"), "{refused}");
+    }
 }
