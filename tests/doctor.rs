@@ -182,9 +182,12 @@ impl Findings {
     fn require_fine_but_for(&self, areas: &[&str]) -> Result<()> {
         for check in &self.checks {
             let area = check["area"].as_str().unwrap_or_default();
-            // The clock of this machine need not be synchronised.
-            let told = areas.contains(&area) || area == "clock" && check["verdict"] == "warn";
-            ensure!(check["verdict"] == "ok" || told, "not healthy: {check}");
+            // The clock of this machine need not be synchronised, and `ip netns exec` mounts a sysfs
+            // without cgroups.
+            let is_of_the_machine =
+                ["clock", "containers"].contains(&area) && check["verdict"] == "warn";
+            let is_expected = areas.contains(&area) || is_of_the_machine;
+            ensure!(check["verdict"] == "ok" || is_expected, "not healthy: {check}");
         }
         Ok(())
     }

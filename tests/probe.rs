@@ -4,7 +4,12 @@ use std::{net::IpAddr, path::Path, process::Output};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tap53_harness::{agent::Agent, lab::Lab, namespace::SERVER_END, unbound::SILENT_ZONE};
+use tap53_harness::{
+    agent::{self, Agent},
+    lab::Lab,
+    namespace::{Namespace, SERVER_END},
+    unbound::SILENT_ZONE,
+};
 
 const CONFIGURATION: &str = "
 interfaces: {include: [s0]}
@@ -104,5 +109,39 @@ fn without_an_agent_or_a_namespace_the_error_says_so() -> Result<()> {
     let text = failed(&["--netns", "/dev/null"])?;
     assert!(text.contains("cannot enter the network namespace /dev/null"), "{text}");
     agent.stop()?;
+    Ok(())
+}
+
+/// Runs `tap53 doctor --live` in a namespace; returns its exit code and the checks of the live query.
+fn doctor(namespace: &Namespace, agent: &Agent) -> Result<(Option<i32>, Vec<Value>)> {
+    let output = namespace
+        .command(agent::binary()?)
+        .args(["doctor", "-o", "json", "--live", "--server"])
+        .arg(IpAddr::from(SERVER_END.ipv4).to_string())
+        .arg("--config")
+        .arg(agent.directory().join("tap53.yaml"))
+        .output()?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{}", String::from_utf8_lossy(&output.stderr)))?;
+    let checks = report["checks"].as_array().context("checks")?.iter().cloned();
+    Ok((output.status.code(), checks.filter(|check| check["area"] == "live").collect()))
+}
+
+#[test]
+fn doctor_follows_a_query_too() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let (_, checks) = doctor(&lab.client, &agent)?;
+    let said: Vec<_> = checks.iter().filter_map(|check| check["what"].as_str()).collect();
+    assert!(checks.iter().all(|check| check["verdict"] == "ok"), "{checks:#?}");
+    for expected in ["captures from s0", "NXDOMAIN", "MATCHED at s0", "what was sent"] {
+        assert!(said.iter().any(|what| what.contains(expected)), "{expected} in {said:#?}");
+    }
+
+    // The resolver's own query passes the loopback interface, from which the agent does not capture.
+    let (code, checks) = doctor(&lab.server, &agent)?;
+    let failed = checks.iter().find(|check| check["verdict"] == "fail").context("a failure")?;
+    assert_eq!((code, &failed["what"]), (Some(1), &"captured".into()));
+    assert!(failed["wrong"].as_str().is_some_and(|wrong| wrong.contains("left by lo")), "{failed}");
     Ok(())
 }

@@ -1,20 +1,22 @@
 //! `tap53 doctor`.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 use tap53::doctor::{Subject, examine};
 
-use super::{Selection, report};
+use super::{Selection, probe, report};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo tap53 doctor -c tap53.yaml
   tap53 doctor -i 'eth*'
+  sudo tap53 doctor -c tap53.yaml --live
   tap53 doctor -o json | jq '.checks[] | select(.verdict != \"ok\")'
 
-It changes nothing, and leaves nothing behind. Without root it checks what it can, and reports what
-it could not check.
+It changes nothing, and nothing remains. Without root it checks what it can, and reports what it
+could not check. With --live it also follows a query of its own through the running agent, as
+'tap53 probe' does.
 
 Exit status: 0 no check failed (there may be warnings); 1 a check failed; 2 invalid arguments.";
 
@@ -23,6 +25,13 @@ Exit status: 0 no check failed (there may be warnings); 1 a check failed; 2 inva
 pub(crate) struct Arguments {
     #[command(flatten)]
     selection: Selection,
+    /// Follow a query through the running agent too
+    #[arg(long)]
+    live: bool,
+    /// Resolver for --live, as an address or as address:port [default: the first one in
+    /// /etc/resolv.conf]
+    #[arg(long, value_name = "ADDRESS", value_parser = probe::server, requires = "live")]
+    server: Option<SocketAddr>,
     /// Format of the report
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: report::Format,
@@ -32,6 +41,11 @@ pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selection = &mut arguments.selection;
     let interfaces_named = selection.names_interfaces();
     let config = selection.load_for_inspection();
-    let report = examine(&Subject { config: &config, file: selection.file(), interfaces_named });
+    let live = match arguments.live {
+        true => Some(probe::resolver(arguments.server)?),
+        false => None,
+    };
+    let file = selection.file();
+    let report = examine(&Subject { config: &config, file, interfaces_named, live });
     report::finish(&report, report.verdict, arguments.output)
 }

@@ -62,10 +62,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let server = match arguments.server {
-        Some(server) => server,
-        None => first_resolver(Path::new("/etc/resolv.conf"))?,
-    };
+    let server = resolver(arguments.server)?;
     let report = probe(&Config {
         socket: arguments.socket.path().to_owned(),
         server,
@@ -77,8 +74,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     report::finish(&report, report.verdict, arguments.output)
 }
 
+/// Returns the resolver that was named, else the first one of this machine.
+pub(super) fn resolver(named: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    named.map_or_else(|| first_resolver(Path::new("/etc/resolv.conf")), Ok)
+}
+
 /// An address, or one with a port.
-fn server(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
     let address = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
     text.parse().or_else(|_| address()).map_err(|_| {
         "is neither an address nor address:port: write 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53"

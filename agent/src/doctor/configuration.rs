@@ -80,7 +80,7 @@ mod tests {
         .unwrap();
         let look_at = |file: &Path| {
             let config = Config::load(Some(file), &Overrides::default());
-            look(&Subject { config: &config, file: Some(file), interfaces_named: true })
+            look(&Subject { config: &config, file: Some(file), interfaces_named: true, live: None })
         };
         let checks = look_at(&path);
         let fixes: Vec<_> = checks.iter().filter_map(|check| check.fix.as_deref()).collect();

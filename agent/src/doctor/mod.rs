@@ -4,7 +4,7 @@
 //!   be checked; *fail*, it does not work.
 //! - A check that is not ok has the problem, and the line that fixes it: a command, or keys of a YAML
 //!   file.
-//! - Nothing is changed, and nothing is left behind: programs are loaded and dropped, files have no
+//! - Nothing is changed, and nothing remains: programs are loaded and dropped, files have no
 //!   name, topics are looked up and not created.
 //! - No privilege is taken for granted. A check that cannot be made is reported.
 //!
@@ -12,17 +12,19 @@
 
 mod clock;
 mod configuration;
+mod containers;
 mod control;
 mod interfaces;
 mod kafka;
 mod kernel;
 mod kubernetes;
+mod live;
 mod outputs;
 mod privileges;
 mod registry;
 mod resources;
 
-use std::{env, fmt, path::Path};
+use std::{env, fmt, net::SocketAddr, path::Path};
 
 use serde::Serialize;
 
@@ -140,6 +142,8 @@ pub struct Subject<'a> {
     /// Set if the file or a flag names interfaces: an interface that cannot be captured from is a
     /// failure only then.
     pub interfaces_named: bool,
+    /// Resolver of a query that is followed through the running agent; `None` to send none.
+    pub live: Option<SocketAddr>,
 }
 
 /// Makes all checks, one area after the other.
@@ -175,9 +179,13 @@ pub fn examine(subject: &Subject<'_>) -> Report {
     }
     if let Some(config) = config {
         checks.extend(kubernetes::look(config, home));
+        checks.push(containers::look(config, home));
     }
     checks.extend(control::look(config));
     checks.extend(clock::look());
+    if let Some(server) = subject.live {
+        checks.extend(live::look(config, server));
+    }
     Report::new(checks)
 }
 

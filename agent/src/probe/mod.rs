@@ -37,6 +37,9 @@ use query::{Exchanged, exchange};
 /// Below which name a probe asks, unless told otherwise: one that exists nowhere (RFC 6761 §6.4).
 pub const SUFFIX: &str = "tap53-probe.invalid";
 
+/// Longest wait for the response, and then for the record, unless another one is given.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A probe to be made.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -52,6 +55,22 @@ pub struct Config {
     pub namespace: Option<PathBuf>,
     /// Longest wait for the response, and then for the record.
     pub timeout: Duration,
+}
+
+impl Config {
+    /// Returns the usual probe of an agent through a resolver: a query over UDP from this network
+    /// namespace.
+    #[must_use]
+    pub fn new(socket: PathBuf, server: SocketAddr) -> Self {
+        Self {
+            socket,
+            server,
+            transport: Transport::Udp,
+            suffix: SUFFIX.to_owned(),
+            namespace: None,
+            timeout: TIMEOUT,
+        }
+    }
 }
 
 /// A stage of a probe.

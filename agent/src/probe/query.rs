@@ -12,7 +12,7 @@ use hickory_proto::{
     op::{Message, Query},
     rr::{Name, RecordType},
 };
-use nix::ifaddrs::getifaddrs;
+use tap53_base::addresses;
 
 /// Bytes of a UDP response that are read: more than any EDNS buffer.
 const MAX_RESPONSE: usize = 65_535;
@@ -86,7 +86,7 @@ pub(super) fn exchange(
         id: query.metadata.id,
         transport,
         local,
-        interface: interface_of(local.ip()),
+        interface: interface_to(server.ip(), local.ip()),
         response: response.map(|response| {
             let code = u16::from(response.metadata.response_code);
             Response { rcode: tap53_dns::rcode_name(code).into_owned(), after }
@@ -152,15 +152,12 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Interface of this namespace that has an address.
-fn interface_of(address: IpAddr) -> Option<String> {
-    let interfaces = getifaddrs().ok()?;
-    let mut having = interfaces.filter(|interface| {
-        let found = interface.address.and_then(|found| {
-            let v4 = found.as_sockaddr_in().map(|found| IpAddr::V4(found.ip()));
-            v4.or_else(|| found.as_sockaddr_in6().map(|found| IpAddr::V6(found.ip())))
-        });
-        found == Some(address)
-    });
-    having.next().map(|interface| interface.interface_name)
+/// Returns the interface by which a packet from a local address leaves for `server`. Packets to an address
+/// of this host pass the loopback interface.
+fn interface_to(server: IpAddr, local: IpAddr) -> Option<String> {
+    if server == local || server.is_loopback() {
+        return Some("lo".to_owned());
+    }
+    let mut addresses = addresses::of_interfaces().ok()?;
+    addresses.find(|(_, address)| *address == local).map(|(interface, _)| interface)
 }

@@ -43,14 +43,14 @@ use std::{
     time::Duration,
 };
 
-use nix::ifaddrs::getifaddrs;
+use tap53_base::addresses;
 use tap53_records::encode::Identity;
 use tokio::{
     sync::{mpsc, oneshot, watch as latest},
     time::{MissedTickBehavior, interval, sleep},
 };
 
-pub use containers::{ContainerDirectory, Containers, ContainersStatus, Hierarchy};
+pub use containers::{ContainerDirectory, Containers, ContainersStatus, Hierarchy, find_tree};
 pub use directory::{Directory, Reader};
 pub use endpoint::Endpoint;
 pub use ownership::Limits;
@@ -357,14 +357,10 @@ async fn sweep(coordinator: Arc<WatchCoordinator>, node: String) {
 /// its pods, is not in the Node object. Link-local IPv6 addresses are useless without their
 /// interface.
 fn local_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
-    let interfaces = interfaces.filter(|interface| interface.interface_name != IPVS_INTERFACE);
-    let addresses: HashSet<IpAddr> = interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-        })
+    let Ok(addresses) = addresses::of_interfaces() else { return Vec::new() };
+    let addresses: HashSet<IpAddr> = addresses
+        .filter(|(interface, _)| interface != IPVS_INTERFACE)
+        .map(|(_, address)| address)
         .filter(|address| match address {
             IpAddr::V4(_) => true,
             IpAddr::V6(address) => !address.is_unicast_link_local(),

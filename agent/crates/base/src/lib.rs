@@ -11,9 +11,11 @@
 //!  threads    started, stopped and joined
 //!  clock      the kernel's clocks
 //!  visible    untrusted text, escaped for people
+//!  addresses  of this host's interfaces
 //!  prefetch   memory that is read soon, fetched into the cache
 //! ```
 
+pub mod addresses;
 pub mod admission;
 pub mod amount;
 pub mod backoff;

@@ -106,7 +106,10 @@ impl Tree {
     }
 
     /// Processes the events that have come; scans the tree where some were lost.
-    pub(super) fn process_events(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// When inotify cannot be read.
+    pub(super) fn process_events(&mut self, now: Instant) -> Result<(), Errno> {
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
@@ -115,7 +118,8 @@ impl Tree {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(_) => return,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -267,10 +271,10 @@ mod tests {
         let path = pod(root.path()).join(ID);
         fs::create_dir_all(&path).unwrap();
         let cgroup = fs::metadata(&path).unwrap().ino();
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         assert_eq!(container_of(&mut tree, cgroup).as_deref(), Some(ID));
         fs::remove_dir(&path).unwrap();
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         assert_eq!(tree.len(), 3);
         tree.forget_removed(now + RETENTION - Duration::from_secs(1));
         assert!(tree.take_changes().is_none());
@@ -298,13 +302,13 @@ mod tests {
         for name in ["a", "b"] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         fs::remove_dir(root.path().join("a")).unwrap();
         fs::create_dir(root.path().join("c")).unwrap();
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         assert_eq!((tree.len(), tree.refused()), (3, 0));
         fs::create_dir(root.path().join("d")).unwrap();
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         assert_eq!((tree.len(), tree.refused()), (3, 1));
     }
 
@@ -315,7 +319,7 @@ mod tests {
         let now = Instant::now();
         let path = root.path().join("a");
         fs::create_dir(&path).unwrap();
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         let first = fs::metadata(&path).unwrap().ino();
         // While it is open, the file system cannot use its inode again. Cgroups never do.
         let _open = fs::File::open(&path).unwrap();
@@ -323,7 +327,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let second = fs::metadata(&path).unwrap().ino();
         assert_ne!(first, second);
-        tree.process_events(now);
+        tree.process_events(now).unwrap();
         let known = tree.take_changes().unwrap();
         assert!(known.contains_key(&first) && known.contains_key(&second));
     }
