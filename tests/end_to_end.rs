@@ -1,7 +1,7 @@
 //! From packets on a veth to Avro files and standard output: the client's queries and answers, the
 //! records and the ledger must agree in every field and number.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -9,10 +9,11 @@ use tap53_harness::{
     account::{Ledger, records_equal_exchanges},
     agent::{Agent, Ended},
     bpf::{self, XdpHolder, XdpMode},
-    client::{Exchange, Transport},
+    client::{Client, Exchange, Question, Transport},
     lab::{ANSWERED, Lab, UNANSWERED},
-    namespace::PacketCounts,
+    namespace::{CLIENT_END, Namespace, PacketCounts, SERVER_END, join},
     process::{self, Stream},
+    unbound::{Extra, Unbound},
     wait,
 };
 
@@ -167,6 +168,38 @@ fn json_lines_have_the_records_of_the_file() -> Result<()> {
         assert_eq!(line, record);
     }
     Ledger(&ended.ledger).require_balance()
+}
+
+/// A zone with a SOA record, which unbound sends with its negative answers.
+const ZONE_WITH_SOA: &str = r#"
+  local-zone: "negative.test." static
+  local-data: 'negative.test. 300 SOA ns.negative.test. root.negative.test. 1 3600 600 86400 120'
+"#;
+
+#[test]
+fn negative_answers_have_the_minimum_and_on_request_their_authority_section() -> Result<()> {
+    let (client, server) = (Namespace::new()?, Namespace::new()?);
+    join((&client, CLIENT_END), (&server, SERVER_END), 1_500)?;
+    let address = IpAddr::from(SERVER_END.ipv4);
+    let extra = Extra { server: ZONE_WITH_SOA.to_owned(), ..Extra::default() };
+    let _unbound = Unbound::start_with(&server, &[address], &extra)?;
+    let client = Client::new(&client, address);
+    let question = Question { name: "missing.negative.test", qtype: "A" };
+    for (setting, authorities) in [("", 0), ("record: {all_sections: true}\n", 1)] {
+        let agent = Agent::start(&server, &format!("{}{setting}", configuration("auto")), &[])?;
+        client.ask(Transport::Udp, question)?;
+        wait_for_records(&agent, 1)?;
+        let record = &agent.stop()?.records[0];
+        assert_eq!((&record["rcode"], &record["soa_minimum"]), (&"NXDOMAIN".into(), &120.into()));
+        let section = record["authorities"].as_array().context("a section")?;
+        assert_eq!((&record["authority_count"], section.len()), (&1.into(), authorities));
+        if let Some(soa) = section.first() {
+            let expected = "ns.negative.test root.negative.test 1 3600 600 86400 120";
+            assert_eq!((&soa["name"], &soa["type"]), (&"negative.test".into(), &"SOA".into()));
+            assert_eq!(soa["rdata"], expected);
+        }
+    }
+    Ok(())
 }
 
 #[test]

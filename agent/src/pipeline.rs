@@ -137,6 +137,7 @@ impl Pipeline {
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            kept: config.record.kept(),
             max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),

@@ -28,6 +28,7 @@ use tap53_capture::{
     interfaces::Names,
     ring::{Drain, Waker},
 };
+use tap53_dns::Kept;
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub interfaces: Arc<Names>,
     /// Set if records contain their messages as they were sent.
     pub wire_bytes: bool,
+    /// The records of a message that its record contains.
+    pub kept: Kept,
     /// Maximum size of a record's Avro datum, in bytes.
     pub max_record_bytes: usize,
     /// Filters and privacy rules in force.
@@ -72,6 +75,7 @@ impl Shared {
             node: node.into(),
             interfaces,
             wire_bytes: false,
+            kept: Kept::Answers,
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

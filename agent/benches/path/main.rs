@@ -33,7 +33,7 @@ use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 use sample::{Kind, Sample};
 use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
 use tap53_capture::interfaces::Names;
-use tap53_dns::{Content, Datagram, Flow, Origin, Packet};
+use tap53_dns::{Content, Datagram, Flow, Kept, Origin, Packet};
 use tap53_ebpf::record::RecordHeader;
 use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains};
 use tap53_records::encode::{
@@ -159,7 +159,7 @@ fn message(item: &[u8]) -> (Flow, &[u8], u64) {
 /// Reads the message of `item` into `seen`.
 fn observe(item: &[u8], seen: &mut Observation) {
     let (_, wire, at_ns) = message(item);
-    seen.message.read(wire);
+    seen.message.read(wire, Kept::Answers);
     seen.at_ns = at_ns;
 }
 
@@ -421,7 +421,7 @@ fn read_and_pair(samples: &Samples) -> Stage<'_> {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
                 let (flow, wire, at_ns) = message(item);
                 let key = table.key(flow, u16::from_be_bytes([wire[0], wire[1]]));
-                seen.message.read(wire);
+                seen.message.read(wire, Kept::Answers);
                 seen.at_ns = at_ns;
                 black_box(matches!(table.observe(key, seen, wire), Observed::Done(_)));
             }

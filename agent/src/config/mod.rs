@@ -55,6 +55,7 @@ pub use tap53_capture::{
     },
     interfaces::config::{Directions, InterfacesConfig},
 };
+use tap53_dns::Kept;
 pub use tap53_records::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
 use tap53_sinks as sink;
 pub use tap53_sinks::config::{
@@ -115,6 +116,8 @@ pub struct RecordConfig {
     /// Set if a record contains its messages as they were sent, in `query_wire` and
     /// `response_wire`.
     pub wire_bytes: bool,
+    /// Set if a record contains the authority and additional records of the response.
+    pub all_sections: bool,
     /// Maximum size of a record's Avro datum, in bytes; what does not fit is left out and counted in the
     /// record.
     pub max_bytes: usize,
@@ -256,6 +259,12 @@ fn host_name(root: &mut Section<'_>) -> String {
 pub const MOST_MAX_BYTES: usize = 16 << 20;
 
 impl RecordConfig {
+    /// Returns the records of a message that its record contains.
+    #[must_use]
+    pub const fn kept(&self) -> Kept {
+        if self.all_sections { Kept::All } else { Kept::Answers }
+    }
+
     fn read(section: &mut Section<'_>, privacy: &PrivacyConfig, sinks: &[SinkConfig]) -> Self {
         let profile = section.read("profile", choice).unwrap_or_default();
         let is_avro = |sink: &SinkConfig| !matches!(sink, SinkConfig::Stdout(_));
@@ -276,6 +285,7 @@ impl RecordConfig {
                  subnets, cookies, reverse names",
             );
         }
+        let all_sections = section.read("all_sections", boolean).unwrap_or(false);
         let max_bytes = section
             .read("max_bytes", whole_number(LEAST_MAX_BYTES..=MOST_MAX_BYTES))
             .unwrap_or(DEFAULT_MAX_BYTES);
@@ -298,7 +308,7 @@ impl RecordConfig {
                 );
             }
         }
-        Self { profile, wire_bytes, max_bytes }
+        Self { profile, wire_bytes, all_sections, max_bytes }
     }
 }
 

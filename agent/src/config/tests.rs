@@ -4,6 +4,7 @@ mod kubernetes;
 mod privacy;
 
 use glob::Pattern;
+use tap53_dns::Kept;
 use tap53_ebpf::settings::{PortSet, features};
 use tap53_records::encode::{Key, Profile};
 
@@ -42,6 +43,7 @@ pair:
 record:
   profile: flat
   wire_bytes: true
+  all_sections: true
   max_bytes: 65536
 sinks:
   - type: stdout
@@ -170,6 +172,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.pair.capacity, 1024);
     assert_eq!(config.record.profile, Profile::Flat);
     assert!(config.record.wire_bytes);
+    assert_eq!(config.record.kept(), Kept::All);
     assert_eq!(config.record.max_bytes, 65_536);
     assert_eq!(
         config.sinks,

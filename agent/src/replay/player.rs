@@ -374,6 +374,7 @@ impl Epoch {
         // Without attribution: the current owner of an address is not its owner at the time of the file.
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            kept: config.record.kept(),
             max_record_bytes: config.record.max_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tap53_capture::interfaces::Names;
 use tap53_dns::{
-    Content, Datagram, Flow, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
+    Content, Datagram, Flow, Kept, Message, Origin, Packet, PacketLoss, ParseStatus, Transport,
     TransportHeader,
     fragments::{self, FragmentEvent, Fragments},
     stream::{self, Segment, StreamEvent, StreamLoss, Streams},
@@ -45,6 +45,8 @@ struct Pairing {
     counts: WorkerCounts,
     /// Set if messages keep the bytes that they were read from.
     wire_bytes: bool,
+    /// The records of messages that are kept.
+    kept: Kept,
     /// Set if each message becomes a record.
     each_message: bool,
     /// Messages are decoded into these. There are two, so that the large buffers of responses stay here
@@ -73,6 +75,7 @@ impl Stages {
             interfaces_version: 0,
             counts: WorkerCounts::default(),
             wire_bytes: shared.wire_bytes,
+            kept: shared.kept,
             each_message: shared.each_message,
             query: Box::default(),
             response: Box::default(),
@@ -374,7 +377,7 @@ impl Pairing {
         self.counts.messages_decoded += 1;
         let id = wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
         let key = self.table.key(flow, id);
-        if !seen.message.read(wire) {
+        if !seen.message.read(wire, self.kept) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
         }

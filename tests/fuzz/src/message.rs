@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use tap53_dns::{Message, ParseStatus};
+use tap53_dns::{Kept, Message, ParseStatus};
 
 use super::record::require_bounded;
 
@@ -25,40 +25,53 @@ pub fn message(wire: &[u8]) {
     thread_local! {
         static REUSED: RefCell<Message> = RefCell::default();
     }
-    let Some(fresh) = Message::parse(wire) else {
-        assert!(wire.len() < Message::HEADER_SIZE, "a header is enough to make a message");
-        return;
-    };
+    for kept in [Kept::All, Kept::Answers] {
+        let Some(fresh) = Message::parse_keeping(wire, kept) else {
+            assert!(wire.len() < Message::HEADER_SIZE, "a header is enough to make a message");
+            return;
+        };
+        // What an earlier message left in the buffers shows nowhere.
+        REUSED.with_borrow_mut(|reused| {
+            assert!(reused.read(wire, kept));
+            assert!(*reused == fresh, "read into used buffers: {reused:?}, new: {fresh:?}");
+        });
+        require_sense(&fresh, wire, kept);
+    }
+}
+
+fn require_sense(fresh: &Message, wire: &[u8], kept: Kept) {
     assert_eq!(fresh.size as usize, wire.len());
     assert_eq!(fresh.id.to_be_bytes(), wire[..2]);
-    require_counts(&fresh);
-    require_text(&fresh);
-    require_bounded(&fresh, wire);
-    require_bounded_work(&fresh);
+    require_counts(fresh, kept);
+    require_text(fresh);
+    require_bounded(fresh, wire);
+    require_bounded_work(fresh);
     assert!(fresh.buffer_bytes() <= BUFFER_LIMIT, "{} bytes of buffers", fresh.buffer_bytes());
-    // What an earlier message left in the buffers shows nowhere.
-    REUSED.with_borrow_mut(|reused| {
-        assert!(reused.read(wire));
-        assert!(*reused == fresh, "read into used buffers: {reused:?}, into new ones: {fresh:?}");
-    });
-    require_that_a_byte_less_is_noticed(&fresh, wire);
+    require_that_a_byte_less_is_noticed(fresh, wire, kept);
 }
 
 /// No more entries than the header announces, and all of them where nothing is wrong.
-fn require_counts(message: &Message) {
+fn require_counts(message: &Message, kept: Kept) {
     let questions = message.more_questions().len()
         + usize::from(message.question().is_some())
         + message.questions_omitted as usize;
     let answers = message.answers().len() + message.answers_omitted as usize;
-    let [announced_questions, announced_answers, announced_updates, _] =
+    let [announced_questions, announced_answers, announced_authorities, announced_additionals] =
         message.counts.map(usize::from);
     assert!(questions <= announced_questions);
-    assert!(answers <= announced_answers + announced_updates, "{answers} answers");
-    assert!(message.updates().len() <= announced_updates);
+    assert!(message.answers().len() <= announced_answers);
+    assert!(message.updates().len() + message.authorities().len() <= announced_authorities);
+    assert!(message.additionals().len() <= announced_additionals);
+    let after_questions = announced_answers + announced_authorities + announced_additionals;
+    assert!(answers <= after_questions, "{answers} answers");
     let is_whole = matches!(message.parse_status, ParseStatus::Ok | ParseStatus::TrailingBytes);
     if is_whole && message.answers_omitted == 0 {
         assert_eq!(questions, announced_questions);
         assert_eq!(answers, announced_answers);
+        if kept == Kept::All {
+            let authorities = message.updates().len() + message.authorities().len();
+            assert_eq!(authorities, announced_authorities);
+        }
     }
 }
 
@@ -78,7 +91,12 @@ fn require_text(message: &Message) {
             require_name(question.name);
         },
     );
-    for record in message.answers().chain(message.updates()) {
+    for record in message
+        .answers()
+        .chain(message.updates())
+        .chain(message.authorities())
+        .chain(message.additionals())
+    {
         require_name(record.name);
         assert!(!record.rdata.chars().any(char::is_control), "{:?}", record.rdata);
         // Names that are equal share their text, so that only the longest counts for sure.
@@ -95,11 +113,11 @@ fn require_bounded_work(message: &Message) {
 }
 
 /// A message that is whole is not whole without its last byte.
-fn require_that_a_byte_less_is_noticed(message: &Message, wire: &[u8]) {
+fn require_that_a_byte_less_is_noticed(message: &Message, wire: &[u8], kept: Kept) {
     if message.parse_status != ParseStatus::Ok || wire.len() == Message::HEADER_SIZE {
         return;
     }
-    let shorter = Message::parse(&wire[..wire.len() - 1]);
+    let shorter = Message::parse_keeping(&wire[..wire.len() - 1], kept);
     let status = shorter.map(|message| message.parse_status);
     assert_ne!(status, Some(ParseStatus::Ok), "a byte less makes no difference");
 }

@@ -12,6 +12,7 @@ use tap53::{
 };
 use tap53_attribution::Directory;
 use tap53_base::amount::Amount;
+use tap53_dns::Kept;
 use tap53_ebpf::{
     record::MAX_CAPTURED_LENGTH,
     settings::{PortSet, Ports, features},
@@ -93,6 +94,7 @@ impl Path {
             node: "node".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
+            kept: Kept::All,
             max_record_bytes: MAX_RECORD_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

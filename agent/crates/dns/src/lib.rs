@@ -41,7 +41,7 @@ pub use dotted::dotted;
 pub use flow::{Flow, Transport, Tunnel, TunnelKind};
 pub use label::{below, labels_from_the_right, parent};
 pub use message::{
-    Answer, ClientSubnet, Edns, ExtendedError, Flags, Message, ParseStatus, Question,
+    Answer, ClientSubnet, Edns, ExtendedError, Flags, Kept, Message, ParseStatus, Question,
 };
 pub use name::presentation;
 pub use packet::{Content, Datagram, Origin, Packet, PacketLoss, Part, TransportHeader, frames};

@@ -448,6 +448,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             node: "node-1".into(),
             interfaces: Arc::default(),
             wire_bytes: true,
+            kept: Kept::Answers,
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

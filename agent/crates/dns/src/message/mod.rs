@@ -70,11 +70,14 @@ pub struct Message {
     pub size: u32,
     /// The extent to which the message could be read.
     pub parse_status: ParseStatus,
-    /// Answers and updates that were skipped because the text of a message is limited to 64 KiB, or
+    /// Records that were skipped because the text of a message is limited to 64 KiB, or
     /// because of [`ParseStatus::WorkLimit`]. They are the last ones of their section.
     pub answers_omitted: u32,
     /// Questions that were skipped for the same reasons.
     pub questions_omitted: u32,
+    /// MINIMUM of the first SOA record in the authority section of a response, in seconds: the lifetime of a
+    /// negative answer is at most that (RFC 2308 §5).
+    pub soa_minimum: Option<u32>,
     work: u32,
     text: String,
     octets: Vec<u8>,
@@ -82,10 +85,22 @@ pub struct Message {
     name_as_sent: Option<Span>,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
+    authorities: Vec<RecordSpans>,
+    additionals: Vec<RecordSpans>,
     /// Bits of a class that have another meaning.
     class_bits_off: u16,
     edns: Option<EdnsSpans>,
     options: Vec<(u16, Span)>,
+}
+
+/// The records of a message that are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Those of the answer section, or of the sections of an UPDATE request.
+    #[default]
+    Answers,
+    /// Also those of the authority and additional sections.
+    All,
 }
 
 impl Message {
@@ -107,16 +122,23 @@ impl Message {
         length.saturating_mul(8).saturating_add(2_048)
     }
 
-    /// Reads a message into new buffers. Returns `None` if it is shorter than its header.
+    /// Reads a message into new buffers, without its authority and additional records. Returns `None`
+    /// if it is shorter than its header.
     #[must_use]
     pub fn parse(wire: &[u8]) -> Option<Self> {
+        Self::parse_keeping(wire, Kept::Answers)
+    }
+
+    /// Reads a message into new buffers. Returns `None` if it is shorter than its header.
+    #[must_use]
+    pub fn parse_keeping(wire: &[u8], kept: Kept) -> Option<Self> {
         let mut message = Self::default();
-        message.read(wire).then_some(message)
+        message.read(wire, kept).then_some(message)
     }
 
     /// Replaces the content by the message in `wire`, and reuses the buffers. Returns false if it
     /// is shorter than its header; the content is then meaningless.
-    pub fn read(&mut self, wire: &[u8]) -> bool {
+    pub fn read(&mut self, wire: &[u8], kept: Kept) -> bool {
         let Some(header) = wire.first_chunk::<{ Self::HEADER_SIZE }>() else { return false };
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let bits = word(2);
@@ -131,7 +153,7 @@ impl Message {
         self.size = u32::try_from(wire.len()).unwrap_or(u32::MAX);
         let mut sections = Cursor::new(wire);
         sections.seek(Self::HEADER_SIZE);
-        Sections::read(self, sections, Self::work_limit(wire.len()));
+        Sections::read(self, sections, Self::work_limit(wire.len()), kept);
         if self.parse_status != ParseStatus::Ok || self.questions.is_empty() {
             self.note_implausible();
         }
@@ -195,6 +217,16 @@ impl Message {
         self.updates.iter().map(|spans| self.view_record(spans))
     }
 
+    /// Returns the authority section of a response, if it was kept ([`Kept::All`]).
+    pub fn authorities(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+        self.authorities.iter().map(|spans| self.view_record(spans))
+    }
+
+    /// Returns the additional section without OPT records, if it was kept ([`Kept::All`]).
+    pub fn additionals(&self) -> impl ExactSizeIterator<Item = Answer<'_>> {
+        self.additionals.iter().map(|spans| self.view_record(spans))
+    }
+
     /// Returns the first OPT record.
     #[must_use]
     pub fn edns(&self) -> Option<Edns<'_>> {
@@ -204,7 +236,12 @@ impl Message {
     /// Returns the number of stored entries of all sections, and options.
     #[must_use]
     pub const fn entries(&self) -> usize {
-        self.questions.len() + self.answers.len() + self.updates.len() + self.options.len()
+        self.questions.len()
+            + self.answers.len()
+            + self.updates.len()
+            + self.authorities.len()
+            + self.additionals.len()
+            + self.options.len()
     }
 
     /// Returns the number of bytes of text and octets that the entries refer to; shared ones count
@@ -227,7 +264,11 @@ impl Message {
         self.text.capacity()
             + self.octets.capacity()
             + self.questions.capacity() * size_of::<QuestionSpans>()
-            + (self.answers.capacity() + self.updates.capacity()) * size_of::<RecordSpans>()
+            + (self.answers.capacity()
+                + self.updates.capacity()
+                + self.authorities.capacity()
+                + self.additionals.capacity())
+                * size_of::<RecordSpans>()
             + self.options.capacity() * size_of::<(u16, Span)>()
     }
 
@@ -242,6 +283,9 @@ impl Message {
         self.name_as_sent = None;
         self.answers.clear();
         self.updates.clear();
+        self.authorities.clear();
+        self.additionals.clear();
+        self.soa_minimum = None;
         self.edns = None;
         self.options.clear();
     }

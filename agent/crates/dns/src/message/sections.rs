@@ -2,12 +2,14 @@
 
 use super::{
     super::{cursor::Cursor, name, rdata, text::Text},
-    Message, ParseStatus, QuestionSpans, RecordSpans, Span, UPDATE, extent,
+    Kept, Message, ParseStatus, QuestionSpans, RecordSpans, Span, UPDATE, extent,
 };
 
 /// Type of an IPv4 address (RFC 1035 §3.4.1), and class of the Internet.
 const A: u16 = 1;
 const IN: u16 = 1;
+/// Type of the start of a zone of authority (RFC 1035 §3.3.13).
+const SOA: u16 = 6;
 /// Type of the OPT record (RFC 6891 §6.1.2).
 const OPT: u16 = 41;
 /// Classes of records without RDATA in an update (RFC 2136 §2.4, §2.5).
@@ -26,6 +28,7 @@ pub(super) struct Sections<'m, 'w> {
     latest: Name,
     /// True if a limit of the text was reached: nothing more is stored.
     full: bool,
+    kept: Kept,
 }
 
 /// A name that was read: its offset on the wire, and its text.
@@ -55,10 +58,10 @@ impl<'m, 'w> Sections<'m, 'w> {
     /// The work is proportional to the message's length, and to `work_limit` if names or RDATA
     /// create more text than they have bytes: past the limit, entries are only skipped, up to the
     /// OPT record.
-    pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>, work_limit: usize) {
+    pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>, work_limit: usize, kept: Kept) {
         let text = Text::reuse(std::mem::take(&mut message.text), work_limit);
-        let mut sections =
-            Self { message, wire, text, first: Name::UNKNOWN, latest: Name::UNKNOWN, full: false };
+        let (first, latest) = (Name::UNKNOWN, Name::UNKNOWN);
+        let mut sections = Self { message, wire, text, first, latest, full: false, kept };
         if let Err(status) = sections.walk() {
             sections.flaw(status);
         }
@@ -81,7 +84,7 @@ impl<'m, 'w> Sections<'m, 'w> {
             if update {
                 self.record(flaw, |message| &mut message.updates).ok_or(flaw)?;
             } else {
-                self.pass().ok_or(flaw)?;
+                self.authority().ok_or(flaw)?;
             }
         }
         for _ in 0..additionals {
@@ -172,10 +175,29 @@ impl<'m, 'w> Sections<'m, 'w> {
         Span { start, end: extent(self.text.len()) }
     }
 
-    /// Reads a record of the additional section, where only OPT is kept.
+    /// Reads a record of the authority section.
+    fn authority(&mut self) -> Option<()> {
+        let start = self.wire;
+        let Body { rtype, rdata, .. } = self.pass()?;
+        if rtype == SOA && self.message.response && self.message.soa_minimum.is_none() {
+            self.message.soa_minimum = soa_minimum(rdata);
+        }
+        if self.kept == Kept::All {
+            self.wire = start;
+            self.record(ParseStatus::MalformedRest, |message| &mut message.authorities)?;
+        }
+        Some(())
+    }
+
+    /// Reads a record of the additional section, where OPT is always kept.
     fn additional(&mut self) -> Option<()> {
         let of_root = self.wire.peek(1) == Some(&[0]);
+        let start = self.wire;
         let Body { rtype, class, ttl, rdata } = self.pass()?;
+        if rtype != OPT && self.kept == Kept::All {
+            self.wire = start;
+            return self.record(ParseStatus::MalformedRest, |message| &mut message.additionals);
+        }
         if rtype == OPT {
             // The first one counts; its owner is the root (RFC 6891 §6.1.1, §6.1.2).
             let first = self.message.edns.is_none();
@@ -272,6 +294,15 @@ impl<'m, 'w> Sections<'m, 'w> {
             self.message.parse_status = status;
         }
     }
+}
+
+/// Returns MINIMUM, the last field of a SOA record's RDATA (RFC 1035 §3.3.13).
+fn soa_minimum(mut rdata: Cursor<'_>) -> Option<u32> {
+    name::skip(&mut rdata)?;
+    name::skip(&mut rdata)?;
+    let numbers: [u8; 20] = rdata.octets()?;
+    let [.., m0, m1, m2, m3] = numbers;
+    Some(u32::from_be_bytes([m0, m1, m2, m3]))
 }
 
 /// Reads the fields after the owner.

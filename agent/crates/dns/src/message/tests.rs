@@ -274,14 +274,61 @@ fn questions_beyond_the_limit_of_text_are_counted() {
     assert_eq!((message.answers().len(), message.answers_omitted), (0, 1));
 }
 
+/// SOA of RFC 2308: two names, serial, refresh, retry, expire, and MINIMUM of 900 s.
+fn soa() -> Vec<u8> {
+    let numbers = [1_u32, 3_600, 600, 86_400, 900].map(u32::to_be_bytes);
+    record(POINTER, 6, &[b"\x02ns\xc0\x0c\x04root\xc0\x0c", &numbers.concat()[..]].concat())
+}
+
+#[test]
+fn the_minimum_of_a_soa_record_is_read_without_its_section() {
+    let message = message_of([1, 0, 2, 0], &[QUESTION, &record(POINTER, 2, POINTER), &soa()]);
+    assert_eq!((message.parse_status, message.soa_minimum), (ParseStatus::Ok, Some(900)));
+    assert_eq!((message.authorities().len(), message.entries()), (0, 1));
+    // As an answer it is no statement about a negative answer; cut short it is none at all.
+    assert_eq!(message_of([1, 1, 0, 0], &[QUESTION, &soa()]).soa_minimum, None);
+    let short = record(POINTER, 6, b"\x02ns\xc0\x0c\x04root\xc0\x0c\0\0\0\x01");
+    assert_eq!(message_of([1, 0, 1, 0], &[QUESTION, &short]).soa_minimum, None);
+}
+
+#[test]
+fn the_authority_and_additional_sections_are_kept_on_request() {
+    let glue = record(b"\x02ns\xc0\x0c", 1, &[192, 0, 2, 53]);
+    let opt = record_of_class(ROOT, 41, 1232, b"");
+    let sections = [QUESTION, &soa(), &opt, &glue].concat();
+    let wire = [header([1, 0, 1, 2]), sections].concat();
+    let message = Message::parse_keeping(&wire, Kept::All).unwrap();
+    assert_eq!((message.parse_status, message.soa_minimum), (ParseStatus::Ok, Some(900)));
+    let authority = message.authorities().next().unwrap();
+    assert_eq!((authority.name, authority.rtype), ("www.test", 6));
+    assert_eq!(authority.rdata, "ns.www.test root.www.test 1 3600 600 86400 900");
+    let additionals: Vec<_> = message.additionals().map(|it| (it.name, it.rdata)).collect();
+    assert_eq!(additionals, [("ns.www.test", "192.0.2.53")]);
+    assert_eq!(message.edns().unwrap().udp_payload_size, 1232);
+    assert_eq!(message.entries(), 3);
+    // What is read into the same buffers later has none of it.
+    let mut message = message;
+    assert!(message.read(&wire, Kept::Answers));
+    assert_eq!(message, Message::parse(&wire).unwrap());
+}
+
+#[test]
+fn a_malformed_authority_record_is_a_flaw_where_it_is_kept() {
+    let wire = [&header([1, 0, 1, 0])[..], QUESTION, &record(POINTER, 1, b"\x01")].concat();
+    assert_eq!(Message::parse(&wire).unwrap().parse_status, ParseStatus::Ok);
+    let kept = Message::parse_keeping(&wire, Kept::All).unwrap();
+    assert_eq!(kept.parse_status, ParseStatus::MalformedRest);
+    assert_eq!(kept.authorities().next().unwrap().rdata, "\\# 1 01");
+}
+
 #[test]
 fn a_message_is_read_in_the_place_of_another() {
     let mut message = Message::default();
     let long = [header([1, 0, 0, 0]), long_name(), b"\0\x01\0\x01".to_vec()].concat();
-    assert!(message.read(&long));
+    assert!(message.read(&long, Kept::Answers));
     let opt = record_of_class(ROOT, 41, 1232, b"\0\x14\0\x01x");
     let short = [&header([1, 0, 0, 1])[..], QUESTION, &opt].concat();
-    assert!(message.read(&short));
+    assert!(message.read(&short, Kept::Answers));
     assert_eq!(message, Message::parse(&short).unwrap());
-    assert!(!message.read(&short[..11]));
+    assert!(!message.read(&short[..11], Kept::Answers));
 }

@@ -20,8 +20,12 @@ const LAST_ENTRY: usize = 6 * 1_024;
 
 /// Reads `wire`; returns the message, and its number of steps.
 fn read(wire: &[u8]) -> (Message, usize) {
+    read_keeping(wire, Kept::Answers)
+}
+
+fn read_keeping(wire: &[u8], kept: Kept) -> (Message, usize) {
     let mut message = Message::default();
-    let steps = steps_of(|| assert!(message.read(wire)));
+    let steps = steps_of(|| assert!(message.read(wire, kept)));
     (message, steps)
 }
 
@@ -30,7 +34,12 @@ fn allowed(length: usize) -> usize {
 }
 
 fn require_bounded(what: &str, wire: &[u8]) -> Message {
-    let (message, steps) = read(wire);
+    require_bounded_keeping(what, wire, Kept::All);
+    require_bounded_keeping(what, wire, Kept::Answers)
+}
+
+fn require_bounded_keeping(what: &str, wire: &[u8], kept: Kept) -> Message {
+    let (message, steps) = read_keeping(wire, kept);
     let (length, work) = (wire.len(), message.work() as usize);
     assert!(steps <= allowed(length), "{what}: {steps} steps for {length} bytes");
     let limit = Message::work_limit(length) + LAST_ENTRY;

@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Number of fields of the flat record; a test compares it with the schema.
-const FIELDS: usize = 140;
+const FIELDS: usize = 145;
 
 /// Maximum octets of labels in JSON: 32 labels of the longest names and values that Kubernetes
 /// allows take 12,353.
@@ -100,6 +100,8 @@ pub(super) fn companion(name: &'static str) -> &'static str {
         "latest_query_time" => "latest_query_time_us",
         "more_questions" => "more_questions_recorded",
         "answers" => "answers_recorded",
+        "authorities" => "authorities_recorded",
+        "additionals" => "additionals_recorded",
         "updates" => "updates_recorded",
         "prerequisites" => "prerequisites_recorded",
         "query_edns_options" => "query_edns_options_recorded",

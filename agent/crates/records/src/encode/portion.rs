@@ -11,8 +11,8 @@
 //! - Each message gets half of the space, and the part that the other one does not need: a server
 //!   cannot displace the content of its client's query, nor the other way round.
 //! - The order within a message: the text of an extended error, the name server's identifier, the
-//!   original bytes, questions, answers or prerequisites and updates, EDNS options. Of each list
-//!   the first entries that fit are written.
+//!   original bytes, questions, answers or prerequisites and updates, EDNS options, authority and
+//!   additional records. Of each list the first entries that fit are written.
 //! - An entry counts with its size before or after the privacy rules, whichever is larger, so that
 //!   the same limit bounds the work of applying them.
 
@@ -56,7 +56,7 @@ const LENGTH_BYTES: usize = 4;
 /// Size of the counts before and after the entries of each list, in the flat profile of its text's
 /// length and its number of lines, and of the counts of omitted entries, which take one byte each
 /// in the bare record.
-const COUNTS_BYTES: usize = 64;
+const COUNTS_BYTES: usize = 80;
 
 /// The part of a transaction that its record contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(super) struct MessagePortion {
     /// The number of leading entries of each list.
     pub(super) questions: usize,
     pub(super) answers: usize,
+    pub(super) authorities: usize,
+    pub(super) additionals: usize,
     pub(super) prerequisites: usize,
     pub(super) updates: usize,
     pub(super) options: usize,
@@ -84,7 +86,7 @@ pub(super) struct MessagePortion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Omitted {
     pub(super) questions: u32,
-    /// Answers, prerequisites and updates.
+    /// Answers, authority and additional records, prerequisites and updates.
     pub(super) answers: u32,
     /// EDNS options, texts of extended errors and name server identifiers.
     pub(super) options: u32,
@@ -148,6 +150,8 @@ impl MessagePortion {
         wire: true,
         questions: usize::MAX,
         answers: usize::MAX,
+        authorities: usize::MAX,
+        additionals: usize::MAX,
         prerequisites: usize::MAX,
         updates: usize::MAX,
         options: usize::MAX,
@@ -159,6 +163,8 @@ impl MessagePortion {
         wire: false,
         questions: 0,
         answers: 0,
+        authorities: 0,
+        additionals: 0,
         prerequisites: 0,
         updates: 0,
         options: 0,
@@ -247,9 +253,9 @@ impl Selection {
         selection.single_values(seen, policy);
         selection.questions(seen, policy);
         let message = &seen.message;
-        let prerequisites = message.prerequisites();
-        selection.portion.prerequisites = selection.first_updates(prerequisites, policy);
-        selection.portion.updates = selection.first_updates(message.updates(), policy);
+        let shown = |it| Shown(policy, Update(it));
+        selection.portion.prerequisites = selection.first_records(message.prerequisites(), shown);
+        selection.portion.updates = selection.first_records(message.updates(), shown);
         selection.options(seen, policy);
         // The record does not contain them, but the output of single messages does: known answers
         // (RFC 6762 §7.1).
@@ -267,6 +273,9 @@ impl Selection {
         selection.portion.answers = selection.first_answers(seen, policy);
         selection.omitted.answers += omitted(total, selection.portion.answers);
         selection.options(seen, policy);
+        let shown = |it| Shown(policy, it);
+        selection.portion.authorities = selection.first_records(seen.message.authorities(), shown);
+        selection.portion.additionals = selection.first_records(seen.message.additionals(), shown);
         selection
     }
 
@@ -291,15 +300,14 @@ impl Selection {
         self.omitted.questions += omitted(total, self.portion.questions);
     }
 
-    /// Selects the first entries of a list in an UPDATE request.
-    fn first_updates<'a>(
+    /// Selects the first records of a section, as they are `shown`.
+    fn first_records<'a, I: Item>(
         &mut self,
         records: impl ExactSizeIterator<Item = Answer<'a>>,
-        policy: &Policy,
+        shown: impl Fn(Answer<'a>) -> I,
     ) -> usize {
         let total = records.len();
-        let records = records.map(|it| (it.name.len() + it.rdata.len(), Shown(policy, Update(it))));
-        let count = self.first_of(records);
+        let count = self.first_of(records.map(|it| (it.name.len() + it.rdata.len(), shown(it))));
         self.omitted.answers += omitted(total, count);
         count
     }

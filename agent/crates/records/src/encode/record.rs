@@ -23,7 +23,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 129;
+const FIELDS: usize = 132;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,17 @@ impl<'a> Record<'a> {
             answers.filter(resolves).map(|answer| answer.rdata)
         };
         f.field("resolved_addresses", Texts(response.map(|seen| move || resolved(seen))))?;
+        f.field("soa_minimum", response.and_then(|seen| seen.message.soa_minimum.map(i64::from)))?;
+        let authorities = move |seen: &'a Observation| {
+            let authorities = seen.message.authorities().take(portion.response.authorities);
+            authorities.map(move |record| Shown(policy, record))
+        };
+        f.field("authorities", Array(response.map(|seen| move || authorities(seen))))?;
+        let additionals = move |seen: &'a Observation| {
+            let additionals = seen.message.additionals().take(portion.response.additionals);
+            additionals.map(move |record| Shown(policy, record))
+        };
+        f.field("additionals", Array(response.map(|seen| move || additionals(seen))))?;
         let updates = move |seen: &'a Observation| {
             let updates = seen.message.updates().take(portion.query.updates);
             updates.map(move |it| Shown(policy, Update(it)))

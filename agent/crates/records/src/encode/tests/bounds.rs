@@ -2,7 +2,7 @@
 
 use apache_avro::{types::Value as AvroValue, writer::datum::GenericDatumWriter};
 use proptest::{collection::vec, prelude::*, sample::select};
-use tap53_dns::Message;
+use tap53_dns::{Kept, Message};
 use tap53_transactions::{
     pair::{Exchange, Observation, Transaction},
     privacy::{
@@ -136,7 +136,7 @@ pub(super) fn hostile(response: bool) -> impl Strategy<Value = Vec<u8>> {
 
 pub(super) fn observation(wire: &[u8], kept: bool) -> Observation {
     Observation {
-        message: Message::parse(wire).unwrap(),
+        message: Message::parse_keeping(wire, Kept::All).unwrap(),
         wire: if kept { wire.to_vec() } else { Vec::new() },
         ..Default::default()
     }
@@ -259,10 +259,14 @@ proptest! {
             let of_update =
                 |seen: &Observation| seen.message.prerequisites().len() + seen.message.updates().len();
             let updates = query.map_or(0, of_update);
+            let of_others =
+                |seen: &Observation| seen.message.authorities().len() + seen.message.additionals().len();
+            let others = response.map_or(0, of_others);
             let unread: u32 = [query, response].into_iter().flatten().map(|it| it.message.answers_omitted).sum();
             prop_assert_eq!(
-                read.length("answers") + read.length("prerequisites") + read.length("updates") + read.number("answers_omitted"),
-                answers + updates + unread as usize
+                read.length("answers") + read.length("authorities") + read.length("additionals")
+                    + read.length("prerequisites") + read.length("updates") + read.number("answers_omitted"),
+                answers + others + updates + unread as usize
             );
             let first = record.transaction.first();
             prop_assert_eq!(

@@ -368,12 +368,16 @@ proptest! {
             let of_update = |seen: &tap53_transactions::pair::Observation| {
                 seen.message.prerequisites().len() + seen.message.updates().len()
             };
+            let of_response = |seen: &tap53_transactions::pair::Observation| {
+                let message = &seen.message;
+                message.answers().len() + message.authorities().len() + message.additionals().len()
+            };
             let unread = [query, response].into_iter().flatten().map(|it| it.message.answers_omitted);
             prop_assert_eq!(
-                number("answers_recorded") + number("updates_recorded")
+                number("answers_recorded") + number("authorities_recorded")
+                    + number("additionals_recorded") + number("updates_recorded")
                     + number("prerequisites_recorded") + number("answers_omitted"),
-                response.map_or(0, |seen| seen.message.answers().len())
-                    + query.map_or(0, of_update) + unread.sum::<u32>() as usize
+                response.map_or(0, of_response) + query.map_or(0, of_update) + unread.sum::<u32>() as usize
             );
             prop_assert_eq!(
                 number("more_questions_recorded") + number("questions_omitted"),

@@ -8,7 +8,7 @@ use proptest::{
     prelude::*,
     sample::select,
 };
-use tap53_dns::{Flow, Message, Transport, Tunnel, TunnelKind};
+use tap53_dns::{Flow, Kept, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{
@@ -233,7 +233,7 @@ fn observation(response: bool) -> impl Strategy<Value = Observation> {
             vlan_ids,
             vlan_visible,
             cut: false,
-            message: Message::parse(&wire).unwrap_or_default(),
+            message: Message::parse_keeping(&wire, Kept::All).unwrap_or_default(),
             wire: if kept { wire } else { Vec::new() },
         })
 }
@@ -275,24 +275,32 @@ fn owner() -> impl Strategy<Value = Owner> {
 fn wire(response: bool) -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop_oneof![4 => Just(0u8), 2 => Just(5), 1 => 0u8..16];
     let questions = vec((name(), code(), code()), 0..4);
-    let sections = (questions, vec(record(), 0..6), vec(record(), 0..3), option::of(opt()));
+    let authorities = vec(prop_oneof![3 => record(), 1 => soa()], 0..3);
+    let additionals = vec(record(), 0..2);
+    let sections = (questions, vec(record(), 0..6), authorities, additionals, option::of(opt()));
     let ending = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
     (any::<[u8; 4]>(), opcode, sections, ending).prop_map(
-        move |(header, opcode, (questions, answers, updates, opt), ending)| {
+        move |(header, opcode, (questions, answers, authorities, additionals, opt), ending)| {
             let count = |entries: usize| [0, u8::try_from(entries).unwrap()];
             let mut wire = header.to_vec();
             wire[2] = header[2] & 0x07 | opcode << 3 | u8::from(response) << 7;
             wire.extend(
-                [questions.len(), answers.len(), updates.len(), opt.iter().len()]
-                    .map(count)
-                    .concat(),
+                [
+                    questions.len(),
+                    answers.len(),
+                    authorities.len(),
+                    additionals.len() + opt.iter().len(),
+                ]
+                .map(count)
+                .concat(),
             );
             for (name, qtype, qclass) in questions {
                 wire.extend(name);
                 wire.extend([qtype.to_be_bytes(), qclass.to_be_bytes()].concat());
             }
             wire.extend(answers.concat());
-            wire.extend(updates.concat());
+            wire.extend(authorities.concat());
+            wire.extend(additionals.concat());
             wire.extend(opt.unwrap_or_default());
             match ending {
                 None => {}
@@ -323,6 +331,15 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 /// A type, class or other code: often a known one.
 fn code() -> impl Strategy<Value = u16> {
     prop_oneof![4 => 1u16..4, 3 => 0u16..300, 1 => any::<u16>()]
+}
+
+/// A SOA record of class IN (RFC 1035 §3.3.13).
+fn soa() -> impl Strategy<Value = Vec<u8>> {
+    (name(), any::<[u8; 20]>()).prop_map(|(name, numbers)| {
+        let length = u16::try_from(2 * name.len() + numbers.len()).unwrap().to_be_bytes();
+        let fixed = b"\0\x06\0\x01\0\0\x0e\x10";
+        [&name[..], fixed, &length, &name, &name, &numbers].concat()
+    })
 }
 
 fn record() -> impl Strategy<Value = Vec<u8>> {
